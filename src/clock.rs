@@ -1,0 +1,83 @@
+//! Time as the crate sees it: whole seconds since 1970, read from a clock that tests can replace.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A moment, in whole seconds since 1970-01-01 00:00 UTC.
+///
+/// Arithmetic saturates: no duration, however large, overflows.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Timestamp;
+/// use std::time::Duration;
+///
+/// let t = Timestamp::from_unix(1_000);
+/// assert_eq!(t.saturating_add(Duration::from_secs(5)).as_unix(), 1_005);
+/// assert_eq!(t.saturating_add(Duration::MAX), Timestamp::MAX);
+/// assert_eq!(t.saturating_since(Timestamp::from_unix(2_000)), Duration::ZERO);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The last moment that can be told.
+    pub const MAX: Self = Self(u64::MAX);
+
+    /// The moment `seconds` after 1970-01-01 00:00 UTC.
+    pub const fn from_unix(seconds: u64) -> Self {
+        Self(seconds)
+    }
+
+    /// Seconds since 1970-01-01 00:00 UTC.
+    pub const fn as_unix(self) -> u64 {
+        self.0
+    }
+
+    /// This moment and `duration` (parts of a second are dropped), or [`MAX`](Self::MAX).
+    pub const fn saturating_add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_secs()))
+    }
+
+    /// How long ago `earlier` was, or zero if it lies ahead.
+    pub const fn saturating_since(self, earlier: Self) -> Duration {
+        Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// Tells the time. Read once per request, then passed down, so that one request lives in one moment.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{Clock, SystemClock, Timestamp};
+///
+/// struct Noon;
+/// impl Clock for Noon {
+///     fn now(&self) -> Timestamp {
+///         Timestamp::from_unix(12 * 3600)
+///     }
+/// }
+/// assert!(SystemClock.now() > Noon.now());
+/// ```
+pub trait Clock: Send + Sync + 'static {
+    /// The present moment.
+    fn now(&self) -> Timestamp;
+}
+
+/// The machine's clock. A date before 1970 reads as 1970, which makes every stored session "issued in the future"
+/// and so refused: a machine without a clock accepts nothing rather than everything.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    }
+}
+
+impl<C: Clock> Clock for std::sync::Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+}

@@ -1,0 +1,210 @@
+//! What all stores have in common: the cookie, the timeouts, and who is told. Checked once, then fixed.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::cookie::{CookieOptions, CookieTemplate};
+use crate::error::Error;
+use crate::event::{Event, Observer};
+use crate::session::{PayloadFormat, Record};
+
+/// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+
+/// How long a session lasts.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{Timeouts, Timestamp};
+/// use std::time::Duration;
+///
+/// let timeouts = Timeouts { idle: Duration::from_secs(900), absolute: Duration::from_secs(3_600), renewal: Duration::from_secs(60) };
+/// let created = Timestamp::from_unix(0);
+/// // The nearer of "idle since now" and "too old".
+/// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(100)).as_unix(), 1_000);
+/// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(3_000)).as_unix(), 3_600);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // three durations, each needed: a fourth would be a breaking change in any case
+pub struct Timeouts {
+    /// A session that is not used for this long is over.
+    pub idle: Duration,
+    /// A session that began this long ago is over, however busy. Regenerating does not move it.
+    pub absolute: Duration,
+    /// Reading a session moves its idle deadline once at least this much can be gained, not on every response.
+    pub renewal: Duration,
+}
+
+impl Default for Timeouts {
+    /// 24 hours idle, as in Astra, whose cookie and Redis entries live that long. Seven days absolute: a stolen cookie is
+    /// worthless within a week even if the thief keeps it busy, and a week is well inside the 30 days that NIST SP 800-63B-4
+    /// section 2.1.3 allows at AAL1. Renewal after a tenth of idle: an active user is never surprised by more than a tenth
+    /// less than promised, and nine of ten responses to a busy user carry no cookie.
+    fn default() -> Self {
+        let idle = Duration::from_secs(24 * 3600);
+        Self { idle, absolute: 7 * idle, renewal: idle / 10 }
+    }
+}
+
+impl Timeouts {
+    /// The deadline of a session that began at `created` and is used at `now`.
+    pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
+        now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
+    }
+
+    /// True if using `record` at `now` gains enough to tell the client or the store.
+    pub(crate) fn renewal_due(&self, record: &Record, now: Timestamp) -> bool {
+        let renewed = self.deadline(record.created, now);
+        renewed > record.expires && renewed.saturating_since(record.expires) >= self.renewal
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        let second = Duration::from_secs(1);
+        if self.idle < second || self.absolute < second {
+            return Err(Error::config("idle and absolute timeout are a second or longer: time is counted in whole seconds"));
+        }
+        if self.absolute < self.idle {
+            return Err(Error::config(
+                "the absolute timeout is shorter than the idle timeout: raise absolute_timeout() or lower idle_timeout()",
+            ));
+        }
+        if self.renewal >= self.idle {
+            return Err(Error::config(
+                "the renewal threshold is not shorter than the idle timeout, so reading would never keep a session alive: lower renewal_threshold()",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The checked options of a store. Made by the store's builder.
+pub struct Config {
+    pub(crate) cookie: CookieTemplate,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) format: PayloadFormat,
+    pub(crate) keep_values_on_server_error: bool,
+    clock: Arc<dyn Clock>,
+    observer: Option<Arc<dyn Observer>>,
+}
+
+impl Config {
+    /// The name of the session cookie.
+    pub fn cookie_name(&self) -> &str {
+        self.cookie.name().as_str()
+    }
+
+    /// The timeouts.
+    pub fn timeouts(&self) -> Timeouts {
+        self.timeouts
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub(crate) fn emit(&self, event: &Event<'_>) {
+        if let Some(observer) = &self.observer {
+            observer.event(event);
+        }
+    }
+}
+
+impl fmt::Debug for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Config")
+            .field("cookie", &self.cookie_name())
+            .field("timeouts", &self.timeouts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Options on their way to be checked.
+pub(crate) struct Options {
+    pub(crate) cookie: CookieOptions,
+    /// `None`: a tenth of whatever idle is.
+    pub(crate) renewal: Option<Duration>,
+    pub(crate) idle: Duration,
+    /// `None`: the default, or idle if that is longer.
+    pub(crate) absolute: Option<Duration>,
+    pub(crate) format: PayloadFormat,
+    pub(crate) keep_values_on_server_error: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cookie: CookieOptions::default(),
+            renewal: None,
+            idle: Timeouts::default().idle,
+            absolute: None,
+            format: PayloadFormat::default(),
+            keep_values_on_server_error: false,
+            clock: Arc::new(SystemClock),
+            observer: None,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn validate(self) -> Result<Config, Error> {
+        let timeouts = Timeouts {
+            idle: self.idle,
+            absolute: self.absolute.unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
+            renewal: self.renewal.unwrap_or(self.idle / 10),
+        };
+        timeouts.validate()?;
+        let config = Config {
+            cookie: self.cookie.validate()?,
+            timeouts,
+            format: self.format,
+            keep_values_on_server_error: self.keep_values_on_server_error,
+            clock: self.clock,
+            observer: self.observer,
+        };
+        if !config.cookie.is_secure() {
+            config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });
+        }
+        Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: impl Fn(&mut Options)) -> Result<Config, Error> {
+        let mut options = Options::default();
+        change(&mut options);
+        options.validate()
+    }
+
+    #[test]
+    fn impossible_timeouts_say_what_to_change() {
+        let seconds = Duration::from_secs;
+        let why = |change: &dyn Fn(&mut Options)| config(change).unwrap_err().to_string();
+        assert!(why(&|o| o.idle = Duration::ZERO).contains("second"));
+        assert!(why(&|o| (o.idle, o.absolute) = (seconds(9), Some(seconds(8)))).contains("absolute_timeout()"));
+        assert!(why(&|o| o.renewal = Some(seconds(86_400))).contains("renewal_threshold()"));
+        assert!(config(|o| o.renewal = Some(Duration::ZERO)).is_ok());
+    }
+
+    // T23: the largest durations are fine.
+    #[test]
+    fn t23_timeouts_saturate() {
+        let config = config(|o| (o.idle, o.absolute) = (Duration::MAX, Some(Duration::MAX))).unwrap();
+        let now = Timestamp::from_unix(u64::MAX - 5);
+        assert_eq!(config.timeouts.deadline(now, now), Timestamp::MAX);
+    }
+
+    #[test]
+    fn defaults_follow_idle() {
+        let month = Duration::from_secs(30 * 86_400);
+        let timeouts = config(|o| o.idle = month).unwrap().timeouts;
+        assert_eq!((timeouts.absolute, timeouts.renewal), (month, month / 10));
+    }
+}

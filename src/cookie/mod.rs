@@ -1,0 +1,36 @@
+//! Cookies as bytes: names, the `Cookie` header read without copying, `Set-Cookie` written in one allocation.
+//!
+//! # The header policy
+//!
+//! Parsers disagree about cookies, and each disagreement has been an attack on someone. This crate does the least that
+//! RFC 6265bis section 5.6 lets a user agent send, and nothing else:
+//!
+//! - every `Cookie` field is walked (HTTP/2 clients split them, [RFC 9113 section 8.2.3]);
+//! - only `;` separates pairs, also between quotes; a name ends at the first `=`;
+//! - only SP and HTAB are trimmed, around the name and around the value; no other white space, no Unicode;
+//! - a pair without `=`, or without a name, is skipped; all others are kept, in order, duplicates included;
+//! - names are compared byte for byte; nothing is decoded, unquoted or folded; `$Version` is a cookie like any other;
+//! - of several cookies with the session's name, up to four are tried and the first authentic one wins.
+//!
+//! [RFC 9113 section 8.2.3]: https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3
+
+mod name;
+mod options;
+mod parse;
+mod set_cookie;
+
+pub use self::name::CookieName;
+pub use self::options::{CookieOptions, SameSite};
+pub use self::parse::{Pairs, pairs};
+
+pub(crate) use self::parse::Found;
+pub(crate) use self::set_cookie::{CookieTemplate, SetCookies, cookie_name_of};
+
+/// RFC 6265bis section 5.7: user agents drop a cookie whose name and value together are longer than this.
+pub const MAX_NAME_VALUE: usize = 4096;
+
+/// A token too large for one cookie is split over at most this many.
+pub const MAX_CHUNKS: usize = 8;
+
+/// How many cookies of the session's name are looked at in one request.
+pub const MAX_CANDIDATES: usize = 4;

@@ -1,0 +1,328 @@
+//! The `Cookie` header, read where it lies: all pairs in order, or the session's cookie alone.
+
+use http::HeaderValue;
+use http::header::GetAll;
+use memchr::{memchr, memmem};
+use smallvec::SmallVec;
+
+use super::{CookieName, MAX_CANDIDATES, MAX_CHUNKS};
+
+/// Iterates over the pairs of one `Cookie` field value, in order, as slices of it.
+///
+/// The policy is that of the [module](self): what is no pair is skipped, nothing is decoded. One pass, linear in the
+/// length of the field, no allocation.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::cookie::pairs;
+///
+/// let mut pairs = pairs(b"a=1; flag; =nameless;  b = \"2;3\"; a=4");
+/// assert_eq!(pairs.next(), Some((&b"a"[..], &b"1"[..])));
+/// assert_eq!(pairs.next(), Some((&b"b"[..], &b"\"2"[..]))); // quotes never span a semicolon
+/// assert_eq!(pairs.next(), Some((&b"a"[..], &b"4"[..]))); // duplicates are all there
+/// assert_eq!(pairs.next(), None);
+/// ```
+pub fn pairs(field: &[u8]) -> Pairs<'_> {
+    Pairs { rest: Some(field) }
+}
+
+/// The iterator that [`pairs`] returns.
+#[derive(Clone)]
+pub struct Pairs<'a> {
+    rest: Option<&'a [u8]>,
+}
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (&'a [u8], &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let (segment, rest) = split_once(self.rest?, b';');
+            self.rest = rest;
+            if let (name, Some(value)) = split_once(segment, b'=') {
+                let name = trim(name);
+                if !name.is_empty() {
+                    return Some((name, trim(value)));
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Pairs<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pairs").finish_non_exhaustive()
+    }
+}
+
+/// What is before the first `separator`, and what is after it, if it is there.
+fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
+    match memchr(separator, input).and_then(|at| input.split_at_checked(at)) {
+        Some((before, after)) => (before, after.get(1..)),
+        None => (input, None),
+    }
+}
+
+/// Without SP and HTAB at both ends. No other byte is white space here: see "Cookie Chaos" (T53).
+fn trim(bytes: &[u8]) -> &[u8] {
+    trim_start(trim_end(bytes))
+}
+
+fn trim_start(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+fn trim_end(mut bytes: &[u8]) -> &[u8] {
+    while let [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+/// Finds one cookie, and the chunks `name.1` to `name.7` of it, among all others: a substring search for the name, then
+/// a look at what stands before and behind. Equal to filtering [`pairs`] by name, and tested to be.
+#[derive(Debug)]
+pub(crate) struct CookieFinder {
+    name: memmem::Finder<'static>,
+}
+
+/// The value of one cookie: a header field, shared by reference count, and where in it the value lies.
+#[derive(Clone, Debug)]
+struct Piece {
+    field: HeaderValue,
+    start: usize,
+    end: usize,
+}
+
+/// All that a request says about the session's cookie. Nothing is copied but reference counts.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// Values under the name itself, in order of appearance.
+    heads: SmallVec<[Piece; 1]>,
+    /// Values under `name.1` to `name.7`, with that number. Empty, and so not allocated, for all but large sessions.
+    tails: Vec<(u8, Piece)>,
+    overflow: bool,
+}
+
+impl CookieFinder {
+    pub(crate) fn new(name: &CookieName) -> Self {
+        Self { name: memmem::Finder::new(name.as_str().as_bytes()).into_owned() }
+    }
+
+    /// Walks all `Cookie` fields.
+    //= RFC 9113 section 8.2.3: "the Cookie header field MAY be split into separate header fields, each with one or
+    //# more cookie-pairs"
+    pub(crate) fn find(&self, fields: GetAll<'_, HeaderValue>) -> Found {
+        let mut found = Found::default();
+        for field in fields {
+            self.find_in(field, &mut found);
+        }
+        found
+    }
+
+    fn find_in(&self, field: &HeaderValue, found: &mut Found) {
+        let bytes = field.as_bytes();
+        for at in self.name.find_iter(bytes) {
+            let Some((before, after)) = bytes.split_at_checked(at) else { continue };
+            if !matches!(trim_end(before), [] | [.., b';']) {
+                continue; // inside another name or a value
+            }
+            let Some(after) = after.get(self.name.needle().len()..) else { continue };
+            let (number, after) = match after {
+                [b'.', digit @ b'1'..=b'7', rest @ ..] => (digit - b'0', rest),
+                _ => (0, after),
+            };
+            let [b'=', value @ ..] = trim_start(after) else { continue };
+            let (value, _) = split_once(value, b';');
+            // `value` is a suffix of what is left, so its place follows from lengths alone.
+            let value = trim_end(value);
+            let offset = bytes.len() - trim_start(after).len() + 1;
+            let lead = value.len() - trim_start(value).len();
+            found.push(
+                number,
+                Piece { field: field.clone(), start: offset + lead, end: offset + value.len() },
+            );
+        }
+    }
+}
+
+impl Piece {
+    fn bytes(&self) -> &[u8] {
+        self.field.as_bytes().get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+impl Found {
+    fn push(&mut self, number: u8, piece: Piece) {
+        let seen = match number {
+            0 => self.heads.len(),
+            _ => self.tails.iter().filter(|(n, _)| *n == number).count(),
+        };
+        match number {
+            _ if seen >= MAX_CANDIDATES => self.overflow = true,
+            0 => self.heads.push(piece),
+            _ => self.tails.push((number, piece)),
+        }
+    }
+
+    /// True if the request has a cookie of the session's name, or a chunk of one.
+    pub(crate) fn is_present(&self) -> bool {
+        !self.heads.is_empty() || !self.tails.is_empty()
+    }
+
+    /// True if there were more cookies of one name than are looked at.
+    pub(crate) fn overflowed(&self) -> bool {
+        self.overflow
+    }
+
+    /// How many candidates there are to try.
+    pub(crate) fn len(&self) -> usize {
+        self.heads.len()
+    }
+
+    /// The `index`-th token, put together from its chunks in `joined` where it has any.
+    ///
+    /// A token has a second chunk if and only if its first one fills a cookie ("`chunk` bytes long"), and so on. The
+    /// `index`-th value under one name belongs with the `index`-th under the others: user agents order the cookies of
+    /// each name alike (RFC 6265bis section 5.8.3). Whether the pieces fit is for the signature over them to say.
+    pub(crate) fn token<'a>(&'a self, index: usize, chunk: impl Fn(u8) -> usize, joined: &'a mut Vec<u8>) -> &'a [u8] {
+        let Some(head) = self.heads.get(index).map(Piece::bytes) else { return &[] };
+        if head.len() != chunk(0) || self.tail(1, index).is_none() {
+            return head;
+        }
+        joined.clear();
+        joined.extend_from_slice(head);
+        for number in 1..MAX_CHUNKS as u8 {
+            let Some(piece) = self.tail(number, index).map(Piece::bytes) else { break };
+            joined.extend_from_slice(piece);
+            if piece.len() != chunk(number) {
+                break;
+            }
+        }
+        joined
+    }
+
+    fn tail(&self, number: u8, index: usize) -> Option<&Piece> {
+        self.tails.iter().filter(|(n, _)| *n == number).nth(index).map(|(_, piece)| piece)
+    }
+
+    /// Which further chunks the client holds: bit `n` for `name.n`.
+    pub(crate) fn tail_mask(&self) -> u8 {
+        self.tails.iter().fold(0, |mask, (number, _)| mask | 1 << number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderMap, header::COOKIE};
+    use proptest::prelude::*;
+
+    fn find(name: &str, fields: &[&[u8]]) -> Found {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(COOKIE, HeaderValue::from_bytes(field).unwrap());
+        }
+        CookieFinder::new(&CookieName::new(name).unwrap()).find(headers.get_all(COOKIE))
+    }
+
+    fn heads(found: &Found) -> Vec<Vec<u8>> {
+        found.heads.iter().map(|piece| piece.bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn finds_the_cookie_wherever_it_stands() {
+        for field in ["s=v", "a=1; s=v", "s=v; a=1", " s = v ;a=1", "a=s=v;s=v", "\ts\t=\tv\t", ";;s=v;;", "s;s=v"] {
+            assert_eq!(heads(&find("s", &[field.as_bytes()])), [b"v"], "{field}");
+        }
+    }
+
+    // T50-T56: what only looks like the cookie never is.
+    #[test]
+    fn t50_to_t56_lookalikes_do_not_match() {
+        for field in [
+            &b"%73=v"[..],
+            b"S=v",
+            b"as=v",
+            b"s.8=v",
+            b"s1=v",
+            b"=s=v",
+            b"a=\"x; y=s=v\"",
+            b"a=1,s=v",
+            b"a=1]s=v",
+            b"\xc2\xa0s=v",
+            b"\xe2\x80\x80s=v",
+            b"s\xc2\x85=v",
+            b"\"s\"=v",
+            b"..s=v",
+            b"s",
+            b"",
+        ] {
+            assert!(!find("s", &[field]).is_present(), "{}", String::from_utf8_lossy(field));
+        }
+        // T54, T55: quotes do not hide a pair, and are part of a value.
+        assert_eq!(heads(&find("s", &[b"$Version=1; a=\"; s=v; b=\""])), [b"v"]);
+        assert_eq!(heads(&find("s", &[b"s=\"v\""])), [b"\"v\""]);
+    }
+
+    #[test]
+    fn t62_all_fields_are_seen() {
+        assert_eq!(heads(&find("s", &[b"a=1", b"s=one; s=two", b"s=three"])), [&b"one"[..], b"two", b"three"]);
+    }
+
+    #[test]
+    fn t60_candidates_are_bounded() {
+        let found = find("s", &[b"s=1;s=2;s=3;s=4;s=5;s=6"]);
+        assert_eq!((found.len(), found.overflowed()), (4, true));
+    }
+
+    #[test]
+    fn chunks_are_put_together_by_number_not_by_place() {
+        let size = |_| 2;
+        let mut joined = Vec::new();
+        let found = find("s", &[b"s.2=e; s.1=cd; s=ab; s.3=zz"]);
+        assert_eq!(found.token(0, size, &mut joined), b"abcde");
+        assert_eq!(found.tail_mask(), 0b1110);
+        // A first piece that fills no cookie has no further ones, whatever the client still holds.
+        let found = find("s", &[b"s.1=cd; s=a"]);
+        assert_eq!(found.token(0, size, &mut joined), b"a");
+        let found = find("s", &[b"s.1=x; s=ab; s=cd; s.1=y"]);
+        assert_eq!(found.token(0, size, &mut joined), b"abx");
+        assert_eq!(found.token(1, size, &mut joined), b"cdy");
+        assert_eq!(found.token(2, size, &mut joined), b"");
+    }
+
+    /// The naive reading: split, trim, compare.
+    fn naive(field: &[u8], name: &[u8]) -> Vec<Vec<u8>> {
+        pairs(field).filter(|(n, _)| *n == name).map(|(_, value)| value.to_vec()).take(MAX_CANDIDATES).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn finder_agrees_with_the_naive_reading(field in "[ \t;=\"abs.12]{0,40}") {
+            let found = find("ab", &[field.as_bytes()]);
+            prop_assert_eq!(heads(&found), naive(field.as_bytes(), b"ab"));
+            for number in 1..=7_u8 {
+                let tail: Vec<_> = found.tails.iter().filter(|t| t.0 == number).map(|t| t.1.bytes().to_vec()).collect();
+                prop_assert_eq!(tail, naive(field.as_bytes(), format!("ab.{number}").as_bytes()));
+            }
+        }
+
+        #[test]
+        fn pairs_are_slices_of_the_field_in_order(field in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let range = field.as_ptr_range();
+            let mut last = range.start;
+            for (name, value) in pairs(&field) {
+                prop_assert!(name.as_ptr() >= last && value.as_ptr() >= name.as_ptr_range().end);
+                last = value.as_ptr_range().end;
+                prop_assert!(last <= range.end && !name.contains(&b'=') && !value.contains(&b';'));
+            }
+        }
+    }
+}

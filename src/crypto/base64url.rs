@@ -1,0 +1,53 @@
+//! base64url without padding, strictly: each byte string has exactly one spelling (RFC 4648 sections 3.5 and 5).
+
+use base64_simd::URL_SAFE_NO_PAD;
+
+/// The text of `bytes`.
+pub(crate) fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode_to_string(bytes)
+}
+
+/// The bytes of `text`, or nothing if it is not their one spelling: no padding, no white space, no other alphabet, and
+/// the unused bits of the last character are zero.
+pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode_to_vec(text).ok()
+}
+
+/// How many characters `bytes` bytes have.
+pub(crate) const fn encoded_len(bytes: usize) -> usize {
+    bytes / 3 * 4 + [0, 2, 3][bytes % 3]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_value_has_one_spelling() {
+        // All texts of up to three characters over every byte: what decodes must encode to the same text.
+        for a in 0..=255 {
+            for b in 0..=255 {
+                for text in [&[a][..], &[a, b], &[a, b, b'A'], &[b'Q', a, b], &[b'Q', b'Q', a, b]] {
+                    if let Some(bytes) = decode(text) {
+                        assert_eq!(encode(&bytes).as_bytes(), text);
+                    }
+                }
+            }
+        }
+        for bad in ["QQ==", "QR", "Q", "QUJ=", "QUJ\n", " QUJD", "QU+D", "QU/D", "QUJDR"] {
+            assert_eq!(decode(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn simd_and_scalar_ends_agree_with_another_codec() {
+        use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+        let bytes: Vec<u8> = (0..200_u32).map(|n| (n * 97 % 251) as u8).collect();
+        for len in 0..bytes.len() {
+            let text = encode(&bytes[..len]);
+            assert_eq!(text, BASE64_URL_SAFE_NO_PAD.encode(&bytes[..len]));
+            assert_eq!(text.len(), encoded_len(len));
+            assert_eq!(decode(text.as_bytes()).unwrap(), &bytes[..len]);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! Keys, sealing and randomness: the one place that knows which library does the work.
+
+mod app_key;
+mod base64url;
+mod derive;
+mod envelope;
+mod keyring;
+mod random;
+mod seal;
+mod token;
+
+pub use self::app_key::AppKey;
+pub use self::keyring::{KeyId, Keyring};
+
+pub(crate) use self::random::{Random, SystemRandom};
+pub(crate) use self::seal::{Purpose, Sealer};
+pub(crate) use self::token::Token;
+
+#[cfg(test)]
+mod vectors;

@@ -1,0 +1,210 @@
+//! Sealing and opening tokens: sign-then-check-first around AES-256-GCM, with a key for each hour.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::derive::Info;
+use super::envelope::{EPOCH_SECONDS, HEADER_LEN, Header, MAC_LEN, OVERHEAD, TAG_LEN};
+use super::keyring::{KeyId, Keyring, RingKey};
+use super::{Random, base64url};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind};
+use crate::event::Refusal;
+
+/// What a sealed thing is for. A token for one purpose never opens for another (T08).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A session in a cookie.
+    Session,
+    /// Nothing: tests show with it that purposes are kept apart.
+    #[cfg(test)]
+    Test,
+}
+
+impl Purpose {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            #[cfg(test)]
+            Self::Test => "test",
+        }
+    }
+}
+
+/// Seals and opens for one purpose under one name.
+pub(crate) struct Sealer {
+    /// The first one seals.
+    keys: SmallVec<[SealKey; 2]>,
+    revoked: Vec<KeyId>,
+    random: Arc<dyn Random>,
+}
+
+/// One application key, bound to a purpose and a name.
+struct SealKey {
+    ring: Arc<RingKey>,
+    purpose: Purpose,
+    name: Box<str>,
+    mac: hmac::Key,
+    epochs: EpochKeys,
+}
+
+/// The encryption keys of the hours that are in use.
+#[derive(Default)]
+struct EpochKeys {
+    keys: RwLock<BTreeMap<u32, LessSafeKey>>,
+}
+
+/// Four days of hours: sessions that live longer cost a derivation (half a microsecond) now and then.
+const EPOCHS_KEPT: usize = 96;
+
+/// The plaintext of a token whose signature was checked. Only [`Sealer::open`] makes one: what is not authentic cannot be
+/// decoded, since there is nothing to decode.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    plaintext: Bytes,
+    old_key: bool,
+}
+
+impl Opened {
+    pub(crate) fn into_plaintext(self) -> Bytes {
+        self.plaintext
+    }
+
+    /// True if a key opened it that does not seal any more.
+    pub(crate) fn with_old_key(&self) -> bool {
+        self.old_key
+    }
+}
+
+impl Sealer {
+    pub(crate) fn new(keyring: &Keyring, purpose: Purpose, name: &str, random: Arc<dyn Random>) -> Result<Self, Error> {
+        keyring.validate()?;
+        let keys = keyring.keys().iter().map(|ring| SealKey::new(ring, purpose, name)).collect::<Result<_, _>>()?;
+        Ok(Self { keys, revoked: keyring.revoked().to_vec(), random })
+    }
+
+    /// How many characters the token for `plaintext` bytes has.
+    pub(crate) const fn token_len(plaintext: usize) -> usize {
+        base64url::encoded_len(plaintext + OVERHEAD)
+    }
+
+    /// The token for the concatenation of `parts`.
+    ///
+    /// # Errors
+    ///
+    /// [`is_random`](Error::is_random) without a nonce: there is no sealing without a fresh one.
+    pub(crate) fn seal(&self, now: Timestamp, parts: &[&[u8]]) -> Result<String, Error> {
+        let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
+        let nonce = self.random.nonce()?;
+        let header = Header { key: key.ring.id, epoch: epoch_of(now), nonce };
+        key.seal(header, parts).map(|token| base64url::encode(&token))
+    }
+
+    /// Opens `text` if it is, to the last bit, what [`seal`](Self::seal) returned under a key of this ring.
+    pub(crate) fn open(&self, text: &[u8]) -> Result<Opened, Refusal> {
+        let token = base64url::decode(text).ok_or(Refusal::Encoding)?;
+        let header = Header::read(&token)?;
+        if self.revoked.contains(&header.key) {
+            return Err(Refusal::RevokedKey);
+        }
+        // Key ids are public: comparing them tells nothing.
+        let place = self.keys.iter().position(|key| key.ring.id == header.key);
+        let key = place.and_then(|place| self.keys.get(place)).ok_or(Refusal::UnknownKey)?;
+        let plaintext = key.open(header, token)?;
+        Ok(Opened { plaintext, old_key: place != Some(0) })
+    }
+}
+
+impl std::fmt::Debug for Sealer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ids: Vec<_> = self.keys.iter().map(|key| key.ring.id).collect();
+        f.debug_struct("Sealer").field("keys", &ids).finish_non_exhaustive()
+    }
+}
+
+impl SealKey {
+    fn new(ring: &Arc<RingKey>, purpose: Purpose, name: &str) -> Result<Self, Error> {
+        let info = Info { label: "mac", purpose: purpose.as_str(), name };
+        let mac = hmac::Key::new(HMAC_SHA256, &*ring.root.key(info, None)?);
+        Ok(Self { ring: Arc::clone(ring), purpose, name: name.into(), mac, epochs: EpochKeys::default() })
+    }
+
+    fn seal(&self, header: Header, parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
+        let failed = || Error::new(Kind::Internal("AES-256-GCM refused to seal"));
+        let clear = header.to_bytes();
+        let plaintext = parts.iter().map(|part| part.len()).sum::<usize>();
+        let mut token = Vec::with_capacity(plaintext + OVERHEAD);
+        token.extend_from_slice(&clear);
+        parts.iter().for_each(|part| token.extend_from_slice(part));
+
+        let body = token.get_mut(HEADER_LEN..).ok_or_else(failed)?;
+        let tag = self.with_epoch_key(header.epoch, |key| {
+            key.seal_in_place_separate_tag(nonce(header), Aad::from(clear), body)
+        });
+        token.extend_from_slice(tag.and_then(Result::ok).ok_or_else(failed)?.as_ref());
+
+        let mac = hmac::sign(&self.mac, &token);
+        token.extend_from_slice(mac.as_ref());
+        Ok(token)
+    }
+
+    /// The signature is checked first, over everything, in constant time: forged bytes never reach the cipher, and never
+    /// cause a key to be derived.
+    fn open(&self, header: Header, mut token: Vec<u8>) -> Result<Bytes, Refusal> {
+        let signed_len = token.len().checked_sub(MAC_LEN).ok_or(Refusal::Length)?;
+        let (signed, mac) = token.split_at_checked(signed_len).ok_or(Refusal::Length)?;
+        hmac::verify(&self.mac, signed, mac).map_err(|_| Refusal::Signature)?;
+
+        let (clear, body) = signed_parts(&mut token, signed_len).ok_or(Refusal::Length)?;
+        let clear = Aad::from(clear);
+        let opened = self.with_epoch_key(header.epoch, |key| key.open_in_place(nonce(header), clear, body).is_ok());
+        if opened != Some(true) {
+            return Err(Refusal::Ciphertext);
+        }
+        let plaintext: Range<usize> = HEADER_LEN..signed_len - TAG_LEN;
+        Ok(Bytes::from(token).slice(plaintext))
+    }
+
+    /// Runs `use_key` with the encryption key of `epoch`, derived if it is not at hand.
+    fn with_epoch_key<R>(&self, epoch: u32, use_key: impl FnOnce(&LessSafeKey) -> R) -> Option<R> {
+        // A panic while the lock is held leaves a map of whole keys: poisoning says nothing here.
+        if let Some(key) = self.epochs.keys.read().unwrap_or_else(PoisonError::into_inner).get(&epoch) {
+            return Some(use_key(key));
+        }
+        let info = Info { label: "encrypt", purpose: self.purpose.as_str(), name: &self.name };
+        let bytes = self.ring.root.key(info, Some(epoch)).ok()?;
+        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).ok()?);
+        let result = use_key(&key);
+        let mut keys = self.epochs.keys.write().unwrap_or_else(PoisonError::into_inner);
+        keys.insert(epoch, key);
+        if keys.len() > EPOCHS_KEPT {
+            keys.pop_first();
+        }
+        Some(result)
+    }
+}
+
+/// The clear header, copied, and the ciphertext with its tag, to be opened where it lies.
+fn signed_parts(token: &mut [u8], signed_len: usize) -> Option<([u8; HEADER_LEN], &mut [u8])> {
+    let (clear, body) = token.get_mut(..signed_len)?.split_first_chunk_mut::<HEADER_LEN>()?;
+    Some((*clear, body))
+}
+
+fn nonce(header: Header) -> Nonce {
+    Nonce::assume_unique_for_key(header.nonce)
+}
+
+/// Hours since 1970. Saturates in the year 491,936.
+fn epoch_of(now: Timestamp) -> u32 {
+    u32::try_from(now.as_unix() / EPOCH_SECONDS).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;

@@ -1,0 +1,108 @@
+//! The opaque secret that a client of a server-side store holds, and the id it stands for.
+
+use std::fmt;
+
+use aws_lc_rs::digest::{self, SHA256};
+use zeroize::Zeroizing;
+
+use super::{Random, base64url};
+use crate::error::Error;
+
+const LEN: usize = 32;
+
+/// Keeps the hash apart from any other use of SHA-256 on the same bytes.
+const ID_DOMAIN: &[u8] = b"hyper-session id v1\0";
+
+/// 256 random bits (T15). Never stored, never logged: the store knows the [hash](Self::id) of it.
+#[derive(Clone)]
+pub(crate) struct Token(Zeroizing<[u8; LEN]>);
+
+impl Token {
+    /// A new token, straight from the generator: a secret never waits in a batch.
+    pub(crate) fn generate(random: &dyn Random) -> Result<Self, Error> {
+        let mut bytes = Zeroizing::new([0; LEN]);
+        random.fill(&mut *bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// Reads the one spelling that [`to_text`](Self::to_text) writes: anything else is refused before it can reach a
+    /// store (T39).
+    pub(crate) fn parse(text: &[u8]) -> Option<Self> {
+        if text.len() != base64url::encoded_len(LEN) {
+            return None;
+        }
+        let bytes = Zeroizing::new(base64url::decode(text)?);
+        bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    pub(crate) fn to_text(&self) -> String {
+        base64url::encode(&*self.0)
+    }
+
+    /// The id: the first 16 bytes of SHA-256 of the token. Finding a token for a given id takes 2^128 tries.
+    pub(crate) fn id(&self) -> [u8; 16] {
+        let mut hash = digest::Context::new(&SHA256);
+        hash.update(ID_DOMAIN);
+        hash.update(&*self.0);
+        let mut id = [0; 16];
+        id.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        id
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(..)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::SystemRandom;
+    use super::super::random::tests::NoRandom;
+    use super::*;
+
+    #[test]
+    fn t15_tokens_are_256_random_bits() {
+        // Over 4,000 tokens each of the 256 bits is set about half of the time: more than 8 sigma off would be a fault.
+        let mut ones = [0_u32; 256];
+        for _ in 0..4_000 {
+            let token = Token::generate(&SystemRandom).unwrap();
+            for (at, count) in ones.iter_mut().enumerate() {
+                *count += u32::from(token.0[at / 8] >> (at % 8) & 1);
+            }
+        }
+        assert!(ones.iter().all(|&count| (1_747..=2_253).contains(&count)), "{ones:?}");
+    }
+
+    #[test]
+    fn t14_no_random_no_token() {
+        assert!(Token::generate(&NoRandom).unwrap_err().is_random());
+    }
+
+    #[test]
+    fn t39_only_the_one_spelling_is_read() {
+        let text = Token::generate(&SystemRandom).unwrap().to_text();
+        assert_eq!(text.len(), 43);
+        assert_eq!(Token::parse(text.as_bytes()).unwrap().to_text(), text);
+        for bad in ["", "a", "*", "../../etc/passwd", "a:b", &text[1..], &format!("{text}="), &format!("{text}A"), &"/".repeat(43), &"\0".repeat(43)] {
+            assert!(Token::parse(bad.as_bytes()).is_none(), "{bad:?}");
+        }
+        // 32 bytes leave two bits unused in the last character: of the four spellings one is read.
+        let spellings = (b'A'..=b'z').filter(|last| {
+            let mut other = text.clone().into_bytes();
+            other[42] = *last;
+            Token::parse(&other).is_some_and(|token| token.to_text() == text)
+        });
+        assert_eq!(spellings.count() + usize::from(text.ends_with(|c: char| c.is_ascii_digit() || c == '-')), 1);
+    }
+
+    #[test]
+    fn the_id_is_a_hash_and_debug_shows_nothing() {
+        use sha2::Digest as _;
+        let token = Token(Zeroizing::new([7; LEN]));
+        let expected = sha2::Sha256::new().chain_update(b"hyper-session id v1\0").chain_update([7; LEN]).finalize();
+        assert_eq!(token.id(), expected[..16]);
+        assert_eq!(format!("{token:?}"), "Token(..)");
+    }
+}

@@ -1,0 +1,220 @@
+//! The one error type of the crate: opaque, one word wide, with predicates.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+type Source = Box<dyn StdError + Send + Sync>;
+
+/// What went wrong, as one opaque type.
+///
+/// Ask it with the `is_*` methods, each of which says when it is true. [`Display`](fmt::Display) describes this level
+/// alone; the cause, where there is one, is in [`source`](StdError::source). Neither the words nor the type of the cause
+/// are part of the crate's promises.
+///
+/// An error never holds a token, a key or a session value. It may name the *key under which* a value is stored.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{AppKey, CookieStore};
+///
+/// let error = AppKey::from_bytes(b"too short").unwrap_err();
+/// assert!(error.is_config());
+/// assert!(error.to_string().contains("32 bytes"));
+/// # let _ = CookieStore::builder(AppKey::generate()?);
+/// # Ok::<(), hyper_session::Error>(())
+/// ```
+pub struct Error {
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    kind: Kind,
+    source: Option<Source>,
+}
+
+/// Grouped by whose fault it is: the application's set-up, the value at hand, a limit, the world outside.
+pub(crate) enum Kind {
+    Config(Cow<'static, str>),
+    NotWrapped,
+    HeadSent,
+    ReservedKey { key: String },
+    Encode { key: String },
+    Decode { key: String, found: &'static str, expected: &'static str },
+    TooDeep { key: String },
+    TooLarge { size: usize, limit: usize },
+    Random,
+    Unavailable,
+    Conflict { attempts: u32 },
+    Internal(&'static str),
+}
+
+impl Error {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn new(kind: Kind) -> Self {
+        Self { inner: Box::new(Inner { kind, source: None }) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn with_source(kind: Kind, source: impl Into<Source>) -> Self {
+        Self { inner: Box::new(Inner { kind, source: Some(source.into()) }) }
+    }
+
+    pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Kind::Config(message.into()))
+    }
+
+    /// An error for a [`Backend`](crate::store::Backend) whose storage cannot be reached or did not answer in time.
+    ///
+    /// The session layer treats it as "not known now": the handler is told, no cookie is cleared, nothing is written.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = hyper_session::Error::unavailable("connection refused");
+    /// assert!(error.is_unavailable());
+    /// ```
+    pub fn unavailable(source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::with_source(Kind::Unavailable, source)
+    }
+
+    /// True when options were refused while something was built: the message says what to change.
+    pub fn is_config(&self) -> bool {
+        matches!(self.inner.kind, Kind::Config(_))
+    }
+
+    /// True when a request was asked for its session outside of any session service, or for a name that none has.
+    pub fn is_not_wrapped(&self) -> bool {
+        matches!(self.inner.kind, Kind::NotWrapped)
+    }
+
+    /// True when a session was changed after the response head had been handed over: the change cannot be kept.
+    pub fn is_head_sent(&self) -> bool {
+        matches!(self.inner.kind, Kind::HeadSent)
+    }
+
+    /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
+    /// has another type than the one asked for, or its key is reserved.
+    pub fn is_value(&self) -> bool {
+        matches!(
+            self.inner.kind,
+            Kind::ReservedKey { .. } | Kind::Encode { .. } | Kind::Decode { .. } | Kind::TooDeep { .. }
+        )
+    }
+
+    /// True when the session, sealed, is larger than its cookies may be; [`size_and_limit`](Self::size_and_limit) has
+    /// both numbers. The session that the client holds stays as it was.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.inner.kind, Kind::TooLarge { .. })
+    }
+
+    /// The size that was needed and the limit that was passed, in bytes, when [`is_too_large`](Self::is_too_large).
+    pub fn size_and_limit(&self) -> Option<(usize, usize)> {
+        match self.inner.kind {
+            Kind::TooLarge { size, limit } => Some((size, limit)),
+            _ => None,
+        }
+    }
+
+    /// True when the store could not be reached or did not answer in time. Trying again later may succeed.
+    pub fn is_unavailable(&self) -> bool {
+        matches!(self.inner.kind, Kind::Unavailable)
+    }
+
+    /// True when other requests changed the same session each time this one tried to save it, until it gave up.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.inner.kind, Kind::Conflict { .. })
+    }
+
+    /// True when the operating system gave no random bytes: no id, token or nonce was made.
+    pub fn is_random(&self) -> bool {
+        matches!(self.inner.kind, Kind::Random)
+    }
+
+    /// True when the same request may succeed later: [`is_unavailable`](Self::is_unavailable),
+    /// [`is_conflict`](Self::is_conflict) or [`is_random`](Self::is_random).
+    pub fn is_transient(&self) -> bool {
+        self.is_unavailable() || self.is_conflict() || self.is_random()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.inner.kind {
+            Kind::Config(message) => f.write_str(message),
+            Kind::NotWrapped => {
+                f.write_str("no session service of that name wraps this handler: wrap it in a SessionService")
+            }
+            Kind::HeadSent => f.write_str("the response head was sent already: this change cannot be kept"),
+            Kind::ReservedKey { key } => {
+                write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
+            }
+            Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
+            Kind::Decode { key, found, expected } => {
+                write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")
+            }
+            Kind::TooDeep { key } => {
+                write!(f, "the value for session key {key:?} is nested deeper than 64 levels")
+            }
+            Kind::TooLarge { size, limit } => write!(
+                f,
+                "the sealed session needs {size} bytes of cookie, the limit is {limit}: store less, or use a server-side store"
+            ),
+            Kind::Random => f.write_str("the operating system gave no random bytes"),
+            Kind::Unavailable => f.write_str("the session store is unavailable"),
+            Kind::Conflict { attempts } => {
+                write!(f, "the session was changed by other requests during each of {attempts} attempts to save it")
+            }
+            Kind::Internal(what) => write!(f, "{what}: this is a bug in hyper-session"),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_tuple("Error");
+        debug.field(&format_args!("{self}"));
+        if let Some(source) = &self.inner.source {
+            debug.field(source);
+        }
+        debug.finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_ref().map(|source| &**source as _)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_word_wide_and_shareable() {
+        fn shareable<T: Send + Sync + 'static>() {}
+        shareable::<Error>();
+        assert_eq!(size_of::<Error>(), size_of::<usize>());
+        assert_eq!(size_of::<Result<(), Error>>(), size_of::<usize>());
+    }
+
+    #[test]
+    fn display_is_this_level_and_source_is_the_next() {
+        let error = Error::unavailable("connection refused");
+        assert_eq!(error.to_string(), "the session store is unavailable");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("connection refused"));
+        assert!(error.is_transient());
+    }
+
+    #[test]
+    fn too_large_names_size_and_limit() {
+        let error = Error::new(Kind::TooLarge { size: 40_000, limit: 32_768 });
+        assert_eq!(error.size_and_limit(), Some((40_000, 32_768)));
+        let text = error.to_string();
+        assert!(text.contains("40000") && text.contains("32768"), "{text}");
+    }
+}

@@ -1,0 +1,168 @@
+//! What the session layer did and why: typed events for logs, metrics and tests.
+
+use std::fmt;
+
+use crate::error::Error;
+
+/// Something worth counting or logging. It never carries a token, a key or a session value.
+///
+/// New kinds may be added: match with a wildcard arm.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A store was built with a cookie that any plain-http listener on the way can read.
+    InsecureCookie {
+        /// Name of the session cookie.
+        cookie: &'a str,
+    },
+    /// A presented cookie was not accepted. The handler sees an empty session.
+    Refused {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// A request carried more cookies of the session's name than are looked at (four); the rest was ignored.
+    TooManyCandidates {
+        /// Name of the session cookie.
+        cookie: &'a str,
+    },
+    /// A session was opened with a key that no longer seals; it is sealed anew on this response.
+    OldKey {
+        /// Name of the session cookie.
+        cookie: &'a str,
+    },
+    /// Changes were not saved, on purpose.
+    ChangesDropped {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// Why.
+        reason: DropReason,
+    },
+    /// Another request had changed the session meanwhile; this request's changes were applied to the newer state.
+    ConflictMerged {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// How many times the newer state had to be taken in.
+        conflicts: u32,
+    },
+    /// The store could not load or save a session.
+    StoreFailed {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// What it said.
+        error: &'a Error,
+    },
+    /// A handler's `Cache-Control` would have let a cache keep a response that sets the session cookie; it was
+    /// replaced by `no-store`.
+    CacheControlReplaced {
+        /// Name of the session cookie.
+        cookie: &'a str,
+    },
+    /// A handler's own `Set-Cookie` for the session's name was replaced: a response sets one cookie of one name.
+    SetCookieReplaced {
+        /// Name of the session cookie.
+        cookie: &'a str,
+    },
+    /// The client went away while a session was being ended or regenerated.
+    Interrupted {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// True if the store operation goes on in the background; false where no runtime was there to carry it.
+        completing: bool,
+    },
+}
+
+/// Why a presented cookie is no session. The client cannot tell one from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// Not the one spelling of base64url without padding that the token has.
+    Encoding,
+    /// Shorter or longer than any token.
+    Length,
+    /// A format version that this release does not know.
+    Version,
+    /// Sealed by a key that the keyring does not hold.
+    UnknownKey,
+    /// Sealed by a key that was revoked.
+    RevokedKey,
+    /// The signature does not fit: altered, made by someone else, or moved here from another cookie name or purpose.
+    Signature,
+    /// The signature fits, but the ciphertext does not open.
+    Ciphertext,
+    /// What was sealed or stored is not a session.
+    Payload,
+    /// Idle for too long, or older than the absolute timeout.
+    Expired,
+    /// Issued further in the future than clocks may differ.
+    IssuedInFuture,
+    /// Well-formed, but no such session is stored. Such an id is never adopted.
+    UnknownId,
+}
+
+impl Refusal {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Encoding => "encoding",
+            Self::Length => "length",
+            Self::Version => "version",
+            Self::UnknownKey => "unknown_key",
+            Self::RevokedKey => "revoked_key",
+            Self::Signature => "signature",
+            Self::Ciphertext => "ciphertext",
+            Self::Payload => "payload",
+            Self::Expired => "expired",
+            Self::IssuedInFuture => "issued_in_future",
+            Self::UnknownId => "unknown_id",
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why changes were dropped on purpose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DropReason {
+    /// The handler answered with a 5xx status.
+    ServerError,
+    /// The handler answered with a 1xx status, which carries no `Set-Cookie`.
+    Informational,
+    /// The session was ended by another request: a slow request does not bring it back.
+    SessionEnded,
+}
+
+/// Receives every [`Event`] of a store and of the services that use it. Called inline: keep it short.
+///
+/// Any `Fn(&Event<'_>)` is one.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{AppKey, CookieStore, Event};
+///
+/// let store = CookieStore::builder(AppKey::generate()?)
+///     .observer(|event: &Event<'_>| {
+///         if let Event::Refused { refusal, .. } = event {
+///             // count it, labelled with refusal.as_str()
+///         }
+///     })
+///     .build()?;
+/// # Ok::<(), hyper_session::Error>(())
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// Takes note of `event`.
+    fn event(&self, event: &Event<'_>);
+}
+
+impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
+    fn event(&self, event: &Event<'_>) {
+        self(event);
+    }
+}

@@ -1,0 +1,158 @@
+//! The way in: find the cookie, and load the session when the handler asks.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use http::HeaderMap;
+use http::header::COOKIE;
+use tokio::sync::{OnceCell, Semaphore};
+
+use crate::clock::Timestamp;
+use crate::cookie::Found;
+use crate::error::Error;
+use crate::event::Event;
+use crate::session::{Committer, Origin, Record, Reply, Session};
+use crate::store::Store;
+
+/// The session of one request, not yet loaded.
+///
+/// It costs nothing until [`load`](Self::load) is called. Clones are the same session.
+#[derive(Clone)]
+pub struct SessionHandle {
+    slot: Arc<Slot>,
+}
+
+/// All that one request and its response need to know about one session.
+pub(super) struct Slot {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) found: Found,
+    /// One commit at a time: the handler's own `save`, and the one at the end.
+    pub(super) commits: Semaphore,
+    loaded: OnceCell<Loaded>,
+    asked: AtomicBool,
+    closed: AtomicBool,
+}
+
+#[derive(Clone)]
+pub(super) struct Loaded {
+    pub(super) session: Session,
+    /// The moment in which this request lives.
+    pub(super) now: Timestamp,
+}
+
+impl SessionHandle {
+    pub(super) fn begin(store: &Arc<dyn Store>, headers: &HeaderMap) -> Self {
+        let found = store.config().cookie.finder().find(headers.get_all(COOKIE));
+        Self {
+            slot: Arc::new(Slot {
+                store: Arc::clone(store),
+                found,
+                commits: Semaphore::const_new(1),
+                loaded: OnceCell::const_new(),
+                asked: AtomicBool::new(false),
+                closed: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// Decodes the session; the second time, and for a clone, it is there already.
+    ///
+    /// Without a cookie, or with one that is not authentic, expired or unknown, the session is empty.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell. Never an empty session in its place: writing to
+    /// it could overwrite the real one.
+    pub async fn load(&self) -> Result<Session, Error> {
+        let slot = &self.slot;
+        slot.asked.store(true, Ordering::SeqCst);
+        let loaded = slot.loaded.get_or_try_init(|| slot.load()).await?;
+        // The response may have gone out meanwhile: it closes what it finds loaded, we what we load afterwards.
+        if slot.closed.load(Ordering::SeqCst) {
+            loaded.session.close();
+        }
+        Ok(loaded.session.clone())
+    }
+
+    /// The name of the session's cookie.
+    pub fn cookie_name(&self) -> &str {
+        self.slot.store.config().cookie_name()
+    }
+
+    /// Ends the handler's part, and tells what it left: `None` if it never asked.
+    pub(super) fn close(&self) -> Option<Asked> {
+        self.slot.closed.store(true, Ordering::SeqCst);
+        if !self.slot.asked.load(Ordering::SeqCst) {
+            return None;
+        }
+        let loaded = self.slot.loaded.get().cloned();
+        if let Some(loaded) = &loaded {
+            loaded.session.close();
+        }
+        Some(Asked { slot: Arc::clone(&self.slot), loaded })
+    }
+}
+
+/// What a handler left that asked for its session.
+pub(super) struct Asked {
+    pub(super) slot: Arc<Slot>,
+    /// `None` if loading failed or was given up.
+    pub(super) loaded: Option<Loaded>,
+}
+
+impl Slot {
+    pub(super) fn emit(&self, event: &Event<'_>) {
+        self.store.config().emit(event);
+    }
+
+    pub(super) fn cookie_name(&self) -> &str {
+        self.store.config().cookie_name()
+    }
+
+    pub(super) fn loaded(&self) -> Option<&Loaded> {
+        self.loaded.get()
+    }
+
+    async fn load(self: &Arc<Self>) -> Result<Loaded, Error> {
+        let config = self.store.config();
+        let now = config.now();
+        let record = self.load_first_authentic(now).await?;
+        let renewal_due = record.as_ref().is_some_and(|record| {
+            matches!(record.origin, Origin::Sealed { old_key: true }) || config.timeouts.renewal_due(record, now)
+        });
+        // A cookie that is no session is removed, if the handler puts no other in its place.
+        let reply = if record.is_none() && self.found.is_present() { Reply::Remove } else { Reply::Nothing };
+        let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
+        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer), now })
+    }
+
+    /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.
+    async fn load_first_authentic(&self, now: Timestamp) -> Result<Option<Record>, Error> {
+        let (config, cookie) = (self.store.config(), self.cookie_name());
+        if self.found.overflowed() {
+            self.emit(&Event::TooManyCandidates { cookie });
+        }
+        let mut joined = Vec::new();
+        for candidate in 0..self.found.len() {
+            let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
+            let loaded = self.store.load(token, now).await;
+            match loaded.inspect_err(|error| self.emit(&Event::StoreFailed { cookie, error }))? {
+                Ok(record) => {
+                    if matches!(record.origin, Origin::Sealed { old_key: true }) {
+                        self.emit(&Event::OldKey { cookie });
+                    }
+                    return Ok(Some(record));
+                }
+                Err(refusal) => self.emit(&Event::Refused { cookie, refusal }),
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl fmt::Debug for SessionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionHandle").field("cookie", &self.cookie_name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,176 @@
+//! Carrying out what was decided: the store's verb, and what the session learns from it.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::sync::SemaphorePermit;
+
+use super::begin::{Loaded, Slot};
+use crate::error::{Error, Kind};
+use crate::event::Event;
+use crate::session::{Changes, Committed, Committer, Disposition, Outcome, Session};
+use crate::store::{Saved, StoreFuture};
+
+/// One commit of one session. It finishes although it is dropped, if it ends or regenerates the session: a client that
+/// hangs up does not stay logged in.
+pub(super) struct Commit {
+    slot: Arc<Slot>,
+    loaded: Loaded,
+    stage: Stage,
+    must_finish: bool,
+}
+
+enum Stage {
+    /// Another commit of this session is under way.
+    Waiting { turn: Pin<Box<dyn Future<Output = bool> + Send>>, answer: Disposition },
+    Destroying(StoreFuture<()>),
+    Saving(StoreFuture<Saved>),
+    Done,
+}
+
+impl Commit {
+    pub(super) fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition) -> Self {
+        let mut commit = Self { slot, loaded, stage: Stage::Done, must_finish: false };
+        commit.stage = if commit.slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok() {
+            commit.decide(answer)
+        } else {
+            let slot = Arc::clone(&commit.slot);
+            let turn = async move { slot.commits.acquire().await.map(SemaphorePermit::forget).is_ok() };
+            Stage::Waiting { turn: Box::pin(turn), answer }
+        };
+        commit
+    }
+
+    /// Starts the store's verb. From here on [`settle`](Self::settle) gives the turn back.
+    fn decide(&mut self, answer: Disposition) -> Stage {
+        let (store, now) = (&self.slot.store, self.loaded.now);
+        let commit = self.loaded.session.begin_commit(answer);
+        let cookie = self.slot.cookie_name();
+        if let Some(reason) = commit.dropped {
+            self.slot.emit(&Event::ChangesDropped { cookie, reason });
+        }
+        self.must_finish = matches!(commit.outcome, Outcome::Destroy | Outcome::Regenerate);
+        match (commit.outcome, commit.base) {
+            (Outcome::Save, base) => Stage::Saving(store.save(base, commit.changes, now)),
+            (Outcome::Touch, Some(base)) => Stage::Saving(store.save(Some(base), Arc::new(Changes::default()), now)),
+            (Outcome::Regenerate, Some(base)) => Stage::Saving(store.regenerate(base, commit.changes, now)),
+            (Outcome::Destroy, Some(base)) => Stage::Destroying(store.destroy(base, now)),
+            (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
+                self.settle(Ok(Committed::Kept));
+                Stage::Done
+            }
+        }
+    }
+
+    /// Tells the session how it went, and lets the next commit begin.
+    fn settle(&self, result: Result<Committed, &Error>) {
+        self.loaded.session.end_commit(result);
+        self.slot.commits.add_permits(1);
+    }
+
+    fn finish(&mut self, result: Result<Committed, Error>) -> Result<(), Error> {
+        self.stage = Stage::Done;
+        match result {
+            Ok(committed) => {
+                self.settle(Ok(committed));
+                Ok(())
+            }
+            Err(error) => {
+                self.slot.emit(&Event::StoreFailed { cookie: self.slot.cookie_name(), error: &error });
+                self.settle(Err(&error));
+                Err(error)
+            }
+        }
+    }
+
+    fn committed(&self, saved: Saved) -> Committed {
+        let cookie = self.slot.cookie_name();
+        match saved {
+            Saved::Stored { record, token, conflicts } => {
+                if conflicts > 0 {
+                    self.slot.emit(&Event::ConflictMerged { cookie, conflicts });
+                }
+                Committed::Stored { lifetime: record.expires.saturating_since(self.loaded.now), record, token }
+            }
+            Saved::Removed => Committed::Removed,
+            Saved::Ended => {
+                let reason = crate::event::DropReason::SessionEnded;
+                self.slot.emit(&Event::ChangesDropped { cookie, reason });
+                Committed::Ended
+            }
+        }
+    }
+}
+
+impl Future for Commit {
+    type Output = Result<(), Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        loop {
+            match &mut this.stage {
+                Stage::Waiting { turn, answer } => {
+                    let answer = *answer;
+                    if !ready!(turn.as_mut().poll(cx)) {
+                        this.stage = Stage::Done;
+                        return Poll::Ready(Err(Error::new(Kind::Internal("the turn to commit was closed"))));
+                    }
+                    this.stage = this.decide(answer);
+                }
+                Stage::Saving(saving) => {
+                    let saved = ready!(Pin::new(saving).poll(cx)).map(|saved| this.committed(saved));
+                    return Poll::Ready(this.finish(saved));
+                }
+                Stage::Destroying(destroying) => {
+                    let destroyed = ready!(Pin::new(destroying).poll(cx));
+                    return Poll::Ready(this.finish(destroyed.map(|()| Committed::Removed)));
+                }
+                Stage::Done => return Poll::Ready(Ok(())),
+            }
+        }
+    }
+}
+
+impl Drop for Commit {
+    /// The client went away, or the handler gave up.
+    fn drop(&mut self) {
+        let stage = std::mem::replace(&mut self.stage, Stage::Done);
+        let must_finish = match &stage {
+            Stage::Done => return,
+            Stage::Waiting { .. } => self.loaded.session.is_ending(),
+            Stage::Saving(_) | Stage::Destroying(_) => self.must_finish,
+        };
+        let runtime = if must_finish { tokio::runtime::Handle::try_current().ok() } else { None };
+        if must_finish {
+            let (cookie, completing) = (self.slot.cookie_name(), runtime.is_some());
+            self.slot.emit(&Event::Interrupted { cookie, completing });
+        }
+        if let Some(runtime) = runtime {
+            let rest = Self { slot: Arc::clone(&self.slot), loaded: self.loaded.clone(), stage, must_finish: false };
+            drop(runtime.spawn(rest));
+        } else if !matches!(stage, Stage::Waiting { .. }) {
+            // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
+            self.settle(Err(&Error::new(Kind::Internal("a commit was dropped"))));
+        }
+    }
+}
+
+impl Committer for Slot {
+    fn commit_now(self: Arc<Self>, session: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+        Box::pin(async move {
+            match self.loaded().cloned() {
+                Some(Loaded { now, .. }) => Commit::start(self, Loaded { session, now }, Disposition::Accept).await,
+                None => Err(Error::new(Kind::HeadSent)),
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Commit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commit").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+//! How a handler reaches its session: through the extensions of the request.
+
+use std::future::Future;
+
+use http::{Extensions, Request, request};
+use smallvec::SmallVec;
+
+use super::begin::SessionHandle;
+use crate::error::{Error, Kind};
+use crate::session::Session;
+
+/// The sessions of a request, outermost first. One in almost every service: the second place is for free.
+#[derive(Clone, Debug)]
+struct Handles(SmallVec<[SessionHandle; 2]>);
+
+pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
+    match extensions.get_mut::<Handles>() {
+        Some(Handles(handles)) => handles.push(handle),
+        None => drop(extensions.insert(Handles(SmallVec::from_iter([handle])))),
+    }
+}
+
+/// The session of a request that came through a [`SessionService`](super::SessionService).
+///
+/// Implemented for [`Request`], and for [`Parts`](request::Parts) where the body was taken already. The futures borrow
+/// nothing.
+///
+/// # Examples
+///
+/// ```
+/// use hyper::{Request, body::Incoming};
+/// use hyper_session::{Error, SessionExt};
+///
+/// async fn user(request: &Request<Incoming>) -> Result<Option<String>, Error> {
+///     request.session().await?.get("user")
+/// }
+/// ```
+pub trait SessionExt {
+    /// The session, decoded at this call; at a later one it is there already. With several session services, the
+    /// innermost one's.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell, [`is_not_wrapped`](Error::is_not_wrapped) if no
+    /// session service wraps this handler.
+    fn session(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
+        load(find(self.session_extensions(), |_| true))
+    }
+
+    /// The session whose cookie has this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`session`](Self::session).
+    fn session_named(&self, cookie: &str) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
+        load(find(self.session_extensions(), |handle| handle.cookie_name() == cookie))
+    }
+
+    /// Where the session services leave their handles.
+    #[doc(hidden)]
+    fn session_extensions(&self) -> &Extensions;
+}
+
+impl<B> SessionExt for Request<B> {
+    fn session_extensions(&self) -> &Extensions {
+        self.extensions()
+    }
+}
+
+impl SessionExt for request::Parts {
+    fn session_extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+}
+
+fn find(extensions: &Extensions, wanted: impl Fn(&SessionHandle) -> bool) -> Option<SessionHandle> {
+    let Handles(handles) = extensions.get::<Handles>()?;
+    handles.iter().rev().find(|handle| wanted(handle)).cloned()
+}
+
+async fn load(handle: Option<SessionHandle>) -> Result<Session, Error> {
+    match handle {
+        Some(handle) => handle.load().await,
+        None => Err(Error::new(Kind::NotWrapped)),
+    }
+}

@@ -1,0 +1,80 @@
+//! A service from a function that takes the session beside the request.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::service::Service;
+
+use super::begin::SessionHandle;
+use super::failure::{FailureResponse, ServiceUnavailable};
+use super::future::ResponseFuture;
+use crate::store::Store;
+
+/// Makes a hyper service from `handler`, which is given each request and the handle of its session.
+///
+/// As [`SessionService`](super::SessionService), without the request extensions: an untouched request costs one
+/// allocation.
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use hyper::{Request, Response, body::Incoming};
+/// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
+///
+/// let store = CookieStore::builder(AppKey::generate()?).build()?;
+/// let service = session_fn(store, |request: Request<Incoming>, session: SessionHandle| async move {
+///     if request.uri().path() == "/ping" {
+///         return Ok(Response::new(Full::<Bytes>::from("pong"))); // the cookie is not even decoded
+///     }
+///     let session = session.load().await?;
+///     session.set("seen", true)?;
+///     Ok::<_, Error>(Response::new("hello".into()))
+/// });
+/// # fn is_service<S: hyper::service::Service<Request<Incoming>>>(_: &S) {}
+/// # is_service(&service);
+/// # Ok::<(), Error>(())
+/// ```
+pub fn session_fn<H>(store: impl Store, handler: H) -> SessionFn<H> {
+    SessionFn { handler, store: Arc::new(store), failure: ServiceUnavailable }
+}
+
+/// The service that [`session_fn`] returns.
+#[derive(Clone)]
+pub struct SessionFn<H, F = ServiceUnavailable> {
+    handler: H,
+    store: Arc<dyn Store>,
+    failure: F,
+}
+
+impl<H, F> SessionFn<H, F> {
+    /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
+    pub fn on_failure<G>(self, failure: G) -> SessionFn<H, G> {
+        SessionFn { handler: self.handler, store: self.store, failure }
+    }
+}
+
+impl<H, F, B, T, R, E> Service<Request<B>> for SessionFn<H, F>
+where
+    H: Fn(Request<B>, SessionHandle) -> T,
+    T: Future<Output = Result<Response<R>, E>>,
+    F: FailureResponse<R> + Clone,
+{
+    type Response = Response<R>;
+    type Error = E;
+    type Future = ResponseFuture<T, R, F>;
+
+    fn call(&self, request: Request<B>) -> Self::Future {
+        let handle = SessionHandle::begin(&self.store, request.headers());
+        ResponseFuture::new((self.handler)(request, handle.clone()), handle, self.failure.clone())
+    }
+}
+
+impl<H, F> fmt::Debug for SessionFn<H, F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionFn").field("config", self.store.config()).finish_non_exhaustive()
+    }
+}

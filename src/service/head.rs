@@ -1,0 +1,167 @@
+//! Three headers of a response: `Vary`, `Cache-Control` and `Set-Cookie`. Pure functions; all else stays as it is.
+
+use http::HeaderMap;
+use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SET_COOKIE, VARY};
+
+use crate::cookie::{CookieName, SetCookies, cookie_name_of};
+
+/// Tells caches that the response depends on the request's cookies, unless it says so already.
+//= RFC 9110 section 12.5.5: "A list containing the member "*" signals that other aspects of the request might have
+//# played a role in selecting the response representation"
+pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
+    let says_so = headers
+        .get_all(VARY)
+        .iter()
+        .flat_map(|field| field.as_bytes().split(|&byte| byte == b','))
+        .map(trim_ows)
+        .any(|member| member == b"*" || member.eq_ignore_ascii_case(b"cookie"));
+    if !says_so {
+        headers.append(VARY, HeaderValue::from_static("Cookie"));
+    }
+}
+
+/// Forbids caches to keep a response that sets a session cookie, unless it does so already; true if the handler had said
+/// something laxer.
+//= RFC 9111 section 7.3: "the presence of the Set-Cookie response header field does not inhibit caching"
+pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
+    let fields = headers.get_all(CACHE_CONTROL);
+    let present = fields.iter().next().is_some();
+    if fields.iter().any(|field| directives(field.as_bytes()).any(|name| name.eq_ignore_ascii_case(b"no-store"))) {
+        return false;
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    present
+}
+
+/// Sets the session's cookies, each line a field of its own, in the place of any that the handler set under the same
+/// names; true if there were such. Other cookies stay, in their order.
+//= RFC 6265 section 4.1.1: "Servers SHOULD NOT include more than one Set-Cookie header field in the same response with
+//# the same cookie-name"
+//= RFC 9110 section 5.3: a Set-Cookie field is never combined with another into one line
+pub(super) fn replace_set_cookie(headers: &mut HeaderMap, name: &CookieName, lines: SetCookies) -> bool {
+    let replaced = remove_where(headers, &SET_COOKIE, |line| {
+        let set = cookie_name_of(line.as_bytes());
+        set == name.as_str().as_bytes() || lines.iter().any(|ours| cookie_name_of(ours.as_bytes()) == set)
+    });
+    for line in lines {
+        headers.append(SET_COOKIE, line);
+    }
+    replaced
+}
+
+/// Removes the fields of `name` whose value `unwanted` picks; true if there were any.
+fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&HeaderValue) -> bool) -> bool {
+    if !headers.get_all(name).iter().any(&unwanted) {
+        return false;
+    }
+    let kept: Vec<HeaderValue> = headers.get_all(name).iter().filter(|value| !unwanted(value)).cloned().collect();
+    headers.remove(name);
+    for value in kept {
+        headers.append(name, value);
+    }
+    true
+}
+
+/// The names of the directives of a `Cache-Control` field. Quoted arguments may hold commas, and are not directives.
+fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let (mut quoted, mut escaped) = (false, false);
+    let separator = move |byte: &u8| {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b',' => return !quoted,
+            _ => {}
+        }
+        false
+    };
+    field.split(separator).map(|directive| trim_ows(directive.split(|&byte| byte == b'=').next().unwrap_or_default()))
+}
+
+/// Without the optional white space of RFC 9110 section 5.6.3, SP and HTAB, at both ends.
+fn trim_ows(mut bytes: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
+        bytes = rest;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cookie::CookieOptions;
+
+    fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (name.clone(), HeaderValue::from_str(value).unwrap())).collect::<Vec<_>>().into_iter().fold(
+            HeaderMap::new(),
+            |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            },
+        )
+    }
+
+    fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+    }
+
+    // T42: CVE-2026-48587, CVE-2026-6907.
+    #[test]
+    fn t42_vary_is_merged() {
+        for (before, after) in [
+            (&[][..], &["Cookie"][..]),
+            (&["Accept"], &["Accept", "Cookie"]),
+            (&["cookie"], &["cookie"]),
+            (&["Accept,\tCOOKIE "], &["Accept,\tCOOKIE "]),
+            (&["Accept", "Cookie, Origin"], &["Accept", "Cookie, Origin"]),
+            (&["*"], &["*"]),
+            (&["Accept, *"], &["Accept, *"]),
+            (&["Cookie-Consent, X-Cookie"], &["Cookie-Consent, X-Cookie", "Cookie"]),
+            (&[""], &["", "Cookie"]),
+        ] {
+            let mut headers = headers(VARY, before);
+            vary_on_cookie(&mut headers);
+            assert_eq!(values(&headers, &VARY), after, "{before:?}");
+            vary_on_cookie(&mut headers);
+            assert_eq!(values(&headers, &VARY), after, "twice: {before:?}");
+        }
+    }
+
+    #[test]
+    fn t43_only_no_store_is_strict_enough() {
+        for (before, after, replaced) in [
+            (&[][..], &["no-store"][..], false),
+            (&["no-store"], &["no-store"], false),
+            (&["private, No-Store, max-age=0"], &["private, No-Store, max-age=0"], false),
+            (&["private", "no-store"], &["private", "no-store"], false),
+            (&["public, max-age=600"], &["no-store"], true),
+            (&["s-maxage=10"], &["no-store"], true),
+            (&["private"], &["no-store"], true),
+            (&["no-cache=\"Set-Cookie, no-store\""], &["no-store"], true),
+            (&["private=\"a\\\", no-store\""], &["no-store"], true),
+            (&["x=\"a,b\", no-store"], &["x=\"a,b\", no-store"], false),
+            (&["no-store-please"], &["no-store"], true),
+        ] {
+            let mut headers = headers(CACHE_CONTROL, before);
+            assert_eq!(forbid_storing(&mut headers), replaced, "{before:?}");
+            assert_eq!(values(&headers, &CACHE_CONTROL), after, "{before:?}");
+        }
+    }
+
+    // T45, T46, T47.
+    #[test]
+    fn t45_one_line_for_one_name_and_the_others_as_they_were() {
+        let template = CookieOptions::development().name("s").validate().unwrap();
+        let ours = template.set(b"new", std::time::Duration::from_secs(9), 0b10).unwrap();
+        let mut headers = headers(SET_COOKIE, &["a=1", "s=old; Path=/x", "b=2; Path=/", "s.1=stale", "ss=3"]);
+        assert!(replace_set_cookie(&mut headers, template.name(), ours.clone()));
+        let lines = values(&headers, &SET_COOKIE);
+        assert_eq!(lines[..3], ["a=1", "b=2; Path=/", "ss=3"]);
+        assert!(lines[3].starts_with("s=new;") && lines[4].starts_with("s.1=; Max-Age=0"), "{lines:?}");
+        assert_eq!(lines.len(), 5);
+
+        let mut headers = super::tests::headers(SET_COOKIE, &["a=1"]);
+        assert!(!replace_set_cookie(&mut headers, template.name(), ours));
+        assert_eq!(values(&headers, &SET_COOKIE).len(), 3);
+    }
+}

@@ -1,0 +1,122 @@
+//! The adapter: any hyper service, with a session.
+//!
+//! A request passes through here in one direction. `begin` finds the cookie and puts a handle beside the request; the
+//! handler runs, and if it asks for its session, the handle loads it; `finish` commits what was changed and writes the
+//! response head. A request that never asks costs a look at the header and one handle.
+
+mod begin;
+mod commit;
+mod extension;
+mod failure;
+mod finish;
+mod function;
+mod future;
+mod head;
+
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::service::Service;
+
+pub use self::begin::SessionHandle;
+pub use self::extension::SessionExt;
+pub use self::failure::{FailureResponse, ServiceUnavailable};
+pub use self::function::{SessionFn, session_fn};
+pub use self::future::ResponseFuture;
+
+use crate::store::Store;
+
+/// Gives a hyper service sessions.
+///
+/// Handlers reach theirs with [`SessionExt::session`]; requests that do not ask are passed through untouched, and so are
+/// their responses. Service futures are not boxed, and neither is anything else on the way of a cookie session.
+///
+/// Several of these around one service, each with a cookie name of its own, work side by side: see
+/// [`SessionExt::session_named`].
+///
+/// If the session cannot be saved, the handler's response is replaced, by default with an empty 503: see
+/// [`on_failure`](Self::on_failure).
+///
+/// # Examples
+///
+/// ```
+/// use bytes::Bytes;
+/// use http_body_util::Full;
+/// use hyper::body::Incoming;
+/// use hyper::{Request, Response, service::service_fn};
+/// use hyper_session::{AppKey, CookieStore, Error, SessionExt, SessionService};
+///
+/// async fn count(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Error> {
+///     let session = request.session().await?;
+///     let visits = session.update("visits", |old: Option<u64>| old.unwrap_or(0) + 1)?;
+///     Ok(Response::new(format!("visit {visits}").into()))
+/// }
+///
+/// let store = CookieStore::builder(AppKey::generate()?).build()?;
+/// let service = SessionService::new(service_fn(count), store);
+/// # fn is_service<S: hyper::service::Service<Request<Incoming>>>(_: &S) {}
+/// # is_service(&service); // hand it to hyper's `serve_connection`
+/// # Ok::<(), Error>(())
+/// ```
+#[derive(Clone)]
+pub struct SessionService<S, F = ServiceUnavailable> {
+    inner: S,
+    store: Arc<dyn Store>,
+    failure: F,
+}
+
+impl<S> SessionService<S> {
+    /// Wraps `inner` with sessions from `store`.
+    pub fn new(inner: S, store: impl Store) -> Self {
+        Self { inner, store: Arc::new(store), failure: ServiceUnavailable }
+    }
+}
+
+impl<S, F> SessionService<S, F> {
+    /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::Full;
+    /// # use hyper::{Request, Response, StatusCode, service::service_fn};
+    /// # use hyper_session::{AppKey, CookieStore, Error, SessionService};
+    /// # let handler = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Error>(Response::new(Full::<Bytes>::default())) });
+    /// # let store = CookieStore::builder(AppKey::generate()?).build()?;
+    /// let service = SessionService::new(handler, store).on_failure(|error: &Error| {
+    ///     let mut response = Response::new(Full::<Bytes>::from("Please try again."));
+    ///     *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+    ///     response
+    /// });
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn on_failure<G>(self, failure: G) -> SessionService<S, G> {
+        SessionService { inner: self.inner, store: self.store, failure }
+    }
+}
+
+impl<S, F, B, R> Service<Request<B>> for SessionService<S, F>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    F: FailureResponse<R> + Clone,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, R, F>;
+
+    fn call(&self, mut request: Request<B>) -> Self::Future {
+        let handle = SessionHandle::begin(&self.store, request.headers());
+        extension::insert(request.extensions_mut(), handle.clone());
+        ResponseFuture::new(self.inner.call(request), handle, self.failure.clone())
+    }
+}
+
+impl<S: std::fmt::Debug, F> std::fmt::Debug for SessionService<S, F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionService")
+            .field("inner", &self.inner)
+            .field("config", self.store.config())
+            .finish_non_exhaustive()
+    }
+}

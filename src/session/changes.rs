@@ -1,0 +1,325 @@
+//! What a handler changed: a log, one entry for each key, that can be applied to newer data than it was made on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Payload;
+use crate::error::Error;
+
+/// A read-modify-write step, from the value before to the value after.
+pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Bytes, Error> + Send + Sync>;
+
+/// The changes that one request made to a session.
+///
+/// A store applies them to what it holds, and applies them again to something newer where another request came first.
+#[derive(Clone, Default)]
+pub struct Changes {
+    /// Everything below is gone: `clear` or `destroy` was called.
+    cleared: bool,
+    /// The session starts over: `destroy` was called, whatever follows belongs to a new session.
+    restarted: bool,
+    /// The values below moved since updates were recorded: their results must not be taken from the log.
+    outdated: bool,
+    keys: BTreeMap<String, Change>,
+}
+
+#[derive(Clone)]
+enum Change {
+    Set(Bytes),
+    Delete,
+    /// The result of `steps` was `value` when they were recorded.
+    Update { steps: Vec<Step>, value: Bytes },
+}
+
+/// What the log says about a key.
+pub(super) enum Lookup {
+    Value(Bytes),
+    Absent,
+    Unchanged,
+}
+
+impl Changes {
+    pub(super) fn get(&self, key: &str) -> Lookup {
+        match self.keys.get(key) {
+            Some(Change::Set(value) | Change::Update { value, .. }) => Lookup::Value(value.clone()),
+            Some(Change::Delete) => Lookup::Absent,
+            None if self.cleared => Lookup::Absent,
+            None => Lookup::Unchanged,
+        }
+    }
+
+    /// True if applying the log would do nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.cleared && self.keys.is_empty()
+    }
+
+    /// True if the session starts over: a new id, a new beginning, none of the old values.
+    pub(crate) fn restarts(&self) -> bool {
+        self.restarted
+    }
+
+    /// Records `value`, or a deletion, where `below` is what is there without this log.
+    pub(super) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&Bytes>) {
+        let below = if self.cleared { None } else { below };
+        if value.as_ref() == below {
+            self.keys.remove(key); // what is there already is no change
+        } else {
+            self.keys.insert(key.to_owned(), value.map_or(Change::Delete, Change::Set));
+        }
+    }
+
+    /// Records a step that led to `value`, where `below` is what is there without this log.
+    pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes, below: Option<&Bytes>) {
+        match self.keys.get_mut(key) {
+            Some(Change::Update { steps, value: result }) => {
+                steps.push(step);
+                *result = value;
+            }
+            // What this log itself set or deleted is known: the result is, too.
+            Some(known) => *known = Change::Set(value),
+            None if self.cleared => self.put(key, Some(value), None),
+            None if below == Some(&value) => {}
+            None => {
+                self.keys.insert(key.to_owned(), Change::Update { steps: vec![step], value });
+            }
+        }
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.keys.clear();
+        self.cleared = true;
+    }
+
+    /// True if nothing that was there before is left.
+    pub(super) fn clears(&self) -> bool {
+        self.cleared
+    }
+
+    pub(super) fn restart(&mut self) {
+        self.clear();
+        self.restarted = true;
+    }
+
+    /// The values below are newer than those that this log was made on.
+    pub(super) fn outdate(&mut self) {
+        self.outdated = true;
+    }
+
+    /// This log, then `later`.
+    pub(super) fn then(&self, later: &Self) -> Self {
+        if later.cleared {
+            return Self { restarted: self.restarted || later.restarted, ..later.clone() };
+        }
+        let mut both = self.clone();
+        both.outdated |= later.outdated;
+        for (key, change) in &later.keys {
+            let merged = match (both.keys.remove(key), change) {
+                (Some(Change::Update { mut steps, .. }), Change::Update { steps: more, value }) => {
+                    steps.extend(more.iter().cloned());
+                    Change::Update { steps, value: value.clone() }
+                }
+                (Some(_), Change::Update { value, .. }) => Change::Set(value.clone()),
+                (_, change) => change.clone(),
+            };
+            both.keys.insert(key.clone(), merged);
+        }
+        both
+    }
+
+    /// The values after these changes, made to the values that they were recorded on.
+    pub(crate) fn apply(&self, base: Option<&Payload>) -> Result<Payload, Error> {
+        self.merge(base, self.outdated)
+    }
+
+    /// The values after these changes, made to newer ones: every update runs again.
+    pub(crate) fn replay(&self, base: Option<&Payload>) -> Result<Payload, Error> {
+        self.merge(base, true)
+    }
+
+    fn merge(&self, base: Option<&Payload>, rerun: bool) -> Result<Payload, Error> {
+        let base = if self.cleared { None } else { base };
+        let changes: Result<BTreeMap<_, _>, Error> = self
+            .keys
+            .iter()
+            .map(|(key, change)| {
+                let value = match change {
+                    Change::Set(value) => Some(value.clone()),
+                    Change::Delete => None,
+                    Change::Update { value, .. } if !rerun => Some(value.clone()),
+                    Change::Update { steps, .. } => {
+                        let before = base.and_then(|base| base.get(key));
+                        steps.iter().try_fold(before, |value, step| step(value.as_deref()).map(Some))?
+                    }
+                };
+                Ok((key.as_str(), value))
+            })
+            .collect();
+        Payload::merge(base, &changes?)
+    }
+
+    /// The keys that have a value by this log, and those that have none.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.keys.iter().map(|(key, change)| (key.as_str(), !matches!(change, Change::Delete)))
+    }
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes")
+            .field("cleared", &self.cleared)
+            .field("keys", &self.keys.keys())
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn encoded(number: u64) -> Bytes {
+        rmp_serde::to_vec(&number).unwrap().into()
+    }
+
+    fn number(bytes: &[u8]) -> u64 {
+        rmp_serde::from_slice(bytes).unwrap()
+    }
+
+    fn add(amount: u64) -> Step {
+        Arc::new(move |old| Ok(encoded(old.map_or(0, number) + amount)))
+    }
+
+    fn values(payload: &Payload) -> BTreeMap<String, u64> {
+        payload.iter().map(|(key, value)| (key.to_owned(), number(value))).collect()
+    }
+
+    fn payload(values: &BTreeMap<String, u64>) -> Payload {
+        let values = values.iter().map(|(key, value)| (key.as_str(), Some(encoded(*value)))).collect();
+        Payload::merge(None, &values).unwrap()
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Set(u64),
+        Delete,
+        Add(u64),
+        Clear,
+    }
+
+    fn op() -> impl Strategy<Value = (String, Op)> {
+        let op = prop_oneof![
+            3 => (0..4_u64).prop_map(Op::Set),
+            2 => Just(Op::Delete),
+            4 => (0..3_u64).prop_map(Op::Add),
+            1 => Just(Op::Clear),
+        ];
+        ("[abc]", op)
+    }
+
+    /// Records `op` as a session does, looking through `log` at `base`.
+    fn record(log: &mut Changes, base: &BTreeMap<String, u64>, (key, op): &(String, Op)) {
+        let below = base.get(key).map(|value| encoded(*value));
+        let current = match log.get(key) {
+            Lookup::Value(value) => Some(value),
+            Lookup::Absent => None,
+            Lookup::Unchanged => below.clone(),
+        };
+        match op {
+            Op::Set(value) => log.put(key, Some(encoded(*value)), below.as_ref()),
+            Op::Delete => log.put(key, None, below.as_ref()),
+            Op::Add(amount) => {
+                let step = add(*amount);
+                let value = step(current.as_deref()).unwrap();
+                log.update(key, step, value, below.as_ref());
+            }
+            Op::Clear => log.clear(),
+        }
+    }
+
+    fn perform(model: &mut BTreeMap<String, u64>, (key, op): &(String, Op)) {
+        match op {
+            Op::Set(value) => drop(model.insert(key.clone(), *value)),
+            Op::Delete => drop(model.remove(key)),
+            Op::Add(amount) => *model.entry(key.clone()).or_default() += amount,
+            Op::Clear => model.clear(),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn applying_the_log_is_doing_the_operations(
+            base in proptest::collection::btree_map("[abc]", 0..4_u64, 0..4),
+            ops in proptest::collection::vec(op(), 0..12),
+        ) {
+            let (mut log, mut model) = (Changes::default(), base.clone());
+            for op in &ops {
+                record(&mut log, &base, op);
+                perform(&mut model, op);
+            }
+            let start = payload(&base);
+            prop_assert_eq!(values(&log.apply(Some(&start)).unwrap()), model.clone());
+            prop_assert_eq!(values(&log.replay(Some(&start)).unwrap()), model.clone());
+            if log.is_empty() {
+                prop_assert_eq!(model, base);
+            }
+        }
+
+        #[test]
+        fn two_logs_in_a_row_are_one(
+            base in proptest::collection::btree_map("[abc]", 0..4_u64, 0..4),
+            first in proptest::collection::vec(op(), 0..6),
+            second in proptest::collection::vec(op(), 0..6),
+        ) {
+            let mut model = base.clone();
+            let mut one = Changes::default();
+            for op in &first {
+                record(&mut one, &base, op);
+                perform(&mut model, op);
+            }
+            let between = model.clone();
+            let mut two = Changes::default();
+            for op in &second {
+                record(&mut two, &between, op);
+                perform(&mut model, op);
+            }
+            prop_assert_eq!(values(&one.then(&two).apply(Some(&payload(&base))).unwrap()), model);
+        }
+
+        #[test]
+        fn additions_survive_whatever_happened_meanwhile(
+            base in 0..100_u64, meanwhile in 0..100_u64, amounts in proptest::collection::vec(1..5_u64, 1..5),
+        ) {
+            let base = BTreeMap::from([("n".to_owned(), base)]);
+            let mut log = Changes::default();
+            for amount in &amounts {
+                record(&mut log, &base, &("n".to_owned(), Op::Add(*amount)));
+            }
+            let newer = payload(&BTreeMap::from([("n".to_owned(), meanwhile), ("other".to_owned(), 1)]));
+            let expected = BTreeMap::from([("n".to_owned(), meanwhile + amounts.iter().sum::<u64>()), ("other".to_owned(), 1)]);
+            prop_assert_eq!(values(&log.replay(Some(&newer)).unwrap()), expected);
+        }
+    }
+
+    #[test]
+    fn equal_values_are_no_change() {
+        let mut log = Changes::default();
+        log.put("a", Some(encoded(1)), Some(&encoded(1)));
+        log.put("b", None, None);
+        log.update("c", add(0), encoded(5), Some(&encoded(5)));
+        assert!(log.is_empty());
+        log.put("a", Some(encoded(2)), Some(&encoded(1)));
+        log.put("a", Some(encoded(1)), Some(&encoded(1)));
+        assert!(log.is_empty());
+    }
+
+    #[test]
+    fn debug_shows_keys_and_no_values() {
+        let mut log = Changes::default();
+        log.put("pin", Some(rmp_serde::to_vec("hunter2").unwrap().into()), None);
+        let printed = format!("{log:?}");
+        assert!(printed.contains("pin") && !printed.contains("hunter2") && !printed.contains("104"), "{printed}");
+    }
+}

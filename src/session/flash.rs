@@ -1,0 +1,63 @@
+//! Flash values: set now, seen once, usually by the page after a redirect.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Session;
+use crate::error::Error;
+
+/// Keys that begin with U+0001 are the crate's own; those of flash values continue with `f`.
+pub(super) const RESERVED: char = '\u{1}';
+
+fn flash_key(key: &str) -> String {
+    format!("{RESERVED}f{key}")
+}
+
+impl Session {
+    /// Stores `value` to be seen once, by [`flash`](Self::flash). Flash values have a namespace of their own.
+    ///
+    /// # Errors
+    ///
+    /// As [`set`](Self::set).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use hyper_session::{Error, Session};
+    /// # fn handler(session: &Session) -> Result<(), Error> {
+    /// session.set_flash("notice", "Saved.")?;
+    /// assert_eq!(session.peek::<String>("notice")?.as_deref(), Some("Saved."));
+    /// assert_eq!(session.flash::<String>("notice")?.as_deref(), Some("Saved."));
+    /// assert_eq!(session.flash::<String>("notice")?, None); // seen once
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn set_flash<T: Serialize>(&self, key: &str, value: T) -> Result<(), Error> {
+        self.put_value(&flash_key(key), key, &value)
+    }
+
+    /// Takes the flash value under `key`: it is gone when the response is committed. If the handler fails (5xx, `Err`), it
+    /// is still there for the next request.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is no `T`: it stays. [`is_head_sent`](Error::is_head_sent) as for
+    /// [`set`](Self::set).
+    pub fn flash<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        let full = flash_key(key);
+        let value = self.get_value(&full, key)?;
+        if value.is_some() {
+            self.delete_value(&full)?;
+        }
+        Ok(value)
+    }
+
+    /// The flash value under `key`, left in place.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is no `T`.
+    pub fn peek<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+        self.get_value(&flash_key(key), key)
+    }
+}

@@ -1,0 +1,134 @@
+//! From what a handler did and how it answered to what happens: the commit rules, as one table.
+
+use std::sync::Arc;
+
+use super::{Changes, Record};
+use crate::event::DropReason;
+
+/// What happens to a session when its response head is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing.
+    Keep,
+    /// The idle deadline is renewed.
+    Touch,
+    /// The values are saved; a session that was not stored is created.
+    Save,
+    /// The values are saved under a new id and token, and the old ones refused from then on.
+    Regenerate,
+    /// The stored session is ended.
+    Destroy,
+}
+
+/// How the handler answered, as far as the session is concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disposition {
+    /// All it did counts.
+    Accept,
+    /// Values are not saved; `destroy` and `regenerate` are done.
+    DropValues,
+    /// The response carries no cookie: of all it did, `destroy` alone is done.
+    NoCookie,
+}
+
+/// What a handler did to its session.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // six independent facts, each a column of the table
+pub(super) struct Facts {
+    /// The store holds it.
+    pub(super) stored: bool,
+    /// A value differs from what the store holds.
+    pub(super) changed: bool,
+    /// No value is left. Looked at only where `changed` is true.
+    pub(super) empty: bool,
+    pub(super) regenerate: bool,
+    pub(super) destroyed: bool,
+    /// The renewal threshold is passed, or an old key opened it.
+    pub(super) renewal_due: bool,
+}
+
+impl Facts {
+    /// The commit rules. The first row that fits counts; `·` fits always.
+    ///
+    /// | answer | stored | destroyed | changed | empty | regenerate | renewal due | outcome |
+    /// |---|---|---|---|---|---|---|---|
+    /// | no cookie | yes | yes | · | · | · | · | destroy |
+    /// | no cookie | · | · | · | · | · | · | keep |
+    /// | accept | yes | yes | yes | no | · | · | regenerate, from scratch |
+    /// | · | yes | yes | · | · | · | · | destroy |
+    /// | accept | yes | · | yes | yes | · | · | destroy |
+    /// | · | yes | · | · | · | yes | · | regenerate |
+    /// | accept | · | · | yes | no | · | · | save |
+    /// | · | yes | · | · | · | · | yes | touch |
+    /// | · | · | · | · | · | · | · | keep |
+    pub(super) fn decide(self, answer: Disposition) -> Outcome {
+        let changed = self.changed && answer == Disposition::Accept;
+        match (answer, self.stored) {
+            (Disposition::NoCookie, true) if self.destroyed => Outcome::Destroy,
+            (Disposition::NoCookie, _) => Outcome::Keep,
+            (_, true) if self.destroyed && changed && !self.empty => Outcome::Regenerate,
+            (_, true) if self.destroyed => Outcome::Destroy,
+            (_, true) if changed && self.empty => Outcome::Destroy,
+            (_, true) if self.regenerate => Outcome::Regenerate,
+            _ if changed && !self.empty => Outcome::Save,
+            (_, true) if self.renewal_due => Outcome::Touch,
+            _ => Outcome::Keep,
+        }
+    }
+}
+
+/// A decided commit: all that carrying it out needs, so that the session can go on being read meanwhile.
+#[derive(Clone, Debug)]
+pub(crate) struct Commit {
+    pub(crate) outcome: Outcome,
+    pub(crate) base: Option<Record>,
+    pub(crate) changes: Arc<Changes>,
+    /// Why changes were left out, if any were.
+    pub(crate) dropped: Option<DropReason>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every combination of facts and answers against the rules, said as sentences instead of rows.
+    #[test]
+    fn the_table_keeps_its_promises() {
+        for bits in 0..64_u32 {
+            let bit = |n: u32| bits >> n & 1 == 1;
+            let facts = Facts {
+                stored: bit(0),
+                changed: bit(1),
+                empty: bit(2),
+                regenerate: bit(3),
+                destroyed: bit(4),
+                renewal_due: bit(5),
+            };
+            let Facts { stored, changed, empty, regenerate, destroyed, .. } = facts;
+            for answer in [Disposition::Accept, Disposition::DropValues, Disposition::NoCookie] {
+                let outcome = facts.decide(answer);
+                let context = format!("{facts:?} {answer:?} {outcome:?}");
+                // What is not stored cannot be touched, regenerated or destroyed.
+                assert!(stored || matches!(outcome, Outcome::Keep | Outcome::Save), "{context}");
+                // Nothing empty is ever created (T71).
+                assert!(!(empty && outcome == Outcome::Save), "{context}");
+                // Values are saved only when the answer accepts them.
+                assert!(outcome != Outcome::Save || answer == Disposition::Accept, "{context}");
+                // A stored session that was destroyed does not go on.
+                if stored && destroyed {
+                    assert!(matches!(outcome, Outcome::Destroy | Outcome::Regenerate), "{context}");
+                }
+                // Without a cookie in the response, no client is left with a dead token by a regenerate.
+                assert!(answer != Disposition::NoCookie || matches!(outcome, Outcome::Keep | Outcome::Destroy), "{context}");
+                // Emptied is destroyed (T28).
+                if stored && changed && empty && answer == Disposition::Accept {
+                    assert_eq!(outcome, Outcome::Destroy, "{context}");
+                }
+                // Regenerate is done even if the handler failed.
+                if stored && regenerate && !destroyed && !(changed && empty) && answer != Disposition::NoCookie {
+                    assert_eq!(outcome, Outcome::Regenerate, "{context}");
+                }
+            }
+        }
+    }
+}

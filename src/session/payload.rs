@@ -1,0 +1,267 @@
+//! The values of a session as one buffer: a sorted MessagePack map, indexed without decoding any value.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::wire::{MAX_DEPTH, map_len, skip_value, str_bytes};
+use crate::error::{Error, Kind};
+
+/// How a store writes the values of a session. Both are always read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PayloadFormat {
+    /// A MessagePack map: smaller, indexed in place, holds byte strings. The default.
+    #[default]
+    MessagePack,
+    /// A JSON object, for other programs that read the same sessions. Holds no byte strings.
+    Json,
+}
+
+/// The values of a session, undecoded: keys sorted, each once.
+#[derive(Clone, Default)]
+pub(crate) struct Payload {
+    buffer: Bytes,
+    entries: SmallVec<[Entry; 8]>,
+}
+
+/// Where in the buffer a key's text and its value lie.
+#[derive(Clone)]
+struct Entry {
+    key: Range<u32>,
+    value: Range<u32>,
+}
+
+impl Payload {
+    /// Indexes what was sealed or stored, or says that it is no payload: no map, a key out of order or twice, a value that
+    /// is cut short or nested too deeply, anything behind the end, or no entry at all (T33: an empty session is never
+    /// written, so one that is read is not ours).
+    pub(crate) fn parse(buffer: Bytes) -> Option<Self> {
+        let payload = match buffer.first()? {
+            b'{' => Self::index(json_to_messagepack(&buffer)?)?,
+            _ => Self::index(buffer)?,
+        };
+        (!payload.is_empty()).then_some(payload)
+    }
+
+    fn index(buffer: Bytes) -> Option<Self> {
+        // Offsets are kept in 32 bits.
+        u32::try_from(buffer.len()).ok()?;
+        let at = |rest: &[u8]| (buffer.len() - rest.len()) as u32;
+        let (len, mut rest) = map_len(&buffer)?;
+        let mut entries: SmallVec<[Entry; 8]> = SmallVec::new();
+        let mut last: Option<&[u8]> = None;
+        for _ in 0..len {
+            let (key, value) = str_bytes(rest)?;
+            if last.is_some_and(|last| last >= key) || std::str::from_utf8(key).is_err() {
+                return None;
+            }
+            last = Some(key);
+            rest = skip_value(value, MAX_DEPTH - 1)?;
+            let start = at(value);
+            entries.push(Entry { key: start - key.len() as u32..start, value: start..at(rest) });
+        }
+        rest.is_empty().then_some(Self { buffer, entries })
+    }
+
+    /// The payload of these entries, whose keys are sorted and whose values are each one MessagePack value.
+    fn build<'a>(entries: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Result<Self, Error> {
+        let too_many = || Error::new(Kind::Internal("a session of four gigabytes"));
+        let (count, size) =
+            entries.clone().fold((0_usize, 5), |(count, size), (key, value)| (count + 1, size + 5 + key.len() + value.len()));
+        let mut buffer = Vec::with_capacity(size);
+        let count = u32::try_from(count).map_err(|_| too_many())?;
+        rmp::encode::write_map_len(&mut buffer, count).map_err(|_| too_many())?;
+        for (key, value) in entries {
+            let len = u32::try_from(key.len()).map_err(|_| too_many())?;
+            rmp::encode::write_str_len(&mut buffer, len).map_err(|_| too_many())?;
+            buffer.extend_from_slice(key);
+            buffer.extend_from_slice(value);
+        }
+        Self::index(buffer.into()).ok_or_else(|| Error::new(Kind::Internal("a payload that does not read back")))
+    }
+
+    /// The entries of `base`, with those of `changes` in their place: a value to set, or `None` to delete. What did not
+    /// change is copied as it is, undecoded.
+    pub(super) fn merge(base: Option<&Self>, changes: &BTreeMap<&str, Option<Bytes>>) -> Result<Self, Error> {
+        let mut merged: BTreeMap<&[u8], &[u8]> =
+            base.into_iter().flat_map(Self::iter).map(|(key, value)| (key.as_bytes(), value)).collect();
+        for (key, change) in changes {
+            match change {
+                Some(value) => merged.insert(key.as_bytes(), value),
+                None => merged.remove(key.as_bytes()),
+            };
+        }
+        Self::build(merged.iter().map(|(key, value)| (*key, *value)))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The undecoded value under `key`, as a view.
+    pub(super) fn get(&self, key: &str) -> Option<Bytes> {
+        let place = self.entries.binary_search_by(|entry| self.slice(&entry.key).cmp(key.as_bytes())).ok()?;
+        let Range { start, end } = self.entries.get(place)?.value;
+        Some(self.buffer.slice(start as usize..end as usize))
+    }
+
+    /// The keys and undecoded values, in order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.entries.iter().map(|entry| {
+            // Keys were checked to be UTF-8 when they were indexed.
+            (std::str::from_utf8(self.slice(&entry.key)).unwrap_or_default(), self.slice(&entry.value))
+        })
+    }
+
+    fn slice(&self, range: &Range<u32>) -> &[u8] {
+        self.buffer.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    /// The bytes to seal or store.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if a value has no form in `format`; the error names the key.
+    pub(crate) fn to_format(&self, format: PayloadFormat) -> Result<Cow<'_, [u8]>, Error> {
+        match format {
+            PayloadFormat::MessagePack => Ok(Cow::Borrowed(&self.buffer)),
+            PayloadFormat::Json => self.to_json().map(Cow::Owned),
+        }
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>, Error> {
+        let object: Result<serde_json::Map<_, _>, Error> = self
+            .iter()
+            .map(|(key, value)| {
+                let value: serde_json::Value = rmp_serde::from_slice(value)
+                    .map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
+                Ok((key.to_owned(), value))
+            })
+            .collect();
+        serde_json::to_vec(&object?).map_err(|_| Error::new(Kind::Internal("a JSON object that has no text")))
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Payload").field("entries", &self.entries.len()).finish_non_exhaustive()
+    }
+}
+
+/// A JSON object as the MessagePack map of the same values. Of a key that stands twice, the last one counts.
+fn json_to_messagepack(json: &[u8]) -> Option<Bytes> {
+    let object: BTreeMap<String, serde_json::Value> = serde_json::from_slice(json).ok()?;
+    rmp_serde::to_vec_named(&object).ok().map(Bytes::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn payload_of(entries: &[(&str, &[u8])]) -> Payload {
+        let map: BTreeMap<&str, Option<Bytes>> =
+            entries.iter().map(|(key, value)| (*key, Some(Bytes::copy_from_slice(value)))).collect();
+        Payload::merge(None, &map).unwrap()
+    }
+
+    #[test]
+    fn views_share_the_buffer() {
+        let payload = payload_of(&[("a", b"\x01"), ("b", b"\xa3xyz")]);
+        let value = payload.get("b").unwrap();
+        assert_eq!(value, &b"\xa3xyz"[..]);
+        assert!(payload.buffer.as_ptr_range().contains(&value.as_ptr()));
+        assert_eq!(payload.get("c"), None);
+    }
+
+    #[test]
+    fn t33_garbage_and_emptiness_are_no_session() {
+        for bad in [
+            &b""[..],
+            b"{}",
+            b"\x80",
+            b"\xde\0\0",
+            b"\xc0",
+            b"\x01",
+            b"[]",
+            b"{\"a\":1",
+            b"{\"a\":1}x",
+            b"\x81\xa1a\x01\x00",         // something behind the end
+            b"\x81\xa1a",                 // no value
+            b"\x82\xa1a\x01",             // an entry too few
+            b"\x82\xa1b\x01\xa1a\x01",    // keys out of order
+            b"\x82\xa1a\x01\xa1a\x01",    // a key twice
+            b"\x81\x01\x01",              // a key that is no string
+            b"\x81\xa1\xff\x01",          // a key that is not UTF-8
+            b"\x81\xc4\x01a\x01",         // a key of bytes
+            b"\xdf\xff\xff\xff\xff\xa1a", // four billion entries
+        ] {
+            assert!(Payload::parse(Bytes::copy_from_slice(bad)).is_none(), "{}", bad.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn t66_nesting_counts_the_session_itself() {
+        let nested = |levels: usize| [b"\x81\xa1a".to_vec(), vec![0x91; levels], vec![0xc0]].concat();
+        assert!(Payload::parse(nested(63).into()).is_some());
+        assert!(Payload::parse(nested(64).into()).is_none());
+        let json = |levels: usize| format!("{{\"a\":{}1{}}}", "[".repeat(levels), "]".repeat(levels));
+        assert!(Payload::parse(json(63).into()).is_some());
+        assert!(Payload::parse(json(64).into()).is_none());
+        assert!(Payload::parse(json(100_000).into()).is_none());
+    }
+
+    #[test]
+    fn json_is_read_and_written() {
+        let json = br#"{"b":[1,2.5,null],"a":{"x":"\u00e9"},"n":18446744073709551615}"#;
+        let payload = Payload::parse(Bytes::from_static(json)).unwrap();
+        assert_eq!(payload.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "b", "n"]);
+        let again: serde_json::Value = serde_json::from_slice(&payload.to_format(PayloadFormat::Json).unwrap()).unwrap();
+        assert_eq!(again, serde_json::from_slice::<serde_json::Value>(json).unwrap());
+
+        let bytes = payload_of(&[("blob", b"\xc4\x01\xff")]);
+        let error = bytes.to_format(PayloadFormat::Json).unwrap_err();
+        assert!(error.is_value() && error.to_string().contains("blob"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_what_a_map_does(
+            base in proptest::collection::btree_map("[a-e]{0,2}", any::<u32>(), 0..12),
+            changes in proptest::collection::btree_map("[a-e]{0,2}", any::<Option<u32>>(), 0..12),
+        ) {
+            let encode = |n: &u32| Bytes::from(rmp_serde::to_vec(n).unwrap());
+            let start = base.iter().map(|(k, v)| (k.as_str(), Some(encode(v)))).collect();
+            let start = Payload::merge(None, &start).unwrap();
+            let delta = changes.iter().map(|(k, v)| (k.as_str(), v.as_ref().map(encode))).collect();
+            let merged = Payload::merge(Some(&start), &delta).unwrap();
+
+            let mut expected = base;
+            for (key, change) in changes {
+                match change {
+                    Some(value) => expected.insert(key, value),
+                    None => expected.remove(&key),
+                };
+            }
+            let expected: Vec<_> = expected.iter().map(|(k, v)| (k.clone(), encode(v).to_vec())).collect();
+            let actual: Vec<_> = merged.iter().map(|(k, v)| (k.to_owned(), v.to_vec())).collect();
+            prop_assert_eq!(actual, expected);
+            // What was written reads back, unless it is empty.
+            prop_assert_eq!(Payload::parse(merged.buffer.clone()).is_some(), !merged.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_parse_or_do_not_and_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(payload) = Payload::parse(bytes.into()) {
+                for (key, value) in payload.iter() {
+                    prop_assert_eq!(payload.get(key).unwrap(), value);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! A session as a store holds it.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::{Payload, SessionId};
+use crate::clock::Timestamp;
+use crate::crypto::Token;
+
+/// One stored session: who, since when, until when, and the values.
+#[derive(Clone)]
+pub struct Record {
+    pub(crate) id: SessionId,
+    pub(crate) created: Timestamp,
+    pub(crate) expires: Timestamp,
+    pub(crate) payload: Payload,
+    pub(crate) origin: Origin,
+}
+
+/// What the store that made a record wants back with it.
+#[derive(Clone, Debug)]
+pub(crate) enum Origin {
+    /// From a sealed token; if an old key opened it, it is due to be sealed anew.
+    Sealed { old_key: bool },
+    /// From a server-side store: the secret that led there, and the stored value that a replacement must find unchanged.
+    Stored { token: Token, value: Bytes },
+}
+
+impl Record {
+    /// The id.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// When the session began. Regenerating its id does not change that.
+    pub fn created(&self) -> Timestamp {
+        self.created
+    }
+
+    /// The first moment at which the session is over: the nearer of its idle and its absolute deadline.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+}
+
+impl fmt::Debug for Record {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("id", &self.id)
+            .field("created", &self.created)
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
+    }
+}

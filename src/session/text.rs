@@ -1,0 +1,86 @@
+//! A string that is a slice of the decoded session.
+
+use std::fmt;
+use std::ops::Deref;
+
+use bytes::Bytes;
+use bytestring::ByteString;
+
+/// A string value of a session, as a view of the buffer the session was decoded into: cloning it copies nothing.
+///
+/// It keeps that whole buffer alive (a few kilobytes at most): turn it into a `String` to keep it for long.
+///
+/// # Examples
+///
+/// ```
+/// # use hyper_session::{Error, Session};
+/// # fn greet(session: &Session) -> Result<String, Error> {
+/// Ok(match session.get_str("name")? {
+///     Some(name) => format!("Hello, {}!", name.trim()), // derefs to str
+///     None => "Hello!".to_owned(),
+/// })
+/// # }
+/// ```
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Text(ByteString);
+
+impl Text {
+    /// The text of `bytes`, or nothing if they are not UTF-8.
+    pub(super) fn from_utf8(bytes: Bytes) -> Option<Self> {
+        ByteString::try_from(bytes).ok().map(Self)
+    }
+
+    /// The string.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The bytes of the string, still as a view.
+    pub fn into_bytes(self) -> Bytes {
+        self.0.into_bytes()
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for Text {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for Text {
+    fn eq(&self, other: &str) -> bool {
+        self.as_str() == other
+    }
+}
+
+impl PartialEq<&str> for Text {
+    fn eq(&self, other: &&str) -> bool {
+        self.as_str() == *other
+    }
+}
+
+impl From<Text> for String {
+    fn from(text: Text) -> Self {
+        text.as_str().to_owned()
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self.as_str(), f)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}

@@ -1,0 +1,270 @@
+//! Bytes of a session: the headers before a payload, and the MessagePack grammar that a payload keeps to.
+//!
+//! `docs/WIRE.md` owns these layouts.
+
+use bytes::{Buf, BufMut, Bytes};
+use rmp::Marker;
+
+use super::SessionId;
+use crate::clock::Timestamp;
+
+/// How deep arrays and maps may be nested, the session's own map included.
+pub(super) const MAX_DEPTH: usize = 64;
+
+/// What a cookie token seals before the payload. A token without a deadline cannot be written: the type has no room for
+/// one that is missing (T20).
+///
+/// ```text
+/// offset  bytes  field
+///      0     16  id
+///     16      8  created, seconds since 1970, big-endian
+///     24      8  issued
+///     32      8  expires: the first moment at which the session is over
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SealedHeader {
+    pub(crate) id: SessionId,
+    pub(crate) created: Timestamp,
+    pub(crate) issued: Timestamp,
+    pub(crate) expires: Timestamp,
+}
+
+impl SealedHeader {
+    pub(crate) const LEN: usize = 40;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let mut out = &mut bytes[..];
+        out.put_slice(&self.id.to_bytes());
+        for time in [self.created, self.issued, self.expires] {
+            out.put_u64(time.as_unix());
+        }
+        bytes
+    }
+
+    /// Takes the header off the front of `plaintext`.
+    pub(crate) fn take(plaintext: &mut Bytes) -> Option<Self> {
+        if plaintext.len() < Self::LEN {
+            return None;
+        }
+        let mut id = [0; 16];
+        plaintext.copy_to_slice(&mut id);
+        let mut time = || Timestamp::from_unix(plaintext.get_u64());
+        Some(Self { id: SessionId::from_bytes(id), created: time(), issued: time(), expires: time() })
+    }
+}
+
+/// What a server-side store keeps before the payload. The idle deadline is the store's own (it moves without a rewrite);
+/// the absolute one follows from `created`.
+///
+/// ```text
+/// offset  bytes  field
+///      0      1  version, 0x01
+///      1      8  created, seconds since 1970, big-endian
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StoredHeader {
+    pub(crate) created: Timestamp,
+}
+
+impl StoredHeader {
+    const VERSION: u8 = 1;
+    pub(crate) const LEN: usize = 9;
+
+    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [Self::VERSION; Self::LEN];
+        let [_, created @ ..] = &mut bytes;
+        *created = self.created.as_unix().to_be_bytes();
+        bytes
+    }
+
+    /// Takes the header off the front of `value`.
+    pub(crate) fn take(value: &mut Bytes) -> Option<Self> {
+        if value.len() < Self::LEN || value.get_u8() != Self::VERSION {
+            return None;
+        }
+        Some(Self { created: Timestamp::from_unix(value.get_u64()) })
+    }
+}
+
+/// Reads the header of a map: how many entries it has, and what follows.
+pub(super) fn map_len(input: &[u8]) -> Option<(usize, &[u8])> {
+    let (&marker, rest) = input.split_first()?;
+    match Marker::from_u8(marker) {
+        Marker::FixMap(len) => Some((usize::from(len), rest)),
+        Marker::Map16 => take_len::<2>(rest),
+        Marker::Map32 => take_len::<4>(rest),
+        _ => None,
+    }
+}
+
+/// Reads a string: its bytes, and what follows.
+pub(super) fn str_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&marker, rest) = input.split_first()?;
+    let (len, rest) = match Marker::from_u8(marker) {
+        Marker::FixStr(len) => (usize::from(len), rest),
+        Marker::Str8 => take_len::<1>(rest)?,
+        Marker::Str16 => take_len::<2>(rest)?,
+        Marker::Str32 => take_len::<4>(rest)?,
+        _ => return None,
+    };
+    rest.split_at_checked(len)
+}
+
+/// Reads a byte string: its bytes, and what follows.
+pub(super) fn bin_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&marker, rest) = input.split_first()?;
+    let (len, rest) = match Marker::from_u8(marker) {
+        Marker::Bin8 => take_len::<1>(rest)?,
+        Marker::Bin16 => take_len::<2>(rest)?,
+        Marker::Bin32 => take_len::<4>(rest)?,
+        _ => return None,
+    };
+    rest.split_at_checked(len)
+}
+
+/// Passes over one value, at most `depth` levels deep: what follows it, or nothing if it is cut short, nested too deeply
+/// or not MessagePack.
+///
+/// Every length is held against what is there, so that decoding a value that passed allocates in proportion to its bytes
+/// and no more (T65, T66).
+pub(super) fn skip_value(input: &[u8], depth: usize) -> Option<&[u8]> {
+    let (&marker, rest) = input.split_first()?;
+    let bytes = |len: usize| rest.get(len..);
+    match Marker::from_u8(marker) {
+        Marker::FixPos(_) | Marker::FixNeg(_) | Marker::Null | Marker::True | Marker::False => Some(rest),
+        Marker::U8 | Marker::I8 => bytes(1),
+        Marker::U16 | Marker::I16 | Marker::FixExt1 => bytes(2),
+        Marker::U32 | Marker::I32 | Marker::F32 => bytes(4),
+        Marker::U64 | Marker::I64 | Marker::F64 => bytes(8),
+        Marker::FixStr(len) => bytes(usize::from(len)),
+        Marker::Str8 | Marker::Bin8 => take_len::<1>(rest).and_then(|(len, rest)| rest.get(len..)),
+        Marker::Str16 | Marker::Bin16 => take_len::<2>(rest).and_then(|(len, rest)| rest.get(len..)),
+        Marker::Str32 | Marker::Bin32 => take_len::<4>(rest).and_then(|(len, rest)| rest.get(len..)),
+        Marker::FixExt2 => bytes(3),
+        Marker::FixExt4 => bytes(5),
+        Marker::FixExt8 => bytes(9),
+        Marker::FixExt16 => bytes(17),
+        Marker::Ext8 => take_len::<1>(rest).and_then(|(len, rest)| rest.get(len.checked_add(1)?..)),
+        Marker::Ext16 => take_len::<2>(rest).and_then(|(len, rest)| rest.get(len.checked_add(1)?..)),
+        Marker::Ext32 => take_len::<4>(rest).and_then(|(len, rest)| rest.get(len.checked_add(1)?..)),
+        Marker::FixArray(len) => skip_values(usize::from(len), rest, depth),
+        Marker::Array16 => take_len::<2>(rest).and_then(|(len, rest)| skip_values(len, rest, depth)),
+        Marker::Array32 => take_len::<4>(rest).and_then(|(len, rest)| skip_values(len, rest, depth)),
+        Marker::FixMap(_) | Marker::Map16 | Marker::Map32 => {
+            let (len, rest) = map_len(input)?;
+            skip_values(len.checked_mul(2)?, rest, depth)
+        }
+        Marker::Reserved => None,
+    }
+}
+
+/// Passes over the `count` values inside a container. Each has at least one byte, so the work is bounded by the input.
+fn skip_values(count: usize, mut input: &[u8], depth: usize) -> Option<&[u8]> {
+    let depth = depth.checked_sub(1)?;
+    for _ in 0..count {
+        input = skip_value(input, depth)?;
+    }
+    Some(input)
+}
+
+/// A big-endian length of `N` bytes, and what follows.
+fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
+    let (bytes, rest) = input.split_first_chunk::<N>()?;
+    let len = bytes.iter().fold(0_usize, |len, byte| len << 8 | usize::from(*byte));
+    Some((len, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn headers_read_back_and_truncations_do_not() {
+        let t = Timestamp::from_unix;
+        let header = SealedHeader { id: SessionId::from_bytes([5; 16]), created: t(1), issued: t(2), expires: t(u64::MAX) };
+        let bytes = header.to_bytes();
+        assert_eq!(SealedHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
+        for len in 0..bytes.len() {
+            assert_eq!(SealedHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
+        }
+        let header = StoredHeader { created: t(77) };
+        let bytes = header.to_bytes();
+        assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
+        for len in 0..bytes.len() {
+            assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
+        }
+        assert_eq!(StoredHeader::take(&mut Bytes::from_static(b"\x02\0\0\0\0\0\0\0\0")), None);
+    }
+
+    #[test]
+    fn t66_nesting_stops_at_the_limit() {
+        let nested = |levels: usize| [vec![0x91; levels], vec![0xc0]].concat();
+        assert_eq!(skip_value(&nested(5), 5), Some(&[][..]));
+        assert_eq!(skip_value(&nested(6), 5), None);
+        assert_eq!(skip_value(&nested(1_000_000), MAX_DEPTH), None);
+        // An empty container is a level, too.
+        assert_eq!(skip_value(&[0x90], 0), None);
+    }
+
+    #[test]
+    fn t65_claimed_lengths_are_held_against_the_input() {
+        for claim in [
+            &[0xdd, 0xff, 0xff, 0xff, 0xff, 0xc0][..],
+            &[0xdf, 0xff, 0xff, 0xff, 0xff, 0xc0],
+            &[0xdb, 0xff, 0xff, 0xff, 0xff, b'a'],
+            &[0xc6, 0xff, 0xff, 0xff, 0xff, 1],
+            &[0xc9, 0xff, 0xff, 0xff, 0xff, 1, 1],
+            &[0xc1],
+            &[],
+        ] {
+            assert_eq!(skip_value(claim, MAX_DEPTH), None, "{claim:x?}");
+        }
+    }
+
+    fn value() -> impl Strategy<Value = serde_json::Value> {
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "\\PC{0,300}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 64, 40, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..40).prop_map(Value::from),
+                proptest::collection::hash_map("\\PC{0,40}", inner, 0..20)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn skips_exactly_one_value_of_any_shape(value in value(), bytes in proptest::collection::vec(any::<u8>(), 0..70_000)) {
+            let mut encoded = rmp_serde::to_vec_named(&value).unwrap();
+            rmp::encode::write_bin(&mut encoded, &bytes).unwrap();
+            let rest = skip_value(&encoded, MAX_DEPTH).unwrap();
+            prop_assert_eq!(bin_bytes(rest), Some((&bytes[..], &[][..])));
+            prop_assert_eq!(skip_value(rest, MAX_DEPTH), Some(&[][..]));
+        }
+
+        #[test]
+        fn skipping_agrees_with_the_decoder_on_any_bytes(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Some(rest) = skip_value(&bytes, MAX_DEPTH) {
+                let used = &bytes[..bytes.len() - rest.len()];
+                let mut decoder = rmp_serde::Deserializer::from_read_ref(used);
+                // The decoder refuses some that we pass over (extensions, bad UTF-8), but never reads past our end.
+                let _ = <serde::de::IgnoredAny as serde::Deserialize>::deserialize(&mut decoder);
+                prop_assert!(!used.is_empty());
+            } else {
+                let mut decoder = rmp_serde::Deserializer::from_read_ref(&bytes[..]);
+                decoder.set_max_depth(MAX_DEPTH);
+                prop_assert!(<serde::de::IgnoredAny as serde::Deserialize>::deserialize(&mut decoder).is_err());
+            }
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What a place for sessions must offer: five primitives on opaque bytes, each of them atomic.
+
+use std::fmt;
+use std::future::Future;
+
+use bytes::Bytes;
+
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::session::SessionId;
+
+/// A place to keep sessions on the server: give it to [`ServerStore`](super::ServerStore).
+///
+/// # Contract
+///
+/// - Each method is one atomic step on one id: all of it happens or none, and no other step on that id happens in between.
+/// - An entry whose `expires` is not after `now` is gone: it is neither returned nor replaced nor touched.
+/// - A write that was acknowledged is seen by every later call.
+/// - A future that is dropped before it is ready may or may not have had its effect, and must not let another call
+///   receive its answer.
+/// - A method does not wait for ever: put a deadline on whatever it does, and return [`Error::unavailable`] past it. "Not
+///   known now" is an error, never `None`.
+/// - Ids are hashes. Values hold what the application stores: keep them out of logs.
+///
+/// The feature `testing` has a suite that holds a backend to this contract.
+///
+/// # Examples
+///
+/// `examples/custom_store.rs` is a whole backend in fewer than 100 lines.
+pub trait Backend: Send + Sync + 'static {
+    /// The entry, if there is one.
+    fn fetch(&self, id: SessionId, now: Timestamp) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
+
+    /// Stores `entry` if there is none of this id; false if there is.
+    fn create(
+        &self,
+        id: SessionId,
+        entry: Stored,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// If the entry's value is byte for byte `expected`: puts `entry` in its place, or removes it where that is `None`.
+    fn replace(
+        &self,
+        id: SessionId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Replaced, Error>> + Send;
+
+    /// Sets the deadline of the entry, if there is one, without touching its value; false if there is none.
+    fn touch(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, Error>> + Send;
+
+    /// Removes the entry, if there is one.
+    fn delete(&self, id: SessionId) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// An entry of a [`Backend`].
+#[derive(Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // backends make these: a further field would break them in any case
+pub struct Stored {
+    /// The session, encoded. Opaque to the backend.
+    pub value: Bytes,
+    /// The first moment at which the entry is gone.
+    pub expires: Timestamp,
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stored").field("len", &self.value.len()).field("expires", &self.expires).finish_non_exhaustive()
+    }
+}
+
+/// How [`Backend::replace`] ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)] // there is no fourth way
+pub enum Replaced {
+    /// The entry was as expected, and is replaced or removed.
+    Done,
+    /// The entry has another value: this one. Nothing was written.
+    Conflict(Stored),
+    /// There is no such entry. Nothing was written.
+    Missing,
+}

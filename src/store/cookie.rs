@@ -1,0 +1,159 @@
+//! Sessions that live in the cookie: encrypted, signed, with their deadlines inside.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::{Builder, Saved, Store, StoreFuture};
+use crate::clock::Timestamp;
+use crate::config::{Config, MAX_CLOCK_SKEW};
+use crate::crypto::{Keyring, Purpose, Random, Sealer, SystemRandom};
+use crate::error::Error;
+use crate::event::Refusal;
+use crate::session::{Changes, Origin, Payload, Record, SealedHeader, SessionId};
+
+/// Keeps each session in its own cookie, so that no server is needed: AES-256-GCM encrypted, HMAC-SHA256 signed, with idle
+/// and absolute deadline sealed inside and enforced here.
+///
+/// A clone is the same store.
+///
+/// # What it cannot do
+///
+/// The client holds the only copy. It can present an older one again (undo a purchase, bring back a flash message), and a
+/// copy taken before a logout works until its deadline. Of two requests that change the session at once, the browser keeps
+/// the answer that arrives last. Where any of that matters, use a server-side store; keep deadlines short in any case.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{AppKey, CookieStore};
+///
+/// let store = CookieStore::builder(AppKey::generate()?).build()?;
+/// // Over plain http, while developing:
+/// let store = CookieStore::builder(AppKey::generate()?).development().build()?;
+/// # Ok::<(), hyper_session::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct CookieStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    sealer: Sealer,
+    random: Arc<dyn Random>,
+}
+
+/// Makes [`Builder`] the builder of a [`CookieStore`].
+pub struct Sealed {
+    keys: Keyring,
+    random: Arc<dyn Random>,
+}
+
+impl CookieStore {
+    /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
+    pub fn builder(keys: impl Into<Keyring>) -> Builder<Sealed> {
+        Builder::new(Sealed { keys: keys.into(), random: Arc::new(SystemRandom) })
+    }
+}
+
+impl Builder<Sealed> {
+    /// Checks the options and builds the store.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
+    /// twice. The message says what to change.
+    pub fn build(self) -> Result<CookieStore, Error> {
+        let (Sealed { keys, random }, config) = self.validate()?;
+        let sealer = Sealer::new(&keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
+        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random }) })
+    }
+
+    #[cfg(test)]
+    fn random(mut self, random: Arc<dyn Random>) -> Self {
+        self.kind.random = random;
+        self
+    }
+}
+
+impl Inner {
+    fn open(&self, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
+        let opened = self.sealer.open(token)?;
+        let old_key = opened.with_old_key();
+        let mut plaintext = opened.into_plaintext();
+        let header = SealedHeader::take(&mut plaintext).ok_or(Refusal::Payload)?;
+        if header.issued > now.saturating_add(MAX_CLOCK_SKEW) {
+            return Err(Refusal::IssuedInFuture);
+        }
+        // The deadline that was sealed, or what the present options allow, whichever comes first: a shorter timeout holds
+        // for tokens that are out already.
+        let expires = header.expires.min(self.config.timeouts.deadline(header.created, header.issued));
+        if now >= expires {
+            return Err(Refusal::Expired);
+        }
+        let payload = Payload::parse(plaintext).ok_or(Refusal::Payload)?;
+        Ok(Record { id: header.id, created: header.created, expires, payload, origin: Origin::Sealed { old_key } })
+    }
+
+    fn seal(&self, id: SessionId, created: Timestamp, payload: Payload, now: Timestamp) -> Result<Saved, Error> {
+        if payload.is_empty() {
+            return Ok(Saved::Removed);
+        }
+        let expires = self.config.timeouts.deadline(created, now);
+        let header = SealedHeader { id, created, issued: now, expires };
+        let body = payload.to_format(self.config.format)?;
+        self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
+        let token = self.sealer.seal(now, &[&header.to_bytes(), &body])?;
+        let record = Record { id, created, expires, payload, origin: Origin::Sealed { old_key: false } };
+        Ok(Saved::Stored { record, token: Bytes::from(token), conflicts: 0 })
+    }
+
+    fn save(&self, base: Option<&Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let payload = changes.apply(base.map(|base| &base.payload))?;
+        match base {
+            Some(base) => self.seal(base.id, base.created, payload, now),
+            None => self.seal(SessionId::generate(&*self.random)?, now, payload, now),
+        }
+    }
+
+    fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let created = if changes.restarts() { now } else { base.created };
+        self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(&base.payload))?, now)
+    }
+}
+
+impl Store for CookieStore {
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        StoreFuture::ready(Ok(self.inner.open(token, now)))
+    }
+
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        StoreFuture::ready(self.inner.save(base.as_ref(), &changes, now))
+    }
+
+    fn destroy(&self, _: Record, _: Timestamp) -> StoreFuture<()> {
+        StoreFuture::ready(Ok(())) // the only copy is the client's: the response removes it
+    }
+
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        StoreFuture::ready(self.inner.regenerate(&base, &changes, now))
+    }
+}
+
+impl fmt::Debug for CookieStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CookieStore").field("config", &self.inner.config).field("sealer", &self.inner.sealer).finish()
+    }
+}
+
+impl fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sealed").field("keys", &self.keys).finish_non_exhaustive()
+    }
+}

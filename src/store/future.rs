@@ -1,0 +1,53 @@
+//! The future of a store's verb: a value that is there already, or a boxed future.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::error::Error;
+
+/// What a [`Store`](super::Store) returns. A store that answers at once allocates nothing.
+#[must_use = "futures do nothing unless polled"]
+pub struct StoreFuture<T> {
+    inner: Inner<T>,
+}
+
+enum Inner<T> {
+    Ready(Option<Result<T, Error>>),
+    Boxed(Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>),
+}
+
+impl<T> StoreFuture<T> {
+    pub(crate) fn ready(value: Result<T, Error>) -> Self {
+        Self { inner: Inner::Ready(Some(value)) }
+    }
+
+    pub(crate) fn boxed(future: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
+        Self { inner: Inner::Boxed(Box::pin(future)) }
+    }
+}
+
+// Nothing in it is pinned in place: the value is moved out, the box pins what is in it.
+impl<T> Unpin for StoreFuture<T> {}
+
+impl<T> Future for StoreFuture<T> {
+    type Output = Result<T, Error>;
+
+    /// # Panics
+    ///
+    /// If it is polled after it was ready, as futures may.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut self.inner {
+            #[allow(clippy::expect_used)] // the contract of `Future::poll`; no input reaches this
+            Inner::Ready(value) => Poll::Ready(value.take().expect("StoreFuture polled after it was ready")),
+            Inner::Boxed(future) => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<T> fmt::Debug for StoreFuture<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreFuture").finish_non_exhaustive()
+    }
+}

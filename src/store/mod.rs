@@ -1,0 +1,104 @@
+//! Where sessions live between requests: the contract, and the stores that keep it.
+//!
+//! A [`Store`] has four verbs: load, save, destroy, regenerate. There are two kinds. [`CookieStore`] keeps the session in
+//! the cookie itself. [`ServerStore`] keeps it in a [`Backend`], which only has to offer five primitives on opaque bytes;
+//! identity, deadlines, merging of concurrent changes and the order of writes are done once, above them. To keep sessions
+//! somewhere else, implement [`Backend`].
+
+mod backend;
+mod builder;
+mod cookie;
+mod future;
+#[cfg(feature = "memory")]
+mod memory;
+mod server;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+pub use self::backend::{Backend, Replaced, Stored};
+pub use self::builder::Builder;
+pub use self::cookie::{CookieStore, Sealed};
+pub use self::future::StoreFuture;
+#[cfg(feature = "memory")]
+pub use self::memory::{Memory, MemoryStore};
+pub use self::server::ServerStore;
+
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::event::Refusal;
+use crate::session::{Changes, Record};
+
+/// Loads and keeps sessions. Implemented by this crate's stores; for storage of your own see [`Backend`].
+///
+/// The futures borrow nothing, so that a service can hold them in a future of its own; those of [`CookieStore`] are ready
+/// at once and cost no allocation.
+pub trait Store: sealed::Sealed + Send + Sync + 'static {
+    /// The options that the store was built with.
+    fn config(&self) -> &Config;
+
+    /// The session that `token` stands for, or why it stands for none. A token that is not known is never adopted.
+    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>>;
+
+    /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
+    /// session is created. Without changes its deadline is renewed.
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Ends the session.
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()>;
+
+    /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+}
+
+/// How saving ended.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Saved {
+    /// The session is stored.
+    Stored {
+        /// As it is stored now.
+        record: Record,
+        /// What the client shall hold: a secret.
+        token: Bytes,
+        /// How often another request had been first.
+        conflicts: u32,
+    },
+    /// After the changes nothing was left, so the session was ended.
+    Removed,
+    /// The session was ended by another request meanwhile. Nothing was written: a slow request does not bring it back.
+    Ended,
+}
+
+impl<T: Store + ?Sized> Store for Arc<T> {
+    fn config(&self) -> &Config {
+        (**self).config()
+    }
+
+    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        (**self).load(token, now)
+    }
+
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        (**self).save(base, changes, now)
+    }
+
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        (**self).destroy(base, now)
+    }
+
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        (**self).regenerate(base, changes, now)
+    }
+}
+
+mod sealed {
+    /// The verbs take and give types that only this crate can make sense of.
+    #[allow(unnameable_types)] // that is how it is sealed
+    pub trait Sealed {}
+
+    impl Sealed for super::CookieStore {}
+    impl<B: super::Backend> Sealed for super::ServerStore<B> {}
+    impl<T: super::Store + ?Sized> Sealed for std::sync::Arc<T> {}
+}

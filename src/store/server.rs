@@ -1,0 +1,279 @@
+//! Sessions on the server, over any backend: identity, deadlines, merging and the order of writes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::crypto::{Random, SystemRandom, Token};
+use crate::error::{Error, Kind};
+use crate::event::Refusal;
+use crate::session::{Changes, Origin, Payload, Record, SessionId, StoredHeader};
+
+/// How often a save takes in newer state before it gives up. Whoever is in the way has saved, so with `n` writers at once
+/// each is done after `n` rounds at most.
+const MAX_ATTEMPTS: u32 = 256;
+
+/// Keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees a hash of it.
+///
+/// Concurrent requests lose nothing: a save replaces exactly what was loaded, and if another request came first, the
+/// changes are applied to the newer state. A session that was ended stays ended.
+///
+/// A clone is the same store.
+pub struct ServerStore<B> {
+    inner: Arc<Inner<B>>,
+}
+
+struct Inner<B> {
+    config: Config,
+    backend: B,
+    random: Arc<dyn Random>,
+}
+
+/// What a save found and did.
+enum Step {
+    Done(Saved),
+    /// Another request was first; this is what it left.
+    Conflict(Payload, Bytes),
+}
+
+impl<B: Backend> ServerStore<B> {
+    /// A builder for a store that keeps its sessions in `backend`.
+    pub fn with_backend(backend: B) -> Builder<B> {
+        Builder::new(backend)
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.inner.backend
+    }
+}
+
+impl<B: Backend> Builder<B> {
+    /// Checks the options and builds the store.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
+    pub fn build(self) -> Result<ServerStore<B>, Error> {
+        let (backend, config) = self.validate()?;
+        Ok(ServerStore { inner: Arc::new(Inner { config, backend, random: Arc::new(SystemRandom) }) })
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
+        let id = SessionId::from_bytes(token.id());
+        let Some(stored) = self.backend.fetch(id, now).await? else {
+            return Ok(Err(Refusal::UnknownId));
+        };
+        Ok(self.decode(token, stored, now))
+    }
+
+    fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
+        let (created, payload) = decode_value(&stored.value).ok_or(Refusal::Payload)?;
+        // A backend that keeps entries for too long does not keep sessions for too long.
+        let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
+        if now >= expires {
+            return Err(Refusal::Expired);
+        }
+        let id = SessionId::from_bytes(token.id());
+        Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value: stored.value } })
+    }
+
+    fn encode(&self, created: Timestamp, payload: &Payload, now: Timestamp) -> Result<Stored, Error> {
+        let body = payload.to_format(self.config.format)?;
+        let mut value = BytesMut::with_capacity(StoredHeader::LEN + body.len());
+        value.put_slice(&StoredHeader { created }.to_bytes());
+        value.put_slice(&body);
+        Ok(Stored { value: value.freeze(), expires: self.config.timeouts.deadline(created, now) })
+    }
+
+    /// Stores a session that was not there, under a new token.
+    async fn create(&self, created: Timestamp, payload: Payload, now: Timestamp) -> Result<Record, Error> {
+        let entry = self.encode(created, &payload, now)?;
+        // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
+        for _ in 0..3 {
+            let token = Token::generate(&*self.random)?;
+            let id = SessionId::from_bytes(token.id());
+            if self.backend.create(id, entry.clone(), now).await? {
+                let Stored { value, expires } = entry;
+                return Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value } });
+            }
+        }
+        Err(Error::new(Kind::Random))
+    }
+
+    async fn save(&self, base: Option<Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let Some(base) = base else {
+            let payload = changes.apply(None)?;
+            if payload.is_empty() {
+                return Ok(Saved::Removed);
+            }
+            return self.create(now, payload, now).await.map(|record| stored(record, 0));
+        };
+        if changes.is_empty() {
+            return self.touch(base, now).await;
+        }
+        let (token, mut expected) = origin(&base)?;
+        let mut payload = changes.apply(Some(&base.payload))?;
+        for conflicts in 0..MAX_ATTEMPTS {
+            match self.replace(&base, &token, expected, payload, now, conflicts).await? {
+                Step::Done(saved) => return Ok(saved),
+                Step::Conflict(current, value) => {
+                    payload = changes.replay(Some(&current))?;
+                    expected = value;
+                }
+            }
+        }
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Puts `payload` in the place of `expected`, or removes the entry if nothing is left.
+    async fn replace(
+        &self,
+        base: &Record,
+        token: &Token,
+        expected: Bytes,
+        payload: Payload,
+        now: Timestamp,
+        conflicts: u32,
+    ) -> Result<Step, Error> {
+        let entry = if payload.is_empty() { None } else { Some(self.encode(base.created, &payload, now)?) };
+        let outcome = self.backend.replace(base.id, expected, entry.clone(), now).await?;
+        Ok(match (outcome, entry) {
+            (Replaced::Missing, _) => Step::Done(Saved::Ended),
+            (Replaced::Conflict(current), _) => match decode_value(&current.value) {
+                Some((_, payload)) => Step::Conflict(payload, current.value),
+                // Not ours any more: whoever overwrote it ended the session.
+                None => Step::Done(Saved::Ended),
+            },
+            (Replaced::Done, None) => Step::Done(Saved::Removed),
+            (Replaced::Done, Some(Stored { value, expires })) => {
+                let origin = Origin::Stored { token: token.clone(), value };
+                let record = Record { id: base.id, created: base.created, expires, payload, origin };
+                Step::Done(stored(record, conflicts))
+            }
+        })
+    }
+
+    async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
+        let expires = self.config.timeouts.deadline(base.created, now);
+        if self.backend.touch(base.id, expires, now).await? {
+            Ok(stored(Record { expires, ..base }, 0))
+        } else {
+            Ok(Saved::Ended)
+        }
+    }
+
+    /// Writes the new entry, then removes the old one if it is still what the new one was made from. If it changed
+    /// meanwhile, the new entry takes that in first; if it is gone, the session was ended, and the new one goes, too.
+    async fn regenerate(&self, base: Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let created = if changes.restarts() { now } else { base.created };
+        let (_, mut expected) = origin(&base)?;
+        let mut payload = changes.apply(Some(&base.payload))?;
+        if payload.is_empty() {
+            self.backend.delete(base.id).await?;
+            return Ok(Saved::Removed);
+        }
+        let mut new = self.create(created, payload, now).await?;
+        for conflicts in 0..MAX_ATTEMPTS {
+            match self.backend.replace(base.id, expected, None, now).await? {
+                Replaced::Done => return Ok(stored(new, conflicts)),
+                Replaced::Missing => {
+                    self.backend.delete(new.id).await?;
+                    return Ok(Saved::Ended);
+                }
+                Replaced::Conflict(current) => {
+                    let Some((_, newer)) = decode_value(&current.value) else {
+                        self.backend.delete(new.id).await?;
+                        return Ok(Saved::Ended);
+                    };
+                    expected = current.value;
+                    payload = changes.replay(Some(&newer))?;
+                    // Nobody knows the new token yet: its entry is as we wrote it.
+                    let (token, written) = origin(&new)?;
+                    match self.replace(&new, &token, written, payload, now, conflicts + 1).await? {
+                        Step::Done(Saved::Stored { record, .. }) => new = record,
+                        Step::Done(other) => {
+                            self.backend.delete(base.id).await?;
+                            return Ok(other);
+                        }
+                        Step::Conflict(..) => {
+                            return Err(Error::new(Kind::Internal("someone wrote under a token nobody knows")));
+                        }
+                    }
+                }
+            }
+        }
+        self.backend.delete(new.id).await?;
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+}
+
+/// Reads header and payload of a stored value.
+fn decode_value(value: &Bytes) -> Option<(Timestamp, Payload)> {
+    let mut rest = value.clone();
+    let header = StoredHeader::take(&mut rest)?;
+    Some((header.created, Payload::parse(rest)?))
+}
+
+fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
+    match &record.origin {
+        Origin::Stored { token, value } => Ok((token.clone(), value.clone())),
+        Origin::Sealed { .. } => Err(Error::new(Kind::Internal("a record of another kind of store"))),
+    }
+}
+
+fn stored(record: Record, conflicts: u32) -> Saved {
+    let token = match &record.origin {
+        Origin::Stored { token, .. } => Bytes::from(token.to_text()),
+        Origin::Sealed { .. } => Bytes::new(),
+    };
+    Saved::Stored { record, token, conflicts }
+}
+
+impl<B: Backend> Store for ServerStore<B> {
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        // What has not the form of a token never reaches the backend.
+        let Some(token) = Token::parse(token) else {
+            return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
+        };
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.load(token, now).await })
+    }
+
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
+    }
+
+    fn destroy(&self, base: Record, _: Timestamp) -> StoreFuture<()> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.backend.delete(base.id).await })
+    }
+
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+}
+
+impl<B> Clone for ServerStore<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B> fmt::Debug for ServerStore<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerStore").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}

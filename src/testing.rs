@@ -1,0 +1,199 @@
+//! For tests, of applications and of stores: a clock to move, and the suite that holds a backend to its contract.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::{Clock, Timestamp};
+use crate::session::SessionId;
+use crate::store::{Backend, Replaced, Stored};
+
+/// A clock that stands still until it is moved. Clones show the same time.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::testing::FakeClock;
+/// use hyper_session::{AppKey, Clock, CookieStore, Timestamp};
+/// use std::time::Duration;
+///
+/// let clock = FakeClock::at(1_000);
+/// let store = CookieStore::builder(AppKey::generate()?).clock(clock.clone()).build()?;
+/// clock.advance(Duration::from_secs(60));
+/// assert_eq!(clock.now(), Timestamp::from_unix(1_060));
+/// # Ok::<(), hyper_session::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct FakeClock {
+    seconds: Arc<AtomicU64>,
+}
+
+impl FakeClock {
+    /// A clock that shows this many seconds since 1970.
+    pub fn at(seconds: u64) -> Self {
+        Self { seconds: Arc::new(AtomicU64::new(seconds)) }
+    }
+
+    /// Moves the clock forward, by whole seconds.
+    pub fn advance(&self, by: Duration) {
+        self.set(self.now().saturating_add(by).as_unix());
+    }
+
+    /// Sets the clock, back as well as forward.
+    pub fn set(&self, seconds: u64) {
+        self.seconds.store(seconds, Ordering::SeqCst);
+    }
+}
+
+impl Clock for FakeClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix(self.seconds.load(Ordering::SeqCst))
+    }
+}
+
+/// Holds `backend` to the [contract](Backend#contract) of backends, with entries of its own under random ids.
+///
+/// `now` is the present moment as the backend sees it: the machine's time for one that counts down by itself.
+///
+/// # Panics
+///
+/// With a description, where the backend does not keep the contract.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "memory")]
+/// # fn main() {
+/// use hyper_session::store::Memory;
+/// use hyper_session::{Clock, SystemClock, testing};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// testing::check_backend(&Memory::new(), SystemClock.now()).await;
+/// # });
+/// # }
+/// # #[cfg(not(feature = "memory"))]
+/// # fn main() {}
+/// ```
+#[allow(clippy::panic)] // a failed check is what it is for
+pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
+    let suite = Suite { backend, now };
+    suite.created_once().await;
+    suite.replaced_only_as_expected().await;
+    suite.touched_without_a_rewrite().await;
+    suite.deleted_for_good().await;
+    suite.expired_is_gone().await;
+    suite.values_are_opaque().await;
+    suite.one_winner().await;
+}
+
+struct Suite<'a, B> {
+    backend: &'a B,
+    now: Timestamp,
+}
+
+#[allow(clippy::expect_used)] // a failed check is what it is for
+impl<B: Backend> Suite<'_, B> {
+    fn id() -> SessionId {
+        SessionId::generate(&crate::crypto::SystemRandom).expect("random bytes for the test's ids")
+    }
+
+    fn entry(&self, value: &[u8]) -> Stored {
+        Stored { value: Bytes::copy_from_slice(value), expires: self.now.saturating_add(Duration::from_secs(600)) }
+    }
+
+    async fn value(&self, id: SessionId) -> Option<Bytes> {
+        self.backend.fetch(id, self.now).await.expect("fetch").map(|stored| stored.value)
+    }
+
+    async fn create(&self, id: SessionId, value: &[u8]) -> bool {
+        self.backend.create(id, self.entry(value), self.now).await.expect("create")
+    }
+
+    async fn replace(&self, id: SessionId, expected: &[u8], value: Option<&[u8]>) -> Replaced {
+        let entry = value.map(|value| self.entry(value));
+        self.backend.replace(id, Bytes::copy_from_slice(expected), entry, self.now).await.expect("replace")
+    }
+
+    async fn created_once(&self) {
+        let id = Self::id();
+        assert_eq!(self.value(id).await, None, "an entry that nobody created");
+        assert!(self.create(id, b"one").await, "create of a new id must succeed");
+        assert!(!self.create(id, b"two").await, "create of an id that exists must fail");
+        assert_eq!(self.value(id).await.as_deref(), Some(&b"one"[..]), "a failed create must not write");
+        assert_eq!(self.value(Self::id()).await, None, "entries of other ids must not show");
+    }
+
+    async fn replaced_only_as_expected(&self) {
+        let id = Self::id();
+        assert_eq!(self.replace(id, b"", Some(b"x")).await, Replaced::Missing, "replace must not create");
+        assert_eq!(self.value(id).await, None, "a replace that found nothing must not write");
+        self.create(id, b"one").await;
+        match self.replace(id, b"other", Some(b"two")).await {
+            Replaced::Conflict(current) => assert_eq!(current.value, &b"one"[..], "a conflict must show the present value"),
+            other => assert!(matches!(other, Replaced::Conflict(_)), "another value must be a conflict, not {other:?}"),
+        }
+        assert_eq!(self.value(id).await.as_deref(), Some(&b"one"[..]), "a conflict must not write");
+        assert_eq!(self.replace(id, b"one", Some(b"two")).await, Replaced::Done);
+        assert_eq!(self.value(id).await.as_deref(), Some(&b"two"[..]));
+        assert!(matches!(self.replace(id, b"one", None).await, Replaced::Conflict(_)), "removal must compare, too");
+        assert_eq!(self.replace(id, b"two", None).await, Replaced::Done);
+        assert_eq!(self.value(id).await, None, "replaced by nothing is removed");
+    }
+
+    async fn touched_without_a_rewrite(&self) {
+        let id = Self::id();
+        let later = self.now.saturating_add(Duration::from_secs(1_200));
+        assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "touch must not create");
+        assert_eq!(self.value(id).await, None, "a touch that found nothing must not write");
+        self.create(id, b"one").await;
+        assert!(self.backend.touch(id, later, self.now).await.expect("touch"));
+        let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the touched entry");
+        assert_eq!(stored.value, &b"one"[..], "touch must keep the value");
+        // A backend that counts down by itself rounds, and lives on while this runs.
+        let off = stored.expires.saturating_since(later).max(later.saturating_since(stored.expires));
+        assert!(off <= Duration::from_secs(5), "touch must move the deadline: it is off by {off:?}");
+    }
+
+    async fn deleted_for_good(&self) {
+        let id = Self::id();
+        self.backend.delete(id).await.expect("delete of nothing is no error");
+        self.create(id, b"one").await;
+        self.backend.delete(id).await.expect("delete");
+        assert_eq!(self.value(id).await, None, "deleted must be gone");
+        assert_eq!(self.replace(id, b"one", Some(b"two")).await, Replaced::Missing, "deleted must not come back");
+        assert!(!self.backend.touch(id, Timestamp::MAX, self.now).await.expect("touch"), "deleted must not be touched");
+        assert_eq!(self.value(id).await, None, "deleted must stay gone");
+    }
+
+    async fn expired_is_gone(&self) {
+        let id = Self::id();
+        let expired = Stored { value: Bytes::from_static(b"old"), expires: self.now };
+        self.backend.create(id, expired, self.now).await.expect("create");
+        assert_eq!(self.value(id).await, None, "an entry that expires now must not be returned");
+        assert_eq!(self.replace(id, b"old", Some(b"x")).await, Replaced::Missing, "nor replaced");
+        let later = self.now.saturating_add(Duration::from_secs(600));
+        assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "nor touched");
+        assert!(self.create(id, b"new").await, "its id is free again");
+    }
+
+    async fn values_are_opaque(&self) {
+        for value in [&b""[..], b"\0\r\n*$\xff\xfe", &[0xc3; 100_000]] {
+            let id = Self::id();
+            assert!(self.create(id, value).await);
+            assert_eq!(self.value(id).await.as_deref(), Some(value), "values must come back byte for byte");
+            assert_eq!(self.replace(id, value, None).await, Replaced::Done, "and compare byte for byte");
+        }
+    }
+
+    async fn one_winner(&self) {
+        let id = Self::id();
+        let (a, b) = tokio::join!(self.create(id, b"a"), self.create(id, b"b"));
+        assert!(a != b, "of two creates at once one must win");
+        let won = self.value(id).await.expect("the winner's entry");
+        let (a, b) = tokio::join!(self.replace(id, &won, Some(b"c")), self.replace(id, &won, Some(b"d")));
+        let done = [&a, &b].into_iter().filter(|outcome| **outcome == Replaced::Done).count();
+        assert_eq!(done, 1, "of two replaces of one value one must win: {a:?}, {b:?}");
+    }
+}
