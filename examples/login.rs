@@ -1,1 +1,298 @@
-fn main() {}
+//! Log in, be remembered, log out: a raw hyper server whose sessions live in an encrypted cookie.
+//!
+//! ```text
+//! cargo run --example login
+//! ```
+//!
+//! Environment: `ADDR` (default `127.0.0.1:3000`), `SESSION_KEY` (see `AppKey`; default a new one on each start),
+//! `SECURE_COOKIE=1` for the production cookie, which browsers send over https alone.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
+
+use std::convert::Infallible;
+use std::error::Error as StdError;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Collected, Full, Limited};
+use hyper::body::Incoming;
+use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, session_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+
+type Page = Response<Full<Bytes>>;
+
+const PAGE: &str = include_str!("assets/login.html");
+const MAX_BODY: usize = 64 * 1024;
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn StdError>> {
+    let store = store()?;
+    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(&address).await?;
+    println!("listening on http://{}", listener.local_addr()?);
+
+    let graceful = GracefulShutdown::new();
+    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    eprintln!("accept: {error}");
+                    continue;
+                }
+            },
+            _ = &mut stop => break,
+        };
+        let store = store.clone();
+        let service = session_fn(store, |request, session| async {
+            Ok::<_, Infallible>(
+                route(request, session)
+                    .await
+                    .unwrap_or_else(|error| failed(&error)),
+            )
+        });
+        let server = auto::Builder::new(TokioExecutor::new());
+        let connection = server
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                eprintln!("connection: {error}");
+            }
+        });
+    }
+    graceful.shutdown().await;
+    Ok(())
+}
+
+/// The cookie store, as the environment wants it.
+fn store() -> Result<CookieStore, Error> {
+    let key = match std::env::var("SESSION_KEY") {
+        Ok(text) if text.starts_with("hsk1_") => text.parse()?,
+        Ok(text) => AppKey::from_bytes(text.as_bytes())?,
+        Err(_) => {
+            eprintln!(
+                "warning: SESSION_KEY is not set: using a new key, so everyone is logged out when this stops"
+            );
+            AppKey::generate()?
+        }
+    };
+    let builder = CookieStore::builder(key);
+    if std::env::var("SECURE_COOKIE").is_ok_and(|value| value == "1") {
+        return builder.build();
+    }
+    eprintln!(
+        "warning: using the development cookie, which works over plain http; set SECURE_COOKIE=1 behind https"
+    );
+    builder.development().build()
+}
+
+async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    if method == Method::POST
+        && request
+            .headers()
+            .get("sec-fetch-site")
+            .is_some_and(|site| site == "cross-site")
+    {
+        return Ok(answer(
+            StatusCode::FORBIDDEN,
+            "text/plain",
+            "another site sent this",
+        ));
+    }
+    let key = request
+        .uri()
+        .query()
+        .and_then(|query| field(query.as_bytes(), "key"));
+    match (method, path.as_str()) {
+        (Method::GET | Method::HEAD, "/") => home(&session.load().await?),
+        (Method::GET | Method::HEAD, "/ping") => Ok(answer(StatusCode::OK, "text/plain", "pong")),
+        (Method::POST, "/login") => login(request, &session.load().await?).await,
+        (Method::POST, "/logout") => {
+            session.load().await?.destroy()?;
+            Ok(see_home())
+        }
+        (Method::POST, "/visits") => {
+            count_visit(&session.load().await?)?;
+            Ok(see_home())
+        }
+        (Method::GET, "/api/session") => show(&session.load().await?),
+        (Method::POST, "/api/visits") => {
+            let visits = count_visit(&session.load().await?)?;
+            Ok(json_answer(StatusCode::OK, &json!({ "visits": visits })))
+        }
+        (Method::POST, "/api/set") => match (key, body(request).await) {
+            (Some(key), Some(value)) => {
+                set(&session.load().await?, &key, &String::from_utf8_lossy(&value)).await
+            }
+            (None, _) => Ok(problem(StatusCode::BAD_REQUEST, "say which ?key=")),
+            (_, None) => Ok(problem(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the value is larger than any session",
+            )),
+        },
+        (Method::GET, "/api/get") => match key {
+            Some(key) => {
+                let value: Option<Value> = session.load().await?.get(&key)?;
+                Ok(json_answer(
+                    StatusCode::OK,
+                    &json!({ "key": key, "value": value }),
+                ))
+            }
+            None => Ok(problem(StatusCode::BAD_REQUEST, "say which ?key=")),
+        },
+        (
+            _,
+            "/" | "/ping" | "/login" | "/logout" | "/visits" | "/api/session" | "/api/visits" | "/api/set"
+            | "/api/get",
+        ) => Ok(problem(StatusCode::METHOD_NOT_ALLOWED, "another method, please")),
+        _ => Ok(problem(StatusCode::NOT_FOUND, "there is no such page")),
+    }
+}
+
+/// Whoever logs in gets a new token: one that was planted before is worthless afterwards.
+async fn login(request: Request<Incoming>, session: &Session) -> Result<Page, Error> {
+    let form = body(request).await.unwrap_or_default();
+    let user = field(&form, "user")
+        .map(|user| user.trim().to_owned())
+        .filter(|user| !user.is_empty());
+    let Some(user) = user.filter(|user| user.chars().count() <= 64) else {
+        return Ok(answer(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "text/plain",
+            "a name has 1 to 64 characters",
+        ));
+    };
+    session.regenerate()?;
+    session.set("user", &user)?;
+    session.set_flash("notice", format!("Welcome, {user}"))?;
+    Ok(see_home())
+}
+
+fn home(session: &Session) -> Result<Page, Error> {
+    let notice = session
+        .flash::<String>("notice")?
+        .map_or(String::new(), |notice| {
+            format!("<p class=\"notice\" role=\"status\">{}</p>", escape(&notice))
+        });
+    let user = session.get_str("user")?;
+    let page = PAGE
+        .replace("{state}", if user.is_some() { "in" } else { "out" })
+        .replace("{visits}", &session.get_i64("visits")?.unwrap_or(0).to_string())
+        .replace("{notice}", &notice)
+        .replace("{user}", &user.as_deref().map_or("nobody yet".to_owned(), escape));
+    let mut page = answer(StatusCode::OK, "text/html; charset=utf-8", page);
+    let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
+    page.headers_mut()
+        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    Ok(page)
+}
+
+fn count_visit(session: &Session) -> Result<u64, Error> {
+    session.update("visits", |visits: Option<u64>| visits.unwrap_or(0) + 1)
+}
+
+/// Looks without changing anything: the flash message stays.
+fn show(session: &Session) -> Result<Page, Error> {
+    Ok(json_answer(
+        StatusCode::OK,
+        &json!({
+            "id": session.id().map(|id| id.to_string()),
+            "user": session.get::<String>("user")?,
+            "visits": session.get_i64("visits")?.unwrap_or(0),
+            "flash": session.peek::<String>("notice")?,
+        }),
+    ))
+}
+
+/// Saves at once, so that a session that grew too large is an answer and not a failure.
+async fn set(session: &Session, key: &str, value: &str) -> Result<Page, Error> {
+    let saved = match session.set(key, value) {
+        Ok(()) => session.save().await,
+        Err(error) => Err(error),
+    };
+    match saved {
+        Ok(()) => Ok(json_answer(
+            StatusCode::OK,
+            &json!({ "key": key, "value": value }),
+        )),
+        Err(error) if error.is_too_large() => {
+            session.delete(key)?;
+            Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()))
+        }
+        Err(error) if error.is_value() => Ok(problem(StatusCode::BAD_REQUEST, &error.to_string())),
+        Err(error) => Err(error),
+    }
+}
+
+async fn body(request: Request<Incoming>) -> Option<Bytes> {
+    Limited::new(request.into_body(), MAX_BODY)
+        .collect()
+        .await
+        .ok()
+        .map(Collected::to_bytes)
+}
+
+/// A field of a form or a query.
+fn field(form: &[u8], name: &str) -> Option<String> {
+    form_urlencoded::parse(form)
+        .find(|(field, _)| field == name)
+        .map(|(_, value)| value.into_owned())
+}
+
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\'' => escaped.push_str("&#39;"),
+            '{' => escaped.push_str("&#123;"),
+            _ => escaped.push(c),
+        }
+    }
+    escaped
+}
+
+fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response
+}
+
+fn json_answer(status: StatusCode, body: &Value) -> Page {
+    answer(status, "application/json", body.to_string())
+}
+
+fn problem(status: StatusCode, why: &str) -> Page {
+    json_answer(status, &json!({ "error": why }))
+}
+
+fn see_home() -> Page {
+    let mut response = answer(StatusCode::SEE_OTHER, "text/plain", "");
+    response
+        .headers_mut()
+        .insert(LOCATION, HeaderValue::from_static("/"));
+    response
+}
+
+fn failed(error: &Error) -> Page {
+    let status = if error.is_transient() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::INTERNAL_SERVER_ERROR
+    };
+    problem(status, &error.to_string())
+}

@@ -11,7 +11,7 @@ use crate::event::{Event, Observer};
 use crate::session::{PayloadFormat, Record};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
-pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
 
 /// How long a session lasts.
 ///
@@ -44,15 +44,20 @@ impl Default for Timeouts {
     /// section 2.1.3 allows at AAL1. Renewal after a tenth of idle: an active user is never surprised by more than a tenth
     /// less than promised, and nine of ten responses to a busy user carry no cookie.
     fn default() -> Self {
-        let idle = Duration::from_secs(24 * 3600);
-        Self { idle, absolute: 7 * idle, renewal: idle / 10 }
+        let idle = Duration::from_hours(24);
+        Self {
+            idle,
+            absolute: 7 * idle,
+            renewal: idle / 10,
+        }
     }
 }
 
 impl Timeouts {
     /// The deadline of a session that began at `created` and is used at `now`.
     pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
-        now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
+        now.saturating_add(self.idle)
+            .min(created.saturating_add(self.absolute))
     }
 
     /// True if using `record` at `now` gains enough to tell the client or the store.
@@ -64,7 +69,9 @@ impl Timeouts {
     fn validate(&self) -> Result<(), Error> {
         let second = Duration::from_secs(1);
         if self.idle < second || self.absolute < second {
-            return Err(Error::config("idle and absolute timeout are a second or longer: time is counted in whole seconds"));
+            return Err(Error::config(
+                "idle and absolute timeout are a second or longer: time is counted in whole seconds",
+            ));
         }
         if self.absolute < self.idle {
             return Err(Error::config(
@@ -154,7 +161,9 @@ impl Options {
     pub(crate) fn validate(self) -> Result<Config, Error> {
         let timeouts = Timeouts {
             idle: self.idle,
-            absolute: self.absolute.unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
+            absolute: self
+                .absolute
+                .unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
             renewal: self.renewal.unwrap_or(self.idle / 10),
         };
         timeouts.validate()?;
@@ -167,7 +176,9 @@ impl Options {
             observer: self.observer,
         };
         if !config.cookie.is_secure() {
-            config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });
+            config.emit(&Event::InsecureCookie {
+                cookie: config.cookie_name(),
+            });
         }
         Ok(config)
     }
@@ -188,7 +199,9 @@ mod tests {
         let seconds = Duration::from_secs;
         let why = |change: &dyn Fn(&mut Options)| config(change).unwrap_err().to_string();
         assert!(why(&|o| o.idle = Duration::ZERO).contains("second"));
-        assert!(why(&|o| (o.idle, o.absolute) = (seconds(9), Some(seconds(8)))).contains("absolute_timeout()"));
+        assert!(
+            why(&|o| (o.idle, o.absolute) = (seconds(9), Some(seconds(8)))).contains("absolute_timeout()")
+        );
         assert!(why(&|o| o.renewal = Some(seconds(86_400))).contains("renewal_threshold()"));
         assert!(config(|o| o.renewal = Some(Duration::ZERO)).is_ok());
     }

@@ -1,16 +1,24 @@
 //! Sessions for services written directly on hyper.
 #![forbid(unsafe_code)]
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing
+    )
+)]
 
-mod error;
 mod clock;
-mod event;
+mod config;
 pub mod cookie;
 mod crypto;
-mod session;
-mod config;
-pub mod store;
+mod error;
+mod event;
 mod service;
+mod session;
+pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -20,9 +28,10 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 pub use self::event::{DropReason, Event, Observer, Refusal};
 pub use self::service::{
-    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, session_fn,
+    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
+    SessionService, session_fn,
 };
 pub use self::session::{Changes, PayloadFormat, Record, Session, SessionId, Text};
-pub use self::store::{CookieStore, ServerStore};
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;
+pub use self::store::{CookieStore, ServerStore};

@@ -30,7 +30,7 @@ pub(crate) use self::set_cookie::{CookieTemplate, SetCookies, cookie_name_of};
 pub const MAX_NAME_VALUE: usize = 4096;
 
 /// A token too large for one cookie is split over at most this many.
-pub const MAX_CHUNKS: usize = 8;
+pub const MAX_CHUNKS: u8 = 8;
 
 /// How many cookies of the session's name are looked at in one request.
 pub const MAX_CANDIDATES: usize = 4;

@@ -33,10 +33,26 @@ pub(crate) struct PrefixRules {
 
 /// Longer prefixes first: `__Host-Http-` starts with `__Host-`.
 const PREFIXES: [PrefixRules; 4] = [
-    PrefixRules { prefix: "__Host-Http-", http_only: true, host_only: true },
-    PrefixRules { prefix: "__Host-", http_only: false, host_only: true },
-    PrefixRules { prefix: "__Http-", http_only: true, host_only: false },
-    PrefixRules { prefix: "__Secure-", http_only: false, host_only: false },
+    PrefixRules {
+        prefix: "__Host-Http-",
+        http_only: true,
+        host_only: true,
+    },
+    PrefixRules {
+        prefix: "__Host-",
+        http_only: false,
+        host_only: true,
+    },
+    PrefixRules {
+        prefix: "__Http-",
+        http_only: true,
+        host_only: false,
+    },
+    PrefixRules {
+        prefix: "__Secure-",
+        http_only: false,
+        host_only: false,
+    },
 ];
 
 /// Spellings that people take for a prefix and browsers do not.
@@ -88,7 +104,9 @@ impl CookieName {
     }
 
     pub(crate) fn prefix_rules(&self) -> Option<PrefixRules> {
-        PREFIXES.into_iter().find(|rules| self.0.starts_with(rules.prefix))
+        PREFIXES
+            .into_iter()
+            .find(|rules| self.0.starts_with(rules.prefix))
     }
 }
 
@@ -128,17 +146,38 @@ mod tests {
     // T50, T59: prefixes are exact, lookalikes and case variants are refused.
     #[test]
     fn t59_prefixes_are_exact() {
-        for good in ["__Host-s", "__Secure-s", "__Http-s", "__Host-Http-s", "session", "Hostess", "__Hosts"] {
+        for good in [
+            "__Host-s",
+            "__Secure-s",
+            "__Http-s",
+            "__Host-Http-s",
+            "session",
+            "Hostess",
+            "__Hosts",
+        ] {
             assert!(CookieName::new(good).is_ok(), "{good}");
         }
-        for bad in ["__host-s", "__HOST-s", "__SECURE-s", "__http-s", "__Host-http-s", "Host__s", "__Host_s"] {
+        for bad in [
+            "__host-s",
+            "__HOST-s",
+            "__SECURE-s",
+            "__http-s",
+            "__Host-http-s",
+            "Host__s",
+            "__Host_s",
+        ] {
             assert!(CookieName::new(bad).unwrap_err().is_config(), "{bad}");
         }
     }
 
     #[test]
     fn longest_prefix_rules_apply() {
-        let rules = |name| CookieName::new(name).unwrap().prefix_rules().map(|r| (r.http_only, r.host_only));
+        let rules = |name| {
+            CookieName::new(name)
+                .unwrap()
+                .prefix_rules()
+                .map(|r| (r.http_only, r.host_only))
+        };
         assert_eq!(rules("__Host-Http-s"), Some((true, true)));
         assert_eq!(rules("__Host-s"), Some((false, true)));
         assert_eq!(rules("__Http-s"), Some((true, false)));
@@ -149,6 +188,8 @@ mod tests {
     #[test]
     fn chunk_like_endings_are_refused() {
         assert!(CookieName::new("s.1").is_err() && CookieName::new("s.7").is_err());
-        assert!(CookieName::new("s.0").is_ok() && CookieName::new("s.8").is_ok() && CookieName::new("s1").is_ok());
+        assert!(
+            CookieName::new("s.0").is_ok() && CookieName::new("s.8").is_ok() && CookieName::new("s1").is_ok()
+        );
     }
 }

@@ -7,7 +7,7 @@ use super::set_cookie::CookieTemplate;
 use crate::error::Error;
 
 /// RFC 6265bis section 5.5: user agents cap the life of a cookie at 400 days.
-const MAX_AGE_CAP: Duration = Duration::from_secs(400 * 24 * 3600);
+const MAX_AGE_CAP: Duration = Duration::from_hours(400 * 24);
 
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
 const MAX_ATTRIBUTE: usize = 1024;
@@ -65,7 +65,7 @@ pub struct CookieOptions {
     http_only: bool,
     same_site: SameSite,
     partitioned: bool,
-    max_chunks: usize,
+    max_chunks: u8,
 }
 
 impl Default for CookieOptions {
@@ -74,7 +74,7 @@ impl Default for CookieOptions {
             name: "__Host-session".to_owned(),
             path: "/".to_owned(),
             domain: None,
-            max_age: Some(Duration::from_secs(24 * 3600)),
+            max_age: Some(Duration::from_hours(24)),
             secure: true,
             http_only: true,
             same_site: SameSite::Lax,
@@ -95,7 +95,11 @@ impl CookieOptions {
     /// Anyone on the way can read and copy it. A store built with it says so in an
     /// [`Event::InsecureCookie`](crate::Event::InsecureCookie).
     pub fn development() -> Self {
-        Self { name: "session".to_owned(), secure: false, ..Self::default() }
+        Self {
+            name: "session".to_owned(),
+            secure: false,
+            ..Self::default()
+        }
     }
 
     /// The name. Default is `__Host-session`. It also separates keys: a token never opens under another name.
@@ -153,7 +157,7 @@ impl CookieOptions {
     ///
     /// Proxies limit headers, often to 8 KiB, and a browser whose cookies are over such a limit is locked out until they
     /// expire: behind a proxy, set this to what it lets through.
-    pub fn max_chunks(mut self, chunks: usize) -> Self {
+    pub fn max_chunks(mut self, chunks: u8) -> Self {
         self.max_chunks = chunks;
         self
     }
@@ -168,7 +172,9 @@ impl CookieOptions {
                 )));
             }
             if rules.http_only && !self.http_only {
-                return Err(Error::config(format!("a cookie named {prefix}… must be HttpOnly: call http_only(true)")));
+                return Err(Error::config(format!(
+                    "a cookie named {prefix}… must be HttpOnly: call http_only(true)"
+                )));
             }
             if rules.host_only && self.path != "/" {
                 return Err(Error::config(format!(
@@ -182,10 +188,14 @@ impl CookieOptions {
             }
         }
         if !self.secure && self.same_site == SameSite::None {
-            return Err(Error::config("SameSite=None needs Secure: call secure(true), or use SameSite::Lax"));
+            return Err(Error::config(
+                "SameSite=None needs Secure: call secure(true), or use SameSite::Lax",
+            ));
         }
         if !self.secure && self.partitioned {
-            return Err(Error::config("Partitioned needs Secure: call secure(true), or drop partitioned(true)"));
+            return Err(Error::config(
+                "Partitioned needs Secure: call secure(true), or drop partitioned(true)",
+            ));
         }
         validate_path(&self.path)?;
         if let Some(domain) = &self.domain {
@@ -199,7 +209,13 @@ impl CookieOptions {
         if !(1..=super::MAX_CHUNKS).contains(&self.max_chunks) {
             return Err(Error::config("max_chunks is 1 to 8"));
         }
-        Ok(CookieTemplate::new(name, &self.attributes(), self.max_age.map(|d| d.min(MAX_AGE_CAP)), self.secure, self.max_chunks))
+        Ok(CookieTemplate::new(
+            name,
+            &self.attributes(),
+            self.max_age.map(|d| d.min(MAX_AGE_CAP)),
+            self.secure,
+            self.max_chunks,
+        ))
     }
 
     /// The attributes that are the same in every `Set-Cookie` of this cookie, also when it is removed.
@@ -239,7 +255,9 @@ fn validate_path(path: &str) -> Result<(), Error> {
 fn validate_domain(domain: &str) -> Result<(), Error> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -286,12 +304,42 @@ mod tests {
     #[test]
     fn t57_attributes_cannot_inject() {
         let options = || CookieOptions::new().name("__Secure-s");
-        for path in ["", "app", "/a;b", "/a\r\nSet-Cookie: x=y", "/a b", "/\u{e9}", "/a,b", "/\"><script>", "/\0"] {
+        for path in [
+            "",
+            "app",
+            "/a;b",
+            "/a\r\nSet-Cookie: x=y",
+            "/a b",
+            "/\u{e9}",
+            "/a,b",
+            "/\"><script>",
+            "/\0",
+        ] {
             assert!(why(options().path(path)).contains("path"), "{path:?}");
         }
-        assert!(options().path(format!("/{}", "p".repeat(1023))).validate().is_ok());
-        assert!(options().path(format!("/{}", "p".repeat(1024))).validate().is_err());
-        for domain in ["", ".example.com", "a..b", "a b.com", "example.com;", "example.com\n", "ex\u{e4}mple.com", "-a.com", "a:80"] {
+        assert!(
+            options()
+                .path(format!("/{}", "p".repeat(1023)))
+                .validate()
+                .is_ok()
+        );
+        assert!(
+            options()
+                .path(format!("/{}", "p".repeat(1024)))
+                .validate()
+                .is_err()
+        );
+        for domain in [
+            "",
+            ".example.com",
+            "a..b",
+            "a b.com",
+            "example.com;",
+            "example.com\n",
+            "ex\u{e4}mple.com",
+            "-a.com",
+            "a:80",
+        ] {
             assert!(why(options().domain(domain)).contains("domain"), "{domain:?}");
         }
         for domain in ["example.com", "localhost", "127.0.0.1", "xn--bcher-kva.example"] {
@@ -304,7 +352,10 @@ mod tests {
     fn t23_max_age_is_capped_at_400_days() {
         let template = CookieOptions::new().max_age(Duration::MAX).validate().unwrap();
         let line = template.set(b"v", Duration::MAX, 0).unwrap();
-        assert!(line[0].to_str().unwrap().contains("; Max-Age=34560000;"), "{line:?}");
+        assert!(
+            line[0].to_str().unwrap().contains("; Max-Age=34560000;"),
+            "{line:?}"
+        );
         assert!(why(CookieOptions::new().max_age(Duration::from_millis(999))).contains("Max-Age"));
     }
 

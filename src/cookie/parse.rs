@@ -110,7 +110,9 @@ pub(crate) struct Found {
 
 impl CookieFinder {
     pub(crate) fn new(name: &CookieName) -> Self {
-        Self { name: memmem::Finder::new(name.as_str().as_bytes()).into_owned() }
+        Self {
+            name: memmem::Finder::new(name.as_str().as_bytes()).into_owned(),
+        }
     }
 
     /// Walks all `Cookie` fields.
@@ -127,16 +129,22 @@ impl CookieFinder {
     fn find_in(&self, field: &HeaderValue, found: &mut Found) {
         let bytes = field.as_bytes();
         for at in self.name.find_iter(bytes) {
-            let Some((before, after)) = bytes.split_at_checked(at) else { continue };
+            let Some((before, after)) = bytes.split_at_checked(at) else {
+                continue;
+            };
             if !matches!(trim_end(before), [] | [.., b';']) {
                 continue; // inside another name or a value
             }
-            let Some(after) = after.get(self.name.needle().len()..) else { continue };
+            let Some(after) = after.get(self.name.needle().len()..) else {
+                continue;
+            };
             let (number, after) = match after {
                 [b'.', digit @ b'1'..=b'7', rest @ ..] => (digit - b'0', rest),
                 _ => (0, after),
             };
-            let [b'=', value @ ..] = trim_start(after) else { continue };
+            let [b'=', value @ ..] = trim_start(after) else {
+                continue;
+            };
             let (value, _) = split_once(value, b';');
             // `value` is a suffix of what is left, so its place follows from lengths alone.
             let value = trim_end(value);
@@ -144,7 +152,11 @@ impl CookieFinder {
             let lead = value.len() - trim_start(value).len();
             found.push(
                 number,
-                Piece { field: field.clone(), start: offset + lead, end: offset + value.len() },
+                Piece {
+                    field: field.clone(),
+                    start: offset + lead,
+                    end: offset + value.len(),
+                },
             );
         }
     }
@@ -152,7 +164,10 @@ impl CookieFinder {
 
 impl Piece {
     fn bytes(&self) -> &[u8] {
-        self.field.as_bytes().get(self.start..self.end).unwrap_or_default()
+        self.field
+            .as_bytes()
+            .get(self.start..self.end)
+            .unwrap_or_default()
     }
 }
 
@@ -189,15 +204,24 @@ impl Found {
     /// A token has a second chunk if and only if its first one fills a cookie ("`chunk` bytes long"), and so on. The
     /// `index`-th value under one name belongs with the `index`-th under the others: user agents order the cookies of
     /// each name alike (RFC 6265bis section 5.8.3). Whether the pieces fit is for the signature over them to say.
-    pub(crate) fn token<'a>(&'a self, index: usize, chunk: impl Fn(u8) -> usize, joined: &'a mut Vec<u8>) -> &'a [u8] {
-        let Some(head) = self.heads.get(index).map(Piece::bytes) else { return &[] };
+    pub(crate) fn token<'a>(
+        &'a self,
+        index: usize,
+        chunk: impl Fn(u8) -> usize,
+        joined: &'a mut Vec<u8>,
+    ) -> &'a [u8] {
+        let Some(head) = self.heads.get(index).map(Piece::bytes) else {
+            return &[];
+        };
         if head.len() != chunk(0) || self.tail(1, index).is_none() {
             return head;
         }
         joined.clear();
         joined.extend_from_slice(head);
-        for number in 1..MAX_CHUNKS as u8 {
-            let Some(piece) = self.tail(number, index).map(Piece::bytes) else { break };
+        for number in 1..MAX_CHUNKS {
+            let Some(piece) = self.tail(number, index).map(Piece::bytes) else {
+                break;
+            };
             joined.extend_from_slice(piece);
             if piece.len() != chunk(number) {
                 break;
@@ -207,7 +231,11 @@ impl Found {
     }
 
     fn tail(&self, number: u8, index: usize) -> Option<&Piece> {
-        self.tails.iter().filter(|(n, _)| *n == number).nth(index).map(|(_, piece)| piece)
+        self.tails
+            .iter()
+            .filter(|(n, _)| *n == number)
+            .nth(index)
+            .map(|(_, piece)| piece)
     }
 
     /// Which further chunks the client holds: bit `n` for `name.n`.
@@ -236,7 +264,16 @@ mod tests {
 
     #[test]
     fn finds_the_cookie_wherever_it_stands() {
-        for field in ["s=v", "a=1; s=v", "s=v; a=1", " s = v ;a=1", "a=s=v;s=v", "\ts\t=\tv\t", ";;s=v;;", "s;s=v"] {
+        for field in [
+            "s=v",
+            "a=1; s=v",
+            "s=v; a=1",
+            " s = v ;a=1",
+            "a=s=v;s=v",
+            "\ts\t=\tv\t",
+            ";;s=v;;",
+            "s;s=v",
+        ] {
             assert_eq!(heads(&find("s", &[field.as_bytes()])), [b"v"], "{field}");
         }
     }
@@ -262,7 +299,11 @@ mod tests {
             b"s",
             b"",
         ] {
-            assert!(!find("s", &[field]).is_present(), "{}", String::from_utf8_lossy(field));
+            assert!(
+                !find("s", &[field]).is_present(),
+                "{}",
+                String::from_utf8_lossy(field)
+            );
         }
         // T54, T55: quotes do not hide a pair, and are part of a value.
         assert_eq!(heads(&find("s", &[b"$Version=1; a=\"; s=v; b=\""])), [b"v"]);
@@ -271,7 +312,10 @@ mod tests {
 
     #[test]
     fn t62_all_fields_are_seen() {
-        assert_eq!(heads(&find("s", &[b"a=1", b"s=one; s=two", b"s=three"])), [&b"one"[..], b"two", b"three"]);
+        assert_eq!(
+            heads(&find("s", &[b"a=1", b"s=one; s=two", b"s=three"])),
+            [&b"one"[..], b"two", b"three"]
+        );
     }
 
     #[test]
@@ -298,7 +342,11 @@ mod tests {
 
     /// The naive reading: split, trim, compare.
     fn naive(field: &[u8], name: &[u8]) -> Vec<Vec<u8>> {
-        pairs(field).filter(|(n, _)| *n == name).map(|(_, value)| value.to_vec()).take(MAX_CANDIDATES).collect()
+        pairs(field)
+            .filter(|(n, _)| *n == name)
+            .map(|(_, value)| value.to_vec())
+            .take(MAX_CANDIDATES)
+            .collect()
     }
 
     proptest! {

@@ -18,7 +18,7 @@ pub(crate) struct CookieTemplate {
     attributes: Box<str>,
     max_age: Option<Duration>,
     secure: bool,
-    max_chunks: usize,
+    max_chunks: u8,
 }
 
 /// The lines of one cookie: one, or as many as it has chunks.
@@ -33,10 +33,17 @@ impl CookieTemplate {
         attributes: &str,
         max_age: Option<Duration>,
         secure: bool,
-        max_chunks: usize,
+        max_chunks: u8,
     ) -> Self {
         let finder = CookieFinder::new(&name);
-        Self { name, finder, attributes: attributes.into(), max_age, secure, max_chunks }
+        Self {
+            name,
+            finder,
+            attributes: attributes.into(),
+            max_age,
+            secure,
+            max_chunks,
+        }
     }
 
     pub(crate) fn name(&self) -> &CookieName {
@@ -59,7 +66,7 @@ impl CookieTemplate {
 
     /// The longest token that can be set.
     fn max_token(&self) -> usize {
-        (0..self.max_chunks as u8).map(|number| self.chunk_size(number)).sum()
+        (0..self.max_chunks).map(|number| self.chunk_size(number)).sum()
     }
 
     /// Checks that a token of this many bytes can be set.
@@ -71,8 +78,12 @@ impl CookieTemplate {
         if token <= self.max_token() {
             return Ok(());
         }
-        let names = self.max_chunks * MAX_NAME_VALUE - self.max_token();
-        Err(Error::new(Kind::TooLarge { size: token + names, limit: self.max_chunks * MAX_NAME_VALUE }))
+        let limit = usize::from(self.max_chunks) * MAX_NAME_VALUE;
+        let names = limit - self.max_token();
+        Err(Error::new(Kind::TooLarge {
+            size: token + names,
+            limit,
+        }))
     }
 
     /// Sets the cookie to `token`, for `lifetime` or Max-Age, whichever is shorter. `held` tells the further chunks that
@@ -88,8 +99,15 @@ impl CookieTemplate {
         let mut rest = token;
         let mut number = 0;
         loop {
-            let (chunk, after) = rest.split_at_checked(self.chunk_size(number)).unwrap_or((rest, &[]));
-            lines.push(self.line(number, chunk, seconds.as_ref().map_or("", |_| "; Max-Age="), seconds)?);
+            let (chunk, after) = rest
+                .split_at_checked(self.chunk_size(number))
+                .unwrap_or((rest, &[]));
+            lines.push(self.line(
+                number,
+                chunk,
+                seconds.as_ref().map_or("", |_| "; Max-Age="),
+                seconds,
+            )?);
             rest = after;
             number += 1;
             if rest.is_empty() {
@@ -109,7 +127,7 @@ impl CookieTemplate {
     }
 
     fn remove_tails(&self, from: u8, held: u8, lines: &mut SetCookies) -> Result<(), Error> {
-        for number in from..MAX_CHUNKS as u8 {
+        for number in from..MAX_CHUNKS {
             if held & (1 << number) != 0 {
                 lines.push(self.line(number, b"", REMOVED, None)?);
             }
@@ -125,10 +143,19 @@ impl CookieTemplate {
         let mut digits = [0; 20];
         let digits = seconds.map_or(&[][..], |seconds| decimal(seconds, &mut digits));
 
-        let parts =
-            [name.as_bytes(), suffix, b"=", value, age.as_bytes(), digits, self.attributes.as_bytes()];
+        let parts = [
+            name.as_bytes(),
+            suffix,
+            b"=",
+            value,
+            age.as_bytes(),
+            digits,
+            self.attributes.as_bytes(),
+        ];
         let mut line = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-        parts.iter().for_each(|part| line.extend_from_slice(part));
+        for part in parts {
+            line.extend_from_slice(part);
+        }
 
         let mut line = HeaderValue::from_maybe_shared(Bytes::from(line))
             .map_err(|_| Error::new(Kind::Internal("a token is not a header value")))?;
@@ -153,7 +180,10 @@ fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
 
 /// The cookie name that a `Set-Cookie` line sets.
 pub(crate) fn cookie_name_of(line: &[u8]) -> &[u8] {
-    let end = line.iter().position(|&byte| matches!(byte, b'=' | b';')).unwrap_or(line.len());
+    let end = line
+        .iter()
+        .position(|&byte| matches!(byte, b'=' | b';'))
+        .unwrap_or(line.len());
     line.get(..end).unwrap_or_default().trim_ascii()
 }
 
@@ -178,7 +208,9 @@ mod tests {
         );
         assert_eq!(
             text(&template.remove(0).unwrap()),
-            ["__Host-session=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/; Secure; HttpOnly; SameSite=Lax"]
+            [
+                "__Host-session=; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT; Path=/; Secure; HttpOnly; SameSite=Lax"
+            ]
         );
         assert!(template.set(b"tok", day, 0).unwrap()[0].is_sensitive());
     }
@@ -201,7 +233,10 @@ mod tests {
         );
         // What is left of the session is the shorter one; a removal carries the same attributes.
         assert!(text(&template.set(b"v", Duration::from_secs(9), 0).unwrap())[0].contains("; Max-Age=9;"));
-        assert!(text(&template.remove(0).unwrap())[0].ends_with("; Path=/app; Domain=example.com; Secure; SameSite=None; Partitioned"));
+        assert!(
+            text(&template.remove(0).unwrap())[0]
+                .ends_with("; Path=/app; Domain=example.com; Secure; SameSite=None; Partitioned")
+        );
         let until_closed = CookieOptions::new().max_age(None).validate().unwrap();
         assert!(!text(&until_closed.set(b"v", HOUR, 0).unwrap())[0].contains("Max-Age"));
     }
@@ -219,13 +254,23 @@ mod tests {
                 let pair = line.split_once(';').unwrap().0;
                 let (name, value) = pair.split_once('=').unwrap();
                 assert!(name.len() + value.len() <= 4096);
-                assert_eq!(name, if number == 0 { "s".to_owned() } else { format!("s.{number}") });
+                assert_eq!(
+                    name,
+                    if number == 0 {
+                        "s".to_owned()
+                    } else {
+                        format!("s.{number}")
+                    }
+                );
                 total += value.len();
             }
             assert_eq!(total, size);
         }
         let lines = template.set(b"small", HOUR, 0b1010).unwrap();
-        let names: Vec<_> = text(&lines).iter().map(|line| line.split_once('=').unwrap().0).collect();
+        let names: Vec<_> = text(&lines)
+            .iter()
+            .map(|line| line.split_once('=').unwrap().0)
+            .collect();
         assert_eq!(names, ["s", "s.1", "s.3"]);
         assert!(text(&lines)[1].starts_with("s.1=; Max-Age=0"));
         assert_eq!(template.remove(0b10).unwrap().len(), 2);
@@ -233,7 +278,11 @@ mod tests {
 
     #[test]
     fn too_large_names_size_and_limit() {
-        let template = CookieOptions::development().name("s").max_chunks(2).validate().unwrap();
+        let template = CookieOptions::development()
+            .name("s")
+            .max_chunks(2)
+            .validate()
+            .unwrap();
         assert!(template.check_size(4095 + 4093).is_ok());
         let error = template.set(&[b'x'; 4095 + 4093 + 1], HOUR, 0).unwrap_err();
         assert_eq!(error.size_and_limit(), Some((8193, 8192)));

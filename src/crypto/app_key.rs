@@ -102,7 +102,10 @@ impl AppKey {
     /// None that bytes can cause: only if the cryptographic library cannot derive a key.
     pub fn danger_from_any_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let id = Root::extract(bytes).key_id()?;
-        Ok(Self { bytes: Zeroizing::new(bytes.to_vec()), id })
+        Ok(Self {
+            bytes: Zeroizing::new(bytes.to_vec()),
+            id,
+        })
     }
 
     /// The text form, for an environment variable: `hsk1_` and the bytes in base64url. It is the key: keep it secret.
@@ -131,7 +134,9 @@ impl FromStr for AppKey {
             .and_then(|body| base64url::decode(body.as_bytes()))
             .map(Zeroizing::new)
             .ok_or_else(|| {
-                Error::config("the text form of an application key is \"hsk1_\" and base64url: see AppKey::to_text()")
+                Error::config(
+                    "the text form of an application key is \"hsk1_\" and base64url: see AppKey::to_text()",
+                )
             })?;
         Self::from_bytes(&bytes)
     }
@@ -145,8 +150,12 @@ impl fmt::Debug for AppKey {
 
 /// True for a pattern that repeats (`aaaa…`, `abcabc…`) and for one that counts (`0123…`).
 fn is_regular(bytes: &[u8]) -> bool {
-    let repeats = (1..=bytes.len() / 2).any(|period| bytes.iter().zip(bytes.iter().skip(period)).all(|(a, b)| a == b));
-    let mut steps = bytes.iter().zip(bytes.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
+    let repeats =
+        (1..=bytes.len() / 2).any(|period| bytes.iter().zip(bytes.iter().skip(period)).all(|(a, b)| a == b));
+    let mut steps = bytes
+        .iter()
+        .zip(bytes.iter().skip(1))
+        .map(|(a, b)| b.wrapping_sub(*a));
     let first = steps.next();
     repeats || steps.all(|step| Some(step) == first)
 }
@@ -178,14 +187,20 @@ mod tests {
             assert!(error.to_string().contains("openssl rand"), "{error}");
         }
         AppKey::from_bytes(b"6o2Wx9Qk1Zr8Lp4Tn7Vb3Hd5Jf0Sg2Mc").unwrap();
-        assert_ne!(AppKey::danger_from_any_bytes(b"k").unwrap().id(), AppKey::danger_from_any_bytes(b"").unwrap().id());
+        assert_ne!(
+            AppKey::danger_from_any_bytes(b"k").unwrap().id(),
+            AppKey::danger_from_any_bytes(b"").unwrap().id()
+        );
     }
 
     #[test]
     fn t77_debug_and_errors_show_no_key_material() {
         let key = AppKey::from_bytes(b"6o2Wx9Qk1Zr8Lp4Tn7Vb3Hd5Jf0Sg2Mc").unwrap();
         let printed = format!("{key:?} {key:#?}");
-        assert!(!printed.contains("6o2W") && !printed.contains("54, 111"), "{printed}");
+        assert!(
+            !printed.contains("6o2W") && !printed.contains("54, 111"),
+            "{printed}"
+        );
         let error = "hsk1_NotTheRightLength".parse::<AppKey>().unwrap_err();
         assert!(!format!("{error:?}").contains("NotTheRight"));
     }
@@ -196,7 +211,12 @@ mod tests {
         let text = key.to_text();
         assert_eq!(text.len(), 5 + 43);
         assert_eq!(text.parse::<AppKey>().unwrap().bytes, key.bytes);
-        for bad in [format!("{}=", &*text), text.to_uppercase(), text.replacen("hsk1_", "", 1), format!("{} ", &*text)] {
+        for bad in [
+            format!("{}=", &*text),
+            text.to_uppercase(),
+            text.replacen("hsk1_", "", 1),
+            format!("{} ", &*text),
+        ] {
             assert!(bad.parse::<AppKey>().is_err(), "a wrong spelling was read");
         }
     }

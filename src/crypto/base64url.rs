@@ -15,7 +15,7 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
 
 /// How many characters `bytes` bytes have.
 pub(crate) const fn encoded_len(bytes: usize) -> usize {
-    bytes / 3 * 4 + [0, 2, 3][bytes % 3]
+    (bytes * 4).div_ceil(3)
 }
 
 #[cfg(test)]
@@ -27,14 +27,22 @@ mod tests {
         // All texts of up to three characters over every byte: what decodes must encode to the same text.
         for a in 0..=255 {
             for b in 0..=255 {
-                for text in [&[a][..], &[a, b], &[a, b, b'A'], &[b'Q', a, b], &[b'Q', b'Q', a, b]] {
+                for text in [
+                    &[a][..],
+                    &[a, b],
+                    &[a, b, b'A'],
+                    &[b'Q', a, b],
+                    &[b'Q', b'Q', a, b],
+                ] {
                     if let Some(bytes) = decode(text) {
                         assert_eq!(encode(&bytes).as_bytes(), text);
                     }
                 }
             }
         }
-        for bad in ["QQ==", "QR", "Q", "QUJ=", "QUJ\n", " QUJD", "QU+D", "QU/D", "QUJDR"] {
+        for bad in [
+            "QQ==", "QR", "Q", "QUJ=", "QUJ\n", " QUJD", "QU+D", "QU/D", "QUJDR",
+        ] {
             assert_eq!(decode(bad.as_bytes()), None, "{bad:?}");
         }
     }

@@ -32,7 +32,11 @@ impl Token {
             return None;
         }
         let bytes = Zeroizing::new(base64url::decode(text)?);
-        bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+        bytes
+            .as_slice()
+            .try_into()
+            .ok()
+            .map(|bytes| Self(Zeroizing::new(bytes)))
     }
 
     pub(crate) fn to_text(&self) -> String {
@@ -45,7 +49,9 @@ impl Token {
         hash.update(ID_DOMAIN);
         hash.update(&*self.0);
         let mut id = [0; 16];
-        id.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        id.iter_mut()
+            .zip(hash.finish().as_ref())
+            .for_each(|(to, from)| *to = *from);
         id
     }
 }
@@ -72,7 +78,10 @@ mod tests {
                 *count += u32::from(token.0[at / 8] >> (at % 8) & 1);
             }
         }
-        assert!(ones.iter().all(|&count| (1_747..=2_253).contains(&count)), "{ones:?}");
+        assert!(
+            ones.iter().all(|&count| (1_747..=2_253).contains(&count)),
+            "{ones:?}"
+        );
     }
 
     #[test]
@@ -85,7 +94,18 @@ mod tests {
         let text = Token::generate(&SystemRandom).unwrap().to_text();
         assert_eq!(text.len(), 43);
         assert_eq!(Token::parse(text.as_bytes()).unwrap().to_text(), text);
-        for bad in ["", "a", "*", "../../etc/passwd", "a:b", &text[1..], &format!("{text}="), &format!("{text}A"), &"/".repeat(43), &"\0".repeat(43)] {
+        for bad in [
+            "",
+            "a",
+            "*",
+            "../../etc/passwd",
+            "a:b",
+            &text[1..],
+            &format!("{text}="),
+            &format!("{text}A"),
+            &"/".repeat(43),
+            &"\0".repeat(43),
+        ] {
             assert!(Token::parse(bad.as_bytes()).is_none(), "{bad:?}");
         }
         // 32 bytes leave two bits unused in the last character: of the four spellings one is read.
@@ -94,14 +114,20 @@ mod tests {
             other[42] = *last;
             Token::parse(&other).is_some_and(|token| token.to_text() == text)
         });
-        assert_eq!(spellings.count() + usize::from(text.ends_with(|c: char| c.is_ascii_digit() || c == '-')), 1);
+        assert_eq!(
+            spellings.count() + usize::from(text.ends_with(|c: char| c.is_ascii_digit() || c == '-')),
+            1
+        );
     }
 
     #[test]
     fn the_id_is_a_hash_and_debug_shows_nothing() {
         use sha2::Digest as _;
         let token = Token(Zeroizing::new([7; LEN]));
-        let expected = sha2::Sha256::new().chain_update(b"hyper-session id v1\0").chain_update([7; LEN]).finalize();
+        let expected = sha2::Sha256::new()
+            .chain_update(b"hyper-session id v1\0")
+            .chain_update([7; LEN])
+            .finalize();
         assert_eq!(token.id(), expected[..16]);
         assert_eq!(format!("{token:?}"), "Token(..)");
     }

@@ -90,7 +90,10 @@ impl SessionHandle {
         if let Some(loaded) = &loaded {
             loaded.session.close();
         }
-        Some(Asked { slot: Arc::clone(&self.slot), loaded })
+        Some(Asked {
+            slot: Arc::clone(&self.slot),
+            loaded,
+        })
     }
 }
 
@@ -119,12 +122,20 @@ impl Slot {
         let now = config.now();
         let record = self.load_first_authentic(now).await?;
         let renewal_due = record.as_ref().is_some_and(|record| {
-            matches!(record.origin, Origin::Sealed { old_key: true }) || config.timeouts.renewal_due(record, now)
+            matches!(record.origin, Origin::Sealed { old_key: true })
+                || config.timeouts.renewal_due(record, now)
         });
         // A cookie that is no session is removed, if the handler puts no other in its place.
-        let reply = if record.is_none() && self.found.is_present() { Reply::Remove } else { Reply::Nothing };
+        let reply = if record.is_none() && self.found.is_present() {
+            Reply::Remove
+        } else {
+            Reply::Nothing
+        };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer), now })
+        Ok(Loaded {
+            session: Session::new(record, renewal_due, reply, committer),
+            now,
+        })
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.
@@ -135,7 +146,9 @@ impl Slot {
         }
         let mut joined = Vec::new();
         for candidate in 0..self.found.len() {
-            let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
+            let token = self
+                .found
+                .token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
             let loaded = self.store.load(token, now).await;
             match loaded.inspect_err(|error| self.emit(&Event::StoreFailed { cookie, error }))? {
                 Ok(record) => {
@@ -153,6 +166,8 @@ impl Slot {
 
 impl fmt::Debug for SessionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionHandle").field("cookie", &self.cookie_name()).finish_non_exhaustive()
+        f.debug_struct("SessionHandle")
+            .field("cookie", &self.cookie_name())
+            .finish_non_exhaustive()
     }
 }

@@ -23,9 +23,13 @@ pub(super) struct Commit {
     must_finish: bool,
 }
 
+#[allow(clippy::large_enum_variant)] // made once for each commit, and a box would cost more
 enum Stage {
     /// Another commit of this session is under way.
-    Waiting { turn: Pin<Box<dyn Future<Output = bool> + Send>>, answer: Disposition },
+    Waiting {
+        turn: Pin<Box<dyn Future<Output = bool> + Send>>,
+        answer: Disposition,
+    },
     Destroying(StoreFuture<()>),
     Saving(StoreFuture<Saved>),
     Done,
@@ -33,13 +37,27 @@ enum Stage {
 
 impl Commit {
     pub(super) fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition) -> Self {
-        let mut commit = Self { slot, loaded, stage: Stage::Done, must_finish: false };
-        commit.stage = if commit.slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok() {
+        let mut commit = Self {
+            slot,
+            loaded,
+            stage: Stage::Done,
+            must_finish: false,
+        };
+        commit.stage = if commit
+            .slot
+            .commits
+            .try_acquire()
+            .map(SemaphorePermit::forget)
+            .is_ok()
+        {
             commit.decide(answer)
         } else {
             let slot = Arc::clone(&commit.slot);
             let turn = async move { slot.commits.acquire().await.map(SemaphorePermit::forget).is_ok() };
-            Stage::Waiting { turn: Box::pin(turn), answer }
+            Stage::Waiting {
+                turn: Box::pin(turn),
+                answer,
+            }
         };
         commit
     }
@@ -55,7 +73,9 @@ impl Commit {
         self.must_finish = matches!(commit.outcome, Outcome::Destroy | Outcome::Regenerate);
         match (commit.outcome, commit.base) {
             (Outcome::Save, base) => Stage::Saving(store.save(base, commit.changes, now)),
-            (Outcome::Touch, Some(base)) => Stage::Saving(store.save(Some(base), Arc::new(Changes::default()), now)),
+            (Outcome::Touch, Some(base)) => {
+                Stage::Saving(store.save(Some(base), Arc::new(Changes::default()), now))
+            }
             (Outcome::Regenerate, Some(base)) => Stage::Saving(store.regenerate(base, commit.changes, now)),
             (Outcome::Destroy, Some(base)) => Stage::Destroying(store.destroy(base, now)),
             (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
@@ -79,7 +99,10 @@ impl Commit {
                 Ok(())
             }
             Err(error) => {
-                self.slot.emit(&Event::StoreFailed { cookie: self.slot.cookie_name(), error: &error });
+                self.slot.emit(&Event::StoreFailed {
+                    cookie: self.slot.cookie_name(),
+                    error: &error,
+                });
                 self.settle(Err(&error));
                 Err(error)
             }
@@ -89,11 +112,19 @@ impl Commit {
     fn committed(&self, saved: Saved) -> Committed {
         let cookie = self.slot.cookie_name();
         match saved {
-            Saved::Stored { record, token, conflicts } => {
+            Saved::Stored {
+                record,
+                token,
+                conflicts,
+            } => {
                 if conflicts > 0 {
                     self.slot.emit(&Event::ConflictMerged { cookie, conflicts });
                 }
-                Committed::Stored { lifetime: record.expires.saturating_since(self.loaded.now), record, token }
+                Committed::Stored {
+                    lifetime: record.expires.saturating_since(self.loaded.now),
+                    record,
+                    token,
+                }
             }
             Saved::Removed => Committed::Removed,
             Saved::Ended => {
@@ -143,13 +174,22 @@ impl Drop for Commit {
             Stage::Waiting { .. } => self.loaded.session.is_ending(),
             Stage::Saving(_) | Stage::Destroying(_) => self.must_finish,
         };
-        let runtime = if must_finish { tokio::runtime::Handle::try_current().ok() } else { None };
+        let runtime = if must_finish {
+            tokio::runtime::Handle::try_current().ok()
+        } else {
+            None
+        };
         if must_finish {
             let (cookie, completing) = (self.slot.cookie_name(), runtime.is_some());
             self.slot.emit(&Event::Interrupted { cookie, completing });
         }
         if let Some(runtime) = runtime {
-            let rest = Self { slot: Arc::clone(&self.slot), loaded: self.loaded.clone(), stage, must_finish: false };
+            let rest = Self {
+                slot: Arc::clone(&self.slot),
+                loaded: self.loaded.clone(),
+                stage,
+                must_finish: false,
+            };
             drop(runtime.spawn(rest));
         } else if !matches!(stage, Stage::Waiting { .. }) {
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
@@ -159,10 +199,15 @@ impl Drop for Commit {
 }
 
 impl Committer for Slot {
-    fn commit_now(self: Arc<Self>, session: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+    fn commit_now(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
         Box::pin(async move {
             match self.loaded().cloned() {
-                Some(Loaded { now, .. }) => Commit::start(self, Loaded { session, now }, Disposition::Accept).await,
+                Some(Loaded { now, .. }) => {
+                    Commit::start(self, Loaded { session, now }, Disposition::Accept).await
+                }
                 None => Err(Error::new(Kind::HeadSent)),
             }
         })

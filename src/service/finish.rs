@@ -28,7 +28,10 @@ pub(super) fn begin<R>(asked: Asked, response: &Response<R>) -> Finishing {
     let answer = disposition(response.status(), &*slot.store);
     let commit = loaded.map(|loaded| {
         let session = loaded.session.clone();
-        (Commit::start(std::sync::Arc::clone(&slot), loaded, answer), session)
+        (
+            Commit::start(std::sync::Arc::clone(&slot), loaded, answer),
+            session,
+        )
     });
     Finishing { slot, commit }
 }

@@ -31,7 +31,12 @@ pin_project! {
 
 impl<S, R, F> ResponseFuture<S, R, F> {
     pub(super) fn new(handler: S, handle: SessionHandle, failure: F) -> Self {
-        Self { handler, handle, failure, finishing: None }
+        Self {
+            handler,
+            handle,
+            failure,
+            finishing: None,
+        }
     }
 }
 
@@ -56,11 +61,20 @@ where
             *this.finishing = Some((response, finishing));
         }
         let committed = match this.finishing {
-            Some((_, Finishing { commit: Some((commit, _)), .. })) => ready!(Pin::new(commit).poll(cx)),
+            Some((
+                _,
+                Finishing {
+                    commit: Some((commit, _)),
+                    ..
+                },
+            )) => ready!(Pin::new(commit).poll(cx)),
             _ => Ok(()),
         };
         #[allow(clippy::expect_used)] // the contract of `Future::poll`; no input reaches this
-        let (mut response, finishing) = this.finishing.take().expect("ResponseFuture polled after it was ready");
+        let (mut response, finishing) = this
+            .finishing
+            .take()
+            .expect("ResponseFuture polled after it was ready");
         let written = committed.and_then(|()| finishing.write_head(&mut response));
         Poll::Ready(Ok(match written {
             Ok(()) => response,
@@ -71,6 +85,8 @@ where
 
 impl<S, R, F> fmt::Debug for ResponseFuture<S, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("handle", &self.handle).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture")
+            .field("handle", &self.handle)
+            .finish_non_exhaustive()
     }
 }

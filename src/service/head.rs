@@ -26,7 +26,10 @@ pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
 pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
     let fields = headers.get_all(CACHE_CONTROL);
     let present = fields.iter().next().is_some();
-    if fields.iter().any(|field| directives(field.as_bytes()).any(|name| name.eq_ignore_ascii_case(b"no-store"))) {
+    if fields
+        .iter()
+        .any(|field| directives(field.as_bytes()).any(|name| name.eq_ignore_ascii_case(b"no-store")))
+    {
         return false;
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -54,7 +57,12 @@ fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&H
     if !headers.get_all(name).iter().any(&unwanted) {
         return false;
     }
-    let kept: Vec<HeaderValue> = headers.get_all(name).iter().filter(|value| !unwanted(value)).cloned().collect();
+    let kept: Vec<HeaderValue> = headers
+        .get_all(name)
+        .iter()
+        .filter(|value| !unwanted(value))
+        .cloned()
+        .collect();
     headers.remove(name);
     for value in kept {
         headers.append(name, value);
@@ -75,7 +83,9 @@ fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         false
     };
-    field.split(separator).map(|directive| trim_ows(directive.split(|&byte| byte == b'=').next().unwrap_or_default()))
+    field
+        .split(separator)
+        .map(|directive| trim_ows(directive.split(|&byte| byte == b'=').next().unwrap_or_default()))
 }
 
 /// Without the optional white space of RFC 9110 section 5.6.3, SP and HTAB, at both ends.
@@ -92,17 +102,23 @@ mod tests {
     use crate::cookie::CookieOptions;
 
     fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
-        values.iter().map(|value| (name.clone(), HeaderValue::from_str(value).unwrap())).collect::<Vec<_>>().into_iter().fold(
-            HeaderMap::new(),
-            |mut map, (name, value)| {
+        values
+            .iter()
+            .map(|value| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect::<Vec<_>>()
+            .into_iter()
+            .fold(HeaderMap::new(), |mut map, (name, value)| {
                 map.append(name, value);
                 map
-            },
-        )
+            })
     }
 
     fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
+        headers
+            .get_all(name)
+            .iter()
+            .map(|value| value.to_str().unwrap().to_owned())
+            .collect()
     }
 
     // T42: CVE-2026-48587, CVE-2026-6907.
@@ -116,7 +132,10 @@ mod tests {
             (&["Accept", "Cookie, Origin"], &["Accept", "Cookie, Origin"]),
             (&["*"], &["*"]),
             (&["Accept, *"], &["Accept, *"]),
-            (&["Cookie-Consent, X-Cookie"], &["Cookie-Consent, X-Cookie", "Cookie"]),
+            (
+                &["Cookie-Consent, X-Cookie"],
+                &["Cookie-Consent, X-Cookie", "Cookie"],
+            ),
             (&[""], &["", "Cookie"]),
         ] {
             let mut headers = headers(VARY, before);
@@ -132,7 +151,11 @@ mod tests {
         for (before, after, replaced) in [
             (&[][..], &["no-store"][..], false),
             (&["no-store"], &["no-store"], false),
-            (&["private, No-Store, max-age=0"], &["private, No-Store, max-age=0"], false),
+            (
+                &["private, No-Store, max-age=0"],
+                &["private, No-Store, max-age=0"],
+                false,
+            ),
             (&["private", "no-store"], &["private", "no-store"], false),
             (&["public, max-age=600"], &["no-store"], true),
             (&["s-maxage=10"], &["no-store"], true),
@@ -152,12 +175,20 @@ mod tests {
     #[test]
     fn t45_one_line_for_one_name_and_the_others_as_they_were() {
         let template = CookieOptions::development().name("s").validate().unwrap();
-        let ours = template.set(b"new", std::time::Duration::from_secs(9), 0b10).unwrap();
-        let mut headers = headers(SET_COOKIE, &["a=1", "s=old; Path=/x", "b=2; Path=/", "s.1=stale", "ss=3"]);
+        let ours = template
+            .set(b"new", std::time::Duration::from_secs(9), 0b10)
+            .unwrap();
+        let mut headers = headers(
+            SET_COOKIE,
+            &["a=1", "s=old; Path=/x", "b=2; Path=/", "s.1=stale", "ss=3"],
+        );
         assert!(replace_set_cookie(&mut headers, template.name(), ours.clone()));
         let lines = values(&headers, &SET_COOKIE);
         assert_eq!(lines[..3], ["a=1", "b=2; Path=/", "ss=3"]);
-        assert!(lines[3].starts_with("s=new;") && lines[4].starts_with("s.1=; Max-Age=0"), "{lines:?}");
+        assert!(
+            lines[3].starts_with("s=new;") && lines[4].starts_with("s.1=; Max-Age=0"),
+            "{lines:?}"
+        );
         assert_eq!(lines.len(), 5);
 
         let mut headers = super::tests::headers(SET_COOKIE, &["a=1"]);

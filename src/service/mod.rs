@@ -68,7 +68,11 @@ pub struct SessionService<S, F = ServiceUnavailable> {
 impl<S> SessionService<S> {
     /// Wraps `inner` with sessions from `store`.
     pub fn new(inner: S, store: impl Store) -> Self {
-        Self { inner, store: Arc::new(store), failure: ServiceUnavailable }
+        Self {
+            inner,
+            store: Arc::new(store),
+            failure: ServiceUnavailable,
+        }
     }
 }
 
@@ -92,7 +96,11 @@ impl<S, F> SessionService<S, F> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn on_failure<G>(self, failure: G) -> SessionService<S, G> {
-        SessionService { inner: self.inner, store: self.store, failure }
+        SessionService {
+            inner: self.inner,
+            store: self.store,
+            failure,
+        }
     }
 }
 

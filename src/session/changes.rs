@@ -31,7 +31,10 @@ enum Change {
     Set(Bytes),
     Delete,
     /// The result of `steps` was `value` when they were recorded.
-    Update { steps: Vec<Step>, value: Bytes },
+    Update {
+        steps: Vec<Step>,
+        value: Bytes,
+    },
 }
 
 /// What the log says about a key.
@@ -67,7 +70,8 @@ impl Changes {
         if value.as_ref() == below {
             self.keys.remove(key); // what is there already is no change
         } else {
-            self.keys.insert(key.to_owned(), value.map_or(Change::Delete, Change::Set));
+            self.keys
+                .insert(key.to_owned(), value.map_or(Change::Delete, Change::Set));
         }
     }
 
@@ -83,7 +87,13 @@ impl Changes {
             None if self.cleared => self.put(key, Some(value), None),
             None if below == Some(&value) => {}
             None => {
-                self.keys.insert(key.to_owned(), Change::Update { steps: vec![step], value });
+                self.keys.insert(
+                    key.to_owned(),
+                    Change::Update {
+                        steps: vec![step],
+                        value,
+                    },
+                );
             }
         }
     }
@@ -111,7 +121,10 @@ impl Changes {
     /// This log, then `later`.
     pub(super) fn then(&self, later: &Self) -> Self {
         if later.cleared {
-            return Self { restarted: self.restarted || later.restarted, ..later.clone() };
+            return Self {
+                restarted: self.restarted || later.restarted,
+                ..later.clone()
+            };
         }
         let mut both = self.clone();
         both.outdated |= later.outdated;
@@ -119,7 +132,10 @@ impl Changes {
             let merged = match (both.keys.remove(key), change) {
                 (Some(Change::Update { mut steps, .. }), Change::Update { steps: more, value }) => {
                     steps.extend(more.iter().cloned());
-                    Change::Update { steps, value: value.clone() }
+                    Change::Update {
+                        steps,
+                        value: value.clone(),
+                    }
                 }
                 (Some(_), Change::Update { value, .. }) => Change::Set(value.clone()),
                 (_, change) => change.clone(),
@@ -151,7 +167,9 @@ impl Changes {
                     Change::Update { value, .. } if !rerun => Some(value.clone()),
                     Change::Update { steps, .. } => {
                         let before = base.and_then(|base| base.get(key));
-                        steps.iter().try_fold(before, |value, step| step(value.as_deref()).map(Some))?
+                        steps
+                            .iter()
+                            .try_fold(before, |value, step| step(value.as_deref()).map(Some))?
                     }
                 };
                 Ok((key.as_str(), value))
@@ -162,7 +180,9 @@ impl Changes {
 
     /// The keys that have a value by this log, and those that have none.
     pub(super) fn keys(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.keys.iter().map(|(key, change)| (key.as_str(), !matches!(change, Change::Delete)))
+        self.keys
+            .iter()
+            .map(|(key, change)| (key.as_str(), !matches!(change, Change::Delete)))
     }
 }
 
@@ -193,11 +213,17 @@ mod tests {
     }
 
     fn values(payload: &Payload) -> BTreeMap<String, u64> {
-        payload.iter().map(|(key, value)| (key.to_owned(), number(value))).collect()
+        payload
+            .iter()
+            .map(|(key, value)| (key.to_owned(), number(value)))
+            .collect()
     }
 
     fn payload(values: &BTreeMap<String, u64>) -> Payload {
-        let values = values.iter().map(|(key, value)| (key.as_str(), Some(encoded(*value)))).collect();
+        let values = values
+            .iter()
+            .map(|(key, value)| (key.as_str(), Some(encoded(*value))))
+            .collect();
         Payload::merge(None, &values).unwrap()
     }
 
@@ -320,6 +346,9 @@ mod tests {
         let mut log = Changes::default();
         log.put("pin", Some(rmp_serde::to_vec("hunter2").unwrap().into()), None);
         let printed = format!("{log:?}");
-        assert!(printed.contains("pin") && !printed.contains("hunter2") && !printed.contains("104"), "{printed}");
+        assert!(
+            printed.contains("pin") && !printed.contains("hunter2") && !printed.contains("104"),
+            "{printed}"
+        );
     }
 }

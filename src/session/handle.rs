@@ -54,9 +54,13 @@ struct Inner {
 
 /// Saves a session now, for [`Session::save`]. The layer above implements it: a session knows no store.
 pub(crate) trait Committer: Send + Sync {
-    fn commit_now(self: Arc<Self>, session: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+    fn commit_now(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 }
 
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state in disguise
 struct State {
     /// What the store holds.
     base: Option<Record>,
@@ -84,16 +88,26 @@ pub(crate) enum Reply {
 
 /// How a commit ended.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
 pub(crate) enum Committed {
     Kept,
-    Stored { record: Record, token: Bytes, lifetime: Duration },
+    Stored {
+        record: Record,
+        token: Bytes,
+        lifetime: Duration,
+    },
     Removed,
     Ended,
 }
 
 impl Session {
     /// A session on what was loaded: `base`, or nothing.
-    pub(crate) fn new(base: Option<Record>, renewal_due: bool, reply: Reply, committer: Weak<dyn Committer>) -> Self {
+    pub(crate) fn new(
+        base: Option<Record>,
+        renewal_due: bool,
+        reply: Reply,
+        committer: Weak<dyn Committer>,
+    ) -> Self {
         let state = State {
             base,
             pending: None,
@@ -105,7 +119,12 @@ impl Session {
             closed: false,
             reply,
         };
-        Self { inner: Arc::new(Inner { state: Mutex::new(state), committer }) }
+        Self {
+            inner: Arc::new(Inner {
+                state: Mutex::new(state),
+                committer,
+            }),
+        }
     }
 
     /// The value under `key`, or `None` if there is none. Decoded at this call, this value alone.
@@ -134,7 +153,9 @@ impl Session {
     ///
     /// [`is_value`](Error::is_value) if the value is no byte string.
     pub fn get_bytes(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        self.view(key, "a byte string", |value| Some(value.slice_ref(whole(wire::bin_bytes(value))?)))
+        self.view(key, "a byte string", |value| {
+            Some(value.slice_ref(whole(wire::bin_bytes(value))?))
+        })
     }
 
     /// The integer under `key`.
@@ -162,7 +183,11 @@ impl Session {
 
     /// The keys that have a value, in order. Flash values are not among them.
     pub fn keys(&self) -> Vec<String> {
-        self.lock().keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
+        self.lock()
+            .keys()
+            .into_iter()
+            .filter(|key| !key.starts_with(RESERVED))
+            .collect()
     }
 
     /// True if there is neither a value nor a flash value. Such a session is not stored, or will be destroyed.
@@ -299,7 +324,11 @@ impl Session {
     /// or [`is_random`](Error::is_random) if it cannot be saved: what is stored stays as it was, the changes stay in the
     /// session. [`is_head_sent`](Error::is_head_sent) if the response is on its way.
     pub async fn save(&self) -> Result<(), Error> {
-        let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
+        let committer = self
+            .inner
+            .committer
+            .upgrade()
+            .ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);
         committer.commit_now(self.clone()).await
     }
@@ -312,7 +341,11 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn get_value<T: DeserializeOwned>(&self, full_key: &str, key: &str) -> Result<Option<T>, Error> {
+    pub(super) fn get_value<T: DeserializeOwned>(
+        &self,
+        full_key: &str,
+        key: &str,
+    ) -> Result<Option<T>, Error> {
         let value = self.lock().get(full_key);
         value.map(|value| values::decode(key, &value)).transpose()
     }
@@ -325,9 +358,16 @@ impl Session {
         Ok(present)
     }
 
-    fn view<V>(&self, key: &str, what: &'static str, view: impl Fn(&Bytes) -> Option<V>) -> Result<Option<V>, Error> {
+    fn view<V>(
+        &self,
+        key: &str,
+        what: &'static str,
+        view: impl Fn(&Bytes) -> Option<V>,
+    ) -> Result<Option<V>, Error> {
         let value = self.lock().get(key);
-        value.map(|value| view(&value).ok_or_else(|| values::mismatch(key, &value, what))).transpose()
+        value
+            .map(|value| view(&value).ok_or_else(|| values::mismatch(key, &value, what)))
+            .transpose()
     }
 
     /// No code of an application runs under this lock, so a panic cannot leave a state half changed: poisoning says
@@ -338,7 +378,11 @@ impl Session {
 
     fn lock_open(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.lock();
-        if state.closed { Err(Error::new(Kind::HeadSent)) } else { Ok(state) }
+        if state.closed {
+            Err(Error::new(Kind::HeadSent))
+        } else {
+            Ok(state)
+        }
     }
 }
 
@@ -353,44 +397,47 @@ impl Session {
     pub(crate) fn begin_commit(&self, answer: Disposition) -> Commit {
         let mut state = self.lock();
         let state = &mut *state;
-        let changed = !state.changes.is_empty();
+        let modified = !state.changes.is_empty();
         let facts = Facts {
             stored: state.base.is_some(),
-            changed: changed && !state.ended,
-            empty: changed && state.keys().is_empty(),
+            changed: modified && !state.ended,
+            empty: modified && state.keys().is_empty(),
             regenerate: state.regenerate,
             destroyed: state.destroyed,
             renewal_due: state.renewal_due,
         };
         let outcome = facts.decide(answer);
         let dropped = match answer {
-            _ if !changed || state.destroyed && state.changes.keys().next().is_none() => None,
+            _ if !modified || state.destroyed && state.changes.keys().next().is_none() => None,
             _ if state.ended => Some(DropReason::SessionEnded),
             Disposition::Accept => None,
             Disposition::DropValues => Some(DropReason::ServerError),
             Disposition::NoCookie => Some(DropReason::Informational),
         };
-        let mut changes = std::mem::take(&mut state.changes);
-        if answer != Disposition::Accept {
-            changes = Changes::default();
-        }
-        let changes = Arc::new(changes);
+        let recorded = std::mem::take(&mut state.changes);
+        let changes = Arc::new(if answer == Disposition::Accept {
+            recorded
+        } else {
+            Changes::default()
+        });
         state.pending = Some(Arc::clone(&changes));
-        Commit { outcome, base: state.base.clone(), changes, dropped }
+        Commit {
+            outcome,
+            base: state.base.clone(),
+            changes,
+            dropped,
+        }
     }
 
     /// Takes in how the commit ended. After a failure the session is as it was before, with all its changes.
     pub(crate) fn end_commit(&self, result: Result<Committed, &Error>) {
         let mut state = self.lock();
         let pending = state.pending.take();
-        let committed = match result {
-            Ok(committed) => committed,
-            Err(_) => {
-                if let Some(pending) = pending {
-                    state.changes = pending.then(&state.changes);
-                }
-                return;
+        let Ok(committed) = result else {
+            if let Some(pending) = pending {
+                state.changes = pending.then(&state.changes);
             }
+            return;
         };
         state.regenerate = false;
         state.destroyed = false;
@@ -399,7 +446,11 @@ impl Session {
         }
         match committed {
             Committed::Kept => {}
-            Committed::Stored { record, token, lifetime } => {
+            Committed::Stored {
+                record,
+                token,
+                lifetime,
+            } => {
                 state.reply = Reply::Set { token, lifetime };
                 state.base = Some(record);
                 state.renewal_due = false;
@@ -439,7 +490,11 @@ impl State {
 
     /// The undecoded value under `key` without the changes that are not being saved yet.
     fn below(&self, key: &str) -> Option<Bytes> {
-        match self.pending.as_ref().map_or(Lookup::Unchanged, |pending| pending.get(key)) {
+        match self
+            .pending
+            .as_ref()
+            .map_or(Lookup::Unchanged, |pending| pending.get(key))
+        {
             Lookup::Value(value) => Some(value),
             Lookup::Absent => None,
             Lookup::Unchanged => self.base.as_ref().and_then(|base| base.payload.get(key)),
@@ -447,14 +502,22 @@ impl State {
     }
 
     fn keys(&self) -> BTreeSet<String> {
-        let mut keys: BTreeSet<String> =
-            self.base.iter().flat_map(|base| base.payload.iter()).map(|(key, _)| key.to_owned()).collect();
+        let mut keys: BTreeSet<String> = self
+            .base
+            .iter()
+            .flat_map(|base| base.payload.iter())
+            .map(|(key, _)| key.to_owned())
+            .collect();
         for changes in self.pending.as_deref().into_iter().chain([&self.changes]) {
             if changes.clears() {
                 keys.clear();
             }
             for (key, present) in changes.keys() {
-                if present { keys.insert(key.to_owned()) } else { keys.remove(key) };
+                if present {
+                    keys.insert(key.to_owned())
+                } else {
+                    keys.remove(key)
+                };
             }
         }
         keys
@@ -463,12 +526,18 @@ impl State {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("id", &self.id())
+            .finish_non_exhaustive()
     }
 }
 
 fn check_key(key: &str) -> Result<(), Error> {
-    if key.starts_with(RESERVED) { Err(Error::new(Kind::ReservedKey { key: key.to_owned() })) } else { Ok(()) }
+    if key.starts_with(RESERVED) {
+        Err(Error::new(Kind::ReservedKey { key: key.to_owned() }))
+    } else {
+        Ok(())
+    }
 }
 
 /// The value, if nothing follows it.

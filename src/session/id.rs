@@ -48,7 +48,7 @@ impl fmt::Display for SessionId {
 
 impl fmt::Debug for SessionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, ..] = self.0;
-        write!(f, "SessionId({a:02x}{b:02x}{c:02x}{d:02x}..)")
+        let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _] = self.0;
+        write!(f, "SessionId({:08x}..)", u32::from_be_bytes(head))
     }
 }

@@ -49,9 +49,7 @@ impl Payload {
     }
 
     fn index(buffer: Bytes) -> Option<Self> {
-        // Offsets are kept in 32 bits.
-        u32::try_from(buffer.len()).ok()?;
-        let at = |rest: &[u8]| (buffer.len() - rest.len()) as u32;
+        let at = |rest: &[u8]| u32::try_from(buffer.len() - rest.len()).ok();
         let (len, mut rest) = map_len(&buffer)?;
         let mut entries: SmallVec<[Entry; 8]> = SmallVec::new();
         let mut last: Option<&[u8]> = None;
@@ -62,8 +60,12 @@ impl Payload {
             }
             last = Some(key);
             rest = skip_value(value, MAX_DEPTH - 1)?;
-            let start = at(value);
-            entries.push(Entry { key: start - key.len() as u32..start, value: start..at(rest) });
+            let start = at(value)?;
+            let key_len = u32::try_from(key.len()).ok()?;
+            entries.push(Entry {
+                key: start.checked_sub(key_len)?..start,
+                value: start..at(rest)?,
+            });
         }
         rest.is_empty().then_some(Self { buffer, entries })
     }
@@ -71,8 +73,9 @@ impl Payload {
     /// The payload of these entries, whose keys are sorted and whose values are each one MessagePack value.
     fn build<'a>(entries: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Result<Self, Error> {
         let too_many = || Error::new(Kind::Internal("a session of four gigabytes"));
-        let (count, size) =
-            entries.clone().fold((0_usize, 5), |(count, size), (key, value)| (count + 1, size + 5 + key.len() + value.len()));
+        let (count, size) = entries.clone().fold((0_usize, 5), |(count, size), (key, value)| {
+            (count + 1, size + 5 + key.len() + value.len())
+        });
         let mut buffer = Vec::with_capacity(size);
         let count = u32::try_from(count).map_err(|_| too_many())?;
         rmp::encode::write_map_len(&mut buffer, count).map_err(|_| too_many())?;
@@ -82,14 +85,18 @@ impl Payload {
             buffer.extend_from_slice(key);
             buffer.extend_from_slice(value);
         }
-        Self::index(buffer.into()).ok_or_else(|| Error::new(Kind::Internal("a payload that does not read back")))
+        Self::index(buffer.into())
+            .ok_or_else(|| Error::new(Kind::Internal("a payload that does not read back")))
     }
 
     /// The entries of `base`, with those of `changes` in their place: a value to set, or `None` to delete. What did not
     /// change is copied as it is, undecoded.
     pub(super) fn merge(base: Option<&Self>, changes: &BTreeMap<&str, Option<Bytes>>) -> Result<Self, Error> {
-        let mut merged: BTreeMap<&[u8], &[u8]> =
-            base.into_iter().flat_map(Self::iter).map(|(key, value)| (key.as_bytes(), value)).collect();
+        let mut merged: BTreeMap<&[u8], &[u8]> = base
+            .into_iter()
+            .flat_map(Self::iter)
+            .map(|(key, value)| (key.as_bytes(), value))
+            .collect();
         for (key, change) in changes {
             match change {
                 Some(value) => merged.insert(key.as_bytes(), value),
@@ -105,7 +112,10 @@ impl Payload {
 
     /// The undecoded value under `key`, as a view.
     pub(super) fn get(&self, key: &str) -> Option<Bytes> {
-        let place = self.entries.binary_search_by(|entry| self.slice(&entry.key).cmp(key.as_bytes())).ok()?;
+        let place = self
+            .entries
+            .binary_search_by(|entry| self.slice(&entry.key).cmp(key.as_bytes()))
+            .ok()?;
         let Range { start, end } = self.entries.get(place)?.value;
         Some(self.buffer.slice(start as usize..end as usize))
     }
@@ -114,12 +124,17 @@ impl Payload {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.entries.iter().map(|entry| {
             // Keys were checked to be UTF-8 when they were indexed.
-            (std::str::from_utf8(self.slice(&entry.key)).unwrap_or_default(), self.slice(&entry.value))
+            (
+                std::str::from_utf8(self.slice(&entry.key)).unwrap_or_default(),
+                self.slice(&entry.value),
+            )
         })
     }
 
     fn slice(&self, range: &Range<u32>) -> &[u8] {
-        self.buffer.get(range.start as usize..range.end as usize).unwrap_or_default()
+        self.buffer
+            .get(range.start as usize..range.end as usize)
+            .unwrap_or_default()
     }
 
     /// The bytes to seal or store.
@@ -149,7 +164,9 @@ impl Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Payload").field("entries", &self.entries.len()).finish_non_exhaustive()
+        f.debug_struct("Payload")
+            .field("entries", &self.entries.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -165,8 +182,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn payload_of(entries: &[(&str, &[u8])]) -> Payload {
-        let map: BTreeMap<&str, Option<Bytes>> =
-            entries.iter().map(|(key, value)| (*key, Some(Bytes::copy_from_slice(value)))).collect();
+        let map: BTreeMap<&str, Option<Bytes>> = entries
+            .iter()
+            .map(|(key, value)| (*key, Some(Bytes::copy_from_slice(value))))
+            .collect();
         Payload::merge(None, &map).unwrap()
     }
 
@@ -201,7 +220,11 @@ mod tests {
             b"\x81\xc4\x01a\x01",         // a key of bytes
             b"\xdf\xff\xff\xff\xff\xa1a", // four billion entries
         ] {
-            assert!(Payload::parse(Bytes::copy_from_slice(bad)).is_none(), "{}", bad.escape_ascii());
+            assert!(
+                Payload::parse(Bytes::copy_from_slice(bad)).is_none(),
+                "{}",
+                bad.escape_ascii()
+            );
         }
     }
 
@@ -220,8 +243,12 @@ mod tests {
     fn json_is_read_and_written() {
         let json = br#"{"b":[1,2.5,null],"a":{"x":"\u00e9"},"n":18446744073709551615}"#;
         let payload = Payload::parse(Bytes::from_static(json)).unwrap();
-        assert_eq!(payload.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "b", "n"]);
-        let again: serde_json::Value = serde_json::from_slice(&payload.to_format(PayloadFormat::Json).unwrap()).unwrap();
+        assert_eq!(
+            payload.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+            ["a", "b", "n"]
+        );
+        let again: serde_json::Value =
+            serde_json::from_slice(&payload.to_format(PayloadFormat::Json).unwrap()).unwrap();
         assert_eq!(again, serde_json::from_slice::<serde_json::Value>(json).unwrap());
 
         let bytes = payload_of(&[("blob", b"\xc4\x01\xff")]);

@@ -14,9 +14,13 @@ use crate::error::{Error, Kind};
 /// human-readable forms (a `Uuid` as its text), so that a value is the same whether a store writes MessagePack or JSON.
 pub(super) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, Error> {
     let mut buffer = Vec::with_capacity(32);
-    let mut serializer = rmp_serde::Serializer::new(&mut buffer).with_struct_map().with_human_readable();
+    let mut serializer = rmp_serde::Serializer::new(&mut buffer)
+        .with_struct_map()
+        .with_human_readable();
     // The cause may quote the value: it stays out of the error.
-    value.serialize(&mut serializer).map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
+    value
+        .serialize(&mut serializer)
+        .map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
     match skip_value(&buffer, MAX_DEPTH - 1) {
         Some([]) => Ok(buffer.into()),
         _ => Err(Error::new(Kind::TooDeep { key: key.to_owned() })),
@@ -32,7 +36,11 @@ pub(super) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, 
 
 /// "This is not what you asked for", without saying what it is.
 pub(super) fn mismatch(key: &str, bytes: &[u8], expected: &'static str) -> Error {
-    Error::new(Kind::Decode { key: key.to_owned(), found: kind_of(bytes), expected })
+    Error::new(Kind::Decode {
+        key: key.to_owned(),
+        found: kind_of(bytes),
+        expected,
+    })
 }
 
 /// The kind of a value, by its first byte.
@@ -46,8 +54,16 @@ fn kind_of(bytes: &[u8]) -> &'static str {
         Some(Marker::FixArray(_) | Marker::Array16 | Marker::Array32) => "an array",
         Some(Marker::FixMap(_) | Marker::Map16 | Marker::Map32) => "a map",
         Some(
-            Marker::FixPos(_) | Marker::FixNeg(_) | Marker::U8 | Marker::U16 | Marker::U32 | Marker::U64 | Marker::I8
-            | Marker::I16 | Marker::I32 | Marker::I64,
+            Marker::FixPos(_)
+            | Marker::FixNeg(_)
+            | Marker::U8
+            | Marker::U16
+            | Marker::U32
+            | Marker::U64
+            | Marker::I8
+            | Marker::I16
+            | Marker::I32
+            | Marker::I64,
         ) => "an integer",
         _ => "something else",
     }
@@ -75,15 +91,31 @@ mod tests {
 
     #[test]
     fn values_read_back() {
-        let user = User { id: 7, name: "Ada".into(), roles: vec![Role::Admin, Role::Editor { section: "x".into() }] };
+        let user = User {
+            id: 7,
+            name: "Ada".into(),
+            roles: vec![Role::Admin, Role::Editor { section: "x".into() }],
+        };
         assert_eq!(decode::<User>("u", &encode("u", &user).unwrap()).unwrap(), user);
         for number in [i64::MIN, -1, 0, 127, 128, i64::MAX] {
-            assert_eq!(decode::<i64>("n", &encode("n", &number).unwrap()).unwrap(), number);
+            assert_eq!(
+                decode::<i64>("n", &encode("n", &number).unwrap()).unwrap(),
+                number
+            );
         }
-        assert_eq!(decode::<Option<u8>>("o", &encode("o", &None::<u8>).unwrap()).unwrap(), None);
+        assert_eq!(
+            decode::<Option<u8>>("o", &encode("o", &None::<u8>).unwrap()).unwrap(),
+            None
+        );
         let address: std::net::IpAddr = "2001:db8::1".parse().unwrap();
-        assert_eq!(decode::<std::net::IpAddr>("a", &encode("a", &address).unwrap()).unwrap(), address);
-        assert_eq!(decode::<String>("a", &encode("a", &address).unwrap()).unwrap(), "2001:db8::1");
+        assert_eq!(
+            decode::<std::net::IpAddr>("a", &encode("a", &address).unwrap()).unwrap(),
+            address
+        );
+        assert_eq!(
+            decode::<String>("a", &encode("a", &address).unwrap()).unwrap(),
+            "2001:db8::1"
+        );
     }
 
     #[test]
@@ -91,7 +123,10 @@ mod tests {
         let old = encode("u", &BTreeMap::from([("id", 7)])).unwrap();
         assert!(decode::<User>("u", &old).is_err());
         let newer = serde_json::json!({"id": 7, "name": "Ada", "shoe_size": 38});
-        assert_eq!(decode::<User>("u", &encode("u", &newer).unwrap()).unwrap().roles, []);
+        assert_eq!(
+            decode::<User>("u", &encode("u", &newer).unwrap()).unwrap().roles,
+            []
+        );
     }
 
     // T75, T76: an error never quotes the value.
@@ -99,7 +134,10 @@ mod tests {
     fn errors_name_key_and_kind_and_quote_nothing() {
         let secret = encode("pin", "hunter2").unwrap();
         let error = decode::<u64>("pin", &secret).unwrap_err();
-        assert_eq!(error.to_string(), "the value under session key \"pin\" is a string, and cannot be read as u64");
+        assert_eq!(
+            error.to_string(),
+            "the value under session key \"pin\" is a string, and cannot be read as u64"
+        );
         let chain = format!("{error:?} {error:#?}");
         assert!(!chain.contains("hunter2"), "{chain}");
         let error = decode::<Role>("role", &secret).unwrap_err();
@@ -126,6 +164,9 @@ mod tests {
             }
         }
         let error = encode("r", &Refuses).unwrap_err();
-        assert!(error.is_value() && !format!("{error:?}").contains("hunter2"), "{error:?}");
+        assert!(
+            error.is_value() && !format!("{error:?}").contains("hunter2"),
+            "{error:?}"
+        );
     }
 }

@@ -29,7 +29,11 @@ use crate::session::SessionId;
 /// `examples/custom_store.rs` is a whole backend in fewer than 100 lines.
 pub trait Backend: Send + Sync + 'static {
     /// The entry, if there is one.
-    fn fetch(&self, id: SessionId, now: Timestamp) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
+    fn fetch(
+        &self,
+        id: SessionId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
 
     /// Stores `entry` if there is none of this id; false if there is.
     fn create(
@@ -72,7 +76,10 @@ pub struct Stored {
 
 impl fmt::Debug for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stored").field("len", &self.value.len()).field("expires", &self.expires).finish_non_exhaustive()
+        f.debug_struct("Stored")
+            .field("len", &self.value.len())
+            .field("expires", &self.expires)
+            .finish_non_exhaustive()
     }
 }
 

@@ -54,7 +54,10 @@ pub struct Sealed {
 impl CookieStore {
     /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
     pub fn builder(keys: impl Into<Keyring>) -> Builder<Sealed> {
-        Builder::new(Sealed { keys: keys.into(), random: Arc::new(SystemRandom) })
+        Builder::new(Sealed {
+            keys: keys.into(),
+            random: Arc::new(SystemRandom),
+        })
     }
 }
 
@@ -68,7 +71,13 @@ impl Builder<Sealed> {
     pub fn build(self) -> Result<CookieStore, Error> {
         let (Sealed { keys, random }, config) = self.validate()?;
         let sealer = Sealer::new(&keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
-        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random }) })
+        Ok(CookieStore {
+            inner: Arc::new(Inner {
+                config,
+                sealer,
+                random,
+            }),
+        })
     }
 
     #[cfg(test)]
@@ -89,25 +98,56 @@ impl Inner {
         }
         // The deadline that was sealed, or what the present options allow, whichever comes first: a shorter timeout holds
         // for tokens that are out already.
-        let expires = header.expires.min(self.config.timeouts.deadline(header.created, header.issued));
+        let expires = header
+            .expires
+            .min(self.config.timeouts.deadline(header.created, header.issued));
         if now >= expires {
             return Err(Refusal::Expired);
         }
         let payload = Payload::parse(plaintext).ok_or(Refusal::Payload)?;
-        Ok(Record { id: header.id, created: header.created, expires, payload, origin: Origin::Sealed { old_key } })
+        Ok(Record {
+            id: header.id,
+            created: header.created,
+            expires,
+            payload,
+            origin: Origin::Sealed { old_key },
+        })
     }
 
-    fn seal(&self, id: SessionId, created: Timestamp, payload: Payload, now: Timestamp) -> Result<Saved, Error> {
+    fn seal(
+        &self,
+        id: SessionId,
+        created: Timestamp,
+        payload: Payload,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
         if payload.is_empty() {
             return Ok(Saved::Removed);
         }
         let expires = self.config.timeouts.deadline(created, now);
-        let header = SealedHeader { id, created, issued: now, expires };
+        let header = SealedHeader {
+            id,
+            created,
+            issued: now,
+            expires,
+        };
         let body = payload.to_format(self.config.format)?;
-        self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
+        self.config
+            .cookie
+            .check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.sealer.seal(now, &[&header.to_bytes(), &body])?;
-        let record = Record { id, created, expires, payload, origin: Origin::Sealed { old_key: false } };
-        Ok(Saved::Stored { record, token: Bytes::from(token), conflicts: 0 })
+        let record = Record {
+            id,
+            created,
+            expires,
+            payload,
+            origin: Origin::Sealed { old_key: false },
+        };
+        Ok(Saved::Stored {
+            record,
+            token: Bytes::from(token),
+            conflicts: 0,
+        })
     }
 
     fn save(&self, base: Option<&Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
@@ -120,7 +160,12 @@ impl Inner {
 
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let created = if changes.restarts() { now } else { base.created };
-        self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(&base.payload))?, now)
+        self.seal(
+            SessionId::generate(&*self.random)?,
+            created,
+            changes.apply(Some(&base.payload))?,
+            now,
+        )
     }
 }
 
@@ -148,12 +193,17 @@ impl Store for CookieStore {
 
 impl fmt::Debug for CookieStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CookieStore").field("config", &self.inner.config).field("sealer", &self.inner.sealer).finish()
+        f.debug_struct("CookieStore")
+            .field("config", &self.inner.config)
+            .field("sealer", &self.inner.sealer)
+            .finish()
     }
 }
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("Sealed")
+            .field("keys", &self.keys)
+            .finish_non_exhaustive()
     }
 }

@@ -55,6 +55,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 /// How saving ended.
 #[derive(Debug)]
 #[non_exhaustive]
+#[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
 pub enum Saved {
     /// The session is stored.
     Stored {

@@ -60,7 +60,13 @@ impl<B: Backend> Builder<B> {
     /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
         let (backend, config) = self.validate()?;
-        Ok(ServerStore { inner: Arc::new(Inner { config, backend, random: Arc::new(SystemRandom) }) })
+        Ok(ServerStore {
+            inner: Arc::new(Inner {
+                config,
+                backend,
+                random: Arc::new(SystemRandom),
+            }),
+        })
     }
 }
 
@@ -76,12 +82,23 @@ impl<B: Backend> Inner<B> {
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
         let (created, payload) = decode_value(&stored.value).ok_or(Refusal::Payload)?;
         // A backend that keeps entries for too long does not keep sessions for too long.
-        let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
+        let expires = stored
+            .expires
+            .min(created.saturating_add(self.config.timeouts.absolute));
         if now >= expires {
             return Err(Refusal::Expired);
         }
         let id = SessionId::from_bytes(token.id());
-        Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value: stored.value } })
+        Ok(Record {
+            id,
+            created,
+            expires,
+            payload,
+            origin: Origin::Stored {
+                token,
+                value: stored.value,
+            },
+        })
     }
 
     fn encode(&self, created: Timestamp, payload: &Payload, now: Timestamp) -> Result<Stored, Error> {
@@ -89,7 +106,10 @@ impl<B: Backend> Inner<B> {
         let mut value = BytesMut::with_capacity(StoredHeader::LEN + body.len());
         value.put_slice(&StoredHeader { created }.to_bytes());
         value.put_slice(&body);
-        Ok(Stored { value: value.freeze(), expires: self.config.timeouts.deadline(created, now) })
+        Ok(Stored {
+            value: value.freeze(),
+            expires: self.config.timeouts.deadline(created, now),
+        })
     }
 
     /// Stores a session that was not there, under a new token.
@@ -101,7 +121,13 @@ impl<B: Backend> Inner<B> {
             let id = SessionId::from_bytes(token.id());
             if self.backend.create(id, entry.clone(), now).await? {
                 let Stored { value, expires } = entry;
-                return Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value } });
+                return Ok(Record {
+                    id,
+                    created,
+                    expires,
+                    payload,
+                    origin: Origin::Stored { token, value },
+                });
             }
         }
         Err(Error::new(Kind::Random))
@@ -113,7 +139,10 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self.create(now, payload, now).await.map(|record| stored(record, 0));
+            return self
+                .create(now, payload, now)
+                .await
+                .map(|record| stored(record, 0));
         };
         if changes.is_empty() {
             return self.touch(base, now).await;
@@ -121,7 +150,10 @@ impl<B: Backend> Inner<B> {
         let (token, mut expected) = origin(&base)?;
         let mut payload = changes.apply(Some(&base.payload))?;
         for conflicts in 0..MAX_ATTEMPTS {
-            match self.replace(&base, &token, expected, payload, now, conflicts).await? {
+            match self
+                .replace(&base, &token, expected, payload, now, conflicts)
+                .await?
+            {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, value) => {
                     payload = changes.replay(Some(&current))?;
@@ -129,7 +161,9 @@ impl<B: Backend> Inner<B> {
                 }
             }
         }
-        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+        Err(Error::new(Kind::Conflict {
+            attempts: MAX_ATTEMPTS,
+        }))
     }
 
     /// Puts `payload` in the place of `expected`, or removes the entry if nothing is left.
@@ -142,8 +176,15 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         conflicts: u32,
     ) -> Result<Step, Error> {
-        let entry = if payload.is_empty() { None } else { Some(self.encode(base.created, &payload, now)?) };
-        let outcome = self.backend.replace(base.id, expected, entry.clone(), now).await?;
+        let entry = if payload.is_empty() {
+            None
+        } else {
+            Some(self.encode(base.created, &payload, now)?)
+        };
+        let outcome = self
+            .backend
+            .replace(base.id, expected, entry.clone(), now)
+            .await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match decode_value(&current.value) {
@@ -153,8 +194,17 @@ impl<B: Backend> Inner<B> {
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin = Origin::Stored { token: token.clone(), value };
-                let record = Record { id: base.id, created: base.created, expires, payload, origin };
+                let origin = Origin::Stored {
+                    token: token.clone(),
+                    value,
+                };
+                let record = Record {
+                    id: base.id,
+                    created: base.created,
+                    expires,
+                    payload,
+                    origin,
+                };
                 Step::Done(stored(record, conflicts))
             }
         })
@@ -196,21 +246,28 @@ impl<B: Backend> Inner<B> {
                     payload = changes.replay(Some(&newer))?;
                     // Nobody knows the new token yet: its entry is as we wrote it.
                     let (token, written) = origin(&new)?;
-                    match self.replace(&new, &token, written, payload, now, conflicts + 1).await? {
+                    match self
+                        .replace(&new, &token, written, payload, now, conflicts + 1)
+                        .await?
+                    {
                         Step::Done(Saved::Stored { record, .. }) => new = record,
                         Step::Done(other) => {
                             self.backend.delete(base.id).await?;
                             return Ok(other);
                         }
                         Step::Conflict(..) => {
-                            return Err(Error::new(Kind::Internal("someone wrote under a token nobody knows")));
+                            return Err(Error::new(Kind::Internal(
+                                "someone wrote under a token nobody knows",
+                            )));
                         }
                     }
                 }
             }
         }
         self.backend.delete(new.id).await?;
-        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+        Err(Error::new(Kind::Conflict {
+            attempts: MAX_ATTEMPTS,
+        }))
     }
 }
 
@@ -233,7 +290,11 @@ fn stored(record: Record, conflicts: u32) -> Saved {
         Origin::Stored { token, .. } => Bytes::from(token.to_text()),
         Origin::Sealed { .. } => Bytes::new(),
     };
-    Saved::Stored { record, token, conflicts }
+    Saved::Stored {
+        record,
+        token,
+        conflicts,
+    }
 }
 
 impl<B: Backend> Store for ServerStore<B> {
@@ -268,12 +329,16 @@ impl<B: Backend> Store for ServerStore<B> {
 
 impl<B> Clone for ServerStore<B> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner) }
+        Self {
+            inner: Arc::clone(&self.inner),
+        }
     }
 }
 
 impl<B> fmt::Debug for ServerStore<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerStore").field("config", &self.inner.config).finish_non_exhaustive()
+        f.debug_struct("ServerStore")
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,97 @@
+//! Sessions in storage of your own: five primitives, and everything else is done above them.
+//!
+//! ```text
+//! cargo run --example custom_store
+//! ```
+#![allow(clippy::print_stdout)] // it is a program
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::{Request, Response, body::Incoming};
+use hyper_session::store::{Backend, Replaced, ServerStore, Stored};
+use hyper_session::{Error, SessionHandle, SessionId, Timestamp, session_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+
+/// A map behind a lock: each method is one atomic step, since it holds the lock while it runs.
+#[derive(Default)]
+struct Map(Mutex<HashMap<SessionId, Stored>>);
+
+impl Map {
+    /// The entries that are not over.
+    fn live(&self, now: Timestamp) -> MutexGuard<'_, HashMap<SessionId, Stored>> {
+        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|_, entry| entry.expires > now);
+        entries
+    }
+}
+
+impl Backend for Map {
+    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(self.live(now).get(&id).cloned())
+    }
+
+    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        let mut entries = self.live(now);
+        let free = !entries.contains_key(&id);
+        if free {
+            entries.insert(id, entry);
+        }
+        Ok(free)
+    }
+
+    async fn replace(
+        &self,
+        id: SessionId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let mut entries = self.live(now);
+        match entries.get(&id) {
+            None => return Ok(Replaced::Missing),
+            Some(current) if current.value != expected => return Ok(Replaced::Conflict(current.clone())),
+            Some(_) => {}
+        }
+        match entry {
+            Some(entry) => entries.insert(id, entry),
+            None => entries.remove(&id),
+        };
+        Ok(Replaced::Done)
+    }
+
+    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        Ok(self
+            .live(now)
+            .get_mut(&id)
+            .map(|entry| entry.expires = expires)
+            .is_some())
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        Ok(())
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let store = ServerStore::with_backend(Map::default()).development().build()?;
+    let listener = TcpListener::bind("127.0.0.1:3000").await?;
+    println!("listening on http://{}", listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let service = session_fn(store.clone(), count);
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+async fn count(_: Request<Incoming>, session: SessionHandle) -> Result<Response<Full<Bytes>>, Error> {
+    let session = session.load().await?;
+    let visits = session.update("visits", |visits: Option<u64>| visits.unwrap_or(0) + 1)?;
+    Ok(Response::new(format!("visit number {visits}\n").into()))
+}

@@ -1,0 +1,84 @@
+//! Changing the application key while people stay logged in, and revoking one that leaked.
+//!
+//! ```text
+//! cargo run --example key_rotation
+//! ```
+#![allow(clippy::print_stdout)] // it is a program
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{COOKIE, SET_COOKIE};
+use hyper::service::Service;
+use hyper::{Request, Response};
+use hyper_session::{AppKey, CookieStore, Error, Event, Keyring, SessionHandle, session_fn};
+
+type Body = Full<Bytes>;
+
+/// A service with these keys, that greets who is logged in and logs in who is not.
+fn service(
+    keys: Keyring,
+) -> Result<impl Service<Request<Body>, Response = Response<Body>, Error = Error>, Error> {
+    let tell = |event: &Event<'_>| println!("    event: {event:?}");
+    let store = CookieStore::builder(keys).observer(tell).build()?;
+    Ok(session_fn(
+        store,
+        |_: Request<Body>, session: SessionHandle| async move {
+            let session = session.load().await?;
+            let greeting = match session.get_str("user")? {
+                Some(user) => format!("welcome back, {user}"),
+                None => {
+                    session.set("user", "ada")?;
+                    "logged in".to_owned()
+                }
+            };
+            Ok(Response::new(greeting.into()))
+        },
+    ))
+}
+
+/// One visit with the cookie of the visit before: prints the greeting, returns the cookie to bring next time.
+async fn visit(keys: Keyring, cookie: Option<String>) -> Result<Option<String>, Box<dyn std::error::Error>> {
+    let mut request = Request::new(Body::default());
+    if let Some(cookie) = &cookie {
+        request.headers_mut().insert(COOKIE, cookie.parse()?);
+    }
+    let response = service(keys)?.call(request).await?;
+    let set = response
+        .headers()
+        .get(SET_COOKIE)
+        .map(|line| line.to_str())
+        .transpose()?;
+    let set = set.and_then(|line| line.split(';').next()).map(str::to_owned);
+    let body = http_body_util::BodyExt::collect(response.into_body())
+        .await?
+        .to_bytes();
+    println!(
+        "    {}{}",
+        String::from_utf8_lossy(&body),
+        if set.is_some() { " (new cookie)" } else { "" }
+    );
+    Ok(set.or(cookie))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let (first, second) = (AppKey::generate()?.to_text(), AppKey::generate()?.to_text());
+    let key = |text: &str| text.parse::<AppKey>();
+
+    println!("1. before: the first key seals");
+    let cookie = visit(Keyring::new(key(&first)?), None).await?;
+
+    println!("2. the second key is accepted everywhere, the first one still seals");
+    let cookie = visit(Keyring::new(key(&first)?).accept(key(&second)?), cookie).await?;
+    let old_cookie = cookie.clone();
+
+    println!("3. the second key seals, the first one still opens: sessions are sealed anew as they come in");
+    let cookie = visit(Keyring::new(key(&second)?).accept(key(&first)?), cookie).await?;
+
+    println!("4. the first key is dropped when its sessions have ended");
+    visit(Keyring::new(key(&second)?), cookie).await?;
+
+    println!("5. had the first key leaked: whatever it sealed is refused, and said to be");
+    visit(Keyring::new(key(&second)?).revoke(key(&first)?.id()), old_cookie).await?;
+    Ok(())
+}
