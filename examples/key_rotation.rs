@@ -24,12 +24,11 @@ fn service(
         store,
         |_: Request<Body>, session: SessionHandle| async move {
             let session = session.load().await?;
-            let greeting = match session.get_str("user")? {
-                Some(user) => format!("welcome back, {user}"),
-                None => {
-                    session.set("user", "ada")?;
-                    "logged in".to_owned()
-                }
+            let greeting = if let Some(user) = session.get_str("user")? {
+                format!("welcome back, {user}")
+            } else {
+                session.set("user", "ada")?;
+                "logged in".to_owned()
             };
             Ok(Response::new(greeting.into()))
         },

@@ -14,7 +14,7 @@ use std::error::Error as StdError;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, session_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -192,6 +192,9 @@ fn home(session: &Session) -> Result<Page, Error> {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     page.headers_mut()
         .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    // What one person saw is not for the next one to find with the back button.
+    page.headers_mut()
+        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(page)
 }
 

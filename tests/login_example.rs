@@ -1,1 +1,381 @@
-//! To be written.
+//! The login example as a person tries it: the real program, driven by curl with a cookie jar.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+use hyper_session::AppKey;
+use serde_json::{Value, json};
+
+/// The running example, stopped when dropped.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start(environment: &[(&str, &str)]) -> Self {
+        let mut process = example()
+            .envs(environment.iter().copied())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
+        let url = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("the line that tells the address")
+            .to_owned();
+        assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+        Self { process, url }
+    }
+
+    fn with_key(key: &str) -> Self {
+        Self::start(&[("SESSION_KEY", key)])
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+/// `cargo test` builds the examples beside the tests.
+fn example() -> Command {
+    let tests = std::env::current_exe().unwrap();
+    let path = tests
+        .parent()
+        .and_then(|deps| deps.parent())
+        .unwrap()
+        .join("examples/login");
+    assert!(
+        path.exists(),
+        "build the example first: cargo build --example login"
+    );
+    let mut command = Command::new(path);
+    command
+        .env("ADDR", "127.0.0.1:0")
+        .env_remove("SESSION_KEY")
+        .env_remove("SECURE_COOKIE")
+        .stderr(Stdio::piped());
+    command
+}
+
+/// A browser: curl with a jar of its own.
+struct Browser {
+    jar: PathBuf,
+}
+
+impl Browser {
+    fn new(name: &str) -> Self {
+        let jar = std::env::temp_dir().join(format!("hyper-session-{}-{name}.jar", std::process::id()));
+        let _ = std::fs::remove_file(&jar);
+        Self { jar }
+    }
+
+    fn curl(&self, server: &Server, path: &str, arguments: &[&str]) -> String {
+        let jar = self.jar.to_str().unwrap();
+        let url = format!("{}{path}", server.url);
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = Command::new("curl")
+            .args([
+                "--silent",
+                "--show-error",
+                "--max-time",
+                "30",
+                "--cookie",
+                jar,
+                "--cookie-jar",
+                jar,
+            ])
+            .args(arguments)
+            .arg(url)
+            .output()
+            .expect("curl is installed (./tests/run does that)");
+        assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+        String::from_utf8(stdout).unwrap()
+    }
+
+    fn json(&self, server: &Server, path: &str, arguments: &[&str]) -> Value {
+        let body = self.curl(server, path, arguments);
+        serde_json::from_str(&body).unwrap_or_else(|_| panic!("{path} answered {body}"))
+    }
+
+    fn session(&self, server: &Server) -> Value {
+        self.json(server, "/api/session", &[])
+    }
+
+    fn login(&self, server: &Server, user: &str) -> String {
+        self.curl(
+            server,
+            "/login",
+            &["--include", "--data-urlencode", &format!("user={user}")],
+        )
+    }
+
+    /// The value of the session cookie in the jar.
+    fn cookie(&self) -> Option<String> {
+        let jar = std::fs::read_to_string(&self.jar).unwrap();
+        let line = jar.lines().find(|line| line.contains("\tsession\t"))?;
+        line.split('\t').next_back().map(str::to_owned)
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.jar);
+    }
+}
+
+fn nobody() -> Value {
+    json!({ "id": null, "user": null, "visits": 0, "flash": null })
+}
+
+fn new_key() -> String {
+    AppKey::generate().unwrap().to_text().to_string()
+}
+
+#[test]
+fn login_visits_flash_once_logout() {
+    let server = Server::with_key(&new_key());
+    let browser = Browser::new("scenario");
+
+    // Looking around leaves no trace.
+    assert!(browser.curl(&server, "/", &[]).contains("nobody yet"));
+    assert_eq!(browser.session(&server), nobody());
+    assert_eq!(browser.cookie(), None);
+
+    assert_eq!(
+        browser.json(&server, "/api/visits", &["-X", "POST"]),
+        json!({ "visits": 1 })
+    );
+    let before = browser.session(&server)["id"].clone();
+    let planted = browser.cookie().unwrap();
+
+    let answer = browser.login(&server, "Ada");
+    assert!(
+        answer.starts_with("HTTP/1.1 303") && answer.to_lowercase().contains("location: /\r\n"),
+        "{answer}"
+    );
+    let after = browser.session(&server);
+    assert_eq!(
+        (&after["user"], &after["visits"], &after["flash"]),
+        (&json!("Ada"), &json!(1), &json!("Welcome, Ada"))
+    );
+    assert_ne!(after["id"], before, "a login must change the id");
+    assert_ne!(browser.cookie().unwrap(), planted);
+
+    // Reading the API does not consume the flash; the page shows it once.
+    assert_eq!(browser.session(&server)["flash"], "Welcome, Ada");
+    assert!(browser.curl(&server, "/", &[]).contains("Welcome, Ada"));
+    let page = browser.curl(&server, "/", &[]);
+    assert!(page.contains(">Ada<") && !page.contains("Welcome, Ada"));
+    assert_eq!(browser.session(&server)["flash"], Value::Null);
+
+    for visits in 2..=4 {
+        assert_eq!(
+            browser.json(&server, "/api/visits", &["-X", "POST"]),
+            json!({ "visits": visits })
+        );
+    }
+    assert_eq!(browser.curl(&server, "/ping", &[]), "pong");
+
+    let answer = browser.curl(&server, "/logout", &["--include", "-X", "POST"]);
+    assert!(answer.starts_with("HTTP/1.1 303"), "{answer}");
+    assert_eq!(browser.session(&server), nobody());
+    assert_eq!(browser.cookie(), None);
+}
+
+#[test]
+fn a_cookie_of_a_dropped_key_or_an_altered_one_is_an_empty_session() {
+    let browser = Browser::new("keys");
+    let key = new_key();
+    let cookie = {
+        let server = Server::with_key(&key);
+        browser.login(&server, "Ada");
+        browser.cookie().unwrap()
+    };
+    let present = |server: &Server, cookie: &str| {
+        Browser::new("presenter").json(
+            server,
+            "/api/session",
+            &["--header", &format!("Cookie: session={cookie}")],
+        )
+    };
+    {
+        let server = Server::with_key(&key);
+        assert_eq!(
+            present(&server, &cookie)["user"],
+            "Ada",
+            "the same key after a restart"
+        );
+        for altered in [
+            cookie.replacen('A', "B", 1),
+            cookie[1..].to_owned(),
+            cookie[..cookie.len() - 1].to_owned(),
+            format!("{cookie}A"),
+            format!("{cookie}="),
+            cookie.to_lowercase(),
+        ] {
+            assert_eq!(present(&server, &altered), nobody(), "{altered}");
+        }
+    }
+    let server = Server::with_key(&new_key());
+    assert_eq!(present(&server, &cookie), nobody());
+    // The browser is told to forget it.
+    assert_eq!(browser.session(&server), nobody());
+    assert_eq!(browser.cookie(), None);
+}
+
+#[test]
+fn values_over_the_api() {
+    let server = Server::with_key(&new_key());
+    let browser = Browser::new("values");
+    let set = |key: &str, value: &str| {
+        browser.curl(
+            &server,
+            &format!("/api/set?key={key}"),
+            &["--include", "--data-raw", value],
+        )
+    };
+    let get = |key: &str| browser.json(&server, &format!("/api/get?key={key}"), &[])["value"].clone();
+
+    assert!(set("k", "grüße").starts_with("HTTP/1.1 200"));
+    assert_eq!(get("k"), "grüße");
+    assert_eq!(get("other"), Value::Null);
+    assert!(set("%01f", "x").starts_with("HTTP/1.1 400"), "a reserved key");
+
+    // A value over two cookies, and one that no browser could hold.
+    let large = "x".repeat(4000);
+    assert!(set("large", &large).starts_with("HTTP/1.1 200"));
+    assert_eq!(get("large"), json!(large));
+    let refused = set("huge", &"x".repeat(40_000));
+    assert!(
+        refused.starts_with("HTTP/1.1 413") && refused.contains("32768"),
+        "{refused}"
+    );
+    assert_eq!(
+        (get("k"), get("large"), get("huge")),
+        (json!("grüße"), json!(large), Value::Null),
+        "what was there stays"
+    );
+    assert!(set("large", "small").starts_with("HTTP/1.1 200"));
+    let jar = std::fs::read_to_string(&browser.jar).unwrap();
+    assert!(!jar.contains("session.1"), "the second cookie is gone");
+}
+
+#[test]
+fn what_users_type_is_text() {
+    let server = Server::with_key(&new_key());
+    let browser = Browser::new("escape");
+    browser.login(&server, "<script>alert(1)</script>{visits}");
+    let page = browser.curl(&server, "/", &["--include"]);
+    assert!(
+        !page.contains("<script>") && page.contains("&lt;script&gt;") && page.contains("&#123;visits}"),
+        "{page}"
+    );
+    assert!(page.contains("default-src 'none'") && page.contains("no-store"));
+    assert!(browser.login(&server, "").starts_with("HTTP/1.1 422"));
+    assert!(
+        browser
+            .login(&server, &"n".repeat(65))
+            .starts_with("HTTP/1.1 422")
+    );
+    let forged = browser.curl(
+        &server,
+        "/logout",
+        &[
+            "--include",
+            "-X",
+            "POST",
+            "--header",
+            "Sec-Fetch-Site: cross-site",
+        ],
+    );
+    assert!(forged.starts_with("HTTP/1.1 403"), "{forged}");
+    assert!(
+        browser
+            .curl(&server, "/login", &["--include"])
+            .starts_with("HTTP/1.1 405")
+    );
+    assert!(
+        browser
+            .curl(&server, "/nothing", &["--include"])
+            .starts_with("HTTP/1.1 404")
+    );
+}
+
+#[test]
+fn the_production_cookie_is_a_setting_away() {
+    let key = new_key();
+    let server = Server::start(&[("SESSION_KEY", &key), ("SECURE_COOKIE", "1")]);
+    let answer = Browser::new("secure").login(&server, "Ada");
+    let line = answer
+        .lines()
+        .find(|line| line.to_lowercase().starts_with("set-cookie:"))
+        .unwrap();
+    assert!(line.contains("__Host-session="), "{line}");
+    assert!(
+        line.contains("; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        "{line}"
+    );
+}
+
+#[test]
+fn http2_works_too() {
+    let server = Server::with_key(&new_key());
+    let browser = Browser::new("http2");
+    let answer = browser.curl(
+        &server,
+        "/login",
+        &["--http2-prior-knowledge", "--include", "--data", "user=Ada"],
+    );
+    assert!(answer.starts_with("HTTP/2 303"), "{answer}");
+    let session = browser.json(&server, "/api/session", &["--http2-prior-knowledge"]);
+    assert_eq!(session["user"], "Ada");
+}
+
+#[test]
+fn a_weak_key_stops_it_with_a_reason_that_does_not_show_the_key() {
+    for key in ["tooshort-Zq", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "hsk1_Zqxw"] {
+        let output = example().env("SESSION_KEY", key).output().unwrap();
+        let reason = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && reason.contains("key"), "{reason}");
+        assert!(!reason.contains(key), "{reason}");
+    }
+}
+
+#[test]
+fn without_settings_it_starts_and_warns() {
+    let output = {
+        let mut server = Server::start(&[]);
+        let stderr = server.process.stderr.take().unwrap();
+        let browser = Browser::new("default");
+        browser.login(&server, "Ada");
+        assert_eq!(browser.session(&server)["user"], "Ada");
+        drop(server);
+        BufReader::new(stderr)
+            .lines()
+            .map(Result::unwrap)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert!(
+        output.contains("SESSION_KEY is not set") && output.contains("development cookie"),
+        "{output}"
+    );
+}
