@@ -1,24 +1,109 @@
-//! Sessions for services written directly on hyper.
+//! Sessions for services written directly on hyper 1.x.
+//!
+//! A session is what a server remembers of a browser between requests: who logged in, what is in the cart, a message to
+//! show once. This crate keeps it for any [`hyper::service::Service`], with nothing to run beside the service: by default
+//! the session travels in its own cookie, encrypted and signed.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http_body_util::Full;
+//! use hyper::service::Service;
+//! use hyper::{Request, Response};
+//! use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Error> {
+//! let store = CookieStore::builder(AppKey::generate()?).build()?;
+//! let service = session_fn(store, |_: Request<Full<Bytes>>, session: SessionHandle| async move {
+//!     let session = session.load().await?;
+//!     let visits = session.update("visits", |old: Option<u64>| old.unwrap_or(0) + 1)?;
+//!     Ok::<_, Error>(Response::new(Full::<Bytes>::from(format!("visit {visits}"))))
+//! });
+//! // hyper's `serve_connection(io, service)` would call it for each request:
+//! let response = service.call(Request::default()).await?;
+//! assert!(response.headers()["set-cookie"].to_str().unwrap().starts_with("__Host-session="));
+//! assert_eq!(response.headers()["cache-control"], "no-store");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Overview
+//!
+//! - [`SessionService`] wraps a service, and [`SessionExt::session`] reaches the session from the request; or
+//!   [`session_fn`] makes a service from a function that takes a [`SessionHandle`] beside the request.
+//! - [`Session`] is what a handler reads and changes. Loading is the one `await`; what was changed is saved by itself when
+//!   the response head is ready.
+//! - [`CookieStore`] keeps sessions in cookies, under an [`AppKey`] or a [`Keyring`] of several.
+//! - [`ServerStore`] keeps them on the server, in whatever implements [`Backend`](store::Backend);
+//!   `MemoryStore` (feature `memory`) is one in this process.
+//! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
+//! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
+//! - [`Error`] is the one error type.
+//!
+//! # What a request costs
+//!
+//! The cookie is found by a substring search in the header as it lies, without a copy. A handler that never asks for its
+//! session causes nothing else: no decoding, no store, and its response passes through byte for byte. One that asks has
+//! the token decoded, checked and decrypted in one buffer; values are decoded one at a time, when they are asked for.
+//!
+//! # What happens when the response head is ready
+//!
+//! | the handler | what happens |
+//! |---|---|
+//! | never asked for the session | nothing |
+//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the idle deadline is worth renewing |
+//! | changed a value | saved; one `Set-Cookie`; `Cache-Control: no-store` |
+//! | set a value equal to the present one | as if it had read it |
+//! | left it empty | destroyed, and the cookie removed |
+//! | stored nothing in a new session | nothing is created |
+//! | called `regenerate` | new id and token, same values, same absolute deadline |
+//! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
+//! | answered with a 5xx status | changed values are dropped, `destroy` and `regenerate` are done |
+//! | returned an error, panicked, was dropped | nothing is saved |
+//! | wrote after the head was sent | the write is an error |
+//!
+//! If the session cannot be saved, the response is replaced by a 503, and no cookie leaves. If it cannot be loaded, the
+//! handler gets the error, and no cookie is cleared. A cookie that is not authentic, expired or unknown is an empty session
+//! and an event that says why; the client cannot tell the reasons apart.
+//!
+//! # Cancel safety
+//!
+//! hyper drops a response's future when the client goes away. Before the handler is done, that saves nothing. Afterwards a
+//! save is done or not done, never in parts; a `destroy` or `regenerate` goes on to its end in the background (on the tokio
+//! runtime that polled it).
+//!
+//! # Features
+//!
+//! None is on by default, and none changes what the others do.
+//!
+//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for tools that run alone. Brings in
+//!   moka.
+//! - `testing`: a clock to move, and the suite that holds a [`Backend`](store::Backend) to its contract.
+//!
+//! # Stability
+//!
+//! Byte formats are kept within a major version (`docs/WIRE.md` in the repository). Not promised: the words of errors, the
+//! type of an error's source, the `Debug` form of anything, default timeouts.
 #![forbid(unsafe_code)]
-#![cfg_attr(
-    test,
-    allow(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )
-)]
+#![cfg_attr(docsrs_hyper_session, feature(doc_cfg))]
+
+// In the order in which a request meets them; each imports only from those above it, and `service` from all.
+mod error;
 
 mod clock;
-mod config;
-pub mod cookie;
-mod crypto;
-mod error;
 mod event;
-mod service;
+
+pub mod cookie;
+
+mod crypto;
+
 mod session;
+
+mod config;
 pub mod store;
+
+mod service;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -28,10 +113,44 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 pub use self::event::{DropReason, Event, Observer, Refusal};
 pub use self::service::{
-    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
-    SessionService, session_fn,
+    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService,
+    session_fn,
 };
 pub use self::session::{Changes, PayloadFormat, Record, Session, SessionId, Text};
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;
 pub use self::store::{CookieStore, ServerStore};
+
+/// The README's example, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // T38 begins here: what is shared between threads must be made for it.
+    #[test]
+    fn public_types_cross_threads_and_panics() {
+        fn shared<T: Send + Sync + 'static>() {}
+        shared::<Session>();
+        shared::<SessionHandle>();
+        shared::<CookieStore>();
+        shared::<Keyring>();
+        shared::<AppKey>();
+        shared::<Error>();
+        shared::<Record>();
+        shared::<Changes>();
+        shared::<SessionService<()>>();
+        fn sendable<T: Send>() {}
+        sendable::<ResponseFuture<std::future::Ready<()>, (), ServiceUnavailable>>();
+    }
+
+    #[test]
+    fn small_types_stay_small() {
+        assert_eq!(size_of::<Session>(), size_of::<usize>());
+        assert_eq!(size_of::<SessionHandle>(), size_of::<usize>());
+        assert_eq!(size_of::<Option<SessionId>>(), 17);
+    }
+}
