@@ -45,19 +45,14 @@ impl Default for Timeouts {
     /// less than promised, and nine of ten responses to a busy user carry no cookie.
     fn default() -> Self {
         let idle = Duration::from_hours(24);
-        Self {
-            idle,
-            absolute: 7 * idle,
-            renewal: idle / 10,
-        }
+        Self { idle, absolute: 7 * idle, renewal: idle / 10 }
     }
 }
 
 impl Timeouts {
     /// The deadline of a session that began at `created` and is used at `now`.
     pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
-        now.saturating_add(self.idle)
-            .min(created.saturating_add(self.absolute))
+        now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
 
     /// True if using `record` at `now` gains enough to tell the client or the store.
@@ -161,9 +156,7 @@ impl Options {
     pub(crate) fn validate(self) -> Result<Config, Error> {
         let timeouts = Timeouts {
             idle: self.idle,
-            absolute: self
-                .absolute
-                .unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
+            absolute: self.absolute.unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
             renewal: self.renewal.unwrap_or(self.idle / 10),
         };
         timeouts.validate()?;
@@ -176,9 +169,7 @@ impl Options {
             observer: self.observer,
         };
         if !config.cookie.is_secure() {
-            config.emit(&Event::InsecureCookie {
-                cookie: config.cookie_name(),
-            });
+            config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });
         }
         Ok(config)
     }

@@ -39,29 +39,14 @@ pub(crate) enum Kind {
     Config(Cow<'static, str>),
     NotWrapped,
     HeadSent,
-    ReservedKey {
-        key: String,
-    },
-    Encode {
-        key: String,
-    },
-    Decode {
-        key: String,
-        found: &'static str,
-        expected: &'static str,
-    },
-    TooDeep {
-        key: String,
-    },
-    TooLarge {
-        size: usize,
-        limit: usize,
-    },
+    ReservedKey { key: String },
+    Encode { key: String },
+    Decode { key: String, found: &'static str, expected: &'static str },
+    TooDeep { key: String },
+    TooLarge { size: usize, limit: usize },
     Random,
     Unavailable,
-    Conflict {
-        attempts: u32,
-    },
+    Conflict { attempts: u32 },
     Internal(&'static str),
 }
 
@@ -69,20 +54,13 @@ impl Error {
     #[cold]
     #[inline(never)]
     pub(crate) fn new(kind: Kind) -> Self {
-        Self {
-            inner: Box::new(Inner { kind, source: None }),
-        }
+        Self { inner: Box::new(Inner { kind, source: None }) }
     }
 
     #[cold]
     #[inline(never)]
     pub(crate) fn with_source(kind: Kind, source: impl Into<Source>) -> Self {
-        Self {
-            inner: Box::new(Inner {
-                kind,
-                source: Some(source.into()),
-            }),
-        }
+        Self { inner: Box::new(Inner { kind, source: Some(source.into()) }) }
     }
 
     pub(crate) fn config(message: impl Into<Cow<'static, str>>) -> Self {
@@ -172,23 +150,14 @@ impl fmt::Display for Error {
             }
             Kind::HeadSent => f.write_str("the response head was sent already: this change cannot be kept"),
             Kind::ReservedKey { key } => {
-                write!(
-                    f,
-                    "the session key {key:?} is reserved: keys must not start with U+0001"
-                )
+                write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
             }
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
             Kind::Decode { key, found, expected } => {
-                write!(
-                    f,
-                    "the value under session key {key:?} is {found}, and cannot be read as {expected}"
-                )
+                write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")
             }
             Kind::TooDeep { key } => {
-                write!(
-                    f,
-                    "the value for session key {key:?} is nested deeper than 64 levels"
-                )
+                write!(f, "the value for session key {key:?} is nested deeper than 64 levels")
             }
             Kind::TooLarge { size, limit } => write!(
                 f,
@@ -240,19 +209,13 @@ mod tests {
     fn display_is_this_level_and_source_is_the_next() {
         let error = Error::unavailable("connection refused");
         assert_eq!(error.to_string(), "the session store is unavailable");
-        assert_eq!(
-            error.source().map(ToString::to_string).as_deref(),
-            Some("connection refused")
-        );
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("connection refused"));
         assert!(error.is_transient());
     }
 
     #[test]
     fn too_large_names_size_and_limit() {
-        let error = Error::new(Kind::TooLarge {
-            size: 40_000,
-            limit: 32_768,
-        });
+        let error = Error::new(Kind::TooLarge { size: 40_000, limit: 32_768 });
         assert_eq!(error.size_and_limit(), Some((40_000, 32_768)));
         let text = error.to_string();
         assert!(text.contains("40000") && text.contains("32768"), "{text}");

@@ -113,9 +113,11 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 pub use self::event::{DropReason, Event, Observer, Refusal};
 pub use self::service::{
-    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService,
-    session_fn,
+    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
+    SessionService, session_fn,
 };
+#[doc(hidden)]
+pub use self::session::__example;
 pub use self::session::{Changes, PayloadFormat, Record, Session, SessionId, Text};
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;

@@ -36,9 +36,7 @@ pub struct FakeClock {
 impl FakeClock {
     /// A clock that shows this many seconds since 1970.
     pub fn at(seconds: u64) -> Self {
-        Self {
-            seconds: Arc::new(AtomicU64::new(seconds)),
-        }
+        Self { seconds: Arc::new(AtomicU64::new(seconds)) }
     }
 
     /// Moves the clock forward, by whole seconds.
@@ -112,77 +110,42 @@ impl<B: Backend> Suite<'_, B> {
     }
 
     async fn value(&self, id: SessionId) -> Option<Bytes> {
-        self.backend
-            .fetch(id, self.now)
-            .await
-            .expect("fetch")
-            .map(|stored| stored.value)
+        self.backend.fetch(id, self.now).await.expect("fetch").map(|stored| stored.value)
     }
 
     async fn create(&self, id: SessionId, value: &[u8]) -> bool {
-        self.backend
-            .create(id, self.entry(value), self.now)
-            .await
-            .expect("create")
+        self.backend.create(id, self.entry(value), self.now).await.expect("create")
     }
 
     async fn replace(&self, id: SessionId, expected: &[u8], value: Option<&[u8]>) -> Replaced {
         let entry = value.map(|value| self.entry(value));
-        self.backend
-            .replace(id, Bytes::copy_from_slice(expected), entry, self.now)
-            .await
-            .expect("replace")
+        self.backend.replace(id, Bytes::copy_from_slice(expected), entry, self.now).await.expect("replace")
     }
 
     async fn created_once(&self) {
         let id = Self::id();
         assert_eq!(self.value(id).await, None, "an entry that nobody created");
         assert!(self.create(id, b"one").await, "create of a new id must succeed");
-        assert!(
-            !self.create(id, b"two").await,
-            "create of an id that exists must fail"
-        );
-        assert_eq!(
-            self.value(id).await.as_deref(),
-            Some(&b"one"[..]),
-            "a failed create must not write"
-        );
-        assert_eq!(
-            self.value(Self::id()).await,
-            None,
-            "entries of other ids must not show"
-        );
+        assert!(!self.create(id, b"two").await, "create of an id that exists must fail");
+        assert_eq!(self.value(id).await.as_deref(), Some(&b"one"[..]), "a failed create must not write");
+        assert_eq!(self.value(Self::id()).await, None, "entries of other ids must not show");
     }
 
     async fn replaced_only_as_expected(&self) {
         let id = Self::id();
-        assert_eq!(
-            self.replace(id, b"", Some(b"x")).await,
-            Replaced::Missing,
-            "replace must not create"
-        );
-        assert_eq!(
-            self.value(id).await,
-            None,
-            "a replace that found nothing must not write"
-        );
+        assert_eq!(self.replace(id, b"", Some(b"x")).await, Replaced::Missing, "replace must not create");
+        assert_eq!(self.value(id).await, None, "a replace that found nothing must not write");
         self.create(id, b"one").await;
         match self.replace(id, b"other", Some(b"two")).await {
-            Replaced::Conflict(current) => assert_eq!(
-                current.value,
-                &b"one"[..],
-                "a conflict must show the present value"
-            ),
+            Replaced::Conflict(current) => {
+                assert_eq!(current.value, &b"one"[..], "a conflict must show the present value")
+            }
             other => assert!(
                 matches!(other, Replaced::Conflict(_)),
                 "another value must be a conflict, not {other:?}"
             ),
         }
-        assert_eq!(
-            self.value(id).await.as_deref(),
-            Some(&b"one"[..]),
-            "a conflict must not write"
-        );
+        assert_eq!(self.value(id).await.as_deref(), Some(&b"one"[..]), "a conflict must not write");
         assert_eq!(self.replace(id, b"one", Some(b"two")).await, Replaced::Done);
         assert_eq!(self.value(id).await.as_deref(), Some(&b"two"[..]));
         assert!(
@@ -196,41 +159,20 @@ impl<B: Backend> Suite<'_, B> {
     async fn touched_without_a_rewrite(&self) {
         let id = Self::id();
         let later = self.now.saturating_add(Duration::from_mins(20));
-        assert!(
-            !self.backend.touch(id, later, self.now).await.expect("touch"),
-            "touch must not create"
-        );
-        assert_eq!(
-            self.value(id).await,
-            None,
-            "a touch that found nothing must not write"
-        );
+        assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "touch must not create");
+        assert_eq!(self.value(id).await, None, "a touch that found nothing must not write");
         self.create(id, b"one").await;
         assert!(self.backend.touch(id, later, self.now).await.expect("touch"));
-        let stored = self
-            .backend
-            .fetch(id, self.now)
-            .await
-            .expect("fetch")
-            .expect("the touched entry");
+        let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the touched entry");
         assert_eq!(stored.value, &b"one"[..], "touch must keep the value");
         // A backend that counts down by itself rounds, and lives on while this runs.
-        let off = stored
-            .expires
-            .saturating_since(later)
-            .max(later.saturating_since(stored.expires));
-        assert!(
-            off <= Duration::from_secs(5),
-            "touch must move the deadline: it is off by {off:?}"
-        );
+        let off = stored.expires.saturating_since(later).max(later.saturating_since(stored.expires));
+        assert!(off <= Duration::from_secs(5), "touch must move the deadline: it is off by {off:?}");
     }
 
     async fn deleted_for_good(&self) {
         let id = Self::id();
-        self.backend
-            .delete(id)
-            .await
-            .expect("delete of nothing is no error");
+        self.backend.delete(id).await.expect("delete of nothing is no error");
         self.create(id, b"one").await;
         self.backend.delete(id).await.expect("delete");
         assert_eq!(self.value(id).await, None, "deleted must be gone");
@@ -240,11 +182,7 @@ impl<B: Backend> Suite<'_, B> {
             "deleted must not come back"
         );
         assert!(
-            !self
-                .backend
-                .touch(id, Timestamp::MAX, self.now)
-                .await
-                .expect("touch"),
+            !self.backend.touch(id, Timestamp::MAX, self.now).await.expect("touch"),
             "deleted must not be touched"
         );
         assert_eq!(self.value(id).await, None, "deleted must stay gone");
@@ -252,26 +190,12 @@ impl<B: Backend> Suite<'_, B> {
 
     async fn expired_is_gone(&self) {
         let id = Self::id();
-        let expired = Stored {
-            value: Bytes::from_static(b"old"),
-            expires: self.now,
-        };
+        let expired = Stored { value: Bytes::from_static(b"old"), expires: self.now };
         self.backend.create(id, expired, self.now).await.expect("create");
-        assert_eq!(
-            self.value(id).await,
-            None,
-            "an entry that expires now must not be returned"
-        );
-        assert_eq!(
-            self.replace(id, b"old", Some(b"x")).await,
-            Replaced::Missing,
-            "nor replaced"
-        );
+        assert_eq!(self.value(id).await, None, "an entry that expires now must not be returned");
+        assert_eq!(self.replace(id, b"old", Some(b"x")).await, Replaced::Missing, "nor replaced");
         let later = self.now.saturating_add(Duration::from_mins(10));
-        assert!(
-            !self.backend.touch(id, later, self.now).await.expect("touch"),
-            "nor touched"
-        );
+        assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "nor touched");
         assert!(self.create(id, b"new").await, "its id is free again");
     }
 
@@ -279,16 +203,8 @@ impl<B: Backend> Suite<'_, B> {
         for value in [&b""[..], b"\0\r\n*$\xff\xfe", &vec![0xc3; 100_000]] {
             let id = Self::id();
             assert!(self.create(id, value).await);
-            assert_eq!(
-                self.value(id).await.as_deref(),
-                Some(value),
-                "values must come back byte for byte"
-            );
-            assert_eq!(
-                self.replace(id, value, None).await,
-                Replaced::Done,
-                "and compare byte for byte"
-            );
+            assert_eq!(self.value(id).await.as_deref(), Some(value), "values must come back byte for byte");
+            assert_eq!(self.replace(id, value, None).await, Replaced::Done, "and compare byte for byte");
         }
     }
 
@@ -297,15 +213,8 @@ impl<B: Backend> Suite<'_, B> {
         let (a, b) = join(self.create(id, b"a"), self.create(id, b"b")).await;
         assert!(a != b, "of two creates at once one must win");
         let won = self.value(id).await.expect("the winner's entry");
-        let (a, b) = join(
-            self.replace(id, &won, Some(b"c")),
-            self.replace(id, &won, Some(b"d")),
-        )
-        .await;
-        let done = [&a, &b]
-            .into_iter()
-            .filter(|outcome| **outcome == Replaced::Done)
-            .count();
+        let (a, b) = join(self.replace(id, &won, Some(b"c")), self.replace(id, &won, Some(b"d"))).await;
+        let done = [&a, &b].into_iter().filter(|outcome| **outcome == Replaced::Done).count();
         assert_eq!(done, 1, "of two replaces of one value one must win: {a:?}, {b:?}");
     }
 }

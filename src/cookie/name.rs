@@ -33,26 +33,10 @@ pub(crate) struct PrefixRules {
 
 /// Longer prefixes first: `__Host-Http-` starts with `__Host-`.
 const PREFIXES: [PrefixRules; 4] = [
-    PrefixRules {
-        prefix: "__Host-Http-",
-        http_only: true,
-        host_only: true,
-    },
-    PrefixRules {
-        prefix: "__Host-",
-        http_only: false,
-        host_only: true,
-    },
-    PrefixRules {
-        prefix: "__Http-",
-        http_only: true,
-        host_only: false,
-    },
-    PrefixRules {
-        prefix: "__Secure-",
-        http_only: false,
-        host_only: false,
-    },
+    PrefixRules { prefix: "__Host-Http-", http_only: true, host_only: true },
+    PrefixRules { prefix: "__Host-", http_only: false, host_only: true },
+    PrefixRules { prefix: "__Http-", http_only: true, host_only: false },
+    PrefixRules { prefix: "__Secure-", http_only: false, host_only: false },
 ];
 
 /// Spellings that people take for a prefix and browsers do not.
@@ -104,9 +88,7 @@ impl CookieName {
     }
 
     pub(crate) fn prefix_rules(&self) -> Option<PrefixRules> {
-        PREFIXES
-            .into_iter()
-            .find(|rules| self.0.starts_with(rules.prefix))
+        PREFIXES.into_iter().find(|rules| self.0.starts_with(rules.prefix))
     }
 }
 
@@ -146,38 +128,18 @@ mod tests {
     // T50, T59: prefixes are exact, lookalikes and case variants are refused.
     #[test]
     fn t59_prefixes_are_exact() {
-        for good in [
-            "__Host-s",
-            "__Secure-s",
-            "__Http-s",
-            "__Host-Http-s",
-            "session",
-            "Hostess",
-            "__Hosts",
-        ] {
+        for good in ["__Host-s", "__Secure-s", "__Http-s", "__Host-Http-s", "session", "Hostess", "__Hosts"] {
             assert!(CookieName::new(good).is_ok(), "{good}");
         }
-        for bad in [
-            "__host-s",
-            "__HOST-s",
-            "__SECURE-s",
-            "__http-s",
-            "__Host-http-s",
-            "Host__s",
-            "__Host_s",
-        ] {
+        for bad in ["__host-s", "__HOST-s", "__SECURE-s", "__http-s", "__Host-http-s", "Host__s", "__Host_s"]
+        {
             assert!(CookieName::new(bad).unwrap_err().is_config(), "{bad}");
         }
     }
 
     #[test]
     fn longest_prefix_rules_apply() {
-        let rules = |name| {
-            CookieName::new(name)
-                .unwrap()
-                .prefix_rules()
-                .map(|r| (r.http_only, r.host_only))
-        };
+        let rules = |name| CookieName::new(name).unwrap().prefix_rules().map(|r| (r.http_only, r.host_only));
         assert_eq!(rules("__Host-Http-s"), Some((true, true)));
         assert_eq!(rules("__Host-s"), Some((false, true)));
         assert_eq!(rules("__Http-s"), Some((true, false)));

@@ -95,11 +95,7 @@ impl CookieOptions {
     /// Anyone on the way can read and copy it. A store built with it says so in an
     /// [`Event::InsecureCookie`](crate::Event::InsecureCookie).
     pub fn development() -> Self {
-        Self {
-            name: "session".to_owned(),
-            secure: false,
-            ..Self::default()
-        }
+        Self { name: "session".to_owned(), secure: false, ..Self::default() }
     }
 
     /// The name. Default is `__Host-session`. It also separates keys: a token never opens under another name.
@@ -188,9 +184,7 @@ impl CookieOptions {
             }
         }
         if !self.secure && self.same_site == SameSite::None {
-            return Err(Error::config(
-                "SameSite=None needs Secure: call secure(true), or use SameSite::Lax",
-            ));
+            return Err(Error::config("SameSite=None needs Secure: call secure(true), or use SameSite::Lax"));
         }
         if !self.secure && self.partitioned {
             return Err(Error::config(
@@ -255,9 +249,7 @@ fn validate_path(path: &str) -> Result<(), Error> {
 fn validate_domain(domain: &str) -> Result<(), Error> {
     let label = |label: &str| {
         (1..=63).contains(&label.len())
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
@@ -304,31 +296,13 @@ mod tests {
     #[test]
     fn t57_attributes_cannot_inject() {
         let options = || CookieOptions::new().name("__Secure-s");
-        for path in [
-            "",
-            "app",
-            "/a;b",
-            "/a\r\nSet-Cookie: x=y",
-            "/a b",
-            "/\u{e9}",
-            "/a,b",
-            "/\"><script>",
-            "/\0",
-        ] {
+        for path in
+            ["", "app", "/a;b", "/a\r\nSet-Cookie: x=y", "/a b", "/\u{e9}", "/a,b", "/\"><script>", "/\0"]
+        {
             assert!(why(options().path(path)).contains("path"), "{path:?}");
         }
-        assert!(
-            options()
-                .path(format!("/{}", "p".repeat(1023)))
-                .validate()
-                .is_ok()
-        );
-        assert!(
-            options()
-                .path(format!("/{}", "p".repeat(1024)))
-                .validate()
-                .is_err()
-        );
+        assert!(options().path(format!("/{}", "p".repeat(1023))).validate().is_ok());
+        assert!(options().path(format!("/{}", "p".repeat(1024))).validate().is_err());
         for domain in [
             "",
             ".example.com",
@@ -352,10 +326,7 @@ mod tests {
     fn t23_max_age_is_capped_at_400_days() {
         let template = CookieOptions::new().max_age(Duration::MAX).validate().unwrap();
         let line = template.set(b"v", Duration::MAX, 0).unwrap();
-        assert!(
-            line[0].to_str().unwrap().contains("; Max-Age=34560000;"),
-            "{line:?}"
-        );
+        assert!(line[0].to_str().unwrap().contains("; Max-Age=34560000;"), "{line:?}");
         assert!(why(CookieOptions::new().max_age(Duration::from_millis(999))).contains("Max-Age"));
     }
 

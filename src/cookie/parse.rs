@@ -110,9 +110,7 @@ pub(crate) struct Found {
 
 impl CookieFinder {
     pub(crate) fn new(name: &CookieName) -> Self {
-        Self {
-            name: memmem::Finder::new(name.as_str().as_bytes()).into_owned(),
-        }
+        Self { name: memmem::Finder::new(name.as_str().as_bytes()).into_owned() }
     }
 
     /// Walks all `Cookie` fields.
@@ -152,11 +150,7 @@ impl CookieFinder {
             let lead = value.len() - trim_start(value).len();
             found.push(
                 number,
-                Piece {
-                    field: field.clone(),
-                    start: offset + lead,
-                    end: offset + value.len(),
-                },
+                Piece { field: field.clone(), start: offset + lead, end: offset + value.len() },
             );
         }
     }
@@ -164,10 +158,7 @@ impl CookieFinder {
 
 impl Piece {
     fn bytes(&self) -> &[u8] {
-        self.field
-            .as_bytes()
-            .get(self.start..self.end)
-            .unwrap_or_default()
+        self.field.as_bytes().get(self.start..self.end).unwrap_or_default()
     }
 }
 
@@ -231,11 +222,7 @@ impl Found {
     }
 
     fn tail(&self, number: u8, index: usize) -> Option<&Piece> {
-        self.tails
-            .iter()
-            .filter(|(n, _)| *n == number)
-            .nth(index)
-            .map(|(_, piece)| piece)
+        self.tails.iter().filter(|(n, _)| *n == number).nth(index).map(|(_, piece)| piece)
     }
 
     /// Which further chunks the client holds: bit `n` for `name.n`.
@@ -264,16 +251,9 @@ mod tests {
 
     #[test]
     fn finds_the_cookie_wherever_it_stands() {
-        for field in [
-            "s=v",
-            "a=1; s=v",
-            "s=v; a=1",
-            " s = v ;a=1",
-            "a=s=v;s=v",
-            "\ts\t=\tv\t",
-            ";;s=v;;",
-            "s;s=v",
-        ] {
+        for field in
+            ["s=v", "a=1; s=v", "s=v; a=1", " s = v ;a=1", "a=s=v;s=v", "\ts\t=\tv\t", ";;s=v;;", "s;s=v"]
+        {
             assert_eq!(heads(&find("s", &[field.as_bytes()])), [b"v"], "{field}");
         }
     }
@@ -299,11 +279,7 @@ mod tests {
             b"s",
             b"",
         ] {
-            assert!(
-                !find("s", &[field]).is_present(),
-                "{}",
-                String::from_utf8_lossy(field)
-            );
+            assert!(!find("s", &[field]).is_present(), "{}", String::from_utf8_lossy(field));
         }
         // T54, T55: quotes do not hide a pair, and are part of a value.
         assert_eq!(heads(&find("s", &[b"$Version=1; a=\"; s=v; b=\""])), [b"v"]);

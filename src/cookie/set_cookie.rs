@@ -36,14 +36,7 @@ impl CookieTemplate {
         max_chunks: u8,
     ) -> Self {
         let finder = CookieFinder::new(&name);
-        Self {
-            name,
-            finder,
-            attributes: attributes.into(),
-            max_age,
-            secure,
-            max_chunks,
-        }
+        Self { name, finder, attributes: attributes.into(), max_age, secure, max_chunks }
     }
 
     pub(crate) fn name(&self) -> &CookieName {
@@ -80,10 +73,7 @@ impl CookieTemplate {
         }
         let limit = usize::from(self.max_chunks) * MAX_NAME_VALUE;
         let names = limit - self.max_token();
-        Err(Error::new(Kind::TooLarge {
-            size: token + names,
-            limit,
-        }))
+        Err(Error::new(Kind::TooLarge { size: token + names, limit }))
     }
 
     /// Sets the cookie to `token`, for `lifetime` or Max-Age, whichever is shorter. `held` tells the further chunks that
@@ -99,15 +89,8 @@ impl CookieTemplate {
         let mut rest = token;
         let mut number = 0;
         loop {
-            let (chunk, after) = rest
-                .split_at_checked(self.chunk_size(number))
-                .unwrap_or((rest, &[]));
-            lines.push(self.line(
-                number,
-                chunk,
-                seconds.as_ref().map_or("", |_| "; Max-Age="),
-                seconds,
-            )?);
+            let (chunk, after) = rest.split_at_checked(self.chunk_size(number)).unwrap_or((rest, &[]));
+            lines.push(self.line(number, chunk, seconds.as_ref().map_or("", |_| "; Max-Age="), seconds)?);
             rest = after;
             number += 1;
             if rest.is_empty() {
@@ -143,15 +126,8 @@ impl CookieTemplate {
         let mut digits = [0; 20];
         let digits = seconds.map_or(&[][..], |seconds| decimal(seconds, &mut digits));
 
-        let parts = [
-            name.as_bytes(),
-            suffix,
-            b"=",
-            value,
-            age.as_bytes(),
-            digits,
-            self.attributes.as_bytes(),
-        ];
+        let parts =
+            [name.as_bytes(), suffix, b"=", value, age.as_bytes(), digits, self.attributes.as_bytes()];
         let mut line = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
         for part in parts {
             line.extend_from_slice(part);
@@ -180,10 +156,7 @@ fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
 
 /// The cookie name that a `Set-Cookie` line sets.
 pub(crate) fn cookie_name_of(line: &[u8]) -> &[u8] {
-    let end = line
-        .iter()
-        .position(|&byte| matches!(byte, b'=' | b';'))
-        .unwrap_or(line.len());
+    let end = line.iter().position(|&byte| matches!(byte, b'=' | b';')).unwrap_or(line.len());
     line.get(..end).unwrap_or_default().trim_ascii()
 }
 
@@ -254,23 +227,13 @@ mod tests {
                 let pair = line.split_once(';').unwrap().0;
                 let (name, value) = pair.split_once('=').unwrap();
                 assert!(name.len() + value.len() <= 4096);
-                assert_eq!(
-                    name,
-                    if number == 0 {
-                        "s".to_owned()
-                    } else {
-                        format!("s.{number}")
-                    }
-                );
+                assert_eq!(name, if number == 0 { "s".to_owned() } else { format!("s.{number}") });
                 total += value.len();
             }
             assert_eq!(total, size);
         }
         let lines = template.set(b"small", HOUR, 0b1010).unwrap();
-        let names: Vec<_> = text(&lines)
-            .iter()
-            .map(|line| line.split_once('=').unwrap().0)
-            .collect();
+        let names: Vec<_> = text(&lines).iter().map(|line| line.split_once('=').unwrap().0).collect();
         assert_eq!(names, ["s", "s.1", "s.3"]);
         assert!(text(&lines)[1].starts_with("s.1=; Max-Age=0"));
         assert_eq!(template.remove(0b10).unwrap().len(), 2);
@@ -278,11 +241,7 @@ mod tests {
 
     #[test]
     fn too_large_names_size_and_limit() {
-        let template = CookieOptions::development()
-            .name("s")
-            .max_chunks(2)
-            .validate()
-            .unwrap();
+        let template = CookieOptions::development().name("s").max_chunks(2).validate().unwrap();
         assert!(template.check_size(4095 + 4093).is_ok());
         let error = template.set(&[b'x'; 4095 + 4093 + 1], HOUR, 0).unwrap_err();
         assert_eq!(error.size_and_limit(), Some((8193, 8192)));

@@ -102,10 +102,7 @@ impl AppKey {
     /// None that bytes can cause: only if the cryptographic library cannot derive a key.
     pub fn danger_from_any_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let id = Root::extract(bytes).key_id()?;
-        Ok(Self {
-            bytes: Zeroizing::new(bytes.to_vec()),
-            id,
-        })
+        Ok(Self { bytes: Zeroizing::new(bytes.to_vec()), id })
     }
 
     /// The text form, for an environment variable: `hsk1_` and the bytes in base64url. It is the key: keep it secret.
@@ -152,10 +149,7 @@ impl fmt::Debug for AppKey {
 fn is_regular(bytes: &[u8]) -> bool {
     let repeats =
         (1..=bytes.len() / 2).any(|period| bytes.iter().zip(bytes.iter().skip(period)).all(|(a, b)| a == b));
-    let mut steps = bytes
-        .iter()
-        .zip(bytes.iter().skip(1))
-        .map(|(a, b)| b.wrapping_sub(*a));
+    let mut steps = bytes.iter().zip(bytes.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
     let first = steps.next();
     repeats || steps.all(|step| Some(step) == first)
 }
@@ -197,10 +191,7 @@ mod tests {
     fn t77_debug_and_errors_show_no_key_material() {
         let key = AppKey::from_bytes(b"6o2Wx9Qk1Zr8Lp4Tn7Vb3Hd5Jf0Sg2Mc").unwrap();
         let printed = format!("{key:?} {key:#?}");
-        assert!(
-            !printed.contains("6o2W") && !printed.contains("54, 111"),
-            "{printed}"
-        );
+        assert!(!printed.contains("6o2W") && !printed.contains("54, 111"), "{printed}");
         let error = "hsk1_NotTheRightLength".parse::<AppKey>().unwrap_err();
         assert!(!format!("{error:?}").contains("NotTheRight"));
     }

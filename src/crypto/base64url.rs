@@ -27,22 +27,14 @@ mod tests {
         // All texts of up to three characters over every byte: what decodes must encode to the same text.
         for a in 0..=255 {
             for b in 0..=255 {
-                for text in [
-                    &[a][..],
-                    &[a, b],
-                    &[a, b, b'A'],
-                    &[b'Q', a, b],
-                    &[b'Q', b'Q', a, b],
-                ] {
+                for text in [&[a][..], &[a, b], &[a, b, b'A'], &[b'Q', a, b], &[b'Q', b'Q', a, b]] {
                     if let Some(bytes) = decode(text) {
                         assert_eq!(encode(&bytes).as_bytes(), text);
                     }
                 }
             }
         }
-        for bad in [
-            "QQ==", "QR", "Q", "QUJ=", "QUJ\n", " QUJD", "QU+D", "QU/D", "QUJDR",
-        ] {
+        for bad in ["QQ==", "QR", "Q", "QUJ=", "QUJ\n", " QUJD", "QU+D", "QU/D", "QUJDR"] {
             assert_eq!(decode(bad.as_bytes()), None, "{bad:?}");
         }
     }

@@ -25,9 +25,7 @@ pub(super) struct Info<'a> {
 impl Root {
     /// `HKDF-Extract(salt = "hyper-session v1", application key)`
     pub(super) fn extract(app_key: &[u8]) -> Self {
-        Self {
-            prk: Salt::new(HKDF_SHA256, SALT).extract(app_key),
-        }
+        Self { prk: Salt::new(HKDF_SHA256, SALT).extract(app_key) }
     }
 
     /// `HKDF-Expand(PRK, info)`, 32 bytes. `epoch` is a further part of `info` where there is one.
@@ -43,15 +41,7 @@ impl Root {
     /// The public id of the application key. It knows no purpose and no name: one key has one id everywhere.
     pub(super) fn key_id(&self) -> Result<KeyId, Error> {
         let mut out = [0; 4];
-        self.expand(
-            Info {
-                label: "key id",
-                purpose: "",
-                name: "",
-            },
-            None,
-            &mut out,
-        )?;
+        self.expand(Info { label: "key id", purpose: "", name: "" }, None, &mut out)?;
         Ok(KeyId::from_bytes(out))
     }
 
@@ -59,11 +49,7 @@ impl Root {
         let epoch = epoch.map(u32::to_be_bytes);
         let mut text = Vec::with_capacity(128);
         let parts = [info.label, info.purpose, info.name].map(str::as_bytes);
-        for (at, part) in parts
-            .into_iter()
-            .chain(epoch.as_ref().map(<[u8; 4]>::as_slice))
-            .enumerate()
-        {
+        for (at, part) in parts.into_iter().chain(epoch.as_ref().map(<[u8; 4]>::as_slice)).enumerate() {
             if at > 0 {
                 text.push(0);
             }
@@ -74,10 +60,7 @@ impl Root {
             text.extend_from_slice(part);
         }
         // RFC 5869 section 2.3: expansion fails for more than 255 * 32 bytes alone; no caller asks for over 32.
-        let filled = self
-            .prk
-            .expand(&[&text], Length(out.len()))
-            .and_then(|okm| okm.fill(out));
+        let filled = self.prk.expand(&[&text], Length(out.len())).and_then(|okm| okm.fill(out));
         filled.map_err(|_| Error::new(Kind::Internal("HKDF-Expand refused a short key")))
     }
 }
@@ -94,9 +77,7 @@ impl KeyType for Length {
 #[cfg(test)]
 pub(super) fn hkdf_sha256(salt: &[u8], ikm: &[u8], info: &[u8], out: &mut [u8]) -> bool {
     let prk = Salt::new(HKDF_SHA256, salt).extract(ikm);
-    let filled = prk
-        .expand(&[info], Length(out.len()))
-        .and_then(|okm| okm.fill(out));
+    let filled = prk.expand(&[info], Length(out.len())).and_then(|okm| okm.fill(out));
     filled.is_ok()
 }
 
@@ -137,15 +118,10 @@ mod tests {
             independent(&[b"mac", b"session", b"s"])
         );
         assert_eq!(
-            *root
-                .key(info("encrypt", "session", "__Host-session"), Some(0x0102_0304))
-                .unwrap(),
+            *root.key(info("encrypt", "session", "__Host-session"), Some(0x0102_0304)).unwrap(),
             independent(&[b"encrypt", b"session", b"__Host-session", &[1, 2, 3, 4]])
         );
-        assert_eq!(
-            root.key_id().unwrap().to_bytes(),
-            independent(&[b"key id", b"", b""])[..4]
-        );
+        assert_eq!(root.key_id().unwrap().to_bytes(), independent(&[b"key id", b"", b""])[..4]);
         let long = "n".repeat(256);
         assert_eq!(
             *root.key(info("mac", "session", &long), None).unwrap(),

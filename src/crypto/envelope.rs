@@ -73,11 +73,8 @@ mod tests {
 
     #[test]
     fn headers_read_back() {
-        let header = Header {
-            key: KeyId::from_bytes([1, 2, 3, 4]),
-            epoch: 0x0506_0708,
-            nonce: [9; NONCE_LEN],
-        };
+        let header =
+            Header { key: KeyId::from_bytes([1, 2, 3, 4]), epoch: 0x0506_0708, nonce: [9; NONCE_LEN] };
         let mut token = header.to_bytes().to_vec();
         assert_eq!(token[..9], [1, 1, 2, 3, 4, 5, 6, 7, 8]);
         token.extend_from_slice(&[0; TAG_LEN + MAC_LEN]);

@@ -95,12 +95,7 @@ impl Keyring {
     /// A keyring whose only key is `sealing`.
     #[allow(clippy::needless_pass_by_value)] // taken, so that it is wiped here
     pub fn new(sealing: AppKey) -> Self {
-        Self {
-            inner: Arc::new(Inner {
-                keys: vec![RingKey::new(&sealing)],
-                revoked: Vec::new(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { keys: vec![RingKey::new(&sealing)], revoked: Vec::new() }) }
     }
 
     /// Also opens what `key` sealed.
@@ -108,12 +103,7 @@ impl Keyring {
     pub fn accept(self, key: AppKey) -> Self {
         let mut keys = self.inner.keys.clone();
         keys.push(RingKey::new(&key));
-        Self {
-            inner: Arc::new(Inner {
-                keys,
-                revoked: self.inner.revoked.clone(),
-            }),
-        }
+        Self { inner: Arc::new(Inner { keys, revoked: self.inner.revoked.clone() }) }
     }
 
     /// Refuses whatever the key of this id sealed, also if the key is still on the ring (T17).
@@ -123,12 +113,7 @@ impl Keyring {
     pub fn revoke(self, id: KeyId) -> Self {
         let mut revoked = self.inner.revoked.clone();
         revoked.push(id);
-        Self {
-            inner: Arc::new(Inner {
-                keys: self.inner.keys.clone(),
-                revoked,
-            }),
-        }
+        Self { inner: Arc::new(Inner { keys: self.inner.keys.clone(), revoked }) }
     }
 
     pub(super) fn keys(&self) -> &[Arc<RingKey>] {
@@ -144,9 +129,7 @@ impl Keyring {
         let ids: Vec<_> = self.keys().iter().map(|key| key.id).collect();
         for (at, id) in ids.iter().enumerate() {
             if ids.iter().take(at).any(|other| other == id) {
-                return Err(Error::config(format!(
-                    "the keyring holds the key {id} twice: drop one of them"
-                )));
+                return Err(Error::config(format!("the keyring holds the key {id} twice: drop one of them")));
             }
         }
         match ids.first() {
@@ -160,10 +143,7 @@ impl Keyring {
 
 impl RingKey {
     fn new(key: &AppKey) -> Arc<Self> {
-        Arc::new(Self {
-            id: key.id(),
-            root: key.root(),
-        })
+        Arc::new(Self { id: key.id(), root: key.root() })
     }
 }
 
@@ -176,10 +156,7 @@ impl From<AppKey> for Keyring {
 impl fmt::Debug for Keyring {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ids: Vec<_> = self.keys().iter().map(|key| key.id).collect();
-        f.debug_struct("Keyring")
-            .field("keys", &ids)
-            .field("revoked", &self.revoked())
-            .finish()
+        f.debug_struct("Keyring").field("keys", &ids).field("revoked", &self.revoked()).finish()
     }
 }
 
@@ -190,22 +167,11 @@ mod tests {
     #[test]
     fn impossible_rings_are_refused() {
         let key = || AppKey::danger_from_any_bytes(b"one").unwrap();
-        assert!(
-            Keyring::new(key())
-                .accept(key())
-                .validate()
-                .unwrap_err()
-                .to_string()
-                .contains("twice")
-        );
+        assert!(Keyring::new(key()).accept(key()).validate().unwrap_err().to_string().contains("twice"));
         let error = Keyring::new(key()).revoke(key().id()).validate().unwrap_err();
         assert!(error.to_string().contains("revoked"));
         let other = AppKey::danger_from_any_bytes(b"two").unwrap();
-        Keyring::new(key())
-            .accept(other)
-            .revoke(KeyId(7))
-            .validate()
-            .unwrap();
+        Keyring::new(key()).accept(other).revoke(KeyId(7)).validate().unwrap();
     }
 
     #[test]

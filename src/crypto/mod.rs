@@ -12,6 +12,8 @@ mod token;
 pub use self::app_key::AppKey;
 pub use self::keyring::{KeyId, Keyring};
 
+#[cfg(test)]
+pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom};
 pub(crate) use self::seal::{Purpose, Sealer};
 pub(crate) use self::token::Token;

@@ -88,11 +88,7 @@ pub(crate) mod tests {
     fn t16_nonces_do_not_repeat() {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                std::thread::spawn(|| {
-                    (0..250_000)
-                        .map(|_| SystemRandom.nonce().unwrap())
-                        .collect::<Vec<_>>()
-                })
+                std::thread::spawn(|| (0..250_000).map(|_| SystemRandom.nonce().unwrap()).collect::<Vec<_>>())
             })
             .collect();
         let mut seen = HashSet::new();
@@ -104,11 +100,7 @@ pub(crate) mod tests {
 
     #[test]
     fn t14_a_failing_generator_gives_an_error_each_time_and_no_old_nonce() {
-        let mut batch = Batch {
-            nonces: [[0; NONCE_LEN]; BATCH],
-            left: 0,
-            process: 0,
-        };
+        let mut batch = Batch { nonces: [[0; NONCE_LEN]; BATCH], left: 0, process: 0 };
         assert!(batch.next(&NoRandom).unwrap_err().is_random());
         assert!(batch.next(&NoRandom).unwrap_err().is_random());
         batch.next(&SystemRandom).unwrap();
@@ -119,11 +111,8 @@ pub(crate) mod tests {
 
     #[test]
     fn t16_a_batch_of_another_process_is_not_used() {
-        let mut batch = Batch {
-            nonces: [[7; NONCE_LEN]; BATCH],
-            left: BATCH,
-            process: std::process::id() ^ 1,
-        };
+        let mut batch =
+            Batch { nonces: [[7; NONCE_LEN]; BATCH], left: BATCH, process: std::process::id() ^ 1 };
         assert_ne!(batch.next(&SystemRandom).unwrap(), [7; NONCE_LEN]);
         assert_eq!(batch.process, std::process::id());
     }

@@ -65,7 +65,6 @@ const EPOCHS_KEPT: usize = 96;
 
 /// The plaintext of a token whose signature was checked. Only [`Sealer::open`] makes one: what is not authentic cannot be
 /// decoded, since there is nothing to decode.
-#[derive(Debug)]
 pub(crate) struct Opened {
     plaintext: Bytes,
     old_key: bool,
@@ -82,6 +81,12 @@ impl Opened {
     }
 }
 
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("len", &self.plaintext.len()).finish_non_exhaustive()
+    }
+}
+
 impl Sealer {
     pub(crate) fn new(
         keyring: &Keyring,
@@ -90,16 +95,9 @@ impl Sealer {
         random: Arc<dyn Random>,
     ) -> Result<Self, Error> {
         keyring.validate()?;
-        let keys = keyring
-            .keys()
-            .iter()
-            .map(|ring| SealKey::new(ring, purpose, name))
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            keys,
-            revoked: keyring.revoked().to_vec(),
-            random,
-        })
+        let keys =
+            keyring.keys().iter().map(|ring| SealKey::new(ring, purpose, name)).collect::<Result<_, _>>()?;
+        Ok(Self { keys, revoked: keyring.revoked().to_vec(), random })
     }
 
     /// How many characters the token for `plaintext` bytes has.
@@ -113,16 +111,9 @@ impl Sealer {
     ///
     /// [`is_random`](Error::is_random) without a nonce: there is no sealing without a fresh one.
     pub(crate) fn seal(&self, now: Timestamp, parts: &[&[u8]]) -> Result<String, Error> {
-        let key = self
-            .keys
-            .first()
-            .ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
+        let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
         let nonce = self.random.nonce()?;
-        let header = Header {
-            key: key.ring.id,
-            epoch: epoch_of(now),
-            nonce,
-        };
+        let header = Header { key: key.ring.id, epoch: epoch_of(now), nonce };
         key.seal(header, parts).map(|token| base64url::encode(&token))
     }
 
@@ -135,41 +126,24 @@ impl Sealer {
         }
         // Key ids are public: comparing them tells nothing.
         let place = self.keys.iter().position(|key| key.ring.id == header.key);
-        let key = place
-            .and_then(|place| self.keys.get(place))
-            .ok_or(Refusal::UnknownKey)?;
+        let key = place.and_then(|place| self.keys.get(place)).ok_or(Refusal::UnknownKey)?;
         let plaintext = key.open(header, token)?;
-        Ok(Opened {
-            plaintext,
-            old_key: place != Some(0),
-        })
+        Ok(Opened { plaintext, old_key: place != Some(0) })
     }
 }
 
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ids: Vec<_> = self.keys.iter().map(|key| key.ring.id).collect();
-        f.debug_struct("Sealer")
-            .field("keys", &ids)
-            .finish_non_exhaustive()
+        f.debug_struct("Sealer").field("keys", &ids).finish_non_exhaustive()
     }
 }
 
 impl SealKey {
     fn new(ring: &Arc<RingKey>, purpose: Purpose, name: &str) -> Result<Self, Error> {
-        let info = Info {
-            label: "mac",
-            purpose: purpose.as_str(),
-            name,
-        };
+        let info = Info { label: "mac", purpose: purpose.as_str(), name };
         let mac = hmac::Key::new(HMAC_SHA256, &*ring.root.key(info, None)?);
-        Ok(Self {
-            ring: Arc::clone(ring),
-            purpose,
-            name: name.into(),
-            mac,
-            epochs: EpochKeys::default(),
-        })
+        Ok(Self { ring: Arc::clone(ring), purpose, name: name.into(), mac, epochs: EpochKeys::default() })
     }
 
     fn seal(&self, header: Header, parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
@@ -202,9 +176,8 @@ impl SealKey {
 
         let (clear, body) = signed_parts(&mut token, signed_len).ok_or(Refusal::Length)?;
         let clear = Aad::from(clear);
-        let opened = self.with_epoch_key(header.epoch, |key| {
-            key.open_in_place(nonce(header), clear, body).is_ok()
-        });
+        let opened =
+            self.with_epoch_key(header.epoch, |key| key.open_in_place(nonce(header), clear, body).is_ok());
         if opened != Some(true) {
             return Err(Refusal::Ciphertext);
         }
@@ -215,20 +188,10 @@ impl SealKey {
     /// Runs `use_key` with the encryption key of `epoch`, derived if it is not at hand.
     fn with_epoch_key<R>(&self, epoch: u32, use_key: impl FnOnce(&LessSafeKey) -> R) -> Option<R> {
         // A panic while the lock is held leaves a map of whole keys: poisoning says nothing here.
-        if let Some(key) = self
-            .epochs
-            .keys
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&epoch)
-        {
+        if let Some(key) = self.epochs.keys.read().unwrap_or_else(PoisonError::into_inner).get(&epoch) {
             return Some(use_key(key));
         }
-        let info = Info {
-            label: "encrypt",
-            purpose: self.purpose.as_str(),
-            name: &self.name,
-        };
+        let info = Info { label: "encrypt", purpose: self.purpose.as_str(), name: &self.name };
         let bytes = self.ring.root.key(info, Some(epoch)).ok()?;
         let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).ok()?);
         let result = use_key(&key);
@@ -243,9 +206,7 @@ impl SealKey {
 
 /// The clear header, copied, and the ciphertext with its tag, to be opened where it lies.
 fn signed_parts(token: &mut [u8], signed_len: usize) -> Option<([u8; HEADER_LEN], &mut [u8])> {
-    let (clear, body) = token
-        .get_mut(..signed_len)?
-        .split_first_chunk_mut::<HEADER_LEN>()?;
+    let (clear, body) = token.get_mut(..signed_len)?.split_first_chunk_mut::<HEADER_LEN>()?;
     Some((*clear, body))
 }
 
@@ -256,6 +217,34 @@ fn nonce(header: Header) -> Nonce {
 /// Hours since 1970. Saturates in the year 491,936.
 fn epoch_of(now: Timestamp) -> u32 {
     u32::try_from(now.as_unix() / EPOCH_SECONDS).unwrap_or(u32::MAX)
+}
+
+// The primitives as they are called above, on whatever a published vector asks for.
+
+#[cfg(test)]
+pub(super) fn gcm_seal(key: &[u8], nonce: [u8; 12], aad: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    let tag = key.seal_in_place_separate_tag(nonce, Aad::from(aad), body);
+    tag.unwrap().as_ref().try_into().unwrap()
+}
+
+#[cfg(test)]
+pub(super) fn gcm_open(key: &[u8], nonce: [u8; 12], aad: &[u8], body_and_tag: &mut [u8]) -> bool {
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).unwrap());
+    let nonce = Nonce::assume_unique_for_key(nonce);
+    key.open_in_place(nonce, Aad::from(aad), body_and_tag).is_ok()
+}
+
+#[cfg(test)]
+pub(super) fn hmac_sign(key: &[u8], message: &[u8]) -> [u8; MAC_LEN] {
+    let tag = hmac::sign(&hmac::Key::new(HMAC_SHA256, key), message);
+    tag.as_ref().try_into().unwrap()
+}
+
+#[cfg(test)]
+pub(super) fn hmac_verify(key: &[u8], message: &[u8], tag: &[u8]) -> bool {
+    hmac::verify(&hmac::Key::new(HMAC_SHA256, key), message, tag).is_ok()
 }
 
 #[cfg(test)]

@@ -32,11 +32,7 @@ impl Token {
             return None;
         }
         let bytes = Zeroizing::new(base64url::decode(text)?);
-        bytes
-            .as_slice()
-            .try_into()
-            .ok()
-            .map(|bytes| Self(Zeroizing::new(bytes)))
+        bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
     }
 
     pub(crate) fn to_text(&self) -> String {
@@ -49,9 +45,7 @@ impl Token {
         hash.update(ID_DOMAIN);
         hash.update(&*self.0);
         let mut id = [0; 16];
-        id.iter_mut()
-            .zip(hash.finish().as_ref())
-            .for_each(|(to, from)| *to = *from);
+        id.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
         id
     }
 }
@@ -78,10 +72,7 @@ mod tests {
                 *count += u32::from(token.0[at / 8] >> (at % 8) & 1);
             }
         }
-        assert!(
-            ones.iter().all(|&count| (1_747..=2_253).contains(&count)),
-            "{ones:?}"
-        );
+        assert!(ones.iter().all(|&count| (1_747..=2_253).contains(&count)), "{ones:?}");
     }
 
     #[test]
@@ -124,10 +115,8 @@ mod tests {
     fn the_id_is_a_hash_and_debug_shows_nothing() {
         use sha2::Digest as _;
         let token = Token(Zeroizing::new([7; LEN]));
-        let expected = sha2::Sha256::new()
-            .chain_update(b"hyper-session id v1\0")
-            .chain_update([7; LEN])
-            .finalize();
+        let expected =
+            sha2::Sha256::new().chain_update(b"hyper-session id v1\0").chain_update([7; LEN]).finalize();
         assert_eq!(token.id(), expected[..16]);
         assert_eq!(format!("{token:?}"), "Token(..)");
     }

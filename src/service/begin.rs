@@ -80,28 +80,18 @@ impl SessionHandle {
         self.slot.store.config().cookie_name()
     }
 
-    /// Ends the handler's part, and tells what it left: `None` if it never asked.
-    pub(super) fn close(&self) -> Option<Asked> {
+    /// Ends the handler's part: from now on its session can only be read. True if it ever asked for it.
+    pub(super) fn close(&self) -> bool {
         self.slot.closed.store(true, Ordering::SeqCst);
-        if !self.slot.asked.load(Ordering::SeqCst) {
-            return None;
-        }
-        let loaded = self.slot.loaded.get().cloned();
-        if let Some(loaded) = &loaded {
+        if let Some(loaded) = self.slot.loaded.get() {
             loaded.session.close();
         }
-        Some(Asked {
-            slot: Arc::clone(&self.slot),
-            loaded,
-        })
+        self.slot.asked.load(Ordering::SeqCst)
     }
-}
 
-/// What a handler left that asked for its session.
-pub(super) struct Asked {
-    pub(super) slot: Arc<Slot>,
-    /// `None` if loading failed or was given up.
-    pub(super) loaded: Option<Loaded>,
+    pub(super) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
 }
 
 impl Slot {
@@ -126,16 +116,9 @@ impl Slot {
                 || config.timeouts.renewal_due(record, now)
         });
         // A cookie that is no session is removed, if the handler puts no other in its place.
-        let reply = if record.is_none() && self.found.is_present() {
-            Reply::Remove
-        } else {
-            Reply::Nothing
-        };
+        let reply = if record.is_none() && self.found.is_present() { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        Ok(Loaded {
-            session: Session::new(record, renewal_due, reply, committer),
-            now,
-        })
+        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer), now })
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.
@@ -146,9 +129,7 @@ impl Slot {
         }
         let mut joined = Vec::new();
         for candidate in 0..self.found.len() {
-            let token = self
-                .found
-                .token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
+            let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
             let loaded = self.store.load(token, now).await;
             match loaded.inspect_err(|error| self.emit(&Event::StoreFailed { cookie, error }))? {
                 Ok(record) => {
@@ -166,8 +147,6 @@ impl Slot {
 
 impl fmt::Debug for SessionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionHandle")
-            .field("cookie", &self.cookie_name())
-            .finish_non_exhaustive()
+        f.debug_struct("SessionHandle").field("cookie", &self.cookie_name()).finish_non_exhaustive()
     }
 }

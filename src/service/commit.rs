@@ -37,27 +37,13 @@ enum Stage {
 
 impl Commit {
     pub(super) fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition) -> Self {
-        let mut commit = Self {
-            slot,
-            loaded,
-            stage: Stage::Done,
-            must_finish: false,
-        };
-        commit.stage = if commit
-            .slot
-            .commits
-            .try_acquire()
-            .map(SemaphorePermit::forget)
-            .is_ok()
-        {
+        let mut commit = Self { slot, loaded, stage: Stage::Done, must_finish: false };
+        commit.stage = if commit.slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok() {
             commit.decide(answer)
         } else {
             let slot = Arc::clone(&commit.slot);
             let turn = async move { slot.commits.acquire().await.map(SemaphorePermit::forget).is_ok() };
-            Stage::Waiting {
-                turn: Box::pin(turn),
-                answer,
-            }
+            Stage::Waiting { turn: Box::pin(turn), answer }
         };
         commit
     }
@@ -99,10 +85,7 @@ impl Commit {
                 Ok(())
             }
             Err(error) => {
-                self.slot.emit(&Event::StoreFailed {
-                    cookie: self.slot.cookie_name(),
-                    error: &error,
-                });
+                self.slot.emit(&Event::StoreFailed { cookie: self.slot.cookie_name(), error: &error });
                 self.settle(Err(&error));
                 Err(error)
             }
@@ -112,11 +95,7 @@ impl Commit {
     fn committed(&self, saved: Saved) -> Committed {
         let cookie = self.slot.cookie_name();
         match saved {
-            Saved::Stored {
-                record,
-                token,
-                conflicts,
-            } => {
+            Saved::Stored { record, token, conflicts } => {
                 if conflicts > 0 {
                     self.slot.emit(&Event::ConflictMerged { cookie, conflicts });
                 }
@@ -174,22 +153,14 @@ impl Drop for Commit {
             Stage::Waiting { .. } => self.loaded.session.is_ending(),
             Stage::Saving(_) | Stage::Destroying(_) => self.must_finish,
         };
-        let runtime = if must_finish {
-            tokio::runtime::Handle::try_current().ok()
-        } else {
-            None
-        };
+        let runtime = if must_finish { tokio::runtime::Handle::try_current().ok() } else { None };
         if must_finish {
             let (cookie, completing) = (self.slot.cookie_name(), runtime.is_some());
             self.slot.emit(&Event::Interrupted { cookie, completing });
         }
         if let Some(runtime) = runtime {
-            let rest = Self {
-                slot: Arc::clone(&self.slot),
-                loaded: self.loaded.clone(),
-                stage,
-                must_finish: false,
-            };
+            let rest =
+                Self { slot: Arc::clone(&self.slot), loaded: self.loaded.clone(), stage, must_finish: false };
             drop(runtime.spawn(rest));
         } else if !matches!(stage, Stage::Waiting { .. }) {
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.

@@ -53,9 +53,7 @@ pub trait SessionExt {
     ///
     /// As [`session`](Self::session).
     fn session_named(&self, cookie: &str) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
-        load(find(self.session_extensions(), |handle| {
-            handle.cookie_name() == cookie
-        }))
+        load(find(self.session_extensions(), |handle| handle.cookie_name() == cookie))
     }
 
     /// Where the session services leave their handles.

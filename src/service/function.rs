@@ -39,11 +39,7 @@ use crate::store::Store;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn session_fn<H>(store: impl Store, handler: H) -> SessionFn<H> {
-    SessionFn {
-        handler,
-        store: Arc::new(store),
-        failure: ServiceUnavailable,
-    }
+    SessionFn { handler, store: Arc::new(store), failure: ServiceUnavailable }
 }
 
 /// The service that [`session_fn`] returns.
@@ -57,11 +53,7 @@ pub struct SessionFn<H, F = ServiceUnavailable> {
 impl<H, F> SessionFn<H, F> {
     /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
     pub fn on_failure<G>(self, failure: G) -> SessionFn<H, G> {
-        SessionFn {
-            handler: self.handler,
-            store: self.store,
-            failure,
-        }
+        SessionFn { handler: self.handler, store: self.store, failure }
     }
 }
 
@@ -77,18 +69,12 @@ where
 
     fn call(&self, request: Request<B>) -> Self::Future {
         let handle = SessionHandle::begin(&self.store, request.headers());
-        ResponseFuture::new(
-            (self.handler)(request, handle.clone()),
-            handle,
-            self.failure.clone(),
-        )
+        ResponseFuture::new((self.handler)(request, handle.clone()), handle, self.failure.clone())
     }
 }
 
 impl<H, F> fmt::Debug for SessionFn<H, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionFn")
-            .field("config", self.store.config())
-            .finish_non_exhaustive()
+        f.debug_struct("SessionFn").field("config", self.store.config()).finish_non_exhaustive()
     }
 }

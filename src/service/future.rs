@@ -9,8 +9,10 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::begin::SessionHandle;
+use super::commit::Commit;
 use super::failure::FailureResponse;
-use super::finish::{self, Finishing};
+use super::finish;
+use crate::error::Error;
 
 pin_project! {
     /// What [`SessionService`](super::SessionService) and [`SessionFn`](super::SessionFn) return.
@@ -25,18 +27,14 @@ pin_project! {
         handler: S,
         handle: SessionHandle,
         failure: F,
-        finishing: Option<(Response<R>, Finishing)>,
+        // The response, while its session is being committed.
+        committing: Option<(Response<R>, Commit)>,
     }
 }
 
 impl<S, R, F> ResponseFuture<S, R, F> {
     pub(super) fn new(handler: S, handle: SessionHandle, failure: F) -> Self {
-        Self {
-            handler,
-            handle,
-            failure,
-            finishing: None,
-        }
+        Self { handler, handle, failure, committing: None }
     }
 }
 
@@ -49,33 +47,33 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        if this.finishing.is_none() {
+        let slot = this.handle.slot();
+        let (mut response, committed) = if let Some((_, commit)) = this.committing {
+            let committed = ready!(Pin::new(commit).poll(cx));
+            #[allow(clippy::expect_used)] // it was there two lines above
+            let (response, _) = this.committing.take().expect("the response that is being committed");
+            (response, committed)
+        } else {
+            let answer = ready!(this.handler.poll(cx));
+            if !this.handle.close() {
+                return Poll::Ready(answer);
+            }
             // An error of the handler passes as it is: nothing is saved.
-            let response = ready!(this.handler.poll(cx));
-            let asked = this.handle.close();
-            let (response, asked) = match (response, asked) {
-                (Ok(response), Some(asked)) => (response, asked),
-                (response, _) => return Poll::Ready(response),
+            let Ok(response) = answer else {
+                return Poll::Ready(answer);
             };
-            let finishing = finish::begin(asked, &response);
-            *this.finishing = Some((response, finishing));
-        }
-        let committed = match this.finishing {
-            Some((
-                _,
-                Finishing {
-                    commit: Some((commit, _)),
-                    ..
+            match finish::commit(slot, response.status()) {
+                None => (response, Ok(())),
+                Some(mut commit) => match Pin::new(&mut commit).poll(cx) {
+                    Poll::Ready(committed) => (response, committed),
+                    Poll::Pending => {
+                        *this.committing = Some((response, commit));
+                        return Poll::Pending;
+                    }
                 },
-            )) => ready!(Pin::new(commit).poll(cx)),
-            _ => Ok(()),
+            }
         };
-        #[allow(clippy::expect_used)] // the contract of `Future::poll`; no input reaches this
-        let (mut response, finishing) = this
-            .finishing
-            .take()
-            .expect("ResponseFuture polled after it was ready");
-        let written = committed.and_then(|()| finishing.write_head(&mut response));
+        let written: Result<(), Error> = committed.and_then(|()| finish::write_head(slot, &mut response));
         Poll::Ready(Ok(match written {
             Ok(()) => response,
             Err(error) => this.failure.response(&error),
@@ -85,8 +83,6 @@ where
 
 impl<S, R, F> fmt::Debug for ResponseFuture<S, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture")
-            .field("handle", &self.handle)
-            .finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("handle", &self.handle).finish_non_exhaustive()
     }
 }

@@ -57,12 +57,8 @@ fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&H
     if !headers.get_all(name).iter().any(&unwanted) {
         return false;
     }
-    let kept: Vec<HeaderValue> = headers
-        .get_all(name)
-        .iter()
-        .filter(|value| !unwanted(value))
-        .cloned()
-        .collect();
+    let kept: Vec<HeaderValue> =
+        headers.get_all(name).iter().filter(|value| !unwanted(value)).cloned().collect();
     headers.remove(name);
     for value in kept {
         headers.append(name, value);
@@ -114,11 +110,7 @@ mod tests {
     }
 
     fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-        headers
-            .get_all(name)
-            .iter()
-            .map(|value| value.to_str().unwrap().to_owned())
-            .collect()
+        headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect()
     }
 
     // T42: CVE-2026-48587, CVE-2026-6907.
@@ -132,10 +124,7 @@ mod tests {
             (&["Accept", "Cookie, Origin"], &["Accept", "Cookie, Origin"]),
             (&["*"], &["*"]),
             (&["Accept, *"], &["Accept, *"]),
-            (
-                &["Cookie-Consent, X-Cookie"],
-                &["Cookie-Consent, X-Cookie", "Cookie"],
-            ),
+            (&["Cookie-Consent, X-Cookie"], &["Cookie-Consent, X-Cookie", "Cookie"]),
             (&[""], &["", "Cookie"]),
         ] {
             let mut headers = headers(VARY, before);
@@ -151,11 +140,7 @@ mod tests {
         for (before, after, replaced) in [
             (&[][..], &["no-store"][..], false),
             (&["no-store"], &["no-store"], false),
-            (
-                &["private, No-Store, max-age=0"],
-                &["private, No-Store, max-age=0"],
-                false,
-            ),
+            (&["private, No-Store, max-age=0"], &["private, No-Store, max-age=0"], false),
             (&["private", "no-store"], &["private", "no-store"], false),
             (&["public, max-age=600"], &["no-store"], true),
             (&["s-maxage=10"], &["no-store"], true),
@@ -175,20 +160,12 @@ mod tests {
     #[test]
     fn t45_one_line_for_one_name_and_the_others_as_they_were() {
         let template = CookieOptions::development().name("s").validate().unwrap();
-        let ours = template
-            .set(b"new", std::time::Duration::from_secs(9), 0b10)
-            .unwrap();
-        let mut headers = headers(
-            SET_COOKIE,
-            &["a=1", "s=old; Path=/x", "b=2; Path=/", "s.1=stale", "ss=3"],
-        );
+        let ours = template.set(b"new", std::time::Duration::from_secs(9), 0b10).unwrap();
+        let mut headers = headers(SET_COOKIE, &["a=1", "s=old; Path=/x", "b=2; Path=/", "s.1=stale", "ss=3"]);
         assert!(replace_set_cookie(&mut headers, template.name(), ours.clone()));
         let lines = values(&headers, &SET_COOKIE);
         assert_eq!(lines[..3], ["a=1", "b=2; Path=/", "ss=3"]);
-        assert!(
-            lines[3].starts_with("s=new;") && lines[4].starts_with("s.1=; Max-Age=0"),
-            "{lines:?}"
-        );
+        assert!(lines[3].starts_with("s=new;") && lines[4].starts_with("s.1=; Max-Age=0"), "{lines:?}");
         assert_eq!(lines.len(), 5);
 
         let mut headers = super::tests::headers(SET_COOKIE, &["a=1"]);

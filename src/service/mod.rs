@@ -68,11 +68,7 @@ pub struct SessionService<S, F = ServiceUnavailable> {
 impl<S> SessionService<S> {
     /// Wraps `inner` with sessions from `store`.
     pub fn new(inner: S, store: impl Store) -> Self {
-        Self {
-            inner,
-            store: Arc::new(store),
-            failure: ServiceUnavailable,
-        }
+        Self { inner, store: Arc::new(store), failure: ServiceUnavailable }
     }
 }
 
@@ -96,11 +92,7 @@ impl<S, F> SessionService<S, F> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn on_failure<G>(self, failure: G) -> SessionService<S, G> {
-        SessionService {
-            inner: self.inner,
-            store: self.store,
-            failure,
-        }
+        SessionService { inner: self.inner, store: self.store, failure }
     }
 }
 

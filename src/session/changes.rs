@@ -70,8 +70,7 @@ impl Changes {
         if value.as_ref() == below {
             self.keys.remove(key); // what is there already is no change
         } else {
-            self.keys
-                .insert(key.to_owned(), value.map_or(Change::Delete, Change::Set));
+            self.keys.insert(key.to_owned(), value.map_or(Change::Delete, Change::Set));
         }
     }
 
@@ -87,13 +86,7 @@ impl Changes {
             None if self.cleared => self.put(key, Some(value), None),
             None if below == Some(&value) => {}
             None => {
-                self.keys.insert(
-                    key.to_owned(),
-                    Change::Update {
-                        steps: vec![step],
-                        value,
-                    },
-                );
+                self.keys.insert(key.to_owned(), Change::Update { steps: vec![step], value });
             }
         }
     }
@@ -121,10 +114,7 @@ impl Changes {
     /// This log, then `later`.
     pub(super) fn then(&self, later: &Self) -> Self {
         if later.cleared {
-            return Self {
-                restarted: self.restarted || later.restarted,
-                ..later.clone()
-            };
+            return Self { restarted: self.restarted || later.restarted, ..later.clone() };
         }
         let mut both = self.clone();
         both.outdated |= later.outdated;
@@ -132,10 +122,7 @@ impl Changes {
             let merged = match (both.keys.remove(key), change) {
                 (Some(Change::Update { mut steps, .. }), Change::Update { steps: more, value }) => {
                     steps.extend(more.iter().cloned());
-                    Change::Update {
-                        steps,
-                        value: value.clone(),
-                    }
+                    Change::Update { steps, value: value.clone() }
                 }
                 (Some(_), Change::Update { value, .. }) => Change::Set(value.clone()),
                 (_, change) => change.clone(),
@@ -167,9 +154,7 @@ impl Changes {
                     Change::Update { value, .. } if !rerun => Some(value.clone()),
                     Change::Update { steps, .. } => {
                         let before = base.and_then(|base| base.get(key));
-                        steps
-                            .iter()
-                            .try_fold(before, |value, step| step(value.as_deref()).map(Some))?
+                        steps.iter().try_fold(before, |value, step| step(value.as_deref()).map(Some))?
                     }
                 };
                 Ok((key.as_str(), value))
@@ -180,9 +165,7 @@ impl Changes {
 
     /// The keys that have a value by this log, and those that have none.
     pub(super) fn keys(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.keys
-            .iter()
-            .map(|(key, change)| (key.as_str(), !matches!(change, Change::Delete)))
+        self.keys.iter().map(|(key, change)| (key.as_str(), !matches!(change, Change::Delete)))
     }
 }
 
@@ -213,17 +196,11 @@ mod tests {
     }
 
     fn values(payload: &Payload) -> BTreeMap<String, u64> {
-        payload
-            .iter()
-            .map(|(key, value)| (key.to_owned(), number(value)))
-            .collect()
+        payload.iter().map(|(key, value)| (key.to_owned(), number(value))).collect()
     }
 
     fn payload(values: &BTreeMap<String, u64>) -> Payload {
-        let values = values
-            .iter()
-            .map(|(key, value)| (key.as_str(), Some(encoded(*value))))
-            .collect();
+        let values = values.iter().map(|(key, value)| (key.as_str(), Some(encoded(*value)))).collect();
         Payload::merge(None, &values).unwrap()
     }
 

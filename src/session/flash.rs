@@ -23,14 +23,13 @@ impl Session {
     /// # Examples
     ///
     /// ```
-    /// # use hyper_session::{Error, Session};
-    /// # fn handler(session: &Session) -> Result<(), Error> {
+    /// # hyper_session::__example(|session| {
     /// session.set_flash("notice", "Saved.")?;
     /// assert_eq!(session.peek::<String>("notice")?.as_deref(), Some("Saved."));
     /// assert_eq!(session.flash::<String>("notice")?.as_deref(), Some("Saved."));
     /// assert_eq!(session.flash::<String>("notice")?, None); // seen once
     /// # Ok(())
-    /// # }
+    /// # }).unwrap();
     /// ```
     pub fn set_flash<T: Serialize>(&self, key: &str, value: T) -> Result<(), Error> {
         self.put_value(&flash_key(key), key, &value)
@@ -43,6 +42,17 @@ impl Session {
     ///
     /// [`is_value`](Error::is_value) if the value is no `T`: it stays. [`is_head_sent`](Error::is_head_sent) as for
     /// [`set`](Self::set).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set_flash("notice", "Saved.")?;
+    /// assert_eq!(session.flash::<String>("notice")?.as_deref(), Some("Saved."));
+    /// assert_eq!(session.flash::<String>("notice")?, None);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn flash<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         let full = flash_key(key);
         let value = self.get_value(&full, key)?;
@@ -57,6 +67,16 @@ impl Session {
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the value is no `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set_flash("notice", "Saved.")?;
+    /// assert!(session.peek::<String>("notice")?.is_some() && session.peek::<String>("notice")?.is_some());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn peek<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.get_value(&flash_key(key), key)
     }

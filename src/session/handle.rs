@@ -1,23 +1,20 @@
 //! `Session`: the handle that a handler holds.
 
-use std::collections::BTreeSet;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::changes::{Changes, Lookup};
 use super::flash::RESERVED;
-use super::outcome::{Commit, Disposition, Facts};
+use super::outcome::{Commit, Disposition};
+use super::state::{Committed, Reply, State};
 use super::{Record, SessionId, Text, values, wire};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
-use crate::event::DropReason;
 
 /// The session of one request.
 ///
@@ -30,8 +27,7 @@ use crate::event::DropReason;
 /// # Examples
 ///
 /// ```
-/// # use hyper_session::{Error, Session};
-/// # fn handler(session: &Session) -> Result<(), Error> {
+/// # hyper_session::__example(|session| {
 /// session.set("user", "ada")?;
 /// session.set("cart", vec![1, 2, 3])?;
 /// assert_eq!(session.get_str("user")?.as_deref(), Some("ada"));
@@ -40,7 +36,7 @@ use crate::event::DropReason;
 /// session.delete("cart")?;
 /// assert!(!session.has("cart"));
 /// # Ok(())
-/// # }
+/// # }).unwrap();
 /// ```
 #[derive(Clone)]
 pub struct Session {
@@ -60,78 +56,33 @@ pub(crate) trait Committer: Send + Sync {
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 }
 
-#[allow(clippy::struct_excessive_bools)] // independent facts, not one state in disguise
-struct State {
-    /// What the store holds.
-    base: Option<Record>,
-    /// Changes that are being saved right now.
-    pending: Option<Arc<Changes>>,
-    /// Changes since.
-    changes: Changes,
-    regenerate: bool,
-    destroyed: bool,
-    renewal_due: bool,
-    /// Ended by another request: nothing brings it back.
-    ended: bool,
-    /// The response head is out: reads go on, writes fail.
-    closed: bool,
-    reply: Reply,
-}
+/// Commits for a session that no store knows: there is none of it.
+pub(super) enum NoCommitter {}
 
-/// What the response will tell the client about its cookie.
-#[derive(Clone, Debug)]
-pub(crate) enum Reply {
-    Nothing,
-    Set { token: Bytes, lifetime: Duration },
-    Remove,
-}
-
-/// How a commit ended.
-#[derive(Debug)]
-#[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
-pub(crate) enum Committed {
-    Kept,
-    Stored {
-        record: Record,
-        token: Bytes,
-        lifetime: Duration,
-    },
-    Removed,
-    Ended,
+impl Committer for NoCommitter {
+    fn commit_now(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+        match *self {}
+    }
 }
 
 impl Session {
-    /// A session on what was loaded: `base`, or nothing.
-    pub(crate) fn new(
-        base: Option<Record>,
-        renewal_due: bool,
-        reply: Reply,
-        committer: Weak<dyn Committer>,
-    ) -> Self {
-        let state = State {
-            base,
-            pending: None,
-            changes: Changes::default(),
-            regenerate: false,
-            destroyed: false,
-            renewal_due,
-            ended: false,
-            closed: false,
-            reply,
-        };
-        Self {
-            inner: Arc::new(Inner {
-                state: Mutex::new(state),
-                committer,
-            }),
-        }
-    }
-
     /// The value under `key`, or `None` if there is none. Decoded at this call, this value alone.
     ///
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the value is no `T`. The error names key, kind and type, not the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("cart", ["tea", "milk"])?;
+    /// assert_eq!(session.get::<Vec<String>>("cart")?, Some(vec!["tea".to_owned(), "milk".to_owned()]));
+    /// assert_eq!(session.get::<u64>("other")?, None);
+    /// assert!(session.get::<u64>("cart").unwrap_err().is_value()); // another type is an error, not None
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
         self.get_value(key, key)
     }
@@ -141,6 +92,18 @@ impl Session {
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the value is no string.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert_eq!(session.get_str("user")?.as_deref(), Some("ada"));
+    /// session.set("user", 7)?;
+    /// assert!(session.get_str("user").is_err());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn get_str(&self, key: &str) -> Result<Option<Text>, Error> {
         let text = |value: &Bytes| Text::from_utf8(value.slice_ref(whole(wire::str_bytes(value))?));
         self.view(key, "a string", text)
@@ -152,10 +115,18 @@ impl Session {
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the value is no byte string.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("token", bytes::Bytes::from_static(b"\x00\xff"))?;
+    /// assert_eq!(session.get_bytes("token")?.as_deref(), Some(&b"\x00\xff"[..]));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn get_bytes(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        self.view(key, "a byte string", |value| {
-            Some(value.slice_ref(whole(wire::bin_bytes(value))?))
-        })
+        self.view(key, "a byte string", |value| Some(value.slice_ref(whole(wire::bin_bytes(value))?)))
     }
 
     /// The integer under `key`.
@@ -163,6 +134,18 @@ impl Session {
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the value is no integer, or none that fits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("balance", -5)?;
+    /// assert_eq!(session.get_i64("balance")?, Some(-5));
+    /// session.set("balance", u64::MAX)?;
+    /// assert!(session.get_i64("balance").is_err());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn get_i64(&self, key: &str) -> Result<Option<i64>, Error> {
         self.get(key)
     }
@@ -172,25 +155,64 @@ impl Session {
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the value is no boolean.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("dark", true)?;
+    /// assert_eq!(session.get_bool("dark")?, Some(true));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn get_bool(&self, key: &str) -> Result<Option<bool>, Error> {
         self.get(key)
     }
 
     /// True if there is a value under `key`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert!(session.has("user") && !session.has("cart"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn has(&self, key: &str) -> bool {
         self.lock().get(key).is_some()
     }
 
     /// The keys that have a value, in order. Flash values are not among them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("b", 1)?;
+    /// session.set("a", 2)?;
+    /// session.set_flash("notice", "hello")?;
+    /// assert_eq!(session.keys(), ["a", "b"]);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn keys(&self) -> Vec<String> {
-        self.lock()
-            .keys()
-            .into_iter()
-            .filter(|key| !key.starts_with(RESERVED))
-            .collect()
+        self.lock().keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
     }
 
     /// True if there is neither a value nor a flash value. Such a session is not stored, or will be destroyed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// assert!(session.is_empty());
+    /// session.set_flash("notice", "hello")?;
+    /// assert!(!session.is_empty());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.lock().keys().is_empty()
     }
@@ -203,6 +225,20 @@ impl Session {
     ///
     /// [`is_value`](Error::is_value) if the value does not serialize, nests deeper than 64 levels or `key` is reserved;
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way. Nothing is changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// #[derive(serde::Serialize)]
+    /// struct Cart {
+    ///     items: Vec<u32>,
+    /// }
+    /// session.set("cart", Cart { items: vec![1, 2] })?;
+    /// assert!(session.set("\u{1}mine", 1).unwrap_err().is_value()); // reserved
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn set<T: Serialize>(&self, key: &str, value: T) -> Result<(), Error> {
         check_key(key)?;
         self.put_value(key, key, &value)
@@ -213,6 +249,17 @@ impl Session {
     /// # Errors
     ///
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert!(session.delete("user")?);
+    /// assert!(!session.delete("user")?);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn delete(&self, key: &str) -> Result<bool, Error> {
         check_key(key)?;
         self.delete_value(key)
@@ -223,11 +270,19 @@ impl Session {
     /// # Errors
     ///
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// session.clear()?;
+    /// assert!(session.is_empty());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn clear(&self) -> Result<(), Error> {
-        let mut state = self.lock_open()?;
-        if !state.keys().is_empty() {
-            state.changes.clear();
-        }
+        self.lock_open()?.clear();
         Ok(())
     }
 
@@ -240,6 +295,17 @@ impl Session {
     /// # Errors
     ///
     /// As [`get`](Self::get) and [`set`](Self::set).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// let visits = |old: Option<u64>| old.unwrap_or(0) + 1;
+    /// assert_eq!(session.update("visits", visits)?, 1);
+    /// assert_eq!(session.update("visits", visits)?, 2);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn update<T, F>(&self, key: &str, change: F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
@@ -260,9 +326,8 @@ impl Session {
             let mut state = self.lock_open()?;
             if state.get(key) == old {
                 let step = Arc::clone(&change);
-                let below = state.below(key);
                 let step = Arc::new(move |old: Option<&[u8]>| step(old).map(|(_, bytes)| bytes));
-                state.changes.update(key, step, bytes, below.as_ref());
+                state.update(key, step, bytes);
                 return Ok(new);
             }
         }
@@ -272,18 +337,28 @@ impl Session {
     ///
     /// A new session has an id after it was saved, and another one after it was regenerated: [`save`](Self::save) first if
     /// the handler needs to know it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert_eq!(session.id(), None); // nothing is stored yet
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn id(&self) -> Option<SessionId> {
-        self.lock().base.as_ref().map(Record::id)
+        self.lock().base().map(Record::id)
     }
 
     /// When the stored session began.
     pub fn created_at(&self) -> Option<Timestamp> {
-        self.lock().base.as_ref().map(Record::created)
+        self.lock().base().map(Record::created)
     }
 
     /// The first moment at which the stored session is over, if nothing renews it.
     pub fn expires_at(&self) -> Option<Timestamp> {
-        self.lock().base.as_ref().map(Record::expires)
+        self.lock().base().map(Record::expires)
     }
 
     /// Gives the session a new id and a new token; values and absolute deadline stay. The old token is refused from then
@@ -295,8 +370,18 @@ impl Session {
     /// # Errors
     ///
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.regenerate()?; // who logs in leaves a planted id behind
+    /// session.set("user", "ada")?;
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn regenerate(&self) -> Result<(), Error> {
-        self.lock_open()?.regenerate = true;
+        self.lock_open()?.regenerate();
         Ok(())
     }
 
@@ -308,11 +393,19 @@ impl Session {
     /// # Errors
     ///
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// session.destroy()?;
+    /// assert!(!session.has("user"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn destroy(&self) -> Result<(), Error> {
-        let mut state = self.lock_open()?;
-        state.changes.restart();
-        state.destroyed = true;
-        state.regenerate = false;
+        self.lock_open()?.destroy();
         Ok(())
     }
 
@@ -324,20 +417,14 @@ impl Session {
     /// or [`is_random`](Error::is_random) if it cannot be saved: what is stored stays as it was, the changes stay in the
     /// session. [`is_head_sent`](Error::is_head_sent) if the response is on its way.
     pub async fn save(&self) -> Result<(), Error> {
-        let committer = self
-            .inner
-            .committer
-            .upgrade()
-            .ok_or_else(|| Error::new(Kind::HeadSent))?;
+        let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);
         committer.commit_now(self.clone()).await
     }
 
     pub(super) fn put_value<T: Serialize>(&self, full_key: &str, key: &str, value: &T) -> Result<(), Error> {
         let value = values::encode(key, value)?;
-        let mut state = self.lock_open()?;
-        let below = state.below(full_key);
-        state.changes.put(full_key, Some(value), below.as_ref());
+        self.lock_open()?.put(full_key, Some(value));
         Ok(())
     }
 
@@ -353,8 +440,7 @@ impl Session {
     pub(super) fn delete_value(&self, full_key: &str) -> Result<bool, Error> {
         let mut state = self.lock_open()?;
         let present = state.get(full_key).is_some();
-        let below = state.below(full_key);
-        state.changes.put(full_key, None, below.as_ref());
+        state.put(full_key, None);
         Ok(present)
     }
 
@@ -365,9 +451,7 @@ impl Session {
         view: impl Fn(&Bytes) -> Option<V>,
     ) -> Result<Option<V>, Error> {
         let value = self.lock().get(key);
-        value
-            .map(|value| view(&value).ok_or_else(|| values::mismatch(key, &value, what)))
-            .transpose()
+        value.map(|value| view(&value).ok_or_else(|| values::mismatch(key, &value, what))).transpose()
     }
 
     /// No code of an application runs under this lock, so a panic cannot leave a state half changed: poisoning says
@@ -378,157 +462,56 @@ impl Session {
 
     fn lock_open(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.lock();
-        if state.closed {
-            Err(Error::new(Kind::HeadSent))
-        } else {
-            Ok(state)
-        }
+        if state.is_closed() { Err(Error::new(Kind::HeadSent)) } else { Ok(state) }
     }
 }
 
 /// What the layer above needs to load and commit a session.
 impl Session {
+    /// A session on what was loaded: `base`, or nothing.
+    pub(crate) fn new(
+        base: Option<Record>,
+        renewal_due: bool,
+        reply: Reply,
+        committer: Weak<dyn Committer>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { state: Mutex::new(State::new(base, renewal_due, reply)), committer }) }
+    }
+
     /// From now on the session can be read alone.
     pub(crate) fn close(&self) {
-        self.lock().closed = true;
+        self.lock().close();
     }
 
-    /// Decides what is to be done, and hands out what doing it needs. [`end_commit`](Self::end_commit) must follow.
-    pub(crate) fn begin_commit(&self, answer: Disposition) -> Commit {
-        let mut state = self.lock();
-        let state = &mut *state;
-        let modified = !state.changes.is_empty();
-        let facts = Facts {
-            stored: state.base.is_some(),
-            changed: modified && !state.ended,
-            empty: modified && state.keys().is_empty(),
-            regenerate: state.regenerate,
-            destroyed: state.destroyed,
-            renewal_due: state.renewal_due,
-        };
-        let outcome = facts.decide(answer);
-        let dropped = match answer {
-            _ if !modified || state.destroyed && state.changes.keys().next().is_none() => None,
-            _ if state.ended => Some(DropReason::SessionEnded),
-            Disposition::Accept => None,
-            Disposition::DropValues => Some(DropReason::ServerError),
-            Disposition::NoCookie => Some(DropReason::Informational),
-        };
-        let recorded = std::mem::take(&mut state.changes);
-        let changes = Arc::new(if answer == Disposition::Accept {
-            recorded
-        } else {
-            Changes::default()
-        });
-        state.pending = Some(Arc::clone(&changes));
-        Commit {
-            outcome,
-            base: state.base.clone(),
-            changes,
-            dropped,
-        }
-    }
-
-    /// Takes in how the commit ended. After a failure the session is as it was before, with all its changes.
-    pub(crate) fn end_commit(&self, result: Result<Committed, &Error>) {
-        let mut state = self.lock();
-        let pending = state.pending.take();
-        let Ok(committed) = result else {
-            if let Some(pending) = pending {
-                state.changes = pending.then(&state.changes);
-            }
-            return;
-        };
-        state.regenerate = false;
-        state.destroyed = false;
-        if !state.changes.is_empty() {
-            state.changes.outdate();
-        }
-        match committed {
-            Committed::Kept => {}
-            Committed::Stored {
-                record,
-                token,
-                lifetime,
-            } => {
-                state.reply = Reply::Set { token, lifetime };
-                state.base = Some(record);
-                state.renewal_due = false;
-            }
-            Committed::Removed => {
-                state.reply = Reply::Remove;
-                state.base = None;
-            }
-            Committed::Ended => {
-                state.base = None;
-                state.ended = true;
-            }
-        }
+    /// True if committing would change nothing and tell nobody.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.lock().is_settled()
     }
 
     /// True if the handler destroyed or regenerated the session, and that is not done yet.
     pub(crate) fn is_ending(&self) -> bool {
-        let state = self.lock();
-        state.destroyed || state.regenerate
+        self.lock().is_ending()
+    }
+
+    /// Decides what is to be done, and hands out what doing it needs. [`end_commit`](Self::end_commit) must follow.
+    pub(crate) fn begin_commit(&self, answer: Disposition) -> Commit {
+        self.lock().begin_commit(answer)
+    }
+
+    /// Takes in how the commit ended. After a failure the session is as it was before, with all its changes.
+    pub(crate) fn end_commit(&self, result: Result<Committed, &Error>) {
+        self.lock().end_commit(result);
     }
 
     /// What to tell the client.
     pub(crate) fn reply(&self) -> Reply {
-        self.lock().reply.clone()
-    }
-}
-
-impl State {
-    /// The undecoded value under `key`.
-    fn get(&self, key: &str) -> Option<Bytes> {
-        match self.changes.get(key) {
-            Lookup::Value(value) => Some(value),
-            Lookup::Absent => None,
-            Lookup::Unchanged => self.below(key),
-        }
-    }
-
-    /// The undecoded value under `key` without the changes that are not being saved yet.
-    fn below(&self, key: &str) -> Option<Bytes> {
-        match self
-            .pending
-            .as_ref()
-            .map_or(Lookup::Unchanged, |pending| pending.get(key))
-        {
-            Lookup::Value(value) => Some(value),
-            Lookup::Absent => None,
-            Lookup::Unchanged => self.base.as_ref().and_then(|base| base.payload.get(key)),
-        }
-    }
-
-    fn keys(&self) -> BTreeSet<String> {
-        let mut keys: BTreeSet<String> = self
-            .base
-            .iter()
-            .flat_map(|base| base.payload.iter())
-            .map(|(key, _)| key.to_owned())
-            .collect();
-        for changes in self.pending.as_deref().into_iter().chain([&self.changes]) {
-            if changes.clears() {
-                keys.clear();
-            }
-            for (key, present) in changes.keys() {
-                if present {
-                    keys.insert(key.to_owned())
-                } else {
-                    keys.remove(key)
-                };
-            }
-        }
-        keys
+        self.lock().reply()
     }
 }
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("id", &self.id())
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 

@@ -7,6 +7,7 @@ mod id;
 mod outcome;
 mod payload;
 mod record;
+mod state;
 mod text;
 mod values;
 mod wire;
@@ -18,8 +19,16 @@ pub use self::payload::PayloadFormat;
 pub use self::record::Record;
 pub use self::text::Text;
 
-pub(crate) use self::handle::{Committed, Committer, Reply};
+pub(crate) use self::handle::Committer;
 pub(crate) use self::outcome::{Disposition, Outcome};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::Origin;
+pub(crate) use self::state::{Committed, Reply};
 pub(crate) use self::wire::{SealedHeader, StoredHeader};
+
+/// Runs an example of the documentation on an empty session that no store knows.
+#[doc(hidden)]
+#[allow(clippy::missing_errors_doc)]
+pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
+    example(&Session::new(None, false, Reply::Nothing, std::sync::Weak::<handle::NoCommitter>::new()))
+}

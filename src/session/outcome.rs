@@ -104,39 +104,19 @@ mod tests {
                 destroyed: bit(4),
                 renewal_due: bit(5),
             };
-            let Facts {
-                stored,
-                changed,
-                empty,
-                regenerate,
-                destroyed,
-                ..
-            } = facts;
-            for answer in [
-                Disposition::Accept,
-                Disposition::DropValues,
-                Disposition::NoCookie,
-            ] {
+            let Facts { stored, changed, empty, regenerate, destroyed, .. } = facts;
+            for answer in [Disposition::Accept, Disposition::DropValues, Disposition::NoCookie] {
                 let outcome = facts.decide(answer);
                 let context = format!("{facts:?} {answer:?} {outcome:?}");
                 // What is not stored cannot be touched, regenerated or destroyed.
-                assert!(
-                    stored || matches!(outcome, Outcome::Keep | Outcome::Save),
-                    "{context}"
-                );
+                assert!(stored || matches!(outcome, Outcome::Keep | Outcome::Save), "{context}");
                 // Nothing empty is ever created (T71).
                 assert!(!(empty && outcome == Outcome::Save), "{context}");
                 // Values are saved only when the answer accepts them.
-                assert!(
-                    outcome != Outcome::Save || answer == Disposition::Accept,
-                    "{context}"
-                );
+                assert!(outcome != Outcome::Save || answer == Disposition::Accept, "{context}");
                 // A stored session that was destroyed does not go on.
                 if stored && destroyed {
-                    assert!(
-                        matches!(outcome, Outcome::Destroy | Outcome::Regenerate),
-                        "{context}"
-                    );
+                    assert!(matches!(outcome, Outcome::Destroy | Outcome::Regenerate), "{context}");
                 }
                 // Without a cookie in the response, no client is left with a dead token by a regenerate.
                 assert!(

@@ -62,10 +62,7 @@ impl Payload {
             rest = skip_value(value, MAX_DEPTH - 1)?;
             let start = at(value)?;
             let key_len = u32::try_from(key.len()).ok()?;
-            entries.push(Entry {
-                key: start.checked_sub(key_len)?..start,
-                value: start..at(rest)?,
-            });
+            entries.push(Entry { key: start.checked_sub(key_len)?..start, value: start..at(rest)? });
         }
         rest.is_empty().then_some(Self { buffer, entries })
     }
@@ -92,11 +89,8 @@ impl Payload {
     /// The entries of `base`, with those of `changes` in their place: a value to set, or `None` to delete. What did not
     /// change is copied as it is, undecoded.
     pub(super) fn merge(base: Option<&Self>, changes: &BTreeMap<&str, Option<Bytes>>) -> Result<Self, Error> {
-        let mut merged: BTreeMap<&[u8], &[u8]> = base
-            .into_iter()
-            .flat_map(Self::iter)
-            .map(|(key, value)| (key.as_bytes(), value))
-            .collect();
+        let mut merged: BTreeMap<&[u8], &[u8]> =
+            base.into_iter().flat_map(Self::iter).map(|(key, value)| (key.as_bytes(), value)).collect();
         for (key, change) in changes {
             match change {
                 Some(value) => merged.insert(key.as_bytes(), value),
@@ -112,10 +106,7 @@ impl Payload {
 
     /// The undecoded value under `key`, as a view.
     pub(super) fn get(&self, key: &str) -> Option<Bytes> {
-        let place = self
-            .entries
-            .binary_search_by(|entry| self.slice(&entry.key).cmp(key.as_bytes()))
-            .ok()?;
+        let place = self.entries.binary_search_by(|entry| self.slice(&entry.key).cmp(key.as_bytes())).ok()?;
         let Range { start, end } = self.entries.get(place)?.value;
         Some(self.buffer.slice(start as usize..end as usize))
     }
@@ -124,17 +115,12 @@ impl Payload {
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.entries.iter().map(|entry| {
             // Keys were checked to be UTF-8 when they were indexed.
-            (
-                std::str::from_utf8(self.slice(&entry.key)).unwrap_or_default(),
-                self.slice(&entry.value),
-            )
+            (std::str::from_utf8(self.slice(&entry.key)).unwrap_or_default(), self.slice(&entry.value))
         })
     }
 
     fn slice(&self, range: &Range<u32>) -> &[u8] {
-        self.buffer
-            .get(range.start as usize..range.end as usize)
-            .unwrap_or_default()
+        self.buffer.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
     /// The bytes to seal or store.
@@ -164,9 +150,7 @@ impl Payload {
 
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Payload")
-            .field("entries", &self.entries.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Payload").field("entries", &self.entries.len()).finish_non_exhaustive()
     }
 }
 
@@ -182,10 +166,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn payload_of(entries: &[(&str, &[u8])]) -> Payload {
-        let map: BTreeMap<&str, Option<Bytes>> = entries
-            .iter()
-            .map(|(key, value)| (*key, Some(Bytes::copy_from_slice(value))))
-            .collect();
+        let map: BTreeMap<&str, Option<Bytes>> =
+            entries.iter().map(|(key, value)| (*key, Some(Bytes::copy_from_slice(value)))).collect();
         Payload::merge(None, &map).unwrap()
     }
 
@@ -220,11 +202,7 @@ mod tests {
             b"\x81\xc4\x01a\x01",         // a key of bytes
             b"\xdf\xff\xff\xff\xff\xa1a", // four billion entries
         ] {
-            assert!(
-                Payload::parse(Bytes::copy_from_slice(bad)).is_none(),
-                "{}",
-                bad.escape_ascii()
-            );
+            assert!(Payload::parse(Bytes::copy_from_slice(bad)).is_none(), "{}", bad.escape_ascii());
         }
     }
 
@@ -243,10 +221,7 @@ mod tests {
     fn json_is_read_and_written() {
         let json = br#"{"b":[1,2.5,null],"a":{"x":"\u00e9"},"n":18446744073709551615}"#;
         let payload = Payload::parse(Bytes::from_static(json)).unwrap();
-        assert_eq!(
-            payload.iter().map(|(key, _)| key).collect::<Vec<_>>(),
-            ["a", "b", "n"]
-        );
+        assert_eq!(payload.iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "b", "n"]);
         let again: serde_json::Value =
             serde_json::from_slice(&payload.to_format(PayloadFormat::Json).unwrap()).unwrap();
         assert_eq!(again, serde_json::from_slice::<serde_json::Value>(json).unwrap());

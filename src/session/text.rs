@@ -13,13 +13,13 @@ use bytestring::ByteString;
 /// # Examples
 ///
 /// ```
-/// # use hyper_session::{Error, Session};
-/// # fn greet(session: &Session) -> Result<String, Error> {
-/// Ok(match session.get_str("name")? {
-///     Some(name) => format!("Hello, {}!", name.trim()), // derefs to str
-///     None => "Hello!".to_owned(),
-/// })
-/// # }
+/// # hyper_session::__example(|session| {
+/// session.set("name", " Ada ")?;
+/// let name = session.get_str("name")?.unwrap();
+/// assert_eq!(name.trim(), "Ada"); // derefs to str
+/// assert_eq!(name, " Ada ");
+/// # Ok(())
+/// # }).unwrap();
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text(ByteString);

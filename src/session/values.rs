@@ -14,13 +14,9 @@ use crate::error::{Error, Kind};
 /// human-readable forms (a `Uuid` as its text), so that a value is the same whether a store writes MessagePack or JSON.
 pub(super) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, Error> {
     let mut buffer = Vec::with_capacity(32);
-    let mut serializer = rmp_serde::Serializer::new(&mut buffer)
-        .with_struct_map()
-        .with_human_readable();
+    let mut serializer = rmp_serde::Serializer::new(&mut buffer).with_struct_map().with_human_readable();
     // The cause may quote the value: it stays out of the error.
-    value
-        .serialize(&mut serializer)
-        .map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
+    value.serialize(&mut serializer).map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
     match skip_value(&buffer, MAX_DEPTH - 1) {
         Some([]) => Ok(buffer.into()),
         _ => Err(Error::new(Kind::TooDeep { key: key.to_owned() })),
@@ -36,11 +32,7 @@ pub(super) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, 
 
 /// "This is not what you asked for", without saying what it is.
 pub(super) fn mismatch(key: &str, bytes: &[u8], expected: &'static str) -> Error {
-    Error::new(Kind::Decode {
-        key: key.to_owned(),
-        found: kind_of(bytes),
-        expected,
-    })
+    Error::new(Kind::Decode { key: key.to_owned(), found: kind_of(bytes), expected })
 }
 
 /// The kind of a value, by its first byte.
@@ -98,24 +90,12 @@ mod tests {
         };
         assert_eq!(decode::<User>("u", &encode("u", &user).unwrap()).unwrap(), user);
         for number in [i64::MIN, -1, 0, 127, 128, i64::MAX] {
-            assert_eq!(
-                decode::<i64>("n", &encode("n", &number).unwrap()).unwrap(),
-                number
-            );
+            assert_eq!(decode::<i64>("n", &encode("n", &number).unwrap()).unwrap(), number);
         }
-        assert_eq!(
-            decode::<Option<u8>>("o", &encode("o", &None::<u8>).unwrap()).unwrap(),
-            None
-        );
+        assert_eq!(decode::<Option<u8>>("o", &encode("o", &None::<u8>).unwrap()).unwrap(), None);
         let address: std::net::IpAddr = "2001:db8::1".parse().unwrap();
-        assert_eq!(
-            decode::<std::net::IpAddr>("a", &encode("a", &address).unwrap()).unwrap(),
-            address
-        );
-        assert_eq!(
-            decode::<String>("a", &encode("a", &address).unwrap()).unwrap(),
-            "2001:db8::1"
-        );
+        assert_eq!(decode::<std::net::IpAddr>("a", &encode("a", &address).unwrap()).unwrap(), address);
+        assert_eq!(decode::<String>("a", &encode("a", &address).unwrap()).unwrap(), "2001:db8::1");
     }
 
     #[test]
@@ -123,10 +103,7 @@ mod tests {
         let old = encode("u", &BTreeMap::from([("id", 7)])).unwrap();
         assert!(decode::<User>("u", &old).is_err());
         let newer = serde_json::json!({"id": 7, "name": "Ada", "shoe_size": 38});
-        assert_eq!(
-            decode::<User>("u", &encode("u", &newer).unwrap()).unwrap().roles,
-            []
-        );
+        assert_eq!(decode::<User>("u", &encode("u", &newer).unwrap()).unwrap().roles, []);
     }
 
     // T75, T76: an error never quotes the value.
@@ -164,9 +141,6 @@ mod tests {
             }
         }
         let error = encode("r", &Refuses).unwrap_err();
-        assert!(
-            error.is_value() && !format!("{error:?}").contains("hunter2"),
-            "{error:?}"
-        );
+        assert!(error.is_value() && !format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 }

@@ -50,12 +50,7 @@ impl SealedHeader {
         let mut id = [0; 16];
         plaintext.copy_to_slice(&mut id);
         let mut time = || Timestamp::from_unix(plaintext.get_u64());
-        Some(Self {
-            id: SessionId::from_bytes(id),
-            created: time(),
-            issued: time(),
-            expires: time(),
-        })
+        Some(Self { id: SessionId::from_bytes(id), created: time(), issued: time(), expires: time() })
     }
 }
 
@@ -88,9 +83,7 @@ impl StoredHeader {
         if value.len() < Self::LEN || value.get_u8() != Self::VERSION {
             return None;
         }
-        Some(Self {
-            created: Timestamp::from_unix(value.get_u64()),
-        })
+        Some(Self { created: Timestamp::from_unix(value.get_u64()) })
     }
 }
 
@@ -178,9 +171,7 @@ fn skip_values(count: usize, mut input: &[u8], depth: usize) -> Option<&[u8]> {
 /// A big-endian length of `N` bytes, and what follows.
 fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
     let (bytes, rest) = input.split_first_chunk::<N>()?;
-    let len = bytes
-        .iter()
-        .fold(0_usize, |len, byte| len << 8 | usize::from(*byte));
+    let len = bytes.iter().fold(0_usize, |len, byte| len << 8 | usize::from(*byte));
     Some((len, rest))
 }
 
@@ -199,32 +190,17 @@ mod tests {
             expires: t(u64::MAX),
         };
         let bytes = header.to_bytes();
-        assert_eq!(
-            SealedHeader::take(&mut Bytes::copy_from_slice(&bytes)),
-            Some(header)
-        );
+        assert_eq!(SealedHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
         for len in 0..bytes.len() {
-            assert_eq!(
-                SealedHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])),
-                None
-            );
+            assert_eq!(SealedHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
         }
         let header = StoredHeader { created: t(77) };
         let bytes = header.to_bytes();
-        assert_eq!(
-            StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)),
-            Some(header)
-        );
+        assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
         for len in 0..bytes.len() {
-            assert_eq!(
-                StoredHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])),
-                None
-            );
+            assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
         }
-        assert_eq!(
-            StoredHeader::take(&mut Bytes::from_static(b"\x02\0\0\0\0\0\0\0\0")),
-            None
-        );
+        assert_eq!(StoredHeader::take(&mut Bytes::from_static(b"\x02\0\0\0\0\0\0\0\0")), None);
     }
 
     #[test]

@@ -33,10 +33,7 @@ pub struct Builder<K> {
 
 impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
-        Self {
-            kind,
-            options: Options::default(),
-        }
+        Self { kind, options: Options::default() }
     }
 
     /// How the cookie is set. Default is [`CookieOptions::new`].
@@ -102,8 +99,6 @@ impl<K> Builder<K> {
 
 impl<K> fmt::Debug for Builder<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
-            .field("cookie", &self.options.cookie)
-            .finish_non_exhaustive()
+        f.debug_struct("Builder").field("cookie", &self.options.cookie).finish_non_exhaustive()
     }
 }

@@ -54,10 +54,7 @@ pub struct Sealed {
 impl CookieStore {
     /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
     pub fn builder(keys: impl Into<Keyring>) -> Builder<Sealed> {
-        Builder::new(Sealed {
-            keys: keys.into(),
-            random: Arc::new(SystemRandom),
-        })
+        Builder::new(Sealed { keys: keys.into(), random: Arc::new(SystemRandom) })
     }
 }
 
@@ -71,13 +68,7 @@ impl Builder<Sealed> {
     pub fn build(self) -> Result<CookieStore, Error> {
         let (Sealed { keys, random }, config) = self.validate()?;
         let sealer = Sealer::new(&keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
-        Ok(CookieStore {
-            inner: Arc::new(Inner {
-                config,
-                sealer,
-                random,
-            }),
-        })
+        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random }) })
     }
 
     #[cfg(test)]
@@ -98,9 +89,7 @@ impl Inner {
         }
         // The deadline that was sealed, or what the present options allow, whichever comes first: a shorter timeout holds
         // for tokens that are out already.
-        let expires = header
-            .expires
-            .min(self.config.timeouts.deadline(header.created, header.issued));
+        let expires = header.expires.min(self.config.timeouts.deadline(header.created, header.issued));
         if now >= expires {
             return Err(Refusal::Expired);
         }
@@ -125,29 +114,12 @@ impl Inner {
             return Ok(Saved::Removed);
         }
         let expires = self.config.timeouts.deadline(created, now);
-        let header = SealedHeader {
-            id,
-            created,
-            issued: now,
-            expires,
-        };
+        let header = SealedHeader { id, created, issued: now, expires };
         let body = payload.to_format(self.config.format)?;
-        self.config
-            .cookie
-            .check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
+        self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.sealer.seal(now, &[&header.to_bytes(), &body])?;
-        let record = Record {
-            id,
-            created,
-            expires,
-            payload,
-            origin: Origin::Sealed { old_key: false },
-        };
-        Ok(Saved::Stored {
-            record,
-            token: Bytes::from(token),
-            conflicts: 0,
-        })
+        let record = Record { id, created, expires, payload, origin: Origin::Sealed { old_key: false } };
+        Ok(Saved::Stored { record, token: Bytes::from(token), conflicts: 0 })
     }
 
     fn save(&self, base: Option<&Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
@@ -160,12 +132,7 @@ impl Inner {
 
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let created = if changes.restarts() { now } else { base.created };
-        self.seal(
-            SessionId::generate(&*self.random)?,
-            created,
-            changes.apply(Some(&base.payload))?,
-            now,
-        )
+        self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(&base.payload))?, now)
     }
 }
 
@@ -202,8 +169,10 @@ impl fmt::Debug for CookieStore {
 
 impl fmt::Debug for Sealed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed")
-            .field("keys", &self.keys)
-            .finish_non_exhaustive()
+        f.debug_struct("Sealed").field("keys", &self.keys).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+#[path = "cookie_tests.rs"]
+mod tests;

@@ -20,15 +20,11 @@ enum Inner<T> {
 
 impl<T> StoreFuture<T> {
     pub(crate) fn ready(value: Result<T, Error>) -> Self {
-        Self {
-            inner: Inner::Ready(Some(value)),
-        }
+        Self { inner: Inner::Ready(Some(value)) }
     }
 
     pub(crate) fn boxed(future: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
-        Self {
-            inner: Inner::Boxed(Box::pin(future)),
-        }
+        Self { inner: Inner::Boxed(Box::pin(future)) }
     }
 }
 

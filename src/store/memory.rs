@@ -67,9 +67,7 @@ impl Expiry<SessionId, Entry> for FreeWhenOver {
 impl Memory {
     /// No sessions.
     pub fn new() -> Self {
-        Self {
-            entries: Cache::builder().expire_after(FreeWhenOver).build(),
-        }
+        Self { entries: Cache::builder().expire_after(FreeWhenOver).build() }
     }
 
     /// Runs one atomic step on the entry of `id`: what it answers, and what becomes of the entry.
@@ -81,18 +79,13 @@ impl Memory {
     ) -> Result<R, Error> {
         let mut answer = None;
         self.entries.entry(id).and_compute_with(|entry| {
-            let present = entry
-                .map(|entry| entry.into_value().stored)
-                .filter(|stored| stored.expires > now);
+            let present = entry.map(|entry| entry.into_value().stored).filter(|stored| stored.expires > now);
             let (result, op) = step(present);
             answer = Some(result);
             match op {
                 Op::Put(stored) => {
                     // moka counts in nanoseconds from start-up: cap what it is told to free later.
-                    let lifetime = stored
-                        .expires
-                        .saturating_since(now)
-                        .min(Duration::from_secs(1 << 33));
+                    let lifetime = stored.expires.saturating_since(now).min(Duration::from_secs(1 << 33));
                     Op::Put(Entry { stored, lifetime })
                 }
                 Op::Remove => Op::Remove,
@@ -105,11 +98,7 @@ impl Memory {
 
 impl Backend for Memory {
     async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        Ok(self
-            .entries
-            .get(&id)
-            .map(|entry| entry.stored)
-            .filter(|stored| stored.expires > now))
+        Ok(self.entries.get(&id).map(|entry| entry.stored).filter(|stored| stored.expires > now))
     }
 
     async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
@@ -154,8 +143,6 @@ impl Default for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory")
-            .field("entries", &self.entries.entry_count())
-            .finish_non_exhaustive()
+        f.debug_struct("Memory").field("entries", &self.entries.entry_count()).finish_non_exhaustive()
     }
 }

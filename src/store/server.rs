@@ -60,13 +60,7 @@ impl<B: Backend> Builder<B> {
     /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
         let (backend, config) = self.validate()?;
-        Ok(ServerStore {
-            inner: Arc::new(Inner {
-                config,
-                backend,
-                random: Arc::new(SystemRandom),
-            }),
-        })
+        Ok(ServerStore { inner: Arc::new(Inner { config, backend, random: Arc::new(SystemRandom) }) })
     }
 }
 
@@ -82,23 +76,12 @@ impl<B: Backend> Inner<B> {
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
         let (created, payload) = decode_value(&stored.value).ok_or(Refusal::Payload)?;
         // A backend that keeps entries for too long does not keep sessions for too long.
-        let expires = stored
-            .expires
-            .min(created.saturating_add(self.config.timeouts.absolute));
+        let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
         if now >= expires {
             return Err(Refusal::Expired);
         }
         let id = SessionId::from_bytes(token.id());
-        Ok(Record {
-            id,
-            created,
-            expires,
-            payload,
-            origin: Origin::Stored {
-                token,
-                value: stored.value,
-            },
-        })
+        Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value: stored.value } })
     }
 
     fn encode(&self, created: Timestamp, payload: &Payload, now: Timestamp) -> Result<Stored, Error> {
@@ -106,10 +89,7 @@ impl<B: Backend> Inner<B> {
         let mut value = BytesMut::with_capacity(StoredHeader::LEN + body.len());
         value.put_slice(&StoredHeader { created }.to_bytes());
         value.put_slice(&body);
-        Ok(Stored {
-            value: value.freeze(),
-            expires: self.config.timeouts.deadline(created, now),
-        })
+        Ok(Stored { value: value.freeze(), expires: self.config.timeouts.deadline(created, now) })
     }
 
     /// Stores a session that was not there, under a new token.
@@ -121,13 +101,7 @@ impl<B: Backend> Inner<B> {
             let id = SessionId::from_bytes(token.id());
             if self.backend.create(id, entry.clone(), now).await? {
                 let Stored { value, expires } = entry;
-                return Ok(Record {
-                    id,
-                    created,
-                    expires,
-                    payload,
-                    origin: Origin::Stored { token, value },
-                });
+                return Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value } });
             }
         }
         Err(Error::new(Kind::Random))
@@ -139,10 +113,7 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self
-                .create(now, payload, now)
-                .await
-                .map(|record| stored(record, 0));
+            return self.create(now, payload, now).await.map(|record| stored(record, 0));
         };
         if changes.is_empty() {
             return self.touch(base, now).await;
@@ -150,10 +121,7 @@ impl<B: Backend> Inner<B> {
         let (token, mut expected) = origin(&base)?;
         let mut payload = changes.apply(Some(&base.payload))?;
         for conflicts in 0..MAX_ATTEMPTS {
-            match self
-                .replace(&base, &token, expected, payload, now, conflicts)
-                .await?
-            {
+            match self.replace(&base, &token, expected, payload, now, conflicts).await? {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, value) => {
                     payload = changes.replay(Some(&current))?;
@@ -161,9 +129,7 @@ impl<B: Backend> Inner<B> {
                 }
             }
         }
-        Err(Error::new(Kind::Conflict {
-            attempts: MAX_ATTEMPTS,
-        }))
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
     /// Puts `payload` in the place of `expected`, or removes the entry if nothing is left.
@@ -176,15 +142,8 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         conflicts: u32,
     ) -> Result<Step, Error> {
-        let entry = if payload.is_empty() {
-            None
-        } else {
-            Some(self.encode(base.created, &payload, now)?)
-        };
-        let outcome = self
-            .backend
-            .replace(base.id, expected, entry.clone(), now)
-            .await?;
+        let entry = if payload.is_empty() { None } else { Some(self.encode(base.created, &payload, now)?) };
+        let outcome = self.backend.replace(base.id, expected, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match decode_value(&current.value) {
@@ -194,17 +153,8 @@ impl<B: Backend> Inner<B> {
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin = Origin::Stored {
-                    token: token.clone(),
-                    value,
-                };
-                let record = Record {
-                    id: base.id,
-                    created: base.created,
-                    expires,
-                    payload,
-                    origin,
-                };
+                let origin = Origin::Stored { token: token.clone(), value };
+                let record = Record { id: base.id, created: base.created, expires, payload, origin };
                 Step::Done(stored(record, conflicts))
             }
         })
@@ -246,10 +196,7 @@ impl<B: Backend> Inner<B> {
                     payload = changes.replay(Some(&newer))?;
                     // Nobody knows the new token yet: its entry is as we wrote it.
                     let (token, written) = origin(&new)?;
-                    match self
-                        .replace(&new, &token, written, payload, now, conflicts + 1)
-                        .await?
-                    {
+                    match self.replace(&new, &token, written, payload, now, conflicts + 1).await? {
                         Step::Done(Saved::Stored { record, .. }) => new = record,
                         Step::Done(other) => {
                             self.backend.delete(base.id).await?;
@@ -265,9 +212,7 @@ impl<B: Backend> Inner<B> {
             }
         }
         self.backend.delete(new.id).await?;
-        Err(Error::new(Kind::Conflict {
-            attempts: MAX_ATTEMPTS,
-        }))
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 }
 
@@ -290,11 +235,7 @@ fn stored(record: Record, conflicts: u32) -> Saved {
         Origin::Stored { token, .. } => Bytes::from(token.to_text()),
         Origin::Sealed { .. } => Bytes::new(),
     };
-    Saved::Stored {
-        record,
-        token,
-        conflicts,
-    }
+    Saved::Stored { record, token, conflicts }
 }
 
 impl<B: Backend> Store for ServerStore<B> {
@@ -329,16 +270,71 @@ impl<B: Backend> Store for ServerStore<B> {
 
 impl<B> Clone for ServerStore<B> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
 impl<B> fmt::Debug for ServerStore<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ServerStore")
-            .field("config", &self.inner.config)
-            .finish_non_exhaustive()
+        f.debug_struct("ServerStore").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Ready, ready};
+
+    use super::*;
+    use crate::crypto::NoRandom;
+
+    /// A backend whose every id is taken.
+    struct Full;
+
+    impl Backend for Full {
+        fn fetch(&self, _: SessionId, _: Timestamp) -> Ready<Result<Option<Stored>, Error>> {
+            ready(Ok(None))
+        }
+
+        fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Ready<Result<bool, Error>> {
+            ready(Ok(false))
+        }
+
+        fn replace(
+            &self,
+            _: SessionId,
+            _: Bytes,
+            _: Option<Stored>,
+            _: Timestamp,
+        ) -> Ready<Result<Replaced, Error>> {
+            ready(Ok(Replaced::Missing))
+        }
+
+        fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Ready<Result<bool, Error>> {
+            ready(Ok(false))
+        }
+
+        fn delete(&self, _: SessionId) -> Ready<Result<(), Error>> {
+            ready(Ok(()))
+        }
+    }
+
+    fn create(random: Arc<dyn Random>) -> Result<Record, Error> {
+        let (backend, config) = ServerStore::with_backend(Full).validate().unwrap();
+        let inner = Inner { config, backend, random };
+        let now = Timestamp::from_unix(1);
+        let payload = Payload::parse(Bytes::from_static(b"\x81\xa1a\x01")).unwrap();
+        let mut future = std::pin::pin!(inner.create(now, payload, now));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(result) => result,
+            std::task::Poll::Pending => panic!("the backend is always ready"),
+        }
+    }
+
+    // T14: no random bytes, no session; and a generator that only gives ids that are taken is a broken one.
+    #[test]
+    fn t14_no_random_no_token() {
+        assert!(create(Arc::new(NoRandom)).unwrap_err().is_random());
+        assert!(create(Arc::new(SystemRandom)).unwrap_err().is_random());
     }
 }

@@ -1,0 +1,222 @@
+//! What a session is between loading and committing: what the store holds, what changed, what is asked for.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Record;
+use super::changes::{Changes, Lookup, Step};
+use super::outcome::{Commit, Disposition, Facts};
+use crate::error::Error;
+use crate::event::DropReason;
+
+/// The state behind a [`Session`](super::Session).
+#[derive(Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, not one state in disguise
+pub(super) struct State {
+    /// What the store holds.
+    base: Option<Record>,
+    /// What is being committed right now.
+    pending: Option<Pending>,
+    /// What was changed since.
+    changes: Changes,
+    wishes: Wishes,
+    renewal_due: bool,
+    /// Ended by another request: nothing brings it back.
+    ended: bool,
+    /// The response head is out: reads go on, writes fail.
+    closed: bool,
+    reply: Reply,
+}
+
+/// What the handler asked for beside changing values.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wishes {
+    regenerate: bool,
+    destroy: bool,
+}
+
+#[derive(Debug)]
+struct Pending {
+    changes: Arc<Changes>,
+    wishes: Wishes,
+}
+
+/// What the response will tell the client about its cookie.
+#[derive(Clone, Debug)]
+pub(crate) enum Reply {
+    Nothing,
+    Set { token: Bytes, lifetime: Duration },
+    Remove,
+}
+
+/// How a commit ended.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
+pub(crate) enum Committed {
+    Kept,
+    Stored { record: Record, token: Bytes, lifetime: Duration },
+    Removed,
+    Ended,
+}
+
+impl State {
+    pub(super) fn new(base: Option<Record>, renewal_due: bool, reply: Reply) -> Self {
+        Self {
+            base,
+            pending: None,
+            changes: Changes::default(),
+            wishes: Wishes::default(),
+            renewal_due,
+            ended: false,
+            closed: false,
+            reply,
+        }
+    }
+
+    pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
+        let below = self.below(key);
+        self.changes.put(key, value, below.as_ref());
+    }
+
+    pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
+        let below = self.below(key);
+        self.changes.update(key, step, value, below.as_ref());
+    }
+
+    pub(super) fn clear(&mut self) {
+        if !self.keys().is_empty() {
+            self.changes.clear();
+        }
+    }
+
+    pub(super) fn regenerate(&mut self) {
+        self.wishes.regenerate = true;
+    }
+
+    pub(super) fn destroy(&mut self) {
+        self.changes.restart();
+        self.wishes = Wishes { destroy: true, regenerate: false };
+    }
+
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    pub(super) fn is_ending(&self) -> bool {
+        self.wishes.destroy || self.wishes.regenerate
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        !self.is_ending() && !self.renewal_due && self.changes.is_empty() && self.pending.is_none()
+    }
+
+    pub(super) fn base(&self) -> Option<&Record> {
+        self.base.as_ref()
+    }
+
+    pub(super) fn reply(&self) -> Reply {
+        self.reply.clone()
+    }
+
+    /// The undecoded value under `key`.
+    pub(super) fn get(&self, key: &str) -> Option<Bytes> {
+        match self.changes.get(key) {
+            Lookup::Value(value) => Some(value),
+            Lookup::Absent => None,
+            Lookup::Unchanged => self.below(key),
+        }
+    }
+
+    /// The undecoded value under `key` without the changes that are not being committed yet.
+    fn below(&self, key: &str) -> Option<Bytes> {
+        match self.pending.as_ref().map_or(Lookup::Unchanged, |pending| pending.changes.get(key)) {
+            Lookup::Value(value) => Some(value),
+            Lookup::Absent => None,
+            Lookup::Unchanged => self.base.as_ref().and_then(|base| base.payload.get(key)),
+        }
+    }
+
+    /// The keys that have a value, those of the crate included.
+    pub(super) fn keys(&self) -> BTreeSet<String> {
+        let mut keys: BTreeSet<String> =
+            self.base.iter().flat_map(|base| base.payload.iter()).map(|(key, _)| key.to_owned()).collect();
+        let pending = self.pending.as_ref().map(|pending| &*pending.changes);
+        for changes in pending.into_iter().chain([&self.changes]) {
+            if changes.clears() {
+                keys.clear();
+            }
+            for (key, present) in changes.keys() {
+                if present {
+                    keys.insert(key.to_owned())
+                } else {
+                    keys.remove(key)
+                };
+            }
+        }
+        keys
+    }
+
+    pub(super) fn begin_commit(&mut self, answer: Disposition) -> Commit {
+        let modified = !self.changes.is_empty();
+        let wishes = std::mem::take(&mut self.wishes);
+        let facts = Facts {
+            stored: self.base.is_some(),
+            changed: modified && !self.ended,
+            empty: modified && self.keys().is_empty(),
+            regenerate: wishes.regenerate,
+            destroyed: wishes.destroy,
+            renewal_due: self.renewal_due,
+        };
+        let outcome = facts.decide(answer);
+        let only_destroyed = wishes.destroy && self.changes.keys().next().is_none();
+        let dropped = match answer {
+            _ if !modified || only_destroyed => None,
+            _ if self.ended => Some(DropReason::SessionEnded),
+            Disposition::Accept => None,
+            Disposition::DropValues => Some(DropReason::ServerError),
+            Disposition::NoCookie => Some(DropReason::Informational),
+        };
+        let recorded = std::mem::take(&mut self.changes);
+        let changes = Arc::new(if answer == Disposition::Accept { recorded } else { Changes::default() });
+        self.pending = Some(Pending { changes: Arc::clone(&changes), wishes });
+        Commit { outcome, base: self.base.clone(), changes, dropped }
+    }
+
+    pub(super) fn end_commit(&mut self, result: Result<Committed, &Error>) {
+        let pending = self.pending.take();
+        let Ok(committed) = result else {
+            if let Some(Pending { changes, wishes }) = pending {
+                self.changes = changes.then(&self.changes);
+                self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
+                self.wishes.destroy |= wishes.destroy;
+            }
+            return;
+        };
+        if !self.changes.is_empty() {
+            self.changes.outdate();
+        }
+        match committed {
+            Committed::Kept => {}
+            Committed::Stored { record, token, lifetime } => {
+                self.reply = Reply::Set { token, lifetime };
+                self.base = Some(record);
+                self.renewal_due = false;
+            }
+            Committed::Removed => {
+                self.reply = Reply::Remove;
+                self.base = None;
+            }
+            Committed::Ended => {
+                self.base = None;
+                self.ended = true;
+            }
+        }
+    }
+}
