@@ -198,10 +198,21 @@ impl SealKey {
         let mut keys = self.epochs.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.insert(epoch, key);
         if keys.len() > EPOCHS_KEPT {
-            keys.pop_first();
+            drop_farthest(&mut keys, epoch);
         }
         Some(result)
     }
+}
+
+/// Makes room by dropping the hour that is farthest from the one in use, never that one itself.
+fn drop_farthest(keys: &mut BTreeMap<u32, LessSafeKey>, epoch: u32) {
+    let behind = keys.first_key_value().map_or(0, |(first, _)| epoch.abs_diff(*first));
+    let ahead = keys.last_key_value().map_or(0, |(last, _)| epoch.abs_diff(*last));
+    if behind >= ahead {
+        keys.pop_first()
+    } else {
+        keys.pop_last()
+    };
 }
 
 /// The clear header, copied, and the ciphertext with its tag, to be opened where it lies.

@@ -282,7 +282,7 @@ impl<B> fmt::Debug for ServerStore<B> {
 
 #[cfg(test)]
 mod tests {
-    use std::future::{Ready, ready};
+    use std::future::Future;
 
     use super::*;
     use crate::crypto::NoRandom;
@@ -291,30 +291,30 @@ mod tests {
     struct Full;
 
     impl Backend for Full {
-        fn fetch(&self, _: SessionId, _: Timestamp) -> Ready<Result<Option<Stored>, Error>> {
-            ready(Ok(None))
+        async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+            Ok(None)
         }
 
-        fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Ready<Result<bool, Error>> {
-            ready(Ok(false))
+        async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+            Ok(false)
         }
 
-        fn replace(
+        async fn replace(
             &self,
             _: SessionId,
             _: Bytes,
             _: Option<Stored>,
             _: Timestamp,
-        ) -> Ready<Result<Replaced, Error>> {
-            ready(Ok(Replaced::Missing))
+        ) -> Result<Replaced, Error> {
+            Ok(Replaced::Missing)
         }
 
-        fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Ready<Result<bool, Error>> {
-            ready(Ok(false))
+        async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+            Ok(false)
         }
 
-        fn delete(&self, _: SessionId) -> Ready<Result<(), Error>> {
-            ready(Ok(()))
+        async fn delete(&self, _: SessionId) -> Result<(), Error> {
+            Ok(())
         }
     }
 
