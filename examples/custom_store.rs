@@ -65,11 +65,7 @@ impl Backend for Map {
     }
 
     async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        Ok(self
-            .live(now)
-            .get_mut(&id)
-            .map(|entry| entry.expires = expires)
-            .is_some())
+        Ok(self.live(now).get_mut(&id).map(|entry| entry.expires = expires).is_some())
     }
 
     async fn delete(&self, id: SessionId) -> Result<(), Error> {

@@ -20,19 +20,16 @@ fn service(
 ) -> Result<impl Service<Request<Body>, Response = Response<Body>, Error = Error>, Error> {
     let tell = |event: &Event<'_>| println!("    event: {event:?}");
     let store = CookieStore::builder(keys).observer(tell).build()?;
-    Ok(session_fn(
-        store,
-        |_: Request<Body>, session: SessionHandle| async move {
-            let session = session.load().await?;
-            let greeting = if let Some(user) = session.get_str("user")? {
-                format!("welcome back, {user}")
-            } else {
-                session.set("user", "ada")?;
-                "logged in".to_owned()
-            };
-            Ok(Response::new(greeting.into()))
-        },
-    ))
+    Ok(session_fn(store, |_: Request<Body>, session: SessionHandle| async move {
+        let session = session.load().await?;
+        let greeting = if let Some(user) = session.get_str("user")? {
+            format!("welcome back, {user}")
+        } else {
+            session.set("user", "ada")?;
+            "logged in".to_owned()
+        };
+        Ok(Response::new(greeting.into()))
+    }))
 }
 
 /// One visit with the cookie of the visit before: prints the greeting, returns the cookie to bring next time.
@@ -42,20 +39,10 @@ async fn visit(keys: Keyring, cookie: Option<String>) -> Result<Option<String>, 
         request.headers_mut().insert(COOKIE, cookie.parse()?);
     }
     let response = service(keys)?.call(request).await?;
-    let set = response
-        .headers()
-        .get(SET_COOKIE)
-        .map(|line| line.to_str())
-        .transpose()?;
+    let set = response.headers().get(SET_COOKIE).map(|line| line.to_str()).transpose()?;
     let set = set.and_then(|line| line.split(';').next()).map(str::to_owned);
-    let body = http_body_util::BodyExt::collect(response.into_body())
-        .await?
-        .to_bytes();
-    println!(
-        "    {}{}",
-        String::from_utf8_lossy(&body),
-        if set.is_some() { " (new cookie)" } else { "" }
-    );
+    let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
+    println!("    {}{}", String::from_utf8_lossy(&body), if set.is_some() { " (new cookie)" } else { "" });
     Ok(set.or(cookie))
 }
 

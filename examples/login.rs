@@ -16,6 +16,7 @@ use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
+use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, session_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -27,6 +28,7 @@ type Page = Response<Full<Bytes>>;
 
 const PAGE: &str = include_str!("assets/login.html");
 const MAX_BODY: usize = 64 * 1024;
+const MAX_HEADERS: u32 = 64 * 1024;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
@@ -50,16 +52,11 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         };
         let store = store.clone();
         let service = session_fn(store, |request, session| async {
-            Ok::<_, Infallible>(
-                route(request, session)
-                    .await
-                    .unwrap_or_else(|error| failed(&error)),
-            )
+            Ok::<_, Infallible>(route(request, session).await.unwrap_or_else(|error| failed(&error)))
         });
-        let server = auto::Builder::new(TokioExecutor::new());
-        let connection = server
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
+        let mut server = auto::Builder::new(TokioExecutor::new());
+        server.http2().max_header_list_size(MAX_HEADERS);
+        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
@@ -83,34 +80,25 @@ fn store() -> Result<CookieStore, Error> {
             AppKey::generate()?
         }
     };
-    let builder = CookieStore::builder(key);
-    if std::env::var("SECURE_COOKIE").is_ok_and(|value| value == "1") {
-        return builder.build();
+    let secure = std::env::var("SECURE_COOKIE").is_ok_and(|value| value == "1");
+    if !secure {
+        eprintln!(
+            "warning: using the development cookie, which works over plain http; set SECURE_COOKIE=1 behind https"
+        );
     }
-    eprintln!(
-        "warning: using the development cookie, which works over plain http; set SECURE_COOKIE=1 behind https"
-    );
-    builder.development().build()
+    let cookie = if secure { CookieOptions::new() } else { CookieOptions::development() };
+    // Large sessions may take all the cookies there are: `main` lets the server accept as many.
+    CookieStore::builder(key).cookie(cookie.max_chunks(MAX_CHUNKS)).build()
 }
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     if method == Method::POST
-        && request
-            .headers()
-            .get("sec-fetch-site")
-            .is_some_and(|site| site == "cross-site")
+        && request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site")
     {
-        return Ok(answer(
-            StatusCode::FORBIDDEN,
-            "text/plain",
-            "another site sent this",
-        ));
+        return Ok(answer(StatusCode::FORBIDDEN, "text/plain", "another site sent this"));
     }
-    let key = request
-        .uri()
-        .query()
-        .and_then(|query| field(query.as_bytes(), "key"));
+    let key = request.uri().query().and_then(|query| field(query.as_bytes(), "key"));
     match (method, path.as_str()) {
         (Method::GET | Method::HEAD, "/") => home(&session.load().await?),
         (Method::GET | Method::HEAD, "/ping") => Ok(answer(StatusCode::OK, "text/plain", "pong")),
@@ -133,18 +121,12 @@ async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Pag
                 set(&session.load().await?, &key, &String::from_utf8_lossy(&value)).await
             }
             (None, _) => Ok(problem(StatusCode::BAD_REQUEST, "say which ?key=")),
-            (_, None) => Ok(problem(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the value is larger than any session",
-            )),
+            (_, None) => Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, "the value is larger than any session")),
         },
         (Method::GET, "/api/get") => match key {
             Some(key) => {
                 let value: Option<Value> = session.load().await?.get(&key)?;
-                Ok(json_answer(
-                    StatusCode::OK,
-                    &json!({ "key": key, "value": value }),
-                ))
+                Ok(json_answer(StatusCode::OK, &json!({ "key": key, "value": value })))
             }
             None => Ok(problem(StatusCode::BAD_REQUEST, "say which ?key=")),
         },
@@ -160,15 +142,9 @@ async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Pag
 /// Whoever logs in gets a new token: one that was planted before is worthless afterwards.
 async fn login(request: Request<Incoming>, session: &Session) -> Result<Page, Error> {
     let form = body(request).await.unwrap_or_default();
-    let user = field(&form, "user")
-        .map(|user| user.trim().to_owned())
-        .filter(|user| !user.is_empty());
+    let user = field(&form, "user").map(|user| user.trim().to_owned()).filter(|user| !user.is_empty());
     let Some(user) = user.filter(|user| user.chars().count() <= 64) else {
-        return Ok(answer(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "text/plain",
-            "a name has 1 to 64 characters",
-        ));
+        return Ok(answer(StatusCode::UNPROCESSABLE_ENTITY, "text/plain", "a name has 1 to 64 characters"));
     };
     session.regenerate()?;
     session.set("user", &user)?;
@@ -177,11 +153,9 @@ async fn login(request: Request<Incoming>, session: &Session) -> Result<Page, Er
 }
 
 fn home(session: &Session) -> Result<Page, Error> {
-    let notice = session
-        .flash::<String>("notice")?
-        .map_or(String::new(), |notice| {
-            format!("<p class=\"notice\" role=\"status\">{}</p>", escape(&notice))
-        });
+    let notice = session.flash::<String>("notice")?.map_or(String::new(), |notice| {
+        format!("<p class=\"notice\" role=\"status\">{}</p>", escape(&notice))
+    });
     let user = session.get_str("user")?;
     let page = PAGE
         .replace("{state}", if user.is_some() { "in" } else { "out" })
@@ -190,11 +164,9 @@ fn home(session: &Session) -> Result<Page, Error> {
         .replace("{user}", &user.as_deref().map_or("nobody yet".to_owned(), escape));
     let mut page = answer(StatusCode::OK, "text/html; charset=utf-8", page);
     let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-    page.headers_mut()
-        .insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
+    page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
     // What one person saw is not for the next one to find with the back button.
-    page.headers_mut()
-        .insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(page)
 }
 
@@ -222,10 +194,7 @@ async fn set(session: &Session, key: &str, value: &str) -> Result<Page, Error> {
         Err(error) => Err(error),
     };
     match saved {
-        Ok(()) => Ok(json_answer(
-            StatusCode::OK,
-            &json!({ "key": key, "value": value }),
-        )),
+        Ok(()) => Ok(json_answer(StatusCode::OK, &json!({ "key": key, "value": value }))),
         Err(error) if error.is_too_large() => {
             session.delete(key)?;
             Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()))
@@ -236,18 +205,12 @@ async fn set(session: &Session, key: &str, value: &str) -> Result<Page, Error> {
 }
 
 async fn body(request: Request<Incoming>) -> Option<Bytes> {
-    Limited::new(request.into_body(), MAX_BODY)
-        .collect()
-        .await
-        .ok()
-        .map(Collected::to_bytes)
+    Limited::new(request.into_body(), MAX_BODY).collect().await.ok().map(Collected::to_bytes)
 }
 
 /// A field of a form or a query.
 fn field(form: &[u8], name: &str) -> Option<String> {
-    form_urlencoded::parse(form)
-        .find(|(field, _)| field == name)
-        .map(|(_, value)| value.into_owned())
+    form_urlencoded::parse(form).find(|(field, _)| field == name).map(|(_, value)| value.into_owned())
 }
 
 fn escape(text: &str) -> String {
@@ -269,9 +232,7 @@ fn escape(text: &str) -> String {
 fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Page {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -285,9 +246,7 @@ fn problem(status: StatusCode, why: &str) -> Page {
 
 fn see_home() -> Page {
     let mut response = answer(StatusCode::SEE_OTHER, "text/plain", "");
-    response
-        .headers_mut()
-        .insert(LOCATION, HeaderValue::from_static("/"));
+    response.headers_mut().insert(LOCATION, HeaderValue::from_static("/"));
     response
 }
 

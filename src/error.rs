@@ -39,6 +39,7 @@ pub(crate) enum Kind {
     Config(Cow<'static, str>),
     NotWrapped,
     HeadSent,
+    Ended,
     ReservedKey { key: String },
     Encode { key: String },
     Decode { key: String, found: &'static str, expected: &'static str },
@@ -96,6 +97,11 @@ impl Error {
         matches!(self.inner.kind, Kind::HeadSent)
     }
 
+    /// True when [`save`](crate::Session::save) found that another request had ended the session: nothing was written.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.inner.kind, Kind::Ended)
+    }
+
     /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
     /// has another type than the one asked for, or its key is reserved.
     pub fn is_value(&self) -> bool {
@@ -149,6 +155,7 @@ impl fmt::Display for Error {
                 f.write_str("no session service of that name wraps this handler: wrap it in a SessionService")
             }
             Kind::HeadSent => f.write_str("the response head was sent already: this change cannot be kept"),
+            Kind::Ended => f.write_str("the session was ended by another request: nothing was saved"),
             Kind::ReservedKey { key } => {
                 write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
             }

@@ -138,7 +138,7 @@ impl<B: Backend> Suite<'_, B> {
         self.create(id, b"one").await;
         match self.replace(id, b"other", Some(b"two")).await {
             Replaced::Conflict(current) => {
-                assert_eq!(current.value, &b"one"[..], "a conflict must show the present value")
+                assert_eq!(current.value, &b"one"[..], "a conflict must show the present value");
             }
             other => assert!(
                 matches!(other, Replaced::Conflict(_)),

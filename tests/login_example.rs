@@ -1,10 +1,5 @@
 //! The login example as a person tries it: the real program, driven by curl with a cookie jar.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -21,20 +16,11 @@ struct Server {
 
 impl Server {
     fn start(environment: &[(&str, &str)]) -> Self {
-        let mut process = example()
-            .envs(environment.iter().copied())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut process = example().envs(environment.iter().copied()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        let url = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("the line that tells the address")
-            .to_owned();
+        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let url =
+            line.trim().strip_prefix("listening on ").expect("the line that tells the address").to_owned();
         assert!(url.starts_with("http://127.0.0.1:"), "{url}");
         Self { process, url }
     }
@@ -54,15 +40,8 @@ impl Drop for Server {
 /// `cargo test` builds the examples beside the tests.
 fn example() -> Command {
     let tests = std::env::current_exe().unwrap();
-    let path = tests
-        .parent()
-        .and_then(|deps| deps.parent())
-        .unwrap()
-        .join("examples/login");
-    assert!(
-        path.exists(),
-        "build the example first: cargo build --example login"
-    );
+    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples/login");
+    assert!(path.exists(), "build the example first: cargo build --example login");
     let mut command = Command::new(path);
     command
         .env("ADDR", "127.0.0.1:0")
@@ -87,21 +66,8 @@ impl Browser {
     fn curl(&self, server: &Server, path: &str, arguments: &[&str]) -> String {
         let jar = self.jar.to_str().unwrap();
         let url = format!("{}{path}", server.url);
-        let Output {
-            status,
-            stdout,
-            stderr,
-        } = Command::new("curl")
-            .args([
-                "--silent",
-                "--show-error",
-                "--max-time",
-                "30",
-                "--cookie",
-                jar,
-                "--cookie-jar",
-                jar,
-            ])
+        let Output { status, stdout, stderr } = Command::new("curl")
+            .args(["--silent", "--show-error", "--max-time", "30", "--cookie", jar, "--cookie-jar", jar])
             .args(arguments)
             .arg(url)
             .output()
@@ -120,11 +86,7 @@ impl Browser {
     }
 
     fn login(&self, server: &Server, user: &str) -> String {
-        self.curl(
-            server,
-            "/login",
-            &["--include", "--data-urlencode", &format!("user={user}")],
-        )
+        self.curl(server, "/login", &["--include", "--data-urlencode", &format!("user={user}")])
     }
 
     /// The value of the session cookie in the jar.
@@ -159,10 +121,7 @@ fn login_visits_flash_once_logout() {
     assert_eq!(browser.session(&server), nobody());
     assert_eq!(browser.cookie(), None);
 
-    assert_eq!(
-        browser.json(&server, "/api/visits", &["-X", "POST"]),
-        json!({ "visits": 1 })
-    );
+    assert_eq!(browser.json(&server, "/api/visits", &["-X", "POST"]), json!({ "visits": 1 }));
     let before = browser.session(&server)["id"].clone();
     let planted = browser.cookie().unwrap();
 
@@ -187,10 +146,7 @@ fn login_visits_flash_once_logout() {
     assert_eq!(browser.session(&server)["flash"], Value::Null);
 
     for visits in 2..=4 {
-        assert_eq!(
-            browser.json(&server, "/api/visits", &["-X", "POST"]),
-            json!({ "visits": visits })
-        );
+        assert_eq!(browser.json(&server, "/api/visits", &["-X", "POST"]), json!({ "visits": visits }));
     }
     assert_eq!(browser.curl(&server, "/ping", &[]), "pong");
 
@@ -218,11 +174,7 @@ fn a_cookie_of_a_dropped_key_or_an_altered_one_is_an_empty_session() {
     };
     {
         let server = Server::with_key(&key);
-        assert_eq!(
-            present(&server, &cookie)["user"],
-            "Ada",
-            "the same key after a restart"
-        );
+        assert_eq!(present(&server, &cookie)["user"], "Ada", "the same key after a restart");
         for altered in [
             cookie.replacen('A', "B", 1),
             cookie[1..].to_owned(),
@@ -246,11 +198,7 @@ fn values_over_the_api() {
     let server = Server::with_key(&new_key());
     let browser = Browser::new("values");
     let set = |key: &str, value: &str| {
-        browser.curl(
-            &server,
-            &format!("/api/set?key={key}"),
-            &["--include", "--data-raw", value],
-        )
+        browser.curl(&server, &format!("/api/set?key={key}"), &["--include", "--data-raw", value])
     };
     let get = |key: &str| browser.json(&server, &format!("/api/get?key={key}"), &[])["value"].clone();
 
@@ -264,10 +212,7 @@ fn values_over_the_api() {
     assert!(set("large", &large).starts_with("HTTP/1.1 200"));
     assert_eq!(get("large"), json!(large));
     let refused = set("huge", &"x".repeat(40_000));
-    assert!(
-        refused.starts_with("HTTP/1.1 413") && refused.contains("32768"),
-        "{refused}"
-    );
+    assert!(refused.starts_with("HTTP/1.1 413") && refused.contains("32768"), "{refused}");
     assert_eq!(
         (get("k"), get("large"), get("huge")),
         (json!("grüße"), json!(large), Value::Null),
@@ -290,33 +235,15 @@ fn what_users_type_is_text() {
     );
     assert!(page.contains("default-src 'none'") && page.contains("no-store"));
     assert!(browser.login(&server, "").starts_with("HTTP/1.1 422"));
-    assert!(
-        browser
-            .login(&server, &"n".repeat(65))
-            .starts_with("HTTP/1.1 422")
-    );
+    assert!(browser.login(&server, &"n".repeat(65)).starts_with("HTTP/1.1 422"));
     let forged = browser.curl(
         &server,
         "/logout",
-        &[
-            "--include",
-            "-X",
-            "POST",
-            "--header",
-            "Sec-Fetch-Site: cross-site",
-        ],
+        &["--include", "-X", "POST", "--header", "Sec-Fetch-Site: cross-site"],
     );
     assert!(forged.starts_with("HTTP/1.1 403"), "{forged}");
-    assert!(
-        browser
-            .curl(&server, "/login", &["--include"])
-            .starts_with("HTTP/1.1 405")
-    );
-    assert!(
-        browser
-            .curl(&server, "/nothing", &["--include"])
-            .starts_with("HTTP/1.1 404")
-    );
+    assert!(browser.curl(&server, "/login", &["--include"]).starts_with("HTTP/1.1 405"));
+    assert!(browser.curl(&server, "/nothing", &["--include"]).starts_with("HTTP/1.1 404"));
 }
 
 #[test]
@@ -324,26 +251,17 @@ fn the_production_cookie_is_a_setting_away() {
     let key = new_key();
     let server = Server::start(&[("SESSION_KEY", &key), ("SECURE_COOKIE", "1")]);
     let answer = Browser::new("secure").login(&server, "Ada");
-    let line = answer
-        .lines()
-        .find(|line| line.to_lowercase().starts_with("set-cookie:"))
-        .unwrap();
+    let line = answer.lines().find(|line| line.to_lowercase().starts_with("set-cookie:")).unwrap();
     assert!(line.contains("__Host-session="), "{line}");
-    assert!(
-        line.contains("; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"),
-        "{line}"
-    );
+    assert!(line.contains("; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"), "{line}");
 }
 
 #[test]
 fn http2_works_too() {
     let server = Server::with_key(&new_key());
     let browser = Browser::new("http2");
-    let answer = browser.curl(
-        &server,
-        "/login",
-        &["--http2-prior-knowledge", "--include", "--data", "user=Ada"],
-    );
+    let answer =
+        browser.curl(&server, "/login", &["--http2-prior-knowledge", "--include", "--data", "user=Ada"]);
     assert!(answer.starts_with("HTTP/2 303"), "{answer}");
     let session = browser.json(&server, "/api/session", &["--http2-prior-knowledge"]);
     assert_eq!(session["user"], "Ada");
@@ -368,14 +286,7 @@ fn without_settings_it_starts_and_warns() {
         browser.login(&server, "Ada");
         assert_eq!(browser.session(&server)["user"], "Ada");
         drop(server);
-        BufReader::new(stderr)
-            .lines()
-            .map(Result::unwrap)
-            .collect::<Vec<_>>()
-            .join("\n")
+        BufReader::new(stderr).lines().map(Result::unwrap).collect::<Vec<_>>().join("\n")
     };
-    assert!(
-        output.contains("SESSION_KEY is not set") && output.contains("development cookie"),
-        "{output}"
-    );
+    assert!(output.contains("SESSION_KEY is not set") && output.contains("development cookie"), "{output}");
 }

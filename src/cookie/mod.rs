@@ -32,5 +32,9 @@ pub const MAX_NAME_VALUE: usize = 4096;
 /// A token too large for one cookie is split over at most this many.
 pub const MAX_CHUNKS: u8 = 8;
 
+/// Over how many cookies a session may be spread by default: what fits the 16 KiB of headers that a hyper HTTP/2 server
+/// accepts by default, with room for others.
+pub const DEFAULT_MAX_CHUNKS: u8 = 3;
+
 /// How many cookies of the session's name are looked at in one request.
 pub const MAX_CANDIDATES: usize = 4;

@@ -79,7 +79,7 @@ impl Default for CookieOptions {
             http_only: true,
             same_site: SameSite::Lax,
             partitioned: false,
-            max_chunks: super::MAX_CHUNKS,
+            max_chunks: super::DEFAULT_MAX_CHUNKS,
         }
     }
 }
@@ -149,10 +149,11 @@ impl CookieOptions {
         self
     }
 
-    /// Over how many cookies of 4,096 bytes a large session may be spread, 1 to 8. Default is 8, the most there is.
+    /// Over how many cookies of 4,096 bytes a large session may be spread, 1 to 8. Default is 3.
     ///
-    /// Proxies limit headers, often to 8 KiB, and a browser whose cookies are over such a limit is locked out until they
-    /// expire: behind a proxy, set this to what it lets through.
+    /// A browser whose cookies are over the header limit of a server or proxy is locked out until they expire. hyper's
+    /// HTTP/2 server accepts 16 KiB of headers (`max_header_list_size`), many proxies 8 KiB: behind those, set 1; to
+    /// set more than 3, raise the server's limit first.
     pub fn max_chunks(mut self, chunks: u8) -> Self {
         self.max_chunks = chunks;
         self

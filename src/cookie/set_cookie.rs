@@ -59,7 +59,16 @@ impl CookieTemplate {
 
     /// The longest token that can be set.
     fn max_token(&self) -> usize {
-        (0..self.max_chunks).map(|number| self.chunk_size(number)).sum()
+        self.token_len(self.max_chunks)
+    }
+
+    /// The longest token that any options could have set: what a lower `max_chunks` of today does not refuse.
+    pub(crate) fn longest_token(&self) -> usize {
+        self.token_len(MAX_CHUNKS)
+    }
+
+    fn token_len(&self, chunks: u8) -> usize {
+        (0..chunks).map(|number| self.chunk_size(number)).sum()
     }
 
     /// Checks that a token of this many bytes can be set.
@@ -216,7 +225,7 @@ mod tests {
 
     #[test]
     fn t69_large_tokens_are_split_and_shrinking_removes_the_tail() {
-        let template = CookieOptions::development().name("s").validate().unwrap();
+        let template = CookieOptions::development().name("s").max_chunks(8).validate().unwrap();
         assert_eq!((template.chunk_size(0), template.chunk_size(1)), (4095, 4093));
         for (size, chunks) in [(4095, 1), (4096, 2), (8188, 2), (8189, 3), (4095 + 7 * 4093, 8)] {
             let token = vec![b'x'; size];
@@ -245,6 +254,9 @@ mod tests {
         assert!(template.check_size(4095 + 4093).is_ok());
         let error = template.set(&[b'x'; 4095 + 4093 + 1], HOUR, 0).unwrap_err();
         assert_eq!(error.size_and_limit(), Some((8193, 8192)));
+        let default = CookieOptions::new().validate().unwrap();
+        let error = default.set(&[b'x'; 12_288], HOUR, 0).unwrap_err();
+        assert_eq!(error.size_and_limit(), Some((12_288 + 3 * 14 + 2 * 2, 12_288)));
     }
 
     #[test]

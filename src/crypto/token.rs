@@ -39,10 +39,13 @@ impl Token {
         base64url::encode(&*self.0)
     }
 
-    /// The id: the first 16 bytes of SHA-256 of the token. Finding a token for a given id takes 2^128 tries.
-    pub(crate) fn id(&self) -> [u8; 16] {
+    /// The id: the first 16 bytes of SHA-256 of the cookie's name and the token. Finding a token for a given id takes
+    /// 2^128 tries. A token that is moved to another cookie leads nowhere (T10: CVE-2022-46170).
+    pub(crate) fn id(&self, cookie_name: &str) -> [u8; 16] {
         let mut hash = digest::Context::new(&SHA256);
         hash.update(ID_DOMAIN);
+        hash.update(cookie_name.as_bytes());
+        hash.update(&[0]); // no name holds one
         hash.update(&*self.0);
         let mut id = [0; 16];
         id.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
@@ -115,9 +118,10 @@ mod tests {
     fn the_id_is_a_hash_and_debug_shows_nothing() {
         use sha2::Digest as _;
         let token = Token(Zeroizing::new([7; LEN]));
-        let expected =
-            sha2::Sha256::new().chain_update(b"hyper-session id v1\0").chain_update([7; LEN]).finalize();
-        assert_eq!(token.id(), expected[..16]);
+        let named = sha2::Sha256::new().chain_update(b"hyper-session id v1\0s\0");
+        let expected = named.chain_update([7; LEN]).finalize();
+        assert_eq!(token.id("s"), expected[..16]);
+        assert_ne!(token.id("t"), token.id("s"));
         assert_eq!(format!("{token:?}"), "Token(..)");
     }
 }

@@ -82,8 +82,8 @@ impl SessionHandle {
 
     /// Ends the handler's part: from now on its session can only be read. True if it ever asked for it.
     pub(super) fn close(&self) -> bool {
-        self.slot.closed.store(true, Ordering::SeqCst);
-        if let Some(loaded) = self.slot.loaded.get() {
+        let first = !self.slot.closed.swap(true, Ordering::SeqCst);
+        if let Some(loaded) = self.slot.loaded.get().filter(|_| first) {
             loaded.session.close();
         }
         self.slot.asked.load(Ordering::SeqCst)

@@ -20,6 +20,8 @@ pub(super) struct Commit {
     slot: Arc<Slot>,
     loaded: Loaded,
     stage: Stage,
+    /// The handler is done: this is the commit at the end.
+    last: bool,
     must_finish: bool,
 }
 
@@ -32,12 +34,18 @@ enum Stage {
     },
     Destroying(StoreFuture<()>),
     Saving(StoreFuture<Saved>),
+    Failed(Error),
     Done,
 }
 
 impl Commit {
-    pub(super) fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition) -> Self {
-        let mut commit = Self { slot, loaded, stage: Stage::Done, must_finish: false };
+    /// The commit at the end of a request.
+    pub(super) fn last(slot: Arc<Slot>, loaded: Loaded, answer: Disposition) -> Self {
+        Self::start(slot, loaded, answer, true)
+    }
+
+    fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, last: bool) -> Self {
+        let mut commit = Self { slot, loaded, stage: Stage::Done, last, must_finish: false };
         commit.stage = if commit.slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok() {
             commit.decide(answer)
         } else {
@@ -50,6 +58,11 @@ impl Commit {
 
     /// Starts the store's verb. From here on [`settle`](Self::settle) gives the turn back.
     fn decide(&mut self, answer: Disposition) -> Stage {
+        if !self.last && self.loaded.session.is_closed() {
+            // The end of the request came first, and took what there was to save.
+            self.slot.commits.add_permits(1);
+            return Stage::Failed(Error::new(Kind::HeadSent));
+        }
         let (store, now) = (&self.slot.store, self.loaded.now);
         let commit = self.loaded.session.begin_commit(answer);
         let cookie = self.slot.cookie_name();
@@ -81,8 +94,10 @@ impl Commit {
         self.stage = Stage::Done;
         match result {
             Ok(committed) => {
+                let ended = matches!(committed, Committed::Ended);
                 self.settle(Ok(committed));
-                Ok(())
+                // At the end of a request the event says it: the response is not about this session any more.
+                if ended && !self.last { Err(Error::new(Kind::Ended)) } else { Ok(()) }
             }
             Err(error) => {
                 self.slot.emit(&Event::StoreFailed { cookie: self.slot.cookie_name(), error: &error });
@@ -138,7 +153,12 @@ impl Future for Commit {
                     let destroyed = ready!(Pin::new(destroying).poll(cx));
                     return Poll::Ready(this.finish(destroyed.map(|()| Committed::Removed)));
                 }
-                Stage::Done => return Poll::Ready(Ok(())),
+                Stage::Failed(_) | Stage::Done => {
+                    return Poll::Ready(match std::mem::replace(&mut this.stage, Stage::Done) {
+                        Stage::Failed(error) => Err(error),
+                        _ => Ok(()),
+                    });
+                }
             }
         }
     }
@@ -149,8 +169,9 @@ impl Drop for Commit {
     fn drop(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         let must_finish = match &stage {
-            Stage::Done => return,
-            Stage::Waiting { .. } => self.loaded.session.is_ending(),
+            Stage::Failed(_) | Stage::Done => return,
+            // What it will do is not decided yet: it may be to end the session.
+            Stage::Waiting { .. } => self.last,
             Stage::Saving(_) | Stage::Destroying(_) => self.must_finish,
         };
         let runtime = if must_finish { tokio::runtime::Handle::try_current().ok() } else { None };
@@ -159,9 +180,8 @@ impl Drop for Commit {
             self.slot.emit(&Event::Interrupted { cookie, completing });
         }
         if let Some(runtime) = runtime {
-            let rest =
-                Self { slot: Arc::clone(&self.slot), loaded: self.loaded.clone(), stage, must_finish: false };
-            drop(runtime.spawn(rest));
+            let (slot, loaded) = (Arc::clone(&self.slot), self.loaded.clone());
+            drop(runtime.spawn(Self { slot, loaded, stage, last: self.last, must_finish: false }));
         } else if !matches!(stage, Stage::Waiting { .. }) {
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
             self.settle(Err(&Error::new(Kind::Internal("a commit was dropped"))));
@@ -177,7 +197,7 @@ impl Committer for Slot {
         Box::pin(async move {
             match self.loaded().cloned() {
                 Some(Loaded { now, .. }) => {
-                    Commit::start(self, Loaded { session, now }, Disposition::Accept).await
+                    Commit::start(self, Loaded { session, now }, Disposition::Accept, false).await
                 }
                 None => Err(Error::new(Kind::HeadSent)),
             }

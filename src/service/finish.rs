@@ -8,7 +8,7 @@ use super::begin::Slot;
 use super::commit::Commit;
 use super::head;
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{DropReason, Event};
 use crate::session::{Disposition, Reply};
 
 /// How an answer of this status treats what the handler did to its session.
@@ -26,7 +26,14 @@ fn disposition(status: StatusCode, slot: &Slot) -> Disposition {
 /// The commit of what the handler left, if there is anything to commit. Where loading failed, there is not.
 pub(super) fn commit(slot: &Arc<Slot>, status: StatusCode) -> Option<Commit> {
     let loaded = slot.loaded().filter(|loaded| !loaded.session.is_settled())?;
-    Some(Commit::start(Arc::clone(slot), loaded.clone(), disposition(status, slot)))
+    Some(Commit::last(Arc::clone(slot), loaded.clone(), disposition(status, slot)))
+}
+
+/// As [`write_head`], for a response that stands in for one whose session could not be saved. What an earlier
+/// [`save`](crate::Session::save) of the same request was promised still reaches the client: its old token may be dead.
+pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
+    // What cannot be written now was not promised either.
+    let _ = write_head(slot, response);
 }
 
 /// Writes into the head what a client and a cache must know. The head is changed once, and only after the store has
@@ -38,20 +45,20 @@ pub(super) fn commit(slot: &Arc<Slot>, status: StatusCode) -> Option<Commit> {
 pub(super) fn write_head<R>(slot: &Slot, response: &mut Response<R>) -> Result<(), Error> {
     let template = &slot.store.config().cookie;
     let held = slot.found.tail_mask();
-    let reply = if response.status().is_informational() {
-        Reply::Nothing
-    } else {
-        slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.reply())
-    };
-    let lines = match reply {
+    let cookie = slot.cookie_name();
+    let lines = match slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.reply()) {
         Reply::Nothing => None,
+        Reply::Set { .. } if response.status().is_informational() => {
+            slot.emit(&Event::ChangesDropped { cookie, reason: DropReason::Informational });
+            None
+        }
+        Reply::Remove if response.status().is_informational() => None,
         Reply::Set { token, lifetime } => Some(template.set(&token, lifetime, held)?),
         Reply::Remove => Some(template.remove(held)?),
     };
     let headers = response.headers_mut();
     head::vary_on_cookie(headers);
     if let Some(lines) = lines {
-        let cookie = slot.cookie_name();
         if head::replace_set_cookie(headers, template.name(), lines) {
             slot.emit(&Event::SetCookieReplaced { cookie });
         }

@@ -30,6 +30,13 @@ pin_project! {
         // The response, while its session is being committed.
         committing: Option<(Response<R>, Commit)>,
     }
+
+    impl<S, R, F> PinnedDrop for ResponseFuture<S, R, F> {
+        // A task that outlives the handler must not believe that what it writes will be kept.
+        fn drop(this: Pin<&mut Self>) {
+            this.handle.close();
+        }
+    }
 }
 
 impl<S, R, F> ResponseFuture<S, R, F> {
@@ -74,10 +81,11 @@ where
             }
         };
         let written: Result<(), Error> = committed.and_then(|()| finish::write_head(slot, &mut response));
-        Poll::Ready(Ok(match written {
-            Ok(()) => response,
-            Err(error) => this.failure.response(&error),
-        }))
+        if let Err(error) = written {
+            response = this.failure.response(&error);
+            finish::write_failure_head(slot, &mut response);
+        }
+        Poll::Ready(Ok(response))
     }
 }
 

@@ -415,7 +415,13 @@ impl Session {
     ///
     /// [`is_too_large`](Error::is_too_large), [`is_unavailable`](Error::is_unavailable), [`is_conflict`](Error::is_conflict)
     /// or [`is_random`](Error::is_random) if it cannot be saved: what is stored stays as it was, the changes stay in the
-    /// session. [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    /// session. [`is_ended`](Error::is_ended) if another request ended the session meanwhile: nothing brings it back.
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Security
+    ///
+    /// The client learns of a new token with the response. A handler that regenerates, saves, and then returns `Err` sends
+    /// none, and on a server-side store leaves the user logged out.
     pub async fn save(&self) -> Result<(), Error> {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);
@@ -488,9 +494,9 @@ impl Session {
         self.lock().is_settled()
     }
 
-    /// True if the handler destroyed or regenerated the session, and that is not done yet.
-    pub(crate) fn is_ending(&self) -> bool {
-        self.lock().is_ending()
+    /// True if the session can be read alone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed()
     }
 
     /// Decides what is to be done, and hands out what doing it needs. [`end_commit`](Self::end_commit) must follow.

@@ -109,12 +109,9 @@ impl State {
         self.closed
     }
 
-    pub(super) fn is_ending(&self) -> bool {
-        self.wishes.destroy || self.wishes.regenerate
-    }
-
     pub(super) fn is_settled(&self) -> bool {
-        !self.is_ending() && !self.renewal_due && self.changes.is_empty() && self.pending.is_none()
+        let wished = self.wishes.destroy || self.wishes.regenerate;
+        !wished && !self.renewal_due && self.changes.is_empty() && self.pending.is_none()
     }
 
     pub(super) fn base(&self) -> Option<&Record> {

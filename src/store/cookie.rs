@@ -80,6 +80,10 @@ impl Builder<Sealed> {
 
 impl Inner {
     fn open(&self, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
+        // Before a byte of it is decoded: an attacker's megabyte is not worth an allocation.
+        if token.len() > self.config.cookie.longest_token() {
+            return Err(Refusal::Length);
+        }
         let opened = self.sealer.open(token)?;
         let old_key = opened.with_old_key();
         let mut plaintext = opened.into_plaintext();

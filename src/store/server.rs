@@ -65,8 +65,12 @@ impl<B: Backend> Builder<B> {
 }
 
 impl<B: Backend> Inner<B> {
+    fn id(&self, token: &Token) -> SessionId {
+        SessionId::from_bytes(token.id(self.config.cookie_name()))
+    }
+
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        let id = SessionId::from_bytes(token.id());
+        let id = self.id(&token);
         let Some(stored) = self.backend.fetch(id, now).await? else {
             return Ok(Err(Refusal::UnknownId));
         };
@@ -80,7 +84,7 @@ impl<B: Backend> Inner<B> {
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        let id = SessionId::from_bytes(token.id());
+        let id = self.id(&token);
         Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value: stored.value } })
     }
 
@@ -98,7 +102,7 @@ impl<B: Backend> Inner<B> {
         // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
         for _ in 0..3 {
             let token = Token::generate(&*self.random)?;
-            let id = SessionId::from_bytes(token.id());
+            let id = self.id(&token);
             if self.backend.create(id, entry.clone(), now).await? {
                 let Stored { value, expires } = entry;
                 return Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value } });

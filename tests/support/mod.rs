@@ -40,9 +40,15 @@ impl Observer for Events {
             Event::Refused { refusal, .. } => format!("refused:{refusal}"),
             Event::TooManyCandidates { .. } => "too_many_candidates".to_owned(),
             Event::OldKey { .. } => "old_key".to_owned(),
-            Event::ChangesDropped { reason: DropReason::ServerError, .. } => "dropped:server_error".to_owned(),
-            Event::ChangesDropped { reason: DropReason::Informational, .. } => "dropped:informational".to_owned(),
-            Event::ChangesDropped { reason: DropReason::SessionEnded, .. } => "dropped:session_ended".to_owned(),
+            Event::ChangesDropped { reason: DropReason::ServerError, .. } => {
+                "dropped:server_error".to_owned()
+            }
+            Event::ChangesDropped { reason: DropReason::Informational, .. } => {
+                "dropped:informational".to_owned()
+            }
+            Event::ChangesDropped { reason: DropReason::SessionEnded, .. } => {
+                "dropped:session_ended".to_owned()
+            }
             Event::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
             Event::StoreFailed { .. } => "store_failed".to_owned(),
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),
