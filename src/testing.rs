@@ -84,6 +84,7 @@ pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     let suite = Suite { backend, now };
     suite.created_once().await;
     suite.replaced_only_as_expected().await;
+    suite.replaced_with_its_deadline().await;
     suite.touched_without_a_rewrite().await;
     suite.deleted_for_good().await;
     suite.expired_is_gone().await;
@@ -165,9 +166,28 @@ impl<B: Backend> Suite<'_, B> {
         assert!(self.backend.touch(id, later, self.now).await.expect("touch"));
         let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the touched entry");
         assert_eq!(stored.value, &b"one"[..], "touch must keep the value");
-        // A backend that counts down by itself rounds, and lives on while this runs.
-        let off = stored.expires.saturating_since(later).max(later.saturating_since(stored.expires));
-        assert!(off <= Duration::from_secs(5), "touch must move the deadline: it is off by {off:?}");
+        Self::check_deadline(stored.expires, later, "touch must move the deadline");
+        let sooner = self.now.saturating_add(Duration::from_mins(5));
+        assert!(self.backend.touch(id, sooner, self.now).await.expect("touch"));
+        let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the touched entry");
+        Self::check_deadline(stored.expires, sooner, "touch must move the deadline back, too");
+    }
+
+    /// A backend that counts down by itself rounds, and lives on while this runs.
+    fn check_deadline(shown: Timestamp, set: Timestamp, rule: &str) {
+        let off = shown.saturating_since(set).max(set.saturating_since(shown));
+        assert!(off <= Duration::from_secs(5), "{rule}: the deadline is off by {off:?}");
+    }
+
+    async fn replaced_with_its_deadline(&self) {
+        let id = Self::id();
+        self.create(id, b"one").await;
+        let later = self.now.saturating_add(Duration::from_mins(20));
+        let entry = Stored { value: Bytes::from_static(b"two"), expires: later };
+        let outcome = self.backend.replace(id, Bytes::from_static(b"one"), Some(entry), self.now).await;
+        assert_eq!(outcome.expect("replace"), Replaced::Done);
+        let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the replaced entry");
+        Self::check_deadline(stored.expires, later, "replace must set the new entry's deadline");
     }
 
     async fn deleted_for_good(&self) {
@@ -204,6 +224,17 @@ impl<B: Backend> Suite<'_, B> {
             let id = Self::id();
             assert!(self.create(id, value).await);
             assert_eq!(self.value(id).await.as_deref(), Some(value), "values must come back byte for byte");
+            // One bit off, at the end or as a further byte.
+            let mut other = value.to_vec();
+            match other.last_mut() {
+                Some(last) => *last ^= 1,
+                None => other.push(0),
+            }
+            let outcome = self.replace(id, &other, None).await;
+            assert!(
+                matches!(outcome, Replaced::Conflict(_)),
+                "values must compare byte for byte, not {outcome:?}"
+            );
             assert_eq!(self.replace(id, value, None).await, Replaced::Done, "and compare byte for byte");
         }
     }

@@ -69,7 +69,7 @@ impl Commit {
         if let Some(reason) = commit.dropped {
             self.slot.emit(&Event::ChangesDropped { cookie, reason });
         }
-        self.must_finish = matches!(commit.outcome, Outcome::Destroy | Outcome::Regenerate);
+        self.must_finish = commit.must_finish;
         match (commit.outcome, commit.base) {
             (Outcome::Save, base) => Stage::Saving(store.save(base, commit.changes, now)),
             (Outcome::Touch, Some(base)) => {

@@ -82,7 +82,7 @@ impl Changes {
                 *result = value;
             }
             // What this log itself set or deleted is known: the result is, too.
-            Some(known) => *known = Change::Set(value),
+            Some(_) => self.put(key, Some(value), below),
             None if self.cleared => self.put(key, Some(value), None),
             None if below == Some(&value) => {}
             None => {

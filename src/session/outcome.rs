@@ -33,7 +33,7 @@ pub(crate) enum Disposition {
 
 /// What a handler did to its session.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_excessive_bools)] // six independent facts, each a column of the table
+#[allow(clippy::struct_excessive_bools)] // independent facts, each a column of the table
 pub(super) struct Facts {
     /// The store holds it.
     pub(super) stored: bool,
@@ -41,6 +41,8 @@ pub(super) struct Facts {
     pub(super) changed: bool,
     /// No value is left. Looked at only where `changed` is true.
     pub(super) empty: bool,
+    /// `clear` was called: what other requests set meanwhile goes, too.
+    pub(super) cleared: bool,
     pub(super) regenerate: bool,
     pub(super) destroyed: bool,
     /// The renewal threshold is passed, or an old key opened it.
@@ -56,11 +58,15 @@ impl Facts {
     /// | no cookie | · | · | · | · | · | · | keep |
     /// | accept | yes | yes | yes | no | · | · | regenerate, from scratch |
     /// | · | yes | yes | · | · | · | · | destroy |
-    /// | accept | yes | · | yes | yes | · | · | destroy |
+    /// | accept | yes | · | yes, cleared | yes | · | · | destroy |
     /// | · | yes | · | · | · | yes | · | regenerate |
+    /// | accept | yes | · | yes | · | · | · | save |
     /// | accept | · | · | yes | no | · | · | save |
     /// | · | yes | · | · | · | · | yes | touch |
     /// | · | · | · | · | · | · | · | keep |
+    ///
+    /// A session whose last value was deleted is saved, too: the store ends it if nothing is left by then. Another request
+    /// may have set something meanwhile, and that is not ours to delete.
     pub(super) fn decide(self, answer: Disposition) -> Outcome {
         let changed = self.changed && answer == Disposition::Accept;
         match (answer, self.stored) {
@@ -68,9 +74,9 @@ impl Facts {
             (Disposition::NoCookie, _) => Outcome::Keep,
             (_, true) if self.destroyed && changed && !self.empty => Outcome::Regenerate,
             (_, true) if self.destroyed => Outcome::Destroy,
-            (_, true) if changed && self.empty => Outcome::Destroy,
+            (_, true) if changed && self.empty && self.cleared => Outcome::Destroy,
             (_, true) if self.regenerate => Outcome::Regenerate,
-            _ if changed && !self.empty => Outcome::Save,
+            (_, stored) if changed && (stored || !self.empty) => Outcome::Save,
             (_, true) if self.renewal_due => Outcome::Touch,
             _ => Outcome::Keep,
         }
@@ -85,6 +91,8 @@ pub(crate) struct Commit {
     pub(crate) changes: Arc<Changes>,
     /// Why changes were left out, if any were.
     pub(crate) dropped: Option<DropReason>,
+    /// It ends the session, or its token: it is carried out although the client goes away.
+    pub(crate) must_finish: bool,
 }
 
 #[cfg(test)]
@@ -94,7 +102,7 @@ mod tests {
     /// Every combination of facts and answers against the rules, said as sentences instead of rows.
     #[test]
     fn the_table_keeps_its_promises() {
-        for bits in 0..64_u32 {
+        for bits in 0..128_u32 {
             let bit = |n: u32| bits >> n & 1 == 1;
             let facts = Facts {
                 stored: bit(0),
@@ -103,15 +111,16 @@ mod tests {
                 regenerate: bit(3),
                 destroyed: bit(4),
                 renewal_due: bit(5),
+                cleared: bit(6),
             };
-            let Facts { stored, changed, empty, regenerate, destroyed, .. } = facts;
+            let Facts { stored, changed, empty, regenerate, destroyed, cleared, .. } = facts;
             for answer in [Disposition::Accept, Disposition::DropValues, Disposition::NoCookie] {
                 let outcome = facts.decide(answer);
                 let context = format!("{facts:?} {answer:?} {outcome:?}");
                 // What is not stored cannot be touched, regenerated or destroyed.
                 assert!(stored || matches!(outcome, Outcome::Keep | Outcome::Save), "{context}");
                 // Nothing empty is ever created (T71).
-                assert!(!(empty && outcome == Outcome::Save), "{context}");
+                assert!(!(empty && !stored && outcome == Outcome::Save), "{context}");
                 // Values are saved only when the answer accepts them.
                 assert!(outcome != Outcome::Save || answer == Disposition::Accept, "{context}");
                 // A stored session that was destroyed does not go on.
@@ -123,9 +132,10 @@ mod tests {
                     answer != Disposition::NoCookie || matches!(outcome, Outcome::Keep | Outcome::Destroy),
                     "{context}"
                 );
-                // Emptied is destroyed (T28).
+                // Emptied is not "unchanged" (T28): cleared is destroyed, and a last delete goes to the store.
                 if stored && changed && empty && answer == Disposition::Accept {
-                    assert_eq!(outcome, Outcome::Destroy, "{context}");
+                    assert!(!matches!(outcome, Outcome::Keep | Outcome::Touch), "{context}");
+                    assert!(!cleared || outcome == Outcome::Destroy, "{context}");
                 }
                 // Regenerate is done even if the handler failed.
                 if stored

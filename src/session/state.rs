@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::Record;
 use super::changes::{Changes, Lookup, Step};
-use super::outcome::{Commit, Disposition, Facts};
+use super::outcome::{Commit, Disposition, Facts, Outcome};
 use crate::error::Error;
 use crate::event::DropReason;
 
@@ -167,6 +167,7 @@ impl State {
             stored: self.base.is_some(),
             changed: modified && !self.ended,
             empty: modified && self.keys().is_empty(),
+            cleared: self.changes.clears(),
             regenerate: wishes.regenerate,
             destroyed: wishes.destroy,
             renewal_due: self.renewal_due,
@@ -183,7 +184,12 @@ impl State {
         let recorded = std::mem::take(&mut self.changes);
         let changes = Arc::new(if answer == Disposition::Accept { recorded } else { Changes::default() });
         self.pending = Some(Pending { changes: Arc::clone(&changes), wishes });
-        Commit { outcome, base: self.base.clone(), changes, dropped }
+        let must_finish = match outcome {
+            Outcome::Destroy | Outcome::Regenerate => true,
+            Outcome::Save => facts.empty,
+            Outcome::Keep | Outcome::Touch => false,
+        };
+        Commit { outcome, base: self.base.clone(), changes, dropped, must_finish }
     }
 
     pub(super) fn end_commit(&mut self, result: Result<Committed, &Error>) {
@@ -213,6 +219,8 @@ impl State {
             Committed::Ended => {
                 self.base = None;
                 self.ended = true;
+                // A token that an earlier save was given is dead, and may not overwrite one that is not.
+                self.reply = Reply::Nothing;
             }
         }
     }

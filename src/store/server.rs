@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use tokio::sync::Mutex;
 
 use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
@@ -13,8 +14,8 @@ use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::session::{Changes, Origin, Payload, Record, SessionId, StoredHeader};
 
-/// How often a save takes in newer state before it gives up. Whoever is in the way has saved, so with `n` writers at once
-/// each is done after `n` rounds at most.
+/// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
+/// processes must be in the way, each time.
 const MAX_ATTEMPTS: u32 = 256;
 
 /// Keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees a hash of it.
@@ -31,6 +32,7 @@ struct Inner<B> {
     config: Config,
     backend: B,
     random: Arc<dyn Random>,
+    turns: Turns,
 }
 
 /// What a save found and did.
@@ -60,7 +62,9 @@ impl<B: Backend> Builder<B> {
     /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
         let (backend, config) = self.validate()?;
-        Ok(ServerStore { inner: Arc::new(Inner { config, backend, random: Arc::new(SystemRandom) }) })
+        Ok(ServerStore {
+            inner: Arc::new(Inner { config, backend, random: Arc::new(SystemRandom), turns: Turns::new() }),
+        })
     }
 }
 
@@ -124,12 +128,16 @@ impl<B: Backend> Inner<B> {
         }
         let (token, mut expected) = origin(&base)?;
         let mut payload = changes.apply(Some(&base.payload))?;
+        let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
             match self.replace(&base, &token, expected, payload, now, conflicts).await? {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, value) => {
                     payload = changes.replay(Some(&current))?;
                     expected = value;
+                    if turn.is_none() {
+                        turn = Some(self.turns.of(base.id).lock().await);
+                    }
                 }
             }
         }
@@ -176,47 +184,82 @@ impl<B: Backend> Inner<B> {
     /// Writes the new entry, then removes the old one if it is still what the new one was made from. If it changed
     /// meanwhile, the new entry takes that in first; if it is gone, the session was ended, and the new one goes, too.
     async fn regenerate(&self, base: Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
-        let created = if changes.restarts() { now } else { base.created };
-        let (_, mut expected) = origin(&base)?;
-        let mut payload = changes.apply(Some(&base.payload))?;
-        if payload.is_empty() {
-            self.backend.delete(base.id).await?;
-            return Ok(Saved::Removed);
+        let mut new = None;
+        let result = self.renew(&base, changes, now, &mut new).await;
+        // An entry whose token nobody was given is debris. Where the backend does not answer, its deadline removes it.
+        let useless = match &result {
+            Ok(saved) => !matches!(saved, Saved::Stored { .. }),
+            Err(error) => !error.is_unavailable(),
+        };
+        if let Some(Record { id, .. }) = new.filter(|_| useless) {
+            self.backend.delete(id).await?;
         }
-        let mut new = self.create(created, payload, now).await?;
+        result
+    }
+
+    async fn renew(
+        &self,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+        new: &mut Option<Record>,
+    ) -> Result<Saved, Error> {
+        let created = if changes.restarts() { now } else { base.created };
+        let (_, mut expected) = origin(base)?;
+        let mut payload = changes.apply(Some(&base.payload))?;
+        let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
+            self.write_new(new, created, payload, now).await?;
             match self.backend.replace(base.id, expected, None, now).await? {
-                Replaced::Done => return Ok(stored(new, conflicts)),
-                Replaced::Missing => {
-                    self.backend.delete(new.id).await?;
-                    return Ok(Saved::Ended);
+                Replaced::Done => {
+                    return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
                 }
+                Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
-                    let Some((_, newer)) = decode_value(&current.value) else {
-                        self.backend.delete(new.id).await?;
-                        return Ok(Saved::Ended);
-                    };
-                    expected = current.value;
+                    let Some((_, newer)) = decode_value(&current.value) else { return Ok(Saved::Ended) };
                     payload = changes.replay(Some(&newer))?;
-                    // Nobody knows the new token yet: its entry is as we wrote it.
-                    let (token, written) = origin(&new)?;
-                    match self.replace(&new, &token, written, payload, now, conflicts + 1).await? {
-                        Step::Done(Saved::Stored { record, .. }) => new = record,
-                        Step::Done(other) => {
-                            self.backend.delete(base.id).await?;
-                            return Ok(other);
-                        }
-                        Step::Conflict(..) => {
-                            return Err(Error::new(Kind::Internal(
-                                "someone wrote under a token nobody knows",
-                            )));
-                        }
+                    expected = current.value;
+                    if turn.is_none() {
+                        turn = Some(self.turns.of(base.id).lock().await);
                     }
                 }
             }
         }
-        self.backend.delete(new.id).await?;
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token.
+    async fn write_new(
+        &self,
+        new: &mut Option<Record>,
+        created: Timestamp,
+        payload: Payload,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        if let Some(Record { id, .. }) = new.take() {
+            self.backend.delete(id).await?;
+        }
+        if !payload.is_empty() {
+            *new = Some(self.create(created, payload, now).await?);
+        }
+        Ok(())
+    }
+}
+
+/// Who met a conflict waits for others of this process that did, so that each gets through: without turns, those that
+/// come back at once starve those that are late. The first attempt waits for nobody.
+struct Turns([Mutex<()>; 64]);
+
+impl Turns {
+    fn new() -> Self {
+        Self([const { Mutex::const_new(()) }; 64])
+    }
+
+    /// The queue of this session. Another session may share it, which costs time and nothing else.
+    fn of(&self, id: SessionId) -> &Mutex<()> {
+        let [first, ..] = id.to_bytes();
+        let Self(queues) = self;
+        queues.get(usize::from(first) % queues.len()).unwrap_or(&queues[0])
     }
 }
 
@@ -324,7 +367,7 @@ mod tests {
 
     fn create(random: Arc<dyn Random>) -> Result<Record, Error> {
         let (backend, config) = ServerStore::with_backend(Full).validate().unwrap();
-        let inner = Inner { config, backend, random };
+        let inner = Inner { config, backend, random, turns: Turns::new() };
         let now = Timestamp::from_unix(1);
         let payload = Payload::parse(Bytes::from_static(b"\x81\xa1a\x01")).unwrap();
         let mut future = std::pin::pin!(inner.create(now, payload, now));
