@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn defaults_follow_idle() {
-        let month = Duration::from_secs(30 * 86_400);
+        let month = Duration::from_hours(720);
         let timeouts = config(|o| o.idle = month).unwrap().timeouts;
         assert_eq!((timeouts.absolute, timeouts.renewal), (month, month / 10));
     }

@@ -136,6 +136,7 @@ mod tests {
     #[test]
     fn public_types_cross_threads_and_panics() {
         fn shared<T: Send + Sync + 'static>() {}
+        fn sendable<T: Send>() {}
         shared::<Session>();
         shared::<SessionHandle>();
         shared::<CookieStore>();
@@ -145,7 +146,6 @@ mod tests {
         shared::<Record>();
         shared::<Changes>();
         shared::<SessionService<()>>();
-        fn sendable<T: Send>() {}
         sendable::<ResponseFuture<std::future::Ready<()>, (), ServiceUnavailable>>();
     }
 

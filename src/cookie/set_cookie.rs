@@ -174,7 +174,7 @@ mod tests {
     use super::super::{CookieOptions, SameSite};
     use super::*;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn text(lines: &SetCookies) -> Vec<&str> {
         lines.iter().map(|line| line.to_str().unwrap()).collect()
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn the_default_cookie() {
         let template = CookieOptions::new().validate().unwrap();
-        let day = Duration::from_secs(86_400);
+        let day = Duration::from_hours(24);
         assert_eq!(
             text(&template.set(b"tok", day, 0).unwrap()),
             ["__Host-session=tok; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"]

@@ -97,16 +97,12 @@ mod tests {
     use super::*;
     use crate::cookie::CookieOptions;
 
-    fn headers(name: HeaderName, values: &[&str]) -> HeaderMap {
-        values
-            .iter()
-            .map(|value| (name.clone(), HeaderValue::from_str(value).unwrap()))
-            .collect::<Vec<_>>()
-            .into_iter()
-            .fold(HeaderMap::new(), |mut map, (name, value)| {
-                map.append(name, value);
-                map
-            })
+    fn headers(name: &HeaderName, values: &[&str]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(name, HeaderValue::from_str(value).unwrap());
+        }
+        headers
     }
 
     fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
@@ -127,7 +123,7 @@ mod tests {
             (&["Cookie-Consent, X-Cookie"], &["Cookie-Consent, X-Cookie", "Cookie"]),
             (&[""], &["", "Cookie"]),
         ] {
-            let mut headers = headers(VARY, before);
+            let mut headers = headers(&VARY, before);
             vary_on_cookie(&mut headers);
             assert_eq!(values(&headers, &VARY), after, "{before:?}");
             vary_on_cookie(&mut headers);
@@ -150,7 +146,7 @@ mod tests {
             (&["x=\"a,b\", no-store"], &["x=\"a,b\", no-store"], false),
             (&["no-store-please"], &["no-store"], true),
         ] {
-            let mut headers = headers(CACHE_CONTROL, before);
+            let mut headers = headers(&CACHE_CONTROL, before);
             assert_eq!(forbid_storing(&mut headers), replaced, "{before:?}");
             assert_eq!(values(&headers, &CACHE_CONTROL), after, "{before:?}");
         }
@@ -161,14 +157,15 @@ mod tests {
     fn t45_one_line_for_one_name_and_the_others_as_they_were() {
         let template = CookieOptions::development().name("s").validate().unwrap();
         let ours = template.set(b"new", std::time::Duration::from_secs(9), 0b10).unwrap();
-        let mut headers = headers(SET_COOKIE, &["a=1", "s=old; Path=/x", "b=2; Path=/", "s.1=stale", "ss=3"]);
+        let mut headers =
+            headers(&SET_COOKIE, &["a=1", "s=old; Path=/x", "b=2; Path=/", "s.1=stale", "ss=3"]);
         assert!(replace_set_cookie(&mut headers, template.name(), ours.clone()));
         let lines = values(&headers, &SET_COOKIE);
         assert_eq!(lines[..3], ["a=1", "b=2; Path=/", "ss=3"]);
         assert!(lines[3].starts_with("s=new;") && lines[4].starts_with("s.1=; Max-Age=0"), "{lines:?}");
         assert_eq!(lines.len(), 5);
 
-        let mut headers = super::tests::headers(SET_COOKIE, &["a=1"]);
+        let mut headers = super::tests::headers(&SET_COOKIE, &["a=1"]);
         assert!(!replace_set_cookie(&mut headers, template.name(), ours));
         assert_eq!(values(&headers, &SET_COOKIE).len(), 3);
     }

@@ -122,6 +122,14 @@ mod tests {
         assert!(std::error::Error::source(&error).is_none());
     }
 
+    struct Refuses;
+
+    impl Serialize for Refuses {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("hunter2"))
+        }
+    }
+
     #[test]
     fn too_deep_and_unserializable_values_are_errors() {
         let mut deep = serde_json::Value::Null;
@@ -134,12 +142,6 @@ mod tests {
 
         let keyed_by_map = BTreeMap::from([(BTreeMap::from([(1, 2)]), 3)]);
         assert!(encode("k", &keyed_by_map).is_ok()); // MessagePack allows it
-        struct Refuses;
-        impl Serialize for Refuses {
-            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
-                Err(serde::ser::Error::custom("hunter2"))
-            }
-        }
         let error = encode("r", &Refuses).unwrap_err();
         assert!(error.is_value() && !format!("{error:?}").contains("hunter2"), "{error:?}");
     }

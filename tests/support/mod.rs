@@ -1,5 +1,5 @@
 //! What the tests share: a browser's cookie jar, a recorder of events, and a client for services in this process.
-#![allow(dead_code)] // each test file uses a part
+#![allow(dead_code, unreachable_pub)] // each test file uses a part
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -13,22 +13,22 @@ use http_body_util::Full;
 use hyper::service::Service;
 use hyper_session::{DropReason, Error, Event, Observer, Refusal};
 
-pub type Body = Full<Bytes>;
+pub(crate) type Body = Full<Bytes>;
 
 /// What a test handler returns: its own failures are the test's.
-pub type Answer = Result<Response<Body>, Error>;
+pub(crate) type Answer = Result<Response<Body>, Error>;
 
 /// Sees every event as one line, without what the line must not hold.
 #[derive(Clone, Default)]
-pub struct Events(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Events(Arc<Mutex<Vec<String>>>);
 
 impl Events {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// The events since the last call, as `kind` or `kind:reason`.
-    pub fn take(&self) -> Vec<String> {
+    pub(crate) fn take(&self) -> Vec<String> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
@@ -60,38 +60,38 @@ impl Observer for Events {
     }
 }
 
-pub fn refused(refusal: Refusal) -> String {
+pub(crate) fn refused(refusal: Refusal) -> String {
     format!("refused:{refusal}")
 }
 
 /// A browser's cookie jar for one host: names to values, removed by an empty Max-Age.
 #[derive(Clone, Debug, Default)]
-pub struct Jar(pub BTreeMap<String, String>);
+pub(crate) struct Jar(pub BTreeMap<String, String>);
 
 impl Jar {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn with(name: &str, value: &str) -> Self {
+    pub(crate) fn with(name: &str, value: &str) -> Self {
         Self(BTreeMap::from([(name.to_owned(), value.to_owned())]))
     }
 
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
     }
 
     /// The `Cookie` header that this jar sends, if it is not empty.
-    pub fn header(&self) -> Option<String> {
+    pub(crate) fn header(&self) -> Option<String> {
         let pairs: Vec<_> = self.0.iter().map(|(name, value)| format!("{name}={value}")).collect();
         (!pairs.is_empty()).then(|| pairs.join("; "))
     }
 
     /// Takes in the `Set-Cookie` fields of a response.
-    pub fn store(&mut self, headers: &HeaderMap) {
+    pub(crate) fn store(&mut self, headers: &HeaderMap) {
         for line in set_cookies(headers) {
             let cookie = cookie::Cookie::parse(line).expect("a Set-Cookie line that another library reads");
-            if cookie.max_age().is_some_and(|age| age.is_zero()) {
+            if cookie.max_age().is_some_and(cookie::time::SignedDuration::is_zero) {
                 self.0.remove(cookie.name());
             } else {
                 self.0.insert(cookie.name().to_owned(), cookie.value().to_owned());
@@ -101,12 +101,12 @@ impl Jar {
 }
 
 /// The `Set-Cookie` lines of a response, in order.
-pub fn set_cookies(headers: &HeaderMap) -> Vec<String> {
+pub(crate) fn set_cookies(headers: &HeaderMap) -> Vec<String> {
     headers.get_all(SET_COOKIE).iter().map(|line| line.to_str().unwrap().to_owned()).collect()
 }
 
 /// A request for `path` with this `Cookie` header.
-pub fn request(path: &str, cookie: Option<&str>) -> Request<Body> {
+pub(crate) fn request(path: &str, cookie: Option<&str>) -> Request<Body> {
     let mut request = Request::builder().uri(path);
     if let Some(cookie) = cookie {
         request = request.header(COOKIE, cookie);
@@ -115,7 +115,7 @@ pub fn request(path: &str, cookie: Option<&str>) -> Request<Body> {
 }
 
 /// Sends a request as the browser with this jar, and keeps what it is told.
-pub async fn visit<S>(service: &S, path: &str, jar: &mut Jar) -> Response<Body>
+pub(crate) async fn visit<S>(service: &S, path: &str, jar: &mut Jar) -> Response<Body>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
     S::Error: std::fmt::Debug,
@@ -126,18 +126,18 @@ where
 }
 
 /// An empty response of this status.
-pub fn status(code: u16) -> Response<Body> {
+pub(crate) fn status(code: u16) -> Response<Body> {
     Response::builder().status(code).body(Body::default()).unwrap()
 }
 
 /// The text of a response body.
-pub async fn text(response: Response<Body>) -> String {
+pub(crate) async fn text(response: Response<Body>) -> String {
     use http_body_util::BodyExt;
     let body: Result<_, Infallible> = response.into_body().collect().await;
     String::from_utf8(body.unwrap().to_bytes().to_vec()).unwrap()
 }
 
 /// Runs a test's future on one thread.
-pub fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }
