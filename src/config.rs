@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::cookie::{CookieOptions, CookieTemplate};
+use crate::cookie::{CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
 use crate::event::{Event, Observer};
 use crate::session::{PayloadFormat, Record};
@@ -160,6 +160,17 @@ impl Options {
             renewal: self.renewal.unwrap_or(self.idle / 10),
         };
         timeouts.validate()?;
+        // Capped as Max-Age is: a session that may be idle for longer than 400 days outlives its cookie in any case.
+        let longest_idle = timeouts.idle.min(timeouts.absolute);
+        if self
+            .cookie
+            .explicit_max_age()
+            .is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP)
+        {
+            return Err(Error::config(
+                "the cookie's Max-Age is shorter than the idle timeout, so browsers would drop it while the session is in use: lower idle_timeout() to it, and leave max_age() alone",
+            ));
+        }
         let config = Config {
             cookie: self.cookie.validate()?,
             timeouts,
@@ -203,6 +214,22 @@ mod tests {
         let config = config(|o| (o.idle, o.absolute) = (Duration::MAX, Some(Duration::MAX))).unwrap();
         let now = Timestamp::from_unix(u64::MAX - 5);
         assert_eq!(config.timeouts.deadline(now, now), Timestamp::MAX);
+    }
+
+    // Renewal moves the session's deadline; a cookie that is gone before cannot be renewed.
+    #[test]
+    fn a_cookie_does_not_die_before_its_session() {
+        let hour = Duration::from_hours(1);
+        let error = config(|o| o.cookie = CookieOptions::new().max_age(hour)).unwrap_err();
+        assert!(error.to_string().contains("idle_timeout()"), "{error}");
+        for max_age in [Some(hour), Some(2 * hour), Some(Duration::MAX), None] {
+            let cookie = CookieOptions::new().max_age(max_age);
+            assert!(config(|o| (o.cookie, o.idle) = (cookie.clone(), hour)).is_ok(), "{max_age:?}");
+        }
+        let month = Duration::from_hours(30 * 24);
+        let config = config(|o| o.idle = month).unwrap();
+        let line = config.cookie.set(b"t", month, 0).unwrap();
+        assert!(line[0].to_str().unwrap().contains("; Max-Age=2592000;"), "{line:?}");
     }
 
     #[test]

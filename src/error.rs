@@ -152,7 +152,7 @@ impl fmt::Display for Error {
         match &self.inner.kind {
             Kind::Config(message) => f.write_str(message),
             Kind::NotWrapped => {
-                f.write_str("no session service of that name wraps this handler: wrap it in a SessionService")
+                f.write_str("no SessionService of that name wraps this handler (a session_fn hands its session over as an argument)")
             }
             Kind::HeadSent => f.write_str("the response head was sent already: this change cannot be kept"),
             Kind::Ended => f.write_str("the session was ended by another request: nothing was saved"),

@@ -27,7 +27,8 @@ pub enum Event<'a> {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// A session was opened with a key that no longer seals; it is sealed anew on this response.
+    /// A session was opened with a key that no longer seals; unless the handler fails or ends it, it is sealed anew on this
+    /// response.
     OldKey {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -64,7 +65,7 @@ pub enum Event<'a> {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// The client went away while a session was being ended or regenerated.
+    /// The client went away while its session was being committed, and the commit ends or regenerates it, or may.
     Interrupted {
         /// Name of the session cookie.
         cookie: &'a str,

@@ -59,6 +59,7 @@
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | answered with a 5xx status | changed values are dropped, `destroy` and `regenerate` are done |
+//! | answered with a 1xx status | no cookie; of all it did, `destroy` alone is done |
 //! | returned an error, panicked, was dropped | nothing is saved |
 //! | wrote after the head was sent | the write is an error |
 //!
@@ -69,8 +70,8 @@
 //! # Cancel safety
 //!
 //! hyper drops a response's future when the client goes away. Before the handler is done, that saves nothing. Afterwards a
-//! save is done or not done, never in parts; a `destroy` or `regenerate` goes on to its end in the background (on the tokio
-//! runtime that polled it).
+//! save is done or not done, never in parts; a `destroy` or `regenerate` goes on to its end in the background, on the tokio
+//! runtime where it was dropped. Shutting down gracefully waits for connections, not for those.
 //!
 //! # Features
 //!

@@ -23,6 +23,7 @@ pub use self::name::CookieName;
 pub use self::options::{CookieOptions, SameSite};
 pub use self::parse::{Pairs, pairs};
 
+pub(crate) use self::options::MAX_AGE_CAP;
 pub(crate) use self::parse::Found;
 pub(crate) use self::set_cookie::{CookieTemplate, SetCookies, cookie_name_of};
 

@@ -7,7 +7,7 @@ use super::set_cookie::CookieTemplate;
 use crate::error::Error;
 
 /// RFC 6265bis section 5.5: user agents cap the life of a cookie at 400 days.
-const MAX_AGE_CAP: Duration = Duration::from_hours(400 * 24);
+pub(crate) const MAX_AGE_CAP: Duration = Duration::from_hours(400 * 24);
 
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
 const MAX_ATTRIBUTE: usize = 1024;
@@ -22,6 +22,17 @@ pub enum SameSite {
     Lax,
     /// Always. Needs `Secure`, and an application with its own protection from forged requests.
     None,
+}
+
+/// What a cookie's Max-Age is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum MaxAge {
+    /// There is none.
+    BrowserSession,
+    /// What is left of the session.
+    Lifetime,
+    /// What is left of the session, or this if it is shorter.
+    AtMost(Duration),
 }
 
 impl SameSite {
@@ -60,7 +71,7 @@ pub struct CookieOptions {
     name: String,
     path: String,
     domain: Option<String>,
-    max_age: Option<Duration>,
+    max_age: MaxAge,
     secure: bool,
     http_only: bool,
     same_site: SameSite,
@@ -74,7 +85,7 @@ impl Default for CookieOptions {
             name: "__Host-session".to_owned(),
             path: "/".to_owned(),
             domain: None,
-            max_age: Some(Duration::from_hours(24)),
+            max_age: MaxAge::Lifetime,
             secure: true,
             http_only: true,
             same_site: SameSite::Lax,
@@ -118,10 +129,14 @@ impl CookieOptions {
         self
     }
 
-    /// How long the browser keeps the cookie, at most; `None` for "until it closes". Default is 24 hours. It is capped at
-    /// 400 days and at what is left of the session, and is a courtesy: the server enforces its own deadlines.
+    /// How long the browser keeps the cookie, at most; `None` for "until it closes". Default is what is left of the session,
+    /// 24 hours with the default idle timeout. It is capped at 400 days, and is a courtesy: the server enforces its own
+    /// deadlines.
+    ///
+    /// A Max-Age that is shorter than the session may be idle is refused when the store is built: reading would keep the
+    /// session alive, and the browser would drop its cookie all the same. Lower the idle timeout in its place.
     pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> Self {
-        self.max_age = max_age.into();
+        self.max_age = max_age.into().map_or(MaxAge::BrowserSession, MaxAge::AtMost);
         self
     }
 
@@ -157,6 +172,14 @@ impl CookieOptions {
     pub fn max_chunks(mut self, chunks: u8) -> Self {
         self.max_chunks = chunks;
         self
+    }
+
+    /// The Max-Age that was asked for.
+    pub(crate) fn explicit_max_age(&self) -> Option<Duration> {
+        match self.max_age {
+            MaxAge::AtMost(max_age) => Some(max_age.min(MAX_AGE_CAP)),
+            MaxAge::BrowserSession | MaxAge::Lifetime => None,
+        }
     }
 
     pub(crate) fn validate(self) -> Result<CookieTemplate, Error> {
@@ -196,7 +219,7 @@ impl CookieOptions {
         if let Some(domain) = &self.domain {
             validate_domain(domain)?;
         }
-        if self.max_age.is_some_and(|max_age| max_age.as_secs() == 0) {
+        if matches!(self.max_age, MaxAge::AtMost(max_age) if max_age.as_secs() == 0) {
             return Err(Error::config(
                 "a Max-Age under a second removes the cookie: use a longer one, or None for \"until the browser closes\"",
             ));
@@ -204,13 +227,12 @@ impl CookieOptions {
         if !(1..=super::MAX_CHUNKS).contains(&self.max_chunks) {
             return Err(Error::config("max_chunks is 1 to 8"));
         }
-        Ok(CookieTemplate::new(
-            name,
-            &self.attributes(),
-            self.max_age.map(|d| d.min(MAX_AGE_CAP)),
-            self.secure,
-            self.max_chunks,
-        ))
+        let max_age = match self.max_age {
+            MaxAge::BrowserSession => None,
+            MaxAge::Lifetime => Some(MAX_AGE_CAP),
+            MaxAge::AtMost(max_age) => Some(max_age.min(MAX_AGE_CAP)),
+        };
+        Ok(CookieTemplate::new(name, &self.attributes(), max_age, self.secure, self.max_chunks))
     }
 
     /// The attributes that are the same in every `Set-Cookie` of this cookie, also when it is removed.

@@ -90,8 +90,9 @@ pub(crate) struct CookieFinder {
     name: memmem::Finder<'static>,
 }
 
-/// The value of one cookie: a header field, shared by reference count, and where in it the value lies.
-#[derive(Clone, Debug)]
+/// The value of one cookie: a header field, shared by reference count, and where in it the value lies. Without `Debug`, since
+/// it is a secret.
+#[derive(Clone)]
 struct Piece {
     field: HeaderValue,
     start: usize,
@@ -99,7 +100,7 @@ struct Piece {
 }
 
 /// All that a request says about the session's cookie. Nothing is copied but reference counts.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Found {
     /// Values under the name itself, in order of appearance.
     heads: SmallVec<[Piece; 1]>,
@@ -192,30 +193,31 @@ impl Found {
 
     /// The `index`-th token, put together from its chunks in `joined` where it has any.
     ///
-    /// A token has a second chunk if and only if its first one fills a cookie ("`chunk` bytes long"), and so on. The
-    /// `index`-th value under one name belongs with the `index`-th under the others: user agents order the cookies of
-    /// each name alike (RFC 6265bis section 5.8.3). Whether the pieces fit is for the signature over them to say.
+    /// A token has a second chunk if and only if its first one fills a cookie ("`chunk` bytes long"), and so on. User agents
+    /// order the cookies of each name alike (RFC 6265bis section 5.8.3), so the first token that has an `n`-th chunk owns the
+    /// first value under that name, the second one the second. Whether the pieces fit is for the signature over them to
+    /// say.
     pub(crate) fn token<'a>(
         &'a self,
         index: usize,
         chunk: impl Fn(u8) -> usize,
         joined: &'a mut Vec<u8>,
     ) -> &'a [u8] {
-        let Some(head) = self.heads.get(index).map(Piece::bytes) else {
-            return &[];
-        };
-        if head.len() != chunk(0) || self.tail(1, index).is_none() {
+        let Some(head) = self.heads.get(index).map(Piece::bytes) else { return &[] };
+        if head.len() != chunk(0) || self.tails.is_empty() {
             return head;
         }
-        joined.clear();
-        joined.extend_from_slice(head);
-        for number in 1..MAX_CHUNKS {
-            let Some(piece) = self.tail(number, index).map(Piece::bytes) else {
-                break;
-            };
-            joined.extend_from_slice(piece);
-            if piece.len() != chunk(number) {
-                break;
+        // How many values under each further name the tokens before this one own.
+        let mut owned = [0; MAX_CHUNKS as usize];
+        for piece in self.heads.iter().take(index + 1) {
+            joined.clear();
+            joined.extend_from_slice(piece.bytes());
+            let mut full = piece.bytes().len() == chunk(0);
+            for (number, owned) in (1..).zip(owned.iter_mut().skip(1)) {
+                let Some(tail) = self.tail(number, *owned).filter(|_| full) else { break };
+                *owned += 1;
+                joined.extend_from_slice(tail.bytes());
+                full = tail.bytes().len() == chunk(number);
             }
         }
         joined
@@ -314,6 +316,13 @@ mod tests {
         assert_eq!(found.token(0, size, &mut joined), b"abx");
         assert_eq!(found.token(1, size, &mut joined), b"cdy");
         assert_eq!(found.token(2, size, &mut joined), b"");
+        // T64: a cookie planted beside a large session takes none of its chunks.
+        let found = find("s", &[b"s=x; s=ab; s.1=cd; s.2=e"]);
+        assert_eq!(found.token(0, size, &mut joined), b"x");
+        assert_eq!(found.token(1, size, &mut joined), b"abcde");
+        let found = find("s", &[b"s=ab; s=cd; s.1=x; s.1=yz; s.2=e"]);
+        assert_eq!(found.token(0, size, &mut joined), b"abx");
+        assert_eq!(found.token(1, size, &mut joined), b"cdyze");
     }
 
     /// The naive reading: split, trim, compare.

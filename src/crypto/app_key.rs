@@ -82,6 +82,9 @@ impl AppKey {
                 bytes.len()
             )));
         }
+        if bytes.starts_with(TEXT_PREFIX.as_bytes()) {
+            return Err(Error::config("this is the text form of an application key: read it with parse()"));
+        }
         if is_regular(bytes) || EXAMPLE_KEYS.iter().any(|example| bytes.starts_with(example)) {
             return Err(Error::config(
                 "this application key is a pattern or a published example: make one with AppKey::generate() or `openssl rand -hex 32`",

@@ -1,6 +1,7 @@
 //! Key derivation: every key is HKDF-SHA256 (RFC 5869) of the application key and of what the key is for.
 
-use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk, Salt};
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
+use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use zeroize::Zeroizing;
 
 use super::keyring::KeyId;
@@ -25,7 +26,10 @@ pub(super) struct Info<'a> {
 impl Root {
     /// `HKDF-Extract(salt = "hyper-session v1", application key)`
     pub(super) fn extract(app_key: &[u8]) -> Self {
-        Self { prk: Salt::new(HKDF_SHA256, SALT).extract(app_key) }
+        // By hand, which RFC 5869 section 2.2 defines as this: the library's `extract` would keep a copy of the application
+        // key for as long as this lives, and extract anew for every key.
+        let prk = hmac::sign(&hmac::Key::new(HMAC_SHA256, SALT), app_key);
+        Self { prk: Prk::new_less_safe(HKDF_SHA256, prk.as_ref()) }
     }
 
     /// `HKDF-Expand(PRK, info)`, 32 bytes. `epoch` is a further part of `info` where there is one.
@@ -76,7 +80,8 @@ impl KeyType for Length {
 
 #[cfg(test)]
 pub(super) fn hkdf_sha256(salt: &[u8], ikm: &[u8], info: &[u8], out: &mut [u8]) -> bool {
-    let prk = Salt::new(HKDF_SHA256, salt).extract(ikm);
+    let prk = hmac::sign(&hmac::Key::new(HMAC_SHA256, salt), ikm);
+    let prk = Prk::new_less_safe(HKDF_SHA256, prk.as_ref());
     let filled = prk.expand(&[info], Length(out.len())).and_then(|okm| okm.fill(out));
     filled.is_ok()
 }

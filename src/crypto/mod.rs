@@ -11,6 +11,7 @@ mod token;
 
 pub use self::app_key::AppKey;
 pub use self::keyring::{KeyId, Keyring};
+pub use self::token::SecretText;
 
 #[cfg(test)]
 pub(crate) use self::random::tests::NoRandom;

@@ -259,5 +259,5 @@ pub(super) fn hmac_verify(key: &[u8], message: &[u8], tag: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-#[path = "seal_tests.rs"]
+#[path = "seal_tests/mod.rs"]
 mod tests;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{self, SHA256};
+use bytes::Bytes;
 use zeroize::Zeroizing;
 
 use super::{Random, base64url};
@@ -12,6 +13,27 @@ const LEN: usize = 32;
 
 /// Keeps the hash apart from any other use of SHA-256 on the same bytes.
 const ID_DOMAIN: &[u8] = b"hyper-session id v1\0";
+
+/// The text of a token, on its way to a cookie. `Debug` shows none of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Bytes);
+
+impl SecretText {
+    pub(crate) fn new(text: String) -> Self {
+        Self(text.into())
+    }
+
+    /// The text. It is what a client proves itself with: keep it out of logs.
+    pub fn expose(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(..)")
+    }
+}
 
 /// 256 random bits (T15). Never stored, never logged: the store knows the [hash](Self::id) of it.
 #[derive(Clone)]
@@ -35,8 +57,8 @@ impl Token {
         bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
     }
 
-    pub(crate) fn to_text(&self) -> String {
-        base64url::encode(&*self.0)
+    pub(crate) fn to_text(&self) -> SecretText {
+        SecretText::new(base64url::encode(&*self.0))
     }
 
     /// The id: the first 16 bytes of SHA-256 of the cookie's name and the token. Finding a token for a given id takes
@@ -85,9 +107,10 @@ mod tests {
 
     #[test]
     fn t39_only_the_one_spelling_is_read() {
-        let text = Token::generate(&SystemRandom).unwrap().to_text();
+        let text =
+            String::from_utf8(Token::generate(&SystemRandom).unwrap().to_text().expose().to_vec()).unwrap();
         assert_eq!(text.len(), 43);
-        assert_eq!(Token::parse(text.as_bytes()).unwrap().to_text(), text);
+        assert_eq!(Token::parse(text.as_bytes()).unwrap().to_text().expose(), text.as_bytes());
         for bad in [
             "",
             "a",
@@ -106,7 +129,7 @@ mod tests {
         let spellings = (b'A'..=b'z').filter(|last| {
             let mut other = text.clone().into_bytes();
             other[42] = *last;
-            Token::parse(&other).is_some_and(|token| token.to_text() == text)
+            Token::parse(&other).is_some_and(|token| token.to_text().expose() == text.as_bytes())
         });
         assert_eq!(
             spellings.count() + usize::from(text.ends_with(|c: char| c.is_ascii_digit() || c == '-')),

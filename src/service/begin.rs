@@ -89,6 +89,14 @@ impl SessionHandle {
         self.slot.asked.load(Ordering::SeqCst)
     }
 
+    /// As [`close`](Self::close), and nobody commits any more: what was changed and not saved is forgotten.
+    pub(super) fn discard(&self) {
+        self.close();
+        if let Some(loaded) = self.slot.loaded.get() {
+            loaded.session.discard();
+        }
+    }
+
     pub(super) fn slot(&self) -> &Arc<Slot> {
         &self.slot
     }

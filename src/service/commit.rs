@@ -10,7 +10,7 @@ use tokio::sync::SemaphorePermit;
 
 use super::begin::{Loaded, Slot};
 use crate::error::{Error, Kind};
-use crate::event::Event;
+use crate::event::{DropReason, Event};
 use crate::session::{Changes, Committed, Committer, Disposition, Outcome, Session};
 use crate::store::{Saved, StoreFuture};
 
@@ -20,9 +20,22 @@ pub(super) struct Commit {
     slot: Arc<Slot>,
     loaded: Loaded,
     stage: Stage,
-    /// The handler is done: this is the commit at the end.
-    last: bool,
+    caller: Caller,
+    /// It is this commit's turn, which [`settle`](Self::settle) gives back. Whatever panics in between, the turn is not lost:
+    /// dropping gives it back, too.
+    has_turn: bool,
     must_finish: bool,
+}
+
+/// Who waits for a commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Caller {
+    /// [`Session::save`].
+    Handler,
+    /// The end of the request.
+    Request,
+    /// Nobody any more: it goes on by itself, for as long as its runtime does.
+    Nobody,
 }
 
 #[allow(clippy::large_enum_variant)] // made once for each commit, and a box would cost more
@@ -41,12 +54,13 @@ enum Stage {
 impl Commit {
     /// The commit at the end of a request.
     pub(super) fn last(slot: Arc<Slot>, loaded: Loaded, answer: Disposition) -> Self {
-        Self::start(slot, loaded, answer, true)
+        Self::start(slot, loaded, answer, Caller::Request)
     }
 
-    fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, last: bool) -> Self {
-        let mut commit = Self { slot, loaded, stage: Stage::Done, last, must_finish: false };
-        commit.stage = if commit.slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok() {
+    fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, caller: Caller) -> Self {
+        let has_turn = slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok();
+        let mut commit = Self { slot, loaded, stage: Stage::Done, caller, has_turn, must_finish: false };
+        commit.stage = if has_turn {
             commit.decide(answer)
         } else {
             let slot = Arc::clone(&commit.slot);
@@ -56,11 +70,11 @@ impl Commit {
         commit
     }
 
-    /// Starts the store's verb. From here on [`settle`](Self::settle) gives the turn back.
+    /// Starts the store's verb.
     fn decide(&mut self, answer: Disposition) -> Stage {
-        if !self.last && self.loaded.session.is_closed() {
+        if self.caller == Caller::Handler && self.loaded.session.is_closed() {
             // The end of the request came first, and took what there was to save.
-            self.slot.commits.add_permits(1);
+            self.give_turn_back();
             return Stage::Failed(Error::new(Kind::HeadSent));
         }
         let (store, now) = (&self.slot.store, self.loaded.now);
@@ -79,28 +93,40 @@ impl Commit {
             (Outcome::Destroy, Some(base)) => Stage::Destroying(store.destroy(base, now)),
             (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
                 self.settle(Ok(Committed::Kept));
-                Stage::Done
+                match commit.dropped {
+                    Some(DropReason::SessionEnded) if self.caller == Caller::Handler => {
+                        Stage::Failed(Error::new(Kind::Ended))
+                    }
+                    _ => Stage::Done,
+                }
             }
         }
     }
 
     /// Tells the session how it went, and lets the next commit begin.
-    fn settle(&self, result: Result<Committed, &Error>) {
+    fn settle(&mut self, result: Result<Committed, &Error>) {
         self.loaded.session.end_commit(result);
-        self.slot.commits.add_permits(1);
+        self.give_turn_back();
     }
 
-    fn finish(&mut self, result: Result<Committed, Error>) -> Result<(), Error> {
-        self.stage = Stage::Done;
-        match result {
+    fn give_turn_back(&mut self) {
+        if std::mem::take(&mut self.has_turn) {
+            self.slot.commits.add_permits(1);
+        }
+    }
+
+    /// The store has answered.
+    fn finish(&mut self, answer: Result<Committed, Error>) -> Result<(), Error> {
+        let cookie = self.slot.cookie_name();
+        match answer {
             Ok(committed) => {
                 let ended = matches!(committed, Committed::Ended);
                 self.settle(Ok(committed));
                 // At the end of a request the event says it: the response is not about this session any more.
-                if ended && !self.last { Err(Error::new(Kind::Ended)) } else { Ok(()) }
+                if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
             }
             Err(error) => {
-                self.slot.emit(&Event::StoreFailed { cookie: self.slot.cookie_name(), error: &error });
+                self.slot.emit(&Event::StoreFailed { cookie, error: &error });
                 self.settle(Err(&error));
                 Err(error)
             }
@@ -114,16 +140,12 @@ impl Commit {
                 if conflicts > 0 {
                     self.slot.emit(&Event::ConflictMerged { cookie, conflicts });
                 }
-                Committed::Stored {
-                    lifetime: record.expires.saturating_since(self.loaded.now),
-                    record,
-                    token,
-                }
+                let lifetime = record.expires.saturating_since(self.loaded.now);
+                Committed::Stored { record, token, lifetime }
             }
             Saved::Removed => Committed::Removed,
             Saved::Ended => {
-                let reason = crate::event::DropReason::SessionEnded;
-                self.slot.emit(&Event::ChangesDropped { cookie, reason });
+                self.slot.emit(&Event::ChangesDropped { cookie, reason: DropReason::SessionEnded });
                 Committed::Ended
             }
         }
@@ -139,18 +161,24 @@ impl Future for Commit {
             match &mut this.stage {
                 Stage::Waiting { turn, answer } => {
                     let answer = *answer;
-                    if !ready!(turn.as_mut().poll(cx)) {
-                        this.stage = Stage::Done;
-                        return Poll::Ready(Err(Error::new(Kind::Internal("the turn to commit was closed"))));
-                    }
-                    this.stage = this.decide(answer);
+                    this.has_turn = ready!(turn.as_mut().poll(cx));
+                    // Whatever happens from here on, that future is not polled again.
+                    this.stage = Stage::Done;
+                    this.stage = if this.has_turn {
+                        this.decide(answer)
+                    } else {
+                        Stage::Failed(Error::new(Kind::Internal("the turn to commit was closed")))
+                    };
                 }
                 Stage::Saving(saving) => {
-                    let saved = ready!(Pin::new(saving).poll(cx)).map(|saved| this.committed(saved));
-                    return Poll::Ready(this.finish(saved));
+                    let saved = ready!(Pin::new(saving).poll(cx));
+                    this.stage = Stage::Done;
+                    let committed = saved.map(|saved| this.committed(saved));
+                    return Poll::Ready(this.finish(committed));
                 }
                 Stage::Destroying(destroying) => {
                     let destroyed = ready!(Pin::new(destroying).poll(cx));
+                    this.stage = Stage::Done;
                     return Poll::Ready(this.finish(destroyed.map(|()| Committed::Removed)));
                 }
                 Stage::Failed(_) | Stage::Done => {
@@ -165,26 +193,31 @@ impl Future for Commit {
 }
 
 impl Drop for Commit {
-    /// The client went away, or the handler gave up.
+    /// The client went away, or the handler gave up, or something panicked.
     fn drop(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
-        let must_finish = match &stage {
-            Stage::Failed(_) | Stage::Done => return,
+        let goes_on = match &stage {
             // What it will do is not decided yet: it may be to end the session.
-            Stage::Waiting { .. } => self.last,
-            Stage::Saving(_) | Stage::Destroying(_) => self.must_finish,
+            Stage::Waiting { .. } => self.caller == Caller::Request,
+            // A runtime that drops what it carries on is shutting down: it would drop the next one, too.
+            Stage::Saving(_) | Stage::Destroying(_) => self.must_finish && self.caller != Caller::Nobody,
+            Stage::Failed(_) | Stage::Done => false,
         };
-        let runtime = if must_finish { tokio::runtime::Handle::try_current().ok() } else { None };
-        if must_finish {
+        let runtime = if goes_on { tokio::runtime::Handle::try_current().ok() } else { None };
+        if goes_on && !std::thread::panicking() {
             let (cookie, completing) = (self.slot.cookie_name(), runtime.is_some());
             self.slot.emit(&Event::Interrupted { cookie, completing });
         }
-        if let Some(runtime) = runtime {
-            let (slot, loaded) = (Arc::clone(&self.slot), self.loaded.clone());
-            drop(runtime.spawn(Self { slot, loaded, stage, last: self.last, must_finish: false }));
-        } else if !matches!(stage, Stage::Waiting { .. }) {
+        match runtime {
+            Some(runtime) => {
+                let (slot, loaded) = (Arc::clone(&self.slot), self.loaded.clone());
+                let has_turn = std::mem::take(&mut self.has_turn);
+                let rest = Self { slot, loaded, stage, caller: Caller::Nobody, has_turn, must_finish: false };
+                drop(runtime.spawn(rest));
+            }
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
-            self.settle(Err(&Error::new(Kind::Internal("a commit was dropped"))));
+            None if self.has_turn => self.settle(Err(&Error::new(Kind::Internal("a commit was dropped")))),
+            None => {}
         }
     }
 }
@@ -197,7 +230,7 @@ impl Committer for Slot {
         Box::pin(async move {
             match self.loaded().cloned() {
                 Some(Loaded { now, .. }) => {
-                    Commit::start(self, Loaded { session, now }, Disposition::Accept, false).await
+                    Commit::start(self, Loaded { session, now }, Disposition::Accept, Caller::Handler).await
                 }
                 None => Err(Error::new(Kind::HeadSent)),
             }

@@ -56,6 +56,12 @@ pub trait SessionExt {
         load(find(self.session_extensions(), |handle| handle.cookie_name() == cookie))
     }
 
+    /// The handle of the session, not yet loaded: to hand on to code that does not see the request. `None` if no
+    /// [`SessionService`](super::SessionService) wraps this handler.
+    fn session_handle(&self) -> Option<SessionHandle> {
+        find(self.session_extensions(), |_| true)
+    }
+
     /// Where the session services leave their handles.
     #[doc(hidden)]
     fn session_extensions(&self) -> &Extensions;

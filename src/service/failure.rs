@@ -8,6 +8,10 @@ use crate::error::Error;
 /// Makes a response in the place of one that must not be sent, since its session was not saved.
 ///
 /// Any `Fn(&Error) -> Response<R>` is one.
+#[diagnostic::on_unimplemented(
+    message = "there is no response with the body `{R}` for a session that could not be saved",
+    note = "a body type without a `Default` needs `.on_failure(|error: &hyper_session::Error| ...)` on the session service"
+)]
 pub trait FailureResponse<R> {
     /// The response for `error`. It must tell nothing of the response that it replaces.
     fn response(&self, error: &Error) -> Response<R>;

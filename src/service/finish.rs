@@ -53,7 +53,7 @@ pub(super) fn write_head<R>(slot: &Slot, response: &mut Response<R>) -> Result<(
             None
         }
         Reply::Remove if response.status().is_informational() => None,
-        Reply::Set { token, lifetime } => Some(template.set(&token, lifetime, held)?),
+        Reply::Set { token, lifetime } => Some(template.set(token.expose(), lifetime, held)?),
         Reply::Remove => Some(template.remove(held)?),
     };
     let headers = response.headers_mut();

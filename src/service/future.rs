@@ -23,25 +23,28 @@ pin_project! {
     /// parts; destroying and regenerating go on to their end in the background.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, R, F> {
+        // Until it is done: what it holds is not to outlive it.
         #[pin]
-        handler: S,
+        handler: Option<S>,
         handle: SessionHandle,
         failure: F,
-        // The response, while its session is being committed.
-        committing: Option<(Response<R>, Commit)>,
+        // The response, while its session is being committed by a store that does not answer at once.
+        committing: Option<Box<(Response<R>, Commit)>>,
     }
 
     impl<S, R, F> PinnedDrop for ResponseFuture<S, R, F> {
         // A task that outlives the handler must not believe that what it writes will be kept.
         fn drop(this: Pin<&mut Self>) {
-            this.handle.close();
+            if this.committing.is_none() {
+                this.handle.discard();
+            }
         }
     }
 }
 
 impl<S, R, F> ResponseFuture<S, R, F> {
     pub(super) fn new(handler: S, handle: SessionHandle, failure: F) -> Self {
-        Self { handler, handle, failure, committing: None }
+        Self { handler: Some(handler), handle, failure, committing: None }
     }
 }
 
@@ -53,28 +56,31 @@ where
     type Output = Result<Response<R>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         let slot = this.handle.slot();
-        let (mut response, committed) = if let Some((_, commit)) = this.committing {
+        let (mut response, committed) = if let Some(committing) = this.committing.as_deref_mut() {
+            let (_, commit) = committing;
             let committed = ready!(Pin::new(commit).poll(cx));
             #[allow(clippy::expect_used)] // it was there two lines above
-            let (response, _) = this.committing.take().expect("the response that is being committed");
+            let (response, _) = *this.committing.take().expect("the response that is being committed");
             (response, committed)
         } else {
-            let answer = ready!(this.handler.poll(cx));
+            #[allow(clippy::expect_used)] // the contract of `Future::poll`; no input reaches this
+            let handler =
+                this.handler.as_mut().as_pin_mut().expect("ResponseFuture polled after it was ready");
+            let answer = ready!(handler.poll(cx));
+            this.handler.set(None);
             if !this.handle.close() {
                 return Poll::Ready(answer);
             }
             // An error of the handler passes as it is: nothing is saved.
-            let Ok(response) = answer else {
-                return Poll::Ready(answer);
-            };
+            let Ok(response) = answer else { return Poll::Ready(answer) };
             match finish::commit(slot, response.status()) {
                 None => (response, Ok(())),
                 Some(mut commit) => match Pin::new(&mut commit).poll(cx) {
                     Poll::Ready(committed) => (response, committed),
                     Poll::Pending => {
-                        *this.committing = Some((response, commit));
+                        *this.committing = Some(Box::new((response, commit)));
                         return Poll::Pending;
                     }
                 },

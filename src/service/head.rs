@@ -5,6 +5,9 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SET_COOKIE, VARY};
 
 use crate::cookie::{CookieName, SetCookies, cookie_name_of};
 
+/// What speaks to some caches alone.
+const TARGETED: [&str; 3] = ["cdn-cache-control", "surrogate-control", "cloudflare-cdn-cache-control"];
+
 /// Tells caches that the response depends on the request's cookies, unless it says so already.
 //= RFC 9110 section 12.5.5: "A list containing the member "*" signals that other aspects of the request might have
 //# played a role in selecting the response representation"
@@ -24,16 +27,21 @@ pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
 /// something laxer.
 //= RFC 9111 section 7.3: "the presence of the Set-Cookie response header field does not inhibit caching"
 pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
+    // Caches that these are for would not look at Cache-Control (RFC 9213 section 2.2).
+    let mut replaced = false;
+    for name in TARGETED {
+        replaced |= headers.remove(name).is_some();
+    }
     let fields = headers.get_all(CACHE_CONTROL);
     let present = fields.iter().next().is_some();
     if fields
         .iter()
         .any(|field| directives(field.as_bytes()).any(|name| name.eq_ignore_ascii_case(b"no-store")))
     {
-        return false;
+        return replaced;
     }
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    present
+    replaced || present
 }
 
 /// Sets the session's cookies, each line a field of its own, in the place of any that the handler set under the same
@@ -150,6 +158,15 @@ mod tests {
             assert_eq!(forbid_storing(&mut headers), replaced, "{before:?}");
             assert_eq!(values(&headers, &CACHE_CONTROL), after, "{before:?}");
         }
+    }
+
+    #[test]
+    fn t44_caches_with_a_header_of_their_own_are_told_nothing_else() {
+        let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
+        headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=600"));
+        headers.insert("surrogate-control", HeaderValue::from_static("max-age=600"));
+        assert!(forbid_storing(&mut headers));
+        assert_eq!(headers.len(), 1);
     }
 
     // T45, T46, T47.

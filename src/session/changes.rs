@@ -30,10 +30,11 @@ pub struct Changes {
 enum Change {
     Set(Bytes),
     Delete,
-    /// The result of `steps` was `value` when they were recorded.
+    /// The result of `steps` was `value` when they were recorded; `idle` if that is what was there before.
     Update {
         steps: Vec<Step>,
         value: Bytes,
+        idle: bool,
     },
 }
 
@@ -54,9 +55,10 @@ impl Changes {
         }
     }
 
-    /// True if applying the log would do nothing.
+    /// True if applying the log would do nothing. Updates that changed nothing are in it all the same: if others do change
+    /// something, they run again on newer values, too.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.cleared && self.keys.is_empty()
+        !self.cleared && self.keys.values().all(|change| matches!(change, Change::Update { idle: true, .. }))
     }
 
     /// True if the session starts over: a new id, a new beginning, none of the old values.
@@ -77,16 +79,17 @@ impl Changes {
     /// Records a step that led to `value`, where `below` is what is there without this log.
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes, below: Option<&Bytes>) {
         match self.keys.get_mut(key) {
-            Some(Change::Update { steps, value: result }) => {
+            Some(Change::Update { steps, value: result, idle }) => {
                 steps.push(step);
+                *idle = below == Some(&value);
                 *result = value;
             }
             // What this log itself set or deleted is known: the result is, too.
             Some(_) => self.put(key, Some(value), below),
             None if self.cleared => self.put(key, Some(value), None),
-            None if below == Some(&value) => {}
             None => {
-                self.keys.insert(key.to_owned(), Change::Update { steps: vec![step], value });
+                let idle = below == Some(&value);
+                self.keys.insert(key.to_owned(), Change::Update { steps: vec![step], value, idle });
             }
         }
     }
@@ -120,9 +123,12 @@ impl Changes {
         both.outdated |= later.outdated;
         for (key, change) in &later.keys {
             let merged = match (both.keys.remove(key), change) {
-                (Some(Change::Update { mut steps, .. }), Change::Update { steps: more, value }) => {
+                (
+                    Some(Change::Update { mut steps, idle, .. }),
+                    Change::Update { steps: more, value, idle: idle_too },
+                ) => {
                     steps.extend(more.iter().cloned());
-                    Change::Update { steps, value: value.clone() }
+                    Change::Update { steps, value: value.clone(), idle: idle && *idle_too }
                 }
                 (Some(_), Change::Update { value, .. }) => Change::Set(value.clone()),
                 (_, change) => change.clone(),
@@ -143,6 +149,9 @@ impl Changes {
     }
 
     fn merge(&self, base: Option<&Payload>, rerun: bool) -> Result<Payload, Error> {
+        if let (Some(base), false, true) = (base, self.cleared, self.keys.is_empty()) {
+            return Ok(base.clone());
+        }
         let base = if self.cleared { None } else { base };
         let changes: Result<BTreeMap<_, _>, Error> = self
             .keys

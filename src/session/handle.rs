@@ -48,6 +48,9 @@ struct Inner {
     committer: Weak<dyn Committer>,
 }
 
+/// How often [`Session::update`] runs again because of another clone of the handle.
+const MAX_RERUNS: u32 = 64;
+
 /// Saves a session now, for [`Session::save`]. The layer above implements it: a session knows no store.
 pub(crate) trait Committer: Send + Sync {
     fn commit_now(
@@ -214,7 +217,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn is_empty(&self) -> bool {
-        self.lock().keys().is_empty()
+        self.lock().is_empty()
     }
 
     /// Stores `value` under `key`. A value equal to the present one is no change.
@@ -289,7 +292,8 @@ impl Session {
     /// Replaces the value under `key` by `change(old value)` and returns the new one.
     ///
     /// On a server-side store, `change` runs again on the newer value if another request came first: a counter never loses
-    /// an increment. So it must depend on its argument alone. Use [`save`](Self::save) and [`get`](Self::get) where the
+    /// an increment. So it must depend on its argument alone, and not change this key itself. Where a save was not
+    /// acknowledged, it may be applied twice. Use [`save`](Self::save) and [`get`](Self::get) where the
     /// response must show the final value.
     ///
     /// # Errors
@@ -319,8 +323,8 @@ impl Session {
             values::encode(&owned_key, &new).map(|bytes| (new, bytes))
         });
         // `change` is the application's and may use this session: it runs without the lock, and again if another clone
-        // of the handle changed the value meanwhile.
-        loop {
+        // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
+        for _ in 0..MAX_RERUNS {
             let old = self.lock_open()?.get(key);
             let (new, bytes) = change(old.as_deref())?;
             let mut state = self.lock_open()?;
@@ -331,6 +335,7 @@ impl Session {
                 return Ok(new);
             }
         }
+        Err(Error::new(Kind::Conflict { attempts: MAX_RERUNS }))
     }
 
     /// The id of the stored session; `None` until something was stored.
@@ -492,6 +497,11 @@ impl Session {
     /// True if committing would change nothing and tell nobody.
     pub(crate) fn is_settled(&self) -> bool {
         self.lock().is_settled()
+    }
+
+    /// Forgets what was changed and not saved: a closure given to [`update`](Self::update) may hold this very session.
+    pub(crate) fn discard(&self) {
+        self.lock().discard();
     }
 
     /// True if the session can be read alone.

@@ -1,6 +1,7 @@
 //! What names a session, and gives no access to it.
 
 use std::fmt;
+use std::str::FromStr;
 
 use crate::crypto::Random;
 use crate::error::Error;
@@ -17,7 +18,9 @@ use crate::error::Error;
 ///
 /// let id = SessionId::from_bytes([0xab; 16]);
 /// assert_eq!(id.to_string(), "abababababababababababababababab");
+/// assert_eq!("abababababababababababababababab".parse::<SessionId>()?, id);
 /// assert_eq!(format!("{id:?}"), "SessionId(abababab..)");
+/// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId([u8; 16]);
@@ -37,6 +40,19 @@ impl SessionId {
         let mut bytes = [0; 16];
         random.fill(&mut bytes)?;
         Ok(Self(bytes))
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = Error;
+
+    /// Reads the 32 hexadecimal digits that `Display` writes: an id from a log, to end the session with.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        match u128::from_str_radix(text, 16) {
+            Ok(id) if digits => Ok(Self(id.to_be_bytes())),
+            _ => Err(Error::config("a session id has 32 hexadecimal digits")),
+        }
     }
 }
 

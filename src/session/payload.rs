@@ -29,11 +29,22 @@ pub(crate) struct Payload {
     entries: SmallVec<[Entry; 8]>,
 }
 
-/// Where in the buffer a key's text and its value lie.
-#[derive(Clone)]
+/// Where in the buffer a key's text begins, where its value does (the text ends there), and where that ends.
+#[derive(Clone, Copy)]
 struct Entry {
-    key: Range<u32>,
-    value: Range<u32>,
+    key: u32,
+    value: u32,
+    end: u32,
+}
+
+impl Entry {
+    fn key(self) -> Range<usize> {
+        self.key as usize..self.value as usize
+    }
+
+    fn value(self) -> Range<usize> {
+        self.value as usize..self.end as usize
+    }
 }
 
 impl Payload {
@@ -61,8 +72,8 @@ impl Payload {
             last = Some(key);
             rest = skip_value(value, MAX_DEPTH - 1)?;
             let start = at(value)?;
-            let key_len = u32::try_from(key.len()).ok()?;
-            entries.push(Entry { key: start.checked_sub(key_len)?..start, value: start..at(rest)? });
+            let key = start.checked_sub(u32::try_from(key.len()).ok()?)?;
+            entries.push(Entry { key, value: start, end: at(rest)? });
         }
         rest.is_empty().then_some(Self { buffer, entries })
     }
@@ -106,21 +117,21 @@ impl Payload {
 
     /// The undecoded value under `key`, as a view.
     pub(super) fn get(&self, key: &str) -> Option<Bytes> {
-        let place = self.entries.binary_search_by(|entry| self.slice(&entry.key).cmp(key.as_bytes())).ok()?;
-        let Range { start, end } = self.entries.get(place)?.value;
-        Some(self.buffer.slice(start as usize..end as usize))
+        let by_key = |entry: &Entry| self.slice(entry.key()).cmp(key.as_bytes());
+        let entry = self.entries.get(self.entries.binary_search_by(by_key).ok()?)?;
+        Some(self.buffer.slice(entry.value()))
     }
 
     /// The keys and undecoded values, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.entries.iter().map(|entry| {
             // Keys were checked to be UTF-8 when they were indexed.
-            (std::str::from_utf8(self.slice(&entry.key)).unwrap_or_default(), self.slice(&entry.value))
+            (std::str::from_utf8(self.slice(entry.key())).unwrap_or_default(), self.slice(entry.value()))
         })
     }
 
-    fn slice(&self, range: &Range<u32>) -> &[u8] {
-        self.buffer.get(range.start as usize..range.end as usize).unwrap_or_default()
+    fn slice(&self, range: Range<usize>) -> &[u8] {
+        self.buffer.get(range).unwrap_or_default()
     }
 
     /// The bytes to seal or store.

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use super::Record;
 use super::changes::{Changes, Lookup, Step};
 use super::outcome::{Commit, Disposition, Facts, Outcome};
+use crate::crypto::SecretText;
 use crate::error::Error;
 use crate::event::DropReason;
 
 /// The state behind a [`Session`](super::Session).
-#[derive(Debug)]
 #[allow(clippy::struct_excessive_bools)] // independent facts, not one state in disguise
 pub(super) struct State {
     /// What the store holds.
@@ -28,6 +28,8 @@ pub(super) struct State {
     ended: bool,
     /// The response head is out: reads go on, writes fail.
     closed: bool,
+    /// The request is over: nobody commits any more.
+    discarded: bool,
     reply: Reply,
 }
 
@@ -38,26 +40,24 @@ struct Wishes {
     destroy: bool,
 }
 
-#[derive(Debug)]
 struct Pending {
     changes: Arc<Changes>,
     wishes: Wishes,
 }
 
 /// What the response will tell the client about its cookie.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Reply {
     Nothing,
-    Set { token: Bytes, lifetime: Duration },
+    Set { token: SecretText, lifetime: Duration },
     Remove,
 }
 
 /// How a commit ended.
-#[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
 pub(crate) enum Committed {
     Kept,
-    Stored { record: Record, token: Bytes, lifetime: Duration },
+    Stored { record: Record, token: SecretText, lifetime: Duration },
     Removed,
     Ended,
 }
@@ -72,6 +72,7 @@ impl State {
             renewal_due,
             ended: false,
             closed: false,
+            discarded: false,
             reply,
         }
     }
@@ -87,7 +88,7 @@ impl State {
     }
 
     pub(super) fn clear(&mut self) {
-        if !self.keys().is_empty() {
+        if !self.is_empty() {
             self.changes.clear();
         }
     }
@@ -99,10 +100,17 @@ impl State {
     pub(super) fn destroy(&mut self) {
         self.changes.restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
+        self.ended = false; // what follows is another session
     }
 
     pub(super) fn close(&mut self) {
         self.closed = true;
+    }
+
+    pub(super) fn discard(&mut self) {
+        self.discarded = true;
+        self.changes = Changes::default();
+        self.wishes = Wishes::default();
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -140,6 +148,14 @@ impl State {
         }
     }
 
+    /// True if no key has a value, those of the crate included.
+    pub(super) fn is_empty(&self) -> bool {
+        let stored = self.base.iter().flat_map(|base| base.payload.iter()).map(|(key, _)| key);
+        let pending = self.pending.iter().flat_map(|pending| pending.changes.keys()).map(|(key, _)| key);
+        let changed = self.changes.keys().map(|(key, _)| key);
+        stored.chain(pending).chain(changed).all(|key| self.get(key).is_none())
+    }
+
     /// The keys that have a value, those of the crate included.
     pub(super) fn keys(&self) -> BTreeSet<String> {
         let mut keys: BTreeSet<String> =
@@ -166,7 +182,7 @@ impl State {
         let facts = Facts {
             stored: self.base.is_some(),
             changed: modified && !self.ended,
-            empty: modified && self.keys().is_empty(),
+            empty: modified && self.is_empty(),
             cleared: self.changes.clears(),
             regenerate: wishes.regenerate,
             destroyed: wishes.destroy,
@@ -195,7 +211,7 @@ impl State {
     pub(super) fn end_commit(&mut self, result: Result<Committed, &Error>) {
         let pending = self.pending.take();
         let Ok(committed) = result else {
-            if let Some(Pending { changes, wishes }) = pending {
+            if let Some(Pending { changes, wishes }) = pending.filter(|_| !self.discarded) {
                 self.changes = changes.then(&self.changes);
                 self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
                 self.wishes.destroy |= wishes.destroy;

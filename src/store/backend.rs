@@ -94,3 +94,45 @@ pub enum Replaced {
     /// There is no such entry. Nothing was written.
     Missing,
 }
+
+impl<B: Backend> Backend for std::sync::Arc<B> {
+    fn fetch(
+        &self,
+        id: SessionId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send {
+        (**self).fetch(id, now)
+    }
+
+    fn create(
+        &self,
+        id: SessionId,
+        entry: Stored,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, Error>> + Send {
+        (**self).create(id, entry, now)
+    }
+
+    fn replace(
+        &self,
+        id: SessionId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Replaced, Error>> + Send {
+        (**self).replace(id, expected, entry, now)
+    }
+
+    fn touch(
+        &self,
+        id: SessionId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<bool, Error>> + Send {
+        (**self).touch(id, expires, now)
+    }
+
+    fn delete(&self, id: SessionId) -> impl Future<Output = Result<(), Error>> + Send {
+        (**self).delete(id)
+    }
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{Config, Options};
+use crate::config::{Config, Options, Timeouts};
 use crate::cookie::CookieOptions;
 use crate::error::Error;
 use crate::event::Observer;
@@ -64,6 +64,14 @@ impl<K> Builder<K> {
     /// moves it on every response.
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
+        self
+    }
+
+    /// Idle timeout, absolute timeout and renewal threshold at once.
+    pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.options.idle = timeouts.idle;
+        self.options.absolute = Some(timeouts.absolute);
+        self.options.renewal = Some(timeouts.renewal);
         self
     }
 

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use super::{Builder, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
-use crate::crypto::{Keyring, Purpose, Random, Sealer, SystemRandom};
+use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::session::{Changes, Origin, Payload, Record, SealedHeader, SessionId};
@@ -21,8 +19,8 @@ use crate::session::{Changes, Origin, Payload, Record, SealedHeader, SessionId};
 /// # What it cannot do
 ///
 /// The client holds the only copy. It can present an older one again (undo a purchase, bring back a flash message), and a
-/// copy taken before a logout works until its deadline. Of two requests that change the session at once, the browser keeps
-/// the answer that arrives last. Where any of that matters, use a server-side store; keep deadlines short in any case.
+/// copy taken before a logout works until its deadline. Of two requests at once, the browser keeps the answer that arrives
+/// last, also if it only renews what the other one ended. Where any of that matters, use a server-side store; keep deadlines short in any case.
 ///
 /// # Examples
 ///
@@ -46,19 +44,19 @@ struct Inner {
 }
 
 /// Makes [`Builder`] the builder of a [`CookieStore`].
-pub struct Sealed {
+pub struct CookieKeys {
     keys: Keyring,
     random: Arc<dyn Random>,
 }
 
 impl CookieStore {
     /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
-    pub fn builder(keys: impl Into<Keyring>) -> Builder<Sealed> {
-        Builder::new(Sealed { keys: keys.into(), random: Arc::new(SystemRandom) })
+    pub fn builder(keys: impl Into<Keyring>) -> Builder<CookieKeys> {
+        Builder::new(CookieKeys { keys: keys.into(), random: Arc::new(SystemRandom) })
     }
 }
 
-impl Builder<Sealed> {
+impl Builder<CookieKeys> {
     /// Checks the options and builds the store.
     ///
     /// # Errors
@@ -66,7 +64,7 @@ impl Builder<Sealed> {
     /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
-        let (Sealed { keys, random }, config) = self.validate()?;
+        let (CookieKeys { keys, random }, config) = self.validate()?;
         let sealer = Sealer::new(&keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
         Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random }) })
     }
@@ -123,7 +121,7 @@ impl Inner {
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.sealer.seal(now, &[&header.to_bytes(), &body])?;
         let record = Record { id, created, expires, payload, origin: Origin::Sealed { old_key: false } };
-        Ok(Saved::Stored { record, token: Bytes::from(token), conflicts: 0 })
+        Ok(Saved::Stored { record, token: SecretText::new(token), conflicts: 0 })
     }
 
     fn save(&self, base: Option<&Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
@@ -171,9 +169,9 @@ impl fmt::Debug for CookieStore {
     }
 }
 
-impl fmt::Debug for Sealed {
+impl fmt::Debug for CookieKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sealed").field("keys", &self.keys).finish_non_exhaustive()
+        f.debug_struct("CookieKeys").field("keys", &self.keys).finish_non_exhaustive()
     }
 }
 

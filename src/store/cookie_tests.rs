@@ -16,7 +16,7 @@ fn key() -> AppKey {
     AppKey::danger_from_any_bytes(b"a key for tests").unwrap()
 }
 
-fn builder() -> Builder<Sealed> {
+fn builder() -> Builder<CookieKeys> {
     CookieStore::builder(key())
         .idle_timeout(Duration::from_secs(IDLE))
         .absolute_timeout(Duration::from_secs(ABSOLUTE))
@@ -34,7 +34,7 @@ fn payload() -> Payload {
 fn token(store: &CookieStore, created: u64, issued: u64) -> Bytes {
     let id = SessionId::from_bytes([7; 16]);
     match store.inner.seal(id, at(created), payload(), at(issued)).unwrap() {
-        Saved::Stored { token, .. } => token,
+        Saved::Stored { token, .. } => Bytes::copy_from_slice(token.expose()),
         other => panic!("{other:?}"),
     }
 }

@@ -15,11 +15,9 @@ mod server;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 pub use self::backend::{Backend, Replaced, Stored};
 pub use self::builder::Builder;
-pub use self::cookie::{CookieStore, Sealed};
+pub use self::cookie::{CookieKeys, CookieStore};
 pub use self::future::StoreFuture;
 #[cfg(feature = "memory")]
 pub use self::memory::{Memory, MemoryStore};
@@ -27,6 +25,7 @@ pub use self::server::ServerStore;
 
 use crate::clock::Timestamp;
 use crate::config::Config;
+pub use crate::crypto::SecretText;
 use crate::event::Refusal;
 use crate::session::{Changes, Record};
 
@@ -58,11 +57,12 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 #[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
 pub enum Saved {
     /// The session is stored.
+    #[non_exhaustive]
     Stored {
         /// As it is stored now.
         record: Record,
         /// What the client shall hold: a secret.
-        token: Bytes,
+        token: SecretText,
         /// How often another request had been first.
         conflicts: u32,
     },

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Random, SystemRandom, Token};
+use crate::crypto::{Random, SecretText, SystemRandom, Token};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::session::{Changes, Origin, Payload, Record, SessionId, StoredHeader};
@@ -192,7 +192,8 @@ impl<B: Backend> Inner<B> {
             Err(error) => !error.is_unavailable(),
         };
         if let Some(Record { id, .. }) = new.filter(|_| useless) {
-            self.backend.delete(id).await?;
+            // If that fails, its deadline removes it; what happened to the session is the answer.
+            let _ = self.backend.delete(id).await;
         }
         result
     }
@@ -204,12 +205,14 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         new: &mut Option<Record>,
     ) -> Result<Saved, Error> {
-        let created = if changes.restarts() { now } else { base.created };
+        if changes.restarts() {
+            return self.start_over(base, changes, now).await;
+        }
         let (_, mut expected) = origin(base)?;
         let mut payload = changes.apply(Some(&base.payload))?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            self.write_new(new, created, payload, now).await?;
+            self.write_new(new, base.created, payload, now).await?;
             match self.backend.replace(base.id, expected, None, now).await? {
                 Replaced::Done => {
                     return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
@@ -228,6 +231,14 @@ impl<B: Backend> Inner<B> {
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
+    /// Ends the session and begins another one, which has nothing of it: whether it had ended already makes no difference.
+    async fn start_over(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let payload = changes.apply(None)?;
+        let new = if payload.is_empty() { None } else { Some(self.create(now, payload, now).await?) };
+        self.backend.delete(base.id).await?;
+        Ok(new.map_or(Saved::Removed, |new| stored(new, 0)))
+    }
+
     /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token.
     async fn write_new(
         &self,
@@ -236,11 +247,17 @@ impl<B: Backend> Inner<B> {
         payload: Payload,
         now: Timestamp,
     ) -> Result<(), Error> {
-        if let Some(Record { id, .. }) = new.take() {
-            self.backend.delete(id).await?;
-        }
-        if !payload.is_empty() {
-            *new = Some(self.create(created, payload, now).await?);
+        let Some(written) = new.take() else {
+            if !payload.is_empty() {
+                *new = Some(self.create(created, payload, now).await?);
+            }
+            return Ok(());
+        };
+        let (token, value) = origin(&written)?;
+        if let Step::Done(Saved::Stored { record, .. }) =
+            self.replace(&written, &token, value, payload, now, 0).await?
+        {
+            *new = Some(record);
         }
         Ok(())
     }
@@ -279,8 +296,8 @@ fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
 
 fn stored(record: Record, conflicts: u32) -> Saved {
     let token = match &record.origin {
-        Origin::Stored { token, .. } => Bytes::from(token.to_text()),
-        Origin::Sealed { .. } => Bytes::new(),
+        Origin::Stored { token, .. } => token.to_text(),
+        Origin::Sealed { .. } => SecretText::new(String::new()),
     };
     Saved::Stored { record, token, conflicts }
 }

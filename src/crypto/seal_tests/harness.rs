@@ -1,0 +1,114 @@
+//! Keys, names and sealers of these tests, and what must come of tokens.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::independent::{Keys, decode, encode};
+use crate::clock::Timestamp;
+use crate::crypto::keyring::Keyring;
+use crate::crypto::random::{NONCE_LEN, SystemRandom};
+use crate::crypto::seal::{Opened, Purpose, Sealer};
+use crate::crypto::{AppKey, Random};
+use crate::error::Error;
+use crate::event::Refusal;
+
+pub(super) const APP_KEY: &[u8] = b"hyper-session example key, public";
+pub(super) const OTHER_KEY: &[u8] = b"another key that is of no use to anyone, of a length of its own.";
+pub(super) const NAME: &str = "__Host-session";
+
+pub(super) const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+pub(super) const EPOCH: u32 = 500_000;
+pub(super) const NONCE: [u8; NONCE_LEN] = *b"twelve bytes";
+
+pub(super) const PLAINTEXT: &[u8] = b"forty bytes that nobody else may read...";
+
+/// Gives the same nonce each time, so that a token can be known beforehand.
+struct FixedNonce([u8; NONCE_LEN]);
+
+impl Random for FixedNonce {
+    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+        out.copy_from_slice(&self.0);
+        Ok(())
+    }
+}
+
+pub(super) fn app_key(bytes: &[u8]) -> AppKey {
+    AppKey::danger_from_any_bytes(bytes).unwrap()
+}
+
+pub(super) fn ring(keys: &[&[u8]]) -> Keyring {
+    let (first, others) = keys.split_first().unwrap();
+    let ring = Keyring::new(app_key(first));
+    others.iter().fold(ring, |ring, key| ring.accept(app_key(key)))
+}
+
+pub(super) fn sealer_of(keyring: &Keyring) -> Sealer {
+    Sealer::new(keyring, Purpose::Session, NAME, Arc::new(SystemRandom)).unwrap()
+}
+
+pub(super) fn sealer() -> Sealer {
+    sealer_of(&ring(&[APP_KEY]))
+}
+
+pub(super) fn fixed_sealer(app_key: &[u8], purpose: Purpose, name: &str, nonce: [u8; NONCE_LEN]) -> Sealer {
+    Sealer::new(&ring(&[app_key]), purpose, name, Arc::new(FixedNonce(nonce))).unwrap()
+}
+
+/// The keys of [`sealer`], by the other implementation.
+pub(super) fn keys() -> Keys {
+    Keys::new(APP_KEY, "session", NAME, EPOCH)
+}
+
+pub(super) fn hour(epoch: u32) -> Timestamp {
+    Timestamp::from_unix(u64::from(epoch) * 3600)
+}
+
+pub(super) fn open(sealer: &Sealer, text: impl AsRef<[u8]>) -> Result<Bytes, Refusal> {
+    sealer.open(text.as_ref()).map(Opened::into_plaintext)
+}
+
+pub(super) fn open_raw(sealer: &Sealer, token: &[u8]) -> Result<Bytes, Refusal> {
+    open(sealer, encode(token))
+}
+
+/// The hours whose encryption keys the sealing key holds.
+pub(super) fn cached(sealer: &Sealer) -> Vec<u32> {
+    let keys = sealer.keys[0].epochs.keys.read().unwrap();
+    keys.keys().copied().collect()
+}
+
+/// Why [`sealer`], whose key has this `id`, refuses a text that nobody sealed: the order of checks in docs/WIRE.md.
+pub(super) fn reason(text: &[u8], id: [u8; 4]) -> Refusal {
+    let Some(token) = decode(text) else {
+        return Refusal::Encoding;
+    };
+    match token.as_slice() {
+        token if token.len() < 21 => Refusal::Length,
+        token if token[0] != 1 => Refusal::Version,
+        token if token.len() < 69 => Refusal::Length,
+        token if token[1..5] != id => Refusal::UnknownKey,
+        _ => Refusal::Signature,
+    }
+}
+
+/// Holds that `sealer` refuses each of `texts`, for the documented reason, and derives no key for any. Returns how many
+/// there were.
+pub(super) fn refuses_all(sealer: &Sealer, texts: impl IntoIterator<Item = Vec<u8>>) -> usize {
+    let (before, id) = (cached(sealer), keys().id);
+    let mut count = 0;
+    for text in texts {
+        let shown = text.escape_ascii();
+        assert_eq!(open(sealer, &text), Err(reason(&text, id)), "{shown}");
+        count += 1;
+    }
+    assert_eq!(cached(sealer), before, "a forged token had a key derived");
+    count
+}
+
+/// A session as docs/WIRE.md lays it out, so that the file serves who reads cookies with another program.
+pub(super) fn session_plaintext(payload: &[u8]) -> Vec<u8> {
+    let times = [1_800_000_000_u64, 1_800_000_600, 1_800_002_400];
+    let times: Vec<u8> = times.into_iter().flat_map(u64::to_be_bytes).collect();
+    [b"sixteen byte id.", &times[..], payload].concat()
+}

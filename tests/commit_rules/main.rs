@@ -1,0 +1,27 @@
+//! The commit rules, row by row: what a handler did, how it answered, and what happens to its session.
+//!
+//! Each rule is held to on both kinds of store and through both forms of the adapter.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    clippy::large_enum_variant,
+    clippy::doc_markdown,
+    clippy::print_stdout,
+    unreachable_pub
+)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod changes;
+mod concurrency;
+mod departures;
+mod endings;
+mod handler_failures;
+mod saves;
+mod store_failures;
+mod world;

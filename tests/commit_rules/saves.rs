@@ -1,0 +1,267 @@
+//! Explicit saves, and their races with what the handler does meanwhile.
+
+use hyper_session::Session;
+use hyper_session::cookie::CookieOptions;
+
+use crate::support::{Jar, block_on, set_cookies, status};
+use crate::world::{
+    Act, Ask, Form, Gate, Kind, Setup, Verb, World, assert_set, everywhere, on_server, pairs, poll, settle,
+};
+
+/// `save().await` mid-handler is seen at once by others; what is changed afterwards is saved with the answer.
+#[test]
+fn an_explicit_save_and_changes_after_it_are_both_saved() {
+    everywhere(|world| async move {
+        let mut jar = Jar::new();
+        let response = world.visit(&mut jar, |ask| async move {
+            let session = ask.session().await?;
+            session.set("a", 1_u64)?;
+            session.save().await?;
+            let id = session.id().expect("a saved session has an id");
+            assert_eq!(session.get::<u64>("a")?, Some(1));
+            session.set("b", 2_u64)?;
+            session.delete("a")?;
+            session.update("n", |old: Option<u64>| old.unwrap_or(0) + 1)?;
+            session.save().await?;
+            session.update("n", |old: Option<u64>| old.unwrap_or(0) + 1)?;
+            assert_eq!(session.id(), Some(id));
+            Ok(status(200))
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.values(&jar).await, pairs(&[("b", 2), ("n", 2)]));
+        if world.server.is_some() {
+            assert_eq!(world.calls()[..3], [Verb::Create, Verb::Replace, Verb::Replace]);
+        }
+    });
+}
+
+/// An explicit save counts although the handler fails afterwards, and its cookie is sent.
+#[test]
+fn an_explicit_save_outlives_a_server_error() {
+    everywhere(|world| async move {
+        let mut jar = Jar::new();
+        let response = world.visit(&mut jar, |ask| async move {
+            let session = ask.session().await?;
+            session.set("a", 1_u64)?;
+            session.save().await?;
+            session.set("a", 2_u64)?;
+            Ok(status(500))
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        assert_eq!(world.events.take(), ["dropped:server_error"]);
+    });
+}
+
+/// An explicit save of a session that was ended, and then begun again, is another session.
+#[test]
+fn explicit_saves_around_a_destroy_are_two_sessions() {
+    everywhere(|world| async move {
+        let mut jar = world.jar().await;
+        let old = jar.clone();
+        let response = world.visit(&mut jar, |ask| async move {
+            let session = ask.session().await?;
+            let id = session.id();
+            session.destroy()?;
+            session.save().await?;
+            assert_eq!(session.id(), None);
+            assert!(session.is_empty());
+            session.set("b", 2_u64)?;
+            session.save().await?;
+            assert!(session.id().is_some() && session.id() != id);
+            Ok(status(200))
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.values(&jar).await, pairs(&[("b", 2)]));
+        if world.server.is_some() {
+            assert!(world.look(&old, Session::is_empty).await);
+            assert_eq!(world.rows().await, 1);
+        }
+    });
+}
+
+/// A save that failed leaves its changes in the session: the handler reads them, and they are saved with the answer.
+#[test]
+fn a_failed_explicit_save_leaves_the_changes_in_the_session() {
+    on_server(|world| async move {
+        for mut jar in [Jar::new(), world.jar().await] {
+            let store = world.server.clone().unwrap();
+            let handler = move |ask: Ask| {
+                let store = store.clone();
+                async move {
+                    let session = ask.session().await?;
+                    session.set("b", 2_u64)?;
+                    *store.backend().failing.lock().unwrap() = vec![Verb::Create, Verb::Replace];
+                    assert!(session.save().await.unwrap_err().is_unavailable());
+                    assert_eq!(session.get::<u64>("b")?, Some(2));
+                    session.set("c", 3_u64)?;
+                    assert!(session.save().await.unwrap_err().is_unavailable());
+                    store.backend().failing.lock().unwrap().clear();
+                    Ok(status(200))
+                }
+            };
+            let response = world.visit(&mut jar, handler).await;
+            assert_set(&world, &response);
+            let values = world.values(&jar).await;
+            assert!(values.ends_with(&pairs(&[("b", 2), ("c", 3)])), "{values:?}");
+        }
+    });
+}
+
+/// A session that does not fit says so to the handler, which can make it fit.
+#[test]
+fn a_handler_can_act_on_a_session_that_is_too_large() {
+    let setup = Setup { cookie: CookieOptions::new().max_chunks(1), ..Setup::default() };
+    for form in [Form::Service, Form::Function] {
+        block_on(async {
+            let world = World::new(Kind::Cookie, form, &setup);
+            let mut jar = world.jar().await;
+            let response = world.visit(&mut jar, |ask| async move {
+                let session = ask.session().await?;
+                session.set("b", 2_u64)?;
+                session.set("big", "x".repeat(5_000))?;
+                assert!(session.save().await.unwrap_err().is_too_large());
+                assert!(session.has("big"));
+                session.delete("big")?;
+                Ok(status(200))
+            });
+            assert_set(&world, &response.await);
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
+        });
+    }
+}
+
+/// Two saves at once are two saves in turn: one session comes of them.
+#[test]
+fn two_saves_at_once_make_one_session() {
+    everywhere(|world| async move {
+        let mut jar = Jar::new();
+        let response = world.visit(&mut jar, |ask| async move {
+            let session = ask.session().await?;
+            session.set("a", 1_u64)?;
+            let (one, two) = tokio::join!(session.save(), async {
+                session.set("b", 2_u64)?;
+                session.save().await
+            });
+            one.and(two)?;
+            Ok(status(200))
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
+        if world.server.is_some() {
+            assert_eq!(world.rows().await, 1);
+        }
+    });
+}
+
+/// What a handler does to its session while a save of a task is under way, and what the next request finds then.
+struct Race {
+    deed: Act,
+    code: u16,
+    values: &'static [(&'static str, u64)],
+    /// Whether the token from before still leads to the session.
+    same_token: bool,
+}
+
+/// A task saves `{a: 1, b: 2}`, which lasts; the handler does something meanwhile, and answers.
+fn race(races: &'static [Race]) {
+    on_server(|world| async move {
+        for (number, race) in races.iter().enumerate() {
+            println!("race {number}");
+            let mut jar = world.jar().await;
+            let old = jar.clone();
+            let rows = world.rows().await - 1;
+            world.gate(Gate::Before(Verb::Replace));
+            let mut response = world.start(&jar, move |ask| async move {
+                let session = ask.session().await?;
+                session.set("b", 2_u64)?;
+                let saving = session.clone();
+                tokio::spawn(async move { saving.save().await });
+                tokio::task::yield_now().await;
+                (race.deed)(&session)?;
+                Ok(status(race.code))
+            });
+            for _ in 0..3 {
+                assert!(poll(&mut response).is_pending());
+                settle().await;
+            }
+            world.gate(Gate::Open);
+            let response = response.await.unwrap();
+            assert_eq!(response.status(), race.code);
+            assert_eq!(set_cookies(response.headers()).len(), 1);
+            jar.store(response.headers());
+            assert_eq!(jar.0.is_empty(), race.values.is_empty());
+            assert_eq!(world.values(&jar).await, pairs(race.values));
+            assert_eq!(world.rows().await - rows, usize::from(!race.values.is_empty()));
+            assert_eq!(!world.look(&old, Session::is_empty).await, race.same_token);
+        }
+    });
+}
+
+#[test]
+fn a_save_of_a_task_races_with_changes_and_loses_nothing() {
+    race(&[
+        Race { deed: |_| Ok(()), code: 200, values: &[("a", 1), ("b", 2)], same_token: true },
+        Race {
+            deed: |s| s.set("c", 3_u64),
+            code: 200,
+            values: &[("a", 1), ("b", 2), ("c", 3)],
+            same_token: true,
+        },
+        Race { deed: |s| s.set("b", 7_u64), code: 200, values: &[("a", 1), ("b", 7)], same_token: true },
+        Race { deed: |s| s.delete("b").map(drop), code: 200, values: &[("a", 1)], same_token: true },
+        Race { deed: |s| s.set("c", 3_u64), code: 500, values: &[("a", 1), ("b", 2)], same_token: true },
+        Race { deed: Session::clear, code: 200, values: &[], same_token: false },
+    ]);
+}
+
+#[test]
+fn a_destroy_during_a_save_of_a_task_is_done() {
+    race(&[
+        Race { deed: Session::destroy, code: 200, values: &[], same_token: false },
+        Race { deed: Session::destroy, code: 500, values: &[], same_token: false },
+    ]);
+}
+
+#[test]
+fn a_destroy_and_set_during_a_save_of_a_task_is_a_new_session() {
+    race(&[Race {
+        deed: |session| session.destroy().and_then(|()| session.set("c", 3_u64)),
+        code: 200,
+        values: &[("c", 3)],
+        same_token: false,
+    }]);
+}
+
+#[test]
+fn a_regenerate_during_a_save_of_a_task_is_done() {
+    race(&[
+        Race { deed: Session::regenerate, code: 200, values: &[("a", 1), ("b", 2)], same_token: false },
+        Race { deed: Session::regenerate, code: 500, values: &[("a", 1), ("b", 2)], same_token: false },
+    ]);
+}
+
+/// A save that the handler gave up waiting for leaves its changes in the session, for the answer.
+#[test]
+fn a_save_that_was_given_up_is_made_up_for() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        world.gate(Gate::Before(Verb::Replace));
+        let store = world.server.clone().unwrap();
+        let handler = move |ask: Ask| {
+            let store = store.clone();
+            async move {
+                let session = ask.session().await?;
+                session.set("b", 2_u64)?;
+                let mut save = Box::pin(session.save());
+                assert!(poll(&mut save).is_pending());
+                drop(save);
+                assert_eq!(session.get::<u64>("b")?, Some(2));
+                store.backend().gate.send_replace(Gate::Open);
+                Ok(status(200))
+            }
+        };
+        assert_set(&world, &world.visit(&mut jar, handler).await);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
+    });
+}

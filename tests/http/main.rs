@@ -1,0 +1,11 @@
+//! Sessions over real sockets: HTTP/1.1 and HTTP/2, keep-alive, pipelining, crumbs, streams, shutdown and hang-ups.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(unreachable_pub, clippy::redundant_closure_for_method_calls, clippy::too_many_lines)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod connections;
+mod endings;
+mod harness;
+mod messages;

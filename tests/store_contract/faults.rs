@@ -1,0 +1,289 @@
+//! Backends with one fault each, and the suite that finds it.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use hyper_session::store::{Backend, Memory, Replaced, Stored};
+use hyper_session::testing::check_backend;
+use hyper_session::{Error, SessionId, Timestamp};
+use tokio::task::yield_now;
+
+use crate::harness::{START, Watched};
+use crate::support::block_on;
+
+/// The simplest backend that keeps the contract, and one mistake at a time.
+#[derive(Default)]
+struct Plain {
+    entries: Mutex<HashMap<SessionId, Stored>>,
+    fault: Fault,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fault {
+    #[default]
+    None,
+    FetchIgnoresId,
+    FetchShowsExpired,
+    CreateOverwrites,
+    CreateWritesThoughItFails,
+    CreateIsTwoSteps,
+    CreateIsBlockedByExpired,
+    CreateForgetsTheDeadline,
+    ReplaceIgnoresExpected,
+    ReplaceCreates,
+    ReplaceWritesThoughMissing,
+    ReplaceWritesThoughInConflict,
+    ReplaceShowsWhatWasExpected,
+    ReplaceRemovesUncompared,
+    ReplaceRemovesNothing,
+    ReplaceComparesLengths,
+    ReplaceComparesLengthsButToRemove,
+    ReplaceComparesUpToNul,
+    ReplaceComparesAsText,
+    ReplaceIsTwoSteps,
+    ReplaceFindsExpired,
+    ReplaceKeepsTheDeadline,
+    TouchRewrites,
+    TouchCreates,
+    TouchWritesThoughMissing,
+    TouchMovesNothing,
+    TouchOnlyExtends,
+    TouchFindsExpired,
+    DeleteLeavesTheEntry,
+    DeleteLeavesAnEmptyEntry,
+}
+
+impl Plain {
+    fn with(fault: Fault) -> Self {
+        Self { fault, ..Self::default() }
+    }
+
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    /// One atomic step: sees the entry that is there at `now`, and leaves what is to be there.
+    fn step<R>(&self, id: SessionId, now: Timestamp, step: impl FnOnce(&mut Option<Stored>) -> R) -> R {
+        let mut entries = self.entries.lock().unwrap();
+        // An entry that is over stays until it is overwritten: purging it would hide mistakes in what comes next.
+        let (mut entry, over) = match entries.remove(&id) {
+            Some(stored) if stored.expires > now => (Some(stored), None),
+            over => (None, over),
+        };
+        let answer = step(&mut entry);
+        entry.or(over).map(|entry| entries.insert(id, entry));
+        answer
+    }
+
+    /// What the comparison of `replace` says, by this backend's lights.
+    fn is_expected(&self, current: &[u8], expected: &[u8], removing: bool) -> bool {
+        let until_nul = |value: &[u8]| value.split(|byte| *byte == 0).next().unwrap().to_vec();
+        match self.fault {
+            Fault::ReplaceIgnoresExpected => true,
+            Fault::ReplaceRemovesUncompared if removing => true,
+            Fault::ReplaceComparesLengths => current.len() == expected.len(),
+            Fault::ReplaceComparesLengthsButToRemove if !removing => current.len() == expected.len(),
+            Fault::ReplaceComparesUpToNul => until_nul(current) == until_nul(expected),
+            Fault::ReplaceComparesAsText => {
+                String::from_utf8_lossy(current) == String::from_utf8_lossy(expected)
+            }
+            _ => current == expected,
+        }
+    }
+}
+
+impl Backend for Plain {
+    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let entries = self.entries.lock().unwrap();
+        let found = if self.has(Fault::FetchIgnoresId) { entries.values().next() } else { entries.get(&id) };
+        Ok(found.filter(|stored| stored.expires > now || self.has(Fault::FetchShowsExpired)).cloned())
+    }
+
+    async fn create(&self, id: SessionId, mut new: Stored, now: Timestamp) -> Result<bool, Error> {
+        if self.has(Fault::CreateIsTwoSteps) {
+            let free = self.fetch(id, now).await?.is_none();
+            yield_now().await;
+            if free {
+                self.step(id, now, |entry| *entry = Some(new));
+            }
+            return Ok(free);
+        }
+        if self.has(Fault::CreateForgetsTheDeadline) {
+            new.expires = Timestamp::MAX;
+        }
+        let seen_from = if self.has(Fault::CreateIsBlockedByExpired) { Timestamp::from_unix(0) } else { now };
+        Ok(self.step(id, seen_from, |entry| {
+            let free = entry.is_none() || self.has(Fault::CreateOverwrites);
+            if free || self.has(Fault::CreateWritesThoughItFails) {
+                *entry = Some(new);
+            }
+            free
+        }))
+    }
+
+    async fn replace(
+        &self,
+        id: SessionId,
+        expected: Bytes,
+        mut new: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        if self.has(Fault::ReplaceIsTwoSteps) {
+            let current = self.fetch(id, now).await?;
+            yield_now().await;
+            return Ok(match current {
+                None => Replaced::Missing,
+                Some(current) if current.value != expected => Replaced::Conflict(current),
+                Some(_) => self.step(id, now, |entry| {
+                    *entry = new;
+                    Replaced::Done
+                }),
+            });
+        }
+        let seen_from = if self.has(Fault::ReplaceFindsExpired) { Timestamp::from_unix(0) } else { now };
+        Ok(self.step(id, seen_from, |entry| match entry {
+            None if self.has(Fault::ReplaceCreates) => {
+                *entry = new;
+                Replaced::Done
+            }
+            None => {
+                if self.has(Fault::ReplaceWritesThoughMissing) {
+                    *entry = new;
+                }
+                Replaced::Missing
+            }
+            Some(current) if !self.is_expected(&current.value, &expected, new.is_none()) => {
+                let mut shown = current.clone();
+                if self.has(Fault::ReplaceShowsWhatWasExpected) {
+                    shown.value = expected;
+                }
+                if self.has(Fault::ReplaceWritesThoughInConflict) {
+                    *entry = new;
+                }
+                Replaced::Conflict(shown)
+            }
+            Some(current) => {
+                if let (Fault::ReplaceKeepsTheDeadline, Some(new)) = (self.fault, &mut new) {
+                    new.expires = current.expires;
+                }
+                if new.is_some() || !self.has(Fault::ReplaceRemovesNothing) {
+                    *entry = new;
+                }
+                Replaced::Done
+            }
+        }))
+    }
+
+    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let seen_from = if self.has(Fault::TouchFindsExpired) { Timestamp::from_unix(0) } else { now };
+        Ok(self.step(id, seen_from, |entry| {
+            let empty = Stored { value: Bytes::new(), expires };
+            match (entry, self.fault) {
+                (entry @ None, Fault::TouchWritesThoughMissing) => {
+                    *entry = Some(empty);
+                    false
+                }
+                (entry @ None, Fault::TouchCreates) | (entry @ Some(_), Fault::TouchRewrites) => {
+                    *entry = Some(empty);
+                    true
+                }
+                (None, _) => false,
+                (Some(_), Fault::TouchMovesNothing) => true,
+                (Some(stored), Fault::TouchOnlyExtends) => {
+                    stored.expires = stored.expires.max(expires);
+                    true
+                }
+                (Some(stored), _) => {
+                    stored.expires = expires;
+                    true
+                }
+            }
+        }))
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+        self.step(id, Timestamp::from_unix(0), |entry| match (entry, self.fault) {
+            (_, Fault::DeleteLeavesTheEntry) => {}
+            (Some(stored), Fault::DeleteLeavesAnEmptyEntry) => stored.value = Bytes::new(),
+            (entry, _) => *entry = None,
+        });
+        Ok(())
+    }
+}
+
+/// What the suite says of `backend`: `None` if it finds nothing.
+fn verdict(backend: &impl Backend) -> Option<String> {
+    let check = || block_on(check_backend(backend, Timestamp::from_unix(START)));
+    let panic = std::panic::catch_unwind(AssertUnwindSafe(check)).err()?;
+    Some(match panic.downcast::<String>() {
+        Ok(message) => *message,
+        Err(panic) => (*panic.downcast_ref::<&str>().expect("a panic with a message")).to_owned(),
+    })
+}
+
+#[test]
+fn backends_that_keep_the_contract_pass_the_suite() {
+    assert_eq!(verdict(&Memory::new()), None);
+    assert_eq!(verdict(&Plain::default()), None);
+    assert_eq!(verdict(&Watched::default()), None);
+}
+
+/// Each mistake is found, and named for what it is.
+fn assert_found(cases: &[(Fault, &str)]) {
+    let missed: Vec<_> = cases
+        .iter()
+        .filter_map(|(fault, why)| match verdict(&Plain::with(*fault)) {
+            Some(message) if message.contains(why) => None,
+            other => Some(format!("{fault:?}: {other:?} instead of {why:?}")),
+        })
+        .collect();
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
+#[test]
+fn the_suite_finds_broken_backends() {
+    use Fault::*;
+    assert_found(&[
+        (FetchIgnoresId, "entries of other ids must not show"),
+        (FetchShowsExpired, "an entry that expires now must not be returned"),
+        (CreateOverwrites, "create of an id that exists must fail"),
+        (CreateWritesThoughItFails, "a failed create must not write"),
+        (CreateIsTwoSteps, "of two creates at once one must win"),
+        (CreateIsBlockedByExpired, "its id is free again"),
+        (CreateForgetsTheDeadline, "an entry that expires now must not be returned"),
+        (ReplaceIgnoresExpected, "another value must be a conflict"),
+        (ReplaceCreates, "replace must not create"),
+        (ReplaceWritesThoughMissing, "a replace that found nothing must not write"),
+        (ReplaceWritesThoughInConflict, "a conflict must not write"),
+        (ReplaceShowsWhatWasExpected, "a conflict must show the present value"),
+        (ReplaceRemovesUncompared, "removal must compare, too"),
+        (ReplaceRemovesNothing, "replaced by nothing is removed"),
+        (ReplaceComparesLengths, "removal must compare, too"),
+        (ReplaceComparesLengthsButToRemove, "of two replaces of one value one must win"),
+        (ReplaceIsTwoSteps, "of two replaces of one value one must win"),
+        (ReplaceFindsExpired, "nor replaced"),
+        (TouchRewrites, "touch must keep the value"),
+        (TouchCreates, "touch must not create"),
+        (TouchWritesThoughMissing, "a touch that found nothing must not write"),
+        (TouchMovesNothing, "touch must move the deadline"),
+        (TouchFindsExpired, "nor touched"),
+        (DeleteLeavesTheEntry, "deleted must be gone"),
+        (DeleteLeavesAnEmptyEntry, "deleted must be gone"),
+    ]);
+}
+
+/// The contract says "byte for byte": Redis scripts and SQL collations have gone wrong here.
+#[test]
+fn the_suite_finds_backends_that_do_not_compare_every_byte() {
+    use Fault::*;
+    assert_found(&[(ReplaceComparesUpToNul, "compare"), (ReplaceComparesAsText, "compare")]);
+}
+
+/// An entry that keeps its first deadline logs busy users out; one that cannot be shortened outlives its session.
+#[test]
+fn the_suite_finds_backends_that_set_no_deadline() {
+    use Fault::*;
+    assert_found(&[(ReplaceKeepsTheDeadline, "deadline"), (TouchOnlyExtends, "deadline")]);
+}

@@ -1,0 +1,13 @@
+//! Every store against one contract: backends and their suite, a model of all stores, every interleaving of requests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::type_complexity, clippy::struct_excessive_bools, clippy::enum_glob_use)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod cancellation;
+mod comparison;
+mod faults;
+mod harness;
+mod interleavings;
+mod model;
