@@ -1,0 +1,65 @@
+//! What each fuzz target checks. The targets, the replay of seeds and regressions, and the property tests all call these.
+//!
+//! Each check takes any bytes and panics if a promise of the crate is broken: stronger than "does not crash".
+
+mod header;
+mod seal;
+mod set_cookie;
+mod store;
+mod unseal;
+
+pub use header::{cookie_header, cookie_multi_field};
+pub use set_cookie::set_cookie_build;
+pub use store::record_decode;
+pub use unseal::{unseal_mutated, unseal_past_crypto, unseal_raw};
+
+/// A check, by the name of its target.
+pub type Check = fn(&[u8]);
+
+/// All of them.
+pub const CHECKS: [(&str, Check); 7] = [
+    ("cookie_header", cookie_header),
+    ("cookie_multi_field", cookie_multi_field),
+    ("unseal_raw", unseal_raw),
+    ("unseal_mutated", unseal_mutated),
+    ("unseal_past_crypto", unseal_past_crypto),
+    ("record_decode", record_decode),
+    ("set_cookie_build", set_cookie_build),
+];
+
+/// The moment in which every check lives.
+const NOW: u64 = 1_800_000_000;
+
+/// The application key of every check.
+const APP_KEY: &[u8] = b"a key that is known to the fuzzer";
+
+/// The name of the session cookie in every check that does not choose one.
+const NAME: &str = "s";
+
+/// Runs a future that is never pending: stores in this process answer at once.
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(value) => value,
+        std::task::Poll::Pending => panic!("a future that should be ready is pending"),
+    }
+}
+
+/// Names of the refusals that a store's events told, in order.
+#[derive(Clone, Default)]
+struct Refusals(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Refusals {
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+impl hyper_session::Observer for Refusals {
+    fn event(&self, event: &hyper_session::Event<'_>) {
+        if let hyper_session::Event::Refused { refusal, .. } = event {
+            self.0.lock().unwrap().push(refusal.to_string());
+        }
+    }
+}

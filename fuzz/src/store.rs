@@ -1,0 +1,55 @@
+//! What a server-side store reads back: any bytes under an id that a client presents.
+
+use bytes::Bytes;
+use hyper_session::store::{Backend, Replaced, ServerStore, Store, Stored};
+use hyper_session::testing::FakeClock;
+use hyper_session::{Error, SessionId, Timestamp};
+
+use crate::{NOW, run};
+
+/// A backend that has one value under every id.
+struct Same(Stored);
+
+impl Backend for Same {
+    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(Some(self.0.clone()))
+    }
+
+    async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn replace(
+        &self,
+        _: SessionId,
+        expected: Bytes,
+        _: Option<Stored>,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        Ok(if expected == self.0.value { Replaced::Done } else { Replaced::Conflict(self.0.clone()) })
+    }
+
+    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A stored value is refused, or a session that is not over by its own header or by the backend's deadline.
+pub fn record_decode(data: &[u8]) {
+    let value = Bytes::copy_from_slice(data);
+    for expires in [NOW + 1_000, NOW + 1, NOW, 0] {
+        let stored = Stored { value: value.clone(), expires: Timestamp::from_unix(expires) };
+        let store =
+            ServerStore::with_backend(Same(stored)).clock(FakeClock::at(NOW)).development().build().unwrap();
+        let (now, token) = (Timestamp::from_unix(NOW), b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        let Ok(record) = run(store.load(token, now)).unwrap() else { continue };
+        assert!(record.expires() > now && record.expires().as_unix() <= expires, "a session that is over");
+        let absolute = record.created().saturating_add(store.config().timeouts().absolute);
+        assert!(record.expires() <= absolute, "a session older than any may be");
+        assert_eq!(data[0], 1, "a version that nobody wrote");
+    }
+}

@@ -1,0 +1,230 @@
+//! Tokens: those that nobody sealed, those that were tampered with, and those that are authentic whatever is in them.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use arbitrary::{Arbitrary, Unstructured};
+use base64::prelude::{
+    BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD, Engine,
+};
+use http::header::{COOKIE, SET_COOKIE};
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::service::Service;
+use hyper_session::cookie::CookieOptions;
+use hyper_session::store::{Builder, Sealed, Store};
+use hyper_session::testing::FakeClock;
+use hyper_session::{AppKey, CookieStore, Error, Refusal, SessionHandle, Timestamp, session_fn};
+
+use crate::seal::seal;
+use crate::{APP_KEY, NAME, NOW, run};
+
+type Body = Empty<bytes::Bytes>;
+type Values = BTreeMap<String, u64>;
+
+static STORE: LazyLock<CookieStore> = LazyLock::new(|| builder().build().unwrap());
+
+/// A store with the key and the clock of these checks.
+pub fn builder() -> Builder<Sealed> {
+    CookieStore::builder(AppKey::danger_from_any_bytes(APP_KEY).unwrap())
+        .cookie(CookieOptions::development().name(NAME))
+        .clock(FakeClock::at(NOW))
+}
+
+/// A genuine token.
+pub fn token() -> String {
+    static TOKEN: LazyLock<String> = LazyLock::new(|| sealed(&Values::from([("a".to_owned(), 1)])));
+    TOKEN.clone()
+}
+
+/// The token that a service with this store sets for a session with these values.
+fn sealed(values: &Values) -> String {
+    let values = values.clone();
+    let service = session_fn(STORE.clone(), move |_: Request<Body>, session: SessionHandle| {
+        let values = values.clone();
+        async move {
+            let session = session.load().await?;
+            for (key, value) in &values {
+                session.set(key, value)?;
+            }
+            Ok::<_, Error>(Response::new(Body::new()))
+        }
+    });
+    let response = run(service.call(Request::new(Body::new()))).unwrap();
+    let line = response.headers()[SET_COOKIE].to_str().unwrap();
+    line.split(';').next().unwrap().strip_prefix("s=").unwrap().to_owned()
+}
+
+fn load(token: &[u8]) -> Result<(), Refusal> {
+    run(STORE.load(token, Timestamp::from_unix(NOW))).expect("a cookie store is always there").map(drop)
+}
+
+/// What the fuzzer makes up is refused: it does not hold the key. (It knows it, but has not the time.)
+pub fn unseal_raw(data: &[u8]) {
+    assert!(load(data).is_err(), "a forgery");
+    // The same bytes in the right alphabet, so that they get further.
+    assert!(load(BASE64_URL_SAFE_NO_PAD.encode(data).as_bytes()).is_err(), "a forgery");
+    // And behind a genuine header.
+    let mut token = BASE64_URL_SAFE_NO_PAD.decode(token()).unwrap();
+    token.truncate(21);
+    token.extend_from_slice(data);
+    assert!(load(BASE64_URL_SAFE_NO_PAD.encode(token).as_bytes()).is_err(), "a forgery");
+}
+
+#[derive(Arbitrary, Debug)]
+enum Mutation {
+    None,
+    Flip { at: usize, bit: u8 },
+    FlipText { at: usize, to: u8 },
+    Truncate(usize),
+    Extend(Vec<u8>),
+    ExtendText(Vec<u8>),
+    Splice(usize),
+    Pad,
+    OtherAlphabet,
+    OtherAlphabetPadded,
+    Case,
+    WhiteSpace(usize),
+    UnusedBits(u8),
+}
+
+#[derive(Arbitrary, Debug)]
+struct Tampering {
+    values: BTreeMap<String, u64>,
+    mutation: Mutation,
+}
+
+/// A sealed session has one spelling: every other is refused.
+pub fn unseal_mutated(data: &[u8]) {
+    let Ok(Tampering { mut values, mutation }) = Tampering::arbitrary(&mut Unstructured::new(data)) else {
+        return;
+    };
+    values.retain(|key, _| !key.starts_with('\u{1}'));
+    while values.len() > 20 || values.keys().map(String::len).sum::<usize>() > 1_000 {
+        values.pop_last();
+    }
+    values.insert("always".to_owned(), 1);
+
+    let text = sealed(&values);
+    // A second token of the same session: what is cut together from both may be one of them, and is nothing else.
+    let other = sealed(&values);
+    let tampered = tamper(&text, &mutation, &other);
+    let genuine = [&text, &other].iter().any(|token| token.as_bytes() == tampered);
+    assert_eq!(load(&tampered).is_ok(), genuine, "{mutation:?}");
+    if tampered == text.as_bytes() {
+        assert_eq!(read(&text), values, "{mutation:?}");
+    }
+}
+
+fn tamper(text: &str, mutation: &Mutation, other: &str) -> Vec<u8> {
+    let raw = BASE64_URL_SAFE_NO_PAD.decode(text).unwrap();
+    let encode = |raw: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(raw).into_bytes();
+    match mutation {
+        Mutation::None => text.as_bytes().to_vec(),
+        Mutation::Flip { at, bit } => {
+            let mut raw = raw;
+            let at = at % raw.len();
+            raw[at] ^= 1 << (bit % 8);
+            encode(&raw)
+        }
+        Mutation::FlipText { at, to } => {
+            let mut text = text.as_bytes().to_vec();
+            let at = at % text.len();
+            text[at] = *to;
+            text
+        }
+        Mutation::Truncate(len) => text.as_bytes()[..len % text.len()].to_vec(),
+        Mutation::Extend(more) => encode(&[&raw[..], more].concat()),
+        Mutation::ExtendText(more) => [text.as_bytes(), more].concat(),
+        Mutation::Splice(at) => {
+            let other = BASE64_URL_SAFE_NO_PAD.decode(other).unwrap();
+            let at = at % raw.len();
+            encode(&[&raw[..at], &other[at.min(other.len())..]].concat())
+        }
+        Mutation::Pad => BASE64_URL_SAFE.encode(&raw).into_bytes(),
+        Mutation::OtherAlphabet => BASE64_STANDARD_NO_PAD.encode(&raw).into_bytes(),
+        Mutation::OtherAlphabetPadded => BASE64_STANDARD.encode(&raw).into_bytes(),
+        Mutation::Case => text.to_ascii_lowercase().into_bytes(),
+        Mutation::WhiteSpace(at) => {
+            let mut text = text.as_bytes().to_vec();
+            text.insert(at % (text.len() + 1), b' ');
+            text
+        }
+        Mutation::UnusedBits(bits) => {
+            const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+            let mut text = text.as_bytes().to_vec();
+            let unused = match text.len() % 4 {
+                2 => 0b1111,
+                3 => 0b11,
+                _ => 0,
+            };
+            if let Some(last) = text.last_mut() {
+                let value = ALPHABET.iter().position(|letter| letter == last).unwrap();
+                *last = ALPHABET[value | usize::from(bits & unused)];
+            }
+            text
+        }
+    }
+}
+
+/// The values of the session that a service finds in this token.
+fn read(token: &str) -> Values {
+    let found = std::sync::Arc::new(std::sync::Mutex::new(Values::new()));
+    let service = session_fn(STORE.clone(), |_: Request<Body>, session: SessionHandle| {
+        let found = found.clone();
+        async move {
+            let session = session.load().await?;
+            for key in session.keys() {
+                let value = session.get(&key)?.expect("a key that is there");
+                found.lock().unwrap().insert(key, value);
+            }
+            Ok::<_, Error>(Response::new(Body::new()))
+        }
+    });
+    let request = Request::builder().header(COOKIE, format!("s={token}")).body(Body::new()).unwrap();
+    run(service.call(request)).unwrap();
+    found.lock().unwrap().clone()
+}
+
+/// What is authentic is decoded with as little trust as any: refused or a session, whose values all decode, and which
+/// is over when it says so.
+pub fn unseal_past_crypto(data: &[u8]) {
+    // The fuzzer's bytes as the whole plaintext, and as the payload behind a good header.
+    check_authentic(data, None);
+    let times = [NOW - 10, NOW - 5, NOW + 100].map(u64::to_be_bytes).concat();
+    check_authentic(&[&[9; 16][..], &times, data].concat(), Some(NOW + 100));
+}
+
+fn check_authentic(plaintext: &[u8], expires: Option<u64>) {
+    let text = seal(plaintext);
+    let Ok(record) = run(STORE.load(text.as_bytes(), Timestamp::from_unix(NOW))).unwrap() else { return };
+    assert!(plaintext.len() > 40, "a session without values");
+    assert!(record.expires() > Timestamp::from_unix(NOW), "a session that is over");
+    if let Some(expires) = expires {
+        assert_eq!(record.expires().as_unix(), expires);
+    }
+    let later = run(STORE.load(text.as_bytes(), record.expires())).unwrap();
+    assert!(matches!(later, Err(Refusal::Expired)), "open at its deadline");
+
+    // All values can be read as anything, or not, without a panic; and writing one more keeps the others as they are.
+    let service = session_fn(STORE.clone(), |_: Request<Body>, session: SessionHandle| async move {
+        let session = session.load().await?;
+        for key in session.keys() {
+            assert!(session.has(&key));
+            let _ = session.get::<serde_json::Value>(&key);
+            let _ = session.get::<Vec<u64>>(&key);
+            let _ = (session.get_str(&key), session.get_bytes(&key), session.get_i64(&key));
+        }
+        let before = session.keys();
+        session.set("one more", 1)?;
+        // Too large is an answer, too; a loss is not.
+        match session.save().await {
+            Ok(()) => assert!(before.iter().all(|key| session.has(key))),
+            Err(error) => assert!(error.is_too_large(), "{error}"),
+        }
+        session.delete("one more")?;
+        Ok::<_, Error>(Response::new(Body::new()))
+    });
+    let request = Request::builder().header(COOKIE, format!("s={text}")).body(Body::new()).unwrap();
+    run(service.call(request)).unwrap();
+}
