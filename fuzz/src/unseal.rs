@@ -12,7 +12,7 @@ use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::service::Service;
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{Builder, Sealed, Store};
+use hyper_session::store::{Builder, CookieKeys, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Error, Refusal, SessionHandle, Timestamp, session_fn};
 
@@ -25,7 +25,7 @@ type Values = BTreeMap<String, u64>;
 static STORE: LazyLock<CookieStore> = LazyLock::new(|| builder().build().unwrap());
 
 /// A store with the key and the clock of these checks.
-pub fn builder() -> Builder<Sealed> {
+pub fn builder() -> Builder<CookieKeys> {
     CookieStore::builder(AppKey::danger_from_any_bytes(APP_KEY).unwrap())
         .cookie(CookieOptions::development().name(NAME))
         .clock(FakeClock::at(NOW))
