@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::LazyLock;
 
 use hyper_session::AppKey;
 use serde_json::{Value, json};
@@ -37,11 +38,21 @@ impl Drop for Server {
     }
 }
 
-/// `cargo test` builds the examples beside the tests.
+/// `cargo test` builds the examples beside the tests; where this file is tested alone, it builds the one it needs.
 fn example() -> Command {
-    let tests = std::env::current_exe().unwrap();
-    let path = tests.parent().and_then(|deps| deps.parent()).unwrap().join("examples/login");
-    assert!(path.exists(), "build the example first: cargo build --example login");
+    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
+        let test = std::env::current_exe().unwrap();
+        let profile = test.parent().and_then(Path::parent).unwrap();
+        let path = profile.join("examples/login");
+        if !path.exists() {
+            let target = profile.parent().unwrap();
+            let build = ["build", "--quiet", "--example", "login", "--target-dir"];
+            let built = Command::new(env!("CARGO")).args(build).arg(target).status().unwrap();
+            assert!(built.success() && path.exists(), "cargo builds the example");
+        }
+        path
+    });
+    let path = &*PATH;
     let mut command = Command::new(path);
     command
         .env("ADDR", "127.0.0.1:0")

@@ -25,6 +25,8 @@ pub(super) struct Commit {
     /// dropping gives it back, too.
     has_turn: bool,
     must_finish: bool,
+    /// The request's last one, whoever waits for it: after it, nobody commits.
+    is_last: bool,
 }
 
 /// Who waits for a commit.
@@ -59,7 +61,15 @@ impl Commit {
 
     fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, caller: Caller) -> Self {
         let has_turn = slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok();
-        let mut commit = Self { slot, loaded, stage: Stage::Done, caller, has_turn, must_finish: false };
+        let mut commit = Self {
+            slot,
+            loaded,
+            stage: Stage::Done,
+            caller,
+            has_turn,
+            must_finish: false,
+            is_last: caller == Caller::Request,
+        };
         commit.stage = if has_turn {
             commit.decide(answer)
         } else {
@@ -204,20 +214,33 @@ impl Drop for Commit {
             Stage::Failed(_) | Stage::Done => false,
         };
         let runtime = if goes_on { tokio::runtime::Handle::try_current().ok() } else { None };
-        if goes_on && !std::thread::panicking() {
-            let (cookie, completing) = (self.slot.cookie_name(), runtime.is_some());
-            self.slot.emit(&Event::Interrupted { cookie, completing });
-        }
+        let completing = runtime.is_some();
         match runtime {
             Some(runtime) => {
                 let (slot, loaded) = (Arc::clone(&self.slot), self.loaded.clone());
                 let has_turn = std::mem::take(&mut self.has_turn);
-                let rest = Self { slot, loaded, stage, caller: Caller::Nobody, has_turn, must_finish: false };
+                let rest = Self {
+                    slot,
+                    loaded,
+                    stage,
+                    caller: Caller::Nobody,
+                    has_turn,
+                    must_finish: false,
+                    is_last: self.is_last,
+                };
                 drop(runtime.spawn(rest));
             }
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
             None if self.has_turn => self.settle(Err(&Error::new(Kind::Internal("a commit was dropped")))),
             None => {}
+        }
+        if self.is_last && !completing {
+            self.loaded.session.discard();
+        }
+        // Last: an observer that panics takes nothing with it.
+        if goes_on && !std::thread::panicking() {
+            let cookie = self.slot.cookie_name();
+            self.slot.emit(&Event::Interrupted { cookie, completing });
         }
     }
 }

@@ -501,7 +501,9 @@ impl Session {
 
     /// Forgets what was changed and not saved: a closure given to [`update`](Self::update) may hold this very session.
     pub(crate) fn discard(&self) {
-        self.lock().discard();
+        // What a closure holds is dropped without the lock: it may be anything.
+        let discarded = self.lock().discard();
+        drop(discarded);
     }
 
     /// True if the session can be read alone.

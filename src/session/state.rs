@@ -107,10 +107,10 @@ impl State {
         self.closed = true;
     }
 
-    pub(super) fn discard(&mut self) {
+    pub(super) fn discard(&mut self) -> Changes {
         self.discarded = true;
-        self.changes = Changes::default();
         self.wishes = Wishes::default();
+        std::mem::take(&mut self.changes)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -218,7 +218,7 @@ impl State {
             }
             return;
         };
-        if !self.changes.is_empty() {
+        if self.changes.keys().next().is_some() {
             self.changes.outdate();
         }
         match committed {
@@ -234,7 +234,8 @@ impl State {
             }
             Committed::Ended => {
                 self.base = None;
-                self.ended = true;
+                // Unless the handler has begun another session meanwhile.
+                self.ended = !self.changes.restarts();
                 // A token that an earlier save was given is dead, and may not overwrite one that is not.
                 self.reply = Reply::Nothing;
             }

@@ -22,6 +22,7 @@ mod concurrency;
 mod departures;
 mod endings;
 mod handler_failures;
+mod mishaps;
 mod saves;
 mod store_failures;
 mod world;
