@@ -102,3 +102,22 @@ impl fmt::Debug for Text {
         fmt::Debug::fmt(self.as_str(), f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_text_is_used_like_a_string() {
+        let text = Text::from_utf8(Bytes::from_static("grüße".as_bytes())).unwrap();
+        assert_eq!((text.len(), text.as_ref()), (7, "grüße"));
+        assert!(text == "grüße" && text == *"grüße" && text == "grüße".to_owned());
+        assert_eq!(format!("{text} {text:?}"), "grüße \"grüße\"");
+        assert_eq!(serde_json::json!({ "t": text }), serde_json::json!({ "t": "grüße" }));
+        let by_text = HashMap::from([(text.clone(), 1)]);
+        assert_eq!(by_text.get("grüße"), Some(&1));
+        assert_eq!(String::from(text.clone()).into_bytes(), text.into_bytes());
+        assert_eq!(Text::from_utf8(Bytes::from_static(b"\xff")), None);
+    }
+}
