@@ -112,7 +112,8 @@ mod tests {
     fn a_text_is_used_like_a_string() {
         let text = Text::from_utf8(Bytes::from_static("grüße".as_bytes())).unwrap();
         assert_eq!((text.len(), text.as_ref()), (7, "grüße"));
-        assert!(text == "grüße" && text == *"grüße" && text == "grüße".to_owned());
+        let owned = String::from("grüße");
+        assert!(text == "grüße" && text == *"grüße" && text == owned);
         assert_eq!(format!("{text} {text:?}"), "grüße \"grüße\"");
         assert_eq!(serde_json::json!({ "t": text }), serde_json::json!({ "t": "grüße" }));
         let by_text = HashMap::from([(text.clone(), 1)]);
