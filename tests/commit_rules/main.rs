@@ -18,11 +18,13 @@
 mod support;
 
 mod changes;
+mod closures;
 mod concurrency;
 mod departures;
 mod endings;
 mod handler_failures;
 mod mishaps;
+mod panics;
 mod saves;
 mod store_failures;
 mod world;
