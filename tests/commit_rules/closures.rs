@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use hyper_session::store::Backend;
 use hyper_session::{Error, Session};
 
 use crate::support::{Jar, status};
