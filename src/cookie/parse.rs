@@ -9,7 +9,7 @@ use super::{CookieName, MAX_CANDIDATES, MAX_CHUNKS};
 
 /// Iterates over the pairs of one `Cookie` field value, in order, as slices of it.
 ///
-/// The policy is that of the [module](self): what is no pair is skipped, nothing is decoded. One pass, linear in the
+/// The policy is that of the [module](crate::cookie): what is no pair is skipped, nothing is decoded. One pass, linear in the
 /// length of the field, no allocation.
 ///
 /// # Examples
