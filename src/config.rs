@@ -83,6 +83,19 @@ impl Timeouts {
 }
 
 /// The checked options of a store. Made by the store's builder.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::store::Store;
+/// use hyper_session::{AppKey, CookieStore};
+/// use std::time::Duration;
+///
+/// let store = CookieStore::builder(AppKey::generate()?).idle_timeout(Duration::from_secs(900)).build()?;
+/// assert_eq!(store.config().cookie_name(), "__Host-session");
+/// assert_eq!(store.config().timeouts().renewal, Duration::from_secs(90)); // a tenth of idle
+/// # Ok::<(), hyper_session::Error>(())
+/// ```
 pub struct Config {
     pub(crate) cookie: CookieTemplate,
     pub(crate) timeouts: Timeouts,

@@ -75,6 +75,14 @@ pub enum Event<'a> {
 }
 
 /// Why a presented cookie is no session. The client cannot tell one from another.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Refusal;
+///
+/// assert_eq!(Refusal::UnknownKey.as_str(), "unknown_key"); // a label that stays the same
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {

@@ -18,6 +18,30 @@ use crate::store::Store;
 /// The session of one request, not yet loaded.
 ///
 /// It costs nothing until [`load`](Self::load) is called. Clones are the same session.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response};
+/// use hyper::service::Service;
+/// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let store = CookieStore::builder(AppKey::generate()?).build()?;
+/// let service = session_fn(store, |request: Request<()>, session: SessionHandle| async move {
+///     if request.uri().path() != "/ping" {
+///         session.load().await?.set("seen", true)?;
+///     }
+///     Ok::<_, Error>(Response::new(()))
+/// });
+/// let untouched = service.call(Request::builder().uri("/ping").body(()).unwrap()).await?;
+/// assert!(untouched.headers().is_empty());
+/// let changed = service.call(Request::new(())).await?;
+/// assert!(changed.headers().contains_key("set-cookie"));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct SessionHandle {
     slot: Arc<Slot>,

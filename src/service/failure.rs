@@ -24,6 +24,17 @@ impl<R, F: Fn(&Error) -> Response<R>> FailureResponse<R> for F {
 }
 
 /// An empty `503 Service Unavailable`, with `Retry-After: 1` where trying again may help.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Response, StatusCode};
+/// use hyper_session::{Error, FailureResponse, ServiceUnavailable};
+///
+/// let response: Response<String> = ServiceUnavailable.response(&Error::unavailable("connection refused"));
+/// assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+/// assert_eq!(response.headers()["retry-after"], "1");
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ServiceUnavailable;
 

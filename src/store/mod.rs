@@ -33,6 +33,23 @@ use crate::session::{Changes, Record};
 ///
 /// The futures borrow nothing, so that a service can hold them in a future of its own; those of [`CookieStore`] are ready
 /// at once and cost no allocation.
+///
+/// # Examples
+///
+/// Looking at a token outside of a request, as a tool would:
+///
+/// ```
+/// use hyper_session::store::Store;
+/// use hyper_session::{AppKey, CookieStore, Refusal, SystemClock, Clock};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
+/// let store = CookieStore::builder(AppKey::generate()?).build()?;
+/// let loaded = store.load(b"not a token", SystemClock.now()).await?;
+/// assert_eq!(loaded.unwrap_err(), Refusal::Encoding);
+/// # Ok(())
+/// # }
+/// ```
 pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// The options that the store was built with.
     fn config(&self) -> &Config;

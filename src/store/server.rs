@@ -24,6 +24,23 @@ const MAX_ATTEMPTS: u32 = 256;
 /// changes are applied to the newer state. A session that was ended stays ended.
 ///
 /// A clone is the same store.
+///
+/// # Examples
+///
+/// `examples/custom_store.rs` has a backend of its own. With the one behind `MemoryStore`:
+///
+/// ```
+/// # #[cfg(feature = "memory")]
+/// # fn main() -> Result<(), hyper_session::Error> {
+/// use hyper_session::ServerStore;
+/// use hyper_session::store::Memory;
+///
+/// let store = ServerStore::with_backend(Memory::new()).development().build()?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "memory"))]
+/// # fn main() {}
+/// ```
 pub struct ServerStore<B> {
     inner: Arc<Inner<B>>,
 }
