@@ -8,7 +8,7 @@ use crate::error::{Error, Kind};
 
 pub(crate) const NONCE_LEN: usize = 12;
 
-/// A call to the generator costs as much for 768 bytes as for 12: a batch of 64 shares it.
+/// The call to the generator is the cost, not the bytes: a batch of 64 shares it.
 const BATCH: usize = 64;
 
 /// Where random bytes come from. There is one implementation; tests add one that fails.
