@@ -229,8 +229,7 @@ impl CookieOptions {
         }
         let max_age = match self.max_age {
             MaxAge::BrowserSession => None,
-            MaxAge::Lifetime => Some(MAX_AGE_CAP),
-            MaxAge::AtMost(max_age) => Some(max_age.min(MAX_AGE_CAP)),
+            MaxAge::Lifetime | MaxAge::AtMost(_) => Some(self.explicit_max_age().unwrap_or(MAX_AGE_CAP)),
         };
         Ok(CookieTemplate::new(name, &self.attributes(), max_age, self.secure, self.max_chunks))
     }

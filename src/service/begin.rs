@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::cookie::Found;
 use crate::error::Error;
 use crate::event::Event;
-use crate::session::{Committer, Origin, Record, Reply, Session};
+use crate::session::{Committer, Record, Reply, Session};
 use crate::store::Store;
 
 /// The session of one request, not yet loaded.
@@ -143,10 +143,9 @@ impl Slot {
         let config = self.store.config();
         let now = config.now();
         let record = self.load_first_authentic(now).await?;
-        let renewal_due = record.as_ref().is_some_and(|record| {
-            matches!(record.origin, Origin::Sealed { old_key: true })
-                || config.timeouts.renewal_due(record, now)
-        });
+        let renewal_due = record
+            .as_ref()
+            .is_some_and(|record| record.with_old_key() || config.timeouts.renewal_due(record, now));
         // A cookie that is no session is removed, if the handler puts no other in its place.
         let reply = if record.is_none() && self.found.is_present() { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
@@ -165,7 +164,7 @@ impl Slot {
             let loaded = self.store.load(token, now).await;
             match loaded.inspect_err(|error| self.emit(&Event::StoreFailed { cookie, error }))? {
                 Ok(record) => {
-                    if matches!(record.origin, Origin::Sealed { old_key: true }) {
+                    if record.with_old_key() {
                         self.emit(&Event::OldKey { cookie });
                     }
                     return Ok(Some(record));

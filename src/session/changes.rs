@@ -172,9 +172,9 @@ impl Changes {
         Payload::merge(base, &changes?)
     }
 
-    /// The keys that have a value by this log, and those that have none.
-    pub(super) fn keys(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.keys.iter().map(|(key, change)| (key.as_str(), !matches!(change, Change::Delete)))
+    /// The keys that this log says something about.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.keys.keys().map(String::as_str)
     }
 }
 

@@ -42,6 +42,11 @@ impl Record {
     pub fn expires(&self) -> Timestamp {
         self.expires
     }
+
+    /// True if a key opened it that does not seal any more: it is due to be sealed anew.
+    pub(crate) fn with_old_key(&self) -> bool {
+        matches!(self.origin, Origin::Sealed { old_key: true })
+    }
 }
 
 impl fmt::Debug for Record {

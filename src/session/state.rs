@@ -150,30 +150,19 @@ impl State {
 
     /// True if no key has a value, those of the crate included.
     pub(super) fn is_empty(&self) -> bool {
-        let stored = self.base.iter().flat_map(|base| base.payload.iter()).map(|(key, _)| key);
-        let pending = self.pending.iter().flat_map(|pending| pending.changes.keys()).map(|(key, _)| key);
-        let changed = self.changes.keys().map(|(key, _)| key);
-        stored.chain(pending).chain(changed).all(|key| self.get(key).is_none())
+        self.mentioned().all(|key| self.get(key).is_none())
     }
 
     /// The keys that have a value, those of the crate included.
     pub(super) fn keys(&self) -> BTreeSet<String> {
-        let mut keys: BTreeSet<String> =
-            self.base.iter().flat_map(|base| base.payload.iter()).map(|(key, _)| key.to_owned()).collect();
-        let pending = self.pending.as_ref().map(|pending| &*pending.changes);
-        for changes in pending.into_iter().chain([&self.changes]) {
-            if changes.clears() {
-                keys.clear();
-            }
-            for (key, present) in changes.keys() {
-                if present {
-                    keys.insert(key.to_owned())
-                } else {
-                    keys.remove(key)
-                };
-            }
-        }
-        keys
+        self.mentioned().filter(|key| self.get(key).is_some()).map(str::to_owned).collect()
+    }
+
+    /// Every key that the store, a commit or a change knows of, some of them more than once, with a value or without.
+    fn mentioned(&self) -> impl Iterator<Item = &str> {
+        let stored = self.base.iter().flat_map(|base| base.payload.iter()).map(|(key, _)| key);
+        let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
+        stored.chain(pending).chain(self.changes.keys())
     }
 
     pub(super) fn begin_commit(&mut self, answer: Disposition) -> Commit {
