@@ -41,6 +41,7 @@ pub(crate) enum Kind {
     HeadSent,
     Ended,
     ReservedKey { key: String },
+    Subject,
     Encode { key: String },
     Decode { key: String, found: &'static str, expected: &'static str },
     TooDeep { key: String },
@@ -103,11 +104,15 @@ impl Error {
     }
 
     /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
-    /// has another type than the one asked for, or its key is reserved.
+    /// has another type than the one asked for, its key is reserved, or a subject is empty or too long.
     pub fn is_value(&self) -> bool {
         matches!(
             self.inner.kind,
-            Kind::ReservedKey { .. } | Kind::Encode { .. } | Kind::Decode { .. } | Kind::TooDeep { .. }
+            Kind::ReservedKey { .. }
+                | Kind::Subject
+                | Kind::Encode { .. }
+                | Kind::Decode { .. }
+                | Kind::TooDeep { .. }
         )
     }
 
@@ -159,6 +164,7 @@ impl fmt::Display for Error {
             Kind::ReservedKey { key } => {
                 write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
             }
+            Kind::Subject => f.write_str("a subject is not empty and has at most 512 bytes"),
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
             Kind::Decode { key, found, expected } => {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")

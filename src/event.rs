@@ -65,6 +65,13 @@ pub enum Event<'a> {
         /// Name of the session cookie.
         cookie: &'a str,
     },
+    /// A subject had as many sessions as it may have: the oldest ones were ended.
+    SubjectLimit {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// How many were ended.
+        ended: usize,
+    },
     /// The client went away while its session was being committed, and the commit ends or regenerates it, or may.
     Interrupted {
         /// Name of the session cookie.
@@ -108,6 +115,9 @@ pub enum Refusal {
     IssuedInFuture,
     /// Well-formed, but no such session is stored. Such an id is never adopted.
     UnknownId,
+    /// The session was given a new token moments ago. Other requests of the same browser may still carry the old one; so
+    /// may whoever stole it. The cookie is not removed: the new one is in the client, or on its way.
+    Regenerated,
 }
 
 impl Refusal {
@@ -125,6 +135,7 @@ impl Refusal {
             Self::Expired => "expired",
             Self::IssuedInFuture => "issued_in_future",
             Self::UnknownId => "unknown_id",
+            Self::Regenerated => "regenerated",
         }
     }
 }

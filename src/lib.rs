@@ -122,6 +122,8 @@ pub use self::session::__example;
 pub use self::session::{Changes, PayloadFormat, Record, Session, SessionId, Text};
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::store::RedisStore;
 pub use self::store::{CookieStore, ServerStore};
 
 /// The README's example, compiled and run with the documentation's.

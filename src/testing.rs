@@ -86,6 +86,7 @@ pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     suite.replaced_only_as_expected().await;
     suite.replaced_with_its_deadline().await;
     suite.touched_without_a_rewrite().await;
+    suite.repeated_is_done().await;
     suite.deleted_for_good().await;
     suite.expired_is_gone().await;
     suite.values_are_opaque().await;
@@ -188,6 +189,19 @@ impl<B: Backend> Suite<'_, B> {
         assert_eq!(outcome.expect("replace"), Replaced::Done);
         let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the replaced entry");
         Self::check_deadline(stored.expires, later, "replace must set the new entry's deadline");
+    }
+
+    async fn repeated_is_done(&self) {
+        let id = Self::id();
+        assert!(self.create(id, b"one").await);
+        assert!(self.create(id, b"one").await, "a create that is repeated has succeeded");
+        assert_eq!(self.replace(id, b"one", Some(b"two")).await, Replaced::Done);
+        assert_eq!(self.replace(id, b"one", Some(b"two")).await, Replaced::Done, "so has a replace");
+        assert_eq!(self.value(id).await.as_deref(), Some(&b"two"[..]));
+        assert!(
+            matches!(self.replace(id, b"one", Some(b"three")).await, Replaced::Conflict(_)),
+            "another value is another write"
+        );
     }
 
     async fn deleted_for_good(&self) {

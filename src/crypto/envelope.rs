@@ -6,7 +6,7 @@
 //!      1      4  key id
 //!      5      4  epoch: hours since 1970, big-endian
 //!      9     12  nonce
-//!     21      n  ciphertext                (associated data: bytes 0..21)
+//!     21      n  ciphertext                (associated data: bytes 0..21; for a record, then its id)
 //!   21+n     16  AES-256-GCM tag
 //!   37+n     32  HMAC-SHA256 over bytes 0..37+n
 //! ```

@@ -17,7 +17,7 @@ pub use self::token::SecretText;
 pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom};
 pub(crate) use self::seal::{Purpose, Sealer};
-pub(crate) use self::token::Token;
+pub(crate) use self::token::{Token, subject_id};
 
 #[cfg(test)]
 mod vectors;

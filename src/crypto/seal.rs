@@ -22,6 +22,8 @@ use crate::event::Refusal;
 pub(crate) enum Purpose {
     /// A session in a cookie.
     Session,
+    /// What a server-side store keeps.
+    Record,
     /// Nothing: tests show with it that purposes are kept apart.
     #[cfg(test)]
     Test,
@@ -31,6 +33,7 @@ impl Purpose {
     const fn as_str(self) -> &'static str {
         match self {
             Self::Session => "session",
+            Self::Record => "record",
             #[cfg(test)]
             Self::Test => "test",
         }
@@ -111,24 +114,33 @@ impl Sealer {
     ///
     /// [`is_random`](Error::is_random) without a nonce: there is no sealing without a fresh one.
     pub(crate) fn seal(&self, now: Timestamp, parts: &[&[u8]]) -> Result<String, Error> {
+        self.seal_bytes(now, &[], parts).map(|token| base64url::encode(&token))
+    }
+
+    /// As [`seal`](Self::seal), without the text, and bound to its place: it opens together with the same `place` alone.
+    pub(crate) fn seal_bytes(&self, now: Timestamp, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
         let nonce = self.random.nonce()?;
         let header = Header { key: key.ring.id, epoch: epoch_of(now), nonce };
-        key.seal(header, parts).map(|token| base64url::encode(&token))
+        key.seal(header, place, parts)
     }
 
     /// Opens `text` if it is, to the last bit, what [`seal`](Self::seal) returned under a key of this ring.
     pub(crate) fn open(&self, text: &[u8]) -> Result<Opened, Refusal> {
-        let token = base64url::decode(text).ok_or(Refusal::Encoding)?;
+        self.open_bytes(base64url::decode(text).ok_or(Refusal::Encoding)?, &[])
+    }
+
+    /// Opens what [`seal_bytes`](Self::seal_bytes) returned for the same `place`.
+    pub(crate) fn open_bytes(&self, token: Vec<u8>, place: &[u8]) -> Result<Opened, Refusal> {
         let header = Header::read(&token)?;
         if self.revoked.contains(&header.key) {
             return Err(Refusal::RevokedKey);
         }
         // Key ids are public: comparing them tells nothing.
-        let place = self.keys.iter().position(|key| key.ring.id == header.key);
-        let key = place.and_then(|place| self.keys.get(place)).ok_or(Refusal::UnknownKey)?;
-        let plaintext = key.open(header, token)?;
-        Ok(Opened { plaintext, old_key: place != Some(0) })
+        let found = self.keys.iter().enumerate().find(|(_, key)| key.ring.id == header.key);
+        let (age, key) = found.ok_or(Refusal::UnknownKey)?;
+        let plaintext = key.open(header, place, token)?;
+        Ok(Opened { plaintext, old_key: age > 0 })
     }
 }
 
@@ -146,7 +158,7 @@ impl SealKey {
         Ok(Self { ring: Arc::clone(ring), purpose, name: name.into(), mac, epochs: EpochKeys::default() })
     }
 
-    fn seal(&self, header: Header, parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
+    fn seal(&self, header: Header, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let failed = || Error::new(Kind::Internal("AES-256-GCM refused to seal"));
         let clear = header.to_bytes();
         let plaintext = parts.iter().map(|part| part.len()).sum::<usize>();
@@ -158,7 +170,7 @@ impl SealKey {
 
         let body = token.get_mut(HEADER_LEN..).ok_or_else(failed)?;
         let tag = self.with_epoch_key(header.epoch, |key| {
-            key.seal_in_place_separate_tag(nonce(header), Aad::from(clear), body)
+            key.seal_in_place_separate_tag(nonce(header), Aad::from(associated(clear, place)), body)
         });
         token.extend_from_slice(tag.and_then(Result::ok).ok_or_else(failed)?.as_ref());
 
@@ -169,15 +181,15 @@ impl SealKey {
 
     /// The signature is checked first, over everything, in constant time: forged bytes never reach the cipher, and never
     /// cause a key to be derived.
-    fn open(&self, header: Header, mut token: Vec<u8>) -> Result<Bytes, Refusal> {
+    fn open(&self, header: Header, place: &[u8], mut token: Vec<u8>) -> Result<Bytes, Refusal> {
         let signed_len = token.len().checked_sub(MAC_LEN).ok_or(Refusal::Length)?;
         let (signed, mac) = token.split_at_checked(signed_len).ok_or(Refusal::Length)?;
         hmac::verify(&self.mac, signed, mac).map_err(|_| Refusal::Signature)?;
 
         let (clear, body) = signed_parts(&mut token, signed_len).ok_or(Refusal::Length)?;
-        let clear = Aad::from(clear);
-        let opened =
-            self.with_epoch_key(header.epoch, |key| key.open_in_place(nonce(header), clear, body).is_ok());
+        let associated = Aad::from(associated(clear, place));
+        let opened = self
+            .with_epoch_key(header.epoch, |key| key.open_in_place(nonce(header), associated, body).is_ok());
         if opened != Some(true) {
             return Err(Refusal::Ciphertext);
         }
@@ -219,6 +231,13 @@ fn drop_farthest(keys: &mut BTreeMap<u32, LessSafeKey>, epoch: u32) {
 fn signed_parts(token: &mut [u8], signed_len: usize) -> Option<([u8; HEADER_LEN], &mut [u8])> {
     let (clear, body) = token.get_mut(..signed_len)?.split_first_chunk_mut::<HEADER_LEN>()?;
     Some((*clear, body))
+}
+
+/// The clear header, and the place the sealed thing is bound to: nothing for a cookie, the id for a stored record.
+fn associated(clear: [u8; HEADER_LEN], place: &[u8]) -> SmallVec<[u8; 64]> {
+    let mut data = SmallVec::from_slice(&clear);
+    data.extend_from_slice(place);
+    data
 }
 
 fn nonce(header: Header) -> Nonce {

@@ -13,6 +13,7 @@ const LEN: usize = 32;
 
 /// Keeps the hash apart from any other use of SHA-256 on the same bytes.
 const ID_DOMAIN: &[u8] = b"hyper-session id v1\0";
+const SUBJECT_DOMAIN: &[u8] = b"hyper-session subject v1\0";
 
 /// The text of a token, on its way to a cookie. `Debug` shows none of it.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,15 +65,24 @@ impl Token {
     /// The id: the first 16 bytes of SHA-256 of the cookie's name and the token. Finding a token for a given id takes
     /// 2^128 tries. A token that is moved to another cookie leads nowhere (T10: CVE-2022-46170).
     pub(crate) fn id(&self, cookie_name: &str) -> [u8; 16] {
-        let mut hash = digest::Context::new(&SHA256);
-        hash.update(ID_DOMAIN);
-        hash.update(cookie_name.as_bytes());
-        hash.update(&[0]); // no name holds one
-        hash.update(&*self.0);
-        let mut id = [0; 16];
-        id.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        id
+        hashed_id(ID_DOMAIN, cookie_name, &*self.0)
     }
+}
+
+/// Where a server-side store keeps the sessions of `subject`. No token hashes to it: the domains differ.
+pub(crate) fn subject_id(cookie_name: &str, subject: &str) -> [u8; 16] {
+    hashed_id(SUBJECT_DOMAIN, cookie_name, subject.as_bytes())
+}
+
+fn hashed_id(domain: &[u8], cookie_name: &str, secret: &[u8]) -> [u8; 16] {
+    let mut hash = digest::Context::new(&SHA256);
+    hash.update(domain);
+    hash.update(cookie_name.as_bytes());
+    hash.update(&[0]); // no name holds one
+    hash.update(secret);
+    let mut id = [0; 16];
+    id.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    id
 }
 
 impl fmt::Debug for Token {

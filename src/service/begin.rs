@@ -11,7 +11,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use crate::clock::Timestamp;
 use crate::cookie::Found;
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::{Event, Refusal};
 use crate::session::{Committer, Record, Reply, Session};
 use crate::store::Store;
 
@@ -142,23 +142,27 @@ impl Slot {
     async fn load(self: &Arc<Self>) -> Result<Loaded, Error> {
         let config = self.store.config();
         let now = config.now();
-        let record = self.load_first_authentic(now).await?;
+        let (record, regenerated) = self.load_first_authentic(now).await?;
         let renewal_due = record
             .as_ref()
             .is_some_and(|record| record.with_old_key() || config.timeouts.renewal_due(record, now));
-        // A cookie that is no session is removed, if the handler puts no other in its place.
-        let reply = if record.is_none() && self.found.is_present() { Reply::Remove } else { Reply::Nothing };
+        // A cookie that is no session is removed, if the handler puts no other in its place; but the answer to a request
+        // that was overtaken by a login must not take away the cookie that the login gave.
+        let dead = record.is_none() && self.found.is_present() && !regenerated;
+        let reply = if dead { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         Ok(Loaded { session: Session::new(record, renewal_due, reply, committer), now })
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.
-    async fn load_first_authentic(&self, now: Timestamp) -> Result<Option<Record>, Error> {
+    /// Beside it, whether one of them was replaced by a new token moments ago.
+    async fn load_first_authentic(&self, now: Timestamp) -> Result<(Option<Record>, bool), Error> {
         let (config, cookie) = (self.store.config(), self.cookie_name());
         if self.found.overflowed() {
             self.emit(&Event::TooManyCandidates { cookie });
         }
         let mut joined = Vec::new();
+        let mut regenerated = false;
         for candidate in 0..self.found.len() {
             let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
             let loaded = self.store.load(token, now).await;
@@ -167,12 +171,15 @@ impl Slot {
                     if record.with_old_key() {
                         self.emit(&Event::OldKey { cookie });
                     }
-                    return Ok(Some(record));
+                    return Ok((Some(record), regenerated));
                 }
-                Err(refusal) => self.emit(&Event::Refused { cookie, refusal }),
+                Err(refusal) => {
+                    regenerated |= refusal == Refusal::Regenerated;
+                    self.emit(&Event::Refused { cookie, refusal });
+                }
             }
         }
-        Ok(None)
+        Ok((None, regenerated))
     }
 }
 

@@ -448,6 +448,11 @@ impl Session {
         value.map(|value| values::decode(key, &value)).transpose()
     }
 
+    /// The undecoded value under `full_key`.
+    pub(super) fn raw(&self, full_key: &str) -> Option<Bytes> {
+        self.lock().get(full_key)
+    }
+
     pub(super) fn delete_value(&self, full_key: &str) -> Result<bool, Error> {
         let mut state = self.lock_open()?;
         let present = state.get(full_key).is_some();

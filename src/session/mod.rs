@@ -8,6 +8,7 @@ mod outcome;
 mod payload;
 mod record;
 mod state;
+mod subject;
 mod text;
 mod values;
 mod wire;

@@ -59,31 +59,37 @@ impl SealedHeader {
 ///
 /// ```text
 /// offset  bytes  field
-///      0      1  version, 0x01
+///      0      1  kind, 0x01: a session
 ///      1      8  created, seconds since 1970, big-endian
+///      9      8  revision: random, another one for each write, so that a write whose answer was lost knows itself again
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StoredHeader {
     pub(crate) created: Timestamp,
+    pub(crate) revision: [u8; 8],
 }
 
 impl StoredHeader {
-    const VERSION: u8 = 1;
-    pub(crate) const LEN: usize = 9;
+    pub(crate) const KIND: u8 = 1;
+    pub(crate) const LEN: usize = 17;
 
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
-        let mut bytes = [Self::VERSION; Self::LEN];
-        let [_, created @ ..] = &mut bytes;
-        *created = self.created.as_unix().to_be_bytes();
+        let mut bytes = [Self::KIND; Self::LEN];
+        let mut out = &mut bytes[1..];
+        out.put_u64(self.created.as_unix());
+        out.put_slice(&self.revision);
         bytes
     }
 
     /// Takes the header off the front of `value`.
     pub(crate) fn take(value: &mut Bytes) -> Option<Self> {
-        if value.len() < Self::LEN || value.get_u8() != Self::VERSION {
+        if value.len() < Self::LEN || value.get_u8() != Self::KIND {
             return None;
         }
-        Some(Self { created: Timestamp::from_unix(value.get_u64()) })
+        let created = Timestamp::from_unix(value.get_u64());
+        let mut revision = [0; 8];
+        value.copy_to_slice(&mut revision);
+        Some(Self { created, revision })
     }
 }
 
@@ -194,7 +200,7 @@ mod tests {
         for len in 0..bytes.len() {
             assert_eq!(SealedHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
         }
-        let header = StoredHeader { created: t(77) };
+        let header = StoredHeader { created: t(77), revision: *b"revision" };
         let bytes = header.to_bytes();
         assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
         for len in 0..bytes.len() {

@@ -18,6 +18,8 @@ use crate::session::SessionId;
 /// - A write that was acknowledged is seen by every later call.
 /// - A future that is dropped before it is ready may or may not have had its effect, and must not let another call
 ///   receive its answer.
+/// - A write can be repeated when its answer was lost: where an entry already has the very value that `create` or `replace`
+///   would give it, that is success. No two writes of a store have the same value, so it is told from another's write.
 /// - A method does not wait for ever: put a deadline on whatever it does, and return [`Error::unavailable`] past it. "Not
 ///   known now" is an error, never `None`.
 /// - Ids are hashes. Values hold what the application stores: keep them out of logs.
@@ -35,7 +37,7 @@ pub trait Backend: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
 
-    /// Stores `entry` if there is none of this id; false if there is.
+    /// Stores `entry` if there is none of this id; false if there is, unless it is this one.
     fn create(
         &self,
         id: SessionId,
@@ -43,7 +45,8 @@ pub trait Backend: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// If the entry's value is byte for byte `expected`: puts `entry` in its place, or removes it where that is `None`.
+    /// If the entry's value is byte for byte `expected`, or that of `entry` already: puts `entry` in its place, or removes it
+    /// where that is `None`.
     fn replace(
         &self,
         id: SessionId,

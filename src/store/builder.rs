@@ -4,9 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Backend;
 use crate::clock::Clock;
 use crate::config::{Config, Options, Timeouts};
 use crate::cookie::CookieOptions;
+use crate::crypto::Keyring;
 use crate::error::Error;
 use crate::event::Observer;
 use crate::session::PayloadFormat;
@@ -29,11 +31,44 @@ use crate::session::PayloadFormat;
 pub struct Builder<K> {
     pub(super) kind: K,
     options: Options,
+    server: ServerOptions,
+}
+
+/// Options that server-side stores have in common.
+pub(super) struct ServerOptions {
+    pub(super) record_keys: Option<Keyring>,
+    pub(super) max_sessions_per_subject: usize,
+}
+
+/// A kind of store that keeps sessions on the server.
+pub trait ServerKind {}
+
+impl<B: Backend> ServerKind for B {}
+
+impl<K: ServerKind> Builder<K> {
+    /// Seals what the backend keeps, under keys of this ring: a copy of the backend's data reveals no session, and a value
+    /// that was altered, planted or moved to another id is no session. Default is not to seal.
+    ///
+    /// Once it is on, sessions that were stored without it are refused: turning it on logs everyone out. To change the
+    /// key, [accept](Keyring::accept) the old one for as long as sessions last.
+    pub fn seal_records(mut self, keys: impl Into<Keyring>) -> Self {
+        self.server.record_keys = Some(keys.into());
+        self
+    }
+
+    /// How many sessions one subject may have at a time: with one more, the oldest is ended. Default is 100.
+    ///
+    /// It bounds what one user's logins cost (OWASP ASVS 5.0, 7.1.2): the list of them is rewritten on each login.
+    pub fn max_sessions_per_subject(mut self, max: usize) -> Self {
+        self.server.max_sessions_per_subject = max;
+        self
+    }
 }
 
 impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
-        Self { kind, options: Options::default() }
+        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100 };
+        Self { kind, options: Options::default(), server }
     }
 
     /// How the cookie is set. Default is [`CookieOptions::new`].
@@ -100,8 +135,19 @@ impl<K> Builder<K> {
         self
     }
 
-    pub(super) fn validate(self) -> Result<(K, Config), Error> {
-        Ok((self.kind, self.options.validate()?))
+    /// The same options for another kind of store.
+    #[cfg(feature = "redis")]
+    pub(super) fn with_kind<L>(self, kind: L) -> (K, Builder<L>) {
+        (self.kind, Builder { kind, options: self.options, server: self.server })
+    }
+
+    pub(super) fn validate(self) -> Result<(K, Config, ServerOptions), Error> {
+        if self.server.max_sessions_per_subject == 0 {
+            return Err(Error::config(
+                "a subject that may have no session cannot log in: raise max_sessions_per_subject()",
+            ));
+        }
+        Ok((self.kind, self.options.validate()?, self.server))
     }
 }
 

@@ -64,7 +64,7 @@ impl Builder<CookieKeys> {
     /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
-        let (CookieKeys { keys, random }, config) = self.validate()?;
+        let (CookieKeys { keys, random }, config, _) = self.validate()?;
         let sealer = Sealer::new(&keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
         Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random }) })
     }

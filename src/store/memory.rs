@@ -103,7 +103,7 @@ impl Backend for Memory {
 
     async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.step(id, now, |present| match present {
-            Some(_) => (false, Op::Nop),
+            Some(present) => (present.value == entry.value, Op::Nop),
             None => (true, Op::Put(entry)),
         })
     }
@@ -117,8 +117,13 @@ impl Backend for Memory {
     ) -> Result<Replaced, Error> {
         self.step(id, now, |present| match present {
             None => (Replaced::Missing, Op::Nop),
-            Some(current) if current.value != expected => (Replaced::Conflict(current), Op::Nop),
-            Some(_) => (Replaced::Done, entry.map_or(Op::Remove, Op::Put)),
+            Some(current)
+                if current.value == expected
+                    || entry.as_ref().is_some_and(|entry| entry.value == current.value) =>
+            {
+                (Replaced::Done, entry.map_or(Op::Remove, Op::Put))
+            }
+            Some(current) => (Replaced::Conflict(current), Op::Nop),
         })
     }
 

@@ -7,21 +7,30 @@
 
 mod backend;
 mod builder;
+mod codec;
 mod cookie;
 mod future;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod server;
+mod subject_index;
+mod subjects;
+mod turns;
 
 use std::sync::Arc;
 
 pub use self::backend::{Backend, Replaced, Stored};
-pub use self::builder::Builder;
+pub use self::builder::{Builder, ServerKind};
 pub use self::cookie::{CookieKeys, CookieStore};
 pub use self::future::StoreFuture;
 #[cfg(feature = "memory")]
 pub use self::memory::{Memory, MemoryStore};
+#[cfg(feature = "redis")]
+pub use self::redis::RedisStore;
 pub use self::server::ServerStore;
+pub use self::subjects::SubjectSession;
 
 use crate::clock::Timestamp;
 use crate::config::Config;

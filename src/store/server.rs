@@ -2,21 +2,27 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use tokio::sync::Mutex;
+use bytes::Bytes;
 
+use super::builder::ServerOptions;
+use super::codec::{Codec, Value};
+use super::turns::Turns;
 use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Random, SecretText, SystemRandom, Token};
+use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
-use crate::session::{Changes, Origin, Payload, Record, SessionId, StoredHeader};
+use crate::session::{Changes, Origin, Payload, Record, SessionId};
 
 /// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
 /// processes must be in the way, each time.
-const MAX_ATTEMPTS: u32 = 256;
+pub(super) const MAX_ATTEMPTS: u32 = 256;
+
+/// For so long an old token is known to have been replaced by a new one: longer than any request that still carries it.
+const REGENERATED_FOR: Duration = Duration::from_mins(1);
 
 /// Keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees a hash of it.
 ///
@@ -42,14 +48,16 @@ const MAX_ATTEMPTS: u32 = 256;
 /// # fn main() {}
 /// ```
 pub struct ServerStore<B> {
-    inner: Arc<Inner<B>>,
+    pub(super) inner: Arc<Inner<B>>,
 }
 
-struct Inner<B> {
-    config: Config,
-    backend: B,
+pub(super) struct Inner<B> {
+    pub(super) config: Config,
+    pub(super) backend: B,
+    pub(super) codec: Codec,
+    pub(super) max_sessions_per_subject: usize,
+    pub(super) turns: Turns,
     random: Arc<dyn Random>,
-    turns: Turns,
 }
 
 /// What a save found and did.
@@ -78,14 +86,21 @@ impl<B: Backend> Builder<B> {
     ///
     /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
-        let (backend, config) = self.validate()?;
-        Ok(ServerStore {
-            inner: Arc::new(Inner { config, backend, random: Arc::new(SystemRandom), turns: Turns::new() }),
-        })
+        let inner = Inner::new(self, Arc::new(SystemRandom))?;
+        Ok(ServerStore { inner: Arc::new(inner) })
     }
 }
 
 impl<B: Backend> Inner<B> {
+    fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
+        let (backend, config, ServerOptions { record_keys, max_sessions_per_subject }) =
+            builder.validate()?;
+        let seal = |keys| Sealer::new(&keys, Purpose::Record, config.cookie_name(), Arc::clone(&random));
+        let sealer = record_keys.map(seal).transpose()?;
+        let codec = Codec { format: config.format, sealer, random: Arc::clone(&random) };
+        Ok(Self { config, backend, codec, max_sessions_per_subject, turns: Turns::new(), random })
+    }
+
     fn id(&self, token: &Token) -> SessionId {
         SessionId::from_bytes(token.id(self.config.cookie_name()))
     }
@@ -99,34 +114,60 @@ impl<B: Backend> Inner<B> {
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (created, payload) = decode_value(&stored.value).ok_or(Refusal::Payload)?;
+        let id = self.id(&token);
+        let (created, payload) = match self.codec.read(id, &stored.value) {
+            Some(Value::Session(created, payload)) => (created, payload),
+            Some(Value::Regenerated) => return Err(Refusal::Regenerated),
+            Some(Value::Index(_)) | None => return Err(Refusal::Payload),
+        };
         // A backend that keeps entries for too long does not keep sessions for too long.
         let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        let id = self.id(&token);
         Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value: stored.value } })
     }
 
-    fn encode(&self, created: Timestamp, payload: &Payload, now: Timestamp) -> Result<Stored, Error> {
-        let body = payload.to_format(self.config.format)?;
-        let mut value = BytesMut::with_capacity(StoredHeader::LEN + body.len());
-        value.put_slice(&StoredHeader { created }.to_bytes());
-        value.put_slice(&body);
-        Ok(Stored { value: value.freeze(), expires: self.config.timeouts.deadline(created, now) })
+    fn encode(
+        &self,
+        id: SessionId,
+        created: Timestamp,
+        payload: &Payload,
+        now: Timestamp,
+    ) -> Result<Stored, Error> {
+        let value = self.codec.session(id, created, payload, now)?;
+        Ok(Stored { value, expires: self.config.timeouts.deadline(created, now) })
     }
 
-    /// Stores a session that was not there, under a new token.
-    async fn create(&self, created: Timestamp, payload: Payload, now: Timestamp) -> Result<Record, Error> {
-        let entry = self.encode(created, &payload, now)?;
+    /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
+    /// subject's sessions first, so that whoever ends them all finds it, and counts only if it is still there afterwards.
+    /// `instead_of` is the id that it is about to replace.
+    async fn create(
+        &self,
+        created: Timestamp,
+        payload: Payload,
+        instead_of: Option<SessionId>,
+        now: Timestamp,
+    ) -> Result<Option<Record>, Error> {
+        let subject = payload.subject();
         // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
         for _ in 0..3 {
             let token = Token::generate(&*self.random)?;
             let id = self.id(&token);
+            let entry = self.encode(id, created, &payload, now)?;
+            if let Some(subject) = &subject {
+                self.enter(subject, id, instead_of, created, now).await?;
+            }
             if self.backend.create(id, entry.clone(), now).await? {
+                if let Some(subject) = &subject
+                    && !self.is_entered(subject, id, now).await?
+                {
+                    self.backend.delete(id).await?;
+                    return Ok(None);
+                }
                 let Stored { value, expires } = entry;
-                return Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value } });
+                let origin = Origin::Stored { token, value };
+                return Ok(Some(Record { id, created, expires, payload, origin }));
             }
         }
         Err(Error::new(Kind::Random))
@@ -138,7 +179,7 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self.create(now, payload, now).await.map(|record| stored(record, 0));
+            return self.create(now, payload, None, now).await.map(ended_or_stored);
         };
         if changes.is_empty() {
             return self.touch(base, now).await;
@@ -171,14 +212,17 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         conflicts: u32,
     ) -> Result<Step, Error> {
-        let entry = if payload.is_empty() { None } else { Some(self.encode(base.created, &payload, now)?) };
+        let entry = match payload.is_empty() {
+            true => None,
+            false => Some(self.encode(base.id, base.created, &payload, now)?),
+        };
         let outcome = self.backend.replace(base.id, expected, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
-            (Replaced::Conflict(current), _) => match decode_value(&current.value) {
-                Some((_, payload)) => Step::Conflict(payload, current.value),
-                // Not ours any more: whoever overwrote it ended the session.
-                None => Step::Done(Saved::Ended),
+            (Replaced::Conflict(current), _) => match self.codec.read(base.id, &current.value) {
+                Some(Value::Session(_, payload)) => Step::Conflict(payload, current.value),
+                // It goes on under another token, or whoever overwrote it ended it: not ours any more.
+                _ => Step::Done(Saved::Ended),
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
@@ -208,9 +252,9 @@ impl<B: Backend> Inner<B> {
             Ok(saved) => !matches!(saved, Saved::Stored { .. }),
             Err(error) => !error.is_unavailable(),
         };
-        if let Some(Record { id, .. }) = new.filter(|_| useless) {
+        if let Some(new) = new.filter(|_| useless) {
             // If that fails, its deadline removes it; what happened to the session is the answer.
-            let _ = self.backend.delete(id).await;
+            let _ = self.remove(&new, now).await;
         }
         result
     }
@@ -227,16 +271,27 @@ impl<B: Backend> Inner<B> {
         }
         let (_, mut expected) = origin(base)?;
         let mut payload = changes.apply(Some(&base.payload))?;
+        // Not removed but replaced: a step that is repeated since its answer was lost knows itself again, and a request
+        // that still carries the old token is told from one that carries a token of nothing.
+        let gone = Stored {
+            value: self.codec.regenerated(base.id, now)?,
+            expires: now.saturating_add(REGENERATED_FOR),
+        };
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            self.write_new(new, base.created, payload, now).await?;
-            match self.backend.replace(base.id, expected, None, now).await? {
+            if !self.write_new(new, base, payload, now).await? {
+                return Ok(Saved::Ended);
+            }
+            match self.backend.replace(base.id, expected, Some(gone.clone()), now).await? {
                 Replaced::Done => {
+                    self.leave(base, now).await;
                     return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
-                    let Some((_, newer)) = decode_value(&current.value) else { return Ok(Saved::Ended) };
+                    let Some(Value::Session(_, newer)) = self.codec.read(base.id, &current.value) else {
+                        return Ok(Saved::Ended);
+                    };
                     payload = changes.replay(Some(&newer))?;
                     expected = current.value;
                     if turn.is_none() {
@@ -251,58 +306,46 @@ impl<B: Backend> Inner<B> {
     /// Ends the session and begins another one, which has nothing of it: whether it had ended already makes no difference.
     async fn start_over(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
-        let new = if payload.is_empty() { None } else { Some(self.create(now, payload, now).await?) };
-        self.backend.delete(base.id).await?;
-        Ok(new.map_or(Saved::Removed, |new| stored(new, 0)))
+        let saved = match payload.is_empty() {
+            true => Saved::Removed,
+            false => ended_or_stored(self.create(now, payload, Some(base.id), now).await?),
+        };
+        self.remove(base, now).await?;
+        Ok(saved)
     }
 
-    /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token.
+    /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token. False if the sessions
+    /// of its subject were ended meanwhile.
     async fn write_new(
         &self,
         new: &mut Option<Record>,
-        created: Timestamp,
+        base: &Record,
         payload: Payload,
         now: Timestamp,
-    ) -> Result<(), Error> {
-        let Some(written) = new.take() else {
-            if !payload.is_empty() {
-                *new = Some(self.create(created, payload, now).await?);
+    ) -> Result<bool, Error> {
+        if let Some(written) = new.take() {
+            let (token, value) = origin(&written)?;
+            if let Step::Done(Saved::Stored { record, .. }) =
+                self.replace(&written, &token, value, payload.clone(), now, 0).await?
+            {
+                *new = Some(record);
+                return Ok(true);
             }
-            return Ok(());
-        };
-        let (token, value) = origin(&written)?;
-        *new = match self.replace(&written, &token, value, payload.clone(), now, 0).await? {
-            Step::Done(Saved::Stored { record, .. }) => Some(record),
-            _ if payload.is_empty() => None,
             // The backend lost it meanwhile (eviction): the session must not be lost with it.
-            _ => Some(self.create(created, payload, now).await?),
-        };
+        }
+        if payload.is_empty() {
+            return Ok(true);
+        }
+        *new = self.create(base.created, payload, Some(base.id), now).await?;
+        Ok(new.is_some())
+    }
+
+    /// Ends the session for good.
+    async fn remove(&self, record: &Record, now: Timestamp) -> Result<(), Error> {
+        self.backend.delete(record.id).await?;
+        self.leave(record, now).await;
         Ok(())
     }
-}
-
-/// Who met a conflict waits for others of this process that did, so that each gets through: without turns, those that
-/// come back at once starve those that are late. The first attempt waits for nobody.
-struct Turns([Mutex<()>; 64]);
-
-impl Turns {
-    fn new() -> Self {
-        Self([const { Mutex::const_new(()) }; 64])
-    }
-
-    /// The queue of this session. Another session may share it, which costs time and nothing else.
-    fn of(&self, id: SessionId) -> &Mutex<()> {
-        let [first, ..] = id.to_bytes();
-        let Self(queues) = self;
-        queues.get(usize::from(first) % queues.len()).unwrap_or(&queues[0])
-    }
-}
-
-/// Reads header and payload of a stored value.
-fn decode_value(value: &Bytes) -> Option<(Timestamp, Payload)> {
-    let mut rest = value.clone();
-    let header = StoredHeader::take(&mut rest)?;
-    Some((header.created, Payload::parse(rest)?))
 }
 
 fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
@@ -310,6 +353,10 @@ fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
         Origin::Stored { token, value } => Ok((token.clone(), value.clone())),
         Origin::Sealed { .. } => Err(Error::new(Kind::Internal("a record of another kind of store"))),
     }
+}
+
+fn ended_or_stored(created: Option<Record>) -> Saved {
+    created.map_or(Saved::Ended, |record| stored(record, 0))
 }
 
 fn stored(record: Record, conflicts: u32) -> Saved {
@@ -339,9 +386,9 @@ impl<B: Backend> Store for ServerStore<B> {
         StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
     }
 
-    fn destroy(&self, base: Record, _: Timestamp) -> StoreFuture<()> {
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
         let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.backend.delete(base.id).await })
+        StoreFuture::boxed(async move { inner.remove(&base, now).await })
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
@@ -363,128 +410,5 @@ impl<B> fmt::Debug for ServerStore<B> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::future::Future;
-
-    use super::*;
-    use crate::crypto::NoRandom;
-
-    /// A backend whose every id is taken.
-    struct Full;
-
-    impl Backend for Full {
-        async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
-            Ok(None)
-        }
-
-        async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
-            Ok(false)
-        }
-
-        async fn replace(
-            &self,
-            _: SessionId,
-            _: Bytes,
-            _: Option<Stored>,
-            _: Timestamp,
-        ) -> Result<Replaced, Error> {
-            Ok(Replaced::Missing)
-        }
-
-        async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
-            Ok(false)
-        }
-
-        async fn delete(&self, _: SessionId) -> Result<(), Error> {
-            Ok(())
-        }
-    }
-
-    fn inner<B: Backend>(backend: B, random: Arc<dyn Random>) -> Inner<B> {
-        let (backend, config) = ServerStore::with_backend(backend).validate().unwrap();
-        Inner { config, backend, random, turns: Turns::new() }
-    }
-
-    fn run<T>(future: impl Future<Output = T>) -> T {
-        let mut future = std::pin::pin!(future);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match future.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(result) => result,
-            std::task::Poll::Pending => panic!("the backend is always ready"),
-        }
-    }
-
-    const NOW: Timestamp = Timestamp::from_unix(1);
-
-    fn payload(bytes: &'static [u8]) -> Payload {
-        Payload::parse(Bytes::from_static(bytes)).unwrap()
-    }
-
-    fn create(random: Arc<dyn Random>) -> Result<Record, Error> {
-        run(inner(Full, random).create(NOW, payload(b"\x81\xa1a\x01"), NOW))
-    }
-
-    /// A backend that loses the new entry of a regenerate while another request changes the old one.
-    #[derive(Default)]
-    struct Evicting {
-        created: std::sync::Mutex<Vec<Bytes>>,
-        replaced: std::sync::atomic::AtomicU32,
-    }
-
-    impl Backend for Evicting {
-        async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
-            Ok(None)
-        }
-
-        async fn create(&self, _: SessionId, entry: Stored, _: Timestamp) -> Result<bool, Error> {
-            self.created.lock().unwrap().push(entry.value);
-            Ok(true)
-        }
-
-        async fn replace(
-            &self,
-            _: SessionId,
-            _: Bytes,
-            entry: Option<Stored>,
-            now: Timestamp,
-        ) -> Result<Replaced, Error> {
-            let round = self.replaced.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-            Ok(match (round, entry) {
-                (0, None) => {
-                    let value = [&StoredHeader { created: now }.to_bytes()[..], b"\x81\xa1a\x02"].concat();
-                    Replaced::Conflict(Stored { value: value.into(), expires: Timestamp::MAX })
-                }
-                (1, Some(_)) => Replaced::Missing,
-                (2, None) => Replaced::Done,
-                other => panic!("{other:?}"),
-            })
-        }
-
-        async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
-            Ok(false)
-        }
-
-        async fn delete(&self, _: SessionId) -> Result<(), Error> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn a_new_entry_that_was_evicted_is_written_again() {
-        let inner = inner(Evicting::default(), Arc::new(SystemRandom));
-        let first = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), NOW)).unwrap();
-        let saved = run(inner.regenerate(first, &Changes::default(), NOW)).unwrap();
-        assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
-        let created = inner.backend.created.lock().unwrap();
-        // The session, its new entry, and the new entry again, with what the other request had changed.
-        let values: Vec<_> = created.iter().map(|value| value.last().copied()).collect();
-        assert_eq!(values, [Some(1), Some(1), Some(2)]);
-    }
-
-    // T14: no random bytes, no session; and a generator that only gives ids that are taken is a broken one.
-    #[test]
-    fn t14_no_random_no_token() {
-        assert!(create(Arc::new(NoRandom)).unwrap_err().is_random());
-        assert!(create(Arc::new(SystemRandom)).unwrap_err().is_random());
-    }
-}
+#[path = "server_tests.rs"]
+mod tests;

@@ -1,0 +1,119 @@
+//! Who a session belongs to: binding it to a subject when somebody logs in.
+
+use super::flash::RESERVED;
+use super::{Payload, Session, Text, wire};
+use crate::error::{Error, Kind};
+
+/// Under this key the subject is kept among the values. Applications cannot name it.
+pub(super) const SUBJECT: &str = "\u{1}s";
+
+/// A user id is rarely longer than a UUID or an e-mail address; an attacker's should not fill an index.
+const MAX_SUBJECT: usize = 512;
+
+impl Session {
+    /// Binds the session to `subject`, the application's own name for who logged in, and gives it a new id and token.
+    ///
+    /// The values of an anonymous session stay. If the session belongs to another subject, that one's session is ended,
+    /// and this begins as a new one without values.
+    ///
+    /// On a server-side store the session is then among
+    /// [those of its subject](crate::ServerStore::sessions_of), which can be listed and ended from elsewhere. A
+    /// [`CookieStore`](crate::CookieStore) remembers the subject and knows of no other sessions.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if `subject` is empty or longer than 512 bytes. [`is_head_sent`](Error::is_head_sent)
+    /// if the response is on its way.
+    ///
+    /// # Security
+    ///
+    /// Call it on every login, and again after every rise of privilege: a token from before is worthless afterwards, so
+    /// planting one in a browser gains nothing (session fixation).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.login("user-42")?;
+    /// assert_eq!(session.subject().as_deref(), Some("user-42"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn login(&self, subject: &str) -> Result<(), Error> {
+        if subject.is_empty() || subject.len() > MAX_SUBJECT {
+            return Err(Error::new(Kind::Subject));
+        }
+        if self.subject().is_some_and(|present| *present != *subject) {
+            self.destroy()?;
+        }
+        self.put_value(SUBJECT, "the subject", &subject)?;
+        self.regenerate()
+    }
+
+    /// Who the session was last bound to by [`login`](Self::login); nobody after [`clear`](Self::clear).
+    pub fn subject(&self) -> Option<Text> {
+        self.raw(SUBJECT).and_then(|value| {
+            let (text, rest) = wire::str_bytes(&value)?;
+            rest.is_empty().then(|| Text::from_utf8(value.slice_ref(text))).flatten()
+        })
+    }
+}
+
+impl Payload {
+    /// The subject, for a store's index.
+    pub(crate) fn subject(&self) -> Option<String> {
+        let value = self.get(SUBJECT)?;
+        let (text, rest) = wire::str_bytes(&value)?;
+        rest.is_empty().then(|| String::from_utf8(text.to_vec()).ok()).flatten()
+    }
+}
+
+const _: () = assert!(SUBJECT.as_bytes()[0] == RESERVED as u8);
+
+#[cfg(test)]
+mod tests {
+    use crate::session::__example;
+
+    #[test]
+    fn t35_another_subject_gets_nothing_of_the_one_before() {
+        __example(|session| {
+            session.set("cart", 3)?;
+            session.login("ada")?;
+            assert_eq!(session.get::<u8>("cart")?, Some(3)); // anonymous before, and the same person
+            session.set("address", "12 St James's Square")?;
+            session.login("ada")?;
+            assert!(session.has("address"));
+            session.login("bob")?;
+            assert_eq!(session.subject().as_deref(), Some("bob"));
+            assert!(!session.has("address") && !session.has("cart"));
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    // T36: no session belongs to nobody.
+    #[test]
+    fn t36_subjects_are_not_empty_nor_endless() {
+        __example(|session| {
+            assert!(session.login("").unwrap_err().is_value());
+            assert!(session.login(&"x".repeat(513)).unwrap_err().is_value());
+            session.login(&"x".repeat(512))?;
+            session.clear()?;
+            assert_eq!(session.subject(), None);
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn the_subject_is_no_value() {
+        __example(|session| {
+            session.login("ada")?;
+            assert!(session.keys().is_empty() && !session.is_empty());
+            assert!(session.set("\u{1}s", "mallory").unwrap_err().is_value());
+            assert_eq!(session.subject().as_deref(), Some("ada"));
+            Ok(())
+        })
+        .unwrap();
+    }
+}

@@ -1,0 +1,242 @@
+//! The five primitives on Redis: one round trip each, within a deadline.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bb8_redis::bb8::{ManageConnection, Pool};
+use bb8_redis::redis::aio::ConnectionLike;
+use bb8_redis::redis::{Cmd, RedisError, Value, cmd};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::fault::{Failure, Remedy, remedy};
+use super::health::Health;
+use super::manager::Manager;
+use super::scripts::{Call, Scripts, unframe};
+use super::stats::{Counters, RedisStats};
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::session::SessionId;
+use crate::store::{Backend, Replaced, Stored};
+
+/// The [`Backend`] behind [`RedisStore`](super::RedisStore), over a pool of connections that `M` makes.
+pub struct Redis<M: ManageConnection = Manager> {
+    pub(super) pool: Pool<M>,
+    pub(super) health: Arc<Health>,
+    pub(super) settings: Settings,
+    pub(super) scripts: Scripts,
+    pub(super) counters: Counters,
+}
+
+/// How entries are named, and how long anything may take.
+pub(super) struct Settings {
+    pub(super) prefix: String,
+    pub(super) checkout_timeout: Duration,
+    pub(super) command_timeout: Duration,
+    pub(super) max_entry_len: usize,
+}
+
+/// What repeating a step whose answer was lost would do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Repeat {
+    /// The same as doing it once.
+    Harmless,
+    /// Find nothing, and take that for somebody else's doing.
+    Misleading,
+}
+
+/// Between two attempts while a server is loading, electing or being replaced: the first pause, which doubles.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+
+impl<M> Redis<M>
+where
+    M: ManageConnection<Error = RedisError>,
+    M::Connection: ConnectionLike + Clone + Sync,
+{
+    pub(super) fn new(pool: Pool<M>, health: Arc<Health>, settings: Settings) -> Self {
+        Self { pool, health, settings, scripts: Scripts::new(), counters: Counters::default() }
+    }
+
+    /// Figures of the pool and of the commands, since the start.
+    pub fn stats(&self) -> RedisStats {
+        RedisStats::of(&self.pool.state(), &self.counters, self.health.is_up())
+    }
+
+    fn key(&self, id: SessionId) -> String {
+        format!("{}:{id}", self.settings.prefix)
+    }
+
+    /// Runs a script by its hash, or whole where the server does not have it.
+    async fn run(&self, call: &Call<'_>, repeat: Repeat) -> Result<Value, Error> {
+        match self.send(&call.by_hash(), repeat).await? {
+            Some(value) => Ok(value),
+            None => match self.send(&call.whole(), repeat).await? {
+                Some(value) => Ok(value),
+                None => Err(Failure::Refused("NOSCRIPT".to_owned()).into()),
+            },
+        }
+    }
+
+    /// Sends `command` and waits for its answer, no longer than for a connection and an answer. `None` if the server does
+    /// not have the script.
+    async fn send(&self, command: &Cmd, repeat: Repeat) -> Result<Option<Value>, Error> {
+        let deadline = Instant::now() + self.settings.checkout_timeout + self.settings.command_timeout;
+        let mut pause = FIRST_PAUSE;
+        let mut reconnected = false;
+        self.counters.commands.fetch_add(1, Ordering::Relaxed);
+        loop {
+            let mut connection = match self.connection().await {
+                Ok(connection) => connection,
+                Err(failure) => return Err(self.failed(failure)),
+            };
+            let answer = timeout_at(deadline, connection.req_packed_command(command)).await;
+            let error = match answer.map(|answer| answer.and_then(Value::extract_error)) {
+                Ok(Ok(value)) => {
+                    self.health.answered();
+                    return Ok(Some(value));
+                }
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    self.health.timed_out();
+                    return Err(self.failed(Failure::TimedOut));
+                }
+            };
+            let again = match remedy(&error) {
+                Remedy::SendScript => return Ok(None),
+                Remedy::TimedOut => {
+                    self.health.timed_out();
+                    return Err(self.failed(Failure::TimedOut));
+                }
+                // Whether it was done before the connection was lost is not known: doing it again must make no difference.
+                Remedy::Reconnect => repeat == Repeat::Harmless && !std::mem::replace(&mut reconnected, true),
+                // Refused, so not done.
+                Remedy::Wait | Remedy::Elsewhere => {
+                    let next = Instant::now() + pause;
+                    pause *= 2;
+                    if next < deadline {
+                        sleep_until(next).await;
+                    }
+                    next < deadline
+                }
+                Remedy::GiveUp => false,
+            };
+            if !again {
+                return Err(self.failed(Failure::of(&error)));
+            }
+            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A handle of a pooled connection. The connection goes back to the pool at once, so that commands of many requests
+    /// share it.
+    async fn connection(&self) -> Result<M::Connection, Failure> {
+        if !self.health.admits() {
+            self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
+            return Err(self.health.cause());
+        }
+        let deadline = Instant::now() + self.settings.checkout_timeout;
+        let failure = self.health.failure();
+        tokio::select! {
+            biased;
+            checkout = timeout_at(deadline, self.pool.get()) => match checkout {
+                Ok(Ok(connection)) => Ok(connection.clone()),
+                Ok(Err(_)) | Err(_) => Err(Failure::NoConnection),
+            },
+            () = failure => Err(self.health.cause()),
+        }
+    }
+
+    fn failed(&self, failure: Failure) -> Error {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        if matches!(failure, Failure::TimedOut) {
+            self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
+        }
+        failure.into()
+    }
+
+    fn entry(&self, frame: Vec<u8>) -> Result<Option<Stored>, Error> {
+        // Before anything is made of it (T78): nobody stores sessions of that size.
+        if frame.len() > self.settings.max_entry_len {
+            return Err(self.failed(Failure::TooLarge(frame.len())));
+        }
+        Ok(unframe(frame))
+    }
+}
+
+impl<M> Backend for Redis<M>
+where
+    M: ManageConnection<Error = RedisError>,
+    M::Connection: ConnectionLike + Clone + Sync,
+{
+    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let mut get = cmd("GET");
+        get.arg(self.key(id));
+        match self.send(&get, Repeat::Harmless).await? {
+            Some(Value::BulkString(frame)) => Ok(self.entry(frame)?.filter(|stored| stored.expires > now)),
+            Some(Value::Nil) => Ok(None),
+            other => Err(self.failed(unexpected(other.as_ref()))),
+        }
+    }
+
+    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        let key = self.key(id);
+        self.yes_or_no(self.scripts.create(&key, &entry, now)).await
+    }
+
+    async fn replace(
+        &self,
+        id: SessionId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let key = self.key(id);
+        let repeat = if entry.is_some() { Repeat::Harmless } else { Repeat::Misleading };
+        let call = self.scripts.replace(&key, expected, entry.as_ref(), now);
+        match self.run(&call, repeat).await? {
+            Value::Int(1) => Ok(Replaced::Done),
+            Value::Int(0) => Ok(Replaced::Missing),
+            Value::BulkString(frame) => Ok(self.entry(frame)?.map_or(Replaced::Missing, Replaced::Conflict)),
+            other => Err(self.failed(unexpected(Some(&other)))),
+        }
+    }
+
+    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let key = self.key(id);
+        self.yes_or_no(self.scripts.touch(&key, expires, now)).await
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+        let mut delete = cmd("DEL");
+        delete.arg(self.key(id));
+        match self.send(&delete, Repeat::Harmless).await? {
+            Some(Value::Int(_)) => Ok(()),
+            other => Err(self.failed(unexpected(other.as_ref()))),
+        }
+    }
+}
+
+impl<M> Redis<M>
+where
+    M: ManageConnection<Error = RedisError>,
+    M::Connection: ConnectionLike + Clone + Sync,
+{
+    async fn yes_or_no(&self, call: Call<'_>) -> Result<bool, Error> {
+        match self.run(&call, Repeat::Harmless).await? {
+            Value::Int(answer @ (0 | 1)) => Ok(answer == 1),
+            other => Err(self.failed(unexpected(Some(&other)))),
+        }
+    }
+}
+
+fn unexpected(_: Option<&Value>) -> Failure {
+    Failure::Lost("the answer was not of the kind that was asked for")
+}
+
+impl<M: ManageConnection> fmt::Debug for Redis<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Redis").field("prefix", &self.settings.prefix).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,84 @@
+//! One multiplexed connection of the pool, to a server or to a cluster, that knows when it is broken.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bb8_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
+use bb8_redis::redis::cluster_async::ClusterConnection;
+use bb8_redis::redis::{Cmd, Pipeline, RedisFuture, Value};
+
+use super::fault::breaks_connection;
+
+/// A connection that many requests share: commands are sent as they come, and answers are matched in order. A request that
+/// goes away leaves an answer that nobody receives, never one that another receives.
+#[derive(Clone)]
+pub struct Connection {
+    link: Link,
+    /// Shared by all clones: who meets the fault tells the others.
+    broken: Arc<AtomicBool>,
+}
+
+#[derive(Clone)]
+#[allow(clippy::large_enum_variant)] // one of each connection of the pool
+enum Link {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl Connection {
+    pub(super) fn one(connection: MultiplexedConnection) -> Self {
+        Self { link: Link::One(connection), broken: Arc::default() }
+    }
+
+    pub(super) fn cluster(connection: ClusterConnection) -> Self {
+        Self { link: Link::Cluster(connection), broken: Arc::default() }
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        Box::pin(async move {
+            let (result, whole) = match &mut self.link {
+                Link::One(connection) => (connection.send_packed_command(cmd).await, true),
+                // One node of many: the connection mends itself, and another one would know no more.
+                Link::Cluster(connection) => (connection.req_packed_command(cmd).await, false),
+            };
+            if let Err(error) = &result
+                && whole
+                && breaks_connection(error)
+            {
+                self.broken.store(true, Ordering::Release);
+            }
+            result
+        })
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match &mut self.link {
+            Link::One(connection) => connection.req_packed_commands(cmd, offset, count),
+            Link::Cluster(connection) => connection.req_packed_commands(cmd, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match &self.link {
+            Link::One(connection) => connection.get_db(),
+            Link::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("broken", &self.is_broken()).finish_non_exhaustive()
+    }
+}

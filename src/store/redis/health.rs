@@ -1,0 +1,134 @@
+//! Whether Redis answers: while it does not, requests fail at once, and one now and then finds out.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use super::fault::Failure;
+
+/// While Redis is down, one request in this time tries it. Recovery is noticed so long after the fact, if there is traffic.
+const PROBE_EVERY: Duration = Duration::from_millis(100);
+
+/// One slow command says little; so many in a row without an answer in between say that nobody is there.
+const TIMEOUTS_IN_A_ROW: u32 = 3;
+
+pub(super) struct Health {
+    since: Instant,
+    /// In milliseconds after `since`: when the next request may try. 0 while all is well.
+    probe_at: AtomicU64,
+    timeouts: AtomicU32,
+    /// Why it is down.
+    cause: Mutex<Failure>,
+    /// Wakes those that wait for a connection, as soon as it is known that none comes.
+    failed: Notify,
+}
+
+impl Health {
+    pub(super) fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            probe_at: AtomicU64::new(0),
+            timeouts: AtomicU32::new(0),
+            cause: Mutex::new(Failure::TimedOut),
+            failed: Notify::new(),
+        }
+    }
+
+    /// True if a request may go to Redis: always while it is up, and for the one that finds out whether it is up again.
+    pub(super) fn admits(&self) -> bool {
+        let probe_at = self.probe_at.load(Ordering::Acquire);
+        if probe_at == 0 {
+            return true;
+        }
+        let now = self.now();
+        let next = now.saturating_add(millis(PROBE_EVERY));
+        now >= probe_at
+            && self.probe_at.compare_exchange(probe_at, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// True while Redis is taken for up.
+    pub(super) fn is_up(&self) -> bool {
+        self.probe_at.load(Ordering::Acquire) == 0
+    }
+
+    /// Redis answered.
+    pub(super) fn answered(&self) {
+        // Loads first: in the long run of good days these lines are only read by all cores.
+        if self.timeouts.load(Ordering::Relaxed) != 0 {
+            self.timeouts.store(0, Ordering::Relaxed);
+        }
+        if self.probe_at.load(Ordering::Acquire) != 0 {
+            self.probe_at.store(0, Ordering::Release);
+        }
+    }
+
+    /// A command had no answer in time.
+    pub(super) fn timed_out(&self) {
+        if self.timeouts.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= TIMEOUTS_IN_A_ROW {
+            self.down(Failure::TimedOut);
+        }
+    }
+
+    /// No connection could be made, or nobody answers over it.
+    pub(super) fn down(&self, cause: Failure) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+        let next = self.now().saturating_add(millis(PROBE_EVERY)).max(1);
+        self.probe_at.store(next, Ordering::Release);
+        self.failed.notify_waiters();
+    }
+
+    /// Why it is down, for those that are turned away.
+    pub(super) fn cause(&self) -> Failure {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Ready when a connection could not be made after this call.
+    pub(super) fn failure(&self) -> Notified<'_> {
+        self.failed.notified()
+    }
+
+    fn now(&self) -> u64 {
+        millis(self.since.elapsed())
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_request_at_a_time_tries_a_server_that_is_down() {
+        let health = Health::new();
+        assert!(health.admits() && health.admits());
+        health.down(Failure::NoConnection);
+        assert!(!health.admits() && !health.is_up());
+        health.probe_at.store(1, Ordering::Release); // the time has come
+        std::thread::sleep(Duration::from_millis(2));
+        assert!(health.admits(), "one finds out");
+        assert!(!health.admits(), "the others do not wait for it");
+        health.answered();
+        assert!(health.admits() && health.admits() && health.is_up());
+    }
+
+    #[test]
+    fn timeouts_count_in_a_row() {
+        let health = Health::new();
+        for _ in 1..TIMEOUTS_IN_A_ROW {
+            health.timed_out();
+        }
+        health.answered();
+        health.timed_out();
+        assert!(health.is_up());
+        for _ in 1..TIMEOUTS_IN_A_ROW {
+            health.timed_out();
+        }
+        assert!(!health.is_up());
+    }
+}

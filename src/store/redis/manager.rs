@@ -1,0 +1,97 @@
+//! Makes connections for the pool, and tells it which are broken.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bb8_redis::bb8::ManageConnection;
+use bb8_redis::redis::cluster::ClusterClient;
+use bb8_redis::redis::sentinel::SentinelClient;
+use bb8_redis::redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::connection::Connection;
+use super::fault::Failure;
+use super::health::Health;
+use super::topology::Target;
+
+/// A [`ManageConnection`] over one server, Sentinel or Cluster.
+///
+/// bb8-redis's own manager asks with a PING before each request, and takes every connection for whole. This one needs no
+/// round trip: a connection on which a command failed says so itself.
+pub struct Manager {
+    target: Target,
+    config: AsyncConnectionConfig,
+    connect_timeout: Duration,
+    health: Arc<Health>,
+}
+
+impl Manager {
+    pub(super) fn new(
+        target: Target,
+        config: AsyncConnectionConfig,
+        connect_timeout: Duration,
+        health: Arc<Health>,
+    ) -> Self {
+        Self { target, config, connect_timeout, health }
+    }
+
+    /// A connection to whoever is the master now.
+    pub(super) async fn try_connect(&self) -> RedisResult<Connection> {
+        match &self.target {
+            Target::One(client) => one(client, &self.config).await,
+            Target::Sentinel(sentinel) => via_sentinel(sentinel, &self.config).await,
+            Target::Cluster(client) => cluster(client).await,
+        }
+    }
+}
+
+async fn one(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<Connection> {
+    client.get_multiplexed_async_connection_with_config(config).await.map(Connection::one)
+}
+
+async fn via_sentinel(
+    sentinel: &Mutex<SentinelClient>,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<Connection> {
+    sentinel.lock().await.get_async_connection_with_config(config).await.map(Connection::one)
+}
+
+async fn cluster(client: &ClusterClient) -> RedisResult<Connection> {
+    client.get_async_connection().await.map(Connection::cluster)
+}
+
+impl ManageConnection for Manager {
+    type Connection = Connection;
+    type Error = RedisError;
+
+    async fn connect(&self) -> Result<Connection, RedisError> {
+        // Several sentinels may have to be asked, one after the other.
+        let limit = self.connect_timeout.saturating_mul(self.target.hops());
+        let connected = match timeout(limit, self.try_connect()).await {
+            Ok(connected) => connected,
+            Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        };
+        if let Err(error) = &connected {
+            self.health.down(Failure::connecting(error));
+        }
+        connected
+    }
+
+    async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
+        match connection.is_broken() {
+            false => Ok(()),
+            true => Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
+        }
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        connection.is_broken()
+    }
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Manager").field("connect_timeout", &self.connect_timeout).finish_non_exhaustive()
+    }
+}

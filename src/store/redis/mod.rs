@@ -1,0 +1,21 @@
+//! Sessions in Redis: one server, the master that Sentinel names, or a Cluster.
+//!
+//! From the outside in: options and connecting, the primitives ([`backend`]), the scripts they run, the pool's connections,
+//! and what is done about faults.
+
+mod backend;
+mod connection;
+mod fault;
+mod health;
+mod manager;
+mod options;
+mod scripts;
+mod stats;
+mod tls;
+mod topology;
+
+pub use self::backend::Redis;
+pub use self::connection::Connection;
+pub use self::manager::Manager;
+pub use self::options::{RedisOptions, RedisStore};
+pub use self::stats::RedisStats;

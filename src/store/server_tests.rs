@@ -1,0 +1,127 @@
+//! The order of steps and the faults that no real backend can be made to show.
+
+use std::future::Future;
+
+use super::*;
+use crate::crypto::NoRandom;
+use crate::session::StoredHeader;
+
+/// A backend whose every id is taken.
+struct Full;
+
+impl Backend for Full {
+    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn replace(
+        &self,
+        _: SessionId,
+        _: Bytes,
+        _: Option<Stored>,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        Ok(Replaced::Missing)
+    }
+
+    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn inner<B: Backend>(backend: B, random: Arc<dyn Random>) -> Inner<B> {
+    Inner::new(ServerStore::with_backend(backend), random).unwrap()
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(result) => result,
+        std::task::Poll::Pending => panic!("the backend is always ready"),
+    }
+}
+
+const NOW: Timestamp = Timestamp::from_unix(1);
+
+fn payload(bytes: &'static [u8]) -> Payload {
+    Payload::parse(Bytes::from_static(bytes)).unwrap()
+}
+
+fn create(random: Arc<dyn Random>) -> Result<Record, Error> {
+    run(inner(Full, random).create(NOW, payload(b"\x81\xa1a\x01"), None, NOW)).map(Option::unwrap)
+}
+
+/// A backend that loses the new entry of a regenerate while another request changes the old one.
+#[derive(Default)]
+struct Evicting {
+    created: std::sync::Mutex<Vec<Bytes>>,
+    replaced: std::sync::atomic::AtomicU32,
+}
+
+impl Backend for Evicting {
+    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: SessionId, entry: Stored, _: Timestamp) -> Result<bool, Error> {
+        self.created.lock().unwrap().push(entry.value);
+        Ok(true)
+    }
+
+    async fn replace(
+        &self,
+        _: SessionId,
+        _: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let round = self.replaced.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(match (round, entry) {
+            (0, Some(_)) => {
+                let value =
+                    [&StoredHeader { created: now, revision: [0; 8] }.to_bytes()[..], b"\x81\xa1a\x02"]
+                        .concat();
+                Replaced::Conflict(Stored { value: value.into(), expires: Timestamp::MAX })
+            }
+            (1, Some(_)) => Replaced::Missing,
+            (2, Some(_)) => Replaced::Done,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_new_entry_that_was_evicted_is_written_again() {
+    let inner = inner(Evicting::default(), Arc::new(SystemRandom));
+    let first = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
+    let saved = run(inner.regenerate(first, &Changes::default(), NOW)).unwrap();
+    assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
+    let created = inner.backend.created.lock().unwrap();
+    // The session, its new entry, and the new entry again, with what the other request had changed.
+    let values: Vec<_> = created.iter().map(|value| value.last().copied()).collect();
+    assert_eq!(values, [Some(1), Some(1), Some(2)]);
+}
+
+// T14: no random bytes, no session; and a generator that only gives ids that are taken is a broken one.
+#[test]
+fn t14_no_random_no_token() {
+    assert!(create(Arc::new(NoRandom)).unwrap_err().is_random());
+    assert!(create(Arc::new(SystemRandom)).unwrap_err().is_random());
+}

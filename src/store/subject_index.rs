@@ -1,0 +1,137 @@
+//! Which sessions a subject has: the value of one entry of the backend, and the arithmetic on it.
+
+use bytes::{Buf, BufMut};
+
+use crate::clock::Timestamp;
+use crate::session::SessionId;
+
+/// The sessions of one subject, oldest first.
+///
+/// ```text
+/// offset  bytes  field, repeated for each session
+///      0     16  id
+///     16      8  entered: when the session got this id, seconds since 1970, big-endian
+///     24      8  until: its absolute deadline
+///     32      1  0x00 live, 0x01 being ended
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Index {
+    pub(super) entries: Vec<Entry>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    pub(super) id: SessionId,
+    pub(super) entered: Timestamp,
+    pub(super) until: Timestamp,
+    /// Somebody is about to remove the session. It is not one any more.
+    pub(super) ending: bool,
+}
+
+impl Entry {
+    const LEN: usize = 33;
+}
+
+impl Index {
+    pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        if !bytes.len().is_multiple_of(Entry::LEN) {
+            return None;
+        }
+        let mut entries = Vec::with_capacity(bytes.len() / Entry::LEN);
+        while bytes.has_remaining() {
+            let mut id = [0; 16];
+            bytes.copy_to_slice(&mut id);
+            let mut time = || Timestamp::from_unix(bytes.get_u64());
+            let (entered, until) = (time(), time());
+            let ending = match bytes.get_u8() {
+                0 => false,
+                1 => true,
+                _ => return None,
+            };
+            entries.push(Entry { id: SessionId::from_bytes(id), entered, until, ending });
+        }
+        Some(Self { entries })
+    }
+
+    pub(super) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.entries.len() * Entry::LEN);
+        for entry in &self.entries {
+            bytes.put_slice(&entry.id.to_bytes());
+            bytes.put_u64(entry.entered.as_unix());
+            bytes.put_u64(entry.until.as_unix());
+            bytes.put_u8(u8::from(entry.ending));
+        }
+        bytes
+    }
+
+    /// The sessions that nobody is ending.
+    pub(super) fn live(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| !entry.ending)
+    }
+
+    pub(super) fn has(&self, id: SessionId) -> bool {
+        self.live().any(|entry| entry.id == id)
+    }
+
+    /// Drops what is past its deadline.
+    pub(super) fn prune(&mut self, now: Timestamp) {
+        self.entries.retain(|entry| entry.until > now);
+    }
+
+    pub(super) fn remove(&mut self, ids: &[SessionId]) {
+        self.entries.retain(|entry| !ids.contains(&entry.id));
+    }
+
+    /// Marks the sessions that `which` picks as being ended: those, and any that somebody began to end and did not finish.
+    pub(super) fn end(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<SessionId> {
+        for entry in &mut self.entries {
+            entry.ending |= which(entry);
+        }
+        self.entries.iter().filter(|entry| entry.ending).map(|entry| entry.id).collect()
+    }
+
+    /// When the last of them is over.
+    pub(super) fn until(&self) -> Option<Timestamp> {
+        self.entries.iter().map(|entry| entry.until).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(id: u8, until: u64) -> Entry {
+        let time = Timestamp::from_unix;
+        Entry { id: SessionId::from_bytes([id; 16]), entered: time(1), until: time(until), ending: false }
+    }
+
+    #[test]
+    fn ending_takes_what_was_left_behind_along() {
+        let mut index = Index { entries: vec![entry(1, 9), entry(2, 9), entry(3, 9)] };
+        assert_eq!(index.end(|entry| entry.id == SessionId::from_bytes([2; 16])), [entry(2, 9).id]);
+        assert_eq!(index.end(|entry| entry.id == SessionId::from_bytes([1; 16])).len(), 2);
+        assert!(!index.has(entry(2, 9).id) && index.has(entry(3, 9).id));
+        index.remove(&[entry(1, 9).id, entry(2, 9).id]);
+        assert_eq!(index.entries, [entry(3, 9)]);
+    }
+
+    #[test]
+    fn deadlines_prune() {
+        let mut index = Index { entries: vec![entry(1, 5), entry(2, 9)] };
+        assert_eq!(index.until(), Some(Timestamp::from_unix(9)));
+        index.prune(Timestamp::from_unix(5));
+        assert_eq!(index.entries, [entry(2, 9)]);
+        index.prune(Timestamp::from_unix(9));
+        assert_eq!(index.until(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_read_back_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(index) = Index::from_bytes(&bytes) {
+                prop_assert_eq!(index.to_bytes(), bytes);
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Sessions in real Redis servers, started and stopped by the tests.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod contract;
+mod server;

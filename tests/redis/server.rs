@@ -1,0 +1,161 @@
+//! Real Redis servers for tests: started on free ports of the loopback interface, stopped when they are dropped.
+
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// One `redis-server`. Dropping it kills it and removes its folder.
+pub(crate) struct Server {
+    child: Option<Child>,
+    pub(crate) port: u16,
+    dir: PathBuf,
+    args: Vec<String>,
+}
+
+impl Server {
+    /// A server without persistence, on a free port.
+    pub(crate) fn start() -> Self {
+        Self::with(&[])
+    }
+
+    /// With these arguments beside, such as `--maxclients 5`.
+    pub(crate) fn with(args: &[&str]) -> Self {
+        Self::on(free_port(), args)
+    }
+
+    pub(crate) fn on(port: u16, args: &[&str]) -> Self {
+        let args = args.iter().map(ToString::to_string).collect();
+        let mut server = Self { child: None, port, dir: scratch_folder(), args };
+        server.run();
+        server.wait_until_ready();
+        server
+    }
+
+    /// Starts the process, and does not wait for it to listen.
+    pub(crate) fn run(&mut self) {
+        assert!(self.child.is_none(), "it runs already");
+        let log = std::fs::File::create(self.dir.join("log")).unwrap();
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
+            .args(["--save", "", "--appendonly", "no", "--enable-debug-command", "local"])
+            .args(&self.args)
+            .current_dir(&self.dir)
+            .stdout(log)
+            .stderr(Stdio::null());
+        self.child = Some(command.spawn().expect("redis-server is installed (./tests/run installs it)"));
+    }
+
+    /// Until it answers anything at all: an error is an answer, too.
+    pub(crate) fn wait_until_ready(&self) {
+        wait_for("redis-server to answer", || !self.cli(&["PING"]).is_empty());
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
+    /// Ends it as a crash would.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        self.run();
+        self.wait_until_ready();
+    }
+
+    /// Stops the process without ending it: connections stay open, nothing answers.
+    pub(crate) fn freeze(&self) {
+        signal(self.pid(), "STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        signal(self.pid(), "CONT");
+    }
+
+    /// What redis-cli prints for a command, without the line end; nothing if the server cannot be reached.
+    pub(crate) fn cli(&self, args: &[&str]) -> String {
+        cli(self.port, args)
+    }
+
+    /// How often each command ran since the statistics were reset, beside those of redis-cli and of connecting.
+    pub(crate) fn command_counts(&self) -> std::collections::BTreeMap<String, u64> {
+        let stats = self.cli(&["INFO", "commandstats"]);
+        let counts = stats.lines().filter_map(|line| {
+            let (name, figures) = line.strip_prefix("cmdstat_")?.split_once(":calls=")?;
+            Some((name.to_owned(), figures.split_once(',')?.0.parse().ok()?))
+        });
+        counts.filter(|(name, _): &(String, u64)| !name.starts_with("config") && name != "info").collect()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(child) = &self.child {
+            signal(child.id(), "CONT");
+        }
+        self.kill();
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+pub(crate) fn cli(port: u16, args: &[&str]) -> String {
+    let output = Command::new("redis-cli")
+        .args(["-h", "127.0.0.1", "-p", &port.to_string()])
+        .args(args)
+        .stderr(Stdio::null())
+        .output()
+        .expect("redis-cli is installed (./tests/run installs it)");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() { text.trim_end().replace("\r\n", "\n") } else { String::new() }
+}
+
+pub(crate) fn signal(pid: u32, name: &str) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status();
+    assert!(status.is_ok(), "kill runs");
+}
+
+/// Polls until `done`; gives up after half a minute.
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited for {what} in vain");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A port that nobody listens on, and whose neighbour 10,000 above can be a cluster's bus.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let process = u16::try_from(std::process::id() % 200).unwrap();
+        let port = 20_000 + process * 100 + NEXT.fetch_add(1, Ordering::SeqCst) % 100;
+        let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if TcpStream::connect(("127.0.0.1", port)).is_err() && free(port) && free(port + 10_000) {
+            return port;
+        }
+    }
+}
+
+fn scratch_folder() -> PathBuf {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let number = NEXT.fetch_add(1, Ordering::SeqCst);
+    let dir = std::env::temp_dir().join(format!("hyper-session-{}-{number}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    dir
+}
