@@ -1,15 +1,18 @@
-//! Log in, be remembered, log out: a raw hyper server whose sessions live in an encrypted cookie.
+//! Log in, be remembered, log out: a raw hyper server whose sessions live in an encrypted cookie, or in Redis.
 //!
 //! ```text
 //! cargo run --example login
+//! REDIS_URL=redis://127.0.0.1 cargo run --features redis --example login
 //! ```
 //!
 //! Environment: `ADDR` (default `127.0.0.1:3000`), `SESSION_KEY` (see `AppKey`; default a new one on each start),
-//! `SECURE_COOKIE=1` for the production cookie, which browsers send over https alone.
+//! `SECURE_COOKIE=1` for the production cookie, which browsers send over https alone, `REDIS_URL` for sessions in Redis:
+//! `redis://`, `redis+sentinel://host,host/master` or `redis-cluster://host,host`.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 use std::convert::Infallible;
 use std::error::Error as StdError;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
@@ -17,6 +20,7 @@ use hyper::body::Incoming;
 use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
+use hyper_session::store::Store;
 use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, session_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -32,7 +36,7 @@ const MAX_HEADERS: u32 = 64 * 1024;
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn StdError>> {
-    let store = store()?;
+    let store = store().await?;
     let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
     let listener = TcpListener::bind(&address).await?;
     println!("listening on http://{}", listener.local_addr()?);
@@ -68,8 +72,35 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(())
 }
 
-/// The cookie store, as the environment wants it.
-fn store() -> Result<CookieStore, Error> {
+/// The store that the environment asks for.
+async fn store() -> Result<Arc<dyn Store>, Error> {
+    let secure = std::env::var("SECURE_COOKIE").is_ok_and(|value| value == "1");
+    if !secure {
+        eprintln!(
+            "warning: using the development cookie, which works over plain http; set SECURE_COOKIE=1 behind https"
+        );
+    }
+    let cookie = if secure { CookieOptions::new() } else { CookieOptions::development() };
+    match std::env::var("REDIS_URL") {
+        Ok(url) => redis_store(url, cookie).await,
+        Err(_) => cookie_store(cookie),
+    }
+}
+
+#[cfg(feature = "redis")]
+async fn redis_store(url: String, cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
+    let store =
+        hyper_session::RedisStore::builder(url).prefix("login-example").cookie(cookie).connect().await?;
+    Ok(Arc::new(store))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Error> {
+    eprintln!("error: REDIS_URL is set; run this with --features redis");
+    std::process::exit(2);
+}
+
+fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
     let key = match std::env::var("SESSION_KEY") {
         Ok(text) if text.starts_with("hsk1_") => text.parse()?,
         Ok(text) => AppKey::from_bytes(text.as_bytes())?,
@@ -80,15 +111,8 @@ fn store() -> Result<CookieStore, Error> {
             AppKey::generate()?
         }
     };
-    let secure = std::env::var("SECURE_COOKIE").is_ok_and(|value| value == "1");
-    if !secure {
-        eprintln!(
-            "warning: using the development cookie, which works over plain http; set SECURE_COOKIE=1 behind https"
-        );
-    }
-    let cookie = if secure { CookieOptions::new() } else { CookieOptions::development() };
     // Large sessions may take all the cookies there are: `main` lets the server accept as many.
-    CookieStore::builder(key).cookie(cookie.max_chunks(MAX_CHUNKS)).build()
+    Ok(Arc::new(CookieStore::builder(key).cookie(cookie.max_chunks(MAX_CHUNKS)).build()?))
 }
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {
@@ -146,7 +170,7 @@ async fn login(request: Request<Incoming>, session: &Session) -> Result<Page, Er
     let Some(user) = user.filter(|user| user.chars().count() <= 64) else {
         return Ok(answer(StatusCode::UNPROCESSABLE_ENTITY, "text/plain", "a name has 1 to 64 characters"));
     };
-    session.regenerate()?;
+    session.login(&user)?;
     session.set("user", &user)?;
     session.set_flash("notice", format!("Welcome, {user}"))?;
     Ok(see_home())

@@ -72,7 +72,7 @@ const _: () = assert!(SUBJECT.as_bytes()[0] == RESERVED as u8);
 
 #[cfg(test)]
 mod tests {
-    use crate::session::__example;
+    use super::super::__example;
 
     #[test]
     fn t35_another_subject_gets_nothing_of_the_one_before() {

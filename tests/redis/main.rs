@@ -4,5 +4,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod cluster;
 mod contract;
+mod load;
+mod sentinel;
 mod server;

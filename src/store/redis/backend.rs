@@ -103,7 +103,12 @@ where
                     return Err(self.failed(Failure::TimedOut));
                 }
             };
-            let again = match remedy(&error) {
+            let remedy = remedy(&error);
+            if !matches!(remedy, Remedy::TimedOut | Remedy::Reconnect) {
+                // A refusal is an answer, too: somebody is there.
+                self.health.answered();
+            }
+            let again = match remedy {
                 Remedy::SendScript => return Ok(None),
                 Remedy::TimedOut => {
                     self.health.timed_out();

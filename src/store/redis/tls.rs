@@ -6,6 +6,9 @@ use bb8_redis::redis::{Client, ConnectionInfo};
 #[cfg(feature = "redis-tls")]
 use bb8_redis::redis::{ClientTlsConfig, TlsCertificates};
 
+#[cfg(feature = "redis-tls")]
+use rustls::crypto::aws_lc_rs as aws_lc;
+
 use crate::error::Error;
 
 /// Certificates, as PEM. Without any, those that the system trusts.
@@ -28,7 +31,7 @@ impl Tls {
     #[allow(clippy::unnecessary_wraps)] // without the feature it fails
     pub(super) fn check(&self) -> Result<(), Error> {
         // Whoever installed one first wins; only its absence would be a fault, and a panic inside rustls.
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let _ = aws_lc::default_provider().install_default();
         Ok(())
     }
 

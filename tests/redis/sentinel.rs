@@ -1,0 +1,150 @@
+//! A master with two replicas under three sentinels: failover under load (F14).
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use hyper_session::RedisStore;
+
+use crate::load::{Load, audit};
+use crate::server::{Server, cli, free_port, wait_for};
+
+struct Deployment {
+    servers: Vec<Server>,
+    sentinels: Vec<(Child, u16)>,
+    dir: PathBuf,
+}
+
+impl Deployment {
+    fn start() -> Self {
+        let master = Server::with(&["--repl-diskless-sync-delay", "0"]);
+        let port = master.port.to_string();
+        let replica =
+            || Server::with(&["--replicaof", "127.0.0.1", &port, "--repl-diskless-sync-delay", "0"]);
+        let servers = vec![replica(), replica(), master];
+        wait_for("the replicas to follow", || {
+            let info = cli(servers[2].port, &["INFO", "replication"]);
+            info.matches("state=online").count() == 2
+        });
+        let dir = servers[2].dir().join("sentinels");
+        std::fs::create_dir_all(&dir).unwrap();
+        let sentinels: Vec<_> = (0..3).map(|number| sentinel(&dir, number, servers[2].port)).collect();
+        let deployment = Self { servers, sentinels, dir };
+        wait_for("the sentinels to know each other and the replicas", || {
+            deployment.sentinels.iter().all(|(_, port)| {
+                let master = cli(*port, &["SENTINEL", "MASTER", "mymaster"]);
+                let fields: Vec<_> = master.lines().collect();
+                let field =
+                    |name| fields.iter().position(|f| *f == name).and_then(|at| fields.get(at + 1).copied());
+                field("num-other-sentinels") == Some("2") && field("num-slaves") == Some("2")
+            })
+        });
+        deployment
+    }
+
+    fn url(&self) -> String {
+        let hosts: Vec<_> = self.sentinels.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
+        format!("redis+sentinel://{}/mymaster", hosts.join(","))
+    }
+
+    fn master_port(&self) -> Option<u16> {
+        let (_, port) = self.sentinels.first()?;
+        cli(*port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]).lines().nth(1)?.parse().ok()
+    }
+
+    fn kill_master(&mut self) -> u16 {
+        let port = self.master_port().unwrap();
+        self.servers.iter_mut().find(|server| server.port == port).unwrap().kill();
+        port
+    }
+}
+
+fn sentinel(dir: &std::path::Path, number: u16, master: u16) -> (Child, u16) {
+    let port = free_port();
+    let file = dir.join(format!("sentinel-{number}.conf"));
+    let config = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master} 2\n\
+         sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n"
+    );
+    std::fs::write(&file, config).unwrap();
+    let mut command = Command::new("redis-server");
+    command.arg(&file).arg("--sentinel").current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
+    (command.spawn().unwrap(), port)
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        for (sentinel, _) in &mut self.sentinels {
+            let _ = sentinel.kill();
+            let _ = sentinel.wait();
+        }
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+}
+
+async fn connect(deployment: &Deployment) -> RedisStore {
+    RedisStore::builder(deployment.url()).prefix("test").development().connect().await.unwrap()
+}
+
+/// Until the load has this many more successes; gives up after half a minute.
+pub(crate) async fn progress(load: &Load, more: u64) {
+    let target = load.successes() + more;
+    let reached = async {
+        while load.successes() < target {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("requests succeed again");
+}
+
+/// Until the faults are over: a thousand successes in a row, and no failure between them.
+pub(crate) async fn calm(load: &Load) {
+    for _ in 0..100 {
+        let failures = load.failures();
+        progress(load, 1_000).await;
+        if load.failures() == failures {
+            return;
+        }
+    }
+    panic!("failures go on after the failover");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f14_a_killed_master_is_replaced_and_nobody_comes_back_from_logout() {
+    let mut deployment = Deployment::start();
+    let store = connect(&deployment).await;
+    let load = Load::start(&store, 16);
+    progress(&load, 500).await;
+    let killed = tokio::task::block_in_place(|| deployment.kill_master());
+    tokio::task::block_in_place(|| {
+        wait_for("a new master", || deployment.master_port().is_some_and(|port| port != killed));
+    });
+    calm(&load).await;
+    assert!(load.failures() > 0, "the master was killed under load");
+    let books = load.stop().await;
+    assert!(books.iter().filter(|book| book.ended).count() > 10);
+    audit(&store, &books).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f14_an_ordered_failover_leaves_the_demoted_master_alone() {
+    let deployment = Deployment::start();
+    let store = connect(&deployment).await;
+    let load = Load::start(&store, 8);
+    progress(&load, 200).await;
+    let before = tokio::task::block_in_place(|| deployment.master_port()).unwrap();
+    tokio::task::block_in_place(|| {
+        wait_for("the failover to be accepted", || {
+            cli(deployment.sentinels[0].1, &["SENTINEL", "FAILOVER", "mymaster"]) == "OK"
+        });
+        wait_for("the new master", || deployment.master_port().is_some_and(|port| port != before));
+    });
+    progress(&load, 500).await;
+    let _ = load.stop().await;
+    // Writes go to the new master alone: what is on the old one came from there.
+    let role = tokio::task::block_in_place(|| {
+        wait_for("the old master to follow", || cli(before, &["ROLE"]).starts_with("slave"));
+        cli(before, &["ROLE"])
+    });
+    assert!(role.contains(&deployment.master_port().unwrap().to_string()), "{role}");
+}
