@@ -35,7 +35,7 @@
 //!   the response head is ready.
 //! - [`CookieStore`] keeps sessions in cookies, under an [`AppKey`] or a [`Keyring`] of several.
 //! - [`ServerStore`] keeps them on the server, in whatever implements [`Backend`](store::Backend);
-//!   `MemoryStore` (feature `memory`) is one in this process.
+//!   `RedisStore` (feature `redis`) is one in Redis, `MemoryStore` (feature `memory`) one in this process.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
 //! - [`Error`] is the one error type.
@@ -79,6 +79,9 @@
 //!
 //! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for tools that run alone. Brings in
 //!   moka.
+//! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
+//!   `docs/REDIS.md` in the repository is about deploying it.
+//! - `redis-tls`: TLS to Redis, by rustls on aws-lc-rs.
 //! - `testing`: a clock to move, and the suite that holds a [`Backend`](store::Backend) to its contract.
 //!
 //! # Stability
@@ -125,6 +128,11 @@ pub use self::store::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::store::RedisStore;
 pub use self::store::{CookieStore, ServerStore};
+
+/// The snippets on deployment, compiled with the documentation's.
+#[cfg(all(doctest, feature = "redis"))]
+#[doc = include_str!("../docs/REDIS.md")]
+struct Redis;
 
 /// The README's example, compiled and run with the documentation's.
 #[cfg(doctest)]

@@ -8,12 +8,12 @@ use crate::load::{Load, audit};
 use crate::sentinel::{calm, progress};
 use crate::server::{Server, cli, wait_for};
 
-struct Cluster {
+pub(crate) struct Cluster {
     nodes: Vec<Server>,
 }
 
 impl Cluster {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let args =
             ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--repl-diskless-sync-delay", "0"];
         let nodes: Vec<_> = (0..6).map(|_| Server::with(&args)).collect();
@@ -38,6 +38,10 @@ impl Cluster {
         wait_for("redis-cli to find the nodes in agreement", || {
             redis_cli(&["--cluster", "check", &first]).is_ok()
         });
+    }
+
+    pub(crate) async fn connect(&self) -> RedisStore {
+        RedisStore::builder(self.url()).prefix("test").development().connect().await.unwrap()
     }
 
     fn url(&self) -> String {
@@ -68,14 +72,10 @@ fn redis_cli(args: &[&str]) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(text) }
 }
 
-async fn connect(cluster: &Cluster) -> RedisStore {
-    RedisStore::builder(cluster.url()).prefix("test").development().connect().await.unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_cluster_keeps_the_contract() {
     let cluster = tokio::task::block_in_place(Cluster::start);
-    let store = connect(&cluster).await;
+    let store = cluster.connect().await;
     let now = hyper_session::Clock::now(&hyper_session::SystemClock);
     hyper_session::testing::check_backend(store.backend(), now).await;
 }
@@ -83,7 +83,7 @@ async fn redis_cluster_keeps_the_contract() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f15_resharding_under_load_loses_nothing() {
     let cluster = tokio::task::block_in_place(Cluster::start);
-    let store = connect(&cluster).await;
+    let store = cluster.connect().await;
     let load = Load::start(&store, 16);
     progress(&load, 300).await;
     tokio::task::block_in_place(|| {
@@ -110,7 +110,7 @@ async fn f15_resharding_under_load_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f15_a_killed_master_recovers() {
     let mut cluster = tokio::task::block_in_place(Cluster::start);
-    let store = connect(&cluster).await;
+    let store = cluster.connect().await;
     let load = Load::start(&store, 16);
     progress(&load, 300).await;
     tokio::task::block_in_place(|| {

@@ -9,3 +9,4 @@ mod contract;
 mod load;
 mod sentinel;
 mod server;
+mod subjects;

@@ -1,0 +1,89 @@
+//! The sessions of a subject on real servers: listed, ended from elsewhere, and gone from Redis afterwards.
+
+use hyper_session::{Error, RedisStore, Session, SessionHandle, session_fn};
+
+use crate::cluster::Cluster;
+use crate::contract::builder;
+use crate::server::Server;
+use crate::support::{Body, Jar, visit};
+
+async fn as_browser<F>(store: &RedisStore, jar: &mut Jar, act: F)
+where
+    F: Fn(&Session) -> Result<(), Error> + Clone + Send + Sync + 'static,
+{
+    let service = session_fn(store.clone(), move |_: http::Request<Body>, session: SessionHandle| {
+        let act = act.clone();
+        async move {
+            act(&session.load().await?)?;
+            Ok::<_, Error>(http::Response::new(Body::default()))
+        }
+    });
+    assert_eq!(visit(&service, "/", jar).await.status(), 200);
+}
+
+async fn log_in(store: &RedisStore, user: &'static str) -> Jar {
+    let mut jar = Jar::new();
+    as_browser(store, &mut jar, move |session| session.login(user)).await;
+    jar
+}
+
+async fn user(store: &RedisStore, jar: &Jar) -> Option<String> {
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(None));
+    let note = seen.clone();
+    as_browser(store, &mut jar.clone(), move |session| {
+        *note.lock().unwrap() = session.subject().map(|user| user.to_string());
+        Ok(())
+    })
+    .await;
+    seen.lock().unwrap().take()
+}
+
+async fn everywhere_but_here(store: &RedisStore) {
+    let (laptop, phone, other) =
+        (log_in(store, "ada").await, log_in(store, "ada").await, log_in(store, "bob").await);
+    let devices = store.sessions_of("ada").await.unwrap();
+    assert_eq!(devices.len(), 2);
+    assert!(!store.end_session_of("bob", devices[0].id).await.unwrap(), "nobody ends another's session");
+    assert_eq!(user(store, &laptop).await.as_deref(), Some("ada"));
+
+    assert_eq!(store.end_sessions_of("ada", Some(devices[1].id)).await.unwrap(), 1);
+    assert_eq!(user(store, &laptop).await, None, "the older one is ended");
+    assert_eq!(user(store, &phone).await.as_deref(), Some("ada"), "this one is kept");
+    assert_eq!(user(store, &other).await.as_deref(), Some("bob"));
+
+    assert!(store.end_session_of("ada", devices[1].id).await.unwrap());
+    assert_eq!(user(store, &phone).await, None);
+    assert_eq!(store.sessions_of("ada").await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn t26_log_out_everywhere_else() {
+    let server = Server::start();
+    let store = builder(&server).connect().await.unwrap();
+    everywhere_but_here(&store).await;
+    // What is left is bob's session and the list it is on.
+    assert_eq!(server.cli(&["DBSIZE"]), "2");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t26_log_out_everywhere_else_in_a_cluster() {
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    let store = cluster.connect().await;
+    everywhere_but_here(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_logins_at_once_are_all_listed() {
+    let server = Server::start();
+    let store = builder(&server).connect().await.unwrap();
+    let logins: Vec<_> = (0..32)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { log_in(&store, "ada").await })
+        })
+        .collect();
+    for login in logins {
+        login.await.unwrap();
+    }
+    assert_eq!(store.sessions_of("ada").await.unwrap().len(), 32);
+}
