@@ -22,6 +22,16 @@ pub enum Event<'a> {
         /// Why.
         refusal: Refusal,
     },
+    /// A store that reads Astra's cookies beside its own was shown a cookie of this format. Counts how far a migration has
+    /// come; what was refused is in an [`Event::Refused`], too.
+    CookieFormat {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// By its form, before anything else is looked at.
+        format: CookieFormat,
+        /// Why it is no session; `None` if it is one.
+        refusal: Option<Refusal>,
+    },
     /// A request carried more cookies of the session's name than are looked at (four); the rest was ignored.
     TooManyCandidates {
         /// Name of the session cookie.
@@ -81,6 +91,34 @@ pub enum Event<'a> {
     },
 }
 
+/// The format of a session cookie, where a store reads more than one.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::CookieFormat;
+///
+/// assert_eq!(CookieFormat::Astra.as_str(), "astra"); // a label that stays the same
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CookieFormat {
+    /// This crate's own.
+    Native,
+    /// That of Astra's cookie store.
+    Astra,
+}
+
+impl CookieFormat {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Astra => "astra",
+        }
+    }
+}
+
 /// Why a presented cookie is no session. The client cannot tell one from another.
 ///
 /// # Examples
@@ -118,6 +156,8 @@ pub enum Refusal {
     /// The session was given a new token moments ago. Other requests of the same browser may still carry the old one; so
     /// may whoever stole it. The cookie is not removed: the new one is in the client, or on its way.
     Regenerated,
+    /// Of a format that is read until a deadline, which has passed.
+    RetiredFormat,
 }
 
 impl Refusal {
@@ -136,6 +176,7 @@ impl Refusal {
             Self::IssuedInFuture => "issued_in_future",
             Self::UnknownId => "unknown_id",
             Self::Regenerated => "regenerated",
+            Self::RetiredFormat => "retired_format",
         }
     }
 }

@@ -115,7 +115,7 @@ pub use self::clock::{Clock, SystemClock, Timestamp};
 pub use self::config::{Config, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
-pub use self::event::{DropReason, Event, Observer, Refusal};
+pub use self::event::{CookieFormat, DropReason, Event, Observer, Refusal};
 pub use self::service::{
     FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
     SessionService, session_fn,

@@ -119,6 +119,11 @@ impl AppKey {
         self.id
     }
 
+    #[cfg(feature = "astra")]
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     pub(super) fn root(&self) -> Root {
         Root::extract(&self.bytes)
     }

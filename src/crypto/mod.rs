@@ -1,6 +1,8 @@
 //! Keys, sealing and randomness: the one place that knows which library does the work.
 
 mod app_key;
+#[cfg(feature = "astra")]
+mod astra;
 mod base64url;
 mod derive;
 mod envelope;
@@ -13,6 +15,8 @@ pub use self::app_key::AppKey;
 pub use self::keyring::{KeyId, Keyring};
 pub use self::token::SecretText;
 
+#[cfg(feature = "astra")]
+pub(crate) use self::astra::{AstraSealer, format_of};
 #[cfg(test)]
 pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom};

@@ -144,6 +144,15 @@ impl Sealer {
     }
 }
 
+#[cfg(feature = "astra")]
+impl Sealer {
+    /// True if these bytes are the id of a key of this ring, revoked or not.
+    pub(super) fn names_a_key(&self, id: &[u8]) -> bool {
+        let ids = self.keys.iter().map(|key| key.ring.id).chain(self.revoked.iter().copied());
+        ids.map(KeyId::to_bytes).any(|known| known == id)
+    }
+}
+
 impl std::fmt::Debug for Sealer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let ids: Vec<_> = self.keys.iter().map(|key| key.ring.id).collect();
