@@ -40,15 +40,35 @@ pub(crate) enum Kind {
     NotWrapped,
     HeadSent,
     Ended,
-    ReservedKey { key: String },
+    ReservedKey {
+        key: String,
+    },
     Subject,
-    Encode { key: String },
-    Decode { key: String, found: &'static str, expected: &'static str },
-    TooDeep { key: String },
-    TooLarge { size: usize, limit: usize },
+    Encode {
+        key: String,
+    },
+    Decode {
+        key: String,
+        found: &'static str,
+        expected: &'static str,
+    },
+    TooDeep {
+        key: String,
+    },
+    #[cfg(feature = "astra")]
+    NoJson {
+        key: String,
+        found: &'static str,
+    },
+    TooLarge {
+        size: usize,
+        limit: usize,
+    },
     Random,
     Unavailable,
-    Conflict { attempts: u32 },
+    Conflict {
+        attempts: u32,
+    },
     Internal(&'static str),
 }
 
@@ -104,8 +124,13 @@ impl Error {
     }
 
     /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
-    /// has another type than the one asked for, its key is reserved, or a subject is empty or too long.
+    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject is
+    /// empty or too long.
     pub fn is_value(&self) -> bool {
+        #[cfg(feature = "astra")]
+        if matches!(self.inner.kind, Kind::NoJson { .. }) {
+            return true;
+        }
         matches!(
             self.inner.kind,
             Kind::ReservedKey { .. }
@@ -168,6 +193,10 @@ impl fmt::Display for Error {
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
             Kind::Decode { key, found, expected } => {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")
+            }
+            #[cfg(feature = "astra")]
+            Kind::NoJson { key, found } => {
+                write!(f, "the value under session key {key:?} is {found}, which has no form in Astra's JSON")
             }
             Kind::TooDeep { key } => {
                 write!(f, "the value for session key {key:?} is nested deeper than 64 levels")

@@ -64,11 +64,7 @@ impl AstraSealer {
         let cipher = UnboundKey::new(&AES_256_GCM, cipher.as_ref())
             .map_err(|_| Error::new(Kind::Internal("AES-256-GCM refused a key of 32 bytes")))?;
         let mac = derive(app_key.as_bytes(), "astra-session-sig");
-        Ok(Self {
-            cipher: LessSafeKey::new(cipher),
-            mac: hmac::Key::new(HMAC_SHA256, mac.as_ref()),
-            random,
-        })
+        Ok(Self { cipher: LessSafeKey::new(cipher), mac: hmac::Key::new(HMAC_SHA256, mac.as_ref()), random })
     }
 
     /// How many characters the cookie for `json` bytes has.

@@ -116,9 +116,10 @@ fn t03_t04_truncated_extended_and_respelled_cookies_are_refused() {
         let unpadded = cookie.trim_end_matches('=');
         let (last, padding) = (unpadded.as_bytes()[unpadded.len() - 1], &cookie[unpadded.len()..]);
         let same_bytes = (b'-'..=b'z').filter(|&other| other != last);
-        others.extend(same_bytes.map(|other| {
-            format!("{}{}{padding}", &unpadded[..unpadded.len() - 1], char::from(other))
-        }));
+        others.extend(
+            same_bytes
+                .map(|other| format!("{}{}{padding}", &unpadded[..unpadded.len() - 1], char::from(other))),
+        );
         for other in others.into_iter().filter(|other| *other != cookie) {
             assert!(sealer.open(other.as_bytes()).is_err(), "{other:?}");
         }

@@ -2,6 +2,8 @@
 
 mod changes;
 mod flash;
+#[cfg(feature = "astra")]
+pub(crate) mod go_json;
 mod handle;
 mod id;
 mod outcome;

@@ -175,7 +175,7 @@ fn skip_values(count: usize, mut input: &[u8], depth: usize) -> Option<&[u8]> {
 }
 
 /// A big-endian length of `N` bytes, and what follows.
-fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
+pub(super) fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
     let (bytes, rest) = input.split_first_chunk::<N>()?;
     let len = bytes.iter().fold(0_usize, |len, byte| len << 8 | usize::from(*byte));
     Some((len, rest))
