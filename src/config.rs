@@ -101,6 +101,8 @@ pub struct Config {
     pub(crate) timeouts: Timeouts,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
+    /// Flash values are plain values: other programs know no namespace for them.
+    pub(crate) shared_flash: bool,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -146,6 +148,7 @@ pub(crate) struct Options {
     pub(crate) absolute: Option<Duration>,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
+    pub(crate) shared_flash: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -159,6 +162,7 @@ impl Default for Options {
             absolute: None,
             format: PayloadFormat::default(),
             keep_values_on_server_error: false,
+            shared_flash: false,
             clock: Arc::new(SystemClock),
             observer: None,
         }
@@ -189,6 +193,7 @@ impl Options {
             timeouts,
             format: self.format,
             keep_values_on_server_error: self.keep_values_on_server_error,
+            shared_flash: self.shared_flash,
             clock: self.clock,
             observer: self.observer,
         };

@@ -108,6 +108,8 @@ pub mod store;
 
 mod service;
 
+pub mod guide;
+
 #[cfg(feature = "testing")]
 pub mod testing;
 

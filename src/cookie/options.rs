@@ -109,6 +109,21 @@ impl CookieOptions {
         Self { name: "session".to_owned(), secure: false, ..Self::default() }
     }
 
+    /// The cookie that Astra sets by default, `astra_session`, to read and write the same one. It is `Secure` here, which
+    /// Astra's is where `WithSecure` says so: call [`secure(false)`](Self::secure) where both serve plain http.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::CookieOptions;
+    ///
+    /// let renamed = CookieOptions::astra().name("sid"); // what `WithCookieName` was given
+    /// ```
+    #[cfg(feature = "astra")]
+    pub fn astra() -> Self {
+        Self { name: "astra_session".to_owned(), ..Self::default() }
+    }
+
     /// The name. Default is `__Host-session`. It also separates keys: a token never opens under another name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();

@@ -19,6 +19,7 @@ use zeroize::Zeroizing;
 
 use super::envelope::{MAC_LEN, TAG_LEN, VERSION};
 use super::random::NONCE_LEN;
+use super::token::hashed_id;
 use super::{AppKey, Random, Sealer, base64url};
 use crate::error::{Error, Kind};
 use crate::event::{CookieFormat, Refusal};
@@ -49,6 +50,11 @@ pub(crate) fn format_of(text: &[u8], native: &Sealer) -> CookieFormat {
         Some([VERSION, id @ .., _]) if native.names_a_key(id) => CookieFormat::Native,
         _ => CookieFormat::Astra,
     }
+}
+
+/// The id of what this text leads to: Astra's cookies have none, and that of a stored session is the secret itself.
+pub(crate) fn astra_id(cookie_name: &str, text: &[u8]) -> [u8; 16] {
+    hashed_id(b"hyper-session astra id v1\0", cookie_name, text)
 }
 
 /// Seals and opens Astra's cookies under one application key of Astra.

@@ -16,7 +16,7 @@ pub use self::keyring::{KeyId, Keyring};
 pub use self::token::SecretText;
 
 #[cfg(feature = "astra")]
-pub(crate) use self::astra::{AstraSealer, format_of};
+pub(crate) use self::astra::{AstraSealer, astra_id, format_of};
 #[cfg(test)]
 pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom};

@@ -74,7 +74,7 @@ pub(crate) fn subject_id(cookie_name: &str, subject: &str) -> [u8; 16] {
     hashed_id(SUBJECT_DOMAIN, cookie_name, subject.as_bytes())
 }
 
-fn hashed_id(domain: &[u8], cookie_name: &str, secret: &[u8]) -> [u8; 16] {
+pub(super) fn hashed_id(domain: &[u8], cookie_name: &str, secret: &[u8]) -> [u8; 16] {
     let mut hash = digest::Context::new(&SHA256);
     hash.update(domain);
     hash.update(cookie_name.as_bytes());

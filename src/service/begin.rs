@@ -145,13 +145,13 @@ impl Slot {
         let (record, regenerated) = self.load_first_authentic(now).await?;
         let renewal_due = record
             .as_ref()
-            .is_some_and(|record| record.with_old_key() || config.timeouts.renewal_due(record, now));
+            .is_some_and(|record| record.is_outdated() || config.timeouts.renewal_due(record, now));
         // A cookie that is no session is removed, if the handler puts no other in its place; but the answer to a request
         // that was overtaken by a login must not take away the cookie that the login gave.
         let dead = record.is_none() && self.found.is_present() && !regenerated;
         let reply = if dead { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer), now })
+        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer, config.shared_flash), now })
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.

@@ -4,17 +4,24 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Session;
+use super::handle::check_key;
 use crate::error::Error;
 
 /// Keys that begin with U+0001 are the crate's own; those of flash values continue with `f`.
 pub(super) const RESERVED: char = '\u{1}';
 
-fn flash_key(key: &str) -> String {
-    format!("{RESERVED}f{key}")
-}
-
 impl Session {
-    /// Stores `value` to be seen once, by [`flash`](Self::flash). Flash values have a namespace of their own.
+    /// Where the flash value under `key` is kept: in a namespace of its own, or among all others, as in Astra.
+    fn flash_key(&self, key: &str) -> Result<String, Error> {
+        if self.shares_flash() {
+            check_key(key)?;
+            return Ok(key.to_owned());
+        }
+        Ok(format!("{RESERVED}f{key}"))
+    }
+
+    /// Stores `value` to be seen once, by [`flash`](Self::flash). Flash values have a namespace of their own, but for
+    /// stores that share sessions with Astra: there they are values like any other.
     ///
     /// # Errors
     ///
@@ -32,7 +39,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn set_flash<T: Serialize>(&self, key: &str, value: T) -> Result<(), Error> {
-        self.put_value(&flash_key(key), key, &value)
+        self.put_value(&self.flash_key(key)?, key, &value)
     }
 
     /// Takes the flash value under `key`: it is gone when the response is committed. If the handler fails (5xx, `Err`), it
@@ -54,7 +61,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn flash<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        let full = flash_key(key);
+        let full = self.flash_key(key)?;
         let value = self.get_value(&full, key)?;
         if value.is_some() {
             self.delete_value(&full)?;
@@ -78,6 +85,6 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn peek<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.get_value(&flash_key(key), key)
+        self.get_value(&self.flash_key(key)?, key)
     }
 }

@@ -46,6 +46,7 @@ pub struct Session {
 struct Inner {
     state: Mutex<State>,
     committer: Weak<dyn Committer>,
+    shared_flash: bool,
 }
 
 /// How often [`Session::update`] runs again because of another clone of the handle.
@@ -484,14 +485,21 @@ impl Session {
 
 /// What the layer above needs to load and commit a session.
 impl Session {
-    /// A session on what was loaded: `base`, or nothing.
+    /// A session on what was loaded: `base`, or nothing. With `shared_flash`, flash values are plain values.
     pub(crate) fn new(
         base: Option<Record>,
         renewal_due: bool,
         reply: Reply,
         committer: Weak<dyn Committer>,
+        shared_flash: bool,
     ) -> Self {
-        Self { inner: Arc::new(Inner { state: Mutex::new(State::new(base, renewal_due, reply)), committer }) }
+        let state = Mutex::new(State::new(base, renewal_due, reply));
+        Self { inner: Arc::new(Inner { state, committer, shared_flash }) }
+    }
+
+    /// True if flash values are plain values.
+    pub(super) fn shares_flash(&self) -> bool {
+        self.inner.shared_flash
     }
 
     /// From now on the session can be read alone.
@@ -538,7 +546,7 @@ impl fmt::Debug for Session {
     }
 }
 
-fn check_key(key: &str) -> Result<(), Error> {
+pub(super) fn check_key(key: &str) -> Result<(), Error> {
     if key.starts_with(RESERVED) {
         Err(Error::new(Kind::ReservedKey { key: key.to_owned() }))
     } else {

@@ -33,5 +33,6 @@ pub(crate) use self::wire::{SealedHeader, StoredHeader};
 #[doc(hidden)]
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
-    example(&Session::new(None, false, Reply::Nothing, std::sync::Weak::<handle::NoCommitter>::new()))
+    let committer = std::sync::Weak::<handle::NoCommitter>::new();
+    example(&Session::new(None, false, Reply::Nothing, committer, false))
 }

@@ -21,10 +21,25 @@ pub struct Record {
 /// What the store that made a record wants back with it.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
-    /// From a sealed token; if an old key opened it, it is due to be sealed anew.
-    Sealed { old_key: bool },
+    /// From a sealed token.
+    Sealed {
+        /// A key opened it that does not seal any more.
+        old_key: bool,
+        /// The store writes another format.
+        rewrite: bool,
+    },
+    /// From a cookie of Astra's.
+    #[cfg(feature = "astra")]
+    Astra { rewrite: bool },
     /// From a server-side store: the secret that led there, and the stored value that a replacement must find unchanged.
     Stored { token: Token, value: Bytes },
+}
+
+impl Origin {
+    /// Of a native token.
+    pub(crate) fn native(old_key: bool) -> Self {
+        Self::Sealed { old_key, rewrite: false }
+    }
 }
 
 impl Record {
@@ -43,9 +58,19 @@ impl Record {
         self.expires
     }
 
-    /// True if a key opened it that does not seal any more: it is due to be sealed anew.
+    /// True if a key opened it that does not seal any more.
     pub(crate) fn with_old_key(&self) -> bool {
-        matches!(self.origin, Origin::Sealed { old_key: true })
+        matches!(self.origin, Origin::Sealed { old_key: true, .. })
+    }
+
+    /// True if it is to be written anew, whatever its deadline: under the present key, in the present format.
+    pub(crate) fn is_outdated(&self) -> bool {
+        match self.origin {
+            Origin::Sealed { old_key, rewrite } => old_key || rewrite,
+            #[cfg(feature = "astra")]
+            Origin::Astra { rewrite } => rewrite,
+            Origin::Stored { .. } => false,
+        }
     }
 }
 

@@ -30,7 +30,7 @@ use crate::session::PayloadFormat;
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<K> {
     pub(super) kind: K,
-    options: Options,
+    pub(super) options: Options,
     server: ServerOptions,
 }
 

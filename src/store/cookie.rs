@@ -1,5 +1,8 @@
 //! Sessions that live in the cookie: encrypted, signed, with their deadlines inside.
 
+#[cfg(feature = "astra")]
+mod astra;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,18 +44,27 @@ struct Inner {
     config: Config,
     sealer: Sealer,
     random: Arc<dyn Random>,
+    #[cfg(feature = "astra")]
+    astra: Option<astra::AstraCookies>,
 }
 
 /// Makes [`Builder`] the builder of a [`CookieStore`].
 pub struct CookieKeys {
     keys: Keyring,
     random: Arc<dyn Random>,
+    #[cfg(feature = "astra")]
+    astra: Option<astra::AstraOptions>,
 }
 
 impl CookieStore {
     /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
     pub fn builder(keys: impl Into<Keyring>) -> Builder<CookieKeys> {
-        Builder::new(CookieKeys { keys: keys.into(), random: Arc::new(SystemRandom) })
+        Builder::new(CookieKeys {
+            keys: keys.into(),
+            random: Arc::new(SystemRandom),
+            #[cfg(feature = "astra")]
+            astra: None,
+        })
     }
 }
 
@@ -64,9 +76,20 @@ impl Builder<CookieKeys> {
     /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
-        let (CookieKeys { keys, random }, config, _) = self.validate()?;
-        let sealer = Sealer::new(&keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
-        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random }) })
+        let (kind, config, _) = self.validate()?;
+        let random = kind.random;
+        let sealer = Sealer::new(&kind.keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
+        #[cfg(feature = "astra")]
+        let astra = kind.astra.map(|astra| astra.build(Arc::clone(&random))).transpose()?;
+        Ok(CookieStore {
+            inner: Arc::new(Inner {
+                config,
+                sealer,
+                random,
+                #[cfg(feature = "astra")]
+                astra,
+            }),
+        })
     }
 
     #[cfg(test)]
@@ -82,6 +105,14 @@ impl Inner {
         if token.len() > self.config.cookie.longest_token() {
             return Err(Refusal::Length);
         }
+        #[cfg(feature = "astra")]
+        if let Some(astra) = &self.astra {
+            return self.open_either(astra, token, now);
+        }
+        self.open_native(token, now)
+    }
+
+    fn open_native(&self, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
         let opened = self.sealer.open(token)?;
         let old_key = opened.with_old_key();
         let mut plaintext = opened.into_plaintext();
@@ -101,7 +132,7 @@ impl Inner {
             created: header.created,
             expires,
             payload,
-            origin: Origin::Sealed { old_key },
+            origin: Origin::native(old_key),
         })
     }
 
@@ -120,11 +151,15 @@ impl Inner {
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.sealer.seal(now, &[&header.to_bytes(), &body])?;
-        let record = Record { id, created, expires, payload, origin: Origin::Sealed { old_key: false } };
+        let record = Record { id, created, expires, payload, origin: Origin::native(false) };
         Ok(Saved::Stored { record, token: SecretText::new(token), conflicts: 0 })
     }
 
     fn save(&self, base: Option<&Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        #[cfg(feature = "astra")]
+        if let Some(saved) = self.save_astra(base, changes, now) {
+            return saved;
+        }
         let payload = changes.apply(base.map(|base| &base.payload))?;
         match base {
             Some(base) => self.seal(base.id, base.created, payload, now),
@@ -133,6 +168,10 @@ impl Inner {
     }
 
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        #[cfg(feature = "astra")]
+        if let Some(saved) = self.save_astra(Some(base), changes, now) {
+            return saved; // it has a new id in any case: that of its bytes
+        }
         let created = if changes.restarts() { now } else { base.created };
         self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(&base.payload))?, now)
     }

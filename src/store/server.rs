@@ -351,7 +351,7 @@ impl<B: Backend> Inner<B> {
 fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
     match &record.origin {
         Origin::Stored { token, value } => Ok((token.clone(), value.clone())),
-        Origin::Sealed { .. } => Err(Error::new(Kind::Internal("a record of another kind of store"))),
+        _ => Err(Error::new(Kind::Internal("a record of another kind of store"))),
     }
 }
 
@@ -362,7 +362,7 @@ fn ended_or_stored(created: Option<Record>) -> Saved {
 fn stored(record: Record, conflicts: u32) -> Saved {
     let token = match &record.origin {
         Origin::Stored { token, .. } => token.to_text(),
-        Origin::Sealed { .. } => SecretText::new(String::new()),
+        _ => SecretText::new(String::new()),
     };
     Saved::Stored { record, token, conflicts }
 }

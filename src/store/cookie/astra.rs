@@ -1,0 +1,216 @@
+//! Astra's cookies beside native ones: which is read, which is written, and until when.
+
+use std::sync::Arc;
+
+use super::{Builder, CookieKeys, Inner};
+use crate::clock::Timestamp;
+use crate::cookie::MAX_NAME_VALUE;
+use crate::crypto::{AppKey, AstraSealer, Random, SecretText, astra_id, format_of};
+use crate::error::{Error, Kind};
+use crate::event::{CookieFormat, Event, Refusal};
+use crate::session::{Changes, Origin, Payload, Record, SessionId, go_json};
+use crate::store::Saved;
+
+/// How a store lives with Astra, and under which key of Astra's.
+pub(super) struct AstraOptions {
+    key: AppKey,
+    mode: Mode,
+}
+
+/// Both formats are read in each mode.
+#[derive(Clone, Copy)]
+enum Mode {
+    /// Native cookies are written, and Astra's are refused from this moment on.
+    MigrateUntil(Timestamp),
+    /// Astra's cookies are written.
+    Beside,
+}
+
+/// What a store needs to read and write Astra's cookies.
+pub(super) struct AstraCookies {
+    sealer: AstraSealer,
+    mode: Mode,
+}
+
+impl Builder<CookieKeys> {
+    /// Migration: reads Astra's cookies and native ones, writes native ones, and refuses Astra's from `until` on.
+    ///
+    /// A session that came in Astra's cookie leaves in a native one on the same response, so each browser changes over
+    /// with its next request. `key` is the application key of Astra's `NewCookieStore`; the cookie's name must be the one
+    /// that Astra uses, too: see [`CookieOptions::astra`](crate::cookie::CookieOptions::astra).
+    ///
+    /// Flash values are plain values, as in Astra: [`Session::flash`](crate::Session::flash) takes the value of that key.
+    /// The guide [Moving from Astra](crate::guide::moving_from_astra) has the whole story.
+    ///
+    /// # Security
+    ///
+    /// Astra's cookies never expire by themselves: whoever has a copy is logged in until `until`, and may turn it into a
+    /// native session, which has the deadlines of this store from then on. So set `until` no later than it takes for the
+    /// users to come by: a day with Astra's default Max-Age.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{AppKey, CookieStore, Timestamp};
+    ///
+    /// # let astra_app_key = b"whatever was given to NewCookieStore";
+    /// let astra = AppKey::danger_from_any_bytes(astra_app_key)?;
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .cookie(CookieOptions::astra())
+    ///     .migrate_from_astra(astra, Timestamp::from_unix(1_798_761_600)) // 2027-01-01 00:00 UTC
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn migrate_from_astra(self, key: AppKey, until: Timestamp) -> Self {
+        self.with_astra(AstraOptions { key, mode: Mode::MigrateUntil(until) })
+    }
+
+    /// Side by side: reads Astra's cookies and native ones, and writes Astra's, so that Go and Rust serve the same user.
+    ///
+    /// A session that came in a native cookie leaves in Astra's on the same response, unless Astra's format cannot hold
+    /// it. Astra's cookie is a single one, so a session has to fit in it, and holds what JSON holds: saving anything else
+    /// is an error that names key and kind, and the browser keeps what it has. The payload format and the number of
+    /// chunks that the builder was given count for nothing here.
+    ///
+    /// As in Astra, reading does not renew the cookie, and flash values are plain values:
+    /// [`Session::flash`](crate::Session::flash) takes the value of that key.
+    ///
+    /// # Security
+    ///
+    /// Neither deadline is enforced: Astra's cookie has no time in it, so nothing but `Max-Age` ends it, and that is the
+    /// browser's courtesy. A copied cookie works for as long as Astra's application key is in use. All cookies of both
+    /// fleets are encrypted under one key with random nonces, which is good for 2^32 of them. Where that is too little,
+    /// change over with [`migrate_from_astra`](Self::migrate_from_astra).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// # let astra_app_key = b"whatever was given to NewCookieStore";
+    /// let astra = AppKey::danger_from_any_bytes(astra_app_key)?;
+    /// let store = CookieStore::builder(AppKey::generate()?) // for what a migration wrote, should it be called off
+    ///     .cookie(CookieOptions::astra())
+    ///     .beside_astra(astra)
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn beside_astra(self, key: AppKey) -> Self {
+        self.with_astra(AstraOptions { key, mode: Mode::Beside })
+    }
+
+    fn with_astra(mut self, astra: AstraOptions) -> Self {
+        self.kind.astra = Some(astra);
+        self.options.shared_flash = true;
+        self
+    }
+}
+
+impl AstraOptions {
+    pub(super) fn build(&self, random: Arc<dyn Random>) -> Result<AstraCookies, Error> {
+        Ok(AstraCookies { sealer: AstraSealer::new(&self.key, random)?, mode: self.mode })
+    }
+}
+
+impl AstraCookies {
+    /// True if what is saved is saved in Astra's format.
+    fn writes(&self) -> bool {
+        matches!(self.mode, Mode::Beside)
+    }
+}
+
+impl Inner {
+    /// Opens a token by the format that its form says, and by no other.
+    pub(super) fn open_either(
+        &self,
+        astra: &AstraCookies,
+        token: &[u8],
+        now: Timestamp,
+    ) -> Result<Record, Refusal> {
+        let format = format_of(token, &self.sealer);
+        let opened = match format {
+            CookieFormat::Native => self.open_native(token, now).map(|record| self.due_for(astra, record)),
+            CookieFormat::Astra => self.open_astra(astra, token, now),
+        };
+        let refusal = opened.as_ref().err().copied();
+        self.config.emit(&Event::CookieFormat { cookie: self.config.cookie_name(), format, refusal });
+        opened
+    }
+
+    fn open_astra(&self, astra: &AstraCookies, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
+        let mut expires = self.config.timeouts.deadline(now, now);
+        if let Mode::MigrateUntil(until) = astra.mode {
+            if now >= until {
+                return Err(Refusal::RetiredFormat);
+            }
+            expires = expires.min(until);
+        }
+        let json = astra.sealer.open(token)?;
+        let payload = go_json::read(&json).ok_or(Refusal::Payload)?;
+        let rewrite = !astra.writes();
+        Ok(self.astra_record(token, now, expires, payload, rewrite))
+    }
+
+    /// A session in Astra's cookie. Since nothing says when it began, it begins at each request.
+    fn astra_record(
+        &self,
+        token: &[u8],
+        created: Timestamp,
+        expires: Timestamp,
+        payload: Payload,
+        rewrite: bool,
+    ) -> Record {
+        let id = SessionId::from_bytes(astra_id(self.config.cookie_name(), token));
+        Record { id, created, expires, payload, origin: Origin::Astra { rewrite } }
+    }
+
+    /// A native session is to be written as Astra's where those are, if it can be: reading must not fail because of it.
+    fn due_for(&self, astra: &AstraCookies, mut record: Record) -> Record {
+        if let Origin::Sealed { rewrite, .. } = &mut record.origin {
+            *rewrite = astra.writes() && self.astra_json(&record.payload, None).is_ok();
+        }
+        record
+    }
+
+    /// The JSON that Astra's cookie would hold, `shared` being what was read from one.
+    fn astra_json(&self, payload: &Payload, shared: Option<&Payload>) -> Result<Vec<u8>, Error> {
+        let json = go_json::write(payload, shared)?;
+        let size = self.config.cookie_name().len() + AstraSealer::token_len(json.len());
+        if size > MAX_NAME_VALUE {
+            return Err(Error::new(Kind::TooLarge { size, limit: MAX_NAME_VALUE }));
+        }
+        Ok(json)
+    }
+
+    /// Saves in Astra's format, if that is the one to write.
+    pub(super) fn save_astra(
+        &self,
+        base: Option<&Record>,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Option<Result<Saved, Error>> {
+        let astra = self.astra.as_ref().filter(|astra| astra.writes())?;
+        Some(self.seal_astra(astra, base, changes, now))
+    }
+
+    fn seal_astra(
+        &self,
+        astra: &AstraCookies,
+        base: Option<&Record>,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
+        let payload = changes.apply(base.map(|base| &base.payload))?;
+        if payload.is_empty() {
+            return Ok(Saved::Removed);
+        }
+        let from_astra = |base: &&Record| matches!(base.origin, Origin::Astra { .. });
+        let shared = base.filter(from_astra).map(|base| &base.payload);
+        let token = astra.sealer.seal(&self.astra_json(&payload, shared)?)?;
+        let expires = self.config.timeouts.deadline(now, now);
+        let record = self.astra_record(token.as_bytes(), now, expires, payload, false);
+        Ok(Saved::Stored { record, token: SecretText::new(token), conflicts: 0 })
+    }
+}
