@@ -101,8 +101,8 @@ pub struct Config {
     pub(crate) timeouts: Timeouts,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
-    /// Flash values are plain values: other programs know no namespace for them.
-    pub(crate) shared_flash: bool,
+    /// Sessions are shared with Astra, in which flash values are values like any other.
+    pub(crate) with_astra: bool,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -148,7 +148,9 @@ pub(crate) struct Options {
     pub(crate) absolute: Option<Duration>,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
-    pub(crate) shared_flash: bool,
+    pub(crate) with_astra: bool,
+    /// False: without a threshold of its own, a session is renewed by saving it alone.
+    pub(crate) renew_on_read: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -162,7 +164,8 @@ impl Default for Options {
             absolute: None,
             format: PayloadFormat::default(),
             keep_values_on_server_error: false,
-            shared_flash: false,
+            with_astra: false,
+            renew_on_read: true,
             clock: Arc::new(SystemClock),
             observer: None,
         }
@@ -171,12 +174,15 @@ impl Default for Options {
 
 impl Options {
     pub(crate) fn validate(self) -> Result<Config, Error> {
-        let timeouts = Timeouts {
+        let mut timeouts = Timeouts {
             idle: self.idle,
             absolute: self.absolute.unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
             renewal: self.renewal.unwrap_or(self.idle / 10),
         };
         timeouts.validate()?;
+        if !self.renew_on_read && self.renewal.is_none() {
+            timeouts.renewal = Duration::MAX;
+        }
         // Capped as Max-Age is: a session that may be idle for longer than 400 days outlives its cookie in any case.
         let longest_idle = timeouts.idle.min(timeouts.absolute);
         if self
@@ -193,7 +199,7 @@ impl Options {
             timeouts,
             format: self.format,
             keep_values_on_server_error: self.keep_values_on_server_error,
-            shared_flash: self.shared_flash,
+            with_astra: self.with_astra,
             clock: self.clock,
             observer: self.observer,
         };

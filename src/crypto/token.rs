@@ -36,16 +36,22 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// 256 random bits (T15). Never stored, never logged: the store knows the [hash](Self::id) of it.
+/// What leads to a session on the server: a secret, never logged.
 #[derive(Clone)]
-pub(crate) struct Token(Zeroizing<[u8; LEN]>);
+pub(crate) enum Token {
+    /// 256 random bits (T15). Never stored: the store knows the [hash](Self::id) of it.
+    Native(Zeroizing<[u8; LEN]>),
+    /// 128 random bits, which Astra stores as they are.
+    #[cfg(feature = "astra")]
+    Astra(Zeroizing<[u8; 16]>),
+}
 
 impl Token {
     /// A new token, straight from the generator: a secret never waits in a batch.
     pub(crate) fn generate(random: &dyn Random) -> Result<Self, Error> {
         let mut bytes = Zeroizing::new([0; LEN]);
         random.fill(&mut *bytes)?;
-        Ok(Self(bytes))
+        Ok(Self::Native(bytes))
     }
 
     /// Reads the one spelling that [`to_text`](Self::to_text) writes: anything else is refused before it can reach a
@@ -55,17 +61,52 @@ impl Token {
             return None;
         }
         let bytes = Zeroizing::new(base64url::decode(text)?);
-        bytes.as_slice().try_into().ok().map(|bytes| Self(Zeroizing::new(bytes)))
+        bytes.as_slice().try_into().ok().map(|bytes| Self::Native(Zeroizing::new(bytes)))
     }
 
     pub(crate) fn to_text(&self) -> SecretText {
-        SecretText::new(base64url::encode(&*self.0))
+        match self {
+            Self::Native(bytes) => SecretText::new(base64url::encode(&**bytes)),
+            #[cfg(feature = "astra")]
+            Self::Astra(bytes) => SecretText::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        }
     }
 
     /// The id: the first 16 bytes of SHA-256 of the cookie's name and the token. Finding a token for a given id takes
     /// 2^128 tries. A token that is moved to another cookie leads nowhere (T10: CVE-2022-46170).
     pub(crate) fn id(&self, cookie_name: &str) -> [u8; 16] {
-        hashed_id(ID_DOMAIN, cookie_name, &*self.0)
+        match self {
+            Self::Native(bytes) => hashed_id(ID_DOMAIN, cookie_name, &**bytes),
+            #[cfg(feature = "astra")]
+            Self::Astra(bytes) => super::astra_id(cookie_name, &**bytes),
+        }
+    }
+
+    /// What the backend knows the session by, if that is not its [id](Self::id). It is a secret then.
+    pub(crate) fn stored_under(&self) -> Option<[u8; 16]> {
+        match self {
+            Self::Native(_) => None,
+            #[cfg(feature = "astra")]
+            Self::Astra(bytes) => Some(**bytes),
+        }
+    }
+}
+
+#[cfg(feature = "astra")]
+impl Token {
+    /// As Astra's `newSessionID`.
+    pub(crate) fn generate_astra(random: &dyn Random) -> Result<Self, Error> {
+        let mut bytes = Zeroizing::new([0; 16]);
+        random.fill(&mut *bytes)?;
+        Ok(Self::Astra(bytes))
+    }
+
+    /// Reads 32 hexadecimal digits in lower case, as Astra writes them, and nothing else. Astra itself adopts any text.
+    pub(crate) fn parse_astra(text: &[u8]) -> Option<Self> {
+        let digits = text.len() == 32 && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        let text = std::str::from_utf8(text).ok().filter(|_| digits)?;
+        let bytes = u128::from_str_radix(text, 16).ok()?.to_be_bytes();
+        Some(Self::Astra(Zeroizing::new(bytes)))
     }
 }
 
@@ -102,9 +143,10 @@ mod tests {
         // Over 4,000 tokens each of the 256 bits is set about half of the time: more than 8 sigma off would be a fault.
         let mut ones = [0_u32; 256];
         for _ in 0..4_000 {
-            let token = Token::generate(&SystemRandom).unwrap();
+            let text = Token::generate(&SystemRandom).unwrap().to_text();
+            let bytes = base64url::decode(text.expose()).unwrap();
             for (at, count) in ones.iter_mut().enumerate() {
-                *count += u32::from(token.0[at / 8] >> (at % 8) & 1);
+                *count += u32::from(bytes[at / 8] >> (at % 8) & 1);
             }
         }
         assert!(ones.iter().all(|&count| (1_747..=2_253).contains(&count)), "{ones:?}");
@@ -150,11 +192,45 @@ mod tests {
     #[test]
     fn the_id_is_a_hash_and_debug_shows_nothing() {
         use sha2::Digest as _;
-        let token = Token(Zeroizing::new([7; LEN]));
+        let token = Token::Native(Zeroizing::new([7; LEN]));
         let named = sha2::Sha256::new().chain_update(b"hyper-session id v1\0s\0");
         let expected = named.chain_update([7; LEN]).finalize();
         assert_eq!(token.id("s"), expected[..16]);
         assert_ne!(token.id("t"), token.id("s"));
         assert_eq!(format!("{token:?}"), "Token(..)");
+    }
+
+    #[cfg(feature = "astra")]
+    #[test]
+    fn t39_astra_ids_have_one_spelling_and_their_names_do_not_tell_them() {
+        let token = Token::generate_astra(&SystemRandom).unwrap();
+        let text = String::from_utf8(token.to_text().expose().to_vec()).unwrap();
+        assert_eq!(text.len(), 32);
+        let again = Token::parse_astra(text.as_bytes()).unwrap();
+        assert_eq!(again.to_text().expose(), text.as_bytes());
+        assert_eq!(
+            u128::from_be_bytes(again.stored_under().unwrap()),
+            u128::from_str_radix(&text, 16).unwrap()
+        );
+        assert_ne!(again.id("s"), again.stored_under().unwrap());
+        assert_ne!(again.id("s"), again.id("t"));
+        assert_eq!(format!("{token:?}"), "Token(..)");
+        let digits = "0123456789abcdef0123456789abcdef";
+        assert!(Token::parse_astra(digits.as_bytes()).is_some());
+        for bad in [
+            "",
+            &digits[1..],
+            &format!("{digits}0"),
+            &digits.to_uppercase(),
+            &digits.replacen('0', "+", 1),
+            &digits.replacen('0', " ", 1),
+            &digits.replacen('0', "g", 1),
+            &digits.replacen("01", "é", 1),
+            "admin",
+            "../../../../../../../etc/passwd0",
+        ] {
+            assert!(Token::parse_astra(bad.as_bytes()).is_none(), "{bad:?}");
+        }
+        assert!(Token::generate_astra(&NoRandom).unwrap_err().is_random());
     }
 }

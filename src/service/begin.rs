@@ -151,7 +151,7 @@ impl Slot {
         let dead = record.is_none() && self.found.is_present() && !regenerated;
         let reply = if dead { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer, config.shared_flash), now })
+        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer, config.with_astra), now })
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.

@@ -25,7 +25,7 @@ pub(crate) enum Origin {
     Sealed {
         /// A key opened it that does not seal any more.
         old_key: bool,
-        /// The store writes another format.
+        /// It is to be written anew: under the present key, or in the format that the store writes.
         rewrite: bool,
     },
     /// From a cookie of Astra's.
@@ -38,7 +38,13 @@ pub(crate) enum Origin {
 impl Origin {
     /// Of a native token.
     pub(crate) fn native(old_key: bool) -> Self {
-        Self::Sealed { old_key, rewrite: false }
+        Self::Sealed { old_key, rewrite: old_key }
+    }
+
+    /// What led to a record of a server-side store, and the stored value.
+    pub(crate) fn stored(&self) -> Option<(&Token, &Bytes)> {
+        let Self::Stored { token, value } = self else { return None };
+        Some((token, value))
     }
 }
 
@@ -63,10 +69,10 @@ impl Record {
         matches!(self.origin, Origin::Sealed { old_key: true, .. })
     }
 
-    /// True if it is to be written anew, whatever its deadline: under the present key, in the present format.
+    /// True if it is to be written anew, whatever its deadline: under the present key, or in the present format.
     pub(crate) fn is_outdated(&self) -> bool {
         match self.origin {
-            Origin::Sealed { old_key, rewrite } => old_key || rewrite,
+            Origin::Sealed { rewrite, .. } => rewrite,
             #[cfg(feature = "astra")]
             Origin::Astra { rewrite } => rewrite,
             Origin::Stored { .. } => false,

@@ -2,6 +2,9 @@
 //!
 //! `docs/WIRE.md` owns these layouts.
 
+#[cfg(feature = "astra")]
+mod astra;
+
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,11 +21,14 @@ pub(super) struct Codec {
     /// With it, whatever is written is sealed, bound to its id, and nothing that is not is read.
     pub(super) sealer: Option<Sealer>,
     pub(super) random: Arc<dyn Random>,
+    /// Sessions are shared with Astra: plain JSON, and no list of a subject's sessions.
+    pub(super) with_astra: bool,
 }
 
 /// What an entry holds.
 pub(super) enum Value {
-    Session(Timestamp, Payload),
+    /// When it began, where that is known, and its values.
+    Session(Option<Timestamp>, Payload),
     /// There was a session here. It goes on under another token.
     Regenerated,
     Index(Index),
@@ -35,19 +41,30 @@ const INDEX: u8 = 3;
 const SEALED: u8 = 4;
 
 impl Codec {
+    /// `from` is the stored value that these values came from, if they did.
+    #[cfg_attr(not(feature = "astra"), allow(unused_variables))]
     pub(super) fn session(
         &self,
         id: SessionId,
         created: Timestamp,
         payload: &Payload,
+        from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Bytes, Error> {
+        #[cfg(feature = "astra")]
+        if self.with_astra {
+            return self.astra_session(payload, from);
+        }
         let body = payload.to_format(self.format)?;
         let header = StoredHeader { created, revision: self.revision()? };
         self.value(id, now, &[&header.to_bytes(), &body])
     }
 
     pub(super) fn regenerated(&self, id: SessionId, now: Timestamp) -> Result<Bytes, Error> {
+        #[cfg(feature = "astra")]
+        if self.with_astra {
+            return self.astra_regenerated();
+        }
         self.value(id, now, &[&[REGENERATED], &self.revision()?])
     }
 
@@ -57,6 +74,10 @@ impl Codec {
 
     /// The value of the entry `id`, or `None` if it is not one that this store wrote there.
     pub(super) fn read(&self, id: SessionId, value: &Bytes) -> Option<Value> {
+        #[cfg(feature = "astra")]
+        if self.with_astra {
+            return astra::read(value);
+        }
         let mut clear = match (&self.sealer, value.split_first()?) {
             (None, _) => value.clone(),
             (Some(sealer), (&SEALED, token)) => {
@@ -68,7 +89,7 @@ impl Codec {
         match *clear.first()? {
             StoredHeader::KIND => {
                 let header = StoredHeader::take(&mut clear)?;
-                Some(Value::Session(header.created, Payload::parse(clear)?))
+                Some(Value::Session(Some(header.created), Payload::parse(clear)?))
             }
             REGENERATED => (clear.len() == 9).then_some(Value::Regenerated),
             INDEX => Index::from_bytes(clear.get(9..)?).map(Value::Index),

@@ -5,6 +5,8 @@
 //! identity, deadlines, merging of concurrent changes and the order of writes are done once, above them. To keep sessions
 //! somewhere else, implement [`Backend`].
 
+#[cfg(feature = "astra")]
+mod astra;
 mod backend;
 mod builder;
 mod codec;

@@ -95,9 +95,15 @@ impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
         let (backend, config, ServerOptions { record_keys, max_sessions_per_subject }) =
             builder.validate()?;
+        if config.with_astra && record_keys.is_some() {
+            return Err(Error::config(
+                "Astra reads no sealed sessions: drop seal_records(), or beside_astra() once Astra is gone",
+            ));
+        }
         let seal = |keys| Sealer::new(&keys, Purpose::Record, config.cookie_name(), Arc::clone(&random));
         let sealer = record_keys.map(seal).transpose()?;
-        let codec = Codec { format: config.format, sealer, random: Arc::clone(&random) };
+        let with_astra = config.with_astra;
+        let codec = Codec { format: config.format, sealer, random: Arc::clone(&random), with_astra };
         Ok(Self { config, backend, codec, max_sessions_per_subject, turns: Turns::new(), random })
     }
 
@@ -105,18 +111,34 @@ impl<B: Backend> Inner<B> {
         SessionId::from_bytes(token.id(self.config.cookie_name()))
     }
 
-    async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        let id = self.id(&token);
-        let Some(stored) = self.backend.fetch(id, now).await? else {
-            return Ok(Err(Refusal::UnknownId));
-        };
-        Ok(self.decode(token, stored, now))
+    /// The token of this text, if it has the form: anything else never reaches the backend (T39).
+    fn parse(&self, text: &[u8]) -> Option<Token> {
+        #[cfg(feature = "astra")]
+        if self.codec.with_astra {
+            return Token::parse_astra(text);
+        }
+        Token::parse(text)
     }
 
-    fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
+    fn generate(&self) -> Result<Token, Error> {
+        #[cfg(feature = "astra")]
+        if self.codec.with_astra {
+            return Token::generate_astra(&*self.random);
+        }
+        Token::generate(&*self.random)
+    }
+
+    async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
         let id = self.id(&token);
+        let Some(stored) = self.backend.fetch(key(&token, id), now).await? else {
+            return Ok(Err(Refusal::UnknownId));
+        };
+        Ok(self.decode(id, token, stored, now))
+    }
+
+    fn decode(&self, id: SessionId, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
         let (created, payload) = match self.codec.read(id, &stored.value) {
-            Some(Value::Session(created, payload)) => (created, payload),
+            Some(Value::Session(created, payload)) => (created.unwrap_or(now), payload),
             Some(Value::Regenerated) => return Err(Refusal::Regenerated),
             Some(Value::Index(_)) | None => return Err(Refusal::Payload),
         };
@@ -128,41 +150,44 @@ impl<B: Backend> Inner<B> {
         Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value: stored.value } })
     }
 
+    /// The entry of these values, which came from the stored value `from`, if they did.
     fn encode(
         &self,
         id: SessionId,
         created: Timestamp,
         payload: &Payload,
+        from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Stored, Error> {
-        let value = self.codec.session(id, created, payload, now)?;
+        let value = self.codec.session(id, created, payload, from, now)?;
         Ok(Stored { value, expires: self.config.timeouts.deadline(created, now) })
     }
 
     /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
     /// subject's sessions first, so that whoever ends them all finds it, and counts only if it is still there afterwards.
-    /// `instead_of` is the id that it is about to replace.
+    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from.
     async fn create(
         &self,
         created: Timestamp,
         payload: Payload,
         instead_of: Option<SessionId>,
+        from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
-        let subject = payload.subject();
+        let subject = self.listed_subject(&payload);
         // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
         for _ in 0..3 {
-            let token = Token::generate(&*self.random)?;
+            let token = self.generate()?;
             let id = self.id(&token);
-            let entry = self.encode(id, created, &payload, now)?;
+            let entry = self.encode(id, created, &payload, from, now)?;
             if let Some(subject) = &subject {
                 self.enter(subject, id, instead_of, created, now).await?;
             }
-            if self.backend.create(id, entry.clone(), now).await? {
+            if self.backend.create(key(&token, id), entry.clone(), now).await? {
                 if let Some(subject) = &subject
                     && !self.is_entered(subject, id, now).await?
                 {
-                    self.backend.delete(id).await?;
+                    self.backend.delete(key(&token, id)).await?;
                     return Ok(None);
                 }
                 let Stored { value, expires } = entry;
@@ -179,16 +204,16 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self.create(now, payload, None, now).await.map(ended_or_stored);
+            return self.create(now, payload, None, None, now).await.map(ended_or_stored);
         };
         if changes.is_empty() {
             return self.touch(base, now).await;
         }
-        let (token, mut expected) = origin(&base)?;
+        let (_, mut expected) = origin(&base)?;
         let mut payload = changes.apply(Some(&base.payload))?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            match self.replace(&base, &token, expected, payload, now, conflicts).await? {
+            match self.replace(&base, expected.clone(), payload, &expected, now, conflicts).await? {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, value) => {
                     payload = changes.replay(Some(&current))?;
@@ -202,21 +227,23 @@ impl<B: Backend> Inner<B> {
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
-    /// Puts `payload` in the place of `expected`, or removes the entry if nothing is left.
+    /// Puts `payload`, which came from the stored value `from`, in the place of `expected`, or removes the entry if nothing
+    /// is left.
     async fn replace(
         &self,
         base: &Record,
-        token: &Token,
         expected: Bytes,
         payload: Payload,
+        from: &Bytes,
         now: Timestamp,
         conflicts: u32,
     ) -> Result<Step, Error> {
+        let (token, _) = origin(base)?;
         let entry = match payload.is_empty() {
             true => None,
-            false => Some(self.encode(base.id, base.created, &payload, now)?),
+            false => Some(self.encode(base.id, base.created, &payload, Some(from), now)?),
         };
-        let outcome = self.backend.replace(base.id, expected, entry.clone(), now).await?;
+        let outcome = self.backend.replace(key(&token, base.id), expected, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.codec.read(base.id, &current.value) {
@@ -226,7 +253,7 @@ impl<B: Backend> Inner<B> {
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin = Origin::Stored { token: token.clone(), value };
+                let origin = Origin::Stored { token, value };
                 let record = Record { id: base.id, created: base.created, expires, payload, origin };
                 Step::Done(stored(record, conflicts))
             }
@@ -235,7 +262,7 @@ impl<B: Backend> Inner<B> {
 
     async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let expires = self.config.timeouts.deadline(base.created, now);
-        if self.backend.touch(base.id, expires, now).await? {
+        if self.backend.touch(key_of(&base), expires, now).await? {
             Ok(stored(Record { expires, ..base }, 0))
         } else {
             Ok(Saved::Ended)
@@ -279,10 +306,10 @@ impl<B: Backend> Inner<B> {
         };
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            if !self.write_new(new, base, payload, now).await? {
+            if !self.write_new(new, base, payload, &expected, now).await? {
                 return Ok(Saved::Ended);
             }
-            match self.backend.replace(base.id, expected, Some(gone.clone()), now).await? {
+            match self.backend.replace(key_of(base), expected, Some(gone.clone()), now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
@@ -308,7 +335,7 @@ impl<B: Backend> Inner<B> {
         let payload = changes.apply(None)?;
         let saved = match payload.is_empty() {
             true => Saved::Removed,
-            false => ended_or_stored(self.create(now, payload, Some(base.id), now).await?),
+            false => ended_or_stored(self.create(now, payload, Some(base.id), None, now).await?),
         };
         self.remove(base, now).await?;
         Ok(saved)
@@ -321,12 +348,13 @@ impl<B: Backend> Inner<B> {
         new: &mut Option<Record>,
         base: &Record,
         payload: Payload,
+        from: &Bytes,
         now: Timestamp,
     ) -> Result<bool, Error> {
         if let Some(written) = new.take() {
-            let (token, value) = origin(&written)?;
+            let (_, value) = origin(&written)?;
             if let Step::Done(Saved::Stored { record, .. }) =
-                self.replace(&written, &token, value, payload.clone(), now, 0).await?
+                self.replace(&written, value, payload.clone(), from, now, 0).await?
             {
                 *new = Some(record);
                 return Ok(true);
@@ -336,23 +364,34 @@ impl<B: Backend> Inner<B> {
         if payload.is_empty() {
             return Ok(true);
         }
-        *new = self.create(base.created, payload, Some(base.id), now).await?;
+        *new = self.create(base.created, payload, Some(base.id), Some(from), now).await?;
         Ok(new.is_some())
     }
 
     /// Ends the session for good.
     async fn remove(&self, record: &Record, now: Timestamp) -> Result<(), Error> {
-        self.backend.delete(record.id).await?;
+        self.backend.delete(key_of(record)).await?;
         self.leave(record, now).await;
         Ok(())
     }
 }
 
+/// What the backend knows the session of this token by.
+fn key(token: &Token, id: SessionId) -> SessionId {
+    token.stored_under().map_or(id, SessionId::from_bytes)
+}
+
+/// What the backend knows this session by.
+fn key_of(record: &Record) -> SessionId {
+    record.origin.stored().map_or(record.id, |(token, _)| key(token, record.id))
+}
+
 fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
-    match &record.origin {
-        Origin::Stored { token, value } => Ok((token.clone(), value.clone())),
-        _ => Err(Error::new(Kind::Internal("a record of another kind of store"))),
-    }
+    let (token, value) = record
+        .origin
+        .stored()
+        .ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
+    Ok((token.clone(), value.clone()))
 }
 
 fn ended_or_stored(created: Option<Record>) -> Saved {
@@ -360,9 +399,9 @@ fn ended_or_stored(created: Option<Record>) -> Saved {
 }
 
 fn stored(record: Record, conflicts: u32) -> Saved {
-    let token = match &record.origin {
-        Origin::Stored { token, .. } => token.to_text(),
-        _ => SecretText::new(String::new()),
+    let token = match record.origin.stored() {
+        Some((token, _)) => token.to_text(),
+        None => SecretText::new(String::new()),
     };
     Saved::Stored { record, token, conflicts }
 }
@@ -373,8 +412,7 @@ impl<B: Backend> Store for ServerStore<B> {
     }
 
     fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
-        // What has not the form of a token never reaches the backend.
-        let Some(token) = Token::parse(token) else {
+        let Some(token) = self.inner.parse(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
         };
         let inner = Arc::clone(&self.inner);

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
 use crate::event::Event;
-use crate::session::{Record, SessionId};
+use crate::session::{Payload, Record, SessionId};
 
 /// An entered session may be missing for so long: whoever entered it is about to write it.
 const GRACE: Duration = Duration::from_mins(1);
@@ -39,7 +39,8 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the backend cannot tell.
+    /// [`is_unavailable`](Error::is_unavailable) if the backend cannot tell. For this and the other two:
+    /// [`is_config`](Error::is_config) if the sessions are shared with Astra, which keeps no such list.
     ///
     /// # Examples
     ///
@@ -100,6 +101,12 @@ impl<B: Backend> ServerStore<B> {
 }
 
 impl<B: Backend> Inner<B> {
+    /// The subject under which a session with these values is listed. Sessions that are shared with Astra are not: it
+    /// would not keep the list, and its ids in a list would be logins.
+    pub(super) fn listed_subject(&self, payload: &Payload) -> Option<String> {
+        if self.codec.with_astra { None } else { payload.subject() }
+    }
+
     /// Enters a session that is about to be written. `instead_of` is one that it replaces, which does not count.
     pub(super) async fn enter(
         &self,
@@ -150,7 +157,7 @@ impl<B: Backend> Inner<B> {
     /// Takes a session off its subject's list that is not there any more. If that fails, whoever reads the list next does
     /// it.
     pub(super) async fn leave(&self, record: &Record, now: Timestamp) {
-        if let Some(subject) = record.payload.subject() {
+        if let Some(subject) = self.listed_subject(&record.payload) {
             let _ = self.edit(&subject, now, |index| index.remove(&[record.id])).await;
         }
     }
@@ -173,6 +180,16 @@ impl<B: Backend> Inner<B> {
         Ok(ended.len())
     }
 
+    /// No list is another answer than an empty one.
+    fn check_listed(&self) -> Result<(), Error> {
+        if self.codec.with_astra {
+            return Err(Error::config(
+                "the sessions of a subject are not known where Astra has a hand in them",
+            ));
+        }
+        Ok(())
+    }
+
     /// What became of an entered session. The session itself says whose it is, not the list (T37: CVE-2024-51996).
     async fn session_of(
         &self,
@@ -181,7 +198,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Option<SubjectSession>, Error> {
         let Some(stored) = self.backend.fetch(entry.id, now).await? else { return Ok(None) };
-        let Some(Value::Session(created, payload)) = self.codec.read(entry.id, &stored.value) else {
+        let Some(Value::Session(Some(created), payload)) = self.codec.read(entry.id, &stored.value) else {
             return Ok(None);
         };
         let timeouts = self.config.timeouts;
@@ -194,6 +211,7 @@ impl<B: Backend> Inner<B> {
     }
 
     async fn index(&self, subject: &str, now: Timestamp) -> Result<Index, Error> {
+        self.check_listed()?;
         let id = SessionId::from_bytes(subject_id(self.config.cookie_name(), subject));
         Ok(self.backend.fetch(id, now).await?.map(|stored| self.read_index(id, &stored)).unwrap_or_default())
     }
@@ -215,6 +233,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         mut edit: impl FnMut(&mut Index) -> R,
     ) -> Result<R, Error> {
+        self.check_listed()?;
         let id = SessionId::from_bytes(subject_id(self.config.cookie_name(), subject));
         let mut turn = None;
         let mut current = self.backend.fetch(id, now).await?;

@@ -97,13 +97,14 @@ impl Builder<CookieKeys> {
     ///     .build()?;
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
-    pub fn beside_astra(self, key: AppKey) -> Self {
+    pub fn beside_astra(mut self, key: AppKey) -> Self {
+        self.options.renew_on_read = false;
         self.with_astra(AstraOptions { key, mode: Mode::Beside })
     }
 
     fn with_astra(mut self, astra: AstraOptions) -> Self {
         self.kind.astra = Some(astra);
-        self.options.shared_flash = true;
+        self.options.with_astra = true;
         self
     }
 }
@@ -168,8 +169,10 @@ impl Inner {
 
     /// A native session is to be written as Astra's where those are, if it can be: reading must not fail because of it.
     fn due_for(&self, astra: &AstraCookies, mut record: Record) -> Record {
-        if let Origin::Sealed { rewrite, .. } = &mut record.origin {
-            *rewrite = astra.writes() && self.astra_json(&record.payload, None).is_ok();
+        if let Origin::Sealed { rewrite, .. } = &mut record.origin
+            && astra.writes()
+        {
+            *rewrite = self.astra_json(&record.payload, None).is_ok();
         }
         record
     }
@@ -192,6 +195,11 @@ impl Inner {
         now: Timestamp,
     ) -> Option<Result<Saved, Error>> {
         let astra = self.astra.as_ref().filter(|astra| astra.writes())?;
+        // A native session that Astra's cookie cannot hold stays one for as long as it is only renewed.
+        let stays = |base: &Record| matches!(base.origin, Origin::Sealed { rewrite: false, .. });
+        if changes.is_empty() && base.is_some_and(stays) {
+            return None;
+        }
         Some(self.seal_astra(astra, base, changes, now))
     }
 
