@@ -38,6 +38,10 @@ impl Observer for Events {
         let line = match event {
             Event::InsecureCookie { .. } => "insecure_cookie".to_owned(),
             Event::Refused { refusal, .. } => format!("refused:{refusal}"),
+            Event::CookieFormat { format, refusal: None, .. } => format!("format:{}", format.as_str()),
+            Event::CookieFormat { format, refusal: Some(refusal), .. } => {
+                format!("format:{}:{refusal}", format.as_str())
+            }
             Event::TooManyCandidates { .. } => "too_many_candidates".to_owned(),
             Event::OldKey { .. } => "old_key".to_owned(),
             Event::ChangesDropped { reason: DropReason::ServerError, .. } => {

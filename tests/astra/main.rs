@@ -1,0 +1,20 @@
+//! Beside a running Astra fleet: its cookies and its stored sessions, read and written by whole services.
+#![allow(
+    missing_docs,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    unreachable_pub
+)]
+
+#[path = "../support/astra.rs"]
+mod independent;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod beside;
+mod migration;
+mod stored;
+mod values;
+mod world;

@@ -1,0 +1,304 @@
+//! Sessions that Astra stores, on a backend in this process: ids, JSON, time to live, and other writers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper_session::cookie::CookieOptions;
+use hyper_session::store::{Backend, Builder, Memory, Store, Stored};
+use hyper_session::testing::FakeClock;
+use hyper_session::{Error, ServerStore, Session, SessionHandle, SessionId, Timestamp, session_fn};
+
+use crate::support::{Body, Events, Jar, block_on, set_cookies, status, visit};
+use crate::world::{NAME, START};
+
+const ID: &str = "00112233445566778899aabbccddeeff";
+const DAY: u64 = 86_400;
+
+struct World {
+    store: ServerStore<Arc<Memory>>,
+    rows: Arc<Memory>,
+    clock: FakeClock,
+    events: Events,
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix(seconds)
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(options: impl Fn(Builder<Arc<Memory>>) -> Builder<Arc<Memory>>) -> Self {
+        let (clock, events, rows) = (FakeClock::at(START), Events::new(), Arc::new(Memory::new()));
+        let builder = ServerStore::with_backend(Arc::clone(&rows)).cookie(CookieOptions::astra());
+        let builder = builder.clock(clock.clone()).observer(events.clone()).beside_astra();
+        Self { store: options(builder).build().unwrap(), rows, clock, events }
+    }
+
+    /// Astra's own `SET key value EX ttl`.
+    fn set(&self, id: &str, json: &str) {
+        let now = hyper_session::Clock::now(&self.clock);
+        let entry = Stored {
+            value: Bytes::copy_from_slice(json.as_bytes()),
+            expires: now.saturating_add(Duration::from_secs(DAY)),
+        };
+        block_on(async {
+            self.rows.delete(id.parse()?).await?;
+            assert!(self.rows.create(id.parse()?, entry, now).await?);
+            Ok::<_, Error>(())
+        })
+        .unwrap();
+    }
+
+    /// Astra's own `GET key`, and when it will be gone.
+    fn get(&self, id: &str) -> Option<(String, Timestamp)> {
+        let row = block_on(self.rows.fetch(id.parse().unwrap(), hyper_session::Clock::now(&self.clock)));
+        row.unwrap().map(|row| (String::from_utf8(row.value.to_vec()).unwrap(), row.expires))
+    }
+
+    fn json(&self, id: &str) -> Option<String> {
+        self.get(id).map(|(json, _)| json)
+    }
+
+    fn visit<A>(&self, jar: &mut Jar, act: A) -> (u16, Vec<String>)
+    where
+        A: Fn(&Session) -> Result<(), Error> + Clone + Send + Sync + 'static,
+    {
+        let service =
+            session_fn(self.store.clone(), move |_: http::Request<Body>, session: SessionHandle| {
+                let act = act.clone();
+                async move {
+                    act(&session.load().await?)?;
+                    Ok::<_, Error>(status(200))
+                }
+            });
+        let response = block_on(visit(&service, "/", jar));
+        (response.status().as_u16(), set_cookies(response.headers()))
+    }
+}
+
+fn jar() -> Jar {
+    Jar::with(NAME, ID)
+}
+
+#[test]
+fn what_astra_stored_is_loaded_changed_and_left_as_plain_json() {
+    let world = World::new();
+    world.set(ID, r#"{"cart":[1,2.5],"user":"ada","visits":41}"#);
+    let (_, lines) = world.visit(&mut jar(), |session| {
+        assert_eq!(session.get_str("user")?.as_deref(), Some("ada"));
+        session.update("visits", |old: Option<i64>| old.unwrap_or(0) + 1)?;
+        session.set("note", "<b>")
+    });
+    assert_eq!(
+        lines,
+        [format!("{NAME}={ID}; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax")],
+        "the id stays, as in Astra"
+    );
+    assert_eq!(
+        world.json(ID).unwrap(),
+        r#"{"cart":[1,2.5],"note":"\u003cb\u003e","user":"ada","visits":42}"#
+    );
+}
+
+#[test]
+fn a_new_session_has_an_id_of_astras_form_and_plain_json() {
+    let world = World::new();
+    let mut jar = Jar::new();
+    world.visit(&mut jar, |session| session.set("user", "ada"));
+    let id = jar.get(NAME).unwrap().to_owned();
+    assert!(id.len() == 32 && id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')), "{id}");
+    assert_eq!(world.json(&id).unwrap(), r#"{"user":"ada"}"#);
+    // A session of Astra that was emptied by its last delete is removed, not stored as {}.
+    world.visit(&mut jar, |session| session.delete("user").map(drop));
+    assert_eq!((world.json(&id), jar.get(NAME)), (None, None));
+}
+
+// T39, T40: Astra adopts whatever id a client brings; nothing here does, and most is not even looked up.
+#[test]
+fn t39_t40_unknown_ids_are_never_adopted() {
+    let world = World::new();
+    let planted = "deadbeefdeadbeefdeadbeefdeadbeef";
+    let mut jar = Jar::with(NAME, planted);
+    world.visit(&mut jar, |session| session.set("user", "ada"));
+    assert_eq!(world.events.take(), ["refused:unknown_id"]);
+    assert_ne!(jar.get(NAME), Some(planted));
+    assert_eq!(world.json(planted), None);
+    for bad in [
+        "",
+        "admin",
+        &ID.to_uppercase(),
+        &ID[1..],
+        &format!("{ID}0"),
+        "*",
+        "../../etc/passwd",
+        "astra:session:x",
+    ] {
+        let loaded = block_on(world.store.load(bad.as_bytes(), at(START))).unwrap();
+        assert_eq!(loaded.unwrap_err(), hyper_session::Refusal::Encoding, "{bad:?}");
+    }
+}
+
+// The id that Astra stores is the secret itself: what may be logged is another one.
+#[test]
+fn t41_the_public_id_does_not_tell_the_secret() {
+    let world = World::new();
+    world.set(ID, r#"{"user":"ada"}"#);
+    world.visit(&mut jar(), |session| {
+        let id = session.id().unwrap();
+        assert_ne!(id, ID.parse::<SessionId>().unwrap());
+        assert!(!format!("{session:?}").contains("00112233"));
+        Ok(())
+    });
+    let record = block_on(world.store.load(ID.as_bytes(), at(START))).unwrap().unwrap();
+    assert!(!format!("{record:?}").contains("00112233"));
+}
+
+#[test]
+fn saving_renews_the_time_to_live_and_reading_does_not() {
+    let world = World::new();
+    world.set(ID, r#"{"user":"ada"}"#);
+    world.clock.set(START + DAY / 2);
+    assert!(world.visit(&mut jar(), |session| session.get_str("user").map(drop)).1.is_empty());
+    assert_eq!(world.get(ID).unwrap().1, at(START + DAY));
+    world.visit(&mut jar(), |session| session.set("n", 1));
+    assert_eq!(world.get(ID).unwrap().1, at(START + DAY / 2 + DAY));
+    // As in Astra, there is no other end to it.
+    for day in 1..20 {
+        world.clock.set(START + day * (DAY - 1));
+        assert_eq!(world.visit(&mut jar(), move |session| session.set("n", day)).0, 200);
+    }
+    assert_eq!(world.json(ID).unwrap(), r#"{"n":19,"user":"ada"}"#);
+    world.clock.set(START + 19 * (DAY - 1) + DAY);
+    world.visit(&mut jar(), |session| {
+        assert!(session.is_empty());
+        Ok(())
+    });
+    assert_eq!(world.events.take(), ["refused:unknown_id"]);
+}
+
+#[test]
+fn reading_renews_where_a_threshold_is_asked_for() {
+    let world = World::with(|builder| builder.renewal_threshold(Duration::from_hours(1)));
+    world.set(ID, r#"{"user":"ada"}"#);
+    world.clock.set(START + DAY / 2);
+    assert_eq!(world.visit(&mut jar(), |session| session.get_str("user").map(drop)).1.len(), 1);
+    let (json, expires) = world.get(ID).unwrap();
+    assert_eq!((&*json, expires), (r#"{"user":"ada"}"#, at(START + DAY / 2 + DAY)));
+}
+
+#[test]
+fn what_go_changed_meanwhile_is_merged_and_what_it_ended_stays_ended() {
+    let world = Arc::new(World::new());
+    world.set(ID, r#"{"user":"ada","visits":1}"#);
+    let go = Arc::clone(&world);
+    world.visit(&mut jar(), move |session| {
+        // While this handler runs, Go serves another request of the same user.
+        std::thread::scope(|scope| {
+            scope.spawn(|| go.set(ID, r#"{"big":9007199254740993,"theme":"dark","user":"ada","visits":2}"#));
+        });
+        session.update("visits", |old: Option<i64>| old.unwrap_or(0) + 1).map(drop)
+    });
+    assert_eq!(world.json(ID).unwrap(), r#"{"big":9007199254740993,"theme":"dark","user":"ada","visits":3}"#);
+    assert_eq!(world.events.take(), ["conflict_merged:1"]);
+
+    let go = Arc::clone(&world);
+    world.visit(&mut jar(), move |session| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| block_on(go.rows.delete(ID.parse().unwrap())).unwrap());
+        });
+        session.set("late", 1)
+    });
+    assert_eq!(world.json(ID), None, "a slow request brings no session back");
+    assert_eq!(world.events.take(), ["dropped:session_ended"]);
+}
+
+#[test]
+fn regenerate_moves_the_session_and_destroy_deletes_it() {
+    let world = World::new();
+    world.set(ID, r#"{"id":9007199254740993,"user":"ada"}"#);
+    let mut jar = jar();
+    world.visit(&mut jar, Session::regenerate);
+    let id = jar.get(NAME).unwrap().to_owned();
+    assert_ne!(id, ID);
+    assert_eq!(world.json(ID), None);
+    assert_eq!(world.json(&id).unwrap(), r#"{"id":9007199254740993,"user":"ada"}"#);
+    world.visit(&mut jar, Session::destroy);
+    assert_eq!((world.json(&id), jar.get(NAME)), (None, None));
+}
+
+#[test]
+fn regenerate_takes_in_what_go_changed_meanwhile() {
+    let world = Arc::new(World::new());
+    world.set(ID, r#"{"user":"ada"}"#);
+    let go = Arc::clone(&world);
+    let mut jar = jar();
+    world.visit(&mut jar, move |session| {
+        std::thread::scope(|scope| {
+            scope.spawn(|| go.set(ID, r#"{"id":9007199254740993,"user":"ada"}"#));
+        });
+        session.set("admin", true)?;
+        session.regenerate()
+    });
+    let id = jar.get(NAME).unwrap();
+    assert_eq!(world.json(id).unwrap(), r#"{"admin":true,"id":9007199254740993,"user":"ada"}"#);
+    assert_eq!(world.json(ID), None);
+}
+
+#[test]
+fn what_cannot_be_mapped_changes_nothing() {
+    let world = World::new();
+    world.set(ID, r#"{"user":"ada"}"#);
+    for value in [bytes::Bytes::from_static(b"\xff")] {
+        assert_eq!(world.visit(&mut jar(), move |session| session.set("blob", value.clone())).0, 503);
+    }
+    assert_eq!(world.visit(&mut jar(), |session| session.set("n", f64::NAN)).0, 503);
+    assert_eq!(world.json(ID).unwrap(), r#"{"user":"ada"}"#);
+    let mut jar = Jar::new();
+    assert_eq!(world.visit(&mut jar, |session| session.set("n", u64::MAX)).0, 503);
+    assert_eq!(jar.get(NAME), None);
+}
+
+// T33: what is not Astra's JSON is no session, and is left alone.
+#[test]
+fn t33_values_that_are_no_json_object_are_refused() {
+    let world = World::new();
+    for bad in ["", "[1]", "1", "{\"a\":", "\u{1}\0\0\0\0\0\0\0\0", "{\"a\":1}{}"] {
+        world.set(ID, bad);
+        world.visit(&mut jar(), |session| {
+            assert!(session.is_empty());
+            Ok(())
+        });
+        assert_eq!(world.events.take(), ["refused:payload"], "{bad:?}");
+        assert_eq!(world.json(ID).as_deref(), Some(bad));
+    }
+    for empty in ["{}", "null", " { } "] {
+        world.set(ID, empty);
+        assert_eq!(world.visit(&mut jar(), |session| session.set("a", 1)).0, 200);
+        assert_eq!(world.json(ID).as_deref(), Some("{\"a\":1}"));
+    }
+    assert!(world.events.take().is_empty());
+}
+
+#[test]
+fn flash_values_are_plain_values() {
+    let world = World::new();
+    world.set(ID, r#"{"success":"Saved.","user":"ada"}"#);
+    world.visit(&mut jar(), |session| {
+        assert_eq!(session.flash::<String>("success")?.as_deref(), Some("Saved."));
+        session.set_flash("error", "No.")
+    });
+    assert_eq!(world.json(ID).unwrap(), r#"{"error":"No.","user":"ada"}"#);
+}
+
+#[test]
+fn a_native_store_on_the_same_backend_sees_none_of_it() {
+    let world = World::new();
+    world.set(ID, r#"{"user":"ada"}"#);
+    let native = ServerStore::with_backend(Arc::clone(&world.rows)).build().unwrap();
+    let loaded = block_on(native.load(ID.as_bytes(), at(START))).unwrap();
+    assert_eq!(loaded.unwrap_err(), hyper_session::Refusal::Encoding);
+}
