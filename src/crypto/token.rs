@@ -68,7 +68,7 @@ impl Token {
         match self {
             Self::Native(bytes) => SecretText::new(base64url::encode(&**bytes)),
             #[cfg(feature = "astra")]
-            Self::Astra(bytes) => SecretText::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+            Self::Astra(bytes) => SecretText::new(format!("{:032x}", u128::from_be_bytes(**bytes))),
         }
     }
 

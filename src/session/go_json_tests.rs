@@ -236,10 +236,9 @@ proptest! {
 
     #[test]
     fn any_payload_is_written_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
-        if let Some(payload) = Payload::parse(bytes.into()) {
-            if let Ok(json) = write(&payload, None) {
-                prop_assert_eq!(write(&read(&json).unwrap(), None).unwrap(), json);
-            }
+        let payload = Payload::parse(bytes.into());
+        if let Some(Ok(json)) = payload.map(|payload| write(&payload, None)) {
+            prop_assert_eq!(write(&read(&json).unwrap(), None).unwrap(), json);
         }
     }
 

@@ -44,7 +44,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
 
 fn hmac(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mac = <Hmac<Sha256> as hmac::Mac>::new_from_slice(key).unwrap();
-    parts.iter().fold(mac, |mac, part| mac.chain_update(part)).finalize().into_bytes().into()
+    parts.iter().fold(mac, hmac::Mac::chain_update).finalize().into_bytes().into()
 }
 
 /// One of Astra's keys: `HMAC(app key, HMAC(app key, label) ‖ 0x01)`.

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{Builder, CookieKeys, Inner};
+use super::{Builder, CookieKeys, Inner, Saved};
 use crate::clock::Timestamp;
 use crate::cookie::MAX_NAME_VALUE;
 use crate::crypto::{AppKey, AstraSealer, Random, SecretText, astra_id, format_of};
 use crate::error::{Error, Kind};
 use crate::event::{CookieFormat, Event, Refusal};
 use crate::session::{Changes, Origin, Payload, Record, SessionId, go_json};
-use crate::store::Saved;
 
 /// How a store lives with Astra, and under which key of Astra's.
 pub(super) struct AstraOptions {
