@@ -13,8 +13,15 @@ mod independent;
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "redis")]
+#[allow(dead_code)] // each test file uses a part
+#[path = "../redis/server.rs"]
+mod server;
+
 mod beside;
 mod migration;
+#[cfg(feature = "redis")]
+mod redis;
 mod stored;
 mod values;
 mod world;

@@ -168,6 +168,15 @@ where
         }
         Ok(unframe(frame))
     }
+
+    #[cfg(feature = "astra")]
+    fn plain_entry(&self, answer: Value, now: Timestamp) -> Result<Stored, Error> {
+        let entry = super::plain::entry(answer, now).ok_or_else(|| self.failed(unexpected(None)))?;
+        match entry.value.len() {
+            len if len > self.settings.max_entry_len => Err(self.failed(Failure::TooLarge(len))),
+            _ => Ok(entry),
+        }
+    }
 }
 
 impl<M> Backend for Redis<M>
@@ -176,8 +185,16 @@ where
     M::Connection: ConnectionLike + Clone + Sync,
 {
     async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let key = self.key(id);
+        #[cfg(feature = "astra")]
+        if let Some(call) = self.scripts.fetch_plain(&key) {
+            return match self.run(&call, Repeat::Harmless).await? {
+                Value::Nil => Ok(None),
+                answer => self.plain_entry(answer, now).map(Some),
+            };
+        }
         let mut get = cmd("GET");
-        get.arg(self.key(id));
+        get.arg(key);
         match self.send(&get, Repeat::Harmless).await? {
             Some(Value::BulkString(frame)) => Ok(self.entry(frame)?.filter(|stored| stored.expires > now)),
             Some(Value::Nil) => Ok(None),
@@ -204,6 +221,8 @@ where
             Value::Int(1) => Ok(Replaced::Done),
             Value::Int(0) => Ok(Replaced::Missing),
             Value::BulkString(frame) => Ok(self.entry(frame)?.map_or(Replaced::Missing, Replaced::Conflict)),
+            #[cfg(feature = "astra")]
+            answer @ Value::Array(_) => self.plain_entry(answer, now).map(Replaced::Conflict),
             other => Err(self.failed(unexpected(Some(&other)))),
         }
     }

@@ -9,6 +9,8 @@ mod fault;
 mod health;
 mod manager;
 mod options;
+#[cfg(feature = "astra")]
+mod plain;
 mod scripts;
 mod stats;
 mod tls;

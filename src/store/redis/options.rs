@@ -77,6 +77,9 @@ impl RedisStore {
 /// 1 MiB: a hundred times what a session should be, and little enough to be read by mistake.
 const MAX_ENTRY_LEN: usize = 1 << 20;
 
+/// Where Astra keeps its sessions.
+const ASTRA_PREFIX: &str = "astra:session";
+
 /// What a [`RedisStore`] is built from; [`RedisStore::builder`] makes one.
 pub struct RedisOptions {
     url: String,
@@ -152,16 +155,18 @@ impl Builder<RedisOptions> {
     /// the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) says why.
     pub async fn connect(self) -> Result<RedisStore, Error> {
+        let with_astra = self.options.with_astra;
         let (options, builder) = self.with_kind(());
-        let redis = options.connect().await?;
+        let redis = options.connect(with_astra).await?;
         let ((), builder) = builder.with_kind(redis);
         builder.build()
     }
 }
 
 impl RedisOptions {
-    async fn connect(self) -> Result<Redis, Error> {
-        let prefix = self.prefix.as_deref().ok_or_else(|| {
+    async fn connect(self, with_astra: bool) -> Result<Redis, Error> {
+        let default = with_astra.then_some(ASTRA_PREFIX);
+        let prefix = self.prefix.as_deref().or(default).ok_or_else(|| {
             Error::config("which sessions are this application's? Name them with prefix(), for example \"shop:session\"")
         })?;
         let settings =
@@ -188,7 +193,12 @@ impl RedisOptions {
             .build(manager)
             .await
             .map_err(|error| refused(&error))?;
-        let redis = Redis::new(pool, health, settings);
+        #[cfg_attr(not(feature = "astra"), allow(unused_mut))]
+        let mut redis = Redis::new(pool, health, settings);
+        #[cfg(feature = "astra")]
+        if with_astra {
+            redis = redis.plain();
+        }
         redis.check().await?;
         Ok(redis)
     }
@@ -231,6 +241,14 @@ where
         let timeout = Duration::from_millis(500);
         let settings = Settings::new(prefix, timeout, timeout, MAX_ENTRY_LEN)?;
         Ok(Self::new(pool, Arc::new(Health::new()), settings))
+    }
+
+    /// Keeps values as they are, with no deadline but Redis' own: for a store that is
+    /// [beside Astra](Builder::beside_astra). [`RedisStore::builder`] does it by itself.
+    #[cfg(feature = "astra")]
+    pub fn plain(mut self) -> Self {
+        self.scripts = super::scripts::Scripts::plain();
+        self
     }
 
     /// Runs a script on an entry that is not there: whoever may not will not be able to save sessions either.

@@ -59,12 +59,21 @@ pub(super) struct Scripts {
     create: Step,
     replace: Step,
     touch: Step,
+    /// Entries have no frame, and this reads one.
+    #[cfg(feature = "astra")]
+    plain: Option<Step>,
 }
 
 /// A script and its hash: sent by its hash, and whole if the server does not have it.
 struct Step {
     source: &'static str,
     hash: String,
+}
+
+impl Step {
+    fn new(source: &'static str) -> Self {
+        Self { source, hash: Script::new(source).get_hash().to_owned() }
+    }
 }
 
 /// One call of a script.
@@ -75,13 +84,45 @@ pub(super) struct Call<'a> {
 
 impl Scripts {
     pub(super) fn new() -> Self {
-        let step = |source| Step { source, hash: Script::new(source).get_hash().to_owned() };
-        Self { create: step(CREATE), replace: step(REPLACE), touch: step(TOUCH) }
+        Self {
+            create: Step::new(CREATE),
+            replace: Step::new(REPLACE),
+            touch: Step::new(TOUCH),
+            #[cfg(feature = "astra")]
+            plain: None,
+        }
+    }
+
+    /// For entries without a frame.
+    #[cfg(feature = "astra")]
+    pub(super) fn plain() -> Self {
+        use super::plain::{CREATE, FETCH, REPLACE, TOUCH};
+        Self {
+            create: Step::new(CREATE),
+            replace: Step::new(REPLACE),
+            touch: Step::new(TOUCH),
+            plain: Some(Step::new(FETCH)),
+        }
+    }
+
+    /// Reads an entry without a frame, if that is what entries are.
+    #[cfg(feature = "astra")]
+    pub(super) fn fetch_plain(&self, key: &str) -> Option<Call<'_>> {
+        Some(Call { step: self.plain.as_ref()?, args: vec![text(key)] })
+    }
+
+    /// An entry as Redis holds it.
+    fn bytes_of(&self, entry: &Stored) -> Bytes {
+        #[cfg(feature = "astra")]
+        if self.plain.is_some() {
+            return entry.value.clone();
+        }
+        frame(entry)
     }
 
     pub(super) fn create(&self, key: &str, entry: &Stored, now: Timestamp) -> Call<'_> {
         let lifetime = millis(entry.expires, now);
-        Call { step: &self.create, args: vec![text(key), seconds(now), frame(entry), lifetime] }
+        Call { step: &self.create, args: vec![text(key), seconds(now), self.bytes_of(entry), lifetime] }
     }
 
     pub(super) fn replace(
@@ -92,7 +133,7 @@ impl Scripts {
         now: Timestamp,
     ) -> Call<'_> {
         let (frame, lifetime) =
-            entry.map_or_else(Default::default, |entry| (frame(entry), millis(entry.expires, now)));
+            entry.map_or_else(Default::default, |entry| (self.bytes_of(entry), millis(entry.expires, now)));
         Call { step: &self.replace, args: vec![text(key), seconds(now), expected, frame, lifetime] }
     }
 
@@ -122,7 +163,7 @@ impl Call<'_> {
     }
 }
 
-/// An entry as Redis holds it.
+/// An entry behind its deadline.
 fn frame(entry: &Stored) -> Bytes {
     let mut frame = Vec::with_capacity(DEADLINE_LEN + entry.value.len());
     frame.put_u64(entry.expires.as_unix());
