@@ -57,7 +57,7 @@ fn payload(bytes: &'static [u8]) -> Payload {
 }
 
 fn create(random: Arc<dyn Random>) -> Result<Record, Error> {
-    run(inner(Full, random).create(NOW, payload(b"\x81\xa1a\x01"), None, NOW)).map(Option::unwrap)
+    run(inner(Full, random).create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).map(Option::unwrap)
 }
 
 /// A backend that loses the new entry of a regenerate while another request changes the old one.
@@ -110,7 +110,7 @@ impl Backend for Evicting {
 #[test]
 fn a_new_entry_that_was_evicted_is_written_again() {
     let inner = inner(Evicting::default(), Arc::new(SystemRandom));
-    let first = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
+    let first = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
     let saved = run(inner.regenerate(first, &Changes::default(), NOW)).unwrap();
     assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
     let created = inner.backend.created.lock().unwrap();
