@@ -82,6 +82,8 @@
 //! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
 //!   `docs/REDIS.md` in the repository is about deploying it.
 //! - `redis-tls`: TLS to Redis, by rustls on aws-lc-rs.
+//! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it;
+//!   the guide says how. Brings in nothing.
 //! - `testing`: a clock to move, and the suite that holds a [`Backend`](store::Backend) to its contract.
 //!
 //! # Stability

@@ -2,12 +2,14 @@
 //!
 //! Each check takes any bytes and panics if a promise of the crate is broken: stronger than "does not crash".
 
+mod astra;
 mod header;
 mod seal;
 mod set_cookie;
 mod store;
 mod unseal;
 
+pub use astra::astra_open;
 pub use header::{cookie_header, cookie_multi_field};
 pub use set_cookie::set_cookie_build;
 pub use store::record_decode;
@@ -17,7 +19,7 @@ pub use unseal::{unseal_mutated, unseal_past_crypto, unseal_raw};
 pub type Check = fn(&[u8]);
 
 /// All of them.
-pub const CHECKS: [(&str, Check); 7] = [
+pub const CHECKS: [(&str, Check); 8] = [
     ("cookie_header", cookie_header),
     ("cookie_multi_field", cookie_multi_field),
     ("unseal_raw", unseal_raw),
@@ -25,6 +27,7 @@ pub const CHECKS: [(&str, Check); 7] = [
     ("unseal_past_crypto", unseal_past_crypto),
     ("record_decode", record_decode),
     ("set_cookie_build", set_cookie_build),
+    ("astra_open", astra_open),
 ];
 
 /// The moment in which every check lives.

@@ -81,9 +81,9 @@ fn the_deadline_leaves_native_sessions_alone() {
     assert_eq!(world.events.take()[0], "format:astra:retired_format");
 }
 
-// No cookie is tried as another format after it failed: one event, with the reason of one format.
+// T01: no cookie is tried as another format after it failed: one event, with the reason of one format.
 #[test]
-fn t03_an_altered_cookie_is_refused_as_what_it_is() {
+fn t01_an_altered_cookie_is_refused_as_what_it_is() {
     let world = World::migrating(1_000);
     let mut native = Jar::new();
     world.visit(&mut native, |session| session.set("user", "ada"));
@@ -129,9 +129,9 @@ fn a_cookie_of_another_astra_key_is_refused() {
     assert_eq!(world.load(astra_jar("{\"a\":1}").get(NAME).unwrap()), Err("ciphertext".to_owned()));
 }
 
-// T06: a key of Astra's that is also the native one makes no cookie fit for both.
+// T08: a key of Astra's that is also the native one makes no cookie fit for both.
 #[test]
-fn one_key_for_both_formats_confuses_nothing() {
+fn t08_one_key_for_both_formats_confuses_nothing() {
     let world = World::of(builder().migrate_from_astra(key(crate::world::NATIVE_KEY), Timestamp::MAX));
     let mut jar = Jar::new();
     world.visit(&mut jar, |session| session.set("user", "ada"));

@@ -118,9 +118,9 @@ async fn reading_renews_where_a_threshold_is_asked_for() {
     assert!((86_000..=86_400).contains(&ttl(&server)));
 }
 
-// T39, T40
+// T32, T39
 #[tokio::test]
-async fn t39_t40_unknown_ids_are_never_adopted() {
+async fn t32_t39_unknown_ids_are_never_adopted() {
     let server = Server::start();
     let store = connect(&server).await;
     let mut browser = jar();
@@ -156,9 +156,9 @@ async fn what_go_changed_meanwhile_is_merged_and_what_it_ended_stays_ended() {
     assert_eq!(events.take(), ["dropped:session_ended"]);
 }
 
-// T42: two processes, and requests of one session at once, each of which makes the same JSON of the same JSON.
+// Two processes, and requests of one session at once, each of which makes the same JSON of the same JSON.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t42_no_increment_is_lost() {
+async fn no_increment_is_lost() {
     let server = Server::start();
     server.cli(&["SET", KEY, r#"{"visits":0}"#, "EX", "1000"]);
     let stores = [connect(&server).await, connect(&server).await];

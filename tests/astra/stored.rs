@@ -118,9 +118,9 @@ fn a_new_session_has_an_id_of_astras_form_and_plain_json() {
     assert_eq!((world.json(&id), jar.get(NAME)), (None, None));
 }
 
-// T39, T40: Astra adopts whatever id a client brings; nothing here does, and most is not even looked up.
+// T32, T39: Astra adopts whatever id a client brings; nothing here does, and most is not even looked up.
 #[test]
-fn t39_t40_unknown_ids_are_never_adopted() {
+fn t32_t39_unknown_ids_are_never_adopted() {
     let world = World::new();
     let planted = "deadbeefdeadbeefdeadbeefdeadbeef";
     let mut jar = Jar::with(NAME, planted);
@@ -143,9 +143,9 @@ fn t39_t40_unknown_ids_are_never_adopted() {
     }
 }
 
-// The id that Astra stores is the secret itself: what may be logged is another one.
+// T75: the id that Astra stores is the secret itself: what may be logged is another one.
 #[test]
-fn t41_the_public_id_does_not_tell_the_secret() {
+fn t75_the_public_id_does_not_tell_the_secret() {
     let world = World::new();
     world.set(ID, r#"{"user":"ada"}"#);
     world.visit(&mut jar(), |session| {
@@ -223,7 +223,7 @@ fn what_go_changed_meanwhile_is_merged_and_what_it_ended_stays_ended() {
 
 // Both requests make the same JSON of the same JSON: that it is there already must not look like success.
 #[test]
-fn t42_two_requests_that_do_the_same_are_both_counted() {
+fn two_requests_that_do_the_same_are_both_counted() {
     let world = Arc::new(World::new());
     world.set(ID, r#"{"visits":41}"#);
     let other = Arc::clone(&world);

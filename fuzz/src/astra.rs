@@ -1,0 +1,102 @@
+//! Astra's cookies: those that nobody sealed, and those that are authentic whatever is in them.
+
+use std::sync::LazyLock;
+
+use aes_gcm::aead::{Aead, KeyInit};
+use aes_gcm::{Aes256Gcm, Nonce};
+use base64::prelude::{BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD, Engine};
+use hmac::{Hmac, Mac};
+use http::header::{COOKIE, SET_COOKIE};
+use http::{Request, Response};
+use http_body_util::Empty;
+use hyper::service::Service;
+use hyper_session::store::Store;
+use hyper_session::{AppKey, CookieStore, Error, Refusal, SessionHandle, Timestamp, session_fn};
+use serde_json::Value;
+use sha2::Sha256;
+
+use crate::unseal::builder;
+use crate::{APP_KEY, NAME, NOW, run};
+
+static STORE: LazyLock<CookieStore> =
+    LazyLock::new(|| builder().beside_astra(AppKey::danger_from_any_bytes(APP_KEY).unwrap()).build().unwrap());
+
+fn load(token: &[u8]) -> Result<(), Refusal> {
+    run(STORE.load(token, Timestamp::from_unix(NOW))).expect("a cookie store is always there").map(drop)
+}
+
+/// What the fuzzer makes up is refused, whichever format it is taken for; what is authentic is refused or a session, and
+/// saving another value leaves what was there as Go reads it.
+pub fn astra_open(data: &[u8]) {
+    assert!(load(data).is_err(), "a forgery");
+    for text in [BASE64_URL_SAFE.encode(data), BASE64_URL_SAFE_NO_PAD.encode(data)] {
+        assert!(load(text.as_bytes()).is_err(), "a forgery");
+    }
+    let token = seal(data);
+    let before: Option<Value> = serde_json::from_slice(data).ok();
+    if load(token.as_bytes()).is_err() {
+        return;
+    }
+    let mut expected = match before {
+        Some(Value::Object(map)) => map,
+        Some(Value::Null) => serde_json::Map::new(),
+        other => panic!("{other:?} is no session"),
+    };
+    expected.insert("fuzz".to_owned(), Value::from(1));
+    // Too large for one cookie, or the same already.
+    let Some(text) = saved(&token) else { return };
+    let after: Value = serde_json::from_slice(&open(&text).expect("another implementation opens it")).unwrap();
+    assert_eq!(as_go(&after), as_go(&Value::Object(expected)));
+}
+
+/// The cookie of this session after a handler set `fuzz`, if it is another one.
+fn saved(token: &str) -> Option<String> {
+    type Body = Empty<bytes::Bytes>;
+    let service = session_fn(STORE.clone(), |_: Request<Body>, session: SessionHandle| async move {
+        session.load().await?.set("fuzz", 1)?;
+        Ok::<_, Error>(Response::new(Body::new()))
+    });
+    let request = Request::builder().header(COOKIE, format!("{NAME}={token}")).body(Body::new()).unwrap();
+    let response = run(service.call(request)).unwrap();
+    let line = response.headers().get(SET_COOKIE)?.to_str().unwrap();
+    Some(line.split(';').next().unwrap().strip_prefix("s=").unwrap().to_owned())
+}
+
+/// Every number as Go has it.
+fn as_go(value: &Value) -> Value {
+    match value {
+        Value::Number(number) => Value::from(number.as_f64().unwrap()),
+        Value::Array(values) => values.iter().map(as_go).collect(),
+        Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), as_go(value))).collect(),
+        other => other.clone(),
+    }
+}
+
+fn hmac(key: &[u8], parts: &[&[u8]]) -> Vec<u8> {
+    let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key).unwrap();
+    parts.iter().for_each(|part| mac.update(part));
+    mac.finalize().into_bytes().to_vec()
+}
+
+fn key(label: &str) -> Vec<u8> {
+    hmac(APP_KEY, &[&hmac(APP_KEY, &[label.as_bytes()]), &[1]])
+}
+
+fn cipher() -> Aes256Gcm {
+    Aes256Gcm::new_from_slice(&key("astra-session-enc")).unwrap()
+}
+
+/// The cookie for `json`, whatever it is, after docs/WIRE.md.
+fn seal(json: &[u8]) -> String {
+    let plaintext = [json, &hmac(&key("astra-session-sig"), &[json])].concat();
+    let body = cipher().encrypt(Nonce::from_slice(&[7; 12]), &plaintext[..]).unwrap();
+    BASE64_URL_SAFE.encode([&[7; 12][..], &body].concat())
+}
+
+fn open(text: &str) -> Option<Vec<u8>> {
+    let token = BASE64_URL_SAFE.decode(text).ok()?;
+    let (nonce, body) = token.split_at_checked(12)?;
+    let plaintext = cipher().decrypt(Nonce::from_slice(nonce), body).ok()?;
+    let (json, mac) = plaintext.split_at_checked(plaintext.len().checked_sub(32)?)?;
+    (hmac(&key("astra-session-sig"), &[json]) == mac).then(|| json.to_vec())
+}
