@@ -48,7 +48,7 @@ async fn visit(builder: Builder<CookieKeys>, cookie: &mut String) -> Result<(), 
     let response = service.call(request).await?;
     if let Some(line) = response.headers().get(SET_COOKIE) {
         let pair = line.to_str()?.split(';').next().unwrap_or_default();
-        *cookie = pair.trim_start_matches("astra_session=").to_owned();
+        pair.trim_start_matches("astra_session=").clone_into(cookie);
     }
     let body = http_body_util::BodyExt::collect(response.into_body()).await?.to_bytes();
     println!("    {}", String::from_utf8_lossy(&body));

@@ -1,6 +1,6 @@
 //! A session's values as Go's `encoding/json` writes and reads them: the JSON that is shared with Astra.
 //!
-//! Go reads every number into a float64, so a number is written only if it is one: see [`write`].
+//! Go reads every number into a float64, so a number is written only if it is one: see [`write()`].
 
 use std::collections::BTreeMap;
 

@@ -7,7 +7,7 @@ impl<K: ServerKind> Builder<K> {
     /// cookie holds an id of 32 hexadecimal digits, and the backend a JSON object under it.
     ///
     /// A backend is handed the id itself, as 16 bytes, and must keep the value as it is: one of your own does, and
-    /// [`RedisStore`](crate::RedisStore) leaves out its own deadline in front of it. Merging of concurrent changes,
+    /// `RedisStore` leaves out its own deadline in front of it. Merging of concurrent changes,
     /// and the order of writes, are those of this store: it compares the JSON that it read with the JSON that is there. An
     /// id that is not stored is never adopted, and one that is not in Astra's form is not looked up.
     ///

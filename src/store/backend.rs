@@ -22,7 +22,7 @@ use crate::session::SessionId;
 ///   would give it, that is success. No two writes of a store have the same value, so it is told from another's write.
 /// - A method does not wait for ever: put a deadline on whatever it does, and return [`Error::unavailable`] past it. "Not
 ///   known now" is an error, never `None`.
-/// - Ids are hashes. Values hold what the application stores: keep them out of logs.
+/// - Ids are hashes, except beside Astra, where they are what logs in. Values hold what the application stores: keep them out of logs.
 ///
 /// The feature `testing` has a suite that holds a backend to this contract.
 ///

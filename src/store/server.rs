@@ -112,6 +112,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// The token of this text, if it has the form: anything else never reaches the backend (T39).
+    #[cfg_attr(not(feature = "astra"), allow(clippy::unused_self))]
     fn parse(&self, text: &[u8]) -> Option<Token> {
         #[cfg(feature = "astra")]
         if self.codec.with_astra {
@@ -120,6 +121,7 @@ impl<B: Backend> Inner<B> {
         Token::parse(text)
     }
 
+    /// A new token, straight from the generator.
     fn generate(&self) -> Result<Token, Error> {
         #[cfg(feature = "astra")]
         if self.codec.with_astra {

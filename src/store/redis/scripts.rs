@@ -112,6 +112,7 @@ impl Scripts {
     }
 
     /// An entry as Redis holds it.
+    #[cfg_attr(not(feature = "astra"), allow(clippy::unused_self))]
     fn bytes_of(&self, entry: &Stored) -> Bytes {
         #[cfg(feature = "astra")]
         if self.plain.is_some() {
