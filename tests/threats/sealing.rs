@@ -200,7 +200,7 @@ fn t05_signatures_are_only_compared_by_the_library() {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         let file = path.file_name().unwrap().to_str().unwrap().to_owned();
-        if file == "seal_tests" || file == "vectors.rs" {
+        if file.contains("_tests") || file == "vectors.rs" {
             continue;
         }
         let source = std::fs::read_to_string(&path).unwrap();
@@ -222,10 +222,13 @@ fn t05_signatures_are_only_compared_by_the_library() {
         }
     }
     made.sort();
-    // One key, one signature; and the extraction of a key, which nobody compares.
-    assert_eq!(
-        made,
-        ["derive.rs HMAC_SHA256,", "derive.rs hmac::sign(", "seal.rs HMAC_SHA256,", "seal.rs hmac::sign("]
-    );
-    assert_eq!(checked, ["seal.rs"]);
+    // One key, one signature; and the derivation of keys, which nobody compares. For Astra's cookies: the two keys that are
+    // derived with, and that which signs; the two steps of the derivation, and one signature.
+    let astra = ["HMAC_SHA256,", "HMAC_SHA256,", "hmac::Context", "hmac::sign(", "hmac::sign("];
+    let ours =
+        ["derive.rs HMAC_SHA256,", "derive.rs hmac::sign(", "seal.rs HMAC_SHA256,", "seal.rs hmac::sign("];
+    let expected = astra.map(|maker| format!("astra.rs {maker}")).into_iter().chain(ours.map(str::to_owned));
+    assert_eq!(made, expected.collect::<Vec<_>>());
+    checked.sort();
+    assert_eq!(checked, ["astra.rs", "seal.rs"]);
 }
