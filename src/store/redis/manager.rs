@@ -79,10 +79,10 @@ impl ManageConnection for Manager {
     }
 
     async fn is_valid(&self, connection: &mut Connection) -> Result<(), RedisError> {
-        match connection.is_broken() {
-            false => Ok(()),
-            true => Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into()),
+        if connection.is_broken() {
+            return Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted).into());
         }
+        Ok(())
     }
 
     fn has_broken(&self, connection: &mut Connection) -> bool {

@@ -1,6 +1,6 @@
 //! Sessions in Redis: one server, the master that Sentinel names, or a Cluster.
 //!
-//! From the outside in: options and connecting, the primitives ([`backend`]), the scripts they run, the pool's connections,
+//! From the outside in: options and connecting, the primitives, the scripts they run, the pool's connections,
 //! and what is done about faults.
 
 mod backend;

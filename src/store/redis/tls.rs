@@ -28,7 +28,7 @@ impl Tls {
 #[cfg(feature = "redis-tls")]
 impl Tls {
     /// Sees to it that there is somebody to do the cryptography.
-    #[allow(clippy::unnecessary_wraps)] // without the feature it fails
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // without the feature it fails
     pub(super) fn check(&self) -> Result<(), Error> {
         // Whoever installed one first wins; only its absence would be a fault, and a panic inside rustls.
         let _ = aws_lc::default_provider().install_default();
@@ -36,9 +36,10 @@ impl Tls {
     }
 
     pub(super) fn client(&self, info: ConnectionInfo) -> Result<Client, Error> {
-        let client = match self.is_configured() {
-            true => Client::build_with_tls(info, self.certificates()),
-            false => Client::open(info),
+        let client = if self.is_configured() {
+            Client::build_with_tls(info, self.certificates())
+        } else {
+            Client::open(info)
         };
         // What the library says may hold parts of a key file.
         client.map_err(|_| Error::config("the certificates for Redis are not PEM of the right kind"))
