@@ -148,10 +148,13 @@ impl Slot {
             .is_some_and(|record| record.is_outdated() || config.timeouts.renewal_due(record, now));
         // A cookie that is no session is removed, if the handler puts no other in its place; but the answer to a request
         // that was overtaken by a login must not take away the cookie that the login gave.
-        let dead = record.is_none() && self.found.is_present() && !regenerated;
-        let reply = if dead { Reply::Remove } else { Reply::Nothing };
+        let dead = record.is_none() && self.found.is_present();
+        let overtaken = dead && regenerated;
+        let reply = if dead && !overtaken { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        Ok(Loaded { session: Session::new(record, renewal_due, reply, committer, config.with_astra), now })
+        let session =
+            Session::new(record, renewal_due, overtaken, reply, committer, config.with_astra);
+        Ok(Loaded { session, now })
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.

@@ -76,6 +76,11 @@ impl Changes {
         }
     }
 
+    /// Records `value`, whatever is there: newer values must not lack it.
+    pub(super) fn set(&mut self, key: &str, value: Bytes) {
+        self.keys.insert(key.to_owned(), Change::Set(value));
+    }
+
     /// Records a step that led to `value`, where `below` is what is there without this log.
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes, below: Option<&Bytes>) {
         match self.keys.get_mut(key) {

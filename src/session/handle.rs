@@ -477,7 +477,7 @@ impl Session {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_open(&self) -> Result<MutexGuard<'_, State>, Error> {
+    pub(super) fn lock_open(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.lock();
         if state.is_closed() { Err(Error::new(Kind::HeadSent)) } else { Ok(state) }
     }
@@ -489,11 +489,12 @@ impl Session {
     pub(crate) fn new(
         base: Option<Record>,
         renewal_due: bool,
+        overtaken: bool,
         reply: Reply,
         committer: Weak<dyn Committer>,
         shared_flash: bool,
     ) -> Self {
-        let state = Mutex::new(State::new(base, renewal_due, reply));
+        let state = Mutex::new(State::new(base, renewal_due, overtaken, reply));
         Self { inner: Arc::new(Inner { state, committer, shared_flash }) }
     }
 

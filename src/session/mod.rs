@@ -34,5 +34,5 @@ pub(crate) use self::wire::{SealedHeader, StoredHeader};
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
     let committer = std::sync::Weak::<handle::NoCommitter>::new();
-    example(&Session::new(None, false, Reply::Nothing, committer, false))
+    example(&Session::new(None, false, false, Reply::Nothing, committer, false))
 }

@@ -24,6 +24,9 @@ pub(super) struct State {
     changes: Changes,
     wishes: Wishes,
     renewal_due: bool,
+    /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
+    /// remove, unless the handler says so.
+    overtaken: bool,
     /// Ended by another request: nothing brings it back.
     ended: bool,
     /// The response head is out: reads go on, writes fail.
@@ -63,13 +66,14 @@ pub(crate) enum Committed {
 }
 
 impl State {
-    pub(super) fn new(base: Option<Record>, renewal_due: bool, reply: Reply) -> Self {
+    pub(super) fn new(base: Option<Record>, renewal_due: bool, overtaken: bool, reply: Reply) -> Self {
         Self {
             base,
             pending: None,
             changes: Changes::default(),
             wishes: Wishes::default(),
             renewal_due,
+            overtaken,
             ended: false,
             closed: false,
             discarded: false,
@@ -93,6 +97,15 @@ impl State {
         }
     }
 
+    /// Under `key` the session keeps whose it is.
+    pub(super) fn login(&mut self, key: &str, subject: Bytes) {
+        if self.get(key).is_some_and(|present| present != subject) {
+            self.destroy();
+        }
+        self.changes.set(key, subject);
+        self.wishes.regenerate = true;
+    }
+
     pub(super) fn regenerate(&mut self) {
         self.wishes.regenerate = true;
     }
@@ -101,6 +114,9 @@ impl State {
         self.changes.restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
         self.ended = false; // what follows is another session
+        if self.overtaken {
+            self.reply = Reply::Remove;
+        }
     }
 
     pub(super) fn close(&mut self) {

@@ -1,6 +1,6 @@
 //! Who a session belongs to: binding it to a subject when somebody logs in.
 
-use super::{Payload, Session, Text, wire};
+use super::{Payload, Session, Text, values, wire};
 use crate::error::{Error, Kind};
 
 /// Under this key the subject is kept among the values. Applications cannot name it.
@@ -42,11 +42,10 @@ impl Session {
         if subject.is_empty() || subject.len() > MAX_SUBJECT {
             return Err(Error::new(Kind::Subject));
         }
-        if self.subject().is_some_and(|present| *present != *subject) {
-            self.destroy()?;
-        }
-        self.put_value(SUBJECT, "the subject", &subject)?;
-        self.regenerate()
+        let value = values::encode("the subject", &subject)?;
+        // In one step: a save of another task in between would store whose it is under the id from before.
+        self.lock_open()?.login(SUBJECT, value);
+        Ok(())
     }
 
     /// Who the session was last bound to by [`login`](Self::login); nobody after [`clear`](Self::clear).

@@ -57,6 +57,8 @@ pub(super) struct Inner<B> {
     pub(super) codec: Codec,
     pub(super) max_sessions_per_subject: usize,
     pub(super) turns: Turns,
+    /// Those of subjects' lists: they are taken while a turn of a session is held, never the other way round.
+    pub(super) list_turns: Turns,
     random: Arc<dyn Random>,
 }
 
@@ -104,7 +106,8 @@ impl<B: Backend> Inner<B> {
         let sealer = record_keys.map(seal).transpose()?;
         let with_astra = config.with_astra;
         let codec = Codec { format: config.format, sealer, random: Arc::clone(&random), with_astra };
-        Ok(Self { config, backend, codec, max_sessions_per_subject, turns: Turns::new(), random })
+        let (turns, list_turns) = (Turns::new(), Turns::new());
+        Ok(Self { config, backend, codec, max_sessions_per_subject, turns, list_turns, random })
     }
 
     fn id(&self, token: &Token) -> SessionId {
@@ -167,7 +170,8 @@ impl<B: Backend> Inner<B> {
 
     /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
     /// subject's sessions first, so that whoever ends them all finds it, and counts only if it is still there afterwards.
-    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from.
+    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. `None` if the
+    /// subject's sessions were ended meanwhile.
     async fn create(
         &self,
         created: Timestamp,
@@ -182,8 +186,10 @@ impl<B: Backend> Inner<B> {
             let token = self.generate()?;
             let id = self.id(&token);
             let entry = self.encode(id, created, &payload, from, now)?;
-            if let Some(subject) = &subject {
-                self.enter(subject, id, instead_of, created, now).await?;
+            if let Some(subject) = &subject
+                && !self.enter(subject, id, instead_of, created, now).await?
+            {
+                return Ok(None);
             }
             if self.backend.create(key(&token, id), entry.clone(), now).await? {
                 if let Some(subject) = &subject
@@ -300,18 +306,15 @@ impl<B: Backend> Inner<B> {
         }
         let (_, mut expected) = origin(base)?;
         let mut payload = changes.apply(Some(&base.payload))?;
-        // Not removed but replaced: a step that is repeated since its answer was lost knows itself again, and a request
-        // that still carries the old token is told from one that carries a token of nothing.
-        let gone = Stored {
-            value: self.codec.regenerated(base.id, now)?,
-            expires: now.saturating_add(REGENERATED_FOR),
-        };
+        let mark = self.mark(base.id, now)?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
             if !self.write_new(new, base, payload, &expected, now).await? {
                 return Ok(Saved::Ended);
             }
-            match self.backend.replace(key_of(base), expected, Some(gone.clone()), now).await? {
+            // Where nothing is left to go on, nothing takes its place.
+            let successor = new.is_some().then(|| mark.clone());
+            match self.backend.replace(key_of(base), expected, successor, now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
@@ -339,8 +342,40 @@ impl<B: Backend> Inner<B> {
             true => Saved::Removed,
             false => ended_or_stored(self.create(now, payload, Some(base.id), None, now).await?),
         };
-        self.remove(base, now).await?;
+        self.supersede(base, now).await?;
         Ok(saved)
+    }
+
+    /// What takes the place of a session whose browser was given another token. Not nothing: a step that is repeated since
+    /// its answer was lost knows itself again, and a request that still carries the old token is told from one that carries
+    /// a token of nothing.
+    fn mark(&self, id: SessionId, now: Timestamp) -> Result<Stored, Error> {
+        // From when it is written, which may be long after the request began.
+        let expires = now.max(self.config.now()).saturating_add(REGENERATED_FOR);
+        Ok(Stored { value: self.codec.regenerated(id, now)?, expires })
+    }
+
+    /// Ends the session for good, whatever it holds by now; its browser was given another one.
+    async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
+        let (_, mut expected) = origin(base)?;
+        let mark = self.mark(base.id, now)?;
+        let mut turn = None;
+        for _ in 0..MAX_ATTEMPTS {
+            match self.backend.replace(key_of(base), expected, Some(mark.clone()), now).await? {
+                Replaced::Conflict(current) => match self.codec.read(base.id, &current.value) {
+                    Some(Value::Regenerated) => return Ok(()),
+                    _ => expected = current.value,
+                },
+                Replaced::Done | Replaced::Missing => {
+                    self.leave(base, now).await;
+                    return Ok(());
+                }
+            }
+            if turn.is_none() {
+                turn = Some(self.turns.of(base.id).lock().await);
+            }
+        }
+        self.remove(base, now).await
     }
 
     /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token. False if the sessions
@@ -361,7 +396,8 @@ impl<B: Backend> Inner<B> {
                 *new = Some(record);
                 return Ok(true);
             }
-            // The backend lost it meanwhile (eviction): the session must not be lost with it.
+            // Nothing is left to hold, or the backend lost it (eviction): the session must not be lost with it.
+            self.leave(&written, now).await;
         }
         if payload.is_empty() {
             return Ok(true);

@@ -5,7 +5,7 @@ use bytes::{Buf, BufMut};
 use crate::clock::Timestamp;
 use crate::session::SessionId;
 
-/// The sessions of one subject, oldest first.
+/// The sessions of one subject, in the order of their logins.
 ///
 /// ```text
 /// offset  bytes  field, repeated for each session
@@ -73,6 +73,25 @@ impl Index {
         self.live().any(|entry| entry.id == id)
     }
 
+    /// Enters a session, next to the one that it replaces, if it replaces one. False if that one is being ended: it shall not
+    /// go on under another id.
+    pub(super) fn enter(&mut self, entry: Entry, instead_of: Option<SessionId>) -> bool {
+        let replaced = self.entries.iter().position(|entry| Some(entry.id) == instead_of);
+        if replaced.and_then(|at| self.entries.get(at)).is_some_and(|entry| entry.ending) {
+            return false;
+        }
+        // There already: the answer to the step that entered it was lost. It may be being ended by now.
+        if self.entries.iter().all(|present| present.id != entry.id) {
+            self.entries.insert(replaced.map_or(self.entries.len(), |at| at + 1), entry);
+        }
+        true
+    }
+
+    /// True if somebody began to end a session: it is under way, or was given up.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.entries.iter().any(|entry| entry.ending)
+    }
+
     /// Drops what is past its deadline.
     pub(super) fn prune(&mut self, now: Timestamp) {
         self.entries.retain(|entry| entry.until > now);
@@ -83,11 +102,11 @@ impl Index {
     }
 
     /// Marks the sessions that `which` picks as being ended: those, and any that somebody began to end and did not finish.
-    pub(super) fn end(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<SessionId> {
+    pub(super) fn end(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<Entry> {
         for entry in &mut self.entries {
             entry.ending |= which(entry);
         }
-        self.entries.iter().filter(|entry| entry.ending).map(|entry| entry.id).collect()
+        self.entries.iter().filter(|entry| entry.ending).copied().collect()
     }
 
     /// When the last of them is over.
@@ -109,11 +128,28 @@ mod tests {
     #[test]
     fn ending_takes_what_was_left_behind_along() {
         let mut index = Index { entries: vec![entry(1, 9), entry(2, 9), entry(3, 9)] };
-        assert_eq!(index.end(|entry| entry.id == SessionId::from_bytes([2; 16])), [entry(2, 9).id]);
+        let ended = index.end(|entry| entry.id == SessionId::from_bytes([2; 16]));
+        assert_eq!(ended, [Entry { ending: true, ..entry(2, 9) }]);
         assert_eq!(index.end(|entry| entry.id == SessionId::from_bytes([1; 16])).len(), 2);
         assert!(!index.has(entry(2, 9).id) && index.has(entry(3, 9).id));
         index.remove(&[entry(1, 9).id, entry(2, 9).id]);
         assert_eq!(index.entries, [entry(3, 9)]);
+    }
+
+    #[test]
+    fn what_replaces_a_session_takes_its_place_and_ends_with_it() {
+        let mut index = Index { entries: vec![entry(1, 9), entry(2, 9)] };
+        assert!(index.enter(entry(3, 9), Some(entry(1, 9).id)));
+        assert!(index.enter(entry(3, 9), Some(entry(1, 9).id)), "a step that is repeated");
+        assert!(index.enter(entry(4, 9), Some(entry(7, 9).id)));
+        let ids = |index: &Index| index.entries.iter().map(|entry| entry.id.to_bytes()[0]).collect::<Vec<_>>();
+        assert_eq!(ids(&index), [1, 3, 2, 4]);
+        assert!(!index.is_unfinished());
+        index.end(|ended| ended.id == entry(2, 9).id);
+        assert!(index.is_unfinished());
+        assert!(!index.enter(entry(5, 9), Some(entry(2, 9).id)));
+        assert_eq!(ids(&index), [1, 3, 2, 4]);
+        assert!(index.enter(entry(2, 9), None) && !index.has(entry(2, 9).id), "what is being ended stays so");
     }
 
     #[test]

@@ -15,6 +15,15 @@ use crate::session::{Payload, Record, SessionId};
 /// An entered session may be missing for so long: whoever entered it is about to write it.
 const GRACE: Duration = Duration::from_mins(1);
 
+/// What becomes of a list that does not read back.
+#[derive(Clone, Copy)]
+enum Unreadable {
+    /// Whoever asks is told: nothing can be promised of sessions that are not known.
+    IsAnError,
+    /// Somebody logs in: that must go on.
+    IsOverwritten,
+}
+
 /// One of the sessions of a subject.
 ///
 /// # Examples
@@ -35,11 +44,12 @@ pub struct SubjectSession {
 }
 
 impl<B: Backend> ServerStore<B> {
-    /// The live sessions that [`Session::login`](crate::Session::login) bound to `subject`, oldest first.
+    /// The live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their logins.
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the backend cannot tell. For this and the other two:
+    /// [`is_unavailable`](Error::is_unavailable) if the backend cannot tell, or what it has is no list: damaged, or sealed
+    /// under a key that is not on the ring; the next login begins a new one. For this and the other two:
     /// [`is_config`](Error::is_config) if the sessions are shared with Astra, which keeps no such list.
     ///
     /// # Examples
@@ -60,41 +70,46 @@ impl<B: Backend> ServerStore<B> {
     /// ```
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
         let (inner, now) = (&self.inner, self.config().now());
-        let (mut sessions, mut missing) = (Vec::new(), Vec::new());
-        for entry in inner.index(subject, now).await?.live() {
+        let index = inner.index(subject, now).await?;
+        let (mut sessions, mut over) = (Vec::new(), Vec::new());
+        for entry in index.live() {
             match inner.session_of(subject, entry, now).await? {
                 Some(session) => sessions.push(session),
-                None if entry.entered.saturating_add(GRACE) <= now => missing.push(entry.id),
+                None if entry.entered.saturating_add(GRACE) <= now => over.push(entry.id),
                 None => {}
             }
         }
-        if !missing.is_empty() {
-            inner.edit(subject, now, |index| index.remove(&missing)).await?;
+        if !over.is_empty() || index.is_unfinished() {
+            // Not just taken off: one that appears after all must not live without being listed.
+            inner.end(subject, now, |entry| over.contains(&entry.id)).await?;
         }
         Ok(sessions)
     }
 
-    /// Ends the session `id` if it is one of `subject`'s; false if it is not.
+    /// Ends the session `id` if it is one of `subject`'s; false if it is not, or not any more.
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it: ask again.
+    /// As [`end_sessions_of`](Self::end_sessions_of).
     pub async fn end_session_of(&self, subject: &str, id: SessionId) -> Result<bool, Error> {
-        let now = self.config().now();
-        let held = self.inner.index(subject, now).await?.has(id);
-        self.inner.end(subject, now, |entry| entry.id == id).await?;
-        Ok(held)
+        Ok(self.inner.end(subject, self.config().now(), |entry| entry.id == id).await? > 0)
     }
 
     /// Ends all sessions of `subject`, except one to keep: "log out everywhere", or everywhere else. The number of those
     /// that were ended.
     ///
-    /// A login that is under way at the same time either is ended, too, or happens after this.
+    /// A login that is under way at the same time either is ended, too, or happens after this. A session that is given
+    /// another token at the same time is ended under both; so is one to keep, if that is the old one.
     ///
     /// # Errors
     ///
     /// [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it: ask again; none that was not ended is
-    /// forgotten.
+    /// forgotten. So, too, if [the list](Self::sessions_of) does not read: then only deadlines end what was on it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Where the future is dropped, some may be ended and others not yet. Whoever lists or ends sessions of `subject` next
+    /// ends those, too, as does the next login.
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
         self.inner.end(subject, self.config().now(), |entry| Some(entry.id) != keep).await
     }
@@ -107,7 +122,8 @@ impl<B: Backend> Inner<B> {
         if self.codec.with_astra { None } else { payload.subject() }
     }
 
-    /// Enters a session that is about to be written. `instead_of` is one that it replaces, which does not count.
+    /// Enters a session that is about to be written. `instead_of` is one that it replaces, which does not count. False if
+    /// somebody is ending that one.
     pub(super) async fn enter(
         &self,
         subject: &str,
@@ -115,31 +131,48 @@ impl<B: Backend> Inner<B> {
         instead_of: Option<SessionId>,
         created: Timestamp,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let until = created.saturating_add(self.config.timeouts.absolute);
-        let entry = Entry { id, entered: now, until, ending: false };
+        // When it is entered may be long after the request began.
+        let entry = Entry { id, entered: now.max(self.config.now()), until, ending: false };
+        let counts = |entry: &&Entry| Some(entry.id) != instead_of;
         let add = |index: &mut Index| {
             index.prune(now);
-            index.entries.push(entry);
-            let counts = |entry: &&Entry| Some(entry.id) != instead_of;
-            index.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject)
+            let entered = index.enter(entry, instead_of);
+            let surplus = index.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
+            (entered, surplus, index.is_unfinished())
         };
-        if self.edit(subject, now, add).await? == 0 {
-            return Ok(());
+        let (entered, surplus, unfinished) =
+            self.edit(subject, now, Unreadable::IsOverwritten, add).await?;
+        if !entered {
+            return Ok(false);
         }
-        // Too many; but some may be over by now.
+        if surplus > 0 {
+            self.make_room(subject, counts, now).await?;
+        } else if unfinished {
+            self.end(subject, now, |_| false).await?;
+        }
+        Ok(true)
+    }
+
+    /// Ends the oldest sessions beyond those that the subject may have; but some may be over by now.
+    async fn make_room(
+        &self,
+        subject: &str,
+        counts: impl Fn(&&Entry) -> bool,
+        now: Timestamp,
+    ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
-        for entry in self.index(subject, now).await?.live().filter(|entry| Some(entry.id) != instead_of) {
+        for entry in self.index(subject, now).await?.live().filter(counts) {
             let fresh = entry.entered.saturating_add(GRACE) > now;
             let alive = fresh || self.session_of(subject, entry, now).await?.is_some();
             if alive { live.push(entry.id) } else { over.push(entry.id) }
         }
         let surplus = live.len().saturating_sub(self.max_sessions_per_subject);
         over.extend(live.iter().take(surplus));
-        self.end(subject, now, |entry| over.contains(&entry.id)).await?;
-        if surplus > 0 {
-            let cookie = self.config.cookie_name();
-            self.config.emit(&Event::SubjectLimit { cookie, ended: surplus });
+        let ended = self.end(subject, now, |entry| over.contains(&entry.id)).await?;
+        if ended > 0 {
+            self.config.emit(&Event::SubjectLimit { cookie: self.config.cookie_name(), ended });
         }
         Ok(())
     }
@@ -158,26 +191,58 @@ impl<B: Backend> Inner<B> {
     /// it.
     pub(super) async fn leave(&self, record: &Record, now: Timestamp) {
         if let Some(subject) = self.listed_subject(&record.payload) {
-            let _ = self.edit(&subject, now, |index| index.remove(&[record.id])).await;
+            let forget = |index: &mut Index| index.remove(&[record.id]);
+            let _ = self.edit(&subject, now, Unreadable::IsAnError, forget).await;
         }
     }
 
     /// First marks what is to be ended, then removes it, then forgets it: a login under way sees the mark, and what was
-    /// begun and not finished is finished by the next one who ends something.
+    /// begun and not finished is finished by the next one who comes here. The number of sessions that this ended of those
+    /// that `which` picks.
     async fn end(
         &self,
         subject: &str,
         now: Timestamp,
         which: impl Fn(&Entry) -> bool,
     ) -> Result<usize, Error> {
-        let ended = self.edit(subject, now, |index| index.end(&which)).await?;
-        for id in &ended {
-            self.backend.delete(*id).await?;
+        let ending = self.edit(subject, now, Unreadable::IsAnError, |index| index.end(&which)).await?;
+        let mut ended = 0;
+        for entry in &ending {
+            let done = self.end_one(subject, entry.id, now).await?;
+            ended += usize::from(done && which(entry));
         }
-        if !ended.is_empty() {
-            self.edit(subject, now, |index| index.remove(&ended)).await?;
+        if !ending.is_empty() {
+            let ids: Vec<_> = ending.iter().map(|entry| entry.id).collect();
+            self.edit(subject, now, Unreadable::IsAnError, |index| index.remove(&ids)).await?;
         }
-        Ok(ended.len())
+        Ok(ended)
+    }
+
+    /// Ends the session `id`, if it is the subject's: that is for the session to say (T37). True if it was one.
+    async fn end_one(&self, subject: &str, id: SessionId, now: Timestamp) -> Result<bool, Error> {
+        let mut current = self.backend.fetch(id, now).await?;
+        let mut turn = None;
+        for _ in 0..MAX_ATTEMPTS {
+            let Some(Stored { value, .. }) = current else { return Ok(false) };
+            let is_session = match self.codec.read(id, &value) {
+                Some(Value::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => true,
+                // It goes on under another id, which is on the list, too; or is nobody's any more.
+                Some(_) => return Ok(false),
+                // What this server cannot read, another one with other keys might.
+                None => false,
+            };
+            current = match self.backend.replace(id, value, None, now).await? {
+                Replaced::Done => return Ok(is_session),
+                Replaced::Missing => return Ok(false),
+                Replaced::Conflict(newer) => Some(newer),
+            };
+            if turn.is_none() {
+                turn = Some(self.turns.of(id).lock().await);
+            }
+        }
+        // Nobody stays logged in by writing all the time.
+        self.backend.delete(id).await?;
+        Ok(true)
     }
 
     /// No list is another answer than an empty one.
@@ -212,18 +277,33 @@ impl<B: Backend> Inner<B> {
 
     async fn index(&self, subject: &str, now: Timestamp) -> Result<Index, Error> {
         self.check_listed()?;
-        let id = SessionId::from_bytes(subject_id(self.config.cookie_name(), subject));
-        Ok(self.backend.fetch(id, now).await?.map(|stored| self.read_index(id, &stored)).unwrap_or_default())
+        let id = self.list_of(subject);
+        self.read_index(id, self.backend.fetch(id, now).await?.as_ref(), Unreadable::IsAnError)
+    }
+
+    fn list_of(&self, subject: &str) -> SessionId {
+        SessionId::from_bytes(subject_id(self.config.cookie_name(), subject))
     }
 
     /// A list that cannot be read is lost: sessions on it end by their deadlines alone, and somebody should know.
-    fn read_index(&self, id: SessionId, stored: &Stored) -> Index {
+    fn read_index(
+        &self,
+        id: SessionId,
+        stored: Option<&Stored>,
+        unreadable: Unreadable,
+    ) -> Result<Index, Error> {
+        let Some(stored) = stored else { return Ok(Index::default()) };
         if let Some(Value::Index(index)) = self.codec.read(id, &stored.value) {
-            return index;
+            return Ok(index);
         }
-        let error = Error::unavailable("the list of a subject's sessions does not read back, and was lost");
-        self.config.emit(&Event::StoreFailed { cookie: self.config.cookie_name(), error: &error });
-        Index::default()
+        let error = Error::unavailable("the list of a subject's sessions does not read back");
+        match unreadable {
+            Unreadable::IsAnError => Err(error),
+            Unreadable::IsOverwritten => {
+                self.config.emit(&Event::StoreFailed { cookie: self.config.cookie_name(), error: &error });
+                Ok(Index::default())
+            }
+        }
     }
 
     /// Changes the list of `subject`'s sessions in one atomic step, on whatever it is by then.
@@ -231,14 +311,15 @@ impl<B: Backend> Inner<B> {
         &self,
         subject: &str,
         now: Timestamp,
+        unreadable: Unreadable,
         mut edit: impl FnMut(&mut Index) -> R,
     ) -> Result<R, Error> {
         self.check_listed()?;
-        let id = SessionId::from_bytes(subject_id(self.config.cookie_name(), subject));
+        let id = self.list_of(subject);
         let mut turn = None;
         let mut current = self.backend.fetch(id, now).await?;
         for _ in 0..MAX_ATTEMPTS {
-            let before = current.as_ref().map(|stored| self.read_index(id, stored)).unwrap_or_default();
+            let before = self.read_index(id, current.as_ref(), unreadable)?;
             let mut after = before.clone();
             let result = edit(&mut after);
             if after == before {
@@ -262,7 +343,7 @@ impl<B: Backend> Inner<B> {
                 Replaced::Missing => self.backend.fetch(id, now).await?,
             };
             if turn.is_none() {
-                turn = Some(self.turns.of(id).lock().await);
+                turn = Some(self.list_turns.of(id).lock().await);
             }
         }
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))

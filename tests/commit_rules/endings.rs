@@ -6,7 +6,7 @@ use hyper_session::cookie::{CookieOptions, SameSite};
 use hyper_session::{Clock, Refusal, Session};
 
 use crate::support::{Jar, refused, set_cookies, status};
-use crate::world::{
+use crate::world::{Act, assert_no_cookie, 
     ABSOLUTE, IDLE, Kind, START, Setup, Verb, World, assert_removed, assert_set, everywhere, everywhere_with,
     on_server, pairs,
 };
@@ -61,8 +61,71 @@ fn a_server_side_store_refuses_the_token_from_before_regenerate() {
         world.edit(&mut jar, Session::regenerate).await;
         assert_eq!(world.rows().await, 1);
         assert!(world.look(&old, Session::is_empty).await);
-        assert_eq!(world.events.take(), [refused(Refusal::UnknownId)]);
+        assert_eq!(world.events.take(), [refused(Refusal::Regenerated)]);
         assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+    });
+}
+
+/// Requests that a login overtook still carry the old token. Their answers must not take away the cookie that the login
+/// gave; a minute later there are none, and who comes with that token has nothing else.
+#[test]
+fn r3_t40_the_cookie_of_an_overtaken_request_is_not_removed_for_a_minute() {
+    let starts_over = |session: &Session| session.destroy().and_then(|()| session.set("a", 1_u64));
+    let acts: [Act; 3] = [Session::regenerate, |session| session.login("ada"), starts_over];
+    on_server(|world| async move {
+        for act in acts {
+            let mut jar = world.jar().await;
+            let old = jar.clone();
+            world.edit(&mut jar, act).await;
+            for (seconds, refusal) in [(0, Refusal::Regenerated), (59, Refusal::Regenerated), (1, Refusal::UnknownId)] {
+                world.clock.advance(seconds * SECOND);
+                world.events.take();
+                let mut overtaken = old.clone();
+                let sees_nothing = |session: &Session| {
+                    assert!(session.is_empty() && session.id().is_none());
+                    Ok(())
+                };
+                let response = world.edit(&mut overtaken, sees_nothing).await;
+                assert_eq!(world.events.take(), [refused(refusal)], "after {seconds} more seconds");
+                match refusal {
+                    Refusal::Regenerated => assert_no_cookie(&response),
+                    _ => assert_removed(&world, &response),
+                }
+            }
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        }
+    });
+}
+
+/// Who logs out is logged out in this browser, whatever a request before it did.
+#[test]
+fn r3_t25_an_overtaken_logout_removes_the_cookie() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let mut old = jar.clone();
+        world.edit(&mut jar, Session::regenerate).await;
+        let response = world.edit(&mut old, Session::destroy).await;
+        assert_removed(&world, &response);
+        assert_eq!(old.0, Jar::new().0);
+    });
+}
+
+/// The minute begins when the new token is given, however long the request took.
+#[test]
+fn r3_a_slow_login_leaves_its_minute_too() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let old = jar.clone();
+        let clock = world.clock.clone();
+        let slow = move |session: &Session| {
+            clock.advance(120 * SECOND);
+            session.regenerate()
+        };
+        world.edit(&mut jar, slow).await;
+        world.clock.advance(59 * SECOND);
+        world.events.take();
+        assert_no_cookie(&world.edit(&mut old.clone(), |_| Ok(())).await);
+        assert_eq!(world.events.take(), [refused(Refusal::Regenerated)]);
     });
 }
 

@@ -21,7 +21,7 @@ use hyper_session::{
 };
 use tokio::sync::watch;
 
-use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
+use crate::support::{is_session, Answer, Body, Events, Jar, block_on, request, set_cookies, status};
 
 /// What a handler does to its session.
 pub(crate) type Act = fn(&Session) -> Result<(), Error>;
@@ -227,7 +227,8 @@ impl World {
         let ids = spy.ids.lock().unwrap().clone();
         let mut rows = 0;
         for id in ids {
-            rows += usize::from(spy.memory.fetch(id, self.clock.now()).await.unwrap().is_some());
+            let stored = spy.memory.fetch(id, self.clock.now()).await.unwrap();
+            rows += usize::from(stored.is_some_and(|stored| is_session(&stored.value)));
         }
         rows
     }

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::harness::{Client, VERSIONS, Version, listen, memory_store, run, serve};
-use crate::support::{Body, Events, Jar, set_cookies};
+use crate::support::{is_session, Body, Events, Jar, set_cookies};
 
 #[test]
 fn graceful_shutdown_waits_for_the_session_to_be_saved() {
@@ -113,7 +113,8 @@ impl Backend for Spy {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         self.count();
-        let ends = entry.is_none();
+        // Removed, or replaced by what is no session.
+        let ends = entry.as_ref().is_none_or(|entry| !is_session(&entry.value));
         if ends {
             self.hold().await;
         }

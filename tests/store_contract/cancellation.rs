@@ -21,7 +21,7 @@ struct Dropped {
     entries: usize,
     /// What the token that the request came with leads to.
     by_old_token: Option<Values>,
-    /// Every entry is, byte for byte, what was stored before.
+    /// Every session is, byte for byte, what was stored before; but each write has another revision.
     as_before: bool,
 }
 
@@ -68,11 +68,12 @@ async fn dropped_after(polls: usize, deed: Deed, saves: bool) -> Option<Dropped>
     })
 }
 
-async fn stored_values(store: &ServerStore<Watched>) -> Vec<Bytes> {
+async fn stored_values(store: &ServerStore<Watched>) -> Vec<(Bytes, Bytes)> {
     let mut values = Vec::new();
     for id in store.backend().ids() {
         let stored = store.backend().memory.fetch(id, Timestamp::from_unix(START)).await.unwrap();
-        values.push(stored.expect("what is listed").value);
+        let value = stored.expect("what is listed").value;
+        values.push((value.slice(..9), value.slice(17..)));
     }
     values
 }

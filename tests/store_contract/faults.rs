@@ -27,11 +27,13 @@ enum Fault {
     FetchIgnoresId,
     FetchShowsExpired,
     CreateOverwrites,
+    CreateFailsRepeated,
     CreateWritesThoughItFails,
     CreateIsTwoSteps,
     CreateIsBlockedByExpired,
     CreateForgetsTheDeadline,
     ReplaceIgnoresExpected,
+    ReplaceFailsRepeated,
     ReplaceCreates,
     ReplaceWritesThoughMissing,
     ReplaceWritesThoughInConflict,
@@ -77,6 +79,11 @@ impl Plain {
         answer
     }
 
+    /// True if the entry is what `replace` would make of it.
+    fn is_repeated(current: &Stored, new: Option<&Stored>) -> bool {
+        new.is_some_and(|new| new.value == current.value)
+    }
+
     /// What the comparison of `replace` says, by this backend's lights.
     fn is_expected(&self, current: &[u8], expected: &[u8], removing: bool) -> bool {
         let until_nul = |value: &[u8]| value.split(|byte| *byte == 0).next().unwrap().to_vec();
@@ -103,19 +110,25 @@ impl Backend for Plain {
 
     async fn create(&self, id: SessionId, mut new: Stored, now: Timestamp) -> Result<bool, Error> {
         if self.has(Fault::CreateIsTwoSteps) {
-            let free = self.fetch(id, now).await?.is_none();
+            let present = self.fetch(id, now).await?;
             yield_now().await;
-            if free {
-                self.step(id, now, |entry| *entry = Some(new));
-            }
-            return Ok(free);
+            return Ok(match present {
+                Some(present) => present.value == new.value,
+                None => self.step(id, now, |entry| {
+                    *entry = Some(new);
+                    true
+                }),
+            });
         }
         if self.has(Fault::CreateForgetsTheDeadline) {
             new.expires = Timestamp::MAX;
         }
         let seen_from = if self.has(Fault::CreateIsBlockedByExpired) { Timestamp::from_unix(0) } else { now };
         Ok(self.step(id, seen_from, |entry| {
-            let free = entry.is_none() || self.has(Fault::CreateOverwrites);
+            let same = entry.as_ref().is_some_and(|present| present.value == new.value);
+            let free = entry.is_none()
+                || self.has(Fault::CreateOverwrites)
+                || same && !self.has(Fault::CreateFailsRepeated);
             if free || self.has(Fault::CreateWritesThoughItFails) {
                 *entry = Some(new);
             }
@@ -135,7 +148,7 @@ impl Backend for Plain {
             yield_now().await;
             return Ok(match current {
                 None => Replaced::Missing,
-                Some(current) if current.value != expected => Replaced::Conflict(current),
+                Some(current) if current.value != expected && !Self::is_repeated(&current, new.as_ref()) => Replaced::Conflict(current),
                 Some(_) => self.step(id, now, |entry| {
                     *entry = new;
                     Replaced::Done
@@ -154,7 +167,10 @@ impl Backend for Plain {
                 }
                 Replaced::Missing
             }
-            Some(current) if !self.is_expected(&current.value, &expected, new.is_none()) => {
+            Some(current)
+                if !self.is_expected(&current.value, &expected, new.is_none())
+                    && (self.has(Fault::ReplaceFailsRepeated) || !Self::is_repeated(current, new.as_ref())) =>
+            {
                 let mut shown = current.clone();
                 if self.has(Fault::ReplaceShowsWhatWasExpected) {
                     shown.value = expected;
@@ -249,6 +265,8 @@ fn the_suite_finds_broken_backends() {
         (FetchIgnoresId, "entries of other ids must not show"),
         (FetchShowsExpired, "an entry that expires now must not be returned"),
         (CreateOverwrites, "create of an id that exists must fail"),
+        (CreateFailsRepeated, "a create that is repeated has succeeded"),
+        (ReplaceFailsRepeated, "so has a replace"),
         (CreateWritesThoughItFails, "a failed create must not write"),
         (CreateIsTwoSteps, "of two creates at once one must win"),
         (CreateIsBlockedByExpired, "its id is free again"),

@@ -15,7 +15,7 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp};
 use tokio::task::yield_now;
 
-use crate::support::{Body, Events, Jar, status, visit};
+use crate::support::{Body, Events, Jar, is_session, status, visit};
 
 pub(crate) const NAME: &str = "__Host-session";
 pub(crate) const START: u64 = 1_000_000;
@@ -29,7 +29,7 @@ pub(crate) const NOW: u64 = START + RENEWAL;
 
 pub(crate) type Values = BTreeMap<String, i64>;
 
-/// `Memory`, with a list of the ids that are stored; each call waits for its turn, once, where `in_turns` is true. A clone
+/// `Memory`, with a list of the ids of sessions that are stored; each call waits for its turn, once, where `in_turns` is true. A clone
 /// is the same backend, so that several servers can share it.
 #[derive(Clone, Default)]
 pub(crate) struct Watched {
@@ -63,8 +63,9 @@ impl Backend for Watched {
 
     async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.turn().await;
+        let is_session = is_session(&entry.value);
         let created = self.memory.create(id, entry, now).await?;
-        if created {
+        if created && is_session {
             self.stored.lock().unwrap().insert(id);
         }
         Ok(created)
@@ -78,10 +79,11 @@ impl Backend for Watched {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         self.turn().await;
-        let removes = entry.is_none();
+        let is_session = entry.as_ref().is_some_and(|entry| is_session(&entry.value));
         let replaced = self.memory.replace(id, expected, entry, now).await?;
-        if removes && replaced == Replaced::Done {
-            self.stored.lock().unwrap().remove(&id);
+        if replaced == Replaced::Done {
+            let mut stored = self.stored.lock().unwrap();
+            if is_session { stored.insert(id) } else { stored.remove(&id) };
         }
         Ok(replaced)
     }

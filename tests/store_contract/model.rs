@@ -109,6 +109,8 @@ pub(crate) struct Model {
     /// A server-side store has one state of a session, and tokens that it can take back.
     pub(crate) server_side: bool,
     pub(crate) tokens: HashMap<String, Kept>,
+    /// Tokens whose browser was given another one, and until when that is remembered.
+    pub(crate) replaced: HashMap<String, u64>,
     pub(crate) names: u64,
 }
 
@@ -120,7 +122,16 @@ pub(crate) struct Draft {
     cleared: bool,
     regenerate: bool,
     destroyed: bool,
+    /// What became of the token that the request came with: the first that happened to it.
+    fate: Option<Fate>,
     pub(crate) cookie: Cookie,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    Ended,
+    /// Until when that is remembered.
+    Replaced(u64),
 }
 
 impl Model {
@@ -133,14 +144,19 @@ impl Model {
         fails: bool,
     ) -> (Vec<Seen<u64>>, Draft) {
         let base = token.and_then(|token| self.tokens.get(token)).filter(|kept| now < kept.expires).cloned();
+        let overtaken = token.and_then(|token| self.replaced.get(token)).is_some_and(|until| now < *until);
         let mut draft = Draft {
             found: base.is_some(),
             values: base.as_ref().map(|base| base.values.clone()).unwrap_or_default(),
-            cookie: if base.is_none() && token.is_some() { Cookie::Removed } else { Cookie::AsItWas },
+            cookie: match (&base, token) {
+                (None, Some(_)) if !overtaken || ops.iter().any(|op| matches!(op, Op::Destroy)) => Cookie::Removed,
+                _ => Cookie::AsItWas,
+            },
             base,
             cleared: false,
             regenerate: false,
             destroyed: false,
+            fate: None,
         };
         let seen = ops.iter().map(|op| self.play(now, &mut draft, op)).collect();
         self.commit(now, &mut draft, !fails);
@@ -209,6 +225,12 @@ impl Model {
             }
             unchanged => unchanged,
         };
+        let replaced = draft.base.is_some() && (draft.regenerate || draft.destroyed) && after.is_some();
+        if draft.fate.is_none() && replaced {
+            draft.fate = Some(Fate::Replaced(now + 60));
+        } else if draft.fate.is_none() && draft.base.is_some() && after.is_none() {
+            draft.fate = Some(Fate::Ended);
+        }
         // A cleared and refilled session is written although nothing else is new.
         if after != draft.base || changed && after.is_some() {
             draft.cookie = if after.is_some() { Cookie::Set } else { Cookie::Removed };
@@ -224,6 +246,9 @@ impl Model {
             (self.server_side, draft.found, draft.cookie != Cookie::AsItWas, before)
         {
             self.tokens.remove(before);
+            if let Some(Fate::Replaced(until)) = draft.fate {
+                self.replaced.insert(before.to_owned(), until);
+            }
         }
         if let (Cookie::Set, Some(after), Some(kept)) = (draft.cookie, after, draft.base) {
             self.tokens.insert(after.to_owned(), kept);

@@ -57,11 +57,17 @@ impl Observer for Events {
             Event::StoreFailed { .. } => "store_failed".to_owned(),
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),
             Event::SetCookieReplaced { .. } => "set_cookie_replaced".to_owned(),
+            Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
             Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
             other => format!("unknown:{other:?}"),
         };
         self.0.lock().unwrap().push(line);
     }
+}
+
+/// True if a server-side store wrote `value` for a session, and not for what a regenerated one leaves behind or a list.
+pub(crate) fn is_session(value: &[u8]) -> bool {
+    value.first() == Some(&1)
 }
 
 pub(crate) fn refused(refusal: Refusal) -> String {

@@ -233,6 +233,9 @@ proptest! {
                 for (at, expires) in rows.with(|table| table.deadlines.clone()) {
                     assert_eq!((at, expires.as_unix()), (now, expected));
                 }
+                for (at, expires) in rows.with(|table| std::mem::take(&mut table.marks)) {
+                    assert_eq!((at, expires), (now, now.saturating_add(Duration::from_secs(60))));
+                }
             }
         });
     }

@@ -54,7 +54,7 @@ fn t33_a_row_that_is_no_session_is_refused() {
         let world = Options::default().over(&rows);
         let jar = world.jar().await;
         let good = rows.only_value();
-        let header = &good[..9];
+        let header = &good[..17];
         let with = |payload: &[u8]| [header, payload].concat();
         let mut bad = vec![
             Vec::new(),
@@ -72,6 +72,9 @@ fn t33_a_row_that_is_no_session_is_refused() {
             with(b"\x81\x01\x01"),
             [&good[..], b"\0"].concat(),
             [&[2], &good[1..]].concat(),
+            [&[3], &good[1..]].concat(),
+            [&[4], &good[1..]].concat(),
+            [&[3], &good[1..9]].concat(), // a list of no sessions
         ];
         bad.extend((0..good.len()).map(|len| good[..len].to_vec()));
         for row in bad {

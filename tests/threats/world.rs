@@ -17,7 +17,7 @@ use hyper_session::{
     SessionService, Timestamp,
 };
 
-use crate::support::{Body, Events, Jar, block_on, request, set_cookies, status};
+use crate::support::{is_session, Body, Events, Jar, block_on, request, set_cookies, status};
 
 /// What a handler does to its session.
 pub(crate) type Act = fn(&Session) -> Result<(), Error>;
@@ -183,8 +183,10 @@ pub(crate) struct Rows(Arc<Mutex<Table>>);
 pub(crate) struct Table {
     pub(crate) rows: BTreeMap<SessionId, Stored>,
     pub(crate) fetched: Vec<SessionId>,
-    /// Each deadline that was written: when, and which.
+    /// Each deadline of a session that was written: when, and which.
     pub(crate) deadlines: Vec<(Timestamp, Timestamp)>,
+    /// As `deadlines`, of what a regenerated session leaves behind.
+    pub(crate) marks: Vec<(Timestamp, Timestamp)>,
     /// Breaks the contract: entries that are over are handed out all the same.
     pub(crate) keeps_for_ever: bool,
 }
@@ -195,7 +197,8 @@ impl Table {
     }
 
     fn put(&mut self, id: SessionId, entry: Stored, now: Timestamp) {
-        self.deadlines.push((now, entry.expires));
+        let deadlines = if is_session(&entry.value) { &mut self.deadlines } else { &mut self.marks };
+        deadlines.push((now, entry.expires));
         self.rows.insert(id, entry);
     }
 }
@@ -234,12 +237,12 @@ impl Backend for Rows {
     }
 
     async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        Ok(self.with(|table| {
-            let free = table.live(id, now).is_none();
-            if free {
+        Ok(self.with(|table| match table.live(id, now) {
+            Some(present) => present.value == entry.value,
+            None => {
                 table.put(id, entry, now);
+                true
             }
-            free
         }))
     }
 
@@ -252,7 +255,12 @@ impl Backend for Rows {
     ) -> Result<Replaced, Error> {
         Ok(self.with(|table| match table.live(id, now).cloned() {
             None => Replaced::Missing,
-            Some(current) if current.value != expected => Replaced::Conflict(current),
+            Some(current)
+                if current.value != expected
+                    && entry.as_ref().is_none_or(|entry| entry.value != current.value) =>
+            {
+                Replaced::Conflict(current)
+            }
             Some(_) => {
                 match entry {
                     Some(entry) => table.put(id, entry, now),
