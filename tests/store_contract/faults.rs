@@ -279,7 +279,7 @@ fn the_suite_finds_broken_backends() {
         (ReplaceRemovesUncompared, "removal must compare, too"),
         (ReplaceRemovesNothing, "replaced by nothing is removed"),
         (ReplaceComparesLengths, "removal must compare, too"),
-        (ReplaceComparesLengthsButToRemove, "of two replaces of one value one must win"),
+        (ReplaceComparesLengthsButToRemove, "another value is another write"),
         (ReplaceIsTwoSteps, "of two replaces of one value one must win"),
         (ReplaceFindsExpired, "nor replaced"),
         (TouchRewrites, "touch must keep the value"),

@@ -11,3 +11,4 @@ mod faults;
 mod harness;
 mod interleavings;
 mod model;
+mod repeats;

@@ -19,5 +19,6 @@ mod headers;
 mod identity;
 mod leaks;
 mod names;
+mod records;
 mod sealing;
 mod world;

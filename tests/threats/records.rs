@@ -1,0 +1,303 @@
+//! Sealed records: what whoever reads or writes the backend can learn and do.
+
+use std::sync::{Arc, Mutex};
+
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine};
+use bytes::Bytes;
+use hyper_session::cookie::CookieOptions;
+use hyper_session::store::Store;
+use hyper_session::testing::FakeClock;
+use hyper_session::{
+    AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId,
+};
+
+use crate::support::{Events, Jar, block_on, refused};
+use crate::world::{NAME, Options, Rows, START, VALUE, World, assert_removed};
+
+const SUBJECT: &str = "ada@example.com";
+
+fn store(rows: &Rows, keys: Option<Keyring>, events: &Events) -> ServerStore<Rows> {
+    let builder =
+        ServerStore::with_backend(rows.clone()).clock(FakeClock::at(START)).observer(events.clone());
+    match keys {
+        Some(keys) => builder.seal_records(keys),
+        None => builder,
+    }
+    .build()
+    .unwrap()
+}
+
+/// An application reads its key from its environment, as often as it likes.
+fn copy(key: &AppKey) -> AppKey {
+    key.to_text().parse().unwrap()
+}
+
+/// The world of a server whose records are sealed under the first of `keys`.
+fn sealed(rows: &Rows, keys: impl Into<Keyring>) -> (World, ServerStore<Rows>) {
+    let events = Events::new();
+    let store = store(rows, Some(keys.into()), &events);
+    (World { store: Arc::new(store.clone()), clock: FakeClock::at(START), events }, store)
+}
+
+fn log_in(session: &Session) -> Result<(), hyper_session::Error> {
+    session.set("a", VALUE)?;
+    session.set("secret-key", 1)?;
+    session.login(SUBJECT)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+fn value_of(rows: &Rows, id: SessionId) -> Bytes {
+    rows.with(|table| table.rows[&id].value.clone())
+}
+
+fn put(rows: &Rows, id: SessionId, value: &[u8]) {
+    rows.with(|table| table.rows.get_mut(&id).unwrap().value = Bytes::copy_from_slice(value));
+}
+
+/// The id of what is there of a subject's sessions: the one row that no session has.
+fn list(rows: &Rows, sessions: &[SessionId]) -> SessionId {
+    let others: Vec<_> = rows.ids().into_iter().filter(|id| !sessions.contains(id)).collect();
+    assert_eq!(others.len(), 1);
+    others[0]
+}
+
+#[test]
+fn t74_t78_a_dump_of_sealed_rows_reveals_no_value_and_no_subject() {
+    block_on(async {
+        for keys in [None, Some(AppKey::generate().unwrap())] {
+            let (rows, events) = (Rows::default(), Events::new());
+            let seals = keys.is_some();
+            let store = Arc::new(store(&rows, keys.map(Keyring::new), &events));
+            let world = World { store, clock: FakeClock::at(START), events };
+            let mut jar = Jar::new();
+            world.edit(&mut jar, log_in).await;
+            world.edit(&mut jar, Session::regenerate).await;
+            let token = BASE64.decode(jar.get(NAME).unwrap()).unwrap();
+            // The session, what it left when it was regenerated, the list.
+            let dump = rows.with(|table| {
+                let rows = table.rows.iter();
+                rows.map(|(id, stored)| [&id.to_bytes()[..], &stored.value].concat()).collect::<Vec<_>>()
+            });
+            assert_eq!(dump.len(), 3);
+            let id = world.id(&jar).await.unwrap();
+            let shows = |needle: &[u8]| dump.iter().any(|row| contains(row, needle));
+            for clear in [VALUE.as_bytes(), SUBJECT.as_bytes(), b"secret-key", &START.to_be_bytes()] {
+                assert_eq!(shows(clear), !seals, "{clear:?}");
+            }
+            assert!(!shows(&token[..8]) && !shows(&token[24..]));
+            // Which sessions are one person's is to be seen in the list alone.
+            let lists = dump.iter().filter(|row| contains(&row[16..], &id.to_bytes())).count();
+            assert_eq!(lists, usize::from(!seals));
+            assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE));
+        }
+    });
+}
+
+#[test]
+fn t78_rows_that_are_swapped_do_not_open() {
+    block_on(async {
+        let rows = Rows::default();
+        let (world, store) = sealed(&rows, AppKey::generate().unwrap());
+        let (mut ada, mut eve) = (Jar::new(), Jar::new());
+        world.edit(&mut ada, log_in).await;
+        world.edit(&mut eve, |session| session.login("eve")).await;
+        let ids = [world.id(&ada).await.unwrap(), world.id(&eve).await.unwrap()];
+        let values = ids.map(|id| value_of(&rows, id));
+        world.events.take();
+        put(&rows, ids[0], &values[1]);
+        put(&rows, ids[1], &values[0]);
+        for jar in [&ada, &eve] {
+            let (value, response) = world.present(jar.header().unwrap().as_bytes()).await;
+            assert_eq!(value, None);
+            assert_removed(&response);
+            assert_eq!(world.events.take(), [refused(Refusal::Payload)]);
+        }
+        put(&rows, ids[0], &values[0]);
+        put(&rows, ids[1], &values[1]);
+        assert_eq!(world.value(&ada).await.as_deref(), Some(VALUE));
+
+        // Nor lists: eve's in the place of ada's would have her sessions shown and ended as ada's.
+        let all: Vec<_> = rows.ids().into_iter().filter(|id| !ids.contains(id)).collect();
+        let lists = [value_of(&rows, all[0]), value_of(&rows, all[1])];
+        put(&rows, all[0], &lists[1]);
+        put(&rows, all[1], &lists[0]);
+        for subject in [SUBJECT, "eve"] {
+            assert!(store.sessions_of(subject).await.unwrap_err().is_unavailable());
+            assert!(store.end_sessions_of(subject, None).await.unwrap_err().is_unavailable());
+        }
+        // A list where a session should be, and the other way round.
+        put(&rows, ids[0], &lists[0]);
+        put(&rows, all[0], &values[0]);
+        assert_eq!(world.value(&ada).await, None);
+        assert_eq!(world.events.take(), [refused(Refusal::Payload)]);
+    });
+}
+
+#[test]
+fn t02_t78_a_row_that_was_altered_planted_or_clear_is_no_session() {
+    block_on(async {
+        let key = AppKey::generate().unwrap();
+        let rows = Rows::default();
+        let (world, _) = sealed(&rows, copy(&key));
+        let jar = world.jar().await;
+        let good = rows.only_value();
+        assert_eq!(good[0], 4);
+
+        let mut bad: Vec<Vec<u8>> = (0..good.len() * 8)
+            .map(|bit| {
+                let mut altered = good.to_vec();
+                altered[bit / 8] ^= 1 << (bit % 8);
+                altered
+            })
+            .collect();
+        bad.extend((0..good.len()).map(|len| good[..len].to_vec()));
+        bad.push([&good[..], b"\0"].concat());
+        // In clear, as it was before sealing was turned on; marks and lists, too.
+        let header = [&[1][..], &START.to_be_bytes(), b"revision"].concat();
+        bad.push([&header[..], b"\x81\xa1a\xa1b"].concat());
+        bad.push(b"\x02revision".to_vec());
+        bad.push(b"\x03revision".to_vec());
+        // Sealed: under another key, for another cookie, at another place, for another purpose.
+        for (other_key, name) in [(AppKey::generate().unwrap(), NAME), (copy(&key), "__Host-other"), (copy(&key), NAME)] {
+            let other = Rows::default();
+            let options = CookieOptions::new().name(name);
+            let store = ServerStore::with_backend(other.clone())
+                .cookie(options)
+                .clock(FakeClock::at(START))
+                .seal_records(other_key)
+                .build()
+                .unwrap();
+            let planter = World { store: Arc::new(store), clock: FakeClock::at(START), events: Events::new() };
+            planter.edit(&mut Jar::new(), |session| session.set("a", VALUE)).await;
+            bad.push(other.only_value().to_vec());
+        }
+        let cookie = CookieStore::builder(key).clock(FakeClock::at(START)).build().unwrap();
+        let planter = World { store: Arc::new(cookie), clock: FakeClock::at(START), events: Events::new() };
+        let mut sealed_cookie = Jar::new();
+        planter.edit(&mut sealed_cookie, |session| session.set("a", VALUE)).await;
+        let token = BASE64.decode(sealed_cookie.get(NAME).unwrap()).unwrap();
+        bad.push([&[4][..], &token].concat());
+
+        for row in bad {
+            rows.tamper(&row);
+            assert_eq!(world.value(&jar).await, None, "{row:?}");
+            assert_eq!(world.events.take(), [refused(Refusal::Payload)], "{row:?}");
+        }
+        rows.tamper(&good);
+        assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE));
+    });
+}
+
+#[test]
+fn t78_turning_sealing_on_refuses_what_was_stored_before() {
+    block_on(async {
+        let rows = Rows::default();
+        let before = Options::default().over(&rows);
+        let mut jar = Jar::new();
+        before.edit(&mut jar, log_in).await;
+        let (world, store) = sealed(&rows, AppKey::generate().unwrap());
+        assert_eq!(world.value(&jar).await, None);
+        assert_eq!(world.events.take(), [refused(Refusal::Payload)]);
+        // The list of before says nothing either, until somebody logs in.
+        assert!(store.sessions_of(SUBJECT).await.unwrap_err().is_unavailable());
+        world.edit(&mut Jar::new(), log_in).await;
+        assert_eq!(world.events.take(), ["store_failed"]);
+        assert_eq!(store.sessions_of(SUBJECT).await.unwrap().len(), 1);
+        // And the other way round: what is sealed does not open without the key.
+        let (old, new) = (Options::default().over(&rows), world.jar().await);
+        assert_eq!(old.value(&new).await, None);
+        assert_eq!(old.events.take(), [refused(Refusal::Payload)]);
+    });
+}
+
+#[test]
+fn t12_t17_rotation_keeps_sessions_and_revocation_ends_them() {
+    block_on(async {
+        let (old, new) = (AppKey::generate().unwrap(), AppKey::generate().unwrap());
+        let rows = Rows::default();
+        let (world, _) = sealed(&rows, copy(&old));
+        let (mut jar, mut idle) = (Jar::new(), Jar::new());
+        world.edit(&mut jar, log_in).await;
+        world.edit(&mut idle, log_in).await;
+        let id = world.id(&jar).await.unwrap();
+        let key_of = |id: SessionId| rows.with(|table| table.rows[&id].value[2..6].to_vec());
+        let first = key_of(id);
+
+        let (world, store) = sealed(&rows, Keyring::new(copy(&new)).accept(copy(&old)));
+        assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE));
+        assert_eq!(store.sessions_of(SUBJECT).await.unwrap().len(), 2);
+        world.edit(&mut jar, |session| session.set("b", 2)).await;
+        assert_ne!(key_of(id), first, "what is written is sealed with the new key");
+
+        let (world, _) = sealed(&rows, copy(&new));
+        assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE));
+        assert_eq!(world.value(&idle).await, None, "not written since");
+        assert_eq!(world.events.take(), [refused(Refusal::Payload)]);
+
+        let (world, _) = sealed(&rows, Keyring::new(copy(&new)).accept(copy(&old)).revoke(old.id()));
+        assert_eq!(world.value(&idle).await, None);
+        let (world, _) = sealed(&rows, Keyring::new(AppKey::generate().unwrap()).revoke(new.id()));
+        assert_eq!(world.value(&jar).await, None);
+    });
+}
+
+/// What one server cannot read, another one with other keys might: "log out everywhere" ends it all the same.
+#[test]
+fn t26_ending_all_sessions_ends_those_under_keys_that_are_not_on_the_ring() {
+    block_on(async {
+        let (old, new) = (AppKey::generate().unwrap(), AppKey::generate().unwrap());
+        let rows = Rows::default();
+        let (before, _) = sealed(&rows, copy(&old));
+        let (mut one, mut two) = (Jar::new(), Jar::new());
+        before.edit(&mut one, log_in).await;
+        let (both, _) = sealed(&rows, Keyring::new(copy(&new)).accept(old));
+        both.edit(&mut two, log_in).await;
+        let (_, store) = sealed(&rows, new);
+        assert_eq!(store.end_sessions_of(SUBJECT, None).await.unwrap(), 1, "one that it can tell to be one");
+        assert_eq!((both.value(&one).await, both.value(&two).await), (None, None));
+        assert_eq!(rows.ids(), []);
+    });
+}
+
+#[test]
+fn t35_t36_subjects_are_kept_in_either_format() {
+    block_on(async {
+        for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
+            let rows = Rows::default();
+            let store = ServerStore::with_backend(rows.clone())
+                .clock(FakeClock::at(START))
+                .payload_format(format)
+                .build()
+                .unwrap();
+            let store_of = Arc::new(store.clone()) as Arc<dyn Store>;
+            let world = World { store: store_of, clock: FakeClock::at(START), events: Events::new() };
+            let mut jar = Jar::new();
+            world.edit(&mut jar, log_in).await;
+            let subject = Mutex::new(None);
+            world
+                .edit(&mut jar, |session| {
+                    *subject.lock().unwrap() = session.subject().map(|subject| subject.to_string());
+                    Ok(())
+                })
+                .await;
+            assert_eq!(subject.into_inner().unwrap().as_deref(), Some(SUBJECT));
+            let id = world.id(&jar).await.unwrap();
+            assert_eq!(store.sessions_of(SUBJECT).await.unwrap()[0].id, id);
+            // The list, under an id that no token hashes to, and that is another one under another cookie's name.
+            use sha2::Digest as _;
+            let named = |name: &str| {
+                let hash = sha2::Sha256::new()
+                    .chain_update(b"hyper-session subject v1\0")
+                    .chain_update(name)
+                    .chain_update([0])
+                    .chain_update(SUBJECT);
+                SessionId::from_bytes(hash.finalize()[..16].try_into().unwrap())
+            };
+            assert_eq!(list(&rows, &[id]), named(NAME));
+            assert_ne!(named(NAME), named("other"));
+        }
+    });
+}
