@@ -43,6 +43,11 @@ impl Watched {
         Self { in_turns: true, ..Self::default() }
     }
 
+    /// The same backend, for somebody who takes turns.
+    pub(crate) fn taking_turns(&self) -> Self {
+        Self { in_turns: true, ..self.clone() }
+    }
+
     /// Every poll of a request is a permit to make one call: whoever polls decides on the order of all calls.
     async fn turn(&self) {
         if self.in_turns {

@@ -12,3 +12,4 @@ mod harness;
 mod interleavings;
 mod model;
 mod repeats;
+mod subjects;

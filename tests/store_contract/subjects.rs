@@ -1,0 +1,513 @@
+//! The sessions of a subject: listed, limited, ended from elsewhere.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::service::service_fn;
+use hyper_session::store::{Backend, Builder, Replaced, Stored};
+use hyper_session::testing::FakeClock;
+use hyper_session::{Clock, Error, Refusal, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp};
+use sha2::Digest as _;
+
+use crate::harness::{ABSOLUTE, IDLE, NAME, RENEWAL, START, Watched, run};
+use crate::support::{Body, Events, Jar, refused, status, visit};
+
+/// A server whose clock the test moves.
+struct World {
+    store: ServerStore<Watched>,
+    clock: FakeClock,
+    events: Events,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(|builder| builder)
+    }
+
+    fn with(options: impl FnOnce(Builder<Watched>) -> Builder<Watched>) -> Self {
+        let (clock, events) = (FakeClock::at(START), Events::new());
+        let builder = ServerStore::with_backend(Watched::default())
+            .idle_timeout(Duration::from_secs(IDLE))
+            .absolute_timeout(Duration::from_secs(ABSOLUTE))
+            .renewal_threshold(Duration::from_secs(RENEWAL))
+            .clock(clock.clone())
+            .observer(events.clone());
+        Self { store: options(builder).build().unwrap(), clock, events }
+    }
+
+    fn edit(&self, jar: &mut Jar, act: impl Fn(&Session) -> Result<(), Error> + Clone) -> Response<Body> {
+        let handler = service_fn(move |request: Request<Body>| {
+            let act = act.clone();
+            async move {
+                act(&request.session().await?)?;
+                Ok::<_, Error>(status(200))
+            }
+        });
+        run(visit(&SessionService::new(handler, self.store.clone()), "/", jar))
+    }
+
+    fn look<R: Send + 'static>(&self, jar: &Jar, look: impl Fn(&Session) -> R + Clone) -> R {
+        let seen = Arc::new(Mutex::new(None));
+        let to_fill = Arc::clone(&seen);
+        self.edit(&mut jar.clone(), move |session| {
+            *to_fill.lock().unwrap() = Some(look(session));
+            Ok(())
+        });
+        let seen = seen.lock().unwrap().take();
+        seen.unwrap()
+    }
+
+    fn subject(&self, jar: &Jar) -> Option<String> {
+        self.look(jar, |session| session.subject().map(|subject| subject.to_string()))
+    }
+
+    fn id(&self, jar: &Jar) -> SessionId {
+        self.look(jar, Session::id).expect("a session")
+    }
+
+    /// A browser in which `subject` logs in.
+    fn login(&self, subject: &'static str) -> Jar {
+        let mut jar = Jar::new();
+        self.edit(&mut jar, |session| session.login(subject));
+        assert!(jar.get(NAME).is_some());
+        jar
+    }
+
+    fn listed(&self, subject: &str) -> Vec<SessionId> {
+        run(self.store.sessions_of(subject)).unwrap().into_iter().map(|session| session.id).collect()
+    }
+
+    fn end_all(&self, subject: &str, keep: Option<SessionId>) -> usize {
+        run(self.store.end_sessions_of(subject, keep)).unwrap()
+    }
+
+    fn end_one(&self, subject: &str, id: SessionId) -> bool {
+        run(self.store.end_session_of(subject, id)).unwrap()
+    }
+
+    /// Advances in whole seconds.
+    fn wait(&self, seconds: u64) {
+        self.clock.advance(Duration::from_secs(seconds));
+    }
+
+    /// What the backend holds as the list of `subject`'s sessions.
+    fn list(&self, subject: &str) -> Option<Stored> {
+        run(self.store.backend().memory.fetch(list_id(subject), self.clock.now())).unwrap()
+    }
+
+    fn overwrite_list(&self, subject: &str, value: &'static [u8]) {
+        let (memory, id, now) = (&self.store.backend().memory, list_id(subject), self.clock.now());
+        let expires = now.saturating_add(Duration::from_secs(ABSOLUTE));
+        run(memory.delete(id)).unwrap();
+        assert!(run(memory.create(id, Stored { value: Bytes::from_static(value), expires }, now)).unwrap());
+    }
+}
+
+/// As `docs/WIRE.md` has it.
+fn list_id(subject: &str) -> SessionId {
+    let hash = sha2::Sha256::new()
+        .chain_update(b"hyper-session subject v1\0")
+        .chain_update(NAME)
+        .chain_update([0])
+        .chain_update(subject);
+    SessionId::from_bytes(hash.finalize()[..16].try_into().unwrap())
+}
+
+#[test]
+fn sessions_are_listed_with_their_times_in_the_order_of_logins() {
+    let world = World::new();
+    let one = world.login("ada");
+    world.wait(10);
+    let mut two = world.login("ada");
+    let _elsewhere = world.login("bob");
+    let sessions = run(world.store.sessions_of("ada")).unwrap();
+    assert_eq!(sessions.len(), 2);
+    assert_eq!([sessions[0].id, sessions[1].id], [world.id(&one), world.id(&two)]);
+    let t = Timestamp::from_unix;
+    assert_eq!((sessions[0].created, sessions[1].created), (t(START), t(START + 10)));
+    assert_eq!((sessions[0].last_seen, sessions[1].last_seen), (t(START), t(START + 10)));
+    assert_eq!(sessions[0].expires, t(START + IDLE));
+
+    // Used: exact to the renewal threshold.
+    world.wait(RENEWAL - 10);
+    world.edit(&mut two, |_| Ok(()));
+    assert_eq!(run(world.store.sessions_of("ada")).unwrap()[1].last_seen, t(START + 10));
+    world.wait(10);
+    world.edit(&mut two, |_| Ok(()));
+    let seen = &run(world.store.sessions_of("ada")).unwrap()[1];
+    assert_eq!((seen.created, seen.last_seen), (t(START + 10), t(START + RENEWAL + 10)));
+    assert_eq!(seen.expires, t(START + RENEWAL + 10 + IDLE));
+    assert_eq!(world.listed("nobody"), []);
+    assert_eq!(world.listed(""), []);
+}
+
+#[test]
+fn t26_ending_all_but_one_leaves_that_one_and_other_subjects() {
+    let world = World::new();
+    let jars = [world.login("ada"), world.login("ada"), world.login("ada")];
+    let (bob, mut anonymous) = (world.login("bob"), Jar::new());
+    world.edit(&mut anonymous, |session| session.set("cart", 1));
+    let keep = world.id(&jars[1]);
+    assert_eq!(world.end_all("ada", Some(keep)), 2);
+    assert_eq!(world.listed("ada"), [keep]);
+    let alive = |jar: &Jar| world.subject(jar).is_some();
+    assert_eq!([alive(&jars[0]), alive(&jars[1]), alive(&jars[2]), alive(&bob)], [false, true, false, true]);
+    assert_eq!(world.look(&anonymous, |session| session.get::<u8>("cart").unwrap()), Some(1));
+    world.events.take();
+    // To "keep" somebody else's keeps none.
+    assert_eq!(world.end_all("ada", Some(world.id(&bob))), 1);
+    assert_eq!((world.end_all("ada", None), world.end_all("nobody", None)), (0, 0));
+    assert_eq!(world.store.backend().ids().len(), 2);
+    assert!(world.list("ada").is_none(), "a list of nothing is none");
+    assert_eq!(world.subject(&jars[1]), None);
+    assert_eq!(world.events.take(), [refused(Refusal::UnknownId)]);
+    // And login goes on.
+    let again = world.login("ada");
+    assert_eq!(world.listed("ada"), [world.id(&again)]);
+}
+
+#[test]
+fn t37_one_ends_only_ones_own() {
+    let world = World::new();
+    let (ada, bob) = (world.login("ada"), world.login("bob"));
+    assert!(!world.end_one("bob", world.id(&ada)));
+    assert!(!world.end_one("", world.id(&ada)) && !world.end_one("ad", world.id(&ada)));
+    assert_eq!(world.subject(&ada).as_deref(), Some("ada"));
+    assert!(!world.end_one("ada", list_id("bob")), "a list is no session");
+    assert_eq!(world.listed("bob").len(), 1);
+    let id = world.id(&ada);
+    assert!(world.end_one("ada", id));
+    assert!(!world.end_one("ada", id), "not twice");
+    assert_eq!((world.subject(&ada), world.subject(&bob).as_deref()), (None, Some("bob")));
+}
+
+/// The session says whose it is, and not the list: one that was emptied of its subject is nobody's to end.
+#[test]
+fn t37_a_session_that_was_cleared_is_not_the_subjects_any_more() {
+    let world = World::with(|builder| builder.max_sessions_per_subject(1));
+    let mut jar = world.login("ada");
+    world.edit(&mut jar, |session| session.clear().and_then(|()| session.set("cart", 1)));
+    assert_eq!(world.subject(&jar), None);
+    let id = world.id(&jar);
+    assert_eq!(world.listed("ada"), []);
+    assert!(!world.end_one("ada", id));
+    assert_eq!(world.end_all("ada", None), 0);
+    world.wait(61);
+    world.login("ada");
+    assert_eq!(world.events.take(), [""; 0], "it does not count");
+    assert_eq!(world.look(&jar, |session| session.get::<u8>("cart").unwrap()), Some(1));
+}
+
+#[test]
+fn t35_login_gives_a_new_token_and_keeps_what_was_anonymous() {
+    let world = World::new();
+    let mut jar = Jar::new();
+    world.edit(&mut jar, |session| session.set("cart", 1));
+    let planted = jar.clone();
+    world.edit(&mut jar, |session| session.login("ada"));
+    assert_ne!(jar.0, planted.0);
+    assert_eq!(world.look(&jar, |session| session.get::<u8>("cart").unwrap()), Some(1));
+    world.events.take();
+    assert_eq!(world.subject(&planted), None);
+    assert_eq!(world.events.take(), [refused(Refusal::Regenerated)]);
+    // Again, for a rise of privilege: the same session, in the same place of the list.
+    let second = world.login("ada");
+    let before = jar.clone();
+    world.edit(&mut jar, |session| session.login("ada"));
+    assert_ne!(jar.0, before.0);
+    assert_eq!(world.listed("ada"), [world.id(&jar), world.id(&second)]);
+}
+
+#[test]
+fn t35_another_subject_gets_nothing_of_the_one_before() {
+    let world = World::new();
+    let mut jar = world.login("ada");
+    world.edit(&mut jar, |session| session.set("address", "12 St James's Square"));
+    let ada = jar.clone();
+    world.wait(100);
+    world.edit(&mut jar, |session| session.login("bob"));
+    assert_eq!(world.subject(&jar).as_deref(), Some("bob"));
+    assert_eq!(world.look(&jar, Session::keys), [""; 0]);
+    assert_eq!(world.look(&jar, Session::created_at), Some(Timestamp::from_unix(START + 100)));
+    assert_eq!((world.listed("ada"), world.listed("bob")), (vec![], vec![world.id(&jar)]));
+    assert_eq!(world.subject(&ada), None);
+    assert_eq!(world.store.backend().ids().len(), 1);
+}
+
+/// A login that failed halfway is none: not bound, not listed, but the old id is gone all the same.
+#[test]
+fn a_server_error_drops_the_login_and_keeps_the_new_token() {
+    let world = World::new();
+    let mut jar = Jar::new();
+    world.edit(&mut jar, |session| session.set("cart", 1));
+    let before = jar.clone();
+    let failing = service_fn(|request: Request<Body>| async move {
+        request.session().await?.login("ada")?;
+        Ok::<_, Error>(status(500))
+    });
+    run(visit(&SessionService::new(failing, world.store.clone()), "/", &mut jar));
+    assert_ne!(jar.0, before.0);
+    assert_eq!((world.subject(&jar), world.listed("ada")), (None, vec![]));
+}
+
+#[test]
+fn regenerate_and_logout_keep_the_list_right() {
+    let world = World::new();
+    let (mut one, mut two) = (world.login("ada"), world.login("ada"));
+    for _ in 0..3 {
+        world.edit(&mut one, Session::regenerate);
+        assert_eq!(world.listed("ada"), [world.id(&one), world.id(&two)]);
+    }
+    world.edit(&mut one, Session::destroy);
+    assert_eq!(world.listed("ada"), [world.id(&two)]);
+    world.edit(&mut two, Session::clear);
+    assert!(world.list("ada").is_none());
+    // Emptied by a last delete, or by starting over as nobody.
+    let (mut three, mut four) = (world.login("ada"), world.login("ada"));
+    world.edit(&mut three, |session| session.destroy().and_then(|()| session.set("cart", 1)));
+    world.edit(&mut four, |session| session.regenerate().and_then(|()| session.clear()));
+    assert_eq!(world.listed("ada"), []);
+    assert!(world.list("ada").is_none());
+    assert_eq!(world.store.backend().ids().len(), 1);
+}
+
+#[test]
+fn t71_beyond_the_limit_the_oldest_session_ends_and_an_event_says_so() {
+    let world = World::with(|builder| builder.max_sessions_per_subject(3));
+    let mut jars: Vec<_> = (0..3).map(|_| world.login("ada")).collect();
+    world.login("bob");
+    // A new token is no new session.
+    world.edit(&mut jars[0], Session::regenerate);
+    world.edit(&mut jars[1], |session| session.login("ada"));
+    assert_eq!(world.events.take(), [""; 0]);
+    assert_eq!(world.listed("ada").len(), 3);
+
+    jars.push(world.login("ada"));
+    assert_eq!(world.events.take(), ["subject_limit:1"]);
+    assert_eq!(world.subject(&jars[0]), None);
+    assert_eq!(world.listed("ada"), [world.id(&jars[1]), world.id(&jars[2]), world.id(&jars[3])]);
+    world.events.take();
+
+    // What is over makes room, too: nobody is ended for it.
+    world.wait(IDLE - 1);
+    world.edit(&mut jars[3], |_| Ok(()));
+    world.wait(1);
+    let more = [world.login("ada"), world.login("ada")];
+    assert_eq!(world.events.take(), [""; 0]);
+    assert_eq!(world.listed("ada"), [world.id(&jars[3]), world.id(&more[0]), world.id(&more[1])]);
+    assert_eq!(world.listed("bob"), []);
+    assert!(
+        ServerStore::with_backend(Watched::default()).max_sessions_per_subject(0).build().unwrap_err().is_config()
+    );
+}
+
+#[test]
+fn t26_a_lower_limit_holds_from_the_next_login_on() {
+    let world = World::new();
+    let jars: Vec<_> = (0..5).map(|_| world.login("ada")).collect();
+    let stricter = ServerStore::with_backend(world.store.backend().clone())
+        .clock(world.clock.clone())
+        .observer(world.events.clone())
+        .max_sessions_per_subject(2)
+        .build()
+        .unwrap();
+    let world = World { store: stricter, ..world };
+    let newest = world.login("ada");
+    assert_eq!(world.events.take(), ["subject_limit:4"]);
+    assert_eq!(world.listed("ada"), [world.id(&jars[4]), world.id(&newest)]);
+    assert_eq!(world.store.backend().ids().len(), 2);
+}
+
+#[test]
+fn r9_what_is_over_leaves_the_list_by_itself() {
+    let world = World::new();
+    let (_idle, mut busy) = (world.login("ada"), world.login("ada"));
+    assert_eq!(world.list("ada").unwrap().value.len(), 9 + 2 * 33);
+    world.wait(IDLE - 1);
+    world.edit(&mut busy, |_| Ok(()));
+    world.wait(1);
+    assert_eq!(world.listed("ada"), [world.id(&busy)]);
+    assert_eq!(world.list("ada").unwrap().value.len(), 9 + 33, "listing forgets it");
+    // The list ends with the last session that it could hold, and a login forgets those of before.
+    assert_eq!(world.list("ada").unwrap().expires.as_unix(), START + ABSOLUTE);
+    world.wait(ABSOLUTE - IDLE - 1);
+    let late = world.login("ada");
+    world.wait(1);
+    assert_eq!(world.listed("ada"), [world.id(&late)]);
+    let last = world.login("ada");
+    assert_eq!(world.list("ada").unwrap().value.len(), 9 + 2 * 33);
+    assert_eq!(world.listed("ada"), [world.id(&late), world.id(&last)]);
+    world.wait(ABSOLUTE);
+    assert!(world.list("ada").is_none());
+    assert_eq!(world.end_all("ada", None), 0);
+}
+
+/// What cannot be known is an error, and not "nothing": whoever logs out everywhere must learn that it did not happen.
+#[test]
+fn t26_a_damaged_list_is_an_error_until_the_next_login() {
+    for damage in [&b""[..], b"\x03", b"\x03revision\0", b"{}", b"\x01revision", &[3; 9 + 33]] {
+        let world = World::new();
+        let jar = world.login("ada");
+        let id = world.id(&jar);
+        world.overwrite_list("ada", damage);
+        assert!(run(world.store.sessions_of("ada")).unwrap_err().is_unavailable(), "{damage:?}");
+        assert!(run(world.store.end_sessions_of("ada", None)).unwrap_err().is_unavailable());
+        assert!(run(world.store.end_session_of("ada", id)).unwrap_err().is_unavailable());
+        assert_eq!(world.events.take(), [""; 0]);
+        assert_eq!(world.subject(&jar).as_deref(), Some("ada"), "requests go on");
+        // The login works, and says that something was lost.
+        let mut new = world.login("ada");
+        assert_eq!(world.events.take(), ["store_failed"]);
+        assert_eq!(world.listed("ada"), [world.id(&new)]);
+        // A session that was lost comes back to the list with its next token.
+        let mut jar = jar;
+        world.edit(&mut jar, Session::regenerate);
+        assert_eq!(world.listed("ada"), [world.id(&new), world.id(&jar)]);
+        // Logging out works in any case.
+        world.overwrite_list("ada", damage);
+        world.edit(&mut new, Session::destroy);
+        assert_eq!(new.get(NAME), None);
+        assert_eq!(world.store.backend().ids().len(), 1);
+    }
+}
+
+/// A request that waits for long before it logs in is not taken for one that was given up.
+#[test]
+fn r9_a_login_at_the_end_of_a_slow_request_is_listed() {
+    let world = World::new();
+    let clock = world.clock.clone();
+    let mut jar = Jar::new();
+    world.edit(&mut jar, move |session| {
+        clock.advance(Duration::from_secs(300));
+        session.login("ada")
+    });
+    assert_eq!(world.listed("ada"), [world.id(&jar)]);
+    assert_eq!(world.end_all("ada", None), 1);
+}
+
+/// Somebody began to end them, and went away: they are not shown as ended while they live.
+#[test]
+fn t26_what_was_begun_to_be_ended_is_ended_by_whoever_comes_next() {
+    type Next = fn(&World);
+    let nexts: [Next; 4] = [
+        |world| drop(world.listed("ada")),
+        |world| drop(world.login("ada")),
+        |world| assert_eq!(world.end_all("ada", None), 2),
+        |world| assert!(!world.end_one("ada", list_id("ada"))),
+    ];
+    for next in nexts {
+        let world = World::new();
+        let jars = [world.login("ada"), world.login("ada")];
+        let backend = world.store.backend().taking_turns();
+        let dying = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
+        let mut ending = Box::pin(dying.end_sessions_of("ada", None));
+        // To the look at the list, and to its mark; not to the sessions.
+        for _ in 0..3 {
+            assert!(crate::harness::poll_once(ending.as_mut()).is_pending());
+        }
+        drop(ending);
+        assert!(world.subject(&jars[0]).is_some(), "not ended yet");
+        next(&world);
+        assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None));
+    }
+}
+
+/// A backend that stops to answer in the middle.
+struct Stopping(Watched, Mutex<usize>);
+
+impl Stopping {
+    fn check(&self) -> Result<(), Error> {
+        let mut left = self.1.lock().unwrap();
+        *left = left.checked_sub(1).ok_or_else(|| Error::unavailable("stopped"))?;
+        Ok(())
+    }
+}
+
+impl Backend for Stopping {
+    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        self.check()?;
+        self.0.fetch(id, now).await
+    }
+
+    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.check()?;
+        self.0.create(id, entry, now).await
+    }
+
+    async fn replace(
+        &self,
+        id: SessionId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        self.check()?;
+        self.0.replace(id, expected, entry, now).await
+    }
+
+    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.check()?;
+        self.0.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+        self.check()?;
+        self.0.delete(id).await
+    }
+}
+
+#[test]
+fn t26_a_backend_that_fails_in_the_middle_is_an_error_and_asking_again_ends_all() {
+    for steps in 0.. {
+        let world = World::new();
+        let jars = [world.login("ada"), world.login("ada")];
+        let backend = Stopping(world.store.backend().clone(), Mutex::new(steps));
+        let store = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
+        match run(store.end_sessions_of("ada", None)) {
+            Ok(ended) => {
+                assert_eq!(ended, 2);
+                assert!(steps >= 8, "{steps}");
+                break;
+            }
+            Err(error) => assert!(error.is_unavailable()),
+        }
+        assert!(world.end_all("ada", None) <= 2);
+        assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None), "after {steps} steps");
+        assert!(world.list("ada").is_none());
+    }
+}
+
+/// Threads, on a store that they share.
+#[test]
+fn r9_concurrent_logins_of_one_subject_are_all_listed() {
+    const TASKS: usize = 32;
+    let world = World::new();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).build().unwrap();
+    let service = Arc::new(SessionService::new(
+        service_fn(|request: Request<Body>| async move {
+            request.session().await?.login("ada")?;
+            Ok::<_, Error>(status(200))
+        }),
+        world.store.clone(),
+    ));
+    let logins: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let service = Arc::clone(&service);
+            runtime.spawn(async move {
+                let mut jar = Jar::new();
+                assert_eq!(visit(&*service, "/", &mut jar).await.status(), 200);
+                jar
+            })
+        })
+        .collect();
+    let jars: Vec<_> = logins.into_iter().map(|login| runtime.block_on(login).unwrap()).collect();
+    let mut ids: Vec<_> = jars.iter().map(|jar| world.id(jar)).collect();
+    let mut listed = world.listed("ada");
+    ids.sort();
+    listed.sort();
+    assert_eq!(listed, ids);
+    assert_eq!(world.end_all("ada", None), TASKS);
+    assert!(world.store.backend().ids().is_empty());
+}
