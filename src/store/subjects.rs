@@ -232,8 +232,8 @@ impl<B: Backend> Inner<B> {
                 None => false,
             };
             current = match self.backend.replace(id, value, None, now).await? {
-                Replaced::Done => return Ok(is_session),
-                Replaced::Missing => return Ok(false),
+                // If it is missing now, somebody else who was asked to end it was faster.
+                Replaced::Done | Replaced::Missing => return Ok(is_session),
                 Replaced::Conflict(newer) => Some(newer),
             };
             if turn.is_none() {

@@ -12,4 +12,5 @@ mod harness;
 mod interleavings;
 mod model;
 mod repeats;
+mod subject_races;
 mod subjects;

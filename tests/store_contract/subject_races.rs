@@ -1,0 +1,379 @@
+//! Logins, endings and everything else that a subject's sessions go through at once, step by step of the backend.
+
+use std::cell::Cell;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::Poll;
+use std::time::Duration;
+
+use http::Request;
+use hyper::service::{Service, service_fn};
+use hyper_session::testing::FakeClock;
+use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService};
+use sha2::Digest as _;
+
+use crate::harness::{NAME, NOW, START, Watched, poll_once, run, server};
+use crate::support::{Body, Events, Jar, request, status, visit};
+
+/// What one of several does, all at once. At first "ada" is logged in once: that is the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deed {
+    /// "ada" logs in with a browser that has no session.
+    Login,
+    /// As `Login`, with a session of nobody.
+    LoginOnAnonymous,
+    /// The device sets a value.
+    Save,
+    /// The device gets a new token.
+    Regenerate,
+    /// "ada" logs in again on the device.
+    LoginAgain,
+    /// "bob" logs in on the device.
+    LoginAsBob,
+    /// The device logs out.
+    Logout,
+    /// All sessions of "ada" are ended.
+    EndAll,
+    /// The device is ended, by its id.
+    EndOne,
+    /// The sessions of "ada" are listed.
+    List,
+    /// Time passes, more than any step takes.
+    Wait,
+}
+
+use Deed::*;
+
+/// Whoever had the device before this may still have it afterwards.
+const OF_DEVICE: [Deed; 5] = [Save, Regenerate, LoginAgain, LoginAsBob, Logout];
+
+impl Deed {
+    /// Its own credentials were shown, so what it begins may outlive an ending that it overlaps.
+    fn logs_in(self) -> bool {
+        matches!(self, Login | LoginOnAnonymous | LoginAgain | LoginAsBob)
+    }
+
+    fn act(self, session: &Session) -> Result<(), Error> {
+        match self {
+            Login | LoginOnAnonymous | LoginAgain => session.login("ada"),
+            Save => session.set("a", 1),
+            Regenerate => session.regenerate(),
+            LoginAsBob => session.login("bob"),
+            _ => session.destroy(),
+        }
+    }
+}
+
+struct Racer {
+    deed: Deed,
+    jar: Jar,
+    /// What it was told: the `Set-Cookie` fields, or the answer of an ending.
+    future: Option<Pin<Box<dyn Future<Output = Told>>>>,
+    begun: usize,
+    done: usize,
+    ended: Option<usize>,
+}
+
+enum Told {
+    Headers(http::HeaderMap),
+    Ended(usize),
+    Nothing,
+}
+
+/// A browser's request to a server of its own: no server can rely on seeing the requests of others.
+fn ask(store: ServerStore<Watched>, jar: &Jar, deed: Deed) -> Pin<Box<dyn Future<Output = Told>>> {
+    let service = SessionService::new(
+        service_fn(move |request: Request<Body>| async move {
+            deed.act(&request.session().await?)?;
+            Ok::<_, Error>(status(200))
+        }),
+        store,
+    );
+    let request = request("/", jar.header().as_deref());
+    Box::pin(async move {
+        let response = service.call(request).await.unwrap();
+        assert_eq!(response.status(), 200);
+        Told::Headers(response.headers().clone())
+    })
+}
+
+/// Whose session this jar leads to, and its id.
+fn whose(store: &ServerStore<Watched>, jar: &Jar) -> Option<(SessionId, Option<String>)> {
+    let found = Arc::new(Mutex::new(None));
+    let to_fill = Arc::clone(&found);
+    let service = SessionService::new(
+        service_fn(move |request: Request<Body>| {
+            let found = Arc::clone(&to_fill);
+            async move {
+                let session = request.session().await?;
+                let subject = session.subject().map(|subject| subject.to_string());
+                *found.lock().unwrap() = session.id().map(|id| (id, subject));
+                Ok::<_, Error>(status(200))
+            }
+        }),
+        store.clone(),
+    );
+    run(visit(&service, "/", &mut jar.clone()));
+    found.lock().unwrap().take()
+}
+
+fn begin(store: &ServerStore<Watched>, jar: &mut Jar, act: fn(&Session) -> Result<(), Error>) {
+    let service = SessionService::new(
+        service_fn(move |request: Request<Body>| async move {
+            act(&request.session().await?)?;
+            Ok::<_, Error>(status(200))
+        }),
+        store.clone(),
+    );
+    run(visit(&service, "/", jar));
+}
+
+/// Plays `deeds`; `choose` says which of so many goes on, each time. Returns what it was asked.
+fn play(deeds: &[Deed], mut choose: impl FnMut(usize, usize) -> usize) -> Vec<(usize, usize)> {
+    let (backend, clock, events) = (Watched::in_turns(), FakeClock::at(START), Events::new());
+    let store = server(&backend, &clock, &events);
+    let (mut device, mut anonymous) = (Jar::new(), Jar::new());
+    begin(&store, &mut device, |session| session.login("ada"));
+    if deeds.contains(&LoginOnAnonymous) {
+        begin(&store, &mut anonymous, |session| session.set("cart", 1));
+    }
+    let id = whose(&store, &device).unwrap().0;
+    clock.set(NOW);
+
+    let mut racers: Vec<Racer> = Vec::new();
+    for &deed in deeds {
+        let (own, clock) = (server(&backend, &clock, &events), clock.clone());
+        let jar = match deed {
+            LoginOnAnonymous => anonymous.clone(),
+            _ if OF_DEVICE.contains(&deed) => device.clone(),
+            _ => Jar::new(),
+        };
+        let future: Pin<Box<dyn Future<Output = Told>>> = match deed {
+            EndAll => Box::pin(async move { Told::Ended(own.end_sessions_of("ada", None).await.unwrap()) }),
+            EndOne => Box::pin(async move {
+                Told::Ended(usize::from(own.end_session_of("ada", id).await.unwrap()))
+            }),
+            List => Box::pin(async move {
+                own.sessions_of("ada").await.unwrap();
+                Told::Nothing
+            }),
+            Wait => Box::pin(async move {
+                clock.advance(Duration::from_secs(61));
+                Told::Nothing
+            }),
+            _ => ask(own, &jar, deed),
+        };
+        racers.push(Racer { deed, jar, future: Some(future), begun: usize::MAX, done: usize::MAX, ended: None });
+    }
+
+    let (mut taken, mut turns) = (Vec::new(), Vec::new());
+    loop {
+        let waiting: Vec<_> = (0..racers.len()).filter(|&racer| racers[racer].future.is_some()).collect();
+        if waiting.is_empty() {
+            break;
+        }
+        let choice = choose(taken.len(), waiting.len());
+        taken.push((choice, waiting.len()));
+        turns.push(waiting[choice]);
+        let racer = &mut racers[waiting[choice]];
+        racer.begun = racer.begun.min(turns.len());
+        if let Poll::Ready(told) = poll_once(racer.future.as_mut().unwrap().as_mut()) {
+            match told {
+                Told::Headers(headers) => racer.jar.store(&headers),
+                Told::Ended(ended) => racer.ended = Some(ended),
+                Told::Nothing => {}
+            }
+            racer.done = turns.len();
+            racer.future = None;
+        }
+        assert!(turns.len() < 300, "{deeds:?} never ends: {turns:?}");
+    }
+    check(&store, &backend, &racers, &device, &format!("{deeds:?}, turns {turns:?}"));
+    taken
+}
+
+/// The promises, on what is left when all is done.
+fn check(store: &ServerStore<Watched>, backend: &Watched, racers: &[Racer], device: &Jar, context: &str) {
+    let clients: Vec<_> = racers.iter().map(|racer| whose(store, &racer.jar)).collect();
+    let device_now = whose(store, device);
+    let reached: BTreeSet<_> = clients.iter().chain([&device_now]).flatten().map(|(id, _)| *id).collect();
+    assert_eq!(reached, backend.ids(), "a session that no client holds: {context}");
+
+    // No session is live that is not listed, none is listed that is not live.
+    for subject in ["ada", "bob"] {
+        let of_subject = |found: &&(SessionId, Option<String>)| found.1.as_deref() == Some(subject);
+        let live: BTreeSet<_> =
+            clients.iter().chain([&device_now]).flatten().filter(of_subject).map(|(id, _)| *id).collect();
+        let listed = run(store.sessions_of(subject)).unwrap();
+        let listed: BTreeSet<_> = listed.into_iter().map(|session| session.id).collect();
+        assert_eq!(listed, live, "{subject}: {context}");
+    }
+
+    for ending in racers.iter().filter(|racer| matches!(racer.deed, EndAll | EndOne)) {
+        let everywhere = ending.deed == EndAll;
+        // The device was logged in before, so it is not any more, under whatever token it has by now.
+        if everywhere || ending.ended == Some(1) {
+            assert!(device_now.is_none(), "the device lives on: {context}");
+            for (racer, found) in racers.iter().zip(&clients) {
+                let of_device = OF_DEVICE.contains(&racer.deed) && !racer.deed.logs_in();
+                let ada = found.as_ref().is_some_and(|found| found.1.is_some());
+                assert!(!of_device || !ada, "{:?} lives on: {context}", racer.deed);
+            }
+        }
+        for (racer, found) in racers.iter().zip(&clients) {
+            let ada = found.as_ref().is_some_and(|found| found.1.as_deref() == Some("ada"));
+            // Logged in before it began, and ended; after it was done, and not.
+            assert!(!(everywhere && racer.done < ending.begun && ada), "{:?}: {context}", racer.deed);
+            let alone = racers.iter().filter(|other| other.deed == EndAll).count() == 1;
+            if everywhere && alone && racer.begun > ending.done && matches!(racer.deed, Login) {
+                assert!(ada, "a login afterwards is none: {context}");
+            }
+        }
+    }
+    // Nothing but an ending takes a login away.
+    if !racers.iter().any(|racer| matches!(racer.deed, EndAll | Wait)) {
+        for (racer, found) in racers.iter().zip(&clients) {
+            assert!(!matches!(racer.deed, Login | LoginOnAnonymous) || found.is_some(), "{context}");
+        }
+    }
+    // Whoever ends the device says so, unless somebody else did it.
+    for ended in racers.iter().filter_map(|racer| racer.ended) {
+        let alone = racers.iter().all(|racer| racer.ended.is_some() || racer.deed == Save);
+        let enders = racers.iter().filter(|racer| racer.ended.is_some()).count();
+        assert!(!(alone && enders == 1) || ended == 1, "{ended} ended: {context}");
+        assert!(ended < 2 + racers.iter().filter(|racer| racer.deed.logs_in() || racer.deed == Regenerate).count());
+    }
+}
+
+fn every_schedule(deeds: &[Deed]) -> usize {
+    let mut choices: Vec<usize> = Vec::new();
+    for count in 1.. {
+        let taken = play(deeds, |at, _| choices.get(at).copied().unwrap_or(0));
+        let Some(last) = taken.iter().rposition(|(choice, of)| choice + 1 < *of) else { return count };
+        choices = taken[..=last].iter().map(|(choice, _)| *choice).collect();
+        choices[last] += 1;
+    }
+    unreachable!()
+}
+
+/// So many schedules, drawn evenly turn by turn: the same ones each time.
+fn some_schedules(deeds: &[Deed], count: usize) {
+    let state = Cell::new(0x9e37_79b9_7f4a_7c15_u64);
+    for _ in 0..count {
+        play(deeds, |_, of| {
+            // Knuth's MMIX generator; its high bits are the good ones.
+            state.set(state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+            usize::try_from(state.get() >> 33).unwrap() % of
+        });
+    }
+}
+
+#[test]
+fn r9_t26_every_interleaving_of_an_ending_and_a_login() {
+    let count = every_schedule(&[EndAll, Login]);
+    assert!(count >= 1_000, "{count}");
+}
+
+#[test]
+fn r9_every_interleaving_of_two_logins() {
+    let count = every_schedule(&[Login, Login]);
+    assert!(count >= 200, "{count}");
+}
+
+/// Where one was logged in before "log out everywhere" began, nobody is logged in afterwards: not under a token that was
+/// given meanwhile, either.
+#[test]
+fn t26_every_interleaving_of_an_ending_and_a_save_or_a_logout() {
+    for deed in [Save, Logout, List] {
+        for ending in [EndAll, EndOne] {
+            let count = every_schedule(&[ending, deed]);
+            assert!(count >= 80, "{ending:?} {deed:?}: {count}");
+        }
+    }
+}
+
+/// Drawn schedules of each combination: without any one of the checks that they are about, 600 find the fault.
+const SOME: usize = 600;
+
+#[test]
+fn t26_interleavings_of_an_ending_and_a_new_token() {
+    for ending in [EndAll, EndOne] {
+        for deed in [Regenerate, LoginAgain, LoginAsBob, LoginOnAnonymous] {
+            some_schedules(&[ending, deed], SOME);
+        }
+    }
+}
+
+#[test]
+fn t26_r1_interleavings_of_three() {
+    for deeds in [
+        [EndAll, Login, Regenerate],
+        [EndAll, Regenerate, Regenerate],
+        [EndAll, Regenerate, Save],
+        [EndAll, Regenerate, Logout],
+        [EndAll, EndAll, Login],
+        [EndOne, EndOne, Regenerate],
+        [EndOne, Login, Regenerate],
+        [EndAll, LoginAgain, Save],
+        [EndAll, LoginAsBob, Regenerate],
+        [List, Regenerate, Login],
+        [Login, Login, Logout],
+        [Login, LoginOnAnonymous, Regenerate],
+    ] {
+        some_schedules(&deeds, SOME / 2);
+    }
+}
+
+/// All at once, and more.
+#[test]
+fn t26_r1_interleavings_of_many() {
+    some_schedules(&[Login, EndAll, Save, Regenerate, Logout], SOME);
+    some_schedules(&[Login, LoginOnAnonymous, EndAll, EndOne, Save, Regenerate, LoginAgain, List], SOME / 2);
+}
+
+/// A login that takes longer than any should: whoever tidies up meanwhile may end it, and never hide it.
+#[test]
+fn r9_interleavings_of_a_slow_login_and_a_list() {
+    some_schedules(&[Login, List, Wait], SOME);
+    some_schedules(&[Regenerate, List, Wait], SOME);
+    some_schedules(&[LoginAgain, List, Wait, EndAll], SOME);
+}
+
+/// Requests that meet conflicts wait for their turn, of a session first and of a list second: each comes through where both
+/// are of one number.
+#[test]
+fn turns_of_a_session_and_of_a_list_do_not_wait_for_each_other() {
+    let list = sha2::Sha256::new()
+        .chain_update(b"hyper-session subject v1\0")
+        .chain_update(NAME)
+        .chain_update(b"\0ada")
+        .finalize();
+    let mut met = 0;
+    for steps in 3..16 {
+        let (backend, clock, events) = (Watched::in_turns(), FakeClock::at(START), Events::new());
+        let store = server(&backend, &clock, &events);
+        // One server, and a session that shares its turn with the list.
+        let device = loop {
+            let mut jar = Jar::new();
+            begin(&store, &mut jar, |session| session.login("ada"));
+            if whose(&store, &jar).unwrap().0.to_bytes()[0] % 64 == list[0] % 64 {
+                break jar;
+            }
+            begin(&store, &mut jar, Session::destroy);
+        };
+        let mut slow = ask(store.clone(), &device, Regenerate);
+        let go_on = |slow: &mut Pin<Box<dyn Future<Output = Told>>>| poll_once(slow.as_mut()).is_ready();
+        assert!(!go_on(&mut slow) && !go_on(&mut slow));
+        run(ask(store.clone(), &device, Save));
+        if (2..steps).any(|_| go_on(&mut slow)) {
+            break;
+        }
+        events.take();
+        run(ask(store.clone(), &Jar::new(), Login));
+        assert!((0..200).any(|_| go_on(&mut slow)), "it waits for itself, after {steps} steps");
+        met += usize::from(events.take().contains(&"conflict_merged:1".to_owned()));
+    }
+    assert!(met >= 5, "{met}");
+}
