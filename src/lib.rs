@@ -35,7 +35,10 @@
 //!   the response head is ready.
 //! - [`CookieStore`] keeps sessions in cookies, under an [`AppKey`] or a [`Keyring`] of several.
 //! - [`ServerStore`] keeps them on the server, in whatever implements [`Backend`](store::Backend);
-//!   `RedisStore` (feature `redis`) is one in Redis, `MemoryStore` (feature `memory`) one in this process.
+//!   `RedisStore` (feature `redis`) is one in Redis, `MemoryStore` (feature `memory`) one in this process. What they keep
+//!   [can be sealed](store::Builder::seal_records).
+//! - [`Session::login`] says who logged in, under a new token; [`ServerStore::sessions_of`] lists the sessions of somebody,
+//!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
 //! - [`Error`] is the one error type.
@@ -57,6 +60,7 @@
 //! | left it empty | destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
+//! | called `login` | as `regenerate`, and bound to a subject; if it was bound to another one, ended, and a new one begun |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | answered with a 5xx status | changed values are dropped, `destroy` and `regenerate` are done |
 //! | answered with a 1xx status | no cookie; of all it did, `destroy` alone is done |
@@ -65,7 +69,9 @@
 //!
 //! If the session cannot be saved, the response is replaced by a 503, and no cookie leaves. If it cannot be loaded, the
 //! handler gets the error, and no cookie is cleared. A cookie that is not authentic, expired or unknown is an empty session
-//! and an event that says why; the client cannot tell the reasons apart.
+//! and an event that says why, and is removed; the client cannot tell the reasons apart. One that `regenerate` or `login`
+//! replaced on a server-side store within the last minute is an empty session, too, and not removed: the browser has the new
+//! one, or is about to get it.
 //!
 //! # Cancel safety
 //!

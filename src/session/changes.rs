@@ -332,6 +332,18 @@ mod tests {
         assert!(log.is_empty());
     }
 
+    /// Who logs in again is logged in, although another request cleared the session meanwhile.
+    #[test]
+    fn what_is_set_whatever_is_there_is_set_on_newer_values_too() {
+        let (base, newer) = (BTreeMap::from([("a".to_owned(), 1)]), BTreeMap::from([("b".to_owned(), 2)]));
+        let mut log = Changes::default();
+        log.set("a", encoded(1));
+        assert!(!log.is_empty());
+        assert_eq!(values(&log.apply(Some(&payload(&base))).unwrap()), base);
+        let both = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]);
+        assert_eq!(values(&log.replay(Some(&payload(&newer))).unwrap()), both);
+    }
+
     #[test]
     fn debug_shows_keys_and_no_values() {
         let mut log = Changes::default();

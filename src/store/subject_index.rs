@@ -142,7 +142,8 @@ mod tests {
         assert!(index.enter(entry(3, 9), Some(entry(1, 9).id)));
         assert!(index.enter(entry(3, 9), Some(entry(1, 9).id)), "a step that is repeated");
         assert!(index.enter(entry(4, 9), Some(entry(7, 9).id)));
-        let ids = |index: &Index| index.entries.iter().map(|entry| entry.id.to_bytes()[0]).collect::<Vec<_>>();
+        let ids =
+            |index: &Index| index.entries.iter().map(|entry| entry.id.to_bytes()[0]).collect::<Vec<_>>();
         assert_eq!(ids(&index), [1, 3, 2, 4]);
         assert!(!index.is_unfinished());
         index.end(|ended| ended.id == entry(2, 9).id);

@@ -142,8 +142,7 @@ impl<B: Backend> Inner<B> {
             let surplus = index.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
             (entered, surplus, index.is_unfinished())
         };
-        let (entered, surplus, unfinished) =
-            self.edit(subject, now, Unreadable::IsOverwritten, add).await?;
+        let (entered, surplus, unfinished) = self.edit(subject, now, Unreadable::IsOverwritten, add).await?;
         if !entered {
             return Ok(false);
         }

@@ -6,9 +6,9 @@ use hyper_session::cookie::{CookieOptions, SameSite};
 use hyper_session::{Clock, Refusal, Session};
 
 use crate::support::{Jar, refused, set_cookies, status};
-use crate::world::{Act, assert_no_cookie, 
-    ABSOLUTE, IDLE, Kind, START, Setup, Verb, World, assert_removed, assert_set, everywhere, everywhere_with,
-    on_server, pairs,
+use crate::world::{
+    ABSOLUTE, Act, IDLE, Kind, START, Setup, Verb, World, assert_no_cookie, assert_removed, assert_set,
+    everywhere, everywhere_with, on_server, pairs,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -77,7 +77,9 @@ fn r3_t40_the_cookie_of_an_overtaken_request_is_not_removed_for_a_minute() {
             let mut jar = world.jar().await;
             let old = jar.clone();
             world.edit(&mut jar, act).await;
-            for (seconds, refusal) in [(0, Refusal::Regenerated), (59, Refusal::Regenerated), (1, Refusal::UnknownId)] {
+            for (seconds, refusal) in
+                [(0, Refusal::Regenerated), (59, Refusal::Regenerated), (1, Refusal::UnknownId)]
+            {
                 world.clock.advance(seconds * SECOND);
                 world.events.take();
                 let mut overtaken = old.clone();

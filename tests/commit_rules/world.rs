@@ -21,7 +21,7 @@ use hyper_session::{
 };
 use tokio::sync::watch;
 
-use crate::support::{is_session, Answer, Body, Events, Jar, block_on, request, set_cookies, status};
+use crate::support::{Answer, Body, Events, Jar, block_on, is_session, request, set_cookies, status};
 
 /// What a handler does to its session.
 pub(crate) type Act = fn(&Session) -> Result<(), Error>;

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::harness::{Client, VERSIONS, Version, listen, memory_store, run, serve};
-use crate::support::{is_session, Body, Events, Jar, set_cookies};
+use crate::support::{Body, Events, Jar, is_session, set_cookies};
 
 #[test]
 fn graceful_shutdown_waits_for_the_session_to_be_saved() {

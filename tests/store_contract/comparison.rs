@@ -164,7 +164,12 @@ fn compare_to_model<S: Store + Clone>(
         let mut comparison = Comparison {
             service: SessionService::new(service_fn(play_script), store.clone()),
             clock,
-            model: Model { server_side: count(store).is_some(), tokens: HashMap::new(), replaced: HashMap::new(), names: 0 },
+            model: Model {
+                server_side: count(store).is_some(),
+                tokens: HashMap::new(),
+                replaced: HashMap::new(),
+                names: 0,
+            },
             ids: BTreeMap::new(),
             jars: Default::default(),
             history: Default::default(),

@@ -148,7 +148,9 @@ impl Backend for Plain {
             yield_now().await;
             return Ok(match current {
                 None => Replaced::Missing,
-                Some(current) if current.value != expected && !Self::is_repeated(&current, new.as_ref()) => Replaced::Conflict(current),
+                Some(current) if current.value != expected && !Self::is_repeated(&current, new.as_ref()) => {
+                    Replaced::Conflict(current)
+                }
                 Some(_) => self.step(id, now, |entry| {
                     *entry = new;
                     Replaced::Done
@@ -169,7 +171,8 @@ impl Backend for Plain {
             }
             Some(current)
                 if !self.is_expected(&current.value, &expected, new.is_none())
-                    && (self.has(Fault::ReplaceFailsRepeated) || !Self::is_repeated(current, new.as_ref())) =>
+                    && (self.has(Fault::ReplaceFailsRepeated)
+                        || !Self::is_repeated(current, new.as_ref())) =>
             {
                 let mut shown = current.clone();
                 if self.has(Fault::ReplaceShowsWhatWasExpected) {

@@ -88,7 +88,11 @@ impl Backend for Watched {
         let replaced = self.memory.replace(id, expected, entry, now).await?;
         if replaced == Replaced::Done {
             let mut stored = self.stored.lock().unwrap();
-            if is_session { stored.insert(id) } else { stored.remove(&id) };
+            if is_session {
+                stored.insert(id)
+            } else {
+                stored.remove(&id)
+            };
         }
         Ok(replaced)
     }

@@ -251,8 +251,14 @@ fn t34_a_slow_request_never_brings_back_what_was_ended() {
                 assert_in_order(ended);
                 let [slow, logout] = &ended.clients[..] else { panic!("two clients") };
                 // One that a new token overtook has nothing to clear; to destroy is to log out in any case.
-                if end == Deed::Destroy || *logout.found.lock().unwrap() == Some(true) || !other.regenerates() {
-                    assert_eq!(logout.jar.get(NAME), None, "the logout removes the cookie: {}", ended.context);
+                if end == Deed::Destroy || *logout.found.lock().unwrap() == Some(true) || !other.regenerates()
+                {
+                    assert_eq!(
+                        logout.jar.get(NAME),
+                        None,
+                        "the logout removes the cookie: {}",
+                        ended.context
+                    );
                 }
                 if other.regenerates() && !slow.dropped {
                     assert!(ended.stored.len() <= 1, "{}", ended.context);

@@ -149,7 +149,9 @@ impl Model {
             found: base.is_some(),
             values: base.as_ref().map(|base| base.values.clone()).unwrap_or_default(),
             cookie: match (&base, token) {
-                (None, Some(_)) if !overtaken || ops.iter().any(|op| matches!(op, Op::Destroy)) => Cookie::Removed,
+                (None, Some(_)) if !overtaken || ops.iter().any(|op| matches!(op, Op::Destroy)) => {
+                    Cookie::Removed
+                }
                 _ => Cookie::AsItWas,
             },
             base,

@@ -168,8 +168,7 @@ fn lose_each_answer(lost: Lost, check: impl Fn(&str, &Served, Option<i64>, Optio
         }] {
             for nth in 0.. {
                 let clock = FakeClock::at(START);
-                let store =
-                    ServerStore::with_backend(Lossy::new(lost)).clock(clock.clone()).build().unwrap();
+                let store = ServerStore::with_backend(Lossy::new(lost)).clock(clock.clone()).build().unwrap();
                 let begun = run(serve(&store, Jar::new(), begin));
                 *store.backend().countdown.lock().unwrap() = Some(nth);
                 let served = run(serve(&store, begun.jar.clone(), act));

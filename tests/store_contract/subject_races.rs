@@ -152,9 +152,11 @@ fn play(deeds: &[Deed], mut choose: impl FnMut(usize, usize) -> usize) -> Vec<(u
         };
         let future: Pin<Box<dyn Future<Output = Told>>> = match deed {
             EndAll => Box::pin(async move { Told::Ended(own.end_sessions_of("ada", None).await.unwrap()) }),
-            EndOne => Box::pin(async move {
-                Told::Ended(usize::from(own.end_session_of("ada", id).await.unwrap()))
-            }),
+            EndOne => {
+                Box::pin(
+                    async move { Told::Ended(usize::from(own.end_session_of("ada", id).await.unwrap())) },
+                )
+            }
             List => Box::pin(async move {
                 own.sessions_of("ada").await.unwrap();
                 Told::Nothing
@@ -165,7 +167,14 @@ fn play(deeds: &[Deed], mut choose: impl FnMut(usize, usize) -> usize) -> Vec<(u
             }),
             _ => ask(own, &jar, deed),
         };
-        racers.push(Racer { deed, jar, future: Some(future), begun: usize::MAX, done: usize::MAX, ended: None });
+        racers.push(Racer {
+            deed,
+            jar,
+            future: Some(future),
+            begun: usize::MAX,
+            done: usize::MAX,
+            ended: None,
+        });
     }
 
     let (mut taken, mut turns) = (Vec::new(), Vec::new());
@@ -243,7 +252,10 @@ fn check(store: &ServerStore<Watched>, backend: &Watched, racers: &[Racer], devi
         let alone = racers.iter().all(|racer| racer.ended.is_some() || racer.deed == Save);
         let enders = racers.iter().filter(|racer| racer.ended.is_some()).count();
         assert!(!(alone && enders == 1) || ended == 1, "{ended} ended: {context}");
-        assert!(ended < 2 + racers.iter().filter(|racer| racer.deed.logs_in() || racer.deed == Regenerate).count());
+        assert!(
+            ended
+                < 2 + racers.iter().filter(|racer| racer.deed.logs_in() || racer.deed == Regenerate).count()
+        );
     }
 }
 
@@ -264,7 +276,9 @@ fn some_schedules(deeds: &[Deed], count: usize) {
     for _ in 0..count {
         play(deeds, |_, of| {
             // Knuth's MMIX generator; its high bits are the good ones.
-            state.set(state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407));
+            state.set(
+                state.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407),
+            );
             usize::try_from(state.get() >> 33).unwrap() % of
         });
     }
@@ -294,7 +308,7 @@ fn t26_every_interleaving_of_an_ending_and_a_save_or_a_logout() {
     }
 }
 
-/// Drawn schedules of each combination: without any one of the checks that they are about, 600 find the fault.
+/// So many schedules are drawn of each combination that is too large to play all.
 const SOME: usize = 600;
 
 #[test]

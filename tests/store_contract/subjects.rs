@@ -8,7 +8,9 @@ use http::{Request, Response};
 use hyper::service::service_fn;
 use hyper_session::store::{Backend, Builder, Replaced, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, Error, Refusal, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp};
+use hyper_session::{
+    Clock, Error, Refusal, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp,
+};
 use sha2::Digest as _;
 
 use crate::harness::{ABSOLUTE, IDLE, NAME, RENEWAL, START, Watched, run};
@@ -299,7 +301,11 @@ fn t71_beyond_the_limit_the_oldest_session_ends_and_an_event_says_so() {
     assert_eq!(world.listed("ada"), [world.id(&jars[3]), world.id(&more[0]), world.id(&more[1])]);
     assert_eq!(world.listed("bob"), []);
     assert!(
-        ServerStore::with_backend(Watched::default()).max_sessions_per_subject(0).build().unwrap_err().is_config()
+        ServerStore::with_backend(Watched::default())
+            .max_sessions_per_subject(0)
+            .build()
+            .unwrap_err()
+            .is_config()
     );
 }
 

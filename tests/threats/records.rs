@@ -7,9 +7,7 @@ use bytes::Bytes;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::Store;
 use hyper_session::testing::FakeClock;
-use hyper_session::{
-    AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId,
-};
+use hyper_session::{AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId};
 
 use crate::support::{Events, Jar, block_on, refused};
 use crate::world::{NAME, Options, Rows, START, VALUE, World, assert_removed};
@@ -161,7 +159,9 @@ fn t02_t78_a_row_that_was_altered_planted_or_clear_is_no_session() {
         bad.push(b"\x02revision".to_vec());
         bad.push(b"\x03revision".to_vec());
         // Sealed: under another key, for another cookie, at another place, for another purpose.
-        for (other_key, name) in [(AppKey::generate().unwrap(), NAME), (copy(&key), "__Host-other"), (copy(&key), NAME)] {
+        for (other_key, name) in
+            [(AppKey::generate().unwrap(), NAME), (copy(&key), "__Host-other"), (copy(&key), NAME)]
+        {
             let other = Rows::default();
             let options = CookieOptions::new().name(name);
             let store = ServerStore::with_backend(other.clone())
@@ -170,7 +170,8 @@ fn t02_t78_a_row_that_was_altered_planted_or_clear_is_no_session() {
                 .seal_records(other_key)
                 .build()
                 .unwrap();
-            let planter = World { store: Arc::new(store), clock: FakeClock::at(START), events: Events::new() };
+            let planter =
+                World { store: Arc::new(store), clock: FakeClock::at(START), events: Events::new() };
             planter.edit(&mut Jar::new(), |session| session.set("a", VALUE)).await;
             bad.push(other.only_value().to_vec());
         }

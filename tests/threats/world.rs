@@ -17,7 +17,7 @@ use hyper_session::{
     SessionService, Timestamp,
 };
 
-use crate::support::{is_session, Body, Events, Jar, block_on, request, set_cookies, status};
+use crate::support::{Body, Events, Jar, block_on, is_session, request, set_cookies, status};
 
 /// What a handler does to its session.
 pub(crate) type Act = fn(&Session) -> Result<(), Error>;
