@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
-use crate::event::{Event, Observer};
+use crate::event::{self, Event, Observer};
 use crate::session::{PayloadFormat, Record};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
@@ -50,6 +52,52 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// The longest that NIST SP 800-63B-4 section 2.1.3 recommends at authentication assurance level 1: 30 days in all. It
+    /// asks for no inactivity timeout.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, Timeouts};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?).timeouts(Timeouts::nist_aal1()).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub const fn nist_aal1() -> Self {
+        Self::with_tenth(Duration::from_hours(30 * 24), Duration::from_hours(30 * 24))
+    }
+
+    /// The longest that NIST SP 800-63B-4 section 2.2.3 recommends at level 2: 24 hours in all, one hour idle.
+    //= NIST SP 800-63B-4 section 2.2.3: "a definite reauthentication overall timeout SHALL be established, which SHOULD be
+    //# no more than 24 hours at AAL2. The inactivity timeout SHOULD be no more than 1 hour"
+    pub const fn nist_aal2() -> Self {
+        Self::with_tenth(Duration::from_hours(1), Duration::from_hours(24))
+    }
+
+    /// What NIST SP 800-63B-4 section 2.3.3 requires and recommends at level 3: 12 hours in all, 15 minutes idle.
+    //= NIST SP 800-63B-4 section 2.3.3: "the overall timeout for reauthentication SHALL be no more than 12 hours. The
+    //# inactivity timeout SHOULD be no more than 15 minutes"
+    pub const fn nist_aal3() -> Self {
+        Self::with_tenth(Duration::from_mins(15), Duration::from_hours(12))
+    }
+
+    /// For applications with much to lose, by the OWASP Session Management Cheat Sheet: 5 minutes idle ("2-5 minutes for
+    /// high-value applications"), 4 hours in all (the short end of "between 4 and 8 hours").
+    pub const fn owasp_high_value() -> Self {
+        Self::with_tenth(Duration::from_mins(5), Duration::from_hours(4))
+    }
+
+    /// For applications with little to lose, by the OWASP Session Management Cheat Sheet: 30 minutes idle ("15-30 minutes
+    /// for low-risk applications"), 8 hours in all (the long end of "between 4 and 8 hours").
+    pub const fn owasp_low_value() -> Self {
+        Self::with_tenth(Duration::from_mins(30), Duration::from_hours(8))
+    }
+
+    /// Renewed after a tenth of `idle`.
+    const fn with_tenth(idle: Duration, absolute: Duration) -> Self {
+        Self { idle, absolute, renewal: Duration::from_secs(idle.as_secs() / 10) }
+    }
+
     /// The deadline of a session that began at `created` and is used at `now`.
     pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
@@ -82,6 +130,33 @@ impl Timeouts {
     }
 }
 
+/// What a browser keeps of a site beside the session, and can be told to forget when it ends
+/// ([`clear_site_data`](crate::store::Builder::clear_site_data)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SiteData {
+    /// Cached responses.
+    Cache,
+    /// Every cookie of the domain, its subdomains and its parent: a session that begins in the same response goes, too.
+    Cookies,
+    /// `localStorage`, `sessionStorage`, `IndexedDB`, service workers.
+    Storage,
+}
+
+impl SiteData {
+    /// The field's value: quoted strings, separated by commas.
+    pub(crate) fn header(kinds: &[Self]) -> Option<HeaderValue> {
+        let quoted = |kind: &Self| match kind {
+            Self::Cache => "\"cache\"",
+            Self::Cookies => "\"cookies\"",
+            Self::Storage => "\"storage\"",
+        };
+        let value = kinds.iter().map(quoted).collect::<Vec<_>>().join(", ");
+        // Quoted names: always a header value.
+        if value.is_empty() { None } else { HeaderValue::from_str(&value).ok() }
+    }
+}
+
 /// The checked options of a store. Made by the store's builder.
 ///
 /// # Examples
@@ -103,6 +178,8 @@ pub struct Config {
     pub(crate) keep_values_on_server_error: bool,
     /// Sessions are shared with Astra, in which flash values are values like any other.
     pub(crate) with_astra: bool,
+    /// What a browser is told to forget at a logout.
+    pub(crate) clear_site_data: Option<HeaderValue>,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -122,7 +199,13 @@ impl Config {
         self.clock.now()
     }
 
+    /// True if somebody wants to know how long the store takes.
+    pub(crate) fn wants_timings(&self) -> bool {
+        self.observer.is_some() || event::wants_timings()
+    }
+
     pub(crate) fn emit(&self, event: &Event<'_>) {
+        event::publish(event);
         if let Some(observer) = &self.observer {
             observer.event(event);
         }
@@ -151,6 +234,7 @@ pub(crate) struct Options {
     pub(crate) with_astra: bool,
     /// False: without a threshold of its own, a session is renewed by saving it alone.
     pub(crate) renew_on_read: bool,
+    pub(crate) clear_site_data: Option<HeaderValue>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -166,6 +250,7 @@ impl Default for Options {
             keep_values_on_server_error: false,
             with_astra: false,
             renew_on_read: true,
+            clear_site_data: None,
             clock: Arc::new(SystemClock),
             observer: None,
         }
@@ -200,6 +285,7 @@ impl Options {
             format: self.format,
             keep_values_on_server_error: self.keep_values_on_server_error,
             with_astra: self.with_astra,
+            clear_site_data: self.clear_site_data,
             clock: self.clock,
             observer: self.observer,
         };
@@ -254,6 +340,21 @@ mod tests {
         let config = config(|o| o.idle = month).unwrap();
         let line = config.cookie.set(b"t", month, 0).unwrap();
         assert!(line[0].to_str().unwrap().contains("; Max-Age=2592000;"), "{line:?}");
+    }
+
+    #[test]
+    fn presets_are_what_their_sources_say() {
+        let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+        for (preset, idle, absolute) in [
+            (Timeouts::nist_aal1(), 720 * hour, 720 * hour),
+            (Timeouts::nist_aal2(), hour, 24 * hour),
+            (Timeouts::nist_aal3(), 15 * minute, 12 * hour),
+            (Timeouts::owasp_high_value(), 5 * minute, 4 * hour),
+            (Timeouts::owasp_low_value(), 30 * minute, 8 * hour),
+        ] {
+            assert_eq!(preset, Timeouts { idle, absolute, renewal: idle / 10 });
+            preset.validate().unwrap();
+        }
     }
 
     #[test]

@@ -103,6 +103,34 @@ impl Error {
         Self::with_source(Kind::Unavailable, source)
     }
 
+    /// A stable short name of what went wrong, for metric labels and structured logs.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// let error = hyper_session::Error::unavailable("connection refused");
+    /// assert_eq!(error.label(), "unavailable");
+    /// ```
+    pub fn label(&self) -> &'static str {
+        match self.inner.kind {
+            Kind::Config(_) => "config",
+            Kind::NotWrapped => "not_wrapped",
+            Kind::HeadSent => "head_sent",
+            Kind::Ended => "ended",
+            Kind::ReservedKey { .. }
+            | Kind::Subject
+            | Kind::Encode { .. }
+            | Kind::Decode { .. }
+            | Kind::NoJson { .. }
+            | Kind::TooDeep { .. } => "value",
+            Kind::TooLarge { .. } => "too_large",
+            Kind::Random => "random",
+            Kind::Unavailable => "unavailable",
+            Kind::Conflict { .. } => "conflict",
+            Kind::Internal(_) => "internal",
+        }
+    }
+
     /// True when options were refused while something was built: the message says what to change.
     pub fn is_config(&self) -> bool {
         matches!(self.inner.kind, Kind::Config(_))

@@ -103,6 +103,8 @@
 mod error;
 
 mod clock;
+mod id;
+
 mod event;
 
 pub mod cookie;
@@ -117,27 +119,38 @@ pub mod store;
 mod service;
 
 pub mod guide;
+#[cfg(feature = "tower")]
+mod tower;
+
+#[cfg(feature = "axum")]
+mod axum;
 
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use self::clock::{Clock, SystemClock, Timestamp};
-pub use self::config::{Config, Timeouts};
+pub use self::config::{Config, SiteData, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
-pub use self::event::{CookieFormat, DropReason, Event, Observer, Refusal};
+#[cfg(feature = "metrics")]
+pub use self::event::count::describe_metrics;
+pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal};
 pub use self::service::{
     FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
     SessionService, session_fn,
 };
 #[doc(hidden)]
 pub use self::session::__example;
-pub use self::session::{Changes, PayloadFormat, Record, Session, SessionId, Text};
+pub use self::session::{
+    AsKey, Changes, Key, PayloadFormat, ReadKey, Record, Session, SessionId, SessionView, Text, WriteKey,
+};
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::store::RedisStore;
 pub use self::store::{CookieStore, ServerStore};
+#[cfg(feature = "tower")]
+pub use self::tower::SessionLayer;
 
 /// The snippets on deployment, compiled with the documentation's.
 #[cfg(all(doctest, feature = "redis"))]

@@ -5,15 +5,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use http::HeaderMap;
-use http::header::COOKIE;
+use http::header::{COOKIE, HeaderName, HeaderValue};
 use tokio::sync::{OnceCell, Semaphore};
 
+use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::Found;
 use crate::error::Error;
-use crate::event::{Event, Refusal};
-use crate::session::{Committer, Record, Reply, Session};
+use crate::event::{Event, Operation, Refusal};
+use crate::session::{Circumstances, Committer, Record, Reply, Session};
 use crate::store::Store;
+
+static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
 /// The session of one request, not yet loaded.
 ///
@@ -54,6 +57,7 @@ pub(super) struct Slot {
     /// One commit at a time: the handler's own `save`, and the one at the end.
     pub(super) commits: Semaphore,
     loaded: OnceCell<Loaded>,
+    speculative: bool,
     asked: AtomicBool,
     closed: AtomicBool,
 }
@@ -66,14 +70,17 @@ pub(super) struct Loaded {
 }
 
 impl SessionHandle {
-    pub(super) fn begin(store: &Arc<dyn Store>, headers: &HeaderMap) -> Self {
+    pub(crate) fn begin(store: &Arc<dyn Store>, headers: &HeaderMap) -> Self {
         let found = store.config().cookie.finder().find(headers.get_all(COOKIE));
+        // Without a cookie there is nothing that looking ahead could use up.
+        let speculative = found.is_present() && is_speculative(headers);
         Self {
             slot: Arc::new(Slot {
                 store: Arc::clone(store),
                 found,
                 commits: Semaphore::const_new(1),
                 loaded: OnceCell::const_new(),
+                speculative,
                 asked: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
             }),
@@ -152,8 +159,9 @@ impl Slot {
         let overtaken = dead && regenerated;
         let reply = if dead && !overtaken { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        let session =
-            Session::new(record, renewal_due, overtaken, reply, committer, config.with_astra);
+        let circumstances =
+            Circumstances { now, speculative: self.speculative, shared_flash: config.with_astra };
+        let session = Session::new(record, renewal_due, overtaken, reply, circumstances, committer);
         Ok(Loaded { session, now })
     }
 
@@ -168,11 +176,19 @@ impl Slot {
         let mut regenerated = false;
         for candidate in 0..self.found.len() {
             let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
-            let loaded = self.store.load(token, now).await;
-            match loaded.inspect_err(|error| self.emit(&Event::StoreFailed { cookie, error }))? {
+            let loading = self.store.load(token, now);
+            let stopwatch = Stopwatch::start(config, Operation::Load, &loading);
+            let loaded = loading.await;
+            if let Some(stopwatch) = stopwatch {
+                stopwatch.stop(config, loaded.is_ok());
+            }
+            let failed = |error: &Error| {
+                self.emit(&Event::StoreFailed { cookie, id: None, operation: Operation::Load, error });
+            };
+            match loaded.inspect_err(failed)? {
                 Ok(record) => {
                     if record.with_old_key() {
-                        self.emit(&Event::OldKey { cookie });
+                        self.emit(&Event::OldKey { cookie, id: record.id() });
                     }
                     return Ok((Some(record), regenerated));
                 }
@@ -184,6 +200,13 @@ impl Slot {
         }
         Ok((None, regenerated))
     }
+}
+
+/// True if the browser asks ahead, on a guess that the user may come here.
+//= Fetch standard section 3.8: `Sec-Purpose`, a structured field whose token is `prefetch`; prerendering adds a parameter
+fn is_speculative(headers: &HeaderMap) -> bool {
+    let purpose = headers.get(&SEC_PURPOSE).map(HeaderValue::as_bytes);
+    purpose.is_some_and(|purpose| purpose == b"prefetch" || purpose.starts_with(b"prefetch;"))
 }
 
 impl fmt::Debug for SessionHandle {

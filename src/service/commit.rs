@@ -9,9 +9,10 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::SemaphorePermit;
 
 use super::begin::{Loaded, Slot};
+use super::stopwatch::Stopwatch;
 use crate::error::{Error, Kind};
-use crate::event::{DropReason, Event};
-use crate::session::{Changes, Committed, Committer, Disposition, Outcome, Session};
+use crate::event::{DropReason, Event, Operation};
+use crate::session::{Changes, Committed, Committer, Disposition, Outcome, Record, Session, SessionId};
 use crate::store::{Saved, StoreFuture};
 
 /// One commit of one session. It finishes although it is dropped, if it ends or regenerates the session: a client that
@@ -25,6 +26,10 @@ pub(super) struct Commit {
     /// dropping gives it back, too.
     has_turn: bool,
     must_finish: bool,
+    /// The stored session that this began with.
+    before: Option<SessionId>,
+    operation: Operation,
+    stopwatch: Option<Stopwatch>,
     /// The request's last one, whoever waits for it: after it, nobody commits.
     is_last: bool,
 }
@@ -68,6 +73,9 @@ impl Commit {
             caller,
             has_turn,
             must_finish: false,
+            before: None,
+            operation: Operation::Save,
+            stopwatch: None,
             is_last: caller == Caller::Request,
         };
         commit.stage = if has_turn {
@@ -87,20 +95,24 @@ impl Commit {
             self.give_turn_back();
             return Stage::Failed(Error::new(Kind::HeadSent));
         }
-        let (store, now) = (&self.slot.store, self.loaded.now);
+        let (store, now) = (Arc::clone(&self.slot.store), self.loaded.now);
         let commit = self.loaded.session.begin_commit(answer);
         let cookie = self.slot.cookie_name();
+        self.before = commit.base.as_ref().map(Record::id);
         if let Some(reason) = commit.dropped {
-            self.slot.emit(&Event::ChangesDropped { cookie, reason });
+            self.slot.emit(&Event::ChangesDropped { cookie, id: self.before, reason });
         }
         self.must_finish = commit.must_finish;
+        self.operation = operation(commit.outcome);
         match (commit.outcome, commit.base) {
-            (Outcome::Save, base) => Stage::Saving(store.save(base, commit.changes, now)),
+            (Outcome::Save, base) => self.timed(store.save(base, commit.changes, now), Stage::Saving),
             (Outcome::Touch, Some(base)) => {
-                Stage::Saving(store.save(Some(base), Arc::new(Changes::default()), now))
+                self.timed(store.save(Some(base), Arc::new(Changes::default()), now), Stage::Saving)
             }
-            (Outcome::Regenerate, Some(base)) => Stage::Saving(store.regenerate(base, commit.changes, now)),
-            (Outcome::Destroy, Some(base)) => Stage::Destroying(store.destroy(base, now)),
+            (Outcome::Regenerate, Some(base)) => {
+                self.timed(store.regenerate(base, commit.changes, now), Stage::Saving)
+            }
+            (Outcome::Destroy, Some(base)) => self.timed(store.destroy(base, now), Stage::Destroying),
             (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
                 self.settle(Ok(Committed::Kept));
                 match commit.dropped {
@@ -111,6 +123,12 @@ impl Commit {
                 }
             }
         }
+    }
+
+    /// The stage in which the store works on `answer`.
+    fn timed<T>(&mut self, answer: StoreFuture<T>, stage: fn(StoreFuture<T>) -> Stage) -> Stage {
+        self.stopwatch = Stopwatch::start(self.slot.store.config(), self.operation, &answer);
+        stage(answer)
     }
 
     /// Tells the session how it went, and lets the next commit begin.
@@ -127,19 +145,46 @@ impl Commit {
 
     /// The store has answered.
     fn finish(&mut self, answer: Result<Committed, Error>) -> Result<(), Error> {
-        let cookie = self.slot.cookie_name();
+        let slot = Arc::clone(&self.slot);
+        let cookie = slot.cookie_name();
+        let operation = self.operation;
         match answer {
             Ok(committed) => {
                 let ended = matches!(committed, Committed::Ended);
+                let news = self.news(&committed, operation, cookie);
+                // First the session, then those who are told of it: an observer may panic.
                 self.settle(Ok(committed));
+                self.stop(true);
+                if let Some(event) = news {
+                    slot.emit(&event);
+                }
                 // At the end of a request the event says it: the response is not about this session any more.
                 if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
             }
             Err(error) => {
-                self.slot.emit(&Event::StoreFailed { cookie, error: &error });
                 self.settle(Err(&error));
+                self.stop(false);
+                slot.emit(&Event::StoreFailed { cookie, id: self.before, operation, error: &error });
                 Err(error)
             }
+        }
+    }
+
+    /// What became of the session, for who keeps a record of such things.
+    fn news<'a>(&self, committed: &Committed, operation: Operation, cookie: &'a str) -> Option<Event<'a>> {
+        match (committed, self.before) {
+            (Committed::Stored { record, .. }, None) => Some(Event::Created { cookie, id: record.id() }),
+            (Committed::Stored { record, .. }, Some(from)) if operation == Operation::Regenerate => {
+                Some(Event::Regenerated { cookie, from, id: record.id() })
+            }
+            (Committed::Removed, Some(id)) => Some(Event::Destroyed { cookie, id }),
+            _ => None,
+        }
+    }
+
+    fn stop(&mut self, ok: bool) {
+        if let Some(stopwatch) = self.stopwatch.take() {
+            stopwatch.stop(self.slot.store.config(), ok);
         }
     }
 
@@ -148,17 +193,28 @@ impl Commit {
         match saved {
             Saved::Stored { record, token, conflicts } => {
                 if conflicts > 0 {
-                    self.slot.emit(&Event::ConflictMerged { cookie, conflicts });
+                    self.slot.emit(&Event::ConflictMerged { cookie, id: record.id(), conflicts });
                 }
                 let lifetime = record.expires.saturating_since(self.loaded.now);
                 Committed::Stored { record, token, lifetime }
             }
             Saved::Removed => Committed::Removed,
             Saved::Ended => {
-                self.slot.emit(&Event::ChangesDropped { cookie, reason: DropReason::SessionEnded });
+                let (id, reason) = (self.before, DropReason::SessionEnded);
+                self.slot.emit(&Event::ChangesDropped { cookie, id, reason });
                 Committed::Ended
             }
         }
+    }
+}
+
+/// What the store is asked to do for this outcome. For `Keep` that is nothing, and nobody will hear of it.
+fn operation(outcome: Outcome) -> Operation {
+    match outcome {
+        Outcome::Keep | Outcome::Save => Operation::Save,
+        Outcome::Touch => Operation::Touch,
+        Outcome::Regenerate => Operation::Regenerate,
+        Outcome::Destroy => Operation::Destroy,
     }
 }
 
@@ -226,6 +282,9 @@ impl Drop for Commit {
                     caller: Caller::Nobody,
                     has_turn,
                     must_finish: false,
+                    before: self.before,
+                    operation: self.operation,
+                    stopwatch: self.stopwatch.take(),
                     is_last: self.is_last,
                 };
                 drop(runtime.spawn(rest));
@@ -240,7 +299,7 @@ impl Drop for Commit {
         // Last: an observer that panics takes nothing with it.
         if goes_on && !std::thread::panicking() {
             let cookie = self.slot.cookie_name();
-            self.slot.emit(&Event::Interrupted { cookie, completing });
+            self.slot.emit(&Event::Interrupted { cookie, id: self.before, completing });
         }
     }
 }

@@ -22,8 +22,8 @@ pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
 
 /// The session of a request that came through a [`SessionService`](super::SessionService).
 ///
-/// Implemented for [`Request`], and for [`Parts`](request::Parts) where the body was taken already. The futures borrow
-/// nothing.
+/// Implemented for [`Request`], for [`Parts`](request::Parts) where the body was taken already, and for [`Extensions`], which
+/// is all that some frameworks (tonic) show of a request. The futures borrow nothing.
 ///
 /// # Examples
 ///
@@ -76,6 +76,12 @@ impl<B> SessionExt for Request<B> {
 impl SessionExt for request::Parts {
     fn session_extensions(&self) -> &Extensions {
         &self.extensions
+    }
+}
+
+impl SessionExt for Extensions {
+    fn session_extensions(&self) -> &Extensions {
+        self
     }
 }
 

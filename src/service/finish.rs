@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::HeaderName;
 use http::{Response, StatusCode};
 
 use super::begin::Slot;
@@ -10,6 +11,8 @@ use super::head;
 use crate::error::Error;
 use crate::event::{DropReason, Event};
 use crate::session::{Disposition, Reply};
+
+const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// How an answer of this status treats what the handler did to its session.
 fn disposition(status: StatusCode, slot: &Slot) -> Disposition {
@@ -49,15 +52,23 @@ pub(super) fn write_head<R>(slot: &Slot, response: &mut Response<R>) -> Result<(
     let lines = match slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.reply()) {
         Reply::Nothing => None,
         Reply::Set { .. } if response.status().is_informational() => {
-            slot.emit(&Event::ChangesDropped { cookie, reason: DropReason::Informational });
+            let id = slot.loaded().and_then(|loaded| loaded.session.id());
+            slot.emit(&Event::ChangesDropped { cookie, id, reason: DropReason::Informational });
             None
         }
         Reply::Remove if response.status().is_informational() => None,
         Reply::Set { token, lifetime } => Some(template.set(token.expose(), lifetime, held)?),
         Reply::Remove => Some(template.remove(held)?),
     };
+    let forget = slot.store.config().clear_site_data.as_ref().filter(|_| {
+        let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_ended_by_handler());
+        ended && !response.status().is_informational()
+    });
     let headers = response.headers_mut();
     head::vary_on_cookie(headers);
+    if let Some(kinds) = forget {
+        headers.entry(CLEAR_SITE_DATA).or_insert_with(|| kinds.clone());
+    }
     if let Some(lines) = lines {
         if head::replace_set_cookie(headers, template.name(), lines) {
             slot.emit(&Event::SetCookieReplaced { cookie });

@@ -43,7 +43,7 @@ pin_project! {
 }
 
 impl<S, R, F> ResponseFuture<S, R, F> {
-    pub(super) fn new(handler: S, handle: SessionHandle, failure: F) -> Self {
+    pub(crate) fn new(handler: S, handle: SessionHandle, failure: F) -> Self {
         Self { handler: Some(handler), handle, failure, committing: None }
     }
 }

@@ -12,6 +12,7 @@ mod finish;
 mod function;
 mod future;
 mod head;
+mod stopwatch;
 
 use std::sync::Arc;
 
@@ -60,9 +61,9 @@ use crate::store::Store;
 /// ```
 #[derive(Clone)]
 pub struct SessionService<S, F = ServiceUnavailable> {
-    inner: S,
-    store: Arc<dyn Store>,
-    failure: F,
+    pub(crate) inner: S,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) failure: F,
 }
 
 impl<S> SessionService<S> {
@@ -94,6 +95,13 @@ impl<S, F> SessionService<S, F> {
     pub fn on_failure<G>(self, failure: G) -> SessionService<S, G> {
         SessionService { inner: self.inner, store: self.store, failure }
     }
+
+    /// The way in, for both traits that a session service implements.
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> SessionHandle {
+        let handle = SessionHandle::begin(&self.store, request.headers());
+        extension::insert(request.extensions_mut(), handle.clone());
+        handle
+    }
 }
 
 impl<S, F, B, R> Service<Request<B>> for SessionService<S, F>
@@ -106,8 +114,7 @@ where
     type Future = ResponseFuture<S::Future, R, F>;
 
     fn call(&self, mut request: Request<B>) -> Self::Future {
-        let handle = SessionHandle::begin(&self.store, request.headers());
-        extension::insert(request.extensions_mut(), handle.clone());
+        let handle = self.begin(&mut request);
         ResponseFuture::new(self.inner.call(request), handle, self.failure.clone())
     }
 }

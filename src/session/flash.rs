@@ -3,8 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Session;
 use super::handle::check_key;
+use super::{ReadKey, Session, WriteKey};
 use crate::error::Error;
 
 /// Keys that begin with U+0001 are the crate's own; those of flash values continue with `f`.
@@ -38,12 +38,16 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn set_flash<T: Serialize>(&self, key: &str, value: T) -> Result<(), Error> {
+    pub fn set_flash<V: Serialize>(&self, key: impl WriteKey<V>, value: V) -> Result<(), Error> {
+        let key = key.as_key();
         self.put_value(&self.flash_key(key)?, key, &value)
     }
 
     /// Takes the flash value under `key`: it is gone when the response is committed. If the handler fails (5xx, `Err`), it
     /// is still there for the next request.
+    ///
+    /// A request that the browser makes ahead (`Sec-Purpose: prefetch`, which prerendering sends, too) sees none: nobody may
+    /// ever look at its answer. The value waits for the next request.
     ///
     /// # Errors
     ///
@@ -60,7 +64,11 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn flash<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub fn flash<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
+        if self.is_speculative() {
+            return Ok(None);
+        }
+        let key = key.as_key();
         let full = self.flash_key(key)?;
         let value = self.get_value(&full, key)?;
         if value.is_some() {
@@ -84,7 +92,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn peek<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
+    pub fn peek<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
+        let key = key.as_key();
         self.get_value(&self.flash_key(key)?, key)
     }
 }

@@ -1,9 +1,11 @@
 //! `Session`: the handle that a handler holds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
@@ -12,7 +14,7 @@ use serde::de::DeserializeOwned;
 use super::flash::RESERVED;
 use super::outcome::{Commit, Disposition};
 use super::state::{Committed, Reply, State};
-use super::{Record, SessionId, Text, values, wire};
+use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, values, wire};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 
@@ -22,7 +24,8 @@ use crate::error::{Error, Kind};
 /// and writing are synchronous. What was changed is saved by itself when the handler's response head is ready; writes
 /// after that are errors, never silently lost.
 ///
-/// Keys are strings, values whatever serde can write. Keys that start with U+0001 are reserved.
+/// Keys are strings, or [`Key`](crate::Key)s that know the type of their value; values are whatever serde can write. Keys
+/// that start with U+0001 are reserved.
 ///
 /// # Examples
 ///
@@ -45,8 +48,19 @@ pub struct Session {
 
 struct Inner {
     state: Mutex<State>,
+    circumstances: Circumstances,
     committer: Weak<dyn Committer>,
-    shared_flash: bool,
+}
+
+/// What a session knows of its request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances {
+    /// The moment in which the request lives.
+    pub(crate) now: Timestamp,
+    /// The browser asked ahead, and may show the answer to nobody.
+    pub(crate) speculative: bool,
+    /// Flash values are values like any other, as in Astra.
+    pub(crate) shared_flash: bool,
 }
 
 /// How often [`Session::update`] runs again because of another clone of the handle.
@@ -87,8 +101,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, Error> {
-        self.get_value(key, key)
+    pub fn get<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
+        self.get_value(key.as_key(), key.as_key())
     }
 
     /// The string under `key`, as a view of the decoded session: nothing is copied.
@@ -108,9 +122,9 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn get_str(&self, key: &str) -> Result<Option<Text>, Error> {
+    pub fn get_str(&self, key: impl AsKey) -> Result<Option<Text>, Error> {
         let text = |value: &Bytes| Text::from_utf8(value.slice_ref(whole(wire::str_bytes(value))?));
-        self.view(key, "a string", text)
+        self.get_view(key.as_key(), "a string", text)
     }
 
     /// The byte string under `key` (stored as such, with `serde_bytes` or [`bytes::Bytes`] for example), as a view of the
@@ -129,8 +143,9 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn get_bytes(&self, key: &str) -> Result<Option<Bytes>, Error> {
-        self.view(key, "a byte string", |value| Some(value.slice_ref(whole(wire::bin_bytes(value))?)))
+    pub fn get_bytes(&self, key: impl AsKey) -> Result<Option<Bytes>, Error> {
+        let bytes = |value: &Bytes| Some(value.slice_ref(whole(wire::bin_bytes(value))?));
+        self.get_view(key.as_key(), "a byte string", bytes)
     }
 
     /// The integer under `key`.
@@ -150,8 +165,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn get_i64(&self, key: &str) -> Result<Option<i64>, Error> {
-        self.get(key)
+    pub fn get_i64(&self, key: impl AsKey) -> Result<Option<i64>, Error> {
+        self.get(key.as_key())
     }
 
     /// The boolean under `key`.
@@ -169,8 +184,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn get_bool(&self, key: &str) -> Result<Option<bool>, Error> {
-        self.get(key)
+    pub fn get_bool(&self, key: impl AsKey) -> Result<Option<bool>, Error> {
+        self.get(key.as_key())
     }
 
     /// True if there is a value under `key`.
@@ -184,8 +199,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn has(&self, key: &str) -> bool {
-        self.lock().get(key).is_some()
+    pub fn has(&self, key: impl AsKey) -> bool {
+        self.lock().get(key.as_key()).is_some()
     }
 
     /// The keys that have a value, in order. Flash values are not among them.
@@ -243,7 +258,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn set<T: Serialize>(&self, key: &str, value: T) -> Result<(), Error> {
+    pub fn set<V: Serialize>(&self, key: impl WriteKey<V>, value: V) -> Result<(), Error> {
+        let key = key.as_key();
         check_key(key)?;
         self.put_value(key, key, &value)
     }
@@ -264,9 +280,9 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn delete(&self, key: &str) -> Result<bool, Error> {
-        check_key(key)?;
-        self.delete_value(key)
+    pub fn delete(&self, key: impl AsKey) -> Result<bool, Error> {
+        check_key(key.as_key())?;
+        self.delete_value(key.as_key())
     }
 
     /// Removes all values and flash values. Unless something is set afterwards, the session is destroyed.
@@ -311,11 +327,12 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
-    pub fn update<T, F>(&self, key: &str, change: F) -> Result<T, Error>
+    pub fn update<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
+        let key = key.as_key();
         check_key(key)?;
         let owned_key = key.to_owned();
         let change = Arc::new(move |old: Option<&[u8]>| {
@@ -365,6 +382,24 @@ impl Session {
     /// The first moment at which the stored session is over, if nothing renews it.
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::expires)
+    }
+
+    /// How long the stored session lasts from now on, if nothing renews it: for a "you will be logged out" countdown.
+    /// `None` until something was stored. "Now" is the moment of this request.
+    ///
+    /// Asking through the session may itself renew it, as any reading does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert_eq!(session.remaining(), None); // nothing is stored yet
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn remaining(&self) -> Option<Duration> {
+        self.expires_at().map(|expires| expires.saturating_since(self.inner.circumstances.now))
     }
 
     /// Gives the session a new id and a new token; values and absolute deadline stay. The old token is refused from then
@@ -454,6 +489,26 @@ impl Session {
         self.lock().get(full_key)
     }
 
+    /// The values that are not the crate's own, undecoded.
+    pub(super) fn visible_entries(&self) -> Vec<(String, Bytes)> {
+        let state = self.lock();
+        let keys = state.keys().into_iter().filter(|key| !key.starts_with(RESERVED));
+        keys.filter_map(|key| state.get(&key).map(|value| (key, value))).collect()
+    }
+
+    /// Sets or deletes these values, all of them or, where the head is out, none.
+    pub(super) fn put_all(&self, values: BTreeMap<&str, Option<Bytes>>) -> Result<(), Error> {
+        let mut state = self.lock_open()?;
+        for (key, value) in values {
+            state.put(key, value);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_speculative(&self) -> bool {
+        self.inner.circumstances.speculative
+    }
+
     pub(super) fn delete_value(&self, full_key: &str) -> Result<bool, Error> {
         let mut state = self.lock_open()?;
         let present = state.get(full_key).is_some();
@@ -461,7 +516,7 @@ impl Session {
         Ok(present)
     }
 
-    fn view<V>(
+    fn get_view<V>(
         &self,
         key: &str,
         what: &'static str,
@@ -485,22 +540,22 @@ impl Session {
 
 /// What the layer above needs to load and commit a session.
 impl Session {
-    /// A session on what was loaded: `base`, or nothing. With `shared_flash`, flash values are plain values.
+    /// A session on what was loaded: `base`, or nothing.
     pub(crate) fn new(
         base: Option<Record>,
         renewal_due: bool,
         overtaken: bool,
         reply: Reply,
+        circumstances: Circumstances,
         committer: Weak<dyn Committer>,
-        shared_flash: bool,
     ) -> Self {
         let state = Mutex::new(State::new(base, renewal_due, overtaken, reply));
-        Self { inner: Arc::new(Inner { state, committer, shared_flash }) }
+        Self { inner: Arc::new(Inner { state, circumstances, committer }) }
     }
 
     /// True if flash values are plain values.
     pub(super) fn shares_flash(&self) -> bool {
-        self.inner.shared_flash
+        self.inner.circumstances.shared_flash
     }
 
     /// From now on the session can be read alone.
@@ -533,6 +588,11 @@ impl Session {
     /// Takes in how the commit ended. After a failure the session is as it was before, with all its changes.
     pub(crate) fn end_commit(&self, result: Result<Committed, &Error>) {
         self.lock().end_commit(result);
+    }
+
+    /// True if the handler ended a session, and the store has acknowledged that.
+    pub(crate) fn was_ended_by_handler(&self) -> bool {
+        self.lock().was_ended_by_handler()
     }
 
     /// What to tell the client.

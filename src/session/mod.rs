@@ -6,6 +6,7 @@ mod flash;
 pub(crate) mod go_json;
 mod handle;
 mod id;
+mod key;
 mod outcome;
 mod payload;
 mod record;
@@ -13,16 +14,20 @@ mod state;
 mod subject;
 mod text;
 mod values;
+mod view;
+mod whole;
 mod wire;
 
 pub use self::changes::Changes;
 pub use self::handle::Session;
-pub use self::id::SessionId;
+pub use self::key::{AsKey, Key, ReadKey, WriteKey};
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
 pub use self::text::Text;
+pub use self::view::SessionView;
+pub use crate::id::SessionId;
 
-pub(crate) use self::handle::Committer;
+pub(crate) use self::handle::{Circumstances, Committer};
 pub(crate) use self::outcome::{Disposition, Outcome};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::Origin;
@@ -33,6 +38,8 @@ pub(crate) use self::wire::{SealedHeader, StoredHeader};
 #[doc(hidden)]
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
+    let now = crate::clock::Timestamp::from_unix(0);
+    let circumstances = Circumstances { now, speculative: false, shared_flash: false };
     let committer = std::sync::Weak::<handle::NoCommitter>::new();
-    example(&Session::new(None, false, false, Reply::Nothing, committer, false))
+    example(&Session::new(None, false, false, Reply::Nothing, circumstances, committer))
 }

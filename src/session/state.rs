@@ -34,6 +34,8 @@ pub(super) struct State {
     /// The request is over: nobody commits any more.
     discarded: bool,
     reply: Reply,
+    /// The handler ended a session, and that was done. What it began afterwards does not change that.
+    ended_by_handler: bool,
 }
 
 /// What the handler asked for beside changing values.
@@ -78,6 +80,7 @@ impl State {
             closed: false,
             discarded: false,
             reply,
+            ended_by_handler: false,
         }
     }
 
@@ -140,6 +143,10 @@ impl State {
 
     pub(super) fn base(&self) -> Option<&Record> {
         self.base.as_ref()
+    }
+
+    pub(super) fn was_ended_by_handler(&self) -> bool {
+        self.ended_by_handler
     }
 
     pub(super) fn reply(&self) -> Reply {
@@ -223,6 +230,8 @@ impl State {
             }
             return;
         };
+        let destroyed = pending.is_some_and(|pending| pending.wishes.destroy);
+        self.ended_by_handler |= destroyed || matches!(committed, Committed::Removed);
         if self.changes.keys().next().is_some() {
             self.changes.outdate();
         }

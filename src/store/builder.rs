@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Backend;
 use crate::clock::Clock;
-use crate::config::{Config, Options, Timeouts};
+use crate::config::{Config, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
 use crate::crypto::Keyring;
 use crate::error::Error;
@@ -120,6 +120,28 @@ impl<K> Builder<K> {
     /// request did halfway is dropped. `destroy` and `regenerate` are done in any case.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
         self.options.keep_values_on_server_error = yes;
+        self
+    }
+
+    /// What the browser shall forget when the handler ends a session (`destroy`, `clear`), told by a `Clear-Site-Data` field
+    /// beside the removed cookie. Default is nothing. Browsers heed it over https alone, and it may take them a while.
+    ///
+    /// A handler's own `Clear-Site-Data` stays as it is.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, SiteData};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .clear_site_data(&[SiteData::Cache, SiteData::Storage])
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    //= ASVS 5.0 14.3.1: "Verify that authenticated data is cleared from client storage, such as the browser DOM, after the
+    //# client or session is terminated. The 'Clear-Site-Data' HTTP response header field may be able to help with this"
+    pub fn clear_site_data(mut self, kinds: &[SiteData]) -> Self {
+        self.options.clear_site_data = SiteData::header(kinds);
         self
     }
 

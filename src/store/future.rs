@@ -26,6 +26,11 @@ impl<T> StoreFuture<T> {
     pub(crate) fn boxed(future: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
         Self { inner: Inner::Boxed(Box::pin(future)) }
     }
+
+    /// True if the answer is there already: nothing was waited for.
+    pub(crate) fn is_immediate(&self) -> bool {
+        matches!(self.inner, Inner::Ready(_))
+    }
 }
 
 // Nothing in it is pinned in place: the value is moved out, the box pins what is in it.

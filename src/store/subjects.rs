@@ -9,7 +9,7 @@ use super::{Backend, Replaced, ServerStore, Store, Stored};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
-use crate::event::Event;
+use crate::event::{Event, Operation};
 use crate::session::{Payload, Record, SessionId};
 
 /// An entered session may be missing for so long: whoever entered it is about to write it.
@@ -299,7 +299,8 @@ impl<B: Backend> Inner<B> {
         match unreadable {
             Unreadable::IsAnError => Err(error),
             Unreadable::IsOverwritten => {
-                self.config.emit(&Event::StoreFailed { cookie: self.config.cookie_name(), error: &error });
+                let (cookie, operation) = (self.config.cookie_name(), Operation::Load);
+                self.config.emit(&Event::StoreFailed { cookie, id: None, operation, error: &error });
                 Ok(Index::default())
             }
         }

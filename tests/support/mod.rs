@@ -59,6 +59,12 @@ impl Observer for Events {
             Event::SetCookieReplaced { .. } => "set_cookie_replaced".to_owned(),
             Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
             Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
+            // What went well has tests of its own: tests/observability.rs.
+            Event::Created { .. }
+            | Event::Regenerated { .. }
+            | Event::Destroyed { .. }
+            | Event::StoreAnswered { .. } => return,
+            Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
             other => format!("unknown:{other:?}"),
         };
         self.0.lock().unwrap().push(line);

@@ -1,10 +1,21 @@
 //! What the session layer did and why: typed events for logs, metrics and tests.
 
+#[cfg(feature = "metrics")]
+pub(crate) mod count;
+#[cfg(feature = "tracing")]
+mod log;
+
 use std::fmt;
+use std::time::Duration;
 
 use crate::error::Error;
+use crate::id::SessionId;
 
-/// Something worth counting or logging. It never carries a token, a key or a session value.
+/// Something worth counting or logging. It never carries a token, a key or a session value; sessions are named by their
+/// ids, which open nothing.
+///
+/// With the features `tracing` and `metrics` every event is logged and counted by itself: the guide
+/// [`observability`](crate::guide::observability) has the names. An [`Observer`] hears of them in any case.
 ///
 /// New kinds may be added: match with a wildcard arm.
 #[derive(Debug, Clone, Copy)]
@@ -42,11 +53,38 @@ pub enum Event<'a> {
     OldKey {
         /// Name of the session cookie.
         cookie: &'a str,
+        /// The session.
+        id: SessionId,
+    },
+    /// A session was stored that was not stored before.
+    Created {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session.
+        id: SessionId,
+    },
+    /// A session was given a new id, as at a login; or it was ended and another one begun in the same response.
+    Regenerated {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// Its id before.
+        from: SessionId,
+        /// Its id now.
+        id: SessionId,
+    },
+    /// A session was ended: destroyed, or left without any value.
+    Destroyed {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session.
+        id: SessionId,
     },
     /// Changes were not saved, on purpose.
     ChangesDropped {
         /// Name of the session cookie.
         cookie: &'a str,
+        /// The session, if it was stored.
+        id: Option<SessionId>,
         /// Why.
         reason: DropReason,
     },
@@ -54,13 +92,31 @@ pub enum Event<'a> {
     ConflictMerged {
         /// Name of the session cookie.
         cookie: &'a str,
+        /// The session.
+        id: SessionId,
         /// How many times the newer state had to be taken in.
         conflicts: u32,
     },
-    /// The store could not load or save a session.
+    /// The store answered. Told only of stores that take their time (a [`CookieStore`](crate::CookieStore) answers at once), and
+    /// measured only where somebody listens: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
+    StoreAnswered {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// What it was asked to do.
+        operation: Operation,
+        /// How long that took, conflicts and their repetitions included.
+        elapsed: Duration,
+        /// False if it failed; [`StoreFailed`](Self::StoreFailed) says why.
+        ok: bool,
+    },
+    /// The store could not load or save a session, or it is too large to be saved.
     StoreFailed {
         /// Name of the session cookie.
         cookie: &'a str,
+        /// The session, if it was stored.
+        id: Option<SessionId>,
+        /// What it was asked to do.
+        operation: Operation,
         /// What it said.
         error: &'a Error,
     },
@@ -86,6 +142,8 @@ pub enum Event<'a> {
     Interrupted {
         /// Name of the session cookie.
         cookie: &'a str,
+        /// The session, if it was stored.
+        id: Option<SessionId>,
         /// True if the store operation goes on in the background; false where no runtime was there to carry it.
         completing: bool,
     },
@@ -115,6 +173,35 @@ impl CookieFormat {
         match self {
             Self::Native => "native",
             Self::Astra => "astra",
+        }
+    }
+}
+
+/// What a store is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Look up what a token stands for.
+    Load,
+    /// Keep changed values, or begin a session.
+    Save,
+    /// Renew the idle deadline.
+    Touch,
+    /// Move the session to a new id and token.
+    Regenerate,
+    /// End the session.
+    Destroy,
+}
+
+impl Operation {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Save => "save",
+            Self::Touch => "touch",
+            Self::Regenerate => "regenerate",
+            Self::Destroy => "destroy",
         }
     }
 }
@@ -199,6 +286,17 @@ pub enum DropReason {
     SessionEnded,
 }
 
+impl DropReason {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ServerError => "server_error",
+            Self::Informational => "informational",
+            Self::SessionEnded => "session_ended",
+        }
+    }
+}
+
 /// Receives every [`Event`] of a store and of the services that use it. Called inline: keep it short.
 ///
 /// Any `Fn(&Event<'_>)` is one.
@@ -226,4 +324,27 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     fn event(&self, event: &Event<'_>) {
         self(event);
     }
+}
+
+/// Hands `event` to the facades that are compiled in.
+#[cfg_attr(
+    not(any(feature = "tracing", feature = "metrics")),
+    allow(unused_variables, clippy::missing_const_for_fn)
+)]
+#[inline]
+pub(crate) fn publish(event: &Event<'_>) {
+    #[cfg(feature = "tracing")]
+    log::log(event);
+    #[cfg(feature = "metrics")]
+    count::count(event);
+}
+
+/// True if a facade wants to know how long the store takes.
+#[inline]
+pub(crate) fn wants_timings() -> bool {
+    #[cfg(feature = "tracing")]
+    let traced = log::wants_timings();
+    #[cfg(not(feature = "tracing"))]
+    let traced = false;
+    traced || cfg!(feature = "metrics")
 }

@@ -1,0 +1,106 @@
+//! Events as counters and one histogram, through the `metrics` facade.
+
+use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+
+use super::Event;
+
+/// What there is to count: name, and what it says.
+const COUNTERS: [(&str, &str); 14] = [
+    ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
+    (
+        "hyper_session_cookie_format_total",
+        "Session cookies shown to a store that reads several formats, by format.",
+    ),
+    (
+        "hyper_session_too_many_candidates_total",
+        "Requests with more than four cookies of the session's name.",
+    ),
+    ("hyper_session_old_key_total", "Sessions opened with a key that no longer seals."),
+    ("hyper_session_created_total", "Sessions created."),
+    ("hyper_session_regenerated_total", "Sessions that were given a new id."),
+    ("hyper_session_destroyed_total", "Sessions ended."),
+    (
+        "hyper_session_changes_dropped_total",
+        "Responses whose session changes were dropped on purpose, by reason.",
+    ),
+    ("hyper_session_conflicts_total", "Times that a save took in what a concurrent request had changed."),
+    (
+        "hyper_session_store_errors_total",
+        "Failures of the store and oversize sessions, by operation and reason.",
+    ),
+    ("hyper_session_headers_replaced_total", "Headers of handlers that were replaced for safety, by header."),
+    ("hyper_session_subject_limit_total", "Sessions ended because their subject had too many."),
+    (
+        "hyper_session_interrupted_total",
+        "Clients that went away while their session was being ended or regenerated.",
+    ),
+    ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
+];
+
+const STORE_SECONDS: &str = "hyper_session_store_seconds";
+
+/// Gives exporters the units and descriptions of this crate's metrics. Call it once, after the recorder is installed.
+///
+/// # Examples
+///
+/// ```
+/// hyper_session::describe_metrics(); // without a recorder, nothing happens
+/// ```
+pub fn describe_metrics() {
+    for (name, description) in COUNTERS {
+        describe_counter!(name, Unit::Count, description);
+    }
+    describe_histogram!(STORE_SECONDS, Unit::Seconds, "How long the store took to answer, by operation.");
+}
+
+/// Every label has few values: the cookie's name is the application's, the others are names in this crate. A session's id
+/// is none of them: it would be a time series for each session.
+pub(super) fn count(event: &Event<'_>) {
+    let plain = |name: &'static str, cookie: &str| counter!(name, "cookie" => cookie.to_owned());
+    match *event {
+        Event::InsecureCookie { cookie } => plain("hyper_session_insecure_stores_total", cookie).increment(1),
+        Event::Refused { cookie, refusal } => {
+            counter!("hyper_session_refused_total", "cookie" => cookie.to_owned(), "reason" => refusal.as_str()).increment(1);
+        }
+        Event::CookieFormat { cookie, format, refusal } => {
+            let outcome = if refusal.is_none() { "opened" } else { "refused" };
+            counter!("hyper_session_cookie_format_total", "cookie" => cookie.to_owned(), "format" => format.as_str(), "outcome" => outcome)
+                .increment(1);
+        }
+        Event::TooManyCandidates { cookie } => {
+            plain("hyper_session_too_many_candidates_total", cookie).increment(1)
+        }
+        Event::OldKey { cookie, .. } => plain("hyper_session_old_key_total", cookie).increment(1),
+        Event::Created { cookie, .. } => plain("hyper_session_created_total", cookie).increment(1),
+        Event::Regenerated { cookie, .. } => plain("hyper_session_regenerated_total", cookie).increment(1),
+        Event::Destroyed { cookie, .. } => plain("hyper_session_destroyed_total", cookie).increment(1),
+        Event::ChangesDropped { cookie, reason, .. } => {
+            counter!("hyper_session_changes_dropped_total", "cookie" => cookie.to_owned(), "reason" => reason.as_str()).increment(1);
+        }
+        Event::ConflictMerged { cookie, conflicts, .. } => {
+            plain("hyper_session_conflicts_total", cookie).increment(conflicts.into());
+        }
+        Event::StoreAnswered { cookie, operation, elapsed, ok } => {
+            let outcome = if ok { "ok" } else { "error" };
+            histogram!(STORE_SECONDS, "cookie" => cookie.to_owned(), "operation" => operation.as_str(), "outcome" => outcome)
+                .record(elapsed.as_secs_f64());
+        }
+        Event::StoreFailed { cookie, operation, error, .. } => {
+            counter!("hyper_session_store_errors_total", "cookie" => cookie.to_owned(), "operation" => operation.as_str(), "reason" => error.label()).increment(1);
+        }
+        Event::CacheControlReplaced { cookie } => {
+            counter!("hyper_session_headers_replaced_total", "cookie" => cookie.to_owned(), "header" => "cache-control").increment(1);
+        }
+        Event::SetCookieReplaced { cookie } => {
+            counter!("hyper_session_headers_replaced_total", "cookie" => cookie.to_owned(), "header" => "set-cookie").increment(1);
+        }
+        Event::SubjectLimit { cookie, ended } => {
+            plain("hyper_session_subject_limit_total", cookie)
+                .increment(ended.try_into().unwrap_or(u64::MAX));
+        }
+        Event::Interrupted { cookie, completing, .. } => {
+            let completing = if completing { "true" } else { "false" };
+            counter!("hyper_session_interrupted_total", "cookie" => cookie.to_owned(), "completing" => completing).increment(1);
+        }
+    }
+}

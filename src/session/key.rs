@@ -1,0 +1,170 @@
+//! Names of values: plain strings, or constants that know the type of what they name.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+/// The name of a value, and its type: write both once.
+///
+/// Wherever a [`Session`](crate::Session) takes a key, it takes a string or one of these. What is stored is the same:
+/// `session.get(USER)` and `session.get::<UserId>("user")` read one value.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Key;
+/// use serde::{Deserialize, Serialize};
+///
+/// #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// struct UserId(u64);
+///
+/// const USER: Key<UserId> = Key::new("user");
+/// const VISITS: Key<u64> = Key::new("visits");
+///
+/// # hyper_session::__example(|session| {
+/// session.set(USER, UserId(7))?;
+/// assert_eq!(session.get(USER)?, Some(UserId(7))); // no type to repeat, and none to get wrong
+/// assert_eq!(session.update(VISITS, |old| old.unwrap_or(0) + 1)?, 1);
+/// assert!(session.delete(USER)?);
+///
+/// assert_eq!(session.get::<u64>("visits")?, Some(1)); // the same value, by its name
+/// # Ok(())
+/// # }).unwrap();
+/// ```
+///
+/// What does not fit does not compile:
+///
+/// ```compile_fail
+/// # use hyper_session::Key;
+/// const VISITS: Key<u64> = Key::new("visits");
+/// # hyper_session::__example(|session| {
+/// session.set(VISITS, "three")?;
+/// # Ok(())
+/// # }).unwrap();
+/// ```
+pub struct Key<T> {
+    name: &'static str,
+    // Neither owns nor borrows a T: a key is shared and sent whatever it names.
+    value: PhantomData<fn() -> T>,
+}
+
+impl<T> Key<T> {
+    /// A key of this name. Names that start with U+0001 are reserved, and refused when something is written.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, value: PhantomData }
+    }
+
+    /// The name.
+    pub const fn name(self) -> &'static str {
+        self.name
+    }
+}
+
+impl<T> Clone for Key<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Key<T> {}
+
+impl<T> fmt::Debug for Key<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.name).finish()
+    }
+}
+
+/// What names a value of a session: a reference to any string, or a [`Key`].
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name a session value",
+    note = "pass a `&str`, or a `Key`"
+)]
+pub trait AsKey: sealed::Sealed {
+    /// The name.
+    fn as_key(&self) -> &str;
+}
+
+/// What names a value that is read as a `T`.
+#[diagnostic::on_unimplemented(message = "`{Self}` does not name a session value of type `{T}`")]
+pub trait ReadKey<T>: AsKey {}
+
+/// What names a value that may be set to a `V`: for a [`Key<T>`](Key) that is a `T` or a `&T`, for a string anything.
+#[diagnostic::on_unimplemented(message = "the session value named by `{Self}` cannot be set to a `{V}`")]
+pub trait WriteKey<V>: AsKey {}
+
+impl<S: AsRef<str> + ?Sized> AsKey for &S {
+    fn as_key(&self) -> &str {
+        (**self).as_ref()
+    }
+}
+
+impl<S: AsRef<str> + ?Sized, T> ReadKey<T> for &S {}
+impl<S: AsRef<str> + ?Sized, V> WriteKey<V> for &S {}
+
+impl<T> AsKey for Key<T> {
+    fn as_key(&self) -> &str {
+        self.name
+    }
+}
+
+impl<T> ReadKey<T> for Key<T> {}
+impl<T> WriteKey<T> for Key<T> {}
+impl<T> WriteKey<&T> for Key<T> {}
+// So that nobody allocates a String to store it.
+impl WriteKey<&str> for Key<String> {}
+
+mod sealed {
+    #[allow(unnameable_types)] // that is how it is sealed
+    pub trait Sealed {}
+
+    impl<S: AsRef<str> + ?Sized> Sealed for &S {}
+    impl<T> Sealed for super::Key<T> {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::__example;
+
+    const NAME: Key<String> = Key::new("name");
+    const CART: Key<Vec<u32>> = Key::new("cart");
+
+    #[test]
+    fn a_key_and_its_name_are_one_value() {
+        __example(|session| {
+            session.set(CART, vec![1, 2])?;
+            let copy = session.get(CART)?.unwrap();
+            session.set(CART, &copy)?;
+            assert_eq!(session.get::<Vec<u32>>("cart")?, Some(vec![1, 2]));
+            session.set(NAME, "Ada")?;
+            assert_eq!(session.get_str(NAME)?.unwrap(), "Ada");
+            assert!(session.has(NAME) && session.has("name") && session.has(&String::from("name")));
+            session.set_flash(NAME, "Welcome")?;
+            assert_eq!(
+                (session.peek(NAME)?, session.flash(NAME)?),
+                (Some("Welcome".into()), Some("Welcome".into()))
+            );
+            assert_eq!(session.flash(NAME)?, None);
+            assert!(session.delete(NAME)? && !session.delete("name")?);
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_reserved_name_is_refused_where_it_is_written() {
+        const RESERVED: Key<u8> = Key::new("\u{1}f");
+        __example(|session| {
+            assert!(session.set(RESERVED, 1).unwrap_err().is_value());
+            assert!(session.delete(RESERVED).unwrap_err().is_value());
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn a_key_is_sent_and_shared_whatever_it_names() {
+        fn shareable<T: Send + Sync + Copy + fmt::Debug>(_: T) {}
+        shareable(Key::<std::rc::Rc<u8>>::new("rc"));
+        assert_eq!(format!("{NAME:?}"), "Key(\"name\")");
+    }
+}

@@ -1,0 +1,149 @@
+//! Requests that carry a session, and the session that a response carries.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::{Request, Response};
+use hyper::service::Service;
+
+use crate::error::Error;
+use crate::service::{SessionHandle, session_fn};
+use crate::session::{Session, SessionView};
+use crate::store::Store;
+
+/// `request`, carrying a session that `fill` gave its values: as if its browser had been here before.
+///
+/// Other cookies of the request stay. If `fill` stores nothing, the request is returned as it was.
+///
+/// # Errors
+///
+/// Those of `fill`, and of saving the session.
+///
+/// # Examples
+///
+/// ```
+/// use http::{Request, Response};
+/// use hyper::service::Service;
+/// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn, testing};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let store = CookieStore::builder(AppKey::generate()?).build()?;
+/// let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+///     let session = session.load().await?;
+///     session.set("greeted", session.get::<String>("user")?)?;
+///     Ok::<_, Error>(Response::new(()))
+/// });
+///
+/// let request = testing::with_session(Request::new(()), &store, |session| session.set("user", "Ada")).await?;
+/// let response = service.call(request).await?;
+///
+/// let session = testing::session_in(&response, &store).await?.expect("a session");
+/// assert_eq!(session.get_str("greeted")?.unwrap(), "Ada");
+/// # Ok(())
+/// # }
+/// ```
+pub async fn with_session<B>(
+    mut request: Request<B>,
+    store: &(impl Store + Clone),
+    fill: impl FnOnce(&Session) -> Result<(), Error>,
+) -> Result<Request<B>, Error> {
+    let fill = Mutex::new(Some(fill));
+    let service = session_fn(store.clone(), |_: Request<()>, handle: SessionHandle| {
+        let fill = fill.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move {
+            let session = handle.load().await?;
+            fill.map_or(Ok(()), |fill| fill(&session))?;
+            session.save().await?;
+            Ok::<_, Error>(Response::new(()))
+        }
+    });
+    let response = service.call(Request::new(())).await?;
+    let mut cookies = Cookies::new();
+    cookies.receive(response.headers());
+    if let Some(cookies) = cookies.header() {
+        request.headers_mut().append(COOKIE, cookies);
+    }
+    Ok(request)
+}
+
+/// The session that the browser has after `response`, as far as that says; `None` if it sets none, or removes it.
+///
+/// # Errors
+///
+/// [`is_unavailable`](Error::is_unavailable) if the store cannot tell.
+///
+/// # Examples
+///
+/// See [`with_session`].
+pub async fn session_in<R>(
+    response: &Response<R>,
+    store: &(impl Store + Clone),
+) -> Result<Option<SessionView>, Error> {
+    let mut cookies = Cookies::new();
+    cookies.receive(response.headers());
+    let store: Arc<dyn Store> = Arc::new(store.clone());
+    let headers = cookies.header().map(|cookies| (COOKIE, cookies));
+    let session = SessionHandle::begin(&store, &headers.into_iter().collect()).load().await?;
+    Ok(session.id().map(|_| session.view()))
+}
+
+/// A browser's cookies, for one host: what responses set and remove is what requests carry. Paths, domains and deadlines
+/// are not looked at.
+///
+/// # Examples
+///
+/// ```
+/// use http::HeaderMap;
+/// use hyper_session::testing::Cookies;
+///
+/// let mut cookies = Cookies::new();
+/// let mut response = HeaderMap::new();
+/// response.insert("set-cookie", "a=1; Path=/".parse().unwrap());
+/// cookies.receive(&response);
+/// assert_eq!(cookies.header().unwrap(), "a=1");
+/// response.insert("set-cookie", "a=; Max-Age=0; Path=/".parse().unwrap());
+/// cookies.receive(&response);
+/// assert_eq!(cookies.header(), None);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Cookies {
+    // Bytes as they came: a cookie's value need not be text.
+    jar: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+impl Cookies {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in what a response sets and removes.
+    pub fn receive(&mut self, headers: &HeaderMap) {
+        for line in headers.get_all(SET_COOKIE) {
+            let mut parts = line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
+            let pair = parts.next().unwrap_or_default();
+            let Some(equals) = pair.iter().position(|&byte| byte == b'=') else { continue };
+            let (name, value) = pair.split_at(equals);
+            if parts.any(|attribute| attribute.eq_ignore_ascii_case(b"max-age=0")) {
+                self.jar.remove(name);
+            } else {
+                self.jar.insert(name.to_vec(), value.get(1..).unwrap_or_default().to_vec());
+            }
+        }
+    }
+
+    /// The `Cookie` header that the browser sends; `None` if it has no cookie.
+    pub fn header(&self) -> Option<HeaderValue> {
+        let pairs: Vec<Vec<u8>> =
+            self.jar.iter().map(|(name, value)| [name.as_slice(), value].join(&b'=')).collect();
+        // What came in a header goes into one.
+        if pairs.is_empty() { None } else { HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok() }
+    }
+
+    /// The value of a cookie.
+    pub fn get(&self, name: &str) -> Option<&[u8]> {
+        self.jar.get(name.as_bytes()).map(Vec::as_slice)
+    }
+}

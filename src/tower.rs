@@ -1,0 +1,95 @@
+//! The adapter for tower: a layer, and the session service as a tower service. The way through is hyper's, to the letter.
+
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::service::{FailureResponse, ResponseFuture, ServiceUnavailable, SessionService};
+use crate::store::Store;
+
+/// Gives the services that it wraps sessions from one store.
+///
+/// Handlers reach theirs with [`SessionExt::session`](crate::SessionExt::session), or through the extractors of the feature
+/// `axum`.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{AppKey, CookieStore, Error, SessionExt, SessionLayer};
+/// use http::{Request, Response};
+/// use tower::{ServiceBuilder, ServiceExt, service_fn};
+///
+/// async fn count(request: Request<()>) -> Result<Response<String>, Error> {
+///     let session = request.session().await?;
+///     let visits = session.update("visits", |old: Option<u64>| old.unwrap_or(0) + 1)?;
+///     Ok(Response::new(format!("visit {visits}")))
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let store = CookieStore::builder(AppKey::generate()?).build()?;
+/// let service = ServiceBuilder::new().layer(SessionLayer::new(store)).service(service_fn(count));
+/// let response = service.oneshot(Request::new(())).await?;
+/// assert_eq!(response.body(), "visit 1");
+/// assert!(response.headers().contains_key("set-cookie"));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct SessionLayer<F = ServiceUnavailable> {
+    store: Arc<dyn Store>,
+    failure: F,
+}
+
+impl SessionLayer {
+    /// A layer whose sessions are kept in `store`.
+    pub fn new(store: impl Store) -> Self {
+        Self { store: Arc::new(store), failure: ServiceUnavailable }
+    }
+}
+
+impl<F> SessionLayer<F> {
+    /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
+    pub fn on_failure<G>(self, failure: G) -> SessionLayer<G> {
+        SessionLayer { store: self.store, failure }
+    }
+}
+
+impl<S, F: Clone> Layer<S> for SessionLayer<F> {
+    type Service = SessionService<S, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        SessionService { inner, store: Arc::clone(&self.store), failure: self.failure.clone() }
+    }
+}
+
+impl<S, F, B, R> Service<Request<B>> for SessionService<S, F>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    F: FailureResponse<R> + Clone,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, R, F>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    /// Calls the inner service at once: the very one whose readiness was polled, so that no clone is called that was never
+    /// ready.
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let handle = self.begin(&mut request);
+        ResponseFuture::new(self.inner.call(request), handle, self.failure.clone())
+    }
+}
+
+impl<F> fmt::Debug for SessionLayer<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionLayer").field("config", self.store.config()).finish_non_exhaustive()
+    }
+}
