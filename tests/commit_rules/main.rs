@@ -17,6 +17,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod browser_hints;
 mod changes;
 mod closures;
 mod concurrency;

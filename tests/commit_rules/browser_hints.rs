@@ -1,0 +1,165 @@
+//! What a browser says beside its cookies, and is told beside them: requests made ahead, `Clear-Site-Data`, countdowns.
+
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use hyper::service::Service;
+use hyper_session::store::{Builder, Store};
+use hyper_session::testing::{Cookies, FakeClock, with_session};
+use hyper_session::{AppKey, CookieStore, Error, MemoryStore, Session, SessionHandle, SiteData, session_fn};
+
+use crate::support::block_on;
+
+type Answer = Response<String>;
+
+/// One request, whose handler is `act`.
+async fn visit<S: Store + Clone>(
+    store: &S,
+    request: Request<()>,
+    act: impl Fn(&Session) -> Result<Answer, Error>,
+) -> Answer {
+    let act = &act;
+    let service = session_fn(store.clone(), |_: Request<()>, handle: SessionHandle| async move {
+        act(&handle.load().await?)
+    });
+    service.call(request).await.unwrap()
+}
+
+fn empty() -> Result<Answer, Error> {
+    Ok(Response::new(String::new()))
+}
+
+fn answer(status: u16) -> Result<Answer, Error> {
+    Ok(Response::builder().status(status).body(String::new()).unwrap())
+}
+
+fn notice(session: &Session) -> Result<Answer, Error> {
+    Ok(Response::new(session.flash::<String>("notice")?.unwrap_or_default()))
+}
+
+fn ahead(purpose: &str) -> Request<()> {
+    Request::builder().header("sec-purpose", purpose).body(()).unwrap()
+}
+
+/// R7: a page that nobody may ever see shows no flash value, and uses none up.
+async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
+    let fill = |session: &Session| session.set_flash("notice", "Saved.");
+    for purpose in ["prefetch", "prefetch;prerender", "prefetch;anonymous-client-ip"] {
+        let request = with_session(ahead(purpose), &store, fill).await.unwrap();
+        let cookie = request.headers()["cookie"].clone();
+        let looked = visit(&store, request, notice).await;
+        assert_eq!(looked.body(), "", "{purpose}");
+        assert!(!looked.headers().contains_key("set-cookie"), "{purpose}: nothing changed");
+
+        let seen = Request::builder().header("cookie", cookie).body(()).unwrap();
+        let seen = visit(&store, seen, notice).await;
+        assert_eq!(seen.body(), "Saved.", "{purpose}: it was kept");
+        assert!(seen.headers().contains_key("set-cookie"), "and is used up now");
+    }
+    for purpose in ["", "prefetched", "preview", "PREFETCH"] {
+        let request = with_session(ahead(purpose), &store, fill).await.unwrap();
+        assert_eq!(visit(&store, request, notice).await.body(), "Saved.", "{purpose}");
+    }
+    // A look is no use, and what a page sets itself is not kept from it for long.
+    let request = with_session(ahead("prefetch"), &store, fill).await.unwrap();
+    let peeked = visit(&store, request, |session| {
+        Ok(Response::new(session.peek::<String>("notice")?.unwrap_or_default()))
+    });
+    assert_eq!(peeked.await.body(), "Saved.");
+}
+
+#[test]
+fn a_request_made_ahead_uses_up_no_flash_value() {
+    block_on(async {
+        flash_waits_for_eyes(CookieStore::builder(AppKey::generate().unwrap()).build().unwrap()).await;
+        flash_waits_for_eyes(MemoryStore::builder().build().unwrap()).await;
+    });
+}
+
+fn told(headers: &HeaderMap) -> Option<&str> {
+    headers.get("clear-site-data").map(|value| value.to_str().unwrap())
+}
+
+async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
+    let user = |session: &Session| session.set("user", "Ada");
+    let logged_in = || async { with_session(Request::new(()), &store, user).await.unwrap() };
+    let forgets = Some(r#""cache", "storage""#);
+
+    for ending in [Session::destroy, Session::clear, |session: &Session| session.delete("user").map(drop)] {
+        let response = visit(&store, logged_in().await, |session| ending(session).and_then(|()| empty()));
+        assert_eq!(told(response.await.headers()), forgets);
+    }
+    // A logout that fails halfway is still one; so is one that leaves a notice behind, or comes too late.
+    let failed = |session: &Session| session.destroy().and_then(|()| answer(500));
+    assert_eq!(told(visit(&store, logged_in().await, failed).await.headers()), forgets);
+    let notice = |session: &Session| {
+        session.destroy()?;
+        session.set_flash("notice", "Goodbye.").and_then(|()| empty())
+    };
+    assert_eq!(told(visit(&store, logged_in().await, notice).await.headers()), forgets);
+    let late = |session: &Session| session.destroy().and_then(|()| empty());
+    assert_eq!(told(visit(&store, Request::new(()), late).await.headers()), forgets);
+
+    // What is no logout.
+    let kept = |session: &Session| session.set("user", "Eve").and_then(|()| empty());
+    assert_eq!(told(visit(&store, logged_in().await, kept).await.headers()), None);
+    let dropped = |session: &Session| session.clear().and_then(|()| answer(500));
+    assert_eq!(told(visit(&store, logged_in().await, dropped).await.headers()), None);
+    let switched = |session: &Session| session.destroy().and_then(|()| answer(101));
+    assert_eq!(told(visit(&store, logged_in().await, switched).await.headers()), None);
+    let refused = Request::builder().header("cookie", "__Host-session=x").body(()).unwrap();
+    assert_eq!(told(visit(&store, refused, |_| empty()).await.headers()), None);
+
+    // The handler's own word stands, and without the option there is none.
+    let own = |session: &Session| {
+        session.destroy()?;
+        Ok(Response::builder().header("clear-site-data", r#""*""#).body(String::new()).unwrap())
+    };
+    assert_eq!(told(visit(&store, logged_in().await, own).await.headers()), Some(r#""*""#));
+    let request = with_session(Request::new(()), &plain, user).await.unwrap();
+    assert_eq!(told(visit(&plain, request, late).await.headers()), None);
+}
+
+#[test]
+fn a_logout_tells_the_browser_what_to_forget() {
+    let kinds = [SiteData::Cache, SiteData::Storage];
+    let cookies = || CookieStore::builder(AppKey::generate().unwrap());
+    block_on(async {
+        logout_clears(cookies().clear_site_data(&kinds).build().unwrap(), cookies().build().unwrap()).await;
+        let memory = MemoryStore::builder();
+        logout_clears(
+            memory.clear_site_data(&kinds).build().unwrap(),
+            MemoryStore::builder().clear_site_data(&[]).build().unwrap(),
+        )
+        .await;
+    });
+}
+
+#[test]
+fn remaining_counts_down_to_the_deadline() {
+    fn with<K>(builder: Builder<K>, clock: &FakeClock) -> Builder<K> {
+        let (minute, never) = (Duration::from_mins(1), Duration::from_mins(9));
+        builder.idle_timeout(10 * minute).renewal_threshold(never).clock(clock.clone())
+    }
+    async fn counts<S: Store + Clone>(store: S, clock: FakeClock) {
+        let mut cookies = Cookies::new();
+        let response = visit(&store, Request::new(()), |session| {
+            assert_eq!(session.remaining(), None);
+            session.set("user", "Ada").and_then(|()| empty())
+        });
+        cookies.receive(response.await.headers());
+        clock.advance(Duration::from_mins(4));
+        let request = Request::builder().header("cookie", cookies.header().unwrap()).body(()).unwrap();
+        let response = visit(&store, request, |session| {
+            assert_eq!(session.remaining(), session.view().remaining());
+            Ok(Response::new(format!("{:?}", session.remaining())))
+        });
+        assert_eq!(response.await.body(), "Some(360s)");
+    }
+    block_on(async {
+        let clock = FakeClock::at(1_000_000);
+        let cookies = CookieStore::builder(AppKey::generate().unwrap());
+        counts(with(cookies, &clock).build().unwrap(), clock.clone()).await;
+        counts(with(MemoryStore::builder(), &clock).build().unwrap(), clock).await;
+    });
+}
