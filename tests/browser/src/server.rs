@@ -1,0 +1,88 @@
+//! The login example, with the cookie of production, behind TLS on localhost.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+pub struct Server {
+    example: Child,
+    port: u16,
+    // Dropped with the server: its tasks end.
+    _proxy: Runtime,
+}
+
+impl Server {
+    /// Builds and starts the example, and ends TLS in front of it with a certificate that is made here.
+    pub fn start() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+        let built = Command::new(cargo)
+            .args(["build", "--locked", "--quiet", "--example", "login", "--target-dir", "target"])
+            .current_dir(&root)
+            .status()
+            .expect("cargo runs");
+        assert!(built.success(), "the example builds");
+        let mut example = Command::new(root.join("target/debug/examples/login"))
+            .env("ADDR", "127.0.0.1:0")
+            .env("SECURE_COOKIE", "1")
+            .env_remove("SESSION_KEY")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the example starts");
+        let mut line = String::new();
+        BufReader::new(example.stdout.take().expect("it is piped")).read_line(&mut line).expect("a line");
+        let address: SocketAddr = line
+            .trim()
+            .strip_prefix("listening on http://")
+            .and_then(|address| address.parse().ok())
+            .unwrap_or_else(|| panic!("the example said {line:?}"));
+
+        let proxy = Runtime::new().expect("a runtime");
+        let listener = proxy.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let port = listener.local_addr().expect("its number").port();
+        proxy.spawn(forward(listener, acceptor(), address));
+        Self { example, port, _proxy: proxy }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("https://localhost:{}{path}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.example.kill();
+        let _ = self.example.wait();
+    }
+}
+
+fn acceptor() -> TlsAcceptor {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
+    let config = ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![made.cert.der().clone()], key)
+        .expect("they belong together");
+    TlsAcceptor::from(Arc::new(config))
+}
+
+async fn forward(listener: TcpListener, acceptor: TlsAcceptor, to: SocketAddr) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let acceptor = acceptor.clone();
+        tokio::spawn(async move {
+            // Browsers open connections that they do not use: whatever fails here is theirs to try again.
+            let Ok(mut client) = acceptor.accept(stream).await else { return };
+            let Ok(mut server) = TcpStream::connect(to).await else { return };
+            let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+        });
+    }
+}
