@@ -21,7 +21,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, Header
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::store::Store;
-use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, session_fn};
+use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, SiteData, session_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -112,7 +112,11 @@ fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
         }
     };
     // Large sessions may take all the cookies there are: `main` lets the server accept as many.
-    Ok(Arc::new(CookieStore::builder(key).cookie(cookie.max_chunks(MAX_CHUNKS)).build()?))
+    let store = CookieStore::builder(key)
+        .cookie(cookie.max_chunks(MAX_CHUNKS))
+        // What answers showed before a logout is not for the back button to bring back.
+        .clear_site_data(&[SiteData::Cache]);
+    Ok(Arc::new(store.build()?))
 }
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {

@@ -6,6 +6,10 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::PublicKeyData;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
@@ -15,6 +19,7 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 pub struct Server {
     example: Child,
     port: u16,
+    key_hash: String,
     // Dropped with the server: its tasks end.
     _proxy: Runtime,
 }
@@ -49,8 +54,14 @@ impl Server {
         let proxy = Runtime::new().expect("a runtime");
         let listener = proxy.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let port = listener.local_addr().expect("its number").port();
-        proxy.spawn(forward(listener, acceptor(), address));
-        Self { example, port, _proxy: proxy }
+        let (acceptor, key_hash) = acceptor();
+        proxy.spawn(forward(listener, acceptor, address));
+        Self { example, port, key_hash, _proxy: proxy }
+    }
+
+    /// SHA-256 of the certificate's public key, as base64: what a browser is told to trust.
+    pub fn key_hash(&self) -> &str {
+        &self.key_hash
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -65,14 +76,15 @@ impl Drop for Server {
     }
 }
 
-fn acceptor() -> TlsAcceptor {
+fn acceptor() -> (TlsAcceptor, String) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let hash = digest(&SHA256, &made.signing_key.subject_public_key_info());
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
     let config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(vec![made.cert.der().clone()], key)
         .expect("they belong together");
-    TlsAcceptor::from(Arc::new(config))
+    (TlsAcceptor::from(Arc::new(config)), STANDARD.encode(hash))
 }
 
 async fn forward(listener: TcpListener, acceptor: TlsAcceptor, to: SocketAddr) {
