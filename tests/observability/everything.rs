@@ -104,8 +104,20 @@ impl Backend for Slow {
     }
 }
 
+/// Logs in twice where one session is allowed.
+async fn subjects() {
+    let store = ServerStore::with_backend(Memory::new()).max_sessions_per_subject(1).build().unwrap();
+    for _ in 0..2 {
+        visit(&store, &mut Cookies::new(), |session| async move {
+            session.login("ada").and_then(|()| ok())
+        })
+        .await;
+    }
+}
+
 pub(crate) fn cause_every_event() {
     block_on(async {
+        subjects().await;
         cookie_sessions().await;
         server_sessions().await;
     });
