@@ -31,6 +31,8 @@ use tokio::net::TcpListener;
 type Page = Response<Full<Bytes>>;
 
 const PAGE: &str = include_str!("assets/login.html");
+/// What answers showed before a logout is not for the back button to bring back.
+const FORGET: [SiteData; 1] = [SiteData::Cache];
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEADERS: u32 = 64 * 1024;
 
@@ -89,8 +91,11 @@ async fn store() -> Result<Arc<dyn Store>, Error> {
 
 #[cfg(feature = "redis")]
 async fn redis_store(url: String, cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
-    let store =
-        hyper_session::RedisStore::builder(url).prefix("login-example").cookie(cookie).connect().await?;
+    let store = hyper_session::RedisStore::builder(url)
+        .prefix("login-example")
+        .cookie(cookie)
+        .clear_site_data(&FORGET);
+    let store = store.connect().await?;
     Ok(Arc::new(store))
 }
 
@@ -112,11 +117,9 @@ fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
         }
     };
     // Large sessions may take all the cookies there are: `main` lets the server accept as many.
-    let store = CookieStore::builder(key)
-        .cookie(cookie.max_chunks(MAX_CHUNKS))
-        // What answers showed before a logout is not for the back button to bring back.
-        .clear_site_data(&[SiteData::Cache]);
-    Ok(Arc::new(store.build()?))
+    let store =
+        CookieStore::builder(key).cookie(cookie.max_chunks(MAX_CHUNKS)).clear_site_data(&FORGET).build()?;
+    Ok(Arc::new(store))
 }
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {

@@ -40,8 +40,16 @@
 //! - [`Session::login`] says who logged in, under a new token; [`ServerStore::sessions_of`] lists the sessions of somebody,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
+//! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
 //! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
 //! - [`Error`] is the one error type.
+//!
+//! # Guides
+//!
+//! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
+//! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
+//! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
+//! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits)
 //!
 //! # What a request costs
 //!
@@ -90,7 +98,14 @@
 //! - `redis-tls`: TLS to Redis, by rustls on aws-lc-rs.
 //! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it;
 //!   the guide says how. Brings in nothing.
-//! - `testing`: a clock to move, and the suite that holds a [`Backend`](store::Backend) to its contract.
+//! - `tower`: `SessionLayer`, and [`SessionService`] as a tower service: the same way in and out, for a stack of tower's
+//!   middleware, a hyper-util server, or tonic. Brings in tower's two traits and no middleware.
+//! - `axum`: [`Session`], [`SessionView`] and [`SessionHandle`] as extractors, with [`Error`] as their rejection. Contains
+//!   `tower`, and brings in axum-core.
+//! - `tracing`: every [`Event`] as a line of the log. [Names and levels](guide::observability).
+//! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
+//! - `testing`: requests that carry a session, the session in a response, a clock to move, a backend that fails on command,
+//!   and the suite that holds a [`Backend`](store::Backend) to its contract. [How to use it](guide::testing).
 //!
 //! # Stability
 //!
@@ -128,6 +143,7 @@ mod axum;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[cfg(any(doc, doctest))]
 pub use self::clock::{Clock, SystemClock, Timestamp};
 pub use self::config::{Config, SiteData, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};

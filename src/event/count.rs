@@ -68,7 +68,7 @@ pub(super) fn count(event: &Event<'_>) {
                 .increment(1);
         }
         Event::TooManyCandidates { cookie } => {
-            plain("hyper_session_too_many_candidates_total", cookie).increment(1)
+            plain("hyper_session_too_many_candidates_total", cookie).increment(1);
         }
         Event::OldKey { cookie, .. } => plain("hyper_session_old_key_total", cookie).increment(1),
         Event::Created { cookie, .. } => plain("hyper_session_created_total", cookie).increment(1),

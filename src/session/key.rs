@@ -78,7 +78,7 @@ impl<T> fmt::Debug for Key<T> {
     message = "`{Self}` does not name a session value",
     note = "pass a `&str`, or a `Key`"
 )]
-pub trait AsKey: sealed::Sealed {
+pub trait AsKey: Copy + sealed::Sealed {
     /// The name.
     fn as_key(&self) -> &str;
 }

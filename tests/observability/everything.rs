@@ -18,7 +18,7 @@ use tokio::task::yield_now;
 
 use crate::support::block_on;
 
-const IDLE: Duration = Duration::from_secs(600);
+const IDLE: Duration = Duration::from_mins(10);
 
 /// What handlers store, and nobody may see.
 pub(crate) const SECRETS: [&str; 2] = ["hunter2", "planted"];
@@ -42,6 +42,7 @@ where
     response
 }
 
+#[allow(clippy::unnecessary_wraps)] // handlers end with it
 fn ok() -> Result<Response<()>, Error> {
     Ok(Response::new(()))
 }
@@ -108,10 +109,8 @@ impl Backend for Slow {
 async fn subjects() {
     let store = ServerStore::with_backend(Memory::new()).max_sessions_per_subject(1).build().unwrap();
     for _ in 0..2 {
-        visit(&store, &mut Cookies::new(), |session| async move {
-            session.login("ada").and_then(|()| ok())
-        })
-        .await;
+        visit(&store, &mut Cookies::new(), |session| async move { session.login("ada").and_then(|()| ok()) })
+            .await;
     }
 }
 

@@ -19,7 +19,7 @@ struct Line {
 
 impl Log {
     pub(crate) fn text(&self) -> String {
-        self.0.lock().unwrap().iter().map(|line| format!("{}\n", line.text)).collect()
+        self.0.lock().unwrap().iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
     }
 
     /// The names of the events.

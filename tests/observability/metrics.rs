@@ -37,7 +37,8 @@ impl Recorder {
     }
 
     pub(crate) fn text(&self) -> String {
-        self.values.lock().unwrap().iter().map(|(name, value)| format!("{name} {value}\n")).collect()
+        let values = self.values.lock().unwrap();
+        values.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join("\n")
     }
 
     fn metric(&self, key: &Key) -> Arc<Metric> {

@@ -56,7 +56,7 @@ async fn serve(app: Router) -> Browser {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     serving(async move { axum::serve(listener, app).await.unwrap() });
-    Browser::http1(address).await
+    Browser::http1(address)
 }
 
 fn cookie_layer() -> SessionLayer {

@@ -36,7 +36,7 @@ pub(crate) struct Answer {
 }
 
 impl Browser {
-    pub(crate) async fn http1(address: SocketAddr) -> Self {
+    pub(crate) fn http1(address: SocketAddr) -> Self {
         Self::new(address, false)
     }
 

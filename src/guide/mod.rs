@@ -1,0 +1,29 @@
+//! Guides: what to choose, what to set, what to watch, and what not to rely on. Every example in them is compiled and run.
+
+#[doc = include_str!("choosing_a_store.md")]
+pub mod choosing_a_store {}
+
+#[doc = include_str!("values.md")]
+pub mod values {}
+
+#[doc = include_str!("key_rotation.md")]
+pub mod key_rotation {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}
+
+#[doc = include_str!("observability.md")]
+pub mod observability {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("migrating.md")]
+pub mod migrating {}
+
+#[cfg(feature = "astra")]
+#[doc = include_str!("moving_from_astra.md")]
+pub mod moving_from_astra {}
+
+#[doc = include_str!("limits.md")]
+pub mod limits {}
