@@ -104,6 +104,8 @@
 //!   `tower`, and brings in axum-core.
 //! - `tracing`: every [`Event`] as a line of the log. [Names and levels](guide::observability).
 //! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
+//! - `cli`: the binary `hyper-session`, for operators: makes keys, says whether a key rotation logs anyone out, opens a cookie
+//!   or says why it is refused, lists and ends the sessions of a subject in Redis. Not for libraries.
 //! - `testing`: requests that carry a session, the session in a response, a clock to move, a backend that fails on command,
 //!   and the suite that holds a [`Backend`](store::Backend) to its contract. [How to use it](guide::testing).
 //!
@@ -133,7 +135,6 @@ pub mod store;
 
 mod service;
 
-pub mod guide;
 #[cfg(feature = "tower")]
 mod tower;
 
@@ -144,6 +145,8 @@ mod axum;
 pub mod testing;
 
 #[cfg(any(doc, doctest))]
+pub mod guide;
+
 pub use self::clock::{Clock, SystemClock, Timestamp};
 pub use self::config::{Config, SiteData, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};

@@ -96,4 +96,21 @@ impl Session {
         let key = key.as_key();
         self.get_value(&self.flash_key(key)?, key)
     }
+
+    /// The keys that have a flash value, in order.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set_flash("notice", "Saved.")?;
+    /// assert_eq!(session.flash_keys(), ["notice"]);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn flash_keys(&self) -> Vec<String> {
+        let prefix = flash_key("");
+        let keys = self.all_keys();
+        keys.iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect()
+    }
 }

@@ -1,6 +1,6 @@
 //! `Session`: the handle that a handler holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -217,7 +217,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn keys(&self) -> Vec<String> {
-        self.lock().keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
+        self.all_keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
     }
 
     /// True if there is neither a value nor a flash value. Such a session is not stored, or will be destroyed.
@@ -487,6 +487,11 @@ impl Session {
     /// The undecoded value under `full_key`.
     pub(super) fn raw(&self, full_key: &str) -> Option<Bytes> {
         self.lock().get(full_key)
+    }
+
+    /// The keys that have a value, those of the crate included.
+    pub(super) fn all_keys(&self) -> BTreeSet<String> {
+        self.lock().keys()
     }
 
     /// The values that are not the crate's own, undecoded.

@@ -39,6 +39,7 @@ impl Server {
             .env("ADDR", "127.0.0.1:0")
             .env("SECURE_COOKIE", "1")
             .env_remove("SESSION_KEY")
+            .env_remove("REDIS_URL")
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()

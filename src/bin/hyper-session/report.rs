@@ -1,0 +1,100 @@
+//! What the tool prints: the same facts for people and for programs.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use hyper_session::{Error, Timestamp};
+use serde_json::{Value, json};
+
+/// An answer, as JSON and in words.
+pub(crate) struct Report {
+    pub(crate) json: Value,
+    pub(crate) text: String,
+    /// False if the answer is no.
+    pub(crate) yes: bool,
+}
+
+impl Report {
+    pub(crate) fn print(self, json: bool) -> ExitCode {
+        if json {
+            println!("{:#}", self.json);
+        } else {
+            println!("{}", self.text.trim_end());
+        }
+        if self.yes { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    }
+}
+
+/// Why there is no answer.
+pub(crate) struct Failure {
+    message: String,
+    status: u8,
+}
+
+impl Failure {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { message: message.into(), status: 2 }
+    }
+
+    pub(crate) fn print(self, json: bool) -> ExitCode {
+        if json {
+            println!("{:#}", json!({ "error": self.message }));
+        } else {
+            eprintln!("hyper-session: {}\n`hyper-session --help` shows how it is used.", self.message);
+        }
+        ExitCode::from(self.status)
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(source) = cause {
+            let _ = write!(message, ": {source}");
+            cause = source.source();
+        }
+        Self { message, status: if error.is_transient() { 3 } else { 2 } }
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// A moment as people and programs read it: `2026-11-22T23:25:47Z`.
+pub(crate) fn time(timestamp: Timestamp) -> String {
+    let (days, seconds) = (timestamp.as_unix() / 86_400, timestamp.as_unix() % 86_400);
+    // Years that begin in March, in eras of 400 years, which are all alike: the leap day is the last one.
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (year, month) = if month < 10 { (year, month + 3) } else { (year + 1, month - 9) };
+    let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
+    format!("{:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z", era * 400 + year)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_iso_8601() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_782_400, "2000-02-29T00:00:00Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (1_000_000_000, "2001-09-09T01:46:40Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(time(Timestamp::from_unix(seconds)), text);
+        }
+    }
+}
