@@ -88,7 +88,7 @@ impl Timeouts {
     }
 
     /// For applications with little to lose, by the OWASP Session Management Cheat Sheet: 30 minutes idle ("15-30 minutes
-    /// for low-risk applications"), 8 hours in all (the long end of "between 4 and 8 hours").
+    /// for low risk applications"), 8 hours in all (the long end of "between 4 and 8 hours").
     pub const fn owasp_low_value() -> Self {
         Self::with_tenth(Duration::from_mins(30), Duration::from_hours(8))
     }

@@ -49,7 +49,8 @@
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
 //! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
-//! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits)
+//! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
+//! `redis`, `guide::deploying_on_redis`
 //!
 //! # What a request costs
 //!
@@ -94,7 +95,7 @@
 //! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for tools that run alone. Brings in
 //!   moka.
 //! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
-//!   `docs/REDIS.md` in the repository is about deploying it.
+//!   `guide::deploying_on_redis` is about deploying it.
 //! - `redis-tls`: TLS to Redis, by rustls on aws-lc-rs.
 //! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it;
 //!   the guide says how. Brings in nothing.
@@ -170,11 +171,6 @@ pub use self::store::RedisStore;
 pub use self::store::{CookieStore, ServerStore};
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;
-
-/// The snippets on deployment, compiled with the documentation's.
-#[cfg(all(doctest, feature = "redis"))]
-#[doc = include_str!("../docs/REDIS.md")]
-struct Redis;
 
 /// The README's example, compiled and run with the documentation's.
 #[cfg(doctest)]

@@ -12,8 +12,10 @@ pub(super) fn wants_timings() -> bool {
 
 /// One line for each event. The field `event` is its name, `session` an id: enough to follow a session through a log, and
 /// no use to whoever reads it.
-//= ASVS 5.0 16.3.3: "Verify that the application logs the security events that are defined in the documentation"
-//= ASVS 5.0 16.2.5: session tokens "should only be logged if they are hashed or masked"
+//= ASVS 5.0 16.3.3: "Verify that the application logs the security events that are defined in the documentation and also
+//# logs attempts to bypass the security controls"
+//= ASVS 5.0 16.2.5: "Other data, such as session tokens, may only be logged by being hashed or masked, either in full or
+//# partially."
 pub(super) fn log(event: &Event<'_>) {
     match *event {
         Event::InsecureCookie { cookie } => {

@@ -9,6 +9,10 @@ pub mod values {}
 #[doc = include_str!("key_rotation.md")]
 pub mod key_rotation {}
 
+#[cfg(feature = "redis")]
+#[doc = include_str!("../../docs/REDIS.md")]
+pub mod deploying_on_redis {}
+
 #[doc = include_str!("security.md")]
 pub mod security {}
 

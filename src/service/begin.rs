@@ -203,7 +203,8 @@ impl Slot {
 }
 
 /// True if the browser asks ahead, on a guess that the user may come here.
-//= Fetch standard section 3.8: `Sec-Purpose`, a structured field whose token is `prefetch`; prerendering adds a parameter
+///
+/// `Sec-Purpose` is a structured field of the Fetch standard whose token is `prefetch`; prerendering adds a parameter.
 fn is_speculative(headers: &HeaderMap) -> bool {
     let purpose = headers.get(&SEC_PURPOSE).map(HeaderValue::as_bytes);
     purpose.is_some_and(|purpose| purpose == b"prefetch" || purpose.starts_with(b"prefetch;"))
