@@ -97,7 +97,8 @@ impl Session {
         self.get_value(&self.flash_key(key)?, key)
     }
 
-    /// The keys that have a flash value, in order.
+    /// The keys that have a flash value, in order. None for stores that share sessions with Astra: there, nothing tells
+    /// flash values from others.
     ///
     /// # Examples
     ///
@@ -109,7 +110,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn flash_keys(&self) -> Vec<String> {
-        let prefix = flash_key("");
+        let prefix = format!("{RESERVED}f");
         let keys = self.all_keys();
         keys.iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect()
     }
