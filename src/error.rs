@@ -121,8 +121,9 @@ impl Error {
             | Kind::Subject
             | Kind::Encode { .. }
             | Kind::Decode { .. }
-            | Kind::NoJson { .. }
             | Kind::TooDeep { .. } => "value",
+            #[cfg(feature = "astra")]
+            Kind::NoJson { .. } => "value",
             Kind::TooLarge { .. } => "too_large",
             Kind::Random => "random",
             Kind::Unavailable => "unavailable",
