@@ -247,9 +247,10 @@ impl<B: Backend> Inner<B> {
         conflicts: u32,
     ) -> Result<Step, Error> {
         let (token, _) = origin(base)?;
-        let entry = match payload.is_empty() {
-            true => None,
-            false => Some(self.encode(base.id, base.created, &payload, Some(from), now)?),
+        let entry = if payload.is_empty() {
+            None
+        } else {
+            Some(self.encode(base.id, base.created, &payload, Some(from), now)?)
         };
         let outcome = self.backend.replace(key(&token, base.id), expected, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
@@ -338,9 +339,10 @@ impl<B: Backend> Inner<B> {
     /// Ends the session and begins another one, which has nothing of it: whether it had ended already makes no difference.
     async fn start_over(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
-        let saved = match payload.is_empty() {
-            true => Saved::Removed,
-            false => ended_or_stored(self.create(now, payload, Some(base.id), None, now).await?),
+        let saved = if payload.is_empty() {
+            Saved::Removed
+        } else {
+            ended_or_stored(self.create(now, payload, Some(base.id), None, now).await?)
         };
         self.supersede(base, now).await?;
         Ok(saved)

@@ -332,10 +332,10 @@ impl<B: Backend> Inner<B> {
             let outcome = match (current, entry) {
                 (Some(stored), entry) => self.backend.replace(id, stored.value, entry, now).await?,
                 (None, None) => return Ok(result),
-                (None, Some(entry)) => match self.backend.create(id, entry, now).await? {
-                    true => Replaced::Done,
-                    false => Replaced::Missing,
-                },
+                (None, Some(entry)) => {
+                    let created = self.backend.create(id, entry, now).await?;
+                    if created { Replaced::Done } else { Replaced::Missing }
+                }
             };
             current = match outcome {
                 Replaced::Done => return Ok(result),

@@ -71,7 +71,7 @@ async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
 }
 
 #[test]
-fn a_request_made_ahead_uses_up_no_flash_value() {
+fn r7_a_request_made_ahead_uses_up_no_flash_value() {
     block_on(async {
         flash_waits_for_eyes(CookieStore::builder(AppKey::generate().unwrap()).build().unwrap()).await;
         flash_waits_for_eyes(MemoryStore::builder().build().unwrap()).await;

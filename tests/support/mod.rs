@@ -64,7 +64,6 @@ impl Observer for Events {
             | Event::Regenerated { .. }
             | Event::Destroyed { .. }
             | Event::StoreAnswered { .. } => return,
-            Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
             other => format!("unknown:{other:?}"),
         };
         self.0.lock().unwrap().push(line);
