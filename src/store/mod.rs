@@ -16,6 +16,7 @@ mod future;
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod regenerate;
 mod server;
 mod subject_index;
 mod subjects;

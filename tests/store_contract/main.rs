@@ -12,5 +12,7 @@ mod harness;
 mod interleavings;
 mod model;
 mod repeats;
+mod subject_endings;
 mod subject_races;
+mod subject_world;
 mod subjects;

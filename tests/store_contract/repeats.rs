@@ -154,8 +154,7 @@ async fn number(store: &ServerStore<Lossy>, jar: &Jar) -> Option<i64> {
         }
     });
     visit(&SessionService::new(handler, store.clone()), "/", &mut jar.clone()).await;
-    let number = found.lock().unwrap().take();
-    number
+    found.lock().unwrap().take()
 }
 
 /// Loses the answer to each write of each act in turn, on a session of nobody and on one of "ada"; `check` judges. Returns

@@ -1,121 +1,15 @@
 //! The sessions of a subject: listed, limited, ended from elsewhere.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use hyper::service::service_fn;
-use hyper_session::store::{Backend, Builder, Replaced, Stored};
-use hyper_session::testing::FakeClock;
-use hyper_session::{
-    Clock, Error, Refusal, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp,
-};
-use sha2::Digest as _;
+use hyper_session::{Error, Refusal, ServerStore, Session, SessionExt, SessionService, Timestamp};
 
-use crate::harness::{ABSOLUTE, IDLE, NAME, RENEWAL, START, Watched, run};
-use crate::support::{Body, Events, Jar, refused, status, visit};
-
-/// A server whose clock the test moves.
-struct World {
-    store: ServerStore<Watched>,
-    clock: FakeClock,
-    events: Events,
-}
-
-impl World {
-    fn new() -> Self {
-        Self::with(|builder| builder)
-    }
-
-    fn with(options: impl FnOnce(Builder<Watched>) -> Builder<Watched>) -> Self {
-        let (clock, events) = (FakeClock::at(START), Events::new());
-        let builder = ServerStore::with_backend(Watched::default())
-            .idle_timeout(Duration::from_secs(IDLE))
-            .absolute_timeout(Duration::from_secs(ABSOLUTE))
-            .renewal_threshold(Duration::from_secs(RENEWAL))
-            .clock(clock.clone())
-            .observer(events.clone());
-        Self { store: options(builder).build().unwrap(), clock, events }
-    }
-
-    fn edit(&self, jar: &mut Jar, act: impl Fn(&Session) -> Result<(), Error> + Clone) -> Response<Body> {
-        let handler = service_fn(move |request: Request<Body>| {
-            let act = act.clone();
-            async move {
-                act(&request.session().await?)?;
-                Ok::<_, Error>(status(200))
-            }
-        });
-        run(visit(&SessionService::new(handler, self.store.clone()), "/", jar))
-    }
-
-    fn look<R: Send + 'static>(&self, jar: &Jar, look: impl Fn(&Session) -> R + Clone) -> R {
-        let seen = Arc::new(Mutex::new(None));
-        let to_fill = Arc::clone(&seen);
-        self.edit(&mut jar.clone(), move |session| {
-            *to_fill.lock().unwrap() = Some(look(session));
-            Ok(())
-        });
-        let seen = seen.lock().unwrap().take();
-        seen.unwrap()
-    }
-
-    fn subject(&self, jar: &Jar) -> Option<String> {
-        self.look(jar, |session| session.subject().map(|subject| subject.to_string()))
-    }
-
-    fn id(&self, jar: &Jar) -> SessionId {
-        self.look(jar, Session::id).expect("a session")
-    }
-
-    /// A browser in which `subject` logs in.
-    fn login(&self, subject: &'static str) -> Jar {
-        let mut jar = Jar::new();
-        self.edit(&mut jar, |session| session.login(subject));
-        assert!(jar.get(NAME).is_some());
-        jar
-    }
-
-    fn listed(&self, subject: &str) -> Vec<SessionId> {
-        run(self.store.sessions_of(subject)).unwrap().into_iter().map(|session| session.id).collect()
-    }
-
-    fn end_all(&self, subject: &str, keep: Option<SessionId>) -> usize {
-        run(self.store.end_sessions_of(subject, keep)).unwrap()
-    }
-
-    fn end_one(&self, subject: &str, id: SessionId) -> bool {
-        run(self.store.end_session_of(subject, id)).unwrap()
-    }
-
-    /// Advances in whole seconds.
-    fn wait(&self, seconds: u64) {
-        self.clock.advance(Duration::from_secs(seconds));
-    }
-
-    /// What the backend holds as the list of `subject`'s sessions.
-    fn list(&self, subject: &str) -> Option<Stored> {
-        run(self.store.backend().memory.fetch(list_id(subject), self.clock.now())).unwrap()
-    }
-
-    fn overwrite_list(&self, subject: &str, value: &'static [u8]) {
-        let (memory, id, now) = (&self.store.backend().memory, list_id(subject), self.clock.now());
-        let expires = now.saturating_add(Duration::from_secs(ABSOLUTE));
-        run(memory.delete(id)).unwrap();
-        assert!(run(memory.create(id, Stored { value: Bytes::from_static(value), expires }, now)).unwrap());
-    }
-}
-
-/// As `docs/WIRE.md` has it.
-fn list_id(subject: &str) -> SessionId {
-    let hash = sha2::Sha256::new()
-        .chain_update(b"hyper-session subject v1\0")
-        .chain_update(NAME)
-        .chain_update([0])
-        .chain_update(subject);
-    SessionId::from_bytes(hash.finalize()[..16].try_into().unwrap())
-}
+use crate::harness::{ABSOLUTE, IDLE, RENEWAL, START, Watched, run};
+use crate::subject_world::{World, list_id};
+use crate::support::{Body, Jar, refused, status, visit};
 
 #[test]
 fn sessions_are_listed_with_their_times_in_the_order_of_logins() {
@@ -350,35 +244,6 @@ fn r9_what_is_over_leaves_the_list_by_itself() {
     assert_eq!(world.end_all("ada", None), 0);
 }
 
-/// What cannot be known is an error, and not "nothing": whoever logs out everywhere must learn that it did not happen.
-#[test]
-fn t26_a_damaged_list_is_an_error_until_the_next_login() {
-    for damage in [&b""[..], b"\x03", b"\x03revision\0", b"{}", b"\x01revision", &[3; 9 + 33]] {
-        let world = World::new();
-        let jar = world.login("ada");
-        let id = world.id(&jar);
-        world.overwrite_list("ada", damage);
-        assert!(run(world.store.sessions_of("ada")).unwrap_err().is_unavailable(), "{damage:?}");
-        assert!(run(world.store.end_sessions_of("ada", None)).unwrap_err().is_unavailable());
-        assert!(run(world.store.end_session_of("ada", id)).unwrap_err().is_unavailable());
-        assert_eq!(world.events.take(), [""; 0]);
-        assert_eq!(world.subject(&jar).as_deref(), Some("ada"), "requests go on");
-        // The login works, and says that something was lost.
-        let mut new = world.login("ada");
-        assert_eq!(world.events.take(), ["store_failed"]);
-        assert_eq!(world.listed("ada"), [world.id(&new)]);
-        // A session that was lost comes back to the list with its next token.
-        let mut jar = jar;
-        world.edit(&mut jar, Session::regenerate);
-        assert_eq!(world.listed("ada"), [world.id(&new), world.id(&jar)]);
-        // Logging out works in any case.
-        world.overwrite_list("ada", damage);
-        world.edit(&mut new, Session::destroy);
-        assert_eq!(new.get(NAME), None);
-        assert_eq!(world.store.backend().ids().len(), 1);
-    }
-}
-
 /// A request that waits for long before it logs in is not taken for one that was given up.
 #[test]
 fn r9_a_login_at_the_end_of_a_slow_request_is_listed() {
@@ -386,103 +251,11 @@ fn r9_a_login_at_the_end_of_a_slow_request_is_listed() {
     let clock = world.clock.clone();
     let mut jar = Jar::new();
     world.edit(&mut jar, move |session| {
-        clock.advance(Duration::from_secs(300));
+        clock.advance(Duration::from_mins(5));
         session.login("ada")
     });
     assert_eq!(world.listed("ada"), [world.id(&jar)]);
     assert_eq!(world.end_all("ada", None), 1);
-}
-
-/// Somebody began to end them, and went away: they are not shown as ended while they live.
-#[test]
-fn t26_what_was_begun_to_be_ended_is_ended_by_whoever_comes_next() {
-    type Next = fn(&World);
-    let nexts: [Next; 4] = [
-        |world| drop(world.listed("ada")),
-        |world| drop(world.login("ada")),
-        |world| assert_eq!(world.end_all("ada", None), 2),
-        |world| assert!(!world.end_one("ada", list_id("ada"))),
-    ];
-    for next in nexts {
-        let world = World::new();
-        let jars = [world.login("ada"), world.login("ada")];
-        let backend = world.store.backend().taking_turns();
-        let dying = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
-        let mut ending = Box::pin(dying.end_sessions_of("ada", None));
-        // To the look at the list, and to its mark; not to the sessions.
-        for _ in 0..3 {
-            assert!(crate::harness::poll_once(ending.as_mut()).is_pending());
-        }
-        drop(ending);
-        assert!(world.subject(&jars[0]).is_some(), "not ended yet");
-        next(&world);
-        assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None));
-    }
-}
-
-/// A backend that stops to answer in the middle.
-struct Stopping(Watched, Mutex<usize>);
-
-impl Stopping {
-    fn check(&self) -> Result<(), Error> {
-        let mut left = self.1.lock().unwrap();
-        *left = left.checked_sub(1).ok_or_else(|| Error::unavailable("stopped"))?;
-        Ok(())
-    }
-}
-
-impl Backend for Stopping {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.check()?;
-        self.0.fetch(id, now).await
-    }
-
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.check()?;
-        self.0.create(id, entry, now).await
-    }
-
-    async fn replace(
-        &self,
-        id: SessionId,
-        expected: Bytes,
-        entry: Option<Stored>,
-        now: Timestamp,
-    ) -> Result<Replaced, Error> {
-        self.check()?;
-        self.0.replace(id, expected, entry, now).await
-    }
-
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        self.check()?;
-        self.0.touch(id, expires, now).await
-    }
-
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
-        self.check()?;
-        self.0.delete(id).await
-    }
-}
-
-#[test]
-fn t26_a_backend_that_fails_in_the_middle_is_an_error_and_asking_again_ends_all() {
-    for steps in 0.. {
-        let world = World::new();
-        let jars = [world.login("ada"), world.login("ada")];
-        let backend = Stopping(world.store.backend().clone(), Mutex::new(steps));
-        let store = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
-        match run(store.end_sessions_of("ada", None)) {
-            Ok(ended) => {
-                assert_eq!(ended, 2);
-                assert!(steps >= 8, "{steps}");
-                break;
-            }
-            Err(error) => assert!(error.is_unavailable()),
-        }
-        assert!(world.end_all("ada", None) <= 2);
-        assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None), "after {steps} steps");
-        assert!(world.list("ada").is_none());
-    }
 }
 
 /// Threads, on a store that they share.

@@ -8,6 +8,7 @@ use hyper_session::cookie::CookieOptions;
 use hyper_session::store::Store;
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId};
+use sha2::Digest as _;
 
 use crate::support::{Events, Jar, block_on, refused};
 use crate::world::{NAME, Options, Rows, START, VALUE, World, assert_removed};
@@ -288,7 +289,6 @@ fn t35_t36_subjects_are_kept_in_either_format() {
             let id = world.id(&jar).await.unwrap();
             assert_eq!(store.sessions_of(SUBJECT).await.unwrap()[0].id, id);
             // The list, under an id that no token hashes to, and that is another one under another cookie's name.
-            use sha2::Digest as _;
             let named = |name: &str| {
                 let hash = sha2::Sha256::new()
                     .chain_update(b"hyper-session subject v1\0")

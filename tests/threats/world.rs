@@ -237,12 +237,12 @@ impl Backend for Rows {
     }
 
     async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        Ok(self.with(|table| match table.live(id, now) {
-            Some(present) => present.value == entry.value,
-            None => {
-                table.put(id, entry, now);
-                true
+        Ok(self.with(|table| {
+            if let Some(present) = table.live(id, now) {
+                return present.value == entry.value;
             }
+            table.put(id, entry, now);
+            true
         }))
     }
 
