@@ -10,11 +10,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use hyper::service::service_fn;
-use hyper_session::store::{Backend, Memory, Replaced, Stored};
+use hyper_session::store::{Backend, Replaced, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp};
 use tokio::task::yield_now;
 
+use crate::place::Place;
 use crate::support::{Body, Events, Jar, is_session, status, visit};
 
 pub(crate) const NAME: &str = "__Host-session";
@@ -33,7 +34,7 @@ pub(crate) type Values = BTreeMap<String, i64>;
 /// is the same backend, so that several servers can share it.
 #[derive(Clone, Default)]
 pub(crate) struct Watched {
-    pub(crate) memory: Arc<Memory>,
+    pub(crate) memory: Arc<Place>,
     stored: Arc<Mutex<BTreeSet<SessionId>>>,
     in_turns: bool,
 }

@@ -18,7 +18,7 @@ use crate::harness::{
 };
 use crate::support::{self, Body, Events, Jar, request, set_cookies, status, visit};
 
-const DEEDS: [Deed; 9] = [
+pub(crate) const DEEDS: [Deed; 9] = [
     Deed::Set,
     Deed::Update,
     Deed::DeleteLast,
@@ -44,7 +44,7 @@ struct Client {
 }
 
 /// How a schedule ended.
-struct Ended {
+pub(crate) struct Ended {
     clients: Vec<Client>,
     /// What the clients' cookies lead to, by id, each session once.
     sessions: BTreeMap<SessionId, State>,
@@ -134,11 +134,11 @@ fn play(deeds: &[Deed], loaded: bool, choices: &[usize]) -> (Ended, Vec<(usize, 
 }
 
 /// Plays every schedule there is, and returns how many that are.
-fn every_schedule(deeds: &[Deed], check: impl Fn(&Ended)) -> usize {
+pub(crate) fn every_schedule(deeds: &[Deed], check: impl Fn(&Ended)) -> usize {
     schedules(deeds, false, check)
 }
 
-fn schedules(deeds: &[Deed], loaded: bool, check: impl Fn(&Ended)) -> usize {
+pub(crate) fn schedules(deeds: &[Deed], loaded: bool, check: impl Fn(&Ended)) -> usize {
     let mut choices = Vec::new();
     for count in 1.. {
         let (ended, taken) = play(deeds, loaded, &choices);
@@ -195,7 +195,7 @@ fn one_after_the_other(ended: &Ended, order: &[usize]) -> (Vec<State>, Vec<Optio
 }
 
 /// No update is lost without a word, nothing comes back, nothing is left that no client can reach.
-fn assert_in_order(ended: &Ended) {
+pub(crate) fn assert_in_order(ended: &Ended) {
     let context = &ended.context;
     let reached: BTreeSet<SessionId> = ended.sessions.keys().copied().collect();
     assert_eq!(reached, ended.stored, "an entry that no client holds: {context}");
@@ -274,7 +274,7 @@ fn t34_a_slow_request_never_brings_back_what_was_ended() {
 }
 
 /// Pairs of deeds, in one order: the schedules go through both.
-fn pairs(deeds: &[Deed]) -> Vec<[Deed; 2]> {
+pub(crate) fn pairs(deeds: &[Deed]) -> Vec<[Deed; 2]> {
     let pairs = deeds.iter().enumerate().map(|(at, one)| deeds[at..].iter().map(|other| [*one, *other]));
     pairs.flatten().collect()
 }

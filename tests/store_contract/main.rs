@@ -5,12 +5,20 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code)] // these tests need a server, and do nothing to it
+mod server;
+
 mod cancellation;
 mod comparison;
 mod faults;
 mod harness;
 mod interleavings;
 mod model;
+#[cfg(feature = "redis")]
+mod on_redis;
+mod place;
 mod repeats;
 mod subject_endings;
 mod subject_races;

@@ -11,7 +11,7 @@ use crate::subject_world::{World, list_id};
 
 /// What cannot be known is an error, and not "nothing": whoever logs out everywhere must learn that it did not happen.
 #[test]
-fn t26_a_damaged_list_is_an_error_until_the_next_login() {
+pub(crate) fn t26_a_damaged_list_is_an_error_until_the_next_login() {
     for damage in [&b""[..], b"\x03", b"\x03revision\0", b"{}", b"\x01revision", &[3; 9 + 33]] {
         let world = World::new();
         let jar = world.login("ada");

@@ -285,13 +285,13 @@ fn some_schedules(deeds: &[Deed], count: usize) {
 }
 
 #[test]
-fn r9_t26_every_interleaving_of_an_ending_and_a_login() {
+pub(crate) fn r9_t26_every_interleaving_of_an_ending_and_a_login() {
     let count = every_schedule(&[EndAll, Login]);
     assert!(count >= 1_000, "{count}");
 }
 
 #[test]
-fn r9_every_interleaving_of_two_logins() {
+pub(crate) fn r9_every_interleaving_of_two_logins() {
     let count = every_schedule(&[Login, Login]);
     assert!(count >= 200, "{count}");
 }
@@ -299,7 +299,7 @@ fn r9_every_interleaving_of_two_logins() {
 /// Where one was logged in before "log out everywhere" began, nobody is logged in afterwards: not under a token that was
 /// given meanwhile, either.
 #[test]
-fn t26_every_interleaving_of_an_ending_and_a_save_or_a_logout() {
+pub(crate) fn t26_every_interleaving_of_an_ending_and_a_save_or_a_logout() {
     for deed in [Save, Logout, List] {
         for ending in [EndAll, EndOne] {
             let count = every_schedule(&[ending, deed]);

@@ -12,7 +12,7 @@ use crate::subject_world::{World, list_id};
 use crate::support::{Body, Jar, refused, status, visit};
 
 #[test]
-fn sessions_are_listed_with_their_times_in_the_order_of_logins() {
+pub(crate) fn sessions_are_listed_with_their_times_in_the_order_of_logins() {
     let world = World::new();
     let one = world.login("ada");
     world.wait(10);
@@ -40,7 +40,7 @@ fn sessions_are_listed_with_their_times_in_the_order_of_logins() {
 }
 
 #[test]
-fn t26_ending_all_but_one_leaves_that_one_and_other_subjects() {
+pub(crate) fn t26_ending_all_but_one_leaves_that_one_and_other_subjects() {
     let world = World::new();
     let jars = [world.login("ada"), world.login("ada"), world.login("ada")];
     let (bob, mut anonymous) = (world.login("bob"), Jar::new());
@@ -149,7 +149,7 @@ fn a_server_error_drops_the_login_and_keeps_the_new_token() {
 }
 
 #[test]
-fn regenerate_and_logout_keep_the_list_right() {
+pub(crate) fn regenerate_and_logout_keep_the_list_right() {
     let world = World::new();
     let (mut one, mut two) = (world.login("ada"), world.login("ada"));
     for _ in 0..3 {
@@ -170,7 +170,7 @@ fn regenerate_and_logout_keep_the_list_right() {
 }
 
 #[test]
-fn t71_beyond_the_limit_the_oldest_session_ends_and_an_event_says_so() {
+pub(crate) fn t71_beyond_the_limit_the_oldest_session_ends_and_an_event_says_so() {
     let world = World::with(|builder| builder.max_sessions_per_subject(3));
     let mut jars: Vec<_> = (0..3).map(|_| world.login("ada")).collect();
     world.login("bob");
