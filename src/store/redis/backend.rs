@@ -68,26 +68,30 @@ where
         format!("{}:{id}", self.settings.prefix)
     }
 
+    /// When a step that begins now has taken too long.
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.settings.checkout_timeout + self.settings.command_timeout
+    }
+
     /// Runs a script by its hash, or whole where the server does not have it.
     async fn run(&self, call: &Call<'_>, repeat: Repeat) -> Result<Value, Error> {
-        match self.send(&call.by_hash(), repeat).await? {
+        let deadline = self.deadline();
+        match self.send(&call.by_hash(), repeat, deadline).await? {
             Some(value) => Ok(value),
-            None => match self.send(&call.whole(), repeat).await? {
+            None => match self.send(&call.whole(), repeat, deadline).await? {
                 Some(value) => Ok(value),
                 None => Err(Failure::Refused("NOSCRIPT".to_owned()).into()),
             },
         }
     }
 
-    /// Sends `command` and waits for its answer, no longer than for a connection and an answer. `None` if the server does
-    /// not have the script.
-    async fn send(&self, command: &Cmd, repeat: Repeat) -> Result<Option<Value>, Error> {
-        let deadline = Instant::now() + self.settings.checkout_timeout + self.settings.command_timeout;
+    /// Sends `command` and waits for its answer until `deadline`. `None` if the server does not have the script.
+    async fn send(&self, command: &Cmd, repeat: Repeat, deadline: Instant) -> Result<Option<Value>, Error> {
         let mut pause = FIRST_PAUSE;
-        let mut reconnected = false;
+        let mut lost = 0;
         self.counters.commands.fetch_add(1, Ordering::Relaxed);
         loop {
-            let mut connection = match self.connection().await {
+            let mut connection = match self.connection(deadline).await {
                 Ok(connection) => connection,
                 Err(failure) => return Err(self.failed(failure)),
             };
@@ -98,24 +102,21 @@ where
                     return Ok(Some(value));
                 }
                 Ok(Err(error)) => error,
-                Err(_) => {
-                    self.health.timed_out();
-                    return Err(self.failed(Failure::TimedOut));
-                }
+                Err(_) => return Err(self.timed_out(Failure::TimedOut)),
             };
-            let remedy = remedy(&error);
-            if !matches!(remedy, Remedy::TimedOut | Remedy::Reconnect) {
-                // A refusal is an answer, too: somebody is there.
+            if error.code().is_some() {
+                // A refusal is an answer, too.
                 self.health.answered();
             }
-            let again = match remedy {
+            let again = match remedy(&error) {
                 Remedy::SendScript => return Ok(None),
-                Remedy::TimedOut => {
-                    self.health.timed_out();
-                    return Err(self.failed(Failure::TimedOut));
-                }
+                Remedy::TimedOut => return Err(self.timed_out(Failure::TimedOut)),
                 // Whether it was done before the connection was lost is not known: doing it again must make no difference.
-                Remedy::Reconnect => repeat == Repeat::Harmless && !std::mem::replace(&mut reconnected, true),
+                // When a server has gone, each connection in the pool is lost; the next one is made anew.
+                Remedy::Reconnect => {
+                    lost += 1;
+                    repeat == Repeat::Harmless && lost <= self.pool.state().connections.max(1)
+                }
                 // Refused, so not done.
                 Remedy::Wait | Remedy::Elsewhere => {
                     let next = Instant::now() + pause;
@@ -136,21 +137,30 @@ where
 
     /// A handle of a pooled connection. The connection goes back to the pool at once, so that commands of many requests
     /// share it.
-    async fn connection(&self) -> Result<M::Connection, Failure> {
+    async fn connection(&self, deadline: Instant) -> Result<M::Connection, Failure> {
+        // First: what goes wrong from here on wakes us.
+        let failure = self.health.failure();
         if !self.health.admits() {
             self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
             return Err(self.health.cause());
         }
-        let deadline = Instant::now() + self.settings.checkout_timeout;
-        let failure = self.health.failure();
+        let deadline = deadline.min(Instant::now() + self.settings.checkout_timeout);
         tokio::select! {
             biased;
-            checkout = timeout_at(deadline, self.pool.get()) => match checkout {
-                Ok(Ok(connection)) => Ok(connection.clone()),
-                Ok(Err(_)) | Err(_) => Err(Failure::NoConnection),
-            },
+            checkout = timeout_at(deadline, self.pool.get()) => {
+                if let Ok(Ok(connection)) = checkout {
+                    return Ok(connection.clone());
+                }
+                self.health.timed_out(Failure::NoConnection);
+                Err(Failure::NoConnection)
+            }
             () = failure => Err(self.health.cause()),
         }
+    }
+
+    fn timed_out(&self, failure: Failure) -> Error {
+        self.health.timed_out(failure.clone());
+        self.failed(failure)
     }
 
     fn failed(&self, failure: Failure) -> Error {
@@ -195,7 +205,7 @@ where
         }
         let mut get = cmd("GET");
         get.arg(key);
-        match self.send(&get, Repeat::Harmless).await? {
+        match self.send(&get, Repeat::Harmless, self.deadline()).await? {
             Some(Value::BulkString(frame)) => Ok(self.entry(frame)?.filter(|stored| stored.expires > now)),
             Some(Value::Nil) => Ok(None),
             other => Err(self.failed(unexpected(other.as_ref()))),
@@ -235,7 +245,7 @@ where
     async fn delete(&self, id: SessionId) -> Result<(), Error> {
         let mut delete = cmd("DEL");
         delete.arg(self.key(id));
-        match self.send(&delete, Repeat::Harmless).await? {
+        match self.send(&delete, Repeat::Harmless, self.deadline()).await? {
             Some(Value::Int(_)) => Ok(()),
             other => Err(self.failed(unexpected(other.as_ref()))),
         }

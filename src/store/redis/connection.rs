@@ -8,6 +8,7 @@ use bb8_redis::redis::cluster_async::ClusterConnection;
 use bb8_redis::redis::{Cmd, Pipeline, RedisFuture, Value};
 
 use super::fault::breaks_connection;
+use super::health::Health;
 
 /// A connection that many requests share: commands are sent as they come, and answers are matched in order. A request that
 /// goes away leaves an answer that nobody receives, never one that another receives.
@@ -15,7 +16,32 @@ use super::fault::breaks_connection;
 pub struct Connection {
     link: Link,
     /// Shared by all clones: who meets the fault tells the others.
-    broken: Arc<AtomicBool>,
+    state: Arc<State>,
+}
+
+/// Counted among the working connections from its making to its first fault, or to its end without one.
+struct State {
+    broken: AtomicBool,
+    health: Arc<Health>,
+}
+
+impl State {
+    fn new(health: &Arc<Health>) -> Arc<Self> {
+        health.connected();
+        Arc::new(Self { broken: AtomicBool::new(false), health: Arc::clone(health) })
+    }
+
+    fn break_once(&self) {
+        if !self.broken.swap(true, Ordering::AcqRel) {
+            self.health.disconnected();
+        }
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.break_once();
+    }
 }
 
 #[derive(Clone)]
@@ -26,16 +52,16 @@ enum Link {
 }
 
 impl Connection {
-    pub(super) fn one(connection: MultiplexedConnection) -> Self {
-        Self { link: Link::One(connection), broken: Arc::default() }
+    pub(super) fn one(connection: MultiplexedConnection, health: &Arc<Health>) -> Self {
+        Self { link: Link::One(connection), state: State::new(health) }
     }
 
-    pub(super) fn cluster(connection: ClusterConnection) -> Self {
-        Self { link: Link::Cluster(connection), broken: Arc::default() }
+    pub(super) fn cluster(connection: ClusterConnection, health: &Arc<Health>) -> Self {
+        Self { link: Link::Cluster(connection), state: State::new(health) }
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+        self.state.broken.load(Ordering::Acquire)
     }
 }
 
@@ -47,11 +73,13 @@ impl ConnectionLike for Connection {
                 // One node of many: the connection mends itself, and another one would know no more.
                 Link::Cluster(connection) => (connection.req_packed_command(cmd).await, false),
             };
+            // The server's refusals come as values.
+            let result = result.and_then(Value::extract_error);
             if let Err(error) = &result
                 && whole
                 && breaks_connection(error)
             {
-                self.broken.store(true, Ordering::Release);
+                self.state.break_once();
             }
             result
         })

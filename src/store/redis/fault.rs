@@ -37,7 +37,8 @@ pub(super) fn remedy(error: &RedisError) -> Remedy {
         // In cluster mode: of the node in question, which may be about to be replaced by another.
         ErrorKind::ClusterConnectionNotFound => Remedy::Wait,
         _ if error.is_timeout() => Remedy::TimedOut,
-        ErrorKind::Io => Remedy::Reconnect,
+        // A reply that ends too early, or that is none: the connection is of no more use than one that is closed.
+        ErrorKind::Io | ErrorKind::Parse => Remedy::Reconnect,
         _ if error.is_connection_dropped() => Remedy::Reconnect,
         _ => Remedy::GiveUp,
     }
@@ -49,8 +50,8 @@ pub(super) fn breaks_connection(error: &RedisError) -> bool {
         // What has not been answered blocks what comes behind it.
         Remedy::Reconnect | Remedy::Elsewhere | Remedy::TimedOut => true,
         Remedy::SendScript | Remedy::Wait => false,
-        // Not Redis, or not in step with it.
-        Remedy::GiveUp => matches!(error.kind(), ErrorKind::Parse | ErrorKind::AuthenticationFailed),
+        // It does not know any more who we are.
+        Remedy::GiveUp => error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH"),
     }
 }
 
@@ -75,7 +76,7 @@ impl Failure {
     pub(super) fn of(error: &RedisError) -> Self {
         match error.code() {
             _ if error.is_timeout() => Self::TimedOut,
-            Some(code) => Self::Refused(code.to_owned()),
+            Some(code) => Self::Refused(known(code)),
             None => match error.kind() {
                 ErrorKind::Io => Self::Lost("the connection was lost"),
                 ErrorKind::ClusterConnectionNotFound => Self::Lost("no connection to the node in question"),
@@ -85,14 +86,30 @@ impl Failure {
         }
     }
 
-    /// Why connecting failed. What the library says of that holds hosts and ports, and no password.
+    /// Why connecting failed. Of a server's own words only the code: they may quote the password that it was sent.
     pub(super) fn connecting(error: &RedisError) -> Self {
-        if error.is_timeout() {
-            Self::Connect("no answer in time".to_owned())
-        } else {
-            Self::Connect(error.to_string())
-        }
+        Self::Connect(match error.code() {
+            _ if error.is_timeout() => "no answer in time".to_owned(),
+            Some(code) => format!("it answered {}", known(code)),
+            None if error.kind() == ErrorKind::Io => error.to_string(),
+            None if error.kind() == ErrorKind::Parse => "what answers there is not Redis".to_owned(),
+            None => error.category().to_owned(),
+        })
     }
+}
+
+impl Failure {
+    /// True if a server that answers this answers it again, until somebody changes the set-up: who may not, who must say
+    /// who he is, and what is no command there.
+    pub(super) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Refused(code) if matches!(&**code, "NOPERM" | "NOAUTH" | "WRONGPASS" | "ERR"))
+    }
+}
+
+/// An error code as Redis writes them; what is none is not repeated in logs.
+fn known(code: &str) -> String {
+    let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    if is_code { code.to_owned() } else { "an error of no known kind".to_owned() }
 }
 
 impl fmt::Display for Failure {

@@ -1,6 +1,6 @@
 //! Whether Redis answers: while it does not, requests fail at once, and one now and then finds out.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use tokio::sync::futures::Notified;
 use super::fault::Failure;
 
 /// While Redis is down, one request in this time tries it. Recovery is noticed so long after the fact, if there is traffic.
-const PROBE_EVERY: Duration = Duration::from_millis(100);
+pub(super) const PROBE_EVERY: Duration = Duration::from_millis(100);
 
 /// One slow command says little; so many in a row without an answer in between say that nobody is there.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
@@ -20,6 +20,8 @@ pub(super) struct Health {
     /// In milliseconds after `since`: when the next request may try. 0 while all is well.
     probe_at: AtomicU64,
     timeouts: AtomicU32,
+    /// Connections on which nothing has failed yet.
+    connections: AtomicUsize,
     /// Why it is down.
     cause: Mutex<Failure>,
     /// Wakes those that wait for a connection, as soon as it is known that none comes.
@@ -32,6 +34,7 @@ impl Health {
             since: Instant::now(),
             probe_at: AtomicU64::new(0),
             timeouts: AtomicU32::new(0),
+            connections: AtomicUsize::new(0),
             cause: Mutex::new(Failure::TimedOut),
             failed: Notify::new(),
         }
@@ -65,14 +68,29 @@ impl Health {
         }
     }
 
-    /// A command had no answer in time.
-    pub(super) fn timed_out(&self) {
+    /// There was no answer, or no connection, in time.
+    pub(super) fn timed_out(&self, cause: Failure) {
         if self.timeouts.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= TIMEOUTS_IN_A_ROW {
-            self.down(Failure::TimedOut);
+            self.down(cause);
         }
     }
 
-    /// No connection could be made, or nobody answers over it.
+    /// A connection was made.
+    pub(super) fn connected(&self) {
+        self.connections.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A connection was found broken, or closed.
+    pub(super) fn disconnected(&self) {
+        self.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// True if there is a connection on which nothing has failed yet.
+    pub(super) fn is_connected(&self) -> bool {
+        self.connections.load(Ordering::Acquire) > 0
+    }
+
+    /// No connection could be made and there is no other, or nobody answers over it.
     pub(super) fn down(&self, cause: Failure) {
         *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
         let next = self.now().saturating_add(millis(PROBE_EVERY)).max(1);
@@ -85,7 +103,7 @@ impl Health {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Ready when a connection could not be made after this call.
+    /// Ready when it goes down after this call.
     pub(super) fn failure(&self) -> Notified<'_> {
         self.failed.notified()
     }
@@ -121,13 +139,13 @@ mod tests {
     fn timeouts_count_in_a_row() {
         let health = Health::new();
         for _ in 1..TIMEOUTS_IN_A_ROW {
-            health.timed_out();
+            health.timed_out(Failure::TimedOut);
         }
         health.answered();
-        health.timed_out();
+        health.timed_out(Failure::TimedOut);
         assert!(health.is_up());
         for _ in 1..TIMEOUTS_IN_A_ROW {
-            health.timed_out();
+            health.timed_out(Failure::TimedOut);
         }
         assert!(!health.is_up());
     }

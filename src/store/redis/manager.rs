@@ -4,15 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bb8_redis::bb8::ManageConnection;
-use bb8_redis::redis::cluster::ClusterClient;
-use bb8_redis::redis::sentinel::SentinelClient;
-use bb8_redis::redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
-use tokio::sync::Mutex;
-use tokio::time::timeout;
+use bb8_redis::redis::{AsyncConnectionConfig, RedisError, RedisResult};
+use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
 use super::fault::Failure;
-use super::health::Health;
+use super::health::{Health, PROBE_EVERY};
 use super::topology::Target;
 
 /// A [`ManageConnection`] over one server, Sentinel or Cluster.
@@ -39,26 +36,20 @@ impl Manager {
     /// A connection to whoever is the master now.
     pub(super) async fn try_connect(&self) -> RedisResult<Connection> {
         match &self.target {
-            Target::One(client) => one(client, &self.config).await,
-            Target::Sentinel(sentinel) => via_sentinel(sentinel, &self.config).await,
-            Target::Cluster(client) => cluster(client).await,
+            Target::One(client) => {
+                let connection = client.get_multiplexed_async_connection_with_config(&self.config).await?;
+                Ok(Connection::one(connection, &self.health))
+            }
+            Target::Sentinel(sentinel) => {
+                let mut sentinel = sentinel.lock().await;
+                let connection = sentinel.get_async_connection_with_config(&self.config).await?;
+                Ok(Connection::one(connection, &self.health))
+            }
+            Target::Cluster(client) => {
+                Ok(Connection::cluster(client.get_async_connection().await?, &self.health))
+            }
         }
     }
-}
-
-async fn one(client: &Client, config: &AsyncConnectionConfig) -> RedisResult<Connection> {
-    client.get_multiplexed_async_connection_with_config(config).await.map(Connection::one)
-}
-
-async fn via_sentinel(
-    sentinel: &Mutex<SentinelClient>,
-    config: &AsyncConnectionConfig,
-) -> RedisResult<Connection> {
-    sentinel.lock().await.get_async_connection_with_config(config).await.map(Connection::one)
-}
-
-async fn cluster(client: &ClusterClient) -> RedisResult<Connection> {
-    client.get_async_connection().await.map(Connection::cluster)
 }
 
 impl ManageConnection for Manager {
@@ -73,7 +64,14 @@ impl ManageConnection for Manager {
             Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         };
         if let Err(error) = &connected {
-            self.health.down(Failure::connecting(error));
+            // The pool asks for a missing connection each time it gives out another. While there is another, nobody waits
+            // for this one, and there is no hurry to be refused again.
+            if self.health.is_connected() {
+                sleep(PROBE_EVERY).await;
+            }
+            if !self.health.is_connected() {
+                self.health.down(Failure::connecting(error));
+            }
         }
         connected
     }

@@ -69,7 +69,10 @@ impl RedisStats {
             connections: pool.connections,
             idle_connections: pool.idle_connections,
             connections_created: statistics.connections_created,
-            connections_broken: statistics.connections_closed_broken + statistics.connections_closed_invalid,
+            // One that fails the check at checkout is counted as invalid, and again as broken where the manager says so.
+            connections_broken: statistics
+                .connections_closed_broken
+                .max(statistics.connections_closed_invalid),
             checkouts_direct: statistics.get_direct,
             checkouts_waited: statistics.get_waited,
             checkouts_timed_out: statistics.get_timed_out,
