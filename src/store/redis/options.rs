@@ -7,6 +7,7 @@ use std::time::Duration;
 use bb8_redis::bb8::{ManageConnection, Pool};
 use bb8_redis::redis::aio::ConnectionLike;
 use bb8_redis::redis::{AsyncConnectionConfig, RedisError};
+use bytes::Bytes;
 
 use super::backend::{Redis, Settings};
 use super::fault::{Failure, is_misconfigured};
@@ -18,7 +19,7 @@ use crate::clock::Timestamp;
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::session::SessionId;
-use crate::store::{Backend, Builder, ServerKind, ServerStore};
+use crate::store::{Backend, Builder, ServerKind, ServerStore, Stored};
 
 /// Keeps sessions in Redis. The cookie holds an opaque token of 256 random bits, Redis sees a hash of it.
 ///
@@ -199,7 +200,7 @@ impl RedisOptions {
         if with_astra {
             redis = redis.plain();
         }
-        redis.check().await?;
+        redis.check().await.map_err(not_allowed)?;
         Ok(redis)
     }
 }
@@ -251,12 +252,42 @@ where
         self
     }
 
-    /// Runs a script on an entry that is not there: whoever may not will not be able to save sessions either.
+    /// Goes through the life of an entry: whoever may not do that, or talks to a replica, will not be able to keep
+    /// sessions either. The entry is nobody's session, and gone afterwards.
     async fn check(&self) -> Result<(), Error> {
         let mut id = [0; 16];
         SystemRandom.fill(&mut id)?;
-        let touched = self.touch(SessionId::from_bytes(id), Timestamp::MAX, Timestamp::from_unix(0)).await;
-        touched.map(drop)
+        let id = SessionId::from_bytes(id);
+        let lived = self.live(id).await;
+        // Also where it did not come to its end. What cannot be removed goes by itself, after seconds.
+        self.delete(id).await.and(lived)
+    }
+
+    async fn live(&self, id: SessionId) -> Result<(), Error> {
+        let now = Timestamp::from_unix(0);
+        let entry = |value: &'static [u8], expires| Stored {
+            value: Bytes::from_static(value),
+            expires: Timestamp::from_unix(expires),
+        };
+        self.create(id, entry(b"1", 5), now).await?;
+        self.replace(id, Bytes::from_static(b"1"), Some(entry(b"2", 5)), now).await?;
+        self.touch(id, Timestamp::from_unix(10), now).await?;
+        if self.fetch(id, now).await?.is_none_or(|found| found.value != entry(b"2", 10).value) {
+            return Err(Failure::Lost("an entry was not found again as it was written").into());
+        }
+        Ok(())
+    }
+}
+
+/// What Redis will not allow later either is for whoever set it up.
+fn not_allowed(error: Error) -> Error {
+    let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
+    match failure {
+        Some(failure) if failure.is_lasting() => Error::config(format!(
+            "{failure}, but the store needs GET, DEL, EVALSHA and EVAL, and in scripts SET, GETRANGE, SETRANGE and PEXPIRE, \
+             on keys that begin with its prefix"
+        )),
+        _ => error,
     }
 }
 

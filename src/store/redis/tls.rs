@@ -28,8 +28,13 @@ impl Tls {
 #[cfg(feature = "redis-tls")]
 impl Tls {
     /// Sees to it that there is somebody to do the cryptography.
-    #[allow(clippy::unnecessary_wraps, clippy::unused_self)] // without the feature it fails
     pub(super) fn check(&self) -> Result<(), Error> {
+        const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+        let is_pem = |root: &Vec<u8>| root.windows(BEGIN.len()).any(|line| line == BEGIN);
+        // With none in it the library trusts nobody, and blames the server.
+        if !self.root.as_ref().is_none_or(is_pem) {
+            return Err(Error::config("root_certificates() got no PEM certificate"));
+        }
         // Whoever installed one first wins; only its absence would be a fault, and a panic inside rustls.
         let _ = aws_lc::default_provider().install_default();
         Ok(())
