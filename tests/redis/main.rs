@@ -4,9 +4,21 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod app;
+mod cancellation;
 mod cluster;
+mod commands;
+mod concurrency;
+mod connecting;
+mod connections;
 mod contract;
 mod load;
+mod proxy;
+mod refusals;
+mod sealing;
 mod sentinel;
 mod server;
 mod subjects;
+#[cfg(feature = "redis-tls")]
+mod tls;
+mod values;

@@ -73,6 +73,11 @@ impl Server {
         }
     }
 
+    /// For the next start.
+    pub(crate) fn add_args(&mut self, args: &[&str]) {
+        self.args.extend(args.iter().map(ToString::to_string));
+    }
+
     pub(crate) fn restart(&mut self) {
         self.kill();
         self.run();
@@ -91,6 +96,11 @@ impl Server {
     /// What redis-cli prints for a command, without the line end; nothing if the server cannot be reached.
     pub(crate) fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
+    }
+
+    /// As this user.
+    pub(crate) fn cli_as(&self, user: &str, password: &str, args: &[&str]) -> String {
+        self.cli(&[&["--user", user, "--pass", password, "--no-auth-warning"], args].concat())
     }
 
     /// How often each command ran since the statistics were reset, beside those of redis-cli and of connecting.

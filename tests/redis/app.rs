@@ -1,0 +1,259 @@
+//! An application with sessions in Redis, and what must hold of it whatever Redis does.
+
+use std::convert::Infallible;
+use std::error::Error as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::header::{RETRY_AFTER, SET_COOKIE};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::service::Service;
+use hyper_session::store::{Backend, Builder};
+use hyper_session::testing::FakeClock;
+use hyper_session::{
+    Error, FailureResponse, RedisStore, ServerStore, ServiceUnavailable, Session, SessionHandle, session_fn,
+};
+use tokio::sync::Semaphore;
+
+use crate::server::Server;
+use crate::support::{Body, Events, Jar, request, set_cookies};
+
+/// Deadlines of the tests: long enough for a machine that has much else to do, short enough to wait for.
+pub(crate) const CHECKOUT: Duration = Duration::from_millis(400);
+pub(crate) const COMMAND: Duration = Duration::from_millis(400);
+
+/// No step takes longer than `CHECKOUT + COMMAND`, and no request here has more than four; ten times that for a machine
+/// that has much else to do.
+pub(crate) const BOUND: Duration = Duration::from_secs(32);
+
+pub(crate) fn builder(url: impl Into<String>) -> Builder<hyper_session::store::redis::RedisOptions> {
+    RedisStore::builder(url).prefix("test").development().checkout_timeout(CHECKOUT).command_timeout(COMMAND)
+}
+
+/// Handlers wait here with their session loaded, until they are let go.
+pub(crate) struct Gate {
+    pub(crate) arrived: Semaphore,
+    pub(crate) go: Semaphore,
+}
+
+pub(crate) struct App<B = hyper_session::store::redis::Redis> {
+    pub(crate) store: ServerStore<B>,
+    pub(crate) events: Events,
+    pub(crate) gate: Arc<Gate>,
+    /// How many handlers came to their end.
+    pub(crate) handled: Arc<AtomicU64>,
+}
+
+impl<B> Clone for App<B> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            events: self.events.clone(),
+            gate: Arc::clone(&self.gate),
+            handled: Arc::clone(&self.handled),
+        }
+    }
+}
+
+impl App {
+    pub(crate) async fn connect(url: impl Into<String>) -> Self {
+        Self::with(builder(url)).await
+    }
+
+    pub(crate) async fn with(builder: Builder<hyper_session::store::redis::RedisOptions>) -> Self {
+        let events = Events::new();
+        Self::over(builder.observer(events.clone()).connect().await.unwrap(), events)
+    }
+
+    pub(crate) async fn with_clock(server: &Server, clock: &FakeClock) -> Self {
+        Self::with(builder(server.url()).clock(clock.clone())).await
+    }
+
+    /// Until the pool has all its connections again, and Redis is taken for up.
+    pub(crate) async fn is_whole(&self, connections: u32) {
+        let mut jar = Jar::new();
+        self.until("the pool is whole", async || {
+            let _ = self.visit("/read", &mut jar.clone()).await;
+            let _ = self.visit("/add", &mut jar).await;
+            let stats = self.store.backend().stats();
+            stats.up && stats.connections == connections && stats.idle_connections == connections
+        })
+        .await;
+    }
+}
+
+impl<B: Backend> App<B> {
+    pub(crate) fn over(store: ServerStore<B>, events: Events) -> Self {
+        let gate = Arc::new(Gate { arrived: Semaphore::new(0), go: Semaphore::new(0) });
+        Self { store, events, gate, handled: Arc::default() }
+    }
+
+    pub(crate) fn service(
+        &self,
+    ) -> impl Service<
+        Request<Body>,
+        Response = Response<Body>,
+        Error = Infallible,
+        Future: Future<Output = Result<Response<Body>, Infallible>> + Send,
+    > {
+        let (gate, handled) = (Arc::clone(&self.gate), Arc::clone(&self.handled));
+        session_fn(self.store.clone(), move |request: Request<Body>, session: SessionHandle| {
+            let (gate, handled) = (Arc::clone(&gate), Arc::clone(&handled));
+            async move {
+                let answer = match act(request.uri().path(), &session, &gate).await {
+                    Ok(text) => Response::new(Body::from(text)),
+                    // The load failed. The application answers as the hook does.
+                    Err(error) => ServiceUnavailable.response(&error),
+                };
+                handled.fetch_add(1, Ordering::SeqCst);
+                Ok::<_, Infallible>(answer)
+            }
+        })
+    }
+
+    pub(crate) async fn visit(&self, path: &str, jar: &mut Jar) -> Response<Body> {
+        let response = self.service().call(request(path, jar.header().as_deref())).await.unwrap();
+        assert!(
+            set_cookies(response.headers()).len() <= 1,
+            "one Set-Cookie at most: {:?}",
+            response.headers()
+        );
+        jar.store(response.headers());
+        response
+    }
+
+    /// A visit that must succeed; the text of its answer.
+    pub(crate) async fn ok(&self, path: &str, jar: &mut Jar) -> String {
+        let response = self.visit(path, jar).await;
+        assert_eq!(response.status(), StatusCode::OK, "{path}: {:?}", self.events.take());
+        text(response).await
+    }
+
+    /// A jar with a session that holds `n = 1`.
+    pub(crate) async fn jar(&self) -> Jar {
+        let mut jar = Jar::new();
+        assert_eq!(self.ok("/add", &mut jar).await, "1");
+        jar
+    }
+
+    /// A visit that must fail as a store that does not work fails: 503, try again, no word of the cookie.
+    pub(crate) async fn fails(&self, path: &str, jar: &Jar) {
+        let start = Instant::now();
+        let response = self.service().call(request(path, jar.header().as_deref())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
+        assert_eq!(response.headers()[RETRY_AFTER], "1", "{path}");
+        assert!(!response.headers().contains_key(SET_COOKIE), "{path}: {:?}", response.headers());
+        assert!(start.elapsed() < BOUND, "{path} took {:?}", start.elapsed());
+    }
+
+    /// Fail closed: with a store that cannot be asked, who asks for his session gets neither a session nor an empty one to
+    /// write to, keeps his cookie, and who does not ask is served.
+    pub(crate) async fn fails_closed(&self, jar: &Jar) {
+        for path in ["/read", "/add", "/logout", "/regenerate", "/clear"] {
+            self.fails(path, jar).await;
+        }
+        // A visitor without a cookie has no session to load; what he writes cannot be kept.
+        self.fails("/add", &Jar::new()).await;
+        self.untouched(jar).await;
+    }
+
+    pub(crate) async fn untouched(&self, jar: &Jar) {
+        for path in ["/untouched", "/nothing"] {
+            let jar = if path == "/nothing" { &Jar::new() } else { jar };
+            let response = self.service().call(request(path, jar.header().as_deref())).await.unwrap();
+            assert_eq!(response.status(), StatusCode::OK, "{path}");
+            assert!(!response.headers().contains_key(SET_COOKIE), "{path}");
+        }
+    }
+
+    /// What the store's error says beneath its own words, when a session is loaded and changed.
+    pub(crate) async fn cause(&self, jar: &Jar) -> String {
+        static FRESH: AtomicU64 = AtomicU64::new(0);
+        let cause = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&cause);
+        let tell = move |error: &Error| *told.lock().unwrap() = error.source().unwrap().to_string();
+        let handler = |_: Request<Body>, session: SessionHandle| async move {
+            session.load().await?.set("tried", FRESH.fetch_add(1, Ordering::SeqCst))?;
+            Ok::<_, Error>(Response::new(Body::default()))
+        };
+        let also_tell = tell.clone();
+        let service = session_fn(self.store.clone(), handler).on_failure(move |error: &Error| {
+            also_tell(error);
+            ServiceUnavailable.response(error)
+        });
+        if let Err(error) = service.call(request("/", jar.header().as_deref())).await {
+            tell(&error);
+        }
+        cause.lock().unwrap().clone()
+    }
+
+    /// Until this visit succeeds: what it answers.
+    pub(crate) async fn recovers(&self, path: &str, jar: &mut Jar) -> String {
+        let start = Instant::now();
+        loop {
+            let response = self.visit(path, jar).await;
+            if response.status() == StatusCode::OK {
+                return text(response).await;
+            }
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "{path} does not recover: {:?}",
+                self.cause(jar).await
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
+        let start = Instant::now();
+        while !done().await {
+            assert!(start.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+pub(crate) async fn text(response: Response<Body>) -> String {
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+async fn act(path: &str, handle: &SessionHandle, gate: &Gate) -> Result<String, Error> {
+    if path == "/untouched" {
+        return Ok("untouched".to_owned());
+    }
+    let session = handle.load().await?;
+    let add = |session: &Session| session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1);
+    match path {
+        "/nothing" => return Ok("nothing".to_owned()),
+        "/read" => {}
+        "/add" => {
+            add(&session)?;
+        }
+        "/late_add" => {
+            gate.arrived.add_permits(1);
+            gate.go.acquire().await.unwrap().forget();
+            add(&session)?;
+        }
+        "/big" => session.set("big", "x".repeat(100_000))?,
+        "/logout" => session.destroy()?,
+        "/regenerate" => session.regenerate()?,
+        "/clear" => session.clear()?,
+        "/keys" => return Ok(session.keys().join(",")),
+        "/take" => {
+            let keys = session.keys();
+            for key in keys.iter().filter(|key| key.starts_with('/')) {
+                session.delete(key)?;
+            }
+            return Ok(keys.join(","));
+        }
+        path => match path.strip_prefix("/set/") {
+            Some(key) => session.set(key, 1_u64)?,
+            None => panic!("no such page: {path}"),
+        },
+    }
+    let n: Option<u64> = session.get("n")?;
+    Ok(n.map_or("none".to_owned(), |n| n.to_string()))
+}

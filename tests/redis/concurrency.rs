@@ -1,0 +1,100 @@
+//! Requests of one session at the same time lose nothing (R2), and none of them brings back what was ended (R1).
+
+use std::sync::Arc;
+
+use hyper::service::Service;
+
+use crate::app::{App, builder};
+use crate::server::Server;
+use crate::support::{Jar, request};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r02_64_tasks_that_count_200_times_each_count_to_12_800() {
+    let server = Server::start();
+    let long = std::time::Duration::from_secs(20);
+    // Two instances of the application: what one of them queues, the other does not know of.
+    let apps = [
+        App::with(builder(server.url()).command_timeout(long).checkout_timeout(long)).await,
+        App::with(builder(server.url()).command_timeout(long).checkout_timeout(long)).await,
+    ];
+    let mut jar = Jar::new();
+    apps[0].ok("/set/x", &mut jar).await;
+    let tasks: Vec<_> = (0..64)
+        .map(|task| {
+            let (app, mut jar) = (apps[task % 2].clone(), jar.clone());
+            tokio::spawn(async move {
+                for _ in 0..200 {
+                    app.ok("/add", &mut jar).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    assert_eq!(apps[0].ok("/read", &mut jar).await, "12800");
+}
+
+/// Both have loaded before either saves, each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r02_two_requests_that_set_different_keys_both_keep_them_a_thousand_times() {
+    let server = Server::start();
+    let long = std::time::Duration::from_secs(20);
+    let app = App::with(builder(server.url()).command_timeout(long).checkout_timeout(long)).await;
+    let barrier = Arc::new(tokio::sync::Barrier::new(2));
+    let service = {
+        let barrier = Arc::clone(&barrier);
+        Arc::new(hyper_session::session_fn(
+            app.store.clone(),
+            move |request: http::Request<crate::support::Body>, session: hyper_session::SessionHandle| {
+                let barrier = Arc::clone(&barrier);
+                async move {
+                    let session = session.load().await?;
+                    barrier.wait().await;
+                    session.set(request.uri().path(), 1_u64)?;
+                    Ok::<_, hyper_session::Error>(http::Response::new(crate::support::Body::default()))
+                }
+            },
+        ))
+    };
+    let jar = app.jar().await;
+    let cookie = jar.header();
+    for round in 0..1_000 {
+        let [a, b] = ["a", "b"].map(|key| {
+            let (service, request) =
+                (Arc::clone(&service), request(&format!("/{key}{round}"), cookie.as_deref()));
+            tokio::spawn(async move { service.call(request).await.unwrap().status() })
+        });
+        assert_eq!((a.await.unwrap().as_u16(), b.await.unwrap().as_u16()), (200, 200));
+        // Few keys at a time, so that the session stays small; each is looked at.
+        let keys = app.ok("/take", &mut jar.clone()).await;
+        assert_eq!(keys, format!("/a{round},/b{round},n"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r01_a_request_that_loaded_before_a_logout_does_not_undo_it() {
+    let server = Server::start();
+    let app = App::connect(server.url()).await;
+    for end in ["/logout", "/regenerate", "/clear"] {
+        for _ in 0..20 {
+            let jar = app.jar().await;
+            let late = {
+                let (app, mut jar) = (app.clone(), jar.clone());
+                tokio::spawn(async move {
+                    let response = app.visit("/late_add", &mut jar).await;
+                    (response.status(), response.headers().contains_key("set-cookie"))
+                })
+            };
+            app.gate.arrived.acquire().await.unwrap().forget();
+            let mut other = jar.clone();
+            app.ok(end, &mut other).await;
+            app.gate.go.add_permits(1);
+            assert_eq!(late.await.unwrap(), (http::StatusCode::OK, false), "{end}");
+            assert_eq!(app.ok("/read", &mut jar.clone()).await, "none", "{end}");
+            if end == "/regenerate" {
+                assert_eq!(app.ok("/read", &mut other).await, "1");
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! TLS to Redis: whom it trusts, and proving who calls.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hyper_session::Error;
+
+use crate::app::{App, builder};
+use crate::server::{Server, free_port, wait_for};
+
+fn openssl(dir: &Path, args: &str) {
+    let mut command = Command::new("openssl");
+    let status =
+        command.args(args.split(' ')).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    assert!(status.expect("openssl is installed (./tests/run installs it)").success(), "openssl {args}");
+}
+
+/// An authority, a certificate for 127.0.0.1, one for a client, and another authority that nobody knows.
+fn certificates(dir: &Path) {
+    std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+    for authority in ["ca", "other"] {
+        openssl(
+            dir,
+            &format!(
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={authority} \
+                 -keyout {authority}.key -out {authority}.crt"
+            ),
+        );
+    }
+    for (name, authority) in [("server", "ca"), ("client", "ca"), ("stranger", "other")] {
+        openssl(
+            dir,
+            &format!(
+                "req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key \
+                 -out {name}.csr"
+            ),
+        );
+        openssl(
+            dir,
+            &format!(
+                "x509 -req -in {name}.csr -CA {authority}.crt -CAkey {authority}.key -CAcreateserial -days 2 \
+                 -extfile san -out {name}.crt"
+            ),
+        );
+    }
+}
+
+fn words(error: &Error) -> String {
+    format!("{error} {error:?}")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_trusts_whom_it_is_told_to_and_proves_who_calls() {
+    let dir = std::env::temp_dir().join(format!("hyper-session-tls-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    certificates(&dir);
+    let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
+    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    for clients_are_asked in ["no", "yes"] {
+        let port = free_port();
+        let server = Server::with(&[
+            "--tls-port",
+            &port.to_string(),
+            "--tls-cert-file",
+            &path("server.crt"),
+            "--tls-key-file",
+            &path("server.key"),
+            "--tls-ca-cert-file",
+            &path("ca.crt"),
+            "--tls-auth-clients",
+            clients_are_asked,
+        ]);
+        let url = format!("rediss://127.0.0.1:{port}");
+        let trusting =
+            || builder(url.clone()).root_certificates(read("ca.crt")).connect_timeout(Duration::from_secs(5));
+        let known = || trusting().client_certificate(read("client.crt"), read("client.key"));
+
+        let mut app = App::with(known()).await;
+        if clients_are_asked == "no" {
+            app = App::with(trusting()).await;
+        } else {
+            for unknown in
+                [trusting(), trusting().client_certificate(read("stranger.crt"), read("stranger.key"))]
+            {
+                let error = unknown.connect().await.unwrap_err();
+                assert!(error.is_unavailable(), "{}", words(&error));
+            }
+        }
+        let mut jar = app.jar().await;
+        assert_eq!(app.ok("/add", &mut jar).await, "2");
+        app.ok("/big", &mut jar).await;
+
+        // Nobody, or somebody else, answers for the server's certificate.
+        for stranger in [builder(url.clone()), builder(url.clone()).root_certificates(read("other.crt"))] {
+            let error = stranger.connect().await.unwrap_err();
+            assert!(error.is_unavailable() && words(&error).contains("certificate"), "{}", words(&error));
+        }
+        // No host name that is not in the certificate; the port without TLS does not answer in TLS, and the other way round.
+        let crossed =
+            builder(format!("rediss://127.0.0.1:{}", server.port)).root_certificates(read("ca.crt"));
+        assert!(crossed.connect().await.unwrap_err().is_unavailable());
+        let crossed = builder(format!("redis://:hunter2@127.0.0.1:{port}")).connect().await.unwrap_err();
+        assert!(!words(&crossed).contains("hunter2"), "{}", words(&crossed));
+        let broken = builder(url.clone()).root_certificates("hunter2").connect().await.unwrap_err();
+        assert!(broken.is_config() && !words(&broken).contains("hunter2"), "{}", words(&broken));
+
+        server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        wait_for("the connections to be closed", || {
+            server
+                .cli(&["CLIENT", "LIST", "TYPE", "normal"])
+                .lines()
+                .filter(|line| line.contains("cmd="))
+                .count()
+                == 1
+        });
+        assert_eq!(app.recovers("/add", &mut jar).await, "3");
+    }
+    let _ = std::fs::remove_dir_all(&dir);
+}
