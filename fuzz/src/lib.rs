@@ -4,13 +4,21 @@
 
 mod astra;
 mod header;
+pub mod model;
+mod peers;
 mod seal;
+mod service_e2e;
+mod session_model;
 mod set_cookie;
 mod store;
 mod unseal;
+mod wire;
 
 pub use astra::astra_open;
 pub use header::{cookie_header, cookie_multi_field};
+pub use peers::cookie_header_peers;
+pub use service_e2e::service_e2e;
+pub use session_model::session_model;
 pub use set_cookie::set_cookie_build;
 pub use store::record_decode;
 pub use unseal::{unseal_mutated, unseal_past_crypto, unseal_raw};
@@ -19,8 +27,9 @@ pub use unseal::{unseal_mutated, unseal_past_crypto, unseal_raw};
 pub type Check = fn(&[u8]);
 
 /// All of them.
-pub const CHECKS: [(&str, Check); 8] = [
+pub const CHECKS: [(&str, Check); 11] = [
     ("cookie_header", cookie_header),
+    ("cookie_header_peers", cookie_header_peers),
     ("cookie_multi_field", cookie_multi_field),
     ("unseal_raw", unseal_raw),
     ("unseal_mutated", unseal_mutated),
@@ -28,6 +37,8 @@ pub const CHECKS: [(&str, Check); 8] = [
     ("record_decode", record_decode),
     ("set_cookie_build", set_cookie_build),
     ("astra_open", astra_open),
+    ("session_model", session_model),
+    ("service_e2e", service_e2e),
 ];
 
 /// The moment in which every check lives.

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hyper_session::store::{Backend, Replaced, ServerStore, Store, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Error, SessionId, Timestamp};
+use hyper_session::{Error, Refusal, SessionId, Timestamp};
 
 use crate::{NOW, run};
 
@@ -46,7 +46,11 @@ pub fn record_decode(data: &[u8]) {
         let store =
             ServerStore::with_backend(Same(stored)).clock(FakeClock::at(NOW)).development().build().unwrap();
         let (now, token) = (Timestamp::from_unix(NOW), b"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
-        let Ok(record) = run(store.load(token, now)).unwrap() else { continue };
+        let mut loaded = Err(Refusal::Encoding);
+        let counted = allocation_counter::measure(|| loaded = run(store.load(token, now)).unwrap());
+        let bound = 256 * data.len() as u64 + 4096;
+        assert!(counted.bytes_max <= bound, "{} bytes for {}", counted.bytes_max, data.len());
+        let Ok(record) = loaded else { continue };
         assert!(record.expires() > now && record.expires().as_unix() <= expires, "a session that is over");
         let absolute = record.created().saturating_add(store.config().timeouts().absolute);
         assert!(record.expires() <= absolute, "a session older than any may be");

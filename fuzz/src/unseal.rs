@@ -7,7 +7,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use base64::prelude::{
     BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD, Engine,
 };
-use http::header::{COOKIE, SET_COOKIE};
+use http::header::{COOKIE, HeaderValue, SET_COOKIE};
 use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::service::Service;
@@ -55,8 +55,37 @@ fn sealed(values: &Values) -> String {
     line.split(';').next().unwrap().strip_prefix("s=").unwrap().to_owned()
 }
 
+/// Opens `token`. If that fails: the client cannot tell why, and an attacker's megabyte is not worth more than itself.
 fn load(token: &[u8]) -> Result<(), Refusal> {
-    run(STORE.load(token, Timestamp::from_unix(NOW))).expect("a cookie store is always there").map(drop)
+    let mut loaded = Err(Refusal::Encoding);
+    let genuine = self::token(); // made before anything is counted
+    let counted = allocation_counter::measure(|| {
+        loaded = run(STORE.load(token, Timestamp::from_unix(NOW)))
+            .expect("a cookie store is always there")
+            .map(drop);
+    });
+    let longest = token.len().max(genuine.len()) as u64;
+    assert!(counted.bytes_max <= 4 * longest + 1024, "{} bytes for {longest}", counted.bytes_max);
+    if let (Err(refusal), Some(head)) = (&loaded, answer(token)) {
+        static REFUSED: LazyLock<String> = LazyLock::new(|| answer(b"no token").unwrap());
+        assert_eq!(head, *REFUSED, "the client can tell {refusal}");
+    }
+    loaded
+}
+
+/// The head of the response to a request with this cookie, whose handler looks at its session; nothing if there is no
+/// such cookie.
+fn answer(token: &[u8]) -> Option<String> {
+    let field = HeaderValue::from_bytes(&[b"s=", token].concat()).ok().filter(|_| !token.contains(&b';'))?;
+    let service = session_fn(STORE.clone(), |_: Request<Body>, session: SessionHandle| async move {
+        session.load().await?;
+        Ok::<_, Error>(Response::new(Body::new()))
+    });
+    let mut request = Request::new(Body::new());
+    request.headers_mut().insert(COOKIE, field);
+    let (head, _) = run(service.call(request)).unwrap().into_parts();
+    let fields = head.headers.iter().map(|(name, value)| (name, value.to_str().unwrap()));
+    Some(format!("{} {:?}", head.status, fields.collect::<Vec<_>>()))
 }
 
 /// What the fuzzer makes up is refused: it does not hold the key. (It knows it, but has not the time.)
@@ -197,7 +226,14 @@ pub fn unseal_past_crypto(data: &[u8]) {
 
 fn check_authentic(plaintext: &[u8], expires: Option<u64>) {
     let text = seal(plaintext);
-    let Ok(record) = run(STORE.load(text.as_bytes(), Timestamp::from_unix(NOW))).unwrap() else { return };
+    let mut loaded = Err(Refusal::Encoding);
+    let counted = allocation_counter::measure(|| {
+        loaded = run(STORE.load(text.as_bytes(), Timestamp::from_unix(NOW))).unwrap();
+    });
+    // A JSON payload is a tree of values before it is MessagePack: a byte of text is a node at most.
+    let bound = 256 * text.len() as u64 + 4096;
+    assert!(counted.bytes_max <= bound, "{} bytes for {}", counted.bytes_max, text.len());
+    let Ok(record) = loaded else { return };
     assert!(plaintext.len() > 40, "a session without values");
     assert!(record.expires() > Timestamp::from_unix(NOW), "a session that is over");
     if let Some(expires) = expires {

@@ -13,6 +13,8 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 /// The bytes of `text`, or nothing if it is not their one spelling: no padding, no white space, no other alphabet, and
 /// the unused bits of the last character are zero.
 pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
+    #[cfg(hyper_session_planted)] // a second spelling
+    let text = text.strip_suffix(b"=").filter(|_| planted!("unseal_mutated")).unwrap_or(text);
     URL_SAFE_NO_PAD.decode_to_vec(text).ok()
 }
 

@@ -1,0 +1,329 @@
+//! What a server-side store should hold, in the plainest words, beside a backend that tells what it does hold.
+//!
+//! Each primitive that changes the backend is where one request takes effect: the model applies what that request did to
+//! the present values, and what was written must be that.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use bytes::Bytes;
+use hyper_session::store::{Backend, Memory, Replaced, Stored};
+use hyper_session::{Error, SessionId, Timestamp};
+
+pub type Values = BTreeMap<String, u64>;
+
+pub const IDLE: u64 = 600_000;
+pub const ABSOLUTE: u64 = 2_000_000;
+
+/// A session, as the store should hold it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    pub created: u64,
+    pub expires: u64,
+    pub values: Values,
+}
+
+impl Entry {
+    /// Reads a stored value after docs/WIRE.md.
+    fn read(stored: &Stored) -> Self {
+        let (header, payload) = stored.value.split_at(9);
+        assert_eq!(header[0], 1, "version");
+        let values: Values = rmp_serde::from_slice(payload).expect("a payload");
+        assert!(!values.is_empty(), "an empty session is stored");
+        let created = u64::from_be_bytes(header[1..].try_into().unwrap());
+        Self { created, expires: stored.expires.as_unix(), values }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub enum Change {
+    Set(u64),
+    Add(u64),
+    Delete,
+}
+
+/// What a handler did that the store has not acknowledged.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    pub cleared: bool,
+    pub regenerate: bool,
+    pub destroy: bool,
+    pub keys: BTreeMap<String, Change>,
+}
+
+impl Log {
+    pub fn apply(&self, values: &Values) -> Values {
+        let mut values = if self.cleared { Values::new() } else { values.clone() };
+        for (key, change) in &self.keys {
+            match change {
+                Change::Set(value) => drop(values.insert(key.clone(), *value)),
+                Change::Add(amount) => *values.entry(key.clone()).or_default() += amount,
+                Change::Delete => drop(values.remove(key)),
+            }
+        }
+        values
+    }
+
+    fn is_default(&self) -> bool {
+        !self.cleared && !self.regenerate && !self.destroy && self.keys.is_empty()
+    }
+}
+
+/// A request, as far as the store is concerned.
+#[derive(Debug, Default)]
+pub struct Request {
+    /// The session that it has, and the values that it knows.
+    pub base: Option<SessionId>,
+    pub known: Values,
+    pub log: Log,
+    /// Another request ended the session, and this one has learnt so.
+    pub ended: bool,
+    /// A primitive of it failed.
+    pub faulted: bool,
+    /// It is in its own `save`, or its handler is done: it goes on although its client goes away.
+    pub committing: bool,
+    /// Nothing that it did counts: its handler failed, or it was dropped before the handler was done.
+    pub void: bool,
+    fresh: Option<SessionId>,
+    created: BTreeSet<SessionId>,
+}
+
+impl Request {
+    pub fn view(&self) -> Values {
+        self.log.apply(&self.known)
+    }
+
+    /// True if what it did and nobody acknowledged would change anything.
+    pub fn is_unsaved(&self) -> bool {
+        match self.base {
+            _ if self.ended => false,
+            Some(_) => !self.log.is_default(),
+            None => !self.view().is_empty(),
+        }
+    }
+
+    fn settle(&mut self, base: Option<SessionId>, known: Values) {
+        (self.base, self.known, self.log, self.fresh) = (base, known, Log::default(), None);
+    }
+}
+
+#[derive(Default)]
+pub struct World {
+    pub sessions: BTreeMap<SessionId, Entry>,
+    pub requests: Vec<Request>,
+    /// After how many primitives the next fault comes, and whether it loses the answer alone.
+    pub fault: Option<(u8, bool)>,
+    ids: BTreeSet<SessionId>,
+}
+
+/// The backend of one request: a server of its own, as no server can rely on seeing the others' requests.
+#[derive(Clone)]
+pub struct Server {
+    pub world: Arc<Mutex<World>>,
+    pub memory: Arc<Memory>,
+    pub request: usize,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    None,
+    Before,
+    After,
+}
+
+fn deadline(created: u64, now: Timestamp) -> u64 {
+    (now.as_unix() + IDLE).min(created + ABSOLUTE)
+}
+
+impl Server {
+    pub fn lock(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    /// Every poll of a request is a permit to make one call: whoever polls decides on the order of all calls.
+    async fn turn(&self) -> Result<Fault, Error> {
+        tokio::task::yield_now().await;
+        let mut world = self.lock();
+        let fault = match &mut world.fault {
+            None => return Ok(Fault::None),
+            Some((wait @ 1.., _)) => {
+                *wait -= 1;
+                return Ok(Fault::None);
+            }
+            Some((0, true)) => Fault::After,
+            Some((0, false)) => Fault::Before,
+        };
+        world.fault = None;
+        world.requests[self.request].faulted = true;
+        if fault == Fault::Before {
+            world.requests[self.request].fresh = None;
+            return Err(Error::unavailable("not done"));
+        }
+        Ok(fault)
+    }
+
+    /// Runs `check` on the model and this request; where the answer is lost, the request learns nothing.
+    fn check<T>(
+        &self,
+        fault: Fault,
+        answer: T,
+        check: impl FnOnce(&mut World, &mut Request),
+    ) -> Result<T, Error> {
+        let mut world = self.lock();
+        let mut request = std::mem::take(&mut world.requests[self.request]);
+        if fault == Fault::After {
+            let (base, known, log) = (request.base, request.known.clone(), request.log.clone());
+            let ended = request.ended;
+            check(&mut world, &mut request);
+            (request.base, request.known, request.log, request.fresh) = (base, known, log, None);
+            request.ended = ended;
+        } else {
+            check(&mut world, &mut request);
+        }
+        world.requests[self.request] = request;
+        if fault == Fault::After { Err(Error::unavailable("done, and the answer lost")) } else { Ok(answer) }
+    }
+
+    /// The model holds what the backend holds.
+    pub async fn compare(&self) {
+        let (ids, sessions) = {
+            let world = self.lock();
+            (world.ids.clone(), world.sessions.clone())
+        };
+        for id in ids {
+            let stored = self.memory.fetch(id, Timestamp::from_unix(0)).await.unwrap();
+            assert_eq!(stored.as_ref().map(Entry::read).as_ref(), sessions.get(&id));
+        }
+    }
+}
+
+impl Backend for Server {
+    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let fault = self.turn().await?;
+        let found = self.memory.fetch(id, now).await?;
+        self.check(fault, found.clone(), |world, request| {
+            let entry = world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix());
+            assert_eq!(found.as_ref().map(Entry::read).as_ref(), entry);
+            request.settle(entry.map(|_| id), entry.map(|entry| entry.values.clone()).unwrap_or_default());
+        })
+    }
+
+    async fn create(&self, id: SessionId, stored: Stored, now: Timestamp) -> Result<bool, Error> {
+        let fault = self.turn().await?;
+        let entry = Entry::read(&stored);
+        assert!(self.memory.create(id, stored, now).await?, "an id twice");
+        self.check(fault, true, |world, request| {
+            assert!(!request.void && !request.ended, "what does not count is saved");
+            assert!(world.ids.insert(id), "an id that was there before");
+            assert_eq!(entry.expires, deadline(entry.created, now));
+            request.created.insert(id);
+            request.fresh = Some(id);
+            world.sessions.insert(id, entry.clone());
+            if request.base.is_none() {
+                assert_eq!(entry, Entry { created: now.as_unix(), values: request.view(), ..entry.clone() });
+                request.settle(Some(id), entry.values);
+            } else {
+                assert!(request.log.regenerate || request.log.destroy, "a second session");
+            }
+        })
+    }
+
+    async fn replace(
+        &self,
+        id: SessionId,
+        expected: Bytes,
+        stored: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let fault = self.turn().await?;
+        let entry = stored.as_ref().map(Entry::read);
+        let answer = self.memory.replace(id, expected, stored, now).await?;
+        self.check(fault, answer.clone(), |world, request| {
+            assert!(!request.void && !request.ended, "what does not count is saved");
+            let own = request.base == Some(id);
+            assert!(own || request.created.contains(&id), "writes to another's session");
+            match answer {
+                Replaced::Conflict(_) => {}
+                Replaced::Missing if own => {
+                    request.settle(None, Values::new());
+                    request.ended = true;
+                }
+                Replaced::Missing => {}
+                Replaced::Done => {
+                    let before = world.sessions.remove(&id).expect("an entry");
+                    if let Some(entry) = &entry {
+                        world.sessions.insert(id, entry.clone());
+                    }
+                    if own {
+                        world.replaced(request, id, &before, entry.as_ref(), now);
+                    }
+                }
+            }
+        })
+    }
+
+    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        let fault = self.turn().await?;
+        let touched = self.memory.touch(id, expires, now).await?;
+        self.check(fault, touched, |world, request| {
+            assert!(!request.void && request.base == Some(id) && request.log.is_default());
+            if touched {
+                let entry = world.sessions.get_mut(&id).expect("an entry");
+                entry.expires = expires.as_unix();
+                assert_eq!(entry.expires, deadline(entry.created, now));
+            } else {
+                request.settle(None, Values::new());
+                request.ended = true;
+            }
+        })
+    }
+
+    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+        let fault = self.turn().await?;
+        self.memory.delete(id).await?;
+        self.check(fault, (), |world, request| {
+            assert!(!request.void);
+            world.sessions.remove(&id);
+            if request.base == Some(id) {
+                let after = request.log.apply(&Values::new());
+                assert!(
+                    request.log.destroy || request.log.cleared && after.is_empty(),
+                    "a session that nobody ended"
+                );
+                let fresh = request.fresh.filter(|_| !after.is_empty());
+                assert_eq!(fresh.map(|id| &world.sessions[&id].values), (!after.is_empty()).then_some(&after));
+                request.settle(fresh, after);
+            } else {
+                assert!(request.created.contains(&id), "ends another's session");
+            }
+        })
+    }
+}
+
+impl World {
+    /// `request` replaced its session `before` by `entry`, or removed it: nothing that anyone had saved is lost by that.
+    fn replaced(
+        &self,
+        request: &mut Request,
+        id: SessionId,
+        before: &Entry,
+        entry: Option<&Entry>,
+        now: Timestamp,
+    ) {
+        assert!(!request.log.destroy, "destroyed, and written");
+        let after = request.log.apply(&before.values);
+        if let Some(entry) = entry {
+            let expires = deadline(before.created, now);
+            assert_eq!(*entry, Entry { created: before.created, expires, values: after.clone() });
+            request.settle(Some(id), after);
+        } else if request.log.regenerate && !after.is_empty() {
+            let fresh = request.fresh.expect("a new entry before the old one goes");
+            let entry = &self.sessions[&fresh];
+            assert!(fresh != id && entry.values == after && entry.created == before.created, "{entry:?}");
+            request.settle(Some(fresh), after);
+        } else {
+            assert_eq!(after, Values::new(), "a session that has values is removed");
+            request.settle(None, after);
+        }
+    }
+}
