@@ -73,10 +73,11 @@ fn load(token: &[u8]) -> Result<(), Refusal> {
     loaded
 }
 
-/// The head of the response to a request with this cookie, whose handler looks at its session; nothing if there is no
-/// such cookie.
+/// The head of the response to a request with this cookie, whose handler looks at its session; nothing if no cookie
+/// has this value.
 fn answer(token: &[u8]) -> Option<String> {
-    let field = HeaderValue::from_bytes(&[b"s=", token].concat()).ok().filter(|_| !token.contains(&b';'))?;
+    let other_value = token.contains(&b';') || matches!(token, [b' ' | b'\t', ..] | [.., b' ' | b'\t']);
+    let field = HeaderValue::from_bytes(&[b"s=", token].concat()).ok().filter(|_| !other_value)?;
     let service = session_fn(STORE.clone(), |_: Request<Body>, session: SessionHandle| async move {
         session.load().await?;
         Ok::<_, Error>(Response::new(Body::new()))
