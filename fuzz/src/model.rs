@@ -291,7 +291,10 @@ impl Backend for Server {
                     "a session that nobody ended"
                 );
                 let fresh = request.fresh.filter(|_| !after.is_empty());
-                assert_eq!(fresh.map(|id| &world.sessions[&id].values), (!after.is_empty()).then_some(&after));
+                assert_eq!(
+                    fresh.map(|id| &world.sessions[&id].values),
+                    (!after.is_empty()).then_some(&after)
+                );
                 request.settle(fresh, after);
             } else {
                 assert!(request.created.contains(&id), "ends another's session");

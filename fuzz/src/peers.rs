@@ -16,7 +16,9 @@ type Values<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 pub fn cookie_header_peers(data: &[u8]) {
     let (Ok(_), Ok(text)) = (HeaderValue::from_bytes(data), std::str::from_utf8(data)) else { return };
     let ours: Vec<_> = pairs(data)
-        .map(|(name, value)| [name, value].map(|part| std::str::from_utf8(part).expect("parts of UTF-8").trim()))
+        .map(|(name, value)| {
+            [name, value].map(|part| std::str::from_utf8(part).expect("parts of UTF-8").trim())
+        })
         .filter(|[name, _]| !name.is_empty())
         .collect();
 
@@ -40,6 +42,9 @@ pub fn cookie_header_peers(data: &[u8]) {
     }
     for (name, values) in by_name {
         let all = theirs.get_all(name).map(|all| all.values().map(str::to_owned).collect::<Vec<_>>());
-        assert_eq!(all.as_deref(), Some(&values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>()[..]));
+        assert_eq!(
+            all.as_deref(),
+            Some(&values.iter().map(|value| (*value).to_owned()).collect::<Vec<_>>()[..])
+        );
     }
 }

@@ -63,6 +63,9 @@ enum Action {
     Fail,
 }
 
+/// What a handler sets by the session's name.
+const OWN: &str = "from the handler";
+
 const ACTIONS: [Action; 7] = [
     Action::Ping,
     Action::Look,
@@ -184,7 +187,8 @@ fn cookie_store(key: &[u8], now: u64) -> CookieStore {
 static STORE: LazyLock<CookieStore> = LazyLock::new(|| cookie_store(APP_KEY, NOW));
 /// Tokens that are no session any more, or never were one here.
 static OVER: LazyLock<String> = LazyLock::new(|| created(&cookie_store(APP_KEY, NOW - 200_000), 0));
-static STRANGER: LazyLock<String> = LazyLock::new(|| created(&cookie_store(b"another key, of another service", NOW), 0));
+static STRANGER: LazyLock<String> =
+    LazyLock::new(|| created(&cookie_store(b"another key, of another service", NOW), 0));
 
 /// The token of a new session of this line.
 fn created(store: &(impl Store + Clone), line: u64) -> String {
@@ -200,7 +204,8 @@ fn created(store: &(impl Store + Clone), line: u64) -> String {
 
 /// The token that a response sets, if any; empty if it removes the cookie.
 fn set_by(headers: &HeaderMap) -> Option<String> {
-    let mut lines = headers.get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok()?.strip_prefix("s="));
+    let mut lines =
+        headers.get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok()?.strip_prefix("s="));
     let line = lines.next()?;
     assert_eq!(lines.next(), None, "one cookie, one line");
     Some(line.split(';').next().unwrap_or_default().to_owned())
@@ -315,7 +320,8 @@ fn connection(script: Script<'_>, store: &(impl Store + Clone), world: &Shared) 
             }
         };
         let fields = request.fields.iter().take(8);
-        let fields: Vec<Vec<u8>> = fields.map(|field| field.iter().take(16).flat_map(spell).collect()).collect();
+        let fields: Vec<Vec<u8>> =
+            fields.map(|field| field.iter().take(16).flat_map(spell).collect()).collect();
         let path = format!("/{}", ACTIONS.iter().position(|action| *action == request.action).unwrap());
         Next::Bytes(if script.http2 {
             wire::http2(stream, &path, &fields)
@@ -354,7 +360,8 @@ fn connection(script: Script<'_>, store: &(impl Store + Clone), world: &Shared) 
     } else {
         drive(http1::Builder::new().serve_connection(wire, service), polls, &tasks);
         let written = written.borrow();
-        let fields = written.windows(15).filter(|bytes| bytes.eq_ignore_ascii_case(b"\r\nset-cookie: s=")).count();
+        let fields =
+            written.windows(15).filter(|bytes| bytes.eq_ignore_ascii_case(b"\r\nset-cookie: s=")).count();
         assert!(fields <= lock(world).lines_set, "more cookies on the wire than were set");
     }
 }
@@ -384,7 +391,11 @@ struct About {
     asked: bool,
 }
 
-async fn handler(request: &Request<Incoming>, handle: &SessionHandle, world: &Shared) -> Result<Response<Body>, Infallible> {
+async fn handler(
+    request: &Request<Incoming>,
+    handle: &SessionHandle,
+    world: &Shared,
+) -> Result<Response<Body>, Infallible> {
     let number = request.uri().path().strip_prefix('/').and_then(|path| path.parse().ok());
     let action = number.and_then(|number: usize| ACTIONS.get(number)).copied().unwrap_or(Action::Ping);
     let mut about = About { action, session: None, token: None, asked: action != Action::Ping };
@@ -394,7 +405,7 @@ async fn handler(request: &Request<Incoming>, handle: &SessionHandle, world: &Sh
     }
     // A cookie of its own by the same name would be a second one.
     if action == Action::CountTwice {
-        response.headers_mut().append(SET_COOKIE, "s=from the handler".parse().unwrap());
+        response.headers_mut().append(SET_COOKIE, format!("{NAME}={OWN}").parse().unwrap());
     }
     response.headers_mut().append(SET_COOKIE, "other=1".parse().unwrap());
     response.extensions_mut().insert(about);
@@ -492,7 +503,8 @@ fn handle_is_sealed(token: &str) -> bool {
 
 /// The values of the session's name, by the plainest reading.
 fn candidates(headers: &HeaderMap) -> Vec<String> {
-    let fields = headers.get_all(COOKIE).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
+    let fields =
+        headers.get_all(COOKIE).iter().flat_map(|field| field.as_bytes().split(|byte| *byte == b';'));
     let pairs = fields.filter_map(|segment| {
         let equals = segment.iter().position(|byte| *byte == b'=')?;
         let trim = |bytes: &[u8]| {
@@ -523,7 +535,7 @@ fn answered(response: &Response<Body>, world: &mut World) {
     if response.status() != StatusCode::OK {
         return;
     }
-    let token = set.filter(|token| !token.is_empty());
+    let token = set.filter(|token| !token.is_empty() && token != OWN);
     match (about.action, about.session) {
         (Action::Count | Action::CountTwice | Action::Login, Some((line, n))) => {
             let Some(token) = token else {

@@ -239,7 +239,8 @@ async fn handle_request(
     ending: Ending,
     first: u64,
 ) -> Answer {
-    let request = |act: &mut dyn FnMut(&mut crate::model::Request)| act(&mut server.lock().requests[server.request]);
+    let request =
+        |act: &mut dyn FnMut(&mut crate::model::Request)| act(&mut server.lock().requests[server.request]);
     let session = match handle.load().await {
         Ok(session) => session,
         Err(error) => {
@@ -288,7 +289,19 @@ async fn handle_request(
 }
 
 fn read(session: &Session) -> Values {
-    session.keys().into_iter().map(|key| (key.clone(), session.get(&key).unwrap().expect("a value"))).collect()
+    session
+        .keys()
+        .into_iter()
+        .map(|key| (key.clone(), session.get(&key).unwrap().expect("a value")))
+        .collect()
+}
+
+/// A number of 44 bits that no few others add up to (the mixer of SplitMix64).
+fn mixed(number: u64) -> u64 {
+    let mut mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ mixed >> 31) >> 20
 }
 
 /// Does a deed to the session and to the model of it. Numbers are never used twice, so no write is one of what is there.
@@ -300,7 +313,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
             request.log.keys.insert(name(key), Change::Set(number));
         }
         Deed::Add(key) => {
-            let amount = 1_000 * number;
+            let amount = mixed(number);
             session.update(&name(key), move |old: Option<u64>| old.unwrap_or(0) + amount).unwrap();
             let change = match request.log.keys.get(&name(key)) {
                 Some(Change::Set(value)) => Change::Set(value + amount),
