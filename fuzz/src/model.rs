@@ -24,14 +24,17 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Reads a stored value after docs/WIRE.md.
-    fn read(stored: &Stored) -> Self {
-        let (header, payload) = stored.value.split_at(9);
-        assert_eq!(header[0], 1, "version");
+    /// Reads a stored value after docs/WIRE.md; nothing if it says that the session goes on under another token.
+    fn read(stored: &Stored) -> Option<Self> {
+        if stored.value[0] == 2 {
+            return None;
+        }
+        assert_eq!(stored.value[0], 1, "kind");
+        let (header, payload) = stored.value.split_at(17);
         let values: Values = rmp_serde::from_slice(payload).expect("a payload");
         assert!(!values.is_empty(), "an empty session is stored");
-        let created = u64::from_be_bytes(header[1..].try_into().unwrap());
-        Self { created, expires: stored.expires.as_unix(), values }
+        let created = u64::from_be_bytes(header[1..9].try_into().unwrap());
+        Some(Self { created, expires: stored.expires.as_unix(), values })
     }
 }
 
@@ -192,7 +195,7 @@ impl Server {
         };
         for id in ids {
             let stored = self.memory.fetch(id, Timestamp::from_unix(0)).await.unwrap();
-            assert_eq!(stored.as_ref().map(Entry::read).as_ref(), sessions.get(&id));
+            assert_eq!(stored.as_ref().and_then(Entry::read).as_ref(), sessions.get(&id));
         }
     }
 }
@@ -203,14 +206,14 @@ impl Backend for Server {
         let found = self.memory.fetch(id, now).await?;
         self.check(fault, found.clone(), |world, request| {
             let entry = world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix());
-            assert_eq!(found.as_ref().map(Entry::read).as_ref(), entry);
+            assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
             request.settle(entry.map(|_| id), entry.map(|entry| entry.values.clone()).unwrap_or_default());
         })
     }
 
     async fn create(&self, id: SessionId, stored: Stored, now: Timestamp) -> Result<bool, Error> {
         let fault = self.turn().await?;
-        let entry = Entry::read(&stored);
+        let entry = Entry::read(&stored).expect("a session");
         assert!(self.memory.create(id, stored, now).await?, "an id twice");
         self.check(fault, true, |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
@@ -236,19 +239,22 @@ impl Backend for Server {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         let fault = self.turn().await?;
-        let entry = stored.as_ref().map(Entry::read);
+        let entry = stored.as_ref().and_then(Entry::read);
+        let moves = stored.is_some() && entry.is_none();
         let answer = self.memory.replace(id, expected, stored, now).await?;
         self.check(fault, answer.clone(), |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
             let own = request.base == Some(id);
             assert!(own || request.created.contains(&id), "writes to another's session");
+            assert!(!moves || own && request.log.regenerate, "a session that nobody regenerates moves");
             match answer {
-                Replaced::Conflict(_) => {}
-                Replaced::Missing if own => {
-                    request.settle(None, Values::new());
-                    request.ended = true;
+                Replaced::Conflict(current) if Entry::read(&current).is_some() => {}
+                Replaced::Conflict(_) | Replaced::Missing => {
+                    if own {
+                        request.settle(None, Values::new());
+                        request.ended = true;
+                    }
                 }
-                Replaced::Missing => {}
                 Replaced::Done => {
                     let before = world.sessions.remove(&id).expect("an entry");
                     if let Some(entry) = &entry {
@@ -268,7 +274,7 @@ impl Backend for Server {
         self.check(fault, touched, |world, request| {
             assert!(!request.void && request.base == Some(id) && request.log.is_default());
             if touched {
-                let entry = world.sessions.get_mut(&id).expect("an entry");
+                let entry = world.sessions.get_mut(&id).expect("a session that is renewed is there");
                 entry.expires = expires.as_unix();
                 assert_eq!(entry.expires, deadline(entry.created, now));
             } else {
