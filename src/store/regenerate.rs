@@ -94,9 +94,12 @@ impl<B: Backend> Inner<B> {
     /// its answer was lost knows itself again, and a request that still carries the old token is told from one that carries
     /// a token of nothing.
     fn mark(&self, id: SessionId, now: Timestamp) -> Result<Stored, Error> {
-        // From when it is written, which may be long after the request began.
-        let expires = now.max(self.config.now()).saturating_add(REGENERATED_FOR);
-        Ok(Stored { value: self.codec.regenerated(id, now)?, expires })
+        Ok(Stored { value: self.codec.regenerated(id, now)?, expires: self.mark_expires(now) })
+    }
+
+    /// Counted from when it is written, which may be long after the request began.
+    pub(super) fn mark_expires(&self, now: Timestamp) -> Timestamp {
+        now.max(self.config.now()).saturating_add(REGENERATED_FOR)
     }
 
     /// Ends the session for good, whatever it holds by now; its browser was given another one.

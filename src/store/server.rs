@@ -273,10 +273,20 @@ impl<B: Backend> Inner<B> {
 
     async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let expires = self.config.timeouts.deadline(base.created, now);
-        if self.backend.touch(key_of(&base), expires, now).await? {
-            Ok(stored(Record { expires, ..base }, 0))
-        } else {
-            Ok(Saved::Ended)
+        if !self.backend.touch(key_of(&base), expires, now).await? {
+            return Ok(Saved::Ended);
+        }
+        // What was touched may be what a regenerate left in the session's place: the answer must not take away the cookie
+        // that the regenerate gave.
+        let present = self.backend.fetch(key_of(&base), now).await?;
+        match present.and_then(|stored| self.codec.read(base.id, &stored.value)) {
+            Some(Value::Session(..)) => Ok(stored(Record { expires, ..base }, 0)),
+            Some(Value::Regenerated) => {
+                // A mark is no session, and is not to last as long as one.
+                self.backend.touch(key_of(&base), self.mark_expires(now), now).await?;
+                Ok(Saved::Ended)
+            }
+            _ => Ok(Saved::Ended),
         }
     }
 

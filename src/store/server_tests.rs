@@ -119,6 +119,20 @@ fn a_new_entry_that_was_evicted_is_written_again() {
     assert_eq!(values, [Some(1), Some(1), Some(2)]);
 }
 
+// Found by fuzzing: what a regenerate leaves in a session's place can be touched, and the answer then set the old token
+// again, over the new one.
+#[cfg(feature = "memory")]
+#[test]
+fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
+    let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
+    let renewed = run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
+    assert!(matches!(renewed, Saved::Stored { .. }), "{renewed:?}");
+    run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
+    let renewed = run(inner.save(Some(base), &Changes::default(), NOW)).unwrap();
+    assert!(matches!(renewed, Saved::Ended), "{renewed:?}");
+}
+
 // T14: no random bytes, no session; and a generator that only gives ids that are taken is a broken one.
 #[test]
 fn t14_no_random_no_token() {
