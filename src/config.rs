@@ -318,6 +318,38 @@ mod tests {
         assert!(config(|o| o.renewal = Some(Duration::ZERO)).is_ok());
     }
 
+    #[test]
+    fn timeouts_of_one_second_are_the_shortest() {
+        let second = Duration::from_secs(1);
+        let one = config(|o| (o.idle, o.absolute, o.renewal) = (second, Some(second), None)).unwrap();
+        assert_eq!((one.timeouts.idle, one.timeouts.absolute), (second, second));
+        assert!(config(|o| (o.idle, o.absolute) = (second, Some(Duration::from_millis(999)))).is_err());
+    }
+
+    // What cannot be gained any more is not renewed, with a threshold of zero either.
+    #[test]
+    fn renewal_is_due_when_the_threshold_can_be_gained() {
+        use crate::session::{Origin, Payload, SessionId};
+        let at = Timestamp::from_unix;
+        let record = |expires| Record {
+            id: SessionId::from_bytes([0; 16]),
+            created: at(0),
+            expires: at(expires),
+            payload: Payload::default(),
+            origin: Origin::Sealed { old_key: false },
+        };
+        let seconds = Duration::from_secs;
+        let timeouts =
+            |renewal| Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(renewal) };
+        assert!(!timeouts(10).renewal_due(&record(100), at(9)));
+        assert!(timeouts(10).renewal_due(&record(100), at(10)));
+        assert!(timeouts(10).renewal_due(&record(100), at(60)));
+        assert!(!timeouts(10).renewal_due(&record(150), at(60)), "the absolute deadline is reached");
+        assert!(!timeouts(0).renewal_due(&record(150), at(60)), "nothing is gained");
+        // A longer deadline than today's options give is not shortened by reading.
+        assert!(!timeouts(0).renewal_due(&record(500), at(60)));
+    }
+
     // T23: the largest durations are fine.
     #[test]
     fn t23_timeouts_saturate() {

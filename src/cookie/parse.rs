@@ -264,6 +264,26 @@ mod tests {
     }
 
     #[test]
+    fn pairs_keep_to_the_policy() {
+        let read: Vec<_> = pairs(b"a=1; flag; =nameless;\t b = \"2;3\"; a==4;;c=").collect();
+        let expected: [(&[u8], &[u8]); 4] = [(b"a", b"1"), (b"b", b"\"2"), (b"a", b"=4"), (b"c", b"")];
+        assert_eq!(read, expected);
+    }
+
+    // Four values under each name; the names do not share the limit.
+    #[test]
+    fn candidates_are_limited_name_by_name() {
+        let four = find("s", &[b"s.1=a; s.1=b; s.1=c; s.1=d; s.2=e"]);
+        assert!(four.is_present() && !four.overflowed());
+        assert_eq!((four.len(), four.tails.len(), four.tail_mask()), (0, 5, 0b110));
+        assert!(find("s", &[b"s.1=a; s.1=b; s.1=c; s.1=d; s.1=e"]).overflowed());
+        // A name that stands twice is removed once all the same.
+        assert_eq!(find("s", &[b"s=x; s.3=a; s.3=b"]).tail_mask(), 0b1000);
+        let head = find("s", &[b"s=x"]);
+        assert!(head.is_present() && !head.overflowed());
+    }
+
+    #[test]
     fn finds_the_cookie_wherever_it_stands() {
         for field in
             ["s=v", "a=1; s=v", "s=v; a=1", " s = v ;a=1", "a=s=v;s=v", "\ts\t=\tv\t", ";;s=v;;", "s;s=v"]
