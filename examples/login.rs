@@ -100,6 +100,7 @@ async fn redis_store(url: String, cookie: CookieOptions) -> Result<Arc<dyn Store
 }
 
 #[cfg(not(feature = "redis"))]
+#[allow(clippy::unused_async)] // as the other one
 async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Error> {
     eprintln!("error: REDIS_URL is set; run this with --features redis");
     std::process::exit(2);

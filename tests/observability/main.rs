@@ -16,9 +16,17 @@ mod everything;
 mod log;
 mod metrics;
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use self::everything::{SECRETS, cause_every_event};
 use self::log::Log;
 use self::metrics::Recorder;
+
+/// One test at a time: which callsites of `tracing` are of interest is known to the process, not to the thread.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 const GUIDE: &str = include_str!("../../src/guide/observability.md");
 
@@ -30,6 +38,7 @@ fn documented(prefix: &str) -> Vec<&'static str> {
 
 #[test]
 fn every_metric_is_counted_described_and_documented() {
+    let _turn = alone();
     let recorder = Recorder::default();
     ::metrics::with_local_recorder(&recorder, || {
         hyper_session::describe_metrics();
@@ -70,6 +79,7 @@ fn every_metric_is_counted_described_and_documented() {
 
 #[test]
 fn every_event_is_logged_and_documented() {
+    let _turn = alone();
     let log = Log::default();
     tracing::subscriber::with_default(log.clone(), cause_every_event);
     let text = log.text();
@@ -107,6 +117,7 @@ fn assert_no_secrets(text: &str) {
 // "Nothing compiled in when off" has its other half in `.ci/run`: without the features, neither crate is a dependency.
 #[test]
 fn a_store_that_answers_at_once_is_not_timed() {
+    let _turn = alone();
     let recorder = Recorder::default();
     ::metrics::with_local_recorder(&recorder, everything::one_cookie_session);
     assert!(recorder.total("hyper_session_created_total") > 0.0);
