@@ -336,7 +336,7 @@ mod tests {
             created: at(0),
             expires: at(expires),
             payload: Payload::default(),
-            origin: Origin::Sealed { old_key: false },
+            origin: Origin::native(false),
         };
         let seconds = Duration::from_secs;
         let timeouts =

@@ -125,7 +125,7 @@ fn a_new_entry_that_was_evicted_is_written_again() {
 #[test]
 fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
     let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
-    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, NOW)).unwrap().unwrap();
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
     let renewed = run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
     assert!(matches!(renewed, Saved::Stored { .. }), "{renewed:?}");
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
