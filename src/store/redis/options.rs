@@ -23,8 +23,8 @@ use crate::store::{Backend, Builder, ServerKind, ServerStore, Stored};
 
 /// Keeps sessions in Redis. The cookie holds an opaque token of 256 random bits, Redis sees a hash of it.
 ///
-/// It needs Redis 6.2, Valkey 7.2 or later. Each of load, save, touch and destroy is one round trip, regenerate is two;
-/// logging in and out takes a few more, for the list of a subject's sessions.
+/// It needs Redis 6.2, Valkey 7.2 or later. Each of load, save and destroy is one round trip; renewing a deadline and
+/// regenerating are two; logging in and out takes a few more, for the list of a subject's sessions.
 ///
 /// # Failure
 ///
