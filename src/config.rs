@@ -4,7 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieOptions, CookieTemplate, MAX_AGE_CAP};
@@ -193,6 +194,19 @@ impl Config {
     /// The timeouts.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
+    }
+
+    /// How many cookies of the session's name these headers hold: what a request pays that never asks. For benchmarks, which
+    /// cannot reach it alone by another way.
+    #[doc(hidden)]
+    pub fn __candidates(&self, headers: &HeaderMap) -> usize {
+        self.cookie.finder().find(headers.get_all(COOKIE)).len()
+    }
+
+    /// The `Set-Cookie` line for `token`. For benchmarks, as above.
+    #[doc(hidden)]
+    pub fn __set_cookie(&self, token: &[u8]) -> Option<HeaderValue> {
+        self.cookie.set(token, self.timeouts.idle, 0).ok()?.pop()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -1,0 +1,31 @@
+//! What is measured, by whatever measures it: times, allocations, instructions, and load over sockets use the same arms.
+
+pub mod cases;
+pub mod limit;
+#[cfg(feature = "peers")]
+pub mod peers;
+pub mod results;
+pub mod services;
+pub mod tokens;
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+/// The payloads that are sealed and opened, in bytes.
+pub const SIZES: [usize; 4] = [64, 256, 1024, 3000];
+
+/// The application key of every arm that takes one. It has as many bytes as the key of any peer needs.
+pub const KEY: [u8; 64] = *b"W2QzPp8rV1yTn5cL9gXkB3sJ7mHdR4fA6uEoZ0iKqYwNvCxStGbDhMjUlFaOeI-_";
+
+/// The output of a future that waits for nothing: in process, no arm does.
+///
+/// # Panics
+///
+/// If it does wait.
+pub fn ready<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("an arm waits for something"),
+    }
+}
