@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use smallvec::SmallVec;
 
 use super::Payload;
 use crate::error::Error;
@@ -158,7 +159,7 @@ impl Changes {
             return Ok(base.clone());
         }
         let base = if self.cleared { None } else { base };
-        let changes: Result<BTreeMap<_, _>, Error> = self
+        let changes = self
             .keys
             .iter()
             .map(|(key, change)| {
@@ -173,8 +174,8 @@ impl Changes {
                 };
                 Ok((key.as_str(), value))
             })
-            .collect();
-        Payload::merge(base, &changes?)
+            .collect::<Result<SmallVec<[_; 4]>, Error>>()?;
+        Payload::merge(base, changes.iter().map(|(key, value)| (*key, value.as_deref())))
     }
 
     /// The keys that this log says something about.
@@ -214,8 +215,8 @@ mod tests {
     }
 
     fn payload(values: &BTreeMap<String, u64>) -> Payload {
-        let values = values.iter().map(|(key, value)| (key.as_str(), Some(encoded(*value)))).collect();
-        Payload::merge(None, &values).unwrap()
+        let values: Vec<_> = values.iter().map(|(key, value)| (key, encoded(*value))).collect();
+        Payload::merge(None, values.iter().map(|(key, value)| (key.as_str(), Some(&**value)))).unwrap()
     }
 
     #[derive(Clone, Debug)]

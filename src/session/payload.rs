@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::wire::{MAX_DEPTH, map_len, skip_value, str_bytes};
@@ -23,7 +23,7 @@ pub enum PayloadFormat {
 }
 
 /// The values of a session, undecoded: keys sorted, each once.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct Payload {
     buffer: Bytes,
     entries: SmallVec<[Entry; 8]>,
@@ -78,37 +78,27 @@ impl Payload {
         rest.is_empty().then_some(Self { buffer, entries })
     }
 
-    /// The payload of these entries, whose keys are sorted and whose values are each one MessagePack value.
-    fn build<'a>(entries: impl Iterator<Item = (&'a [u8], &'a [u8])> + Clone) -> Result<Self, Error> {
-        let too_many = || Error::new(Kind::Internal("a session of four gigabytes"));
-        let (count, size) = entries.clone().fold((0_usize, 5), |(count, size), (key, value)| {
-            (count + 1, size + 5 + key.len() + value.len())
-        });
-        let mut buffer = Vec::with_capacity(size);
-        let count = u32::try_from(count).map_err(|_| too_many())?;
-        rmp::encode::write_map_len(&mut buffer, count).map_err(|_| too_many())?;
-        for (key, value) in entries {
-            let len = u32::try_from(key.len()).map_err(|_| too_many())?;
-            rmp::encode::write_str_len(&mut buffer, len).map_err(|_| too_many())?;
-            buffer.extend_from_slice(key);
-            buffer.extend_from_slice(value);
+    /// The entries of `base`, with those of `changes` in their place: a value to set, or `None` to delete; the keys of
+    /// `changes` are sorted, each there once. What did not change is copied as it is, undecoded.
+    pub(super) fn merge<'a>(
+        base: Option<&Self>,
+        changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
+    ) -> Result<Self, Error> {
+        let added: usize =
+            changes.clone().map(|(key, value)| 10 + key.len() + value.map_or(0, <[u8]>::len)).sum();
+        let mut merged = Writer::new(added + base.map_or(0, |base| base.buffer.len()));
+        let mut kept = base.into_iter().flat_map(Self::iter).peekable();
+        for (key, value) in changes {
+            while let Some((key, value)) = kept.next_if(|(kept, _)| *kept < key) {
+                merged.push(key, value)?;
+            }
+            kept.next_if(|(kept, _)| *kept == key);
+            if let Some(value) = value {
+                merged.push(key, value)?;
+            }
         }
-        Self::index(buffer.into())
-            .ok_or_else(|| Error::new(Kind::Internal("a payload that does not read back")))
-    }
-
-    /// The entries of `base`, with those of `changes` in their place: a value to set, or `None` to delete. What did not
-    /// change is copied as it is, undecoded.
-    pub(super) fn merge(base: Option<&Self>, changes: &BTreeMap<&str, Option<Bytes>>) -> Result<Self, Error> {
-        let mut merged: BTreeMap<&[u8], &[u8]> =
-            base.into_iter().flat_map(Self::iter).map(|(key, value)| (key.as_bytes(), value)).collect();
-        for (key, change) in changes {
-            match change {
-                Some(value) => merged.insert(key.as_bytes(), value),
-                None => merged.remove(key.as_bytes()),
-            };
-        }
-        Self::build(merged.iter().map(|(key, value)| (*key, *value)))
+        kept.try_for_each(|(key, value)| merged.push(key, value))?;
+        merged.finish()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -159,6 +149,66 @@ impl Payload {
     }
 }
 
+/// Writes the entries of a map, in order, before it is known how many there will be.
+struct Writer {
+    /// The entries, behind room for the longest header of a map.
+    buffer: Vec<u8>,
+    entries: SmallVec<[Entry; 8]>,
+}
+
+impl Writer {
+    /// The header of a map of up to 2^32 entries.
+    const ROOM: usize = 5;
+
+    fn new(capacity: usize) -> Self {
+        let mut buffer = Vec::with_capacity(Self::ROOM + capacity);
+        buffer.resize(Self::ROOM, 0);
+        Self { buffer, entries: SmallVec::new() }
+    }
+
+    fn push(&mut self, key: &str, value: &[u8]) -> Result<(), Error> {
+        let len = u32::try_from(key.len()).map_err(too_large)?;
+        rmp::encode::write_str_len(&mut self.buffer, len).map_err(too_large)?;
+        let start = self.buffer.len();
+        self.buffer.extend_from_slice(key.as_bytes());
+        let text = self.buffer.len();
+        self.buffer.extend_from_slice(value);
+        let at = |place: usize| u32::try_from(place).map_err(too_large);
+        self.entries.push(Entry { key: at(start)?, value: at(text)?, end: at(self.buffer.len())? });
+        Ok(())
+    }
+
+    /// Puts the header where it ends at the first entry.
+    fn finish(self) -> Result<Payload, Error> {
+        let Self { mut buffer, mut entries } = self;
+        let mut header = [0; Self::ROOM];
+        let mut rest = &mut header[..];
+        rmp::encode::write_map_len(&mut rest, u32::try_from(entries.len()).map_err(too_large)?)
+            .map_err(too_large)?;
+        let free = rest.len();
+        let room = buffer.get_mut(free..Self::ROOM).ok_or_else(|| too_large(()))?;
+        room.iter_mut().zip(header).for_each(|(to, from)| *to = from);
+        let mut buffer = Bytes::from(buffer);
+        buffer.advance(free);
+        let shift = u32::try_from(free).map_err(too_large)?;
+        for Entry { key, value, end } in &mut entries {
+            (*key, *value, *end) = (*key - shift, *value - shift, *end - shift);
+        }
+        Ok(Payload { buffer, entries })
+    }
+}
+
+fn too_large<E>(_: E) -> Error {
+    Error::new(Kind::Internal("a session of four gigabytes"))
+}
+
+// Not derived: a `SmallVec` clones its items one by one, also where they could be copied.
+impl Clone for Payload {
+    fn clone(&self) -> Self {
+        Self { buffer: self.buffer.clone(), entries: SmallVec::from_slice(&self.entries) }
+    }
+}
+
 impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Payload").field("entries", &self.entries.len()).finish_non_exhaustive()
@@ -177,9 +227,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn payload_of(entries: &[(&str, &[u8])]) -> Payload {
-        let map: BTreeMap<&str, Option<Bytes>> =
-            entries.iter().map(|(key, value)| (*key, Some(Bytes::copy_from_slice(value)))).collect();
-        Payload::merge(None, &map).unwrap()
+        Payload::merge(None, entries.iter().map(|(key, value)| (*key, Some(*value)))).unwrap()
     }
 
     #[test]
@@ -263,10 +311,10 @@ mod tests {
             changes in proptest::collection::btree_map("[a-e]{0,2}", any::<Option<u32>>(), 0..12),
         ) {
             let encode = |n: &u32| Bytes::from(rmp_serde::to_vec(n).unwrap());
-            let start = base.iter().map(|(k, v)| (k.as_str(), Some(encode(v)))).collect();
-            let start = Payload::merge(None, &start).unwrap();
-            let delta = changes.iter().map(|(k, v)| (k.as_str(), v.as_ref().map(encode))).collect();
-            let merged = Payload::merge(Some(&start), &delta).unwrap();
+            let start: Vec<_> = base.iter().map(|(k, v)| (k.as_str(), encode(v))).collect();
+            let start = Payload::merge(None, start.iter().map(|(k, v)| (*k, Some(&**v)))).unwrap();
+            let delta: Vec<_> = changes.iter().map(|(k, v)| (k.as_str(), v.as_ref().map(encode))).collect();
+            let merged = Payload::merge(Some(&start), delta.iter().map(|(k, v)| (*k, v.as_deref()))).unwrap();
 
             let mut expected = base;
             for (key, change) in changes {
@@ -279,7 +327,11 @@ mod tests {
             let actual: Vec<_> = merged.iter().map(|(k, v)| (k.to_owned(), v.to_vec())).collect();
             prop_assert_eq!(actual, expected);
             // What was written reads back, unless it is empty.
-            prop_assert_eq!(Payload::parse(merged.buffer.clone()).is_some(), !merged.is_empty());
+            let again = Payload::parse(merged.buffer.clone());
+            prop_assert_eq!(again.is_some(), !merged.is_empty());
+            if let Some(again) = again {
+                prop_assert!(again.iter().eq(merged.iter()));
+            }
         }
 
         #[test]
