@@ -139,16 +139,17 @@ impl CookieFinder {
 
     fn find_in(&self, field: &HeaderValue, found: &mut Found) {
         let bytes = field.as_bytes();
-        for at in self.name.find_iter(bytes) {
-            let Some((before, after)) = bytes.split_at_checked(at) else {
+        // All before `from` was looked at.
+        let mut from = 0;
+        while let Some(ahead) = bytes.get(from..).and_then(|rest| self.name.find(rest)) {
+            let at = from + ahead;
+            from = at + self.name.needle().len();
+            let (Some(before), Some(after)) = (bytes.get(..at), bytes.get(from..)) else {
                 continue;
             };
             if !matches!(trim_end(before), [] | [.., b';']) {
                 continue; // inside another name or a value
             }
-            let Some(after) = after.get(self.name.needle().len()..) else {
-                continue;
-            };
             let (number, after) = match after {
                 [b'.', digit @ b'1'..=b'7', rest @ ..] => (digit - b'0', rest),
                 _ => (0, after),
@@ -156,15 +157,14 @@ impl CookieFinder {
             let [b'=', value @ ..] = trim_start(after) else {
                 continue;
             };
-            let (value, _) = split_once(value, b';');
             // `value` is a suffix of what is left, so its place follows from lengths alone.
+            let start = bytes.len() - value.len();
+            let (value, _) = split_once(value, b';');
+            // No other cookie begins inside of this value: it need not be searched.
+            from = start + value.len();
             let value = trim_end(value);
-            let offset = bytes.len() - trim_start(after).len() + 1;
             let lead = value.len() - trim_start(value).len();
-            found.push(
-                number,
-                Piece { field: field.clone(), start: offset + lead, end: offset + value.len() },
-            );
+            found.push(number, Piece { field: field.clone(), start: start + lead, end: start + value.len() });
         }
     }
 }

@@ -6,7 +6,11 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SET_COOKIE, VARY};
 use crate::cookie::{CookieName, SetCookies, cookie_name_of};
 
 /// What speaks to some caches alone.
-const TARGETED: [&str; 3] = ["cdn-cache-control", "surrogate-control", "cloudflare-cdn-cache-control"];
+const TARGETED: [HeaderName; 3] = [
+    HeaderName::from_static("cdn-cache-control"),
+    HeaderName::from_static("surrogate-control"),
+    HeaderName::from_static("cloudflare-cdn-cache-control"),
+];
 
 /// Tells caches that the response depends on the request's cookies, unless it says so already.
 //= RFC 9110 section 12.5.5: "A list containing the member "*" signals that other aspects of the request might have
@@ -28,9 +32,11 @@ pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
 //= RFC 9111 section 7.3: "the presence of the Set-Cookie response header field does not inhibit caching"
 pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
     // Caches that these are for would not look at Cache-Control (RFC 9213 section 2.2).
-    let mut replaced = false;
-    for name in TARGETED {
-        replaced |= headers.remove(name).is_some();
+    let replaced = headers.keys().any(|name| TARGETED.contains(name));
+    if replaced {
+        for name in TARGETED {
+            headers.remove(name);
+        }
     }
     let fields = headers.get_all(CACHE_CONTROL);
     let present = fields.iter().next().is_some();
