@@ -8,9 +8,8 @@ use super::super::values;
 use super::*;
 
 fn payload_of(entries: &[(&str, Vec<u8>)]) -> Payload {
-    let entries: BTreeMap<_, _> =
-        entries.iter().map(|(key, value)| (*key, Some(value.clone().into()))).collect();
-    Payload::merge(None, &entries).unwrap()
+    let entries: BTreeMap<_, _> = entries.iter().map(|(key, value)| (*key, Some(&**value))).collect();
+    Payload::merge(None, entries.iter().map(|(key, value)| (*key, *value))).unwrap()
 }
 
 fn written<T: serde::Serialize>(value: T) -> Result<String, Error> {
