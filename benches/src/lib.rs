@@ -1,9 +1,11 @@
 //! What is measured, by whatever measures it: times, allocations, instructions, and load over sockets use the same arms.
 
 pub mod cases;
+pub mod client;
 pub mod limit;
 #[cfg(feature = "peers")]
 pub mod peers;
+pub mod plot;
 pub mod results;
 pub mod services;
 pub mod tokens;

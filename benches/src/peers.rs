@@ -9,7 +9,8 @@ use biscotti::{Processor, ProcessorConfig};
 use http::{Request, Response};
 use serde::{Deserialize, Serialize};
 use tower::{Layer, Service, service_fn};
-use tower_sessions::{MemoryStore, SessionManagerLayer};
+pub use tower_sessions::MemoryStore;
+use tower_sessions::SessionManagerLayer;
 use tower_sessions_cookie_store::{CookieSessionConfig, CookieSessionManagerLayer};
 
 use crate::services::{Action, Arm, Body, USER, VISITS, checked, hello, text};
@@ -59,9 +60,9 @@ macro_rules! tower_sessions_handler {
 }
 
 /// tower-sessions on its memory store: the cookie holds an id.
-pub fn tower_sessions<B: Send + 'static>() -> impl Peer<B> {
+pub fn tower_sessions<B: Send + 'static>(store: MemoryStore) -> impl Peer<B> {
     let handler = service_fn(tower_sessions_handler!(tower_sessions::Session));
-    SessionManagerLayer::new(MemoryStore::default()).layer(handler)
+    SessionManagerLayer::new(store).layer(handler)
 }
 
 /// tower-sessions-cookie-store, encrypted.
@@ -118,7 +119,7 @@ fn arm(name: &'static str, mut service: impl Peer<Body>) -> Arm {
 /// The arms that are called in process.
 pub fn arms() -> [Arm; 3] {
     [
-        arm("tower-sessions-memory", tower_sessions()),
+        arm("tower-sessions-memory", tower_sessions(MemoryStore::default())),
         arm("tower-sessions-cookie-store", tower_sessions_cookie()),
         arm("seshcookie", seshcookie()),
     ]

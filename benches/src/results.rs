@@ -13,3 +13,37 @@ pub struct Timing {
     /// The second percentile: as it is when nothing interferes.
     pub lowest: f64,
 }
+
+/// What `load` prints: one arm behind hyper, against the bare service before and after it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Load {
+    /// `h1` or `h2`
+    pub protocol: String,
+    pub arm: String,
+    pub action: String,
+    /// Requests a second, of each round, over those of the bare service in the same round.
+    pub ratios: Vec<f64>,
+    /// The server's processor time for a request of the bare service over its own, of each round: what the ratio of requests
+    /// a second is where nothing else runs on either core.
+    pub cpu_ratios: Vec<f64>,
+    /// Requests a second, of the median round.
+    pub per_second: f64,
+    /// Processor time of the server for one request, in microseconds, of the median round.
+    pub server_cpu: f64,
+    /// How busy the load generator was, as a share of its core: near 1, it is the generator that was measured.
+    pub generator: f64,
+    /// Requests a second while latencies were measured.
+    pub rate: f64,
+    /// Microseconds from the moment at which a request was due: median, 99th and 99.9th percentile.
+    pub latency: [f64; 3],
+}
+
+/// What `allocations` prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Allocations {
+    /// `operation/case`
+    pub name: String,
+    pub arm: String,
+    pub count: u64,
+    pub bytes: u64,
+}

@@ -1,0 +1,311 @@
+//! Writes `docs/BENCHMARKS.md` and its plots from what the other programs printed: `report RESULTS`, a folder.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hyper_session_benches::SIZES;
+use hyper_session_benches::plot::bars;
+use hyper_session_benches::results::{Allocations, Load, Timing};
+use serde::de::DeserializeOwned;
+
+/// Everything that was measured, by what it is called.
+struct Results {
+    timings: Vec<Timing>,
+    loads: Vec<Load>,
+    allocations: Vec<Allocations>,
+    /// Nanoseconds, by criterion's id.
+    criterion: BTreeMap<String, f64>,
+}
+
+fn main() {
+    let folder = PathBuf::from(std::env::args().nth(1).expect("the folder of the results"));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let results = Results {
+        timings: lines(&folder.join("paired.jsonl")),
+        loads: lines(&folder.join("load.jsonl")),
+        allocations: lines(&folder.join("allocations.jsonl")),
+        criterion: criterion(&root.join("benches/target/criterion")),
+    };
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    let text = [
+        read(&root.join("benches/report/head.md")),
+        format!("## Where it was measured\n\n```text\n{}```\n", read(&folder.join("machine.txt"))),
+        results.targets(),
+        results.service(),
+        results.tokens(),
+        results.load(),
+        instructions(&read(&root.join("benches/instructions.txt"))),
+        results.parts(),
+        read(&root.join("benches/report/notes.md")),
+    ];
+    fs::write(root.join("docs/BENCHMARKS.md"), text.join("\n")).unwrap();
+    let plots = root.join("docs/benchmarks");
+    fs::create_dir_all(&plots).unwrap();
+    for (name, plot) in results.plots() {
+        fs::write(plots.join(name), plot).unwrap();
+    }
+}
+
+impl Results {
+    fn time(&self, name: &str, arm: &str) -> Option<f64> {
+        self.timings
+            .iter()
+            .find(|timing| timing.name == name && timing.arm == arm)
+            .map(|timing| timing.median)
+    }
+
+    fn arms(&self, name: &str) -> impl Iterator<Item = &Timing> {
+        self.timings.iter().filter(move |timing| timing.name == name)
+    }
+
+    /// Nanoseconds added to the bare service.
+    fn added(&self, case: &str, arm: &str) -> Option<f64> {
+        let name = format!("service/{case}");
+        Some(self.time(&name, arm)? - self.time(&name, "bare")?)
+    }
+
+    fn load_of(&self, protocol: &str, arm: &str, action: &str) -> Option<&Load> {
+        self.loads.iter().find(|load| load.protocol == protocol && load.arm == arm && load.action == action)
+    }
+
+    /// What was aimed at, and what came out.
+    fn targets(&self) -> String {
+        let ours = "hyper-session";
+        let ratio = |name: &str, of: &str, over: &str| Some(self.time(name, of)? / self.time(name, over)?);
+        let times_less = |case: &str, peer: &str| Some(self.added(case, peer)? / self.added(case, ours)?);
+        let load = |action: &str| Some(median(&self.load_of("h1", ours, action)?.cpu_ratios));
+        let count = |case: &str, arm: &str| {
+            let name = format!("service/{case}");
+            let found = self.allocations.iter().find(|line| line.name == name && line.arm == arm)?;
+            Some(found.count as f64)
+        };
+        let cookie = "cookie-private";
+        let rows: Vec<(&str, Option<f64>, char, f64)> = vec![
+            ("open 256 B, over the limit", ratio("open/256", ours, "limit"), '≤', 1.15),
+            ("open 3000 B, over the limit", ratio("open/3000", ours, "limit"), '≤', 1.10),
+            ("seal 256 B, over the limit", ratio("seal/256", ours, "limit"), '≤', 1.20),
+            ("open 64 B: cookie-private over ours", ratio("open/64", cookie, ours), '≥', 1.0),
+            ("open 256 B: cookie-private over ours", ratio("open/256", cookie, ours), '≥', 1.2),
+            ("open 1024 B: cookie-private over ours", ratio("open/1024", cookie, ours), '≥', 1.0),
+            ("open 3000 B: cookie-private over ours", ratio("open/3000", cookie, ours), '≥', 1.3),
+            ("untouched, added ns (extensions)", self.added("untouched", ours), '≤', 100.0),
+            ("untouched, added ns (`session_fn`)", self.added("untouched", "hyper-session-fn"), '≤', 100.0),
+            ("untouched, allocations (extensions)", count("untouched", ours), '≤', 4.0),
+            ("untouched, allocations (`session_fn`)", count("untouched", "hyper-session-fn"), '≤', 1.0),
+            ("untouched, times less added than seshcookie", times_less("untouched", "seshcookie"), '≥', 6.0),
+            ("read, times less added than seshcookie", times_less("read", "seshcookie"), '≥', 2.0),
+            (
+                "read, times less added than tower-sessions in memory",
+                times_less("read", "tower-sessions-memory"),
+                '≥',
+                1.0,
+            ),
+            ("change, times less added than seshcookie", times_less("change", "seshcookie"), '≥', 2.0),
+            ("HTTP/1 untouched, requests a second of one core over bare hyper", load("untouched"), '≥', 0.98),
+            ("HTTP/1 read", load("read"), '≥', 0.88),
+            ("HTTP/1 change", load("change"), '≥', 0.75),
+        ];
+        let mut text =
+            "## What was aimed at\n\n| measure | aim | measured | |\n|---|---:|---:|---|\n".to_owned();
+        for (name, measured, sign, aim) in rows {
+            let Some(measured) = measured else { continue };
+            let reached = if sign == '≤' { measured <= aim } else { measured >= aim };
+            let off = (measured / aim - 1.0).abs() * 100.0;
+            let verdict = if reached { "reached".to_owned() } else { format!("**missed** by {off:.0} %") };
+            let _ = writeln!(text, "| {name} | {sign} {aim} | {} | {verdict} |", short(measured));
+        }
+        text + "\nWhy what is missed is missed stands under [Notes](#notes).\n"
+    }
+
+    fn service(&self) -> String {
+        let mut text = "## A request in process\n\nNanoseconds added to the bare service, whose time stands in the first \
+            row; in brackets, allocations. The session has 256 bytes of values; the `Cookie` header holds nothing else.\n\n\
+            ![added nanoseconds](benchmarks/service.svg)\n\n"
+            .to_owned();
+        let cases = ["no-cookie", "untouched", "read", "change", "destroy"];
+        let _ = writeln!(text, "| | {} |\n|---{}|", cases.join(" | "), "|---:".repeat(cases.len()));
+        for arm in self.arms("service/untouched").map(|timing| &timing.arm) {
+            let cells = cases.map(|case| {
+                let name = format!("service/{case}");
+                let time = match arm.as_str() {
+                    "bare" => self.time(&name, arm),
+                    _ => self.added(case, arm),
+                };
+                let found = self.allocations.iter().find(|line| line.name == name && line.arm == *arm);
+                let count = found.map_or_else(String::new, |line| format!(" [{}]", line.count));
+                format!("{}{count}", time.map_or("-".to_owned(), |time| format!("{time:.0}")))
+            });
+            let _ = writeln!(text, "| {arm} | {} |", cells.join(" | "));
+        }
+        text
+    }
+
+    fn tokens(&self) -> String {
+        let mut text = "## Opening and sealing a token\n\nNanoseconds, and the ratio to `limit`: the same primitives called bare \
+            on the same bytes in one buffer. Ours is `Store::load` and `Store::save`, with deadlines, the record and the \
+            index of its values; cookie-private opens a string, with AES-GCM alone.\n\n![nanoseconds](benchmarks/tokens.svg)\n\n"
+            .to_owned();
+        let _ = writeln!(
+            text,
+            "| | limit | hyper-session | | cookie-private | |\n|---|---:|---:|---:|---:|---:|"
+        );
+        for operation in ["open", "seal"] {
+            for size in SIZES {
+                let name = format!("{operation}/{size}");
+                let Some(limit) = self.time(&name, "limit") else { continue };
+                let _ = write!(text, "| {operation} {size} B | {limit:.0} |");
+                for arm in ["hyper-session", "cookie-private"] {
+                    let time = self.time(&name, arm).unwrap_or(f64::NAN);
+                    let _ = write!(text, " {time:.0} | {:.2} |", time / limit);
+                }
+                text.push('\n');
+            }
+        }
+        text
+    }
+
+    fn load(&self) -> String {
+        let mut text = "## Over sockets\n\nServer and generator on one core each, 32 requests under way; each arm between two runs \
+            of the bare service. *Ratio*: requests a second over bare hyper, median of the rounds. *By processor time*: the same \
+            ratio from what the server's thread used for a request, which other work on the machine disturbs less. \
+            *Latency*: at a fixed rate (half of what the bare service can do), from the moment a request was due.\n\n\
+            ![ratios](benchmarks/load.svg)\n\n"
+            .to_owned();
+        for protocol in ["h1", "h2"] {
+            let Some(bare) = self.load_of(protocol, "bare", "untouched") else { continue };
+            let name = if protocol == "h1" { "HTTP/1.1, 32 connections" } else { "HTTP/2, 4 connections" };
+            let _ = writeln!(text, "### {name}, latency at {:.0} a second\n", bare.rate);
+            let _ = writeln!(
+                text,
+                "| | requests/s | ratio | by processor time | server µs | generator busy | p50 µs | p99 µs | p99.9 µs |"
+            );
+            let _ = writeln!(text, "|---|---:|---:|---:|---:|---:|---:|---:|---:|");
+            for load in self.loads.iter().filter(|load| load.protocol == protocol) {
+                let [p50, p99, p999] = load.latency;
+                let _ = writeln!(
+                    text,
+                    "| {}, {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} % | {p50:.0} | {p99:.0} | {p999:.0} |",
+                    load.arm,
+                    load.action,
+                    load.per_second,
+                    median(&load.ratios),
+                    median(&load.cpu_ratios),
+                    load.server_cpu,
+                    load.generator * 100.0,
+                );
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// What criterion measured and no table above has.
+    fn parts(&self) -> String {
+        let mut text =
+            "## Parts\n\nNanoseconds, by criterion.\n\n| operation, case | arms |\n|---|---|\n".to_owned();
+        let mut groups: BTreeMap<(String, u32, String), Vec<String>> = BTreeMap::new();
+        for (id, time) in &self.criterion {
+            let Some((group, arm)) = id.rsplit_once('/') else { continue };
+            let (operation, case) = group.split_once('/').unwrap_or((group, ""));
+            if ["open", "seal", "service"].contains(&operation) {
+                continue;
+            }
+            let key = (operation.to_owned(), case.parse().unwrap_or(0), case.to_owned());
+            groups.entry(key).or_default().push(format!("{arm} {}", short(*time)));
+        }
+        for ((operation, _, case), arms) in groups {
+            let _ = writeln!(text, "| {operation} {case} | {} |", arms.join(" · "));
+        }
+        text
+    }
+
+    fn plots(&self) -> Vec<(&'static str, String)> {
+        let group = |names: &[(&str, String)], baseline: Option<&str>| -> Vec<(String, Vec<(String, f64)>)> {
+            names
+                .iter()
+                .map(|(label, name)| {
+                    let base = baseline.and_then(|arm| self.time(name, arm)).unwrap_or(0.0);
+                    let arms = self.arms(name).filter(|timing| Some(timing.arm.as_str()) != baseline);
+                    (
+                        (*label).to_owned(),
+                        arms.map(|timing| (timing.arm.clone(), timing.median - base)).collect(),
+                    )
+                })
+                .collect()
+        };
+        let cases = ["untouched", "read", "change"].map(|case| (case, format!("service/{case}")));
+        let sizes = [
+            ("open 64 B", "open/64"),
+            ("open 256 B", "open/256"),
+            ("open 3000 B", "open/3000"),
+            ("seal 256 B", "seal/256"),
+        ];
+        let sizes = sizes.map(|(label, name)| (label, name.to_owned()));
+        let loads = ["untouched", "read", "change"].map(|action| {
+            let arms = self
+                .loads
+                .iter()
+                .filter(|load| load.protocol == "h1" && load.action == action && load.arm != "bare");
+            (
+                format!("HTTP/1, {action}"),
+                arms.map(|load| (load.arm.clone(), median(&load.cpu_ratios))).collect(),
+            )
+        });
+        vec![
+            (
+                "service.svg",
+                bars(
+                    "nanoseconds added to a request in process: less is better",
+                    &group(&cases, Some("bare")),
+                ),
+            ),
+            ("tokens.svg", bars("nanoseconds for one token: less is better", &group(&sizes, None))),
+            ("load.svg", bars("requests per second of server core, over bare hyper: more is better", &loads)),
+        ]
+    }
+}
+
+fn instructions(counts: &str) -> String {
+    format!(
+        "## Instructions\n\nBeyond the primitives and the bare service, which are counted and taken off. CI holds each change \
+         against these, since they do not depend on what else a machine does.\n\n```text\n{counts}```\n"
+    )
+}
+
+fn lines<T: DeserializeOwned>(path: &Path) -> Vec<T> {
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}")))
+        .collect()
+}
+
+/// The medians that criterion left, by id.
+fn criterion(folder: &Path) -> BTreeMap<String, f64> {
+    let mut found = BTreeMap::new();
+    let Ok(entries) = fs::read_dir(folder) else { return found };
+    for path in entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_dir()) {
+        let value = |name: &str| -> Option<serde_json::Value> {
+            serde_json::from_str(&fs::read_to_string(path.join(name)).ok()?).ok()
+        };
+        if let (Some(benchmark), Some(estimates)) = (value("benchmark.json"), value("estimates.json")) {
+            let (id, median) = (&benchmark["full_id"], &estimates["median"]["point_estimate"]);
+            if let (Some(id), Some(median), true) = (id.as_str(), median.as_f64(), path.ends_with("new")) {
+                found.insert(id.to_owned(), median);
+            }
+        }
+        found.extend(criterion(&path));
+    }
+    found
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut values = values.to_vec();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn short(value: f64) -> String {
+    if value < 20.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+}
