@@ -18,8 +18,9 @@ use sha2::Sha256;
 use crate::unseal::builder;
 use crate::{APP_KEY, NAME, NOW, run};
 
-static STORE: LazyLock<CookieStore> =
-    LazyLock::new(|| builder().beside_astra(AppKey::danger_from_any_bytes(APP_KEY).unwrap()).build().unwrap());
+static STORE: LazyLock<CookieStore> = LazyLock::new(|| {
+    builder().beside_astra(AppKey::danger_from_any_bytes(APP_KEY).unwrap()).build().unwrap()
+});
 
 fn load(token: &[u8]) -> Result<(), Refusal> {
     run(STORE.load(token, Timestamp::from_unix(NOW))).expect("a cookie store is always there").map(drop)
@@ -45,7 +46,8 @@ pub fn astra_open(data: &[u8]) {
     expected.insert("fuzz".to_owned(), Value::from(1));
     // Too large for one cookie, or the same already.
     let Some(text) = saved(&token) else { return };
-    let after: Value = serde_json::from_slice(&open(&text).expect("another implementation opens it")).unwrap();
+    let after: Value =
+        serde_json::from_slice(&open(&text).expect("another implementation opens it")).unwrap();
     assert_eq!(as_go(&after), as_go(&Value::Object(expected)));
 }
 

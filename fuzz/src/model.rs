@@ -248,9 +248,18 @@ impl Backend for Server {
             assert!(!request.void && !request.ended, "what does not count is saved");
             let own = request.base == Some(id);
             assert!(own || request.created.contains(&id), "writes to another's session");
-            assert!(!moves || own && request.log.regenerate, "a session that nobody regenerates moves");
+            let starts_over = moves && own && request.log.destroy;
+            assert!(
+                !moves || own && request.log.regenerate || starts_over,
+                "a session that nobody regenerates moves"
+            );
             match answer {
                 Replaced::Conflict(current) if Entry::read(&current).is_some() => {}
+                // Ended by itself or by another: what it begins is another session in any case.
+                _ if starts_over => {
+                    world.sessions.remove(&id);
+                    world.ended(request);
+                }
                 Replaced::Conflict(_) | Replaced::Missing => {
                     if own {
                         request.settle(None, Values::new());
@@ -274,7 +283,9 @@ impl Backend for Server {
         let fault = self.turn().await?;
         let touched = self.memory.touch(id, expires, now).await?;
         self.check(fault, touched, |world, request| {
-            assert!(!request.void && request.base == Some(id) && request.log.is_default());
+            // The second time it is what a regenerate left behind, so that it lasts no longer than that.
+            let mark = request.ended && !world.sessions.contains_key(&id);
+            assert!(!request.void && (request.base == Some(id) || mark) && request.log.is_default());
             if touched {
                 // What a regenerate leaves behind is touched, too: a second look tells.
                 if let Some(entry) = world.sessions.get_mut(&id) {
@@ -295,17 +306,7 @@ impl Backend for Server {
             assert!(!request.void);
             world.sessions.remove(&id);
             if request.base == Some(id) {
-                let after = request.log.apply(&Values::new());
-                assert!(
-                    request.log.destroy || request.log.cleared && after.is_empty(),
-                    "a session that nobody ended"
-                );
-                let fresh = request.fresh.filter(|_| !after.is_empty());
-                assert_eq!(
-                    fresh.map(|id| &world.sessions[&id].values),
-                    (!after.is_empty()).then_some(&after)
-                );
-                request.settle(fresh, after);
+                world.ended(request);
             } else {
                 assert!(request.created.contains(&id), "ends another's session");
             }
@@ -314,6 +315,18 @@ impl Backend for Server {
 }
 
 impl World {
+    /// `request` ended its session, and began another one if there is anything to keep.
+    fn ended(&self, request: &mut Request) {
+        let after = request.log.apply(&Values::new());
+        assert!(
+            request.log.destroy || request.log.cleared && after.is_empty(),
+            "a session that nobody ended"
+        );
+        let fresh = request.fresh.filter(|_| !after.is_empty());
+        assert_eq!(fresh.map(|id| &self.sessions[&id].values), (!after.is_empty()).then_some(&after));
+        request.settle(fresh, after);
+    }
+
     /// `request` replaced its session `before` by `entry`, or removed it: nothing that anyone had saved is lost by that.
     fn replaced(
         &self,
