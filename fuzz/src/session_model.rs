@@ -199,7 +199,7 @@ impl Play {
         let value = line.to_str().unwrap().split(';').next().unwrap().strip_prefix("s=").unwrap();
         let client = &mut self.clients[usize::from(client)];
         if value.is_empty() {
-            assert_eq!(request.base, None, "the cookie of a session that lives is removed");
+            assert_eq!(request.base, None, "the cookie of a session that lives is removed: {request:?}");
             client.token = None;
             return;
         }

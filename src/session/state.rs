@@ -117,7 +117,8 @@ impl State {
         self.changes.restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
         self.ended = false; // what follows is another session
-        if self.overtaken {
+        if self.overtaken && self.base.is_none() {
+            // Otherwise the store is asked first.
             self.reply = Reply::Remove;
         }
     }
