@@ -31,7 +31,7 @@ async fn refused(builder: Builder<RedisOptions>) -> Error {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn t75_what_is_wrong_with_the_set_up_is_a_clear_error_without_the_password() {
+async fn t72_t75_what_is_wrong_with_the_set_up_is_a_clear_error_without_the_password() {
     let server = Server::with(&["--requirepass", "right"]);
     let port = server.port;
     let at = |userinfo: &str| builder(format!("redis://{userinfo}127.0.0.1:{port}"));
