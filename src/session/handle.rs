@@ -12,8 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::flash::RESERVED;
-use super::outcome::{Commit, Disposition};
-use super::state::{Committed, Reply, State};
+use super::state::State;
 use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, values, wire};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -43,13 +42,13 @@ use crate::error::{Error, Kind};
 /// ```
 #[derive(Clone)]
 pub struct Session {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
-struct Inner {
-    state: Mutex<State>,
-    circumstances: Circumstances,
-    committer: Weak<dyn Committer>,
+pub(super) struct Inner {
+    pub(super) state: Mutex<State>,
+    pub(super) circumstances: Circumstances,
+    pub(super) committer: Weak<dyn Committer>,
 }
 
 /// What a session knows of its request.
@@ -533,76 +532,13 @@ impl Session {
 
     /// No code of an application runs under this lock, so a panic cannot leave a state half changed: poisoning says
     /// nothing here.
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn lock_open(&self) -> Result<MutexGuard<'_, State>, Error> {
         let state = self.lock();
         if state.is_closed() { Err(Error::new(Kind::HeadSent)) } else { Ok(state) }
-    }
-}
-
-/// What the layer above needs to load and commit a session.
-impl Session {
-    /// A session on what was loaded: `base`, or nothing.
-    pub(crate) fn new(
-        base: Option<Record>,
-        renewal_due: bool,
-        overtaken: bool,
-        reply: Reply,
-        circumstances: Circumstances,
-        committer: Weak<dyn Committer>,
-    ) -> Self {
-        let state = Mutex::new(State::new(base, renewal_due, overtaken, reply));
-        Self { inner: Arc::new(Inner { state, circumstances, committer }) }
-    }
-
-    /// True if flash values are plain values.
-    pub(super) fn shares_flash(&self) -> bool {
-        self.inner.circumstances.shared_flash
-    }
-
-    /// From now on the session can be read alone.
-    pub(crate) fn close(&self) {
-        self.lock().close();
-    }
-
-    /// True if committing would change nothing and tell nobody.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.lock().is_settled()
-    }
-
-    /// Forgets what was changed and not saved: a closure given to [`update`](Self::update) may hold this very session.
-    pub(crate) fn discard(&self) {
-        // What a closure holds is dropped without the lock: it may be anything.
-        let discarded = self.lock().discard();
-        drop(discarded);
-    }
-
-    /// True if the session can be read alone.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.lock().is_closed()
-    }
-
-    /// Decides what is to be done, and hands out what doing it needs. [`end_commit`](Self::end_commit) must follow.
-    pub(crate) fn begin_commit(&self, answer: Disposition) -> Commit {
-        self.lock().begin_commit(answer)
-    }
-
-    /// Takes in how the commit ended. After a failure the session is as it was before, with all its changes.
-    pub(crate) fn end_commit(&self, result: Result<Committed, &Error>) {
-        self.lock().end_commit(result);
-    }
-
-    /// True if the handler ended a session, and the store has acknowledged that.
-    pub(crate) fn was_ended_by_handler(&self) -> bool {
-        self.lock().was_ended_by_handler()
-    }
-
-    /// What to tell the client.
-    pub(crate) fn reply(&self) -> Reply {
-        self.lock().reply()
     }
 }
 

@@ -1,0 +1,71 @@
+//! A session's way through its request, as the layer above drives it: made, committed, closed.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use super::handle::{Circumstances, Committer, Inner};
+use super::outcome::{Commit, Disposition};
+use super::state::{Committed, Reply, State};
+use super::{Record, Session};
+use crate::error::Error;
+
+impl Session {
+    /// A session on what was loaded: `base`, or nothing.
+    pub(crate) fn new(
+        base: Option<Record>,
+        renewal_due: bool,
+        overtaken: bool,
+        reply: Reply,
+        circumstances: Circumstances,
+        committer: Weak<dyn Committer>,
+    ) -> Self {
+        let state = Mutex::new(State::new(base, renewal_due, overtaken, reply));
+        Self { inner: Arc::new(Inner { state, circumstances, committer }) }
+    }
+
+    /// True if flash values are plain values.
+    pub(super) fn shares_flash(&self) -> bool {
+        self.inner.circumstances.shared_flash
+    }
+
+    /// From now on the session can be read alone.
+    pub(crate) fn close(&self) {
+        self.lock().close();
+    }
+
+    /// True if committing would change nothing and tell nobody.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.lock().is_settled()
+    }
+
+    /// Forgets what was changed and not saved: a closure given to [`update`](Self::update) may hold this very session.
+    pub(crate) fn discard(&self) {
+        // What a closure holds is dropped without the lock: it may be anything.
+        let discarded = self.lock().discard();
+        drop(discarded);
+    }
+
+    /// True if the session can be read alone.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().is_closed()
+    }
+
+    /// Decides what is to be done, and hands out what doing it needs. [`end_commit`](Self::end_commit) must follow.
+    pub(crate) fn begin_commit(&self, answer: Disposition) -> Commit {
+        self.lock().begin_commit(answer)
+    }
+
+    /// Takes in how the commit ended. After a failure the session is as it was before, with all its changes.
+    pub(crate) fn end_commit(&self, result: Result<Committed, &Error>) {
+        self.lock().end_commit(result);
+    }
+
+    /// True if the handler ended a session, and the store has acknowledged that.
+    pub(crate) fn was_ended_by_handler(&self) -> bool {
+        self.lock().was_ended_by_handler()
+    }
+
+    /// What to tell the client.
+    pub(crate) fn reply(&self) -> Reply {
+        self.lock().reply()
+    }
+}
