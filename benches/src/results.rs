@@ -47,3 +47,17 @@ pub struct Allocations {
     pub count: u64,
     pub bytes: u64,
 }
+
+/// What the Redis benchmark prints.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RedisRun {
+    pub operation: String,
+    pub tasks: usize,
+    pub arm: String,
+    /// Operations a second, of the median round.
+    pub per_second: f64,
+    /// The same, of each round: the arms take turns.
+    pub rounds: Vec<f64>,
+    /// Commands that the server processed for one operation, those inside of scripts included.
+    pub commands: f64,
+}

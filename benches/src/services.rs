@@ -7,7 +7,8 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::service::{Service, service_fn};
-use hyper_session::{CookieStore, Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
+use hyper_session::store::Store;
+use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
 use crate::ready;
 use crate::tokens::{cookie_pair, default_store, text_of};
@@ -113,7 +114,7 @@ fn act(session: &Session, action: Action) -> Result<Response<Body>, Error> {
 
 /// Ours, through the extensions of the request.
 pub fn by_extension<B>(
-    store: CookieStore,
+    store: impl Store,
 ) -> impl Service<
     Request<B>,
     Response = Response<Body>,
@@ -134,7 +135,7 @@ where
 
 /// Ours, through the argument of the handler.
 pub fn by_argument<B>(
-    store: CookieStore,
+    store: impl Store,
 ) -> impl Service<
     Request<B>,
     Response = Response<Body>,

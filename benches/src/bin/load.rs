@@ -50,7 +50,7 @@ fn main() {
             continue;
         }
         let arms = names.iter().map(|arm| Arm::start(arm, name, protocol)).collect();
-        run(name, arms, if quick { (1, 0.2) } else { (5, 1.0) });
+        run(name, arms, if quick { (1, 0.2) } else { (5, 0.6) });
     }
 }
 
@@ -122,18 +122,24 @@ impl Arm {
             .expect("taskset and the server");
         let mut line = String::new();
         BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let (port, cookie) = line.trim().split_once(' ').expect("a port and a cookie");
+        let [port, kept, changed] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("a port and two cookies");
+        };
         let address = ([127, 0, 0, 1], port.parse().unwrap()).into();
         // The bare service gets a cookie to ignore that is as long as the others.
-        let cookie =
-            if cookie == "-" { format!("__Host-session={}", "A".repeat(487)) } else { cookie.to_owned() };
+        let ignored = format!("__Host-session={}", "A".repeat(487));
         let actions: &[Action] = match name {
             "bare" => &[Action::Untouched],
             _ => &[Action::Untouched, Action::Read, Action::Change],
         };
         let actions = actions.iter().map(|&action| {
             let any_status = action == Action::Change;
-            (action, Client::connect(address, protocol, action.path(), &cookie, any_status))
+            let cookie = match (name, action) {
+                ("bare", _) => &ignored,
+                (_, Action::Change) => changed,
+                _ => kept,
+            };
+            (action, Client::connect(address, protocol, action.path(), cookie, any_status))
         });
         Self { name, actions: actions.collect(), server }
     }

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 
 use hyper_session_benches::SIZES;
 use hyper_session_benches::plot::bars;
-use hyper_session_benches::results::{Allocations, Load, Timing};
+use hyper_session_benches::results::{Allocations, Load, RedisRun, Timing};
 use serde::de::DeserializeOwned;
 
 /// Everything that was measured, by what it is called.
 struct Results {
     timings: Vec<Timing>,
     loads: Vec<Load>,
+    redis: Vec<RedisRun>,
     allocations: Vec<Allocations>,
     /// Nanoseconds, by criterion's id.
     criterion: BTreeMap<String, f64>,
@@ -25,6 +26,7 @@ fn main() {
     let results = Results {
         timings: lines(&folder.join("paired.jsonl")),
         loads: lines(&folder.join("load.jsonl")),
+        redis: lines(&folder.join("redis.jsonl")),
         allocations: lines(&folder.join("allocations.jsonl")),
         criterion: criterion(&root.join("benches/target/criterion")),
     };
@@ -36,6 +38,7 @@ fn main() {
         results.service(),
         results.tokens(),
         results.load(),
+        results.redis(),
         instructions(&read(&root.join("benches/instructions.txt"))),
         results.parts(),
         read(&root.join("benches/report/notes.md")),
@@ -106,6 +109,24 @@ impl Results {
             ("HTTP/1 untouched, requests a second of one core over bare hyper", load("untouched"), '≥', 0.98),
             ("HTTP/1 read", load("read"), '≥', 0.88),
             ("HTTP/1 change", load("change"), '≥', 0.75),
+            (
+                "Redis load, 256 tasks, over one bare connection",
+                self.redis_ratio("load", 256, ours, "bare"),
+                '≥',
+                0.6,
+            ),
+            (
+                "Redis load, 256 tasks, over axum_session's bb8 pool as shipped",
+                self.redis_ratio("load", 256, ours, "axum_session bb8"),
+                '≥',
+                3.0,
+            ),
+            (
+                "Redis load, 256 tasks, over tower-sessions-redis-store",
+                self.redis_ratio("load", 256, ours, "tower-sessions-redis-store"),
+                '≥',
+                1.2,
+            ),
         ];
         let mut text =
             "## What was aimed at\n\n| measure | aim | measured | |\n|---|---:|---:|---|\n".to_owned();
@@ -195,6 +216,48 @@ impl Results {
                     load.server_cpu,
                     load.generator * 100.0,
                 );
+            }
+            text.push('\n');
+        }
+        text
+    }
+
+    /// Operations a second of `arm` over those of `other`, taken round by round.
+    fn redis_ratio(&self, operation: &str, tasks: usize, arm: &str, other: &str) -> Option<f64> {
+        let rounds = |arm: &str| {
+            let run = self
+                .redis
+                .iter()
+                .find(|run| run.operation == operation && run.tasks == tasks && run.arm == arm)?;
+            Some(&run.rounds)
+        };
+        Some(median(
+            &rounds(arm)?.iter().zip(rounds(other)?).map(|(one, other)| one / other).collect::<Vec<_>>(),
+        ))
+    }
+
+    fn redis(&self) -> String {
+        let mut text = "## Redis\n\nOne server over loopback, a runtime with two threads, a session for each task; thousands of \
+            operations a second, and in brackets the ratio to `bare`: `GET` (and `SET`) over one multiplexed connection. *Load* is \
+            the store's own call, with decoding. *Change* reads a number and writes back the next one: ours is a whole request \
+            through the service, with a check that nobody else wrote meanwhile; the others are their stores' calls, without one. \
+            *Commands* are those that Redis processed for one operation, those inside of scripts included.\n\n"
+            .to_owned();
+        for operation in ["load", "change"] {
+            let _ = writeln!(
+                text,
+                "| {operation} | 1 task | 16 | 64 | 256 | commands |\n|---|---:|---:|---:|---:|---:|"
+            );
+            for arm in self.redis.iter().filter(|run| run.operation == operation && run.tasks == 1) {
+                let cells = [1, 16, 64, 256].map(|tasks| {
+                    let same = |run: &&RedisRun| {
+                        run.operation == operation && run.tasks == tasks && run.arm == arm.arm
+                    };
+                    let run = self.redis.iter().find(same).expect("each arm at each number of tasks");
+                    let ratio = self.redis_ratio(operation, tasks, &arm.arm, "bare").unwrap_or(f64::NAN);
+                    format!("{:.0} [{ratio:.2}]", run.per_second / 1e3)
+                });
+                let _ = writeln!(text, "| {} | {} | {:.0} |", arm.arm, cells.join(" | "), arm.commands);
             }
             text.push('\n');
         }

@@ -1,4 +1,4 @@
-//! One arm behind hyper on a loopback socket, on one thread: `server ARM h1|h2`. Prints its port, and a cookie for it.
+//! One arm behind hyper on a loopback socket, on one thread: `server ARM h1|h2`. Prints its port, and two cookies for it.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -69,10 +69,14 @@ where
     L: Service<Request<Body>, Response = Response<Body>>,
     L::Error: std::fmt::Debug,
 {
-    let response = login.call(hyper_session_benches::services::request(Action::Login, None)).await.unwrap();
-    let cookie = if has_session { cookie_pair(response.headers()) } else { "-".to_owned() };
+    // Two sessions: where they live on the server, one that is changed reads differently.
+    let mut cookies = ["-".to_owned(), "-".to_owned()];
+    for cookie in cookies.iter_mut().filter(|_| has_session) {
+        let request = hyper_session_benches::services::request(Action::Login, None);
+        *cookie = cookie_pair(login.call(request).await.unwrap().headers());
+    }
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    println!("{} {cookie}", listener.local_addr().unwrap().port());
+    println!("{} {}", listener.local_addr().unwrap().port(), cookies.join(" "));
     std::io::stdout().flush().unwrap();
     loop {
         let (stream, _) = listener.accept().await.unwrap();

@@ -1,0 +1,318 @@
+//! Sessions in a real Redis on the loopback interface: loading one, and changing one value of it, at 1 to 256 tasks. Each
+//! task has a session of its own. Prints one JSON object a line.
+//!
+//! `hyper-session-benches-redis [--quick]`
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::net::{TcpListener, TcpStream};
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum_session::DatabasePool;
+use axum_session_redis_bb8_pool::SessionRedisPool;
+use bb8_redis::RedisConnectionManager;
+use bb8_redis::bb8::Pool;
+use http::header::{COOKIE, HeaderValue};
+use hyper::service::Service;
+use hyper_session::store::Store;
+use hyper_session::{Clock, RedisStore, SystemClock};
+use hyper_session_benches::results::RedisRun;
+use hyper_session_benches::services::{Action, USER, VISITS, by_argument, request, text};
+use hyper_session_benches::tokens::cookie_pair;
+use serde_json::{Value, json};
+use tower_sessions_core::SessionStore;
+use tower_sessions_core::session::{Id, Record};
+use tower_sessions_redis_store::fred::prelude::{ClientLike, Config, Pool as FredPool};
+
+const TASKS: [usize; 4] = [1, 16, 64, 256];
+
+/// The connections of an arm that shares them: what `RedisStore` takes by default.
+const SHARED: usize = 2;
+
+type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One operation on the session with this number.
+type Operation = Arc<dyn Fn(usize) -> Step + Send + Sync>;
+
+struct Arm {
+    name: &'static str,
+    load: Operation,
+    change: Operation,
+}
+
+fn operation<F: Future<Output = ()> + Send + 'static>(
+    run: impl Fn(usize) -> F + Send + Sync + 'static,
+) -> Operation {
+    Arc::new(move |number| Box::pin(run(number)))
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() {
+    let quick = std::env::args().any(|argument| argument == "--quick");
+    let server = Server::start();
+    let arms = [
+        bare(&server.url()).await,
+        ours(&server.url()).await,
+        bb8_pool(&server.url(), true).await,
+        bb8_pool(&server.url(), false).await,
+        fred(server.port).await,
+    ];
+    let (rounds, duration) = if quick { (1, 0.02) } else { (5, 0.5) };
+    let duration = Duration::from_secs_f64(duration);
+    let mut monitor =
+        redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
+    for change in [false, true] {
+        for tasks in TASKS {
+            let mut runs = vec![Vec::new(); arms.len()];
+            let mut commands = vec![0.0; arms.len()];
+            for _ in 0..rounds {
+                for (place, arm) in arms.iter().enumerate() {
+                    let operation = if change { &arm.change } else { &arm.load };
+                    let before = processed(&mut monitor).await;
+                    let (done, seconds) = run(operation, tasks, duration).await;
+                    // The question itself is a command, too.
+                    commands[place] = (processed(&mut monitor).await - before - 1) as f64 / done as f64;
+                    runs[place].push(done as f64 / seconds);
+                }
+            }
+            for ((arm, mut runs), commands) in arms.iter().zip(runs).zip(commands) {
+                let ratios_to_bare = runs.clone();
+                runs.sort_by(f64::total_cmp);
+                let result = RedisRun {
+                    operation: if change { "change" } else { "load" }.to_owned(),
+                    tasks,
+                    arm: arm.name.to_owned(),
+                    per_second: runs[runs.len() / 2],
+                    rounds: ratios_to_bare,
+                    commands,
+                };
+                println!("{}", serde_json::to_string(&result).unwrap());
+            }
+        }
+    }
+}
+
+/// How many operations `tasks` tasks do, and in how many seconds.
+async fn run(operation: &Operation, tasks: usize, duration: Duration) -> (u64, f64) {
+    let start = Instant::now();
+    let running: Vec<_> = (0..tasks)
+        .map(|number| {
+            let operation = operation.clone();
+            tokio::spawn(async move {
+                let mut done = 0;
+                while start.elapsed() < duration {
+                    operation(number).await;
+                    done += 1;
+                }
+                done
+            })
+        })
+        .collect();
+    let mut done = 0;
+    for task in running {
+        done += task.await.unwrap();
+    }
+    (done, start.elapsed().as_secs_f64())
+}
+
+/// One multiplexed connection: `GET`, and `GET` then `SET`, of as many bytes, without a look at them.
+async fn bare(url: &str) -> Arm {
+    let connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    for number in 0..TASKS[3] {
+        let mut connection = connection.clone();
+        let () = redis::cmd("SET")
+            .arg(format!("bare:{number}"))
+            .arg(vec![b'x'; 270])
+            .query_async(&mut connection)
+            .await
+            .unwrap();
+    }
+    let other = connection.clone();
+    Arm {
+        name: "bare",
+        load: operation(move |number| {
+            let mut connection = connection.clone();
+            async move {
+                let value: Vec<u8> = redis::cmd("GET")
+                    .arg(format!("bare:{number}"))
+                    .query_async(&mut connection)
+                    .await
+                    .unwrap();
+                assert_eq!(value.len(), 270);
+            }
+        }),
+        change: operation(move |number| {
+            let mut connection = other.clone();
+            async move {
+                let key = format!("bare:{number}");
+                let value: Vec<u8> = redis::cmd("GET").arg(&key).query_async(&mut connection).await.unwrap();
+                let () = redis::cmd("SET")
+                    .arg(&key)
+                    .arg(value)
+                    .arg("EX")
+                    .arg(86_400)
+                    .query_async(&mut connection)
+                    .await
+                    .unwrap();
+            }
+        }),
+    }
+}
+
+/// Loading through `Store::load`; changing through the whole service, from request to response.
+async fn ours(url: &str) -> Arm {
+    let store = RedisStore::builder(url).prefix("bench:session").connect().await.unwrap();
+    let service = by_argument(store.clone());
+    let mut cookies = Vec::new();
+    for _ in 0..TASKS[3] {
+        let response = service.call(request(Action::Login, None)).await.unwrap();
+        cookies.push(HeaderValue::from_str(&cookie_pair(response.headers())).unwrap());
+    }
+    let tokens: Vec<Vec<u8>> = cookies
+        .iter()
+        .map(|pair| pair.as_bytes().split(|&byte| byte == b'=').nth(1).unwrap().to_vec())
+        .collect();
+    Arm {
+        name: "hyper-session",
+        load: operation(move |number| {
+            let load = store.load(&tokens[number], SystemClock.now());
+            async move { assert!(load.await.unwrap().is_ok()) }
+        }),
+        change: operation(move |number| {
+            let mut request = request(Action::Change, None);
+            request.headers_mut().insert(COOKIE, cookies[number].clone());
+            let call = service.call(request);
+            async move { assert!(call.await.unwrap().headers().contains_key("set-cookie")) }
+        }),
+    }
+}
+
+fn values() -> Value {
+    json!({ "user": USER, "visits": VISITS, "text": text() })
+}
+
+fn add_one(value: &mut Value) {
+    value["visits"] = json!(value["visits"].as_u64().unwrap() + 1);
+}
+
+/// axum_session's store on bb8: a connection is one task's until its command is answered. As shipped it is asked `PING` each
+/// time.
+async fn bb8_pool(url: &str, ping: bool) -> Arm {
+    let manager = RedisConnectionManager::new(url).unwrap();
+    let pool = Pool::builder()
+        .test_on_check_out(ping)
+        .connection_timeout(Duration::from_secs(30))
+        .build(manager)
+        .await
+        .unwrap();
+    let pool = SessionRedisPool::from(pool);
+    let prefix = if ping { "ping" } else { "quiet" };
+    let expires = i64::try_from(SystemClock.now().as_unix()).unwrap() + 86_400;
+    for number in 0..TASKS[3] {
+        pool.store(&format!("{prefix}{number}"), &values().to_string(), expires, "sessions").await.unwrap();
+    }
+    let other = pool.clone();
+    let load = move |pool: SessionRedisPool, number: usize| async move {
+        let id = format!("{prefix}{number}");
+        let text = pool.load(&id, "sessions").await.unwrap().unwrap();
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    Arm {
+        name: if ping { "axum_session bb8" } else { "axum_session bb8, no PING" },
+        load: operation(move |number| {
+            let value = load(pool.clone(), number);
+            async move { assert_eq!(value.await["user"], USER) }
+        }),
+        change: operation(move |number| {
+            let pool = other.clone();
+            async move {
+                let mut value = load(pool.clone(), number).await;
+                add_one(&mut value);
+                pool.store(&format!("{prefix}{number}"), &value.to_string(), expires, "sessions")
+                    .await
+                    .unwrap();
+            }
+        }),
+    }
+}
+
+/// tower-sessions' store on fred, which shares its connections as we do.
+async fn fred(port: u16) -> Arm {
+    let config = Config::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
+    let pool = FredPool::new(config, None, None, None, SHARED).unwrap();
+    pool.connect();
+    pool.wait_for_connect().await.unwrap();
+    let store = tower_sessions_redis_store::RedisStore::new(pool);
+    let mut ids: Vec<Id> = Vec::new();
+    for _ in 0..TASKS[3] {
+        let Value::Object(values) = values() else { unreachable!() };
+        let mut record = Record {
+            id: Id::default(),
+            data: HashMap::from_iter(values),
+            expiry_date: time::OffsetDateTime::now_utc() + time::Duration::days(1),
+        };
+        store.create(&mut record).await.unwrap();
+        ids.push(record.id);
+    }
+    let (other, same) = (store.clone(), ids.clone());
+    Arm {
+        name: "tower-sessions-redis-store",
+        load: operation(move |number| {
+            let (store, id) = (store.clone(), ids[number]);
+            async move { assert_eq!(store.load(&id).await.unwrap().unwrap().data["user"], USER) }
+        }),
+        change: operation(move |number| {
+            let (store, id) = (other.clone(), same[number]);
+            async move {
+                let mut record = store.load(&id).await.unwrap().unwrap();
+                let visits = record.data["visits"].as_u64().unwrap();
+                record.data.insert("visits".to_owned(), json!(visits + 1));
+                store.save(&record).await.unwrap();
+            }
+        }),
+    }
+}
+
+/// Commands that the server has processed so far; those inside of a script count, too.
+async fn processed(connection: &mut redis::aio::MultiplexedConnection) -> u64 {
+    let info: String = redis::cmd("INFO").arg("stats").query_async(connection).await.unwrap();
+    let line = info.lines().find_map(|line| line.strip_prefix("total_commands_processed:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+/// A Redis without persistence, which ends with this program.
+struct Server {
+    child: Child,
+    port: u16,
+}
+
+impl Server {
+    fn start() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let child = Command::new("redis-server")
+            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server is installed");
+        let start = Instant::now();
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(start.elapsed() < Duration::from_secs(10), "redis-server does not listen");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Self { child, port }
+    }
+
+    fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
