@@ -106,8 +106,8 @@ impl Timeouts {
 
     /// True if using `record` at `now` gains enough to tell the client or the store.
     pub(crate) fn renewal_due(&self, record: &Record, now: Timestamp) -> bool {
-        let renewed = self.deadline(record.created, now);
-        renewed > record.expires && renewed.saturating_since(record.expires) >= self.renewal
+        let renewed = self.deadline(record.created(), now);
+        renewed > record.expires() && renewed.saturating_since(record.expires()) >= self.renewal
     }
 
     fn validate(&self) -> Result<(), Error> {
@@ -177,6 +177,8 @@ pub struct Config {
     pub(crate) timeouts: Timeouts,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
+    /// A connection keeps its last cookie: only for a store whose tokens say all there is to say.
+    pub(crate) connection_memo: bool,
     /// Sessions are shared with Astra, in which flash values are values like any other.
     pub(crate) with_astra: bool,
     /// What a browser is told to forget at a logout.
@@ -245,6 +247,7 @@ pub(crate) struct Options {
     pub(crate) absolute: Option<Duration>,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
+    pub(crate) connection_memo: bool,
     pub(crate) with_astra: bool,
     /// False: without a threshold of its own, a session is renewed by saving it alone.
     pub(crate) renew_on_read: bool,
@@ -262,6 +265,7 @@ impl Default for Options {
             absolute: None,
             format: PayloadFormat::default(),
             keep_values_on_server_error: false,
+            connection_memo: false,
             with_astra: false,
             renew_on_read: true,
             clear_site_data: None,
@@ -298,6 +302,7 @@ impl Options {
             timeouts,
             format: self.format,
             keep_values_on_server_error: self.keep_values_on_server_error,
+            connection_memo: self.connection_memo,
             with_astra: self.with_astra,
             clear_site_data: self.clear_site_data,
             clock: self.clock,
@@ -345,13 +350,9 @@ mod tests {
     fn renewal_is_due_when_the_threshold_can_be_gained() {
         use crate::session::{Origin, Payload, SessionId};
         let at = Timestamp::from_unix;
-        let record = |expires| Record {
-            id: SessionId::from_bytes([0; 16]),
-            created: at(0),
-            expires: at(expires),
-            payload: Payload::default(),
-            origin: Origin::native(false),
-        };
+        let id = SessionId::from_bytes([0; 16]);
+        let record =
+            |expires| Record::new(id, at(0), at(expires), Payload::default(), Origin::native(false));
         let seconds = Duration::from_secs;
         let timeouts =
             |renewal| Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(renewal) };

@@ -8,7 +8,7 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::service::{FailureResponse, ResponseFuture, ServiceUnavailable, SessionService};
+use crate::service::{Connection, FailureResponse, ResponseFuture, ServiceUnavailable, SessionService};
 use crate::store::Store;
 
 /// Gives the services that it wraps sessions from one store.
@@ -41,21 +41,21 @@ use crate::store::Store;
 /// ```
 #[derive(Clone)]
 pub struct SessionLayer<F = ServiceUnavailable> {
-    store: Arc<dyn Store>,
+    connection: Arc<Connection>,
     failure: F,
 }
 
 impl SessionLayer {
     /// A layer whose sessions are kept in `store`.
     pub fn new(store: impl Store) -> Self {
-        Self { store: Arc::new(store), failure: ServiceUnavailable }
+        Self { connection: Connection::without_memo(store), failure: ServiceUnavailable }
     }
 }
 
 impl<F> SessionLayer<F> {
     /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
     pub fn on_failure<G>(self, failure: G) -> SessionLayer<G> {
-        SessionLayer { store: self.store, failure }
+        SessionLayer { connection: self.connection, failure }
     }
 }
 
@@ -63,7 +63,7 @@ impl<S, F: Clone> Layer<S> for SessionLayer<F> {
     type Service = SessionService<S, F>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        SessionService { inner, store: Arc::clone(&self.store), failure: self.failure.clone() }
+        SessionService { inner, connection: self.connection.another(), failure: self.failure.clone() }
     }
 }
 
@@ -90,6 +90,6 @@ where
 
 impl<F> fmt::Debug for SessionLayer<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionLayer").field("config", self.store.config()).finish_non_exhaustive()
+        f.debug_struct("SessionLayer").field("config", self.connection.config()).finish_non_exhaustive()
     }
 }

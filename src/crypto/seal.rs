@@ -178,8 +178,10 @@ impl SealKey {
         }
 
         let body = token.get_mut(HEADER_LEN..).ok_or_else(failed)?;
+        let mut joined = SmallVec::new();
+        let associated = Aad::from(associated(&clear, place, &mut joined));
         let tag = self.with_epoch_key(header.epoch, |key| {
-            key.seal_in_place_separate_tag(nonce(header), Aad::from(associated(clear, place)), body)
+            key.seal_in_place_separate_tag(nonce(header), associated, body)
         });
         token.extend_from_slice(tag.and_then(Result::ok).ok_or_else(failed)?.as_ref());
 
@@ -196,7 +198,8 @@ impl SealKey {
         hmac::verify(&self.mac, signed, mac).map_err(|_| Refusal::Signature)?;
 
         let (clear, body) = signed_parts(&mut token, signed_len).ok_or(Refusal::Length)?;
-        let associated = Aad::from(associated(clear, place));
+        let mut joined = SmallVec::new();
+        let associated = Aad::from(associated(clear, place, &mut joined));
         let opened = self
             .with_epoch_key(header.epoch, |key| key.open_in_place(nonce(header), associated, body).is_ok());
         if opened != Some(true) {
@@ -236,17 +239,24 @@ fn drop_farthest(keys: &mut BTreeMap<u32, LessSafeKey>, epoch: u32) {
     };
 }
 
-/// The clear header, copied, and the ciphertext with its tag, to be opened where it lies.
-fn signed_parts(token: &mut [u8], signed_len: usize) -> Option<([u8; HEADER_LEN], &mut [u8])> {
+/// The clear header, and the ciphertext with its tag, to be opened where it lies.
+fn signed_parts(token: &mut [u8], signed_len: usize) -> Option<(&[u8; HEADER_LEN], &mut [u8])> {
     let (clear, body) = token.get_mut(..signed_len)?.split_first_chunk_mut::<HEADER_LEN>()?;
-    Some((*clear, body))
+    Some((clear, body))
 }
 
 /// The clear header, and the place the sealed thing is bound to: nothing for a cookie, the id for a stored record.
-fn associated(clear: [u8; HEADER_LEN], place: &[u8]) -> SmallVec<[u8; 64]> {
-    let mut data = SmallVec::from_slice(&clear);
-    data.extend_from_slice(place);
-    data
+fn associated<'a>(
+    clear: &'a [u8; HEADER_LEN],
+    place: &[u8],
+    joined: &'a mut SmallVec<[u8; 64]>,
+) -> &'a [u8] {
+    if place.is_empty() {
+        return clear;
+    }
+    joined.extend_from_slice(clear);
+    joined.extend_from_slice(place);
+    joined
 }
 
 fn nonce(header: Header) -> Nonce {

@@ -2,19 +2,19 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderName, HeaderValue};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::connection::Connection;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::Found;
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
 use crate::session::{Circumstances, Committer, Record, Reply, Session};
-use crate::store::Store;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
@@ -52,14 +52,24 @@ pub struct SessionHandle {
 
 /// All that one request and its response need to know about one session.
 pub(super) struct Slot {
-    pub(super) store: Arc<dyn Store>,
+    pub(super) connection: Arc<Connection>,
     pub(super) found: Found,
-    /// One commit at a time: the handler's own `save`, and the one at the end.
-    pub(super) commits: Semaphore,
-    loaded: OnceCell<Loaded>,
+    /// One at a time waits for the store: to load, to commit what the handler's own `save` asks for, to commit at the end.
+    pub(super) turns: Semaphore,
+    loaded: OnceLock<Loaded>,
     speculative: bool,
     asked: AtomicBool,
     closed: AtomicBool,
+}
+
+/// What a handler leaves behind.
+pub(super) enum Conclusion<'a> {
+    /// It never asked for its session.
+    Untouched,
+    /// It asked, and there is nothing to commit.
+    Asked(Reply),
+    /// There is something to commit.
+    Unsettled(&'a Loaded),
 }
 
 #[derive(Clone)]
@@ -70,16 +80,16 @@ pub(super) struct Loaded {
 }
 
 impl SessionHandle {
-    pub(crate) fn begin(store: &Arc<dyn Store>, headers: &HeaderMap) -> Self {
-        let found = store.config().cookie.finder().find(headers.get_all(COOKIE));
+    pub(crate) fn begin(connection: &Arc<Connection>, headers: &HeaderMap) -> Self {
+        let found = connection.config().cookie.finder().find(headers.get_all(COOKIE));
         // Without a cookie there is nothing that looking ahead could use up.
         let speculative = found.is_present() && is_speculative(headers);
         Self {
             slot: Arc::new(Slot {
-                store: Arc::clone(store),
+                connection: Arc::clone(connection),
                 found,
-                commits: Semaphore::const_new(1),
-                loaded: OnceCell::const_new(),
+                turns: Semaphore::const_new(1),
+                loaded: OnceLock::new(),
                 speculative,
                 asked: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
@@ -97,8 +107,13 @@ impl SessionHandle {
     /// it could overwrite the real one.
     pub async fn load(&self) -> Result<Session, Error> {
         let slot = &self.slot;
-        slot.asked.store(true, Ordering::SeqCst);
-        let loaded = slot.loaded.get_or_try_init(|| slot.load()).await?;
+        let loaded = match slot.loaded.get() {
+            Some(loaded) => loaded,
+            None => {
+                slot.asked.store(true, Ordering::SeqCst);
+                slot.load().await?
+            }
+        };
         // The response may have gone out meanwhile: it closes what it finds loaded, we what we load afterwards.
         if slot.closed.load(Ordering::SeqCst) {
             loaded.session.close();
@@ -108,22 +123,27 @@ impl SessionHandle {
 
     /// The name of the session's cookie.
     pub fn cookie_name(&self) -> &str {
-        self.slot.store.config().cookie_name()
+        self.slot.cookie_name()
     }
 
-    /// Ends the handler's part: from now on its session can only be read. True if it ever asked for it.
-    pub(super) fn close(&self) -> bool {
-        let first = !self.slot.closed.swap(true, Ordering::SeqCst);
-        if let Some(loaded) = self.slot.loaded.get().filter(|_| first) {
-            loaded.session.close();
+    /// Ends the handler's part: from now on its session can only be read.
+    pub(super) fn conclude(&self) -> Conclusion<'_> {
+        self.slot.closed.store(true, Ordering::SeqCst);
+        match self.slot.loaded.get() {
+            Some(loaded) => match loaded.session.conclude() {
+                Some(reply) => Conclusion::Asked(reply),
+                None => Conclusion::Unsettled(loaded),
+            },
+            None if self.slot.asked.load(Ordering::SeqCst) => Conclusion::Asked(Reply::Nothing),
+            None => Conclusion::Untouched,
         }
-        self.slot.asked.load(Ordering::SeqCst)
     }
 
-    /// As [`close`](Self::close), and nobody commits any more: what was changed and not saved is forgotten.
+    /// As [`conclude`](Self::conclude), and nobody commits any more: what was changed and not saved is forgotten.
     pub(super) fn discard(&self) {
-        self.close();
+        self.slot.closed.store(true, Ordering::SeqCst);
         if let Some(loaded) = self.slot.loaded.get() {
+            loaded.session.close();
             loaded.session.discard();
         }
     }
@@ -133,23 +153,36 @@ impl SessionHandle {
     }
 }
 
+/// What looking for a session comes to.
+enum First<'a> {
+    /// Another task has loaded it meanwhile.
+    Loaded(&'a Loaded),
+    /// Beside it, whether a token on the way to it was replaced by a new one moments ago.
+    Found { record: Option<Record>, regenerated: bool },
+}
+
 impl Slot {
     pub(super) fn emit(&self, event: &Event<'_>) {
-        self.store.config().emit(event);
+        self.connection.config().emit(event);
     }
 
     pub(super) fn cookie_name(&self) -> &str {
-        self.store.config().cookie_name()
+        self.connection.config().cookie_name()
     }
 
     pub(super) fn loaded(&self) -> Option<&Loaded> {
         self.loaded.get()
     }
 
-    async fn load(self: &Arc<Self>) -> Result<Loaded, Error> {
-        let config = self.store.config();
+    /// Loads the session, unless it was loaded meanwhile.
+    async fn load(self: &Arc<Self>) -> Result<&Loaded, Error> {
+        let config = self.connection.config();
         let now = config.now();
-        let (record, regenerated) = self.load_first_authentic(now).await?;
+        let mut turn = None;
+        let (record, regenerated) = match self.load_first_authentic(now, &mut turn).await? {
+            First::Loaded(loaded) => return Ok(loaded),
+            First::Found { record, regenerated } => (record, regenerated),
+        };
         let renewal_due = record
             .as_ref()
             .is_some_and(|record| record.is_outdated() || config.timeouts.renewal_due(record, now));
@@ -162,13 +195,20 @@ impl Slot {
         let circumstances =
             Circumstances { now, speculative: self.speculative, shared_flash: config.with_astra };
         let session = Session::new(record, renewal_due, overtaken, reply, circumstances, committer);
-        Ok(Loaded { session, now })
+        // Of two that a store answered at once, the first one counts.
+        Ok(self.loaded.get_or_init(|| Loaded { session, now }))
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.
     /// Beside it, whether one of them was replaced by a new token moments ago.
-    async fn load_first_authentic(&self, now: Timestamp) -> Result<(Option<Record>, bool), Error> {
-        let (config, cookie) = (self.store.config(), self.cookie_name());
+    ///
+    /// Who has to wait for the store takes a turn first, and finds what those before it have loaded.
+    async fn load_first_authentic<'a>(
+        &'a self,
+        now: Timestamp,
+        turn: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<First<'a>, Error> {
+        let (config, cookie) = (self.connection.config(), self.cookie_name());
         if self.found.overflowed() {
             self.emit(&Event::TooManyCandidates { cookie });
         }
@@ -176,7 +216,16 @@ impl Slot {
         let mut regenerated = false;
         for candidate in 0..self.found.len() {
             let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
-            let loading = self.store.load(token, now);
+            if let Some(record) = self.connection.recall(token, now) {
+                return Ok(self.found(record, regenerated));
+            }
+            let loading = self.connection.store().load(token, now);
+            if turn.is_none() && !loading.is_immediate() {
+                *turn = self.turns.acquire().await.ok();
+                if let Some(loaded) = self.loaded.get() {
+                    return Ok(First::Loaded(loaded));
+                }
+            }
             let stopwatch = Stopwatch::start(config, Operation::Load, &loading);
             let loaded = loading.await;
             if let Some(stopwatch) = stopwatch {
@@ -187,10 +236,8 @@ impl Slot {
             };
             match loaded.inspect_err(failed)? {
                 Ok(record) => {
-                    if record.with_old_key() {
-                        self.emit(&Event::OldKey { cookie, id: record.id() });
-                    }
-                    return Ok((Some(record), regenerated));
+                    self.connection.opened(token, &record, now);
+                    return Ok(self.found(record, regenerated));
                 }
                 Err(refusal) => {
                     regenerated |= refusal == Refusal::Regenerated;
@@ -198,7 +245,14 @@ impl Slot {
                 }
             }
         }
-        Ok((None, regenerated))
+        Ok(First::Found { record: None, regenerated })
+    }
+
+    fn found(&self, record: Record, regenerated: bool) -> First<'_> {
+        if record.with_old_key() {
+            self.emit(&Event::OldKey { cookie: self.cookie_name(), id: record.id() });
+        }
+        First::Found { record: Some(record), regenerated }
     }
 }
 

@@ -65,7 +65,7 @@ impl Commit {
     }
 
     fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, caller: Caller) -> Self {
-        let has_turn = slot.commits.try_acquire().map(SemaphorePermit::forget).is_ok();
+        let has_turn = slot.turns.try_acquire().map(SemaphorePermit::forget).is_ok();
         let mut commit = Self {
             slot,
             loaded,
@@ -82,7 +82,7 @@ impl Commit {
             commit.decide(answer)
         } else {
             let slot = Arc::clone(&commit.slot);
-            let turn = async move { slot.commits.acquire().await.map(SemaphorePermit::forget).is_ok() };
+            let turn = async move { slot.turns.acquire().await.map(SemaphorePermit::forget).is_ok() };
             Stage::Waiting { turn: Box::pin(turn), answer }
         };
         commit
@@ -95,7 +95,7 @@ impl Commit {
             self.give_turn_back();
             return Stage::Failed(Error::new(Kind::HeadSent));
         }
-        let (store, now) = (Arc::clone(&self.slot.store), self.loaded.now);
+        let (store, now) = (Arc::clone(self.slot.connection.store()), self.loaded.now);
         let commit = self.loaded.session.begin_commit(answer);
         let cookie = self.slot.cookie_name();
         self.before = commit.base.as_ref().map(Record::id);
@@ -127,7 +127,7 @@ impl Commit {
 
     /// The stage in which the store works on `answer`.
     fn timed<T>(&mut self, answer: StoreFuture<T>, stage: fn(StoreFuture<T>) -> Stage) -> Stage {
-        self.stopwatch = Stopwatch::start(self.slot.store.config(), self.operation, &answer);
+        self.stopwatch = Stopwatch::start(self.slot.connection.config(), self.operation, &answer);
         stage(answer)
     }
 
@@ -139,7 +139,7 @@ impl Commit {
 
     fn give_turn_back(&mut self) {
         if std::mem::take(&mut self.has_turn) {
-            self.slot.commits.add_permits(1);
+            self.slot.turns.add_permits(1);
         }
     }
 
@@ -184,7 +184,7 @@ impl Commit {
 
     fn stop(&mut self, ok: bool) {
         if let Some(stopwatch) = self.stopwatch.take() {
-            stopwatch.stop(self.slot.store.config(), ok);
+            stopwatch.stop(self.slot.connection.config(), ok);
         }
     }
 
@@ -195,7 +195,8 @@ impl Commit {
                 if conflicts > 0 {
                     self.slot.emit(&Event::ConflictMerged { cookie, id: record.id(), conflicts });
                 }
-                let lifetime = record.expires.saturating_since(self.loaded.now);
+                self.slot.connection.sealed(token.expose(), &record, self.loaded.now);
+                let lifetime = record.expires().saturating_since(self.loaded.now);
                 Committed::Stored { record, token, lifetime }
             }
             Saved::Removed => Committed::Removed,
@@ -245,6 +246,7 @@ impl Future for Commit {
                 Stage::Destroying(destroying) => {
                     let destroyed = ready!(Pin::new(destroying).poll(cx));
                     this.stage = Stage::Done;
+                    this.slot.connection.ended();
                     return Poll::Ready(this.finish(destroyed.map(|()| Committed::Removed)));
                 }
                 Stage::Failed(_) | Stage::Done => {

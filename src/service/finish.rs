@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use http::{Response, StatusCode};
 
-use super::begin::Slot;
+use super::begin::{Loaded, Slot};
 use super::commit::Commit;
 use super::head;
 use crate::error::Error;
@@ -19,24 +19,28 @@ fn disposition(status: StatusCode, slot: &Slot) -> Disposition {
     if status.is_informational() {
         // RFC 9110 section 15.2: a 1xx is no final response, and carries no cookie of ours.
         Disposition::NoCookie
-    } else if status.is_server_error() && !slot.store.config().keep_values_on_server_error {
+    } else if status.is_server_error() && !slot.connection.config().keep_values_on_server_error {
         Disposition::DropValues
     } else {
         Disposition::Accept
     }
 }
 
-/// The commit of what the handler left, if there is anything to commit. Where loading failed, there is not.
-pub(super) fn commit(slot: &Arc<Slot>, status: StatusCode) -> Option<Commit> {
-    let loaded = slot.loaded().filter(|loaded| !loaded.session.is_settled())?;
-    Some(Commit::last(Arc::clone(slot), loaded.clone(), disposition(status, slot)))
+/// The commit of what the handler left.
+pub(super) fn commit(slot: &Arc<Slot>, loaded: &Loaded, status: StatusCode) -> Commit {
+    Commit::last(Arc::clone(slot), loaded.clone(), disposition(status, slot))
+}
+
+/// What the response has to tell the client, once.
+pub(super) fn reply(slot: &Slot) -> Reply {
+    slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.take_reply())
 }
 
 /// As [`write_head`], for a response that stands in for one whose session could not be saved. What an earlier
 /// [`save`](crate::Session::save) of the same request was promised still reaches the client: its old token may be dead.
 pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
     // What cannot be written now was not promised either.
-    let _ = write_head(slot, response);
+    let _ = write_head(slot, reply(slot), response);
 }
 
 /// Writes into the head what a client and a cache must know. The head is changed once, and only after the store has
@@ -45,11 +49,11 @@ pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
 /// # Errors
 ///
 /// If the cookie cannot be set: then the head is as it was.
-pub(super) fn write_head<R>(slot: &Slot, response: &mut Response<R>) -> Result<(), Error> {
-    let template = &slot.store.config().cookie;
+pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R>) -> Result<(), Error> {
+    let template = &slot.connection.config().cookie;
     let held = slot.found.tail_mask();
     let cookie = slot.cookie_name();
-    let lines = match slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.reply()) {
+    let lines = match reply {
         Reply::Nothing => None,
         Reply::Set { .. } if response.status().is_informational() => {
             let id = slot.loaded().and_then(|loaded| loaded.session.id());
@@ -60,7 +64,7 @@ pub(super) fn write_head<R>(slot: &Slot, response: &mut Response<R>) -> Result<(
         Reply::Set { token, lifetime } => Some(template.set(token.expose(), lifetime, held)?),
         Reply::Remove => Some(template.remove(held)?),
     };
-    let forget = slot.store.config().clear_site_data.as_ref().filter(|_| {
+    let forget = slot.connection.config().clear_site_data.as_ref().filter(|_| {
         let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_ended_by_handler());
         ended && !response.status().is_informational()
     });

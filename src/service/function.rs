@@ -8,6 +8,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 use super::begin::SessionHandle;
+use super::connection::Connection;
 use super::failure::{FailureResponse, ServiceUnavailable};
 use super::future::ResponseFuture;
 use crate::store::Store;
@@ -39,21 +40,22 @@ use crate::store::Store;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn session_fn<H>(store: impl Store, handler: H) -> SessionFn<H> {
-    SessionFn { handler, store: Arc::new(store), failure: ServiceUnavailable }
+    SessionFn { handler, connection: Connection::new(store), failure: ServiceUnavailable }
 }
 
 /// The service that [`session_fn`] returns.
-#[derive(Clone)]
+///
+/// Clone it for each connection, as hyper's services are: see [`SessionService`](super::SessionService).
 pub struct SessionFn<H, F = ServiceUnavailable> {
     handler: H,
-    store: Arc<dyn Store>,
+    connection: Arc<Connection>,
     failure: F,
 }
 
 impl<H, F> SessionFn<H, F> {
     /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
     pub fn on_failure<G>(self, failure: G) -> SessionFn<H, G> {
-        SessionFn { handler: self.handler, store: self.store, failure }
+        SessionFn { handler: self.handler, connection: self.connection, failure }
     }
 }
 
@@ -68,13 +70,20 @@ where
     type Future = ResponseFuture<T, R, F>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let handle = SessionHandle::begin(&self.store, request.headers());
+        let handle = SessionHandle::begin(&self.connection, request.headers());
         ResponseFuture::new((self.handler)(request, handle.clone()), handle, self.failure.clone())
+    }
+}
+
+impl<H: Clone, F: Clone> Clone for SessionFn<H, F> {
+    fn clone(&self) -> Self {
+        let (handler, connection) = (self.handler.clone(), self.connection.another());
+        Self { handler, connection, failure: self.failure.clone() }
     }
 }
 
 impl<H, F> fmt::Debug for SessionFn<H, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionFn").field("config", self.store.config()).finish_non_exhaustive()
+        f.debug_struct("SessionFn").field("config", self.connection.config()).finish_non_exhaustive()
     }
 }

@@ -6,12 +6,14 @@
 
 mod begin;
 mod commit;
+mod connection;
 mod extension;
 mod failure;
 mod finish;
 mod function;
 mod future;
 mod head;
+mod memo;
 mod stopwatch;
 
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 pub use self::begin::SessionHandle;
+pub(crate) use self::connection::Connection;
 pub use self::extension::SessionExt;
 pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};
@@ -34,6 +37,10 @@ use crate::store::Store;
 ///
 /// Several of these around one service, each with a cookie name of its own, work side by side: see
 /// [`SessionExt::session_named`].
+///
+/// Clone it for each connection, as hyper's services are. A clone keeps the last session cookie that it opened or set, with
+/// what is in it, until it is dropped: a browser sends the same one again and again, and the second time it is compared
+/// instead of decrypted ([`connection_memo`](crate::store::Builder::connection_memo)).
 ///
 /// If the session cannot be saved, the handler's response is replaced, by default with an empty 503: see
 /// [`on_failure`](Self::on_failure).
@@ -59,17 +66,16 @@ use crate::store::Store;
 /// # is_service(&service); // hand it to hyper's `serve_connection`
 /// # Ok::<(), Error>(())
 /// ```
-#[derive(Clone)]
 pub struct SessionService<S, F = ServiceUnavailable> {
     pub(crate) inner: S,
-    pub(crate) store: Arc<dyn Store>,
+    pub(crate) connection: Arc<Connection>,
     pub(crate) failure: F,
 }
 
 impl<S> SessionService<S> {
     /// Wraps `inner` with sessions from `store`.
     pub fn new(inner: S, store: impl Store) -> Self {
-        Self { inner, store: Arc::new(store), failure: ServiceUnavailable }
+        Self { inner, connection: Connection::new(store), failure: ServiceUnavailable }
     }
 }
 
@@ -93,12 +99,12 @@ impl<S, F> SessionService<S, F> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn on_failure<G>(self, failure: G) -> SessionService<S, G> {
-        SessionService { inner: self.inner, store: self.store, failure }
+        SessionService { inner: self.inner, connection: self.connection, failure }
     }
 
     /// The way in, for both traits that a session service implements.
     pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> SessionHandle {
-        let handle = SessionHandle::begin(&self.store, request.headers());
+        let handle = SessionHandle::begin(&self.connection, request.headers());
         extension::insert(request.extensions_mut(), handle.clone());
         handle
     }
@@ -119,11 +125,18 @@ where
     }
 }
 
+impl<S: Clone, F: Clone> Clone for SessionService<S, F> {
+    fn clone(&self) -> Self {
+        let (inner, connection) = (self.inner.clone(), self.connection.another());
+        Self { inner, connection, failure: self.failure.clone() }
+    }
+}
+
 impl<S: std::fmt::Debug, F> std::fmt::Debug for SessionService<S, F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SessionService")
             .field("inner", &self.inner)
-            .field("config", self.store.config())
+            .field("config", self.connection.config())
             .finish_non_exhaustive()
     }
 }

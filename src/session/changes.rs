@@ -40,16 +40,16 @@ enum Change {
 }
 
 /// What the log says about a key.
-pub(super) enum Lookup {
-    Value(Bytes),
+pub(super) enum Lookup<'a> {
+    Value(&'a Bytes),
     Absent,
     Unchanged,
 }
 
 impl Changes {
-    pub(super) fn get(&self, key: &str) -> Lookup {
+    pub(super) fn get(&self, key: &str) -> Lookup<'_> {
         match self.keys.get(key) {
-            Some(Change::Set(value) | Change::Update { value, .. }) => Lookup::Value(value.clone()),
+            Some(Change::Set(value) | Change::Update { value, .. }) => Lookup::Value(value),
             Some(Change::Delete) => Lookup::Absent,
             None if self.cleared => Lookup::Absent,
             None => Lookup::Unchanged,
@@ -68,9 +68,9 @@ impl Changes {
     }
 
     /// Records `value`, or a deletion, where `below` is what is there without this log.
-    pub(super) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&Bytes>) {
+    pub(super) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
         let below = if self.cleared { None } else { below };
-        if value.as_ref() == below {
+        if value.as_deref() == below {
             self.keys.remove(key); // what is there already is no change
         } else {
             self.keys.insert(key.to_owned(), value.map_or(Change::Delete, Change::Set));
@@ -83,18 +83,18 @@ impl Changes {
     }
 
     /// Records a step that led to `value`, where `below` is what is there without this log.
-    pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes, below: Option<&Bytes>) {
+    pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes, below: Option<&[u8]>) {
         match self.keys.get_mut(key) {
             Some(Change::Update { steps, value: result, idle }) => {
                 steps.push(step);
-                *idle = below == Some(&value);
+                *idle = below == Some(&*value);
                 *result = value;
             }
             // What this log itself set or deleted is known: the result is, too.
             Some(_) => self.put(key, Some(value), below),
             None if self.cleared => self.put(key, Some(value), None),
             None => {
-                let idle = below == Some(&value);
+                let idle = below == Some(&*value);
                 self.keys.insert(key.to_owned(), Change::Update { steps: vec![step], value, idle });
             }
         }
@@ -241,17 +241,17 @@ mod tests {
     fn record(log: &mut Changes, base: &BTreeMap<String, u64>, (key, op): &(String, Op)) {
         let below = base.get(key).map(|value| encoded(*value));
         let current = match log.get(key) {
-            Lookup::Value(value) => Some(value),
+            Lookup::Value(value) => Some(value.clone()),
             Lookup::Absent => None,
             Lookup::Unchanged => below.clone(),
         };
         match op {
-            Op::Set(value) => log.put(key, Some(encoded(*value)), below.as_ref()),
-            Op::Delete => log.put(key, None, below.as_ref()),
+            Op::Set(value) => log.put(key, Some(encoded(*value)), below.as_deref()),
+            Op::Delete => log.put(key, None, below.as_deref()),
             Op::Add(amount) => {
                 let step = add(*amount);
                 let value = step(current.as_deref()).unwrap();
-                log.update(key, step, value, below.as_ref());
+                log.update(key, step, value, below.as_deref());
             }
             Op::Clear => log.clear(),
         }
@@ -324,12 +324,12 @@ mod tests {
     #[test]
     fn equal_values_are_no_change() {
         let mut log = Changes::default();
-        log.put("a", Some(encoded(1)), Some(&encoded(1)));
+        log.put("a", Some(encoded(1)), Some(&*encoded(1)));
         log.put("b", None, None);
-        log.update("c", add(0), encoded(5), Some(&encoded(5)));
+        log.update("c", add(0), encoded(5), Some(&*encoded(5)));
         assert!(log.is_empty());
-        log.put("a", Some(encoded(2)), Some(&encoded(1)));
-        log.put("a", Some(encoded(1)), Some(&encoded(1)));
+        log.put("a", Some(encoded(2)), Some(&*encoded(1)));
+        log.put("a", Some(encoded(1)), Some(&*encoded(1)));
         assert!(log.is_empty());
     }
 

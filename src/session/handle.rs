@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::flash::RESERVED;
 use super::state::State;
+use super::undecoded::Undecoded;
 use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, values, wire};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -342,10 +343,10 @@ impl Session {
         // `change` is the application's and may use this session: it runs without the lock, and again if another clone
         // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
         for _ in 0..MAX_RERUNS {
-            let old = self.lock_open()?.get(key);
+            let old = self.lock_open()?.get_undecoded(key);
             let (new, bytes) = change(old.as_deref())?;
             let mut state = self.lock_open()?;
-            if state.get(key) == old {
+            if state.get(key) == old.as_deref() {
                 let step = Arc::clone(&change);
                 let step = Arc::new(move |old: Option<&[u8]>| step(old).map(|(_, bytes)| bytes));
                 state.update(key, step, bytes);
@@ -479,13 +480,13 @@ impl Session {
         full_key: &str,
         key: &str,
     ) -> Result<Option<T>, Error> {
-        let value = self.lock().get(full_key);
+        let value = self.lock().get_undecoded(full_key);
         value.map(|value| values::decode(key, &value)).transpose()
     }
 
     /// The undecoded value under `full_key`.
     pub(super) fn raw(&self, full_key: &str) -> Option<Bytes> {
-        self.lock().get(full_key)
+        self.lock().get_undecoded(full_key).map(Undecoded::into_bytes)
     }
 
     /// The keys that have a value, those of the crate included.
@@ -497,7 +498,7 @@ impl Session {
     pub(super) fn visible_entries(&self) -> Vec<(String, Bytes)> {
         let state = self.lock();
         let keys = state.keys().into_iter().filter(|key| !key.starts_with(RESERVED));
-        keys.filter_map(|key| state.get(&key).map(|value| (key, value))).collect()
+        keys.filter_map(|key| state.get_undecoded(&key).map(|value| (key, value.into_bytes()))).collect()
     }
 
     /// Sets or deletes these values, all of them or, where the head is out, none.
@@ -526,7 +527,7 @@ impl Session {
         what: &'static str,
         view: impl Fn(&Bytes) -> Option<V>,
     ) -> Result<Option<V>, Error> {
-        let value = self.lock().get(key);
+        let value = self.raw(key);
         value.map(|value| view(&value).ok_or_else(|| values::mismatch(key, &value, what))).transpose()
     }
 

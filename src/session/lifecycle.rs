@@ -32,9 +32,12 @@ impl Session {
         self.lock().close();
     }
 
-    /// True if committing would change nothing and tell nobody.
-    pub(crate) fn is_settled(&self) -> bool {
-        self.lock().is_settled()
+    /// As [`close`](Self::close), at the end of a request: what to tell the client if there is nothing to commit; `None` if
+    /// there is.
+    pub(crate) fn conclude(&self) -> Option<Reply> {
+        let mut state = self.lock();
+        state.close();
+        state.is_settled().then(|| state.take_reply())
     }
 
     /// Forgets what was changed and not saved: a closure given to [`update`](Self::update) may hold this very session.
@@ -64,8 +67,8 @@ impl Session {
         self.lock().was_ended_by_handler()
     }
 
-    /// What to tell the client.
-    pub(crate) fn reply(&self) -> Reply {
-        self.lock().reply()
+    /// What to tell the client: the one who asks tells it.
+    pub(crate) fn take_reply(&self) -> Reply {
+        self.lock().take_reply()
     }
 }

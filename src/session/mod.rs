@@ -14,6 +14,7 @@ mod record;
 mod state;
 mod subject;
 mod text;
+mod undecoded;
 mod values;
 mod view;
 mod whole;

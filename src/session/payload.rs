@@ -66,7 +66,7 @@ impl Payload {
         let mut last: Option<&[u8]> = None;
         for _ in 0..len {
             let (key, value) = str_bytes(rest)?;
-            if last.is_some_and(|last| last >= key) || std::str::from_utf8(key).is_err() {
+            if last.is_some_and(|last| last >= key) || !is_text(key) {
                 return None;
             }
             last = Some(key);
@@ -107,9 +107,19 @@ impl Payload {
 
     /// The undecoded value under `key`, as a view.
     pub(super) fn get(&self, key: &str) -> Option<Bytes> {
+        self.find(key).map(|range| self.view(range))
+    }
+
+    /// Where the value under `key` lies.
+    pub(super) fn find(&self, key: &str) -> Option<Range<usize>> {
         let by_key = |entry: &Entry| self.slice(entry.key()).cmp(key.as_bytes());
         let entry = self.entries.get(self.entries.binary_search_by(by_key).ok()?)?;
-        Some(self.buffer.slice(entry.value()))
+        Some(entry.value())
+    }
+
+    /// What lies there, which [`find`](Self::find) told.
+    pub(super) fn view(&self, range: Range<usize>) -> Bytes {
+        self.buffer.slice(range)
     }
 
     /// The keys and undecoded values, in order.
@@ -120,7 +130,8 @@ impl Payload {
         })
     }
 
-    fn slice(&self, range: Range<usize>) -> &[u8] {
+    /// As [`view`](Self::view), borrowed.
+    pub(super) fn slice(&self, range: Range<usize>) -> &[u8] {
         self.buffer.get(range).unwrap_or_default()
     }
 
@@ -196,6 +207,11 @@ impl Writer {
         }
         Ok(Payload { buffer, entries })
     }
+}
+
+/// True if these bytes are UTF-8. Keys are short and rarely more than ASCII, which is faster to tell.
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 fn too_large<E>(_: E) -> Error {

@@ -1,6 +1,7 @@
 //! A session as a store holds it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -8,14 +9,19 @@ use super::{Payload, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::Token;
 
-/// One stored session: who, since when, until when, and the values.
+/// One stored session: who, since when, until when, and the values. A clone is the same record.
 #[derive(Clone)]
 pub struct Record {
-    pub(crate) id: SessionId,
-    pub(crate) created: Timestamp,
-    pub(crate) expires: Timestamp,
-    pub(crate) payload: Payload,
-    pub(crate) origin: Origin,
+    // Shared: it is handed from store to session and back, and a view of a value keeps all of it.
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    id: SessionId,
+    created: Timestamp,
+    expires: Timestamp,
+    payload: Payload,
+    origin: Origin,
 }
 
 /// What the store that made a record wants back with it.
@@ -49,29 +55,67 @@ impl Origin {
 }
 
 impl Record {
+    pub(crate) fn new(
+        id: SessionId,
+        created: Timestamp,
+        expires: Timestamp,
+        payload: Payload,
+        origin: Origin,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { id, created, expires, payload, origin }) }
+    }
+
+    /// The same, until another moment.
+    pub(crate) fn until(&self, expires: Timestamp) -> Self {
+        let Inner { id, created, payload, origin, .. } = &*self.inner;
+        Self::new(*id, *created, expires, payload.clone(), origin.clone())
+    }
+
+    /// The same, with another origin.
+    #[cfg(feature = "astra")]
+    pub(crate) fn with_origin(&self, origin: Origin) -> Self {
+        let Inner { id, created, expires, payload, .. } = &*self.inner;
+        Self::new(*id, *created, *expires, payload.clone(), origin)
+    }
+
     /// The id.
     pub fn id(&self) -> SessionId {
-        self.id
+        self.inner.id
     }
 
     /// When the session began. Regenerating its id does not change that.
     pub fn created(&self) -> Timestamp {
-        self.created
+        self.inner.created
     }
 
     /// The first moment at which the session is over: the nearer of its idle and its absolute deadline.
     pub fn expires(&self) -> Timestamp {
-        self.expires
+        self.inner.expires
+    }
+
+    /// The values.
+    pub(crate) fn payload(&self) -> &Payload {
+        &self.inner.payload
+    }
+
+    /// What the store that made it wants back.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.inner.origin
+    }
+
+    /// True if it is the content of a native token.
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(self.inner.origin, Origin::Sealed { .. })
     }
 
     /// True if a key opened it that does not seal any more.
     pub(crate) fn with_old_key(&self) -> bool {
-        matches!(self.origin, Origin::Sealed { old_key: true, .. })
+        matches!(self.inner.origin, Origin::Sealed { old_key: true, .. })
     }
 
     /// True if it is to be written anew, whatever its deadline: under the present key, or in the present format.
     pub(crate) fn is_outdated(&self) -> bool {
-        match self.origin {
+        match self.inner.origin {
             Origin::Sealed { rewrite, .. } => rewrite,
             #[cfg(feature = "astra")]
             Origin::Astra { rewrite } => rewrite,
@@ -83,9 +127,9 @@ impl Record {
 impl fmt::Debug for Record {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Record")
-            .field("id", &self.id)
-            .field("created", &self.created)
-            .field("expires", &self.expires)
+            .field("id", &self.inner.id)
+            .field("created", &self.inner.created)
+            .field("expires", &self.inner.expires)
             .finish_non_exhaustive()
     }
 }

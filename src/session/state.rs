@@ -1,6 +1,7 @@
 //! What a session is between loading and committing: what the store holds, what changed, what is asked for.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use super::Record;
 use super::changes::{Changes, Lookup, Step};
 use super::outcome::{Commit, Disposition, Facts, Outcome};
+use super::undecoded::Undecoded;
 use crate::crypto::SecretText;
 use crate::error::Error;
 use crate::event::DropReason;
@@ -51,7 +53,6 @@ struct Pending {
 }
 
 /// What the response will tell the client about its cookie.
-#[derive(Clone)]
 pub(crate) enum Reply {
     Nothing,
     Set { token: SecretText, lifetime: Duration },
@@ -65,6 +66,35 @@ pub(crate) enum Committed {
     Stored { record: Record, token: SecretText, lifetime: Duration },
     Removed,
     Ended,
+}
+
+/// The undecoded value of a key, where it lies.
+enum Value<'a> {
+    Changed(&'a Bytes),
+    Stored(&'a Record, Range<usize>),
+    Absent,
+}
+
+impl<'a> Value<'a> {
+    fn as_slice(&self) -> Option<&'a [u8]> {
+        match self {
+            Self::Changed(value) => Some(value),
+            Self::Stored(record, range) => Some(record.payload().slice(range.clone())),
+            Self::Absent => None,
+        }
+    }
+}
+
+/// The undecoded value under `key` without the changes that are not being committed yet.
+fn below<'a>(pending: Option<&'a Pending>, base: Option<&'a Record>, key: &str) -> Value<'a> {
+    match pending.map_or(Lookup::Unchanged, |pending| pending.changes.get(key)) {
+        Lookup::Value(value) => Value::Changed(value),
+        Lookup::Absent => Value::Absent,
+        Lookup::Unchanged => match base.and_then(|base| Some((base, base.payload().find(key)?))) {
+            Some((base, range)) => Value::Stored(base, range),
+            None => Value::Absent,
+        },
+    }
 }
 
 impl State {
@@ -85,13 +115,13 @@ impl State {
     }
 
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
-        let below = self.below(key);
-        self.changes.put(key, value, below.as_ref());
+        let below = below(self.pending.as_ref(), self.base.as_ref(), key);
+        self.changes.put(key, value, below.as_slice());
     }
 
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
-        let below = self.below(key);
-        self.changes.update(key, step, value, below.as_ref());
+        let below = below(self.pending.as_ref(), self.base.as_ref(), key);
+        self.changes.update(key, step, value, below.as_slice());
     }
 
     pub(super) fn clear(&mut self) {
@@ -102,7 +132,7 @@ impl State {
 
     /// Under `key` the session keeps whose it is.
     pub(super) fn login(&mut self, key: &str, subject: Bytes) {
-        if self.get(key).is_some_and(|present| present != subject) {
+        if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
         self.changes.set(key, subject);
@@ -150,25 +180,30 @@ impl State {
         self.ended_by_handler
     }
 
-    pub(super) fn reply(&self) -> Reply {
-        self.reply.clone()
+    /// What to tell the client, once.
+    pub(super) fn take_reply(&mut self) -> Reply {
+        std::mem::replace(&mut self.reply, Reply::Nothing)
     }
 
     /// The undecoded value under `key`.
-    pub(super) fn get(&self, key: &str) -> Option<Bytes> {
-        match self.changes.get(key) {
-            Lookup::Value(value) => Some(value),
-            Lookup::Absent => None,
-            Lookup::Unchanged => self.below(key),
+    pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
+        self.look_up(key).as_slice()
+    }
+
+    /// The undecoded value under `key`, to be decoded without the lock.
+    pub(super) fn get_undecoded(&self, key: &str) -> Option<Undecoded> {
+        match self.look_up(key) {
+            Value::Changed(value) => Some(Undecoded::Changed(value.clone())),
+            Value::Stored(record, range) => Some(Undecoded::Stored(record.clone(), range)),
+            Value::Absent => None,
         }
     }
 
-    /// The undecoded value under `key` without the changes that are not being committed yet.
-    fn below(&self, key: &str) -> Option<Bytes> {
-        match self.pending.as_ref().map_or(Lookup::Unchanged, |pending| pending.changes.get(key)) {
-            Lookup::Value(value) => Some(value),
-            Lookup::Absent => None,
-            Lookup::Unchanged => self.base.as_ref().and_then(|base| base.payload.get(key)),
+    fn look_up(&self, key: &str) -> Value<'_> {
+        match self.changes.get(key) {
+            Lookup::Value(value) => Value::Changed(value),
+            Lookup::Absent => Value::Absent,
+            Lookup::Unchanged => below(self.pending.as_ref(), self.base.as_ref(), key),
         }
     }
 
@@ -184,7 +219,7 @@ impl State {
 
     /// Every key that the store, a commit or a change knows of, some of them more than once, with a value or without.
     fn mentioned(&self) -> impl Iterator<Item = &str> {
-        let stored = self.base.iter().flat_map(|base| base.payload.iter()).map(|(key, _)| key);
+        let stored = self.base.iter().flat_map(|base| base.payload().iter()).map(|(key, _)| key);
         let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
         stored.chain(pending).chain(self.changes.keys())
     }

@@ -59,16 +59,47 @@ pub struct CookieKeys {
 impl CookieStore {
     /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
     pub fn builder(keys: impl Into<Keyring>) -> Builder<CookieKeys> {
-        Builder::new(CookieKeys {
+        let kind = CookieKeys {
             keys: keys.into(),
             random: Arc::new(SystemRandom),
             #[cfg(feature = "astra")]
             astra: None,
-        })
+        };
+        Builder::new(kind).connection_memo(true)
     }
 }
 
 impl Builder<CookieKeys> {
+    /// Whether each connection keeps its last cookie, so that a request that brings the same one again has it compared
+    /// instead of decrypted: several times as fast. Default is true.
+    ///
+    /// # Security
+    ///
+    /// The comparison takes constant time; deadlines are looked at each time; nothing that one connection learned is used
+    /// for another one. What it costs is that the values of the last session of each connection, and its token, stay in
+    /// the server's memory until the connection ends or brings another cookie, instead of until the request ends.
+    ///
+    /// # Limits
+    ///
+    /// One token of at most 4096 bytes, and its values, for each connection. A connection that carries many users' requests,
+    /// as a proxy's does, gives up after 16 cookies in a row that were not the last one. The services of a
+    #[cfg_attr(feature = "tower", doc = "[`SessionLayer`](crate::SessionLayer)")]
+    #[cfg_attr(not(feature = "tower"), doc = "`SessionLayer` (feature `tower`)")]
+    /// keep none, since frameworks clone them for each request.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?).connection_memo(false).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn connection_memo(mut self, yes: bool) -> Self {
+        self.options.connection_memo = yes;
+        self
+    }
+
     /// Checks the options and builds the store.
     ///
     /// # Errors
@@ -129,13 +160,7 @@ impl Inner {
             return Err(Refusal::Expired);
         }
         let payload = Payload::parse(plaintext).ok_or(Refusal::Payload)?;
-        Ok(Record {
-            id: header.id,
-            created: header.created,
-            expires,
-            payload,
-            origin: Origin::native(old_key),
-        })
+        Ok(Record::new(header.id, header.created, expires, payload, Origin::native(old_key)))
     }
 
     fn seal(
@@ -153,7 +178,7 @@ impl Inner {
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.sealer.seal(now, &[&header.to_bytes(), &body])?;
-        let record = Record { id, created, expires, payload, origin: Origin::native(false) };
+        let record = Record::new(id, created, expires, payload, Origin::native(false));
         Ok(Saved::Stored { record, token: SecretText::new(token), conflicts: 0 })
     }
 
@@ -162,9 +187,9 @@ impl Inner {
         if let Some(saved) = self.save_astra(base, changes, now) {
             return saved;
         }
-        let payload = changes.apply(base.map(|base| &base.payload))?;
+        let payload = changes.apply(base.map(Record::payload))?;
         match base {
-            Some(base) => self.seal(base.id, base.created, payload, now),
+            Some(base) => self.seal(base.id(), base.created(), payload, now),
             None => self.seal(SessionId::generate(&*self.random)?, now, payload, now),
         }
     }
@@ -174,8 +199,8 @@ impl Inner {
         if let Some(saved) = self.save_astra(Some(base), changes, now) {
             return saved; // it has a new id in any case: that of its bytes
         }
-        let created = if changes.restarts() { now } else { base.created };
-        self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(&base.payload))?, now)
+        let created = if changes.restarts() { now } else { base.created() };
+        self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(base.payload()))?, now)
     }
 }
 

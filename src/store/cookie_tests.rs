@@ -40,7 +40,7 @@ fn token(store: &CookieStore, created: u64, issued: u64) -> Bytes {
 }
 
 fn opened(store: &CookieStore, token: &[u8], now: u64) -> Result<Timestamp, Refusal> {
-    store.inner.open(token, at(now)).map(|record| record.expires)
+    store.inner.open(token, at(now)).map(|record| record.expires())
 }
 
 /// A token that is authentic, whatever is in it.

@@ -48,8 +48,8 @@ impl<B: Backend> Inner<B> {
             return self.start_over(base, changes, now).await;
         }
         let (_, mut expected) = origin(base)?;
-        let mut payload = changes.apply(Some(&base.payload))?;
-        let mark = self.mark(base.id, now)?;
+        let mut payload = changes.apply(Some(base.payload()))?;
+        let mark = self.mark(base.id(), now)?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
             if !self.write_new(new, base, payload, &expected, now).await? {
@@ -64,13 +64,13 @@ impl<B: Backend> Inner<B> {
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
-                    let Some(Value::Session(_, newer)) = self.codec.read(base.id, &current.value) else {
+                    let Some(Value::Session(_, newer)) = self.codec.read(base.id(), &current.value) else {
                         return Ok(Saved::Ended);
                     };
                     payload = changes.replay(Some(&newer))?;
                     expected = current.value;
                     if turn.is_none() {
-                        turn = Some(self.turns.of(base.id).lock().await);
+                        turn = Some(self.turns.of(base.id()).lock().await);
                     }
                 }
             }
@@ -84,7 +84,7 @@ impl<B: Backend> Inner<B> {
         let saved = if payload.is_empty() {
             Saved::Removed
         } else {
-            ended_or_stored(self.create(now, payload, Some(base.id), None, now).await?)
+            ended_or_stored(self.create(now, payload, Some(base.id()), None, now).await?)
         };
         self.supersede(base, now).await?;
         Ok(saved)
@@ -105,11 +105,11 @@ impl<B: Backend> Inner<B> {
     /// Ends the session for good, whatever it holds by now; its browser was given another one.
     async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
         let (_, mut expected) = origin(base)?;
-        let mark = self.mark(base.id, now)?;
+        let mark = self.mark(base.id(), now)?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             match self.backend.replace(key_of(base), expected, Some(mark.clone()), now).await? {
-                Replaced::Conflict(current) => match self.codec.read(base.id, &current.value) {
+                Replaced::Conflict(current) => match self.codec.read(base.id(), &current.value) {
                     Some(Value::Regenerated) => return Ok(()),
                     _ => expected = current.value,
                 },
@@ -119,7 +119,7 @@ impl<B: Backend> Inner<B> {
                 }
             }
             if turn.is_none() {
-                turn = Some(self.turns.of(base.id).lock().await);
+                turn = Some(self.turns.of(base.id()).lock().await);
             }
         }
         self.remove(base, now).await
@@ -149,7 +149,7 @@ impl<B: Backend> Inner<B> {
         if payload.is_empty() {
             return Ok(true);
         }
-        *new = self.create(base.created, payload, Some(base.id), Some(from), now).await?;
+        *new = self.create(base.created(), payload, Some(base.id()), Some(from), now).await?;
         Ok(new.is_some())
     }
 }

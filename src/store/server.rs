@@ -150,7 +150,7 @@ impl<B: Backend> Inner<B> {
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        Ok(Record { id, created, expires, payload, origin: Origin::Stored { token, value: stored.value } })
+        Ok(Record::new(id, created, expires, payload, Origin::Stored { token, value: stored.value }))
     }
 
     /// The entry of these values, which came from the stored value `from`, if they did.
@@ -198,7 +198,7 @@ impl<B: Backend> Inner<B> {
                 }
                 let Stored { value, expires } = entry;
                 let origin = Origin::Stored { token, value };
-                return Ok(Some(Record { id, created, expires, payload, origin }));
+                return Ok(Some(Record::new(id, created, expires, payload, origin)));
             }
         }
         Err(Error::new(Kind::Random))
@@ -216,7 +216,7 @@ impl<B: Backend> Inner<B> {
             return self.touch(base, now).await;
         }
         let (_, mut expected) = origin(&base)?;
-        let mut payload = changes.apply(Some(&base.payload))?;
+        let mut payload = changes.apply(Some(base.payload()))?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
             match self.replace(&base, expected.clone(), payload, &expected, now, conflicts).await? {
@@ -225,11 +225,11 @@ impl<B: Backend> Inner<B> {
                     payload = changes.replay(Some(&current))?;
                     #[cfg(hyper_session_planted)] // an update lost
                     if planted!("session_model") {
-                        payload = changes.apply(Some(&base.payload))?;
+                        payload = changes.apply(Some(base.payload()))?;
                     }
                     expected = value;
                     if turn.is_none() {
-                        turn = Some(self.turns.of(base.id).lock().await);
+                        turn = Some(self.turns.of(base.id()).lock().await);
                     }
                 }
             }
@@ -252,12 +252,12 @@ impl<B: Backend> Inner<B> {
         let entry = if payload.is_empty() {
             None
         } else {
-            Some(self.encode(base.id, base.created, &payload, Some(from), now)?)
+            Some(self.encode(base.id(), base.created(), &payload, Some(from), now)?)
         };
-        let outcome = self.backend.replace(key(&token, base.id), expected, entry.clone(), now).await?;
+        let outcome = self.backend.replace(key(&token, base.id()), expected, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
-            (Replaced::Conflict(current), _) => match self.codec.read(base.id, &current.value) {
+            (Replaced::Conflict(current), _) => match self.codec.read(base.id(), &current.value) {
                 Some(Value::Session(_, payload)) => Step::Conflict(payload, current.value),
                 // It goes on under another token, or whoever overwrote it ended it: not ours any more.
                 _ => Step::Done(Saved::Ended),
@@ -265,22 +265,22 @@ impl<B: Backend> Inner<B> {
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin = Origin::Stored { token, value };
-                let record = Record { id: base.id, created: base.created, expires, payload, origin };
+                let record = Record::new(base.id(), base.created(), expires, payload, origin);
                 Step::Done(stored(record, conflicts))
             }
         })
     }
 
     async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
-        let expires = self.config.timeouts.deadline(base.created, now);
+        let expires = self.config.timeouts.deadline(base.created(), now);
         if !self.backend.touch(key_of(&base), expires, now).await? {
             return Ok(Saved::Ended);
         }
         // What was touched may be what a regenerate left in the session's place: the answer must not take away the cookie
         // that the regenerate gave.
         let present = self.backend.fetch(key_of(&base), now).await?;
-        match present.and_then(|stored| self.codec.read(base.id, &stored.value)) {
-            Some(Value::Session(..)) => Ok(stored(Record { expires, ..base }, 0)),
+        match present.and_then(|stored| self.codec.read(base.id(), &stored.value)) {
+            Some(Value::Session(..)) => Ok(stored(base.until(expires), 0)),
             Some(Value::Regenerated) => {
                 // A mark is no session, and is not to last as long as one.
                 self.backend.touch(key_of(&base), self.mark_expires(now), now).await?;
@@ -305,12 +305,12 @@ fn key(token: &Token, id: SessionId) -> SessionId {
 
 /// What the backend knows this session by.
 pub(super) fn key_of(record: &Record) -> SessionId {
-    record.origin.stored().map_or(record.id, |(token, _)| key(token, record.id))
+    record.origin().stored().map_or(record.id(), |(token, _)| key(token, record.id()))
 }
 
 pub(super) fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
     let (token, value) = record
-        .origin
+        .origin()
         .stored()
         .ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
     Ok((token.clone(), value.clone()))
@@ -321,7 +321,7 @@ pub(super) fn ended_or_stored(created: Option<Record>) -> Saved {
 }
 
 pub(super) fn stored(record: Record, conflicts: u32) -> Saved {
-    let token = match record.origin.stored() {
+    let token = match record.origin().stored() {
         Some((token, _)) => token.to_text(),
         None => SecretText::new(String::new()),
     };

@@ -189,8 +189,8 @@ impl<B: Backend> Inner<B> {
     /// Takes a session off its subject's list that is not there any more. If that fails, whoever reads the list next does
     /// it.
     pub(super) async fn leave(&self, record: &Record, now: Timestamp) {
-        if let Some(subject) = self.listed_subject(&record.payload) {
-            let forget = |index: &mut Index| index.remove(&[record.id]);
+        if let Some(subject) = self.listed_subject(record.payload()) {
+            let forget = |index: &mut Index| index.remove(&[record.id()]);
             let _ = self.edit(&subject, now, Unreadable::IsAnError, forget).await;
         }
     }

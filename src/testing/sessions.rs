@@ -1,14 +1,14 @@
 //! Requests that carry a session, and the session that a response carries.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Request, Response};
 use hyper::service::Service;
 
 use crate::error::Error;
-use crate::service::{SessionHandle, session_fn};
+use crate::service::{Connection, SessionHandle, session_fn};
 use crate::session::{Session, SessionView};
 use crate::store::Store;
 
@@ -83,9 +83,9 @@ pub async fn session_in<R>(
 ) -> Result<Option<SessionView>, Error> {
     let mut cookies = Cookies::new();
     cookies.receive(response.headers());
-    let store: Arc<dyn Store> = Arc::new(store.clone());
+    let connection = Connection::without_memo(store.clone());
     let headers = cookies.header().map(|cookies| (COOKIE, cookies));
-    let session = SessionHandle::begin(&store, &headers.into_iter().collect()).load().await?;
+    let session = SessionHandle::begin(&connection, &headers.into_iter().collect()).load().await?;
     Ok(session.id().map(|_| session.view()))
 }
 

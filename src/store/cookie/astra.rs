@@ -163,15 +163,16 @@ impl Inner {
         rewrite: bool,
     ) -> Record {
         let id = SessionId::from_bytes(astra_id(self.config.cookie_name(), token));
-        Record { id, created, expires, payload, origin: Origin::Astra { rewrite } }
+        Record::new(id, created, expires, payload, Origin::Astra { rewrite })
     }
 
     /// A native session is to be written as Astra's where those are, if it can be: reading must not fail because of it.
-    fn due_for(&self, astra: &AstraCookies, mut record: Record) -> Record {
-        if let Origin::Sealed { rewrite, .. } = &mut record.origin
+    fn due_for(&self, astra: &AstraCookies, record: Record) -> Record {
+        if let Origin::Sealed { old_key, .. } = *record.origin()
             && astra.writes()
         {
-            *rewrite = self.astra_json(&record.payload, None).is_ok();
+            let rewrite = self.astra_json(record.payload(), None).is_ok();
+            return record.with_origin(Origin::Sealed { old_key, rewrite });
         }
         record
     }
@@ -195,7 +196,7 @@ impl Inner {
     ) -> Option<Result<Saved, Error>> {
         let astra = self.astra.as_ref().filter(|astra| astra.writes())?;
         // A native session that Astra's cookie cannot hold stays one for as long as it is only renewed.
-        let stays = |base: &Record| matches!(base.origin, Origin::Sealed { rewrite: false, .. });
+        let stays = |base: &Record| matches!(base.origin(), Origin::Sealed { rewrite: false, .. });
         if changes.is_empty() && base.is_some_and(stays) {
             return None;
         }
@@ -209,12 +210,12 @@ impl Inner {
         changes: &Changes,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        let payload = changes.apply(base.map(|base| &base.payload))?;
+        let payload = changes.apply(base.map(Record::payload))?;
         if payload.is_empty() {
             return Ok(Saved::Removed);
         }
-        let from_astra = |base: &&Record| matches!(base.origin, Origin::Astra { .. });
-        let shared = base.filter(from_astra).map(|base| &base.payload);
+        let from_astra = |base: &&Record| matches!(base.origin(), Origin::Astra { .. });
+        let shared = base.filter(from_astra).map(Record::payload);
         let token = astra.sealer.seal(&self.astra_json(&payload, shared)?)?;
         let expires = self.config.timeouts.deadline(now, now);
         let record = self.astra_record(token.as_bytes(), now, expires, payload, false);

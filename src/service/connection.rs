@@ -1,0 +1,72 @@
+//! What the requests of one connection have in common: the store, and the last cookie.
+
+use std::sync::Arc;
+
+use super::memo::Memo;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::session::{PayloadFormat, Record};
+use crate::store::Store;
+
+/// A store, as one connection sees it.
+pub(crate) struct Connection {
+    store: Arc<dyn Store>,
+    memo: Option<Memo>,
+}
+
+impl Connection {
+    /// The first connection of a service, with a memo where the store wants one.
+    pub(crate) fn new(store: impl Store) -> Arc<Self> {
+        let memo = store.config().connection_memo.then(Memo::default);
+        Arc::new(Self { store: Arc::new(store), memo })
+    }
+
+    /// For services that are cloned for each request: what one clone learned, no other would ever use.
+    #[cfg(any(feature = "tower", feature = "testing"))]
+    pub(crate) fn without_memo(store: impl Store) -> Arc<Self> {
+        Arc::new(Self { store: Arc::new(store), memo: None })
+    }
+
+    /// Another connection to the same service. Nothing that one connection learned is used for another one.
+    pub(crate) fn another(self: &Arc<Self>) -> Arc<Self> {
+        match self.memo {
+            None => Arc::clone(self),
+            Some(_) => Arc::new(Self { store: Arc::clone(&self.store), memo: Some(Memo::default()) }),
+        }
+    }
+
+    pub(super) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        self.store.config()
+    }
+
+    /// The record in `token`, if this connection brought the same one last time.
+    pub(super) fn recall(&self, token: &[u8], now: Timestamp) -> Option<Record> {
+        self.memo.as_ref()?.recall(token, now)
+    }
+
+    /// `record` was found in `token`.
+    pub(super) fn opened(&self, token: &[u8], record: &Record, now: Timestamp) {
+        if let Some(memo) = &self.memo {
+            memo.keep(token, record, now);
+        }
+    }
+
+    /// `record` was put into `token`, which the client will bring back.
+    pub(super) fn sealed(&self, token: &[u8], record: &Record, now: Timestamp) {
+        // JSON has no form for some values (not a number becomes null): what is read back is not quite what was written.
+        if self.config().format == PayloadFormat::MessagePack {
+            self.opened(token, record, now);
+        }
+    }
+
+    /// The session was ended.
+    pub(super) fn ended(&self) {
+        if let Some(memo) = &self.memo {
+            memo.forget();
+        }
+    }
+}
