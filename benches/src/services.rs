@@ -11,7 +11,7 @@ use hyper_session::store::Store;
 use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
 use crate::ready;
-use crate::tokens::{cookie_pair, default_store, text_of};
+use crate::tokens::{cookie_pair, default_store, plain_store, text_of};
 
 /// The body of requests in process, and of all responses.
 pub type Body = Full<Bytes>;
@@ -226,12 +226,16 @@ pub fn request(action: Action, cookie: Option<&HeaderValue>) -> Request<Body> {
     request
 }
 
+/// Ours with all the defaults, on a connection that brings the cookie which it was sent last.
+pub const MEMO: &str = "hyper-session-memo";
+
 /// Every arm, checked; the bare service first.
 pub fn arms() -> Vec<Arm> {
     let mut arms = vec![
         Arm { has_session: false, ..Arm::hyper("bare", bare()) },
-        Arm::hyper("hyper-session", by_extension(default_store())),
-        Arm::hyper("hyper-session-fn", by_argument(default_store())),
+        Arm::hyper("hyper-session", by_extension(plain_store())),
+        Arm::hyper("hyper-session-fn", by_argument(plain_store())),
+        Arm::hyper(MEMO, by_extension(default_store())),
     ];
     #[cfg(feature = "peers")]
     arms.extend(crate::peers::arms());

@@ -33,6 +33,12 @@ pub fn store(keys: impl Into<Keyring>) -> CookieStore {
     CookieStore::builder(keys).clock(FakeClock::at(NOW.as_unix())).build().unwrap()
 }
 
+/// A store under one key, with the machine's clock, that opens each cookie: as if no connection ever brought the same one
+/// again.
+pub fn plain_store() -> CookieStore {
+    CookieStore::builder(app_key()).connection_memo(false).build().unwrap()
+}
+
 /// A store under one key, with the machine's clock and all the defaults.
 pub fn default_store() -> CookieStore {
     CookieStore::builder(app_key()).build().unwrap()

@@ -1,5 +1,6 @@
 //! Carrying out what was decided: the store's verb, and what the session learns from it.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -24,7 +25,9 @@ pub(super) struct Commit {
     caller: Caller,
     /// It is this commit's turn, which [`settle`](Self::settle) gives back. Whatever panics in between, the turn is not lost:
     /// dropping gives it back, too.
-    has_turn: bool,
+    has_turn: Cell<bool>,
+    /// The store did what it was asked to, and the session knows.
+    acknowledged: bool,
     must_finish: bool,
     /// The stored session that this began with.
     before: Option<SessionId>,
@@ -71,7 +74,8 @@ impl Commit {
             loaded,
             stage: Stage::Done,
             caller,
-            has_turn,
+            has_turn: Cell::new(has_turn),
+            acknowledged: false,
             must_finish: false,
             before: None,
             operation: Operation::Save,
@@ -95,7 +99,7 @@ impl Commit {
             self.give_turn_back();
             return Stage::Failed(Error::new(Kind::HeadSent));
         }
-        let (store, now) = (Arc::clone(self.slot.connection.store()), self.loaded.now);
+        let now = self.loaded.now;
         let commit = self.loaded.session.begin_commit(answer);
         let cookie = self.slot.cookie_name();
         self.before = commit.base.as_ref().map(Record::id);
@@ -105,14 +109,14 @@ impl Commit {
         self.must_finish = commit.must_finish;
         self.operation = operation(commit.outcome);
         match (commit.outcome, commit.base) {
-            (Outcome::Save, base) => self.timed(store.save(base, commit.changes, now), Stage::Saving),
+            (Outcome::Save, base) => self.timed(self.slot.connection.store().save(base, commit.changes, now), Stage::Saving),
             (Outcome::Touch, Some(base)) => {
-                self.timed(store.save(Some(base), Arc::new(Changes::default()), now), Stage::Saving)
+                self.timed(self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now), Stage::Saving)
             }
             (Outcome::Regenerate, Some(base)) => {
-                self.timed(store.regenerate(base, commit.changes, now), Stage::Saving)
+                self.timed(self.slot.connection.store().regenerate(base, commit.changes, now), Stage::Saving)
             }
-            (Outcome::Destroy, Some(base)) => self.timed(store.destroy(base, now), Stage::Destroying),
+            (Outcome::Destroy, Some(base)) => self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying),
             (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
                 self.settle(Ok(Committed::Kept));
                 match commit.dropped {
@@ -132,39 +136,40 @@ impl Commit {
     }
 
     /// Tells the session how it went, and lets the next commit begin.
-    fn settle(&mut self, result: Result<Committed, &Error>) {
+    fn settle(&self, result: Result<Committed, &Error>) {
         self.loaded.session.end_commit(result);
         self.give_turn_back();
     }
 
-    fn give_turn_back(&mut self) {
-        if std::mem::take(&mut self.has_turn) {
+    fn give_turn_back(&self) {
+        if self.has_turn.take() {
             self.slot.turns.add_permits(1);
         }
     }
 
     /// The store has answered.
     fn finish(&mut self, answer: Result<Committed, Error>) -> Result<(), Error> {
-        let slot = Arc::clone(&self.slot);
-        let cookie = slot.cookie_name();
-        let operation = self.operation;
+        self.acknowledged = answer.is_ok();
+        let stopwatch = self.stopwatch.take();
+        let stop = |ok| stopwatch.map(|stopwatch| stopwatch.stop(self.slot.connection.config(), ok));
+        let (cookie, operation) = (self.slot.cookie_name(), self.operation);
         match answer {
             Ok(committed) => {
                 let ended = matches!(committed, Committed::Ended);
                 let news = self.news(&committed, operation, cookie);
                 // First the session, then those who are told of it: an observer may panic.
                 self.settle(Ok(committed));
-                self.stop(true);
+                stop(true);
                 if let Some(event) = news {
-                    slot.emit(&event);
+                    self.slot.emit(&event);
                 }
                 // At the end of a request the event says it: the response is not about this session any more.
                 if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
             }
             Err(error) => {
                 self.settle(Err(&error));
-                self.stop(false);
-                slot.emit(&Event::StoreFailed { cookie, id: self.before, operation, error: &error });
+                stop(false);
+                self.slot.emit(&Event::StoreFailed { cookie, id: self.before, operation, error: &error });
                 Err(error)
             }
         }
@@ -179,12 +184,6 @@ impl Commit {
             }
             (Committed::Removed, Some(id)) => Some(Event::Destroyed { cookie, id }),
             _ => None,
-        }
-    }
-
-    fn stop(&mut self, ok: bool) {
-        if let Some(stopwatch) = self.stopwatch.take() {
-            stopwatch.stop(self.slot.connection.config(), ok);
         }
     }
 
@@ -228,10 +227,11 @@ impl Future for Commit {
             match &mut this.stage {
                 Stage::Waiting { turn, answer } => {
                     let answer = *answer;
-                    this.has_turn = ready!(turn.as_mut().poll(cx));
+                    let has_turn = ready!(turn.as_mut().poll(cx));
+                    this.has_turn.set(has_turn);
                     // Whatever happens from here on, that future is not polled again.
                     this.stage = Stage::Done;
-                    this.stage = if this.has_turn {
+                    this.stage = if has_turn {
                         this.decide(answer)
                     } else {
                         Stage::Failed(Error::new(Kind::Internal("the turn to commit was closed")))
@@ -276,13 +276,14 @@ impl Drop for Commit {
         match runtime {
             Some(runtime) => {
                 let (slot, loaded) = (Arc::clone(&self.slot), self.loaded.clone());
-                let has_turn = std::mem::take(&mut self.has_turn);
+                let has_turn = Cell::new(self.has_turn.take());
                 let rest = Self {
                     slot,
                     loaded,
                     stage,
                     caller: Caller::Nobody,
                     has_turn,
+                    acknowledged: false,
                     must_finish: false,
                     before: self.before,
                     operation: self.operation,
@@ -292,10 +293,11 @@ impl Drop for Commit {
                 drop(runtime.spawn(rest));
             }
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
-            None if self.has_turn => self.settle(Err(&Error::new(Kind::Internal("a commit was dropped")))),
+            None if self.has_turn.get() => self.settle(Err(&Error::new(Kind::Internal("a commit was dropped")))),
             None => {}
         }
-        if self.is_last && !completing {
+        // What was acknowledged left nothing to discard.
+        if self.is_last && !completing && !self.acknowledged {
             self.loaded.session.discard();
         }
         // Last: an observer that panics takes nothing with it.

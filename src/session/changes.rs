@@ -1,6 +1,5 @@
 //! What a handler changed: a log, one entry for each key, that can be applied to newer data than it was made on.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -8,6 +7,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::Payload;
+use super::key_map::KeyMap;
 use crate::error::Error;
 
 /// A read-modify-write step, from the value before to the value after.
@@ -24,7 +24,7 @@ pub struct Changes {
     restarted: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
-    keys: BTreeMap<String, Change>,
+    keys: KeyMap<Change>,
 }
 
 #[derive(Clone)]
@@ -59,7 +59,7 @@ impl Changes {
     /// True if applying the log would do nothing. Updates that changed nothing are in it all the same: if others do change
     /// something, they run again on newer values, too.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.cleared && self.keys.values().all(|change| matches!(change, Change::Update { idle: true, .. }))
+        !self.cleared && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
     }
 
     /// True if the session starts over: a new id, a new beginning, none of the old values.
@@ -73,13 +73,13 @@ impl Changes {
         if value.as_deref() == below {
             self.keys.remove(key); // what is there already is no change
         } else {
-            self.keys.insert(key.to_owned(), value.map_or(Change::Delete, Change::Set));
+            self.keys.insert(key, value.map_or(Change::Delete, Change::Set));
         }
     }
 
     /// Records `value`, whatever is there: newer values must not lack it.
     pub(super) fn set(&mut self, key: &str, value: Bytes) {
-        self.keys.insert(key.to_owned(), Change::Set(value));
+        self.keys.insert(key, Change::Set(value));
     }
 
     /// Records a step that led to `value`, where `below` is what is there without this log.
@@ -95,7 +95,7 @@ impl Changes {
             None if self.cleared => self.put(key, Some(value), None),
             None => {
                 let idle = below == Some(&*value);
-                self.keys.insert(key.to_owned(), Change::Update { steps: vec![step], value, idle });
+                self.keys.insert(key, Change::Update { steps: vec![step], value, idle });
             }
         }
     }
@@ -127,7 +127,7 @@ impl Changes {
         }
         let mut both = self.clone();
         both.outdated |= later.outdated;
-        for (key, change) in &later.keys {
+        for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {
                 (
                     Some(Change::Update { mut steps, idle, .. }),
@@ -139,7 +139,7 @@ impl Changes {
                 (Some(_), Change::Update { value, .. }) => Change::Set(value.clone()),
                 (_, change) => change.clone(),
             };
-            both.keys.insert(key.clone(), merged);
+            both.keys.insert(key, merged);
         }
         both
     }
@@ -172,7 +172,7 @@ impl Changes {
                         steps.iter().try_fold(before, |value, step| step(value.as_deref()).map(Some))?
                     }
                 };
-                Ok((key.as_str(), value))
+                Ok((key, value))
             })
             .collect::<Result<SmallVec<[_; 4]>, Error>>()?;
         Payload::merge(base, changes.iter().map(|(key, value)| (*key, value.as_deref())))
@@ -180,7 +180,7 @@ impl Changes {
 
     /// The keys that this log says something about.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
-        self.keys.keys().map(String::as_str)
+        self.keys.iter().map(|(key, _)| key)
     }
 }
 
@@ -188,13 +188,15 @@ impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Changes")
             .field("cleared", &self.cleared)
-            .field("keys", &self.keys.keys())
+            .field("keys", &self.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -7,6 +7,7 @@ pub(crate) mod go_json;
 mod handle;
 mod id;
 mod key;
+mod key_map;
 mod lifecycle;
 mod outcome;
 mod payload;

@@ -84,21 +84,35 @@ impl Payload {
         base: Option<&Self>,
         changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
     ) -> Result<Self, Error> {
-        let added: usize =
-            changes.clone().map(|(key, value)| 10 + key.len() + value.map_or(0, <[u8]>::len)).sum();
-        let mut merged = Writer::new(added + base.map_or(0, |base| base.buffer.len()));
-        let mut kept = base.into_iter().flat_map(Self::iter).peekable();
+        // Room to the byte, so that the buffer can be shared as it is.
+        let mut room = 0;
+        Self::merged(base, changes.clone(), |key, value| {
+            room += Writer::room(key, value);
+            Ok(())
+        })?;
+        let mut writer = Writer::new(room);
+        Self::merged(base, changes, |key, value| writer.push(key, value))?;
+        writer.finish()
+    }
+
+    /// Hands out what [`merge`](Self::merge) keeps, in order.
+    fn merged<'a>(
+        base: Option<&Self>,
+        changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+        mut keep: impl FnMut(&[u8], &[u8]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut stored = base.map(Self::undecoded).into_iter().flatten().peekable();
         for (key, value) in changes {
-            while let Some((key, value)) = kept.next_if(|(kept, _)| *kept < key) {
-                merged.push(key, value)?;
+            let key = key.as_bytes();
+            while let Some((key, value)) = stored.next_if(|(stored, _)| *stored < key) {
+                keep(key, value)?;
             }
-            kept.next_if(|(kept, _)| *kept == key);
+            stored.next_if(|(stored, _)| *stored == key);
             if let Some(value) = value {
-                merged.push(key, value)?;
+                keep(key, value)?;
             }
         }
-        kept.try_for_each(|(key, value)| merged.push(key, value))?;
-        merged.finish()
+        stored.try_for_each(|(key, value)| keep(key, value))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -124,10 +138,13 @@ impl Payload {
 
     /// The keys and undecoded values, in order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.entries.iter().map(|entry| {
-            // Keys were checked to be UTF-8 when they were indexed.
-            (std::str::from_utf8(self.slice(entry.key())).unwrap_or_default(), self.slice(entry.value()))
-        })
+        // Keys were checked to be UTF-8 when they were indexed.
+        self.undecoded().map(|(key, value)| (std::str::from_utf8(key).unwrap_or_default(), value))
+    }
+
+    /// As [`iter`](Self::iter), with the bytes of the keys.
+    fn undecoded(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.entries.iter().map(|entry| (self.slice(entry.key()), self.slice(entry.value())))
     }
 
     /// As [`view`](Self::view), borrowed.
@@ -177,11 +194,22 @@ impl Writer {
         Self { buffer, entries: SmallVec::new() }
     }
 
-    fn push(&mut self, key: &str, value: &[u8]) -> Result<(), Error> {
+    /// How many bytes an entry takes.
+    fn room(key: &[u8], value: &[u8]) -> usize {
+        let header = match key.len() {
+            0..32 => 1,
+            32..0x100 => 2,
+            0x100..0x1_0000 => 3,
+            _ => 5,
+        };
+        header + key.len() + value.len()
+    }
+
+    fn push(&mut self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         let len = u32::try_from(key.len()).map_err(too_large)?;
         rmp::encode::write_str_len(&mut self.buffer, len).map_err(too_large)?;
         let start = self.buffer.len();
-        self.buffer.extend_from_slice(key.as_bytes());
+        self.buffer.extend_from_slice(key);
         let text = self.buffer.len();
         self.buffer.extend_from_slice(value);
         let at = |place: usize| u32::try_from(place).map_err(too_large);

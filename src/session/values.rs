@@ -4,6 +4,7 @@ use std::any::type_name;
 
 use bytes::Bytes;
 use rmp::Marker;
+use smallvec::SmallVec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -13,12 +14,13 @@ use crate::error::{Error, Kind};
 /// The bytes of `value`: structs as maps with their field names, so that fields may come and go between releases; in the
 /// human-readable forms (a `Uuid` as its text), so that a value is the same whether a store writes MessagePack or JSON.
 pub(super) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, Error> {
-    let mut buffer = Vec::with_capacity(32);
+    // On the stack: most values are short, and their length is known only afterwards.
+    let mut buffer = SmallVec::<[u8; 128]>::new();
     let mut serializer = rmp_serde::Serializer::new(&mut buffer).with_struct_map().with_human_readable();
     // The cause may quote the value: it stays out of the error.
     value.serialize(&mut serializer).map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
     match skip_value(&buffer, MAX_DEPTH - 1) {
-        Some([]) => Ok(buffer.into()),
+        Some([]) => Ok(Bytes::copy_from_slice(&buffer)),
         _ => Err(Error::new(Kind::TooDeep { key: key.to_owned() })),
     }
 }

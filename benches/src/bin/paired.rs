@@ -6,11 +6,14 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use hyper_session::store::Store;
 use hyper_session_benches::limit::Limit;
 use hyper_session_benches::results::Timing;
-use hyper_session_benches::services::{Action, arms, request};
-use hyper_session_benches::tokens::{NAME, NOW, app_key, no_changes, record, store, token};
+use hyper_session_benches::services::{Action, Arm, MEMO, arms, by_extension, request};
+use hyper_session_benches::tokens::{
+    NAME, NOW, app_key, cookie_pair, default_store, no_changes, record, store, token,
+};
 use hyper_session_benches::{SIZES, ready};
 
 /// Does its work so many times, and tells how long that took.
@@ -170,7 +173,10 @@ fn seal(size: usize) -> Comparison {
 
 fn service(name: &str, action: Action, with_cookie: bool) -> Comparison {
     let somebody = arms().into_iter().find_map(|mut arm| arm.login());
-    let arms = arms().into_iter().map(|mut arm| {
+    let arms = arms().into_iter().filter(|arm| arm.name != MEMO || action != Action::Destroy).map(|mut arm| {
+        if arm.name == MEMO && action == Action::Change {
+            return (MEMO, changes_on_connections());
+        }
         let cookie = arm.login().or(somebody.clone()).filter(|_| with_cookie);
         let name = arm.name;
         let run: Run = Box::new(move |times| {
@@ -190,4 +196,32 @@ fn service(name: &str, action: Action, with_cookie: bool) -> Comparison {
         (name, run)
     });
     Comparison { name: format!("service/{name}"), arms: arms.collect() }
+}
+
+/// One change on each of many connections, each of which brings the cookie that its last change set.
+fn changes_on_connections() -> Run {
+    let service = by_extension(default_store());
+    let mut connections: Vec<(Arm, HeaderValue)> = Vec::new();
+    Box::new(move |times| {
+        while connections.len() < times as usize {
+            let mut arm = Arm::hyper(MEMO, service.clone());
+            let cookie = arm.login().unwrap();
+            connections.push((arm, cookie));
+        }
+        let connections = &mut connections[..times as usize];
+        let requests: Vec<_> =
+            connections.iter().map(|(_, cookie)| request(Action::Change, Some(cookie))).collect();
+        let mut responses = Vec::with_capacity(requests.len());
+        let start = Instant::now();
+        for ((arm, _), request) in connections.iter_mut().zip(requests) {
+            responses.push(arm.call(request));
+        }
+        let elapsed = start.elapsed();
+        for ((_, cookie), response) in connections.iter_mut().zip(responses) {
+            let next = HeaderValue::from_str(&cookie_pair(response.headers())).unwrap();
+            assert_ne!(next, *cookie);
+            *cookie = next;
+        }
+        elapsed
+    })
 }

@@ -8,8 +8,8 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_session_benches::services::{Action, Body, bare, by_argument, by_extension};
-use hyper_session_benches::tokens::{cookie_pair, default_store};
+use hyper_session_benches::services::{Action, Body, MEMO, bare, by_argument, by_extension};
+use hyper_session_benches::tokens::{cookie_pair, default_store, plain_store};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpListener;
 
@@ -21,12 +21,12 @@ fn main() {
     runtime.block_on(async {
         match arm.as_str() {
             "bare" => serve(bare::<Incoming>(), bare(), second, false).await,
-            "hyper-session" => {
-                let store = default_store();
+            "hyper-session" | MEMO => {
+                let store = if arm == MEMO { default_store() } else { plain_store() };
                 serve(by_extension::<Incoming>(store.clone()), by_extension(store), second, true).await;
             }
             "hyper-session-fn" => {
-                let store = default_store();
+                let store = plain_store();
                 serve(by_argument::<Incoming>(store.clone()), by_argument(store), second, true).await;
             }
             #[cfg(feature = "peers")]
