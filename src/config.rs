@@ -351,8 +351,7 @@ mod tests {
         use crate::session::{Origin, Payload, SessionId};
         let at = Timestamp::from_unix;
         let id = SessionId::from_bytes([0; 16]);
-        let record =
-            |expires| Record::new(id, at(0), at(expires), Payload::default(), Origin::native(false));
+        let record = |expires| Record::new(id, at(0), at(expires), Payload::default(), Origin::native(false));
         let seconds = Duration::from_secs;
         let timeouts =
             |renewal| Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(renewal) };

@@ -246,11 +246,7 @@ fn signed_parts(token: &mut [u8], signed_len: usize) -> Option<(&[u8; HEADER_LEN
 }
 
 /// The clear header, and the place the sealed thing is bound to: nothing for a cookie, the id for a stored record.
-fn associated<'a>(
-    clear: &'a [u8; HEADER_LEN],
-    place: &[u8],
-    joined: &'a mut SmallVec<[u8; 64]>,
-) -> &'a [u8] {
+fn associated<'a>(clear: &'a [u8; HEADER_LEN], place: &[u8], joined: &'a mut SmallVec<[u8; 64]>) -> &'a [u8] {
     if place.is_empty() {
         return clear;
     }

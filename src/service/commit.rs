@@ -109,14 +109,19 @@ impl Commit {
         self.must_finish = commit.must_finish;
         self.operation = operation(commit.outcome);
         match (commit.outcome, commit.base) {
-            (Outcome::Save, base) => self.timed(self.slot.connection.store().save(base, commit.changes, now), Stage::Saving),
-            (Outcome::Touch, Some(base)) => {
-                self.timed(self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now), Stage::Saving)
+            (Outcome::Save, base) => {
+                self.timed(self.slot.connection.store().save(base, commit.changes, now), Stage::Saving)
             }
+            (Outcome::Touch, Some(base)) => self.timed(
+                self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
+                Stage::Saving,
+            ),
             (Outcome::Regenerate, Some(base)) => {
                 self.timed(self.slot.connection.store().regenerate(base, commit.changes, now), Stage::Saving)
             }
-            (Outcome::Destroy, Some(base)) => self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying),
+            (Outcome::Destroy, Some(base)) => {
+                self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying)
+            }
             (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
                 self.settle(Ok(Committed::Kept));
                 match commit.dropped {
@@ -293,7 +298,9 @@ impl Drop for Commit {
                 drop(runtime.spawn(rest));
             }
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
-            None if self.has_turn.get() => self.settle(Err(&Error::new(Kind::Internal("a commit was dropped")))),
+            None if self.has_turn.get() => {
+                self.settle(Err(&Error::new(Kind::Internal("a commit was dropped"))))
+            }
             None => {}
         }
         // What was acknowledged left nothing to discard.

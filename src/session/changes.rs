@@ -59,7 +59,8 @@ impl Changes {
     /// True if applying the log would do nothing. Updates that changed nothing are in it all the same: if others do change
     /// something, they run again on newer values, too.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.cleared && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
+        !self.cleared
+            && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
     }
 
     /// True if the session starts over: a new id, a new beginning, none of the old values.

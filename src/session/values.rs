@@ -4,9 +4,9 @@ use std::any::type_name;
 
 use bytes::Bytes;
 use rmp::Marker;
-use smallvec::SmallVec;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
 
 use super::wire::{MAX_DEPTH, skip_value};
 use crate::error::{Error, Kind};

@@ -82,10 +82,11 @@ impl Builder<CookieKeys> {
     /// # Limits
     ///
     /// One token of at most 4096 bytes, and its values, for each connection. A connection that carries many users' requests,
-    /// as a proxy's does, gives up after 16 cookies in a row that were not the last one. The services of a
-    #[cfg_attr(feature = "tower", doc = "[`SessionLayer`](crate::SessionLayer)")]
-    #[cfg_attr(not(feature = "tower"), doc = "`SessionLayer` (feature `tower`)")]
-    /// keep none, since frameworks clone them for each request.
+    /// as a proxy's does, gives up after 16 cookies in a row that were not the last one. A store that reads Astra's cookies,
+    /// too, keeps none; neither do the services of a
+    #[cfg_attr(feature = "tower", doc = "[`SessionLayer`](crate::SessionLayer),")]
+    #[cfg_attr(not(feature = "tower"), doc = "`SessionLayer` (feature `tower`),")]
+    /// since frameworks clone them for each request.
     ///
     /// # Examples
     ///
@@ -107,7 +108,12 @@ impl Builder<CookieKeys> {
     /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
-        let (kind, config, _) = self.validate()?;
+        #[cfg_attr(not(feature = "astra"), allow(unused_mut))]
+        let (kind, mut config, _) = self.validate()?;
+        #[cfg(feature = "astra")]
+        if kind.astra.is_some() {
+            config.connection_memo = false; // each opening tells which format came
+        }
         let random = kind.random;
         let sealer = Sealer::new(&kind.keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
         #[cfg(feature = "astra")]
