@@ -81,6 +81,8 @@ pub struct Request {
     pub log: Log,
     /// Another request ended the session, and this one has learnt so.
     pub ended: bool,
+    /// It came with a token in whose place another one was given.
+    pub overtaken: bool,
     /// A primitive of it failed.
     pub faulted: bool,
     /// It is in its own `save`, or its handler is done: it goes on although its client goes away.
@@ -209,6 +211,9 @@ impl Backend for Server {
             assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
             // A second look is one at a session that was renewed: it may have ended meanwhile.
             request.ended |= request.base == Some(id) && entry.is_none();
+            // A first look at what a regenerate left behind: what is set from here on would displace the new cookie.
+            request.overtaken = request.base.is_none() && found.is_some() && entry.is_none();
+            request.ended |= request.overtaken;
             request.settle(entry.map(|_| id), entry.map(|entry| entry.values.clone()).unwrap_or_default());
         })
     }

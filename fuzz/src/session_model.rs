@@ -342,6 +342,9 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         Deed::Regenerate => {
             session.regenerate().unwrap();
             request.log.regenerate = true;
+            if request.overtaken && request.base.is_none() {
+                request.ended = false;
+            }
         }
         Deed::Destroy => {
             session.destroy().unwrap();

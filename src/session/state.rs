@@ -27,9 +27,9 @@ pub(super) struct State {
     wishes: Wishes,
     renewal_due: bool,
     /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
-    /// remove, unless the handler says so.
+    /// remove or to replace, unless the handler says so.
     overtaken: bool,
-    /// Ended by another request: nothing brings it back.
+    /// Ended by another request, as far as this one can tell: what is set is dropped, and nothing brings it back.
     ended: bool,
     /// The response head is out: reads go on, writes fail.
     closed: bool,
@@ -106,7 +106,7 @@ impl State {
             wishes: Wishes::default(),
             renewal_due,
             overtaken,
-            ended: false,
+            ended: overtaken,
             closed: false,
             discarded: false,
             reply,
@@ -136,11 +136,14 @@ impl State {
             self.destroy();
         }
         self.changes.set(key, subject);
-        self.wishes.regenerate = true;
+        self.regenerate();
     }
 
     pub(super) fn regenerate(&mut self) {
         self.wishes.regenerate = true;
+        if self.overtaken && self.base.is_none() {
+            self.ended = false; // a session of its own is what the handler asks for
+        }
     }
 
     pub(super) fn destroy(&mut self) {

@@ -1,5 +1,8 @@
 //! Sessions that are regenerated or destroyed, and cookies that are no session.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper_session::cookie::{CookieOptions, SameSite};
@@ -96,6 +99,55 @@ fn r3_t40_the_cookie_of_an_overtaken_request_is_not_removed_for_a_minute() {
             }
             assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
         }
+    });
+}
+
+/// What an overtaken request sets is dropped with an event, and an error from `save`: its cookie would take the place of the
+/// login's. A login of its own begins a session of its own.
+#[test]
+fn r3_an_overtaken_request_does_not_displace_the_login() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let old = jar.clone();
+        world.edit(&mut jar, |session| session.login("ada")).await;
+        world.events.take();
+
+        let response = world.edit(&mut old.clone(), |session| session.set("seen", 1_u64)).await;
+        assert_no_cookie(&response);
+        assert_eq!(world.events.take(), [refused(Refusal::Regenerated), "dropped:session_ended".to_owned()]);
+        assert_eq!(world.rows().await, 1);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+
+        let logins: [Act; 2] = [
+            |session| session.set("b", 2_u64).and_then(|()| session.login("bob")),
+            |session| session.regenerate().and_then(|()| session.set("b", 2_u64)),
+        ];
+        for login in logins {
+            let mut own = old.clone();
+            world.edit(&mut own, login).await;
+            assert_eq!(world.values(&own).await, pairs(&[("b", 2)]));
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        }
+    });
+}
+
+#[test]
+fn r3_an_overtaken_save_says_that_it_is_none() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let old = jar.clone();
+        world.edit(&mut jar, Session::regenerate).await;
+        let saves = |session: &Session| {
+            session.set("seen", 1_u64)?;
+            // The store need not be asked: nothing is waited for.
+            let saved = pin!(session.save()).poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Err(error)) = saved else { panic!("{saved:?}") };
+            assert!(error.is_ended(), "{error}");
+            assert!(!session.has("seen"));
+            Ok(())
+        };
+        assert_no_cookie(&world.edit(&mut old.clone(), saves).await);
+        assert_eq!(world.rows().await, 1);
     });
 }
 

@@ -39,7 +39,11 @@ async fn perform(session: &Session, ops: &[Op]) -> Result<Vec<Seen<SessionId>>, 
             Op::Clear => session.clear().map(|()| Seen::Nothing)?,
             Op::Regenerate => session.regenerate().map(|()| Seen::Nothing)?,
             Op::Destroy => session.destroy().map(|()| Seen::Nothing)?,
-            Op::Save => session.save().await.map(|()| Seen::Nothing)?,
+            Op::Save => match session.save().await {
+                // What an overtaken request sets is dropped, and it is told.
+                Err(error) if error.is_ended() => Seen::Dropped,
+                saved => saved.map(|()| Seen::Nothing)?,
+            },
         });
     }
     Ok(seen)
@@ -149,6 +153,7 @@ where
             Seen::Nothing => Seen::Nothing,
             Seen::Value(value) => Seen::Value(value),
             Seen::Removed(removed) => Seen::Removed(removed),
+            Seen::Dropped => Seen::Dropped,
         }
     }
 }

@@ -11,7 +11,7 @@ use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::store::{Backend, Memory};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Error, Event, ServerStore, SessionExt, SessionId, SessionService};
+use hyper_session::{Error, Event, Refusal, ServerStore, SessionExt, SessionId, SessionService};
 
 use crate::harness::{
     Deed, IDLE, NAME, NOW, START, State, Values, Watched, look, poll_once, run, server, shared_session,
@@ -39,6 +39,8 @@ struct Client {
     found: Arc<Mutex<Option<bool>>>,
     /// It was told, by an event, that its changes were dropped because the session had ended.
     dropped: bool,
+    /// It came with a token that another request had replaced.
+    overtaken: bool,
     begun: usize,
     done: usize,
 }
@@ -88,6 +90,7 @@ fn play(deeds: &[Deed], loaded: bool, choices: &[usize]) -> (Ended, Vec<(usize, 
             future,
             found,
             dropped: false,
+            overtaken: false,
             begun: usize::MAX,
             done: usize::MAX,
         });
@@ -120,7 +123,9 @@ fn play(deeds: &[Deed], loaded: bool, choices: &[usize]) -> (Ended, Vec<(usize, 
             client.done = turns.len();
             client.future = None;
         }
-        client.dropped |= events.take().contains(&"dropped:session_ended".to_owned());
+        let told = events.take();
+        client.dropped |= told.contains(&"dropped:session_ended".to_owned());
+        client.overtaken |= told.contains(&support::refused(Refusal::Regenerated));
         assert!(turns.len() < 200, "{deeds:?} never ends: {turns:?}");
     }
     let stored = backend.ids();
@@ -163,7 +168,7 @@ fn permutations(of: usize) -> Vec<Vec<usize>> {
 
 /// The rules for requests that run at once, as what some order of running them one after the other leaves: a request
 /// that found the session and comes when it has ended, or has another token, is dropped; one that did not find it
-/// works on a session of its own. Returns the sessions that are left, and who was dropped.
+/// works on a session of its own, unless the token that it came with was replaced moments ago. Returns the sessions that are left, and who was dropped.
 fn one_after_the_other(ended: &Ended, order: &[usize]) -> (Vec<State>, Vec<Option<bool>>) {
     let mut shared = Some((START, Values::from([("n".to_owned(), 5)])));
     let mut others = Vec::new();
@@ -171,6 +176,11 @@ fn one_after_the_other(ended: &Ended, order: &[usize]) -> (Vec<State>, Vec<Optio
     for &number in order {
         let client = &ended.clients[number];
         let deed = client.deed;
+        if client.overtaken && !deed.regenerates() && !deed.starts_over() {
+            // What it sets would take the place of the token that its client was just given.
+            dropped[number] = Some(deed.alone(number, (NOW, Values::new())).is_some());
+            continue;
+        }
         if *client.found.lock().unwrap() == Some(false) {
             others.extend(deed.alone(number, (NOW, Values::new())));
             dropped[number] = Some(false);

@@ -32,6 +32,8 @@ pub(crate) enum Seen<Id> {
     Session(Option<(Id, u64, u64)>, Vec<String>),
     Value(Option<i64>),
     Removed(bool),
+    /// What was to be saved is not.
+    Dropped,
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +124,8 @@ pub(crate) struct Draft {
     cleared: bool,
     regenerate: bool,
     destroyed: bool,
+    /// It came with a token that was replaced, and asked for no session of its own: what it sets is dropped.
+    overtaken: bool,
     /// What became of the token that the request came with: the first that happened to it.
     fate: Option<Fate>,
     pub(crate) cookie: Cookie,
@@ -154,10 +158,11 @@ impl Model {
                 }
                 _ => Cookie::AsItWas,
             },
-            base,
             cleared: false,
             regenerate: false,
             destroyed: false,
+            overtaken: base.is_none() && overtaken,
+            base,
             fate: None,
         };
         let seen = ops.iter().map(|op| self.play(now, &mut draft, op)).collect();
@@ -189,12 +194,19 @@ impl Model {
                         draft.cleared |= !draft.values.is_empty();
                         draft.values.clear();
                     }
-                    Op::Regenerate => draft.regenerate = true,
+                    Op::Regenerate => (draft.regenerate, draft.overtaken) = (true, false),
                     Op::Destroy => {
                         draft.values.clear();
-                        (draft.destroyed, draft.regenerate) = (true, false);
+                        (draft.destroyed, draft.regenerate, draft.overtaken) = (true, false, false);
                     }
-                    _ => self.commit(now, draft, true), // Op::Save
+                    // Op::Save
+                    _ => {
+                        let dropped = draft.overtaken && (draft.cleared || !draft.values.is_empty());
+                        self.commit(now, draft, true);
+                        if dropped {
+                            return Seen::Dropped;
+                        }
+                    }
                 }
                 Seen::Nothing
             }
@@ -203,7 +215,7 @@ impl Model {
 
     fn commit(&mut self, now: u64, draft: &mut Draft, accepted: bool) {
         let before = draft.base.as_ref().map(|base| base.values.clone()).unwrap_or_default();
-        if !accepted {
+        if !accepted || draft.overtaken {
             draft.values = if draft.destroyed { Values::new() } else { before.clone() };
             draft.cleared = false;
         }
