@@ -238,6 +238,7 @@ impl fmt::Debug for Config {
 }
 
 /// Options on their way to be checked.
+#[allow(clippy::struct_excessive_bools)] // independent options
 pub(crate) struct Options {
     pub(crate) cookie: CookieOptions,
     /// `None`: a tenth of whatever idle is.

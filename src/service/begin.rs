@@ -107,12 +107,11 @@ impl SessionHandle {
     /// it could overwrite the real one.
     pub async fn load(&self) -> Result<Session, Error> {
         let slot = &self.slot;
-        let loaded = match slot.loaded.get() {
-            Some(loaded) => loaded,
-            None => {
-                slot.asked.store(true, Ordering::SeqCst);
-                slot.load().await?
-            }
+        let loaded = if let Some(loaded) = slot.loaded.get() {
+            loaded
+        } else {
+            slot.asked.store(true, Ordering::SeqCst);
+            slot.load().await?
         };
         // The response may have gone out meanwhile: it closes what it finds loaded, we what we load afterwards.
         if slot.closed.load(Ordering::SeqCst) {

@@ -299,7 +299,7 @@ impl Drop for Commit {
             }
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
             None if self.has_turn.get() => {
-                self.settle(Err(&Error::new(Kind::Internal("a commit was dropped"))))
+                self.settle(Err(&Error::new(Kind::Internal("a commit was dropped"))));
             }
             None => {}
         }

@@ -44,16 +44,12 @@ impl Memo {
         let recalled = entry.as_ref().filter(|entry| {
             constant_time_eq(&entry.token, token) && entry.since <= now && now < entry.record.expires()
         });
-        match recalled {
-            Some(entry) => {
-                self.misses.store(0, Ordering::Relaxed);
-                Some(entry.record.clone())
-            }
-            None => {
-                self.misses.fetch_add(1, Ordering::Relaxed);
-                None
-            }
+        if recalled.is_some() {
+            self.misses.store(0, Ordering::Relaxed);
+        } else {
+            self.misses.fetch_add(1, Ordering::Relaxed);
         }
+        recalled.map(|entry| entry.record.clone())
     }
 
     /// Takes the place of the entry.
