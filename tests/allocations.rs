@@ -228,8 +228,8 @@ fn the_same_cookie_again_costs_one_allocation_to_load() {
     let (store, reads) = (store_with_memo(), |session: &Session| session.get::<u64>("visits").map(drop));
     assert_eq!(whole(&store, reads), 4 + 1 + 2);
     // Nothing of one connection is used for another one: a clone opens the cookie, once.
-    let (known, knows) = (Arc::new(Mutex::new(Vec::new())), session_of_256_bytes(&store));
-    let to_fill = Arc::clone(&known);
+    let (loads, cookie) = (Arc::new(Mutex::new(Vec::new())), session_of_256_bytes(&store));
+    let to_fill = Arc::clone(&loads);
     let service = session_fn(store, move |_: Request<Body>, handle: SessionHandle| {
         let loading = measure(|| drop(ready(handle.load()).unwrap())).count_total;
         to_fill.lock().unwrap().push(loading);
@@ -237,11 +237,11 @@ fn the_same_cookie_again_costs_one_allocation_to_load() {
     });
     let other = service.clone();
     for connection in [&service, &service, &service, &other, &other, &service] {
-        ready(connection.call(request(&[knows.clone()]))).unwrap();
+        ready(connection.call(request(std::slice::from_ref(&cookie)))).unwrap();
     }
-    let known = known.lock().unwrap();
-    assert!(known[0] > 3 && known[3] > 3, "{known:?}");
-    assert_eq!([known[1], known[2], known[4], known[5]], [1; 4]);
+    let loads = loads.lock().unwrap();
+    assert!(loads[0] > 3 && loads[3] > 3, "{loads:?}");
+    assert_eq!([loads[1], loads[2], loads[4], loads[5]], [1; 4]);
 }
 
 /// What each of these cookies costs to load, one after the other on one connection.
@@ -254,7 +254,7 @@ fn loads(store: &CookieStore, cookies: &[&HeaderValue]) -> Vec<u64> {
         async { Ok::<_, Error>(status(200)) }
     });
     for &cookie in cookies {
-        ready(service.call(request(&[cookie.clone()]))).unwrap();
+        ready(service.call(request(std::slice::from_ref(cookie)))).unwrap();
     }
     drop(service);
     Arc::into_inner(loads).unwrap().into_inner().unwrap()
