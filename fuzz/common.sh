@@ -2,9 +2,9 @@
 
 targets() { sed -n '/^\[\[bin\]\]$/,/^path/s/^name = "\(.*\)"$/\1/p' Cargo.toml; }
 
-# cargo-fuzz wants a nightly compiler; a stable one does where it is told that it is one.
+# cargo-fuzz wants a nightly compiler; the pinned one does where it is told that it is one, or with BOOTSTRAP=1.
 cargo_fuzz() {
-    if rustup toolchain list 2>/dev/null | grep -q nightly; then
+    if [ "${BOOTSTRAP:-0}" = 0 ] && rustup toolchain list 2>/dev/null | grep -q nightly; then
         cargo +nightly fuzz "$@"
     else
         RUSTC_BOOTSTRAP=1 cargo fuzz "$@"
@@ -12,4 +12,5 @@ cargo_fuzz() {
 }
 
 # What an input may cost: a length that a header can have, and then some.
-limits=(-max_len=8192 -timeout=10 -rss_limit_mb=2048 -dict=cookie.dict -print_final_stats=1)
+max_len=${MAX_LEN:-8192}
+limits=(-max_len="$max_len" -timeout=10 -rss_limit_mb=2048 -dict=cookie.dict -print_final_stats=1)
