@@ -3,6 +3,7 @@
 //! Each check takes any bytes and panics if a promise of the crate is broken: stronger than "does not crash".
 
 mod astra;
+mod fields;
 mod header;
 pub mod model;
 mod peers;
@@ -15,7 +16,8 @@ mod unseal;
 mod wire;
 
 pub use astra::astra_open;
-pub use header::{cookie_header, cookie_multi_field};
+pub use fields::cookie_multi_field;
+pub use header::cookie_header;
 pub use peers::cookie_header_peers;
 pub use service_e2e::service_e2e;
 pub use session_model::session_model;

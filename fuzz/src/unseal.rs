@@ -15,6 +15,7 @@ use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Builder, CookieKeys, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Error, Refusal, SessionHandle, Timestamp, session_fn};
+use serde::Serialize;
 
 use crate::seal::seal;
 use crate::{APP_KEY, NAME, NOW, run};
@@ -39,8 +40,16 @@ pub fn token() -> String {
 
 /// The token that a service with this store sets for a session with these values.
 fn sealed(values: &Values) -> String {
+    seal_values(&STORE, values)
+}
+
+/// The same for another store, and values of any kind; a large session's cookies are put together.
+pub fn seal_values<T>(store: &CookieStore, values: &BTreeMap<String, T>) -> String
+where
+    T: Serialize + Clone + Send + Sync + 'static,
+{
     let values = values.clone();
-    let service = session_fn(STORE.clone(), move |_: Request<Body>, session: SessionHandle| {
+    let service = session_fn(store.clone(), move |_: Request<Body>, session: SessionHandle| {
         let values = values.clone();
         async move {
             let session = session.load().await?;
@@ -51,8 +60,8 @@ fn sealed(values: &Values) -> String {
         }
     });
     let response = run(service.call(Request::new(Body::new()))).unwrap();
-    let line = response.headers()[SET_COOKIE].to_str().unwrap();
-    line.split(';').next().unwrap().strip_prefix("s=").unwrap().to_owned()
+    let lines = response.headers().get_all(SET_COOKIE).iter().map(|line| line.to_str().unwrap());
+    lines.map(|line| line.split(';').next().unwrap().split_once('=').unwrap().1).collect()
 }
 
 /// Opens `token`. If that fails: the client cannot tell why, and an attacker's megabyte is not worth more than itself.
