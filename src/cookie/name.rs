@@ -125,6 +125,11 @@ mod tests {
         assert!(CookieName::new(&"n".repeat(257)).is_err());
     }
 
+    #[test]
+    fn names_are_shown_as_they_are() {
+        assert_eq!(CookieName::new("__Host-s").unwrap().to_string(), "__Host-s");
+    }
+
     // T50, T59: prefixes are exact, lookalikes and case variants are refused.
     #[test]
     fn t59_prefixes_are_exact() {

@@ -55,6 +55,41 @@ fn header(created: u64, issued: u64, expires: u64) -> Vec<u8> {
     SealedHeader { id, created: at(created), issued: at(issued), expires: at(expires) }.to_bytes().to_vec()
 }
 
+#[test]
+fn t69_the_longest_token_is_opened_and_no_longer_one_is_decoded() {
+    let store = builder().build().unwrap();
+    let longest = store.inner.config.cookie.longest_token();
+    let plaintext = |len: usize| vec![0; len * 3 / 4 - 69]; // the envelope's overhead
+    let tokens = [longest, longest + 1].map(|len| authentic(&plaintext(len)));
+    assert_eq!(tokens.each_ref().map(String::len), [longest, longest + 1]);
+    // Authentic, and a session that was over in 1970; the other one is not looked at.
+    assert_eq!(opened(&store, tokens[0].as_bytes(), START), Err(Refusal::Expired));
+    assert_eq!(opened(&store, tokens[1].as_bytes(), START), Err(Refusal::Length));
+    assert_eq!(opened(&store, &vec![b'A'; 2 * longest], START), Err(Refusal::Length));
+}
+
+#[test]
+fn what_fits_in_the_cookies_is_sealed_and_a_byte_more_is_not() {
+    let store = builder().build().unwrap();
+    let mut fits = 0;
+    let sealed = |len: usize| {
+        let bytes = [&b"\x81\xa1a\xc5"[..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![0; len]].concat();
+        let payload = Payload::parse(Bytes::from(bytes)).unwrap();
+        store.inner.seal(SessionId::from_bytes([7; 16]), at(START), payload, at(START))
+    };
+    // Three cookies of 4096 bytes; 69 bytes of envelope, 40 of header, 6 of map around the value.
+    for len in 9_050..9_100 {
+        match sealed(len) {
+            Ok(Saved::Stored { token, .. }) => fits = fits.max(token.expose().len()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => assert!(error.is_too_large()),
+        }
+    }
+    let room = 3 * 4096 - "__Host-session".len() - "__Host-session.1__Host-session.2".len();
+    assert_eq!(fits, room, "the largest that fits");
+    assert!(sealed(60_000).is_err());
+}
+
 // T18, T20, T22: at t-1 the session is there, at t it is over.
 #[test]
 fn t18_t22_idle_and_absolute_deadline_to_the_second() {
