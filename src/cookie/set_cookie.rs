@@ -195,6 +195,7 @@ mod tests {
             ]
         );
         assert!(template.set(b"tok", day, 0).unwrap()[0].is_sensitive());
+        assert!(template.is_secure() && !CookieOptions::development().validate().unwrap().is_secure());
     }
 
     #[test]

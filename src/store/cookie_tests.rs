@@ -73,7 +73,8 @@ fn what_fits_in_the_cookies_is_sealed_and_a_byte_more_is_not() {
     let store = builder().build().unwrap();
     let mut fits = 0;
     let sealed = |len: usize| {
-        let bytes = [&b"\x81\xa1a\xc5"[..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![0; len]].concat();
+        let bytes =
+            [&b"\x81\xa1a\xc5"[..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![0; len]].concat();
         let payload = Payload::parse(Bytes::from(bytes)).unwrap();
         store.inner.seal(SessionId::from_bytes([7; 16]), at(START), payload, at(START))
     };

@@ -1,0 +1,161 @@
+//! What options give, which of them do not fit together, and what is renewed when.
+
+use super::*;
+
+fn config(change: impl Fn(&mut Options)) -> Result<Config, Error> {
+    let mut options = Options::default();
+    change(&mut options);
+    options.validate()
+}
+
+#[test]
+fn impossible_timeouts_say_what_to_change() {
+    let seconds = Duration::from_secs;
+    let why = |change: &dyn Fn(&mut Options)| config(change).unwrap_err().to_string();
+    assert!(why(&|o| o.idle = Duration::ZERO).contains("second"));
+    assert!(why(&|o| (o.idle, o.absolute) = (seconds(9), Some(seconds(8)))).contains("absolute_timeout()"));
+    assert!(why(&|o| o.renewal = Some(seconds(86_400))).contains("renewal_threshold()"));
+    assert!(config(|o| o.renewal = Some(Duration::ZERO)).is_ok());
+}
+
+#[test]
+fn timeouts_of_one_second_are_the_shortest() {
+    let second = Duration::from_secs(1);
+    let one = config(|o| (o.idle, o.absolute, o.renewal) = (second, Some(second), None)).unwrap();
+    assert_eq!((one.timeouts.idle, one.timeouts.absolute), (second, second));
+    assert!(config(|o| (o.idle, o.absolute) = (second, Some(Duration::from_millis(999)))).is_err());
+}
+
+// What cannot be gained any more is not renewed, with a threshold of zero either.
+#[test]
+fn renewal_is_due_when_the_threshold_can_be_gained() {
+    use crate::session::{Origin, Payload, SessionId};
+    let at = Timestamp::from_unix;
+    let id = SessionId::from_bytes([0; 16]);
+    let record = |expires| Record::new(id, at(0), at(expires), Payload::default(), Origin::native(false));
+    let seconds = Duration::from_secs;
+    let timeouts =
+        |renewal| Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(renewal) };
+    assert!(!timeouts(10).renewal_due(&record(100), at(9)));
+    assert!(timeouts(10).renewal_due(&record(100), at(10)));
+    assert!(timeouts(10).renewal_due(&record(100), at(60)));
+    assert!(!timeouts(10).renewal_due(&record(150), at(60)), "the absolute deadline is reached");
+    assert!(!timeouts(0).renewal_due(&record(150), at(60)), "nothing is gained");
+    // A longer deadline than today's options give is not shortened by reading.
+    assert!(!timeouts(0).renewal_due(&record(500), at(60)));
+}
+
+// T23: the largest durations are fine.
+#[test]
+fn t23_timeouts_saturate() {
+    let config = config(|o| (o.idle, o.absolute) = (Duration::MAX, Some(Duration::MAX))).unwrap();
+    let now = Timestamp::from_unix(u64::MAX - 5);
+    assert_eq!(config.timeouts.deadline(now, now), Timestamp::MAX);
+}
+
+// Renewal moves the session's deadline; a cookie that is gone before cannot be renewed.
+#[test]
+fn a_cookie_does_not_die_before_its_session() {
+    let hour = Duration::from_hours(1);
+    let error = config(|o| o.cookie = CookieOptions::new().max_age(hour)).unwrap_err();
+    assert!(error.to_string().contains("idle_timeout()"), "{error}");
+    for max_age in [Some(hour), Some(2 * hour), Some(Duration::MAX), None] {
+        let cookie = CookieOptions::new().max_age(max_age);
+        assert!(config(|o| (o.cookie, o.idle) = (cookie.clone(), hour)).is_ok(), "{max_age:?}");
+    }
+    let month = Duration::from_hours(30 * 24);
+    let config = config(|o| o.idle = month).unwrap();
+    let line = config.cookie.set(b"t", month, 0).unwrap();
+    assert!(line[0].to_str().unwrap().contains("; Max-Age=2592000;"), "{line:?}");
+}
+
+#[test]
+fn presets_are_what_their_sources_say() {
+    let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+    for (preset, idle, absolute) in [
+        (Timeouts::nist_aal1(), 720 * hour, 720 * hour),
+        (Timeouts::nist_aal2(), hour, 24 * hour),
+        (Timeouts::nist_aal3(), 15 * minute, 12 * hour),
+        (Timeouts::owasp_high_value(), 5 * minute, 4 * hour),
+        (Timeouts::owasp_low_value(), 30 * minute, 8 * hour),
+    ] {
+        assert_eq!(preset, Timeouts { idle, absolute, renewal: idle / 10 });
+        preset.validate().unwrap();
+    }
+}
+
+#[test]
+fn an_idle_timeout_beyond_the_cap_on_max_age_is_no_conflict() {
+    let (day, idle) = (Duration::from_hours(24), Duration::from_hours(500 * 24));
+    let with = |max_age| config(|o| (o.cookie, o.idle) = (CookieOptions::new().max_age(max_age), idle));
+    assert!(with(400 * day).is_ok() && with(401 * day).is_ok());
+    assert!(with(399 * day).is_err());
+}
+
+#[test]
+fn without_renewal_on_reading_a_threshold_of_ones_own_counts() {
+    let hour = Duration::from_hours(1);
+    let renewal = |on_read, own| {
+        config(|o| (o.idle, o.renew_on_read, o.renewal) = (10 * hour, on_read, own)).unwrap().timeouts.renewal
+    };
+    assert_eq!([renewal(true, None), renewal(true, Some(2 * hour))], [hour, 2 * hour]);
+    assert_eq!([renewal(false, None), renewal(false, Some(2 * hour))], [Duration::MAX, 2 * hour]);
+}
+
+#[test]
+fn site_data_is_a_list_of_quoted_names() {
+    let header = |kinds: &[SiteData]| SiteData::header(kinds);
+    assert_eq!(header(&[]), None);
+    let all = header(&[SiteData::Cache, SiteData::Cookies, SiteData::Storage]).unwrap();
+    assert_eq!(all, "\"cache\", \"cookies\", \"storage\"");
+}
+
+#[derive(Clone, Default)]
+struct Names(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl Observer for Names {
+    fn event(&self, event: &Event<'_>) {
+        let Event::InsecureCookie { cookie } = event else { panic!("{event:?}") };
+        self.0.lock().unwrap().push((*cookie).to_owned());
+    }
+}
+
+struct At(u64);
+
+impl Clock for At {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix(self.0)
+    }
+}
+
+#[test]
+fn a_config_is_what_its_options_were() {
+    let names = Names::default();
+    let config = |cookie: CookieOptions| {
+        let observer = Some(Arc::new(names.clone()) as Arc<dyn Observer>);
+        let options = Options { cookie, observer, clock: Arc::new(At(7)), ..Options::default() };
+        options.validate().unwrap()
+    };
+    assert_eq!(config(CookieOptions::new()).cookie_name(), "__Host-session");
+    assert!(names.0.lock().unwrap().is_empty());
+    let insecure = config(CookieOptions::development().name("s"));
+    assert_eq!(*names.0.lock().unwrap(), ["s"]);
+
+    assert_eq!((insecure.cookie_name(), insecure.now().as_unix()), ("s", 7));
+    assert_eq!(insecure.timeouts(), Timeouts::default());
+    assert!(insecure.wants_timings(), "there is an observer");
+    assert_eq!(Options::default().validate().unwrap().wants_timings(), event::wants_timings());
+    let mut headers = HeaderMap::new();
+    assert_eq!(insecure.__candidates(&headers), 0);
+    headers.insert(COOKIE, HeaderValue::from_static("s=1; s=2; t=3"));
+    assert_eq!(insecure.__candidates(&headers), 2);
+    let line = insecure.__set_cookie(b"token").unwrap();
+    assert!(line.to_str().unwrap().starts_with("s=token; Max-Age=86400; "));
+}
+
+#[test]
+fn defaults_follow_idle() {
+    let month = Duration::from_hours(720);
+    let timeouts = config(|o| o.idle = month).unwrap().timeouts;
+    assert_eq!((timeouts.absolute, timeouts.renewal), (month, month / 10));
+}
