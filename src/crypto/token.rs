@@ -198,6 +198,9 @@ mod tests {
         assert_eq!(token.id("s"), expected[..16]);
         assert_ne!(token.id("t"), token.id("s"));
         assert_eq!(format!("{token:?}"), "Token(..)");
+
+        let named = sha2::Sha256::new().chain_update(b"hyper-session subject v1\0s\0");
+        assert_eq!(subject_id("s", "alice"), named.chain_update("alice").finalize()[..16]);
     }
 
     #[cfg(feature = "astra")]

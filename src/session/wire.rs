@@ -209,6 +209,67 @@ mod tests {
         assert_eq!(StoredHeader::take(&mut Bytes::from_static(b"\x02\0\0\0\0\0\0\0\0")), None);
     }
 
+    /// The first bytes of a value of each format of MessagePack, and how many more bytes there are.
+    const FORMATS: [(&[u8], usize); 38] = [
+        (&[0x00], 0),
+        (&[0x7f], 0),
+        (&[0xe0], 0),
+        (&[0xff], 0),
+        (&[0xc0], 0),
+        (&[0xc2], 0),
+        (&[0xc3], 0),
+        (&[0xcc], 1),
+        (&[0xcd], 2),
+        (&[0xce], 4),
+        (&[0xcf], 8),
+        (&[0xd0], 1),
+        (&[0xd1], 2),
+        (&[0xd2], 4),
+        (&[0xd3], 8),
+        (&[0xca], 4),
+        (&[0xcb], 8),
+        (&[0xa0], 0),
+        (&[0xbf], 31),
+        (&[0xd9, 200], 200),
+        (&[0xda, 1, 2], 258),
+        (&[0xdb, 0, 1, 0, 2], 65_538),
+        (&[0xc4, 200], 200),
+        (&[0xc5, 1, 2], 258),
+        (&[0xc6, 0, 1, 0, 2], 65_538),
+        (&[0xd4], 2),
+        (&[0xd5], 3),
+        (&[0xd6], 5),
+        (&[0xd7], 9),
+        (&[0xd8], 17),
+        (&[0xc7, 200], 201),
+        (&[0xc8, 1, 2], 259),
+        (&[0xc9, 0, 1, 0, 2], 65_539),
+        (&[0x92], 2),
+        (&[0xdc, 1, 2], 258),
+        (&[0xdd, 0, 1, 0, 2], 65_538),
+        (&[0xde, 1, 2], 2 * 258),
+        (&[0xdf, 0, 1, 0, 2], 2 * 65_538),
+    ];
+
+    #[test]
+    fn each_format_ends_where_its_length_says() {
+        for (head, len) in FORMATS {
+            // Zeros: whatever is counted, bytes or values, each is a byte long.
+            let whole = [head, &vec![0; len], b"next"].concat();
+            assert_eq!(skip_value(&whole, 1), Some(&b"next"[..]), "{head:x?}");
+            assert_eq!(skip_value(&whole[..head.len() + len - usize::from(len > 0)], 1).is_none(), len > 0);
+            let (body, rest) = (vec![0; len], &b"next"[..]);
+            let text = matches!(head[0], 0xa0..=0xbf | 0xd9..=0xdb).then_some((&body[..], rest));
+            assert_eq!(str_bytes(&whole), text, "{head:x?}");
+            let bytes = matches!(head[0], 0xc4..=0xc6).then_some((&body[..], rest));
+            assert_eq!(bin_bytes(&whole), bytes, "{head:x?}");
+            let map = matches!(head[0], 0xde..=0xdf).then_some((len / 2, &whole[head.len()..]));
+            assert_eq!(map_len(&whole), map, "{head:x?}");
+        }
+        assert_eq!(map_len(&[0x82, 1, 2, 3, 4]), Some((2, &[1, 2, 3, 4][..])));
+        assert_eq!(skip_value(&[0x82, 1, 2, 3, 4, 5], 1), Some(&[5][..]));
+    }
+
     #[test]
     fn t66_nesting_stops_at_the_limit() {
         let nested = |levels: usize| [vec![0x91; levels], vec![0xc0]].concat();
