@@ -8,7 +8,7 @@ use hyper_session::store::Store;
 
 use crate::limit::Limit;
 use crate::ready;
-use crate::services::{Action, Arm, arms, request};
+use crate::services::{Action, Arm, MEMO, arms, request};
 use crate::tokens::{NAME, NOW, app_key, cookie_field, no_changes, record, store, token};
 
 /// How often the work is done for one count. What it works on is made before.
@@ -16,7 +16,7 @@ pub const TIMES: usize = 64;
 
 /// The names of the cases. Of each, what belongs to the primitives or to the bare service is taken off by counting it, too:
 /// it depends on the processor, on hyper, on the allocator, and not on this crate.
-pub const CASES: [Case; 10] = [
+pub const CASES: [Case; 11] = [
     Case { name: "find/1", less: &[] },
     Case { name: "find/20", less: &[] },
     Case { name: "open/256", less: &["limit/open/256"] },
@@ -26,6 +26,7 @@ pub const CASES: [Case; 10] = [
     Case { name: "untouched/function", less: &["untouched/bare"] },
     Case { name: "read/extension", less: &["untouched/bare", "limit/open/256"] },
     Case { name: "read/function", less: &["untouched/bare", "limit/open/256"] },
+    Case { name: "read/memo", less: &["untouched/bare"] },
     Case { name: "change/function", less: &["untouched/bare", "limit/open/256", "limit/seal/256"] },
 ];
 
@@ -83,6 +84,7 @@ fn service(name: &str, action: Action) -> Box<dyn FnMut()> {
         "bare" => "bare",
         "extension" => "hyper-session",
         "function" => "hyper-session-fn",
+        "memo" => MEMO,
         other => panic!("no such service: {other}"),
     };
     let cookie = arms().into_iter().find_map(|mut arm| arm.login());

@@ -173,28 +173,29 @@ fn seal(size: usize) -> Comparison {
 
 fn service(name: &str, action: Action, with_cookie: bool) -> Comparison {
     let somebody = arms().into_iter().find_map(|mut arm| arm.login());
-    let arms = arms().into_iter().filter(|arm| arm.name != MEMO || action != Action::Destroy).map(|mut arm| {
-        if arm.name == MEMO && action == Action::Change {
-            return (MEMO, changes_on_connections());
-        }
-        let cookie = arm.login().or(somebody.clone()).filter(|_| with_cookie);
-        let name = arm.name;
-        let run: Run = Box::new(move |times| {
-            let requests: Vec<_> = (0..times)
-                .map(|_| match action {
-                    // Where the session lives on the server, each request needs one that is not ended yet.
-                    Action::Destroy => request(action, arm.login().or(cookie.clone()).as_ref()),
-                    _ => request(action, cookie.as_ref()),
-                })
-                .collect();
-            let start = Instant::now();
-            for request in requests {
-                black_box(arm.call(request));
+    let arms =
+        arms().into_iter().filter(|arm| arm.name != MEMO || action != Action::Destroy).map(|mut arm| {
+            if arm.name == MEMO && action == Action::Change {
+                return (MEMO, changes_on_connections());
             }
-            start.elapsed()
+            let cookie = arm.login().or(somebody.clone()).filter(|_| with_cookie);
+            let name = arm.name;
+            let run: Run = Box::new(move |times| {
+                let requests: Vec<_> = (0..times)
+                    .map(|_| match action {
+                        // Where the session lives on the server, each request needs one that is not ended yet.
+                        Action::Destroy => request(action, arm.login().or(cookie.clone()).as_ref()),
+                        _ => request(action, cookie.as_ref()),
+                    })
+                    .collect();
+                let start = Instant::now();
+                for request in requests {
+                    black_box(arm.call(request));
+                }
+                start.elapsed()
+            });
+            (name, run)
         });
-        (name, run)
-    });
     Comparison { name: format!("service/{name}"), arms: arms.collect() }
 }
 
