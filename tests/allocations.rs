@@ -13,8 +13,10 @@ use allocation_counter::measure;
 use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response};
 use hyper::service::{Service, service_fn};
+use hyper_session::store::Store;
 use hyper_session::{
-    AppKey, CookieStore, Error, Session, SessionExt, SessionHandle, SessionService, session_fn,
+    AppKey, Clock, CookieStore, Error, Session, SessionExt, SessionHandle, SessionService, SystemClock,
+    session_fn,
 };
 use support::{Body, Jar, status};
 
@@ -162,7 +164,7 @@ fn inside<T: Send + 'static>(
 }
 
 #[test]
-fn opening_a_session_of_256_bytes_costs_four_allocations() {
+fn opening_a_session_of_256_bytes_costs_three_allocations() {
     let store = store();
     for (name, cookies) in cookie_headers(&store) {
         let opening = inside(&store, &cookies, |request| {
@@ -171,8 +173,8 @@ fn opening_a_session_of_256_bytes_costs_four_allocations() {
             assert!(session.unwrap().has("user"), "the session was not opened");
             opening.count_total
         });
-        // The bytes, what shares them, the record, the session.
-        assert!(opening <= 4, "{name}: {opening}");
+        // The bytes, the record, the session.
+        assert!(opening <= 3, "{name}: {opening}");
         let again = inside(&store, &cookies, |request| {
             drop(ready(request.session()).unwrap());
             measure(|| drop(ready(request.session()).unwrap())).count_total
@@ -181,29 +183,45 @@ fn opening_a_session_of_256_bytes_costs_four_allocations() {
     }
 }
 
-/// What `read` allocates on an open session.
-fn reading(read: impl Fn(&Session) + Send + Sync + 'static) -> u64 {
+#[test]
+fn refusing_a_token_allocates_nothing() {
+    let store = store();
+    let cookie = session_of_256_bytes(&store);
+    let token = cookie.as_bytes().strip_prefix(b"__Host-session=").unwrap();
+    let now = SystemClock.now();
+    let open = |token: &[u8]| ready(store.load(token, now)).unwrap();
+    assert!(open(token).is_ok());
+    for place in [0, 5, 20, 40, token.len() / 2, token.len() - 2] {
+        let (mut forged, mut opened) = (token.to_vec(), true);
+        forged[place] = if forged[place] == b'A' { b'B' } else { b'A' };
+        let refusing = measure(|| opened = open(&forged).is_ok());
+        assert_eq!((opened, refusing.count_total), (false, 0), "{place}");
+    }
+}
+
+/// What `read` allocates on an open session, the first time and after that.
+fn reading(read: impl Fn(&Session) + Send + Sync + 'static) -> [u64; 2] {
     let store = store();
     inside(&store, &[session_of_256_bytes(&store)], move |request| {
         let session = ready(request.session()).unwrap();
-        measure(|| read(&session)).count_total
+        [(); 2].map(|()| measure(|| read(&session)).count_total)
     })
 }
 
 #[test]
-fn reading_an_open_session_allocates_nothing() {
-    let reads: [(&str, u64); 6] = [
-        ("get_str", reading(|session| assert_eq!(session.get_str("user").unwrap().unwrap().as_str(), "ada"))),
-        (
-            "get_str, long",
-            reading(|session| assert_eq!(session.get_str("text").unwrap().unwrap().len(), TEXT)),
-        ),
+fn reading_an_open_session_allocates_nothing_but_what_views_share() {
+    // The first view of the session's buffer makes it one that is shared.
+    let get_str = reading(|session| assert_eq!(session.get_str("user").unwrap().unwrap().as_str(), "ada"));
+    assert_eq!(get_str, [1, 0]);
+    let long = reading(|session| assert_eq!(session.get_str("text").unwrap().unwrap().len(), TEXT));
+    assert_eq!(long, [1, 0]);
+    let reads = [
         ("get::<u64>", reading(|session| assert_eq!(session.get::<u64>("visits").unwrap(), Some(1_000)))),
         ("get_i64", reading(|session| assert_eq!(session.get_i64("visits").unwrap(), Some(1_000)))),
         ("has", reading(|session| assert!(session.has("user") && !session.has("nobody")))),
         ("get of nothing", reading(|session| assert_eq!(session.get::<u64>("nothing").unwrap(), None))),
     ];
-    assert_eq!(reads.map(|(name, _)| (name, 0)), reads);
+    assert_eq!(reads.map(|(name, _)| (name, [0, 0])), reads);
 }
 
 /// A whole request, beyond the bare service: `do_it` to the loaded session, and the response finished.
@@ -217,10 +235,10 @@ fn whole(store: &CookieStore, do_it: fn(&Session) -> Result<(), Error>) -> u64 {
 }
 
 #[test]
-fn a_request_that_reads_costs_ten_allocations() {
+fn a_request_that_reads_costs_nine_allocations() {
     let allocations = whole(&store(), |session| session.get::<u64>("visits").map(drop));
-    // Four for the handle, four to open, two for `Vary` in a response that had no header.
-    assert!(allocations <= 10, "{allocations}");
+    // Four for the handle, three to open, two for `Vary` in a response that had no header.
+    assert!(allocations <= 9, "{allocations}");
 }
 
 #[test]
@@ -240,7 +258,7 @@ fn the_same_cookie_again_costs_one_allocation_to_load() {
         ready(connection.call(request(std::slice::from_ref(&cookie)))).unwrap();
     }
     let loads = loads.lock().unwrap();
-    assert!(loads[0] > 3 && loads[3] > 3, "{loads:?}");
+    assert!(loads[0] >= 3 && loads[3] >= 3, "{loads:?}");
     assert_eq!([loads[1], loads[2], loads[4], loads[5]], [1; 4]);
 }
 
@@ -270,7 +288,7 @@ fn a_connection_of_many_users_gives_up() {
     let sixteen = [&taking_turns[..], &[other, other][..]].concat();
     assert_eq!(loads(&store, &fifteen)[15..], [1, 1]);
     let costs = loads(&store, &sixteen);
-    assert!(costs[16] > 3 && costs[17] > 3, "{costs:?}");
+    assert!(costs[16] >= 3 && costs[17] >= 3, "{costs:?}");
 }
 
 #[test]

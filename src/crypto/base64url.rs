@@ -1,9 +1,11 @@
 //! base64url, strictly: each byte string has exactly one spelling (RFC 4648 sections 3.5 and 5). Without padding, but for
 //! what Astra wrote.
 
+use std::mem::MaybeUninit;
+
 #[cfg(feature = "astra")]
 use base64_simd::URL_SAFE;
-use base64_simd::URL_SAFE_NO_PAD;
+use base64_simd::{Out, URL_SAFE_NO_PAD};
 
 /// The text of `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
@@ -13,9 +15,37 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 /// The bytes of `text`, or nothing if it is not their one spelling: no padding, no white space, no other alphabet, and
 /// the unused bits of the last character are zero.
 pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    #[cfg(hyper_session_planted)] // a second spelling
-    let text = text.strip_suffix(b"=").filter(|_| planted!("unseal_mutated")).unwrap_or(text);
     URL_SAFE_NO_PAD.decode_to_vec(text).ok()
+}
+
+/// Room for the bytes of one text, for as long as they are looked at: on the stack, unless they are more than what one
+/// cookie of 4096 characters can hold. Whoever sends texts that are refused causes no allocation.
+pub(crate) struct Scratch {
+    stack: [MaybeUninit<u8>; SCRATCH],
+    heap: Vec<u8>,
+}
+
+/// What 4096 characters hold.
+const SCRATCH: usize = 3072;
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self { stack: [MaybeUninit::uninit(); SCRATCH], heap: Vec::new() }
+    }
+
+    /// As [`decode`].
+    pub(crate) fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
+        #[cfg(hyper_session_planted)] // a second spelling
+        let text = text.strip_suffix(b"=").filter(|_| planted!("unseal_mutated")).unwrap_or(text);
+        if URL_SAFE_NO_PAD.estimated_decoded_length(text.len()) <= SCRATCH {
+            return URL_SAFE_NO_PAD
+                .decode(text, Out::from_uninit_slice(&mut self.stack))
+                .ok()
+                .map(|bytes| &*bytes);
+        }
+        self.heap = decode(text)?;
+        Some(&self.heap)
+    }
 }
 
 /// How many characters `bytes` bytes have.
@@ -51,7 +81,9 @@ mod tests {
         for a in 0..=255 {
             for b in 0..=255 {
                 for text in [&[a][..], &[a, b], &[a, b, b'A'], &[b'Q', a, b], &[b'Q', b'Q', a, b]] {
-                    if let Some(bytes) = decode(text) {
+                    let bytes = decode(text);
+                    assert_eq!(Scratch::new().decode(text), bytes.as_deref());
+                    if let Some(bytes) = bytes {
                         assert_eq!(encode(&bytes).as_bytes(), text);
                     }
                 }
@@ -71,6 +103,17 @@ mod tests {
             assert_eq!(text, BASE64_URL_SAFE_NO_PAD.encode(&bytes[..len]));
             assert_eq!(text.len(), encoded_len(len));
             assert_eq!(decode(text.as_bytes()).unwrap(), &bytes[..len]);
+        }
+    }
+
+    #[test]
+    fn scratch_holds_texts_of_any_length_one_after_the_other() {
+        let mut scratch = Scratch::new();
+        for len in (0..SCRATCH + 8).rev().step_by(61).chain(SCRATCH - 4..SCRATCH + 4) {
+            let bytes: Vec<u8> = (0..251).cycle().take(len).collect();
+            let text = encode(&bytes);
+            assert_eq!(scratch.decode(text.as_bytes()), Some(&*bytes), "{len}");
+            assert_eq!(scratch.decode(format!("{text}=").as_bytes()), None, "{len}");
         }
     }
 

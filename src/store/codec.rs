@@ -81,7 +81,7 @@ impl Codec {
         let mut clear = match (&self.sealer, value.split_first()?) {
             (None, _) => value.clone(),
             (Some(sealer), (&SEALED, token)) => {
-                sealer.open_bytes(token.to_vec(), &id.to_bytes()).ok()?.into_plaintext()
+                sealer.open_bytes(token, &id.to_bytes()).ok()?.into_plaintext()
             }
             // Whoever can write to the backend could put anything there.
             (Some(_), _) => return None,
