@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use actix_session::storage::{RedisSessionStore, SessionKey, SessionStore as _};
 use axum_session::DatabasePool;
 use axum_session_redis_bb8_pool::SessionRedisPool;
 use bb8_redis::RedisConnectionManager;
@@ -59,6 +60,7 @@ async fn main() {
         bb8_pool(&server.url(), true).await,
         bb8_pool(&server.url(), false).await,
         fred(server.port).await,
+        actix(&server.url()).await,
     ];
     let (rounds, duration) = if quick { (1, 0.02) } else { (5, 0.5) };
     let duration = Duration::from_secs_f64(duration);
@@ -271,6 +273,41 @@ async fn fred(port: u16) -> Arm {
                 let visits = record.data["visits"].as_u64().unwrap();
                 record.data.insert("visits".to_owned(), json!(visits + 1));
                 store.save(&record).await.unwrap();
+            }
+        }),
+    }
+}
+
+/// actix-session's store: one connection that everybody shares, by an older release of the client that ours uses. A session is a
+/// map of JSON texts in a JSON text.
+async fn actix(url: &str) -> Arm {
+    let store = RedisSessionStore::builder(url).build().await.unwrap();
+    let expires = actix_web::cookie::time::Duration::days(1);
+    let mut keys = Vec::new();
+    for _ in 0..TASKS[3] {
+        let Value::Object(values) = values() else { unreachable!() };
+        let state = values.into_iter().map(|(key, value)| (key, value.to_string())).collect();
+        keys.push(String::from(store.save(state, &expires).await.unwrap()));
+    }
+    let (store, keys) = (Arc::new(store), Arc::new(keys));
+    let (other, same) = (store.clone(), keys.clone());
+    let key = |text: &str| SessionKey::try_from(text.to_owned()).unwrap();
+    Arm {
+        name: "actix-session",
+        load: operation(move |number| {
+            let (store, key) = (store.clone(), key(&keys[number]));
+            async move {
+                let state = store.load(&key).await.unwrap().unwrap();
+                assert_eq!(serde_json::from_str::<String>(&state["user"]).unwrap(), USER);
+            }
+        }),
+        change: operation(move |number| {
+            let (store, key) = (other.clone(), key(&same[number]));
+            async move {
+                let mut state = store.load(&key).await.unwrap().unwrap();
+                let visits: u64 = serde_json::from_str(&state["visits"]).unwrap();
+                state.insert("visits".to_owned(), json!(visits + 1).to_string());
+                store.update(key, state, &expires).await.unwrap();
             }
         }),
     }
