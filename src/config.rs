@@ -287,19 +287,17 @@ impl Options {
         if !self.renew_on_read && self.renewal.is_none() {
             timeouts.renewal = Duration::MAX;
         }
+        let max_age = self.cookie.explicit_max_age();
+        let cookie = self.cookie.validate()?;
         // Capped as Max-Age is: a session that may be idle for longer than 400 days outlives its cookie in any case.
         let longest_idle = timeouts.idle.min(timeouts.absolute);
-        if self
-            .cookie
-            .explicit_max_age()
-            .is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP)
-        {
+        if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
             return Err(Error::config(
                 "the cookie's Max-Age is shorter than the idle timeout, so browsers would drop it while the session is in use: lower idle_timeout() to it, and leave max_age() alone",
             ));
         }
         let config = Config {
-            cookie: self.cookie.validate()?,
+            cookie,
             timeouts,
             format: self.format,
             keep_values_on_server_error: self.keep_values_on_server_error,

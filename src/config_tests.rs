@@ -18,6 +18,13 @@ fn impossible_timeouts_say_what_to_change() {
     assert!(config(|o| o.renewal = Some(Duration::ZERO)).is_ok());
 }
 
+// It would be too short for the idle timeout, too, but no timeout is short enough to go with it.
+#[test]
+fn a_max_age_that_removes_the_cookie_is_named_as_such() {
+    let error = config(|o| o.cookie = CookieOptions::new().max_age(Duration::from_millis(999))).unwrap_err();
+    assert!(error.to_string().contains("removes the cookie"), "{error}");
+}
+
 #[test]
 fn timeouts_of_one_second_are_the_shortest() {
     let second = Duration::from_secs(1);

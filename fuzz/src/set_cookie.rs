@@ -1,4 +1,4 @@
-//! `Set-Cookie`: refused when the options are built, or one line that another library reads back.
+//! `Set-Cookie`: refused when the options are built, or lines that another library reads back, no more than are allowed.
 
 use std::time::Duration;
 
@@ -28,6 +28,10 @@ struct Options {
     http_only: bool,
     same_site: u8,
     partitioned: bool,
+    /// 0: as many as by default.
+    max_chunks: u8,
+    /// How many bytes the session holds.
+    len: u16,
 }
 
 /// Whatever the options, a browser is never sent what they do not say.
@@ -48,35 +52,40 @@ pub fn set_cookie_build(data: &[u8]) {
     if let Some(domain) = &options.domain {
         cookie = cookie.domain(domain);
     }
+    if options.max_chunks > 0 {
+        cookie = cookie.max_chunks(options.max_chunks);
+    }
     let key = AppKey::danger_from_any_bytes(APP_KEY).unwrap();
     // A Max-Age below the idle timeout is refused.
-    let idle = options.max_age.unwrap_or(DAY);
+    let idle = options.max_age.unwrap_or(DAY).max(Duration::from_secs(1));
     let builder = CookieStore::builder(key).cookie(cookie).idle_timeout(idle);
     let store = match builder.clock(FakeClock::at(NOW)).build() {
         Ok(store) => store,
         Err(error) => return assert!(error.is_config(), "{error}"),
     };
-    let service = session_fn(store, |_: Request<Body>, session: SessionHandle| async move {
-        session.load().await?.set("a", 1)?;
+    let len = usize::from(options.len);
+    let service = session_fn(store, move |_: Request<Body>, session: SessionHandle| async move {
+        session.load().await?.set("a", "x".repeat(len))?;
         Ok::<_, Error>(Response::new(Body::new()))
     });
     let response = run(service.call(Request::new(Body::new()))).unwrap();
     let lines: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
-    assert_eq!(lines.len(), 1, "one cookie, one line");
-    let line = lines[0].to_str().expect("visible ASCII");
-    assert!(lines[0].is_sensitive());
+    let chunks = if options.max_chunks == 0 { 3 } else { usize::from(options.max_chunks) };
+    let mut left = token_len(len);
+    let fits = left <= (0..chunks).map(|number| room(&name, number)).sum();
+    assert_eq!(response.status().is_success(), fits, "{left} bytes in {chunks} cookies");
+    assert!(fits || lines.is_empty(), "a part of a session");
 
-    let read = cookie::Cookie::parse(line).expect("a line that another library reads");
-    assert_eq!(read.name(), name);
-    assert!(read.value().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
-    assert_eq!(read.path(), Some(options.path.as_str()));
-    assert_eq!(read.domain(), options.domain.as_deref());
-    assert_eq!(read.secure().unwrap_or(false), options.secure);
-    assert_eq!(read.http_only().unwrap_or(false), options.http_only);
-    assert_eq!(read.partitioned().unwrap_or(false), options.partitioned);
-    assert_eq!(read.same_site().map(|same_site| same_site.to_string()), Some(format!("{same_site:?}")));
-    let max_age = options.max_age.map(|max_age| max_age.min(400 * DAY).as_secs());
-    assert_eq!(read.max_age().map(|age| age.whole_seconds().unsigned_abs()), max_age);
+    for (number, line) in lines.into_iter().enumerate() {
+        assert!(line.is_sensitive());
+        let line = line.to_str().expect("visible ASCII");
+        let read = cookie::Cookie::parse(line).expect("a line that another library reads");
+        assert_eq!(read.name(), cookie_name(&name, number));
+        assert_eq!(read.value().len(), left.min(room(&name, number)), "as much as fits");
+        left -= read.value().len();
+        assert_attributes(&read, &options, same_site);
+    }
+    assert!(!fits || left == 0, "{left} bytes are not there");
 
     // The rules of the prefixes (RFC 6265bis section 4.1.3), which browsers apply without regard to case.
     let lower = name.to_ascii_lowercase();
@@ -90,4 +99,35 @@ pub fn set_cookie_build(data: &[u8]) {
         assert!(options.http_only);
     }
     assert!(options.secure || (same_site != SameSite::None && !options.partitioned));
+}
+
+/// What the cookies of a session with a string of this many bytes hold together: base64url of 40 bytes of header, a map of one
+/// entry, and what is around it (docs/WIRE.md).
+fn token_len(len: usize) -> usize {
+    let marker = match len {
+        0..32 => 1,
+        32..256 => 2,
+        _ => 3,
+    };
+    ((21 + 40 + 3 + marker + len + 16 + 32) * 4).div_ceil(3)
+}
+
+fn cookie_name(name: &str, number: usize) -> String {
+    if number == 0 { name.to_owned() } else { format!("{name}.{number}") }
+}
+
+fn room(name: &str, number: usize) -> usize {
+    4096 - cookie_name(name, number).len()
+}
+
+fn assert_attributes(read: &cookie::Cookie<'_>, options: &Options, same_site: SameSite) {
+    assert!(read.value().bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)));
+    assert_eq!(read.path(), Some(options.path.as_str()));
+    assert_eq!(read.domain(), options.domain.as_deref());
+    assert_eq!(read.secure().unwrap_or(false), options.secure);
+    assert_eq!(read.http_only().unwrap_or(false), options.http_only);
+    assert_eq!(read.partitioned().unwrap_or(false), options.partitioned);
+    assert_eq!(read.same_site().map(|same_site| same_site.to_string()), Some(format!("{same_site:?}")));
+    let max_age = options.max_age.map(|max_age| max_age.min(400 * DAY).as_secs());
+    assert_eq!(read.max_age().map(|age| age.whole_seconds().unsigned_abs()), max_age);
 }
