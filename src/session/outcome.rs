@@ -99,10 +99,36 @@ pub(crate) struct Commit {
 mod tests {
     use super::*;
 
-    /// Every combination of facts and answers against the rules, said as sentences instead of rows.
-    #[test]
-    fn the_table_keeps_its_promises() {
-        for bits in 0..128_u32 {
+    /// The outcome that stands in the documented table: in its first row that fits.
+    fn by_the_table(facts: Facts, answer: Disposition) -> &'static str {
+        let rows = include_str!("outcome.rs").lines().filter_map(|line| line.trim().strip_prefix("/// | "));
+        let rows = rows.map(|row| row.trim_end_matches(" |").split(" | ").collect::<Vec<_>>());
+        let fits = |cell: &str, fact: bool| cell == "·" || cell == if fact { "yes" } else { "no" };
+        let fitting = |row: &Vec<&str>| {
+            let [answers, stored, destroyed, changed, empty, regenerate, renewal_due, _] = row[..] else {
+                panic!("{row:?}");
+            };
+            let answers = match answers {
+                "no cookie" => answer == Disposition::NoCookie,
+                "accept" => answer == Disposition::Accept,
+                _ => answers == "·",
+            };
+            answers
+                && fits(stored, facts.stored)
+                && fits(destroyed, facts.destroyed)
+                && (fits(changed, facts.changed)
+                    || changed == "yes, cleared" && facts.changed && facts.cleared)
+                && fits(empty, facts.empty)
+                && fits(regenerate, facts.regenerate)
+                && fits(renewal_due, facts.renewal_due)
+        };
+        // The first line is the head.
+        rows.skip(1).find(fitting).expect("the last row fits always")[7]
+    }
+
+    /// Every combination of facts and answers.
+    fn all() -> impl Iterator<Item = (Facts, Disposition)> {
+        (0..128_u32).flat_map(|bits| {
             let bit = |n: u32| bits >> n & 1 == 1;
             let facts = Facts {
                 stored: bit(0),
@@ -113,39 +139,50 @@ mod tests {
                 renewal_due: bit(5),
                 cleared: bit(6),
             };
+            [Disposition::Accept, Disposition::DropValues, Disposition::NoCookie]
+                .map(|answer| (facts, answer))
+        })
+    }
+
+    #[test]
+    fn the_code_decides_as_the_table_says() {
+        for (facts, answer) in all() {
+            let outcome = format!("{:?}", facts.decide(answer)).to_lowercase();
+            let expected = by_the_table(facts, answer).trim_end_matches(", from scratch");
+            assert_eq!(outcome, expected, "{facts:?} {answer:?}");
+        }
+    }
+
+    /// Every combination of facts and answers against the rules, said as sentences instead of rows.
+    #[test]
+    fn the_table_keeps_its_promises() {
+        for (facts, answer) in all() {
             let Facts { stored, changed, empty, regenerate, destroyed, cleared, .. } = facts;
-            for answer in [Disposition::Accept, Disposition::DropValues, Disposition::NoCookie] {
-                let outcome = facts.decide(answer);
-                let context = format!("{facts:?} {answer:?} {outcome:?}");
-                // What is not stored cannot be touched, regenerated or destroyed.
-                assert!(stored || matches!(outcome, Outcome::Keep | Outcome::Save), "{context}");
-                // Nothing empty is ever created (T71).
-                assert!(!(empty && !stored && outcome == Outcome::Save), "{context}");
-                // Values are saved only when the answer accepts them.
-                assert!(outcome != Outcome::Save || answer == Disposition::Accept, "{context}");
-                // A stored session that was destroyed does not go on.
-                if stored && destroyed {
-                    assert!(matches!(outcome, Outcome::Destroy | Outcome::Regenerate), "{context}");
-                }
-                // Without a cookie in the response, no client is left with a dead token by a regenerate.
-                assert!(
-                    answer != Disposition::NoCookie || matches!(outcome, Outcome::Keep | Outcome::Destroy),
-                    "{context}"
-                );
-                // Emptied is not "unchanged" (T28): cleared is destroyed, and a last delete goes to the store.
-                if stored && changed && empty && answer == Disposition::Accept {
-                    assert!(!matches!(outcome, Outcome::Keep | Outcome::Touch), "{context}");
-                    assert!(!cleared || outcome == Outcome::Destroy, "{context}");
-                }
-                // Regenerate is done even if the handler failed.
-                if stored
-                    && regenerate
-                    && !destroyed
-                    && !(changed && empty)
-                    && answer != Disposition::NoCookie
-                {
-                    assert_eq!(outcome, Outcome::Regenerate, "{context}");
-                }
+            let outcome = facts.decide(answer);
+            let context = format!("{facts:?} {answer:?} {outcome:?}");
+            // What is not stored cannot be touched, regenerated or destroyed.
+            assert!(stored || matches!(outcome, Outcome::Keep | Outcome::Save), "{context}");
+            // Nothing empty is ever created (T71).
+            assert!(!(empty && !stored && outcome == Outcome::Save), "{context}");
+            // Values are saved only when the answer accepts them.
+            assert!(outcome != Outcome::Save || answer == Disposition::Accept, "{context}");
+            // A stored session that was destroyed does not go on.
+            if stored && destroyed {
+                assert!(matches!(outcome, Outcome::Destroy | Outcome::Regenerate), "{context}");
+            }
+            // Without a cookie in the response, no client is left with a dead token by a regenerate.
+            assert!(
+                answer != Disposition::NoCookie || matches!(outcome, Outcome::Keep | Outcome::Destroy),
+                "{context}"
+            );
+            // Emptied is not "unchanged" (T28): cleared is destroyed, and a last delete goes to the store.
+            if stored && changed && empty && answer == Disposition::Accept {
+                assert!(!matches!(outcome, Outcome::Keep | Outcome::Touch), "{context}");
+                assert!(!cleared || outcome == Outcome::Destroy, "{context}");
+            }
+            // Regenerate is done even if the handler failed.
+            if stored && regenerate && !destroyed && !(changed && empty) && answer != Disposition::NoCookie {
+                assert_eq!(outcome, Outcome::Regenerate, "{context}");
             }
         }
     }

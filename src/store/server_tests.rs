@@ -133,6 +133,20 @@ fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
     assert!(matches!(renewed, Saved::Ended), "{renewed:?}");
 }
 
+// What a regenerate leaves is known for a minute, however often the old cookie comes: it is no session that is renewed.
+#[cfg(feature = "memory")]
+#[test]
+fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
+    let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
+    let mark = || run(inner.backend.fetch(base.id(), NOW)).unwrap().unwrap();
+    let left = mark();
+    assert_eq!(left.expires, inner.mark_expires(NOW));
+    run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
+    assert_eq!(mark(), left);
+}
+
 // T14: no random bytes, no session; and a generator that only gives ids that are taken is a broken one.
 #[test]
 fn t14_no_random_no_token() {
