@@ -144,15 +144,12 @@ impl CookieFinder {
         while let Some(ahead) = bytes.get(from..).and_then(|rest| self.name.find(rest)) {
             let at = from + ahead;
             from = at + self.name.needle().len();
-            let (Some(before), Some(after)) = (bytes.get(..at), bytes.get(from..)) else {
-                continue;
-            };
-            if !matches!(trim_end(before), [] | [.., b';']) {
+            if !matches!(bytes.get(..at).map(trim_end), Some([] | [.., b';'])) {
                 continue; // inside another name or a value
             }
-            let (number, after) = match after {
+            let (number, after) = match bytes.get(from..).unwrap_or_default() {
                 [b'.', digit @ b'1'..=b'7', rest @ ..] => (digit - b'0', rest),
-                _ => (0, after),
+                after => (0, after),
             };
             let [b'=', value @ ..] = trim_start(after) else {
                 continue;
