@@ -1,0 +1,72 @@
+//! The memo by itself: what it knows again, until when, and when it gives up.
+
+use super::*;
+use crate::crypto::{SystemRandom, Token};
+use crate::session::{Origin, Payload, SessionId};
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix(seconds)
+}
+
+fn record(origin: Origin) -> Record {
+    Record::new(SessionId::from_bytes([7; 16]), at(0), at(20), Payload::default(), origin)
+}
+
+fn native() -> Record {
+    record(Origin::native(false))
+}
+
+/// A memo that keeps `token` from second 10 on.
+fn keeping(token: &[u8]) -> Memo {
+    let memo = Memo::default();
+    memo.keep(token, &native(), at(10));
+    memo
+}
+
+#[test]
+fn the_last_token_is_known_while_its_session_lasts() {
+    let memo = keeping(b"token");
+    let known = |token: &[u8], now| memo.recall(token, at(now)).map(|record| record.id());
+    assert_eq!(known(b"token", 10), Some(native().id()));
+    assert!(known(b"token", 19).is_some());
+    // A clock that goes back may make it one that is not valid yet; a deadline is a deadline.
+    assert!(known(b"token", 9).is_none() && known(b"token", 20).is_none());
+    for other in [&b"tokem"[..], b"toke", b"token ", b""] {
+        assert!(known(other, 10).is_none(), "{other:?}");
+    }
+    memo.keep(b"another", &native(), at(10));
+    assert!(known(b"token", 10).is_none() && known(b"another", 10).is_some());
+    memo.forget();
+    assert!(known(b"another", 10).is_none());
+}
+
+// What a server-side store holds can end at any time: it is asked each time. And a token in chunks is too long to keep.
+#[test]
+fn only_short_sealed_tokens_are_kept() {
+    let token = Token::generate(&SystemRandom).unwrap();
+    let memo = Memo::default();
+    memo.keep(b"token", &record(Origin::Stored { token, value: bytes::Bytes::new() }), at(10));
+    assert!(memo.recall(b"token", at(10)).is_none());
+    for (len, kept) in [(MAX_TOKEN, true), (MAX_TOKEN + 1, false)] {
+        let token = vec![b't'; len];
+        assert_eq!(keeping(&token).recall(&token, at(10)).is_some(), kept, "{len}");
+    }
+}
+
+// A proxy's connection carries many users: the memo stops to look, for good.
+#[test]
+fn it_gives_up_after_misses_in_a_row() {
+    let memo = keeping(b"token");
+    for round in 0..2 {
+        for _ in 1..MAX_MISSES {
+            assert!(memo.recall(b"other", at(10)).is_none());
+        }
+        assert!(memo.recall(b"token", at(10)).is_some(), "round {round}: one hit starts the count again");
+    }
+    for _ in 0..MAX_MISSES {
+        assert!(memo.recall(b"other", at(10)).is_none());
+    }
+    assert!(memo.recall(b"token", at(10)).is_none());
+    memo.keep(b"token", &native(), at(10));
+    assert!(memo.recall(b"token", at(10)).is_none());
+}
