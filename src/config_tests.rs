@@ -29,7 +29,7 @@ fn a_max_age_that_removes_the_cookie_is_named_as_such() {
 fn timeouts_of_one_second_are_the_shortest() {
     let second = Duration::from_secs(1);
     let one = config(|o| (o.idle, o.absolute, o.renewal) = (second, Some(second), None)).unwrap();
-    assert_eq!((one.timeouts.idle, one.timeouts.absolute), (second, second));
+    assert_eq!((one.timeouts().idle, one.timeouts().absolute), (second, second));
     assert!(config(|o| (o.idle, o.absolute) = (second, Some(Duration::from_millis(999)))).is_err());
 }
 
