@@ -19,7 +19,9 @@ const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 async fn f01_a_server_that_is_back_before_the_next_request_was_never_missed() {
     let mut server = Server::with(&DURABLE);
     for connections in [1, 2, 5] {
-        let app = App::with(builder(server.url()).connections(connections)).await;
+        // No deadline is to come first here: each write waits for the disk, and that may have much else to do.
+        let options = builder(server.url()).checkout_timeout(BOUND).command_timeout(BOUND);
+        let app = App::with(options.connections(connections)).await;
         let mut jar = app.jar().await;
         for n in 2..=4 {
             server.restart();
