@@ -300,6 +300,24 @@ async fn f06_killed_connections_fail_no_request() {
     assert!(stats.connections_broken >= 6, "{stats:?}");
 }
 
+/// Commands go over the pool's connections without asking the pool, which must not keep them open after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_that_is_dropped_closes_its_connections() {
+    let server = Server::start();
+    let clients = || {
+        let list = server.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+        list.lines().filter(|line| line.contains("cmd=") && !line.contains("cmd=client")).count()
+    };
+    let app = App::with(builder(server.url()).connections(3)).await;
+    let mut jar = app.jar().await;
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    assert_eq!(app.ok("/add", &mut jar).await, "2");
+    app.is_whole(3).await;
+    assert_eq!(clients(), 3);
+    drop(app);
+    wait_for("connections to be closed", || clients() == 0);
+}
+
 /// With one connection where there were to be two, everybody is served over that one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f07_a_server_without_room_for_another_client_does_not_take_the_store_down() {

@@ -1,7 +1,8 @@
 //! Sessions in a real Redis on the loopback interface: loading one, and changing one value of it, at 1 to 256 tasks. Each
 //! task has a session of its own. Prints one JSON object a line.
 //!
-//! `hyper-session-benches-redis [--quick]`
+//! `hyper-session-benches-redis [--quick] [--arm=NAME] [CASE]...`, where a case is `load/256`, or `change/1`; all of them by
+//! default. One arm alone is for a profiler.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -52,9 +53,11 @@ fn operation<F: Future<Output = ()> + Send + 'static>(
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
-    let quick = std::env::args().any(|argument| argument == "--quick");
+    let (flags, cases): (Vec<_>, Vec<_>) =
+        std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
+    let quick = flags.iter().any(|flag| flag == "--quick");
     let server = Server::start();
-    let arms = [
+    let mut arms = vec![
         bare(&server.url()).await,
         ours(&server.url()).await,
         bb8_pool(&server.url(), true).await,
@@ -62,16 +65,25 @@ async fn main() {
         fred(server.port).await,
         actix(&server.url()).await,
     ];
-    let (rounds, duration) = if quick { (1, 0.02) } else { (5, 0.5) };
+    if let Some(name) = flags.iter().find_map(|flag| flag.strip_prefix("--arm=")) {
+        arms.retain(|arm| arm.name == name);
+    }
+    let (rounds, duration) = if quick { (1, 0.02) } else { (10, 0.5) };
     let duration = Duration::from_secs_f64(duration);
     let mut monitor =
         redis::Client::open(server.url()).unwrap().get_multiplexed_async_connection().await.unwrap();
     for change in [false, true] {
         for tasks in TASKS {
+            let name = if change { "change" } else { "load" };
+            if !cases.is_empty() && !cases.contains(&format!("{name}/{tasks}")) {
+                continue;
+            }
             let mut runs = vec![Vec::new(); arms.len()];
             let mut commands = vec![0.0; arms.len()];
-            for _ in 0..rounds {
-                for (place, arm) in arms.iter().enumerate() {
+            for round in 0..rounds {
+                // Each round begins with another one: nobody always comes behind the same.
+                for place in (0..arms.len()).map(|turn| (turn + round) % arms.len()) {
+                    let arm = &arms[place];
                     let operation = if change { &arm.change } else { &arm.load };
                     let before = processed(&mut monitor).await;
                     let (done, seconds) = run(operation, tasks, duration).await;
@@ -84,7 +96,7 @@ async fn main() {
                 let ratios_to_bare = runs.clone();
                 runs.sort_by(f64::total_cmp);
                 let result = RedisRun {
-                    operation: if change { "change" } else { "load" }.to_owned(),
+                    operation: name.to_owned(),
                     tasks,
                     arm: arm.name.to_owned(),
                     per_second: runs[runs.len() / 2],

@@ -1,6 +1,6 @@
 //! The five primitives on Redis: one round trip each, within a deadline.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,7 +11,9 @@ use bb8_redis::redis::{Cmd, RedisError, Value, cmd};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::connection::Connection;
 use super::fault::{Failure, Remedy, remedy};
+use super::handles::Handles;
 use super::health::Health;
 use super::manager::Manager;
 use super::scripts::{Call, Scripts, unframe};
@@ -24,6 +26,8 @@ use crate::store::{Backend, Replaced, Stored};
 /// The [`Backend`] behind [`RedisStore`](super::RedisStore), over a pool of connections that `M` makes.
 pub struct Redis<M: ManageConnection = Manager> {
     pub(super) pool: Pool<M>,
+    /// Handles of the same connections that are had without a checkout, where the pool is our own.
+    pub(super) handles: Option<Arc<Handles>>,
     pub(super) health: Arc<Health>,
     pub(super) settings: Settings,
     pub(super) scripts: Scripts,
@@ -56,7 +60,7 @@ where
     M::Connection: ConnectionLike + Clone + Sync,
 {
     pub(super) fn new(pool: Pool<M>, health: Arc<Health>, settings: Settings) -> Self {
-        Self { pool, health, settings, scripts: Scripts::new(), counters: Counters::default() }
+        Self { pool, handles: None, health, settings, scripts: Scripts::new(), counters: Counters::default() }
     }
 
     /// Figures of the pool and of the commands, since the start.
@@ -65,7 +69,10 @@ where
     }
 
     fn key(&self, id: SessionId) -> String {
-        format!("{}:{id}", self.settings.prefix)
+        let prefix = &self.settings.prefix;
+        let mut key = String::with_capacity(prefix.len() + 33);
+        let _ = write!(key, "{prefix}:{id}"); // a String takes everything
+        key
     }
 
     /// When a step that begins now has taken too long.
@@ -73,12 +80,18 @@ where
         Instant::now() + self.settings.checkout_timeout + self.settings.command_timeout
     }
 
+    /// A step of one command, which may be done twice.
+    async fn step(&self, command: &Cmd) -> Result<Option<Value>, Error> {
+        let deadline = self.deadline();
+        self.send(command, Repeat::Harmless, deadline, self.at_hand(deadline)).await
+    }
+
     /// Runs a script by its hash, or whole where the server does not have it.
     async fn run(&self, call: &Call<'_>, repeat: Repeat) -> Result<Value, Error> {
         let deadline = self.deadline();
-        match self.send(&call.by_hash(), repeat, deadline).await? {
+        match self.send(&call.by_hash(), repeat, deadline, self.at_hand(deadline)).await? {
             Some(value) => Ok(value),
-            None => match self.send(&call.whole(), repeat, deadline).await? {
+            None => match self.send(&call.whole(), repeat, deadline, None).await? {
                 Some(value) => Ok(value),
                 None => Err(Failure::Refused("NOSCRIPT".to_owned()).into()),
             },
@@ -86,16 +99,26 @@ where
     }
 
     /// Sends `command` and waits for its answer until `deadline`. `None` if the server does not have the script.
-    async fn send(&self, command: &Cmd, repeat: Repeat, deadline: Instant) -> Result<Option<Value>, Error> {
+    /// The first attempt is over the connection `at_hand`, if there is one.
+    async fn send(
+        &self,
+        command: &Cmd,
+        repeat: Repeat,
+        deadline: Instant,
+        mut at_hand: Option<Connection>,
+    ) -> Result<Option<Value>, Error> {
         let mut pause = FIRST_PAUSE;
-        let mut lost = 0;
+        let (mut lost, connections) = (0, self.pool.state().connections);
         self.counters.commands.fetch_add(1, Ordering::Relaxed);
         loop {
-            let mut connection = match self.connection(deadline).await {
-                Ok(connection) => connection,
-                Err(failure) => return Err(self.failed(failure)),
+            let answer = match at_hand.take() {
+                // Its own timer is enough: the step begins here, and has at least the time of a command.
+                Some(mut connection) => Ok(connection.send(command).await),
+                None => match self.checkout(deadline).await {
+                    Ok(mut connection) => timeout_at(deadline, connection.req_packed_command(command)).await,
+                    Err(failure) => return Err(self.failed(failure)),
+                },
             };
-            let answer = timeout_at(deadline, connection.req_packed_command(command)).await;
             let error = match answer.map(|answer| answer.and_then(Value::extract_error)) {
                 Ok(Ok(value)) => {
                     self.health.answered();
@@ -112,10 +135,12 @@ where
                 Remedy::SendScript => return Ok(None),
                 Remedy::TimedOut => return Err(self.timed_out(Failure::TimedOut)),
                 // Whether it was done before the connection was lost is not known: doing it again must make no difference.
-                // When a server has gone, each connection in the pool is lost; the next one is made anew.
+                // When a server has gone, each connection in the pool is lost, those that the pool has found out about and let
+                // go included; the next one is made anew.
                 Remedy::Reconnect => {
                     lost += 1;
-                    repeat == Repeat::Harmless && lost <= self.pool.state().connections.max(1)
+                    let connections = connections.max(self.pool.state().connections).max(1);
+                    repeat == Repeat::Harmless && lost <= connections
                 }
                 // Refused, so not done.
                 Remedy::Wait | Remedy::Elsewhere => {
@@ -135,9 +160,16 @@ where
         }
     }
 
+    /// A handle that is had at once, while all is well, for a step that begins now.
+    fn at_hand(&self, deadline: Instant) -> Option<Connection> {
+        let connection = self.handles.as_ref().filter(|_| self.health.is_up())?.at(deadline)?;
+        self.counters.at_hand.fetch_add(1, Ordering::Relaxed);
+        Some(connection)
+    }
+
     /// A handle of a pooled connection. The connection goes back to the pool at once, so that commands of many requests
     /// share it.
-    async fn connection(&self, deadline: Instant) -> Result<M::Connection, Failure> {
+    async fn checkout(&self, deadline: Instant) -> Result<M::Connection, Failure> {
         // First: what goes wrong from here on wakes us.
         let failure = self.health.failure();
         if !self.health.admits() {
@@ -203,9 +235,9 @@ where
                 answer => self.plain_entry(answer, now).map(Some),
             };
         }
-        let mut get = cmd("GET");
-        get.arg(key);
-        match self.send(&get, Repeat::Harmless, self.deadline()).await? {
+        let mut get = Cmd::with_capacity(2, 3 + key.len());
+        get.arg("GET").arg(key);
+        match self.step(&get).await? {
             Some(Value::BulkString(frame)) => Ok(self.entry(frame)?.filter(|stored| stored.expires > now)),
             Some(Value::Nil) => Ok(None),
             other => Err(self.failed(unexpected(other.as_ref()))),
@@ -245,7 +277,7 @@ where
     async fn delete(&self, id: SessionId) -> Result<(), Error> {
         let mut delete = cmd("DEL");
         delete.arg(self.key(id));
-        match self.send(&delete, Repeat::Harmless, self.deadline()).await? {
+        match self.step(&delete).await? {
             Some(Value::Int(_)) => Ok(()),
             other => Err(self.failed(unexpected(other.as_ref()))),
         }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bb8_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
 use bb8_redis::redis::cluster_async::ClusterConnection;
-use bb8_redis::redis::{Cmd, Pipeline, RedisFuture, Value};
+use bb8_redis::redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
 
 use super::fault::breaks_connection;
 use super::health::Health;
@@ -63,26 +63,29 @@ impl Connection {
     pub(super) fn is_broken(&self) -> bool {
         self.state.broken.load(Ordering::Acquire)
     }
+
+    /// Sends `cmd`, and waits for its answer.
+    pub(super) async fn send(&mut self, cmd: &Cmd) -> RedisResult<Value> {
+        let (result, whole) = match &mut self.link {
+            Link::One(connection) => (connection.send_packed_command(cmd).await, true),
+            // One node of many: the connection mends itself, and another one would know no more.
+            Link::Cluster(connection) => (connection.req_packed_command(cmd).await, false),
+        };
+        // The server's refusals come as values.
+        let result = result.and_then(Value::extract_error);
+        if let Err(error) = &result
+            && whole
+            && breaks_connection(error)
+        {
+            self.state.break_once();
+        }
+        result
+    }
 }
 
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move {
-            let (result, whole) = match &mut self.link {
-                Link::One(connection) => (connection.send_packed_command(cmd).await, true),
-                // One node of many: the connection mends itself, and another one would know no more.
-                Link::Cluster(connection) => (connection.req_packed_command(cmd).await, false),
-            };
-            // The server's refusals come as values.
-            let result = result.and_then(Value::extract_error);
-            if let Err(error) = &result
-                && whole
-                && breaks_connection(error)
-            {
-                self.state.break_once();
-            }
-            result
-        })
+        Box::pin(self.send(cmd))
     }
 
     fn req_packed_commands<'a>(

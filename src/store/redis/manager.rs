@@ -9,6 +9,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
 use super::fault::Failure;
+use super::handles::Handles;
 use super::health::{Health, PROBE_EVERY};
 use super::topology::Target;
 
@@ -21,6 +22,7 @@ pub struct Manager {
     config: AsyncConnectionConfig,
     connect_timeout: Duration,
     health: Arc<Health>,
+    handles: Option<Arc<Handles>>,
 }
 
 impl Manager {
@@ -29,8 +31,9 @@ impl Manager {
         config: AsyncConnectionConfig,
         connect_timeout: Duration,
         health: Arc<Health>,
+        handles: Option<Arc<Handles>>,
     ) -> Self {
-        Self { target, config, connect_timeout, health }
+        Self { target, config, connect_timeout, health, handles }
     }
 
     /// A connection to whoever is the master now.
@@ -50,6 +53,17 @@ impl Manager {
             }
         }
     }
+
+    async fn refused(&self, error: &RedisError) {
+        // The pool asks for a missing connection each time it gives out another. While there is another, nobody waits
+        // for this one, and there is no hurry to be refused again.
+        if self.health.is_connected() {
+            sleep(PROBE_EVERY).await;
+        }
+        if !self.health.is_connected() {
+            self.health.down(Failure::connecting(error));
+        }
+    }
 }
 
 impl ManageConnection for Manager {
@@ -63,15 +77,10 @@ impl ManageConnection for Manager {
             Ok(connected) => connected,
             Err(_) => Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         };
-        if let Err(error) = &connected {
-            // The pool asks for a missing connection each time it gives out another. While there is another, nobody waits
-            // for this one, and there is no hurry to be refused again.
-            if self.health.is_connected() {
-                sleep(PROBE_EVERY).await;
-            }
-            if !self.health.is_connected() {
-                self.health.down(Failure::connecting(error));
-            }
+        match (&connected, &self.handles) {
+            (Ok(connection), Some(handles)) => handles.add(connection),
+            (Ok(_), None) => {}
+            (Err(error), _) => self.refused(error).await,
         }
         connected
     }

@@ -6,6 +6,7 @@
 mod backend;
 mod connection;
 mod fault;
+mod handles;
 mod health;
 mod manager;
 mod options;

@@ -11,10 +11,11 @@ use bytes::Bytes;
 
 use super::backend::{Redis, Settings};
 use super::fault::{Failure, is_misconfigured};
+use super::handles::Handles;
 use super::health::Health;
 use super::manager::Manager;
 use super::tls::Tls;
-use super::topology::target;
+use super::topology::{Target, target};
 use crate::clock::Timestamp;
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
@@ -180,7 +181,10 @@ impl RedisOptions {
             .set_connection_timeout(Some(self.connect_timeout))
             .set_response_timeout(Some(self.command_timeout));
         let health = Arc::new(Health::new());
-        let manager = Manager::new(target, config, self.connect_timeout, Arc::clone(&health));
+        // A cluster's connection has several timers one after the other, and so is no good without ours.
+        let handles = (!matches!(target, Target::Cluster(_))).then(|| Arc::new(Handles::new()));
+        let manager =
+            Manager::new(target, config, self.connect_timeout, Arc::clone(&health), handles.clone());
         let pool = Pool::builder()
             .max_size(self.connections)
             .min_idle(self.connections)
@@ -194,8 +198,8 @@ impl RedisOptions {
             .build(manager)
             .await
             .map_err(|error| refused(&error))?;
-        #[cfg_attr(not(feature = "astra"), allow(unused_mut))]
         let mut redis = Redis::new(pool, health, settings);
+        redis.handles = handles;
         #[cfg(feature = "astra")]
         if with_astra {
             redis = redis.plain();

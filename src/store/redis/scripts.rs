@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bb8_redis::redis::{Cmd, Script, cmd};
+use bb8_redis::redis::{Cmd, Script};
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::clock::Timestamp;
@@ -155,8 +155,9 @@ impl Call<'_> {
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {
-        let mut command = cmd(name);
-        command.arg(script).arg(1);
+        let len = self.args.iter().map(Bytes::len).sum::<usize>();
+        let mut command = Cmd::with_capacity(3 + self.args.len(), name.len() + script.len() + 1 + len);
+        command.arg(name).arg(script).arg(1);
         for arg in &self.args {
             command.arg(&**arg);
         }

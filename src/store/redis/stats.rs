@@ -9,6 +9,8 @@ use bb8_redis::bb8::State;
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) commands: AtomicU64,
+    /// Handles that were given out without asking the pool.
+    pub(super) at_hand: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) timeouts: AtomicU64,
     pub(super) retries: AtomicU64,
@@ -73,7 +75,7 @@ impl RedisStats {
             connections_broken: statistics
                 .connections_closed_broken
                 .max(statistics.connections_closed_invalid),
-            checkouts_direct: statistics.get_direct,
+            checkouts_direct: statistics.get_direct + read(&counters.at_hand),
             checkouts_waited: statistics.get_waited,
             checkouts_timed_out: statistics.get_timed_out,
             checkout_wait: statistics.get_wait_time,
