@@ -8,7 +8,7 @@ use super::connection::Connection;
 
 /// For so many milliseconds all commands go over the same connection, and for as many over the next: what is written
 /// together costs both ends a fraction of what it costs in parts, and none of them is idle for long.
-const RUN: u128 = 5;
+const TURN_MILLIS: u128 = 5;
 
 /// One of each connection that the pool is to have. Only the pool makes connections and finds out which are missing, when it
 /// is asked for one. Whoever gets none here asks it: so there is none here while one is missing.
@@ -24,7 +24,7 @@ impl Handles {
 
     /// The one whose turn it is `now`, if all work.
     pub(super) fn at(&self, now: Instant) -> Option<Connection> {
-        let turn = now.saturating_duration_since(self.since).as_millis() / RUN;
+        let turn = now.saturating_duration_since(self.since).as_millis() / TURN_MILLIS;
         let made = self.made.read().unwrap_or_else(PoisonError::into_inner);
         if made.iter().any(Connection::is_broken) {
             return None;
