@@ -213,7 +213,7 @@ impl Found {
         joined: &'a mut Vec<u8>,
     ) -> &'a [u8] {
         let Some(head) = self.heads.get(index).map(Piece::bytes) else { return &[] };
-        if head.len() != chunk(0) || self.tails.is_empty() {
+        if self.tails.is_empty() {
             return head;
         }
         // How many values under each further name the tokens before this one own.
