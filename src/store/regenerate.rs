@@ -103,7 +103,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends the session for good, whatever it holds by now; its browser was given another one.
-    async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
+    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
         let (_, mut expected) = origin(base)?;
         let mark = self.mark(base.id(), now)?;
         let mut turn = None;

@@ -119,6 +119,54 @@ fn a_new_entry_that_was_evicted_is_written_again() {
     assert_eq!(values, [Some(1), Some(1), Some(2)]);
 }
 
+/// A backend that stores what is new, and fails when something is to be replaced.
+struct Failing {
+    error: fn() -> Error,
+    deleted: std::sync::atomic::AtomicU32,
+}
+
+impl Backend for Failing {
+    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn replace(
+        &self,
+        _: SessionId,
+        _: Bytes,
+        _: Option<Stored>,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        Err((self.error)())
+    }
+
+    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+        self.deleted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+// Where the answer was lost, the old entry may be gone: then the new one is all that is left of the session.
+#[test]
+fn a_failed_regenerate_removes_the_new_entry_unless_the_backend_is_away() {
+    let cases: [(fn() -> Error, u32); 2] =
+        [(|| Error::unavailable("it is away"), 0), (|| Error::new(Kind::Internal("it is broken")), 1)];
+    for (error, removed) in cases {
+        let inner = inner(Failing { error, deleted: 0.into() }, Arc::new(SystemRandom));
+        let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+        let error = run(inner.regenerate(base, &Changes::default(), NOW)).unwrap_err();
+        assert_eq!(inner.backend.deleted.into_inner(), removed, "{error}");
+    }
+}
+
 // Found by fuzzing: what a regenerate leaves in a session's place can be touched, and the answer then set the old token
 // again, over the new one.
 #[cfg(feature = "memory")]
@@ -144,6 +192,19 @@ fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
     let left = mark();
     assert_eq!(left.expires, inner.mark_expires(NOW));
     run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
+    assert_eq!(mark(), left);
+}
+
+// Who starts over after another request gave the browser a new token finds its mark, and that is not its own to write.
+#[cfg(feature = "memory")]
+#[test]
+fn starting_over_leaves_the_mark_of_another_request_alone() {
+    let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
+    let mark = || run(inner.backend.fetch(base.id(), NOW)).unwrap().unwrap();
+    let left = mark();
+    run(inner.supersede(&base, NOW)).unwrap();
     assert_eq!(mark(), left);
 }
 
