@@ -1,4 +1,4 @@
-//! Sessions in storage of your own: five primitives, and everything else is done above them.
+//! Sessions in storage of your own: a `Backend` has five primitives, and `ServerStore` does the rest.
 //!
 //! ```text
 //! cargo run --example custom_store
@@ -17,12 +17,12 @@ use hyper_session::{Error, SessionHandle, Timestamp, session_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A map behind a lock: each method is one atomic step, since it holds the lock while it runs.
+/// A map behind a lock. Each method is one atomic step, because it holds the lock while it runs.
 #[derive(Default)]
 struct Map(Mutex<HashMap<EntryId, Stored>>);
 
 impl Map {
-    /// The entries that are not over.
+    /// Locks the map, after removing the entries that have expired.
     fn live(&self, now: Timestamp) -> MutexGuard<'_, HashMap<EntryId, Stored>> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| entry.expires > now);
@@ -51,7 +51,7 @@ impl Backend for Map {
         match entries.get(&id) {
             None => return Ok(Replaced::Missing),
             Some(current) if current.value == expected => {}
-            // A step that is repeated since its answer was lost finds its own value: that is success.
+            // A step that is repeated because its reply was lost finds its own value: that is success.
             Some(current) if entry.as_ref().is_some_and(|entry| entry.value == current.value) => {}
             Some(current) => return Ok(Replaced::Conflict(current.clone())),
         }

@@ -33,7 +33,7 @@ use crate::store::{Backend, Builder, ServerKind, ServerStore, Stored};
 /// No step takes longer than [`checkout_timeout`](Builder::checkout_timeout) and
 /// [`command_timeout`](Builder::command_timeout) together. While Redis cannot be reached, requests that need their session
 /// get an error at once, those that do not are served as ever, and one in a tenth of a second tries whether it is back. A
-/// command whose connection was lost is sent once more over another.
+/// command whose connection was lost is sent again over another one, at most as many times as the pool has connections.
 ///
 /// # Security
 ///
