@@ -51,7 +51,6 @@ pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
 /// If the cookie cannot be set: then the head is as it was.
 pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R>) -> Result<(), Error> {
     let template = &slot.connection.config().cookie;
-    let held = slot.found.tail_mask();
     let cookie = slot.cookie_name();
     let lines = match reply {
         Reply::Nothing => None,
@@ -61,8 +60,8 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
             None
         }
         Reply::Remove if response.status().is_informational() => None,
-        Reply::Set { token, lifetime } => Some(template.set(token.expose(), lifetime, held)?),
-        Reply::Remove => Some(template.remove(held)?),
+        Reply::Set { token, lifetime } => Some(slot.set_cookie(token.expose(), lifetime)?),
+        Reply::Remove => Some(slot.remove_cookie()?),
     };
     let forget = slot.connection.config().clear_site_data.as_ref().filter(|_| {
         let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_ended_by_handler());
@@ -73,13 +72,14 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     if let Some(kinds) = forget {
         headers.entry(CLEAR_SITE_DATA).or_insert_with(|| kinds.clone());
     }
-    if let Some(lines) = lines {
+    let sets_cookie = lines.as_ref().is_some_and(|lines| !lines.is_empty());
+    if let Some(lines) = lines.filter(|_| sets_cookie) {
         if head::replace_set_cookie(headers, template.name(), lines) {
             slot.emit(&Event::SetCookieReplaced { cookie });
         }
-        if head::forbid_storing(headers) {
-            slot.emit(&Event::CacheControlReplaced { cookie });
-        }
+    }
+    if (sets_cookie || slot.is_private()) && head::forbid_storing(headers) {
+        slot.emit(&Event::CacheControlReplaced { cookie });
     }
     Ok(())
 }

@@ -70,7 +70,7 @@ where
     type Future = ResponseFuture<T, R, F>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let handle = SessionHandle::begin(&self.connection, request.headers());
+        let handle = SessionHandle::begin(&self.connection, request.uri(), request.headers());
         ResponseFuture::new((self.handler)(request, handle.clone()), handle, self.failure.clone())
     }
 }

@@ -104,7 +104,7 @@ impl<S, F> SessionService<S, F> {
 
     /// The way in, for both traits that a session service implements.
     pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> SessionHandle {
-        let handle = SessionHandle::begin(&self.connection, request.headers());
+        let handle = SessionHandle::begin(&self.connection, request.uri(), request.headers());
         extension::insert(request.extensions_mut(), handle.clone());
         handle
     }

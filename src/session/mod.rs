@@ -10,6 +10,7 @@ mod key_map;
 mod lifecycle;
 pub(crate) mod messagepack;
 mod payload;
+mod recency;
 mod record;
 #[allow(clippy::module_inception)] // the type is the module's namesake, and each type has a file of its own
 mod session;
@@ -31,6 +32,7 @@ pub use crate::id::SessionId;
 
 pub(crate) use self::commit_table::{Disposition, Outcome};
 pub(crate) use self::payload::Payload;
+pub(crate) use self::recency::Recency;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
 pub(crate) use self::state::{Committed, Reply};

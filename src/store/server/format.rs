@@ -9,6 +9,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Random, Token};
 use crate::error::Error;
+use crate::event::Refusal;
 use crate::id::EntryId;
 use crate::session::Payload;
 
@@ -41,14 +42,27 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Decodes the value of the entry `id`. `None` if this format did not write it there.
     fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue>;
 
+    /// Returns why [`decode`](Self::decode) did not understand this value.
+    fn refusal(&self, value: &[u8]) -> Refusal {
+        let _ = value;
+        Refusal::Payload
+    }
+
     /// Returns true if subjects have session lists. Without them, sessions of a subject cannot be listed or ended.
     fn has_session_lists(&self) -> bool;
 }
 
+/// When a session began, and when its values were last written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dates {
+    pub(crate) created: Timestamp,
+    pub(crate) written: Timestamp,
+}
+
 /// What an entry holds.
 pub(crate) enum EntryValue {
-    /// A session: when it began, where the format says so, and its values.
-    Session(Option<Timestamp>, Payload),
+    /// A session: its dates, where the format has them, and its values.
+    Session(Option<Dates>, Payload),
     /// A tombstone: the session goes on under another token.
     Tombstone,
     /// The session list of a subject.

@@ -25,7 +25,7 @@ use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::{Changes, Origin, Payload, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
 /// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
 /// processes must be in the way, each time.
@@ -104,6 +104,11 @@ impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
         let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
             builder.validate()?;
+        if !config.retired_finders.is_empty() {
+            return Err(Error::config(
+                "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
+            ));
+        }
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(
@@ -131,11 +136,18 @@ impl<B: Backend> Inner<B> {
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (created, payload) = match self.format.decode(entry_id(&token), &stored.value) {
-            Some(EntryValue::Session(created, payload)) => (created.unwrap_or(now), payload),
+        let (dates, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+            Some(EntryValue::Session(dates, payload)) => (dates, payload),
             Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
-            Some(EntryValue::List(_)) | None => return Err(Refusal::Payload),
+            Some(EntryValue::List(_)) => return Err(Refusal::Payload),
+            None => return Err(self.format.refusal(&stored.value)),
         };
+        let created = dates.map_or(now, |dates| dates.created);
+        // Without dates, each write sets the idle deadline anew.
+        let without = || {
+            Timestamp::from_unix(stored.expires.as_unix().saturating_sub(self.config.timeouts.idle.as_secs()))
+        };
+        let recency = Recency::at(dates.map_or_else(without, |dates| dates.written));
         // A backend that keeps entries for too long does not keep sessions for too long.
         let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
         #[cfg(hyper_session_planted)] // the backend's deadline alone
@@ -143,13 +155,8 @@ impl<B: Backend> Inner<B> {
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        Ok(Record::new(
-            session_id(&token),
-            created,
-            expires,
-            payload,
-            Origin::Stored { token, value: stored.value },
-        ))
+        let (id, origin) = (session_id(&token), Origin::Stored { token, value: stored.value });
+        Ok(Record::written(id, created, expires, payload, origin, recency))
     }
 
     /// The entry of these values, which came from the stored value `from`, if they did.

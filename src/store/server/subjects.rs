@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::format::EntryValue;
+use super::format::{Dates, EntryValue};
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
@@ -267,7 +267,9 @@ impl<B: Backend> Inner<B> {
     ) -> Result<Option<SubjectSession>, Error> {
         let id = EntryId::from_bytes(entry.id.to_bytes());
         let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(None) };
-        let Some(EntryValue::Session(Some(created), payload)) = self.format.decode(id, &stored.value) else {
+        let Some(EntryValue::Session(Some(Dates { created, .. }), payload)) =
+            self.format.decode(id, &stored.value)
+        else {
             return Ok(None);
         };
         let timeouts = self.config.timeouts;
