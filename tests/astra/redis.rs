@@ -9,9 +9,9 @@ use hyper_session::testing::check_backend;
 use hyper_session::{Clock, Error, RedisStore, ServerStore, Session, SessionHandle, SystemClock, session_fn};
 use serde_json::{Value, json};
 
+use crate::go_peer::NAME;
 use crate::server::Server;
 use crate::support::{Body, Events, Jar, set_cookies, status, visit};
-use crate::world::NAME;
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 const KEY: &str = "astra:session:00112233445566778899aabbccddeeff";

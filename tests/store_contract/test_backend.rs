@@ -1,4 +1,4 @@
-//! Where the entries of these tests are: in this process, or, for what runs within `on_redis`, in a real Redis.
+//! The backend of these tests: in this process, or, within `on_redis`, a real Redis.
 
 use bytes::Bytes;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
