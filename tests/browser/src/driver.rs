@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::Server;
 
 /// No answer takes this long: what does, hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub struct Browser {
     driver: Child,
@@ -57,6 +57,8 @@ impl Browser {
         let port: u16 = port.trim_end_matches('.').parse().expect("a number");
         let profile =
             std::env::temp_dir().join(format!("hyper-session-browser-{}-{port}", std::process::id()));
+        // An earlier run that was killed may have left one of that name.
+        let _ = fs::remove_dir_all(&profile);
         fs::create_dir(&profile).expect("an empty profile");
         let mut browser =
             Self { driver, address: ([127, 0, 0, 1], port).into(), session: String::new(), profile };
@@ -101,7 +103,8 @@ impl Browser {
 
     /// Waits until a person sees `text`: a click may return before the page that it leads to is there.
     pub fn wait_for(&self, text: &str) {
-        for _ in 0..200 {
+        let start = Instant::now();
+        while start.elapsed() < PATIENCE {
             // While pages change, there may be none to look at.
             let shown = self.run("return document.body ? document.body.innerText : ''");
             if shown.as_str().is_some_and(|shown| shown.contains(text)) {
