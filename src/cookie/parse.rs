@@ -40,10 +40,6 @@ impl<'a> Iterator for Pairs<'a> {
         loop {
             let (segment, rest) = split_once(self.rest?, b';');
             self.rest = rest;
-            #[cfg(hyper_session_planted)] // RFC 2109's attributes
-            if planted!("cookie_header_peers") && segment.trim_ascii().starts_with(b"$") {
-                continue;
-            }
             if let (name, Some(value)) = split_once(segment, b'=') {
                 let name = trim(name);
                 if !name.is_empty() {
@@ -70,10 +66,6 @@ fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
 
 /// Without SP and HTAB at both ends. No other byte is white space here: see "Cookie Chaos" (T53).
 fn trim(bytes: &[u8]) -> &[u8] {
-    #[cfg(hyper_session_planted)] // more white space than two bytes
-    if planted!("cookie_header") {
-        return bytes.trim_ascii();
-    }
     trim_start(trim_end(bytes))
 }
 
@@ -129,10 +121,6 @@ impl CookieFinder {
         let mut found = Found::default();
         for field in fields {
             self.find_in(field, &mut found);
-            #[cfg(hyper_session_planted)] // one field is enough
-            if planted!("cookie_multi_field") && found.is_present() {
-                break;
-            }
         }
         found
     }
@@ -219,10 +207,6 @@ impl Found {
         // How many values under each further name the tokens before this one own.
         let mut owned = [0; MAX_CHUNKS as usize];
         for piece in self.heads.iter().take(index + 1) {
-            #[cfg(hyper_session_planted)] // a chunk has no owner
-            if planted!("cookie_multi_field/chunks") {
-                owned = [0; MAX_CHUNKS as usize];
-            }
             joined.clear();
             joined.extend_from_slice(piece.bytes());
             let mut full = piece.bytes().len() == chunk(0);
