@@ -10,6 +10,13 @@ cannot() {
     exit 1
 }
 
+# The C code of aws-lc is most of what a build of the crate takes, and the same for each profile, compiler and folder of the same
+# optimization: it is compiled once.
+share_c_code() {
+    need ccache ccache
+    export PATH=/usr/lib/ccache:$PATH CCACHE_DIR=$tools/../ccache
+}
+
 # need COMMAND PACKAGE...: installs Debian's packages unless the command is there.
 need() {
     local command=$1 sudo=
@@ -47,6 +54,7 @@ need_tool() {
 
 install_wheel() {
     local folder=$tools/wheels/$1
+    python3 -m pip --version >/dev/null 2>&1 || need pip3 python3-pip
     mkdir -p "$folder"
     echo "astral-dev-toolchain-$1==$2 --hash=sha256:$3" >"$folder/requirements.txt"
     python3 -m pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes --upgrade \
