@@ -1,7 +1,7 @@
 # What the scripts of this folder share. Sourced, in this folder.
 
 . ../.ci/install.sh
-need_nightly
+[ "${BOOTSTRAP:-0}" = 1 ] || need_nightly
 need_tool cargo-fuzz
 
 targets() { sed -n '/^\[\[bin\]\]$/,/^path/s/^name = "\(.*\)"$/\1/p' Cargo.toml; }
