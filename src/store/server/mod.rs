@@ -138,8 +138,6 @@ impl<B: Backend> Inner<B> {
         };
         // A backend that keeps entries for too long does not keep sessions for too long.
         let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
-        #[cfg(hyper_session_planted)] // the backend's deadline alone
-        let expires = if planted!("record_decode") { stored.expires } else { expires };
         if now >= expires {
             return Err(Refusal::Expired);
         }
@@ -222,10 +220,6 @@ impl<B: Backend> Inner<B> {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, value) => {
                     payload = changes.replay(Some(&current))?;
-                    #[cfg(hyper_session_planted)] // an update lost
-                    if planted!("session_model") {
-                        payload = changes.apply(Some(base.payload()))?;
-                    }
                     expected = value;
                     if turn.is_none() {
                         turn = Some(self.queues.of(base.id()).lock().await);

@@ -61,7 +61,7 @@ impl Browser {
 
     /// Waits until a person sees `text`: a click may return before the page that it leads to is there.
     pub fn wait_for(&self, text: &str) {
-        for _ in 0..200 {
+        for _ in 0..2_400 {
             // While pages change, there may be none to look at.
             let shown = self.run("return document.body ? document.body.innerText : ''");
             if shown.as_str().is_some_and(|shown| shown.contains(text)) {
