@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
-use super::{Builder, Saved, Store, StoreFuture};
+use super::{Builder, LoadFuture, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
@@ -105,6 +105,7 @@ impl Builder<CookieKeys> {
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
         let (kind, mut config, _) = self.validate()?;
+        config.only_in_cookie = true;
         if kind.foreign.is_some() {
             config.connection_memo = false; // each opening tells which format came
         }
@@ -214,7 +215,7 @@ impl Inner {
         if let Some(saved) = self.save_foreign(Some(base), changes, now) {
             return saved; // it has a new id in any case: that of its bytes
         }
-        let created = if changes.restarts() { now } else { base.created() };
+        let created = if changes.begins_anew() { now } else { base.created() };
         self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(base.payload()))?, now)
     }
 }
@@ -224,7 +225,7 @@ impl Store for CookieStore {
         &self.inner.config
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         StoreFuture::ready(Ok(self.inner.open(token, now)))
     }
 
