@@ -157,19 +157,15 @@ impl Commit {
         self.must_finish = commit.must_finish;
         self.outcome = commit.outcome;
         match (commit.outcome, commit.base) {
-            (Outcome::Save, base) => {
-                self.timed(self.slot.connection.store().save(base, commit.changes, now), Stage::Saving)
-            }
+            (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
             (Outcome::Touch, Some(base)) => self.timed(
                 self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
                 Stage::Saving,
             ),
             (Outcome::Regenerate, Some(base)) => {
-                self.timed(self.slot.connection.store().regenerate(base, commit.changes, now), Stage::Saving)
+                self.timed(self.slot.regenerate(base, commit.changes, now), Stage::Saving)
             }
-            (Outcome::Destroy, Some(base)) => {
-                self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying)
-            }
+            (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
             (
                 Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
                 _,
