@@ -138,6 +138,11 @@ impl Sealer {
         self.open_bytes(Scratch::new().decode(text).ok_or(Refusal::Encoding)?, &[])
     }
 
+    /// Returns true if these bytes have the form of a token, whoever sealed it.
+    pub(crate) fn is_token(token: &[u8]) -> bool {
+        Header::read(token).is_ok()
+    }
+
     /// Opens what [`seal_bytes`](Self::seal_bytes) made for the same `place`.
     pub(crate) fn open_bytes(&self, token: &[u8], place: &[u8]) -> Result<Opened, Refusal> {
         let header = Header::read(token)?;

@@ -588,7 +588,7 @@ enum Attempt<'a> {
 fn is_speculative(headers: &HeaderMap) -> bool {
     let is_prefetch = |value: &HeaderValue| {
         let token = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        trim(token).eq_ignore_ascii_case(b"prefetch")
+        trim(token) == b"prefetch"
     };
     PURPOSES.iter().any(|name| headers.get_all(name).iter().any(is_prefetch))
 }

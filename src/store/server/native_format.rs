@@ -155,7 +155,7 @@ impl StoredFormat for NativeFormat {
                 Err(refusal @ (Refusal::Version | Refusal::UnknownKey)) => refusal,
                 _ => Refusal::Payload,
             },
-            (None, Some((&SEALED, _))) => Refusal::UnknownKey,
+            (None, Some((&SEALED, token))) if Sealer::is_token(token) => Refusal::UnknownKey,
             (None, Some((kind, _))) if LATER.contains(kind) => Refusal::Version,
             _ => Refusal::Payload,
         }
