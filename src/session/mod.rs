@@ -36,7 +36,7 @@ pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
-pub(crate) use self::state::{Failure, Reply};
+pub(crate) use self::state::Reply;
 
 /// Runs an example of the documentation on an empty session that no store knows.
 #[doc(hidden)]

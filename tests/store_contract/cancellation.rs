@@ -78,7 +78,7 @@ async fn stored_values(store: &ServerStore<Watched>) -> Vec<(Bytes, Bytes)> {
             .await
             .unwrap();
         let value = stored.expect("what is listed").value;
-        values.push((value.slice(..9), value.slice(17..)));
+        values.push((value.slice(..13), value.slice(21..)));
     }
     values
 }
