@@ -9,6 +9,7 @@ mod key;
 mod key_map;
 mod lifecycle;
 pub(crate) mod messagepack;
+mod nil_fields;
 mod payload;
 mod record;
 mod saved;

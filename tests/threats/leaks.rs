@@ -61,7 +61,7 @@ fn t76_a_row_holds_what_was_set_and_nothing_of_the_request() {
         // Kind, when it began, its lifetime, eight random bytes, and the map {"a": "b"}.
         let row = rows.only_value();
         assert_eq!(row[..9], [&[1][..], &START.to_be_bytes()].concat());
-        assert_eq!(row[9..13], u32::try_from(IDLE).unwrap().to_be_bytes());
+        assert_eq!(row[9..13], u32::try_from(crate::world::IDLE).unwrap().to_be_bytes());
         assert_eq!(row[21..], *b"\x81\xa1a\xa1b");
     });
 }
