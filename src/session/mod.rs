@@ -9,6 +9,7 @@ mod key;
 mod key_map;
 mod lifecycle;
 pub(crate) mod messagepack;
+mod nil_fields;
 mod payload;
 mod recency;
 mod record;
@@ -38,7 +39,7 @@ pub(crate) use self::payload::Payload;
 pub(crate) use self::recency::Recency;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
-pub(crate) use self::state::{Failure, Reply};
+pub(crate) use self::state::Reply;
 
 /// Runs an example of the documentation on an empty session that no store knows.
 #[doc(hidden)]

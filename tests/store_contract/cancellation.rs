@@ -78,8 +78,8 @@ async fn stored_values(store: &ServerStore<Watched>) -> Vec<(Bytes, Bytes)> {
             .await
             .unwrap();
         let value = stored.expect("what is listed").value;
-        // Without when it was written, and the revision.
-        values.push((value.slice(..6), value.slice(18..)));
+        // Without when it was written, its lifetime and the revision.
+        values.push((value.slice(..6), value.slice(22..)));
     }
     values
 }

@@ -57,6 +57,9 @@ impl Observer for Events {
             Event::ChangesDropped { reason: DropReason::SessionEnded, .. } => {
                 "dropped:session_ended".to_owned()
             }
+            Event::ChangesDropped { reason: DropReason::SaveFailed, .. } => "dropped:save_failed".to_owned(),
+            Event::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
+            Event::CookieWithheld { .. } => "cookie_withheld".to_owned(),
             Event::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
             Event::StoreFailed { .. } => "store_failed".to_owned(),
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),
