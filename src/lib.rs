@@ -176,6 +176,8 @@ pub use self::session::{
 pub use self::store::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::store::RedisStore;
+#[cfg(feature = "sqlite")]
+pub use self::store::SqliteStore;
 pub use self::store::{CookieStore, ServerStore};
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;

@@ -18,6 +18,8 @@ mod memory;
 pub mod redis;
 mod regenerate;
 mod server;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 mod subject_index;
 mod subjects;
 mod turns;
@@ -33,6 +35,8 @@ pub use self::memory::{Memory, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::server::ServerStore;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
 pub use self::subjects::SubjectSession;
 
 use crate::clock::Timestamp;
