@@ -127,7 +127,7 @@ pub struct SqliteOptions {
     sweep_interval: Duration,
     max_entry_len: usize,
     /// The machine's clock, by which expired entries are deleted.
-    machine: Arc<dyn Clock>,
+    pub(super) machine: Arc<dyn Clock>,
 }
 
 impl ServerKind for SqliteOptions {}

@@ -96,3 +96,7 @@ fn unlock(file: &File) {
 
 #[cfg(not(unix))]
 fn unlock(_: &File) {}
+
+#[cfg(all(test, unix))]
+#[path = "process_lock_tests.rs"]
+mod tests;

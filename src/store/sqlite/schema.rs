@@ -37,13 +37,7 @@ pub(super) fn open_writer(
 ) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| opening(path, &error))?;
-    let set_up = || {
-        connection.busy_timeout(busy_timeout)?;
-        connection.is_readonly("main")
-    };
-    if set_up().map_err(|error| opening(path, &error))? {
-        return Err(unusable(path, &Failure::ReadOnly));
-    }
+    connection.busy_timeout(busy_timeout).map_err(|error| opening(path, &error))?;
     prepare_file(path, &connection)?;
     let set_up = || {
         limit(&connection, max_entry_len);
@@ -101,7 +95,9 @@ fn prepare_file(path: &Path, connection: &Connection) -> Result<(), Error> {
     };
     match look().map_err(|error| opening(path, &error))? {
         (0, 0, 0) => create(connection).map_err(|error| opening(path, &error)),
-        (APPLICATION_ID, VERSION, _) => enter_wal(connection).map_err(|error| opening(path, &error)),
+        (APPLICATION_ID, VERSION, _) => {
+            enter_wal(connection).and_then(|()| may_write(connection)).map_err(|error| opening(path, &error))
+        }
         (APPLICATION_ID, version, _) => Err(Error::config(format!(
             "the session file {path:?} has schema version {version}, which a newer release of hyper-session wrote; this one \
              reads version {VERSION}: upgrade it, or name another file"
@@ -119,6 +115,11 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
     connection.pragma_update(None, "user_version", VERSION)?;
     connection.execute_batch("COMMIT")
+}
+
+/// Takes the right to write and gives it back: SQLite opens a file that it may not write for reading, and does not say so.
+fn may_write(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")
 }
 
 /// Readers then do not wait for the writer, and a commit is one write and one sync.

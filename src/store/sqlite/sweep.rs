@@ -25,6 +25,9 @@ pub(super) fn period_after(machine: Timestamp, lifetime: Duration) -> i64 {
     i64::try_from(period).unwrap_or(i64::MAX)
 }
 
+/// When an entry is looked at again, at the latest, that has expired by the machine's clock only.
+const LATER: Duration = Duration::from_secs(86_400);
+
 /// The statements of a step.
 pub(super) struct Sweep<'c> {
     due: Statement<'c>,
@@ -65,8 +68,8 @@ impl<'c> Sweep<'c> {
                 self.delete.execute([&id])?;
                 deleted += 1;
             } else {
-                // The callers' clock is slower than the machine's. What is left by theirs is given again.
-                let period = period_after(machine, expires.saturating_since(callers));
+                // The callers' clock is behind the machine's, or the entry is another clock's: it is looked at again.
+                let period = period_after(machine, expires.saturating_since(callers).min(LATER));
                 self.postpone.execute((&id, period))?;
             }
         }
