@@ -25,7 +25,7 @@ async fn it_keeps_the_contract() {
 async fn it_keeps_the_contract_by_any_clock() {
     let folder = Folder::new();
     let store = folder.store();
-    for moment in [1_000_000, 4_000_000_000, u64::MAX - 10_000] {
+    for moment in [1_000_000, 4_000_000_000, 253_402_300_799] {
         check_backend(store.backend(), hyper_session::Timestamp::from_unix(moment)).await;
     }
 }

@@ -155,7 +155,7 @@ fn a_file_that_may_grow_no_further_is_unavailable_and_loses_nothing() {
         }
     };
     assert!(refused.starts_with("unavailable true"), "{refused}");
-    assert!(written > 50, "{written}");
+    assert!(written > 20, "{written}");
     process.succeeds();
     all_there(&folder.store(), written);
 }
@@ -187,7 +187,9 @@ fn a_file_that_this_user_may_not_write_is_refused_at_the_start() {
         if root {
             other.uid(65_534).gid(65_534);
         }
-        let said = Process::of(other.args(ARGUMENTS)).line().unwrap();
+        let mut process = Process::of(other.args(ARGUMENTS));
+        let said = process.line().unwrap();
+        process.succeeds();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
         said
     };

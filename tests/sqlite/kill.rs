@@ -136,9 +136,10 @@ fn processes_that_are_killed_at_random_moments_lose_nothing_and_tear_nothing() {
         writers[first].kill_and_check(&store, seed);
         // The other one goes on, whatever the first was doing.
         let survivor = 1 - first;
-        for _ in 0..20 {
+        for _ in 0..20 + random(50) {
             assert!(writers[survivor].hear(), "the other process has stopped; seed {seed}");
         }
+        std::thread::sleep(Duration::from_micros(random(3_000)));
         writers[survivor].kill_and_check(&store, seed);
         killed += 2;
         counted_by_all += writers.iter().map(|writer| writer.counted).sum::<u64>();
