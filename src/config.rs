@@ -8,13 +8,13 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::cookie::{CookieOptions, CookieTemplate, MAX_AGE_CAP};
+use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
 use crate::event::{self, Event, Observer};
 use crate::session::{PayloadFormat, Record};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
-pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// How long a session lasts.
 ///
@@ -47,7 +47,7 @@ impl Default for Timeouts {
     /// section 2.1.3 allows at AAL1. Renewal after a tenth of idle: an active user is never surprised by more than a tenth
     /// less than promised, and nine of ten responses to a busy user carry no cookie.
     fn default() -> Self {
-        let idle = Duration::from_hours(24);
+        let idle = Duration::from_secs(24 * 3_600);
         Self { idle, absolute: 7 * idle, renewal: idle / 10 }
     }
 }
@@ -65,33 +65,33 @@ impl Timeouts {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub const fn nist_aal1() -> Self {
-        Self::with_tenth(Duration::from_hours(30 * 24), Duration::from_hours(30 * 24))
+        Self::with_tenth(Duration::from_secs(30 * 24 * 3_600), Duration::from_secs(30 * 24 * 3_600))
     }
 
     /// The longest that NIST SP 800-63B-4 section 2.2.3 recommends at level 2: 24 hours in all, one hour idle.
     //= NIST SP 800-63B-4 section 2.2.3: "a definite reauthentication overall timeout SHALL be established, which SHOULD be
     //# no more than 24 hours at AAL2. The inactivity timeout SHOULD be no more than 1 hour"
     pub const fn nist_aal2() -> Self {
-        Self::with_tenth(Duration::from_hours(1), Duration::from_hours(24))
+        Self::with_tenth(Duration::from_secs(3_600), Duration::from_secs(24 * 3_600))
     }
 
     /// What NIST SP 800-63B-4 section 2.3.3 requires and recommends at level 3: 12 hours in all, 15 minutes idle.
     //= NIST SP 800-63B-4 section 2.3.3: "the overall timeout for reauthentication SHALL be no more than 12 hours. The
     //# inactivity timeout SHOULD be no more than 15 minutes"
     pub const fn nist_aal3() -> Self {
-        Self::with_tenth(Duration::from_mins(15), Duration::from_hours(12))
+        Self::with_tenth(Duration::from_secs(15 * 60), Duration::from_secs(12 * 3_600))
     }
 
     /// For applications with much to lose, by the OWASP Session Management Cheat Sheet: 5 minutes idle ("2-5 minutes for
     /// high-value applications"), 4 hours in all (the short end of "between 4 and 8 hours").
     pub const fn owasp_high_value() -> Self {
-        Self::with_tenth(Duration::from_mins(5), Duration::from_hours(4))
+        Self::with_tenth(Duration::from_secs(5 * 60), Duration::from_secs(4 * 3_600))
     }
 
     /// For applications with little to lose, by the OWASP Session Management Cheat Sheet: 30 minutes idle ("15-30 minutes
     /// for low risk applications"), 8 hours in all (the long end of "between 4 and 8 hours").
     pub const fn owasp_low_value() -> Self {
-        Self::with_tenth(Duration::from_mins(30), Duration::from_hours(8))
+        Self::with_tenth(Duration::from_secs(30 * 60), Duration::from_secs(8 * 3_600))
     }
 
     /// Renewed after a tenth of `idle`.
@@ -174,13 +174,15 @@ impl SiteData {
 /// ```
 pub struct Config {
     pub(crate) cookie: CookieTemplate,
+    /// Finds that cookie in a request.
+    pub(crate) finder: CookieFinder,
     pub(crate) timeouts: Timeouts,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
     /// A connection keeps its last cookie: only for a store whose tokens say all there is to say.
     pub(crate) connection_memo: bool,
-    /// Sessions are shared with Astra, in which flash values are values like any other.
-    pub(crate) with_astra: bool,
+    /// Flash values are values like any other, as in a program that sessions are shared with.
+    pub(crate) shared_flash: bool,
     /// What a browser is told to forget at a logout.
     pub(crate) clear_site_data: Option<HeaderValue>,
     clock: Arc<dyn Clock>,
@@ -202,7 +204,7 @@ impl Config {
     /// cannot reach it alone by another way.
     #[doc(hidden)]
     pub fn __candidates(&self, headers: &HeaderMap) -> usize {
-        self.cookie.finder().find(headers.get_all(COOKIE)).len()
+        self.finder.find(headers.get_all(COOKIE)).len()
     }
 
     /// The `Set-Cookie` line for `token`. For benchmarks, as above.
@@ -249,7 +251,7 @@ pub(crate) struct Options {
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
     pub(crate) connection_memo: bool,
-    pub(crate) with_astra: bool,
+    pub(crate) shared_flash: bool,
     /// False: without a threshold of its own, a session is renewed by saving it alone.
     pub(crate) renew_on_read: bool,
     pub(crate) clear_site_data: Option<HeaderValue>,
@@ -267,7 +269,7 @@ impl Default for Options {
             format: PayloadFormat::default(),
             keep_values_on_server_error: false,
             connection_memo: false,
-            with_astra: false,
+            shared_flash: false,
             renew_on_read: true,
             clear_site_data: None,
             clock: Arc::new(SystemClock),
@@ -297,12 +299,13 @@ impl Options {
             ));
         }
         let config = Config {
+            finder: CookieFinder::new(cookie.name()),
             cookie,
             timeouts,
             format: self.format,
             keep_values_on_server_error: self.keep_values_on_server_error,
             connection_memo: self.connection_memo,
-            with_astra: self.with_astra,
+            shared_flash: self.shared_flash,
             clear_site_data: self.clear_site_data,
             clock: self.clock,
             observer: self.observer,

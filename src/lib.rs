@@ -144,6 +144,9 @@ pub mod store;
 
 mod service;
 
+#[cfg(feature = "astra")]
+mod astra;
+
 #[cfg(feature = "tower")]
 mod tower;
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
-use super::begin::{Loaded, Slot};
+use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
 use crate::error::{Error, Kind};
 use crate::event::{DropReason, Event, Operation};
@@ -68,7 +68,7 @@ impl Commit {
     }
 
     fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, caller: Caller) -> Self {
-        let has_turn = slot.turns.try_acquire().map(SemaphorePermit::forget).is_ok();
+        let has_turn = slot.permit.try_acquire().map(SemaphorePermit::forget).is_ok();
         let mut commit = Self {
             slot,
             loaded,
@@ -86,7 +86,7 @@ impl Commit {
             commit.decide(answer)
         } else {
             let slot = Arc::clone(&commit.slot);
-            let turn = async move { slot.turns.acquire().await.map(SemaphorePermit::forget).is_ok() };
+            let turn = async move { slot.permit.acquire().await.map(SemaphorePermit::forget).is_ok() };
             Stage::Waiting { turn: Box::pin(turn), answer }
         };
         commit
@@ -148,7 +148,7 @@ impl Commit {
 
     fn give_turn_back(&self) {
         if self.has_turn.take() {
-            self.slot.turns.add_permits(1);
+            self.slot.permit.add_permits(1);
         }
     }
 

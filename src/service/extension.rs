@@ -5,7 +5,7 @@ use std::future::Future;
 use http::{Extensions, Request, request};
 use smallvec::SmallVec;
 
-use super::begin::SessionHandle;
+use super::handle::SessionHandle;
 use crate::error::{Error, Kind};
 use crate::session::Session;
 

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use http::header::HeaderName;
 use http::{Response, StatusCode};
 
-use super::begin::{Loaded, Slot};
 use super::commit::Commit;
 use super::head;
+use super::slot::{Loaded, Slot};
 use crate::error::Error;
 use crate::event::{DropReason, Event};
 use crate::session::{Disposition, Reply};

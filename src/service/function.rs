@@ -7,10 +7,10 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::service::Service;
 
-use super::begin::SessionHandle;
 use super::connection::Connection;
 use super::failure::{FailureResponse, ServiceUnavailable};
 use super::future::ResponseFuture;
+use super::handle::SessionHandle;
 use crate::store::Store;
 
 /// Makes a hyper service from `handler`, which is given each request and the handle of its session.

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::begin::{Conclusion, SessionHandle};
 use super::commit::Commit;
 use super::failure::FailureResponse;
 use super::finish;
+use super::handle::{Conclusion, SessionHandle};
 use crate::error::Error;
 
 pin_project! {

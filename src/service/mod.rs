@@ -1,10 +1,8 @@
 //! The adapter: any hyper service, with a session.
 //!
-//! A request passes through here in one direction. `begin` finds the cookie and puts a handle beside the request; the
-//! handler runs, and if it asks for its session, the handle loads it; `finish` commits what was changed and writes the
-//! response head. A request that never asks costs a look at the header and one handle.
+//! A request passes through here in one direction. `handle` finds the cookie and puts a handle beside the request. The handler
+//! runs, and if it asks for its session, `slot` loads it. `finish` commits what was changed and writes the response head. A request that never asks costs a look at the header and one handle.
 
-mod begin;
 mod commit;
 mod connection;
 mod extension;
@@ -12,8 +10,10 @@ mod failure;
 mod finish;
 mod function;
 mod future;
+mod handle;
 mod head;
 mod memo;
+mod slot;
 mod stopwatch;
 
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::service::Service;
 
-pub use self::begin::SessionHandle;
 pub(crate) use self::connection::Connection;
 pub use self::extension::SessionExt;
 pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
+pub use self::handle::SessionHandle;
 
 use crate::store::Store;
 

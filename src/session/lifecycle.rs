@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use super::handle::{Circumstances, Committer, Inner};
-use super::outcome::{Commit, Disposition};
+use super::commit_table::{Commit, Disposition};
+use super::session::{Circumstances, Committer, Inner};
 use super::state::{Committed, Reply, State};
 use super::{Record, Session};
 use crate::error::Error;

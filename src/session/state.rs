@@ -9,8 +9,8 @@ use bytes::Bytes;
 
 use super::Record;
 use super::changes::{Changes, Lookup, Step};
-use super::outcome::{Commit, Disposition, Facts, Outcome};
-use super::undecoded::Undecoded;
+use super::commit_table::{Commit, Disposition, Facts, Outcome};
+use super::encoded_value::EncodedValue;
 use crate::crypto::SecretText;
 use crate::error::Error;
 use crate::event::DropReason;
@@ -194,10 +194,10 @@ impl State {
     }
 
     /// The undecoded value under `key`, to be decoded without the lock.
-    pub(super) fn get_undecoded(&self, key: &str) -> Option<Undecoded> {
+    pub(super) fn get_encoded(&self, key: &str) -> Option<EncodedValue> {
         match self.look_up(key) {
-            Value::Changed(value) => Some(Undecoded::Changed(value.clone())),
-            Value::Stored(record, range) => Some(Undecoded::Stored(record.clone(), range)),
+            Value::Changed(value) => Some(EncodedValue::Changed(value.clone())),
+            Value::Stored(record, range) => Some(EncodedValue::Stored(record.clone(), range)),
             Value::Absent => None,
         }
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::session::SessionId;
+use crate::id::EntryId;
 
 /// A place to keep sessions on the server: give it to [`ServerStore`](super::ServerStore).
 ///
@@ -33,14 +33,14 @@ pub trait Backend: Send + Sync + 'static {
     /// The entry, if there is one.
     fn fetch(
         &self,
-        id: SessionId,
+        id: EntryId,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
 
     /// Stores `entry` if there is none of this id; false if there is, unless it is this one.
     fn create(
         &self,
-        id: SessionId,
+        id: EntryId,
         entry: Stored,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
@@ -49,7 +49,7 @@ pub trait Backend: Send + Sync + 'static {
     /// where that is `None`.
     fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -58,13 +58,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Sets the deadline of the entry, if there is one, without touching its value; false if there is none.
     fn touch(
         &self,
-        id: SessionId,
+        id: EntryId,
         expires: Timestamp,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
     /// Removes the entry, if there is one.
-    fn delete(&self, id: SessionId) -> impl Future<Output = Result<(), Error>> + Send;
+    fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// An entry of a [`Backend`].
@@ -101,7 +101,7 @@ pub enum Replaced {
 impl<B: Backend> Backend for std::sync::Arc<B> {
     fn fetch(
         &self,
-        id: SessionId,
+        id: EntryId,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send {
         (**self).fetch(id, now)
@@ -109,7 +109,7 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn create(
         &self,
-        id: SessionId,
+        id: EntryId,
         entry: Stored,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send {
@@ -118,7 +118,7 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -128,14 +128,14 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn touch(
         &self,
-        id: SessionId,
+        id: EntryId,
         expires: Timestamp,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send {
         (**self).touch(id, expires, now)
     }
 
-    fn delete(&self, id: SessionId) -> impl Future<Output = Result<(), Error>> + Send {
+    fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send {
         (**self).delete(id)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Backend;
+use super::server::format::SharedFormat;
 use crate::clock::Clock;
 use crate::config::{Config, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
@@ -29,15 +30,17 @@ use crate::session::PayloadFormat;
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<K> {
-    pub(super) kind: K,
-    pub(super) options: Options,
-    server: ServerOptions,
+    pub(crate) kind: K,
+    pub(crate) options: Options,
+    pub(crate) server: ServerOptions,
 }
 
 /// Options that server-side stores have in common.
-pub(super) struct ServerOptions {
+pub(crate) struct ServerOptions {
     pub(super) record_keys: Option<Keyring>,
     pub(super) max_sessions_per_subject: usize,
+    /// Sessions are shared with another program, in its format.
+    pub(crate) shared_format: Option<SharedFormat>,
 }
 
 /// A kind of store that keeps sessions on the server.
@@ -67,7 +70,7 @@ impl<K: ServerKind> Builder<K> {
 
 impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
-        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100 };
+        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100, shared_format: None };
         Self { kind, options: Options::default(), server }
     }
 

@@ -5,24 +5,17 @@
 //! identity, deadlines, merging of concurrent changes and the order of writes are done once, above them. To keep sessions
 //! somewhere else, implement [`Backend`].
 
-#[cfg(feature = "astra")]
-mod astra;
 mod backend;
 mod builder;
-mod codec;
 mod cookie;
 mod future;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
-mod regenerate;
 mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
-mod subject_index;
-mod subjects;
-mod turns;
 
 use std::sync::Arc;
 
@@ -34,10 +27,18 @@ pub use self::future::StoreFuture;
 pub use self::memory::{Memory, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-pub use self::server::ServerStore;
+pub use self::server::{ServerStore, SubjectSession};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
-pub use self::subjects::SubjectSession;
+pub use crate::id::EntryId;
+
+// What a room for a foreign format builds on.
+#[cfg(feature = "astra")]
+pub(crate) use self::{
+    cookie::format::ForeignFormat,
+    server::format::{EntryValue, SharedFormat, StoredFormat},
+    server::session_list::SessionList,
+};
 
 use crate::clock::Timestamp;
 use crate::config::Config;

@@ -111,7 +111,7 @@ async fn sessions_end_when_redis_says_so() {
 #[tokio::test]
 async fn reading_renews_where_a_threshold_is_asked_for() {
     let server = Server::start();
-    let store = builder(&server).renewal_threshold(Duration::from_mins(1)).connect().await.unwrap();
+    let store = builder(&server).renewal_threshold(Duration::from_secs(60)).connect().await.unwrap();
     server.cli(&["SET", KEY, r#"{"user":"ada"}"#, "EX", "1000"]);
     assert_eq!(edit(&store, &mut jar(), |session| session.get_str("user").map(drop)).await.1.len(), 1);
     assert_eq!(server.cli(&["GET", KEY]), r#"{"user":"ada"}"#);

@@ -183,7 +183,7 @@ fn saving_renews_the_time_to_live_and_reading_does_not() {
 
 #[test]
 fn reading_renews_where_a_threshold_is_asked_for() {
-    let world = World::with(|builder| builder.renewal_threshold(Duration::from_hours(1)));
+    let world = World::with(|builder| builder.renewal_threshold(Duration::from_secs(3_600)));
     world.set(ID, r#"{"user":"ada"}"#);
     world.clock.set(START + DAY / 2);
     assert_eq!(world.visit(&mut jar(), |session| session.get_str("user").map(drop)).1.len(), 1);

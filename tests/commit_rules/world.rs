@@ -13,7 +13,7 @@ use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, VARY};
 use http::{HeaderMap, Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{Backend, Builder, Memory, Replaced, Store, Stored};
+use hyper_session::store::{Backend, Builder, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
     AppKey, Clock, CookieStore, Error, ServerStore, Session, SessionExt, SessionHandle, SessionId,
@@ -43,8 +43,8 @@ pub(crate) enum Verb {
 /// A backend in memory that writes down what it is asked, fails when told to, and waits when told to.
 pub(crate) struct Spy {
     memory: Memory,
-    calls: Mutex<Vec<(Verb, SessionId)>>,
-    ids: Mutex<BTreeSet<SessionId>>,
+    calls: Mutex<Vec<(Verb, EntryId)>>,
+    ids: Mutex<BTreeSet<EntryId>>,
     pub(crate) failing: Mutex<Vec<Verb>>,
     pub(crate) gate: watch::Sender<Gate>,
 }
@@ -71,7 +71,7 @@ impl Spy {
     async fn step<T>(
         &self,
         verb: Verb,
-        id: SessionId,
+        id: EntryId,
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         self.calls.lock().unwrap().push((verb, id));
@@ -91,17 +91,17 @@ impl Spy {
 }
 
 impl Backend for Spy {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.step(Verb::Fetch, id, self.memory.fetch(id, now)).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.step(Verb::Create, id, self.memory.create(id, entry, now)).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -109,11 +109,11 @@ impl Backend for Spy {
         self.step(Verb::Replace, id, self.memory.replace(id, expected, entry, now)).await
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.step(Verb::Touch, id, self.memory.touch(id, expires, now)).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.step(Verb::Delete, id, self.memory.delete(id)).await
     }
 }

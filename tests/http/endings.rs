@@ -12,8 +12,8 @@ use http::{Method, Request, Response};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{Backend, Memory, Replaced, Stored};
-use hyper_session::{Error, Event, ServerStore, SessionHandle, SessionId, Timestamp, session_fn};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
+use hyper_session::{Error, Event, ServerStore, SessionHandle, Timestamp, session_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -96,18 +96,18 @@ impl Spy {
 }
 
 impl Backend for Spy {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.0.memory.fetch(id, now).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.count();
         self.0.memory.create(id, entry, now).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -125,12 +125,12 @@ impl Backend for Spy {
         replaced
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.count();
         self.0.memory.touch(id, expires, now).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.count();
         self.hold().await;
         let deleted = self.0.memory.delete(id).await;

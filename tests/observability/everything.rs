@@ -8,17 +8,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Backend, Memory, Replaced, Store, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionHandle, SessionId, Timestamp,
-    session_fn,
+    AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionHandle, Timestamp, session_fn,
 };
 use tokio::task::yield_now;
 
 use crate::support::block_on;
 
-const IDLE: Duration = Duration::from_mins(10);
+const IDLE: Duration = Duration::from_secs(600);
 
 /// What handlers store, and nobody may see.
 pub(crate) const SECRETS: [&str; 2] = ["hunter2", "planted"];
@@ -77,17 +76,17 @@ pub(crate) fn one_cookie_session() {
 struct Slow(Memory);
 
 impl Backend for Slow {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.0.fetch(id, now).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.0.create(id, entry, now).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -95,11 +94,11 @@ impl Backend for Slow {
         self.0.replace(id, expected, entry, now).await
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.0.touch(id, expires, now).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         yield_now().await;
         self.0.delete(id).await
     }
@@ -148,7 +147,7 @@ async fn cookie_sessions() {
     let mut altered = token.clone().into_bytes();
     altered[60] = if altered[60] == b'A' { b'B' } else { b'A' };
     visit(&store, &mut presenting(&String::from_utf8(altered).unwrap()), |_| async { ok() }).await;
-    clock.advance(Duration::from_hours(25));
+    clock.advance(Duration::from_secs(25 * 3_600));
     visit(&store, &mut cookies, |_| async { ok() }).await; // expired
 
     // A store that reads another format beside its own: cookie_format.

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use hyper_session::store::redis::Redis;
-use hyper_session::store::{Backend, Stored};
-use hyper_session::{Clock, ServerStore, SessionId, SystemClock};
+use hyper_session::store::{Backend, EntryId, Stored};
+use hyper_session::{Clock, ServerStore, SystemClock};
 
 use crate::app::{App, BOUND, builder};
 use crate::load::{Load, audit};
@@ -110,7 +110,7 @@ async fn f02_a_compared_removal_that_was_cut_is_an_error_and_not_a_guess() {
     let app = App::connect(proxy.url()).await;
     let (backend, now) = (app.store.backend(), SystemClock.now());
     for (number, fault) in [(1, Fault::CutBefore), (2, Fault::CutAfter), (3, Fault::HalfReply)] {
-        let (id, value) = (SessionId::from_bytes([number; 16]), bytes::Bytes::from_static(b"value"));
+        let (id, value) = (EntryId::from_bytes([number; 16]), bytes::Bytes::from_static(b"value"));
         let entry = Stored { value: value.clone(), expires: now.saturating_add(BOUND) };
         assert!(backend.create(id, entry, now).await.unwrap());
         proxy.once("EVALSHA", fault);

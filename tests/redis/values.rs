@@ -115,7 +115,7 @@ async fn f17_the_servers_ttl_and_the_deadline_in_the_entry_agree_and_the_nearer_
     let server = Server::start();
     let start = SystemClock.now().as_unix();
     let clock = FakeClock::at(start);
-    let minute = Duration::from_mins(1);
+    let minute = Duration::from_secs(60);
     let options =
         builder(server.url()).clock(clock.clone()).idle_timeout(10 * minute).absolute_timeout(30 * minute);
     let app = App::with(options).await;

@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper_session::store::EntryId;
 use hyper_session::store::Stored;
 use hyper_session::store::sqlite::SqliteOptions;
-use hyper_session::{SessionId, SqliteStore, Timestamp};
+use hyper_session::{SqliteStore, Timestamp};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
@@ -65,8 +66,8 @@ impl Drop for Folder {
     }
 }
 
-pub(crate) fn id(number: u64) -> SessionId {
-    SessionId::from_bytes(u128::from(number).to_be_bytes())
+pub(crate) fn id(number: u64) -> EntryId {
+    EntryId::from_bytes(u128::from(number).to_be_bytes())
 }
 
 /// An entry of this value that lives for an hour.

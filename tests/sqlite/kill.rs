@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hyper_session::store::Backend;
-use hyper_session::{SessionId, SqliteStore};
+use hyper_session::SqliteStore;
+use hyper_session::store::{Backend, EntryId};
 use rusqlite::Connection;
 
 use crate::child::{COUNTER, Process, counted};
@@ -29,8 +29,8 @@ pub(crate) fn step(index: u64) -> (u64, Step) {
     (index / STEPS, step)
 }
 
-pub(crate) fn entry_id(process: u64, task: u64, generation: u64) -> SessionId {
-    SessionId::from_bytes(
+pub(crate) fn entry_id(process: u64, task: u64, generation: u64) -> EntryId {
+    EntryId::from_bytes(
         ((u128::from(process) << 96) | (u128::from(task) << 64) | u128::from(generation)).to_be_bytes(),
     )
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use hyper::service::service_fn;
-use hyper_session::store::{Backend, Replaced, Stored};
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp};
 use tokio::task::yield_now;
@@ -35,7 +35,7 @@ pub(crate) type Values = BTreeMap<String, i64>;
 #[derive(Clone, Default)]
 pub(crate) struct Watched {
     pub(crate) memory: Arc<Place>,
-    stored: Arc<Mutex<BTreeSet<SessionId>>>,
+    stored: Arc<Mutex<BTreeSet<EntryId>>>,
     in_turns: bool,
 }
 
@@ -57,17 +57,18 @@ impl Watched {
     }
 
     pub(crate) fn ids(&self) -> BTreeSet<SessionId> {
-        self.stored.lock().unwrap().clone()
+        let stored = self.stored.lock().unwrap();
+        stored.iter().map(|id| SessionId::from_bytes(id.to_bytes())).collect()
     }
 }
 
 impl Backend for Watched {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.turn().await;
         self.memory.fetch(id, now).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.turn().await;
         let is_session = is_session(&entry.value);
         let created = self.memory.create(id, entry, now).await?;
@@ -79,7 +80,7 @@ impl Backend for Watched {
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -98,12 +99,12 @@ impl Backend for Watched {
         Ok(replaced)
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.turn().await;
         self.memory.touch(id, expires, now).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.turn().await;
         self.memory.delete(id).await?;
         self.stored.lock().unwrap().remove(&id);

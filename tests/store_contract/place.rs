@@ -1,8 +1,8 @@
 //! Where the entries of these tests are: in this process, or, for what runs within `on_redis`, in a real Redis.
 
 use bytes::Bytes;
-use hyper_session::store::{Backend, Memory, Replaced, Stored};
-use hyper_session::{Error, SessionId, Timestamp};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
+use hyper_session::{Error, Timestamp};
 
 pub(crate) enum Place {
     Memory(Memory),
@@ -33,17 +33,17 @@ macro_rules! call {
 }
 
 impl Backend for Place {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         call!(self.fetch(id, now))
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         call!(self.create(id, entry, now))
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -51,11 +51,11 @@ impl Backend for Place {
         call!(self.replace(id, expected, entry, now))
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         call!(self.touch(id, expires, now))
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         call!(self.delete(id))
     }
 }
@@ -70,8 +70,9 @@ mod redis {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use hyper_session::RedisStore;
+    use hyper_session::store::EntryId;
     use hyper_session::store::redis::Redis;
-    use hyper_session::{RedisStore, SessionId};
     use tokio::runtime::Runtime;
 
     use crate::server::Server;
@@ -100,8 +101,8 @@ mod redis {
             self.0.store.backend()
         }
 
-        pub(super) fn place(&self, id: SessionId) -> SessionId {
-            SessionId::from_bytes((u128::from_be_bytes(id.to_bytes()) ^ self.1).to_be_bytes())
+        pub(super) fn place(&self, id: EntryId) -> EntryId {
+            EntryId::from_bytes((u128::from_be_bytes(id.to_bytes()) ^ self.1).to_be_bytes())
         }
 
         pub(super) fn wait<T>(&self, call: impl Future<Output = T>) -> T {

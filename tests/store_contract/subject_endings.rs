@@ -3,8 +3,8 @@
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use hyper_session::store::{Backend, Replaced, Stored};
-use hyper_session::{Error, ServerStore, Session, SessionId, Timestamp};
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
+use hyper_session::{Error, ServerStore, Session, Timestamp};
 
 use crate::harness::{NAME, Watched, poll_once, run};
 use crate::subject_world::{World, list_id};
@@ -46,7 +46,7 @@ fn t26_what_was_begun_to_be_ended_is_ended_by_whoever_comes_next() {
         |world| drop(world.listed("ada")),
         |world| drop(world.login("ada")),
         |world| assert_eq!(world.end_all("ada", None), 2),
-        |world| assert!(!world.end_one("ada", list_id("ada"))),
+        |world| assert!(!world.end_one("ada", list_id("ada").to_string().parse().unwrap())),
     ];
     for next in nexts {
         let world = World::new();
@@ -77,19 +77,19 @@ impl Stopping {
 }
 
 impl Backend for Stopping {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.check()?;
         self.0.fetch(id, now).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.check()?;
         self.0.create(id, entry, now).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -98,12 +98,12 @@ impl Backend for Stopping {
         self.0.replace(id, expected, entry, now).await
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.check()?;
         self.0.touch(id, expires, now).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.check()?;
         self.0.delete(id).await
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::service_fn;
-use hyper_session::store::{Backend, Builder, Stored};
+use hyper_session::store::{Backend, Builder, EntryId, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionId, SessionService};
 use sha2::Digest as _;
@@ -110,11 +110,11 @@ impl World {
 }
 
 /// As `docs/WIRE.md` has it.
-pub(crate) fn list_id(subject: &str) -> SessionId {
+pub(crate) fn list_id(subject: &str) -> EntryId {
     let hash = sha2::Sha256::new()
         .chain_update(b"hyper-session subject v1\0")
         .chain_update(NAME)
         .chain_update([0])
         .chain_update(subject);
-    SessionId::from_bytes(hash.finalize()[..16].try_into().unwrap())
+    EntryId::from_bytes(hash.finalize()[..16].try_into().unwrap())
 }

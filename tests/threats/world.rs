@@ -10,7 +10,7 @@ use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
-use hyper_session::store::{Backend, Builder, Replaced, Store, Stored};
+use hyper_session::store::{Backend, Builder, EntryId, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
     AppKey, CookieStore, Error, Keyring, MemoryStore, ServerStore, Session, SessionExt, SessionId,
@@ -181,8 +181,8 @@ pub(crate) struct Rows(Arc<Mutex<Table>>);
 
 #[derive(Default)]
 pub(crate) struct Table {
-    pub(crate) rows: BTreeMap<SessionId, Stored>,
-    pub(crate) fetched: Vec<SessionId>,
+    pub(crate) rows: BTreeMap<EntryId, Stored>,
+    pub(crate) fetched: Vec<EntryId>,
     /// Each deadline of a session that was written: when, and which.
     pub(crate) deadlines: Vec<(Timestamp, Timestamp)>,
     /// As `deadlines`, of what a regenerated session leaves behind.
@@ -192,11 +192,11 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    fn live(&self, id: SessionId, now: Timestamp) -> Option<&Stored> {
+    fn live(&self, id: EntryId, now: Timestamp) -> Option<&Stored> {
         self.rows.get(&id).filter(|stored| self.keeps_for_ever || stored.expires > now)
     }
 
-    fn put(&mut self, id: SessionId, entry: Stored, now: Timestamp) {
+    fn put(&mut self, id: EntryId, entry: Stored, now: Timestamp) {
         let deadlines = if is_session(&entry.value) { &mut self.deadlines } else { &mut self.marks };
         deadlines.push((now, entry.expires));
         self.rows.insert(id, entry);
@@ -209,7 +209,7 @@ impl Rows {
     }
 
     pub(crate) fn ids(&self) -> Vec<SessionId> {
-        self.with(|table| table.rows.keys().copied().collect())
+        self.with(|table| table.rows.keys().map(|id| SessionId::from_bytes(id.to_bytes())).collect())
     }
 
     /// Puts `value` in the place of that of the only row.
@@ -229,14 +229,14 @@ impl Rows {
 }
 
 impl Backend for Rows {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         Ok(self.with(|table| {
             table.fetched.push(id);
             table.live(id, now).cloned()
         }))
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         Ok(self.with(|table| {
             if let Some(present) = table.live(id, now) {
                 return present.value == entry.value;
@@ -248,7 +248,7 @@ impl Backend for Rows {
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -271,7 +271,7 @@ impl Backend for Rows {
         }))
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         Ok(self.with(|table| match table.live(id, now).cloned() {
             None => false,
             Some(stored) => {
@@ -281,7 +281,7 @@ impl Backend for Rows {
         }))
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.with(|table| table.rows.remove(&id));
         Ok(())
     }

@@ -6,13 +6,11 @@
 mod backend;
 mod connection;
 mod fault;
-mod handles;
 mod health;
 mod manager;
 mod options;
-#[cfg(feature = "astra")]
-mod plain;
 mod scripts;
+mod shared_connections;
 mod stats;
 mod tls;
 mod topology;
@@ -22,3 +20,5 @@ pub use self::connection::Connection;
 pub use self::manager::Manager;
 pub use self::options::{RedisOptions, RedisStore};
 pub use self::stats::RedisStats;
+
+pub(crate) use self::scripts::Framing;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use bb8_redis::redis::{Cmd, Script};
+use bb8_redis::redis::{Cmd, Script, Value};
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::clock::Timestamp;
@@ -54,14 +54,39 @@ redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1";
 
-/// The scripts, with their hashes.
+/// How an entry lies in Redis, and the scripts that know it.
+pub(crate) struct Framing {
+    pub(crate) create: &'static str,
+    pub(crate) replace: &'static str,
+    pub(crate) touch: &'static str,
+    /// Reads an entry, where GET does not tell all there is to know.
+    pub(crate) fetch: Option<&'static str>,
+    /// The bytes of an entry.
+    pub(crate) frame: fn(&Stored) -> Bytes,
+    /// The entry in an answer of the scripts. `None` if the answer is not of this framing.
+    pub(crate) unframe: fn(Value, Timestamp) -> Option<Stored>,
+}
+
+/// The native framing: the deadline in front of the value.
+pub(super) const NATIVE: Framing = Framing {
+    create: CREATE,
+    replace: REPLACE,
+    touch: TOUCH,
+    fetch: None,
+    frame,
+    unframe: |answer, _| match answer {
+        Value::BulkString(bytes) => unframe(bytes),
+        _ => None,
+    },
+};
+
+/// The scripts of a framing, with their hashes.
 pub(super) struct Scripts {
+    framing: &'static Framing,
     create: Step,
     replace: Step,
     touch: Step,
-    /// Entries have no frame, and this reads one.
-    #[cfg(feature = "astra")]
-    plain: Option<Step>,
+    fetch: Option<Step>,
 }
 
 /// A script and its hash: sent by its hash, and whole if the server does not have it.
@@ -83,47 +108,32 @@ pub(super) struct Call<'a> {
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(framing: &'static Framing) -> Self {
         Self {
-            create: Step::new(CREATE),
-            replace: Step::new(REPLACE),
-            touch: Step::new(TOUCH),
-            #[cfg(feature = "astra")]
-            plain: None,
+            framing,
+            create: Step::new(framing.create),
+            replace: Step::new(framing.replace),
+            touch: Step::new(framing.touch),
+            fetch: framing.fetch.map(Step::new),
         }
     }
 
-    /// For entries without a frame.
-    #[cfg(feature = "astra")]
-    pub(super) fn plain() -> Self {
-        use super::plain::{CREATE, FETCH, REPLACE, TOUCH};
-        Self {
-            create: Step::new(CREATE),
-            replace: Step::new(REPLACE),
-            touch: Step::new(TOUCH),
-            plain: Some(Step::new(FETCH)),
-        }
+    /// Reads an entry, where GET does not tell all there is to know.
+    pub(super) fn fetch(&self, key: &str) -> Option<Call<'_>> {
+        Some(Call { step: self.fetch.as_ref()?, args: vec![text(key)] })
     }
 
-    /// Reads an entry without a frame, if that is what entries are.
-    #[cfg(feature = "astra")]
-    pub(super) fn fetch_plain(&self, key: &str) -> Option<Call<'_>> {
-        Some(Call { step: self.plain.as_ref()?, args: vec![text(key)] })
-    }
-
-    /// An entry as Redis holds it.
-    #[cfg_attr(not(feature = "astra"), allow(clippy::unused_self))]
-    fn bytes_of(&self, entry: &Stored) -> Bytes {
-        #[cfg(feature = "astra")]
-        if self.plain.is_some() {
-            return entry.value.clone();
-        }
-        frame(entry)
+    /// The entry in an answer.
+    pub(super) fn entry(&self, answer: Value, now: Timestamp) -> Option<Stored> {
+        (self.framing.unframe)(answer, now)
     }
 
     pub(super) fn create(&self, key: &str, entry: &Stored, now: Timestamp) -> Call<'_> {
         let lifetime = millis(entry.expires, now);
-        Call { step: &self.create, args: vec![text(key), seconds(now), self.bytes_of(entry), lifetime] }
+        Call {
+            step: &self.create,
+            args: vec![text(key), seconds(now), (self.framing.frame)(entry), lifetime],
+        }
     }
 
     pub(super) fn replace(
@@ -133,8 +143,8 @@ impl Scripts {
         entry: Option<&Stored>,
         now: Timestamp,
     ) -> Call<'_> {
-        let (frame, lifetime) =
-            entry.map_or_else(Default::default, |entry| (self.bytes_of(entry), millis(entry.expires, now)));
+        let (frame, lifetime) = entry
+            .map_or_else(Default::default, |entry| ((self.framing.frame)(entry), millis(entry.expires, now)));
         Call { step: &self.replace, args: vec![text(key), seconds(now), expected, frame, lifetime] }
     }
 

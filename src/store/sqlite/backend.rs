@@ -13,7 +13,7 @@ use super::stats::{Counters, SqliteStats};
 use super::writer::{Answer, Step, Write};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
-use crate::session::SessionId;
+use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
 /// The [`Backend`] behind [`SqliteStore`](super::SqliteStore).
@@ -34,7 +34,7 @@ impl Sqlite {
         SqliteStats::of(&self.counters)
     }
 
-    async fn write(&self, id: SessionId, step: Step) -> Result<Answer, Error> {
+    async fn write(&self, id: EntryId, step: Step) -> Result<Answer, Error> {
         let write = Write { id: id.to_bytes(), step };
         let size = write.size();
         Ok(self.writes.call(write, size).await?)
@@ -47,7 +47,7 @@ impl Sqlite {
 }
 
 impl Backend for Sqlite {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         let read = Read { id: id.to_bytes(), now };
         let found = match &self.reading {
             Some(Reading::Inline(readers)) => readers.read(read),
@@ -60,14 +60,14 @@ impl Backend for Sqlite {
         Ok(found?)
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.check_len(&entry)?;
         done(self.write(id, Step::Create { entry, now }).await?)
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -81,11 +81,11 @@ impl Backend for Sqlite {
         }
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         done(self.write(id, Step::Touch { expires, now }).await?)
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         done(self.write(id, Step::Delete).await?).map(drop)
     }
 }

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use super::codec::Value;
-use super::server::{Inner, MAX_ATTEMPTS};
-use super::subject_index::{Entry, Index};
-use super::{Backend, Replaced, ServerStore, Store, Stored};
+use super::format::EntryValue;
+use super::session_list::{ListedSession, SessionList};
+use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
 use crate::event::{Event, Operation};
+use crate::id::EntryId;
 use crate::session::{Payload, Record, SessionId};
+use crate::store::{Backend, Replaced, Store, Stored};
 
 /// An entered session may be missing for so long: whoever entered it is about to write it.
-const GRACE: Duration = Duration::from_mins(1);
+const GRACE: Duration = Duration::from_secs(60);
 
 /// What becomes of a list that does not read back.
 #[derive(Clone, Copy)]
@@ -70,16 +71,16 @@ impl<B: Backend> ServerStore<B> {
     /// ```
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
         let (inner, now) = (&self.inner, self.config().now());
-        let index = inner.index(subject, now).await?;
+        let list = inner.list(subject, now).await?;
         let (mut sessions, mut over) = (Vec::new(), Vec::new());
-        for entry in index.live() {
+        for entry in list.live() {
             match inner.session_of(subject, entry, now).await? {
                 Some(session) => sessions.push(session),
                 None if entry.entered.saturating_add(GRACE) <= now => over.push(entry.id),
                 None => {}
             }
         }
-        if !over.is_empty() || index.is_unfinished() {
+        if !over.is_empty() || list.is_unfinished() {
             // Not just taken off: one that appears after all must not live without being listed.
             inner.end(subject, now, |entry| over.contains(&entry.id)).await?;
         }
@@ -119,7 +120,7 @@ impl<B: Backend> Inner<B> {
     /// The subject under which a session with these values is listed. Sessions that are shared with Astra are not: it
     /// would not keep the list, and its ids in a list would be logins.
     pub(super) fn listed_subject(&self, payload: &Payload) -> Option<String> {
-        if self.codec.with_astra { None } else { payload.subject() }
+        if self.format.has_session_lists() { payload.subject() } else { None }
     }
 
     /// Enters a session that is about to be written. `instead_of` is one that it replaces, which does not count. False if
@@ -134,13 +135,13 @@ impl<B: Backend> Inner<B> {
     ) -> Result<bool, Error> {
         let until = created.saturating_add(self.config.timeouts.absolute);
         // When it is entered may be long after the request began.
-        let entry = Entry { id, entered: now.max(self.config.now()), until, ending: false };
-        let counts = |entry: &&Entry| Some(entry.id) != instead_of;
-        let add = |index: &mut Index| {
-            index.prune(now);
-            let entered = index.enter(entry, instead_of);
-            let surplus = index.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            (entered, surplus, index.is_unfinished())
+        let entry = ListedSession { id, entered: now.max(self.config.now()), until, ending: false };
+        let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
+        let add = |list: &mut SessionList| {
+            list.prune(now);
+            let entered = list.enter(entry, instead_of);
+            let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
+            (entered, surplus, list.is_unfinished())
         };
         let (entered, surplus, unfinished) = self.edit(subject, now, Unreadable::IsOverwritten, add).await?;
         if !entered {
@@ -158,11 +159,11 @@ impl<B: Backend> Inner<B> {
     async fn make_room(
         &self,
         subject: &str,
-        counts: impl Fn(&&Entry) -> bool,
+        counts: impl Fn(&&ListedSession) -> bool,
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
-        for entry in self.index(subject, now).await?.live().filter(counts) {
+        for entry in self.list(subject, now).await?.live().filter(counts) {
             let fresh = entry.entered.saturating_add(GRACE) > now;
             let alive = fresh || self.session_of(subject, entry, now).await?.is_some();
             if alive { live.push(entry.id) } else { over.push(entry.id) }
@@ -183,14 +184,14 @@ impl<B: Backend> Inner<B> {
         id: SessionId,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        Ok(self.index(subject, now).await?.has(id))
+        Ok(self.list(subject, now).await?.has(id))
     }
 
     /// Takes a session off its subject's list that is not there any more. If that fails, whoever reads the list next does
     /// it.
     pub(super) async fn leave(&self, record: &Record, now: Timestamp) {
         if let Some(subject) = self.listed_subject(record.payload()) {
-            let forget = |index: &mut Index| index.remove(&[record.id()]);
+            let forget = |list: &mut SessionList| list.remove(&[record.id()]);
             let _ = self.edit(&subject, now, Unreadable::IsAnError, forget).await;
         }
     }
@@ -202,9 +203,9 @@ impl<B: Backend> Inner<B> {
         &self,
         subject: &str,
         now: Timestamp,
-        which: impl Fn(&Entry) -> bool,
+        which: impl Fn(&ListedSession) -> bool,
     ) -> Result<usize, Error> {
-        let ending = self.edit(subject, now, Unreadable::IsAnError, |index| index.end(&which)).await?;
+        let ending = self.edit(subject, now, Unreadable::IsAnError, |list| list.end(&which)).await?;
         let mut ended = 0;
         for entry in &ending {
             let done = self.end_one(subject, entry.id, now).await?;
@@ -212,43 +213,46 @@ impl<B: Backend> Inner<B> {
         }
         if !ending.is_empty() {
             let ids: Vec<_> = ending.iter().map(|entry| entry.id).collect();
-            self.edit(subject, now, Unreadable::IsAnError, |index| index.remove(&ids)).await?;
+            self.edit(subject, now, Unreadable::IsAnError, |list| list.remove(&ids)).await?;
         }
         Ok(ended)
     }
 
     /// Ends the session `id`, if it is the subject's: that is for the session to say (T37). True if it was one.
     async fn end_one(&self, subject: &str, id: SessionId, now: Timestamp) -> Result<bool, Error> {
-        let mut current = self.backend.fetch(id, now).await?;
+        let entry = EntryId::from_bytes(id.to_bytes());
+        let mut current = self.backend.fetch(entry, now).await?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             let Some(Stored { value, .. }) = current else { return Ok(false) };
-            let is_session = match self.codec.read(id, &value) {
-                Some(Value::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => true,
+            let is_session = match self.format.decode(entry, &value) {
+                Some(EntryValue::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => {
+                    true
+                }
                 // It goes on under another id, which is on the list, too; or is nobody's any more.
                 Some(_) => return Ok(false),
                 // What this server cannot read, another one with other keys might.
                 None => false,
             };
-            current = match self.backend.replace(id, value, None, now).await? {
+            current = match self.backend.replace(entry, value, None, now).await? {
                 // If it is missing now, somebody else who was asked to end it was faster.
                 Replaced::Done | Replaced::Missing => return Ok(is_session),
                 Replaced::Conflict(newer) => Some(newer),
             };
             if turn.is_none() {
-                turn = Some(self.turns.of(id).lock().await);
+                turn = Some(self.queues.of(id).lock().await);
             }
         }
         // Nobody stays logged in by writing all the time.
-        self.backend.delete(id).await?;
+        self.backend.delete(entry).await?;
         Ok(true)
     }
 
     /// No list is another answer than an empty one.
     fn check_listed(&self) -> Result<(), Error> {
-        if self.codec.with_astra {
+        if !self.format.has_session_lists() {
             return Err(Error::config(
-                "the sessions of a subject are not known where Astra has a hand in them",
+                "subjects have no session lists where sessions are shared with another program",
             ));
         }
         Ok(())
@@ -258,11 +262,12 @@ impl<B: Backend> Inner<B> {
     async fn session_of(
         &self,
         subject: &str,
-        entry: &Entry,
+        entry: &ListedSession,
         now: Timestamp,
     ) -> Result<Option<SubjectSession>, Error> {
-        let Some(stored) = self.backend.fetch(entry.id, now).await? else { return Ok(None) };
-        let Some(Value::Session(Some(created), payload)) = self.codec.read(entry.id, &stored.value) else {
+        let id = EntryId::from_bytes(entry.id.to_bytes());
+        let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(None) };
+        let Some(EntryValue::Session(Some(created), payload)) = self.format.decode(id, &stored.value) else {
             return Ok(None);
         };
         let timeouts = self.config.timeouts;
@@ -274,26 +279,26 @@ impl<B: Backend> Inner<B> {
         Ok(Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires }))
     }
 
-    async fn index(&self, subject: &str, now: Timestamp) -> Result<Index, Error> {
+    async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
-        self.read_index(id, self.backend.fetch(id, now).await?.as_ref(), Unreadable::IsAnError)
+        self.read_list(id, self.backend.fetch(id, now).await?.as_ref(), Unreadable::IsAnError)
     }
 
-    fn list_of(&self, subject: &str) -> SessionId {
-        SessionId::from_bytes(subject_id(self.config.cookie_name(), subject))
+    fn list_of(&self, subject: &str) -> EntryId {
+        EntryId::from_bytes(subject_id(self.config.cookie_name(), subject))
     }
 
     /// A list that cannot be read is lost: sessions on it end by their deadlines alone, and somebody should know.
-    fn read_index(
+    fn read_list(
         &self,
-        id: SessionId,
+        id: EntryId,
         stored: Option<&Stored>,
         unreadable: Unreadable,
-    ) -> Result<Index, Error> {
-        let Some(stored) = stored else { return Ok(Index::default()) };
-        if let Some(Value::Index(index)) = self.codec.read(id, &stored.value) {
-            return Ok(index);
+    ) -> Result<SessionList, Error> {
+        let Some(stored) = stored else { return Ok(SessionList::default()) };
+        if let Some(EntryValue::List(list)) = self.format.decode(id, &stored.value) {
+            return Ok(list);
         }
         let error = Error::unavailable("the list of a subject's sessions does not read back");
         match unreadable {
@@ -301,7 +306,7 @@ impl<B: Backend> Inner<B> {
             Unreadable::IsOverwritten => {
                 let (cookie, operation) = (self.config.cookie_name(), Operation::Load);
                 self.config.emit(&Event::StoreFailed { cookie, id: None, operation, error: &error });
-                Ok(Index::default())
+                Ok(SessionList::default())
             }
         }
     }
@@ -312,21 +317,21 @@ impl<B: Backend> Inner<B> {
         subject: &str,
         now: Timestamp,
         unreadable: Unreadable,
-        mut edit: impl FnMut(&mut Index) -> R,
+        mut edit: impl FnMut(&mut SessionList) -> R,
     ) -> Result<R, Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
         let mut turn = None;
         let mut current = self.backend.fetch(id, now).await?;
         for _ in 0..MAX_ATTEMPTS {
-            let before = self.read_index(id, current.as_ref(), unreadable)?;
+            let before = self.read_list(id, current.as_ref(), unreadable)?;
             let mut after = before.clone();
             let result = edit(&mut after);
             if after == before {
                 return Ok(result);
             }
             let entry = match after.until() {
-                Some(expires) => Some(Stored { value: self.codec.index(id, &after, now)?, expires }),
+                Some(expires) => Some(Stored { value: self.format.encode_list(id, &after, now)?, expires }),
                 None => None,
             };
             let outcome = match (current, entry) {
@@ -343,7 +348,7 @@ impl<B: Backend> Inner<B> {
                 Replaced::Missing => self.backend.fetch(id, now).await?,
             };
             if turn.is_none() {
-                turn = Some(self.list_turns.of(id).lock().await);
+                turn = Some(self.list_queues.of(SessionId::from_bytes(id.to_bytes())).lock().await);
             }
         }
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))

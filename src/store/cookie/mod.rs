@@ -1,18 +1,20 @@
 //! Sessions that live in the cookie: encrypted, signed, with their deadlines inside.
 
-#[cfg(feature = "astra")]
-mod astra;
+pub(crate) mod format;
+mod header;
 
 use std::fmt;
 use std::sync::Arc;
 
+use self::format::{CreateForeign, ForeignFormat};
+use self::header::SealedHeader;
 use super::{Builder, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
 use crate::error::Error;
-use crate::event::Refusal;
-use crate::session::{Changes, Origin, Payload, Record, SealedHeader, SessionId};
+use crate::event::{CookieFormat, Event, Refusal};
+use crate::session::{Changes, Origin, Payload, Record, SessionId};
 
 /// Keeps each session in its own cookie, so that no server is needed: AES-256-GCM encrypted, HMAC-SHA256 signed, with idle
 /// and absolute deadline sealed inside and enforced here.
@@ -44,27 +46,21 @@ struct Inner {
     config: Config,
     sealer: Sealer,
     random: Arc<dyn Random>,
-    #[cfg(feature = "astra")]
-    astra: Option<astra::AstraCookies>,
+    foreign: Option<Box<dyn ForeignFormat>>,
 }
 
 /// Makes [`Builder`] the builder of a [`CookieStore`].
 pub struct CookieKeys {
     keys: Keyring,
     random: Arc<dyn Random>,
-    #[cfg(feature = "astra")]
-    astra: Option<astra::AstraOptions>,
+    /// Another program's cookies are read, too.
+    pub(crate) foreign: Option<CreateForeign>,
 }
 
 impl CookieStore {
     /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
     pub fn builder(keys: impl Into<Keyring>) -> Builder<CookieKeys> {
-        let kind = CookieKeys {
-            keys: keys.into(),
-            random: Arc::new(SystemRandom),
-            #[cfg(feature = "astra")]
-            astra: None,
-        };
+        let kind = CookieKeys { keys: keys.into(), random: Arc::new(SystemRandom), foreign: None };
         Builder::new(kind).connection_memo(true)
     }
 }
@@ -108,25 +104,14 @@ impl Builder<CookieKeys> {
     /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
-        #[cfg_attr(not(feature = "astra"), allow(unused_mut))]
         let (kind, mut config, _) = self.validate()?;
-        #[cfg(feature = "astra")]
-        if kind.astra.is_some() {
+        if kind.foreign.is_some() {
             config.connection_memo = false; // each opening tells which format came
         }
         let random = kind.random;
         let sealer = Sealer::new(&kind.keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
-        #[cfg(feature = "astra")]
-        let astra = kind.astra.map(|astra| astra.build(Arc::clone(&random))).transpose()?;
-        Ok(CookieStore {
-            inner: Arc::new(Inner {
-                config,
-                sealer,
-                random,
-                #[cfg(feature = "astra")]
-                astra,
-            }),
-        })
+        let foreign = kind.foreign.map(|create| create(Arc::clone(&random))).transpose()?;
+        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random, foreign }) })
     }
 
     #[cfg(test)]
@@ -142,11 +127,39 @@ impl Inner {
         if token.len() > self.config.cookie.longest_token() {
             return Err(Refusal::Length);
         }
-        #[cfg(feature = "astra")]
-        if let Some(astra) = &self.astra {
-            return self.open_either(astra, token, now);
+        match &self.foreign {
+            None => self.open_native(token, now),
+            Some(foreign) => self.open_either(&**foreign, token, now),
         }
-        self.open_native(token, now)
+    }
+
+    /// Opens a token by the format that its form says, and by no other.
+    fn open_either(
+        &self,
+        foreign: &dyn ForeignFormat,
+        token: &[u8],
+        now: Timestamp,
+    ) -> Result<Record, Refusal> {
+        let format = foreign.format_of(token, &self.sealer);
+        let opened = match format {
+            CookieFormat::Native => {
+                self.open_native(token, now).map(|record| foreign.opened_native(&self.config, record))
+            }
+            _ => foreign.open(&self.config, token, now),
+        };
+        let refusal = opened.as_ref().err().copied();
+        self.config.emit(&Event::CookieFormat { cookie: self.config.cookie_name(), format, refusal });
+        opened
+    }
+
+    /// Saves in the foreign format, if that is the one to write.
+    fn save_foreign(
+        &self,
+        base: Option<&Record>,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Option<Result<Saved, Error>> {
+        self.foreign.as_ref()?.save(&self.config, base, changes, now)
     }
 
     fn open_native(&self, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
@@ -193,8 +206,7 @@ impl Inner {
     }
 
     fn save(&self, base: Option<&Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
-        #[cfg(feature = "astra")]
-        if let Some(saved) = self.save_astra(base, changes, now) {
+        if let Some(saved) = self.save_foreign(base, changes, now) {
             return saved;
         }
         let payload = changes.apply(base.map(Record::payload))?;
@@ -205,8 +217,7 @@ impl Inner {
     }
 
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
-        #[cfg(feature = "astra")]
-        if let Some(saved) = self.save_astra(Some(base), changes, now) {
+        if let Some(saved) = self.save_foreign(Some(base), changes, now) {
             return saved; // it has a new id in any case: that of its bytes
         }
         let created = if changes.restarts() { now } else { base.created() };
@@ -252,5 +263,4 @@ impl fmt::Debug for CookieKeys {
 }
 
 #[cfg(test)]
-#[path = "cookie_tests.rs"]
 mod tests;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::crypto::random::tests::NoRandom;
+use crate::crypto::NoRandom;
 use crate::crypto::{Keyring, Purpose, SystemRandom};
 
 #[path = "../../tests/support/astra.rs"]

@@ -1,6 +1,7 @@
 //! Sessions that Astra stores, read and written.
 
-use super::{Builder, ServerKind};
+use super::stored_format::FORMAT;
+use crate::store::{Builder, ServerKind};
 
 impl<K: ServerKind> Builder<K> {
     /// Reads and writes the sessions that Astra keeps in Redis, so that Go and Rust processes serve the same user: the
@@ -40,7 +41,8 @@ impl<K: ServerKind> Builder<K> {
     /// # fn main() {}
     /// ```
     pub fn beside_astra(mut self) -> Self {
-        self.options.with_astra = true;
+        self.options.shared_flash = true;
+        self.server.shared_format = Some(FORMAT);
         self.options.renew_on_read = false;
         self
     }

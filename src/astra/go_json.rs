@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use rmp::{Marker, encode};
 use serde_json::Value;
 
-use super::Payload;
-use super::wire::{MAX_DEPTH, bin_bytes, map_len, skip_value, str_bytes, take_len};
 use crate::error::{Error, Kind};
+use crate::session::Payload;
+use crate::session::messagepack::{MAX_DEPTH, bin_bytes, map_len, skip_value, str_bytes, take_len};
 
 /// Integers up to here, and down to its negative, are all float64 values.
 const EXACT: u64 = 1 << 53;
@@ -125,7 +125,8 @@ impl Writer<'_> {
                 let len = 1 << (marker - 0xd0);
                 let bits = 64 - 8 * u32::try_from(len).map_err(|_| broken())?;
                 // Shifted up and down again, the sign fills what is above.
-                let number = number(rest, len).ok_or_else(broken)?.cast_signed() << bits >> bits;
+                let number = i64::from_ne_bytes(number(rest, len).ok_or_else(broken)?.to_ne_bytes());
+                let number = number << bits >> bits;
                 self.integer(number.into())?;
             }
             Marker::F32 => {

@@ -12,12 +12,12 @@ const TURN_MILLIS: u128 = 5;
 
 /// One of each connection that the pool is to have. Only the pool makes connections and finds out which are missing, when it
 /// is asked for one. Whoever gets none here asks it: so there is none here while one is missing.
-pub(super) struct Handles {
+pub(super) struct SharedConnections {
     made: RwLock<Vec<Connection>>,
     since: Instant,
 }
 
-impl Handles {
+impl SharedConnections {
     pub(super) fn new() -> Self {
         Self { made: RwLock::default(), since: Instant::now() }
     }

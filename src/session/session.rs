@@ -1,4 +1,4 @@
-//! `Session`: the handle that a handler holds.
+//! `Session`: what a handler reads and changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,10 +11,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::flash::RESERVED;
+use super::encoded_value::EncodedValue;
+use super::key::{RESERVED, check_key};
 use super::state::State;
-use super::undecoded::Undecoded;
-use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, values, wire};
+use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, messagepack, value_codec};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 
@@ -123,7 +123,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn get_str(&self, key: impl AsKey) -> Result<Option<Text>, Error> {
-        let text = |value: &Bytes| Text::from_utf8(value.slice_ref(whole(wire::str_bytes(value))?));
+        let text = |value: &Bytes| Text::from_utf8(value.slice_ref(whole(messagepack::str_bytes(value))?));
         self.get_view(key.as_key(), "a string", text)
     }
 
@@ -144,7 +144,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn get_bytes(&self, key: impl AsKey) -> Result<Option<Bytes>, Error> {
-        let bytes = |value: &Bytes| Some(value.slice_ref(whole(wire::bin_bytes(value))?));
+        let bytes = |value: &Bytes| Some(value.slice_ref(whole(messagepack::bin_bytes(value))?));
         self.get_view(key.as_key(), "a byte string", bytes)
     }
 
@@ -336,14 +336,14 @@ impl Session {
         check_key(key)?;
         let owned_key = key.to_owned();
         let change = Arc::new(move |old: Option<&[u8]>| {
-            let old = old.map(|old| values::decode(&owned_key, old)).transpose()?;
+            let old = old.map(|old| value_codec::decode(&owned_key, old)).transpose()?;
             let new = change(old);
-            values::encode(&owned_key, &new).map(|bytes| (new, bytes))
+            value_codec::encode(&owned_key, &new).map(|bytes| (new, bytes))
         });
         // `change` is the application's and may use this session: it runs without the lock, and again if another clone
         // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
         for _ in 0..MAX_RERUNS {
-            let old = self.lock_open()?.get_undecoded(key);
+            let old = self.lock_open()?.get_encoded(key);
             let (new, bytes) = change(old.as_deref())?;
             let mut state = self.lock_open()?;
             if state.get(key) == old.as_deref() {
@@ -470,7 +470,7 @@ impl Session {
     }
 
     pub(super) fn put_value<T: Serialize>(&self, full_key: &str, key: &str, value: &T) -> Result<(), Error> {
-        let value = values::encode(key, value)?;
+        let value = value_codec::encode(key, value)?;
         self.lock_open()?.put(full_key, Some(value));
         Ok(())
     }
@@ -480,13 +480,13 @@ impl Session {
         full_key: &str,
         key: &str,
     ) -> Result<Option<T>, Error> {
-        let value = self.lock().get_undecoded(full_key);
-        value.map(|value| values::decode(key, &value)).transpose()
+        let value = self.lock().get_encoded(full_key);
+        value.map(|value| value_codec::decode(key, &value)).transpose()
     }
 
     /// The undecoded value under `full_key`.
     pub(super) fn raw(&self, full_key: &str) -> Option<Bytes> {
-        self.lock().get_undecoded(full_key).map(Undecoded::into_bytes)
+        self.lock().get_encoded(full_key).map(EncodedValue::into_bytes)
     }
 
     /// The keys that have a value, those of the crate included.
@@ -498,7 +498,7 @@ impl Session {
     pub(super) fn visible_entries(&self) -> Vec<(String, Bytes)> {
         let state = self.lock();
         let keys = state.keys().into_iter().filter(|key| !key.starts_with(RESERVED));
-        keys.filter_map(|key| state.get_undecoded(&key).map(|value| (key, value.into_bytes()))).collect()
+        keys.filter_map(|key| state.get_encoded(&key).map(|value| (key, value.into_bytes()))).collect()
     }
 
     /// Sets or deletes these values, all of them or, where the head is out, none.
@@ -528,7 +528,7 @@ impl Session {
         view: impl Fn(&Bytes) -> Option<V>,
     ) -> Result<Option<V>, Error> {
         let value = self.raw(key);
-        value.map(|value| view(&value).ok_or_else(|| values::mismatch(key, &value, what))).transpose()
+        value.map(|value| view(&value).ok_or_else(|| value_codec::mismatch(key, &value, what))).transpose()
     }
 
     /// No code of an application runs under this lock, so a panic cannot leave a state half changed: poisoning says
@@ -546,14 +546,6 @@ impl Session {
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
-    }
-}
-
-pub(super) fn check_key(key: &str) -> Result<(), Error> {
-    if key.starts_with(RESERVED) {
-        Err(Error::new(Kind::ReservedKey { key: key.to_owned() }))
-    } else {
-        Ok(())
     }
 }
 

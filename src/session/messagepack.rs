@@ -1,100 +1,12 @@
-//! Bytes of a session: the headers before a payload, and the MessagePack grammar that a payload keeps to.
-//!
-//! `docs/WIRE.md` owns these layouts.
+//! The MessagePack grammar that a payload keeps to: where a value begins and ends.
 
-use bytes::{Buf, BufMut, Bytes};
 use rmp::Marker;
 
-use super::SessionId;
-use crate::clock::Timestamp;
-
 /// How deep arrays and maps may be nested, the session's own map included.
-pub(super) const MAX_DEPTH: usize = 64;
-
-/// What a cookie token seals before the payload. A token without a deadline cannot be written: the type has no room for
-/// one that is missing (T20).
-///
-/// ```text
-/// offset  bytes  field
-///      0     16  id
-///     16      8  created, seconds since 1970, big-endian
-///     24      8  issued
-///     32      8  expires: the first moment at which the session is over
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SealedHeader {
-    pub(crate) id: SessionId,
-    pub(crate) created: Timestamp,
-    pub(crate) issued: Timestamp,
-    pub(crate) expires: Timestamp,
-}
-
-impl SealedHeader {
-    pub(crate) const LEN: usize = 40;
-
-    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
-        let mut bytes = [0; Self::LEN];
-        let mut out = &mut bytes[..];
-        out.put_slice(&self.id.to_bytes());
-        for time in [self.created, self.issued, self.expires] {
-            out.put_u64(time.as_unix());
-        }
-        bytes
-    }
-
-    /// Takes the header off the front of `plaintext`.
-    pub(crate) fn take(plaintext: &mut Bytes) -> Option<Self> {
-        if plaintext.len() < Self::LEN {
-            return None;
-        }
-        let mut id = [0; 16];
-        plaintext.copy_to_slice(&mut id);
-        let mut time = || Timestamp::from_unix(plaintext.get_u64());
-        Some(Self { id: SessionId::from_bytes(id), created: time(), issued: time(), expires: time() })
-    }
-}
-
-/// What a server-side store keeps before the payload. The idle deadline is the store's own (it moves without a rewrite);
-/// the absolute one follows from `created`.
-///
-/// ```text
-/// offset  bytes  field
-///      0      1  kind, 0x01: a session
-///      1      8  created, seconds since 1970, big-endian
-///      9      8  revision: random, another one for each write, so that a write whose answer was lost knows itself again
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StoredHeader {
-    pub(crate) created: Timestamp,
-    pub(crate) revision: [u8; 8],
-}
-
-impl StoredHeader {
-    pub(crate) const KIND: u8 = 1;
-    pub(crate) const LEN: usize = 17;
-
-    pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
-        let mut bytes = [Self::KIND; Self::LEN];
-        let mut out = &mut bytes[1..];
-        out.put_u64(self.created.as_unix());
-        out.put_slice(&self.revision);
-        bytes
-    }
-
-    /// Takes the header off the front of `value`.
-    pub(crate) fn take(value: &mut Bytes) -> Option<Self> {
-        if value.len() < Self::LEN || value.get_u8() != Self::KIND {
-            return None;
-        }
-        let created = Timestamp::from_unix(value.get_u64());
-        let mut revision = [0; 8];
-        value.copy_to_slice(&mut revision);
-        Some(Self { created, revision })
-    }
-}
+pub(crate) const MAX_DEPTH: usize = 64;
 
 /// Reads the header of a map: how many entries it has, and what follows.
-pub(super) fn map_len(input: &[u8]) -> Option<(usize, &[u8])> {
+pub(crate) fn map_len(input: &[u8]) -> Option<(usize, &[u8])> {
     let (&marker, rest) = input.split_first()?;
     match Marker::from_u8(marker) {
         Marker::FixMap(len) => Some((usize::from(len), rest)),
@@ -105,7 +17,7 @@ pub(super) fn map_len(input: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// Reads a string: its bytes, and what follows.
-pub(super) fn str_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn str_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&marker, rest) = input.split_first()?;
     let (len, rest) = match Marker::from_u8(marker) {
         Marker::FixStr(len) => (usize::from(len), rest),
@@ -118,7 +30,7 @@ pub(super) fn str_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 /// Reads a byte string: its bytes, and what follows.
-pub(super) fn bin_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
+pub(crate) fn bin_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&marker, rest) = input.split_first()?;
     let (len, rest) = match Marker::from_u8(marker) {
         Marker::Bin8 => take_len::<1>(rest)?,
@@ -134,7 +46,7 @@ pub(super) fn bin_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
 ///
 /// Every length is held against what is there, so that decoding a value that passed allocates in proportion to its bytes
 /// and no more (T65, T66).
-pub(super) fn skip_value(input: &[u8], depth: usize) -> Option<&[u8]> {
+pub(crate) fn skip_value(input: &[u8], depth: usize) -> Option<&[u8]> {
     let (&marker, rest) = input.split_first()?;
     let bytes = |len: usize| rest.get(len..);
     match Marker::from_u8(marker) {
@@ -175,7 +87,7 @@ fn skip_values(count: usize, mut input: &[u8], depth: usize) -> Option<&[u8]> {
 }
 
 /// A big-endian length of `N` bytes, and what follows.
-pub(super) fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
+pub(crate) fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
     let (bytes, rest) = input.split_first_chunk::<N>()?;
     let len = bytes.iter().fold(0_usize, |len, byte| len << 8 | usize::from(*byte));
     Some((len, rest))
@@ -185,29 +97,6 @@ pub(super) fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-
-    #[test]
-    fn headers_read_back_and_truncations_do_not() {
-        let t = Timestamp::from_unix;
-        let header = SealedHeader {
-            id: SessionId::from_bytes([5; 16]),
-            created: t(1),
-            issued: t(2),
-            expires: t(u64::MAX),
-        };
-        let bytes = header.to_bytes();
-        assert_eq!(SealedHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
-        for len in 0..bytes.len() {
-            assert_eq!(SealedHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
-        }
-        let header = StoredHeader { created: t(77), revision: *b"revision" };
-        let bytes = header.to_bytes();
-        assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
-        for len in 0..bytes.len() {
-            assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
-        }
-        assert_eq!(StoredHeader::take(&mut Bytes::from_static(b"\x02\0\0\0\0\0\0\0\0")), None);
-    }
 
     /// The first bytes of a value of each format of MessagePack, and how many more bytes there are.
     const FORMATS: [(&[u8], usize); 38] = [

@@ -2,25 +2,25 @@
 
 use std::future::Future;
 
+use super::native_format::StoredHeader;
 use super::*;
 use crate::crypto::NoRandom;
-use crate::session::StoredHeader;
 
 /// A backend whose every id is taken.
 struct Full;
 
 impl Backend for Full {
-    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
         Ok(None)
     }
 
-    async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, _: EntryId, _: Stored, _: Timestamp) -> Result<bool, Error> {
         Ok(false)
     }
 
     async fn replace(
         &self,
-        _: SessionId,
+        _: EntryId,
         _: Bytes,
         _: Option<Stored>,
         _: Timestamp,
@@ -28,11 +28,11 @@ impl Backend for Full {
         Ok(Replaced::Missing)
     }
 
-    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, _: EntryId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
         Ok(false)
     }
 
-    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+    async fn delete(&self, _: EntryId) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -68,18 +68,18 @@ struct Evicting {
 }
 
 impl Backend for Evicting {
-    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
         Ok(None)
     }
 
-    async fn create(&self, _: SessionId, entry: Stored, _: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, _: EntryId, entry: Stored, _: Timestamp) -> Result<bool, Error> {
         self.created.lock().unwrap().push(entry.value);
         Ok(true)
     }
 
     async fn replace(
         &self,
-        _: SessionId,
+        _: EntryId,
         _: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -98,11 +98,11 @@ impl Backend for Evicting {
         })
     }
 
-    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, _: EntryId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
         Ok(false)
     }
 
-    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+    async fn delete(&self, _: EntryId) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -126,17 +126,17 @@ struct Failing {
 }
 
 impl Backend for Failing {
-    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
         Ok(None)
     }
 
-    async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, _: EntryId, _: Stored, _: Timestamp) -> Result<bool, Error> {
         Ok(true)
     }
 
     async fn replace(
         &self,
-        _: SessionId,
+        _: EntryId,
         _: Bytes,
         _: Option<Stored>,
         _: Timestamp,
@@ -144,11 +144,11 @@ impl Backend for Failing {
         Err((self.error)())
     }
 
-    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, _: EntryId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
         Ok(true)
     }
 
-    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+    async fn delete(&self, _: EntryId) -> Result<(), Error> {
         self.deleted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Ok(())
     }
@@ -188,9 +188,9 @@ fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
     let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
     let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
-    let mark = || run(inner.backend.fetch(base.id(), NOW)).unwrap().unwrap();
+    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
     let left = mark();
-    assert_eq!(left.expires, inner.mark_expires(NOW));
+    assert_eq!(left.expires, inner.tombstone_expires(NOW));
     run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
     assert_eq!(mark(), left);
 }
@@ -202,7 +202,7 @@ fn starting_over_leaves_the_mark_of_another_request_alone() {
     let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
     let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
-    let mark = || run(inner.backend.fetch(base.id(), NOW)).unwrap().unwrap();
+    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
     let left = mark();
     run(inner.supersede(&base, NOW)).unwrap();
     assert_eq!(mark(), left);

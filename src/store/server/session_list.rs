@@ -1,4 +1,4 @@
-//! Which sessions a subject has: the value of one entry of the backend, and the arithmetic on it.
+//! The session list of a subject: the value of one entry of the backend, and the operations on it.
 
 use bytes::{Buf, BufMut};
 
@@ -15,29 +15,29 @@ use crate::session::SessionId;
 ///     32      1  0x00 live, 0x01 being ended
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Index {
-    pub(super) entries: Vec<Entry>,
+pub(crate) struct SessionList {
+    pub(crate) entries: Vec<ListedSession>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
-    pub(super) id: SessionId,
-    pub(super) entered: Timestamp,
-    pub(super) until: Timestamp,
+pub(crate) struct ListedSession {
+    pub(crate) id: SessionId,
+    pub(crate) entered: Timestamp,
+    pub(crate) until: Timestamp,
     /// Somebody is about to remove the session. It is not one any more.
-    pub(super) ending: bool,
+    pub(crate) ending: bool,
 }
 
-impl Entry {
+impl ListedSession {
     const LEN: usize = 33;
 }
 
-impl Index {
-    pub(super) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
-        if !bytes.len().is_multiple_of(Entry::LEN) {
+impl SessionList {
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        if bytes.len() % ListedSession::LEN != 0 {
             return None;
         }
-        let mut entries = Vec::with_capacity(bytes.len() / Entry::LEN);
+        let mut entries = Vec::with_capacity(bytes.len() / ListedSession::LEN);
         while bytes.has_remaining() {
             let mut id = [0; 16];
             bytes.copy_to_slice(&mut id);
@@ -48,13 +48,13 @@ impl Index {
                 1 => true,
                 _ => return None,
             };
-            entries.push(Entry { id: SessionId::from_bytes(id), entered, until, ending });
+            entries.push(ListedSession { id: SessionId::from_bytes(id), entered, until, ending });
         }
         Some(Self { entries })
     }
 
-    pub(super) fn to_bytes(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.entries.len() * Entry::LEN);
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.entries.len() * ListedSession::LEN);
         for entry in &self.entries {
             bytes.put_slice(&entry.id.to_bytes());
             bytes.put_u64(entry.entered.as_unix());
@@ -65,17 +65,17 @@ impl Index {
     }
 
     /// The sessions that nobody is ending.
-    pub(super) fn live(&self) -> impl Iterator<Item = &Entry> {
+    pub(crate) fn live(&self) -> impl Iterator<Item = &ListedSession> {
         self.entries.iter().filter(|entry| !entry.ending)
     }
 
-    pub(super) fn has(&self, id: SessionId) -> bool {
+    pub(crate) fn has(&self, id: SessionId) -> bool {
         self.live().any(|entry| entry.id == id)
     }
 
     /// Enters a session, next to the one that it replaces, if it replaces one. False if that one is being ended: it shall not
     /// go on under another id.
-    pub(super) fn enter(&mut self, entry: Entry, instead_of: Option<SessionId>) -> bool {
+    pub(crate) fn enter(&mut self, entry: ListedSession, instead_of: Option<SessionId>) -> bool {
         let replaced = self.entries.iter().position(|entry| Some(entry.id) == instead_of);
         if replaced.and_then(|at| self.entries.get(at)).is_some_and(|entry| entry.ending) {
             return false;
@@ -88,21 +88,21 @@ impl Index {
     }
 
     /// True if somebody began to end a session: it is under way, or was given up.
-    pub(super) fn is_unfinished(&self) -> bool {
+    pub(crate) fn is_unfinished(&self) -> bool {
         self.entries.iter().any(|entry| entry.ending)
     }
 
     /// Drops what is past its deadline.
-    pub(super) fn prune(&mut self, now: Timestamp) {
+    pub(crate) fn prune(&mut self, now: Timestamp) {
         self.entries.retain(|entry| entry.until > now);
     }
 
-    pub(super) fn remove(&mut self, ids: &[SessionId]) {
+    pub(crate) fn remove(&mut self, ids: &[SessionId]) {
         self.entries.retain(|entry| !ids.contains(&entry.id));
     }
 
     /// Marks the sessions that `which` picks as being ended: those, and any that somebody began to end and did not finish.
-    pub(super) fn end(&mut self, which: impl Fn(&Entry) -> bool) -> Vec<Entry> {
+    pub(crate) fn end(&mut self, which: impl Fn(&ListedSession) -> bool) -> Vec<ListedSession> {
         for entry in &mut self.entries {
             entry.ending |= which(entry);
         }
@@ -110,7 +110,7 @@ impl Index {
     }
 
     /// When the last of them is over.
-    pub(super) fn until(&self) -> Option<Timestamp> {
+    pub(crate) fn until(&self) -> Option<Timestamp> {
         self.entries.iter().map(|entry| entry.until).max()
     }
 }
@@ -120,54 +120,59 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn entry(id: u8, until: u64) -> Entry {
+    fn entry(id: u8, until: u64) -> ListedSession {
         let time = Timestamp::from_unix;
-        Entry { id: SessionId::from_bytes([id; 16]), entered: time(1), until: time(until), ending: false }
+        ListedSession {
+            id: SessionId::from_bytes([id; 16]),
+            entered: time(1),
+            until: time(until),
+            ending: false,
+        }
     }
 
     #[test]
     fn ending_takes_what_was_left_behind_along() {
-        let mut index = Index { entries: vec![entry(1, 9), entry(2, 9), entry(3, 9)] };
-        let ended = index.end(|entry| entry.id == SessionId::from_bytes([2; 16]));
-        assert_eq!(ended, [Entry { ending: true, ..entry(2, 9) }]);
-        assert_eq!(index.end(|entry| entry.id == SessionId::from_bytes([1; 16])).len(), 2);
-        assert!(!index.has(entry(2, 9).id) && index.has(entry(3, 9).id));
-        index.remove(&[entry(1, 9).id, entry(2, 9).id]);
-        assert_eq!(index.entries, [entry(3, 9)]);
+        let mut list = SessionList { entries: vec![entry(1, 9), entry(2, 9), entry(3, 9)] };
+        let ended = list.end(|entry| entry.id == SessionId::from_bytes([2; 16]));
+        assert_eq!(ended, [ListedSession { ending: true, ..entry(2, 9) }]);
+        assert_eq!(list.end(|entry| entry.id == SessionId::from_bytes([1; 16])).len(), 2);
+        assert!(!list.has(entry(2, 9).id) && list.has(entry(3, 9).id));
+        list.remove(&[entry(1, 9).id, entry(2, 9).id]);
+        assert_eq!(list.entries, [entry(3, 9)]);
     }
 
     #[test]
     fn what_replaces_a_session_takes_its_place_and_ends_with_it() {
-        let mut index = Index { entries: vec![entry(1, 9), entry(2, 9)] };
-        assert!(index.enter(entry(3, 9), Some(entry(1, 9).id)));
-        assert!(index.enter(entry(3, 9), Some(entry(1, 9).id)), "a step that is repeated");
-        assert!(index.enter(entry(4, 9), Some(entry(7, 9).id)));
+        let mut list = SessionList { entries: vec![entry(1, 9), entry(2, 9)] };
+        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id)));
+        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id)), "a step that is repeated");
+        assert!(list.enter(entry(4, 9), Some(entry(7, 9).id)));
         let ids =
-            |index: &Index| index.entries.iter().map(|entry| entry.id.to_bytes()[0]).collect::<Vec<_>>();
-        assert_eq!(ids(&index), [1, 3, 2, 4]);
-        assert!(!index.is_unfinished());
-        index.end(|ended| ended.id == entry(2, 9).id);
-        assert!(index.is_unfinished());
-        assert!(!index.enter(entry(5, 9), Some(entry(2, 9).id)));
-        assert_eq!(ids(&index), [1, 3, 2, 4]);
-        assert!(index.enter(entry(2, 9), None) && !index.has(entry(2, 9).id), "what is being ended stays so");
+            |list: &SessionList| list.entries.iter().map(|entry| entry.id.to_bytes()[0]).collect::<Vec<_>>();
+        assert_eq!(ids(&list), [1, 3, 2, 4]);
+        assert!(!list.is_unfinished());
+        list.end(|ended| ended.id == entry(2, 9).id);
+        assert!(list.is_unfinished());
+        assert!(!list.enter(entry(5, 9), Some(entry(2, 9).id)));
+        assert_eq!(ids(&list), [1, 3, 2, 4]);
+        assert!(list.enter(entry(2, 9), None) && !list.has(entry(2, 9).id), "what is being ended stays so");
     }
 
     #[test]
     fn deadlines_prune() {
-        let mut index = Index { entries: vec![entry(1, 5), entry(2, 9)] };
-        assert_eq!(index.until(), Some(Timestamp::from_unix(9)));
-        index.prune(Timestamp::from_unix(5));
-        assert_eq!(index.entries, [entry(2, 9)]);
-        index.prune(Timestamp::from_unix(9));
-        assert_eq!(index.until(), None);
+        let mut list = SessionList { entries: vec![entry(1, 5), entry(2, 9)] };
+        assert_eq!(list.until(), Some(Timestamp::from_unix(9)));
+        list.prune(Timestamp::from_unix(5));
+        assert_eq!(list.entries, [entry(2, 9)]);
+        list.prune(Timestamp::from_unix(9));
+        assert_eq!(list.until(), None);
     }
 
     proptest! {
         #[test]
         fn any_bytes_read_back_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Some(index) = Index::from_bytes(&bytes) {
-                prop_assert_eq!(index.to_bytes(), bytes);
+            if let Some(list) = SessionList::from_bytes(&bytes) {
+                prop_assert_eq!(list.to_bytes(), bytes);
             }
         }
     }

@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::codec::Value;
-use super::server::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, key_of, origin, stored};
-use super::{Backend, Replaced, Saved, Stored};
+use super::format::EntryValue;
+use super::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, key_of, origin, stored};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
-use crate::session::{Changes, Payload, Record, SessionId};
+use crate::id::EntryId;
+use crate::session::{Changes, Payload, Record};
+use crate::store::{Backend, Replaced, Saved, Stored};
 
 /// For so long an old token is known to have been replaced by a new one: longer than any request that still carries it.
-const REGENERATED_FOR: Duration = Duration::from_mins(1);
+const REGENERATED_FOR: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Inner<B> {
     /// Writes the new entry, then removes the old one if it is still what the new one was made from. If it changed
@@ -49,14 +50,14 @@ impl<B: Backend> Inner<B> {
         }
         let (_, mut expected) = origin(base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
-        let mark = self.mark(base.id(), now)?;
+        let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
             if !self.write_new(new, base, payload, &expected, now).await? {
                 return Ok(Saved::Ended);
             }
             // Where nothing is left to go on, nothing takes its place.
-            let successor = new.is_some().then(|| mark.clone());
+            let successor = new.is_some().then(|| tombstone.clone());
             match self.backend.replace(key_of(base), expected, successor, now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
@@ -64,13 +65,15 @@ impl<B: Backend> Inner<B> {
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
-                    let Some(Value::Session(_, newer)) = self.codec.read(base.id(), &current.value) else {
+                    let Some(EntryValue::Session(_, newer)) =
+                        self.format.decode(key_of(base), &current.value)
+                    else {
                         return Ok(Saved::Ended);
                     };
                     payload = changes.replay(Some(&newer))?;
                     expected = current.value;
                     if turn.is_none() {
-                        turn = Some(self.turns.of(base.id()).lock().await);
+                        turn = Some(self.queues.of(base.id()).lock().await);
                     }
                 }
             }
@@ -93,24 +96,24 @@ impl<B: Backend> Inner<B> {
     /// What takes the place of a session whose browser was given another token. Not nothing: a step that is repeated since
     /// its answer was lost knows itself again, and a request that still carries the old token is told from one that carries
     /// a token of nothing.
-    fn mark(&self, id: SessionId, now: Timestamp) -> Result<Stored, Error> {
-        Ok(Stored { value: self.codec.regenerated(id, now)?, expires: self.mark_expires(now) })
+    fn tombstone(&self, id: EntryId, now: Timestamp) -> Result<Stored, Error> {
+        Ok(Stored { value: self.format.encode_tombstone(id, now)?, expires: self.tombstone_expires(now) })
     }
 
     /// Counted from when it is written, which may be long after the request began.
-    pub(super) fn mark_expires(&self, now: Timestamp) -> Timestamp {
+    pub(super) fn tombstone_expires(&self, now: Timestamp) -> Timestamp {
         now.max(self.config.now()).saturating_add(REGENERATED_FOR)
     }
 
     /// Ends the session for good, whatever it holds by now; its browser was given another one.
     pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
         let (_, mut expected) = origin(base)?;
-        let mark = self.mark(base.id(), now)?;
+        let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
-            match self.backend.replace(key_of(base), expected, Some(mark.clone()), now).await? {
-                Replaced::Conflict(current) => match self.codec.read(base.id(), &current.value) {
-                    Some(Value::Regenerated) => return Ok(()),
+            match self.backend.replace(key_of(base), expected, Some(tombstone.clone()), now).await? {
+                Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
+                    Some(EntryValue::Tombstone) => return Ok(()),
                     _ => expected = current.value,
                 },
                 Replaced::Done | Replaced::Missing => {
@@ -119,7 +122,7 @@ impl<B: Backend> Inner<B> {
                 }
             }
             if turn.is_none() {
-                turn = Some(self.turns.of(base.id()).lock().await);
+                turn = Some(self.queues.of(base.id()).lock().await);
             }
         }
         self.remove(base, now).await

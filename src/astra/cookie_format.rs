@@ -2,19 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Builder, CookieKeys, Inner, Saved};
+use super::cookie_sealer::{AstraSealer, astra_id, format_of};
+use super::go_json;
 use crate::clock::Timestamp;
+use crate::config::Config;
 use crate::cookie::MAX_NAME_VALUE;
-use crate::crypto::{AppKey, AstraSealer, Random, SecretText, astra_id, format_of};
+use crate::crypto::{AppKey, Random, Sealer, SecretText};
 use crate::error::{Error, Kind};
-use crate::event::{CookieFormat, Event, Refusal};
-use crate::session::{Changes, Origin, Payload, Record, SessionId, go_json};
-
-/// How a store lives with Astra, and under which key of Astra's.
-pub(super) struct AstraOptions {
-    key: AppKey,
-    mode: Mode,
-}
+use crate::event::{CookieFormat, Refusal};
+use crate::session::{Changes, Origin, Payload, Record, SessionId};
+use crate::store::{Builder, CookieKeys, ForeignFormat, Saved};
 
 /// Both formats are read in each mode.
 #[derive(Clone, Copy)]
@@ -25,8 +22,8 @@ enum Mode {
     Beside,
 }
 
-/// What a store needs to read and write Astra's cookies.
-pub(super) struct AstraCookies {
+/// Reads Astra's cookies, and writes them in one of the modes.
+struct AstraCookies {
     sealer: AstraSealer,
     mode: Mode,
 }
@@ -62,7 +59,7 @@ impl Builder<CookieKeys> {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub fn migrate_from_astra(self, key: AppKey, until: Timestamp) -> Self {
-        self.with_astra(AstraOptions { key, mode: Mode::MigrateUntil(until) })
+        self.with_astra_cookies(key, Mode::MigrateUntil(until))
     }
 
     /// Side by side: reads Astra's cookies and native ones, and writes Astra's, so that Go and Rust serve the same user.
@@ -98,114 +95,72 @@ impl Builder<CookieKeys> {
     /// ```
     pub fn beside_astra(mut self, key: AppKey) -> Self {
         self.options.renew_on_read = false;
-        self.with_astra(AstraOptions { key, mode: Mode::Beside })
+        self.with_astra_cookies(key, Mode::Beside)
     }
 
-    fn with_astra(mut self, astra: AstraOptions) -> Self {
-        self.kind.astra = Some(astra);
-        self.options.with_astra = true;
+    fn with_astra_cookies(mut self, key: AppKey, mode: Mode) -> Self {
+        self.kind.foreign = Some(Box::new(move |random: Arc<dyn Random>| {
+            Ok(Box::new(AstraCookies { sealer: AstraSealer::new(&key, random)?, mode }) as _)
+        }));
+        self.options.shared_flash = true;
         self
     }
 }
 
-impl AstraOptions {
-    pub(super) fn build(&self, random: Arc<dyn Random>) -> Result<AstraCookies, Error> {
-        Ok(AstraCookies { sealer: AstraSealer::new(&self.key, random)?, mode: self.mode })
-    }
-}
-
-impl AstraCookies {
-    /// True if what is saved is saved in Astra's format.
-    fn writes(&self) -> bool {
-        matches!(self.mode, Mode::Beside)
-    }
-}
-
-impl Inner {
-    /// Opens a token by the format that its form says, and by no other.
-    pub(super) fn open_either(
-        &self,
-        astra: &AstraCookies,
-        token: &[u8],
-        now: Timestamp,
-    ) -> Result<Record, Refusal> {
-        let format = format_of(token, &self.sealer);
-        let opened = match format {
-            CookieFormat::Native => self.open_native(token, now).map(|record| self.due_for(astra, record)),
-            CookieFormat::Astra => self.open_astra(astra, token, now),
-        };
-        let refusal = opened.as_ref().err().copied();
-        self.config.emit(&Event::CookieFormat { cookie: self.config.cookie_name(), format, refusal });
-        opened
+impl ForeignFormat for AstraCookies {
+    fn format_of(&self, token: &[u8], native: &Sealer) -> CookieFormat {
+        format_of(token, native)
     }
 
-    fn open_astra(&self, astra: &AstraCookies, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
-        let mut expires = self.config.timeouts.deadline(now, now);
-        if let Mode::MigrateUntil(until) = astra.mode {
+    fn open(&self, config: &Config, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
+        let mut expires = config.timeouts.deadline(now, now);
+        if let Mode::MigrateUntil(until) = self.mode {
             if now >= until {
                 return Err(Refusal::RetiredFormat);
             }
             expires = expires.min(until);
         }
-        let json = astra.sealer.open(token)?;
+        let json = self.sealer.open(token)?;
         let payload = go_json::read(&json).ok_or(Refusal::Payload)?;
-        let rewrite = !astra.writes();
-        Ok(self.astra_record(token, now, expires, payload, rewrite))
-    }
-
-    /// A session in Astra's cookie. Since nothing says when it began, it begins at each request.
-    fn astra_record(
-        &self,
-        token: &[u8],
-        created: Timestamp,
-        expires: Timestamp,
-        payload: Payload,
-        rewrite: bool,
-    ) -> Record {
-        let id = SessionId::from_bytes(astra_id(self.config.cookie_name(), token));
-        Record::new(id, created, expires, payload, Origin::Astra { rewrite })
+        Ok(record(config, token, now, expires, payload, !self.writes()))
     }
 
     /// A native session is to be written as Astra's where those are, if it can be: reading must not fail because of it.
-    fn due_for(&self, astra: &AstraCookies, record: Record) -> Record {
-        if let Origin::Sealed { old_key, .. } = *record.origin()
-            && astra.writes()
-        {
-            let rewrite = self.astra_json(record.payload(), None).is_ok();
-            return record.with_origin(Origin::Sealed { old_key, rewrite });
+    fn opened_native(&self, config: &Config, record: Record) -> Record {
+        match *record.origin() {
+            Origin::Sealed { old_key, .. } if self.writes() => {
+                let rewrite = json(config, record.payload(), None).is_ok();
+                record.with_origin(Origin::Sealed { old_key, rewrite })
+            }
+            _ => record,
         }
-        record
     }
 
-    /// The JSON that Astra's cookie would hold, `shared` being what was read from one.
-    fn astra_json(&self, payload: &Payload, shared: Option<&Payload>) -> Result<Vec<u8>, Error> {
-        let json = go_json::write(payload, shared)?;
-        let size = self.config.cookie_name().len() + AstraSealer::token_len(json.len());
-        if size > MAX_NAME_VALUE {
-            return Err(Error::new(Kind::TooLarge { size, limit: MAX_NAME_VALUE }));
-        }
-        Ok(json)
-    }
-
-    /// Saves in Astra's format, if that is the one to write.
-    pub(super) fn save_astra(
+    fn save(
         &self,
+        config: &Config,
         base: Option<&Record>,
         changes: &Changes,
         now: Timestamp,
     ) -> Option<Result<Saved, Error>> {
-        let astra = self.astra.as_ref().filter(|astra| astra.writes())?;
         // A native session that Astra's cookie cannot hold stays one for as long as it is only renewed.
         let stays = |base: &Record| matches!(base.origin(), Origin::Sealed { rewrite: false, .. });
-        if changes.is_empty() && base.is_some_and(stays) {
+        if !self.writes() || changes.is_empty() && base.is_some_and(stays) {
             return None;
         }
-        Some(self.seal_astra(astra, base, changes, now))
+        Some(self.seal(config, base, changes, now))
+    }
+}
+
+impl AstraCookies {
+    /// Returns true if sessions are saved in Astra's format.
+    fn writes(&self) -> bool {
+        matches!(self.mode, Mode::Beside)
     }
 
-    fn seal_astra(
+    fn seal(
         &self,
-        astra: &AstraCookies,
+        config: &Config,
         base: Option<&Record>,
         changes: &Changes,
         now: Timestamp,
@@ -214,11 +169,34 @@ impl Inner {
         if payload.is_empty() {
             return Ok(Saved::Removed);
         }
-        let from_astra = |base: &&Record| matches!(base.origin(), Origin::Astra { .. });
+        let from_astra = |base: &&Record| matches!(base.origin(), Origin::Foreign { .. });
         let shared = base.filter(from_astra).map(Record::payload);
-        let token = astra.sealer.seal(&self.astra_json(&payload, shared)?)?;
-        let expires = self.config.timeouts.deadline(now, now);
-        let record = self.astra_record(token.as_bytes(), now, expires, payload, false);
+        let token = self.sealer.seal(&json(config, &payload, shared)?)?;
+        let expires = config.timeouts.deadline(now, now);
+        let record = record(config, token.as_bytes(), now, expires, payload, false);
         Ok(Saved::Stored { record, token: SecretText::new(token), conflicts: 0 })
     }
+}
+
+/// A session in Astra's cookie. Since nothing says when it began, it begins at each request.
+fn record(
+    config: &Config,
+    token: &[u8],
+    created: Timestamp,
+    expires: Timestamp,
+    payload: Payload,
+    rewrite: bool,
+) -> Record {
+    let id = SessionId::from_bytes(astra_id(config.cookie_name(), token));
+    Record::new(id, created, expires, payload, Origin::Foreign { rewrite })
+}
+
+/// The JSON that Astra's cookie would hold, `shared` being what was read from one.
+fn json(config: &Config, payload: &Payload, shared: Option<&Payload>) -> Result<Vec<u8>, Error> {
+    let json = go_json::write(payload, shared)?;
+    let size = config.cookie_name().len() + AstraSealer::token_len(json.len());
+    if size > MAX_NAME_VALUE {
+        return Err(Error::new(Kind::TooLarge { size, limit: MAX_NAME_VALUE }));
+    }
+    Ok(json)
 }

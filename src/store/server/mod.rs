@@ -1,24 +1,35 @@
 //! Sessions on the server, over any backend: identity, deadlines, merging and the order of writes.
 
+mod conflict_queue;
+pub(crate) mod format;
+mod native_format;
+mod regenerate;
+pub(crate) mod session_list;
+mod subjects;
+
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::subjects::SubjectSession;
+
+use self::conflict_queue::ConflictQueues;
+use self::format::{EntryValue, StoredFormat};
+use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
-use super::codec::{Codec, Value};
-use super::turns::Turns;
 use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
+use crate::id::EntryId;
 use crate::session::{Changes, Origin, Payload, Record, SessionId};
 
 /// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
 /// processes must be in the way, each time.
-pub(super) const MAX_ATTEMPTS: u32 = 256;
+const MAX_ATTEMPTS: u32 = 256;
 
 /// Keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees a hash of it.
 ///
@@ -44,22 +55,22 @@ pub(super) const MAX_ATTEMPTS: u32 = 256;
 /// # fn main() {}
 /// ```
 pub struct ServerStore<B> {
-    pub(super) inner: Arc<Inner<B>>,
+    inner: Arc<Inner<B>>,
 }
 
-pub(super) struct Inner<B> {
-    pub(super) config: Config,
-    pub(super) backend: B,
-    pub(super) codec: Codec,
-    pub(super) max_sessions_per_subject: usize,
-    pub(super) turns: Turns,
-    /// Those of subjects' lists: they are taken while a turn of a session is held, never the other way round.
-    pub(super) list_turns: Turns,
-    random: Arc<dyn Random>,
+struct Inner<B> {
+    config: Config,
+    backend: B,
+    format: Box<dyn StoredFormat>,
+    max_sessions_per_subject: usize,
+    queues: ConflictQueues,
+    /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
+    /// round.
+    list_queues: ConflictQueues,
 }
 
 /// What a save found and did.
-pub(super) enum Step {
+enum Step {
     Done(Saved),
     /// Another request was first; this is what it left.
     Conflict(Payload, Bytes),
@@ -91,57 +102,39 @@ impl<B: Backend> Builder<B> {
 
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
-        let (backend, config, ServerOptions { record_keys, max_sessions_per_subject }) =
+        let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
             builder.validate()?;
-        if config.with_astra && record_keys.is_some() {
-            return Err(Error::config(
-                "Astra reads no sealed sessions: drop seal_records(), or beside_astra() once Astra is gone",
-            ));
-        }
-        let seal = |keys| Sealer::new(&keys, Purpose::Record, config.cookie_name(), Arc::clone(&random));
-        let sealer = record_keys.map(seal).transpose()?;
-        let with_astra = config.with_astra;
-        let codec = Codec { format: config.format, sealer, random: Arc::clone(&random), with_astra };
-        let (turns, list_turns) = (Turns::new(), Turns::new());
-        Ok(Self { config, backend, codec, max_sessions_per_subject, turns, list_turns, random })
-    }
-
-    fn id(&self, token: &Token) -> SessionId {
-        SessionId::from_bytes(token.id(self.config.cookie_name()))
-    }
-
-    /// The token of this text, if it has the form: anything else never reaches the backend (T39).
-    #[cfg_attr(not(feature = "astra"), allow(clippy::unused_self))]
-    fn parse(&self, text: &[u8]) -> Option<Token> {
-        #[cfg(feature = "astra")]
-        if self.codec.with_astra {
-            return Token::parse_astra(text);
-        }
-        Token::parse(text)
-    }
-
-    /// A new token, straight from the generator.
-    fn generate(&self) -> Result<Token, Error> {
-        #[cfg(feature = "astra")]
-        if self.codec.with_astra {
-            return Token::generate_astra(&*self.random);
-        }
-        Token::generate(&*self.random)
+        let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
+            (Some(shared), Some(_)) => {
+                return Err(Error::config(format!(
+                    "{} reads no sealed sessions: drop seal_records(), or the shared format once {0} is gone",
+                    shared.program
+                )));
+            }
+            (Some(shared), None) => (shared.create)(&config, random),
+            (None, keys) => {
+                let name = config.cookie_name();
+                let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
+                let (payload_format, sealer) = (config.format, keys.map(seal).transpose()?);
+                Box::new(NativeFormat { payload_format, sealer, random, cookie_name: name.into() })
+            }
+        };
+        let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
+        Ok(Self { config, backend, format, max_sessions_per_subject, queues, list_queues })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        let id = self.id(&token);
-        let Some(stored) = self.backend.fetch(key(&token, id), now).await? else {
+        let Some(stored) = self.backend.fetch(entry_id(&token), now).await? else {
             return Ok(Err(Refusal::UnknownId));
         };
-        Ok(self.decode(id, token, stored, now))
+        Ok(self.decode(token, stored, now))
     }
 
-    fn decode(&self, id: SessionId, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (created, payload) = match self.codec.read(id, &stored.value) {
-            Some(Value::Session(created, payload)) => (created.unwrap_or(now), payload),
-            Some(Value::Regenerated) => return Err(Refusal::Regenerated),
-            Some(Value::Index(_)) | None => return Err(Refusal::Payload),
+    fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
+        let (created, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+            Some(EntryValue::Session(created, payload)) => (created.unwrap_or(now), payload),
+            Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
+            Some(EntryValue::List(_)) | None => return Err(Refusal::Payload),
         };
         // A backend that keeps entries for too long does not keep sessions for too long.
         let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
@@ -150,19 +143,25 @@ impl<B: Backend> Inner<B> {
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        Ok(Record::new(id, created, expires, payload, Origin::Stored { token, value: stored.value }))
+        Ok(Record::new(
+            session_id(&token),
+            created,
+            expires,
+            payload,
+            Origin::Stored { token, value: stored.value },
+        ))
     }
 
     /// The entry of these values, which came from the stored value `from`, if they did.
     fn encode(
         &self,
-        id: SessionId,
+        id: EntryId,
         created: Timestamp,
         payload: &Payload,
         from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Stored, Error> {
-        let value = self.codec.session(id, created, payload, from, now)?;
+        let value = self.format.encode_session(id, created, payload, from, now)?;
         Ok(Stored { value, expires: self.config.timeouts.deadline(created, now) })
     }
 
@@ -170,7 +169,7 @@ impl<B: Backend> Inner<B> {
     /// subject's sessions first, so that whoever ends them all finds it, and counts only if it is still there afterwards.
     /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. `None` if the
     /// subject's sessions were ended meanwhile.
-    pub(super) async fn create(
+    async fn create(
         &self,
         created: Timestamp,
         payload: Payload,
@@ -181,20 +180,20 @@ impl<B: Backend> Inner<B> {
         let subject = self.listed_subject(&payload);
         // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
         for _ in 0..3 {
-            let token = self.generate()?;
-            let id = self.id(&token);
-            let entry = self.encode(id, created, &payload, from, now)?;
-            if let Some(subject) = &subject
-                && !self.enter(subject, id, instead_of, created, now).await?
-            {
-                return Ok(None);
-            }
-            if self.backend.create(key(&token, id), entry.clone(), now).await? {
-                if let Some(subject) = &subject
-                    && !self.is_entered(subject, id, now).await?
-                {
-                    self.backend.delete(key(&token, id)).await?;
+            let token = self.format.generate_token()?;
+            let id = session_id(&token);
+            let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
+            if let Some(subject) = &subject {
+                if !self.enter(subject, id, instead_of, created, now).await? {
                     return Ok(None);
+                }
+            }
+            if self.backend.create(entry_id(&token), entry.clone(), now).await? {
+                if let Some(subject) = &subject {
+                    if !self.is_entered(subject, id, now).await? {
+                        self.backend.delete(entry_id(&token)).await?;
+                        return Ok(None);
+                    }
                 }
                 let Stored { value, expires } = entry;
                 let origin = Origin::Stored { token, value };
@@ -229,7 +228,7 @@ impl<B: Backend> Inner<B> {
                     }
                     expected = value;
                     if turn.is_none() {
-                        turn = Some(self.turns.of(base.id()).lock().await);
+                        turn = Some(self.queues.of(base.id()).lock().await);
                     }
                 }
             }
@@ -239,7 +238,7 @@ impl<B: Backend> Inner<B> {
 
     /// Puts `payload`, which came from the stored value `from`, in the place of `expected`, or removes the entry if nothing
     /// is left.
-    pub(super) async fn replace(
+    async fn replace(
         &self,
         base: &Record,
         expected: Bytes,
@@ -252,13 +251,13 @@ impl<B: Backend> Inner<B> {
         let entry = if payload.is_empty() {
             None
         } else {
-            Some(self.encode(base.id(), base.created(), &payload, Some(from), now)?)
+            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
         };
-        let outcome = self.backend.replace(key(&token, base.id()), expected, entry.clone(), now).await?;
+        let outcome = self.backend.replace(entry_id(&token), expected, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
-            (Replaced::Conflict(current), _) => match self.codec.read(base.id(), &current.value) {
-                Some(Value::Session(_, payload)) => Step::Conflict(payload, current.value),
+            (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
+                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current.value),
                 // It goes on under another token, or whoever overwrote it ended it: not ours any more.
                 _ => Step::Done(Saved::Ended),
             },
@@ -279,11 +278,11 @@ impl<B: Backend> Inner<B> {
         // What was touched may be what a regenerate left in the session's place: the answer must not take away the cookie
         // that the regenerate gave.
         let present = self.backend.fetch(key_of(&base), now).await?;
-        match present.and_then(|stored| self.codec.read(base.id(), &stored.value)) {
-            Some(Value::Session(..)) => Ok(stored(base.until(expires), 0)),
-            Some(Value::Regenerated) => {
+        match present.and_then(|stored| self.format.decode(key_of(&base), &stored.value)) {
+            Some(EntryValue::Session(..)) => Ok(stored(base.until(expires), 0)),
+            Some(EntryValue::Tombstone) => {
                 // A mark is no session, and is not to last as long as one.
-                self.backend.touch(key_of(&base), self.mark_expires(now), now).await?;
+                self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
                 Ok(Saved::Ended)
             }
             _ => Ok(Saved::Ended),
@@ -291,24 +290,30 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends the session for good.
-    pub(super) async fn remove(&self, record: &Record, now: Timestamp) -> Result<(), Error> {
+    async fn remove(&self, record: &Record, now: Timestamp) -> Result<(), Error> {
         self.backend.delete(key_of(record)).await?;
         self.leave(record, now).await;
         Ok(())
     }
 }
 
-/// What the backend knows the session of this token by.
-fn key(token: &Token, id: SessionId) -> SessionId {
-    token.stored_under().map_or(id, SessionId::from_bytes)
+/// The id of the entry that this token leads to.
+fn entry_id(token: &Token) -> EntryId {
+    EntryId::from_bytes(token.entry_id())
 }
 
-/// What the backend knows this session by.
-pub(super) fn key_of(record: &Record) -> SessionId {
-    record.origin().stored().map_or(record.id(), |(token, _)| key(token, record.id()))
+/// The public id of the session that this token leads to.
+fn session_id(token: &Token) -> SessionId {
+    SessionId::from_bytes(token.session_id())
 }
 
-pub(super) fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
+/// The id of the entry that holds this session.
+fn key_of(record: &Record) -> EntryId {
+    let of_session = || EntryId::from_bytes(record.id().to_bytes());
+    record.origin().stored().map_or_else(of_session, |(token, _)| entry_id(token))
+}
+
+fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
     let (token, value) = record
         .origin()
         .stored()
@@ -316,11 +321,11 @@ pub(super) fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
     Ok((token.clone(), value.clone()))
 }
 
-pub(super) fn ended_or_stored(created: Option<Record>) -> Saved {
+fn ended_or_stored(created: Option<Record>) -> Saved {
     created.map_or(Saved::Ended, |record| stored(record, 0))
 }
 
-pub(super) fn stored(record: Record, conflicts: u32) -> Saved {
+fn stored(record: Record, conflicts: u32) -> Saved {
     let token = match record.origin().stored() {
         Some((token, _)) => token.to_text(),
         None => SecretText::new(String::new()),
@@ -334,7 +339,7 @@ impl<B: Backend> Store for ServerStore<B> {
     }
 
     fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
-        let Some(token) = self.inner.parse(token) else {
+        let Some(token) = self.inner.format.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
         };
         let inner = Arc::clone(&self.inner);
@@ -370,5 +375,4 @@ impl<B> fmt::Debug for ServerStore<B> {
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;

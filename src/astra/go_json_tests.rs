@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
-use super::super::values;
 use super::*;
+use crate::session::value_codec;
 
 fn payload_of(entries: &[(&str, Vec<u8>)]) -> Payload {
     let entries: BTreeMap<_, _> = entries.iter().map(|(key, value)| (*key, Some(&**value))).collect();
@@ -13,14 +13,14 @@ fn payload_of(entries: &[(&str, Vec<u8>)]) -> Payload {
 }
 
 fn written<T: serde::Serialize>(value: T) -> Result<String, Error> {
-    let payload = payload_of(&[("k", values::encode("k", &value)?.to_vec())]);
+    let payload = payload_of(&[("k", value_codec::encode("k", &value)?.to_vec())]);
     let json = String::from_utf8(write(&payload, None)?).unwrap();
     Ok(json.strip_prefix("{\"k\":").unwrap().strip_suffix('}').unwrap().to_owned())
 }
 
 fn value<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Error> {
     let payload = read(format!("{{\"k\":{json}}}").as_bytes()).unwrap();
-    values::decode("k", &payload.get("k").unwrap())
+    value_codec::decode("k", &payload.get("k").unwrap())
 }
 
 // What Astra's own code wrote.
@@ -117,8 +117,8 @@ fn null_and_empty_things_stay_what_they_are() {
     let json = r#"{"a":null,"b":{},"c":[],"d":"","e":{"f":null}}"#;
     let payload = read(json.as_bytes()).unwrap();
     assert_eq!(write(&payload, None).unwrap(), json.as_bytes());
-    assert_eq!(values::decode::<Option<u8>>("a", &payload.get("a").unwrap()).unwrap(), None);
-    assert!(values::decode::<String>("a", &payload.get("a").unwrap()).is_err());
+    assert_eq!(value_codec::decode::<Option<u8>>("a", &payload.get("a").unwrap()).unwrap(), None);
+    assert!(value_codec::decode::<String>("a", &payload.get("a").unwrap()).is_err());
     // What Go makes of an empty map and of a nil one; it would panic on writing to what it reads from `null`.
     assert!(read(b"{}").unwrap().is_empty() && read(b"null").unwrap().is_empty());
     assert_eq!(write(&read(b"null").unwrap(), None).unwrap(), b"{}");

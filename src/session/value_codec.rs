@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use smallvec::SmallVec;
 
-use super::wire::{MAX_DEPTH, skip_value};
+use super::messagepack::{MAX_DEPTH, skip_value};
 use crate::error::{Error, Kind};
 
 /// The bytes of `value`: structs as maps with their field names, so that fields may come and go between releases; in the
 /// human-readable forms (a `Uuid` as its text), so that a value is the same whether a store writes MessagePack or JSON.
-pub(super) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, Error> {
+pub(crate) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, Error> {
     // On the stack: most values are short, and their length is known only afterwards.
     let mut buffer = SmallVec::<[u8; 128]>::new();
     let mut serializer = rmp_serde::Serializer::new(&mut buffer).with_struct_map().with_human_readable();
@@ -26,14 +26,14 @@ pub(super) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Byte
 }
 
 /// The value of `bytes`, which are one MessagePack value that was checked to be whole.
-pub(super) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Error> {
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Error> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
     // serde's messages quote the value that did not fit: they stay out of the error.
     T::deserialize(&mut deserializer).map_err(|_| mismatch(key, bytes, type_name::<T>()))
 }
 
 /// "This is not what you asked for", without saying what it is.
-pub(super) fn mismatch(key: &str, bytes: &[u8], expected: &'static str) -> Error {
+pub(crate) fn mismatch(key: &str, bytes: &[u8], expected: &'static str) -> Error {
     Error::new(Kind::Decode { key: key.to_owned(), found: kind_of(bytes), expected })
 }
 

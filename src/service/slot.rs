@@ -1,6 +1,5 @@
-//! The way in: find the cookie, and load the session when the handler asks.
+//! `Slot`: what one request and its response know about one session, and how the session is loaded.
 
-use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -18,58 +17,16 @@ use crate::session::{Circumstances, Committer, Record, Reply, Session};
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
-/// The session of one request, not yet loaded.
-///
-/// It costs nothing until [`load`](Self::load) is called. Clones are the same session.
-///
-/// # Examples
-///
-/// ```
-/// use http::{Request, Response};
-/// use hyper::service::Service;
-/// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
-///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Error> {
-/// let store = CookieStore::builder(AppKey::generate()?).build()?;
-/// let service = session_fn(store, |request: Request<()>, session: SessionHandle| async move {
-///     if request.uri().path() != "/ping" {
-///         session.load().await?.set("seen", true)?;
-///     }
-///     Ok::<_, Error>(Response::new(()))
-/// });
-/// let untouched = service.call(Request::builder().uri("/ping").body(()).unwrap()).await?;
-/// assert!(untouched.headers().is_empty());
-/// let changed = service.call(Request::new(())).await?;
-/// assert!(changed.headers().contains_key("set-cookie"));
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone)]
-pub struct SessionHandle {
-    slot: Arc<Slot>,
-}
-
 /// All that one request and its response need to know about one session.
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
     pub(super) found: Found,
-    /// One at a time waits for the store: to load, to commit what the handler's own `save` asks for, to commit at the end.
-    pub(super) turns: Semaphore,
+    /// One task at a time waits for the store: to load, to commit for [`Session::save`], to commit at the end.
+    pub(super) permit: Semaphore,
     loaded: OnceLock<Loaded>,
     speculative: bool,
     asked: AtomicBool,
     closed: AtomicBool,
-}
-
-/// What a handler leaves behind.
-pub(super) enum Conclusion<'a> {
-    /// It never asked for its session.
-    Untouched,
-    /// It asked, and there is nothing to commit.
-    Asked(Reply),
-    /// There is something to commit.
-    Unsettled(&'a Loaded),
 }
 
 #[derive(Clone)]
@@ -77,79 +34,6 @@ pub(super) struct Loaded {
     pub(super) session: Session,
     /// The moment in which this request lives.
     pub(super) now: Timestamp,
-}
-
-impl SessionHandle {
-    pub(crate) fn begin(connection: &Arc<Connection>, headers: &HeaderMap) -> Self {
-        let found = connection.config().cookie.finder().find(headers.get_all(COOKIE));
-        // Without a cookie there is nothing that looking ahead could use up.
-        let speculative = found.is_present() && is_speculative(headers);
-        Self {
-            slot: Arc::new(Slot {
-                connection: Arc::clone(connection),
-                found,
-                turns: Semaphore::const_new(1),
-                loaded: OnceLock::new(),
-                speculative,
-                asked: AtomicBool::new(false),
-                closed: AtomicBool::new(false),
-            }),
-        }
-    }
-
-    /// Decodes the session; the second time, and for a clone, it is there already.
-    ///
-    /// Without a cookie, or with one that is not authentic, expired or unknown, the session is empty.
-    ///
-    /// # Errors
-    ///
-    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell. Never an empty session in its place: writing to
-    /// it could overwrite the real one.
-    pub async fn load(&self) -> Result<Session, Error> {
-        let slot = &self.slot;
-        let loaded = if let Some(loaded) = slot.loaded.get() {
-            loaded
-        } else {
-            slot.asked.store(true, Ordering::SeqCst);
-            slot.load().await?
-        };
-        // The response may have gone out meanwhile: it closes what it finds loaded, we what we load afterwards.
-        if slot.closed.load(Ordering::SeqCst) {
-            loaded.session.close();
-        }
-        Ok(loaded.session.clone())
-    }
-
-    /// The name of the session's cookie.
-    pub fn cookie_name(&self) -> &str {
-        self.slot.cookie_name()
-    }
-
-    /// Ends the handler's part: from now on its session can only be read.
-    pub(super) fn conclude(&self) -> Conclusion<'_> {
-        self.slot.closed.store(true, Ordering::SeqCst);
-        match self.slot.loaded.get() {
-            Some(loaded) => match loaded.session.conclude() {
-                Some(reply) => Conclusion::Asked(reply),
-                None => Conclusion::Unsettled(loaded),
-            },
-            None if self.slot.asked.load(Ordering::SeqCst) => Conclusion::Asked(Reply::Nothing),
-            None => Conclusion::Untouched,
-        }
-    }
-
-    /// As [`conclude`](Self::conclude), and nobody commits any more: what was changed and not saved is forgotten.
-    pub(super) fn discard(&self) {
-        self.slot.closed.store(true, Ordering::SeqCst);
-        if let Some(loaded) = self.slot.loaded.get() {
-            loaded.session.close();
-            loaded.session.discard();
-        }
-    }
-
-    pub(super) fn slot(&self) -> &Arc<Slot> {
-        &self.slot
-    }
 }
 
 /// What looking for a session comes to.
@@ -161,6 +45,47 @@ enum First<'a> {
 }
 
 impl Slot {
+    /// The slot of a request with these headers.
+    pub(super) fn new(connection: &Arc<Connection>, headers: &HeaderMap) -> Self {
+        let found = connection.config().finder.find(headers.get_all(COOKIE));
+        // Without a cookie there is nothing that a speculative request could use up.
+        let speculative = found.is_present() && is_speculative(headers);
+        Self {
+            connection: Arc::clone(connection),
+            found,
+            permit: Semaphore::const_new(1),
+            loaded: OnceLock::new(),
+            speculative,
+            asked: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Loads the session, or returns the one that was loaded before.
+    pub(super) async fn session(self: &Arc<Self>) -> Result<Session, Error> {
+        let loaded = if let Some(loaded) = self.loaded.get() {
+            loaded
+        } else {
+            self.asked.store(true, Ordering::SeqCst);
+            self.load().await?
+        };
+        // The response may have gone out meanwhile: it closes what it finds loaded, this closes what is loaded afterwards.
+        if self.closed.load(Ordering::SeqCst) {
+            loaded.session.close();
+        }
+        Ok(loaded.session.clone())
+    }
+
+    /// Closes whatever is loaded from now on.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    /// Returns true if the handler asked for the session.
+    pub(super) fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::SeqCst)
+    }
+
     pub(super) fn emit(&self, event: &Event<'_>) {
         self.connection.config().emit(event);
     }
@@ -177,8 +102,8 @@ impl Slot {
     async fn load(self: &Arc<Self>) -> Result<&Loaded, Error> {
         let config = self.connection.config();
         let now = config.now();
-        let mut turn = None;
-        let (record, regenerated) = match self.load_first_authentic(now, &mut turn).await? {
+        let mut permit = None;
+        let (record, regenerated) = match self.load_first_authentic(now, &mut permit).await? {
             First::Loaded(loaded) => return Ok(loaded),
             First::Found { record, regenerated } => (record, regenerated),
         };
@@ -192,7 +117,7 @@ impl Slot {
         let reply = if dead && !overtaken { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         let circumstances =
-            Circumstances { now, speculative: self.speculative, shared_flash: config.with_astra };
+            Circumstances { now, speculative: self.speculative, shared_flash: config.shared_flash };
         let session = Session::new(record, renewal_due, overtaken, reply, circumstances, committer);
         // Of two that a store answered at once, the first one counts.
         Ok(self.loaded.get_or_init(|| Loaded { session, now }))
@@ -205,7 +130,7 @@ impl Slot {
     async fn load_first_authentic<'a>(
         &'a self,
         now: Timestamp,
-        turn: &mut Option<SemaphorePermit<'a>>,
+        permit: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<First<'a>, Error> {
         let (config, cookie) = (self.connection.config(), self.cookie_name());
         if self.found.overflowed() {
@@ -219,8 +144,8 @@ impl Slot {
                 return Ok(self.found(record, regenerated));
             }
             let loading = self.connection.store().load(token, now);
-            if turn.is_none() && !loading.is_immediate() {
-                *turn = self.turns.acquire().await.ok();
+            if permit.is_none() && !loading.is_immediate() {
+                *permit = self.permit.acquire().await.ok();
                 if let Some(loaded) = self.loaded.get() {
                     return Ok(First::Loaded(loaded));
                 }
@@ -261,10 +186,4 @@ impl Slot {
 fn is_speculative(headers: &HeaderMap) -> bool {
     let purpose = headers.get(&SEC_PURPOSE).map(HeaderValue::as_bytes);
     purpose.is_some_and(|purpose| purpose == b"prefetch" || purpose.starts_with(b"prefetch;"))
-}
-
-impl fmt::Debug for SessionHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionHandle").field("cookie", &self.cookie_name()).finish_non_exhaustive()
-    }
 }

@@ -7,14 +7,14 @@ use bytes::Bytes;
 use super::Record;
 
 /// The MessagePack bytes of one value. Decoding runs code of the application, so it must not borrow from what is locked.
-pub(super) enum Undecoded {
+pub(super) enum EncodedValue {
     /// From the log of changes.
     Changed(Bytes),
     /// Where it lies in a record's payload: cheaper to hold than a view of its own.
     Stored(Record, Range<usize>),
 }
 
-impl Undecoded {
+impl EncodedValue {
     /// The same bytes as a view that can be cut.
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
@@ -24,7 +24,7 @@ impl Undecoded {
     }
 }
 
-impl Deref for Undecoded {
+impl Deref for EncodedValue {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {

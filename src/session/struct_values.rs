@@ -6,9 +6,9 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::flash::RESERVED;
-use super::wire::{MAX_DEPTH, map_len, skip_value, str_bytes};
-use super::{Session, values};
+use super::key::RESERVED;
+use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
+use super::{Session, value_codec};
 use crate::error::{Error, Kind};
 
 /// In errors, in the place of a key.
@@ -62,7 +62,7 @@ impl Session {
             map.extend_from_slice(key.as_bytes());
             map.extend_from_slice(value);
         }
-        values::decode(WHOLE, &map).map(Some)
+        value_codec::decode(WHOLE, &map).map(Some)
     }
 
     /// Stores each field of `value` under its name; a field that is `None` is deleted. Other values stay.
@@ -75,7 +75,7 @@ impl Session {
     /// [`is_value`](Error::is_value) if `value` is no struct or map with strings for keys, or one of its fields cannot be
     /// [set](Self::set); [`is_head_sent`](Error::is_head_sent) if the response is on its way. Nothing is changed then.
     pub fn set_all<T: Serialize>(&self, value: &T) -> Result<(), Error> {
-        let bytes = values::encode(WHOLE, value)?;
+        let bytes = value_codec::encode(WHOLE, value)?;
         let not_a_map = || Error::new(Kind::Encode { key: WHOLE.to_owned() });
         let (len, mut rest) = map_len(&bytes).ok_or_else(not_a_map)?;
         let mut fields = BTreeMap::new();

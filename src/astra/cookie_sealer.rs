@@ -17,10 +17,10 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use bytes::Bytes;
 use zeroize::Zeroizing;
 
-use super::envelope::{MAC_LEN, TAG_LEN, VERSION};
-use super::random::NONCE_LEN;
-use super::token::hashed_id;
-use super::{AppKey, Random, Sealer, base64url};
+use super::padded_base64::{decode_padded, encode_padded, padded_len};
+use crate::crypto::{
+    AppKey, MAC_LEN, NONCE_LEN, Random, Sealer, TAG_LEN, VERSION, decode_base64url, hashed_id,
+};
 use crate::error::{Error, Kind};
 use crate::event::{CookieFormat, Refusal};
 
@@ -40,13 +40,13 @@ const START: usize = 8;
 /// byte). A cookie made by Astra itself is taken for a native one if it needs no padding and five bytes of its random
 /// nonce are what rule 3 looks for: one in 3 · 2^40 for each key of the ring. It is refused then.
 pub(crate) fn format_of(text: &[u8], native: &Sealer) -> CookieFormat {
-    if !text.len().is_multiple_of(4) {
+    if text.len() % 4 != 0 {
         return CookieFormat::Native;
     }
     if text.ends_with(b"=") {
         return CookieFormat::Astra;
     }
-    match text.get(..START).and_then(base64url::decode).as_deref() {
+    match text.get(..START).and_then(decode_base64url).as_deref() {
         Some([VERSION, id @ .., _]) if native.names_a_key(id) => CookieFormat::Native,
         _ => CookieFormat::Astra,
     }
@@ -75,7 +75,7 @@ impl AstraSealer {
 
     /// How many characters the cookie for `json` bytes has.
     pub(crate) const fn token_len(json: usize) -> usize {
-        base64url::padded_len(json + OVERHEAD)
+        padded_len(json + OVERHEAD)
     }
 
     /// The cookie of this JSON object.
@@ -94,7 +94,7 @@ impl AstraSealer {
         let nonce = Nonce::assume_unique_for_key(nonce);
         let tag = self.cipher.seal_in_place_separate_tag(nonce, Aad::empty(), body);
         token.extend_from_slice(tag.map_err(|_| failed())?.as_ref());
-        Ok(base64url::encode_padded(&token))
+        Ok(encode_padded(&token))
     }
 
     /// A nonce that does not begin like a native token: [`format_of`].
@@ -112,7 +112,7 @@ impl AstraSealer {
     /// The JSON of `text`, if Astra or [`seal`](Self::seal) made it under this key and not a bit of it has changed: the GCM
     /// tag and the HMAC are both checked, in constant time, before a byte of the JSON leaves this function.
     pub(crate) fn open(&self, text: &[u8]) -> Result<Bytes, Refusal> {
-        let mut token = base64url::decode_padded(text).ok_or(Refusal::Encoding)?;
+        let mut token = decode_padded(text).ok_or(Refusal::Encoding)?;
         let json_len = token.len().checked_sub(OVERHEAD).ok_or(Refusal::Length)?;
         let (nonce, body) = token.split_first_chunk_mut::<NONCE_LEN>().ok_or(Refusal::Length)?;
         let nonce = Nonce::assume_unique_for_key(*nonce);
@@ -142,5 +142,5 @@ impl std::fmt::Debug for AstraSealer {
 }
 
 #[cfg(test)]
-#[path = "astra_tests.rs"]
+#[path = "cookie_sealer_tests.rs"]
 mod tests;
