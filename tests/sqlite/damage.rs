@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use hyper_session::store::Backend;
+use hyper_session::store::sqlite::Synchronous;
 
 use crate::contract::block_on;
 use crate::folder::{Folder, NOW, entry, id, said};
@@ -11,13 +12,9 @@ use crate::folder::{Folder, NOW, entry, id, said};
 /// A closed file of 400 entries.
 fn written() -> (Folder, Vec<u8>) {
     let folder = Folder::new();
-    let store = folder.store();
-    let mut creates: Vec<_> = (0..400_u64)
-        .map(|number| Box::pin(store.backend().create(id(number * 7_919), entry(value(number)), NOW)))
-        .collect();
-    crate::group_commit::start(&mut creates);
-    for create in creates {
-        assert!(block_on(create).unwrap());
+    let store = folder.builder().synchronous(Synchronous::Normal).open().unwrap();
+    for number in 0..400 {
+        assert!(block_on(store.backend().create(id(number * 7_919), entry(value(number)), NOW)).unwrap());
     }
     drop(store);
     let bytes = fs::read(folder.file()).unwrap();

@@ -11,7 +11,7 @@ use crate::contract::block_on;
 use crate::folder::{Folder, NOW, entry, id};
 use crate::waiting::OtherProcess;
 
-/// Polls each future once.
+/// Polls each future once. While another process writes, none is ready after that.
 pub(crate) fn start<F: Future + Unpin>(futures: &mut [F]) {
     for future in futures {
         assert!(matches!(pin!(future).poll(&mut Context::from_waker(Waker::noop())), Poll::Pending));

@@ -18,6 +18,8 @@ mod interleavings;
 mod model;
 #[cfg(feature = "redis")]
 mod on_redis;
+#[cfg(feature = "sqlite")]
+mod on_sqlite;
 mod place;
 mod repeats;
 mod subject_endings;

@@ -117,9 +117,9 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("COMMIT")
 }
 
-/// Takes the right to write and gives it back: SQLite opens a file that it may not write for reading, and does not say so.
+/// Writes and takes it back: SQLite opens a file that it may not write for reading, and does not say so.
 fn may_write(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch("BEGIN IMMEDIATE; ROLLBACK")
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; PRAGMA user_version = {VERSION}; ROLLBACK"))
 }
 
 /// Readers then do not wait for the writer, and a commit is one write and one sync.
