@@ -24,8 +24,8 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 
-/// Sessions in each file.
-const SESSIONS: usize = 10_000;
+/// Sessions in each file, as many for each task.
+const SESSIONS: usize = 157 * 64;
 const TASKS: [usize; 2] = [1, 64];
 
 type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -164,14 +164,16 @@ async fn ours(folder: &Folder, off_runtime: bool) -> Arm {
     let path = folder.file(if off_runtime { "ours-threads.db" } else { "ours.db" });
     let store = SqliteStore::builder(path).read_threads(if off_runtime { 2 } else { 0 }).open().unwrap();
     let service = by_argument(store.clone());
-    let mut logins = tokio::task::JoinSet::new();
-    for _ in 0..SESSIONS {
-        let call = service.call(request(Action::Login, None));
-        logins.spawn(
-            async move { HeaderValue::from_str(&cookie_pair(call.await.unwrap().headers())).unwrap() },
-        );
+    let mut cookies = Vec::new();
+    while cookies.len() < SESSIONS {
+        let logins: Vec<_> =
+            (0..64).map(|_| tokio::spawn(service.call(request(Action::Login, None)))).collect();
+        for login in logins {
+            let response = login.await.unwrap().unwrap();
+            cookies.push(HeaderValue::from_str(&cookie_pair(response.headers())).unwrap());
+        }
     }
-    let cookies: Arc<Vec<HeaderValue>> = Arc::new(logins.join_all().await);
+    let cookies = Arc::new(cookies);
     let tokens: Vec<Vec<u8>> = cookies
         .iter()
         .map(|pair| pair.as_bytes().split(|&byte| byte == b'=').nth(1).unwrap().to_vec())

@@ -30,6 +30,8 @@ struct State<J, A> {
     /// Of jobs that wait and of jobs that are being done, in the order of their numbers.
     replies: VecDeque<Reply<A>>,
     workers: usize,
+    /// Of the workers, those who wait for a job.
+    idle: usize,
     closed: bool,
     /// True while the watch sleeps without a deadline, because there is none.
     watch_sleeps: bool,
@@ -69,6 +71,7 @@ impl<J, A> Queue<J, A> {
             first: 0,
             replies: VecDeque::new(),
             workers: 0,
+            idle: 0,
             closed: false,
             watch_sleeps: false,
         };
@@ -102,9 +105,12 @@ impl<J, A> Queue<J, A> {
         state.bytes += size;
         state.waiting.push_back((number, size, job));
         state.replies.push_back(Reply { deadline, sender: Some(sender) });
-        let wake_watch = state.watch_sleeps;
+        // Waking is a system call, which a busy worker does not need.
+        let (wake_worker, wake_watch) = (state.idle > 0, state.watch_sleeps);
         drop(state);
-        self.work.notify_one();
+        if wake_worker {
+            self.work.notify_one();
+        }
         if wake_watch {
             self.changed.notify_all();
         }
@@ -131,13 +137,16 @@ impl<J, A> Queue<J, A> {
             if state.closed {
                 return Taken::Closed;
             }
+            state.idle += 1;
             let Some(pause) = pause else {
                 state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                state.idle -= 1;
                 continue;
             };
             let (relocked, timeout) =
                 self.work.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner);
             state = relocked;
+            state.idle -= 1;
             if timeout.timed_out() && state.waiting.is_empty() && !state.closed {
                 return Taken::Idle;
             }
