@@ -1,8 +1,9 @@
 //! Sessions in SQLite files on the disk, in WAL mode with `synchronous = FULL`: loading one, changing one value of it, and several
 //! processes' worth of stores on one file. Prints one JSON object a line, then the ratios that count.
 //!
-//! `CARGO_TARGET_DIR=../target/sqlite cargo run --locked --release [-- [--quick] [CASE]...]`, where a case is `load`, `beside`,
-//! `change`, `commit` or `shared`; all of them by default. For the goal on one core: `taskset -c 1`, and `load`.
+//! `CARGO_TARGET_DIR=../target/sqlite cargo run --locked --release [-- [--quick] [--ours] [CASE]...]`, where a case is `load`, `beside`,
+//! `change`, `commit` or `shared`; all of them by default. For the goal on one core: `taskset -c 1`, and `load`. `--ours` leaves
+//! out the other arms, for a profiler.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -56,7 +57,11 @@ async fn main() {
     // Beside the program, so on a disk: many systems have /tmp in memory.
     let folder = Folder::new();
 
-    let arms = [ours(&folder, false).await, ours(&folder, true).await, sqlx(&folder).await];
+    let only_ours = flags.iter().any(|flag| flag == "--ours");
+    let mut arms = vec![ours(&folder, false).await];
+    if !only_ours {
+        arms.extend([ours(&folder, true).await, sqlx(&folder).await]);
+    }
     for (case, of) in [("load", false), ("beside", false), ("change", true)] {
         if !wanted(case) {
             continue;
@@ -65,23 +70,33 @@ async fn main() {
             // While another connection commits all the time.
             let writes = (case == "beside").then(|| Background::start(&arms));
             let mut runs = vec![Vec::new(); arms.len()];
+            let mut cpu = vec![Vec::new(); arms.len()];
             for round in 0..rounds {
                 for place in (0..arms.len()).map(|turn| (turn + round) % arms.len()) {
                     let operation = if of { &arms[place].change } else { &arms[place].load };
-                    runs[place].push(run(operation, tasks, duration).await);
+                    let before = cpu_time();
+                    let per_second = run(operation, tasks, duration).await;
+                    cpu[place].push((cpu_time() - before) / (per_second * duration.as_secs_f64()) * 1e6);
+                    runs[place].push(per_second);
                 }
             }
             drop(writes);
             let medians: Vec<f64> = runs.iter().map(|runs| median(runs)).collect();
-            for (arm, per_second) in arms.iter().zip(&medians) {
-                print(case, tasks, arm.name, *per_second);
+            let cpu: Vec<f64> = cpu.iter().map(|cpu| median(cpu)).collect();
+            for ((arm, per_second), cpu) in arms.iter().zip(&medians).zip(&cpu) {
+                println!(
+                    "{}",
+                    json!({ "case": case, "tasks": tasks, "arm": arm.name, "per_second": per_second.round(), "cpu_us": cpu })
+                );
             }
             let peer = medians.len() - 1;
             println!(
-                "# {case}, {tasks} tasks: hyper-session is {:.1} times {}, {:.2} µs each",
+                "# {case}, {tasks} tasks: hyper-session is {:.1} times {} ({:.1} by CPU time), {:.2} µs each, of CPU {:.2}",
                 medians[0] / medians[peer],
                 arms[peer].name,
+                cpu[peer] / cpu[0],
                 1e6 / medians[0],
+                cpu[0],
             );
         }
     }
@@ -96,6 +111,16 @@ async fn main() {
 
 fn print(case: &str, tasks: usize, arm: &str, per_second: f64) {
     println!("{}", json!({ "case": case, "tasks": tasks, "arm": arm, "per_second": per_second.round() }));
+}
+
+/// Seconds that the threads of this program have been running so far. Unlike the clock, that counts nobody else's work.
+fn cpu_time() -> f64 {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let nanos = threads.filter_map(|thread| {
+        let schedstat = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        schedstat.split(' ').next()?.parse::<f64>().ok()
+    });
+    nanos.sum::<f64>() / 1e9
 }
 
 fn median(runs: &[f64]) -> f64 {
