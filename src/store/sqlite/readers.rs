@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,19 +78,40 @@ fn fetch(connection: &Connection, read: Read, max_entry_len: usize) -> Result<Op
 pub(super) struct Readers {
     opening: Opening,
     slots: Box<[Mutex<Option<Connection>>]>,
+    gate: Mutex<()>,
 }
+
+/// Some microseconds.
+const GATE_SPINS: u32 = 200;
 
 impl Readers {
     pub(super) fn new(opening: Opening) -> Self {
         let threads = std::thread::available_parallelism().map_or(4, usize::from);
         let slots = (0..threads.saturating_mul(2).clamp(4, 64)).map(|_| Mutex::default()).collect();
-        Self { opening, slots }
+        Self { opening, slots, gate: Mutex::new(()) }
     }
 
     /// Reads an entry in the calling thread.
     pub(super) fn read(&self, read: Read) -> Result<Option<Stored>, Failure> {
         let Some(mut slot) = self.slot() else { return Err(Failure::Stopped) };
+        let _gate = self.pass_gate();
         self.opening.read(&mut slot, read)
+    }
+
+    /// Waits for another read of this process to end, for as long as one usually takes.
+    ///
+    /// SQLite, as it is compiled in, has its connections share a few locks. Two threads that read at once meet at them several
+    /// times a read, and each time one goes to sleep and is woken up, which takes longer than the read. The gate is no lock:
+    /// a read that waits for the disk stops no other one for longer than this.
+    fn pass_gate(&self) -> Option<MutexGuard<'_, ()>> {
+        for _ in 0..GATE_SPINS {
+            match self.gate.try_lock() {
+                Ok(passed) => return Some(passed),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        None
     }
 
     fn slot(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
@@ -99,8 +120,8 @@ impl Readers {
         for slot in from.iter().chain(before) {
             match slot.try_lock() {
                 Ok(free) => return Some(free),
-                Err(std::sync::TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(std::sync::TryLockError::WouldBlock) => {}
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
             }
         }
         // All are reading: what they do takes microseconds.
