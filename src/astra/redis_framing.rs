@@ -49,6 +49,8 @@ pub(super) const PLAIN: Framing = Framing {
     replace: REPLACE,
     touch: TOUCH,
     fetch: Some(FETCH),
+    // Go takes an entry that is there for one that lives.
+    retention: std::time::Duration::ZERO,
     frame: |entry| entry.value.clone(),
     unframe: entry,
 };

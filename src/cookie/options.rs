@@ -258,10 +258,6 @@ impl CookieOptions {
 /// `path-value` of RFC 6265bis section 4.1.1: no control character, no semicolon. Also no space, quote, angle bracket
 /// or backslash: a path that holds one was not meant as a path.
 fn validate_path(path: &str) -> Result<(), Error> {
-    #[cfg(hyper_session_planted)] // whatever the application says
-    if planted!("set_cookie_build") {
-        return Ok(());
-    }
     let fine = |byte: u8| byte.is_ascii_graphic() && !b";,\"<>\\".contains(&byte);
     if !path.starts_with('/') || path.len() > MAX_ATTRIBUTE || !path.bytes().all(fine) {
         return Err(Error::config(

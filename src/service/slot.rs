@@ -13,7 +13,7 @@ use crate::clock::Timestamp;
 use crate::cookie::Found;
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
-use crate::session::{Circumstances, Committer, Record, Reply, Session};
+use crate::session::{Circumstances, Committer, Record, Reply, Session, SessionId, Standing, Weight};
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
@@ -32,8 +32,10 @@ pub(super) struct Slot {
 #[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) session: Session,
-    /// The moment in which this request lives.
+    /// When it was loaded.
     pub(super) now: Timestamp,
+    /// The id of the session that was loaded, if there was one: the client has its token.
+    pub(super) id: Option<SessionId>,
 }
 
 /// What looking for a session comes to.
@@ -81,6 +83,25 @@ impl Slot {
         self.closed.store(true, Ordering::SeqCst);
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// The present moment, for a session that was loaded at `loaded`. A clock that goes back takes no time from it.
+    pub(super) fn now_since(&self, loaded: Timestamp) -> Timestamp {
+        self.connection.config().now().max(loaded)
+    }
+
+    /// What the options say about `record` at `now`. No renewal is due where the response says something about the cookie
+    /// already (`spoken_for`).
+    pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
+        let mut standing = self.connection.config().timeouts.standing(record, now);
+        if spoken_for {
+            (standing.renewal_due, standing.expired) = (false, false);
+        }
+        standing
+    }
+
     /// Returns true if the handler asked for the session.
     pub(super) fn was_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
@@ -107,20 +128,19 @@ impl Slot {
             First::Loaded(loaded) => return Ok(loaded),
             First::Found { record, regenerated } => (record, regenerated),
         };
-        let renewal_due = record
-            .as_ref()
-            .is_some_and(|record| record.is_outdated() || config.timeouts.renewal_due(record, now));
         // A cookie that is no session is removed, if the handler puts no other in its place; but the answer to a request
         // that was overtaken by a login must not take away the cookie that the login gave.
         let dead = record.is_none() && self.found.is_present();
         let overtaken = dead && regenerated;
-        let reply = if dead && !overtaken { Reply::Remove } else { Reply::Nothing };
+        let removal = Reply::Remove { weight: Weight::DeadCookie };
+        let reply = if dead && !overtaken { removal } else { Reply::Nothing };
+        let id = record.as_ref().map(Record::id);
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         let circumstances =
             Circumstances { now, speculative: self.speculative, shared_flash: config.shared_flash };
-        let session = Session::new(record, renewal_due, overtaken, reply, circumstances, committer);
+        let session = Session::new(record, overtaken, reply, circumstances, committer);
         // Of two that a store answered at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id }))
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -9,12 +10,18 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::id::EntryId;
 
+/// For how long a backend keeps an entry that has expired, for requests that loaded it in time.
+#[cfg_attr(not(any(feature = "memory", feature = "redis")), allow(dead_code))]
+pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
+
 /// A place to keep sessions on the server: give it to [`ServerStore`](super::ServerStore).
 ///
 /// # Contract
 ///
 /// - Each method is one atomic step on one id: all of it happens or none, and no other step on that id happens in between.
 /// - An entry whose `expires` is not after `now` is gone: it is neither returned nor replaced nor touched.
+///   Do not free its memory at once, but a quarter of an hour later: a request that loaded a session in time saves it by a
+///   `now` from before the deadline, however long it took, and loses it if the entry was freed.
 /// - A write that was acknowledged is seen by every later call.
 /// - A future that is dropped before it is ready may or may not have had its effect, and must not let another call
 ///   receive its answer.

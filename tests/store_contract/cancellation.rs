@@ -10,7 +10,7 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, SessionExt, SessionService, Timestamp};
 use tokio::task::yield_now;
 
-use crate::harness::{Deed, START, Values, Watched, look, poll_once, server, shared_session};
+use crate::concurrent_requests::{Deed, START, Values, Watched, look, poll_once, server, shared_session};
 use crate::support::{Body, Events, block_on, request, status};
 
 /// What is there after a request was dropped, and all that goes on in the background is done.

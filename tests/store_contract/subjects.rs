@@ -7,8 +7,8 @@ use http::Request;
 use hyper::service::service_fn;
 use hyper_session::{Error, Refusal, ServerStore, Session, SessionExt, SessionService, Timestamp};
 
-use crate::harness::{ABSOLUTE, IDLE, RENEWAL, START, Watched, run};
-use crate::subject_world::{World, list_id};
+use crate::concurrent_requests::{ABSOLUTE, IDLE, RENEWAL, START, Watched, run};
+use crate::subject_fixture::{World, list_id};
 use crate::support::{Body, Jar, refused, status, visit};
 
 #[test]

@@ -1,8 +1,8 @@
 //! The steps that Redis does atomically, and the frame that every entry has there.
 //!
 //! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is in the entry so that
-//! one GET tells all there is to know, and so that what is over is over even where Redis has not removed it yet; Redis' own
-//! time to live is set to the same moment. Touching rewrites those eight bytes alone.
+//! one GET tells all there is to know, and so that what has expired is not returned even where Redis has not removed it yet;
+//! Redis' own time to live ends later, so that a request which loaded a session in time can still save it. Touching rewrites those eight bytes alone.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::clock::Timestamp;
 use crate::store::Stored;
+use crate::store::backend::RETENTION;
 
 const DEADLINE_LEN: usize = 8;
 
@@ -61,6 +62,8 @@ pub(crate) struct Framing {
     pub(crate) touch: &'static str,
     /// Reads an entry, where GET does not tell all there is to know.
     pub(crate) fetch: Option<&'static str>,
+    /// For how long an expired entry is kept. The deadline in the frame says that it has expired.
+    pub(crate) retention: Duration,
     /// The bytes of an entry.
     pub(crate) frame: fn(&Stored) -> Bytes,
     /// The entry in an answer of the scripts. `None` if the answer is not of this framing.
@@ -73,6 +76,7 @@ pub(super) const NATIVE: Framing = Framing {
     replace: REPLACE,
     touch: TOUCH,
     fetch: None,
+    retention: RETENTION,
     frame,
     unframe: |answer, _| match answer {
         Value::BulkString(bytes) => unframe(bytes),
@@ -128,8 +132,13 @@ impl Scripts {
         (self.framing.unframe)(answer, now)
     }
 
+    /// How long Redis is to keep an entry.
+    fn lifetime(&self, expires: Timestamp, now: Timestamp) -> Bytes {
+        millis(expires.saturating_add(self.framing.retention), now)
+    }
+
     pub(super) fn create(&self, key: &str, entry: &Stored, now: Timestamp) -> Call<'_> {
-        let lifetime = millis(entry.expires, now);
+        let lifetime = self.lifetime(entry.expires, now);
         Call {
             step: &self.create,
             args: vec![text(key), seconds(now), (self.framing.frame)(entry), lifetime],
@@ -143,14 +152,15 @@ impl Scripts {
         entry: Option<&Stored>,
         now: Timestamp,
     ) -> Call<'_> {
-        let (frame, lifetime) = entry
-            .map_or_else(Default::default, |entry| ((self.framing.frame)(entry), millis(entry.expires, now)));
+        let (frame, lifetime) = entry.map_or_else(Default::default, |entry| {
+            ((self.framing.frame)(entry), self.lifetime(entry.expires, now))
+        });
         Call { step: &self.replace, args: vec![text(key), seconds(now), expected, frame, lifetime] }
     }
 
     pub(super) fn touch(&self, key: &str, expires: Timestamp, now: Timestamp) -> Call<'_> {
         let deadline = Bytes::copy_from_slice(&expires.as_unix().to_be_bytes());
-        Call { step: &self.touch, args: vec![text(key), seconds(now), deadline, millis(expires, now)] }
+        Call { step: &self.touch, args: vec![text(key), seconds(now), deadline, self.lifetime(expires, now)] }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The seam for formats of stored sessions: tokens, ids and values of a server-side store.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -45,10 +46,19 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     fn has_session_lists(&self) -> bool;
 }
 
+/// What an entry says about the age of its session. A shared format says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EntryAge {
+    /// When the session began.
+    pub(crate) created: Option<Timestamp>,
+    /// For how long the entry was to last from when the session was last used.
+    pub(crate) lifetime: Option<Duration>,
+}
+
 /// What an entry holds.
 pub(crate) enum EntryValue {
-    /// A session: when it began, where the format says so, and its values.
-    Session(Option<Timestamp>, Payload),
+    /// A session: its age and its values.
+    Session(EntryAge, Payload),
     /// A tombstone: the session goes on under another token.
     Tombstone,
     /// The session list of a subject.

@@ -9,16 +9,17 @@ mod subjects;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
-use self::format::{EntryValue, StoredFormat};
+use self::format::{EntryAge, EntryValue, StoredFormat};
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
-use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
+use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
@@ -116,7 +117,13 @@ impl<B: Backend> Inner<B> {
                 let name = config.cookie_name();
                 let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
                 let (payload_format, sealer) = (config.format, keys.map(seal).transpose()?);
-                Box::new(NativeFormat { payload_format, sealer, random, cookie_name: name.into() })
+                Box::new(NativeFormat {
+                    payload_format,
+                    sealer,
+                    random,
+                    cookie_name: name.into(),
+                    timeouts: config.timeouts,
+                })
             }
         };
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
@@ -131,15 +138,13 @@ impl<B: Backend> Inner<B> {
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (created, payload) = match self.format.decode(entry_id(&token), &stored.value) {
-            Some(EntryValue::Session(created, payload)) => (created.unwrap_or(now), payload),
+        let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+            Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
             Some(EntryValue::List(_)) | None => return Err(Refusal::Payload),
         };
-        // A backend that keeps entries for too long does not keep sessions for too long.
-        let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
-        #[cfg(hyper_session_planted)] // the backend's deadline alone
-        let expires = if planted!("record_decode") { stored.expires } else { expires };
+        let created = age.created.unwrap_or(now);
+        let expires = self.expires(stored.expires, created, age);
         if now >= expires {
             return Err(Refusal::Expired);
         }
@@ -150,6 +155,26 @@ impl<B: Backend> Inner<B> {
             payload,
             Origin::Stored { token, value: stored.value },
         ))
+    }
+
+    /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
+    /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
+    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge) -> Timestamp {
+        let timeouts = self.config.timeouts;
+        let allowed = match age.lifetime {
+            Some(lifetime) => timeouts.deadline(created, stored.saturating_sub(lifetime)),
+            None => created.saturating_add(timeouts.absolute),
+        };
+        stored.min(allowed)
+    }
+
+    /// Returns true if moving the entry's deadline by itself would leave a false lifetime in it.
+    fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
+        let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
+        let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
+            return false;
+        };
+        self.config.timeouts.deadline(base.created(), now).saturating_since(now) != lifetime
     }
 
     /// The entry of these values, which came from the stored value `from`, if they did.
@@ -211,7 +236,7 @@ impl<B: Backend> Inner<B> {
             }
             return self.create(now, payload, None, None, now).await.map(ended_or_stored);
         };
-        if changes.is_empty() {
+        if changes.is_empty() && !self.has_other_lifetime(&base, now) {
             return self.touch(base, now).await;
         }
         let (_, mut expected) = origin(&base)?;
@@ -222,10 +247,6 @@ impl<B: Backend> Inner<B> {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, value) => {
                     payload = changes.replay(Some(&current))?;
-                    #[cfg(hyper_session_planted)] // an update lost
-                    if planted!("session_model") {
-                        payload = changes.apply(Some(base.payload()))?;
-                    }
                     expected = value;
                     if turn.is_none() {
                         turn = Some(self.queues.of(base.id()).lock().await);
@@ -253,7 +274,8 @@ impl<B: Backend> Inner<B> {
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
         };
-        let outcome = self.backend.replace(entry_id(&token), expected, entry.clone(), now).await?;
+        let seen = seen(base, now);
+        let outcome = self.backend.replace(entry_id(&token), expected, entry.clone(), seen).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
@@ -272,7 +294,7 @@ impl<B: Backend> Inner<B> {
 
     async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let expires = self.config.timeouts.deadline(base.created(), now);
-        if !self.backend.touch(key_of(&base), expires, now).await? {
+        if !self.backend.touch(key_of(&base), expires, seen(&base, now)).await? {
             return Ok(Saved::Ended);
         }
         // What was touched may be what a regenerate left in the session's place: the answer must not take away the cookie
@@ -295,6 +317,12 @@ impl<B: Backend> Inner<B> {
         self.leave(record, now).await;
         Ok(())
     }
+}
+
+/// The moment at which a backend is asked about the entry of `base`. The request loaded it in time, and keeps it although it may
+/// have expired meanwhile: a session lasts as long as its requests.
+fn seen(base: &Record, now: Timestamp) -> Timestamp {
+    now.min(base.expires().saturating_sub(Duration::from_secs(1)))
 }
 
 /// The id of the entry that this token leads to.
@@ -338,7 +366,7 @@ impl<B: Backend> Store for ServerStore<B> {
         &self.inner.config
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let Some(token) = self.inner.format.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
         };

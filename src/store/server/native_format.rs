@@ -3,12 +3,14 @@
 //! `docs/WIRE.md` owns these layouts.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::format::{EntryValue, StoredFormat};
+use super::format::{EntryAge, EntryValue, StoredFormat};
 use super::session_list::SessionList;
 use crate::clock::Timestamp;
+use crate::config::Timeouts;
 use crate::crypto::{Random, Sealer, Token};
 use crate::error::Error;
 use crate::id::EntryId;
@@ -21,31 +23,37 @@ pub(super) struct NativeFormat {
     pub(super) sealer: Option<Sealer>,
     pub(super) random: Arc<dyn Random>,
     pub(super) cookie_name: Box<str>,
+    pub(super) timeouts: Timeouts,
 }
 
-/// What a server-side store keeps before the payload. The idle deadline is the store's own (it moves without a rewrite);
-/// the absolute one follows from `created`.
+/// What a server-side store keeps before the payload. The deadline of the entry is the backend's (it moves without a
+/// rewrite); the absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last used,
+/// so that shorter timeouts apply to it.
 ///
 /// ```text
 /// offset  bytes  field
 ///      0      1  kind, 0x01: a session
 ///      1      8  created, seconds since 1970, big-endian
-///      9      8  revision: random, another one for each write, so that a write whose answer was lost knows itself again
+///      9      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
+///                0xffffffff if that is longer than this field can say
+///     13      8  revision: random, another one for each write, so that a write whose answer was lost knows itself again
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoredHeader {
     pub(super) created: Timestamp,
+    pub(super) lifetime: u32,
     pub(super) revision: [u8; 8],
 }
 
 impl StoredHeader {
     pub(super) const KIND: u8 = 1;
-    pub(super) const LEN: usize = 17;
+    pub(super) const LEN: usize = 21;
 
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [Self::KIND; Self::LEN];
         let mut out = &mut bytes[1..];
         out.put_u64(self.created.as_unix());
+        out.put_u32(self.lifetime);
         out.put_slice(&self.revision);
         bytes
     }
@@ -56,9 +64,16 @@ impl StoredHeader {
             return None;
         }
         let created = Timestamp::from_unix(value.get_u64());
+        let lifetime = value.get_u32();
         let mut revision = [0; 8];
         value.copy_to_slice(&mut revision);
-        Some(Self { created, revision })
+        Some(Self { created, lifetime, revision })
+    }
+
+    fn age(self) -> EntryAge {
+        let known = self.lifetime != u32::MAX;
+        let lifetime = known.then(|| Duration::from_secs(self.lifetime.into()));
+        EntryAge { created: Some(self.created), lifetime }
     }
 }
 
@@ -87,7 +102,9 @@ impl StoredFormat for NativeFormat {
         now: Timestamp,
     ) -> Result<Bytes, Error> {
         let body = payload.to_format(self.payload_format)?;
-        let header = StoredHeader { created, revision: self.revision()? };
+        let lifetime = self.timeouts.deadline(created, now).saturating_since(now).as_secs();
+        let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
+        let header = StoredHeader { created, lifetime, revision: self.revision()? };
         self.value(id, now, &[&header.to_bytes(), &body])
     }
 
@@ -111,7 +128,7 @@ impl StoredFormat for NativeFormat {
         match *clear.first()? {
             StoredHeader::KIND => {
                 let header = StoredHeader::take(&mut clear)?;
-                Some(EntryValue::Session(Some(header.created), Payload::parse(clear)?))
+                Some(EntryValue::Session(header.age(), Payload::parse(clear)?))
             }
             TOMBSTONE => (clear.len() == 9).then_some(EntryValue::Tombstone),
             LIST => SessionList::from_bytes(clear.get(9..)?).map(EntryValue::List),
@@ -150,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_its_truncations_do_not() {
-        let header = StoredHeader { created: Timestamp::from_unix(77), revision: *b"revision" };
+        let header =
+            StoredHeader { created: Timestamp::from_unix(77), lifetime: 900, revision: *b"revision" };
         let bytes = header.to_bytes();
         assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
         for len in 0..bytes.len() {

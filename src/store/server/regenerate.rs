@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::format::EntryValue;
-use super::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, key_of, origin, stored};
+use super::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, key_of, origin, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
@@ -50,15 +50,17 @@ impl<B: Backend> Inner<B> {
         }
         let (_, mut expected) = origin(base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
+        // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
+        let created = if changes.begins_anew() { now } else { base.created() };
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            if !self.write_new(new, base, payload, &expected, now).await? {
+            if !self.write_new(new, base, created, payload, &expected, now).await? {
                 return Ok(Saved::Ended);
             }
             // Where nothing is left to go on, nothing takes its place.
             let successor = new.is_some().then(|| tombstone.clone());
-            match self.backend.replace(key_of(base), expected, successor, now).await? {
+            match self.backend.replace(key_of(base), expected, successor, seen(base, now)).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
@@ -111,7 +113,11 @@ impl<B: Backend> Inner<B> {
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
-            match self.backend.replace(key_of(base), expected, Some(tombstone.clone()), now).await? {
+            match self
+                .backend
+                .replace(key_of(base), expected, Some(tombstone.clone()), seen(base, now))
+                .await?
+            {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
                     Some(EntryValue::Tombstone) => return Ok(()),
                     _ => expected = current.value,
@@ -134,6 +140,7 @@ impl<B: Backend> Inner<B> {
         &self,
         new: &mut Option<Record>,
         base: &Record,
+        created: Timestamp,
         payload: Payload,
         from: &Bytes,
         now: Timestamp,
@@ -152,7 +159,7 @@ impl<B: Backend> Inner<B> {
         if payload.is_empty() {
             return Ok(true);
         }
-        *new = self.create(base.created(), payload, Some(base.id()), Some(from), now).await?;
+        *new = self.create(created, payload, Some(base.id()), Some(from), now).await?;
         Ok(new.is_some())
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::format::EntryValue;
+use super::format::{EntryAge, EntryValue};
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
@@ -35,10 +35,9 @@ enum Unreadable {
 pub struct SubjectSession {
     /// The id, which names the session and gives no access to it.
     pub id: SessionId,
-    /// When the session began.
+    /// When the session began: at its last login.
     pub created: Timestamp,
-    /// When the session was last known to be in use: exact to the renewal threshold, and not moved any more within an idle
-    /// timeout of the absolute deadline.
+    /// When the session was last known to be in use: exact to the renewal threshold.
     pub last_seen: Timestamp,
     /// The first moment at which it is over, if it is not used again.
     pub expires: Timestamp,
@@ -208,7 +207,7 @@ impl<B: Backend> Inner<B> {
         let ending = self.edit(subject, now, Unreadable::IsAnError, |list| list.end(&which)).await?;
         let mut ended = 0;
         for entry in &ending {
-            let done = self.end_one(subject, entry.id, now).await?;
+            let done = self.end_one(subject, entry.id).await?;
             ended += usize::from(done && which(entry));
         }
         if !ending.is_empty() {
@@ -219,9 +218,11 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends the session `id`, if it is the subject's: that is for the session to say (T37). True if it was one.
-    async fn end_one(&self, subject: &str, id: SessionId, now: Timestamp) -> Result<bool, Error> {
+    async fn end_one(&self, subject: &str, id: SessionId) -> Result<bool, Error> {
         let entry = EntryId::from_bytes(id.to_bytes());
-        let mut current = self.backend.fetch(entry, now).await?;
+        // Whatever is there, expired or not: a request that loaded the session in time could renew it.
+        let always = Timestamp::from_unix(0);
+        let mut current = self.backend.fetch(entry, always).await?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             let Some(Stored { value, .. }) = current else { return Ok(false) };
@@ -234,7 +235,7 @@ impl<B: Backend> Inner<B> {
                 // What this server cannot read, another one with other keys might.
                 None => false,
             };
-            current = match self.backend.replace(entry, value, None, now).await? {
+            current = match self.backend.replace(entry, value, None, always).await? {
                 // If it is missing now, somebody else who was asked to end it was faster.
                 Replaced::Done | Replaced::Missing => return Ok(is_session),
                 Replaced::Conflict(newer) => Some(newer),
@@ -267,15 +268,17 @@ impl<B: Backend> Inner<B> {
     ) -> Result<Option<SubjectSession>, Error> {
         let id = EntryId::from_bytes(entry.id.to_bytes());
         let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(None) };
-        let Some(EntryValue::Session(Some(created), payload)) = self.format.decode(id, &stored.value) else {
+        let Some(EntryValue::Session(age @ EntryAge { created: Some(created), .. }, payload)) =
+            self.format.decode(id, &stored.value)
+        else {
             return Ok(None);
         };
-        let timeouts = self.config.timeouts;
-        let expires = stored.expires.min(created.saturating_add(timeouts.absolute));
+        let expires = self.expires(stored.expires, created, age);
         if payload.subject().as_deref() != Some(subject) || expires <= now {
             return Ok(None);
         }
-        let last_seen = Timestamp::from_unix(expires.as_unix().saturating_sub(timeouts.idle.as_secs()));
+        let lifetime = age.lifetime.unwrap_or(self.config.timeouts.idle);
+        let last_seen = stored.expires.saturating_sub(lifetime);
         Ok(Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires }))
     }
 

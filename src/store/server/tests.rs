@@ -87,9 +87,11 @@ impl Backend for Evicting {
         let round = self.replaced.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         Ok(match (round, entry) {
             (0, Some(_)) => {
-                let value =
-                    [&StoredHeader { created: now, revision: [0; 8] }.to_bytes()[..], b"\x81\xa1a\x02"]
-                        .concat();
+                let value = [
+                    &StoredHeader { created: now, lifetime: u32::MAX, revision: [0; 8] }.to_bytes()[..],
+                    b"\x81\xa1a\x02",
+                ]
+                .concat();
                 Replaced::Conflict(Stored { value: value.into(), expires: Timestamp::MAX })
             }
             (1, Some(_)) => Replaced::Missing,

@@ -1,4 +1,4 @@
-//! Parts of every test here: a backend to watch, requests that do one deed, and what is found stored afterwards.
+//! A backend that records what is stored, requests that do one deed, and what is stored afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -15,8 +15,8 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp};
 use tokio::task::yield_now;
 
-use crate::place::Place;
 use crate::support::{Body, Events, Jar, is_session, status, visit};
+use crate::test_backend::Place;
 
 pub(crate) const NAME: &str = "__Host-session";
 pub(crate) const START: u64 = 1_000_000;

@@ -1,4 +1,4 @@
-//! The world of the tests of subjects: a server, its clock, browsers, and the lists that the backend holds.
+//! A server with subjects, its clock, browsers, and the session lists that the backend holds.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionId, SessionService};
 use sha2::Digest as _;
 
-use crate::harness::{ABSOLUTE, IDLE, NAME, RENEWAL, START, Watched, run};
+use crate::concurrent_requests::{ABSOLUTE, IDLE, NAME, RENEWAL, START, Watched, run};
 use crate::support::{Body, Events, Jar, status, visit};
 
 /// A server whose clock the test moves.

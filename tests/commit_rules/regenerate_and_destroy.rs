@@ -1,4 +1,4 @@
-//! Sessions that are regenerated or destroyed, and cookies that are no session.
+//! Sessions that are regenerated or destroyed, and cookies that lead to no session.
 
 use std::future::Future;
 use std::pin::pin;
@@ -8,11 +8,11 @@ use std::time::Duration;
 use hyper_session::cookie::{CookieOptions, SameSite};
 use hyper_session::{Clock, Refusal, Session};
 
-use crate::support::{Jar, refused, set_cookies, status};
-use crate::world::{
+use crate::spy_store::{
     ABSOLUTE, Act, IDLE, Kind, START, Setup, Verb, World, assert_no_cookie, assert_removed, assert_set,
     everywhere, everywhere_with, on_server, pairs,
 };
+use crate::support::{Jar, refused, set_cookies, status};
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -1,4 +1,4 @@
-//! The world of a test: a Rust service, a Go process that knows Astra's formats alone, a clock, and a browser.
+//! A Rust service, a simulated Go process that knows only Astra's formats, a clock, and a browser.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Ends of all kinds: graceful shutdown, handlers that fail, and clients that hang up.
+//! Graceful shutdown, handlers that fail, and clients that hang up.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use crate::harness::{Client, VERSIONS, Version, listen, memory_store, run, serve};
+use crate::servers::{Client, VERSIONS, Version, listen, memory_store, run, serve};
 use crate::support::{Body, Events, Jar, is_session, set_cookies};
 
 #[test]

@@ -1,4 +1,4 @@
-//! The world of a test: a store of either kind, a clock, a browser, and a backend whose rows can be read.
+//! A store of either kind, a clock, a browser, and a backend whose rows can be read.
 
 use std::collections::BTreeMap;
 use std::future::Future;

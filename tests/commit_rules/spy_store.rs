@@ -1,4 +1,4 @@
-//! The world of a test: a store behind either form of the adapter, a spying backend, a clock, and what to assert.
+//! A store over a backend that records its calls, behind either form of the adapter, with what to assert.
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;

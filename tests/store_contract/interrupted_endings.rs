@@ -1,4 +1,4 @@
-//! Endings that do not go to their end: lists that do not read, backends that fail, callers that give up.
+//! Endings of sessions that are interrupted: unreadable lists, failing backends, callers that give up.
 
 use std::sync::Mutex;
 
@@ -6,8 +6,8 @@ use bytes::Bytes;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::{Error, ServerStore, Session, Timestamp};
 
-use crate::harness::{NAME, Watched, poll_once, run};
-use crate::subject_world::{World, list_id};
+use crate::concurrent_requests::{NAME, Watched, poll_once, run};
+use crate::subject_fixture::{World, list_id};
 
 /// What cannot be known is an error, and not "nothing": whoever logs out everywhere must learn that it did not happen.
 #[test]

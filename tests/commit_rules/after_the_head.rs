@@ -1,13 +1,13 @@
-//! Deeds after the head of the response has left, and clients that went away.
+//! What happens after the head of the response was sent, and after the client hung up.
 
 use std::sync::{Arc, Mutex};
 
 use hyper_session::{Error, Refusal, Session};
 
-use crate::support::{Jar, block_on, refused, status};
-use crate::world::{
+use crate::spy_store::{
     Act, Ask, Form, Gate, Kind, Setup, Verb, World, assert_set, everywhere, on_server, pairs, poll, settle,
 };
+use crate::support::{Jar, block_on, refused, status};
 
 // After the head.
 

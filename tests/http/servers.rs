@@ -29,7 +29,7 @@ pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// Runs a test. The timeout is a net under tests that hang: none of them waits for time to pass.
 pub(crate) fn run(test: impl Future<Output = ()>) {
     block_on(async {
-        tokio::time::timeout(Duration::from_secs(30), test).await.expect("the test hangs");
+        tokio::time::timeout(Duration::from_secs(120), test).await.expect("the test hangs");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Where the entries of these tests are: in this process, or, for what runs within `on_redis` or `on_sqlite`, there.
+//! The backend of these tests: in this process, or, within `on_redis` or `on_sqlite`, in a real Redis or SQLite file.
 
 use bytes::Bytes;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};

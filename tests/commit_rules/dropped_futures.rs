@@ -1,4 +1,4 @@
-//! What goes wrong around a commit, and must not go further: futures that are dropped or kept, sessions that end meanwhile.
+//! Futures that are dropped or kept around a commit, and sessions that end meanwhile.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,8 +8,10 @@ use std::task::{Context, Poll};
 use hyper_session::store::Saved;
 use hyper_session::{Clock, Error, Session};
 
+use crate::spy_store::{
+    Ask, Form, Gate, Kind, Setup, Verb, World, assert_set, on_server, pairs, poll, settle,
+};
 use crate::support::{Answer, Jar, block_on, status};
-use crate::world::{Ask, Form, Gate, Kind, Setup, Verb, World, assert_set, on_server, pairs, poll, settle};
 
 /// Lets a response go on until it is there. One that waits for what nobody brings fails the test, and does not hang it.
 pub(crate) async fn finish<F: Future + ?Sized>(response: &mut Pin<Box<F>>) -> F::Output {

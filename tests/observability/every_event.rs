@@ -1,4 +1,4 @@
-//! One run in which everything happens that there is an event for.
+//! One run in which every event occurs.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
