@@ -110,8 +110,8 @@ fn body() {
     }
 }
 
-/// Tasks that each go through the steps of entries of their own, and one that counts in an entry of all processes. Says what was
-/// acknowledged.
+/// Runs tasks that each write and delete entries of their own, and a task that counts in an entry of all processes. Prints a line
+/// for each acknowledgement.
 fn write_until_killed() {
     let store = builder().open().unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();

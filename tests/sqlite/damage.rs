@@ -51,7 +51,7 @@ fn a_page_that_was_overwritten_is_an_error_where_it_is_needed_and_nowhere_else()
             };
             *outcomes.entry(outcome).or_insert(0) += 1;
         }
-        // What is written meanwhile is either refused or done.
+        // A write is either refused or done.
         for number in 0..20 {
             match block_on(store.backend().create(id(1 + number * 7_919), entry("new"), NOW)) {
                 Ok(true) => {

@@ -75,7 +75,7 @@ pub(crate) fn entry(value: impl Into<Bytes>) -> Stored {
     Stored { value: value.into(), expires: NOW.saturating_add(Duration::from_secs(3_600)) }
 }
 
-/// What an error and its causes say.
+/// The text of an error and of its cause.
 pub(crate) fn said(error: &hyper_session::Error) -> String {
     let source = std::error::Error::source(error).map_or_else(String::new, ToString::to_string);
     format!("{error}: {source}")

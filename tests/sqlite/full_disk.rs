@@ -94,7 +94,7 @@ fn a_full_disk_is_unavailable_loses_nothing_and_works_again_when_there_is_room()
     all_there(&disk.builder().open().unwrap(), written);
     drop(store);
 
-    // More room: the log of one disk fits on another one.
+    // More room.
     let path = disk.0.path().to_str().unwrap();
     assert!(run("mount", &["-o", "remount,size=4m", path]));
     let store = disk.builder().open().unwrap();
@@ -174,7 +174,7 @@ fn a_file_that_this_user_may_not_write_is_refused_at_the_start() {
     let folder = Folder::new();
     drop(folder.store());
     let open = |mode: u32, of_folder: u32| {
-        // Whoever runs the tests, it is another user who opens the file, if that can be.
+        // Root may write everything, so another user opens the file then.
         let root = fs::metadata("/proc/self").unwrap().uid() == 0;
         let program = folder.path().join("program");
         fs::copy(std::env::current_exe().unwrap(), &program).unwrap();

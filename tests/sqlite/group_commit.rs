@@ -1,4 +1,4 @@
-//! What came in together is one transaction, and the failure of one is not that of the others.
+//! Changes that came in together are one transaction, and a change that fails does not fail the others.
 
 use std::future::Future;
 use std::pin::pin;
@@ -36,7 +36,7 @@ fn changes_that_came_in_together_share_a_commit() {
     for create in creates {
         assert!(block_on(create).unwrap());
     }
-    // The first may have been on its way alone.
+    // The first may have been in a group of its own.
     assert!(commits(&store) <= 2, "{}", commits(&store));
     assert_eq!(store.backend().stats().changes, 64);
 }

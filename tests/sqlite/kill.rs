@@ -11,7 +11,7 @@ use crate::child::{COUNTER, Process, counted};
 use crate::contract::block_on;
 use crate::folder::{Folder, NOW, id};
 
-/// What a task does to its entry, over and over: create, replace four times, delete; then the same with a new one.
+/// The steps of a task on its entry, over and over: create, replace four times, delete; then the same with a new one.
 pub(crate) enum Step {
     Create,
     Replace,
@@ -35,7 +35,7 @@ pub(crate) fn entry_id(process: u64, task: u64, generation: u64) -> EntryId {
     )
 }
 
-/// What step `index` writes: up to 3,000 bytes, of which each follows from the index, so that halves of two would show.
+/// The value that step `index` writes: up to 3,000 bytes, of which each follows from the index, so that halves of two would show.
 pub(crate) fn content(index: u64) -> Bytes {
     let len = usize::try_from(index.wrapping_mul(7_919) % 3_000).unwrap();
     let mut bytes = index.to_be_bytes().to_vec();
@@ -129,7 +129,7 @@ fn processes_that_are_killed_at_random_moments_lose_nothing_and_tear_nothing() {
             assert!(writers[first].hear());
         }
         std::thread::sleep(Duration::from_micros(random(3_000)));
-        // Opened after the first has died, as by the process that takes its place, or long before.
+        // Opened after the first has died, as by the process that replaces it, or long before.
         let before = (random(2) == 0).then(|| folder.store());
         writers[first].process.kill();
         let store = before.unwrap_or_else(|| folder.store());

@@ -11,7 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 use crate::contract::block_on;
 use crate::folder::{Folder, NOW, entry, id, said};
 
-/// What holds the lock between processes, as a process does that is in the middle of a commit, or hangs in it.
+/// Holds the lock between processes, as a process does that is in the middle of a commit, or hangs in it.
 pub(crate) struct OtherProcess(File);
 
 impl OtherProcess {

@@ -113,7 +113,7 @@ fn print(case: &str, tasks: usize, arm: &str, per_second: f64) {
     println!("{}", json!({ "case": case, "tasks": tasks, "arm": arm, "per_second": per_second.round() }));
 }
 
-/// Seconds that the threads of this program have been running so far. Unlike the clock, that counts nobody else's work.
+/// Seconds that the threads of this program have been running so far. Unlike the clock, that does not count the work of other programs.
 fn cpu_time() -> f64 {
     let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
     let nanos = threads.filter_map(|thread| {
@@ -140,7 +140,7 @@ async fn run(operation: &Operation, tasks: usize, duration: Duration) -> f64 {
                 while start.elapsed() < duration {
                     operation((task + done * tasks) % SESSIONS).await;
                     done += 1;
-                    // What is ready at once would keep the thread for itself.
+                    // A load is ready at once, and would keep the thread for its task.
                     if done.is_multiple_of(32) {
                         tokio::task::yield_now().await;
                     }
@@ -309,8 +309,8 @@ async fn commits(folder: &Folder, rounds: usize, duration: Duration) {
     );
 }
 
-/// How long writers wait that share a file: four stores with 16 tasks each, as four processes would, and four connections that rely on
-/// `busy_timeout` alone.
+/// How long writers wait that share a file: four stores with 16 tasks each, as four processes would, and four connections with only
+/// `busy_timeout`.
 async fn shared(folder: &Folder, duration: Duration) {
     let path = folder.file("shared.db");
     let stores: Vec<_> = (0..4).map(|_| SqliteStore::builder(&path).open().unwrap()).collect();

@@ -20,7 +20,7 @@ use crate::store::{Backend, Replaced, Stored};
 ///
 /// Dropping it closes the file. Writes that are under way are finished first, which takes as long as a write takes.
 pub struct Sqlite {
-    /// None while it is being dropped: connections that read close before the one that writes, which then tidies up the log.
+    /// None while it is being dropped: the reading connections close first, so that the writing connection removes the log.
     pub(super) reading: Option<Reading>,
     pub(super) writes: Arc<Queue<Write, Answer>>,
     pub(super) writer: ThreadId,

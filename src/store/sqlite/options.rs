@@ -118,7 +118,7 @@ impl Synchronous {
     }
 }
 
-/// What a [`SqliteStore`] is built from; [`SqliteStore::builder`] makes one.
+/// The options of a [`SqliteStore`], as [`SqliteStore::builder`] makes them.
 pub struct SqliteOptions {
     path: PathBuf,
     synchronous: Synchronous,
@@ -150,8 +150,8 @@ impl Builder<SqliteOptions> {
 
     /// Sets how many threads read the file. Default: 0, and reads happen in the thread that asks.
     ///
-    /// A read takes about 3 µs while the operating system has the file in memory, less than to ask another thread. A
-    /// file that does not fit in memory, or a slow disk, keeps a runtime thread waiting: give it some threads.
+    /// A read takes microseconds while the operating system has the file in memory, less than to ask another thread. If the file
+    /// does not fit in memory, or the disk is slow, runtime threads would wait for it: give it some threads.
     #[doc(alias = "spawn_blocking")]
     pub fn read_threads(mut self, threads: usize) -> Self {
         self.kind.read_threads = threads;
@@ -283,7 +283,7 @@ impl SqliteOptions {
     }
 }
 
-/// What the writing thread needs of the options.
+/// The options of the writing thread.
 struct WriterOptions {
     synchronous: Synchronous,
     busy_timeout: Duration,
@@ -303,7 +303,7 @@ impl WriterOptions {
     ) {
         match self.open(path, counters) {
             Ok(writer) => {
-                // Nobody waits any more if it took too long.
+                // If it took too long, the caller no longer waits.
                 if opened.send(Ok(())).is_ok() {
                     writer.serve(worker);
                 }
@@ -322,7 +322,7 @@ impl WriterOptions {
             ))
         })?;
         let connection = open_writer(path, self.synchronous, self.busy_timeout, self.max_entry_len)?;
-        // A table that is missing or another one shows here.
+        // It fails for tables that are missing or have other columns.
         Writer::check(&connection).map_err(|error| match Failure::of(&error) {
             Failure::Other(_) => unusable(path, &Failure::Damaged),
             _ => opening(path, &error),

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// A lock that every process which writes takes around its transactions.
 ///
 /// SQLite's own lock is polled: a process that sleeps between two looks loses against one that does not, for seconds. `flock`
-/// sleeps in the kernel. It alone would let a process that has just released the lock take it again before a waiting one
+/// sleeps in the kernel. A single one would let a process that has just released the lock take it again before a waiting one
 /// has woken up. So there are two: to take the second, a process holds the first, and keeps it until it has the
 /// second. A process that releases the second finds the first one taken, if another process waits.
 ///

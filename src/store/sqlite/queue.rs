@@ -16,7 +16,7 @@ pub(super) struct Queue<J, A> {
     state: Mutex<State<J, A>>,
     /// Workers wait here for jobs.
     work: Condvar,
-    /// The watch waits here for the next deadline, and whoever closes the queue for its end.
+    /// The watch waits here for the next deadline, and the thread that closes the queue for the end of the workers.
     changed: Condvar,
     timeout: Duration,
 }
@@ -30,7 +30,7 @@ struct State<J, A> {
     /// Of jobs that wait and of jobs that are being done, in the order of their numbers.
     replies: VecDeque<Reply<A>>,
     workers: usize,
-    /// Of the workers, those who wait for a job.
+    /// How many of the workers wait for a job.
     idle: usize,
     closed: bool,
     /// True while the watch sleeps without a deadline, because there is none.
@@ -45,7 +45,7 @@ struct Reply<A> {
 
 type Sender<A> = oneshot::Sender<Result<A, Failure>>;
 
-/// What [`Queue::take`] returns.
+/// The result of [`Queue::take`].
 pub(super) enum Taken<J> {
     /// Jobs with their numbers, at least one.
     Jobs(Vec<(u64, J)>),
@@ -153,7 +153,7 @@ impl<J, A> Queue<J, A> {
         }
     }
 
-    /// Sends the answers of jobs by their numbers. Those whose time was up are dropped.
+    /// Sends the answers of jobs by their numbers. An answer is dropped if the time of its job was up.
     pub(super) fn answer(&self, answers: impl IntoIterator<Item = (u64, Result<A, Failure>)>) {
         let mut state = self.state();
         let due: Vec<_> = answers
@@ -201,7 +201,7 @@ impl<J, A> Queue<J, A> {
         }
     }
 
-    /// Takes no more jobs. Workers do those that wait, and then stop.
+    /// Takes no more jobs. Workers do the waiting jobs, and then stop.
     pub(super) fn close(&self) {
         self.state().closed = true;
         self.work.notify_all();
@@ -251,7 +251,7 @@ impl<J, A> State<J, A> {
     }
 }
 
-/// A worker of a [`Queue`]. With the last one, the queue is closed and those who still wait are told.
+/// A worker of a [`Queue`]. With the last one, the queue is closed, and the calls that still wait fail.
 pub(super) struct Worker<J, A>(Arc<Queue<J, A>>);
 
 impl<J, A> Worker<J, A> {

@@ -80,7 +80,7 @@ fn a_worker_that_is_stuck_does_not_hold_up_its_callers() {
         )
     });
     assert_eq!((taken, waiting), (Err(Failure::TimedOut), Err(Failure::TimedOut)));
-    // Its answer comes too late, for nobody, and is not mistaken for that of a later job.
+    // Its answers come too late, and are not taken for the answer of a later job.
     let mut later = pin!(queue.push(3, 0).unwrap());
     queue.answer([(0, Ok(1)), (1, Ok(2))]);
     assert!(!matches!(poll(later.as_mut()), Poll::Ready(Ok(Ok(_)))));

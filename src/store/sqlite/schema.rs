@@ -162,7 +162,7 @@ pub(super) fn seconds(moment: Timestamp) -> i64 {
     i64::try_from(moment.as_unix()).unwrap_or(i64::MAX)
 }
 
-/// The reverse of [`seconds`]. What is before 1970 has been planted, and is over.
+/// The reverse of [`seconds`]. A moment before 1970 was not written by this crate, and has passed.
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     match seconds {
         i64::MAX => Timestamp::MAX,

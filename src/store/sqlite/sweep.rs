@@ -35,7 +35,7 @@ pub(super) struct Sweep<'c> {
     postpone: Statement<'c>,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Swept {
     pub(super) deleted: u64,

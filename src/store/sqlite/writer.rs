@@ -66,7 +66,7 @@ impl Write {
     }
 }
 
-/// What the thread works with.
+/// The writing thread.
 pub(super) struct Writer {
     pub(super) connection: Connection,
     pub(super) lock: ProcessLock,
@@ -76,7 +76,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Prepares every statement, to see whether the tables are the ones that they need.
+    /// Prepares every statement, which fails if a table or a column is missing.
     pub(super) fn check(connection: &Connection) -> rusqlite::Result<()> {
         Statements::prepare(connection).map(drop)
     }
@@ -160,7 +160,7 @@ impl Writer {
             statements.commit.execute([])?;
             Ok(result)
         });
-        // SQLite has rolled back by itself after some errors.
+        // After some errors SQLite has rolled back automatically.
         if done.is_err() && !self.connection.is_autocommit() {
             let _ = statements.rollback.execute([]);
         }
@@ -175,7 +175,7 @@ impl Writer {
         let machine = self.machine.now();
         let mut answers = Vec::with_capacity(group.len());
         for (_, write) in group {
-            // Each has one statement that writes, which SQLite undoes by itself when it fails.
+            // Each has one statement that writes. SQLite undoes a statement that fails.
             let answer = statements.apply(write, machine).map_err(|error| Failure::of(&error));
             match answer {
                 Err(failure) if self.connection.is_autocommit() => return Err(failure),
@@ -212,7 +212,7 @@ impl<'c> Statements<'c> {
     fn prepare(connection: &'c Connection) -> rusqlite::Result<Self> {
         let prepare = |sql| connection.prepare(sql);
         Ok(Self {
-            // Immediate: a transaction that begins by reading and then writes could fail where another one wrote in between.
+            // Immediate: a transaction that reads before it writes would fail if another process wrote in between.
             begin: prepare("BEGIN IMMEDIATE")?,
             commit: prepare("COMMIT")?,
             rollback: prepare("ROLLBACK")?,
