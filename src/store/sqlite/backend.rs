@@ -62,7 +62,7 @@ impl Backend for Sqlite {
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.check_len(&entry)?;
-        done(self.write(id, Step::Create { entry, now }).await?)
+        done(&self.write(id, Step::Create { entry, now }).await?)
     }
 
     async fn replace(
@@ -82,17 +82,17 @@ impl Backend for Sqlite {
     }
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        done(self.write(id, Step::Touch { expires, now }).await?)
+        done(&self.write(id, Step::Touch { expires, now }).await?)
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        done(self.write(id, Step::Delete).await?).map(drop)
+        done(&self.write(id, Step::Delete).await?).map(drop)
     }
 }
 
-fn done(answer: Answer) -> Result<bool, Error> {
+fn done(answer: &Answer) -> Result<bool, Error> {
     match answer {
-        Answer::Done(done) => Ok(done),
+        Answer::Done(done) => Ok(*done),
         Answer::Replaced(_) => Err(Error::new(Kind::Internal("an answer to another primitive"))),
     }
 }

@@ -3,6 +3,9 @@
 //! From the outside in: options and opening, the primitives, the connections that read, the thread that writes and the queue
 //! before it, the lock between processes, the schema, the sweep of expired entries, and what errors mean.
 
+// Errors name paths in their `Debug` form, which escapes control characters.
+#![allow(clippy::unnecessary_debug_formatting)]
+
 mod backend;
 mod fault;
 mod options;

@@ -228,12 +228,12 @@ impl SqliteOptions {
         let writes: Arc<Queue<Write, Answer>> = Arc::new(Queue::new(self.busy_timeout));
         let worker = writes.worker();
         let (opened, opening_ends) = mpsc::channel();
-        let writer = {
+        let thread = {
             let (options, path, counters) = (self.writer_options(), path.clone(), Arc::clone(&counters));
             // The thread opens the file, since that waits for other processes, and for the disk.
             spawn("sqlite-writer", move || options.run(&path, counters, &worker, &opened))?
         };
-        let writer = writer.thread().id();
+        let thread = thread.thread().id();
         match opening_ends.recv_timeout(self.busy_timeout) {
             Ok(opened) => opened?,
             Err(mpsc::RecvTimeoutError::Timeout) => return Err(Failure::TimedOut.into()),
@@ -241,7 +241,7 @@ impl SqliteOptions {
         }
         // From here on, dropping it closes the file.
         let mut sqlite =
-            Sqlite { reading: None, writes, writer, max_entry_len: self.max_entry_len, counters };
+            Sqlite { reading: None, writes, writer: thread, max_entry_len: self.max_entry_len, counters };
         watch(&sqlite.writes)?;
         sqlite.reading = Some(self.reading(path)?);
         Ok(sqlite)

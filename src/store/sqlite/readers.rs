@@ -102,7 +102,7 @@ impl Readers {
     ///
     /// SQLite, as it is compiled in, has its connections share a few locks. Two threads that read at once meet at them several
     /// times a read, and each time one goes to sleep and is woken up, which takes longer than the read. The gate is not a lock:
-    /// a read that waits for the disk stops no other one for longer than this.
+    /// a read that waits for the disk delays other reads by no more than this.
     fn pass_gate(&self) -> Option<MutexGuard<'_, ()>> {
         for _ in 0..GATE_SPINS {
             match self.gate.try_lock() {
