@@ -1,6 +1,6 @@
 //! A change is synced to the disk before it is acknowledged, as the system calls show.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::process::{Command, Stdio};
 
@@ -32,7 +32,7 @@ fn synced(body: &str) -> u64 {
 
     let (mut synced, mut acknowledged) = (0, 0);
     // Whether the log has writes that are not synced, and which thread is in the middle of a sync.
-    let (mut written, mut dirty, mut syncing) = (false, false, BTreeMap::new());
+    let (mut written, mut dirty, mut syncing) = (false, false, BTreeSet::new());
     for line in fs::read_to_string(trace).unwrap().lines() {
         let Some((thread, call)) = line.split_once(' ') else { continue };
         let call = call.trim_start();
@@ -42,10 +42,10 @@ fn synced(body: &str) -> u64 {
         }
         let is_sync = call.starts_with("fsync") || call.starts_with("fdatasync");
         if is_sync && of_the_log {
-            syncing.insert(thread.to_owned(), ());
+            syncing.insert(thread.to_owned());
         }
         let ends = is_sync || (call.starts_with("<... f") && call.contains("sync resumed"));
-        if ends && call.ends_with("= 0") && syncing.remove(thread).is_some() {
+        if ends && call.ends_with("= 0") && syncing.remove(thread) {
             dirty = false;
         }
         if call.starts_with("write(1<") && call.contains("body: done") {

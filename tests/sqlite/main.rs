@@ -1,5 +1,6 @@
 //! Sessions in real SQLite files, in one process and in several.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::print_stdout)] // what was measured, with --nocapture
 
 mod child;
 mod contract;

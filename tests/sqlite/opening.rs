@@ -72,7 +72,7 @@ fn a_file_of_a_newer_release_is_refused() {
 #[test]
 fn what_is_no_database_is_refused_and_left_as_it_is() {
     let folder = Folder::new();
-    for content in [&b"name,value\n"[..], &[0x5a; 20_000], b"SQLite format 3\0"] {
+    for content in [&b"name,value\n"[..], &[0x5a; 10_000], b"SQLite format 3\0"] {
         fs::write(folder.file(), content).unwrap();
         let error = open(&folder.file()).unwrap_err();
         assert!(error.is_config(), "{error:?}");
