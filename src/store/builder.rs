@@ -248,7 +248,7 @@ impl<K> Builder<K> {
     }
 
     /// The same options for another kind of store.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "sqlite"))]
     pub(super) fn with_kind<L>(self, kind: L) -> (K, Builder<L>) {
         (self.kind, Builder { kind, options: self.options, server: self.server })
     }

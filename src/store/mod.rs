@@ -14,6 +14,8 @@ mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod server;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ pub use self::memory::{Memory, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::server::{ServerStore, SubjectSession};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
 pub use crate::id::EntryId;
 
 // What a room for a foreign format builds on.
