@@ -219,6 +219,7 @@ fn is_grpc_failure(headers: &HeaderMap) -> bool {
 /// assert_eq!(store.config().timeouts().renewal, Duration::from_secs(90)); // a tenth of idle
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
+#[allow(clippy::struct_excessive_bools)] // independent options
 pub struct Config {
     pub(crate) cookie: CookieTemplate,
     /// Finds that cookie in a request.

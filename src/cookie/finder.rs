@@ -229,7 +229,7 @@ impl Found {
             assembly.tails.pop();
         }
         // The token ends here, although it could go on.
-        let stops = if places.is_empty() { 0 } else { 1 };
+        let stops = usize::from(!places.is_empty());
         if deviations == stops && assemblies.len() < MAX_ASSEMBLIES {
             assemblies.push(assembly.clone());
         }

@@ -36,7 +36,9 @@ pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
 pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
     let names = headers.keys().filter(|name| is_targeted(name) && !says_no_store(headers, name));
     let laxer: Vec<HeaderName> = names.cloned().collect();
-    laxer.iter().for_each(|name| drop(headers.remove(name)));
+    for name in &laxer {
+        headers.remove(name);
+    }
     let replaced = !laxer.is_empty();
     if says_no_store(headers, &CACHE_CONTROL) {
         return replaced;

@@ -294,9 +294,9 @@ impl Slot {
             opened.exhausted |= found.overflowed();
             // One of the two belongs to another cookie.
             opened.all_dead &= !found.has_twins();
-            let mut tried: SmallVec<[usize; MAX_CANDIDATES]> = SmallVec::new();
+            let mut judged: SmallVec<[usize; MAX_CANDIDATES]> = SmallVec::new();
             for head in 0..found.len() {
-                if tried.iter().any(|earlier| found.are_equal(*earlier, head)) {
+                if judged.iter().any(|earlier| found.are_equal(*earlier, head)) {
                     continue; // one cookie in two scopes
                 }
                 if tries.candidates >= MAX_CANDIDATES || tries.signatures >= MAX_ASSEMBLIES {
@@ -307,12 +307,12 @@ impl Slot {
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
                     Attempt::Loaded(loaded) => return Ok(Opening::Loaded(loaded)),
                     Attempt::Opened(candidate) => {
-                        tried.push(head);
+                        judged.push(head);
                         opened.candidates.push(candidate);
                     }
                     Attempt::Refused { refusal, hides, exhausted } => {
                         if !refusal.is_by_form() {
-                            tried.push(head);
+                            judged.push(head);
                         }
                         opened.hidden = opened.hidden.max(hides);
                         opened.regenerated |= refusal == Refusal::Regenerated;

@@ -192,7 +192,7 @@ impl<K> Builder<K> {
     ///
     /// # Limits
     ///
-    /// WebKitGTK ignores the header on a redirect, which is how most logouts answer, and so its back button still shows private
+    /// `WebKitGTK` ignores the header on a redirect, which is how most logouts answer, and so its back button still shows private
     /// pages. [`private_pages_no_store`](Self::private_pages_no_store) works in every engine. Firefox's `"cookies"` leaves
     /// partitioned cookies in place.
     ///

@@ -164,7 +164,7 @@ fn t60_t64_what_is_no_token_costs_no_try_and_four_forgeries_are_tried() {
         let forgeries: Vec<String> = (0..6).map(|number| forged(&good, number)).collect();
         for before in 0..6 {
             let tossed: String =
-                forgeries[..before].iter().map(|token| format!("{NAME}={token}; ")).collect();
+                forgeries[..before].iter().flat_map(|token| [NAME, "=", token, "; "]).collect();
             let (value, response) = world.present(format!("{tossed}{NAME}={good}").as_bytes()).await;
             let found = value.is_some();
             let events = world.events.take();

@@ -523,7 +523,7 @@ fn filler(len: usize) -> String {
     let mut state = 1_u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'a' + (state >> 33) as u8 % 26)
+        char::from(b'a' + u8::try_from((state >> 33) % 26).unwrap())
     };
     (0..len).map(|_| next()).collect()
 }
@@ -543,14 +543,14 @@ fn t64_one_planted_chunk_neither_hides_nor_deletes_a_session() {
                 [format!("{name}.{number}={value}; {genuine}"), format!("{genuine}; {name}.{number}={value}")]
             {
                 let (seen, response) = block_on(world.present(header.as_bytes()));
-                assert!(seen.is_some(), "{name}.{number}={:.10}", value);
+                assert!(seen.is_some(), "{name}.{number}={value:.10}");
                 assert_eq!(set_cookies(response.headers()), [""; 0]);
                 assert_eq!(world.events.take(), [""; 0]);
             }
         }
     }
     // More than can be tried: the session is not found, and not deleted.
-    let many: String = (0..70).map(|n| format!("{name}.1={n:0>len$}; ", len = full(1))).collect();
+    let many = (0..70).map(|n| format!("{name}.1={n:0>len$}; ", len = full(1))).collect::<Vec<_>>().concat();
     let (seen, response) = block_on(world.present(format!("{many}{genuine}").as_bytes()));
     assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
     assert!(world.events.take().contains(&"too_many_candidates".to_owned()));

@@ -182,7 +182,7 @@ impl Inner {
     }
 
     fn open_native(&self, sealer: &Sealer, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
-        let (header, payload, old_key) = self.unseal(sealer, token)?;
+        let (header, payload, old_key) = unseal(sealer, token)?;
         if header.issued.written > now.saturating_add(MAX_CLOCK_SKEW) {
             return Err(Refusal::IssuedInFuture);
         }
@@ -199,15 +199,6 @@ impl Inner {
         let payload = Payload::parse(payload).ok_or(Refusal::Payload)?;
         let origin = Origin::native(old_key);
         Ok(Record::written(header.id, header.created, expires, payload, origin, header.issued))
-    }
-
-    /// Checks the signature, and takes the token apart: header, payload, and whether an old key had sealed it.
-    fn unseal(&self, sealer: &Sealer, token: &[u8]) -> Result<(SealedHeader, Bytes, bool), Refusal> {
-        let opened = sealer.open(token)?;
-        let (old_key, hour) = (opened.with_old_key(), opened.hour());
-        let mut plaintext = opened.into_plaintext();
-        let header = SealedHeader::take(&mut plaintext, hour).ok_or(Refusal::Payload)?;
-        Ok((header, plaintext, old_key))
     }
 
     /// Seals a session that is written at `now`, in response to the token of `base`.
@@ -266,6 +257,15 @@ impl Inner {
     }
 }
 
+/// Checks the signature, and takes the token apart: header, payload, and whether an old key had sealed it.
+fn unseal(sealer: &Sealer, token: &[u8]) -> Result<(SealedHeader, Bytes, bool), Refusal> {
+    let opened = sealer.open(token)?;
+    let (old_key, hour) = (opened.with_old_key(), opened.hour());
+    let mut plaintext = opened.into_plaintext();
+    let header = SealedHeader::take(&mut plaintext, hour).ok_or(Refusal::Payload)?;
+    Ok((header, plaintext, old_key))
+}
+
 /// The header of a token that is written at `now`, in response to a token that was written at `previous`.
 fn header(
     id: SessionId,
@@ -316,7 +316,7 @@ impl Store for CookieStore {
 
     fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
         let mut sealers = std::iter::once(&self.inner.sealer).chain(&self.inner.retired);
-        let (header, payload, _) = sealers.find_map(|sealer| self.inner.unseal(sealer, token).ok())?;
+        let (header, payload, _) = sealers.find_map(|sealer| unseal(sealer, token).ok())?;
         let counts = payload.is_empty() && now < header.expires;
         counts.then_some((header.issued.written, header.issued.sequence))
     }
