@@ -185,9 +185,9 @@ pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let (_, base) = CLAIM.get_or_init(|| {
         let wanted = u16::try_from(std::process::id() % 100).unwrap();
-        let bases = (0..100).map(|number| 10_000 + (wanted + number) % 100 * 100);
+        let mut bases = (0..100).map(|number| 10_000 + (wanted + number) % 100 * 100);
         let claim = |base| Some((TcpListener::bind(("127.0.0.1", base)).ok()?, base));
-        bases.filter_map(claim).next().expect("one of a hundred ranges of ports is free")
+        bases.find_map(claim).expect("one of a hundred ranges of ports is free")
     });
     loop {
         let port = base + 1 + NEXT.fetch_add(1, Ordering::SeqCst) % 99;
