@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper_session::RedisStore;
 
 use crate::load::{Load, audit};
-use crate::server::{Server, cli, free_port, wait_for};
+use crate::server::{Server, cli, free_port, program, wait_for};
 
 struct Deployment {
     servers: Vec<Server>,
@@ -67,7 +67,7 @@ fn sentinel(dir: &std::path::Path, number: u16, master: u16) -> (Child, u16) {
          sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n"
     );
     std::fs::write(&file, config).unwrap();
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(program());
     command.arg(&file).arg("--sentinel").current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
     (command.spawn().unwrap(), port)
 }

@@ -37,7 +37,7 @@ impl Server {
     pub(crate) fn run(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::create(self.dir.join("log")).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--enable-debug-command", "local"])
@@ -112,6 +112,11 @@ impl Server {
         });
         counts.filter(|(name, _): &(String, u64)| !name.starts_with("config") && name != "info").collect()
     }
+}
+
+/// The server under test: `redis-server`, or what `HYPER_SESSION_REDIS_SERVER` names. `tests/engines` sets it.
+pub(crate) fn program() -> String {
+    std::env::var("HYPER_SESSION_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
 impl Drop for Server {
