@@ -103,6 +103,19 @@ impl Server {
         self.cli(&[&["--user", user, "--pass", password, "--no-auth-warning"], args].concat())
     }
 
+    /// How many clients are connected, beside the one that asks.
+    pub(crate) fn other_clients(&self) -> usize {
+        let list = self.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+        // What a client last did has different names on different servers.
+        list.lines().filter(|line| line.contains("cmd=")).count().saturating_sub(1)
+    }
+
+    /// Returns true if the server compares and sets by itself.
+    pub(crate) fn compares_and_sets(&self) -> bool {
+        self.cli(&["SET", "no-such-key", "x", "IFEQ", "y"]) == ""
+            && !self.cli(&["INFO", "errorstats"]).contains("errorstat_ERR")
+    }
+
     /// How often each command ran since the statistics were reset, beside those of redis-cli and of connecting.
     pub(crate) fn command_counts(&self) -> std::collections::BTreeMap<String, u64> {
         let stats = self.cli(&["INFO", "commandstats"]);

@@ -60,7 +60,7 @@ impl Redis {
     pub(super) async fn run(&self, call: &Call<'_>, limits: &Limits) -> Result<Value, Trouble> {
         match self.send(call.key, &call.by_hash(), limits).await {
             Err(Trouble::Reply(error)) if error.code() == Some("NOSCRIPT") => {
-                self.send(call.key, &call.whole(), limits).await
+                Box::pin(self.send(call.key, &call.whole(), limits)).await
             }
             answered => answered,
         }
@@ -160,7 +160,7 @@ impl Redis {
             };
             let present = match self.send(key, &command, limits).await? {
                 Value::Int(1) => return Ok(None),
-                Value::Int(0) => match self.send(key, &get(key), limits).await? {
+                Value::Int(0) => match Box::pin(self.send(key, &get(key), limits)).await? {
                     Value::BulkString(present) => present,
                     answer => return Ok(Some(answer)),
                 },

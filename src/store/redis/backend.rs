@@ -275,7 +275,7 @@ impl Backend for Redis {
         let frame = self.scripts.frame(&self.by_server_clock(entry));
         let mut created = self.create_frame(&key, &frame, lifetime.clone(), &limits).await;
         if created.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
-            created = self.create_frame(&key, &frame, lifetime, &limits).await;
+            created = Box::pin(self.create_frame(&key, &frame, lifetime, &limits)).await;
         }
         created.map_err(|trouble| self.failed(trouble))
     }
@@ -305,7 +305,7 @@ impl Backend for Redis {
         let (key, limits) = (self.key(id), self.limits());
         let mut outcome = self.try_exchange(&key, seen.clone(), entry.clone(), now, &limits).await;
         if outcome.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
-            outcome = self.try_exchange(&key, seen, entry, now, &limits).await;
+            outcome = Box::pin(self.try_exchange(&key, seen, entry, now, &limits)).await;
         }
         outcome.map_err(|trouble| self.failed(trouble))
     }

@@ -251,7 +251,7 @@ impl Sentinels {
                 }
                 // A mistake in the set-up says more than a sentinel that does not answer.
                 Err(Failure::Setup(what)) => {
-                    failure = Some(Failure::Setup(format!("{what} (of the sentinels)")))
+                    failure = Some(Failure::Setup(format!("{what} (of the sentinels)")));
                 }
                 Err(other) => failure = failure.or(Some(other)),
             }

@@ -83,13 +83,15 @@ pub(super) enum Failure {
     TooLarge(usize),
 }
 
+pub(super) const CONNECTION_LOST: &str = "the connection was lost";
+
 impl Failure {
     pub(super) fn of(error: &RedisError) -> Self {
         match error.code() {
             _ if error.is_timeout() => Self::TimedOut,
             Some(code) => Self::Refused(known(code)),
             None => match error.kind() {
-                ErrorKind::Io => Self::Lost("the connection was lost"),
+                ErrorKind::Io => Self::Lost(CONNECTION_LOST),
                 ErrorKind::AuthenticationFailed => Self::Refused("WRONGPASS".to_owned()),
                 _ => Self::Lost("the reply was not understood"),
             },

@@ -117,12 +117,17 @@ impl Node {
             let begun = Instant::now();
             let connection = match self.ready(begun) {
                 Some(connection) => connection,
-                None => self.wait_for(None, begun, limits.deadline.min(begun + limits.checkout)).await?,
+                None => {
+                    let deadline = limits.deadline.min(begun + limits.checkout);
+                    Box::pin(self.wait_for(None, begun, deadline)).await?
+                }
             };
             let mut first = pin!(connection.send(command, asking));
             let patience = limits.deadline.min(Instant::now() + limits.patience);
             let Ok(outcome) = timeout_at(patience, &mut first).await else {
-                return self.despite_silence(&connection, first, command, asking, begun, limits).await;
+                // Boxed: it is rare, and would make the future of every command three times as large.
+                return Box::pin(self.despite_silence(&connection, first, command, asking, begun, limits))
+                    .await;
             };
             match self.judge(&connection, outcome) {
                 Attempt::Over(result) => return result,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::atomic_steps::{Removal, Way, get};
 use super::backend::Redis;
 use super::dialer::text;
-use super::fault::{Failure, Trouble};
+use super::fault::{CONNECTION_LOST, Failure};
 use crate::clock::Timestamp;
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
@@ -111,13 +111,13 @@ impl Redis {
             _ if failure.is_lasting() => Error::config(format!("{failure}, but {needs}")),
             Failure::Setup(message) => Error::config(message.clone()),
             // A proxy that knows no scripts closes the connection. Other commands go through.
-            Failure::Lost(_) if self.way() == Way::Scripts => {
+            Failure::Lost(what) if *what == CONNECTION_LOST && self.way() == Way::Scripts => {
                 match self.send(key, &get(key), &self.limits()).await {
-                    Ok(_) => Error::config(format!(
-                        "the server answers GET but closes the connection at EVALSHA, as a proxy does that does not allow \
-                         scripts, but {needs}: connect to the server itself, or through a proxy that passes scripts"
+                    Ok(Value::Nil) => Error::config(format!(
+                        "the server, or a proxy before it, answers GET and closes the connection at EVALSHA, but {needs}: \
+                         use a server or a proxy that allows scripts, or one that knows SET with IFEQ"
                     )),
-                    Err(Trouble::Reply(_) | Trouble::Failed(_)) => error,
+                    _ => error,
                 }
             }
             _ => error,

@@ -51,7 +51,7 @@ impl Transport {
     pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
         match self {
             Self::One(node) => node.send(command, false, limits).await,
-            Self::Cluster(cluster) => cluster.send(key, command, limits).await,
+            Self::Cluster(cluster) => Box::pin(cluster.send(key, command, limits)).await,
             Self::Pool(pool) => pool.send(command, limits).await,
         }
     }

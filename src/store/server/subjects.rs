@@ -193,9 +193,9 @@ impl<B: Backend> Inner<B> {
                 Err(_) => true,
             };
             if is_session || !self.is_settled(listed, now) {
-                live.push(listed.id)
+                live.push(listed.id);
             } else {
-                over.push(listed.id)
+                over.push(listed.id);
             }
         }
         let surplus = live.len().saturating_sub(self.max_sessions_per_subject);
