@@ -19,8 +19,8 @@ use tokio::sync::Semaphore;
 use crate::support::{Body, Events, Jar, request, set_cookies};
 
 /// Deadlines of the tests: long enough for a machine that has much else to do, short enough to wait for.
-pub(crate) const CHECKOUT: Duration = Duration::from_millis(400);
-pub(crate) const COMMAND: Duration = Duration::from_millis(400);
+pub(crate) const CHECKOUT: Duration = Duration::from_millis(800);
+pub(crate) const COMMAND: Duration = Duration::from_millis(800);
 
 /// No step takes longer than `CHECKOUT + COMMAND`, and no request here has more than four; ten times that for a machine
 /// that has much else to do.

@@ -15,7 +15,6 @@ use crate::app::{App, BOUND, builder};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
 use crate::server::{Server, free_port};
-use crate::support::block_on;
 
 /// All that is ever printed of an error.
 fn words(error: &Error) -> String {
@@ -279,6 +278,11 @@ async fn a10_a_provider_is_asked_for_each_connection() {
 
 #[test]
 fn outside_of_a_runtime_connecting_is_a_config_error() {
-    let error = block_on(builder("redis://127.0.0.1").connect()).unwrap_err();
+    let connecting = std::pin::pin!(builder("redis://127.0.0.1").connect());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(connected) = connecting.poll(&mut context) else {
+        panic!("it is known at once")
+    };
+    let error = connected.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("tokio"), "{error}");
 }

@@ -110,6 +110,12 @@ impl Server {
         list.lines().filter(|line| line.contains("cmd=")).count().saturating_sub(1)
     }
 
+    /// Returns true if the server was built with TLS.
+    #[cfg(feature = "redis-tls")]
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.cli(&["CONFIG", "GET", "tls-cert-file"]).starts_with("tls-cert-file")
+    }
+
     /// Returns true if the server compares and sets by itself.
     pub(crate) fn compares_and_sets(&self) -> bool {
         self.cli(&["SET", "no-such-key", "x", "IFEQ", "y"]) == ""

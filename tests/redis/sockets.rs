@@ -52,8 +52,11 @@ async fn a1_every_connection_of_every_kind_has_its_options() {
     // Those that are made later, too.
     server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let mut jar = app.jar().await;
-    app.ok("/add", &mut jar).await;
-    app.is_whole(3).await;
+    app.until("all connections are made anew", async || {
+        app.ok("/add", &mut jar).await;
+        sockets_to(&[server.port]).len() >= 3
+    })
+    .await;
     check("one server, again", &[server.port], 3);
 
     let cluster = tokio::task::block_in_place(Cluster::start);
