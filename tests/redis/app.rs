@@ -12,17 +12,20 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_session::store::redis::RedisOptions;
 use hyper_session::store::{Backend, Builder};
-use hyper_session::testing::FakeClock;
 use hyper_session::{
     Error, FailureResponse, RedisStore, ServerStore, ServiceUnavailable, Session, SessionHandle, session_fn,
 };
 use tokio::sync::Semaphore;
 
-use crate::server::{PATIENCE, Server};
+use crate::server::PATIENCE;
 use crate::support::{Body, Events, Jar, request, set_cookies};
 
 /// The deadlines of a store that is to meet none, however busy the machine is.
 const UNHURRIED: Duration = Duration::from_secs(30);
+
+/// Deadlines of the tests: long enough for a machine that has much else to do, short enough to wait for.
+pub(crate) const CHECKOUT: Duration = Duration::from_millis(800);
+pub(crate) const COMMAND: Duration = Duration::from_millis(800);
 
 /// The deadlines of a store that is to meet them. A busy machine may meet them as well, so such a store promises a test
 /// failures, and successes only after some time ([`App::recovers`]).
@@ -90,10 +93,6 @@ impl App {
                 Err(error) => assert!(start.elapsed() < PATIENCE, "it cannot connect: {error:?}"),
             }
         }
-    }
-
-    pub(crate) async fn with_clock(server: &Server, clock: &FakeClock) -> Self {
-        Self::with(builder(server.url()).clock(clock.clone())).await
     }
 
     /// Until the pool has all its connections again, and Redis is taken for up.
