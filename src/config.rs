@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
 use crate::event::{self, Event, Observer};
-use crate::session::{PayloadFormat, Record};
+use crate::session::{PayloadFormat, Record, Standing};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -33,9 +33,10 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // three durations, each needed: a fourth would be a breaking change in any case
 pub struct Timeouts {
-    /// A session that is not used for this long is over.
+    /// A session that is not used for this long has expired.
     pub idle: Duration,
-    /// A session that began this long ago is over, however busy. Regenerating does not move it.
+    /// A session has expired this long after it began, however busy it is. It begins when it is created, and anew at each
+    /// [login](crate::Session::login). Regenerating does not move it.
     pub absolute: Duration,
     /// Reading a session moves its idle deadline once at least this much can be gained, not on every response.
     pub renewal: Duration,
@@ -104,11 +105,22 @@ impl Timeouts {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
 
-    /// True if using `record` at `now` gains enough to tell the client or the store.
-    pub(crate) fn renewal_due(&self, record: &Record, now: Timestamp) -> bool {
+    /// Where `record` stands at `now`.
+    pub(crate) fn standing(&self, record: &Record, now: Timestamp) -> Standing {
         let renewed = self.deadline(record.created(), now);
-        renewed > record.expires() && renewed.saturating_since(record.expires()) >= self.renewal
+        let expired = record.expires() <= now;
+        // What expired while its request was running is renewed, however little is left of its absolute timeout.
+        let worth_it = renewed.saturating_since(record.expires()) >= self.renewal
+            || expired && self.renewal != Self::NEVER;
+        Standing {
+            over: record.created().saturating_add(self.absolute) <= now,
+            expired,
+            renewal_due: record.is_outdated() || renewed > record.expires() && worth_it,
+        }
     }
+
+    /// A renewal threshold that is never reached.
+    const NEVER: Duration = Duration::MAX;
 
     fn validate(&self) -> Result<(), Error> {
         let second = Duration::from_secs(1);
@@ -158,6 +170,41 @@ impl SiteData {
     }
 }
 
+/// Which responses say that the handler failed, so that its half-done changes are dropped.
+#[derive(Clone, Default)]
+pub(crate) enum DiscardRule {
+    /// A 5xx or 408 status, or a failure of gRPC.
+    #[default]
+    Failures,
+    /// None.
+    Never,
+    Rule(Arc<dyn HeadRule>),
+}
+
+/// Decides by the head of a response.
+pub(crate) trait HeadRule: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync {}
+
+impl<F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync> HeadRule for F {}
+
+impl DiscardRule {
+    pub(crate) fn applies(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        match self {
+            // 408 is what middleware answers when a handler takes too long.
+            Self::Failures => {
+                status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || is_grpc_failure(headers)
+            }
+            Self::Never => false,
+            Self::Rule(rule) => rule(status, headers),
+        }
+    }
+}
+
+/// Returns true if the response consists of the trailers of a gRPC call that failed: they are sent as headers then, with
+/// status 200.
+fn is_grpc_failure(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|code| code != "0")
+}
+
 /// The checked options of a store. Made by the store's builder.
 ///
 /// # Examples
@@ -181,7 +228,10 @@ pub struct Config {
     pub(crate) retired_finders: Vec<CookieFinder>,
     pub(crate) timeouts: Timeouts,
     pub(crate) format: PayloadFormat,
-    pub(crate) keep_values_on_server_error: bool,
+    /// Which responses say that the handler failed.
+    pub(crate) discard_rule: DiscardRule,
+    /// The cookie is the only copy of a session: what no response tells the client does not happen.
+    pub(crate) only_in_cookie: bool,
     /// A connection keeps its last cookie: only for a store whose tokens say all there is to say.
     pub(crate) connection_memo: bool,
     /// Flash values are values like any other, as in a program that sessions are shared with.
@@ -254,7 +304,7 @@ pub(crate) struct Options {
     /// `None`: the default, or idle if that is longer.
     pub(crate) absolute: Option<Duration>,
     pub(crate) format: PayloadFormat,
-    pub(crate) keep_values_on_server_error: bool,
+    pub(crate) discard_rule: DiscardRule,
     pub(crate) connection_memo: bool,
     pub(crate) shared_flash: bool,
     /// False: without a threshold of its own, a session is renewed by saving it alone.
@@ -275,7 +325,7 @@ impl Default for Options {
             idle: Timeouts::default().idle,
             absolute: None,
             format: PayloadFormat::default(),
-            keep_values_on_server_error: false,
+            discard_rule: DiscardRule::default(),
             connection_memo: false,
             shared_flash: false,
             renew_on_read: true,
@@ -297,7 +347,7 @@ impl Options {
         };
         timeouts.validate()?;
         if !self.renew_on_read && self.renewal.is_none() {
-            timeouts.renewal = Duration::MAX;
+            timeouts.renewal = Timeouts::NEVER;
         }
         let max_age = self.cookie.explicit_max_age();
         let cookie = self.cookie.for_development(self.development).validate()?;
@@ -318,7 +368,8 @@ impl Options {
             cookie,
             timeouts,
             format: self.format,
-            keep_values_on_server_error: self.keep_values_on_server_error,
+            discard_rule: self.discard_rule,
+            only_in_cookie: false,
             connection_memo: self.connection_memo,
             shared_flash: self.shared_flash,
             clear_site_data: self.clear_site_data,

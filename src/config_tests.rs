@@ -43,13 +43,42 @@ fn renewal_is_due_when_the_threshold_can_be_gained() {
     let seconds = Duration::from_secs;
     let timeouts =
         |renewal| Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(renewal) };
-    assert!(!timeouts(10).renewal_due(&record(100), at(9)));
-    assert!(timeouts(10).renewal_due(&record(100), at(10)));
-    assert!(timeouts(10).renewal_due(&record(100), at(60)));
-    assert!(!timeouts(10).renewal_due(&record(150), at(60)), "the absolute deadline is reached");
-    assert!(!timeouts(0).renewal_due(&record(150), at(60)), "nothing is gained");
+    let due = |renewal, record: &Record, now| timeouts(renewal).standing(record, now).renewal_due;
+    assert!(!due(10, &record(100), at(9)));
+    assert!(due(10, &record(100), at(10)));
+    assert!(due(10, &record(100), at(60)));
+    assert!(!due(10, &record(150), at(60)), "the absolute deadline is reached");
+    assert!(!due(0, &record(150), at(60)), "nothing is gained");
     // A longer deadline than today's options give is not shortened by reading.
-    assert!(!timeouts(0).renewal_due(&record(500), at(60)));
+    assert!(!due(0, &record(500), at(60)));
+}
+
+/// A request that began in time keeps its session, also if less than the threshold is left of its absolute timeout; but a
+/// threshold that is never reached is not reached then either.
+#[test]
+fn b5_what_expired_meanwhile_is_renewed() {
+    use crate::session::{Origin, Payload, SessionId};
+    let at = Timestamp::from_unix;
+    let record = Record::new(
+        SessionId::from_bytes([0; 16]),
+        at(0),
+        at(145),
+        Payload::default(),
+        Origin::native(false),
+    );
+    let seconds = Duration::from_secs;
+    let timeouts = Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(10) };
+    for (now, expired, over, due) in [
+        (144, false, false, false),
+        (145, true, false, true),
+        (149, true, false, true),
+        (150, true, true, true),
+    ] {
+        let standing = timeouts.standing(&record, at(now));
+        assert_eq!((standing.expired, standing.over, standing.renewal_due), (expired, over, due), "at {now}");
+        let never = Timeouts { renewal: Timeouts::NEVER, ..timeouts };
+        assert!(!never.standing(&record, at(now)).renewal_due);
+    }
 }
 
 // T23: the largest durations are fine.

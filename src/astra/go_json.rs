@@ -66,8 +66,6 @@ fn read_value(out: &mut Vec<u8>, value: &Value) -> Option<()> {
 /// The integer that this number is, if nothing around it is the same float64.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // both bounds are exact
 fn integer(number: f64) -> Option<i64> {
-    #[cfg(hyper_session_planted)] // what is behind the point is lost
-    let number = if planted!("astra_open") { number.trunc() } else { number };
     (number.fract() == 0.0 && number.abs() <= EXACT as f64).then_some(number as i64)
 }
 

@@ -32,8 +32,6 @@ impl Scratch {
 
     /// As [`decode`].
     pub(crate) fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
-        #[cfg(hyper_session_planted)] // a second spelling
-        let text = text.strip_suffix(b"=").filter(|_| planted!("unseal_mutated")).unwrap_or(text);
         if URL_SAFE_NO_PAD.estimated_decoded_length(text.len()) <= SCRATCH {
             return URL_SAFE_NO_PAD
                 .decode(text, Out::from_uninit_slice(&mut self.stack))

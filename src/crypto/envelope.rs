@@ -56,10 +56,6 @@ impl Header {
         if version != VERSION {
             return Err(Refusal::Version);
         }
-        #[cfg(hyper_session_planted)] // memory for what is claimed
-        if planted!("unseal_raw") {
-            drop(vec![0; usize::from(e3) << 12]);
-        }
         if sealed.len() < TAG_LEN + MAC_LEN {
             return Err(Refusal::Length);
         }

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 18] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -32,11 +32,17 @@ const COUNTERS: [(&str, &str); 15] = [
         "hyper_session_store_errors_total",
         "Failures of the store and oversize sessions, by operation and reason.",
     ),
+    ("hyper_session_handler_errors_total", "Errors of this crate that handlers returned, by reason."),
+    ("hyper_session_cookies_withheld_total", "Sessions saved under a token that the client does not get."),
     ("hyper_session_headers_replaced_total", "Headers of handlers that were replaced for safety, by header."),
     ("hyper_session_subject_limit_total", "Sessions ended because their subject had too many."),
     (
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
+    ),
+    (
+        "hyper_session_evicting_stores_total",
+        "Stores connected to a backend that may evict sessions, by policy.",
     ),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
@@ -96,6 +102,12 @@ pub(super) fn count(event: &Event<'_>) {
         Event::StoreFailed { cookie, operation, error, .. } => {
             counter!("hyper_session_store_errors_total", "cookie" => cookie.to_owned(), "operation" => operation.as_str(), "reason" => error.label()).increment(1);
         }
+        Event::HandlerFailed { cookie, error } => {
+            counter!("hyper_session_handler_errors_total", "cookie" => cookie.to_owned(), "reason" => error.label()).increment(1);
+        }
+        Event::CookieWithheld { cookie, .. } => {
+            plain("hyper_session_cookies_withheld_total", cookie).increment(1);
+        }
         Event::CacheControlReplaced { cookie } => {
             counter!("hyper_session_headers_replaced_total", "cookie" => cookie.to_owned(), "header" => "cache-control").increment(1);
         }
@@ -105,6 +117,9 @@ pub(super) fn count(event: &Event<'_>) {
         Event::SubjectLimit { cookie, ended } => {
             plain("hyper_session_subject_limit_total", cookie)
                 .increment(ended.try_into().unwrap_or(u64::MAX));
+        }
+        Event::EvictionPolicy { cookie, policy } => {
+            counter!("hyper_session_evicting_stores_total", "cookie" => cookie.to_owned(), "policy" => policy.to_owned()).increment(1);
         }
         Event::Interrupted { cookie, completing, .. } => {
             let completing = if completing { "true" } else { "false" };

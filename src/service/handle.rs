@@ -74,26 +74,36 @@ impl SessionHandle {
         self.slot.cookie_name()
     }
 
-    /// Ends the handler's part: from now on its session can only be read.
-    pub(super) fn conclude(&self) -> Conclusion<'_> {
+    /// Ends the handler's part: from now on its session can only be read. `spoken_for` is true if the response says something
+    /// about the cookie already, so that a renewal has no place in it.
+    pub(super) fn conclude(&self, spoken_for: bool) -> Conclusion<'_> {
         self.slot.close();
         match self.slot.loaded() {
-            Some(loaded) => match loaded.session.conclude() {
-                Some(reply) => Conclusion::Asked(reply),
-                None => Conclusion::Unsettled(loaded),
-            },
+            Some(loaded) => {
+                // Read before the session is locked: the clock may be the application's.
+                let now = self.slot.now_since(loaded.now);
+                match loaded.session.conclude(|record| self.slot.standing(record, now, spoken_for)) {
+                    Some(reply) => Conclusion::Asked(reply),
+                    None => Conclusion::Unsettled(loaded),
+                }
+            }
             None if self.slot.was_asked() => Conclusion::Asked(Reply::Nothing),
             None => Conclusion::Untouched,
         }
     }
 
-    /// As [`conclude`](Self::conclude), and nobody commits any more: what was changed and not saved is forgotten.
+    /// As [`conclude`](Self::conclude), and nothing is committed any more: what was changed and not saved is forgotten.
     pub(super) fn discard(&self) {
         self.slot.close();
         if let Some(loaded) = self.slot.loaded() {
             loaded.session.close();
-            loaded.session.discard();
+            loaded.session.discard_for_good();
         }
+    }
+
+    /// Returns true if this is the session of a request that is being handled, in the store of `connection`.
+    pub(super) fn is_open_in(&self, connection: &Connection) -> bool {
+        self.slot.connection.is_of_same_store(connection) && !self.slot.is_closed()
     }
 
     pub(super) fn slot(&self) -> &Arc<Slot> {

@@ -45,7 +45,11 @@ fn the_last_token_is_known_while_its_session_lasts() {
 fn only_short_sealed_tokens_are_kept() {
     let token = Token::generate(&SystemRandom, "s").unwrap();
     let memo = Memo::default();
-    memo.keep(b"token", &record(Origin::Stored { token, value: bytes::Bytes::new() }), at(10));
+    memo.keep(
+        b"token",
+        &record(Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20) }),
+        at(10),
+    );
     assert!(memo.recall(b"token", at(10)).is_none());
     for (len, kept) in [(MAX_TOKEN, true), (MAX_TOKEN + 1, false)] {
         let token = vec![b't'; len];

@@ -17,7 +17,9 @@ use crate::cookie::{
 };
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
-use crate::session::{Changes, Circumstances, Committer, Recency, Record, Reply, Session};
+use crate::session::{
+    Changes, Circumstances, Committer, Recency, Record, Reply, Session, SessionId, Standing, Weight,
+};
 use crate::store::{Saved, StoreFuture};
 
 /// Headers by which a browser, or a script in a page, says that it loads a page ahead.
@@ -53,8 +55,14 @@ pub(super) struct Slot {
 #[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) session: Session,
-    /// The moment in which this request lives.
+    /// When it was loaded.
     pub(super) now: Timestamp,
+    /// The id of the session that was loaded, if there was one: the client has its token.
+    pub(super) id: Option<SessionId>,
+    /// False if there are cookies that were not tried: among them may be a newer session, which a renewal would cover.
+    pub(super) may_renew: bool,
+    /// The record, if it came under a retired name: it is to be written under the present one.
+    pub(super) retired: Option<Record>,
 }
 
 /// What else the request brought: other authentic sessions, or cookies that were not tried.
@@ -149,6 +157,27 @@ impl Slot {
         self.closed.store(true, Ordering::SeqCst);
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// The present moment, for a session that was loaded at `loaded`. A clock that goes back takes no time from it.
+    pub(super) fn now_since(&self, loaded: Timestamp) -> Timestamp {
+        self.connection.config().now().max(loaded)
+    }
+
+    /// What the options say about `record` at `now`. No renewal is due where the response says something about the cookie
+    /// already (`spoken_for`).
+    pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
+        let mut standing = self.connection.config().timeouts.standing(record, now);
+        let retired = self.loaded.get().and_then(|loaded| loaded.retired.as_ref());
+        standing.renewal_due |= retired.is_some_and(|retired| retired.is_same(record));
+        if spoken_for || self.loaded.get().is_some_and(|loaded| !loaded.may_renew) {
+            (standing.renewal_due, standing.expired) = (false, false);
+        }
+        standing
+    }
+
     /// Returns true if the handler asked for the session.
     pub(super) fn was_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
@@ -185,31 +214,29 @@ impl Slot {
             newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
         self.report(newest, &opened);
         let record = newest.map(|newest| newest.record.clone());
-        let renewal_due = newest.is_some_and(|newest| {
-            let (record, retired) = (&newest.record, newest.retired.is_some());
-            // Among the cookies that were not tried may be a newer session, which a renewal would cover.
-            let may_renew = !opened.exhausted;
-            may_renew && (retired || record.is_outdated() || config.timeouts.renewal_due(record, now))
-        });
+        let retired = newest.filter(|newest| newest.retired.is_some()).map(|newest| newest.record.clone());
         // A dead cookie is removed, unless the handler replaces it. But the response to a request that was overtaken by a login
         // must not take away the cookie that the login gave.
         let overtaken = record.is_none() && opened.regenerated;
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
-        let reply = if dead && !overtaken { Reply::Remove } else { Reply::Nothing };
+        let removal = Reply::Remove { weight: Weight::DeadCookie };
+        let reply = if dead && !overtaken { removal } else { Reply::Nothing };
         let subject = record.as_ref().filter(|_| config.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
+        let may_renew = !opened.exhausted;
         if opened.candidates.len() > 1 || opened.exhausted && !opened.candidates.is_empty() {
             let sessions = opened.candidates.into_iter().map(|candidate| candidate.record).collect();
             // Two tasks whose store answers at once find the same.
             let _ = self.several.set(Several { sessions });
         }
+        let id = record.as_ref().map(Record::id);
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         let circumstances =
             Circumstances { now, speculative: self.speculative, shared_flash: config.shared_flash };
-        let session = Session::new(record, renewal_due, overtaken, reply, circumstances, committer);
+        let session = Session::new(record, overtaken, reply, circumstances, committer);
         // Of two tasks whose store answers at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, may_renew, retired }))
     }
 
     /// Emits the events of a session that was found.

@@ -54,11 +54,6 @@ impl<T> KeyMap<T> {
         }
     }
 
-    pub(super) fn clear(&mut self) {
-        self.few.clear();
-        self.many.clear();
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.few.is_empty() && self.many.is_empty()
     }
@@ -123,8 +118,6 @@ mod tests {
                 prop_assert!(map.iter().eq(tree.iter().map(|(key, value)| (key.as_str(), value))));
             }
             prop_assert!(map.clone().into_iter().eq(tree));
-            map.clear();
-            prop_assert!(map.is_empty() && map.iter().next().is_none());
         }
     }
 }

@@ -9,9 +9,11 @@ mod key;
 mod key_map;
 mod lifecycle;
 pub(crate) mod messagepack;
+mod nil_fields;
 mod payload;
 mod recency;
 mod record;
+mod saved;
 #[allow(clippy::module_inception)] // the type is the module's namesake, and each type has a file of its own
 mod session;
 mod state;
@@ -19,23 +21,25 @@ mod struct_values;
 mod subject;
 mod text;
 pub(crate) mod value_codec;
+mod value_equality;
 mod view;
 
 pub use self::changes::Changes;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
+pub use self::saved::Saved;
 pub use self::session::Session;
 pub use self::text::Text;
 pub use self::view::SessionView;
 pub use crate::id::SessionId;
 
-pub(crate) use self::commit_table::{Disposition, Outcome};
+pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::recency::Recency;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
-pub(crate) use self::state::{Committed, Reply};
+pub(crate) use self::state::Reply;
 
 /// Runs an example of the documentation on an empty session that no store knows.
 #[doc(hidden)]
@@ -44,5 +48,5 @@ pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> 
     let now = crate::clock::Timestamp::from_unix(0);
     let circumstances = Circumstances { now, speculative: false, shared_flash: false };
     let committer = std::sync::Weak::<session::NoCommitter>::new();
-    example(&Session::new(None, false, false, Reply::Nothing, circumstances, committer))
+    example(&Session::new(None, false, Reply::Nothing, circumstances, committer))
 }

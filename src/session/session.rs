@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::encoded_value::EncodedValue;
 use super::key::{RESERVED, check_key};
-use super::state::State;
+use super::state::{Locked, State};
 use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, messagepack, value_codec};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -285,6 +285,66 @@ impl Session {
         self.delete_value(key.as_key())
     }
 
+    /// Removes the value under `key` and returns it, or `None` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is not a `T`: it stays. [`is_head_sent`](Error::is_head_sent) if the
+    /// response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("return_to", "/cart")?;
+    /// assert_eq!(session.take::<String>("return_to")?.as_deref(), Some("/cart"));
+    /// assert!(!session.has("return_to"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "remove")]
+    pub fn take<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
+        let key = key.as_key();
+        check_key(key)?;
+        drop(self.lock_open()?);
+        let value = self.get_value(key, key)?;
+        if value.is_some() {
+            self.delete_value(key)?;
+        }
+        Ok(value)
+    }
+
+    /// Forgets what was changed and not saved: values, `regenerate`, `login` and `destroy`. The session is as it was loaded,
+    /// or last [saved](Self::save).
+    ///
+    /// For a handler that fails halfway and answers with a status that
+    /// [saves changes](crate::store::Builder::discard_changes_on), such as a 4xx.
+    ///
+    /// # Errors
+    ///
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Security
+    ///
+    /// A logout that was not saved is forgotten, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("step", 2)?;
+    /// session.discard()?;
+    /// assert!(session.is_empty());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "rollback")]
+    pub fn discard(&self) -> Result<(), Error> {
+        let leftovers = self.lock_open()?.forget_changes();
+        drop(leftovers);
+        Ok(())
+    }
+
     /// Removes all values and flash values. Unless something is set afterwards, the session is destroyed.
     ///
     /// # Errors
@@ -332,28 +392,78 @@ impl Session {
         T: Serialize + DeserializeOwned,
         F: Fn(Option<T>) -> T + Send + Sync + 'static,
     {
+        self.try_update(key, move |old| Ok(change(old)))
+    }
+
+    /// As [`update`](Self::update), with a `change` that may fail: then nothing is changed, and its error is returned.
+    ///
+    /// Where `change` runs again because another request came first, and fails then, the newer value is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// That of `change`, or those of [`update`](Self::update), converted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{Error, Session};
+    ///
+    /// #[derive(Debug)]
+    /// enum Refused {
+    ///     NothingLeft,
+    ///     Session(Error),
+    /// }
+    ///
+    /// impl From<Error> for Refused {
+    ///     fn from(error: Error) -> Self {
+    ///         Self::Session(error)
+    ///     }
+    /// }
+    ///
+    /// fn spend(session: &Session) -> Result<u64, Refused> {
+    ///     session.try_update("coins", |coins: Option<u64>| {
+    ///         coins.unwrap_or(0).checked_sub(1).ok_or(Refused::NothingLeft)
+    ///     })
+    /// }
+    ///
+    /// # hyper_session::__example(|session| {
+    /// session.set("coins", 1)?;
+    /// assert_eq!(spend(session).unwrap(), 0);
+    /// assert!(matches!(spend(session), Err(Refused::NothingLeft)));
+    /// assert_eq!(session.get::<u64>("coins")?, Some(0));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn try_update<T, E, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<Error>,
+        F: Fn(Option<T>) -> Result<T, E> + Send + Sync + 'static,
+    {
         let key = key.as_key();
         check_key(key)?;
         let owned_key = key.to_owned();
         let change = Arc::new(move |old: Option<&[u8]>| {
             let old = old.map(|old| value_codec::decode(&owned_key, old)).transpose()?;
-            let new = change(old);
-            value_codec::encode(&owned_key, &new).map(|bytes| (new, bytes))
+            Ok::<_, Error>(match change(old) {
+                Ok(new) => value_codec::encode(&owned_key, &new).map(|bytes| Ok((new, bytes)))?,
+                Err(refused) => Err(refused),
+            })
         });
         // `change` is the application's and may use this session: it runs without the lock, and again if another clone
         // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
         for _ in 0..MAX_RERUNS {
             let old = self.lock_open()?.get_encoded(key);
-            let (new, bytes) = change(old.as_deref())?;
+            let (new, bytes) = change(old.as_deref())??;
             let mut state = self.lock_open()?;
             if state.get(key) == old.as_deref() {
                 let step = Arc::clone(&change);
-                let step = Arc::new(move |old: Option<&[u8]>| step(old).map(|(_, bytes)| bytes));
+                let step = Arc::new(move |old: Option<&[u8]>| Ok(step(old)?.ok().map(|(_, bytes)| bytes)));
                 state.update(key, step, bytes);
                 return Ok(new);
             }
         }
-        Err(Error::new(Kind::Conflict { attempts: MAX_RERUNS }))
+        Err(Error::new(Kind::Conflict { attempts: MAX_RERUNS }).into())
     }
 
     /// The id of the stored session; `None` until something was stored.
@@ -533,11 +643,11 @@ impl Session {
 
     /// No code of an application runs under this lock, so a panic cannot leave a state half changed: poisoning says
     /// nothing here.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked::new(self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn lock_open(&self) -> Result<MutexGuard<'_, State>, Error> {
+    pub(super) fn lock_open(&self) -> Result<Locked<'_>, Error> {
         let state = self.lock();
         if state.is_closed() { Err(Error::new(Kind::HeadSent)) } else { Ok(state) }
     }

@@ -4,10 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
+
 use super::Backend;
 use super::server::format::SharedFormat;
 use crate::clock::Clock;
-use crate::config::{Config, Options, SiteData, Timeouts};
+use crate::config::{Config, DiscardRule, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
 use crate::crypto::Keyring;
 use crate::error::Error;
@@ -39,6 +41,8 @@ pub struct Builder<K> {
 pub(crate) struct ServerOptions {
     pub(super) record_keys: Option<Keyring>,
     pub(super) max_sessions_per_subject: usize,
+    /// A session of a subject counts only while it is on that subject's list.
+    pub(super) check_session_list: bool,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
 }
@@ -59,6 +63,19 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
+    /// Sets whether a session that [`Session::login`](crate::Session::login) bound to a subject is looked up in the list of
+    /// that subject's sessions each time it is loaded, and refused if it is not there. Default: false.
+    ///
+    /// With it, ending fails closed: if the list is lost (evicted when memory was full, or lost with a server),
+    /// [`end_sessions_of`](crate::ServerStore::end_sessions_of) finds nothing to end, but no session of that list is a
+    /// session any more. Without it, such a session lives on, and comes back to the list when it is renewed.
+    ///
+    /// The list is read together with the session, in the same round trip, once this process has seen the session before.
+    pub fn check_session_list(mut self, yes: bool) -> Self {
+        self.server.check_session_list = yes;
+        self
+    }
+
     /// How many sessions one subject may have at a time: with one more, the oldest is ended. Default is 100.
     ///
     /// It bounds what one user's logins cost (OWASP ASVS 5.0, 7.1.2): the list of them is rewritten on each login.
@@ -70,7 +87,12 @@ impl<K: ServerKind> Builder<K> {
 
 impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
-        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100, shared_format: None };
+        let server = ServerOptions {
+            record_keys: None,
+            max_sessions_per_subject: 100,
+            check_session_list: false,
+            shared_format: None,
+        };
         Self { kind, options: Options::default(), server }
     }
 
@@ -103,14 +125,21 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets after how long without use a session expires. Default: 24 hours. Counted in whole seconds.
+    /// Sets after how long without use a session expires. Default: 24 hours. Counted in whole seconds. A shorter timeout applies
+    /// to existing sessions, too.
+    ///
+    /// A request keeps the session that it loaded in time, however long it takes: the next deadline counts from when the
+    /// response is ready.
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
         self.options.idle = idle;
         self
     }
 
     /// Sets how long after its beginning a session expires, even if it is in use. Default: seven days, or the idle timeout if that
-    /// is longer. Counted in whole seconds. A change applies to existing sessions, unless it makes them longer.
+    /// is longer. Counted in whole seconds. A shorter timeout applies to existing sessions, too.
+    ///
+    /// A session begins when it is created, and anew at each [login](crate::Session::login), so a visitor who logs in has the
+    /// whole time.
     ///
     /// # Limits
     ///
@@ -120,8 +149,10 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets how much must be gained before reading a session moves its idle deadline. Default: a tenth of the idle timeout. With
-    /// zero, each response moves it for which a second is gained and whose handler asked for the session.
+    /// Sets how much must be gained before reading a session moves its idle deadline. Default: a tenth of the idle timeout.
+    ///
+    /// With zero, each response moves it whose handler asked for the session and for which a second is gained. Near the
+    /// absolute timeout there is nothing to gain.
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
         self
@@ -141,10 +172,36 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets whether changed values are saved although the handler answered with a 5xx status. Default: false, so that the half-done
-    /// work of a failed request is dropped. `destroy` and `regenerate` are done in any case.
+    /// Sets which responses drop the values that their handlers changed: what a failed request did halfway is not saved.
+    /// `destroy` and `regenerate` are done in any case. A handler that knows better calls
+    /// [`Session::discard`](crate::Session::discard) or [`Session::save`](crate::Session::save).
+    ///
+    /// Default: those with a 5xx status, those with 408, which is what timeouts in middleware answer, and failures of gRPC that
+    /// are known with the response head (`grpc-status` is not 0).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// // The extractors and errors of a framework answer with 4xx: drop what such requests did, too.
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .discard_changes_on(|status, _headers| status.is_client_error() || status.is_server_error())
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn discard_changes_on(
+        mut self,
+        rule: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.options.discard_rule = DiscardRule::Rule(Arc::new(rule));
+        self
+    }
+
+    /// Whether changed values are saved whatever the response says. Default: false. True is short for a
+    /// [rule](Self::discard_changes_on) that names no response.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
-        self.options.keep_values_on_server_error = yes;
+        self.options.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };
         self
     }
 
@@ -211,7 +268,7 @@ impl<K> Builder<K> {
     }
 
     /// The same options for another kind of store.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "sqlite"))]
     pub(super) fn with_kind<L>(self, kind: L) -> (K, Builder<L>) {
         (self.kind, Builder { kind, options: self.options, server: self.server })
     }

@@ -8,6 +8,7 @@ use moka::Expiry;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
+use super::backend::RETENTION;
 use super::{Backend, Builder, Replaced, ServerStore, Stored};
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -85,7 +86,8 @@ impl Memory {
             match op {
                 Op::Put(stored) => {
                     // moka counts in nanoseconds from start-up: cap what it is told to free later.
-                    let lifetime = stored.expires.saturating_since(now).min(Duration::from_secs(1 << 33));
+                    let lifetime = stored.expires.saturating_since(now).saturating_add(RETENTION);
+                    let lifetime = lifetime.min(Duration::from_secs(1 << 33));
                     Op::Put(Entry { stored, lifetime })
                 }
                 Op::Remove => Op::Remove,

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use hyper_session::{Error, Session};
 
+use crate::spy_store::{
+    Gate, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs, poll, settle,
+};
 use crate::support::{Jar, status};
-use crate::world::{Gate, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs, poll, settle};
 
-use crate::mishaps::{finish, meanwhile};
+use crate::dropped_futures::{finish, meanwhile};
 
 /// What an `update` closure holds, to see that it was dropped.
 #[derive(Clone, Debug)]
@@ -53,7 +55,7 @@ fn an_update_that_holds_its_session_is_dropped_with_its_request() {
                 Err(Error::unavailable("the handler failed"))
             }
         });
-        assert!(failed.await.is_err());
+        assert_eq!(failed.await.unwrap().status(), 503);
         assert!(held.is_gone(), "the handler failed");
 
         let held = Held::new();

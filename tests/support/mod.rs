@@ -57,11 +57,15 @@ impl Observer for Events {
             Event::ChangesDropped { reason: DropReason::SessionEnded, .. } => {
                 "dropped:session_ended".to_owned()
             }
+            Event::ChangesDropped { reason: DropReason::SaveFailed, .. } => "dropped:save_failed".to_owned(),
+            Event::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
+            Event::CookieWithheld { .. } => "cookie_withheld".to_owned(),
             Event::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
             Event::StoreFailed { .. } => "store_failed".to_owned(),
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),
             Event::SetCookieReplaced { .. } => "set_cookie_replaced".to_owned(),
             Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
+            Event::EvictionPolicy { policy, .. } => format!("eviction_policy:{policy}"),
             Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
             // What went well has tests of its own: tests/observability.rs.
             Event::Created { .. }

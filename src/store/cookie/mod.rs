@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
-use super::{Builder, Saved, Store, StoreFuture};
+use super::{Builder, LoadFuture, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
@@ -110,6 +110,7 @@ impl Builder<CookieKeys> {
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
         let (kind, mut config, _) = self.validate()?;
+        config.only_in_cookie = true;
         if kind.foreign.is_some() {
             config.connection_memo = false; // each opening tells which format came
         }
@@ -189,12 +190,6 @@ impl Inner {
         // for tokens that are out already.
         let expires =
             header.expires.min(self.config.timeouts.deadline(header.created, header.issued.written));
-        #[cfg(hyper_session_planted)] // a second too long
-        let now = if planted!("unseal_past_crypto") {
-            Timestamp::from_unix(now.as_unix().saturating_sub(1))
-        } else {
-            now
-        };
         if now >= expires {
             return Err(Refusal::Expired);
         }
@@ -256,7 +251,7 @@ impl Inner {
         if let Some(saved) = self.save_foreign(Some(base), changes, now) {
             return saved; // it has a new id in any case: that of its bytes
         }
-        let created = if changes.restarts() { now } else { base.created() };
+        let created = if changes.begins_anew() { now } else { base.created() };
         let payload = changes.apply(Some(base.payload()))?;
         self.seal(SessionId::generate(&*self.random)?, created, payload, Some(base), now)
     }
@@ -289,7 +284,7 @@ impl Store for CookieStore {
         &self.inner.config
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         StoreFuture::ready(Ok(self.inner.open(token, now)))
     }
 

@@ -2,6 +2,8 @@
 
 mod conflict_queue;
 pub(crate) mod format;
+mod join;
+mod list_memo;
 mod native_format;
 mod regenerate;
 pub(crate) mod session_list;
@@ -9,16 +11,19 @@ mod subjects;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
-use self::format::{EntryValue, StoredFormat};
+use self::format::{EntryAge, EntryValue, StoredFormat};
+use self::join::join;
+use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
-use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
+use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
@@ -63,6 +68,8 @@ struct Inner<B> {
     backend: B,
     format: Box<dyn StoredFormat>,
     max_sessions_per_subject: usize,
+    /// Present if a session of a subject counts only while it is on that subject's list.
+    list_memo: Option<ListMemo>,
     queues: ConflictQueues,
     /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
     /// round.
@@ -73,7 +80,7 @@ struct Inner<B> {
 enum Step {
     Done(Saved),
     /// Another request was first; this is what it left.
-    Conflict(Payload, Bytes),
+    Conflict(Payload, Stored),
 }
 
 impl<B: Backend> ServerStore<B> {
@@ -102,8 +109,9 @@ impl<B: Backend> Builder<B> {
 
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
-        let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
-            builder.validate()?;
+        let (backend, config, options) = builder.validate()?;
+        let ServerOptions { record_keys, max_sessions_per_subject, check_session_list, shared_format } =
+            options;
         if !config.retired_finders.is_empty() {
             return Err(Error::config(
                 "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
@@ -121,42 +129,93 @@ impl<B: Backend> Inner<B> {
                 let name = config.cookie_name();
                 let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
                 let (payload_format, sealer) = (config.format, keys.map(seal).transpose()?);
-                Box::new(NativeFormat { payload_format, sealer, random, cookie_name: name.into() })
+                Box::new(NativeFormat {
+                    payload_format,
+                    sealer,
+                    random,
+                    cookie_name: name.into(),
+                    timeouts: config.timeouts,
+                })
             }
         };
+        if check_session_list && !format.has_session_lists() {
+            return Err(Error::config(
+                "check_session_list() must be off where sessions are shared with another program: it keeps no lists",
+            ));
+        }
+        let list_memo = check_session_list.then(ListMemo::new);
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
-        Ok(Self { config, backend, format, max_sessions_per_subject, queues, list_queues })
+        Ok(Self { config, backend, format, max_sessions_per_subject, list_memo, queues, list_queues })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        let Some(stored) = self.backend.fetch(entry_id(&token), now).await? else {
-            return Ok(Err(Refusal::UnknownId));
+        let id = entry_id(&token);
+        let Some(memo) = &self.list_memo else {
+            let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(Err(Refusal::UnknownId)) };
+            return Ok(self.decode(token, stored, now));
         };
-        Ok(self.decode(token, stored, now))
+        let (stored, list) = match memo.get(id) {
+            Some(known) => {
+                let (stored, list) = join(self.backend.fetch(id, now), self.backend.fetch(known, now)).await;
+                (stored?, Some((known, list)))
+            }
+            None => (self.backend.fetch(id, now).await?, None),
+        };
+        let Some(stored) = stored else { return Ok(Err(Refusal::UnknownId)) };
+        let record = match self.decode(token, stored, now) {
+            Ok(record) => record,
+            refused => return Ok(refused),
+        };
+        let Some(subject) = self.listed_subject(record.payload()) else { return Ok(Ok(record)) };
+        let list_id = self.list_of(&subject);
+        let list = match list {
+            Some((known, list)) if known == list_id => list,
+            _ => {
+                memo.set(id, list_id);
+                self.backend.fetch(list_id, now).await
+            }
+        };
+        Ok(if self.is_on(list_id, list, record.id())? { Ok(record) } else { Err(Refusal::UnknownId) })
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (dates, payload) = match self.format.decode(entry_id(&token), &stored.value) {
-            Some(EntryValue::Session(dates, payload)) => (dates, payload),
+        let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+            Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
             Some(EntryValue::List(_)) => return Err(Refusal::Payload),
             None => return Err(self.format.refusal(&stored.value)),
         };
-        let created = dates.map_or(now, |dates| dates.created);
+        let created = age.created.unwrap_or(now);
         // Without dates, each write sets the idle deadline anew.
-        let without = || {
-            Timestamp::from_unix(stored.expires.as_unix().saturating_sub(self.config.timeouts.idle.as_secs()))
-        };
-        let recency = Recency::at(dates.map_or_else(without, |dates| dates.written));
-        // A backend that keeps entries for too long does not keep sessions for too long.
-        let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
-        #[cfg(hyper_session_planted)] // the backend's deadline alone
-        let expires = if planted!("record_decode") { stored.expires } else { expires };
+        let without_dates = || stored.expires.saturating_sub(self.config.timeouts.idle);
+        let recency = Recency::at(age.written.unwrap_or_else(without_dates));
+        let expires = self.expires(stored.expires, created, age);
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        let (id, origin) = (session_id(&token), Origin::Stored { token, value: stored.value });
+        let (id, origin) =
+            (session_id(&token), Origin::Stored { token, value: stored.value, deadline: stored.expires });
         Ok(Record::written(id, created, expires, payload, origin, recency))
+    }
+
+    /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
+    /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
+    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge) -> Timestamp {
+        let timeouts = self.config.timeouts;
+        let allowed = match age.lifetime {
+            Some(lifetime) => timeouts.deadline(created, stored.saturating_sub(lifetime)),
+            None => created.saturating_add(timeouts.absolute),
+        };
+        stored.min(allowed)
+    }
+
+    /// Returns true if moving the entry's deadline by itself would leave a false lifetime in it.
+    fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
+        let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
+        let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
+            return false;
+        };
+        self.config.timeouts.deadline(base.created(), now).saturating_since(now) != lifetime
     }
 
     /// The entry of these values, which came from the stored value `from`, if they did.
@@ -203,7 +262,7 @@ impl<B: Backend> Inner<B> {
                     }
                 }
                 let Stored { value, expires } = entry;
-                let origin = Origin::Stored { token, value };
+                let origin = Origin::Stored { token, value, deadline: expires };
                 return Ok(Some(Record::new(id, created, expires, payload, origin)));
             }
         }
@@ -218,22 +277,19 @@ impl<B: Backend> Inner<B> {
             }
             return self.create(now, payload, None, None, now).await.map(ended_or_stored);
         };
-        if changes.is_empty() {
-            return self.touch(base, now).await;
+        if changes.is_empty() && !self.has_other_lifetime(&base, now) {
+            return self.renew(base, now).await;
         }
-        let (_, mut expected) = origin(&base)?;
+        let mut expected = seen(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            match self.replace(&base, expected.clone(), payload, &expected, now, conflicts).await? {
+            let from = expected.value.clone();
+            match self.replace(&base, expected, payload, &from, now, conflicts).await? {
                 Step::Done(saved) => return Ok(saved),
-                Step::Conflict(current, value) => {
+                Step::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
-                    #[cfg(hyper_session_planted)] // an update lost
-                    if planted!("session_model") {
-                        payload = changes.apply(Some(base.payload()))?;
-                    }
-                    expected = value;
+                    expected = stored;
                     if turn.is_none() {
                         turn = Some(self.queues.of(base.id()).lock().await);
                     }
@@ -248,7 +304,7 @@ impl<B: Backend> Inner<B> {
     async fn replace(
         &self,
         base: &Record,
-        expected: Bytes,
+        expected: Stored,
         payload: Payload,
         from: &Bytes,
         now: Timestamp,
@@ -260,39 +316,53 @@ impl<B: Backend> Inner<B> {
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
         };
-        let outcome = self.backend.replace(entry_id(&token), expected, entry.clone(), now).await?;
+        let as_of = as_of(base, now);
+        let outcome = self.backend.exchange(entry_id(&token), expected, entry.clone(), as_of).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current.value),
+                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current),
                 // It goes on under another token, or whoever overwrote it ended it: not ours any more.
                 _ => Step::Done(Saved::Ended),
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin = Origin::Stored { token, value };
+                let origin = Origin::Stored { token, value, deadline: expires };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
                 Step::Done(stored(record, conflicts))
             }
         })
     }
 
-    async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
+    /// Renews the session: the same value with a later deadline, in one step. A session of a subject that is missing from
+    /// the subject's list, since that was evicted or lost, is entered again.
+    async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
+        let seen = seen(&base)?;
         let expires = self.config.timeouts.deadline(base.created(), now);
-        if !self.backend.touch(key_of(&base), expires, now).await? {
-            return Ok(Saved::Ended);
-        }
-        // What was touched may be what a regenerate left in the session's place: the answer must not take away the cookie
-        // that the regenerate gave.
-        let present = self.backend.fetch(key_of(&base), now).await?;
-        match present.and_then(|stored| self.format.decode(key_of(&base), &stored.value)) {
-            Some(EntryValue::Session(..)) => Ok(stored(base.until(expires), 0)),
-            Some(EntryValue::Tombstone) => {
-                // A mark is no session, and is not to last as long as one.
-                self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
-                Ok(Saved::Ended)
+        let entry = Some(Stored { value: seen.value.clone(), expires });
+        let renewing = self.backend.exchange(key_of(&base), seen, entry, as_of(&base, now));
+        // Where only listed sessions count, what is not listed was ended.
+        let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
+        let outcome = match &subject {
+            None => renewing.await?,
+            Some(subject) => {
+                let (outcome, list) = join(renewing, self.list(subject, now)).await;
+                let outcome = outcome?;
+                if outcome == Replaced::Done {
+                    self.enter_again(subject, &base, list, now).await;
+                }
+                outcome
             }
-            _ => Ok(Saved::Ended),
+        };
+        match outcome {
+            Replaced::Done => Ok(stored(base.until(expires), 0)),
+            Replaced::Missing => Ok(Saved::Ended),
+            // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
+            // the cookie that came with that.
+            Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
+                Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
+                _ => Ok(Saved::Ended),
+            },
         }
     }
 
@@ -302,6 +372,12 @@ impl<B: Backend> Inner<B> {
         self.leave(record, now).await;
         Ok(())
     }
+}
+
+/// The moment at which a backend is asked about the entry of `base`. The request loaded it in time, and keeps it although it may
+/// have expired meanwhile: a session lasts as long as its requests.
+fn as_of(base: &Record, now: Timestamp) -> Timestamp {
+    now.min(base.expires().saturating_sub(Duration::from_secs(1)))
 }
 
 /// The id of the entry that this token leads to.
@@ -328,6 +404,14 @@ fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
     Ok((token.clone(), value.clone()))
 }
 
+/// The entry of the session as it was loaded.
+fn seen(record: &Record) -> Result<Stored, Error> {
+    let entry = record.origin().entry();
+    let (value, expires) =
+        entry.ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
+    Ok(Stored { value: value.clone(), expires })
+}
+
 fn ended_or_stored(created: Option<Record>) -> Saved {
     created.map_or(Saved::Ended, |record| stored(record, 0))
 }
@@ -345,7 +429,7 @@ impl<B: Backend> Store for ServerStore<B> {
         &self.inner.config
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let Some(token) = self.inner.format.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
         };

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::format::{Dates, EntryValue, StoredFormat};
+use super::format::{EntryAge, EntryValue, StoredFormat};
 use super::session_list::SessionList;
 use crate::clock::Timestamp;
+use crate::config::Timeouts;
 use crate::crypto::{Random, Sealer, Token};
 use crate::error::Error;
 use crate::event::Refusal;
@@ -23,28 +24,33 @@ pub(super) struct NativeFormat {
     pub(super) sealer: Option<Sealer>,
     pub(super) random: Arc<dyn Random>,
     pub(super) cookie_name: Box<str>,
+    pub(super) timeouts: Timeouts,
 }
 
-/// The header that a server-side store keeps before the payload. The idle deadline is the backend's, so that it moves without a
-/// rewrite. The absolute one follows from `created`.
+/// The header that a server-side store keeps before the payload. The deadline of the entry is the backend's, so that it moves
+/// without a rewrite. The absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last
+/// used, so that shorter timeouts apply to it.
 ///
 /// ```text
 /// offset  bytes  field
 ///      0      1  kind, 0x01: a session
 ///      1      5  created, seconds since 1970, big-endian
 ///      6      4  age: written - created, in seconds
-///     10      8  revision: random, and new for each write, so that a write whose reply was lost recognizes its own value
+///     10      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
+///                0xffffffff if that is longer than this field can say
+///     14      8  revision: random, and new for each write, so that a write whose reply was lost recognizes its own value
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoredHeader {
     pub(super) created: Timestamp,
     pub(super) written: Timestamp,
+    pub(super) lifetime: u32,
     pub(super) revision: [u8; 8],
 }
 
 impl StoredHeader {
     pub(super) const KIND: u8 = 1;
-    pub(super) const LEN: usize = 18;
+    pub(super) const LEN: usize = 22;
 
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
         let age = self.written.saturating_since(self.created).as_secs();
@@ -52,6 +58,7 @@ impl StoredHeader {
         let mut out = &mut bytes[1..];
         out.put_uint(self.created.as_unix().min(MAX_CREATED), 5);
         out.put_u32(u32::try_from(age).unwrap_or(u32::MAX));
+        out.put_u32(self.lifetime);
         out.put_slice(&self.revision);
         bytes
     }
@@ -63,9 +70,16 @@ impl StoredHeader {
         }
         let created = Timestamp::from_unix(value.get_uint(5));
         let written = created.saturating_add(Duration::from_secs(value.get_u32().into()));
+        let lifetime = value.get_u32();
         let mut revision = [0; 8];
         value.copy_to_slice(&mut revision);
-        Some(Self { created, written, revision })
+        Some(Self { created, written, lifetime, revision })
+    }
+
+    fn age(self) -> EntryAge {
+        let known = self.lifetime != u32::MAX;
+        let lifetime = known.then(|| Duration::from_secs(self.lifetime.into()));
+        EntryAge { created: Some(self.created), written: Some(self.written), lifetime }
     }
 }
 
@@ -99,7 +113,9 @@ impl StoredFormat for NativeFormat {
         now: Timestamp,
     ) -> Result<Bytes, Error> {
         let body = payload.to_format(self.payload_format)?;
-        let header = StoredHeader { created, written: now, revision: self.revision()? };
+        let lifetime = self.timeouts.deadline(created, now).saturating_since(now).as_secs();
+        let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
+        let header = StoredHeader { created, written: now, lifetime, revision: self.revision()? };
         self.value(id, now, &[&header.to_bytes(), &body])
     }
 
@@ -123,8 +139,7 @@ impl StoredFormat for NativeFormat {
         match *clear.first()? {
             StoredHeader::KIND => {
                 let header = StoredHeader::take(&mut clear)?;
-                let dates = Dates { created: header.created, written: header.written };
-                Some(EntryValue::Session(Some(dates), Payload::parse(clear)?))
+                Some(EntryValue::Session(header.age(), Payload::parse(clear)?))
             }
             TOMBSTONE => (clear.len() == 9).then_some(EntryValue::Tombstone),
             LIST => SessionList::from_bytes(clear.get(9..)?).map(EntryValue::List),
@@ -178,7 +193,7 @@ mod tests {
     #[test]
     fn a_header_reads_back_and_its_truncations_do_not() {
         let (created, written) = (Timestamp::from_unix(77), Timestamp::from_unix(99));
-        let header = StoredHeader { created, written, revision: *b"revision" };
+        let header = StoredHeader { created, written, lifetime: 900, revision: *b"revision" };
         let bytes = header.to_bytes();
         assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
         for len in 0..bytes.len() {
