@@ -5,6 +5,7 @@ mod base64url;
 mod derive;
 mod envelope;
 mod key_id;
+mod key_text;
 mod keyring;
 mod random;
 mod seal;
