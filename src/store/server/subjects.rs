@@ -42,10 +42,17 @@ pub struct SubjectSession {
     pub last_seen: Timestamp,
     /// The first moment at which it is over, if it is not used again.
     pub expires: Timestamp,
+    /// False if the backend has the session, but this store cannot read it: it was sealed under a key that is not on the
+    /// ring, or written by a newer release. Its times are then those that the list and the backend know.
+    pub readable: bool,
 }
 
 impl<B: Backend> ServerStore<B> {
-    /// The live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their logins.
+    /// Lists the live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their
+    /// logins.
+    ///
+    /// This only reads: an administrator's process with other timeouts or keys than the service's ends no session by it.
+    /// Sessions that this store cannot read are [said to be unreadable](SubjectSession::readable).
     ///
     /// # Errors
     ///
@@ -72,17 +79,9 @@ impl<B: Backend> ServerStore<B> {
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
         let (inner, now) = (&self.inner, self.config().now());
         let list = inner.list(subject, now).await?;
-        let (mut sessions, mut over) = (Vec::new(), Vec::new());
+        let mut sessions = Vec::new();
         for entry in list.live() {
-            match inner.session_of(subject, entry, now).await? {
-                Some(session) => sessions.push(session),
-                None if entry.entered.saturating_add(GRACE) <= now => over.push(entry.id),
-                None => {}
-            }
-        }
-        if !over.is_empty() || list.is_unfinished() {
-            // Not just taken off: one that appears after all must not live without being listed.
-            inner.end(subject, now, |entry| over.contains(&entry.id)).await?;
+            sessions.extend(inner.session_of(subject, entry, now).await?);
         }
         Ok(sessions)
     }
@@ -109,7 +108,7 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// # Cancel safety
     ///
-    /// Where the future is dropped, some may be ended and others not yet. Whoever lists or ends sessions of `subject` next
+    /// If the future is dropped, some sessions may be ended and others not yet. The next call that ends a session of `subject`
     /// ends those, too, as does the next login.
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
         self.inner.end(subject, self.config().now(), |entry| Some(entry.id) != keep).await
@@ -165,7 +164,8 @@ impl<B: Backend> Inner<B> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
         for entry in self.list(subject, now).await?.live().filter(counts) {
             let fresh = entry.entered.saturating_add(GRACE) > now;
-            let alive = fresh || self.session_of(subject, entry, now).await?.is_some();
+            let readable = |session: SubjectSession| session.readable;
+            let alive = fresh || self.session_of(subject, entry, now).await?.is_some_and(readable);
             if alive { live.push(entry.id) } else { over.push(entry.id) }
         }
         let surplus = live.len().saturating_sub(self.max_sessions_per_subject);
@@ -267,8 +267,19 @@ impl<B: Backend> Inner<B> {
     ) -> Result<Option<SubjectSession>, Error> {
         let id = EntryId::from_bytes(entry.id.to_bytes());
         let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(None) };
-        let Some(EntryValue::Session(Some(created), payload)) = self.format.decode(id, &stored.value) else {
-            return Ok(None);
+        let (created, payload) = match self.format.decode(id, &stored.value) {
+            Some(EntryValue::Session(Some(created), payload)) => (created, payload),
+            Some(_) => return Ok(None),
+            None => {
+                let (id, created, expires) = (entry.id, entry.entered, stored.expires.min(entry.until));
+                return Ok(Some(SubjectSession {
+                    id,
+                    created,
+                    last_seen: created,
+                    expires,
+                    readable: false,
+                }));
+            }
         };
         let timeouts = self.config.timeouts;
         let expires = stored.expires.min(created.saturating_add(timeouts.absolute));
@@ -276,7 +287,8 @@ impl<B: Backend> Inner<B> {
             return Ok(None);
         }
         let last_seen = Timestamp::from_unix(expires.as_unix().saturating_sub(timeouts.idle.as_secs()));
-        Ok(Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires }))
+        let last_seen = last_seen.max(created);
+        Ok(Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true }))
     }
 
     async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
