@@ -217,6 +217,10 @@ impl Config {
         self.clock.now()
     }
 
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// True if somebody wants to know how long the store takes.
     pub(crate) fn wants_timings(&self) -> bool {
         self.observer.is_some() || event::wants_timings()

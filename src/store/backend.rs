@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
 
@@ -65,6 +66,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes the entry, if there is one.
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes the clock of a store that is built on this backend: only memory frees by it.
+    #[doc(hidden)]
+    fn __use_clock(&self, _: &Arc<dyn Clock>) {}
 }
 
 /// An entry of a [`Backend`].
@@ -98,7 +103,7 @@ pub enum Replaced {
     Missing,
 }
 
-impl<B: Backend> Backend for std::sync::Arc<B> {
+impl<B: Backend> Backend for Arc<B> {
     fn fetch(
         &self,
         id: EntryId,
@@ -137,5 +142,9 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send {
         (**self).delete(id)
+    }
+
+    fn __use_clock(&self, clock: &Arc<dyn Clock>) {
+        (**self).__use_clock(clock);
     }
 }

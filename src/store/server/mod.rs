@@ -104,6 +104,7 @@ impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
         let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
             builder.validate()?;
+        backend.__use_clock(config.clock());
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(

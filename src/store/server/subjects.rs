@@ -80,7 +80,8 @@ impl<B: Backend> ServerStore<B> {
         let (inner, now) = (&self.inner, self.config().now());
         let list = inner.list(subject, now).await?;
         let mut sessions = Vec::new();
-        for entry in list.live() {
+        // Those that an interrupted call began to end are alive until the next one ends them.
+        for entry in &list.entries {
             sessions.extend(inner.session_of(subject, entry, now).await?);
         }
         Ok(sessions)
