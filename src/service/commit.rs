@@ -18,6 +18,7 @@ use crate::store::{Saved, StoreFuture};
 
 /// One commit of one session. It finishes although it is dropped, if it ends or regenerates the session: a client that
 /// hangs up does not stay logged in.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Commit {
     slot: Arc<Slot>,
     loaded: Loaded,
@@ -31,6 +32,8 @@ pub(super) struct Commit {
     must_finish: bool,
     /// The stored session that this began with.
     before: Option<SessionId>,
+    /// The handler called `login`.
+    logs_in: bool,
     operation: Operation,
     stopwatch: Option<Stopwatch>,
     /// The request's last one, whoever waits for it: after it, nobody commits.
@@ -78,6 +81,7 @@ impl Commit {
             acknowledged: false,
             must_finish: false,
             before: None,
+            logs_in: false,
             operation: Operation::Save,
             stopwatch: None,
             is_last: caller == Caller::Request,
@@ -107,6 +111,7 @@ impl Commit {
             self.slot.emit(&Event::ChangesDropped { cookie, id: self.before, reason });
         }
         self.must_finish = commit.must_finish;
+        self.logs_in = commit.changes.logs_in();
         self.operation = operation(commit.outcome);
         match (commit.outcome, commit.base) {
             (Outcome::Save, base) => {
@@ -162,11 +167,18 @@ impl Commit {
             Ok(committed) => {
                 let ended = matches!(committed, Committed::Ended);
                 let news = self.news(&committed, operation, cookie);
+                let login = match &committed {
+                    Committed::Stored { record, .. } if self.logs_in => Some(record.id()),
+                    _ => None,
+                };
                 // First the session, then those who are told of it: an observer may panic.
                 self.settle(Ok(committed));
                 stop(true);
                 if let Some(event) = news {
                     self.slot.emit(&event);
+                }
+                if let Some(id) = login {
+                    self.slot.emit(&Event::LoggedIn { cookie, id });
                 }
                 // At the end of a request the event says it: the response is not about this session any more.
                 if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
@@ -291,6 +303,7 @@ impl Drop for Commit {
                     acknowledged: false,
                     must_finish: false,
                     before: self.before,
+                    logs_in: self.logs_in,
                     operation: self.operation,
                     stopwatch: self.stopwatch.take(),
                     is_last: self.is_last,

@@ -165,7 +165,9 @@ impl Slot {
                 }
                 Err(refusal) => {
                     regenerated |= refusal == Refusal::Regenerated;
-                    self.emit(&Event::Refused { cookie, refusal });
+                    let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
+                    let key = if by_key { self.connection.store().__key_of(token) } else { None };
+                    self.emit(&Event::Refused { cookie, refusal, key });
                 }
             }
         }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::Payload;
 use super::key_map::KeyMap;
+use super::subject::SUBJECT;
 use crate::error::Error;
 
 /// A read-modify-write step, from the value before to the value after.
@@ -66,6 +67,11 @@ impl Changes {
     /// True if the session starts over: a new id, a new beginning, none of the old values.
     pub(crate) fn restarts(&self) -> bool {
         self.restarted
+    }
+
+    /// Returns true if the session is bound to a subject.
+    pub(crate) fn logs_in(&self) -> bool {
+        matches!(self.keys.get(SUBJECT), Some(Change::Set(_)))
     }
 
     /// Records `value`, or a deletion, where `below` is what is there without this log.

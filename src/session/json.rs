@@ -1,6 +1,6 @@
 //! JSON read as MessagePack (RFC 8259).
 //!
-//! Not by way of `serde_json::Value`: another crate of the program can switch on serde_json's `arbitrary_precision`, and then
+//! Not by way of `serde_json::Value`: another crate of the program can switch on `serde_json/arbitrary_precision`, and then
 //! each number in such a value turns into a map as soon as another format serializes it.
 
 use std::borrow::Cow;
@@ -227,7 +227,7 @@ impl<'a> Reader<'a> {
                     return Some(letter);
                 }
                 // A surrogate: half of a letter, if the other half follows.
-                let other = self.rest.strip_prefix(b"\\u").and_then(|rest| hex(rest));
+                let other = self.rest.strip_prefix(b"\\u").and_then(hex);
                 match other.and_then(|other| paired(unit, other)) {
                     Some(letter) => {
                         self.rest = self.rest.get(6..)?;

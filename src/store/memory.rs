@@ -17,7 +17,7 @@ use crate::id::EntryId;
 ///
 /// # Limits
 ///
-/// An entry takes about 250 bytes beside its value. The memory of expired entries is freed in the background, in small steps:
+/// An entry takes about 150 bytes beside its value. The memory of expired entries is freed in the background, in small steps:
 /// within seconds after the store's clock has passed their deadline, whether or not there are requests. A request never waits
 /// for more than a few of them.
 ///
@@ -63,6 +63,7 @@ struct Shared {
     shards: Box<[Mutex<Shard>]>,
     /// The clocks of the stores that use these entries.
     clocks: Mutex<Vec<Weak<dyn Clock>>>,
+    has_clock: AtomicBool,
     /// True once the background thread knows of these entries.
     is_swept: AtomicBool,
 }
@@ -101,6 +102,10 @@ impl Shard {
         }
     }
 
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.by_deadline.first().is_some_and(|(expires, _)| *expires <= now)
+    }
+
     /// Frees up to `most` entries that have expired at `now`. Returns true if there may be more.
     fn free(&mut self, now: Timestamp, most: usize) -> bool {
         for _ in 0..most {
@@ -126,13 +131,13 @@ impl Shared {
         clocks.iter().map(Clock::now).min()
     }
 
-    /// Frees all expired entries, a few at a time.
+    /// Frees all expired entries, a few at a time: one batch of each shard in turn, so that requests get at the others
+    /// meanwhile, and at this one before its next batch.
     fn sweep(&self) {
         let Some(now) = self.time() else { return };
-        for shard in &self.shards {
-            while lock(shard).free(now, BATCH) {
-                std::thread::yield_now();
-            }
+        let mut due: Vec<_> = self.shards.iter().collect();
+        while !due.is_empty() {
+            due.retain(|shard| lock(shard).free(now, BATCH));
         }
     }
 }
@@ -141,7 +146,8 @@ impl Memory {
     /// Creates a backend without entries.
     pub fn new() -> Self {
         let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        let shared = Shared { shards, clocks: Mutex::default(), is_swept: AtomicBool::new(false) };
+        let no = || AtomicBool::new(false);
+        let shared = Shared { shards, clocks: Mutex::default(), has_clock: no(), is_swept: no() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -169,11 +175,13 @@ impl Backend for Memory {
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        let time = self.shared.time();
-        if time.is_some() {
+        if self.shared.has_clock.load(Ordering::Relaxed) {
             sweeper::register(&self.shared);
         }
-        self.shared.shard(id)?.free(time.unwrap_or(now).min(now), BATCH_OF_REQUEST);
+        if self.shared.shard(id)?.is_due(now) {
+            let now = self.shared.time().map_or(now, |time| time.min(now));
+            self.shared.shard(id)?.free(now, BATCH_OF_REQUEST);
+        }
         self.step(id, now, |present| match present {
             Some(present) => (present.value == entry.value, Op::Keep),
             None => (true, Op::Put(entry)),
@@ -214,6 +222,7 @@ impl Backend for Memory {
         let mut clocks = lock(&self.shared.clocks);
         clocks.retain(|clock| clock.strong_count() > 0);
         clocks.push(Arc::downgrade(clock));
+        self.shared.has_clock.store(true, Ordering::Relaxed);
     }
 }
 

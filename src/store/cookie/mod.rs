@@ -11,7 +11,7 @@ use self::header::SealedHeader;
 use super::{Builder, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
-use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
+use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
 use crate::error::Error;
 use crate::event::{CookieFormat, Event, Refusal};
 use crate::session::{Changes, Origin, Payload, Record, SessionId};
@@ -109,6 +109,7 @@ impl Builder<CookieKeys> {
             config.connection_memo = false; // each opening tells which format came
         }
         let random = kind.random;
+        warm_up(&*random);
         let sealer = Sealer::new(&kind.keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
         let foreign = kind.foreign.map(|create| create(Arc::clone(&random))).transpose()?;
         Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random, foreign }) })
@@ -232,6 +233,10 @@ impl Store for CookieStore {
 
     fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
         StoreFuture::ready(Ok(self.inner.open(token, now)))
+    }
+
+    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+        key_of(token)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -151,10 +151,15 @@ impl Builder<RedisOptions> {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not one, or Redis refuses the password or
-    /// the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
+    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not one, Redis refuses the password or the
+    /// commands, or this is called outside of a tokio runtime. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) says why.
     pub async fn connect(self) -> Result<RedisStore, Error> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::config(
+                "RedisStore must be connected inside of a tokio runtime, since its connections are tokio's: call connect() from a task of one",
+            ));
+        }
         let shared = self.server.shared_format;
         let (options, builder) = self.with_kind(());
         let redis = options.connect(shared).await?;

@@ -21,7 +21,7 @@ use super::builder::ServerOptions;
 use super::{Backend, Builder, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
+use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -105,6 +105,7 @@ impl<B: Backend> Inner<B> {
         let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
             builder.validate()?;
         backend.__use_clock(config.clock());
+        warm_up(&*random);
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(
