@@ -153,10 +153,10 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
                 cookie,
                 session,
                 operation = operation.as_str(),
-                reason = error.label(),
-                cause,
                 count = count(tally),
                 previous = previous(tally),
+                reason = error.label(),
+                cause,
                 "{error}"
             );
         }
