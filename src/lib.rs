@@ -92,8 +92,8 @@
 //!
 //! None is on by default, and none changes what the others do.
 //!
-//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for tools that run alone. Brings in
-//!   moka.
+//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for services of a single process. Brings
+//!   in nothing.
 //! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
 //!   `guide::deploying_on_redis` is about deploying it.
 //! - `sqlite`: `SqliteStore`, sessions in one SQLite file, which the processes of one machine may share. Brings in rusqlite, and

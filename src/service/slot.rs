@@ -376,17 +376,19 @@ impl Slot {
             let hides = hides.map(|(written, sequence)| Recency { written, sequence });
             // Put together in another way it may be whole. Any other reason holds for each token that begins so.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, hides));
+                first.get_or_insert((refusal, hides, None));
             } else {
-                first = Some((refusal, hides));
+                let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
+                let key = if by_key { self.connection.store().__key_of(token) } else { None };
+                first = Some((refusal, hides, key));
                 break;
             }
         }
-        let (refusal, hides) = first.unwrap_or((Refusal::Encoding, None));
+        let (refusal, hides, key) = first.unwrap_or((Refusal::Encoding, None, None));
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
-            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal });
+            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal, key });
         }
         Ok(Attempt::Refused { refusal, hides, exhausted })
     }

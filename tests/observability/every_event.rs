@@ -11,7 +11,8 @@ use hyper::service::Service;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionHandle, Timestamp, session_fn,
+    AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionExt, SessionHandle, Timestamp,
+    session_fn,
 };
 use tokio::task::yield_now;
 
@@ -113,8 +114,23 @@ async fn subjects() {
     }
 }
 
+/// Two logins of visitors without a session, and one of a visitor who has one.
+pub(crate) fn three_logins() {
+    let store = ServerStore::with_backend(Memory::new()).build().unwrap();
+    let login = |session: Session| async move { session.login("ada").and_then(|()| ok()) };
+    block_on(async {
+        for _ in 0..2 {
+            visit(&store, &mut Cookies::new(), login).await;
+        }
+        let cookies = &mut Cookies::new();
+        set(&store, cookies, "cart").await;
+        visit(&store, cookies, login).await;
+    });
+}
+
 pub(crate) fn cause_every_event() {
     block_on(async {
+        Request::new(()).session().await.unwrap_err(); // not_wrapped
         subjects().await;
         cookie_sessions().await;
         server_sessions().await;
