@@ -22,6 +22,7 @@ mod changes;
 mod closures;
 mod concurrency;
 mod departures;
+mod deployment_drill;
 mod endings;
 mod equal_values;
 mod events;

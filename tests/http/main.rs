@@ -7,5 +7,7 @@ mod support;
 
 mod connections;
 mod endings;
+mod errors;
 mod harness;
 mod messages;
+mod uploads;
