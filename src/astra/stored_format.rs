@@ -11,7 +11,7 @@ use crate::crypto::{Random, Token};
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::session::Payload;
-use crate::store::{EntryAge, EntryValue, SessionList, SharedFormat, StoredFormat};
+use crate::store::{EntryValue, SessionList, SharedFormat, StoredFormat};
 
 /// What a store needs to know to share its sessions with Astra.
 pub(super) const FORMAT: SharedFormat = SharedFormat {
@@ -64,7 +64,7 @@ impl StoredFormat for AstraFormat {
         if value.trim_ascii_end() == TOMBSTONE {
             return Some(EntryValue::Tombstone);
         }
-        go_json::read(value).map(|payload| EntryValue::Session(EntryAge::default(), payload))
+        go_json::read(value).map(|payload| EntryValue::Session(None, payload))
     }
 
     /// Astra would not keep the lists, and its ids in a list would be logins.
@@ -78,7 +78,7 @@ impl AstraFormat {
     /// [`Backend`](crate::store::Backend). JSON has no room for a revision, but white space may follow it, which every
     /// reader skips: 32 spaces and tabs are 32 bits.
     fn with_revision(&self, mut json: Vec<u8>) -> Result<Bytes, Error> {
-        let [a, b, c, d, ..] = self.random.nonce()?;
+        let [a, b, c, d, ..] = self.random.nonce([0; 4])?;
         let revision = u32::from_be_bytes([a, b, c, d]);
         json.extend((0..u32::BITS).map(|bit| if revision >> bit & 1 == 0 { b' ' } else { b'\t' }));
         Ok(json.into())

@@ -35,10 +35,6 @@ impl<'a> Iterator for Pairs<'a> {
         loop {
             let (segment, rest) = split_once(self.rest?, b';');
             self.rest = rest;
-            #[cfg(hyper_session_planted)] // RFC 2109's attributes
-            if planted!("cookie_header_peers") && segment.trim_ascii().starts_with(b"$") {
-                continue;
-            }
             if let (name, Some(value)) = split_once(segment, b'=') {
                 let name = trim(name);
                 if !name.is_empty() {
@@ -63,12 +59,9 @@ pub(super) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) 
     }
 }
 
-/// Without SP and HTAB at both ends. No other byte is white space here: see "Cookie Chaos" (T53).
-fn trim(bytes: &[u8]) -> &[u8] {
-    #[cfg(hyper_session_planted)] // more white space than two bytes
-    if planted!("cookie_header") {
-        return bytes.trim_ascii();
-    }
+/// The text without SP and HTAB at both ends, which are also the optional white space of RFC 9110 section 5.6.3. No other byte
+/// is white space here: see "Cookie Chaos" (T53).
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     trim_start(trim_end(bytes))
 }
 

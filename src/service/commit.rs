@@ -13,7 +13,7 @@ use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
-use crate::event::{DropReason, Event, Operation};
+use crate::event::{DropReason, Event, Operation, Refusal};
 use crate::session::{Changes, Committer, Disposition, Outcome, Record, Saved, Session, SessionId};
 use crate::store::{LoadFuture, StoreFuture};
 
@@ -157,19 +157,15 @@ impl Commit {
         self.must_finish = commit.must_finish;
         self.outcome = commit.outcome;
         match (commit.outcome, commit.base) {
-            (Outcome::Save, base) => {
-                self.timed(self.slot.connection.store().save(base, commit.changes, now), Stage::Saving)
-            }
+            (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
             (Outcome::Touch, Some(base)) => self.timed(
                 self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
                 Stage::Saving,
             ),
             (Outcome::Regenerate, Some(base)) => {
-                self.timed(self.slot.connection.store().regenerate(base, commit.changes, now), Stage::Saving)
+                self.timed(self.slot.regenerate(base, commit.changes, now), Stage::Saving)
             }
-            (Outcome::Destroy, Some(base)) => {
-                self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying)
-            }
+            (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
             (
                 Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
                 _,
@@ -293,6 +289,7 @@ impl Future for Commit {
                     this.stage = Stage::Done;
                     match found {
                         Ok(Ok(record)) => this.loaded.session.go_on_from(record),
+                        Ok(Err(Refusal::Ended)) => this.loaded.session.end_by_response(),
                         // Not of this store: another cookie of the same name.
                         Ok(Err(_)) => {
                             let cookie = this.slot.cookie_name();

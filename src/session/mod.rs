@@ -11,6 +11,7 @@ mod lifecycle;
 pub(crate) mod messagepack;
 mod nil_fields;
 mod payload;
+mod recency;
 mod record;
 mod saved;
 #[allow(clippy::module_inception)] // the type is the module's namesake, and each type has a file of its own
@@ -35,6 +36,7 @@ pub use crate::id::SessionId;
 
 pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 pub(crate) use self::payload::Payload;
+pub(crate) use self::recency::Recency;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
 pub(crate) use self::state::Reply;

@@ -32,13 +32,14 @@ pub use crate::id::EntryId;
 #[cfg(feature = "astra")]
 pub(crate) use self::{
     cookie::format::ForeignFormat,
-    server::format::{EntryAge, EntryValue, SharedFormat, StoredFormat},
+    server::format::{EntryValue, SharedFormat, StoredFormat},
     server::session_list::SessionList,
 };
 
 use crate::clock::Timestamp;
 use crate::config::Config;
 pub use crate::crypto::SecretText;
+use crate::error::Error;
 use crate::event::Refusal;
 pub use crate::session::Saved;
 use crate::session::{Changes, Record};
@@ -80,6 +81,37 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 
     /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// As [`load`](Self::load), of a token that came under a retired name of the cookie: the `name`-th that the options have.
+    #[doc(hidden)]
+    fn load_retired(
+        &self,
+        name: usize,
+        token: &[u8],
+        now: Timestamp,
+    ) -> StoreFuture<Result<Record, Refusal>> {
+        let _ = (name, token, now);
+        StoreFuture::ready(Ok(Err(Refusal::Encoding)))
+    }
+
+    /// Returns a token that hides older ones of these sessions, which the handler has ended, and for how long it is needed.
+    /// `None` if the store knows of ended sessions by itself.
+    #[doc(hidden)]
+    fn tombstone(
+        &self,
+        ended: &[Record],
+        now: Timestamp,
+    ) -> Option<Result<(SecretText, std::time::Duration), Error>> {
+        let _ = (ended, now);
+        None
+    }
+
+    /// Returns which sessions a [tombstone](Self::tombstone) hides: those that were not written after this.
+    #[doc(hidden)]
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        let _ = (token, now);
+        None
+    }
 }
 
 impl<T: Store + ?Sized> Store for Arc<T> {
@@ -101,6 +133,27 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).regenerate(base, changes, now)
+    }
+
+    fn load_retired(
+        &self,
+        name: usize,
+        token: &[u8],
+        now: Timestamp,
+    ) -> StoreFuture<Result<Record, Refusal>> {
+        (**self).load_retired(name, token, now)
+    }
+
+    fn tombstone(
+        &self,
+        ended: &[Record],
+        now: Timestamp,
+    ) -> Option<Result<(SecretText, std::time::Duration), Error>> {
+        (**self).tombstone(ended, now)
+    }
+
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        (**self).hidden_by(token, now)
     }
 }
 

@@ -42,6 +42,10 @@ impl Observer for Events {
             Event::CookieFormat { format, refusal: Some(refusal), .. } => {
                 format!("format:{}:{refusal}", format.as_str())
             }
+            Event::SeveralSessions { sessions, subjects_differ, .. } => {
+                let subjects = if *subjects_differ { "differ" } else { "same" };
+                format!("several_sessions:{sessions}:{subjects}")
+            }
             Event::TooManyCandidates { .. } => "too_many_candidates".to_owned(),
             Event::OldKey { .. } => "old_key".to_owned(),
             Event::ChangesDropped { reason: DropReason::ServerError, .. } => {

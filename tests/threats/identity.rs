@@ -57,7 +57,7 @@ fn t33_a_row_that_is_no_session_is_refused() {
         let world = Options::default().over(&rows);
         let jar = world.jar().await;
         let good = rows.only_value();
-        let header = &good[..21];
+        let header = &good[..22];
         let with = |payload: &[u8]| [header, payload].concat();
         let mut bad = vec![
             Vec::new(),

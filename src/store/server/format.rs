@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Random, Token};
 use crate::error::Error;
+use crate::event::Refusal;
 use crate::id::EntryId;
 use crate::session::Payload;
 
@@ -42,23 +43,29 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Decodes the value of the entry `id`. `None` if this format did not write it there.
     fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue>;
 
+    /// Returns why [`decode`](Self::decode) did not understand this value.
+    fn refusal(&self, value: &[u8]) -> Refusal {
+        let _ = value;
+        Refusal::Payload
+    }
+
     /// Returns true if subjects have session lists. Without them, sessions of a subject cannot be listed or ended.
     fn has_session_lists(&self) -> bool;
 }
 
-/// What an entry says about the age of its session. A shared format says nothing.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct EntryAge {
-    /// When the session began.
-    pub(crate) created: Option<Timestamp>,
-    /// For how long the entry was to last from when the session was last used.
+/// When a session began, when its values were last written, and for how long its entry was to last then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Dates {
+    pub(crate) created: Timestamp,
+    pub(crate) written: Timestamp,
+    /// The time from when the session was last used to the deadline of the entry; `None` if it is not known.
     pub(crate) lifetime: Option<Duration>,
 }
 
 /// What an entry holds.
 pub(crate) enum EntryValue {
-    /// A session: its age and its values.
-    Session(EntryAge, Payload),
+    /// A session: its dates, where the format has them, and its values.
+    Session(Option<Dates>, Payload),
     /// A tombstone: the session goes on under another token.
     Tombstone,
     /// The session list of a subject.

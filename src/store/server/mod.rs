@@ -16,7 +16,7 @@ use bytes::Bytes;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
-use self::format::{EntryAge, EntryValue, StoredFormat};
+use self::format::{Dates, EntryValue, StoredFormat};
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
@@ -26,7 +26,7 @@ use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::{Changes, Origin, Payload, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
 /// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
 /// processes must be in the way, each time.
@@ -105,6 +105,11 @@ impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
         let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
             builder.validate()?;
+        if !config.retired_finders.is_empty() {
+            return Err(Error::config(
+                "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
+            ));
+        }
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(
@@ -138,32 +143,31 @@ impl<B: Backend> Inner<B> {
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
-            Some(EntryValue::Session(age, payload)) => (age, payload),
+        let (dates, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+            Some(EntryValue::Session(dates, payload)) => (dates, payload),
             Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
-            Some(EntryValue::List(_)) | None => return Err(Refusal::Payload),
+            Some(EntryValue::List(_)) => return Err(Refusal::Payload),
+            None => return Err(self.format.refusal(&stored.value)),
         };
-        let created = age.created.unwrap_or(now);
-        let expires = self.expires(stored.expires, created, age);
+        let created = dates.map_or(now, |dates| dates.created);
+        // Without dates, each write sets the idle deadline anew.
+        let without = || stored.expires.saturating_sub(self.config.timeouts.idle);
+        let recency = Recency::at(dates.map_or_else(without, |dates| dates.written));
+        let expires = self.expires(stored.expires, created, dates);
         #[cfg(hyper_session_planted)] // the backend's deadline alone
         let expires = if planted!("record_decode") { stored.expires } else { expires };
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        Ok(Record::new(
-            session_id(&token),
-            created,
-            expires,
-            payload,
-            Origin::Stored { token, value: stored.value },
-        ))
+        let (id, origin) = (session_id(&token), Origin::Stored { token, value: stored.value });
+        Ok(Record::written(id, created, expires, payload, origin, recency))
     }
 
     /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
     /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
-    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge) -> Timestamp {
+    fn expires(&self, stored: Timestamp, created: Timestamp, dates: Option<Dates>) -> Timestamp {
         let timeouts = self.config.timeouts;
-        let allowed = match age.lifetime {
+        let allowed = match dates.and_then(|dates| dates.lifetime) {
             Some(lifetime) => timeouts.deadline(created, stored.saturating_sub(lifetime)),
             None => created.saturating_add(timeouts.absolute),
         };
@@ -173,7 +177,7 @@ impl<B: Backend> Inner<B> {
     /// Returns true if moving the entry's deadline by itself would leave a false lifetime in it.
     fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
         let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
-        let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
+        let Some(EntryValue::Session(Some(Dates { lifetime: Some(lifetime), .. }), _)) = stored else {
             return false;
         };
         self.config.timeouts.deadline(base.created(), now).saturating_since(now) != lifetime

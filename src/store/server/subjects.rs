@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::format::{EntryAge, EntryValue};
+use super::format::EntryValue;
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
@@ -268,16 +268,15 @@ impl<B: Backend> Inner<B> {
     ) -> Result<Option<SubjectSession>, Error> {
         let id = EntryId::from_bytes(entry.id.to_bytes());
         let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(None) };
-        let Some(EntryValue::Session(age @ EntryAge { created: Some(created), .. }, payload)) =
-            self.format.decode(id, &stored.value)
-        else {
+        let Some(EntryValue::Session(Some(dates), payload)) = self.format.decode(id, &stored.value) else {
             return Ok(None);
         };
-        let expires = self.expires(stored.expires, created, age);
+        let created = dates.created;
+        let expires = self.expires(stored.expires, created, Some(dates));
         if payload.subject().as_deref() != Some(subject) || expires <= now {
             return Ok(None);
         }
-        let lifetime = age.lifetime.unwrap_or(self.config.timeouts.idle);
+        let lifetime = dates.lifetime.unwrap_or(self.config.timeouts.idle);
         let last_seen = stored.expires.saturating_sub(lifetime);
         Ok(Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires }))
     }
