@@ -30,10 +30,10 @@ impl Entry {
             return None;
         }
         assert_eq!(stored.value[0], 1, "kind");
-        let (header, payload) = stored.value.split_at(21);
+        let (header, payload) = stored.value.split_at(22);
         let values: Values = rmp_serde::from_slice(payload).expect("a payload");
         assert!(!values.is_empty(), "an empty session is stored");
-        let created = u64::from_be_bytes(header[1..9].try_into().unwrap());
+        let created = header[1..6].iter().fold(0, |created, byte| created << 8 | u64::from(*byte));
         Some(Self { created, expires: stored.expires.as_unix(), values })
     }
 }

@@ -13,7 +13,7 @@ use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
-use crate::event::{DropReason, Event, Operation};
+use crate::event::{DropReason, Event, Operation, Refusal};
 use crate::session::{Changes, Committer, Disposition, Outcome, Record, Saved, Session, SessionId};
 use crate::store::{LoadFuture, StoreFuture};
 
@@ -301,6 +301,7 @@ impl Future for Commit {
                     this.stage = Stage::Done;
                     match found {
                         Ok(Ok(record)) => this.loaded.session.go_on_from(record),
+                        Ok(Err(Refusal::Ended)) => this.loaded.session.end_by_response(),
                         // Not of this store: another cookie of the same name.
                         Ok(Err(_)) => {
                             let cookie = this.slot.cookie_name();

@@ -19,6 +19,7 @@ pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Option<Bytes>, Error>
 ///
 /// A store applies them to what it holds, and applies them again to something newer where another request came first.
 #[derive(Clone, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Changes {
     /// Everything below is gone: `clear` or `destroy` was called.
     cleared: bool,
