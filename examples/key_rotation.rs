@@ -52,22 +52,22 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let leaked = first.id();
     let (first, second) = (first.to_text(), second.to_text());
     // What a file or SESSION_KEYS holds in each deployment: the first key seals.
-    let keys = |text: String| Keyring::from_text(&text);
+    let keys = |text: &str| Keyring::from_text(text);
 
     println!("1. before: the first key seals");
-    let cookie = visit(keys(format!("{}", *first))?, None).await?;
+    let cookie = visit(keys(&first)?, None).await?;
 
     println!("2. the second key is accepted everywhere, the first key still seals");
-    let cookie = visit(keys(format!("{}\n{}", *first, *second))?, cookie).await?;
+    let cookie = visit(keys(&format!("{}\n{}", *first, *second))?, cookie).await?;
     let old_cookie = cookie.clone();
 
     println!("3. the second key seals, the first key still opens: sessions are sealed again as they come in");
-    let cookie = visit(keys(format!("{}\n{}", *second, *first))?, cookie).await?;
+    let cookie = visit(keys(&format!("{}\n{}", *second, *first))?, cookie).await?;
 
     println!("4. the first key is dropped when its sessions have ended");
-    visit(keys(format!("{}", *second))?, cookie).await?;
+    visit(keys(&second)?, cookie).await?;
 
     println!("5. if the first key had leaked: its sessions are refused, and an event says why");
-    visit(keys(format!("{}\nrevoked:{leaked}", *second))?, old_cookie).await?;
+    visit(keys(&format!("{}\nrevoked:{leaked}", *second))?, old_cookie).await?;
     Ok(())
 }

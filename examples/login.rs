@@ -114,7 +114,11 @@ async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Erro
 fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
     let keys = match std::env::var("SESSION_KEY") {
         Ok(text) => Keyring::from_text(&text)?,
-        Err(_) => {
+        Err(std::env::VarError::NotUnicode(_)) => {
+            eprintln!("error: SESSION_KEY is not UTF-8");
+            std::process::exit(2);
+        }
+        Err(std::env::VarError::NotPresent) => {
             eprintln!(
                 "warning: SESSION_KEY is not set: using a new key, so everyone is logged out when this stops"
             );

@@ -159,14 +159,18 @@ fn without_quotes(text: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Keyring;
     use super::*;
-    use crate::crypto::Keyring;
     use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, Engine};
 
     const BYTES: [u8; 32] = *b"6o2Wx9Qk1Zr8Lp4Tn7Vb3Hd5Jf0Sg2M\xff";
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes
+            .iter()
+            .flat_map(|byte| [byte >> 4, byte & 15])
+            .map(|digit| char::from_digit(digit.into(), 16).unwrap())
+            .collect()
     }
 
     fn forms() -> Vec<String> {

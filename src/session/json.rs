@@ -317,7 +317,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// By way of serde_json, whose features are the default ones here.
+    /// By way of `serde_json`, whose features are the default ones here.
     fn by_serde(json: &[u8]) -> Option<Vec<u8>> {
         let object: BTreeMap<String, Value> = serde_json::from_slice(json).ok()?;
         rmp_serde::to_vec_named(&object).ok()
