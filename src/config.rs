@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
-use crate::event::{self, Event, Observer};
+use crate::event::{Event, Facades, Observer};
 use crate::session::{PayloadFormat, Record, Standing};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
@@ -242,6 +242,7 @@ pub struct Config {
     pub(crate) private_pages_no_store: bool,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
+    facades: Facades,
 }
 
 impl Config {
@@ -272,13 +273,17 @@ impl Config {
         self.clock.now()
     }
 
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// True if somebody wants to know how long the store takes.
     pub(crate) fn wants_timings(&self) -> bool {
-        self.observer.is_some() || event::wants_timings()
+        self.observer.is_some() || self.facades.wants_timings()
     }
 
     pub(crate) fn emit(&self, event: &Event<'_>) {
-        event::publish(event);
+        self.facades.publish(event, || self.now());
         if let Some(observer) = &self.observer {
             observer.event(event);
         }
@@ -376,6 +381,7 @@ impl Options {
             private_pages_no_store: self.private_pages_no_store,
             clock: self.clock,
             observer: self.observer,
+            facades: Facades::default(),
         };
         if !config.cookie.is_secure() {
             config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });

@@ -69,14 +69,18 @@
 //! | left it empty | destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
-//! | called `login` | as `regenerate`, and bound to a subject; if it was bound to another one, ended, and a new one begun |
+//! | called `login` | new id and token, bound to a subject, a new absolute deadline; if it was bound to another one, ended, and a new one begun |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
-//! | answered with a 5xx status | changed values are dropped, `destroy` and `regenerate` are done |
+//! | called `discard` | what was not saved is forgotten |
+//! | answered with a 5xx status, 408, or a failure of gRPC | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
 //! | answered with a 1xx status | no cookie; of all it did, `destroy` alone is done |
-//! | returned an error, panicked, was dropped | nothing is saved |
+//! | returned an [`Error`] | nothing is saved; a 503 with `Retry-After`, or a 500 |
+//! | returned another error, panicked, was dropped | nothing is saved |
+//! | was told by `save` that it failed | its response is sent, and nothing is tried again unless it asks |
 //! | wrote after the head was sent | the write is an error |
 //!
-//! If the session cannot be saved, the response is replaced by a 503, and no cookie leaves. If it cannot be loaded, the
+//! If a session cannot be saved, the response is replaced by a 503 (a 500 if trying again does not help), and its cookie does
+//! not leave. Work that the handler did not ask for, such as a renewal, fails no request. If a session cannot be loaded, the
 //! handler gets the error, and no cookie is cleared. A cookie that is not authentic, expired or unknown is an empty session
 //! and an event that says why, and is removed; the client cannot tell the reasons apart. One that `regenerate` or `login`
 //! replaced on a server-side store within the last minute is an empty session, too, and not removed: the browser has the new
@@ -92,8 +96,8 @@
 //!
 //! None is on by default, and none changes what the others do.
 //!
-//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for tools that run alone. Brings in
-//!   moka.
+//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for services of a single process. Brings
+//!   in nothing.
 //! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
 //!   `guide::deploying_on_redis` is about deploying it.
 //! - `sqlite`: `SqliteStore`, sessions in one SQLite file, which the processes of one machine may share. Brings in rusqlite, and

@@ -141,6 +141,11 @@ impl CookieOptions {
     /// Limits the cookie to this path and those below. Default: `/`.
     ///
     /// A path is not a security boundary: pages of one origin can read each other.
+    ///
+    /// # Limits
+    ///
+    /// Only browsers look at it. A request outside of the path does not carry the cookie, so if its handler sets a value, it
+    /// begins a new session each time.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self

@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use base64_simd::{Out, URL_SAFE_NO_PAD};
+use base64_simd::{Out, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
 /// The text of `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
@@ -13,6 +13,14 @@ pub(crate) fn encode(bytes: &[u8]) -> String {
 /// the unused bits of the last character are zero.
 pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode_to_vec(text).ok()
+}
+
+/// The bytes of `text` in base64 of either alphabet, with or without padding: what people make keys with. Each of the four is
+/// as strict as [`decode`].
+pub(super) fn decode_any(text: &[u8]) -> Option<Vec<u8>> {
+    [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD]
+        .iter()
+        .find_map(|alphabet| alphabet.decode_to_vec(text).ok())
 }
 
 /// Room for the bytes of one text, for as long as they are looked at: on the stack, unless they are more than what one

@@ -30,6 +30,12 @@ pub(crate) trait Random: Send + Sync {
     }
 }
 
+/// Draws the first random number of the process, which takes aws-lc some 50 ms: it gathers entropy from the CPU's jitter. So
+/// the store pays that when it is built, not the first login. An error is left to the first one that needs the number.
+pub(crate) fn warm_up(random: &dyn Random) {
+    let _ = random.fill(&mut [0]);
+}
+
 /// The random generator of the cryptographic library, seeded by the operating system.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SystemRandom;

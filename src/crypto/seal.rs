@@ -157,6 +157,11 @@ impl Sealer {
     }
 }
 
+/// The key that a token names, which may be any, if it has the form of a token.
+pub(crate) fn key_of(text: &[u8]) -> Option<KeyId> {
+    Header::read(Scratch::new().decode(text)?).ok().map(|header| header.key)
+}
+
 #[cfg(feature = "astra")]
 impl Sealer {
     /// True if these bytes are the id of a key of this ring, revoked or not.

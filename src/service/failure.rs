@@ -135,11 +135,11 @@ pub(super) fn own<E: 'static>(error: E) -> Result<Error, E> {
     let own = if let Some(error) = any.downcast_mut::<Option<Error>>() {
         error.take()
     } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError + Send + Sync>>>() {
-        unbox(boxed, |boxed| boxed.downcast())
+        unbox(boxed)
     } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError + Send>>>() {
-        unbox(boxed, |boxed| boxed.downcast())
+        unbox(boxed)
     } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError>>>() {
-        unbox(boxed, |boxed| boxed.downcast())
+        unbox(boxed)
     } else {
         None
     };
@@ -150,9 +150,26 @@ pub(super) fn own<E: 'static>(error: E) -> Result<Error, E> {
     }
 }
 
+/// A box of any error: the three kinds in use.
+trait AnyError: Sized {
+    fn downcast(self) -> Result<Box<Error>, Self>;
+}
+
+macro_rules! any_error {
+    ($($error:ty),*) => {
+        $(impl AnyError for Box<$error> {
+            fn downcast(self) -> Result<Box<Error>, Self> {
+                <$error>::downcast(self)
+            }
+        })*
+    };
+}
+
+any_error!(dyn StdError + Send + Sync, dyn StdError + Send, dyn StdError);
+
 /// Takes this crate's error out of its box. A box of another error stays where it is.
-fn unbox<B>(error: &mut Option<B>, downcast: impl FnOnce(B) -> Result<Box<Error>, B>) -> Option<Error> {
-    match downcast(error.take()?) {
+fn unbox<B: AnyError>(error: &mut Option<B>) -> Option<Error> {
+    match error.take()?.downcast() {
         Ok(own) => Some(*own),
         Err(other) => {
             *error = Some(other);

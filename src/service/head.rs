@@ -93,8 +93,8 @@ pub(super) fn said(headers: &HeaderMap, name: &CookieName) -> Said {
     }
 }
 
-/// Copies the `Set-Cookie` fields of session services from one response to the one that replaces it; true if there were
-/// such. See [`said`].
+/// Copies the `Set-Cookie` fields of session services from one response to the one that replaces it. Returns true if there
+/// were such. See [`said`].
 pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
     let mut kept = false;
     for line in from.get_all(SET_COOKIE).iter().filter(|line| line.is_sensitive()) {
@@ -109,8 +109,8 @@ fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
     fields.flat_map(|field| directives(field.as_bytes())).any(|name| name.eq_ignore_ascii_case(b"no-store"))
 }
 
-/// Sets the session's cookies, each line a header of its own, instead of any that the handler set under the same names. Returns true
-/// if there were such. Other cookies stay, in their order.
+/// Sets the session's cookies, each line a header of its own, instead of any that are there under the same names. Returns true
+/// if a handler had set one of those itself. Other cookies stay, in their order.
 ///
 /// Of our own lines several may have one name, in different scopes: one that sets the cookie, and others that expire what earlier
 /// options have set. To a browser those are different cookies.

@@ -18,9 +18,9 @@ use crate::cookie::{
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, Recency, Record, Reply, Session, SessionId, Standing, Weight,
+    Changes, Circumstances, Committer, Recency, Record, Reply, Saved, Session, SessionId, Standing, Weight,
 };
-use crate::store::{Saved, StoreFuture};
+use crate::store::StoreFuture;
 
 /// Headers by which a browser, or a script in a page, says that it loads a page ahead.
 ///
@@ -59,10 +59,18 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     /// The id of the session that was loaded, if there was one: the client has its token.
     pub(super) id: Option<SessionId>,
-    /// False if there are cookies that were not tried: among them may be a newer session, which a renewal would cover.
-    pub(super) may_renew: bool,
-    /// The record, if it came under a retired name: it is to be written under the present one.
-    pub(super) retired: Option<Record>,
+    pub(super) renewal: Renewal,
+}
+
+/// Whether the session that was loaded is to be renewed although its handler asks for nothing.
+#[derive(Clone)]
+pub(super) enum Renewal {
+    /// When its deadline or its key say so.
+    WhenDue,
+    /// Now, as long as it is this record: it came under a retired name.
+    Now(Record),
+    /// Never: a newer session may be among the cookies that were not tried.
+    Never,
 }
 
 /// What else the request brought: other authentic sessions, or cookies that were not tried.
@@ -170,9 +178,12 @@ impl Slot {
     /// already (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().timeouts.standing(record, now);
-        let retired = self.loaded.get().and_then(|loaded| loaded.retired.as_ref());
-        standing.renewal_due |= retired.is_some_and(|retired| retired.is_same(record));
-        if spoken_for || self.loaded.get().is_some_and(|loaded| !loaded.may_renew) {
+        match self.loaded().map(|loaded| &loaded.renewal) {
+            Some(Renewal::Now(loaded)) => standing.renewal_due |= record.is(loaded),
+            Some(Renewal::Never) => standing.renewal_due = false,
+            Some(Renewal::WhenDue) | None => {}
+        }
+        if spoken_for {
             (standing.renewal_due, standing.expired) = (false, false);
         }
         standing
@@ -214,29 +225,34 @@ impl Slot {
             newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
         self.report(newest, &opened);
         let record = newest.map(|newest| newest.record.clone());
-        let retired = newest.filter(|newest| newest.retired.is_some()).map(|newest| newest.record.clone());
+        // Among the cookies that were not tried may be a newer session, which a renewal would cover. One that came under a
+        // retired name is set under the present one.
+        let renewal = match newest {
+            _ if opened.exhausted => Renewal::Never,
+            Some(Candidate { retired: Some(_), record, .. }) => Renewal::Now(record.clone()),
+            _ => Renewal::WhenDue,
+        };
         // A dead cookie is removed, unless the handler replaces it. But the response to a request that was overtaken by a login
         // must not take away the cookie that the login gave.
         let overtaken = record.is_none() && opened.regenerated;
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
+        let id = record.as_ref().map(Record::id);
         let subject = record.as_ref().filter(|_| config.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
-        let may_renew = !opened.exhausted;
         if opened.candidates.len() > 1 || opened.exhausted && !opened.candidates.is_empty() {
             let sessions = opened.candidates.into_iter().map(|candidate| candidate.record).collect();
             // Two tasks whose store answers at once find the same.
             let _ = self.several.set(Several { sessions });
         }
-        let id = record.as_ref().map(Record::id);
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         let circumstances =
             Circumstances { now, speculative: self.speculative, shared_flash: config.shared_flash };
         let session = Session::new(record, overtaken, reply, circumstances, committer);
         // Of two tasks whose store answers at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, may_renew, retired }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, renewal }))
     }
 
     /// Emits the events of a session that was found.
@@ -376,17 +392,19 @@ impl Slot {
             let hides = hides.map(|(written, sequence)| Recency { written, sequence });
             // Put together in another way it may be whole. Any other reason holds for each token that begins so.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, hides));
+                first.get_or_insert((refusal, hides, None));
             } else {
-                first = Some((refusal, hides));
+                let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
+                let key = if by_key { self.connection.store().__key_of(token) } else { None };
+                first = Some((refusal, hides, key));
                 break;
             }
         }
-        let (refusal, hides) = first.unwrap_or((Refusal::Encoding, None));
+        let (refusal, hides, key) = first.unwrap_or((Refusal::Encoding, None, None));
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
-            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal });
+            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal, key });
         }
         Ok(Attempt::Refused { refusal, hides, exhausted })
     }

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use super::Payload;
 use super::key_map::KeyMap;
+use super::subject::SUBJECT;
 use super::value_equality::is_same_value;
 use crate::error::Error;
 
@@ -18,6 +19,7 @@ pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Option<Bytes>, Error>
 ///
 /// A store applies them to what it holds, and applies them again to something newer where another request came first.
 #[derive(Clone, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Changes {
     /// Everything below is gone: `clear` or `destroy` was called.
     cleared: bool,
@@ -96,6 +98,11 @@ impl Changes {
     /// Returns true if the absolute timeout begins anew: the session starts over, or its user authenticated.
     pub(crate) fn begins_anew(&self) -> bool {
         self.restarted || self.logged_in
+    }
+
+    /// Returns true if the session is bound to a subject.
+    pub(crate) fn logs_in(&self) -> bool {
+        matches!(self.keys.get(SUBJECT), Some(Change::Set(_)))
     }
 
     /// Records `value`, or a deletion, where `below` is what is there without this log.

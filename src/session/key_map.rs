@@ -118,6 +118,7 @@ mod tests {
                 prop_assert!(map.iter().eq(tree.iter().map(|(key, value)| (key.as_str(), value))));
             }
             prop_assert!(map.clone().into_iter().eq(tree));
+            prop_assert!(KeyMap::<u8>::default().is_empty());
         }
     }
 }

@@ -5,6 +5,7 @@ mod commit_table;
 mod encoded_value;
 mod flash;
 mod id;
+pub(crate) mod json;
 mod key;
 mod key_map;
 mod lifecycle;

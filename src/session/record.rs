@@ -124,6 +124,11 @@ impl Record {
         self.inner.recency
     }
 
+    /// Returns true if both are one record: clones of each other.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// The id.
     pub fn id(&self) -> SessionId {
         self.inner.id
@@ -137,11 +142,6 @@ impl Record {
     /// The first moment at which the session is over: the nearer of its idle and its absolute deadline.
     pub fn expires(&self) -> Timestamp {
         self.inner.expires
-    }
-
-    /// Returns true if the other one is a clone of this record.
-    pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The values.

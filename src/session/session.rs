@@ -236,7 +236,8 @@ impl Session {
         self.lock().is_empty()
     }
 
-    /// Stores `value` under `key`. A value equal to the present one is no change.
+    /// Stores `value` under `key`. A value equal to the present one is no change, in whatever order a map lists its entries. A
+    /// `HashSet` has another order each time, and lists are not equal in another order: use a `BTreeSet`.
     ///
     /// Do not store what the server should not hand out and keep: passwords, card numbers, whole requests.
     ///
@@ -484,7 +485,7 @@ impl Session {
         self.lock().base().map(Record::id)
     }
 
-    /// When the stored session began.
+    /// When the stored session began: when it was created, or at its last [login](Self::login).
     pub fn created_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::created)
     }
@@ -512,7 +513,7 @@ impl Session {
         self.expires_at().map(|expires| expires.saturating_since(self.inner.circumstances.now))
     }
 
-    /// Gives the session a new id and a new token; values and absolute deadline stay. The old token is refused from then
+    /// Gives the session a new id and a new token; values and absolute deadline stay (a [`login`](Self::login) begins it anew). The old token is refused from then
     /// on by server-side stores; a cookie store can only replace it in this browser.
     ///
     /// Call it whenever the user gains or loses rights, above all at login: an id that was planted before is worthless
@@ -566,13 +567,15 @@ impl Session {
     ///
     /// [`is_too_large`](Error::is_too_large), [`is_unavailable`](Error::is_unavailable), [`is_conflict`](Error::is_conflict)
     /// or [`is_random`](Error::is_random) if it cannot be saved: what is stored stays as it was, the changes stay in the
-    /// session. [`is_ended`](Error::is_ended) if another request ended the session meanwhile: nothing brings it back.
+    /// session. The handler answers for that: its response is sent, and the changes are not saved with it, unless the handler
+    /// asks for something else or calls `save` again. [`is_ended`](Error::is_ended) if another request ended the session
+    /// meanwhile, or its absolute timeout passed: nothing brings it back.
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
     ///
     /// # Security
     ///
-    /// The client learns of a new token with the response. A handler that regenerates, saves, and then returns `Err` sends
-    /// none, and on a server-side store leaves the user logged out.
+    /// The client learns of a new token with the response. A handler that regenerates, saves, and then returns an error other
+    /// than an [`Error`] sends none, and on a server-side store leaves the user logged out.
     pub async fn save(&self) -> Result<(), Error> {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);

@@ -12,6 +12,8 @@ const MAX_SUBJECT: usize = 512;
 impl Session {
     /// Binds the session to `subject`, the application's own name for who logged in, and gives it a new id and token.
     ///
+    /// The absolute timeout begins at the login, and anew at each one (reauthentication).
+    ///
     /// The values of an anonymous session stay. If the session belongs to another subject, that one's session is ended,
     /// and this begins as a new one without values.
     ///

@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
 
@@ -97,6 +98,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes the entry, if there is one.
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes the clock of a store that is built on this backend: only memory frees by it.
+    #[doc(hidden)]
+    fn __use_clock(&self, _: &Arc<dyn Clock>) {}
 }
 
 /// An entry of a [`Backend`].
@@ -130,7 +135,7 @@ pub enum Replaced {
     Missing,
 }
 
-impl<B: Backend> Backend for std::sync::Arc<B> {
+impl<B: Backend> Backend for Arc<B> {
     fn fetch(
         &self,
         id: EntryId,
@@ -183,5 +188,9 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send {
         (**self).delete(id)
+    }
+
+    fn __use_clock(&self, clock: &Arc<dyn Clock>) {
+        (**self).__use_clock(clock);
     }
 }

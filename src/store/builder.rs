@@ -198,7 +198,7 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Whether changed values are saved whatever the response says. Default: false. True is short for a
+    /// Sets whether changed values are saved whatever the response says. Default: false. True is short for a
     /// [rule](Self::discard_changes_on) that names no response.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
         self.options.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };

@@ -42,7 +42,7 @@ pub(crate) use self::{
 
 use crate::clock::Timestamp;
 use crate::config::Config;
-pub use crate::crypto::SecretText;
+pub use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::Refusal;
 pub use crate::session::Saved;
@@ -75,6 +75,12 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 
     /// The session that `token` stands for, or why it stands for none. A token that is not known is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
+
+    /// The key that a refused token names, for the log. `None` where tokens name none.
+    #[doc(hidden)]
+    fn __key_of(&self, _token: &[u8]) -> Option<KeyId> {
+        None
+    }
 
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
     /// session is created. Without changes its deadline is renewed.
@@ -125,6 +131,10 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         (**self).load(token, now)
+    }
+
+    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+        (**self).__key_of(token)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

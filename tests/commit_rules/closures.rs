@@ -246,3 +246,81 @@ fn an_update_that_changed_nothing_does_not_undo_what_another_request_did() {
         assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2), ("c", 3), ("n", 5)]));
     });
 }
+
+/// A closure that changes nothing is in no commit, and is freed with its request all the same.
+#[test]
+fn b15_an_update_that_changes_nothing_is_dropped_with_its_request() {
+    everywhere(|world| async move {
+        for code in [200, 404, 500, 101] {
+            let mut jar = world.jar().await;
+            let held = Held::new();
+            let kept = held.clone();
+            let response = world.answer(&mut jar, code, move |session| {
+                let (kept, own) = (kept.clone(), session.clone());
+                let same = move |old: Option<u64>| {
+                    let _ = (&kept, &own);
+                    old.unwrap()
+                };
+                session.update("a", same).map(drop)
+            });
+            assert_no_cookie(&response.await);
+            assert!(held.is_gone(), "answered with {code}");
+        }
+    });
+}
+
+/// Looks at its session when it is dropped, as a value of an application may.
+struct LooksWhenDropped(Session, Arc<AtomicU32>);
+
+impl Drop for LooksWhenDropped {
+    fn drop(&mut self) {
+        let _ = (self.0.has("a"), self.0.id(), self.0.keys());
+        self.1.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Whatever takes a closure out of the session, its values are dropped when the session is not locked.
+#[test]
+fn b15_what_a_closure_holds_may_use_the_session_when_it_is_dropped() {
+    type Then = fn(&Session) -> Result<(), Error>;
+    let thens: [Then; 9] = [
+        |_| Ok(()),
+        |session| session.set("n", 7_u64),
+        |session| session.set("n", 1_u64),
+        |session| session.delete("n").map(drop),
+        |session| session.update("n", |old: Option<u64>| old.unwrap_or(0) + 1).map(drop),
+        Session::clear,
+        Session::destroy,
+        |session| session.login("ada"),
+        Session::discard,
+    ];
+    everywhere(|world| async move {
+        for (number, then) in thens.into_iter().enumerate() {
+            for (code, saves) in [(200, false), (500, false), (101, false), (200, true)] {
+                println!("{number} {code} {saves}");
+                let dropped = Arc::new(AtomicU32::new(0));
+                let counter = Arc::clone(&dropped);
+                let mut jar = world.jar().await;
+                world
+                    .visit(&mut jar, move |ask| {
+                        let counter = Arc::clone(&counter);
+                        async move {
+                            let session = ask.session().await?;
+                            let held = LooksWhenDropped(session.clone(), counter);
+                            session.update("n", move |old: Option<u64>| {
+                                let _ = &held;
+                                old.unwrap_or(0) + 1
+                            })?;
+                            if saves {
+                                session.save().await?;
+                            }
+                            then(&session)?;
+                            Ok(status(code))
+                        }
+                    })
+                    .await;
+                assert_eq!(dropped.load(Ordering::SeqCst), 1);
+            }
+        }
+    });
+}

@@ -266,3 +266,95 @@ fn a_save_that_was_given_up_is_made_up_for() {
         assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
     });
 }
+
+/// A handler that was told of a failure answers for it: its page is sent, and what failed is not tried again, although the
+/// store would do it now.
+#[test]
+fn b27_a_handler_that_was_told_answers_for_it() {
+    let acts: [Act; 4] =
+        [|session| session.set("b", 2_u64), Session::clear, Session::destroy, Session::regenerate];
+    on_server(|world| async move {
+        for act in acts {
+            for code in [200, 413, 503] {
+                let mut jar = world.jar().await;
+                let before = jar.clone();
+                let store = world.server.clone().unwrap();
+                world.calls();
+                let response = world.visit(&mut jar, move |ask| {
+                    let store = store.clone();
+                    async move {
+                        let session = ask.session().await?;
+                        act(&session)?;
+                        *store.backend().failing.lock().unwrap() =
+                            vec![Verb::Create, Verb::Replace, Verb::Delete];
+                        assert!(session.save().await.unwrap_err().is_unavailable());
+                        store.backend().failing.lock().unwrap().clear();
+                        Ok(status(code))
+                    }
+                });
+                let response = response.await;
+                assert_eq!(response.status(), code);
+                assert_eq!(set_cookies(response.headers()), [""; 0]);
+                assert_eq!(world.calls().len(), 2, "loaded, and tried once");
+                assert_eq!(jar.0, before.0);
+                assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+                let events = world.events.take();
+                assert_eq!(events[0], "store_failed");
+                assert!(events[1..].iter().all(|event| event == "dropped:save_failed"), "{events:?}");
+            }
+        }
+    });
+}
+
+/// A session that is too large: the handler says so in its own words, and the client keeps what it has.
+#[test]
+fn b27_a_page_that_says_too_large_is_sent() {
+    let setup = Setup { cookie: CookieOptions::new().max_chunks(1), ..Setup::default() };
+    for form in [Form::Service, Form::Function] {
+        block_on(async {
+            let world = World::new(Kind::Cookie, form, &setup);
+            let mut jar = world.jar().await;
+            let response = world.visit(&mut jar, |ask| async move {
+                let session = ask.session().await?;
+                session.set("big", "x".repeat(9_000))?;
+                let too_large = session.save().await.is_err_and(|error| error.is_too_large());
+                Ok(status(if too_large { 413 } else { 200 }))
+            });
+            let response = response.await;
+            assert_eq!(response.status(), 413);
+            assert_eq!(set_cookies(response.headers()), [""; 0]);
+            assert_eq!(world.events.take(), ["store_failed", "dropped:save_failed"]);
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        });
+    }
+}
+
+/// Asked again, it is tried again: by another save, or by whatever else the handler asks for.
+#[test]
+fn b27_what_is_asked_again_is_tried_again() {
+    let asks: [Act; 3] = [
+        |session| session.set("c", 3_u64),
+        |session| session.update("c", |_: Option<u64>| 3_u64).map(drop),
+        |session| session.set("b", 2_u64).and_then(|()| session.set("c", 3_u64)),
+    ];
+    on_server(|world| async move {
+        for again in asks {
+            let mut jar = world.jar().await;
+            let store = world.server.clone().unwrap();
+            let response = world.visit(&mut jar, move |ask| {
+                let store = store.clone();
+                async move {
+                    let session = ask.session().await?;
+                    session.set("b", 2_u64)?;
+                    *store.backend().failing.lock().unwrap() = vec![Verb::Replace];
+                    assert!(session.save().await.is_err());
+                    store.backend().failing.lock().unwrap().clear();
+                    again(&session)?;
+                    Ok(status(200))
+                }
+            });
+            assert_eq!(set_cookies(response.await.headers()).len(), 1);
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2), ("c", 3)]));
+        }
+    });
+}

@@ -6,6 +6,8 @@
 mod support;
 
 mod connections;
+mod errors;
 mod messages;
 mod servers;
 mod shutdown_and_hang_up;
+mod uploads;

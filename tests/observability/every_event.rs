@@ -11,7 +11,8 @@ use hyper::service::Service;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionHandle, Timestamp, session_fn,
+    AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionExt, SessionHandle, Timestamp,
+    session_fn,
 };
 use tokio::task::yield_now;
 
@@ -35,8 +36,8 @@ where
     });
     let mut request = Request::new(());
     request.headers_mut().extend(cookies.header().map(|cookies| (http::header::COOKIE, cookies)));
-    // Where loading failed, the handler passes the error on.
-    let response = service.call(request).await.unwrap_or_else(|_| Response::new(()));
+    // Where loading failed, the handler passes the error on, which becomes a response.
+    let response = service.call(request).await.unwrap();
     cookies.receive(response.headers());
     response
 }
@@ -113,8 +114,23 @@ async fn subjects() {
     }
 }
 
+/// Two logins of visitors without a session, and one of a visitor who has one.
+pub(crate) fn three_logins() {
+    let store = ServerStore::with_backend(Memory::new()).build().unwrap();
+    let login = |session: Session| async move { session.login("ada").and_then(|()| ok()) };
+    block_on(async {
+        for _ in 0..2 {
+            visit(&store, &mut Cookies::new(), login).await;
+        }
+        let cookies = &mut Cookies::new();
+        set(&store, cookies, "cart").await;
+        visit(&store, cookies, login).await;
+    });
+}
+
 pub(crate) fn cause_every_event() {
     block_on(async {
+        Request::new(()).session().await.unwrap_err(); // not_wrapped
         subjects().await;
         cookie_sessions().await;
         server_sessions().await;
@@ -137,7 +153,7 @@ async fn cookie_sessions() {
     })
     .await;
     let big = |session: Session| async move { session.set("b", "x".repeat(99_999)).and_then(|()| ok()) };
-    assert_eq!(visit(&store, &mut cookies, big).await.status(), 503); // too_large
+    assert_eq!(visit(&store, &mut cookies, big).await.status(), 500); // too_large
 
     // Another key seals: old_key. Without the old one: refused.
     let ring = Keyring::new(AppKey::generate().unwrap()).accept(old());
@@ -207,6 +223,14 @@ async fn server_sessions() {
     backend.fail(Primitive::Fetch, Fault::Unreachable);
     visit(&store, &mut cookies.clone(), |_| async { ok() }).await; // store_failed
     backend.repair();
+
+    // Saved under a new token, which a 1xx response cannot carry: cookie_withheld.
+    visit(&store, &mut Cookies::new(), |session| async move {
+        session.set("f", SECRETS[0])?;
+        session.save().await?;
+        Ok(Response::builder().status(101).body(()).unwrap())
+    })
+    .await;
 
     // The client goes away while its session is being ended: interrupted.
     let mut gone = cookies.clone();

@@ -13,8 +13,10 @@
 mod support;
 
 mod every_event;
+mod floods;
 mod log;
 mod metrics;
+mod prometheus;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -23,12 +25,12 @@ use self::log::Log;
 use self::metrics::Recorder;
 
 /// One test at a time: which callsites of `tracing` are of interest is known to the process, not to the thread.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const GUIDE: &str = include_str!("../../src/guide/observability.md");
+pub(crate) const GUIDE: &str = include_str!("../../src/guide/observability.md");
 
 /// What the guide's table rows begin with: the names in backquotes.
 fn documented(prefix: &str) -> Vec<&'static str> {

@@ -129,6 +129,11 @@ impl Server {
         self.cli(&[&["--user", user, "--pass", password, "--no-auth-warning"], args].concat())
     }
 
+    /// Waits until the server has this many entries. One that Valkey 8 removes is there for a millisecond more.
+    pub(crate) fn has_entries(&self, count: usize) {
+        wait_for(&format!("{count} entries"), || self.cli(&["DBSIZE"]) == count.to_string());
+    }
+
     /// How many clients are connected, beside the one that asks.
     pub(crate) fn other_clients(&self) -> usize {
         let list = self.cli(&["CLIENT", "LIST", "TYPE", "normal"]);

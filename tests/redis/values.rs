@@ -115,7 +115,7 @@ async fn f17_a_session_that_ends_during_a_request_is_not_revived() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn f17_the_servers_ttl_and_the_deadline_in_the_entry_agree_and_the_nearer_one_counts() {
+async fn f17_the_servers_ttl_follows_the_deadline_in_the_entry_and_the_nearer_one_counts() {
     let server = Server::start();
     let start = SystemClock.now().as_unix();
     let clock = FakeClock::at(start);
@@ -125,8 +125,9 @@ async fn f17_the_servers_ttl_and_the_deadline_in_the_entry_agree_and_the_nearer_
     let app = App::with(options).await;
     let mut jar = app.jar().await;
     let key = server.cli(&["KEYS", "test:*"]);
-    let ttl = || server.cli(&["PTTL", &key]).parse::<i64>().unwrap();
-    assert!((500_000..=600_000).contains(&ttl()), "{}", ttl());
+    // An expired entry is kept for a quarter of an hour, for requests that loaded it in time.
+    let ttl = || server.cli(&["PTTL", &key]).parse::<i64>().unwrap() - 900_000;
+    assert!((590_000..=600_000).contains(&ttl()), "{}", ttl());
     for minutes in [9, 18, 25] {
         clock.set(start + minutes * 60);
         app.ok("/add", &mut jar).await;

@@ -63,6 +63,54 @@ fn cookie_layer() -> SessionLayer {
     SessionLayer::new(CookieStore::builder(AppKey::generate().unwrap()).build().unwrap())
 }
 
+async fn fails_after_logout(session: Session) -> Result<(), Error> {
+    session.destroy()?;
+    session.get::<u64>(USER.name()).map(drop)?;
+    Err(Error::unavailable("the handler's own trouble"))
+}
+
+/// axum makes the response of an error itself. The layer treats it as the error: nothing is saved, and an event tells of it.
+#[test]
+fn b9_an_error_through_axum_is_told_and_saves_nothing() {
+    block_on(async {
+        let events = crate::support::Events::new();
+        let store =
+            CookieStore::builder(AppKey::generate().unwrap()).observer(events.clone()).build().unwrap();
+        let app = routes().route("/fails", get(fails_after_logout)).layer(SessionLayer::new(store));
+        let mut browser = serve(app).await;
+        browser.post("/login", "ada").await;
+        let failed = browser.get("/fails").await;
+        assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(failed.headers["retry-after"], "1");
+        assert_eq!(events.take(), ["handler_failed:unavailable"]);
+        let broken = browser.get("/broken").await;
+        assert_eq!(broken.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert_eq!(events.take(), ["handler_failed:value"]);
+        assert_eq!(browser.get("/").await.body, "ada", "not logged out, and still there");
+    });
+}
+
+/// The layer applied twice, to a router and to the one around it: one session, saved once.
+#[test]
+fn b8_a_layer_applied_twice_is_one_session() {
+    block_on(async {
+        for layers in [1, 2] {
+            let layer = cookie_layer();
+            let app = match layers {
+                1 => routes().layer(layer.clone()).layer(layer),
+                _ => Router::new().merge(routes().layer(layer.clone())).layer(layer),
+            };
+            let mut browser = serve(app).await;
+            let login = browser.post("/login", "ada").await;
+            assert_eq!(login.headers.get_all("set-cookie").iter().count(), 1);
+            assert_eq!(browser.get("/").await.body, "ada");
+            let logout = browser.post("/logout", "").await;
+            assert_eq!(logout.headers.get_all("set-cookie").iter().count(), 1);
+            assert_eq!(browser.get("/").await.body, "nobody");
+        }
+    });
+}
+
 #[test]
 fn login_and_logout() {
     block_on(async {

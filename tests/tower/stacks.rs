@@ -54,7 +54,14 @@ impl Browser {
     }
 
     async fn send(&mut self, method: Method, path: &str, body: &str) -> Answer {
+        self.send_with(method, path, body, &[]).await
+    }
+
+    async fn send_with(&mut self, method: Method, path: &str, body: &str, flags: &[&str]) -> Answer {
         let mut request = Request::builder().method(method).uri(format!("http://{}{path}", self.address));
+        for flag in flags {
+            request = request.header(*flag, "1");
+        }
         if let Some(cookies) = self.cookies.header() {
             request = request.header("cookie", cookies);
         }
@@ -133,8 +140,10 @@ impl Service<Request<tonic::body::Body>> for Counter {
                 Ok(session) => session.update("calls", |old: Option<u64>| old.unwrap_or(0) + 1),
                 Err(error) => Err(error),
             };
+            let fails = request.metadata().contains_key("fails");
             let status = match answer {
-                Ok(calls) => tonic::Status::already_exists(calls.to_string()),
+                Ok(calls) if fails => tonic::Status::already_exists(calls.to_string()),
+                Ok(calls) => tonic::Status::new(tonic::Code::Ok, calls.to_string()),
                 Err(error) => tonic::Status::internal(error.label()),
             };
             Ok(status.into_http())
@@ -156,8 +165,32 @@ fn a_tonic_server() {
         let mut client = Browser::new(address, true);
         for calls in 1..=3 {
             let answer = client.post("/test.Counter/Count", "").await;
-            assert_eq!(answer.headers["grpc-status"], "6", "{:?}", answer.headers);
+            assert_eq!(answer.headers["grpc-status"], "0", "{:?}", answer.headers);
             assert_eq!(answer.headers["grpc-message"], calls.to_string());
+            // A call that fails answers 200, and keeps nothing of what it did.
+            let failed = client.send_with(Method::POST, "/test.Counter/Count", "", &["fails"]).await;
+            assert_eq!(failed.status, StatusCode::OK);
+            assert_eq!(failed.headers["grpc-status"], "6", "{:?}", failed.headers);
+            assert_eq!(failed.headers["grpc-message"], (calls + 1).to_string());
+            assert!(!failed.headers.contains_key("set-cookie"));
         }
+    });
+}
+
+/// A tower service whose error is this crate's is answered, not torn down.
+#[test]
+fn b9_an_error_of_a_tower_service_is_a_response() {
+    block_on(async {
+        let store = MemoryStore::builder().development().build().unwrap();
+        let fails = service_fn(|request: Request<Full<Bytes>>| async move {
+            let session = request.session().await?;
+            session.set("a", "text")?;
+            session.get::<u64>("a")?;
+            Ok::<_, Error>(Response::new(Full::<Bytes>::default()))
+        });
+        let mut service = ServiceBuilder::new().layer(SessionLayer::new(store)).service(fails);
+        let response = service.call(Request::new(Full::default())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!response.headers().contains_key("set-cookie"));
     });
 }

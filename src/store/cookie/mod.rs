@@ -14,7 +14,7 @@ use self::header::SealedHeader;
 use super::{Builder, LoadFuture, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
-use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
+use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
 use crate::error::Error;
 use crate::event::{CookieFormat, Event, Refusal};
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
@@ -115,6 +115,7 @@ impl Builder<CookieKeys> {
             config.connection_memo = false; // each opening tells which format came
         }
         let random = kind.random;
+        warm_up(&*random);
         let sealer = |name: &str| Sealer::new(&kind.keys, Purpose::Session, name, Arc::clone(&random));
         let retired = config.cookie.retired_cookies().iter().map(|cookie| sealer(cookie.name().as_str()));
         let retired = retired.collect::<Result<_, _>>()?;
@@ -286,6 +287,10 @@ impl Store for CookieStore {
 
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         StoreFuture::ready(Ok(self.inner.open(token, now)))
+    }
+
+    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+        key_of(token)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -274,3 +274,21 @@ fn the_machines_clock_is_the_default() {
     let now = crate::clock::SystemClock.now();
     assert!(store.config().now().saturating_since(now) < Duration::from_secs(60));
 }
+
+/// Counts what is asked of it.
+struct Counting(std::sync::atomic::AtomicUsize);
+
+impl Random for Counting {
+    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        SystemRandom.fill(out)
+    }
+}
+
+// aws-lc gathers entropy for 22 to 53 ms before its first random number: not in a request.
+#[test]
+fn the_first_random_number_is_drawn_while_the_store_is_built() {
+    let random = Arc::new(Counting(0.into()));
+    CookieStore::builder(AppKey::generate().unwrap()).random(random.clone()).build().unwrap();
+    assert!(random.0.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}

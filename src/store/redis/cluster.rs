@@ -7,7 +7,7 @@ use std::time::Duration;
 use bb8_redis::redis::{Cmd, ConnectionAddr, RedisError, Value, cmd};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
 use super::fault::{Failure, Remedy, Trouble, remedy};
@@ -17,8 +17,10 @@ use super::slot_map::{SLOTS, parse_slots, parse_target, slot_of};
 use super::stats::{Connected, Counters};
 use super::transport::Limits;
 
-/// A resharding redirects once. This many mean that the nodes do not agree.
-const MAX_REDIRECTIONS: u32 = 8;
+/// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after a
+/// pause, which doubles.
+const QUICK_REDIRECTIONS: u32 = 2;
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long one node may take to say which node has which slots.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(250);
@@ -131,9 +133,15 @@ impl Cluster {
             match &trouble {
                 Trouble::Reply(error) if remedy(error) == Remedy::Redirect => {
                     redirections += 1;
-                    let Some((target, moved)) = self.target(error, &member, redirections) else {
-                        return Err(trouble);
-                    };
+                    let Some((target, moved)) = self.target(error, &member) else { return Err(trouble) };
+                    if redirections > QUICK_REDIRECTIONS {
+                        let doubled = (redirections - QUICK_REDIRECTIONS - 1).min(8);
+                        let next = Instant::now() + FIRST_PAUSE * (1 << doubled);
+                        if next >= limits.deadline {
+                            return Err(trouble);
+                        }
+                        sleep_until(next).await;
+                    }
                     if moved {
                         self.move_slot(slot, &target);
                     }
@@ -163,20 +171,13 @@ impl Cluster {
                         }
                         _ => return Err(trouble),
                     }
-                    redirections += 1;
-                    if redirections > MAX_REDIRECTIONS {
-                        return Err(trouble);
-                    }
                 }
             }
         }
     }
 
     /// Returns where an error redirects to, and whether the slot has moved there for good.
-    fn target(&self, error: &RedisError, from: &Member, redirections: u32) -> Option<(Arc<Member>, bool)> {
-        if redirections > MAX_REDIRECTIONS {
-            return None;
-        }
+    fn target(&self, error: &RedisError, from: &Member) -> Option<(Arc<Member>, bool)> {
         let (target, _) = error.redirect_node()?;
         let address = parse_target(target, &from.address.0)?;
         Some((self.member(&address), error.code() == Some("MOVED")))

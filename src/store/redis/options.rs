@@ -246,6 +246,11 @@ impl Builder<RedisOptions> {
     /// [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) says why.
     pub async fn connect(self) -> Result<RedisStore, Error> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::config(
+                "RedisStore must be connected inside of a tokio runtime, since its connections are tokio's: call connect() from a task of one",
+            ));
+        }
         let shared = self.server.shared_format;
         let now = self.options.clock.now();
         let max_sessions = self.server.max_sessions_per_subject;

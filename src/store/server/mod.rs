@@ -26,7 +26,7 @@ use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
+use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -117,6 +117,8 @@ impl<B: Backend> Inner<B> {
                 "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
             ));
         }
+        backend.__use_clock(config.clock());
+        warm_up(&*random);
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::format::{EntryAge, EntryValue};
+use super::format::EntryValue;
 use super::join::join_all;
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
@@ -58,10 +58,24 @@ pub struct SubjectSession {
     pub last_seen: Timestamp,
     /// The first moment at which it is over, if it is not used again.
     pub expires: Timestamp,
+    /// False if the backend has the session, but this store cannot read it: it was sealed under a key that is not on the
+    /// ring, or written by a newer release. Its times are then those that the list and the backend know.
+    pub readable: bool,
+}
+
+impl SubjectSession {
+    /// A session of which only the list tells, since its entry cannot be read.
+    fn unreadable(listed: &ListedSession, expires: Timestamp) -> Self {
+        Self { id: listed.id, created: listed.entered, last_seen: listed.entered, expires, readable: false }
+    }
 }
 
 impl<B: Backend> ServerStore<B> {
-    /// The live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their logins.
+    /// Lists the live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their
+    /// logins.
+    ///
+    /// This only reads: an administrator's process with other timeouts or keys than the service's ends no session by it.
+    /// Sessions that this store cannot read are [said to be unreadable](SubjectSession::readable).
     ///
     /// # Errors
     ///
@@ -88,22 +102,16 @@ impl<B: Backend> ServerStore<B> {
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
         let (inner, now) = (&self.inner, self.config().now());
         let known = inner.known(subject, now).await?;
-        let (mut sessions, mut over) = (Vec::new(), Vec::new());
-        for found in inner.find(known.list.live(), now).await {
+        let mut sessions = Vec::new();
+        // Those that an interrupted call began to end are alive until the next one ends them.
+        for found in inner.find(known.list.entries.iter(), now).await {
             let listed = found.listed;
             match found.stored {
-                // It cannot be loaded, so it is no session; and what it is is not known.
-                Err(error) if error.is_unreadable() => {}
-                stored => match inner.session_of(subject, &listed, stored?, now) {
-                    Some(session) => sessions.push(session),
-                    None if inner.is_settled(&listed, now) => over.push(listed.id),
-                    None => {}
-                },
+                Err(error) if error.is_unreadable() => {
+                    sessions.push(SubjectSession::unreadable(&listed, listed.until))
+                }
+                stored => sessions.extend(inner.session_of(subject, &listed, stored?, now)),
             }
-        }
-        if !over.is_empty() || known.list.is_unfinished() {
-            // Not just taken off: one that appears after all must not live without being listed.
-            inner.end(subject, now, Some(known), &[], |entry| over.contains(&entry.id)).await?;
         }
         Ok(sessions)
     }
@@ -130,7 +138,7 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// # Cancel safety
     ///
-    /// Where the future is dropped, some may be ended and others not yet. Whoever lists or ends sessions of `subject` next
+    /// If the future is dropped, some sessions may be ended and others not yet. The next call that ends a session of `subject`
     /// ends those, too, as does the next login.
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
         self.inner.end(subject, self.config().now(), None, &[], |entry| Some(entry.id) != keep).await
@@ -190,7 +198,9 @@ impl<B: Backend> Inner<B> {
         let found = self.find(known.list.live().filter(&counts), now).await;
         for Found { listed, stored } in &found {
             let is_session = match stored {
-                Ok(stored) => self.session_of(subject, listed, stored.clone(), now).is_some(),
+                Ok(stored) => {
+                    self.session_of(subject, listed, stored.clone(), now).is_some_and(|found| found.readable)
+                }
                 // Whatever it is, it takes a place.
                 Err(_) => true,
             };
@@ -423,18 +433,19 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Option<SubjectSession> {
         let (id, stored) = (EntryId::from_bytes(entry.id.to_bytes()), stored?);
-        let Some(EntryValue::Session(age @ EntryAge { created: Some(created), .. }, payload)) =
-            self.format.decode(id, &stored.value)
-        else {
-            return None;
+        let (age, payload) = match self.format.decode(id, &stored.value) {
+            Some(EntryValue::Session(age, payload)) => (age, payload),
+            Some(_) => return None,
+            None => return Some(SubjectSession::unreadable(entry, stored.expires.min(entry.until))),
         };
+        let created = age.created?;
         let expires = self.expires(stored.expires, created, age);
         if payload.subject().as_deref() != Some(subject) || expires <= now {
             return None;
         }
         let lifetime = age.lifetime.unwrap_or(self.config.timeouts.idle);
-        let last_seen = stored.expires.saturating_sub(lifetime);
-        Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires })
+        let last_seen = stored.expires.saturating_sub(lifetime).max(created);
+        Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true })
     }
 
     pub(super) async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {

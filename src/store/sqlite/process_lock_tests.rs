@@ -1,5 +1,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 
@@ -43,7 +44,9 @@ fn a_process_that_waits_comes_before_one_that_has_just_written() {
                 let _held = patient.acquire().unwrap();
                 writes.load(Ordering::SeqCst)
             });
+            let start = Instant::now();
             while !another_waits(&busy) {
+                assert!(start.elapsed() < Duration::from_secs(60), "it waits without the first lock");
                 thread::yield_now();
             }
             let before = writes.load(Ordering::SeqCst);

@@ -1,0 +1,137 @@
+//! Events say what happened, and nothing that did not.
+
+use std::sync::{Arc, Mutex};
+
+use http::Request;
+use hyper::service::Service;
+use hyper_session::store::{Memory, Store};
+use hyper_session::{AppKey, CookieStore, Event, ServerStore, Session, SessionHandle, session_fn};
+
+use crate::spy_store::Act;
+use crate::support::{Answer, Body, Jar, block_on, request, set_cookies, status};
+
+type Log = Arc<Mutex<Vec<String>>>;
+
+fn observer(log: &Log) -> impl Fn(&Event<'_>) + Send + Sync + 'static + use<> {
+    let log = Arc::clone(log);
+    move |event| {
+        let line = match event {
+            Event::Created { .. } => "created".to_owned(),
+            Event::Destroyed { .. } => "destroyed".to_owned(),
+            Event::Regenerated { .. } => "regenerated".to_owned(),
+            Event::ChangesDropped { reason, .. } => format!("dropped:{}", reason.as_str()),
+            Event::CookieWithheld { id, .. } => format!("withheld:{}", id.is_some()),
+            Event::StoreAnswered { .. } => return,
+            other => format!("{other:?}"),
+        };
+        log.lock().unwrap().push(line);
+    }
+}
+
+struct Case {
+    act: Act,
+    saves: bool,
+    /// What is told of a session in a cookie, and of one on a server.
+    in_cookie: &'static [&'static str],
+    on_server: &'static [&'static str],
+    /// Whether the old cookie still leads to a session.
+    lives: [bool; 2],
+}
+
+/// Under a 101: what a session in a cookie did does not happen, since the cookie stays; what a server did has happened.
+#[test]
+fn b14_under_a_1xx_each_event_is_a_fact() {
+    let cases = [
+        Case {
+            act: Session::destroy,
+            saves: false,
+            in_cookie: &["dropped:informational"],
+            on_server: &["destroyed"],
+            lives: [true, false],
+        },
+        Case {
+            act: |session| session.set("a", 2),
+            saves: false,
+            in_cookie: &["dropped:informational"],
+            on_server: &["dropped:informational"],
+            lives: [true, true],
+        },
+        // Saved, and the client has the token already.
+        Case {
+            act: |session| session.set("a", 2),
+            saves: true,
+            in_cookie: &["dropped:informational"],
+            on_server: &[],
+            lives: [true, true],
+        },
+        // Saved under a token that the client does not get.
+        Case {
+            act: Session::regenerate,
+            saves: true,
+            in_cookie: &["regenerated", "dropped:informational"],
+            on_server: &["regenerated", "withheld:true"],
+            lives: [true, false],
+        },
+        Case { act: |_| Ok(()), saves: false, in_cookie: &[], on_server: &[], lives: [true, true] },
+    ];
+    for (at, kind) in ["cookie", "server"].into_iter().enumerate() {
+        block_on(async {
+            let log = Log::default();
+            let store: Arc<dyn Store> = if at == 0 {
+                let builder = CookieStore::builder(AppKey::generate().unwrap());
+                Arc::new(builder.observer(observer(&log)).build().unwrap())
+            } else {
+                Arc::new(ServerStore::with_backend(Memory::new()).observer(observer(&log)).build().unwrap())
+            };
+            for (number, case) in cases.iter().enumerate() {
+                println!("{kind} {number}");
+                let (act, saves) = (case.act, case.saves);
+                let mut jar = Jar::new();
+                let service = |code: u16, act: Act, saves: bool| {
+                    session_fn(
+                        Arc::clone(&store),
+                        move |_: Request<Body>, handle: SessionHandle| async move {
+                            let session = handle.load().await?;
+                            act(&session)?;
+                            if saves {
+                                session.save().await?;
+                            }
+                            Answer::Ok(status(code))
+                        },
+                    )
+                };
+                let fill = service(200, |session| session.set("a", 1), false);
+                jar.store(fill.call(request("/", None)).await.unwrap().headers());
+                log.lock().unwrap().clear();
+                let response =
+                    service(101, act, saves).call(request("/", jar.header().as_deref())).await.unwrap();
+                assert_eq!(set_cookies(response.headers()), [""; 0]);
+                let told = std::mem::take(&mut *log.lock().unwrap());
+                assert_eq!(told, if at == 0 { case.in_cookie } else { case.on_server });
+                let lives = service(if case.lives[at] { 200 } else { 410 }, |_| Ok(()), false);
+                let seen = lives.call(request("/", jar.header().as_deref())).await.unwrap();
+                let alive = !set_cookies(seen.headers()).iter().any(|line| line.contains("Max-Age=0"));
+                let refused = log.lock().unwrap().iter().any(|line| line.contains("Refused"));
+                assert_eq!(alive && !refused, case.lives[at]);
+                log.lock().unwrap().clear();
+            }
+        });
+    }
+}
+
+/// A new session that is saved before a 101 is stored, and its client is not told: that is what the event says.
+#[test]
+fn b14_a_new_session_before_a_1xx_is_withheld() {
+    block_on(async {
+        let log = Log::default();
+        let store = ServerStore::with_backend(Memory::new()).observer(observer(&log)).build().unwrap();
+        let service = session_fn(store, |_: Request<Body>, handle: SessionHandle| async move {
+            let session = handle.load().await?;
+            session.set("a", 1)?;
+            session.save().await?;
+            Answer::Ok(status(101))
+        });
+        service.call(request("/", None)).await.unwrap();
+        assert_eq!(*log.lock().unwrap(), ["created", "withheld:true"]);
+    });
+}

@@ -1,0 +1,239 @@
+//! Errors that handlers return: this crate's are responses, others are the handler's own.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
+use http::{Request, Response, StatusCode};
+use hyper::service::{Service, service_fn};
+use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
+
+use crate::spy_store::{Act, Ask, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs};
+use crate::support::{Body, Jar, request, set_cookies, status, text};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What reaches hyper is a response: 503 where trying again may help, 500 where a value has another type.
+#[test]
+fn b9_an_error_of_this_crate_is_a_response() {
+    let cases: [(Act, u16, &str); 3] = [
+        (|_| Err(Error::unavailable("connection refused")), 503, "unavailable"),
+        (|session| session.set("n", 1).and_then(|()| session.get::<String>("n").map(drop)), 500, "value"),
+        (|session| session.set("\u{1}mine", 1), 500, "value"),
+    ];
+    everywhere(|world| async move {
+        for (fails, code, label) in cases {
+            let mut jar = world.jar().await;
+            let before = jar.clone();
+            let acts: [Act; 4] =
+                [|_| Ok(()), |session| session.set("b", 2_u64), Session::regenerate, Session::destroy];
+            for act in acts {
+                let response = world.visit(&mut jar, move |ask| async move {
+                    let session = ask.session().await?;
+                    act(&session)?;
+                    fails(&session)?;
+                    Ok(status(200))
+                });
+                let response = response.await;
+                assert_eq!(response.status().as_u16(), code);
+                assert_eq!(response.headers().contains_key(RETRY_AFTER), code == 503);
+                assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+                assert_eq!(response.headers()[VARY], "Cookie");
+                assert_no_cookie(&response);
+                assert_eq!(world.events.take(), [format!("handler_failed:{label}")]);
+                assert_eq!(jar.0, before.0);
+            }
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]), "nothing is saved");
+        }
+    });
+}
+
+/// A store that is down: the `?` of every example.
+#[test]
+fn b9_a_store_that_is_down_is_a_503() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        world.fail(&[Verb::Fetch]);
+        let response = world.edit(&mut jar, |session| session.set("b", 2_u64)).await;
+        assert_eq!(response.status(), 503);
+        assert_eq!(response.headers()[RETRY_AFTER], "1");
+        assert_no_cookie(&response);
+        assert_eq!(world.events.take(), ["store_failed", "handler_failed:unavailable"]);
+        world.fail(&[]);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+    });
+}
+
+/// What `save` gave the client before the handler failed is still told: its old token may be dead.
+#[test]
+fn b9_a_token_that_was_saved_before_the_error_is_sent() {
+    everywhere(|world| async move {
+        let mut jar = world.jar().await;
+        let response = world.visit(&mut jar, |ask| async move {
+            let session = ask.session().await?;
+            session.login("ada")?;
+            session.save().await?;
+            session.set("b", 2_u64)?;
+            Err(Error::unavailable("afterwards"))
+        });
+        let response = response.await;
+        assert_eq!(response.status(), 503);
+        assert_set(&world, &response);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        assert!(world.look(&jar, |session| session.subject().is_some()).await);
+    });
+}
+
+/// The hook makes these responses, too.
+#[test]
+fn b9_the_failure_hook_makes_the_response() {
+    fn page(error: &Error) -> Response<Body> {
+        Response::builder().status(418).body(Body::from(error.label())).unwrap()
+    }
+    everywhere(|world| async move {
+        let fails = |ask: Ask| async move {
+            ask.session().await?.get::<String>("none")?.ok_or_else(|| Error::unavailable("x"))
+        };
+        let store = Arc::clone(&world.store);
+        let response = match world.form {
+            crate::spy_store::Form::Service => {
+                let inner = service_fn(move |request| async move {
+                    fails(Ask::Request(request)).await.map(|_| status(200))
+                });
+                SessionService::new(inner, store).on_failure(page).call(request("/", None)).await
+            }
+            crate::spy_store::Form::Function => {
+                let handler = move |_: Request<Body>, handle| async move {
+                    fails(Ask::Handle(handle)).await.map(|_| status(200))
+                };
+                session_fn(store, handler).on_failure(page).call(request("/", None)).await
+            }
+        };
+        let response = response.unwrap();
+        assert_eq!(response.status(), 418);
+        assert_eq!(text(response).await, "unavailable");
+    });
+}
+
+/// In a box, as `main` and many handlers return it, it is the same error. Any other box passes.
+#[test]
+fn b9_a_boxed_error_of_this_crate_is_a_response() {
+    everywhere(|world| async move {
+        let handler = |request: Request<Body>, handle: SessionHandle| async move {
+            handle.load().await?.set("a", 1)?;
+            match request.uri().path() {
+                "/ours" => Err::<Response<Body>, BoxError>(Error::unavailable("x").into()),
+                _ => Err("theirs".into()),
+            }
+        };
+        let service = session_fn(Arc::clone(&world.store), handler);
+        let response = service.call(request("/ours", None)).await.unwrap();
+        assert_eq!(response.status(), 503);
+        assert_eq!(world.events.take(), ["handler_failed:unavailable"]);
+        let error = service.call(request("/theirs", None)).await.unwrap_err();
+        assert_eq!(error.to_string(), "theirs");
+        assert_eq!(world.events.take(), [""; 0]);
+    });
+}
+
+/// A handler that never asks for its session is answered all the same, and its response says nothing of cookies.
+#[test]
+fn b9_an_error_of_a_handler_that_never_asked_is_a_response() {
+    everywhere(|world| async move {
+        let response = world.visit(&mut Jar::new(), |_| async { Err(Error::unavailable("x")) }).await;
+        assert_eq!(response.status(), 503);
+        assert!(!response.headers().contains_key(VARY));
+        assert_eq!(world.calls(), [] as [Verb; 0]);
+    });
+}
+
+#[derive(Debug)]
+enum AppError {
+    NotFound,
+    Session(Error),
+}
+
+impl fmt::Display for AppError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the application's error")
+    }
+}
+
+impl std::error::Error for AppError {}
+
+impl From<Error> for AppError {
+    fn from(error: Error) -> Self {
+        Self::Session(error)
+    }
+}
+
+impl From<AppError> for Response<Body> {
+    fn from(error: AppError) -> Self {
+        match error {
+            AppError::NotFound => status(404),
+            AppError::Session(error) => error.into_http_response(),
+        }
+    }
+}
+
+/// An application with an error type of its own: its errors pass, or one line makes responses of them. Those that come from
+/// this crate are the same as if they were returned: nothing is saved.
+#[test]
+fn b9_an_application_error_passes_or_is_converted_by_one_line() {
+    async fn page(path: &str, session: &SessionHandle) -> Result<Response<Body>, AppError> {
+        let session = session.load().await?;
+        session.set("b", 2_u64)?;
+        session.regenerate()?;
+        match path {
+            "/none" => Err(AppError::NotFound),
+            "/type" => {
+                session.get::<String>("b")?;
+                Ok(status(200))
+            }
+            _ => Ok(status(200)),
+        }
+    }
+
+    everywhere(|world| async move {
+        let passes = session_fn(
+            Arc::clone(&world.store),
+            |request: Request<Body>, session: SessionHandle| async move {
+                page(request.uri().path(), &session).await
+            },
+        );
+        assert!(matches!(passes.call(request("/none", None)).await, Err(AppError::NotFound)));
+        assert!(matches!(passes.call(request("/type", None)).await, Err(AppError::Session(_))));
+
+        let converts = session_fn(
+            Arc::clone(&world.store),
+            |request: Request<Body>, session: SessionHandle| async move {
+                Ok::<_, Infallible>(page(request.uri().path(), &session).await.unwrap_or_else(Response::from))
+            },
+        );
+        let jar = world.jar().await;
+        let response = converts.call(request("/type", jar.header().as_deref())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert_no_cookie(&response);
+        assert_eq!(world.events.take(), ["handler_failed:value"]);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        // A 4xx is an answer: the application says with `discard` that it is none.
+        let response = converts.call(request("/none", jar.header().as_deref())).await.unwrap();
+        assert_eq!((response.status().as_u16(), set_cookies(response.headers()).len()), (404, 1));
+    });
+}
+
+/// Nested: the outer service answers, once.
+#[test]
+fn b9_an_error_through_two_services_is_answered_once() {
+    everywhere(|world| async move {
+        let handler = service_fn(|request: Request<Body>| async move {
+            request.session().await?.set("a", 1)?;
+            Err::<Response<Body>, _>(Error::unavailable("x"))
+        });
+        let inner = SessionService::new(handler, Arc::clone(&world.store));
+        let outer = SessionService::new(inner, Arc::clone(&world.store));
+        assert_eq!(outer.call(request("/", None)).await.unwrap().status(), 503);
+        assert_eq!(world.events.take(), ["handler_failed:unavailable"]);
+    });
+}

@@ -1,0 +1,359 @@
+//! Services around services: what one says about the session's cookie, and what another one may say over it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::SET_COOKIE;
+use http::{Request, Response};
+use hyper::service::{Service, service_fn};
+use hyper_session::cookie::CookieOptions;
+use hyper_session::store::{Memory, Store};
+use hyper_session::testing::FakeClock;
+use hyper_session::{
+    AppKey, CookieStore, Error, ServerStore, Session, SessionExt, SessionHandle, SessionService, session_fn,
+};
+
+use crate::spy_store::{
+    ABSOLUTE, Act, IDLE, RENEWAL, START, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs,
+};
+use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
+
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+/// Two stores of every kind, which are clones of one.
+struct Nested {
+    store: Arc<dyn Store>,
+    clock: FakeClock,
+    events: Events,
+}
+
+fn nested(scenario: impl AsyncFn(Nested)) {
+    let cookie = CookieOptions::new().name("__Host-s");
+    for kind in ["cookie", "server"] {
+        println!("{kind}");
+        let (clock, events) = (FakeClock::at(START), Events::new());
+        let store: Arc<dyn Store> = if kind == "cookie" {
+            let builder = CookieStore::builder(AppKey::generate().unwrap()).cookie(cookie.clone());
+            let builder = builder.idle_timeout(IDLE).absolute_timeout(ABSOLUTE).renewal_threshold(RENEWAL);
+            Arc::new(builder.clock(clock.clone()).observer(events.clone()).build().unwrap())
+        } else {
+            let builder = ServerStore::with_backend(Memory::new()).cookie(cookie.clone());
+            let builder = builder.idle_timeout(IDLE).absolute_timeout(ABSOLUTE).renewal_threshold(RENEWAL);
+            Arc::new(builder.clock(clock.clone()).observer(events.clone()).build().unwrap())
+        };
+        block_on(scenario(Nested { store, clock, events }));
+    }
+}
+
+/// How the outer service reaches the inner one.
+#[derive(Clone, Copy, Debug)]
+enum Outer {
+    /// A `SessionService` around a function that passes the request on.
+    Service,
+    /// A `session_fn` whose handler passes the request on: the inner service cannot know of it.
+    Function,
+}
+
+const OUTERS: [Outer; 2] = [Outer::Service, Outer::Function];
+
+impl Nested {
+    fn inner(
+        &self,
+        act: Act,
+        code: u16,
+    ) -> impl Fn(Request<Body>) -> Answering + Clone + Send + Sync + use<> {
+        let store = Arc::clone(&self.store);
+        move |request| {
+            let handler = service_fn(move |request: Request<Body>| async move {
+                act(&request.session().await?)?;
+                Ok::<_, Error>(status(code))
+            });
+            Box::pin(SessionService::new(handler, Arc::clone(&store)).call(request))
+        }
+    }
+
+    /// A request to a service that does `before` to its session, calls another one that does `act`, and then does `after`.
+    async fn visit(&self, outer: Outer, jar: &mut Jar, before: Act, act: Act, after: Act) -> Response<Body> {
+        let (inner, request) = (self.inner(act, 200), request("/", jar.header().as_deref()));
+        let response = match outer {
+            Outer::Service => {
+                let gateway = service_fn(move |request: Request<Body>| {
+                    let inner = inner.clone();
+                    async move {
+                        let session = request.session().await?;
+                        before(&session)?;
+                        let response = inner(request).await?;
+                        after(&session)?;
+                        Ok::<_, Error>(response)
+                    }
+                });
+                SessionService::new(gateway, Arc::clone(&self.store)).call(request).await
+            }
+            Outer::Function => {
+                let gateway = move |request: Request<Body>, handle: SessionHandle| {
+                    let inner = inner.clone();
+                    async move {
+                        let session = handle.load().await?;
+                        before(&session)?;
+                        let response = inner(request).await?;
+                        after(&session)?;
+                        Ok::<_, Error>(response)
+                    }
+                };
+                session_fn(Arc::clone(&self.store), gateway).call(request).await
+            }
+        };
+        let response = response.unwrap();
+        jar.store(response.headers());
+        response
+    }
+
+    async fn look<R: Send + 'static>(&self, jar: &Jar, look: fn(&Session) -> R) -> R {
+        let seen = Arc::new(std::sync::Mutex::new(None));
+        let sink = Arc::clone(&seen);
+        let handler = move |_: Request<Body>, handle: SessionHandle| {
+            let sink = Arc::clone(&sink);
+            async move {
+                *sink.lock().unwrap() = Some(look(&handle.load().await?));
+                Answer::Ok(status(200))
+            }
+        };
+        let service = session_fn(Arc::clone(&self.store), handler);
+        service.call(request("/", jar.header().as_deref())).await.unwrap();
+        seen.lock().unwrap().take().unwrap()
+    }
+
+    async fn values(&self, jar: &Jar) -> Vec<(String, u64)> {
+        self.look(jar, |session| {
+            let value = |key: String| (session.get(&key).unwrap().unwrap(), key);
+            session.keys().into_iter().map(value).map(|(value, key)| (key, value)).collect()
+        })
+        .await
+    }
+
+    /// A jar whose session is due for a renewal.
+    async fn due(&self) -> Jar {
+        let mut jar = Jar::new();
+        self.visit(Outer::Function, &mut jar, NOTHING, |session| session.set("a", 1_u64), NOTHING).await;
+        self.clock.advance(RENEWAL);
+        self.events.take();
+        jar
+    }
+}
+
+const NOTHING: Act = |_| Ok(());
+
+/// A gateway that only reads renews the session. What the service behind it says is more.
+#[test]
+fn b8_a_renewal_yields_to_what_the_response_says() {
+    nested(async |nested| {
+        for outer in OUTERS {
+            let mut jar = nested.due().await;
+            let response = nested.visit(outer, &mut jar, NOTHING, Session::destroy, NOTHING).await;
+            assert!(jar.0.is_empty(), "{outer:?}: logged out");
+            assert_eq!(set_cookies(response.headers()).len(), 1);
+
+            let mut jar = nested.due().await;
+            nested.visit(outer, &mut jar, NOTHING, |session| session.login("ada"), NOTHING).await;
+            assert_eq!(
+                nested.look(&jar, |session| session.subject().map(String::from)).await.as_deref(),
+                Some("ada")
+            );
+
+            let mut jar = nested.due().await;
+            nested.visit(outer, &mut jar, NOTHING, |session| session.set("b", 2_u64), NOTHING).await;
+            assert_eq!(nested.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
+            assert_eq!(nested.events.take(), [""; 0]);
+        }
+    });
+}
+
+/// A dead cookie is removed, unless the response puts another one in its place.
+#[test]
+fn b8_the_removal_of_a_dead_cookie_yields_to_a_login() {
+    nested(async |nested| {
+        for outer in OUTERS {
+            let mut jar = nested.due().await;
+            nested.clock.advance(IDLE);
+            let login: Act = |session| session.login("ada");
+            nested.visit(outer, &mut jar, NOTHING, login, NOTHING).await;
+            assert_eq!(
+                nested.look(&jar, |session| session.subject().map(String::from)).await.as_deref(),
+                Some("ada")
+            );
+            nested.clock.advance(IDLE);
+            nested.visit(outer, &mut jar, NOTHING, NOTHING, NOTHING).await;
+            assert!(jar.0.is_empty(), "nothing else was said");
+        }
+    });
+}
+
+/// The same session twice in one request is one session: what both services change is there afterwards, whatever the order.
+#[test]
+fn b8_the_same_session_twice_is_one_session() {
+    let (set_b, set_c): (Act, Act) = (|session| session.set("b", 2_u64), |session| session.set("c", 3_u64));
+    nested(async |nested| {
+        for outer in OUTERS {
+            for stored in [false, true] {
+                for (before, after) in [(set_b, NOTHING), (NOTHING, set_b)] {
+                    let mut jar = if stored { nested.due().await } else { Jar::new() };
+                    let response = nested.visit(outer, &mut jar, before, set_c, after).await;
+                    assert_eq!(response.status(), 200);
+                    assert_eq!(set_cookies(response.headers()).len(), 1);
+                    let mut expected = pairs(&[("b", 2), ("c", 3)]);
+                    if stored {
+                        expected.insert(0, ("a".to_owned(), 1));
+                    }
+                    assert_eq!(nested.values(&jar).await, expected, "{outer:?}");
+                    assert_eq!(nested.events.take(), [""; 0]);
+                }
+            }
+        }
+    });
+}
+
+/// Counters of both count: an update of the outer service runs on what the inner one left.
+#[test]
+fn b8_updates_of_both_services_count() {
+    let add: Act = |session| session.update("a", |old: Option<u64>| old.unwrap_or(0) + 1).map(drop);
+    nested(async |nested| {
+        for outer in OUTERS {
+            let mut jar = nested.due().await;
+            nested.visit(outer, &mut jar, add, add, add).await;
+            assert_eq!(nested.values(&jar).await, pairs(&[("a", 4)]), "{outer:?}");
+        }
+    });
+}
+
+/// A logout inside wins over a change or a login outside; a logout outside over whatever was said inside.
+#[test]
+fn b8_an_ending_wins() {
+    let others: [Act; 3] =
+        [|session| session.set("b", 2_u64), |session| session.login("ada"), Session::regenerate];
+    nested(async |nested| {
+        for other in others {
+            let mut jar = nested.due().await;
+            nested.visit(Outer::Function, &mut jar, other, Session::destroy, NOTHING).await;
+            assert!(jar.0.is_empty(), "ended inside");
+            for outer in OUTERS {
+                let mut jar = nested.due().await;
+                nested.visit(outer, &mut jar, NOTHING, other, Session::destroy).await;
+                assert!(jar.0.is_empty(), "ended outside: {outer:?}");
+            }
+        }
+    });
+}
+
+/// A login inside gives the session another token: what the service around it changes goes there.
+#[test]
+fn b8_a_change_goes_to_the_session_that_logged_in() {
+    nested(async |nested| {
+        for outer in OUTERS {
+            let mut jar = nested.due().await;
+            let old = jar.clone();
+            let login: Act = |session| session.login("ada");
+            nested.visit(outer, &mut jar, |session| session.set("b", 2_u64), login, NOTHING).await;
+            assert_eq!(nested.values(&jar).await, pairs(&[("a", 1), ("b", 2)]), "{outer:?}");
+            assert_eq!(
+                nested.look(&jar, |session| session.subject().map(String::from)).await.as_deref(),
+                Some("ada")
+            );
+            assert_ne!(jar.0, old.0);
+        }
+    });
+}
+
+/// The inner service of a pair says nothing of its own: the outer one's answer decides what is saved.
+#[test]
+fn b8_the_outer_response_decides() {
+    nested(async |nested| {
+        let store = Arc::clone(&nested.store);
+        let inner = nested.inner(|session| session.set("b", 2_u64), 200);
+        let service = SessionService::new(
+            service_fn(move |request| {
+                let inner = inner.clone();
+                async move {
+                    let mut response = inner(request).await?;
+                    *response.status_mut() = http::StatusCode::BAD_GATEWAY;
+                    Ok::<_, Error>(response)
+                }
+            }),
+            store,
+        );
+        let response = service.call(request("/", None)).await.unwrap();
+        assert_no_cookie(&response);
+        assert_eq!(nested.events.take(), ["dropped:server_error"]);
+    });
+}
+
+/// A handler that writes the cookie itself: a renewal yields to that, too, a change replaces it.
+#[test]
+fn b8_a_renewal_yields_to_a_handlers_own_cookie() {
+    everywhere(|world| async move {
+        for act in [NOTHING, |session: &Session| session.set("b", 2_u64)] {
+            let mut jar = world.jar().await;
+            world.clock.advance(RENEWAL);
+            let name = world.name().to_owned();
+            let response = world.visit(&mut jar, move |ask| {
+                let line = format!("{name}=handler; Path=/");
+                async move {
+                    act(&ask.session().await?)?;
+                    Ok(Response::builder().header(SET_COOKIE, line).body(Body::default()).unwrap())
+                }
+            });
+            let response = response.await;
+            let events = world.events.take();
+            if events.is_empty() {
+                assert_eq!(set_cookies(response.headers()), [format!("{}=handler; Path=/", world.name())]);
+            } else {
+                assert_set(&world, &response);
+                assert_eq!(events, ["set_cookie_replaced"]);
+            }
+        }
+    });
+}
+
+/// Two sessions, of two cookies: where one cannot be saved, what the other one was promised is still sent.
+#[test]
+fn b8_a_503_keeps_the_cookies_of_other_sessions() {
+    on_server(|world| async move {
+        for logs_out in [false, true] {
+            let mut jar = world.jar().await;
+            let clock = world.clock.clone();
+            let carts = CookieStore::builder(AppKey::generate().unwrap())
+                .cookie(CookieOptions::new().name("__Host-cart").max_age(Duration::from_secs(9_000)))
+                .idle_timeout(Duration::from_secs(9_000))
+                .clock(clock)
+                .build()
+                .unwrap();
+            let inner = service_fn(move |request: Request<Body>| async move {
+                request.session_named("__Host-s").await?.set("a", 2_u64)?;
+                let cart = request.session_named("__Host-cart").await?;
+                if logs_out {
+                    cart.destroy()?;
+                } else {
+                    cart.set("items", 3)?;
+                }
+                let secret = Response::builder().header(SET_COOKIE, "x=secret").header("x-secret", "1");
+                Ok::<_, Error>(secret.body(Body::from("secret")).unwrap())
+            });
+            let fill = session_fn(carts.clone(), |_: Request<Body>, handle: SessionHandle| async move {
+                handle.load().await?.set("items", 1)?;
+                Answer::Ok(status(200))
+            });
+            jar.store(fill.call(request("/", None)).await.unwrap().headers());
+            let service = SessionService::new(SessionService::new(inner, carts), Arc::clone(&world.store));
+            world.fail(&[Verb::Replace]);
+            let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
+            world.fail(&[]);
+            assert_eq!(response.status(), 503);
+            let lines = set_cookies(response.headers());
+            assert_eq!(lines.len(), 1, "{lines:?}");
+            assert_eq!(lines[0].starts_with("__Host-cart=; Max-Age=0"), logs_out, "{lines:?}");
+            assert!(lines[0].starts_with("__Host-cart="));
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            assert!(!response.headers().contains_key("x-secret"));
+        }
+    });
+}
