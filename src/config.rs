@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
-use crate::event::{self, Event, Observer};
+use crate::event::{self, Event, Observer, Reporter};
 use crate::session::{PayloadFormat, Record};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
@@ -181,6 +181,8 @@ pub struct Config {
     pub(crate) connection_memo: bool,
     /// Sessions are shared with Astra, in which flash values are values like any other.
     pub(crate) with_astra: bool,
+    /// Sessions can be revoked: they carry a standing, and labels have an effect.
+    pub(crate) revocable: bool,
     /// What a browser is told to forget at a logout.
     pub(crate) clear_site_data: Option<HeaderValue>,
     clock: Arc<dyn Clock>,
@@ -218,6 +220,15 @@ impl Config {
     /// True if somebody wants to know how long the store takes.
     pub(crate) fn wants_timings(&self) -> bool {
         self.observer.is_some() || event::wants_timings()
+    }
+
+    /// What tells of events after the store is built: for tasks that outlive a call.
+    pub(crate) fn reporter(&self) -> Reporter {
+        Reporter { cookie: self.cookie_name().to_owned(), observer: self.observer.clone() }
+    }
+
+    pub(crate) fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.clock)
     }
 
     pub(crate) fn emit(&self, event: &Event<'_>) {
@@ -303,6 +314,7 @@ impl Options {
             keep_values_on_server_error: self.keep_values_on_server_error,
             connection_memo: self.connection_memo,
             with_astra: self.with_astra,
+            revocable: false,
             clear_site_data: self.clear_site_data,
             clock: self.clock,
             observer: self.observer,

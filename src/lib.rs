@@ -140,6 +140,8 @@ mod crypto;
 mod session;
 
 mod config;
+pub mod revocation;
+
 pub mod store;
 
 mod service;
@@ -162,7 +164,8 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
-pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal};
+pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal, RevocationChange};
+pub use self::revocation::Revocations;
 pub use self::service::{
     FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
     SessionService, session_fn,

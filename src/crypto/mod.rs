@@ -7,6 +7,7 @@ mod base64url;
 mod derive;
 mod envelope;
 mod keyring;
+mod name_hash;
 mod random;
 mod seal;
 mod token;
@@ -17,6 +18,7 @@ pub use self::token::SecretText;
 
 #[cfg(feature = "astra")]
 pub(crate) use self::astra::{AstraSealer, astra_id, format_of};
+pub(crate) use self::name_hash::{NAMESPACE_LEN, label_name, subject_name};
 #[cfg(test)]
 pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom};

@@ -1,6 +1,6 @@
 //! Events as structured log lines, with the target `hyper_session`.
 
-use super::{Event, Refusal};
+use super::{Event, Refusal, RevocationChange};
 
 const TARGET: &str = "hyper_session";
 
@@ -71,6 +71,15 @@ pub(super) fn log(event: &Event<'_>) {
         }
         Event::SubjectLimit { cookie, ended } => {
             tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the oldest were ended");
+        }
+        Event::Revocations {
+            cookie,
+            change: change @ (RevocationChange::Reachable | RevocationChange::Trusted),
+        } => {
+            tracing::info!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
+        }
+        Event::Revocations { cookie, change } => {
+            tracing::warn!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
         }
         Event::Interrupted { cookie, id, completing } => {
             let session = id.map(tracing::field::display);

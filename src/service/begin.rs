@@ -15,6 +15,7 @@ use crate::cookie::Found;
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
 use crate::session::{Circumstances, Committer, Record, Reply, Session};
+use crate::store::StoreFuture;
 
 static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
 
@@ -57,6 +58,8 @@ pub(super) struct Slot {
     /// One at a time waits for the store: to load, to commit what the handler's own `save` asks for, to commit at the end.
     pub(super) turns: Semaphore,
     loaded: OnceLock<Loaded>,
+    /// Which of the cookies was replaced by a new token moments ago.
+    superseded: OnceLock<usize>,
     speculative: bool,
     asked: AtomicBool,
     closed: AtomicBool,
@@ -90,6 +93,7 @@ impl SessionHandle {
                 found,
                 turns: Semaphore::const_new(1),
                 loaded: OnceLock::new(),
+                superseded: OnceLock::new(),
                 speculative,
                 asked: AtomicBool::new(false),
                 closed: AtomicBool::new(false),
@@ -157,7 +161,8 @@ enum First<'a> {
     /// Another task has loaded it meanwhile.
     Loaded(&'a Loaded),
     /// Beside it, whether a token on the way to it was replaced by a new one moments ago.
-    Found { record: Option<Record>, regenerated: bool },
+    /// And whether one of them was revoked.
+    Found { record: Option<Record>, regenerated: bool, revoked: bool },
 }
 
 impl Slot {
@@ -178,9 +183,9 @@ impl Slot {
         let config = self.connection.config();
         let now = config.now();
         let mut turn = None;
-        let (record, regenerated) = match self.load_first_authentic(now, &mut turn).await? {
+        let (record, regenerated, revoked) = match self.load_first_authentic(now, &mut turn).await? {
             First::Loaded(loaded) => return Ok(loaded),
-            First::Found { record, regenerated } => (record, regenerated),
+            First::Found { record, regenerated, revoked } => (record, regenerated, revoked),
         };
         let renewal_due = record
             .as_ref()
@@ -189,10 +194,15 @@ impl Slot {
         // that was overtaken by a login must not take away the cookie that the login gave.
         let dead = record.is_none() && self.found.is_present();
         let overtaken = dead && regenerated;
-        let reply = if dead && !overtaken { Reply::Remove } else { Reply::Nothing };
+        // A revoked one may stand in a browser that was given another one since: the response to this request may be late.
+        let reply = if dead && !overtaken && !revoked { Reply::Remove } else { Reply::Nothing };
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        let circumstances =
-            Circumstances { now, speculative: self.speculative, shared_flash: config.with_astra };
+        let circumstances = Circumstances {
+            now,
+            speculative: self.speculative,
+            shared_flash: config.with_astra,
+            revocable: config.revocable,
+        };
         let session = Session::new(record, renewal_due, overtaken, reply, circumstances, committer);
         // Of two that a store answered at once, the first one counts.
         Ok(self.loaded.get_or_init(|| Loaded { session, now }))
@@ -212,7 +222,7 @@ impl Slot {
             self.emit(&Event::TooManyCandidates { cookie });
         }
         let mut joined = Vec::new();
-        let mut regenerated = false;
+        let (mut regenerated, mut revoked) = (false, false);
         for candidate in 0..self.found.len() {
             let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
             if let Some(record) = self.connection.recall(token, now) {
@@ -239,19 +249,33 @@ impl Slot {
                     return Ok(self.found(record, regenerated));
                 }
                 Err(refusal) => {
-                    regenerated |= refusal == Refusal::Regenerated;
+                    if refusal == Refusal::Regenerated {
+                        regenerated = true;
+                        // Of two loads at once the first one counts: they find the same.
+                        let _ = self.superseded.set(candidate);
+                    }
+                    revoked |= refusal == Refusal::Revoked;
                     self.emit(&Event::Refused { cookie, refusal });
                 }
             }
         }
-        Ok(First::Found { record: None, regenerated })
+        Ok(First::Found { record: None, regenerated, revoked })
+    }
+
+    /// Ends the session of the cookie that was replaced moments ago: the handler ended what it was shown, which is empty.
+    pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
+        let Some(candidate) = self.superseded.get() else { return StoreFuture::ready(Ok(())) };
+        let config = self.connection.config();
+        let mut joined = Vec::new();
+        let token = self.found.token(*candidate, |number| config.cookie.chunk_size(number), &mut joined);
+        self.connection.store().end_superseded(token, now)
     }
 
     fn found(&self, record: Record, regenerated: bool) -> First<'_> {
         if record.with_old_key() {
             self.emit(&Event::OldKey { cookie: self.cookie_name(), id: record.id() });
         }
-        First::Found { record: Some(record), regenerated }
+        First::Found { record: Some(record), regenerated, revoked: false }
     }
 }
 

@@ -109,6 +109,15 @@ impl Commit {
         self.must_finish = commit.must_finish;
         self.operation = operation(commit.outcome);
         match (commit.outcome, commit.base) {
+            (Outcome::Save, None) if commit.ends_superseded => {
+                let ending = self.slot.end_superseded(now);
+                let saving = self.slot.connection.store().save(None, commit.changes, now);
+                let both = StoreFuture::boxed(async move {
+                    ending.await?;
+                    saving.await
+                });
+                self.timed(both, Stage::Saving)
+            }
             (Outcome::Save, base) => {
                 self.timed(self.slot.connection.store().save(base, commit.changes, now), Stage::Saving)
             }
@@ -121,6 +130,10 @@ impl Commit {
             }
             (Outcome::Destroy, Some(base)) => {
                 self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying)
+            }
+            (_, None) if commit.ends_superseded => {
+                self.operation = Operation::Destroy;
+                self.timed(self.slot.end_superseded(now), Stage::Destroying)
             }
             (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
                 self.settle(Ok(Committed::Kept));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Payload;
 use super::key_map::KeyMap;
+use super::{Payload, Position};
 use crate::error::Error;
 
 /// A read-modify-write step, from the value before to the value after.
@@ -24,6 +24,8 @@ pub struct Changes {
     restarted: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
+    /// Where in the log of revocations a login takes place, if the handler has asked before.
+    login_position: Option<Position>,
     keys: KeyMap<Change>,
 }
 
@@ -61,6 +63,20 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         !self.cleared
             && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
+    }
+
+    /// True if `value` was recorded for `key`, whatever was there.
+    pub(super) fn sets(&self, key: &str) -> bool {
+        matches!(self.keys.get(key), Some(Change::Set(_)))
+    }
+
+    pub(super) fn set_login_position(&mut self, position: Option<Position>) {
+        self.login_position = position;
+    }
+
+    /// Where in the log of revocations the login takes place, if the handler has said so.
+    pub(crate) fn login_position(&self) -> Option<Position> {
+        self.login_position
     }
 
     /// True if the session starts over: a new id, a new beginning, none of the old values.
@@ -128,6 +144,7 @@ impl Changes {
         }
         let mut both = self.clone();
         both.outdated |= later.outdated;
+        both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {
                 (

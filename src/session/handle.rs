@@ -61,6 +61,8 @@ pub(crate) struct Circumstances {
     pub(crate) speculative: bool,
     /// Flash values are values like any other, as in Astra.
     pub(crate) shared_flash: bool,
+    /// The store keeps revocations, so that labels have an effect.
+    pub(crate) revocable: bool,
 }
 
 /// How often [`Session::update`] runs again because of another clone of the handle.

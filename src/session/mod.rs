@@ -8,10 +8,12 @@ mod handle;
 mod id;
 mod key;
 mod key_map;
+mod label;
 mod lifecycle;
 mod outcome;
 mod payload;
 mod record;
+mod standing;
 mod state;
 mod subject;
 mod text;
@@ -26,14 +28,17 @@ pub use self::handle::Session;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
+pub use self::standing::Position;
 pub use self::text::Text;
 pub use self::view::SessionView;
 pub use crate::id::SessionId;
 
 pub(crate) use self::handle::{Circumstances, Committer};
+pub(crate) use self::label::check_label;
 pub(crate) use self::outcome::{Disposition, Outcome};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::Origin;
+pub(crate) use self::standing::{Labels, Name, Standing};
 pub(crate) use self::state::{Committed, Reply};
 pub(crate) use self::wire::{SealedHeader, StoredHeader};
 
@@ -42,7 +47,7 @@ pub(crate) use self::wire::{SealedHeader, StoredHeader};
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
     let now = crate::clock::Timestamp::from_unix(0);
-    let circumstances = Circumstances { now, speculative: false, shared_flash: false };
+    let circumstances = Circumstances { now, speculative: false, shared_flash: false, revocable: true };
     let committer = std::sync::Weak::<handle::NoCommitter>::new();
     example(&Session::new(None, false, false, Reply::Nothing, circumstances, committer))
 }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::Record;
 use super::changes::{Changes, Lookup, Step};
 use super::outcome::{Commit, Disposition, Facts, Outcome};
+use super::standing::{Position, is_standing};
 use super::undecoded::Undecoded;
 use crate::crypto::SecretText;
 use crate::error::Error;
@@ -131,11 +132,12 @@ impl State {
     }
 
     /// Under `key` the session keeps whose it is.
-    pub(super) fn login(&mut self, key: &str, subject: Bytes) {
+    pub(super) fn login(&mut self, key: &str, subject: Bytes, position: Option<Position>) {
         if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
         self.changes.set(key, subject);
+        self.changes.set_login_position(position);
         self.regenerate();
     }
 
@@ -210,9 +212,9 @@ impl State {
         }
     }
 
-    /// True if no key has a value, those of the crate included.
+    /// True if no key has a value, those of the crate included, but for what revocation needs.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().all(|key| self.get(key).is_none())
+        self.mentioned().filter(|key| !is_standing(key)).all(|key| self.get(key).is_none())
     }
 
     /// The keys that have a value, those of the crate included.
@@ -251,12 +253,15 @@ impl State {
         let recorded = std::mem::take(&mut self.changes);
         let changes = Arc::new(if answer == Disposition::Accept { recorded } else { Changes::default() });
         self.pending = Some(Pending { changes: Arc::clone(&changes), wishes });
+        let ends = wishes.destroy || changes.logs_in();
+        let ends_superseded = ends && self.overtaken && self.base.is_none();
         let must_finish = match outcome {
+            _ if ends_superseded => true,
             Outcome::Destroy | Outcome::Regenerate => true,
             Outcome::Save => facts.empty,
             Outcome::Keep | Outcome::Touch => false,
         };
-        Commit { outcome, base: self.base.clone(), changes, dropped, must_finish }
+        Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish }
     }
 
     pub(super) fn end_commit(&mut self, result: Result<Committed, &Error>) {

@@ -2,16 +2,19 @@
 
 #[cfg(feature = "astra")]
 mod astra;
+mod revoking;
 
 use std::fmt;
 use std::sync::Arc;
 
+use self::revoking::Revoking;
 use super::{Builder, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
 use crate::error::Error;
 use crate::event::Refusal;
+use crate::revocation::Revocations;
 use crate::session::{Changes, Origin, Payload, Record, SealedHeader, SessionId};
 
 /// Keeps each session in its own cookie, so that no server is needed: AES-256-GCM encrypted, HMAC-SHA256 signed, with idle
@@ -21,9 +24,12 @@ use crate::session::{Changes, Origin, Payload, Record, SealedHeader, SessionId};
 ///
 /// # What it cannot do
 ///
-/// The client holds the only copy. It can present an older one again (undo a purchase, bring back a flash message), and a
-/// copy taken before a logout works until its deadline. Of two requests at once, the browser keeps the answer that arrives
-/// last, also if it only renews what the other one ended. Where any of that matters, use a server-side store; keep deadlines short in any case.
+/// The client holds the only copy. It can present an older one again (undo a purchase, bring back a flash message). Where
+/// that matters, use a server-side store; keep deadlines short in any case.
+///
+/// Without [`revocations`](Builder::revocations), a copy taken before a logout works until its deadline, and of two requests
+/// at once, the browser keeps the answer that arrives last, also if it only renews what the other one ended. With them, a
+/// logout is final.
 ///
 /// # Examples
 ///
@@ -44,6 +50,7 @@ struct Inner {
     config: Config,
     sealer: Sealer,
     random: Arc<dyn Random>,
+    revoking: Option<Arc<Revoking>>,
     #[cfg(feature = "astra")]
     astra: Option<astra::AstraCookies>,
 }
@@ -52,6 +59,7 @@ struct Inner {
 pub struct CookieKeys {
     keys: Keyring,
     random: Arc<dyn Random>,
+    revocations: Option<Revocations>,
     #[cfg(feature = "astra")]
     astra: Option<astra::AstraOptions>,
 }
@@ -62,6 +70,7 @@ impl CookieStore {
         let kind = CookieKeys {
             keys: keys.into(),
             random: Arc::new(SystemRandom),
+            revocations: None,
             #[cfg(feature = "astra")]
             astra: None,
         };
@@ -108,12 +117,24 @@ impl Builder<CookieKeys> {
     /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
-        #[cfg_attr(not(feature = "astra"), allow(unused_mut))]
         let (kind, mut config, _) = self.validate()?;
         #[cfg(feature = "astra")]
         if kind.astra.is_some() {
             config.connection_memo = false; // each opening tells which format came
         }
+        let revoking = match kind.revocations {
+            None => None,
+            #[cfg(feature = "astra")]
+            Some(_) if kind.astra.is_some() => {
+                return Err(Error::config(
+                    "sessions in Astra's cookies cannot be revoked: call either revocations() or the methods for Astra",
+                ));
+            }
+            Some(revocations) => {
+                config.revocable = true;
+                Some(Arc::new(Revoking::new(revocations, &config)?))
+            }
+        };
         let random = kind.random;
         let sealer = Sealer::new(&kind.keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
         #[cfg(feature = "astra")]
@@ -123,6 +144,7 @@ impl Builder<CookieKeys> {
                 config,
                 sealer,
                 random,
+                revoking,
                 #[cfg(feature = "astra")]
                 astra,
             }),
@@ -180,7 +202,7 @@ impl Inner {
         payload: Payload,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        if payload.is_empty() {
+        if payload.is_vacant() {
             return Ok(Saved::Removed);
         }
         let expires = self.config.timeouts.deadline(created, now);
@@ -220,19 +242,42 @@ impl Store for CookieStore {
     }
 
     fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
-        StoreFuture::ready(Ok(self.inner.open(token, now)))
+        match (&self.inner.revoking, self.inner.open(token, now)) {
+            (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
+            (_, opened) => StoreFuture::ready(Ok(opened)),
+        }
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        StoreFuture::ready(self.inner.save(base.as_ref(), &changes, now))
+        match &self.inner.revoking {
+            Some(revoking) => self.save_revocable(revoking, base, &changes, now),
+            None => StoreFuture::ready(self.inner.save(base.as_ref(), &changes, now)),
+        }
     }
 
-    fn destroy(&self, _: Record, _: Timestamp) -> StoreFuture<()> {
-        StoreFuture::ready(Ok(())) // the only copy is the client's: the response removes it
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        match &self.inner.revoking {
+            Some(revoking) => self.destroy_revocable(revoking, &base, now),
+            None => StoreFuture::ready(Ok(())), // the only copy is the client's: the response removes it
+        }
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        StoreFuture::ready(self.inner.regenerate(&base, &changes, now))
+        match &self.inner.revoking {
+            Some(revoking) => self.regenerate_revocable(revoking, &base, &changes, now),
+            None => StoreFuture::ready(self.inner.regenerate(&base, &changes, now)),
+        }
+    }
+
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        match (&self.inner.revoking, self.inner.open(token, now)) {
+            (Some(revoking), Ok(base)) => self.destroy_revocable(revoking, &base, now),
+            _ => StoreFuture::ready(Ok(())),
+        }
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        self.inner.revoking.as_ref().is_none_or(|revoking| revoking.vouches_for(record, now))
     }
 }
 
