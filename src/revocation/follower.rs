@@ -59,10 +59,14 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut a
             Ok(page) => {
                 register.take_in(&page.entries);
                 let last = page.entries.last().map_or(after, |last| last.position);
-                if !page.more {
+                if page.more {
+                    Ok(last)
+                } else if register.has_lost_entries(page.top) {
+                    heal(&*log, &register, false).await
+                } else {
                     register.confirmed(page.top, began);
+                    Ok(last.max(page.top))
                 }
-                Ok(if page.more { last } else { last.max(page.top) })
             }
             Err(error) => Err(error),
         };
@@ -123,6 +127,8 @@ async fn heal(log: &dyn AnyLog, register: &Register, shorter: bool) -> Result<u6
     }
     // Also where nothing was lost: what is written next must come behind all positions that sessions have.
     timeout(GRACE, log.top(highest)).await.map_err(Error::unavailable)??;
+    // What was appended before is there or was written again.
+    register.has_lost_entries(highest);
     register.confirmed(top, began);
     // Not from `highest` on: others may have written below it before the log was raised.
     Ok(after.max(top))

@@ -52,6 +52,8 @@ pub(crate) struct Register {
     progress: Notify,
     timeline: Mutex<Timeline>,
     recent: Mutex<VecDeque<Recent>>,
+    /// What this process has appended, and not read back yet.
+    unread: Mutex<Vec<Unread>>,
     /// What is at or below it was forgotten.
     swept: AtomicU64,
     settings: OnceLock<Settings>,
@@ -77,6 +79,15 @@ struct Settings {
 struct Recent {
     seen: Instant,
     position: u64,
+    revocation: Revocation,
+    /// It was read in the log, and not merely appended.
+    read: bool,
+}
+
+/// An entry that has to come when the log is read from `above` to `last`.
+struct Unread {
+    above: u64,
+    last: u64,
     revocation: Revocation,
 }
 
@@ -124,6 +135,7 @@ impl Register {
             progress: Notify::new(),
             timeline: Mutex::default(),
             recent: Mutex::default(),
+            unread: Mutex::default(),
             swept: AtomicU64::new(0),
             settings: OnceLock::new(),
             horizon: AtomicU64::new(0),
@@ -301,7 +313,8 @@ impl Register {
         self.highest.fetch_max(last, Ordering::AcqRel);
         for revocation in revocations {
             self.apply(last, revocation);
-            self.remember(last, revocation);
+            self.remember(last, revocation, false);
+            lock(&self.unread).push(Unread { above: highest, last, revocation });
         }
         self.bound();
         Ok(self.at(last))
@@ -325,13 +338,13 @@ impl Register {
         lock(&self.timeline).note(time, position, self.horizon());
     }
 
-    fn remember(&self, position: u64, revocation: Revocation) {
+    fn remember(&self, position: u64, revocation: Revocation, read: bool) {
         let mut recent = lock(&self.recent);
         while recent.front().is_some_and(|first| first.seen.elapsed() > RECENT) || recent.len() >= MAX_RECENT
         {
             recent.pop_front();
         }
-        recent.push_back(Recent { seen: Instant::now(), position, revocation });
+        recent.push_back(Recent { seen: Instant::now(), position, revocation, read });
     }
 
     /// How long revocations are remembered; the longest that can be told, before a store has said how long sessions last.
@@ -406,7 +419,7 @@ impl Register {
         for entry in entries {
             self.note(entry.written, entry.position);
             self.apply(entry.position, entry.revocation);
-            self.remember(entry.position, entry.revocation);
+            self.remember(entry.position, entry.revocation, true);
         }
         self.bound();
     }
@@ -422,6 +435,30 @@ impl Register {
             self.report(RevocationChange::Reachable);
         }
         self.progress.notify_waiters();
+    }
+
+    /// True if the log was read to `top`, and something that this process has appended was not there. Asked once of each
+    /// entry.
+    pub(super) fn has_lost_entries(&self, top: u64) -> bool {
+        let mut unread = lock(&self.unread);
+        if unread.is_empty() {
+            return false;
+        }
+        let recent = lock(&self.recent);
+        let is_there = |entry: &Unread| {
+            // It is among the last ones.
+            recent.iter().rev().any(|recent| {
+                let at_its_place = recent.position > entry.above && recent.position <= entry.last;
+                recent.read && at_its_place && recent.revocation == entry.revocation
+            })
+        };
+        let mut lost = false;
+        unread.retain(|entry| {
+            let due = entry.last <= top;
+            lost |= due && !is_there(entry);
+            !due
+        });
+        lost
     }
 
     /// The log could not be read.

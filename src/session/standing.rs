@@ -222,8 +222,8 @@ const _: () = assert!(STANDING.as_bytes()[0] == RESERVED as u8 && LABELS.as_byte
 
 #[cfg(test)]
 mod tests {
+    use super::super::PayloadFormat;
     use super::*;
-    use crate::session::PayloadFormat;
     use proptest::prelude::*;
 
     fn standing() -> impl Strategy<Value = Standing> {
