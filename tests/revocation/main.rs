@@ -5,5 +5,11 @@ mod endings;
 mod hosts;
 mod interleavings;
 mod limits;
+#[cfg(feature = "redis")]
+mod on_redis;
 mod requests;
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod server;
 mod shared_log;

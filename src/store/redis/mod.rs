@@ -12,6 +12,7 @@ mod manager;
 mod options;
 #[cfg(feature = "astra")]
 mod plain;
+mod revocation_log;
 mod scripts;
 mod stats;
 mod tls;
@@ -21,4 +22,5 @@ pub use self::backend::Redis;
 pub use self::connection::Connection;
 pub use self::manager::Manager;
 pub use self::options::{RedisOptions, RedisStore};
+pub use self::revocation_log::{RedisLog, RedisRevocations};
 pub use self::stats::RedisStats;

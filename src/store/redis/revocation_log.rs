@@ -1,0 +1,518 @@
+//! A log of revocations in Redis: one stream for each prefix, which every process appends to and follows.
+
+use std::fmt;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use bb8_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
+use bb8_redis::redis::cluster_async::ClusterConnection;
+use bb8_redis::redis::{
+    AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Script,
+    ScriptInvocation, Value, cmd, pipe,
+};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::fault::{Failure, Remedy, breaks_connection, is_misconfigured, remedy};
+use super::tls::Tls;
+use super::topology::{Target, target};
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations};
+
+/// How many entries one read returns at most.
+const PAGE: usize = 10_000;
+
+/// A position is milliseconds and number of an entry's id, in 42 and 20 bits: enough until the year 2109.
+const SEQUENCE_BITS: u32 = 20;
+
+/// A blocking read is answered after as long as it may wait, and so much later at the latest.
+const GRACE: Duration = Duration::from_millis(400);
+
+/// The longest that one read waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// What positions count in: the milliseconds of their ids go on in an emptied Redis.
+const INCARNATION: u64 = 0x72_65_64_69_73; // "redis"
+
+/// The next id is above the server's clock, the last entry and what the caller has seen: a clock that a failover put back
+/// does not put positions back.
+///
+/// ARGV: milliseconds and number that the caller has seen, then the values. Returns the id of the last entry.
+static APPEND: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local time = redis.call('TIME')
+local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
+local function above(m, s)
+  if m > ms or (m == ms and s >= seq) then ms, seq = m, s + 1 end
+end
+above(tonumber(ARGV[1]), tonumber(ARGV[2]))
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if last then
+  local m, s = string.match(last[1], '(%d+)-(%d+)')
+  above(tonumber(m), tonumber(s))
+end
+local id
+for i = 3, #ARGV do
+  if seq > 1048575 then ms, seq = ms + 1, 0 end
+  id = string.format('%.0f-%.0f', ms, seq)
+  redis.call('XADD', KEYS[1], id, 'r', ARGV[i])
+  seq = seq + 1
+end
+return id",
+    )
+});
+
+/// ARGV: milliseconds and number to be reached. Writes an entry that is no revocation there, if the log ends before it.
+/// Returns the id of the last entry, if there is one.
+static TOP: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local m, s = tonumber(ARGV[1]), tonumber(ARGV[2])
+if last then
+  local lm, ls = string.match(last[1], '(%d+)-(%d+)')
+  lm, ls = tonumber(lm), tonumber(ls)
+  if lm > m or (lm == m and ls >= s) then return last[1] end
+end
+if m == 0 and s == 0 then return false end
+return redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', m, s), 't', '')",
+    )
+});
+
+/// ARGV: milliseconds that entries are kept for, by the server's clock. The last one stays: it holds the position.
+static TRIM: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "\
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if not last then return 0 end
+local time = redis.call('TIME')
+local ms = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])
+if ms <= 0 then return 0 end
+local m = tonumber(string.match(last[1], '(%d+)-'))
+local id = last[1]
+if ms <= m then id = string.format('%.0f', ms) end
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)",
+    )
+});
+
+impl Revocations {
+    /// Keeps revocations in the Redis at `url`, for any number of machines. The forms of the URL are those of
+    /// [`RedisStore::builder`](crate::RedisStore::builder).
+    ///
+    /// All processes of an application use one stream, `{prefix}:revoked`, and follow it: another process refuses a session
+    /// about a tenth of a millisecond after it was revoked. Reads cost no round trip; a logout costs one, and so does a login.
+    ///
+    /// # Security
+    ///
+    /// The stream holds hashes and random ids. Anyone who can write to it can end sessions, and begin none.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use hyper_session::{AppKey, CookieStore, Revocations};
+    ///
+    /// # async fn example(key: AppKey) -> Result<(), hyper_session::Error> {
+    /// let revocations = Revocations::redis("redis://127.0.0.1:6379").prefix("shop").connect().await?;
+    /// let store = CookieStore::builder(key).revocations(revocations).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn redis(url: impl Into<String>) -> RedisRevocations {
+        RedisRevocations {
+            url: url.into(),
+            prefix: None,
+            connect_timeout: Duration::from_secs(1),
+            command_timeout: Duration::from_millis(500),
+            tls: Tls::default(),
+        }
+    }
+}
+
+/// What [`Revocations`] in Redis are built from; [`Revocations::redis`] makes one.
+#[must_use = "a builder does nothing until it connects"]
+pub struct RedisRevocations {
+    url: String,
+    prefix: Option<String>,
+    connect_timeout: Duration,
+    command_timeout: Duration,
+    tls: Tls,
+}
+
+impl RedisRevocations {
+    /// Sets what the name of the stream begins with. It must be given: it keeps this application apart from whatever else is
+    /// in that Redis. 1 to 64 letters, digits, and `:`, `_`, `-`, `.`, `/`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into());
+        self
+    }
+
+    /// Sets how long making a connection may take. Default: 1 second.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a logout or a login waits for an answer. Default: 500 ms.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.command_timeout = timeout;
+        self
+    }
+
+    /// Sets whom to trust with TLS: PEM certificates of authorities. Default: those that the system trusts.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.tls.root = Some(pem.into());
+        self
+    }
+
+    /// Sets how to prove with TLS who calls: a PEM certificate and its private key.
+    pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.tls.client = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Connects, reads what was revoked, and follows it from now on: in a task of the present tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not one, or Redis refuses the password or
+    /// the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer.
+    pub async fn connect(self) -> Result<Revocations, Error> {
+        Revocations::open(self.into_log().await?).await
+    }
+
+    /// Connects to the log itself, which [`Revocations::open`] takes: for tools and tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn into_log(self) -> Result<RedisLog, Error> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_-./".contains(&byte);
+        let prefix = self.prefix.unwrap_or_default();
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
+            return Err(Error::config(
+                "revocations in Redis need a prefix() of 1 to 64 letters, digits, and : _ - . /, for example \"shop\"",
+            ));
+        }
+        if self.connect_timeout.is_zero() || self.command_timeout.is_zero() {
+            return Err(Error::config("connect_timeout() and command_timeout() must be more than zero"));
+        }
+        let link = |answer: Duration| {
+            Link::new(
+                target(&self.url, &self.tls, self.connect_timeout, answer)?,
+                self.connect_timeout,
+                answer,
+            )
+        };
+        let log = RedisLog {
+            key: format!("{prefix}:revoked"),
+            writer: link(self.command_timeout)?,
+            // A read that blocks must not hold up a logout: it has a connection of its own.
+            reader: link(LONGEST_WAIT + GRACE)?,
+        };
+        log.top(0).await.map_err(not_allowed)?;
+        log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
+        log.read(0, Duration::from_millis(1)).await.map_err(not_allowed)?;
+        Ok(log)
+    }
+}
+
+/// What Redis will not allow later either is for whoever set it up.
+fn not_allowed(error: Error) -> Error {
+    let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
+    match failure {
+        Some(failure) if failure.is_lasting() => Error::config(format!(
+            "{failure}, but revocations need EVALSHA, EVAL, XRANGE, XREVRANGE and XREAD, and in scripts TIME, XADD and XTRIM, \
+             on the stream of their prefix"
+        )),
+        _ => error,
+    }
+}
+
+/// A stream of Redis as a [`RevocationLog`].
+pub struct RedisLog {
+    key: String,
+    writer: Link,
+    reader: Link,
+}
+
+/// A connection that is made when it is needed, and made anew when it broke.
+struct Link {
+    target: Target,
+    config: AsyncConnectionConfig,
+    connect_timeout: Duration,
+    answer_timeout: Duration,
+    connection: Mutex<Option<Connection>>,
+}
+
+#[derive(Clone)]
+enum Connection {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// What is sent, and may be sent twice.
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Command(&'a Cmd),
+    Pipeline(&'a Pipeline),
+    Script(&'a ScriptInvocation<'a>),
+}
+
+impl Step<'_> {
+    async fn send(self, connection: &mut Connection) -> RedisResult<Value> {
+        match self {
+            Self::Command(command) => command.query_async(connection).await,
+            Self::Pipeline(commands) => commands.query_async(connection).await,
+            Self::Script(call) => call.invoke_async(connection).await,
+        }
+    }
+}
+
+/// Between two attempts while a server is loading, electing or being replaced.
+const PAUSE: Duration = Duration::from_millis(20);
+
+impl Link {
+    #[allow(clippy::unnecessary_wraps)] // as the other constructors
+    fn new(target: Target, connect_timeout: Duration, answer_timeout: Duration) -> Result<Self, Error> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(connect_timeout))
+            .set_response_timeout(Some(answer_timeout));
+        Ok(Self { target, config, connect_timeout, answer_timeout, connection: Mutex::new(None) })
+    }
+
+    async fn connect(&self) -> RedisResult<Connection> {
+        match &self.target {
+            Target::One(client) => {
+                client.get_multiplexed_async_connection_with_config(&self.config).await.map(Connection::One)
+            }
+            Target::Sentinel(sentinel) => {
+                let mut sentinel = sentinel.lock().await;
+                sentinel.get_async_connection_with_config(&self.config).await.map(Connection::One)
+            }
+            Target::Cluster(client) => client.get_async_connection().await.map(Connection::Cluster),
+        }
+    }
+
+    /// The connection that there is, or a new one.
+    async fn connection(&self) -> Result<Connection, Error> {
+        let mut present = self.connection.lock().await;
+        if let Some(connection) = &*present {
+            return Ok(connection.clone());
+        }
+        let limit = self.connect_timeout.saturating_mul(self.target.hops());
+        let connected = match timeout_at(Instant::now() + limit, self.connect()).await {
+            Ok(connected) => connected.map_err(|error| refused(&error))?,
+            Err(_) => return Err(Failure::TimedOut.into()),
+        };
+        *present = Some(connected.clone());
+        Ok(connected)
+    }
+
+    async fn forget(&self) {
+        *self.connection.lock().await = None;
+    }
+
+    /// Does `step` over the connection, within the deadline. What was refused, or whose connection broke, is done once more:
+    /// `step` must do no harm when it is done twice.
+    async fn run<T: FromRedisValue>(&self, step: Step<'_>) -> Result<T, Error> {
+        let deadline = Instant::now() + self.answer_timeout;
+        let mut lost = false;
+        loop {
+            let mut connection = match timeout_at(deadline, self.connection()).await {
+                Ok(connection) => connection?,
+                Err(_) => return Err(Failure::TimedOut.into()),
+            };
+            let answer = timeout_at(deadline, step.send(&mut connection)).await;
+            let error = match answer.map(|answer| answer.and_then(|value| Ok(T::from_redis_value(value)?))) {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    self.forget().await;
+                    return Err(Failure::TimedOut.into());
+                }
+            };
+            if breaks_connection(&error) && matches!(connection, Connection::One(_)) {
+                self.forget().await;
+            }
+            let again = match remedy(&error) {
+                Remedy::Reconnect => !std::mem::replace(&mut lost, true),
+                Remedy::Wait | Remedy::Elsewhere => {
+                    sleep_until(deadline.min(Instant::now() + PAUSE)).await;
+                    Instant::now() < deadline
+                }
+                Remedy::SendScript | Remedy::TimedOut | Remedy::GiveUp => false,
+            };
+            if !again {
+                return Err(failed(&error));
+            }
+        }
+    }
+}
+
+fn refused(error: &RedisError) -> Error {
+    let failure = Failure::connecting(error);
+    if is_misconfigured(error) { Error::config(failure.to_string()) } else { failure.into() }
+}
+
+fn failed(error: &RedisError) -> Error {
+    Failure::of(error).into()
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(connection) => connection.req_packed_command(cmd),
+            Self::Cluster(connection) => connection.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        cmd: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(connection) => connection.req_packed_commands(cmd, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(cmd, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}
+
+/// A stream's entry: its id, and its fields and values.
+type StreamEntry = (String, Vec<Vec<u8>>);
+
+impl RedisLog {
+    async fn script<T: FromRedisValue>(&self, call: ScriptInvocation<'_>) -> Result<T, Error> {
+        self.writer.run(Step::Script(&call)).await
+    }
+
+    /// Without waiting. First the end, then the entries: what comes in between is among the entries, and what is not is behind
+    /// the end.
+    async fn page(&self, after: u64) -> Result<Page, Error> {
+        let (ms, number) = unpack(after);
+        let mut commands = pipe();
+        commands.cmd("XREVRANGE").arg(&self.key).arg("+").arg("-").arg("COUNT").arg(1);
+        let behind = format!("({ms}-{number}");
+        commands.cmd("XRANGE").arg(&self.key).arg(behind).arg("+").arg("COUNT").arg(PAGE);
+        let (last, entries): (Vec<StreamEntry>, Vec<StreamEntry>) =
+            self.reader.run(Step::Pipeline(&commands)).await?;
+        let more = entries.len() == PAGE;
+        let mut page = Page { entries: Vec::with_capacity(entries.len()), top: 0, more };
+        for (id, _) in &last {
+            page.top = position(id)?;
+        }
+        let mut reached = 0;
+        for (id, fields) in entries {
+            reached = position(&id)?;
+            let [field, value] = fields.as_slice() else { continue };
+            // What raised the log is no revocation, and what a later release writes is not known.
+            if let (b"r", Some(revocation)) = (field.as_slice(), Revocation::from_bytes(value)) {
+                let written = Timestamp::from_unix(unpack(reached).0 / 1_000);
+                page.entries.push(Entry { position: reached, written, revocation });
+            }
+        }
+        page.top = page.top.max(reached);
+        Ok(page)
+    }
+}
+
+impl RevocationLog for RedisLog {
+    fn incarnation(&self) -> u64 {
+        INCARNATION
+    }
+
+    async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
+        let (ms, number) = unpack(above);
+        let mut call = APPEND.key(&self.key);
+        call.arg(ms).arg(number);
+        for revocation in revocations {
+            call.arg(&revocation.to_bytes()[..]);
+        }
+        position(&self.script::<String>(call).await?)
+    }
+
+    async fn top(&self, at_least: u64) -> Result<u64, Error> {
+        let (ms, number) = unpack(at_least);
+        let mut call = TOP.key(&self.key);
+        call.arg(ms).arg(number);
+        self.script::<Option<String>>(call).await?.map_or(Ok(0), |id| position(&id))
+    }
+
+    async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
+        let page = self.page(after).await?;
+        if !page.entries.is_empty() || page.more || page.top != after || wait.is_zero() {
+            return Ok(page);
+        }
+        let (ms, number) = unpack(after);
+        let mut command = cmd("XREAD");
+        let wait = u64::try_from(wait.min(LONGEST_WAIT).as_millis()).unwrap_or(u64::MAX).max(1);
+        command.arg("COUNT").arg(1).arg("BLOCK").arg(wait);
+        command.arg("STREAMS").arg(&self.key).arg(format!("{ms}-{number}"));
+        let _: Value = self.reader.run(Step::Command(&command)).await?;
+        self.page(after).await
+    }
+
+    async fn trim(&self, age: Duration) -> Result<(), Error> {
+        let mut call = TRIM.key(&self.key);
+        call.arg(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+        self.script::<Value>(call).await.map(drop)
+    }
+}
+
+/// The position of the entry with this id.
+fn position(id: &str) -> Result<u64, Error> {
+    let parsed = id.split_once('-');
+    let parsed = parsed.and_then(|(ms, number)| Some((ms.parse::<u64>().ok()?, number.parse::<u64>().ok()?)));
+    match parsed {
+        Some((ms, number)) if ms < 1_u64 << 42 && number < 1_u64 << SEQUENCE_BITS => {
+            Ok(ms << SEQUENCE_BITS | number)
+        }
+        _ => Err(Failure::Lost("the stream of revocations has an entry with an id that is not ours").into()),
+    }
+}
+
+fn unpack(position: u64) -> (u64, u64) {
+    (position >> SEQUENCE_BITS, position & ((1 << SEQUENCE_BITS) - 1))
+}
+
+impl fmt::Debug for RedisRevocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("RedisRevocations").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RedisLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisLog").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_positions_in_their_order() {
+        for (id, expected) in [("0-1", 1), ("1-0", 1 << 20), ("1700000000000-7", 1_700_000_000_000 << 20 | 7)]
+        {
+            assert_eq!(position(id).unwrap(), expected);
+            let (ms, number) = unpack(expected);
+            assert_eq!(format!("{ms}-{number}"), id);
+        }
+        for bad in ["", "1", "x-1", "1-x", "1-1048576", "4398046511104-0"] {
+            assert!(position(bad).is_err(), "{bad}");
+        }
+        assert!(position("4398046511103-1048575").unwrap() < 1 << 62);
+    }
+}
