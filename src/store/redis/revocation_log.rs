@@ -8,7 +8,7 @@ use bb8_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
 use bb8_redis::redis::cluster_async::ClusterConnection;
 use bb8_redis::redis::{
     AsyncConnectionConfig, Cmd, FromRedisValue, Pipeline, RedisError, RedisFuture, RedisResult, Script,
-    ScriptInvocation, Value, cmd, pipe,
+    Value, cmd, pipe,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -39,9 +39,7 @@ const INCARNATION: u64 = 0x72_65_64_69_73; // "redis"
 /// does not put positions back.
 ///
 /// ARGV: milliseconds and number that the caller has seen, then the values. Returns the id of the last entry.
-static APPEND: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "\
+const APPEND_CODE: &str = "\
 local time = redis.call('TIME')
 local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
 local function above(m, s)
@@ -60,15 +58,12 @@ for i = 3, #ARGV do
   redis.call('XADD', KEYS[1], id, 'r', ARGV[i])
   seq = seq + 1
 end
-return id",
-    )
-});
+return id";
+static APPEND: Steps = Steps { code: APPEND_CODE, script: LazyLock::new(|| Script::new(APPEND_CODE)) };
 
 /// ARGV: milliseconds and number to be reached. Writes an entry that is no revocation there, if the log ends before it.
 /// Returns the id of the last entry, if there is one.
-static TOP: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "\
+const TOP_CODE: &str = "\
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local m, s = tonumber(ARGV[1]), tonumber(ARGV[2])
 if last then
@@ -77,14 +72,11 @@ if last then
   if lm > m or (lm == m and ls >= s) then return last[1] end
 end
 if m == 0 and s == 0 then return false end
-return redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', m, s), 't', '')",
-    )
-});
+return redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', m, s), 't', '')";
+static TOP: Steps = Steps { code: TOP_CODE, script: LazyLock::new(|| Script::new(TOP_CODE)) };
 
 /// ARGV: milliseconds that entries are kept for, by the server's clock. The last one stays: it holds the position.
-static TRIM: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
-        "\
+const TRIM_CODE: &str = "\
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then return 0 end
 local time = redis.call('TIME')
@@ -93,9 +85,8 @@ if ms <= 0 then return 0 end
 local m = tonumber(string.match(last[1], '(%d+)-'))
 local id = last[1]
 if ms <= m then id = string.format('%.0f', ms) end
-return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)",
-    )
-});
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)";
+static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::new(TRIM_CODE)) };
 
 impl Revocations {
     /// Keeps revocations in the Redis at `url`, for any number of machines. The forms of the URL are those of
@@ -211,9 +202,11 @@ impl RedisRevocations {
             // A read that blocks must not hold up a logout: it has a connection of its own.
             reader: link(LONGEST_WAIT + GRACE)?,
         };
-        log.top(0).await.map_err(not_allowed)?;
+        // Tries each command once. An entry that is no revocation shows that the log can be written to.
+        let top = log.top(0).await.map_err(not_allowed)?;
+        let top = log.top(top.saturating_add(1)).await.map_err(not_allowed)?;
         log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
-        log.read(0, Duration::from_millis(1)).await.map_err(not_allowed)?;
+        log.read(top, Duration::from_millis(1)).await.map_err(not_allowed)?;
         Ok(log)
     }
 }
@@ -257,7 +250,7 @@ enum Connection {
 enum Step<'a> {
     Command(&'a Cmd),
     Pipeline(&'a Pipeline),
-    Script(&'a ScriptInvocation<'a>),
+    Script(&'a Call<'a>),
 }
 
 impl Step<'_> {
@@ -265,8 +258,46 @@ impl Step<'_> {
         match self {
             Self::Command(command) => command.query_async(connection).await,
             Self::Pipeline(commands) => commands.query_async(connection).await,
-            Self::Script(call) => call.invoke_async(connection).await,
+            // By its hash, or whole where the server does not have it. `Script` itself would need SCRIPT LOAD.
+            Self::Script(call) => {
+                match call.command("EVALSHA", call.script.hash()).query_async(connection).await {
+                    Err(error) if remedy(&error) == Remedy::SendScript => {
+                        call.command("EVAL", call.script.code).query_async(connection).await
+                    }
+                    answer => answer,
+                }
+            }
         }
+    }
+}
+
+/// A script with its arguments.
+struct Call<'a> {
+    script: &'a Steps,
+    key: &'a str,
+    arguments: Vec<Vec<u8>>,
+}
+
+impl Call<'_> {
+    fn command(&self, verb: &str, script: &str) -> Cmd {
+        let mut command = cmd(verb);
+        command.arg(script).arg(1).arg(self.key);
+        for argument in &self.arguments {
+            command.arg(&argument[..]);
+        }
+        command
+    }
+}
+
+/// A script and, once it was needed, its hash.
+struct Steps {
+    code: &'static str,
+    script: LazyLock<Script>,
+}
+
+impl Steps {
+    fn hash(&self) -> &str {
+        self.script.get_hash()
     }
 }
 
@@ -392,7 +423,8 @@ impl ConnectionLike for Connection {
 type StreamEntry = (String, Vec<Vec<u8>>);
 
 impl RedisLog {
-    async fn script<T: FromRedisValue>(&self, call: ScriptInvocation<'_>) -> Result<T, Error> {
+    async fn script<T: FromRedisValue>(&self, script: &Steps, arguments: Vec<Vec<u8>>) -> Result<T, Error> {
+        let call = Call { script, key: &self.key, arguments };
         self.writer.run(Step::Script(&call)).await
     }
 
@@ -433,19 +465,15 @@ impl RevocationLog for RedisLog {
 
     async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
         let (ms, number) = unpack(above);
-        let mut call = APPEND.key(&self.key);
-        call.arg(ms).arg(number);
-        for revocation in revocations {
-            call.arg(&revocation.to_bytes()[..]);
-        }
-        position(&self.script::<String>(call).await?)
+        let values = revocations.iter().map(|revocation| revocation.to_bytes().to_vec());
+        let arguments = [number_text(ms), number_text(number)].into_iter().chain(values).collect();
+        position(&self.script::<String>(&APPEND, arguments).await?)
     }
 
     async fn top(&self, at_least: u64) -> Result<u64, Error> {
         let (ms, number) = unpack(at_least);
-        let mut call = TOP.key(&self.key);
-        call.arg(ms).arg(number);
-        self.script::<Option<String>>(call).await?.map_or(Ok(0), |id| position(&id))
+        let arguments = vec![number_text(ms), number_text(number)];
+        self.script::<Option<String>>(&TOP, arguments).await?.map_or(Ok(0), |id| position(&id))
     }
 
     async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
@@ -463,9 +491,8 @@ impl RevocationLog for RedisLog {
     }
 
     async fn trim(&self, age: Duration) -> Result<(), Error> {
-        let mut call = TRIM.key(&self.key);
-        call.arg(u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
-        self.script::<Value>(call).await.map(drop)
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.script::<Value>(&TRIM, vec![number_text(age)]).await.map(drop)
     }
 }
 
@@ -479,6 +506,10 @@ fn position(id: &str) -> Result<u64, Error> {
         }
         _ => Err(Failure::Lost("the stream of revocations has an entry with an id that is not ours").into()),
     }
+}
+
+fn number_text(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
 }
 
 fn unpack(position: u64) -> (u64, u64) {
