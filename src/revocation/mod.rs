@@ -15,6 +15,8 @@ mod register;
 #[allow(clippy::module_inception)] // the one type that the module is named for
 mod revocation;
 mod set;
+#[cfg(feature = "sqlite")]
+mod sqlite;
 mod timeline;
 
 use std::fmt;
@@ -23,6 +25,8 @@ use std::time::Duration;
 
 pub use self::log::{Entry, Page, RevocationLog};
 pub use self::revocation::Revocation;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteLog;
 pub use crate::session::Position;
 
 pub(crate) use self::register::{Register, Verdict};

@@ -7,6 +7,8 @@ mod interleavings;
 mod limits;
 #[cfg(feature = "redis")]
 mod on_redis;
+#[cfg(feature = "sqlite")]
+mod on_sqlite;
 mod requests;
 #[cfg(feature = "redis")]
 #[path = "../redis/server.rs"]
