@@ -7,7 +7,8 @@
 //!
 //! Environment: `ADDR` (default `127.0.0.1:3000`), `SESSION_KEY` (see `AppKey`; default a new one on each start),
 //! `SECURE_COOKIE=1` for the production cookie, which browsers send over https alone, `REDIS_URL` for sessions in Redis:
-//! `redis://`, `redis+sentinel://host,host/master` or `redis-cluster://host,host`.
+//! `redis://`, `redis+sentinel://host,host/master` or `redis-cluster://host,host`. `REVOCATIONS` says where a logout from
+//! a cookie session is remembered: a path (feature `sqlite`) or a URL of Redis (feature `redis`); default in memory.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 use std::convert::Infallible;
@@ -21,7 +22,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, Header
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::store::Store;
-use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, SiteData, session_fn};
+use hyper_session::{AppKey, CookieStore, Error, Revocations, Session, SessionHandle, SiteData, session_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -85,7 +86,7 @@ async fn store() -> Result<Arc<dyn Store>, Error> {
     let cookie = if secure { CookieOptions::new() } else { CookieOptions::development() };
     match std::env::var("REDIS_URL") {
         Ok(url) => redis_store(url, cookie).await,
-        Err(_) => cookie_store(cookie),
+        Err(_) => cookie_store(cookie).await,
     }
 }
 
@@ -106,7 +107,7 @@ async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Erro
     std::process::exit(2);
 }
 
-fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
+async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
     let key = match std::env::var("SESSION_KEY") {
         Ok(text) if text.starts_with("hsk1_") => text.parse()?,
         Ok(text) => AppKey::from_bytes(text.as_bytes())?,
@@ -118,9 +119,27 @@ fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
         }
     };
     // Large sessions may take all the cookies there are: `main` lets the server accept as many.
-    let store =
-        CookieStore::builder(key).cookie(cookie.max_chunks(MAX_CHUNKS)).clear_site_data(&FORGET).build()?;
+    let store = CookieStore::builder(key)
+        .cookie(cookie.max_chunks(MAX_CHUNKS))
+        .clear_site_data(&FORGET)
+        .revocations(revocations().await?)
+        .build()?;
     Ok(Arc::new(store))
+}
+
+/// Where a logout is remembered, so that a cookie that was copied before it is refused.
+async fn revocations() -> Result<Revocations, Error> {
+    match std::env::var("REVOCATIONS") {
+        #[cfg(feature = "redis")]
+        Ok(url) if url.contains("://") => Revocations::redis(url).prefix("login-example").connect().await,
+        #[cfg(feature = "sqlite")]
+        Ok(path) if !path.contains("://") => Revocations::sqlite(path).await,
+        Ok(_) => {
+            eprintln!("error: REVOCATIONS needs --features sqlite for a path, or --features redis for a URL");
+            std::process::exit(2);
+        }
+        Err(_) => Ok(Revocations::in_memory()),
+    }
 }
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {

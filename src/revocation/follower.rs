@@ -16,7 +16,7 @@ use crate::event::RevocationChange;
 pub(super) const WAIT: Duration = Duration::from_millis(100);
 /// A read that takes longer than it was told to wait, by this much, has failed.
 const GRACE: Duration = Duration::from_millis(400);
-/// Reading everything at the start may take longer.
+/// Reading everything, as at the start, and connecting again may take longer.
 const FIRST_GRACE: Duration = Duration::from_secs(10);
 /// Between two attempts while the log cannot be read.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -51,8 +51,9 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut a
             return;
         };
         let began = Instant::now();
-        let wait = if failing { Duration::ZERO } else { WAIT };
-        let page = read(&*log, after, wait, GRACE).await;
+        // A new connection takes longer than an answer.
+        let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
+        let page = read(&*log, after, wait, grace).await;
         let Some(register) = register.upgrade() else { return };
         let caught_up = match page {
             Ok(page) if failing || page.top < seen => heal(&*log, &register, page.top < seen).await,
@@ -126,7 +127,7 @@ async fn heal(log: &dyn AnyLog, register: &Register, shorter: bool) -> Result<u6
         timeout(FIRST_GRACE, log.append(batch.to_vec(), highest)).await.map_err(Error::unavailable)??;
     }
     // Also where nothing was lost: what is written next must come behind all positions that sessions have.
-    timeout(GRACE, log.top(highest)).await.map_err(Error::unavailable)??;
+    timeout(FIRST_GRACE, log.top(highest)).await.map_err(Error::unavailable)??;
     // What was appended before is there or was written again.
     register.has_lost_entries(highest);
     register.confirmed(top, began);

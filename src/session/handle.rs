@@ -405,7 +405,8 @@ impl Session {
     }
 
     /// Gives the session a new id and a new token; values and absolute deadline stay. The old token is refused from then
-    /// on by server-side stores; a cookie store can only replace it in this browser.
+    /// on by server-side stores and by cookie stores with [revocations](crate::store::Builder::revocations); a cookie store
+    /// without can only replace it in this browser.
     ///
     /// Call it whenever the user gains or loses rights, above all at login: an id that was planted before is worthless
     /// afterwards (session fixation).
@@ -431,7 +432,8 @@ impl Session {
     /// Ends the session: the stored one is deleted, the cookie removed. What is set afterwards begins a new session.
     ///
     /// A session that lives in a cookie alone ends in this browser; a copy of the cookie made before works until its
-    /// deadline. Where that matters, use a server-side store.
+    /// deadline. Where that matters, use a server-side store, or a cookie store with
+    /// [revocations](crate::store::Builder::revocations): then the copy is refused.
     ///
     /// # Errors
     ///

@@ -17,7 +17,8 @@ impl Session {
     ///
     /// On a server-side store the session is then among
     /// [those of its subject](crate::ServerStore::sessions_of), which can be listed and ended from elsewhere. A
-    /// [`CookieStore`](crate::CookieStore) remembers the subject and knows of no other sessions.
+    /// [`CookieStore`](crate::CookieStore) remembers the subject and knows of no other sessions; with
+    /// [revocations](crate::store::Builder::revocations) it can [end them](crate::CookieStore::end_sessions_of).
     ///
     /// # Errors
     ///

@@ -235,6 +235,23 @@ fn a_stopped_redis_refuses_and_a_full_one_refuses_logouts() {
 }
 
 #[test]
+fn a_master_that_becomes_a_replica_is_not_believed() {
+    let (server, other) = (Server::start(), Server::start());
+    block_on(async {
+        let site = host(&server, Duration::from_millis(500)).await;
+        let mut browser = site.logged_in("ada").await;
+        assert_eq!(server.cli(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]), "OK");
+        until("requests to be refused", async || {
+            site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 503
+        })
+        .await;
+        assert_eq!(server.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        until("it to be back", async || site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 200)
+            .await;
+    });
+}
+
+#[test]
 fn what_cannot_work_is_said_at_the_start() {
     let server = Server::with(&["--requirepass", "secret"]);
     block_on(async {
@@ -261,6 +278,7 @@ fn what_cannot_work_is_said_at_the_start() {
                 "+xrange",
                 "+xrevrange",
                 "+xread",
+                "+wait",
                 "+xtrim",
                 "+client",
                 "+hello",

@@ -216,7 +216,7 @@ fn not_allowed(error: Error) -> Error {
     let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
     match failure {
         Some(failure) if failure.is_lasting() => Error::config(format!(
-            "{failure}, but revocations need EVALSHA, EVAL, XRANGE, XREVRANGE and XREAD, and in scripts TIME, XADD and XTRIM, \
+            "{failure}, but revocations need EVALSHA, EVAL, WAIT, XRANGE, XREVRANGE and XREAD, and in scripts TIME, XADD and XTRIM, \
              on the stream of their prefix"
         )),
         _ => error,
@@ -433,11 +433,20 @@ impl RedisLog {
     async fn page(&self, after: u64) -> Result<Page, Error> {
         let (ms, number) = unpack(after);
         let mut commands = pipe();
+        if !matches!(self.reader.target, Target::Cluster(_)) {
+            // A replica answers with an error: what it has may be old, and nobody would notice. A node of a Cluster refuses
+            // to answer for another one in any case.
+            commands.cmd("WAIT").arg(0).arg(0).ignore();
+        }
         commands.cmd("XREVRANGE").arg(&self.key).arg("+").arg("-").arg("COUNT").arg(1);
         let behind = format!("({ms}-{number}");
         commands.cmd("XRANGE").arg(&self.key).arg(behind).arg("+").arg("COUNT").arg(PAGE);
-        let (last, entries): (Vec<StreamEntry>, Vec<StreamEntry>) =
-            self.reader.run(Step::Pipeline(&commands)).await?;
+        let answer = self.reader.run(Step::Pipeline(&commands)).await;
+        if answer.is_err() {
+            // Whom to ask may have changed.
+            self.reader.forget().await;
+        }
+        let (last, entries): (Vec<StreamEntry>, Vec<StreamEntry>) = answer?;
         let more = entries.len() == PAGE;
         let mut page = Page { entries: Vec::with_capacity(entries.len()), top: 0, more };
         for (id, _) in &last {
