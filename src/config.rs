@@ -172,6 +172,7 @@ impl SiteData {
 /// assert_eq!(store.config().timeouts().renewal, Duration::from_secs(90)); // a tenth of idle
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
+#[allow(clippy::struct_excessive_bools)] // independent options
 pub struct Config {
     pub(crate) cookie: CookieTemplate,
     pub(crate) timeouts: Timeouts,

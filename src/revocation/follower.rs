@@ -71,15 +71,13 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut a
             }
             Err(error) => Err(error),
         };
-        match caught_up {
-            Ok(last) => after = last,
-            Err(_) => {
-                register.failed();
-                drop(register);
-                sleep(PAUSE).await;
-                continue;
-            }
-        }
+        let Ok(last) = caught_up else {
+            register.failed();
+            drop(register);
+            sleep(PAUSE).await;
+            continue;
+        };
+        after = last;
         if swept.elapsed() >= SWEEP_EVERY {
             swept = Instant::now();
             register.sweep();

@@ -294,7 +294,10 @@ impl Revocations {
 
 impl fmt::Debug for Revocations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Revocations").field("len", &self.len()).field("options", &self.options).finish()
+        f.debug_struct("Revocations")
+            .field("len", &self.len())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

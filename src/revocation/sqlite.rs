@@ -120,11 +120,11 @@ impl SqliteLog {
         let (reads, reader_queue) = channel();
         let file = path.clone();
         let start = move || {
-            let connections = create(&file).and_then(|(writer, incarnation)| {
+            let connections = create(&file).and_then(|(for_writes, incarnation)| {
                 let identity = Identity::of(&file);
-                Ok((writer, connect(&file)?, incarnation, identity))
+                Ok((for_writes, connect(&file)?, incarnation, identity))
             });
-            let (writer, reader, incarnation, identity) = match connections {
+            let (for_writes, for_reads, incarnation, identity) = match connections {
                 Ok(connections) => connections,
                 Err(error) => {
                     let _ = opened.send(Err(error)); // nobody waits any more
@@ -134,14 +134,14 @@ impl SqliteLog {
             let followed =
                 std::thread::Builder::new().name("hyper-session-revocations-read".to_owned()).spawn({
                     let identity = identity.clone();
-                    move || serve_reads(&reader, &reader_queue, &identity)
+                    move || serve_reads(&for_reads, &reader_queue, &identity)
                 });
             if let Err(error) = followed {
                 let _ = opened.send(Err(Error::unavailable(error)));
                 return;
             }
             let _ = opened.send(Ok(incarnation));
-            serve_writes(writer, &writer_queue, &identity);
+            serve_writes(for_writes, &writer_queue, &identity);
         };
         let thread = std::thread::Builder::new().name("hyper-session-revocations-write".to_owned());
         drop(thread.spawn(start).map_err(Error::unavailable)?);

@@ -259,14 +259,13 @@ impl CookieStore {
         changes: &Changes,
         now: Timestamp,
     ) -> StoreFuture<Saved> {
-        let base = match base {
-            None => return self.carry_out(revoking, self.inner.plan_new(revoking, changes, now), now),
-            Some(base) => base,
+        let Some(base) = base else {
+            return self.carry_out(revoking, self.inner.plan_new(revoking, changes, now), now);
         };
         if revoking.has_ended(&base, now) {
             return StoreFuture::ready(Ok(Saved::Ended));
         }
-        match self.inner.plan_renewed(&base, changes) {
+        match plan_renewed(&base, changes) {
             // Nothing is left: the session ends.
             Ok(None) => self.end(revoking, &base, now, || Saved::Removed),
             Ok(Some(plan)) => StoreFuture::ready(self.inner.seal_plan(plan, None, now)),
@@ -389,20 +388,6 @@ impl Inner {
         Ok(Some(Plan { id, created: now, payload, labelled: None, standing, asks_position, revocations }))
     }
 
-    /// The session of `base` under the same id.
-    fn plan_renewed(&self, base: &Record, changes: &Changes) -> Result<Option<Plan>, Error> {
-        let payload = changes.apply(Some(base.payload()))?;
-        Ok((!payload.is_vacant()).then(|| Plan {
-            id: base.id(),
-            created: base.created(),
-            payload,
-            labelled: Some(base.clone()),
-            standing: base.payload().standing(),
-            asks_position: false,
-            revocations: Vec::new(),
-        }))
-    }
-
     /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
     fn plan_regenerated(
         &self,
@@ -469,4 +454,18 @@ fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Standing
         Some(position) => (Standing { position, owner, root: None }, false),
         None => (Standing { position, owner, root: None }, true),
     }
+}
+
+/// The session of `base` under the same id.
+fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error> {
+    let payload = changes.apply(Some(base.payload()))?;
+    Ok((!payload.is_vacant()).then(|| Plan {
+        id: base.id(),
+        created: base.created(),
+        payload,
+        labelled: Some(base.clone()),
+        standing: base.payload().standing(),
+        asks_position: false,
+        revocations: Vec::new(),
+    }))
 }
