@@ -1,10 +1,10 @@
-//! Moving a service from Astra (Go) to Rust while people stay logged in: first side by side, then for good.
+//! Moves a service from Astra (Go) to Rust while its users stay logged in: first side by side, then a migration.
 //!
 //! ```text
 //! cargo run --features astra --example astra_migration
 //! ```
 //!
-//! The cookie at the start was made by Astra's own code; see "Moving from Astra" in the guide.
+//! Astra's own code made the first cookie. The guide "Moving from Astra" explains the steps.
 #![allow(clippy::print_stdout)] // it is a program
 
 use bytes::Bytes;
@@ -20,15 +20,15 @@ use hyper_session::{
 
 type Body = Full<Bytes>;
 
-/// `{"name":296494,"success":true}` as Astra's `CookieStore` sealed it, and the application key that it was given: one of
-/// the vectors in `tests/vectors`.
+/// `{"name":296494,"success":true}`, sealed by Astra's `CookieStore` under the application key below: one of the vectors in
+/// `tests/vectors`.
 const FROM_GO: &str = "rF8vCZvnoXAwI_bBZKEYdMQGic1TIgMKdKcPvWObxo7mFW6CqsT3cWirmbTw6jYhiLHo9gYd4F9MsU1bErNbNFQyS5Nbf4mwaybv9Smezx8hyh76VtpXtCzz";
 const ASTRA_KEY: [u8; 31] = [
     0x5c, 0xe1, 0x20, 0x2c, 0xa7, 0x28, 0x90, 0xac, 0x20, 0x25, 0xa6, 0x0c, 0x7d, 0xb1, 0x5e, 0x05, 0x01,
     0xeb, 0xc3, 0x4b, 0x73, 0x43, 0x55, 0xfe, 0x4a, 0x05, 0x9b, 0xd3, 0x89, 0x9d, 0x92,
 ];
 
-/// Greets who is logged in, and counts the visit.
+/// Sends a request with `cookie` to a service that greets its user and counts the visit; keeps the new cookie.
 async fn visit(builder: Builder<CookieKeys>, cookie: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let tell = |event: &Event<'_>| println!("    event: {event:?}");
     let store = builder.cookie(CookieOptions::astra()).observer(tell).build()?;
@@ -38,7 +38,7 @@ async fn visit(builder: Builder<CookieKeys>, cookie: &mut String) -> Result<(), 
             return Ok::<_, Error>(Response::new(Body::from("who are you?")));
         };
         let visits = session.update("visits", |old: Option<i64>| old.unwrap_or(0) + 1)?;
-        // A flash value that Go has set is seen here, once.
+        // A flash value that Go has set is read once here too.
         let flash = session.flash::<bool>("success")?.unwrap_or(false);
         let flash = if flash { ", and well done" } else { "" };
         Ok(Response::new(format!("welcome back, number {name}: visit {visits}{flash}").into()))
@@ -67,18 +67,16 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     visit(builder()?.beside_astra(astra()?), &mut cookie).await?;
     let left_behind = cookie.clone();
 
-    println!(
-        "2. migration, with a day for everyone to come by: a cookie of Astra's comes in, our own goes out"
-    );
+    println!("2. migration for one day: a cookie of Astra's comes in, a native cookie goes out");
     let tomorrow = Timestamp::from_unix(now + 86_400);
     visit(builder()?.migrate_from_astra(astra()?, tomorrow), &mut cookie).await?;
     visit(builder()?.migrate_from_astra(astra()?, tomorrow), &mut cookie).await?;
 
-    println!("3. after the deadline, what Astra wrote is refused");
+    println!("3. after the deadline: Astra's cookies are refused");
     visit(builder()?.migrate_from_astra(astra()?, Timestamp::from_unix(now)), &mut left_behind.clone())
         .await?;
 
-    println!("4. the migration is over: the session that changed over goes on");
+    println!("4. after the migration: the migrated session is still valid");
     visit(builder()?, &mut cookie).await?;
     Ok(())
 }

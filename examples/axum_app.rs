@@ -1,4 +1,4 @@
-//! Sessions in axum: a layer, and extractors.
+//! Sessions in axum, with a layer and extractors.
 //!
 //! ```text
 //! cargo run --features axum --example axum_app

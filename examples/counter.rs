@@ -1,4 +1,4 @@
-//! The smallest service with a session: counts the visits of each browser.
+//! The smallest service with a session. It counts the visits of each browser.
 //!
 //! ```text
 //! cargo run --example counter

@@ -1,4 +1,4 @@
-//! Sessions in storage of your own: five primitives, and everything else is done above them.
+//! Sessions in storage of your own: a `Backend` has five primitives, and `ServerStore` does the rest.
 //!
 //! ```text
 //! cargo run --example custom_store
@@ -12,18 +12,18 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::{Request, Response, body::Incoming};
-use hyper_session::store::{Backend, Replaced, ServerStore, Stored};
-use hyper_session::{Error, SessionHandle, SessionId, Timestamp, session_fn};
+use hyper_session::store::{Backend, EntryId, Replaced, ServerStore, Stored};
+use hyper_session::{Error, SessionHandle, Timestamp, session_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
-/// A map behind a lock: each method is one atomic step, since it holds the lock while it runs.
+/// A map behind a lock. Each method is one atomic step, because it holds the lock while it runs.
 #[derive(Default)]
-struct Map(Mutex<HashMap<SessionId, Stored>>);
+struct Map(Mutex<HashMap<EntryId, Stored>>);
 
 impl Map {
-    /// The entries that are not over.
-    fn live(&self, now: Timestamp) -> MutexGuard<'_, HashMap<SessionId, Stored>> {
+    /// Locks the map, after removing the entries that have expired.
+    fn live(&self, now: Timestamp) -> MutexGuard<'_, HashMap<EntryId, Stored>> {
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|_, entry| entry.expires > now);
         entries
@@ -31,18 +31,18 @@ impl Map {
 }
 
 impl Backend for Map {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         Ok(self.live(now).get(&id).cloned())
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         let value = entry.value.clone();
         Ok(self.live(now).entry(id).or_insert(entry).value == value)
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -51,7 +51,7 @@ impl Backend for Map {
         match entries.get(&id) {
             None => return Ok(Replaced::Missing),
             Some(current) if current.value == expected => {}
-            // A step that is repeated since its answer was lost finds its own value: that is success.
+            // A step that is repeated because its reply was lost finds its own value: that is success.
             Some(current) if entry.as_ref().is_some_and(|entry| entry.value == current.value) => {}
             Some(current) => return Ok(Replaced::Conflict(current.clone())),
         }
@@ -62,11 +62,11 @@ impl Backend for Map {
         Ok(Replaced::Done)
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         Ok(self.live(now).get_mut(&id).map(|entry| entry.expires = expires).is_some())
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Changing the application key while people stay logged in, and revoking one that leaked.
+//! Changes the application key while users stay logged in, and revokes a leaked key.
 //!
 //! ```text
 //! cargo run --example key_rotation
@@ -14,7 +14,7 @@ use hyper_session::{AppKey, CookieStore, Error, Event, Keyring, SessionHandle, s
 
 type Body = Full<Bytes>;
 
-/// A service with these keys, that greets who is logged in and logs in who is not.
+/// Makes a service with these keys. It greets a user who is logged in, and logs in any other.
 fn service(
     keys: Keyring,
 ) -> Result<impl Service<Request<Body>, Response = Response<Body>, Error = Error>, Error> {
@@ -32,7 +32,7 @@ fn service(
     }))
 }
 
-/// One visit with the cookie of the visit before: prints the greeting, returns the cookie to bring next time.
+/// Sends a request with the cookie of the previous visit, prints the greeting, and returns the cookie for the next visit.
 async fn visit(keys: Keyring, cookie: Option<String>) -> Result<Option<String>, Box<dyn std::error::Error>> {
     let mut request = Request::new(Body::default());
     if let Some(cookie) = &cookie {
@@ -54,17 +54,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("1. before: the first key seals");
     let cookie = visit(Keyring::new(key(&first)?), None).await?;
 
-    println!("2. the second key is accepted everywhere, the first one still seals");
+    println!("2. the second key is accepted everywhere, the first key still seals");
     let cookie = visit(Keyring::new(key(&first)?).accept(key(&second)?), cookie).await?;
     let old_cookie = cookie.clone();
 
-    println!("3. the second key seals, the first one still opens: sessions are sealed anew as they come in");
+    println!("3. the second key seals, the first key still opens: sessions are sealed again as they come in");
     let cookie = visit(Keyring::new(key(&second)?).accept(key(&first)?), cookie).await?;
 
     println!("4. the first key is dropped when its sessions have ended");
     visit(Keyring::new(key(&second)?), cookie).await?;
 
-    println!("5. had the first key leaked: whatever it sealed is refused, and said to be");
+    println!("5. if the first key had leaked: its sessions are refused, and an event says why");
     visit(Keyring::new(key(&second)?).revoke(key(&first)?.id()), old_cookie).await?;
     Ok(())
 }

@@ -1,14 +1,18 @@
-//! Log in, be remembered, log out: a raw hyper server whose sessions live in an encrypted cookie, or in Redis.
+//! Login, a counter of visits, logout: a plain hyper server whose sessions are in encrypted cookies or in Redis.
 //!
 //! ```text
 //! cargo run --example login
 //! REDIS_URL=redis://127.0.0.1 cargo run --features redis --example login
 //! ```
 //!
-//! Environment: `ADDR` (default `127.0.0.1:3000`), `SESSION_KEY` (see `AppKey`; default a new one on each start),
-//! `SECURE_COOKIE=1` for the production cookie, which browsers send over https alone, `REDIS_URL` for sessions in Redis:
-//! `redis://`, `redis+sentinel://host,host/master` or `redis-cluster://host,host`. `REVOCATIONS` says where a logout from
-//! a cookie session is remembered: a path (feature `sqlite`) or a URL of Redis (feature `redis`); default in memory.
+//! Environment:
+//!
+//! - `ADDR`: default `127.0.0.1:3000`.
+//! - `SESSION_KEY`: see `AppKey`; default: a new key on each start.
+//! - `SECURE_COOKIE=1`: uses the production cookie, which browsers send only over https.
+//! - `REDIS_URL`: keeps sessions in Redis. `redis://`, `redis+sentinel://host,host/master` or `redis-cluster://host,host`.
+//! - `REVOCATIONS`: remembers logouts from cookie sessions at a path (feature `sqlite`) or in Redis at a URL (feature `redis`);
+//!   default: in memory.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 use std::convert::Infallible;
@@ -32,7 +36,7 @@ use tokio::net::TcpListener;
 type Page = Response<Full<Bytes>>;
 
 const PAGE: &str = include_str!("assets/login.html");
-/// What answers showed before a logout is not for the back button to bring back.
+/// Deleted by the browser at logout, so that the back button does not show private pages.
 const FORGET: [SiteData; 1] = [SiteData::Cache];
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -75,7 +79,7 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     Ok(())
 }
 
-/// The store that the environment asks for.
+/// Builds the store that the environment asks for.
 async fn store() -> Result<Arc<dyn Store>, Error> {
     let secure = std::env::var("SECURE_COOKIE").is_ok_and(|value| value == "1");
     if !secure {
@@ -101,7 +105,7 @@ async fn redis_store(url: String, cookie: CookieOptions) -> Result<Arc<dyn Store
 }
 
 #[cfg(not(feature = "redis"))]
-#[allow(clippy::unused_async)] // as the other one
+#[allow(clippy::unused_async)] // the version with the feature awaits
 async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Error> {
     eprintln!("error: REDIS_URL is set; run this with --features redis");
     std::process::exit(2);
@@ -118,7 +122,7 @@ async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
             AppKey::generate()?
         }
     };
-    // Large sessions may take all the cookies there are: `main` lets the server accept as many.
+    // Large sessions may take the maximum number of cookies. `main` raises the server's header limit to match.
     let store = CookieStore::builder(key)
         .cookie(cookie.max_chunks(MAX_CHUNKS))
         .clear_site_data(&FORGET)
@@ -190,7 +194,7 @@ async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Pag
     }
 }
 
-/// Whoever logs in gets a new token: one that was planted before is worthless afterwards.
+/// Logs the user in. `Session::login` gives the session a new token, so a token that was planted before is worthless.
 async fn login(request: Request<Incoming>, session: &Session) -> Result<Page, Error> {
     let form = body(request).await.unwrap_or_default();
     let user = field(&form, "user").map(|user| user.trim().to_owned()).filter(|user| !user.is_empty());
@@ -216,7 +220,7 @@ fn home(session: &Session) -> Result<Page, Error> {
     let mut page = answer(StatusCode::OK, "text/html; charset=utf-8", page);
     let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    // What one person saw is not for the next one to find with the back button.
+    // The next user of the browser must not see this page with the back button.
     page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(page)
 }
@@ -225,7 +229,7 @@ fn count_visit(session: &Session) -> Result<u64, Error> {
     session.update("visits", |visits: Option<u64>| visits.unwrap_or(0) + 1)
 }
 
-/// Looks without changing anything: the flash message stays.
+/// Shows the session without changing it: the flash message stays.
 fn show(session: &Session) -> Result<Page, Error> {
     Ok(json_answer(
         StatusCode::OK,
@@ -238,7 +242,7 @@ fn show(session: &Session) -> Result<Page, Error> {
     ))
 }
 
-/// Saves at once, so that a session that grew too large is an answer and not a failure.
+/// Saves at once, so that the handler can respond to a session that is too large.
 async fn set(session: &Session, key: &str, value: &str) -> Result<Page, Error> {
     let saved = match session.set(key, value) {
         Ok(()) => session.save().await,
@@ -259,7 +263,7 @@ async fn body(request: Request<Incoming>) -> Option<Bytes> {
     Limited::new(request.into_body(), MAX_BODY).collect().await.ok().map(Collected::to_bytes)
 }
 
-/// A field of a form or a query.
+/// Returns a field of a form or a query.
 fn field(form: &[u8], name: &str) -> Option<String> {
     form_urlencoded::parse(form).find(|(field, _)| field == name).map(|(_, value)| value.into_owned())
 }

@@ -1,4 +1,4 @@
-//! Sessions as a tower layer, among other middleware, on hyper-util's server.
+//! Sessions as a tower layer with other middleware, on hyper-util's server.
 //!
 //! ```text
 //! cargo run --features tower --example tower_layer

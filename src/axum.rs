@@ -5,7 +5,7 @@ use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 
 use crate::error::{Error, Kind};
-use crate::service::{FailureResponse, ServiceUnavailable, SessionExt, SessionHandle};
+use crate::service::{SessionExt, SessionHandle};
 use crate::session::{Session, SessionView};
 
 /// The session, loaded. Needs a [`SessionLayer`](crate::SessionLayer) around the route.
@@ -64,14 +64,9 @@ impl<S: Sync> FromRequestParts<S> for SessionHandle {
     }
 }
 
-/// An empty 503 with `Retry-After` where trying again may help, an empty 500 otherwise. What went wrong is for the log: an
-/// error may name keys of the session.
+/// As [`Error::into_http_response`]. The layer saves nothing for such a response, as for any handler that fails.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
-        let mut response: Response = ServiceUnavailable.response(&self);
-        if !self.is_transient() {
-            *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
-        }
-        response
+        self.into_http_response()
     }
 }

@@ -39,6 +39,11 @@ impl Timestamp {
         Self(self.0.saturating_add(duration.as_secs()))
     }
 
+    /// This moment less `duration`, in whole seconds; the first moment where that is earlier.
+    pub(crate) const fn saturating_sub(self, duration: Duration) -> Self {
+        Self::from_unix(self.as_unix().saturating_sub(duration.as_secs()))
+    }
+
     /// How long ago `earlier` was, or zero if it lies ahead.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))

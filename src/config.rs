@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::cookie::{CookieOptions, CookieTemplate, MAX_AGE_CAP};
+use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
 use crate::event::{self, Event, Observer, Reporter};
-use crate::session::{PayloadFormat, Record};
+use crate::session::{PayloadFormat, Record, Standing};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
-pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
+pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// How long a session lasts.
 ///
@@ -33,9 +33,10 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_mins(1);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // three durations, each needed: a fourth would be a breaking change in any case
 pub struct Timeouts {
-    /// A session that is not used for this long is over.
+    /// A session that is not used for this long has expired.
     pub idle: Duration,
-    /// A session that began this long ago is over, however busy. Regenerating does not move it.
+    /// A session has expired this long after it began, however busy it is. It begins when it is created, and anew at each
+    /// [login](crate::Session::login). Regenerating does not move it.
     pub absolute: Duration,
     /// Reading a session moves its idle deadline once at least this much can be gained, not on every response.
     pub renewal: Duration,
@@ -47,7 +48,7 @@ impl Default for Timeouts {
     /// section 2.1.3 allows at AAL1. Renewal after a tenth of idle: an active user is never surprised by more than a tenth
     /// less than promised, and nine of ten responses to a busy user carry no cookie.
     fn default() -> Self {
-        let idle = Duration::from_hours(24);
+        let idle = Duration::from_secs(24 * 3_600);
         Self { idle, absolute: 7 * idle, renewal: idle / 10 }
     }
 }
@@ -65,33 +66,33 @@ impl Timeouts {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub const fn nist_aal1() -> Self {
-        Self::with_tenth(Duration::from_hours(30 * 24), Duration::from_hours(30 * 24))
+        Self::with_tenth(Duration::from_secs(30 * 24 * 3_600), Duration::from_secs(30 * 24 * 3_600))
     }
 
     /// The longest that NIST SP 800-63B-4 section 2.2.3 recommends at level 2: 24 hours in all, one hour idle.
     //= NIST SP 800-63B-4 section 2.2.3: "a definite reauthentication overall timeout SHALL be established, which SHOULD be
     //# no more than 24 hours at AAL2. The inactivity timeout SHOULD be no more than 1 hour"
     pub const fn nist_aal2() -> Self {
-        Self::with_tenth(Duration::from_hours(1), Duration::from_hours(24))
+        Self::with_tenth(Duration::from_secs(3_600), Duration::from_secs(24 * 3_600))
     }
 
     /// What NIST SP 800-63B-4 section 2.3.3 requires and recommends at level 3: 12 hours in all, 15 minutes idle.
     //= NIST SP 800-63B-4 section 2.3.3: "the overall timeout for reauthentication SHALL be no more than 12 hours. The
     //# inactivity timeout SHOULD be no more than 15 minutes"
     pub const fn nist_aal3() -> Self {
-        Self::with_tenth(Duration::from_mins(15), Duration::from_hours(12))
+        Self::with_tenth(Duration::from_secs(15 * 60), Duration::from_secs(12 * 3_600))
     }
 
     /// For applications with much to lose, by the OWASP Session Management Cheat Sheet: 5 minutes idle ("2-5 minutes for
     /// high-value applications"), 4 hours in all (the short end of "between 4 and 8 hours").
     pub const fn owasp_high_value() -> Self {
-        Self::with_tenth(Duration::from_mins(5), Duration::from_hours(4))
+        Self::with_tenth(Duration::from_secs(5 * 60), Duration::from_secs(4 * 3_600))
     }
 
     /// For applications with little to lose, by the OWASP Session Management Cheat Sheet: 30 minutes idle ("15-30 minutes
     /// for low risk applications"), 8 hours in all (the long end of "between 4 and 8 hours").
     pub const fn owasp_low_value() -> Self {
-        Self::with_tenth(Duration::from_mins(30), Duration::from_hours(8))
+        Self::with_tenth(Duration::from_secs(30 * 60), Duration::from_secs(8 * 3_600))
     }
 
     /// Renewed after a tenth of `idle`.
@@ -104,11 +105,22 @@ impl Timeouts {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
 
-    /// True if using `record` at `now` gains enough to tell the client or the store.
-    pub(crate) fn renewal_due(&self, record: &Record, now: Timestamp) -> bool {
+    /// Where `record` stands at `now`.
+    pub(crate) fn standing(&self, record: &Record, now: Timestamp) -> Standing {
         let renewed = self.deadline(record.created(), now);
-        renewed > record.expires() && renewed.saturating_since(record.expires()) >= self.renewal
+        let expired = record.expires() <= now;
+        // What expired while its request was running is renewed, however little is left of its absolute timeout.
+        let worth_it = renewed.saturating_since(record.expires()) >= self.renewal
+            || expired && self.renewal != Self::NEVER;
+        Standing {
+            over: record.created().saturating_add(self.absolute) <= now,
+            expired,
+            renewal_due: record.is_outdated() || renewed > record.expires() && worth_it,
+        }
     }
+
+    /// A renewal threshold that is never reached.
+    const NEVER: Duration = Duration::MAX;
 
     fn validate(&self) -> Result<(), Error> {
         let second = Duration::from_secs(1);
@@ -158,6 +170,41 @@ impl SiteData {
     }
 }
 
+/// Which responses say that the handler failed, so that its half-done changes are dropped.
+#[derive(Clone, Default)]
+pub(crate) enum DiscardRule {
+    /// A 5xx or 408 status, or a failure of gRPC.
+    #[default]
+    Failures,
+    /// None.
+    Never,
+    Rule(Arc<dyn HeadRule>),
+}
+
+/// Decides by the head of a response.
+pub(crate) trait HeadRule: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync {}
+
+impl<F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync> HeadRule for F {}
+
+impl DiscardRule {
+    pub(crate) fn applies(&self, status: StatusCode, headers: &HeaderMap) -> bool {
+        match self {
+            // 408 is what middleware answers when a handler takes too long.
+            Self::Failures => {
+                status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || is_grpc_failure(headers)
+            }
+            Self::Never => false,
+            Self::Rule(rule) => rule(status, headers),
+        }
+    }
+}
+
+/// Returns true if the response consists of the trailers of a gRPC call that failed: they are sent as headers then, with
+/// status 200.
+fn is_grpc_failure(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|code| code != "0")
+}
+
 /// The checked options of a store. Made by the store's builder.
 ///
 /// # Examples
@@ -175,14 +222,19 @@ impl SiteData {
 #[allow(clippy::struct_excessive_bools)] // independent options
 pub struct Config {
     pub(crate) cookie: CookieTemplate,
+    /// Finds that cookie in a request.
+    pub(crate) finder: CookieFinder,
     pub(crate) timeouts: Timeouts,
     pub(crate) format: PayloadFormat,
-    pub(crate) keep_values_on_server_error: bool,
+    /// Which responses say that the handler failed.
+    pub(crate) discard_rule: DiscardRule,
+    /// The cookie is the only copy of a session: what no response tells the client does not happen.
+    pub(crate) only_in_cookie: bool,
     /// A connection keeps its last cookie: only for a store whose tokens say all there is to say.
     pub(crate) connection_memo: bool,
-    /// Sessions are shared with Astra, in which flash values are values like any other.
-    pub(crate) with_astra: bool,
-    /// Sessions can be revoked: they carry a standing, and labels have an effect.
+    /// Flash values are values like any other, as in a program that sessions are shared with.
+    pub(crate) shared_flash: bool,
+    /// Sessions can be revoked: they carry a lineage, and labels have an effect.
     pub(crate) revocable: bool,
     /// What a browser is told to forget at a logout.
     pub(crate) clear_site_data: Option<HeaderValue>,
@@ -205,7 +257,7 @@ impl Config {
     /// cannot reach it alone by another way.
     #[doc(hidden)]
     pub fn __candidates(&self, headers: &HeaderMap) -> usize {
-        self.cookie.finder().find(headers.get_all(COOKIE)).len()
+        self.finder.find(headers.get_all(COOKIE)).len()
     }
 
     /// The `Set-Cookie` line for `token`. For benchmarks, as above.
@@ -259,9 +311,9 @@ pub(crate) struct Options {
     /// `None`: the default, or idle if that is longer.
     pub(crate) absolute: Option<Duration>,
     pub(crate) format: PayloadFormat,
-    pub(crate) keep_values_on_server_error: bool,
+    pub(crate) discard_rule: DiscardRule,
     pub(crate) connection_memo: bool,
-    pub(crate) with_astra: bool,
+    pub(crate) shared_flash: bool,
     /// False: without a threshold of its own, a session is renewed by saving it alone.
     pub(crate) renew_on_read: bool,
     pub(crate) clear_site_data: Option<HeaderValue>,
@@ -277,9 +329,9 @@ impl Default for Options {
             idle: Timeouts::default().idle,
             absolute: None,
             format: PayloadFormat::default(),
-            keep_values_on_server_error: false,
+            discard_rule: DiscardRule::default(),
             connection_memo: false,
-            with_astra: false,
+            shared_flash: false,
             renew_on_read: true,
             clear_site_data: None,
             clock: Arc::new(SystemClock),
@@ -297,7 +349,7 @@ impl Options {
         };
         timeouts.validate()?;
         if !self.renew_on_read && self.renewal.is_none() {
-            timeouts.renewal = Duration::MAX;
+            timeouts.renewal = Timeouts::NEVER;
         }
         let max_age = self.cookie.explicit_max_age();
         let cookie = self.cookie.validate()?;
@@ -309,12 +361,14 @@ impl Options {
             ));
         }
         let config = Config {
+            finder: CookieFinder::new(cookie.name()),
             cookie,
             timeouts,
             format: self.format,
-            keep_values_on_server_error: self.keep_values_on_server_error,
+            discard_rule: self.discard_rule,
+            only_in_cookie: false,
             connection_memo: self.connection_memo,
-            with_astra: self.with_astra,
+            shared_flash: self.shared_flash,
             revocable: false,
             clear_site_data: self.clear_site_data,
             clock: self.clock,

@@ -43,13 +43,42 @@ fn renewal_is_due_when_the_threshold_can_be_gained() {
     let seconds = Duration::from_secs;
     let timeouts =
         |renewal| Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(renewal) };
-    assert!(!timeouts(10).renewal_due(&record(100), at(9)));
-    assert!(timeouts(10).renewal_due(&record(100), at(10)));
-    assert!(timeouts(10).renewal_due(&record(100), at(60)));
-    assert!(!timeouts(10).renewal_due(&record(150), at(60)), "the absolute deadline is reached");
-    assert!(!timeouts(0).renewal_due(&record(150), at(60)), "nothing is gained");
+    let due = |renewal, record: &Record, now| timeouts(renewal).standing(record, now).renewal_due;
+    assert!(!due(10, &record(100), at(9)));
+    assert!(due(10, &record(100), at(10)));
+    assert!(due(10, &record(100), at(60)));
+    assert!(!due(10, &record(150), at(60)), "the absolute deadline is reached");
+    assert!(!due(0, &record(150), at(60)), "nothing is gained");
     // A longer deadline than today's options give is not shortened by reading.
-    assert!(!timeouts(0).renewal_due(&record(500), at(60)));
+    assert!(!due(0, &record(500), at(60)));
+}
+
+/// A request that began in time keeps its session, also if less than the threshold is left of its absolute timeout; but a
+/// threshold that is never reached is not reached then either.
+#[test]
+fn b5_what_expired_meanwhile_is_renewed() {
+    use crate::session::{Origin, Payload, SessionId};
+    let at = Timestamp::from_unix;
+    let record = Record::new(
+        SessionId::from_bytes([0; 16]),
+        at(0),
+        at(145),
+        Payload::default(),
+        Origin::native(false),
+    );
+    let seconds = Duration::from_secs;
+    let timeouts = Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(10) };
+    for (now, expired, over, due) in [
+        (144, false, false, false),
+        (145, true, false, true),
+        (149, true, false, true),
+        (150, true, true, true),
+    ] {
+        let standing = timeouts.standing(&record, at(now));
+        assert_eq!((standing.expired, standing.over, standing.renewal_due), (expired, over, due), "at {now}");
+        let never = Timeouts { renewal: Timeouts::NEVER, ..timeouts };
+        assert!(!never.standing(&record, at(now)).renewal_due);
+    }
 }
 
 // T23: the largest durations are fine.
@@ -63,14 +92,14 @@ fn t23_timeouts_saturate() {
 // Renewal moves the session's deadline; a cookie that is gone before cannot be renewed.
 #[test]
 fn a_cookie_does_not_die_before_its_session() {
-    let hour = Duration::from_hours(1);
+    let hour = Duration::from_secs(3_600);
     let error = config(|o| o.cookie = CookieOptions::new().max_age(hour)).unwrap_err();
     assert!(error.to_string().contains("idle_timeout()"), "{error}");
     for max_age in [Some(hour), Some(2 * hour), Some(Duration::MAX), None] {
         let cookie = CookieOptions::new().max_age(max_age);
         assert!(config(|o| (o.cookie, o.idle) = (cookie.clone(), hour)).is_ok(), "{max_age:?}");
     }
-    let month = Duration::from_hours(30 * 24);
+    let month = Duration::from_secs(30 * 24 * 3_600);
     let config = config(|o| o.idle = month).unwrap();
     let line = config.cookie.set(b"t", month, 0).unwrap();
     assert!(line[0].to_str().unwrap().contains("; Max-Age=2592000;"), "{line:?}");
@@ -78,7 +107,7 @@ fn a_cookie_does_not_die_before_its_session() {
 
 #[test]
 fn presets_are_what_their_sources_say() {
-    let (minute, hour) = (Duration::from_mins(1), Duration::from_hours(1));
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3_600));
     for (preset, idle, absolute) in [
         (Timeouts::nist_aal1(), 720 * hour, 720 * hour),
         (Timeouts::nist_aal2(), hour, 24 * hour),
@@ -93,7 +122,7 @@ fn presets_are_what_their_sources_say() {
 
 #[test]
 fn an_idle_timeout_beyond_the_cap_on_max_age_is_no_conflict() {
-    let (day, idle) = (Duration::from_hours(24), Duration::from_hours(500 * 24));
+    let (day, idle) = (Duration::from_secs(24 * 3_600), Duration::from_secs(500 * 24 * 3_600));
     let with = |max_age| config(|o| (o.cookie, o.idle) = (CookieOptions::new().max_age(max_age), idle));
     assert!(with(400 * day).is_ok() && with(401 * day).is_ok());
     assert!(with(399 * day).is_err());
@@ -101,7 +130,7 @@ fn an_idle_timeout_beyond_the_cap_on_max_age_is_no_conflict() {
 
 #[test]
 fn without_renewal_on_reading_a_threshold_of_ones_own_counts() {
-    let hour = Duration::from_hours(1);
+    let hour = Duration::from_secs(3_600);
     let renewal = |on_read, own| {
         config(|o| (o.idle, o.renew_on_read, o.renewal) = (10 * hour, on_read, own)).unwrap().timeouts.renewal
     };
@@ -162,7 +191,7 @@ fn a_config_is_what_its_options_were() {
 
 #[test]
 fn defaults_follow_idle() {
-    let month = Duration::from_hours(720);
+    let month = Duration::from_secs(720 * 3_600);
     let timeouts = config(|o| o.idle = month).unwrap().timeouts;
     assert_eq!((timeouts.absolute, timeouts.renewal), (month, month / 10));
 }

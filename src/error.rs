@@ -56,7 +56,7 @@ pub(crate) enum Kind {
     TooDeep {
         key: String,
     },
-    #[cfg(feature = "astra")]
+    #[cfg_attr(not(feature = "astra"), allow(dead_code))] // shared JSON alone has values without a form
     NoJson {
         key: String,
         found: &'static str,
@@ -123,9 +123,8 @@ impl Error {
             | Kind::Label
             | Kind::Encode { .. }
             | Kind::Decode { .. }
-            | Kind::TooDeep { .. } => "value",
-            #[cfg(feature = "astra")]
-            Kind::NoJson { .. } => "value",
+            | Kind::TooDeep { .. }
+            | Kind::NoJson { .. } => "value",
             Kind::TooLarge { .. } => "too_large",
             Kind::Random => "random",
             Kind::Unavailable => "unavailable",
@@ -158,10 +157,6 @@ impl Error {
     /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject or
     /// a label is empty or too long.
     pub fn is_value(&self) -> bool {
-        #[cfg(feature = "astra")]
-        if matches!(self.inner.kind, Kind::NoJson { .. }) {
-            return true;
-        }
         matches!(
             self.inner.kind,
             Kind::ReservedKey { .. }
@@ -170,6 +165,7 @@ impl Error {
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
                 | Kind::TooDeep { .. }
+                | Kind::NoJson { .. }
         )
     }
 
@@ -229,7 +225,6 @@ impl fmt::Display for Error {
             Kind::Decode { key, found, expected } => {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")
             }
-            #[cfg(feature = "astra")]
             Kind::NoJson { key, found } => {
                 write!(f, "the value under session key {key:?} is {found}, which has no form in Astra's JSON")
             }

@@ -1,4 +1,4 @@
-//! What names a session, and gives no access to it.
+//! The two names of a session: its public id, and the id of its entry in a backend.
 
 use std::fmt;
 use std::str::FromStr;
@@ -41,11 +41,7 @@ impl FromStr for SessionId {
 
     /// Reads the 32 hexadecimal digits that `Display` writes: an id from a log, to end the session with.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        match u128::from_str_radix(text, 16) {
-            Ok(id) if digits => Ok(Self(id.to_be_bytes())),
-            _ => Err(Error::config("a session id has 32 hexadecimal digits")),
-        }
+        from_hex(text).map(Self).ok_or_else(|| Error::config("a session id must have 32 hexadecimal digits"))
     }
 }
 
@@ -60,4 +56,60 @@ impl fmt::Debug for SessionId {
         let [head @ .., _, _, _, _, _, _, _, _, _, _, _, _] = self.0;
         write!(f, "SessionId({:08x}..)", u32::from_be_bytes(head))
     }
+}
+
+/// The id of an entry in a [`Backend`](crate::store::Backend): 128 bits.
+///
+/// It is a hash, except beside Astra, where it is the secret that logs a user in. `Debug` therefore shows none of it.
+/// `Display` writes its 32 hexadecimal digits, to name the entry in the backend: keep them out of logs.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::store::EntryId;
+///
+/// let id = EntryId::from_bytes([0xab; 16]);
+/// assert_eq!(format!("session:{id}"), "session:abababababababababababababababab");
+/// assert_eq!(format!("{id:?}"), "EntryId(..)");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EntryId([u8; 16]);
+
+impl EntryId {
+    /// Creates an id from its bytes.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Returns the bytes.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+impl fmt::Display for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", u128::from_be_bytes(self.0))
+    }
+}
+
+impl fmt::Debug for EntryId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EntryId(..)")
+    }
+}
+
+impl FromStr for EntryId {
+    type Err = Error;
+
+    /// Reads the 32 hexadecimal digits that `Display` writes.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        from_hex(text).map(Self).ok_or_else(|| Error::config("an entry id must have 32 hexadecimal digits"))
+    }
+}
+
+fn from_hex(text: &str) -> Option<[u8; 16]> {
+    let digits = text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let id = u128::from_str_radix(text, 16).ok()?;
+    digits.then(|| id.to_be_bytes())
 }

@@ -119,14 +119,6 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs_hyper_session, feature(doc_cfg))]
 
-/// True while `fuzz/planted` asks for this bug, which its fuzz target must find. No other build has any of them.
-#[cfg(hyper_session_planted)]
-macro_rules! planted {
-    ($bug:literal) => {
-        std::env::var_os("HYPER_SESSION_PLANTED").is_some_and(|bug| bug == $bug)
-    };
-}
-
 // In the order in which a request meets them; each imports only from those above it, and `service` from all.
 mod error;
 
@@ -147,6 +139,9 @@ pub mod revocation;
 pub mod store;
 
 mod service;
+
+#[cfg(feature = "astra")]
+mod astra;
 
 #[cfg(feature = "tower")]
 mod tower;

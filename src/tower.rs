@@ -53,7 +53,8 @@ impl SessionLayer {
 }
 
 impl<F> SessionLayer<F> {
-    /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
+    /// Makes the response that a client gets when its session could not be saved, or the service returned an
+    /// [`Error`](crate::Error): see [`SessionService::on_failure`].
     pub fn on_failure<G>(self, failure: G) -> SessionLayer<G> {
         SessionLayer { connection: self.connection, failure }
     }
@@ -70,6 +71,8 @@ impl<S, F: Clone> Layer<S> for SessionLayer<F> {
 impl<S, F, B, R> Service<Request<B>> for SessionService<S, F>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    // To find this crate's error in it.
+    S::Error: 'static,
     F: FailureResponse<R> + Clone,
 {
     type Response = Response<R>;
@@ -83,8 +86,8 @@ where
     /// Calls the inner service at once: the very one whose readiness was polled, so that no clone is called that was never
     /// ready.
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let handle = self.begin(&mut request);
-        ResponseFuture::new(self.inner.call(request), handle, self.failure.clone())
+        let (handle, commits) = self.begin(&mut request);
+        ResponseFuture::new(self.inner.call(request), handle, commits, self.failure.clone())
     }
 }
 

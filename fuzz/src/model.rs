@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use hyper_session::store::{Backend, Memory, Replaced, Stored};
+use hyper_session::store::{EntryId, Backend, Memory, Replaced, Stored};
 use hyper_session::{Error, SessionId, Timestamp};
 
 pub type Values = BTreeMap<String, u64>;
@@ -203,7 +203,7 @@ impl Server {
 }
 
 impl Backend for Server {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         let fault = self.turn().await?;
         let found = self.memory.fetch(id, now).await?;
         self.check(fault, found.clone(), |world, request| {
@@ -218,7 +218,7 @@ impl Backend for Server {
         })
     }
 
-    async fn create(&self, id: SessionId, stored: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, stored: Stored, now: Timestamp) -> Result<bool, Error> {
         let fault = self.turn().await?;
         let entry = Entry::read(&stored).expect("a session");
         assert!(self.memory.create(id, stored, now).await?, "an id twice");
@@ -240,7 +240,7 @@ impl Backend for Server {
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         stored: Option<Stored>,
         now: Timestamp,
@@ -284,7 +284,7 @@ impl Backend for Server {
         })
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let fault = self.turn().await?;
         let touched = self.memory.touch(id, expires, now).await?;
         self.check(fault, touched, |world, request| {
@@ -304,7 +304,7 @@ impl Backend for Server {
         })
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         let fault = self.turn().await?;
         self.memory.delete(id).await?;
         self.check(fault, (), |world, request| {

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{Backend, Memory, Replaced, Store, Stored};
+use hyper_session::store::{EntryId, Backend, Memory, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
     AppKey, CookieStore, Error, ServerStore, Session, SessionHandle, SessionId, Timestamp, session_fn,
@@ -144,19 +144,19 @@ impl Slow {
 }
 
 impl Backend for Slow {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.turn().await?;
         self.memory.fetch(id, now).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.turn().await?;
         self.memory.create(id, entry, now).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -165,12 +165,12 @@ impl Backend for Slow {
         self.memory.replace(id, expected, entry, now).await
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.turn().await?;
         self.memory.touch(id, expires, now).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.turn().await?;
         self.memory.delete(id).await
     }

@@ -1,9 +1,9 @@
 //! What a server-side store reads back: any bytes under an id that a client presents.
 
 use bytes::Bytes;
-use hyper_session::store::{Backend, Replaced, ServerStore, Store, Stored};
+use hyper_session::store::{EntryId, Backend, Replaced, ServerStore, Store, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Error, Refusal, SessionId, Timestamp};
+use hyper_session::{Error, Refusal, Timestamp};
 
 use crate::{NOW, run};
 
@@ -11,17 +11,17 @@ use crate::{NOW, run};
 struct Same(Stored);
 
 impl Backend for Same {
-    async fn fetch(&self, _: SessionId, _: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
         Ok(Some(self.0.clone()))
     }
 
-    async fn create(&self, _: SessionId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, _: EntryId, _: Stored, _: Timestamp) -> Result<bool, Error> {
         Ok(false)
     }
 
     async fn replace(
         &self,
-        _: SessionId,
+        _: EntryId,
         expected: Bytes,
         _: Option<Stored>,
         _: Timestamp,
@@ -29,11 +29,11 @@ impl Backend for Same {
         Ok(if expected == self.0.value { Replaced::Done } else { Replaced::Conflict(self.0.clone()) })
     }
 
-    async fn touch(&self, _: SessionId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, _: EntryId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
         Ok(true)
     }
 
-    async fn delete(&self, _: SessionId) -> Result<(), Error> {
+    async fn delete(&self, _: EntryId) -> Result<(), Error> {
         Ok(())
     }
 }

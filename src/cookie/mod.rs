@@ -14,17 +14,19 @@
 //!
 //! [RFC 9113 section 8.2.3]: https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3
 
+mod finder;
 mod name;
 mod options;
-mod parse;
+mod pairs;
 mod set_cookie;
 
 pub use self::name::CookieName;
 pub use self::options::{CookieOptions, SameSite};
-pub use self::parse::{Pairs, pairs};
+pub use self::pairs::{Pairs, pairs};
 
+pub(crate) use self::finder::{CookieFinder, Found};
 pub(crate) use self::options::MAX_AGE_CAP;
-pub(crate) use self::parse::Found;
+
 pub(crate) use self::set_cookie::{CookieTemplate, SetCookies, cookie_name_of};
 
 /// RFC 6265bis section 5.7: user agents drop a cookie whose name and value together are longer than this.

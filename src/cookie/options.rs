@@ -7,7 +7,7 @@ use super::set_cookie::CookieTemplate;
 use crate::error::Error;
 
 /// RFC 6265bis section 5.5: user agents cap the life of a cookie at 400 days.
-pub(crate) const MAX_AGE_CAP: Duration = Duration::from_hours(400 * 24);
+pub(crate) const MAX_AGE_CAP: Duration = Duration::from_secs(400 * 24 * 3_600);
 
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
 const MAX_ATTRIBUTE: usize = 1024;
@@ -107,21 +107,6 @@ impl CookieOptions {
     /// [`Event::InsecureCookie`](crate::Event::InsecureCookie).
     pub fn development() -> Self {
         Self { name: "session".to_owned(), secure: false, ..Self::default() }
-    }
-
-    /// The cookie that Astra sets by default, `astra_session`, to read and write the same one. It is `Secure` here, which
-    /// Astra's is where `WithSecure` says so: call [`secure(false)`](Self::secure) where both serve plain http.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// use hyper_session::cookie::CookieOptions;
-    ///
-    /// let renamed = CookieOptions::astra().name("sid"); // what `WithCookieName` was given
-    /// ```
-    #[cfg(feature = "astra")]
-    pub fn astra() -> Self {
-        Self { name: "astra_session".to_owned(), ..Self::default() }
     }
 
     /// The name. Default is `__Host-session`. It also separates keys: a token never opens under another name.
@@ -273,10 +258,6 @@ impl CookieOptions {
 /// `path-value` of RFC 6265bis section 4.1.1: no control character, no semicolon. Also no space, quote, angle bracket
 /// or backslash: a path that holds one was not meant as a path.
 fn validate_path(path: &str) -> Result<(), Error> {
-    #[cfg(hyper_session_planted)] // whatever the application says
-    if planted!("set_cookie_build") {
-        return Ok(());
-    }
     let fine = |byte: u8| byte.is_ascii_graphic() && !b";,\"<>\\".contains(&byte);
     if !path.starts_with('/') || path.len() > MAX_ATTRIBUTE || !path.bytes().all(fine) {
         return Err(Error::config(

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::HeaderValue;
 use smallvec::SmallVec;
 
-use super::parse::CookieFinder;
 use super::{CookieName, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
 
@@ -14,7 +13,6 @@ use crate::error::{Error, Kind};
 #[derive(Debug)]
 pub(crate) struct CookieTemplate {
     name: CookieName,
-    finder: CookieFinder,
     attributes: Box<str>,
     max_age: Option<Duration>,
     secure: bool,
@@ -35,16 +33,11 @@ impl CookieTemplate {
         secure: bool,
         max_chunks: u8,
     ) -> Self {
-        let finder = CookieFinder::new(&name);
-        Self { name, finder, attributes: attributes.into(), max_age, secure, max_chunks }
+        Self { name, attributes: attributes.into(), max_age, secure, max_chunks }
     }
 
     pub(crate) fn name(&self) -> &CookieName {
         &self.name
-    }
-
-    pub(crate) fn finder(&self) -> &CookieFinder {
-        &self.finder
     }
 
     pub(crate) fn is_secure(&self) -> bool {
@@ -174,7 +167,7 @@ mod tests {
     use super::super::{CookieOptions, SameSite};
     use super::*;
 
-    const HOUR: Duration = Duration::from_hours(1);
+    const HOUR: Duration = Duration::from_secs(3_600);
 
     fn text(lines: &SetCookies) -> Vec<&str> {
         lines.iter().map(|line| line.to_str().unwrap()).collect()
@@ -183,7 +176,7 @@ mod tests {
     #[test]
     fn the_default_cookie() {
         let template = CookieOptions::new().validate().unwrap();
-        let day = Duration::from_hours(24);
+        let day = Duration::from_secs(24 * 3_600);
         assert_eq!(
             text(&template.set(b"tok", day, 0).unwrap()),
             ["__Host-session=tok; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"]

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
+use super::KeyId;
 use super::derive::Root;
-use super::keyring::KeyId;
 use super::{Random, SystemRandom, base64url};
 use crate::error::Error;
 
@@ -120,7 +120,7 @@ impl AppKey {
     }
 
     #[cfg(feature = "astra")]
-    pub(super) fn as_bytes(&self) -> &[u8] {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 

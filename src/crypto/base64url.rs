@@ -1,10 +1,7 @@
-//! base64url, strictly: each byte string has exactly one spelling (RFC 4648 sections 3.5 and 5). Without padding, but for
-//! what Astra wrote.
+//! base64url, strictly: each byte string has exactly one spelling (RFC 4648 sections 3.5 and 5). Without padding.
 
 use std::mem::MaybeUninit;
 
-#[cfg(feature = "astra")]
-use base64_simd::URL_SAFE;
 use base64_simd::{Out, URL_SAFE_NO_PAD};
 
 /// The text of `bytes`.
@@ -35,8 +32,6 @@ impl Scratch {
 
     /// As [`decode`].
     pub(crate) fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
-        #[cfg(hyper_session_planted)] // a second spelling
-        let text = text.strip_suffix(b"=").filter(|_| planted!("unseal_mutated")).unwrap_or(text);
         if URL_SAFE_NO_PAD.estimated_decoded_length(text.len()) <= SCRATCH {
             return URL_SAFE_NO_PAD
                 .decode(text, Out::from_uninit_slice(&mut self.stack))
@@ -51,24 +46,6 @@ impl Scratch {
 /// How many characters `bytes` bytes have.
 pub(crate) const fn encoded_len(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
-}
-
-/// The text of `bytes`, padded to a multiple of four characters.
-#[cfg(feature = "astra")]
-pub(crate) fn encode_padded(bytes: &[u8]) -> String {
-    URL_SAFE.encode_to_string(bytes)
-}
-
-/// As [`decode`], of a text that is padded to a multiple of four characters.
-#[cfg(feature = "astra")]
-pub(crate) fn decode_padded(text: &[u8]) -> Option<Vec<u8>> {
-    URL_SAFE.decode_to_vec(text).ok()
-}
-
-/// How many characters `bytes` bytes have, with padding.
-#[cfg(feature = "astra")]
-pub(crate) const fn padded_len(bytes: usize) -> usize {
-    bytes.div_ceil(3) * 4
 }
 
 #[cfg(test)]
@@ -114,32 +91,6 @@ mod tests {
             let text = encode(&bytes);
             assert_eq!(scratch.decode(text.as_bytes()), Some(&*bytes), "{len}");
             assert_eq!(scratch.decode(format!("{text}=").as_bytes()), None, "{len}");
-        }
-    }
-
-    #[cfg(feature = "astra")]
-    #[test]
-    fn padded_texts_have_one_spelling_too() {
-        use base64::prelude::{BASE64_URL_SAFE, Engine};
-        // The last group over every byte at three of its places, with each padding.
-        for a in 0..=255 {
-            for b in 0..=255 {
-                for text in [[a, b, b'=', b'='], [b'Q', a, b, b'='], [b'Q', b'Q', a, b], [b'Q', a, b'=', b]] {
-                    let bytes = decode_padded(&text);
-                    assert_eq!(bytes, BASE64_URL_SAFE.decode(text).ok(), "{}", text.escape_ascii());
-                    assert!(bytes.is_none_or(|bytes: Vec<u8>| encode_padded(&bytes).as_bytes() == text));
-                }
-            }
-        }
-        let bytes: Vec<u8> = (0..200_u32).map(|n| (n * 97 % 251) as u8).collect();
-        for len in 0..bytes.len() {
-            let text = encode_padded(&bytes[..len]);
-            assert_eq!(text, BASE64_URL_SAFE.encode(&bytes[..len]));
-            assert_eq!(text.len(), padded_len(len));
-            assert_eq!(decode_padded(text.as_bytes()).unwrap(), &bytes[..len]);
-            for bad in [format!("{text}="), format!("{text}===="), format!("{text}\n"), format!("={text}")] {
-                assert_eq!(decode_padded(bad.as_bytes()), None, "{bad:?}");
-            }
         }
     }
 }

@@ -4,7 +4,7 @@ use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use zeroize::Zeroizing;
 
-use super::keyring::KeyId;
+use super::KeyId;
 use crate::error::{Error, Kind};
 
 const SALT: &[u8] = b"hyper-session v1";

@@ -11,14 +11,14 @@
 //!   37+n     32  HMAC-SHA256 over bytes 0..37+n
 //! ```
 
-use super::keyring::KeyId;
+use super::KeyId;
 use super::random::NONCE_LEN;
 use crate::event::Refusal;
 
-pub(super) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 pub(super) const HEADER_LEN: usize = 21;
-pub(super) const TAG_LEN: usize = 16;
-pub(super) const MAC_LEN: usize = 32;
+pub(crate) const TAG_LEN: usize = 16;
+pub(crate) const MAC_LEN: usize = 32;
 
 /// What sealing adds to a plaintext.
 pub(super) const OVERHEAD: usize = HEADER_LEN + TAG_LEN + MAC_LEN;
@@ -55,10 +55,6 @@ impl Header {
         };
         if version != VERSION {
             return Err(Refusal::Version);
-        }
-        #[cfg(hyper_session_planted)] // memory for what is claimed
-        if planted!("unseal_raw") {
-            drop(vec![0; usize::from(e3) << 12]);
         }
         if sealed.len() < TAG_LEN + MAC_LEN {
             return Err(Refusal::Length);

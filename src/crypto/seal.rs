@@ -8,11 +8,12 @@ use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::KeyId;
 use super::Random;
 use super::base64url::{self, Scratch};
 use super::derive::Info;
 use super::envelope::{EPOCH_SECONDS, HEADER_LEN, Header, MAC_LEN, OVERHEAD, TAG_LEN};
-use super::keyring::{KeyId, Keyring, RingKey};
+use super::keyring::{Keyring, RingKey};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
@@ -147,7 +148,7 @@ impl Sealer {
 #[cfg(feature = "astra")]
 impl Sealer {
     /// True if these bytes are the id of a key of this ring, revoked or not.
-    pub(super) fn names_a_key(&self, id: &[u8]) -> bool {
+    pub(crate) fn names_a_key(&self, id: &[u8]) -> bool {
         let ids = self.keys.iter().map(|key| key.ring.id).chain(self.revoked.iter().copied());
         ids.map(KeyId::to_bytes).any(|known| known == id)
     }

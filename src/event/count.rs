@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 15] = [
+const COUNTERS: [(&str, &str); 17] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -28,6 +28,8 @@ const COUNTERS: [(&str, &str); 15] = [
         "hyper_session_store_errors_total",
         "Failures of the store and oversize sessions, by operation and reason.",
     ),
+    ("hyper_session_handler_errors_total", "Errors of this crate that handlers returned, by reason."),
+    ("hyper_session_cookies_withheld_total", "Sessions saved under a token that the client does not get."),
     ("hyper_session_headers_replaced_total", "Headers of handlers that were replaced for safety, by header."),
     ("hyper_session_subject_limit_total", "Sessions ended because their subject had too many."),
     (
@@ -88,6 +90,12 @@ pub(super) fn count(event: &Event<'_>) {
         }
         Event::StoreFailed { cookie, operation, error, .. } => {
             counter!("hyper_session_store_errors_total", "cookie" => cookie.to_owned(), "operation" => operation.as_str(), "reason" => error.label()).increment(1);
+        }
+        Event::HandlerFailed { cookie, error } => {
+            counter!("hyper_session_handler_errors_total", "cookie" => cookie.to_owned(), "reason" => error.label()).increment(1);
+        }
+        Event::CookieWithheld { cookie, .. } => {
+            plain("hyper_session_cookies_withheld_total", cookie).increment(1);
         }
         Event::CacheControlReplaced { cookie } => {
             counter!("hyper_session_headers_replaced_total", "cookie" => cookie.to_owned(), "header" => "cache-control").increment(1);

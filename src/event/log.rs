@@ -63,6 +63,14 @@ pub(super) fn log(event: &Event<'_>) {
             let cause = std::error::Error::source(error).map(tracing::field::display);
             tracing::error!(target: TARGET, event = "store_failed", cookie, session, operation = operation.as_str(), reason = error.label(), cause, "{error}");
         }
+        Event::HandlerFailed { cookie, error } => {
+            let cause = std::error::Error::source(error).map(tracing::field::display);
+            tracing::error!(target: TARGET, event = "handler_failed", cookie, reason = error.label(), cause, "{error}");
+        }
+        Event::CookieWithheld { cookie, id } => {
+            let session = id.map(tracing::field::display);
+            tracing::warn!(target: TARGET, event = "cookie_withheld", cookie, session, "a session was saved that the client cannot learn of");
+        }
         Event::CacheControlReplaced { cookie } => {
             tracing::warn!(target: TARGET, event = "cache_control_replaced", cookie, "a handler's Cache-Control would have let caches keep a session cookie");
         }

@@ -110,7 +110,8 @@ pub enum Event<'a> {
         /// False if it failed; [`StoreFailed`](Self::StoreFailed) says why.
         ok: bool,
     },
-    /// The store could not load or save a session, or it is too large to be saved.
+    /// The store could not load or save a session, or it is too large to be saved. If it could not renew one
+    /// ([`Operation::Touch`]), the response is sent as it is: no handler asked for that.
     StoreFailed {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -120,6 +121,20 @@ pub enum Event<'a> {
         operation: Operation,
         /// What it said.
         error: &'a Error,
+    },
+    /// A handler returned an error of this crate. It was answered by a 503 or 500, and nothing was saved.
+    HandlerFailed {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The error.
+        error: &'a Error,
+    },
+    /// A session was saved under a token that the client does not get, since a 1xx response carries no cookie.
+    CookieWithheld {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session.
+        id: Option<SessionId>,
     },
     /// A handler's `Cache-Control` would have let a cache keep a response that sets the session cookie; it was
     /// replaced by `no-store`.
@@ -237,7 +252,7 @@ pub enum Operation {
     Load,
     /// Keep changed values, or begin a session.
     Save,
-    /// Renew the idle deadline.
+    /// Renew the idle deadline, or seal the token anew.
     Touch,
     /// Move the session to a new id and token.
     Regenerate,
@@ -334,12 +349,16 @@ impl fmt::Display for Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The handler answered with a 5xx status.
+    /// The response says that the handler failed: a 5xx status, or what
+    /// [`discard_changes_on`](crate::store::Builder::discard_changes_on) names.
     ServerError,
     /// The handler answered with a 1xx status, which carries no `Set-Cookie`.
     Informational,
-    /// The session was ended by another request: a slow request does not bring it back.
+    /// The session was ended by another request, or its absolute timeout passed, while the request was running: a slow
+    /// request does not bring it back.
     SessionEnded,
+    /// [`save`](crate::Session::save) failed, and the handler, which was told, did not ask again.
+    SaveFailed,
 }
 
 impl DropReason {
@@ -349,6 +368,7 @@ impl DropReason {
             Self::ServerError => "server_error",
             Self::Informational => "informational",
             Self::SessionEnded => "session_ended",
+            Self::SaveFailed => "save_failed",
         }
     }
 }

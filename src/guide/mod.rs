@@ -1,4 +1,5 @@
-//! Guides: what to choose, what to set, what to watch, and what not to rely on. Every example in them is compiled and run.
+//! Guides: choosing a store, values, keys, security, operation, testing, migration, and limits. Every example in them is
+//! compiled, and run unless it needs a server.
 
 #[doc = include_str!("choosing_a_store.md")]
 pub mod choosing_a_store {}

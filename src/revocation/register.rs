@@ -17,7 +17,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::Random;
 use crate::error::Error;
 use crate::event::{Event, Reporter, RevocationChange};
-use crate::session::{Labels, Position, SessionId, Standing};
+use crate::session::{Labels, Lineage, Position, SessionId};
 
 /// For so long, the cookie of a session that goes on under another id may be on its way to be replaced.
 const MOMENTS: u64 = 60;
@@ -165,27 +165,27 @@ impl Register {
         self.bound();
     }
 
-    /// Whether the session with this id and standing goes on.
+    /// Whether the session with this id and lineage goes on.
     #[inline]
     pub(crate) fn judge(
         &self,
         id: SessionId,
-        standing: &Standing,
+        lineage: &Lineage,
         labels: &Labels,
         now: Timestamp,
         max_staleness: Duration,
     ) -> Verdict {
-        let position = self.sequence(standing.position);
+        let position = self.sequence(lineage.position);
         let revoked_below = self.floor.load(Ordering::Acquire).max(self.everything.load(Ordering::Acquire));
         if position < revoked_below {
             return Verdict::Revoked;
         }
         let view = self.set.view();
-        let root = view.get(Key::of_root(standing.root.unwrap_or(id)));
+        let root = view.get(Key::of_root(lineage.root.unwrap_or(id)));
         if let Some(mark) = root.or_else(|| view.get(Key::of_id(id))) {
             return self.ended(mark, now);
         }
-        let names = standing.owner.iter().chain(labels);
+        let names = lineage.owner.iter().chain(labels);
         if names.filter_map(|name| view.get(Key::of_name(*name))).any(|mark| mark.ends(position)) {
             return Verdict::Revoked;
         }

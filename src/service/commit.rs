@@ -1,6 +1,5 @@
 //! Carrying out what was decided: the store's verb, and what the session learns from it.
 
-use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,12 +8,14 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
-use super::begin::{Loaded, Slot};
+use super::head::Said;
+use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::{DropReason, Event, Operation};
-use crate::session::{Changes, Committed, Committer, Disposition, Outcome, Record, Session, SessionId};
-use crate::store::{Saved, StoreFuture};
+use crate::session::{Changes, Committer, Disposition, Failure, Outcome, Record, Saved, Session, SessionId};
+use crate::store::{LoadFuture, StoreFuture};
 
 /// One commit of one session. It finishes although it is dropped, if it ends or regenerates the session: a client that
 /// hangs up does not stay logged in.
@@ -23,91 +24,138 @@ pub(super) struct Commit {
     loaded: Loaded,
     stage: Stage,
     caller: Caller,
-    /// It is this commit's turn, which [`settle`](Self::settle) gives back. Whatever panics in between, the turn is not lost:
-    /// dropping gives it back, too.
-    has_turn: Cell<bool>,
-    /// The store did what it was asked to, and the session knows.
-    acknowledged: bool,
+    answer: Disposition,
+    /// The permit to commit, from when it was acquired until the session knows how the commit ended.
+    permit: Option<Permit>,
+    outcome: Outcome,
     must_finish: bool,
     /// The stored session that this began with.
     before: Option<SessionId>,
-    operation: Operation,
+    /// When it was decided: what is written counts from then.
+    now: Timestamp,
     stopwatch: Option<Stopwatch>,
-    /// The request's last one, whoever waits for it: after it, nobody commits.
+    /// The request's last one, no matter what waits for it: after it, nothing is committed.
     is_last: bool,
+    /// The response says something about the cookie already.
+    is_spoken_for: bool,
 }
 
-/// Who waits for a commit.
+/// What waits for a commit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
     /// [`Session::save`].
     Handler,
     /// The end of the request.
     Request,
-    /// Nobody any more: it goes on by itself, for as long as its runtime does.
-    Nobody,
+    /// Nothing any more: it goes on by itself, for as long as its runtime does.
+    Background,
 }
 
 #[allow(clippy::large_enum_variant)] // made once for each commit, and a box would cost more
 enum Stage {
     /// Another commit of this session is under way.
-    Waiting {
-        turn: Pin<Box<dyn Future<Output = bool> + Send>>,
-        answer: Disposition,
-    },
+    Waiting(Pin<Box<dyn Future<Output = Option<Permit>> + Send>>),
+    /// The store looks up the session of a cookie that the response sets already.
+    LookingUp(LoadFuture),
     Destroying(StoreFuture<()>),
     Saving(StoreFuture<Saved>),
     Failed(Error),
     Done,
 }
 
-impl Commit {
-    /// The commit at the end of a request.
-    pub(super) fn last(slot: Arc<Slot>, loaded: Loaded, answer: Disposition) -> Self {
-        Self::start(slot, loaded, answer, Caller::Request)
+/// The permit to commit a session. One task at a time has it; dropping it lets the next one in.
+struct Permit(Arc<Slot>);
+
+impl Permit {
+    fn try_acquire(slot: &Arc<Slot>) -> Option<Self> {
+        slot.permit.try_acquire().ok().map(|permit| Self::own(slot, permit))
     }
 
-    fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, caller: Caller) -> Self {
-        let has_turn = slot.turns.try_acquire().map(SemaphorePermit::forget).is_ok();
+    /// Waits for the permit. `None` if there will never be one.
+    async fn acquire(slot: Arc<Slot>) -> Option<Self> {
+        let permit = slot.permit.acquire().await.ok()?;
+        Some(Self::own(&slot, permit))
+    }
+
+    fn own(slot: &Arc<Slot>, permit: SemaphorePermit<'_>) -> Self {
+        permit.forget(); // given back by `drop`
+        Self(Arc::clone(slot))
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.permit.add_permits(1);
+    }
+}
+
+impl Commit {
+    /// The commit at the end of a request. `said` is what the response says about the cookie already.
+    pub(super) fn last(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, said: Said) -> Self {
+        Self::start(slot, loaded, answer, Caller::Request, said)
+    }
+
+    fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, caller: Caller, said: Said) -> Self {
+        let permit = Permit::try_acquire(&slot);
+        let now = loaded.now;
         let mut commit = Self {
             slot,
             loaded,
             stage: Stage::Done,
             caller,
-            has_turn: Cell::new(has_turn),
-            acknowledged: false,
+            answer,
+            permit,
+            outcome: Outcome::Keep,
             must_finish: false,
             before: None,
-            operation: Operation::Save,
+            now,
             stopwatch: None,
             is_last: caller == Caller::Request,
+            is_spoken_for: !matches!(said, Said::Nothing),
         };
-        commit.stage = if has_turn {
-            commit.decide(answer)
-        } else {
-            let slot = Arc::clone(&commit.slot);
-            let turn = async move { slot.turns.acquire().await.map(SemaphorePermit::forget).is_ok() };
-            Stage::Waiting { turn: Box::pin(turn), answer }
+        commit.stage = match said {
+            Said::Session(token) => {
+                Stage::LookingUp(commit.slot.connection.store().load(&token, commit.slot.now_since(now)))
+            }
+            Said::EndOfSession => {
+                commit.loaded.session.end_by_response();
+                commit.begin()
+            }
+            Said::Other | Said::Nothing => commit.begin(),
         };
         commit
     }
 
+    /// Starts, or waits for another commit of this session to end.
+    fn begin(&mut self) -> Stage {
+        if self.permit.is_some() {
+            return self.decide();
+        }
+        Stage::Waiting(Box::pin(Permit::acquire(Arc::clone(&self.slot))))
+    }
+
     /// Starts the store's verb.
-    fn decide(&mut self, answer: Disposition) -> Stage {
+    fn decide(&mut self) -> Stage {
         if self.caller == Caller::Handler && self.loaded.session.is_closed() {
             // The end of the request came first, and took what there was to save.
-            self.give_turn_back();
+            self.permit = None;
             return Stage::Failed(Error::new(Kind::HeadSent));
         }
-        let now = self.loaded.now;
-        let commit = self.loaded.session.begin_commit(answer);
+        // Read before the session is locked: the clock may be the application's.
+        let now = self.slot.now_since(self.loaded.now);
+        self.now = now;
+        let spoken_for = self.is_spoken_for;
+        let commit = self
+            .loaded
+            .session
+            .begin_commit(self.answer, self.is_last, |record| self.slot.standing(record, now, spoken_for));
         let cookie = self.slot.cookie_name();
         self.before = commit.base.as_ref().map(Record::id);
         if let Some(reason) = commit.dropped {
             self.slot.emit(&Event::ChangesDropped { cookie, id: self.before, reason });
         }
         self.must_finish = commit.must_finish;
-        self.operation = operation(commit.outcome);
+        self.outcome = commit.outcome;
         match (commit.outcome, commit.base) {
             (Outcome::Save, None) if commit.ends_superseded => {
                 let ending = self.slot.end_superseded(now);
@@ -132,11 +180,14 @@ impl Commit {
                 self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying)
             }
             (_, None) if commit.ends_superseded => {
-                self.operation = Operation::Destroy;
+                self.outcome = Outcome::Destroy;
                 self.timed(self.slot.end_superseded(now), Stage::Destroying)
             }
-            (Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy, _) => {
-                self.settle(Ok(Committed::Kept));
+            (
+                Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
+                _,
+            ) => {
+                self.settle(Ok(None));
                 match commit.dropped {
                     Some(DropReason::SessionEnded) if self.caller == Caller::Handler => {
                         Stage::Failed(Error::new(Kind::Ended))
@@ -147,92 +198,98 @@ impl Commit {
         }
     }
 
+    fn operation(&self) -> Operation {
+        match self.outcome {
+            Outcome::Keep | Outcome::Save | Outcome::Expire => Operation::Save,
+            Outcome::Touch => Operation::Touch,
+            Outcome::Regenerate => Operation::Regenerate,
+            Outcome::Destroy => Operation::Destroy,
+        }
+    }
+
     /// The stage in which the store works on `answer`.
     fn timed<T>(&mut self, answer: StoreFuture<T>, stage: fn(StoreFuture<T>) -> Stage) -> Stage {
-        self.stopwatch = Stopwatch::start(self.slot.connection.config(), self.operation, &answer);
+        self.stopwatch = Stopwatch::start(self.slot.connection.config(), self.operation(), &answer);
         stage(answer)
     }
 
     /// Tells the session how it went, and lets the next commit begin.
-    fn settle(&self, result: Result<Committed, &Error>) {
-        self.loaded.session.end_commit(result);
-        self.give_turn_back();
-    }
-
-    fn give_turn_back(&self) {
-        if self.has_turn.take() {
-            self.slot.turns.add_permits(1);
+    fn settle(&mut self, result: Result<Option<Saved>, Failure>) {
+        match result {
+            Ok(saved) => self.loaded.session.commit_done(saved),
+            Err(failure) => self.loaded.session.commit_failed(failure),
         }
+        self.permit = None;
     }
 
     /// The store has answered.
-    fn finish(&mut self, answer: Result<Committed, Error>) -> Result<(), Error> {
-        self.acknowledged = answer.is_ok();
+    fn finish(&mut self, answer: Result<Saved, Error>) -> Result<(), Error> {
         let stopwatch = self.stopwatch.take();
-        let stop = |ok| stopwatch.map(|stopwatch| stopwatch.stop(self.slot.connection.config(), ok));
-        let (cookie, operation) = (self.slot.cookie_name(), self.operation);
+        let slot = Arc::clone(&self.slot);
+        let stop = |ok| stopwatch.map(|stopwatch| stopwatch.stop(slot.connection.config(), ok));
+        let (cookie, operation) = (slot.cookie_name(), self.operation());
         match answer {
-            Ok(committed) => {
-                let ended = matches!(committed, Committed::Ended);
-                let news = self.news(&committed, operation, cookie);
+            Ok(saved) => {
+                let ended = matches!(saved, Saved::Ended);
+                let news = self.news(&saved, cookie);
                 // First the session, then those who are told of it: an observer may panic.
-                self.settle(Ok(committed));
+                self.settle(Ok(Some(saved)));
                 stop(true);
-                if let Some(event) = news {
-                    self.slot.emit(&event);
+                for event in news.into_iter().flatten() {
+                    slot.emit(&event);
                 }
                 // At the end of a request the event says it: the response is not about this session any more.
                 if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
             }
             Err(error) => {
-                self.settle(Err(&error));
+                // Work that no handler asked for fails no request, and a response that tells of a failure need not be
+                // replaced by another one that does.
+                let optional =
+                    self.outcome.is_optional() || self.is_last && self.answer == Disposition::DropValues;
+                self.settle(Err(match self.caller {
+                    _ if self.outcome.is_optional() => Failure::OfRenewal,
+                    Caller::Handler => Failure::Told,
+                    Caller::Request | Caller::Background => Failure::Untold,
+                }));
                 stop(false);
-                self.slot.emit(&Event::StoreFailed { cookie, id: self.before, operation, error: &error });
-                Err(error)
+                slot.emit(&Event::StoreFailed { cookie, id: self.before, operation, error: &error });
+                if optional { Ok(()) } else { Err(error) }
             }
         }
     }
 
-    /// What became of the session, for who keeps a record of such things.
-    fn news<'a>(&self, committed: &Committed, operation: Operation, cookie: &'a str) -> Option<Event<'a>> {
-        match (committed, self.before) {
-            (Committed::Stored { record, .. }, None) => Some(Event::Created { cookie, id: record.id() }),
-            (Committed::Stored { record, .. }, Some(from)) if operation == Operation::Regenerate => {
-                Some(Event::Regenerated { cookie, from, id: record.id() })
+    /// What became of the session, for those who keep a record of such things.
+    fn news<'a>(&self, saved: &Saved, cookie: &'a str) -> [Option<Event<'a>>; 2] {
+        let (merged, became) = match (saved, self.before) {
+            (Saved::Stored { record, conflicts, .. }, before) => {
+                let (id, conflicts) = (record.id(), *conflicts);
+                let merged = (conflicts > 0).then_some(Event::ConflictMerged { cookie, id, conflicts });
+                let became = match before {
+                    None => Some(Event::Created { cookie, id }),
+                    Some(from) if self.outcome == Outcome::Regenerate => {
+                        Some(Event::Regenerated { cookie, from, id })
+                    }
+                    Some(_) => None,
+                };
+                (merged, became)
             }
-            (Committed::Removed, Some(id)) => Some(Event::Destroyed { cookie, id }),
-            _ => None,
-        }
+            (Saved::Removed, Some(id)) => (None, Some(Event::Destroyed { cookie, id })),
+            (Saved::Removed, None) => (None, None),
+            // A renewal that finds the session ended has dropped nothing.
+            (Saved::Ended, id) => {
+                let reason = DropReason::SessionEnded;
+                let dropped = !self.outcome.is_optional();
+                (None, dropped.then_some(Event::ChangesDropped { cookie, id, reason }))
+            }
+        };
+        [merged, became]
     }
 
-    fn committed(&self, saved: Saved) -> Committed {
-        let cookie = self.slot.cookie_name();
-        match saved {
-            Saved::Stored { record, token, conflicts } => {
-                if conflicts > 0 {
-                    self.slot.emit(&Event::ConflictMerged { cookie, id: record.id(), conflicts });
-                }
-                self.slot.connection.sealed(token.expose(), &record, self.loaded.now);
-                let lifetime = record.expires().saturating_since(self.loaded.now);
-                Committed::Stored { record, token, lifetime }
-            }
-            Saved::Removed => Committed::Removed,
-            Saved::Ended => {
-                let (id, reason) = (self.before, DropReason::SessionEnded);
-                self.slot.emit(&Event::ChangesDropped { cookie, id, reason });
-                Committed::Ended
-            }
+    /// What a connection remembers of an answer.
+    fn remember(&self, saved: &Saved) {
+        if let Saved::Stored { record, token, .. } = saved {
+            self.slot.connection.sealed(token.expose(), record, self.now);
         }
-    }
-}
-
-/// What the store is asked to do for this outcome. For `Keep` that is nothing, and nobody will hear of it.
-fn operation(outcome: Outcome) -> Operation {
-    match outcome {
-        Outcome::Keep | Outcome::Save => Operation::Save,
-        Outcome::Touch => Operation::Touch,
-        Outcome::Regenerate => Operation::Regenerate,
-        Outcome::Destroy => Operation::Destroy,
     }
 }
 
@@ -243,29 +300,51 @@ impl Future for Commit {
         let this = &mut *self;
         loop {
             match &mut this.stage {
-                Stage::Waiting { turn, answer } => {
-                    let answer = *answer;
-                    let has_turn = ready!(turn.as_mut().poll(cx));
-                    this.has_turn.set(has_turn);
+                Stage::LookingUp(looking) => {
+                    let found = ready!(Pin::new(looking).poll(cx));
                     // Whatever happens from here on, that future is not polled again.
                     this.stage = Stage::Done;
-                    this.stage = if has_turn {
-                        this.decide(answer)
+                    match found {
+                        Ok(Ok(record)) => this.loaded.session.go_on_from(record),
+                        // Not of this store: another cookie of the same name.
+                        Ok(Err(_)) => {
+                            let cookie = this.slot.cookie_name();
+                            this.slot.emit(&Event::SetCookieReplaced { cookie });
+                        }
+                        Err(error) => {
+                            let (cookie, operation) = (this.slot.cookie_name(), Operation::Load);
+                            this.slot.emit(&Event::StoreFailed {
+                                cookie,
+                                id: None,
+                                operation,
+                                error: &error,
+                            });
+                            return Poll::Ready(Err(error));
+                        }
+                    }
+                    this.stage = this.begin();
+                }
+                Stage::Waiting(permit) => {
+                    let permit = ready!(permit.as_mut().poll(cx));
+                    this.permit = permit;
+                    this.stage = Stage::Done;
+                    this.stage = if this.permit.is_some() {
+                        this.decide()
                     } else {
-                        Stage::Failed(Error::new(Kind::Internal("the turn to commit was closed")))
+                        Stage::Failed(Error::new(Kind::Internal("the permit to commit was closed")))
                     };
                 }
                 Stage::Saving(saving) => {
                     let saved = ready!(Pin::new(saving).poll(cx));
                     this.stage = Stage::Done;
-                    let committed = saved.map(|saved| this.committed(saved));
-                    return Poll::Ready(this.finish(committed));
+                    let saved = saved.inspect(|saved| this.remember(saved));
+                    return Poll::Ready(this.finish(saved));
                 }
                 Stage::Destroying(destroying) => {
                     let destroyed = ready!(Pin::new(destroying).poll(cx));
                     this.stage = Stage::Done;
                     this.slot.connection.ended();
-                    return Poll::Ready(this.finish(destroyed.map(|()| Committed::Removed)));
+                    return Poll::Ready(this.finish(destroyed.map(|()| Saved::Removed)));
                 }
                 Stage::Failed(_) | Stage::Done => {
                     return Poll::Ready(match std::mem::replace(&mut this.stage, Stage::Done) {
@@ -284,41 +363,34 @@ impl Drop for Commit {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         let goes_on = match &stage {
             // What it will do is not decided yet: it may be to end the session.
-            Stage::Waiting { .. } => self.caller == Caller::Request,
+            Stage::Waiting(_) | Stage::LookingUp(_) => self.caller == Caller::Request,
             // A runtime that drops what it carries on is shutting down: it would drop the next one, too.
-            Stage::Saving(_) | Stage::Destroying(_) => self.must_finish && self.caller != Caller::Nobody,
+            Stage::Saving(_) | Stage::Destroying(_) => self.must_finish && self.caller != Caller::Background,
             Stage::Failed(_) | Stage::Done => false,
         };
         let runtime = if goes_on { tokio::runtime::Handle::try_current().ok() } else { None };
         let completing = runtime.is_some();
         match runtime {
             Some(runtime) => {
-                let (slot, loaded) = (Arc::clone(&self.slot), self.loaded.clone());
-                let has_turn = Cell::new(self.has_turn.take());
                 let rest = Self {
-                    slot,
-                    loaded,
+                    slot: Arc::clone(&self.slot),
+                    loaded: self.loaded.clone(),
                     stage,
-                    caller: Caller::Nobody,
-                    has_turn,
-                    acknowledged: false,
+                    caller: Caller::Background,
+                    permit: self.permit.take(),
                     must_finish: false,
-                    before: self.before,
-                    operation: self.operation,
                     stopwatch: self.stopwatch.take(),
-                    is_last: self.is_last,
+                    ..*self
                 };
                 drop(runtime.spawn(rest));
             }
-            // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it.
-            None if self.has_turn.get() => {
-                self.settle(Err(&Error::new(Kind::Internal("a commit was dropped"))));
-            }
+            // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it. The
+            // permit is dropped afterwards.
+            None if self.permit.is_some() => self.loaded.session.commit_failed(Failure::Untold),
             None => {}
         }
-        // What was acknowledged left nothing to discard.
-        if self.is_last && !completing && !self.acknowledged {
-            self.loaded.session.discard();
+        if self.is_last && !completing {
+            self.loaded.session.discard_for_good();
         }
         // Last: an observer that panics takes nothing with it.
         if goes_on && !std::thread::panicking() {
@@ -335,8 +407,9 @@ impl Committer for Slot {
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
         Box::pin(async move {
             match self.loaded().cloned() {
-                Some(Loaded { now, .. }) => {
-                    Commit::start(self, Loaded { session, now }, Disposition::Accept, Caller::Handler).await
+                Some(loaded) => {
+                    let loaded = Loaded { session, ..loaded };
+                    Commit::start(self, loaded, Disposition::Accept, Caller::Handler, Said::Nothing).await
                 }
                 None => Err(Error::new(Kind::HeadSent)),
             }

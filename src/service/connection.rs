@@ -42,6 +42,11 @@ impl Connection {
         }
     }
 
+    /// Returns true if both are of one store: clones of a store share their options.
+    pub(super) fn is_of_same_store(&self, other: &Self) -> bool {
+        std::ptr::eq(self.config(), other.config())
+    }
+
     pub(super) fn store(&self) -> &Arc<dyn Store> {
         &self.store
     }

@@ -1,17 +1,28 @@
 //! How a handler reaches its session: through the extensions of the request.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use http::{Extensions, Request, request};
 use smallvec::SmallVec;
 
-use super::begin::SessionHandle;
+use super::connection::Connection;
+use super::handle::SessionHandle;
 use crate::error::{Error, Kind};
 use crate::session::Session;
 
 /// The sessions of a request, outermost first. One in almost every service: the second place is for free.
 #[derive(Clone, Debug)]
 struct Handles(SmallVec<[SessionHandle; 2]>);
+
+/// The session of `request` in the store of `connection`. The second value is true if the caller has to commit it, false if a
+/// session service around the caller has the same session.
+pub(super) fn begin<B>(connection: &Arc<Connection>, request: &Request<B>) -> (SessionHandle, bool) {
+    match find(request.extensions(), |handle| handle.is_open_in(connection)) {
+        Some(handle) => (handle, false),
+        None => (SessionHandle::begin(connection, request.headers()), true),
+    }
+}
 
 pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
     match extensions.get_mut::<Handles>() {

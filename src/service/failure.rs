@@ -1,11 +1,16 @@
-//! The response of last resort: what a client gets whose session could not be saved.
+//! Errors as responses: what a client gets whose session could not be saved, or whose handler failed.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::sync::Arc;
 
 use http::header::{CACHE_CONTROL, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
-/// Makes a response in the place of one that must not be sent, since its session was not saved.
+/// Makes the response for an [`Error`]: one that a handler returned, or one in the place of a response that must not be
+/// sent, since its session was not saved.
 ///
 /// Any `Fn(&Error) -> Response<R>` is one.
 #[diagnostic::on_unimplemented(
@@ -23,7 +28,8 @@ impl<R, F: Fn(&Error) -> Response<R>> FailureResponse<R> for F {
     }
 }
 
-/// An empty `503 Service Unavailable`, with `Retry-After: 1` where trying again may help.
+/// An empty response: `503 Service Unavailable` with `Retry-After: 1` where trying again may help, and `500 Internal Server
+/// Error` otherwise.
 ///
 /// # Examples
 ///
@@ -41,12 +47,177 @@ pub struct ServiceUnavailable;
 impl<R: Default> FailureResponse<R> for ServiceUnavailable {
     fn response(&self, error: &Error) -> Response<R> {
         let mut response = Response::new(R::default());
-        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if error.is_transient() {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         response
+    }
+}
+
+/// Marks a response that was made from an error. The session service then saves nothing, as for a handler that returns the
+/// error itself.
+#[derive(Clone)]
+struct MadeFrom(Arc<Error>);
+
+impl Error {
+    /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, and a 500 otherwise.
+    /// The response does not say what went wrong, because an error may name keys of the session.
+    ///
+    /// A session service treats it as the error itself: nothing is saved, and an
+    /// [event](crate::Event::HandlerFailed) tells of the error. A handler that returns `Err` of this type needs no
+    /// conversion. It is for handlers with an error type of their own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Response, StatusCode};
+    /// use hyper_session::{Error, SessionHandle};
+    ///
+    /// enum AppError {
+    ///     NotFound,
+    ///     Session(Error),
+    /// }
+    ///
+    /// impl From<Error> for AppError {
+    ///     fn from(error: Error) -> Self {
+    ///         Self::Session(error)
+    ///     }
+    /// }
+    ///
+    /// impl From<AppError> for Response<String> {
+    ///     fn from(error: AppError) -> Self {
+    ///         match error {
+    ///             AppError::NotFound => Response::builder().status(404).body(String::new()).unwrap_or_default(),
+    ///             AppError::Session(error) => error.into_http_response(),
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// async fn page(session: SessionHandle) -> Result<Response<String>, AppError> {
+    ///     let user: String = session.load().await?.get("user")?.ok_or(AppError::NotFound)?;
+    ///     Ok(Response::new(user))
+    /// }
+    ///
+    /// async fn handler(session: SessionHandle) -> Result<Response<String>, std::convert::Infallible> {
+    ///     Ok(page(session).await.unwrap_or_else(Response::from)) // the one line
+    /// }
+    ///
+    /// let response = Response::from(AppError::Session(Error::unavailable("connection refused")));
+    /// assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    /// ```
+    pub fn into_http_response<R: Default>(self) -> Response<R> {
+        let mut response = ServiceUnavailable.response(&self);
+        response.extensions_mut().insert(MadeFrom(Arc::new(self)));
+        response
+    }
+}
+
+/// Takes the error that `response` was made from, if it was made from one.
+pub(super) fn take_error<R>(response: &mut Response<R>) -> Option<Arc<Error>> {
+    if response.extensions().is_empty() {
+        return None; // as in almost every response
+    }
+    response.extensions_mut().remove::<MadeFrom>().map(|MadeFrom(error)| error)
+}
+
+/// The error that a handler returned, if it is this crate's: as itself, or boxed. Otherwise the handler's own.
+///
+/// # Errors
+///
+/// The handler's error, if it is another one.
+pub(super) fn own<E: 'static>(error: E) -> Result<Error, E> {
+    // By way of `Any`: a generic service cannot ask for a trait that only some errors have.
+    let mut error = Some(error);
+    let any: &mut dyn Any = &mut error;
+    let own = if let Some(error) = any.downcast_mut::<Option<Error>>() {
+        error.take()
+    } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError + Send + Sync>>>() {
+        unbox(boxed, |boxed| boxed.downcast())
+    } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError + Send>>>() {
+        unbox(boxed, |boxed| boxed.downcast())
+    } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError>>>() {
+        unbox(boxed, |boxed| boxed.downcast())
+    } else {
+        None
+    };
+    match (own, error) {
+        (Some(own), _) => Ok(own),
+        (None, Some(error)) => Err(error),
+        (None, None) => Ok(Error::new(Kind::Internal("an error was lost"))),
+    }
+}
+
+/// Takes this crate's error out of its box. A box of another error stays where it is.
+fn unbox<B>(error: &mut Option<B>, downcast: impl FnOnce(B) -> Result<Box<Error>, B>) -> Option<Error> {
+    match downcast(error.take()?) {
+        Ok(own) => Some(*own),
+        Err(other) => {
+            *error = Some(other);
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::fmt;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Theirs(u32);
+
+    impl fmt::Display for Theirs {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "theirs: {}", self.0)
+        }
+    }
+
+    impl StdError for Theirs {}
+
+    fn ours() -> Error {
+        Error::unavailable("as this test wants")
+    }
+
+    #[test]
+    fn b9_this_crates_error_is_found_as_itself_and_in_each_kind_of_box() {
+        assert!(own(ours()).is_ok_and(|error| error.is_unavailable()));
+        assert!(
+            own::<Box<dyn StdError + Send + Sync>>(Box::new(ours()))
+                .is_ok_and(|error| error.is_unavailable())
+        );
+        assert!(own::<Box<dyn StdError + Send>>(Box::new(ours())).is_ok_and(|error| error.is_unavailable()));
+        assert!(own::<Box<dyn StdError>>(Box::new(ours())).is_ok_and(|error| error.is_unavailable()));
+    }
+
+    #[test]
+    fn b9_any_other_error_is_the_handlers() {
+        assert_eq!(own(Theirs(7)).unwrap_err().0, 7);
+        let boxed = own::<Box<dyn StdError + Send + Sync>>(Box::new(Theirs(8))).unwrap_err();
+        assert_eq!(boxed.downcast_ref::<Theirs>().unwrap().0, 8);
+        let boxed = own::<Box<dyn StdError + Send>>(Box::new(Theirs(9))).unwrap_err();
+        assert_eq!(boxed.to_string(), "theirs: 9");
+        assert_eq!(own::<Box<dyn StdError>>("text".into()).unwrap_err().to_string(), "text");
+        assert_eq!(own("text").unwrap_err(), "text");
+        assert!(own::<Result<Infallible, ()>>(Err(())).is_err());
+    }
+
+    #[test]
+    fn only_what_may_pass_is_worth_another_attempt() {
+        for (error, status, retry) in [
+            (ours(), 503, true),
+            (Error::new(Kind::Conflict { attempts: 1 }), 503, true),
+            (Error::new(Kind::TooLarge { size: 2, limit: 1 }), 500, false),
+            (Error::new(Kind::NotWrapped), 500, false),
+        ] {
+            let response: Response<()> = error.into_http_response();
+            assert_eq!(response.status(), status);
+            assert_eq!(response.headers().contains_key(RETRY_AFTER), retry);
+            assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        }
     }
 }

@@ -3,32 +3,40 @@
 use std::sync::Arc;
 
 use http::header::HeaderName;
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 
-use super::begin::{Loaded, Slot};
 use super::commit::Commit;
 use super::head;
+use super::slot::{Loaded, Slot};
 use crate::error::Error;
 use crate::event::{DropReason, Event};
 use crate::session::{Disposition, Reply};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// How an answer of this status treats what the handler did to its session.
-fn disposition(status: StatusCode, slot: &Slot) -> Disposition {
+/// How a response with this head treats what the handler did to its session.
+fn disposition(status: StatusCode, headers: &HeaderMap, slot: &Slot) -> Disposition {
+    let config = slot.connection.config();
     if status.is_informational() {
         // RFC 9110 section 15.2: a 1xx is no final response, and carries no cookie of ours.
-        Disposition::NoCookie
-    } else if status.is_server_error() && !slot.connection.config().keep_values_on_server_error {
+        if config.only_in_cookie { Disposition::Unreachable } else { Disposition::NoCookie }
+    } else if config.discard_rule.applies(status, headers) {
         Disposition::DropValues
     } else {
         Disposition::Accept
     }
 }
 
+/// Returns true if the response says something about the session's cookie already. What no handler asked for yields to it.
+pub(super) fn is_spoken_for(slot: &Slot, headers: &HeaderMap) -> bool {
+    head::speaks_of(headers, slot.connection.config().cookie.name())
+}
+
 /// The commit of what the handler left.
-pub(super) fn commit(slot: &Arc<Slot>, loaded: &Loaded, status: StatusCode) -> Commit {
-    Commit::last(Arc::clone(slot), loaded.clone(), disposition(status, slot))
+pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, response: &Response<R>) -> Commit {
+    let (status, headers) = (response.status(), response.headers());
+    let said = head::said(headers, slot.connection.config().cookie.name());
+    Commit::last(Arc::clone(slot), loaded.clone(), disposition(status, headers, slot), said)
 }
 
 /// What the response has to tell the client, once.
@@ -43,6 +51,16 @@ pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
     let _ = write_head(slot, reply(slot), response);
 }
 
+/// Puts `replacement` in the place of `response`. Other sessions were committed by then: the lines that tell the client of
+/// them stay.
+pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacement: Response<R>) {
+    if head::keep_session_lines(response.headers(), replacement.headers_mut()) {
+        head::forbid_storing(replacement.headers_mut());
+    }
+    *response = replacement;
+    write_failure_head(slot, response);
+}
+
 /// Writes into the head what a client and a cache must know. The head is changed once, and only after the store has
 /// acknowledged.
 ///
@@ -53,20 +71,30 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     let template = &slot.connection.config().cookie;
     let held = slot.found.tail_mask();
     let cookie = slot.cookie_name();
+    let informational = response.status().is_informational();
     let lines = match reply {
         Reply::Nothing => None,
-        Reply::Set { .. } if response.status().is_informational() => {
-            let id = slot.loaded().and_then(|loaded| loaded.session.id());
-            slot.emit(&Event::ChangesDropped { cookie, id, reason: DropReason::Informational });
+        Reply::Set { .. } if informational => {
+            withheld(slot);
             None
         }
-        Reply::Remove if response.status().is_informational() => None,
-        Reply::Set { token, lifetime } => Some(template.set(token.expose(), lifetime, held)?),
-        Reply::Remove => Some(template.remove(held)?),
+        Reply::Remove { .. } if informational => None,
+        // A weaker statement yields to a stronger one.
+        Reply::Set { weight, .. } | Reply::Remove { weight }
+            if !weight.is_asked_for() && head::speaks_of(response.headers(), template.name()) =>
+        {
+            None
+        }
+        Reply::Set { token, expires, .. } => {
+            let lifetime = expires.saturating_since(slot.connection.config().now());
+            // A cookie that has expired is worth nothing to the client.
+            if lifetime.is_zero() { None } else { Some(template.set(token.expose(), lifetime, held)?) }
+        }
+        Reply::Remove { .. } => Some(template.remove(held)?),
     };
     let forget = slot.connection.config().clear_site_data.as_ref().filter(|_| {
         let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_ended_by_handler());
-        ended && !response.status().is_informational()
+        ended && !informational
     });
     let headers = response.headers_mut();
     head::vary_on_cookie(headers);
@@ -82,4 +110,15 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         }
     }
     Ok(())
+}
+
+/// Tells of a save before a 1xx response, which cannot carry the cookie.
+fn withheld(slot: &Slot) {
+    let (cookie, id) = (slot.cookie_name(), slot.loaded().and_then(|loaded| loaded.session.id()));
+    if slot.connection.config().only_in_cookie {
+        // The client keeps the session from before.
+        slot.emit(&Event::ChangesDropped { cookie, id, reason: DropReason::Informational });
+    } else if id != slot.loaded().and_then(|loaded| loaded.id) {
+        slot.emit(&Event::CookieWithheld { cookie, id });
+    }
 }

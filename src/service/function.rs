@@ -7,10 +7,11 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::service::Service;
 
-use super::begin::SessionHandle;
 use super::connection::Connection;
+use super::extension;
 use super::failure::{FailureResponse, ServiceUnavailable};
 use super::future::ResponseFuture;
+use super::handle::SessionHandle;
 use crate::store::Store;
 
 /// Makes a hyper service from `handler`, which is given each request and the handle of its session.
@@ -53,7 +54,8 @@ pub struct SessionFn<H, F = ServiceUnavailable> {
 }
 
 impl<H, F> SessionFn<H, F> {
-    /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
+    /// Makes the response that a client gets when its session could not be saved, or the handler returned an
+    /// [`Error`](crate::Error): see [`SessionService::on_failure`](super::SessionService::on_failure).
     pub fn on_failure<G>(self, failure: G) -> SessionFn<H, G> {
         SessionFn { handler: self.handler, connection: self.connection, failure }
     }
@@ -63,6 +65,8 @@ impl<H, F, B, T, R, E> Service<Request<B>> for SessionFn<H, F>
 where
     H: Fn(Request<B>, SessionHandle) -> T,
     T: Future<Output = Result<Response<R>, E>>,
+    // To find this crate's error in it.
+    E: 'static,
     F: FailureResponse<R> + Clone,
 {
     type Response = Response<R>;
@@ -70,8 +74,8 @@ where
     type Future = ResponseFuture<T, R, F>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        let handle = SessionHandle::begin(&self.connection, request.headers());
-        ResponseFuture::new((self.handler)(request, handle.clone()), handle, self.failure.clone())
+        let (handle, commits) = extension::begin(&self.connection, &request);
+        ResponseFuture::new((self.handler)(request, handle.clone()), handle, commits, self.failure.clone())
     }
 }
 

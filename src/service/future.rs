@@ -3,16 +3,18 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
 use pin_project_lite::pin_project;
 
-use super::begin::{Conclusion, SessionHandle};
 use super::commit::Commit;
-use super::failure::FailureResponse;
+use super::failure::{self, FailureResponse};
 use super::finish;
+use super::handle::{Conclusion, SessionHandle};
 use crate::error::Error;
+use crate::event::Event;
 
 pin_project! {
     /// What [`SessionService`](super::SessionService) and [`SessionFn`](super::SessionFn) return.
@@ -27,6 +29,8 @@ pin_project! {
         #[pin]
         handler: Option<S>,
         handle: SessionHandle,
+        // False for a service inside of another one for the same session: the outer one commits it.
+        commits: bool,
         // The handler is done, and its session closed.
         concluded: bool,
         failure: F,
@@ -37,7 +41,7 @@ pin_project! {
     impl<S, R, F> PinnedDrop for ResponseFuture<S, R, F> {
         // A task that outlives the handler must not believe that what it writes will be kept.
         fn drop(this: Pin<&mut Self>) {
-            if !this.concluded {
+            if this.commits && !this.concluded {
                 this.handle.discard();
             }
         }
@@ -45,14 +49,15 @@ pin_project! {
 }
 
 impl<S, R, F> ResponseFuture<S, R, F> {
-    pub(crate) fn new(handler: S, handle: SessionHandle, failure: F) -> Self {
-        Self { handler: Some(handler), handle, concluded: false, failure, committing: None }
+    pub(crate) fn new(handler: S, handle: SessionHandle, commits: bool, failure: F) -> Self {
+        Self { handler: Some(handler), handle, commits, concluded: false, failure, committing: None }
     }
 }
 
 impl<S, R, E, F> Future for ResponseFuture<S, R, F>
 where
     S: Future<Output = Result<Response<R>, E>>,
+    E: 'static,
     F: FailureResponse<R>,
 {
     type Output = Result<Response<R>, E>;
@@ -72,18 +77,40 @@ where
                 this.handler.as_mut().as_pin_mut().expect("ResponseFuture polled after it was ready");
             let answer = ready!(handler.poll(cx));
             this.handler.set(None);
-            let conclusion = this.handle.conclude();
+            if !*this.commits {
+                return Poll::Ready(answer);
+            }
+            let spoken_for =
+                answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()));
+            let conclusion = this.handle.conclude(spoken_for);
             *this.concluded = true;
-            match (conclusion, answer) {
-                (Conclusion::Untouched, answer) => return Poll::Ready(answer),
-                // An error of the handler passes as it is: nothing is saved.
-                (_, Err(error)) => {
+            let asked = !matches!(conclusion, Conclusion::Untouched);
+            // An error, returned as such or turned into a response by a framework: nothing is saved.
+            let (error, mut response) = match answer.map_err(failure::own) {
+                Ok(mut response) => (failure::take_error(&mut response), response),
+                Err(Ok(error)) => {
+                    let response = this.failure.response(&error);
+                    (Some(Arc::new(error)), response)
+                }
+                Err(Err(error)) => {
                     this.handle.discard();
                     return Poll::Ready(Err(error));
                 }
-                (Conclusion::Asked(reply), Ok(response)) => (response, Ok(reply)),
-                (Conclusion::Unsettled(loaded), Ok(response)) => {
-                    let mut commit = finish::commit(slot, loaded, response.status());
+            };
+            if let Some(error) = error {
+                this.handle.discard();
+                let (cookie, error) = (slot.cookie_name(), &*error);
+                slot.emit(&Event::HandlerFailed { cookie, error });
+                if asked {
+                    finish::write_failure_head(slot, &mut response);
+                }
+                return Poll::Ready(Ok(response));
+            }
+            match conclusion {
+                Conclusion::Untouched => return Poll::Ready(Ok(response)),
+                Conclusion::Asked(reply) => (response, Ok(reply)),
+                Conclusion::Unsettled(loaded) => {
+                    let mut commit = finish::commit(slot, loaded, &response);
                     match Pin::new(&mut commit).poll(cx) {
                         Poll::Ready(committed) => (response, committed.map(|()| finish::reply(slot))),
                         Poll::Pending => {
@@ -97,8 +124,8 @@ where
         let written: Result<(), Error> =
             reply.and_then(|reply| finish::write_head(slot, reply, &mut response));
         if let Err(error) = written {
-            response = this.failure.response(&error);
-            finish::write_failure_head(slot, &mut response);
+            let replacement = this.failure.response(&error);
+            finish::replace(slot, &mut response, replacement);
         }
         Poll::Ready(Ok(response))
     }

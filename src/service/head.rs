@@ -50,30 +50,84 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
     replaced || present
 }
 
-/// Sets the session's cookies, each line a field of its own, in the place of any that the handler set under the same
-/// names; true if there were such. Other cookies stay, in their order.
+/// What a response says about the session's cookie before the session service has said anything.
+pub(super) enum Said {
+    Nothing,
+    /// A session service inside of this one set the cookie to this token.
+    Session(Vec<u8>),
+    /// A session service inside of this one removed the cookie.
+    EndOfSession,
+    /// The handler set or removed the cookie itself.
+    Other,
+}
+
+/// Returns true if a `Set-Cookie` field sets or removes the cookie `name`, or a chunk of it.
+pub(super) fn speaks_of(headers: &HeaderMap, name: &CookieName) -> bool {
+    headers.get_all(SET_COOKIE).iter().any(|line| is_of(line, name))
+}
+
+fn is_of(line: &HeaderValue, name: &CookieName) -> bool {
+    match cookie_name_of(line.as_bytes()).strip_prefix(name.as_str().as_bytes()) {
+        Some([] | [b'.', b'1'..=b'7']) => true,
+        Some(_) | None => false,
+    }
+}
+
+/// What the response says about the cookie `name`.
+///
+/// Session services mark their fields as sensitive, which keeps tokens out of logs; handlers rarely do.
+pub(super) fn said(headers: &HeaderMap, name: &CookieName) -> Said {
+    let mut token = Vec::new();
+    let (mut present, mut by_service) = (false, false);
+    for line in headers.get_all(SET_COOKIE).iter().filter(|line| is_of(line, name)) {
+        present = true;
+        by_service |= line.is_sensitive();
+        let bytes = line.as_bytes();
+        let value = bytes.split(|&byte| byte == b';').next().unwrap_or_default();
+        // Chunks are set in their order; the ones to remove are empty.
+        token.extend_from_slice(value.splitn(2, |&byte| byte == b'=').nth(1).unwrap_or_default());
+    }
+    match (present, by_service) {
+        (false, _) => Said::Nothing,
+        (true, false) => Said::Other,
+        (true, true) if token.is_empty() => Said::EndOfSession,
+        (true, true) => Said::Session(token),
+    }
+}
+
+/// Copies the `Set-Cookie` fields of session services from one response to the one that replaces it; true if there were
+/// such. See [`said`].
+pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
+    let mut kept = false;
+    for line in from.get_all(SET_COOKIE).iter().filter(|line| line.is_sensitive()) {
+        to.append(SET_COOKIE, line.clone());
+        kept = true;
+    }
+    kept
+}
+
+/// Sets the session's cookies, each line a field of its own, in the place of any that are there under the same names; true
+/// if a handler had set one of those itself. Other cookies stay, in their order.
 //= RFC 6265 section 4.1.1: "Servers SHOULD NOT include more than one Set-Cookie header field in the same response with
 //# the same cookie-name"
 //= RFC 9110 section 5.3: a Set-Cookie field is never combined with another into one line
 pub(super) fn replace_set_cookie(headers: &mut HeaderMap, name: &CookieName, lines: SetCookies) -> bool {
-    let replaced = remove_where(headers, &SET_COOKIE, |line| {
+    let set_by_handler =
+        headers.get_all(SET_COOKIE).iter().any(|line| is_of(line, name) && !line.is_sensitive());
+    remove_where(headers, &SET_COOKIE, |line| {
         let set = cookie_name_of(line.as_bytes());
-        #[cfg(hyper_session_planted)] // two cookies of one name
-        if planted!("service_e2e") {
-            return false;
-        }
         set == name.as_str().as_bytes() || lines.iter().any(|ours| cookie_name_of(ours.as_bytes()) == set)
     });
     for line in lines {
         headers.append(SET_COOKIE, line);
     }
-    replaced
+    set_by_handler
 }
 
-/// Removes the fields of `name` whose value `unwanted` picks; true if there were any.
-fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&HeaderValue) -> bool) -> bool {
+/// Removes the fields of `name` whose value `unwanted` picks.
+fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&HeaderValue) -> bool) {
     if !headers.get_all(name).iter().any(&unwanted) {
-        return false;
+        return;
     }
     let kept: Vec<HeaderValue> =
         headers.get_all(name).iter().filter(|value| !unwanted(value)).cloned().collect();
@@ -81,7 +135,6 @@ fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&H
     for value in kept {
         headers.append(name, value);
     }
-    true
 }
 
 /// The names of the directives of a `Cache-Control` field. Quoted arguments may hold commas, and are not directives.

@@ -43,7 +43,7 @@ fn the_last_token_is_known_while_its_session_lasts() {
 // What a server-side store holds can end at any time: it is asked each time. And a token in chunks is too long to keep.
 #[test]
 fn only_short_sealed_tokens_are_kept() {
-    let token = Token::generate(&SystemRandom).unwrap();
+    let token = Token::generate(&SystemRandom, "s").unwrap();
     let memo = Memo::default();
     memo.keep(b"token", &record(Origin::Stored { token, value: bytes::Bytes::new() }), at(10));
     assert!(memo.recall(b"token", at(10)).is_none());

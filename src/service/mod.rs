@@ -1,10 +1,8 @@
 //! The adapter: any hyper service, with a session.
 //!
-//! A request passes through here in one direction. `begin` finds the cookie and puts a handle beside the request; the
-//! handler runs, and if it asks for its session, the handle loads it; `finish` commits what was changed and writes the
-//! response head. A request that never asks costs a look at the header and one handle.
+//! A request passes through here in one direction. `handle` finds the cookie and puts a handle beside the request. The handler
+//! runs, and if it asks for its session, `slot` loads it. `finish` commits what was changed and writes the response head. A request that never asks costs a look at the header and one handle.
 
-mod begin;
 mod commit;
 mod connection;
 mod extension;
@@ -12,8 +10,10 @@ mod failure;
 mod finish;
 mod function;
 mod future;
+mod handle;
 mod head;
 mod memo;
+mod slot;
 mod stopwatch;
 
 use std::sync::Arc;
@@ -21,12 +21,12 @@ use std::sync::Arc;
 use http::{Request, Response};
 use hyper::service::Service;
 
-pub use self::begin::SessionHandle;
 pub(crate) use self::connection::Connection;
 pub use self::extension::SessionExt;
 pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
+pub use self::handle::SessionHandle;
 
 use crate::store::Store;
 
@@ -36,14 +36,20 @@ use crate::store::Store;
 /// their responses. Service futures are not boxed, and neither is anything else on the way of a cookie session.
 ///
 /// Several of these around one service, each with a cookie name of its own, work side by side: see
-/// [`SessionExt::session_named`].
+/// [`SessionExt::session_named`]. Two with the same store, one around the other, are one session, which the outer one
+/// saves. What a service says about its session's cookie stands, unless a service around it was asked for more: a renewal
+/// yields to a change, a change to a new token, and a new token to a logout.
 ///
 /// Clone it for each connection, as hyper's services are. A clone keeps the last session cookie that it opened or set, with
 /// what is in it, until it is dropped: a browser sends the same one again and again, and the second time it is compared
 /// instead of decrypted ([`connection_memo`](crate::store::Builder::connection_memo)).
 ///
-/// If the session cannot be saved, the handler's response is replaced, by default with an empty 503: see
-/// [`on_failure`](Self::on_failure).
+/// If the session cannot be saved, the handler's response is replaced. If the handler returns an [`Error`] (boxed or as it
+/// is), that is answered, too, and nothing is saved. Both give by default an empty 503 with `Retry-After` where trying again
+/// may help, and an empty 500 otherwise: see [`on_failure`](Self::on_failure). Errors of any other type pass through as they
+/// are; [`Error::into_http_response`](crate::Error::into_http_response) is for handlers with such a type.
+///
+/// [`Error`]: crate::Error
 ///
 /// # Examples
 ///
@@ -80,7 +86,11 @@ impl<S> SessionService<S> {
 }
 
 impl<S, F> SessionService<S, F> {
-    /// Makes the response that a client gets when its session could not be saved. Default is [`ServiceUnavailable`].
+    /// Makes the response that a client gets when its session could not be saved, or the handler returned an
+    /// [`Error`](crate::Error). Default: [`ServiceUnavailable`].
+    ///
+    /// Nothing of the replaced response is kept, except for `Set-Cookie` fields of session services, whose sessions are saved
+    /// by then. They are told from others by being marked [sensitive](http::HeaderValue::is_sensitive).
     ///
     /// # Examples
     ///
@@ -103,16 +113,20 @@ impl<S, F> SessionService<S, F> {
     }
 
     /// The way in, for both traits that a session service implements.
-    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> SessionHandle {
-        let handle = SessionHandle::begin(&self.connection, request.headers());
+    ///
+    /// The second value is false if a service around this one has the same session: then that one commits it.
+    pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> (SessionHandle, bool) {
+        let (handle, commits) = extension::begin(&self.connection, request);
         extension::insert(request.extensions_mut(), handle.clone());
-        handle
+        (handle, commits)
     }
 }
 
 impl<S, F, B, R> Service<Request<B>> for SessionService<S, F>
 where
     S: Service<Request<B>, Response = Response<R>>,
+    // To find this crate's error in it.
+    S::Error: 'static,
     F: FailureResponse<R> + Clone,
 {
     type Response = Response<R>;
@@ -120,8 +134,8 @@ where
     type Future = ResponseFuture<S::Future, R, F>;
 
     fn call(&self, mut request: Request<B>) -> Self::Future {
-        let handle = self.begin(&mut request);
-        ResponseFuture::new(self.inner.call(request), handle, self.failure.clone())
+        let (handle, commits) = self.begin(&mut request);
+        ResponseFuture::new(self.inner.call(request), handle, commits, self.failure.clone())
     }
 }
 

@@ -7,11 +7,12 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::key_map::KeyMap;
+use super::value_equality::is_same_value;
 use super::{Payload, Position};
 use crate::error::Error;
 
-/// A read-modify-write step, from the value before to the value after.
-pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Bytes, Error> + Send + Sync>;
+/// A read-modify-write step, from the value before to the value after; `None` leaves the value as it is.
+pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Option<Bytes>, Error> + Send + Sync>;
 
 /// The changes that one request made to a session.
 ///
@@ -20,13 +21,16 @@ pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Bytes, Error> + Send 
 pub struct Changes {
     /// Everything below is gone: `clear` or `destroy` was called.
     cleared: bool,
-    /// The session starts over: `destroy` was called, whatever follows belongs to a new session.
+    /// The session starts over: `destroy` was called, and what follows belongs to a new session.
     restarted: bool,
+    /// The user authenticated: the absolute timeout begins anew.
+    logged_in: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
     /// Where in the log of revocations a login takes place, if the handler has asked before.
     login_position: Option<Position>,
     keys: KeyMap<Change>,
+    displaced: Displaced,
 }
 
 #[derive(Clone)]
@@ -41,11 +45,32 @@ enum Change {
     },
 }
 
+/// Entries that hold closures of the application and are in the log no more. Dropping a closure runs code of the
+/// application, so whoever holds a lock around the log takes them out and drops them after unlocking.
+#[derive(Default)]
+pub(super) struct Displaced(Vec<Change>);
+
+impl Clone for Displaced {
+    /// A copy of a log has displaced nothing.
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 /// What the log says about a key.
 pub(super) enum Lookup<'a> {
     Value(&'a Bytes),
     Absent,
     Unchanged,
+}
+
+/// Returns true if `value`, or its absence, is what is there already.
+fn is_unchanged(value: Option<&[u8]>, below: Option<&[u8]>) -> bool {
+    match (value, below) {
+        (Some(value), Some(below)) => is_same_value(value, below),
+        (None, None) => true,
+        _ => false,
+    }
 }
 
 impl Changes {
@@ -58,20 +83,21 @@ impl Changes {
         }
     }
 
-    /// True if applying the log would do nothing. Updates that changed nothing are in it all the same: if others do change
-    /// something, they run again on newer values, too.
+    /// Returns true if applying the log would do nothing. Updates that changed nothing are in it all the same: if others do
+    /// change something, they run again on newer values, too.
     pub(crate) fn is_empty(&self) -> bool {
         !self.cleared
             && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
     }
 
-    /// True if `value` was recorded for `key`, whatever was there.
-    pub(super) fn sets(&self, key: &str) -> bool {
-        matches!(self.keys.get(key), Some(Change::Set(_)))
-    }
-
+    /// Sets where in the log of revocations the login takes place, if the handler has asked before.
     pub(super) fn set_login_position(&mut self, position: Option<Position>) {
         self.login_position = position;
+    }
+
+    /// Returns true if the user authenticated.
+    pub(crate) fn logs_in(&self) -> bool {
+        self.logged_in
     }
 
     /// Where in the log of revocations the login takes place, if the handler has said so.
@@ -79,24 +105,31 @@ impl Changes {
         self.login_position
     }
 
-    /// True if the session starts over: a new id, a new beginning, none of the old values.
+    /// Returns true if the session starts over: a new id, a new beginning, none of the old values.
     pub(crate) fn restarts(&self) -> bool {
         self.restarted
+    }
+
+    /// Returns true if the absolute timeout begins anew: the session starts over, or its user authenticated.
+    pub(crate) fn begins_anew(&self) -> bool {
+        self.restarted || self.logged_in
     }
 
     /// Records `value`, or a deletion, where `below` is what is there without this log.
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
         let below = if self.cleared { None } else { below };
-        if value.as_deref() == below {
-            self.keys.remove(key); // what is there already is no change
+        if is_unchanged(value.as_deref(), below) {
+            let displaced = self.keys.remove(key); // what is there already is no change
+            self.displaced.keep(displaced);
         } else {
-            self.keys.insert(key, value.map_or(Change::Delete, Change::Set));
+            self.insert(key, value.map_or(Change::Delete, Change::Set));
         }
     }
 
-    /// Records `value`, whatever is there: newer values must not lack it.
-    pub(super) fn set(&mut self, key: &str, value: Bytes) {
-        self.keys.insert(key, Change::Set(value));
+    /// Records the login of a user under `key`, whatever is there: newer values must not lack it.
+    pub(super) fn login(&mut self, key: &str, subject: Bytes) {
+        self.insert(key, Change::Set(subject));
+        self.logged_in = true;
     }
 
     /// Records a step that led to `value`, where `below` is what is there without this log.
@@ -104,25 +137,29 @@ impl Changes {
         match self.keys.get_mut(key) {
             Some(Change::Update { steps, value: result, idle }) => {
                 steps.push(step);
-                *idle = below == Some(&*value);
+                *idle = is_unchanged(Some(&value), below);
                 *result = value;
             }
             // What this log itself set or deleted is known: the result is, too.
             Some(_) => self.put(key, Some(value), below),
             None if self.cleared => self.put(key, Some(value), None),
             None => {
-                let idle = below == Some(&*value);
-                self.keys.insert(key, Change::Update { steps: vec![step], value, idle });
+                let idle = is_unchanged(Some(&value), below);
+                self.insert(key, Change::Update { steps: vec![step], value, idle });
             }
         }
     }
 
     pub(super) fn clear(&mut self) {
-        self.keys.clear();
+        let displaced = std::mem::take(&mut self.keys);
+        for (_, change) in displaced {
+            self.displaced.keep(Some(change));
+        }
         self.cleared = true;
+        self.logged_in = false;
     }
 
-    /// True if nothing that was there before is left.
+    /// Returns true if nothing that was there before is left.
     pub(super) fn clears(&self) -> bool {
         self.cleared
     }
@@ -137,6 +174,16 @@ impl Changes {
         self.outdated = true;
     }
 
+    /// Takes out what must not be dropped under a lock.
+    pub(super) fn take_displaced(&mut self) -> Displaced {
+        std::mem::take(&mut self.displaced)
+    }
+
+    fn insert(&mut self, key: &str, change: Change) {
+        let displaced = self.keys.insert(key, change);
+        self.displaced.keep(displaced);
+    }
+
     /// This log, then `later`.
     pub(super) fn then(&self, later: &Self) -> Self {
         if later.cleared {
@@ -144,6 +191,7 @@ impl Changes {
         }
         let mut both = self.clone();
         both.outdated |= later.outdated;
+        both.logged_in |= later.logged_in;
         both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {
@@ -186,8 +234,11 @@ impl Changes {
                     Change::Delete => None,
                     Change::Update { value, .. } if !rerun => Some(value.clone()),
                     Change::Update { steps, .. } => {
-                        let before = base.and_then(|base| base.get(key));
-                        steps.iter().try_fold(before, |value, step| step(value.as_deref()).map(Some))?
+                        let mut value = base.and_then(|base| base.get(key));
+                        for step in steps {
+                            value = step(value.as_deref())?.or(value);
+                        }
+                        value
                     }
                 };
                 Ok((key, value))
@@ -199,6 +250,15 @@ impl Changes {
     /// The keys that this log says something about.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|(key, _)| key)
+    }
+}
+
+impl Displaced {
+    fn keep(&mut self, change: Option<Change>) {
+        // The others are bytes, and are dropped where they are.
+        if let Some(change @ Change::Update { .. }) = change {
+            self.0.push(change);
+        }
     }
 }
 
@@ -227,7 +287,7 @@ mod tests {
     }
 
     fn add(amount: u64) -> Step {
-        Arc::new(move |old| Ok(encoded(old.map_or(0, number) + amount)))
+        Arc::new(move |old| Ok(Some(encoded(old.map_or(0, number) + amount))))
     }
 
     fn values(payload: &Payload) -> BTreeMap<String, u64> {
@@ -270,7 +330,7 @@ mod tests {
             Op::Delete => log.put(key, None, below.as_deref()),
             Op::Add(amount) => {
                 let step = add(*amount);
-                let value = step(current.as_deref()).unwrap();
+                let value = step(current.as_deref()).unwrap().unwrap();
                 log.update(key, step, value, below.as_deref());
             }
             Op::Clear => log.clear(),
@@ -358,11 +418,42 @@ mod tests {
     fn what_is_set_whatever_is_there_is_set_on_newer_values_too() {
         let (base, newer) = (BTreeMap::from([("a".to_owned(), 1)]), BTreeMap::from([("b".to_owned(), 2)]));
         let mut log = Changes::default();
-        log.set("a", encoded(1));
+        log.login("a", encoded(1));
         assert!(!log.is_empty());
         assert_eq!(values(&log.apply(Some(&payload(&base))).unwrap()), base);
         let both = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2)]);
         assert_eq!(values(&log.replay(Some(&payload(&newer))).unwrap()), both);
+    }
+
+    /// A step that refuses a newer value leaves it as it is.
+    #[test]
+    fn a_step_without_a_result_changes_nothing() {
+        let take_one: Step = Arc::new(|old| Ok(old.map_or(0, number).checked_sub(1).map(encoded)));
+        let mut log = Changes::default();
+        log.update("n", take_one, encoded(0), Some(&*encoded(1)));
+        log.put("other", Some(encoded(5)), None);
+        for (newer, left) in [(3, 2), (0, 0)] {
+            let newer = payload(&BTreeMap::from([("n".to_owned(), newer)]));
+            let expected = BTreeMap::from([("n".to_owned(), left), ("other".to_owned(), 5)]);
+            assert_eq!(values(&log.replay(Some(&newer)).unwrap()), expected);
+        }
+        let without = values(&log.replay(None).unwrap());
+        assert_eq!(without, BTreeMap::from([("other".to_owned(), 5)]), "and does not create one");
+    }
+
+    #[test]
+    fn a_login_that_is_taken_back_begins_nothing_anew() {
+        let mut log = Changes::default();
+        log.login("s", encoded(1));
+        assert!(log.begins_anew() && log.clone().then(&Changes::default()).begins_anew());
+        assert!(Changes::default().then(&log).begins_anew());
+        log.clear();
+        assert!(!log.begins_anew());
+        let mut login = Changes::default();
+        login.login("s", encoded(1));
+        assert!(!login.then(&log).begins_anew());
+        login.restart();
+        assert!(login.begins_anew());
     }
 
     #[test]

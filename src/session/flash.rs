@@ -3,12 +3,9 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::handle::check_key;
+use super::key::{RESERVED, check_key};
 use super::{ReadKey, Session, WriteKey};
 use crate::error::Error;
-
-/// Keys that begin with U+0001 are the crate's own; those of flash values continue with `f`.
-pub(super) const RESERVED: char = '\u{1}';
 
 impl Session {
     /// Where the flash value under `key` is kept: in a namespace of its own, or among all others, as in Astra.

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use crate::error::{Error, Kind};
+
+/// Keys that begin with U+0001 belong to the crate; applications cannot name them.
+pub(super) const RESERVED: char = '\u{1}';
+
 /// The name of a value, and its type: write both once.
 ///
 /// Wherever a [`Session`](crate::Session) takes a key, it takes a string or one of these. What is stored is the same:
@@ -118,6 +123,15 @@ mod sealed {
 
     impl<S: AsRef<str> + ?Sized> Sealed for &S {}
     impl<T> Sealed for super::Key<T> {}
+}
+
+/// Refuses a key that belongs to the crate.
+pub(super) fn check_key(key: &str) -> Result<(), Error> {
+    if key.starts_with(RESERVED) {
+        Err(Error::new(Kind::ReservedKey { key: key.to_owned() }))
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]

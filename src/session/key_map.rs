@@ -19,25 +19,23 @@ impl<T> KeyMap<T> {
         self.entries.get_mut(at).map(|(_, value)| value)
     }
 
-    /// Puts `value` in the place of what was there.
-    pub(super) fn insert(&mut self, key: &str, value: T) {
+    /// Puts `value` in the place of what was there, and returns that.
+    pub(super) fn insert(&mut self, key: &str, value: T) -> Option<T> {
         match self.position(key) {
             Ok(at) => {
-                if let Some((_, present)) = self.entries.get_mut(at) {
-                    *present = value;
-                }
+                let (_, present) = self.entries.get_mut(at)?;
+                Some(std::mem::replace(present, value))
             }
-            Err(at) => self.entries.insert(at, (key.to_owned(), value)),
+            Err(at) => {
+                self.entries.insert(at, (key.to_owned(), value));
+                None
+            }
         }
     }
 
     pub(super) fn remove(&mut self, key: &str) -> Option<T> {
         let at = self.position(key).ok()?;
         Some(self.entries.remove(at).1)
-    }
-
-    pub(super) fn clear(&mut self) {
-        self.entries.clear();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -50,6 +48,15 @@ impl<T> KeyMap<T> {
 
     fn position(&self, key: &str) -> Result<usize, usize> {
         self.entries.binary_search_by(|(present, _)| present.as_str().cmp(key))
+    }
+}
+
+impl<T> IntoIterator for KeyMap<T> {
+    type Item = (String, T);
+    type IntoIter = smallvec::IntoIter<[(String, T); 1]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.entries.into_iter()
     }
 }
 
@@ -75,17 +82,13 @@ mod tests {
                 match deed {
                     0 => prop_assert_eq!(map.remove(&key), tree.remove(&key)),
                     1 => prop_assert_eq!(map.get_mut(&key).map(|old| *old = value), tree.get_mut(&key).map(|old| *old = value)),
-                    _ => {
-                        map.insert(&key, value);
-                        tree.insert(key.clone(), value);
-                    }
+                    _ => prop_assert_eq!(map.insert(&key, value), tree.insert(key.clone(), value)),
                 }
                 prop_assert_eq!(map.get(&key), tree.get(&key));
                 prop_assert_eq!(map.is_empty(), tree.is_empty());
                 prop_assert!(map.iter().eq(tree.iter().map(|(key, value)| (key.as_str(), value))));
             }
-            map.clear();
-            prop_assert!(map.is_empty() && map.iter().next().is_none());
+            prop_assert!(map.into_iter().eq(tree));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Labels: names under which an application can end sessions later.
 
 use super::Session;
-use super::standing::{LABELS, with_label};
+use super::lineage::{LABELS, with_label};
 use crate::crypto::label_name;
 use crate::error::{Error, Kind};
 

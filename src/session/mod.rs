@@ -1,46 +1,47 @@
 //! The session itself: what a handler reads and changes. Synchronous, and free of stores and HTTP.
 
 mod changes;
+mod commit_table;
+mod encoded_value;
 mod flash;
-#[cfg(feature = "astra")]
-pub(crate) mod go_json;
-mod handle;
 mod id;
 mod key;
 mod key_map;
 mod label;
 mod lifecycle;
-mod outcome;
+mod lineage;
+pub(crate) mod messagepack;
 mod payload;
 mod record;
-mod standing;
+mod saved;
+#[allow(clippy::module_inception)] // the type is the module's namesake, and each type has a file of its own
+mod session;
 mod state;
+mod struct_values;
 mod subject;
 mod text;
-mod undecoded;
-mod values;
+pub(crate) mod value_codec;
+mod value_equality;
 mod view;
-mod whole;
-mod wire;
 
 pub use self::changes::Changes;
-pub use self::handle::Session;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
+pub use self::lineage::Position;
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
-pub use self::standing::Position;
+pub use self::saved::Saved;
+pub use self::session::Session;
 pub use self::text::Text;
 pub use self::view::SessionView;
 pub use crate::id::SessionId;
 
-pub(crate) use self::handle::{Circumstances, Committer};
+pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 pub(crate) use self::label::check_label;
-pub(crate) use self::outcome::{Disposition, Outcome};
+pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::Origin;
-pub(crate) use self::standing::{Labels, Name, Standing};
-pub(crate) use self::state::{Committed, Reply};
-pub(crate) use self::wire::{SealedHeader, StoredHeader};
+pub(crate) use self::session::{Circumstances, Committer};
+pub(crate) use self::state::{Failure, Reply};
 
 /// Runs an example of the documentation on an empty session that no store knows.
 #[doc(hidden)]
@@ -48,6 +49,6 @@ pub(crate) use self::wire::{SealedHeader, StoredHeader};
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
     let now = crate::clock::Timestamp::from_unix(0);
     let circumstances = Circumstances { now, speculative: false, shared_flash: false, revocable: true };
-    let committer = std::sync::Weak::<handle::NoCommitter>::new();
-    example(&Session::new(None, false, false, Reply::Nothing, circumstances, committer))
+    let committer = std::sync::Weak::<session::NoCommitter>::new();
+    example(&Session::new(None, false, Reply::Nothing, circumstances, committer))
 }

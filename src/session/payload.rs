@@ -8,7 +8,7 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
-use super::wire::{MAX_DEPTH, map_len, skip_value, str_bytes};
+use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
 use crate::error::{Error, Kind};
 
 /// How a store writes the values of a session. Both are always read.
@@ -59,7 +59,7 @@ impl Payload {
         (!payload.is_empty()).then_some(payload)
     }
 
-    pub(super) fn index(buffer: Bytes) -> Option<Self> {
+    pub(crate) fn index(buffer: Bytes) -> Option<Self> {
         let at = |rest: &[u8]| u32::try_from(buffer.len() - rest.len()).ok();
         let (len, mut rest) = map_len(&buffer)?;
         let mut entries: SmallVec<[Entry; 8]> = SmallVec::new();
@@ -80,7 +80,7 @@ impl Payload {
 
     /// The entries of `base`, with those of `changes` in their place: a value to set, or `None` to delete; the keys of
     /// `changes` are sorted, each there once. What did not change is copied as it is, undecoded.
-    pub(super) fn merge<'a>(
+    pub(crate) fn merge<'a>(
         base: Option<&Self>,
         changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
     ) -> Result<Self, Error> {
@@ -120,7 +120,7 @@ impl Payload {
     }
 
     /// The undecoded value under `key`, as a view.
-    pub(super) fn get(&self, key: &str) -> Option<Bytes> {
+    pub(crate) fn get(&self, key: &str) -> Option<Bytes> {
         self.find(key).map(|range| self.view(range))
     }
 
@@ -137,7 +137,7 @@ impl Payload {
     }
 
     /// The keys and undecoded values, in order.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // Keys were checked to be UTF-8 when they were indexed.
         self.undecoded().map(|(key, value)| (std::str::from_utf8(key).unwrap_or_default(), value))
     }

@@ -34,9 +34,12 @@ pub(crate) enum Origin {
         /// It is to be written anew: under the present key, or in the format that the store writes.
         rewrite: bool,
     },
-    /// From a cookie of Astra's.
-    #[cfg(feature = "astra")]
-    Astra { rewrite: bool },
+    /// From a token of another program's format.
+    #[cfg_attr(not(feature = "astra"), allow(dead_code))] // the one such format
+    Foreign {
+        /// It is to be written in the native format.
+        rewrite: bool,
+    },
     /// From a server-side store: the secret that led there, and the stored value that a replacement must find unchanged.
     Stored { token: Token, value: Bytes },
 }
@@ -116,9 +119,7 @@ impl Record {
     /// True if it is to be written anew, whatever its deadline: under the present key, or in the present format.
     pub(crate) fn is_outdated(&self) -> bool {
         match self.inner.origin {
-            Origin::Sealed { rewrite, .. } => rewrite,
-            #[cfg(feature = "astra")]
-            Origin::Astra { rewrite } => rewrite,
+            Origin::Sealed { rewrite, .. } | Origin::Foreign { rewrite } => rewrite,
             Origin::Stored { .. } => false,
         }
     }

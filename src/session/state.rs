@@ -1,19 +1,18 @@
 //! What a session is between loading and committing: what the store holds, what changed, what is asked for.
 
 use std::collections::BTreeSet;
-use std::ops::Range;
-use std::sync::Arc;
-use std::time::Duration;
+use std::ops::{Deref, DerefMut, Range};
+use std::sync::{Arc, MutexGuard};
 
 use bytes::Bytes;
 
-use super::Record;
-use super::changes::{Changes, Lookup, Step};
-use super::outcome::{Commit, Disposition, Facts, Outcome};
-use super::standing::{Position, is_standing};
-use super::undecoded::Undecoded;
+use super::changes::{Changes, Displaced, Lookup, Step};
+use super::commit_table::{Commit, Disposition, Facts, Outcome, Standing, Weight};
+use super::encoded_value::EncodedValue;
+use super::lineage::{Position, is_lineage};
+use super::{Record, Saved};
+use crate::clock::Timestamp;
 use crate::crypto::SecretText;
-use crate::error::Error;
 use crate::event::DropReason;
 
 /// The state behind a [`Session`](super::Session).
@@ -26,16 +25,21 @@ pub(super) struct State {
     /// What was changed since.
     changes: Changes,
     wishes: Wishes,
-    renewal_due: bool,
     /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
     /// remove or to replace, unless the handler says so.
     overtaken: bool,
+    /// The absolute timeout passed while the request was running.
+    expired: bool,
     /// Ended by another request, as far as this one can tell: what is set is dropped, and nothing brings it back.
     ended: bool,
     /// The response head is out: reads go on, writes fail.
     closed: bool,
-    /// The request is over: nobody commits any more.
+    /// The request is over: nothing is committed any more.
     discarded: bool,
+    /// A save failed, the handler was told, and it asked for nothing since: the answer is the handler's.
+    failure_told: bool,
+    /// A renewal failed: one attempt in a request is enough.
+    renewal_failed: bool,
     reply: Reply,
     /// The handler ended a session, and that was done. What it began afterwards does not change that.
     ended_by_handler: bool,
@@ -51,22 +55,65 @@ struct Wishes {
 struct Pending {
     changes: Arc<Changes>,
     wishes: Wishes,
+    outcome: Outcome,
 }
 
 /// What the response will tell the client about its cookie.
 pub(crate) enum Reply {
     Nothing,
-    Set { token: SecretText, lifetime: Duration },
-    Remove,
+    Set { token: SecretText, expires: Timestamp, weight: Weight },
+    Remove { weight: Weight },
 }
 
-/// How a commit ended.
-#[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
-pub(crate) enum Committed {
-    Kept,
-    Stored { record: Record, token: SecretText, lifetime: Duration },
-    Removed,
-    Ended,
+/// Why a commit did not happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// The handler was told, by [`Session::save`](super::Session::save).
+    Told,
+    /// The handler does not know.
+    Untold,
+    /// It was a renewal, which is not tried again.
+    OfRenewal,
+}
+
+/// What a commit leaves to be dropped without the lock of the session: closures of the application may be in it.
+#[must_use = "closures of the application must be dropped after unlocking"]
+pub(super) struct Leftovers {
+    _changes: (Option<Arc<Changes>>, Changes),
+}
+
+/// The state, locked. Closures of the application that the state no longer needs are dropped after it is unlocked: dropping
+/// one may run code that uses this very session.
+pub(super) struct Locked<'a> {
+    // Fields are dropped in this order.
+    state: MutexGuard<'a, State>,
+    displaced: Displaced,
+}
+
+impl<'a> Locked<'a> {
+    pub(super) fn new(state: MutexGuard<'a, State>) -> Self {
+        Self { state, displaced: Displaced::default() }
+    }
+}
+
+impl Drop for Locked<'_> {
+    fn drop(&mut self) {
+        self.displaced = self.state.changes.take_displaced();
+    }
+}
+
+impl Deref for Locked<'_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
 }
 
 /// The undecoded value of a key, where it lies.
@@ -99,33 +146,38 @@ fn below<'a>(pending: Option<&'a Pending>, base: Option<&'a Record>, key: &str) 
 }
 
 impl State {
-    pub(super) fn new(base: Option<Record>, renewal_due: bool, overtaken: bool, reply: Reply) -> Self {
+    pub(super) fn new(base: Option<Record>, overtaken: bool, reply: Reply) -> Self {
         Self {
             base,
             pending: None,
             changes: Changes::default(),
             wishes: Wishes::default(),
-            renewal_due,
             overtaken,
+            expired: false,
             ended: overtaken,
             closed: false,
             discarded: false,
+            failure_told: false,
+            renewal_failed: false,
             reply,
             ended_by_handler: false,
         }
     }
 
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
+        self.failure_told = false;
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         self.changes.put(key, value, below.as_slice());
     }
 
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
+        self.failure_told = false;
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         self.changes.update(key, step, value, below.as_slice());
     }
 
     pub(super) fn clear(&mut self) {
+        self.failure_told = false;
         if !self.is_empty() {
             self.changes.clear();
         }
@@ -136,45 +188,61 @@ impl State {
         if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
-        self.changes.set(key, subject);
+        self.changes.login(key, subject);
         self.changes.set_login_position(position);
         self.regenerate();
     }
 
     pub(super) fn regenerate(&mut self) {
+        self.failure_told = false;
         self.wishes.regenerate = true;
-        if self.overtaken && self.base.is_none() {
-            self.ended = false; // a session of its own is what the handler asks for
-        }
     }
 
     pub(super) fn destroy(&mut self) {
+        self.failure_told = false;
         self.changes.restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
-        self.ended = false; // what follows is another session
-        if self.overtaken && self.base.is_none() {
-            // Otherwise the store is asked first.
-            self.reply = Reply::Remove;
-        }
     }
 
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
 
-    pub(super) fn discard(&mut self) -> Changes {
-        self.discarded = true;
+    /// Forgets what was changed and asked for since the last save. What is returned is for the caller to drop, unlocked.
+    pub(super) fn forget_changes(&mut self) -> Leftovers {
+        self.failure_told = false;
         self.wishes = Wishes::default();
-        std::mem::take(&mut self.changes)
+        Leftovers { _changes: (None, std::mem::take(&mut self.changes)) }
+    }
+
+    /// As [`forget_changes`](Self::forget_changes), for good: a commit that fails gives nothing back.
+    pub(super) fn discard(&mut self) -> Leftovers {
+        self.discarded = true;
+        self.forget_changes()
     }
 
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 
-    pub(super) fn is_settled(&self) -> bool {
+    /// Returns true if another request ended the session, and this one has begun no other since.
+    fn is_ended(&self) -> bool {
+        let begins_another =
+            self.changes.restarts() || self.wishes.regenerate && (self.overtaken || self.expired);
+        self.ended && !begins_another
+    }
+
+    /// Returns true if there is nothing to commit.
+    pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
-        !wished && !self.renewal_due && self.changes.is_empty() && self.pending.is_none()
+        let renewal_due = self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
+        !wished && !renewal_due && self.changes.is_empty() && self.pending.is_none()
+    }
+
+    /// A token that an earlier save was given is renewed, too, if it has expired by now: the response sets no dead cookie.
+    fn renewal_due(&self, standing: Standing) -> bool {
+        let expired = standing.expired && matches!(self.reply, Reply::Set { .. });
+        !self.renewal_failed && !standing.over && (standing.renewal_due || expired)
     }
 
     pub(super) fn base(&self) -> Option<&Record> {
@@ -196,10 +264,10 @@ impl State {
     }
 
     /// The undecoded value under `key`, to be decoded without the lock.
-    pub(super) fn get_undecoded(&self, key: &str) -> Option<Undecoded> {
+    pub(super) fn get_encoded(&self, key: &str) -> Option<EncodedValue> {
         match self.look_up(key) {
-            Value::Changed(value) => Some(Undecoded::Changed(value.clone())),
-            Value::Stored(record, range) => Some(Undecoded::Stored(record.clone(), range)),
+            Value::Changed(value) => Some(EncodedValue::Changed(value.clone())),
+            Value::Stored(record, range) => Some(EncodedValue::Stored(record.clone(), range)),
             Value::Absent => None,
         }
     }
@@ -212,9 +280,9 @@ impl State {
         }
     }
 
-    /// True if no key has a value, those of the crate included, but for what revocation needs.
+    /// Returns true if no key has a value, those of the crate included, but for what revocation needs.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().filter(|key| !is_standing(key)).all(|key| self.get(key).is_none())
+        self.mentioned().filter(|key| !is_lineage(key)).all(|key| self.get(key).is_none())
     }
 
     /// The keys that have a value, those of the crate included.
@@ -229,74 +297,147 @@ impl State {
         stored.chain(pending).chain(self.changes.keys())
     }
 
-    pub(super) fn begin_commit(&mut self, answer: Disposition) -> Commit {
-        let modified = !self.changes.is_empty();
+    /// Decides what is to be done. `last` is true at the end of the request, where a failure that the handler was told of is
+    /// not tried again: the handler has answered for it.
+    pub(super) fn begin_commit(
+        &mut self,
+        answer: Disposition,
+        last: bool,
+        standing: impl FnOnce(&Record) -> Standing,
+    ) -> (Commit, Leftovers) {
+        let told = last && self.failure_told;
+        let (modified, ended) = (!self.changes.is_empty(), self.is_ended());
+        let standing = self.base.as_ref().map(standing);
+        let renewal_due = standing.is_some_and(|standing| self.renewal_due(standing));
+        let empty = modified && self.is_empty();
         let wishes = std::mem::take(&mut self.wishes);
+        let wishes = if told { Wishes::default() } else { wishes };
         let facts = Facts {
             stored: self.base.is_some(),
-            changed: modified && !self.ended,
-            empty: modified && self.is_empty(),
+            changed: modified && !ended && !told,
+            empty,
             cleared: self.changes.clears(),
             regenerate: wishes.regenerate,
+            login: self.changes.begins_anew() && !told,
             destroyed: wishes.destroy,
-            renewal_due: self.renewal_due,
+            over: standing.is_some_and(|standing| standing.over),
+            renewal_due,
         };
         let outcome = facts.decide(answer);
         let only_destroyed = wishes.destroy && self.changes.keys().next().is_none();
         let dropped = match answer {
+            // The cookie goes on leading to the session.
+            Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
             _ if !modified || only_destroyed => None,
-            _ if self.ended => Some(DropReason::SessionEnded),
+            _ if told => Some(DropReason::SaveFailed),
+            _ if ended || outcome == Outcome::Expire => Some(DropReason::SessionEnded),
             Disposition::Accept => None,
             Disposition::DropValues => Some(DropReason::ServerError),
-            Disposition::NoCookie => Some(DropReason::Informational),
+            Disposition::NoCookie | Disposition::Unreachable => Some(DropReason::Informational),
         };
         let recorded = std::mem::take(&mut self.changes);
-        let changes = Arc::new(if answer == Disposition::Accept { recorded } else { Changes::default() });
-        self.pending = Some(Pending { changes: Arc::clone(&changes), wishes });
+        let accepted = answer == Disposition::Accept && !told && outcome != Outcome::Expire;
+        let (changes, refused) =
+            if accepted { (recorded, Changes::default()) } else { (Changes::default(), recorded) };
+        let changes = Arc::new(changes);
+        self.pending = Some(Pending { changes: Arc::clone(&changes), wishes, outcome });
         let ends = wishes.destroy || changes.logs_in();
         let ends_superseded = ends && self.overtaken && self.base.is_none();
         let must_finish = match outcome {
             _ if ends_superseded => true,
             Outcome::Destroy | Outcome::Regenerate => true,
             Outcome::Save => facts.empty,
-            Outcome::Keep | Outcome::Touch => false,
+            Outcome::Keep | Outcome::Touch | Outcome::Expire => false,
         };
-        Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish }
+        let commit =
+            Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish };
+        (commit, Leftovers { _changes: (None, refused) })
     }
 
-    pub(super) fn end_commit(&mut self, result: Result<Committed, &Error>) {
-        let pending = self.pending.take();
-        let Ok(committed) = result else {
-            if let Some(Pending { changes, wishes }) = pending.filter(|_| !self.discarded) {
-                self.changes = changes.then(&self.changes);
-                self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
-                self.wishes.destroy |= wishes.destroy;
-            }
-            return;
+    pub(super) fn go_on_from(&mut self, record: Record) {
+        self.base = Some(record);
+        self.ended = false;
+        self.changes.outdate();
+    }
+
+    pub(super) fn end_by_response(&mut self) {
+        // A handler that ends the session, too, has the store end it.
+        if self.base.is_some() && !self.wishes.destroy {
+            self.base = None;
+            self.ended = true;
+            self.reply = Reply::Nothing;
+        }
+    }
+
+    /// The commit did not happen: all that it was to do is still to be done.
+    pub(super) fn commit_failed(&mut self, failure: Failure) -> Leftovers {
+        let Some(Pending { changes, wishes, .. }) = self.pending.take() else {
+            return Leftovers { _changes: (None, Changes::default()) };
         };
-        let destroyed = pending.is_some_and(|pending| pending.wishes.destroy);
-        self.ended_by_handler |= destroyed || matches!(committed, Committed::Removed);
+        match failure {
+            Failure::Told => self.failure_told = true,
+            Failure::OfRenewal => self.renewal_failed = true,
+            Failure::Untold => {}
+        }
+        let mut later = Changes::default();
+        if !self.discarded {
+            // What the handler did meanwhile was not part of what failed.
+            if self.changes.keys().next().is_some() || self.wishes.destroy || self.wishes.regenerate {
+                self.failure_told = false;
+            }
+            let both = changes.then(&self.changes);
+            later = std::mem::replace(&mut self.changes, both);
+            self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
+            self.wishes.destroy |= wishes.destroy;
+        }
+        Leftovers { _changes: (Some(changes), later) }
+    }
+
+    /// The commit happened. `saved` is what the store answered, if it was asked.
+    pub(super) fn commit_done(&mut self, saved: Option<Saved>) -> Leftovers {
+        let pending = self.pending.take();
+        let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
+        let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
+        if destroyed || matches!(saved, Some(Saved::Removed)) {
+            self.ended_by_handler = true;
+            self.ended = false; // what follows is another session
+        }
         if self.changes.keys().next().is_some() {
             self.changes.outdate();
         }
-        match committed {
-            Committed::Kept => {}
-            Committed::Stored { record, token, lifetime } => {
-                self.reply = Reply::Set { token, lifetime };
+        match saved {
+            None if outcome == Outcome::Expire => {
+                self.base = None;
+                self.expired = true;
+                self.ended = true;
+                self.reply = Reply::Remove { weight: Weight::DeadCookie };
+            }
+            // The handler ends what another request has given a new token to: its user wants to be logged out here.
+            None if destroyed && self.overtaken && self.base.is_none() => {
+                self.reply = Reply::Remove { weight: Weight::End };
+            }
+            None => {}
+            Some(Saved::Stored { record, token, .. }) => {
+                let said = match self.reply {
+                    Reply::Set { weight, .. } => weight,
+                    _ => Weight::DeadCookie,
+                };
+                let (expires, weight) = (record.expires(), outcome.weight().max(said));
+                self.reply = Reply::Set { token, expires, weight };
                 self.base = Some(record);
-                self.renewal_due = false;
+                self.ended = false;
             }
-            Committed::Removed => {
-                self.reply = Reply::Remove;
+            Some(Saved::Removed) => {
+                self.reply = Reply::Remove { weight: Weight::End };
                 self.base = None;
             }
-            Committed::Ended => {
+            Some(Saved::Ended) => {
                 self.base = None;
-                // Unless the handler has begun another session meanwhile.
-                self.ended = !self.changes.restarts();
+                self.ended = true;
                 // A token that an earlier save was given is dead, and may not overwrite one that is not.
                 self.reply = Reply::Nothing;
             }
         }
+        Leftovers { _changes: (pending.map(|pending| pending.changes), Changes::default()) }
     }
 }

@@ -1,6 +1,6 @@
 //! Who a session belongs to: binding it to a subject when somebody logs in.
 
-use super::{Payload, Position, Session, Text, values, wire};
+use super::{Payload, Position, Session, Text, messagepack, value_codec};
 use crate::error::{Error, Kind};
 
 /// Under this key the subject is kept among the values. Applications cannot name it.
@@ -87,7 +87,7 @@ impl Session {
         if subject.is_empty() || subject.len() > MAX_SUBJECT {
             return Err(Error::new(Kind::Subject));
         }
-        let value = values::encode("the subject", &subject)?;
+        let value = value_codec::encode("the subject", &subject)?;
         // In one step: a save of another task in between would store whose it is under the id from before.
         self.lock_open()?.login(SUBJECT, value, position);
         Ok(())
@@ -96,7 +96,7 @@ impl Session {
     /// Who the session was last bound to by [`login`](Self::login); nobody after [`clear`](Self::clear).
     pub fn subject(&self) -> Option<Text> {
         self.raw(SUBJECT).and_then(|value| {
-            let (text, rest) = wire::str_bytes(&value)?;
+            let (text, rest) = messagepack::str_bytes(&value)?;
             rest.is_empty().then(|| Text::from_utf8(value.slice_ref(text))).flatten()
         })
     }
@@ -106,7 +106,7 @@ impl Payload {
     /// The subject, for a store's index.
     pub(crate) fn subject(&self) -> Option<String> {
         let value = self.get(SUBJECT)?;
-        let (text, rest) = wire::str_bytes(&value)?;
+        let (text, rest) = messagepack::str_bytes(&value)?;
         rest.is_empty().then(|| String::from_utf8(text.to_vec()).ok()).flatten()
     }
 }
@@ -114,7 +114,7 @@ impl Payload {
 #[cfg(test)]
 mod tests {
     use super::super::__example;
-    use super::super::flash::RESERVED;
+    use super::super::key::RESERVED;
     use super::*;
 
     #[test]

@@ -2,12 +2,17 @@
 
 use std::fmt;
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::session::SessionId;
+use crate::id::EntryId;
+
+/// For how long a backend keeps an entry that has expired, for requests that loaded it in time.
+#[cfg_attr(not(any(feature = "memory", feature = "redis")), allow(dead_code))]
+pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 
 /// A place to keep sessions on the server: give it to [`ServerStore`](super::ServerStore).
 ///
@@ -15,6 +20,8 @@ use crate::session::SessionId;
 ///
 /// - Each method is one atomic step on one id: all of it happens or none, and no other step on that id happens in between.
 /// - An entry whose `expires` is not after `now` is gone: it is neither returned nor replaced nor touched.
+///   Do not free its memory at once, but a quarter of an hour later: a request that loaded a session in time saves it by a
+///   `now` from before the deadline, however long it took, and loses it if the entry was freed.
 /// - A write that was acknowledged is seen by every later call.
 /// - A future that is dropped before it is ready may or may not have had its effect, and must not let another call
 ///   receive its answer.
@@ -33,14 +40,14 @@ pub trait Backend: Send + Sync + 'static {
     /// The entry, if there is one.
     fn fetch(
         &self,
-        id: SessionId,
+        id: EntryId,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
 
     /// Stores `entry` if there is none of this id; false if there is, unless it is this one.
     fn create(
         &self,
-        id: SessionId,
+        id: EntryId,
         entry: Stored,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
@@ -49,7 +56,7 @@ pub trait Backend: Send + Sync + 'static {
     /// where that is `None`.
     fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -58,13 +65,13 @@ pub trait Backend: Send + Sync + 'static {
     /// Sets the deadline of the entry, if there is one, without touching its value; false if there is none.
     fn touch(
         &self,
-        id: SessionId,
+        id: EntryId,
         expires: Timestamp,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
     /// Removes the entry, if there is one.
-    fn delete(&self, id: SessionId) -> impl Future<Output = Result<(), Error>> + Send;
+    fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
 /// An entry of a [`Backend`].
@@ -101,7 +108,7 @@ pub enum Replaced {
 impl<B: Backend> Backend for std::sync::Arc<B> {
     fn fetch(
         &self,
-        id: SessionId,
+        id: EntryId,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send {
         (**self).fetch(id, now)
@@ -109,7 +116,7 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn create(
         &self,
-        id: SessionId,
+        id: EntryId,
         entry: Stored,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send {
@@ -118,7 +125,7 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -128,14 +135,14 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn touch(
         &self,
-        id: SessionId,
+        id: EntryId,
         expires: Timestamp,
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send {
         (**self).touch(id, expires, now)
     }
 
-    fn delete(&self, id: SessionId) -> impl Future<Output = Result<(), Error>> + Send {
+    fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send {
         (**self).delete(id)
     }
 }

@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderMap, StatusCode};
+
 use super::Backend;
+use super::server::format::SharedFormat;
 use crate::clock::Clock;
-use crate::config::{Config, Options, SiteData, Timeouts};
+use crate::config::{Config, DiscardRule, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
 use crate::crypto::Keyring;
 use crate::error::Error;
@@ -29,15 +32,17 @@ use crate::session::PayloadFormat;
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<K> {
-    pub(super) kind: K,
-    pub(super) options: Options,
-    server: ServerOptions,
+    pub(crate) kind: K,
+    pub(crate) options: Options,
+    pub(crate) server: ServerOptions,
 }
 
 /// Options that server-side stores have in common.
-pub(super) struct ServerOptions {
+pub(crate) struct ServerOptions {
     pub(super) record_keys: Option<Keyring>,
     pub(super) max_sessions_per_subject: usize,
+    /// Sessions are shared with another program, in its format.
+    pub(crate) shared_format: Option<SharedFormat>,
 }
 
 /// A kind of store that keeps sessions on the server.
@@ -67,7 +72,7 @@ impl<K: ServerKind> Builder<K> {
 
 impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
-        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100 };
+        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100, shared_format: None };
         Self { kind, options: Options::default(), server }
     }
 
@@ -82,21 +87,30 @@ impl<K> Builder<K> {
         self.cookie(CookieOptions::development())
     }
 
-    /// A session that is not used for this long is over. Default is 24 hours; counted in whole seconds.
+    /// A session that is not used for this long has expired. Default: 24 hours; counted in whole seconds. A shorter one
+    /// applies to sessions that exist already.
+    ///
+    /// A request keeps the session that it loaded in time, however long it takes: the next deadline counts from when the
+    /// response is ready.
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
         self.options.idle = idle;
         self
     }
 
-    /// A session that began this long ago is over, however busy. Default is seven days, or the idle timeout if that is
-    /// longer; counted in whole seconds. A change applies to sessions that exist already, unless it makes them longer.
+    /// A session has expired this long after it began, however busy it is. Default: seven days, or the idle timeout if that is
+    /// longer; counted in whole seconds. A shorter one applies to sessions that exist already.
+    ///
+    /// A session begins when it is created, and anew at each [login](crate::Session::login), so a visitor who logs in has the
+    /// whole time.
     pub fn absolute_timeout(mut self, absolute: Duration) -> Self {
         self.options.absolute = Some(absolute);
         self
     }
 
-    /// Reading a session moves its idle deadline once this much can be gained. Default is a tenth of the idle timeout; zero
-    /// moves it on every response.
+    /// Reading a session moves its idle deadline once this much can be gained. Default: a tenth of the idle timeout.
+    ///
+    /// Zero moves it on every response whose handler asked for the session, if that gains anything: time is counted in whole
+    /// seconds, and near the absolute timeout there is nothing to gain.
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
         self
@@ -116,10 +130,36 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Whether changed values are saved although the handler answered with a 5xx status. Default is false: what a failed
-    /// request did halfway is dropped. `destroy` and `regenerate` are done in any case.
+    /// Sets which responses drop the values that their handlers changed: what a failed request did halfway is not saved.
+    /// `destroy` and `regenerate` are done in any case. A handler that knows better calls
+    /// [`Session::discard`](crate::Session::discard) or [`Session::save`](crate::Session::save).
+    ///
+    /// Default: those with a 5xx status, those with 408, which is what timeouts in middleware answer, and failures of gRPC that
+    /// are known with the response head (`grpc-status` is not 0).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// // The extractors and errors of a framework answer with 4xx: drop what such requests did, too.
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .discard_changes_on(|status, _headers| status.is_client_error() || status.is_server_error())
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn discard_changes_on(
+        mut self,
+        rule: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.options.discard_rule = DiscardRule::Rule(Arc::new(rule));
+        self
+    }
+
+    /// Whether changed values are saved whatever the response says. Default: false. True is short for a
+    /// [rule](Self::discard_changes_on) that names no response.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
-        self.options.keep_values_on_server_error = yes;
+        self.options.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };
         self
     }
 

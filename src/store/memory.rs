@@ -8,10 +8,11 @@ use moka::Expiry;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
+use super::backend::RETENTION;
 use super::{Backend, Builder, Replaced, ServerStore, Stored};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::session::SessionId;
+use crate::id::EntryId;
 
 /// Keeps sessions in memory, under the same contract as any server-side store. They end with the process.
 ///
@@ -37,7 +38,7 @@ impl MemoryStore {
 /// Whether an entry is over is told by the `now` that each call brings, so tests can move time. The memory of entries that
 /// are over is freed by the machine's clock.
 pub struct Memory {
-    entries: Cache<SessionId, Entry>,
+    entries: Cache<EntryId, Entry>,
 }
 
 #[derive(Clone)]
@@ -48,14 +49,14 @@ struct Entry {
 
 struct FreeWhenOver;
 
-impl Expiry<SessionId, Entry> for FreeWhenOver {
-    fn expire_after_create(&self, _: &SessionId, entry: &Entry, _: Instant) -> Option<Duration> {
+impl Expiry<EntryId, Entry> for FreeWhenOver {
+    fn expire_after_create(&self, _: &EntryId, entry: &Entry, _: Instant) -> Option<Duration> {
         Some(entry.lifetime)
     }
 
     fn expire_after_update(
         &self,
-        _: &SessionId,
+        _: &EntryId,
         entry: &Entry,
         _: Instant,
         _: Option<Duration>,
@@ -73,7 +74,7 @@ impl Memory {
     /// Runs one atomic step on the entry of `id`: what it answers, and what becomes of the entry.
     fn step<R>(
         &self,
-        id: SessionId,
+        id: EntryId,
         now: Timestamp,
         step: impl FnOnce(Option<Stored>) -> (R, Op<Stored>),
     ) -> Result<R, Error> {
@@ -85,7 +86,8 @@ impl Memory {
             match op {
                 Op::Put(stored) => {
                     // moka counts in nanoseconds from start-up: cap what it is told to free later.
-                    let lifetime = stored.expires.saturating_since(now).min(Duration::from_secs(1 << 33));
+                    let lifetime = stored.expires.saturating_since(now).saturating_add(RETENTION);
+                    let lifetime = lifetime.min(Duration::from_secs(1 << 33));
                     Op::Put(Entry { stored, lifetime })
                 }
                 Op::Remove => Op::Remove,
@@ -97,11 +99,11 @@ impl Memory {
 }
 
 impl Backend for Memory {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         Ok(self.entries.get(&id).map(|entry| entry.stored).filter(|stored| stored.expires > now))
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.step(id, now, |present| match present {
             Some(present) => (present.value == entry.value, Op::Nop),
             None => (true, Op::Put(entry)),
@@ -110,7 +112,7 @@ impl Backend for Memory {
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -127,14 +129,14 @@ impl Backend for Memory {
         })
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.step(id, now, |present| match present {
             None => (false, Op::Nop),
             Some(stored) => (true, Op::Put(Stored { expires, ..stored })),
         })
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         // Not `invalidate`: it does not wait for a step that is running on the same entry, and would be undone by it.
         self.step(id, Timestamp::MAX, |_| ((), Op::Remove))
     }

@@ -5,22 +5,15 @@
 //! identity, deadlines, merging of concurrent changes and the order of writes are done once, above them. To keep sessions
 //! somewhere else, implement [`Backend`].
 
-#[cfg(feature = "astra")]
-mod astra;
 mod backend;
 mod builder;
-mod codec;
 mod cookie;
 mod future;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
-mod regenerate;
 mod server;
-mod subject_index;
-mod subjects;
-mod turns;
 
 use std::sync::Arc;
 
@@ -32,13 +25,22 @@ pub use self::future::StoreFuture;
 pub use self::memory::{Memory, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-pub use self::server::ServerStore;
-pub use self::subjects::SubjectSession;
+pub use self::server::{ServerStore, SubjectSession};
+pub use crate::id::EntryId;
+
+// What a room for a foreign format builds on.
+#[cfg(feature = "astra")]
+pub(crate) use self::{
+    cookie::format::ForeignFormat,
+    server::format::{EntryAge, EntryValue, SharedFormat, StoredFormat},
+    server::session_list::SessionList,
+};
 
 use crate::clock::Timestamp;
 use crate::config::Config;
 pub use crate::crypto::SecretText;
 use crate::event::Refusal;
+pub use crate::session::Saved;
 use crate::session::{Changes, Record};
 
 /// Loads and keeps sessions. Implemented by this crate's stores; for storage of your own see [`Backend`].
@@ -67,7 +69,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     fn config(&self) -> &Config;
 
     /// The session that `token` stands for, or why it stands for none. A token that is not known is never adopted.
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>>;
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
 
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
     /// session is created. Without changes its deadline is renewed.
@@ -94,33 +96,12 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     }
 }
 
-/// How saving ended.
-#[derive(Debug)]
-#[non_exhaustive]
-#[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
-pub enum Saved {
-    /// The session is stored.
-    #[non_exhaustive]
-    Stored {
-        /// As it is stored now.
-        record: Record,
-        /// What the client shall hold: a secret.
-        token: SecretText,
-        /// How often another request had been first.
-        conflicts: u32,
-    },
-    /// After the changes nothing was left, so the session was ended.
-    Removed,
-    /// The session was ended by another request meanwhile. Nothing was written: a slow request does not bring it back.
-    Ended,
-}
-
 impl<T: Store + ?Sized> Store for Arc<T> {
     fn config(&self) -> &Config {
         (**self).config()
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         (**self).load(token, now)
     }
 
@@ -144,6 +125,9 @@ impl<T: Store + ?Sized> Store for Arc<T> {
         (**self).is_still_valid(record, now)
     }
 }
+
+/// The future of [`Store::load`]: the session, or why the token stands for none.
+pub type LoadFuture = StoreFuture<Result<Record, Refusal>>;
 
 mod sealed {
     /// The verbs take and give types that only this crate can make sense of.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
-use crate::session::SessionId;
+use crate::crypto::{Random as _, SystemRandom};
+use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
 /// Holds `backend` to the [contract](Backend#contract) of backends, with entries of its own under random ids.
@@ -55,26 +56,28 @@ struct Suite<'a, B> {
 
 #[allow(clippy::expect_used)] // a failed check is what it is for
 impl<B: Backend> Suite<'_, B> {
-    fn id() -> SessionId {
-        SessionId::generate(&crate::crypto::SystemRandom).expect("random bytes for the test's ids")
+    fn id() -> EntryId {
+        let mut id = [0; 16];
+        SystemRandom.fill(&mut id).expect("random bytes for the test's ids");
+        EntryId::from_bytes(id)
     }
 
     fn entry(&self, value: &[u8]) -> Stored {
         Stored {
             value: Bytes::copy_from_slice(value),
-            expires: self.now.saturating_add(Duration::from_mins(10)),
+            expires: self.now.saturating_add(Duration::from_secs(600)),
         }
     }
 
-    async fn value(&self, id: SessionId) -> Option<Bytes> {
+    async fn value(&self, id: EntryId) -> Option<Bytes> {
         self.backend.fetch(id, self.now).await.expect("fetch").map(|stored| stored.value)
     }
 
-    async fn create(&self, id: SessionId, value: &[u8]) -> bool {
+    async fn create(&self, id: EntryId, value: &[u8]) -> bool {
         self.backend.create(id, self.entry(value), self.now).await.expect("create")
     }
 
-    async fn replace(&self, id: SessionId, expected: &[u8], value: Option<&[u8]>) -> Replaced {
+    async fn replace(&self, id: EntryId, expected: &[u8], value: Option<&[u8]>) -> Replaced {
         let entry = value.map(|value| self.entry(value));
         self.backend.replace(id, Bytes::copy_from_slice(expected), entry, self.now).await.expect("replace")
     }
@@ -115,7 +118,7 @@ impl<B: Backend> Suite<'_, B> {
 
     async fn touched_without_a_rewrite(&self) {
         let id = Self::id();
-        let later = self.now.saturating_add(Duration::from_mins(20));
+        let later = self.now.saturating_add(Duration::from_secs(1200));
         assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "touch must not create");
         assert_eq!(self.value(id).await, None, "a touch that found nothing must not write");
         self.create(id, b"one").await;
@@ -123,7 +126,7 @@ impl<B: Backend> Suite<'_, B> {
         let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the touched entry");
         assert_eq!(stored.value, &b"one"[..], "touch must keep the value");
         Self::check_deadline(stored.expires, later, "touch must move the deadline");
-        let sooner = self.now.saturating_add(Duration::from_mins(5));
+        let sooner = self.now.saturating_add(Duration::from_secs(300));
         assert!(self.backend.touch(id, sooner, self.now).await.expect("touch"));
         let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the touched entry");
         Self::check_deadline(stored.expires, sooner, "touch must move the deadline back, too");
@@ -138,7 +141,7 @@ impl<B: Backend> Suite<'_, B> {
     async fn replaced_with_its_deadline(&self) {
         let id = Self::id();
         self.create(id, b"one").await;
-        let later = self.now.saturating_add(Duration::from_mins(20));
+        let later = self.now.saturating_add(Duration::from_secs(1200));
         let entry = Stored { value: Bytes::from_static(b"two"), expires: later };
         let outcome = self.backend.replace(id, Bytes::from_static(b"one"), Some(entry), self.now).await;
         assert_eq!(outcome.expect("replace"), Replaced::Done);
@@ -183,7 +186,7 @@ impl<B: Backend> Suite<'_, B> {
         self.backend.create(id, expired, self.now).await.expect("create");
         assert_eq!(self.value(id).await, None, "an entry that expires now must not be returned");
         assert_eq!(self.replace(id, b"old", Some(b"x")).await, Replaced::Missing, "nor replaced");
-        let later = self.now.saturating_add(Duration::from_mins(10));
+        let later = self.now.saturating_add(Duration::from_secs(600));
         assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "nor touched");
         assert!(self.create(id, b"new").await, "its id is free again");
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::session::SessionId;
+use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
 /// What a [`Backend`] can be asked.
@@ -135,17 +135,17 @@ impl<B> Faulty<B> {
 }
 
 impl<B: Backend> Backend for Faulty<B> {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.run(Primitive::Fetch, self.inner.backend.fetch(id, now)).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.run(Primitive::Create, self.inner.backend.create(id, entry, now)).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -153,11 +153,11 @@ impl<B: Backend> Backend for Faulty<B> {
         self.run(Primitive::Replace, self.inner.backend.replace(id, expected, entry, now)).await
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.run(Primitive::Touch, self.inner.backend.touch(id, expires, now)).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.run(Primitive::Delete, self.inner.backend.delete(id)).await
     }
 }

@@ -9,8 +9,8 @@ use hyper_session::store::{Backend, Builder, Memory, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionHandle, SessionId, Timestamp, session_fn};
 
+use crate::go_peer::{NAME, START};
 use crate::support::{Body, Events, Jar, block_on, set_cookies, status, visit};
-use crate::world::{NAME, START};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 const DAY: u64 = 86_400;
@@ -183,7 +183,7 @@ fn saving_renews_the_time_to_live_and_reading_does_not() {
 
 #[test]
 fn reading_renews_where_a_threshold_is_asked_for() {
-    let world = World::with(|builder| builder.renewal_threshold(Duration::from_hours(1)));
+    let world = World::with(|builder| builder.renewal_threshold(Duration::from_secs(3_600)));
     world.set(ID, r#"{"user":"ada"}"#);
     world.clock.set(START + DAY / 2);
     assert_eq!(world.visit(&mut jar(), |session| session.get_str("user").map(drop)).1.len(), 1);
@@ -257,7 +257,7 @@ fn values_are_json_and_white_space_that_tells_writes_apart() {
 
 #[test]
 fn what_does_not_go_together_does_not_build() {
-    let keys = crate::world::key(b"a key for records");
+    let keys = crate::go_peer::key(b"a key for records");
     let builder = ServerStore::with_backend(Memory::new()).seal_records(keys).beside_astra();
     let error = builder.build().unwrap_err();
     assert!(error.is_config() && error.to_string().contains("seal_records()"), "{error}");

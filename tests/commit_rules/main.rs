@@ -17,15 +17,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod after_the_head;
 mod browser_hints;
 mod changes;
 mod closures;
 mod concurrency;
-mod departures;
-mod endings;
+mod dropped_futures;
 mod handler_failures;
-mod mishaps;
 mod panics;
+mod regenerate_and_destroy;
 mod saves;
+mod spy_store;
 mod store_failures;
-mod world;

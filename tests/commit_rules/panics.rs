@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use bytes::Bytes;
-use hyper_session::store::{Backend, Replaced, Stored};
-use hyper_session::{Error, Event, ServerStore, Session, SessionId, Timestamp};
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
+use hyper_session::{Error, Event, ServerStore, Session, Timestamp};
 
+use crate::spy_store::{Form, Gate, Kind, Setup, Verb, World, on_server, pairs, settle};
 use crate::support::{block_on, status};
-use crate::world::{Form, Gate, Kind, Setup, Verb, World, on_server, pairs, settle};
 
 use crate::closures::Held;
-use crate::mishaps::{finish, meanwhile};
+use crate::dropped_futures::{finish, meanwhile};
 
 /// The backend of a world, for a second store with an observer of its own.
 struct Shared(World);
@@ -23,17 +23,17 @@ impl Shared {
 }
 
 impl Backend for Shared {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.backend().fetch(id, now).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.backend().create(id, entry, now).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -41,11 +41,11 @@ impl Backend for Shared {
         self.backend().replace(id, expected, entry, now).await
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.backend().touch(id, expires, now).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.backend().delete(id).await
     }
 }

@@ -6,6 +6,6 @@
 mod support;
 
 mod connections;
-mod endings;
-mod harness;
 mod messages;
+mod servers;
+mod shutdown_and_hang_up;

@@ -12,13 +12,13 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod everything;
+mod every_event;
 mod log;
 mod metrics;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use self::everything::{SECRETS, cause_every_event};
+use self::every_event::{SECRETS, cause_every_event};
 use self::log::Log;
 use self::metrics::Recorder;
 
@@ -119,7 +119,7 @@ fn assert_no_secrets(text: &str) {
 fn a_store_that_answers_at_once_is_not_timed() {
     let _turn = alone();
     let recorder = Recorder::default();
-    ::metrics::with_local_recorder(&recorder, everything::one_cookie_session);
+    ::metrics::with_local_recorder(&recorder, every_event::one_cookie_session);
     assert!(recorder.total("hyper_session_created_total") > 0.0);
     assert!(!recorder.text().contains("store_seconds"), "{}", recorder.text());
 }

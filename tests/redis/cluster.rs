@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use hyper_session::RedisStore;
 
+use crate::app::builder;
 use crate::load::{Load, audit};
 use crate::sentinel::{calm, progress};
 use crate::server::{Server, cli, wait_for};
@@ -41,7 +42,7 @@ impl Cluster {
     }
 
     pub(crate) async fn connect(&self) -> RedisStore {
-        RedisStore::builder(self.url()).prefix("test").development().connect().await.unwrap()
+        builder(self.url()).connect().await.unwrap()
     }
 
     fn url(&self) -> String {

@@ -49,7 +49,7 @@ async fn each_request_costs_exactly_these_commands() {
         commands(&[("get", 2), ("evalsha", 2), ("set", 2)])
     );
     // Reading renews after a tenth of the idle timeout, without a rewrite, and looks whether it was the session it renewed.
-    clock.advance(Duration::from_hours(3));
+    clock.advance(Duration::from_secs(3 * 3_600));
     // The first touch of this server was at connecting: the script is there.
     assert_eq!(
         costs(&app, &server, "/read", &mut jar).await,

@@ -6,7 +6,7 @@ use hyper_session::store::Builder;
 use hyper_session::store::redis::RedisOptions;
 use hyper_session::{Error, RedisStore};
 
-use crate::app::{App, BOUND, builder};
+use crate::app::{App, BOUND, builder, hurried};
 use crate::server::{Server, free_port};
 
 /// All that is ever printed of an error.
@@ -71,7 +71,7 @@ async fn a_redis_that_cannot_be_reached_is_unavailable_and_says_why() {
         (format!("redis+sentinel://:hunter2@127.0.0.1:{closed}/mymaster"), "could not connect"),
         (format!("redis-cluster://:hunter2@127.0.0.1:{closed}"), "could not connect"),
     ] {
-        let error = refused(builder(url.clone())).await;
+        let error = refused(hurried(url.clone())).await;
         assert!(error.is_unavailable() && words(&error).contains(says), "{url}: {}", words(&error));
     }
 }
@@ -128,7 +128,7 @@ async fn a_replica_is_refused_at_connect_and_checking_leaves_nothing_behind() {
     App::connect(server.url()).await;
     assert_eq!(server.cli(&["DBSIZE"]), "0");
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
-    let error = refused(builder(server.url())).await;
+    let error = refused(hurried(server.url())).await;
     assert!(error.is_unavailable() && words(&error).contains("READONLY"), "{error:?}");
 }
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use hyper_session::store::redis::Redis;
 use hyper_session::store::{Backend, Builder, ServerStore};
 use hyper_session::testing::check_backend;
-use hyper_session::{Clock, RedisStore, SystemClock};
+use hyper_session::{Clock, SystemClock};
 
 use crate::server::Server;
 
 pub(crate) fn builder(server: &Server) -> Builder<hyper_session::store::redis::RedisOptions> {
-    RedisStore::builder(server.url()).prefix("test").development()
+    crate::app::builder(server.url())
 }
 
 #[tokio::test]
@@ -33,16 +33,16 @@ async fn a_pool_of_the_applications_own_does_as_well() {
 async fn redis_forgets_what_is_over() {
     let server = Server::start();
     let store = builder(&server).connect().await.unwrap();
-    let (id, now) = (hyper_session::SessionId::from_bytes([7; 16]), SystemClock.now());
+    let (id, now) = (hyper_session::store::EntryId::from_bytes([7; 16]), SystemClock.now());
     let entry = hyper_session::store::Stored {
         value: "x".into(),
-        expires: now.saturating_add(Duration::from_mins(1)),
+        expires: now.saturating_add(Duration::from_secs(60)),
     };
     assert!(store.backend().create(id, entry, now).await.unwrap());
     let key = "test:07070707070707070707070707070707";
     let left = |server: &Server| server.cli(&["PTTL", key]).parse::<u64>().unwrap();
     assert!((59_000..=60_000).contains(&left(&server)), "{}", left(&server));
-    let later = now.saturating_add(Duration::from_mins(10));
+    let later = now.saturating_add(Duration::from_secs(600));
     assert!(store.backend().touch(id, later, now).await.unwrap());
     assert!((599_000..=600_000).contains(&left(&server)), "{}", left(&server));
 }

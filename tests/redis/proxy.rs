@@ -189,7 +189,7 @@ impl State {
     }
 
     fn one_in(&self, n: u64) -> bool {
-        self.next().is_multiple_of(n)
+        self.next() % n == 0
     }
 
     fn one_of(&self, n: u64) -> usize {

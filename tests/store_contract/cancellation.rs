@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::Request;
 use hyper::service::{Service, service_fn};
-use hyper_session::store::Backend;
+use hyper_session::store::{Backend, EntryId};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, SessionExt, SessionService, Timestamp};
 use tokio::task::yield_now;
 
-use crate::harness::{Deed, START, Values, Watched, look, poll_once, server, shared_session};
+use crate::concurrent_requests::{Deed, START, Values, Watched, look, poll_once, server, shared_session};
 use crate::support::{Body, Events, block_on, request, status};
 
 /// What is there after a request was dropped, and all that goes on in the background is done.
@@ -71,7 +71,12 @@ async fn dropped_after(polls: usize, deed: Deed, saves: bool) -> Option<Dropped>
 async fn stored_values(store: &ServerStore<Watched>) -> Vec<(Bytes, Bytes)> {
     let mut values = Vec::new();
     for id in store.backend().ids() {
-        let stored = store.backend().memory.fetch(id, Timestamp::from_unix(START)).await.unwrap();
+        let stored = store
+            .backend()
+            .memory
+            .fetch(EntryId::from_bytes(id.to_bytes()), Timestamp::from_unix(START))
+            .await
+            .unwrap();
         let value = stored.expect("what is listed").value;
         values.push((value.slice(..9), value.slice(17..)));
     }

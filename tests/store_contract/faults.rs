@@ -5,18 +5,18 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use hyper_session::store::{Backend, Memory, Replaced, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
 use hyper_session::testing::check_backend;
-use hyper_session::{Error, SessionId, Timestamp};
+use hyper_session::{Error, Timestamp};
 use tokio::task::yield_now;
 
-use crate::harness::{START, Watched};
+use crate::concurrent_requests::{START, Watched};
 use crate::support::block_on;
 
 /// The simplest backend that keeps the contract, and one mistake at a time.
 #[derive(Default)]
 struct Plain {
-    entries: Mutex<HashMap<SessionId, Stored>>,
+    entries: Mutex<HashMap<EntryId, Stored>>,
     fault: Fault,
 }
 
@@ -67,7 +67,7 @@ impl Plain {
     }
 
     /// One atomic step: sees the entry that is there at `now`, and leaves what is to be there.
-    fn step<R>(&self, id: SessionId, now: Timestamp, step: impl FnOnce(&mut Option<Stored>) -> R) -> R {
+    fn step<R>(&self, id: EntryId, now: Timestamp, step: impl FnOnce(&mut Option<Stored>) -> R) -> R {
         let mut entries = self.entries.lock().unwrap();
         // An entry that is over stays until it is overwritten: purging it would hide mistakes in what comes next.
         let (mut entry, over) = match entries.remove(&id) {
@@ -102,13 +102,13 @@ impl Plain {
 }
 
 impl Backend for Plain {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         let entries = self.entries.lock().unwrap();
         let found = if self.has(Fault::FetchIgnoresId) { entries.values().next() } else { entries.get(&id) };
         Ok(found.filter(|stored| stored.expires > now || self.has(Fault::FetchShowsExpired)).cloned())
     }
 
-    async fn create(&self, id: SessionId, mut new: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, mut new: Stored, now: Timestamp) -> Result<bool, Error> {
         if self.has(Fault::CreateIsTwoSteps) {
             let present = self.fetch(id, now).await?;
             yield_now().await;
@@ -138,7 +138,7 @@ impl Backend for Plain {
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         mut new: Option<Stored>,
         now: Timestamp,
@@ -195,7 +195,7 @@ impl Backend for Plain {
         }))
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let seen_from = if self.has(Fault::TouchFindsExpired) { Timestamp::from_unix(0) } else { now };
         Ok(self.step(id, seen_from, |entry| {
             let empty = Stored { value: Bytes::new(), expires };
@@ -222,7 +222,7 @@ impl Backend for Plain {
         }))
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.step(id, Timestamp::from_unix(0), |entry| match (entry, self.fault) {
             (_, Fault::DeleteLeavesTheEntry) => {}
             (Some(stored), Fault::DeleteLeavesAnEmptyEntry) => stored.value = Bytes::new(),

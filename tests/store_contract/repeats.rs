@@ -5,11 +5,11 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use http::Request;
 use hyper::service::service_fn;
-use hyper_session::store::{Backend, Memory, Replaced, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionId, SessionService, Timestamp};
+use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionService, Timestamp};
 
-use crate::harness::{START, run};
+use crate::concurrent_requests::{START, run};
 use crate::support::{Body, Jar, is_session, status, visit};
 
 /// What becomes of an answer that is lost.
@@ -27,7 +27,7 @@ struct Lossy {
     lost: Lost,
     /// How many writes pass before the one whose answer is lost.
     countdown: Mutex<Option<usize>>,
-    sessions: Mutex<Vec<SessionId>>,
+    sessions: Mutex<Vec<EntryId>>,
 }
 
 impl Lossy {
@@ -65,11 +65,11 @@ fn lost() -> Error {
 }
 
 impl Backend for Lossy {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.memory.fetch(id, now).await
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.sessions.lock().unwrap().push(id);
         let answer = self.memory.create(id, entry.clone(), now).await;
         match self.fate() {
@@ -81,7 +81,7 @@ impl Backend for Lossy {
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -95,7 +95,7 @@ impl Backend for Lossy {
         }
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let answer = self.memory.touch(id, expires, now).await;
         match self.fate() {
             Some(Lost::Repeated) => self.memory.touch(id, expires, now).await,
@@ -104,7 +104,7 @@ impl Backend for Lossy {
         }
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         let answer = self.memory.delete(id).await;
         match self.fate() {
             Some(Lost::Repeated) => self.memory.delete(id).await,

@@ -14,7 +14,7 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService};
 use sha2::Digest as _;
 
-use crate::harness::{NAME, NOW, START, Watched, poll_once, run, server};
+use crate::concurrent_requests::{NAME, NOW, START, Watched, poll_once, run, server};
 use crate::support::{Body, Events, Jar, request, status, visit};
 
 /// What one of several does, all at once. At first "ada" is logged in once: that is the device.

@@ -11,8 +11,8 @@ use hyper_session::{
     session_fn,
 };
 
+use crate::attack_fixture::{NAME, Options, Rows, START, VALUE};
 use crate::support::{self, Body, Jar, block_on, request, status};
-use crate::world::{NAME, Options, Rows, START, VALUE};
 
 #[test]
 fn t06_t74_no_row_and_no_command_holds_what_a_client_holds() {

@@ -13,6 +13,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack_fixture;
 mod chunks;
 mod expiry;
 mod headers;
@@ -21,4 +22,3 @@ mod leaks;
 mod names;
 mod records;
 mod sealing;
-mod world;

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine};
 use bytes::Bytes;
 use hyper_session::cookie::CookieOptions;
+use hyper_session::store::EntryId;
 use hyper_session::store::Store;
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId};
 use sha2::Digest as _;
 
+use crate::attack_fixture::{NAME, Options, Rows, START, VALUE, World, assert_removed};
 use crate::support::{Events, Jar, block_on, refused};
-use crate::world::{NAME, Options, Rows, START, VALUE, World, assert_removed};
 
 const SUBJECT: &str = "ada@example.com";
 
@@ -48,12 +49,16 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
+fn entry_of(id: SessionId) -> EntryId {
+    EntryId::from_bytes(id.to_bytes())
+}
+
 fn value_of(rows: &Rows, id: SessionId) -> Bytes {
-    rows.with(|table| table.rows[&id].value.clone())
+    rows.with(|table| table.rows[&entry_of(id)].value.clone())
 }
 
 fn put(rows: &Rows, id: SessionId, value: &[u8]) {
-    rows.with(|table| table.rows.get_mut(&id).unwrap().value = Bytes::copy_from_slice(value));
+    rows.with(|table| table.rows.get_mut(&entry_of(id)).unwrap().value = Bytes::copy_from_slice(value));
 }
 
 /// The id of what is there of a subject's sessions: the one row that no session has.
@@ -225,7 +230,7 @@ fn t12_t17_rotation_keeps_sessions_and_revocation_ends_them() {
         world.edit(&mut jar, log_in).await;
         world.edit(&mut idle, log_in).await;
         let id = world.id(&jar).await.unwrap();
-        let key_of = |id: SessionId| rows.with(|table| table.rows[&id].value[2..6].to_vec());
+        let key_of = |id: SessionId| rows.with(|table| table.rows[&entry_of(id)].value[2..6].to_vec());
         let first = key_of(id);
 
         let (world, store) = sealed(&rows, Keyring::new(copy(&new)).accept(copy(&old)));

@@ -1,4 +1,4 @@
-//! Writes `docs/BENCHMARKS.md` and its plots from what the other programs printed: `report RESULTS`, a folder.
+//! Writes `docs/BENCHMARKS.md` and its plots from the output of the other programs: `report FOLDER`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,7 +11,7 @@ use hyper_session_benches::results::{Allocations, Load, RedisRun, Timing};
 use hyper_session_benches::services::MEMO;
 use serde::de::DeserializeOwned;
 
-/// Everything that was measured, by what it is called.
+/// All measurements.
 struct Results {
     timings: Vec<Timing>,
     loads: Vec<Load>,
@@ -74,7 +74,7 @@ impl Results {
         self.loads.iter().find(|load| load.protocol == protocol && load.arm == arm && load.action == action)
     }
 
-    /// What was aimed at, and what came out.
+    /// The goals, and the results.
     fn targets(&self) -> String {
         let ours = "hyper-session";
         let ratio = |name: &str, of: &str, over: &str| Some(self.time(name, of)? / self.time(name, over)?);
@@ -159,8 +159,7 @@ impl Results {
                 1.2,
             ),
         ];
-        let mut text =
-            "## What was aimed at\n\n| measure | aim | measured | |\n|---|---:|---:|---|\n".to_owned();
+        let mut text = "## Goals\n\n| measure | goal | measured | |\n|---|---:|---:|---|\n".to_owned();
         for (name, measured, sign, aim) in rows {
             let Some(measured) = measured else { continue };
             let reached = if sign == '≤' { measured <= aim } else { measured >= aim };
@@ -168,12 +167,13 @@ impl Results {
             let verdict = if reached { "reached".to_owned() } else { format!("**missed** by {off:.0} %") };
             let _ = writeln!(text, "| {name} | {sign} {aim} | {} | {verdict} |", short(measured));
         }
-        text + "\nWhy what is missed is missed stands under [Notes](#notes).\n"
+        text + "\n[Notes](#notes) explains the goals that were missed.\n"
     }
 
     fn service(&self) -> String {
-        let mut text = "## A request in process\n\nNanoseconds added to the bare service, whose time stands in the first \
-            row; in brackets, allocations. The session has 256 bytes of values; the `Cookie` header holds nothing else.\n\n\
+        let mut text = "## A request in process\n\nNanoseconds added to the bare service, and allocations in brackets. \
+            The first row has the time of the bare service. The session has 256 bytes of values. The `Cookie` header \
+            holds nothing else.\n\n\
             ![added nanoseconds](benchmarks/service.svg)\n\n"
             .to_owned();
         let cases = ["no-cookie", "untouched", "read", "change", "destroy"];
@@ -195,9 +195,10 @@ impl Results {
     }
 
     fn tokens(&self) -> String {
-        let mut text = "## Opening and sealing a token\n\nNanoseconds, and the ratio to `limit`: the same primitives called bare \
-            on the same bytes in one buffer. Ours is `Store::load` and `Store::save`, with deadlines, the record and the \
-            index of its values; cookie-private opens a string, with AES-GCM alone.\n\n![nanoseconds](benchmarks/tokens.svg)\n\n"
+        let mut text = "## Opening and sealing a token\n\nNanoseconds, and the ratio to `limit`: the same primitives, \
+            called directly on the same bytes in one buffer. hyper-session calls `Store::load` and `Store::save`, with \
+            deadlines, the record and the index of its values. cookie-private opens a string, with AES-GCM \
+            only.\n\n![nanoseconds](benchmarks/tokens.svg)\n\n"
             .to_owned();
         let _ = writeln!(
             text,
@@ -219,10 +220,11 @@ impl Results {
     }
 
     fn load(&self) -> String {
-        let mut text = "## Over sockets\n\nServer and generator on one core each, 32 requests under way; each arm between two runs \
-            of the bare service. *Ratio*: requests a second over bare hyper, median of the rounds. *By processor time*: the same \
-            ratio from what the server's thread used for a request, which other work on the machine disturbs less. \
-            *Latency*: at a fixed rate (half of what the bare service can do), from the moment a request was due.\n\n\
+        let mut text = "## Over sockets\n\nServer and load generator have one core each, with 32 requests in flight. Each \
+            arm runs between two runs of the bare service. *Ratio*: requests per second relative to bare hyper, the \
+            median of the rounds. *By processor time*: the same ratio, from the processor time of the server's thread per \
+            request, which other work on the machine disturbs less. *Latency*: at a fixed rate (half of what the bare \
+            service reaches), counted from the moment at which a request was due.\n\n\
             ![ratios](benchmarks/load.svg)\n\n"
             .to_owned();
         for protocol in ["h1", "h2"] {
@@ -268,11 +270,12 @@ impl Results {
     }
 
     fn redis(&self) -> String {
-        let mut text = "## Redis\n\nOne server over loopback, a runtime with two threads, a session for each task; thousands of \
-            operations a second, and in brackets the ratio to `bare`: `GET` (and `SET`) over one multiplexed connection. *Load* is \
-            the store's own call, with decoding. *Change* reads a number and writes back the next one: ours is a whole request \
-            through the service, with a check that nobody else wrote meanwhile; the others are their stores' calls, without one. \
-            *Commands* are those that Redis processed for one operation, those inside of scripts included.\n\n"
+        let mut text = "## Redis\n\nOne server over loopback, a runtime with two threads, one session per task. The \
+            numbers are thousands of operations per second, and in brackets the ratio to `bare`: `GET` (and `SET`) over \
+            one multiplexed connection. *Load* is the store's own call, with decoding. *Change* reads a number and writes \
+            the next one. For hyper-session that is a whole request through the service, with a check that no other \
+            request wrote meanwhile. For the others it is the calls of their stores, without such a check. *Commands* are \
+            those that Redis executed for one operation, including those in scripts.\n\n"
             .to_owned();
         for operation in ["load", "change"] {
             let _ = writeln!(
@@ -295,7 +298,7 @@ impl Results {
         text
     }
 
-    /// What criterion measured and no table above has.
+    /// The measurements of criterion that no table above has.
     fn parts(&self) -> String {
         let mut text =
             "## Parts\n\nNanoseconds, by criterion.\n\n| operation, case | arms |\n|---|---|\n".to_owned();
@@ -363,8 +366,9 @@ impl Results {
 
 fn instructions(counts: &str) -> String {
     format!(
-        "## Instructions\n\nBeyond the primitives and the bare service, which are counted and taken off. CI holds each change \
-         against these, since they do not depend on what else a machine does.\n\n```text\n{counts}```\n"
+        "## Instructions\n\nInstructions without those of the primitives and of the bare service, which are counted and \
+            subtracted. CI compares each change with these numbers, because they do not depend on other work on the \
+            machine.\n\n```text\n{counts}```\n"
     )
 }
 

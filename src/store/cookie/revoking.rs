@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::header::SealedHeader;
 use super::{CookieKeys, CookieStore, Inner};
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -11,7 +12,7 @@ use crate::crypto::{Sealer, subject_name};
 use crate::error::Error;
 use crate::event::{Refusal, RevocationChange};
 use crate::revocation::{FailurePolicy, Register, Revocation, Revocations, Verdict};
-use crate::session::{Changes, Payload, Position, Record, SealedHeader, SessionId, Standing};
+use crate::session::{Changes, Lineage, Payload, Position, Record, SessionId};
 use crate::store::{Builder, Saved, StoreFuture};
 
 /// The revocations of a store, if it keeps any.
@@ -28,7 +29,7 @@ struct Plan {
     payload: Payload,
     /// Whose labels it keeps, if it has none of its own.
     labelled: Option<Record>,
-    standing: Standing,
+    lineage: Lineage,
     /// Somebody logs in: the session stands where the log ends now.
     asks_position: bool,
     /// What must be durable before the session is sealed.
@@ -176,7 +177,7 @@ impl Revoking {
 
     fn judge(&self, record: &Record, now: Timestamp) -> Verdict {
         let payload = record.payload();
-        self.register.judge(record.id(), &payload.standing(), &payload.labels(), now, self.max_staleness)
+        self.register.judge(record.id(), &payload.lineage(), &payload.labels(), now, self.max_staleness)
     }
 
     /// True if nothing ends the session, and that is current.
@@ -207,10 +208,10 @@ impl Revoking {
 
     /// What ends the session of `base`; nothing, if nobody was ever logged in to it.
     fn logout(&self, base: &Record) -> Vec<Revocation> {
-        let standing = base.payload().standing();
-        let Some(owner) = standing.owner else { return Vec::new() };
+        let lineage = base.payload().lineage();
+        let Some(owner) = lineage.owner else { return Vec::new() };
         if self.register.spend(owner) {
-            vec![Revocation::of_root(standing.root.unwrap_or(base.id()), false)]
+            vec![Revocation::of_root(lineage.root.unwrap_or(base.id()), false)]
         } else {
             self.register.report(RevocationChange::SubjectLimit);
             vec![Revocation::of_owner(owner)]
@@ -219,14 +220,14 @@ impl Revoking {
 
     /// What ends the id of `base`, whose session goes on under another one, or all of its ids, at a login.
     fn supersede(&self, base: &Record, at_login: bool) -> Vec<Revocation> {
-        let standing = base.payload().standing();
-        let Some(owner) = standing.owner else { return Vec::new() };
+        let lineage = base.payload().lineage();
+        let Some(owner) = lineage.owner else { return Vec::new() };
         if !self.register.spend(owner) {
             self.register.report(RevocationChange::SubjectLimit);
             return Vec::new();
         }
         vec![if at_login {
-            Revocation::of_root(standing.root.unwrap_or(base.id()), true)
+            Revocation::of_root(lineage.root.unwrap_or(base.id()), true)
         } else {
             Revocation::of_id(base.id(), true)
         }]
@@ -246,7 +247,7 @@ impl CookieStore {
             return StoreFuture::ready(revoking.verdict(verdict, record));
         }
         self.later(move |revoking, _| async move {
-            let position = record.payload().standing().position;
+            let position = record.payload().lineage().position;
             revoking.register.confirm(position, revoking.max_staleness).await;
             revoking.verdict(revoking.judge(&record, now), record)
         })
@@ -382,10 +383,10 @@ impl Inner {
         if payload.is_vacant() {
             return Ok(None);
         }
-        let (standing, asks_position) = begin(revoking, changes, &payload);
+        let (lineage, asks_position) = begin(revoking, changes, &payload);
         let id = SessionId::generate(&*self.random)?;
         let revocations = Vec::new();
-        Ok(Some(Plan { id, created: now, payload, labelled: None, standing, asks_position, revocations }))
+        Ok(Some(Plan { id, created: now, payload, labelled: None, lineage, asks_position, revocations }))
     }
 
     /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
@@ -401,18 +402,18 @@ impl Inner {
             return Ok(None);
         }
         let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
-        let (standing, asks_position) = if logs_in || restarts {
+        let (lineage, asks_position) = if logs_in || restarts {
             begin(revoking, changes, &payload)
         } else {
-            let standing = base.payload().standing();
-            (Standing { root: standing.root.or(Some(base.id())), ..standing }, false)
+            let lineage = base.payload().lineage();
+            (Lineage { root: lineage.root.or(Some(base.id())), ..lineage }, false)
         };
         let mut plan = Plan {
             id: SessionId::generate(&*self.random)?,
-            created: if restarts { now } else { base.created() },
+            created: if changes.begins_anew() { now } else { base.created() },
             payload,
             labelled: (!restarts).then(|| base.clone()),
-            standing,
+            lineage,
             asks_position,
             revocations: Vec::new(),
         };
@@ -427,32 +428,32 @@ impl Inner {
 
     /// Refuses what does not fit, wherever in the log it will stand.
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
-        let standing = Standing { position: Position::LONGEST, ..plan.standing };
-        let payload = plan.payload.with_standing(&standing, plan.labelled.as_ref().map(Record::payload))?;
+        let lineage = Lineage { position: Position::LONGEST, ..plan.lineage };
+        let payload = plan.payload.with_lineage(&lineage, plan.labelled.as_ref().map(Record::payload))?;
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
     }
 
     fn seal_plan(&self, plan: Plan, position: Option<Position>, now: Timestamp) -> Result<Saved, Error> {
-        let Plan { id, created, payload, labelled, mut standing, asks_position, .. } = plan;
+        let Plan { id, created, payload, labelled, mut lineage, asks_position, .. } = plan;
         if let Some(position) = position.filter(|_| asks_position) {
-            standing.position = position;
+            lineage.position = position;
         }
-        let payload = payload.with_standing(&standing, labelled.as_ref().map(Record::payload))?;
+        let payload = payload.with_lineage(&lineage, labelled.as_ref().map(Record::payload))?;
         self.seal(id, created, payload, now)
     }
 }
 
 /// Where a session stands that begins with `changes`, and whether its position is still to be asked for.
-fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Standing, bool) {
+fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage, bool) {
     let position = revoking.register.known_position();
     if !changes.logs_in() {
-        return (Standing { position, owner: None, root: None }, false);
+        return (Lineage { position, owner: None, root: None }, false);
     }
     let owner = payload.subject().map(|subject| subject_name(&subject));
     match changes.login_position() {
-        Some(position) => (Standing { position, owner, root: None }, false),
-        None => (Standing { position, owner, root: None }, true),
+        Some(position) => (Lineage { position, owner, root: None }, false),
+        None => (Lineage { position, owner, root: None }, true),
     }
 }
 
@@ -464,7 +465,7 @@ fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error>
         created: base.created(),
         payload,
         labelled: Some(base.clone()),
-        standing: base.payload().standing(),
+        lineage: base.payload().lineage(),
         asks_position: false,
         revocations: Vec::new(),
     }))

@@ -13,21 +13,21 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::connection::Connection;
 use super::fault::{Failure, Remedy, remedy};
-use super::handles::Handles;
 use super::health::Health;
 use super::manager::Manager;
-use super::scripts::{Call, Scripts, unframe};
+use super::scripts::{Call, Framing, NATIVE, Scripts};
+use super::shared_connections::SharedConnections;
 use super::stats::{Counters, RedisStats};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::session::SessionId;
+use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
 /// The [`Backend`] behind [`RedisStore`](super::RedisStore), over a pool of connections that `M` makes.
 pub struct Redis<M: ManageConnection = Manager> {
     pub(super) pool: Pool<M>,
-    /// Handles of the same connections that are had without a checkout, where the pool is our own.
-    pub(super) handles: Option<Arc<Handles>>,
+    /// Handles of the pool's connections that need no checkout, where the pool is our own.
+    pub(super) handles: Option<Arc<SharedConnections>>,
     pub(super) health: Arc<Health>,
     pub(super) settings: Settings,
     pub(super) scripts: Scripts,
@@ -60,7 +60,20 @@ where
     M::Connection: ConnectionLike + Clone + Sync,
 {
     pub(super) fn new(pool: Pool<M>, health: Arc<Health>, settings: Settings) -> Self {
-        Self { pool, handles: None, health, settings, scripts: Scripts::new(), counters: Counters::default() }
+        Self {
+            pool,
+            handles: None,
+            health,
+            settings,
+            scripts: Scripts::new(&NATIVE),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The same backend with another framing of its entries.
+    pub(crate) fn with_framing(mut self, framing: &'static Framing) -> Self {
+        self.scripts = Scripts::new(framing);
+        self
     }
 
     /// Figures of the pool and of the commands, since the start.
@@ -68,7 +81,7 @@ where
         RedisStats::of(&self.pool.state(), &self.counters, self.health.is_up())
     }
 
-    fn key(&self, id: SessionId) -> String {
+    fn key(&self, id: EntryId) -> String {
         let prefix = &self.settings.prefix;
         let mut key = String::with_capacity(prefix.len() + 33);
         let _ = write!(key, "{prefix}:{id}"); // a String takes everything
@@ -203,21 +216,21 @@ where
         failure.into()
     }
 
-    fn entry(&self, frame: Vec<u8>) -> Result<Option<Stored>, Error> {
+    /// The entry in an answer. `None` if what lies there is too short to be one.
+    fn entry(&self, answer: Value, now: Timestamp) -> Result<Option<Stored>, Error> {
         // Before anything is made of it (T78): nobody stores sessions of that size.
-        if frame.len() > self.settings.max_entry_len {
-            return Err(self.failed(Failure::TooLarge(frame.len())));
+        let len = match &answer {
+            Value::BulkString(frame) => frame.len(),
+            Value::Array(parts) => match parts.first() {
+                Some(Value::BulkString(value)) => value.len(),
+                _ => return Err(self.failed(unexpected(None))),
+            },
+            _ => return Err(self.failed(unexpected(None))),
+        };
+        if len > self.settings.max_entry_len {
+            return Err(self.failed(Failure::TooLarge(len)));
         }
-        Ok(unframe(frame))
-    }
-
-    #[cfg(feature = "astra")]
-    fn plain_entry(&self, answer: Value, now: Timestamp) -> Result<Stored, Error> {
-        let entry = super::plain::entry(answer, now).ok_or_else(|| self.failed(unexpected(None)))?;
-        match entry.value.len() {
-            len if len > self.settings.max_entry_len => Err(self.failed(Failure::TooLarge(len))),
-            _ => Ok(entry),
-        }
+        Ok(self.scripts.entry(answer, now))
     }
 }
 
@@ -226,32 +239,33 @@ where
     M: ManageConnection<Error = RedisError>,
     M::Connection: ConnectionLike + Clone + Sync,
 {
-    async fn fetch(&self, id: SessionId, now: Timestamp) -> Result<Option<Stored>, Error> {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         let key = self.key(id);
-        #[cfg(feature = "astra")]
-        if let Some(call) = self.scripts.fetch_plain(&key) {
+        if let Some(call) = self.scripts.fetch(&key) {
             return match self.run(&call, Repeat::Harmless).await? {
                 Value::Nil => Ok(None),
-                answer => self.plain_entry(answer, now).map(Some),
+                answer => self.entry(answer, now),
             };
         }
         let mut get = Cmd::with_capacity(2, 3 + key.len());
         get.arg("GET").arg(key);
         match self.step(&get).await? {
-            Some(Value::BulkString(frame)) => Ok(self.entry(frame)?.filter(|stored| stored.expires > now)),
             Some(Value::Nil) => Ok(None),
+            Some(answer @ Value::BulkString(_)) => {
+                Ok(self.entry(answer, now)?.filter(|stored| stored.expires > now))
+            }
             other => Err(self.failed(unexpected(other.as_ref()))),
         }
     }
 
-    async fn create(&self, id: SessionId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         let key = self.key(id);
         self.yes_or_no(self.scripts.create(&key, &entry, now)).await
     }
 
     async fn replace(
         &self,
-        id: SessionId,
+        id: EntryId,
         expected: Bytes,
         entry: Option<Stored>,
         now: Timestamp,
@@ -262,19 +276,16 @@ where
         match self.run(&call, repeat).await? {
             Value::Int(1) => Ok(Replaced::Done),
             Value::Int(0) => Ok(Replaced::Missing),
-            Value::BulkString(frame) => Ok(self.entry(frame)?.map_or(Replaced::Missing, Replaced::Conflict)),
-            #[cfg(feature = "astra")]
-            answer @ Value::Array(_) => self.plain_entry(answer, now).map(Replaced::Conflict),
-            other => Err(self.failed(unexpected(Some(&other)))),
+            answer => Ok(self.entry(answer, now)?.map_or(Replaced::Missing, Replaced::Conflict)),
         }
     }
 
-    async fn touch(&self, id: SessionId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let key = self.key(id);
         self.yes_or_no(self.scripts.touch(&key, expires, now)).await
     }
 
-    async fn delete(&self, id: SessionId) -> Result<(), Error> {
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
         let mut delete = cmd("DEL");
         delete.arg(self.key(id));
         match self.step(&delete).await? {

@@ -73,10 +73,7 @@ impl Connection {
         };
         // The server's refusals come as values.
         let result = result.and_then(Value::extract_error);
-        if let Err(error) = &result
-            && whole
-            && breaks_connection(error)
-        {
+        if whole && result.as_ref().is_err_and(breaks_connection) {
             self.state.break_once();
         }
         result

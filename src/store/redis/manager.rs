@@ -9,8 +9,8 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::Connection;
 use super::fault::Failure;
-use super::handles::Handles;
 use super::health::{Health, PROBE_EVERY};
+use super::shared_connections::SharedConnections;
 use super::topology::Target;
 
 /// A [`ManageConnection`] over one server, Sentinel or Cluster.
@@ -22,7 +22,7 @@ pub struct Manager {
     config: AsyncConnectionConfig,
     connect_timeout: Duration,
     health: Arc<Health>,
-    handles: Option<Arc<Handles>>,
+    handles: Option<Arc<SharedConnections>>,
 }
 
 impl Manager {
@@ -31,7 +31,7 @@ impl Manager {
         config: AsyncConnectionConfig,
         connect_timeout: Duration,
         health: Arc<Health>,
-        handles: Option<Arc<Handles>>,
+        handles: Option<Arc<SharedConnections>>,
     ) -> Self {
         Self { target, config, connect_timeout, health, handles }
     }

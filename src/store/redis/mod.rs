@@ -6,14 +6,12 @@
 mod backend;
 mod connection;
 mod fault;
-mod handles;
 mod health;
 mod manager;
 mod options;
-#[cfg(feature = "astra")]
-mod plain;
 mod revocation_log;
 mod scripts;
+mod shared_connections;
 mod stats;
 mod tls;
 mod topology;
@@ -24,3 +22,5 @@ pub use self::manager::Manager;
 pub use self::options::{RedisOptions, RedisStore};
 pub use self::revocation_log::{RedisLog, RedisRevocations};
 pub use self::stats::RedisStats;
+
+pub(crate) use self::scripts::Framing;

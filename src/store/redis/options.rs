@@ -11,15 +11,16 @@ use bytes::Bytes;
 
 use super::backend::{Redis, Settings};
 use super::fault::{Failure, is_misconfigured};
-use super::handles::Handles;
 use super::health::Health;
 use super::manager::Manager;
+use super::shared_connections::SharedConnections;
 use super::tls::Tls;
 use super::topology::{Target, target};
 use crate::clock::Timestamp;
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
-use crate::session::SessionId;
+use crate::id::EntryId;
+use crate::store::server::format::SharedFormat;
 use crate::store::{Backend, Builder, ServerKind, ServerStore, Stored};
 
 /// Keeps sessions in Redis. The cookie holds an opaque token of 256 random bits, Redis sees a hash of it.
@@ -32,7 +33,7 @@ use crate::store::{Backend, Builder, ServerKind, ServerStore, Stored};
 /// No step takes longer than [`checkout_timeout`](Builder::checkout_timeout) and
 /// [`command_timeout`](Builder::command_timeout) together. While Redis cannot be reached, requests that need their session
 /// get an error at once, those that do not are served as ever, and one in a tenth of a second tries whether it is back. A
-/// command whose connection was lost is sent once more over another.
+/// command whose connection was lost is sent again over another one, at most as many times as the pool has connections.
 ///
 /// # Security
 ///
@@ -78,9 +79,6 @@ impl RedisStore {
 
 /// 1 MiB: a hundred times what a session should be, and little enough to be read by mistake.
 const MAX_ENTRY_LEN: usize = 1 << 20;
-
-/// Where Astra keeps its sessions.
-const ASTRA_PREFIX: &str = "astra:session";
 
 /// What a [`RedisStore`] is built from; [`RedisStore::builder`] makes one.
 pub struct RedisOptions {
@@ -157,17 +155,17 @@ impl Builder<RedisOptions> {
     /// the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) says why.
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        let with_astra = self.options.with_astra;
+        let shared = self.server.shared_format;
         let (options, builder) = self.with_kind(());
-        let redis = options.connect(with_astra).await?;
+        let redis = options.connect(shared).await?;
         let ((), builder) = builder.with_kind(redis);
         builder.build()
     }
 }
 
 impl RedisOptions {
-    async fn connect(self, with_astra: bool) -> Result<Redis, Error> {
-        let default = with_astra.then_some(ASTRA_PREFIX);
+    async fn connect(self, shared: Option<SharedFormat>) -> Result<Redis, Error> {
+        let default = shared.map(|shared| shared.redis_prefix);
         let prefix = self.prefix.as_deref().or(default).ok_or_else(|| {
             Error::config("which sessions are this application's? Name them with prefix(), for example \"shop:session\"")
         })?;
@@ -182,7 +180,7 @@ impl RedisOptions {
             .set_response_timeout(Some(self.command_timeout));
         let health = Arc::new(Health::new());
         // A cluster's connection has several timers one after the other, and so is no good without ours.
-        let handles = (!matches!(target, Target::Cluster(_))).then(|| Arc::new(Handles::new()));
+        let handles = (!matches!(target, Target::Cluster(_))).then(|| Arc::new(SharedConnections::new()));
         let manager =
             Manager::new(target, config, self.connect_timeout, Arc::clone(&health), handles.clone());
         let pool = Pool::builder()
@@ -200,9 +198,8 @@ impl RedisOptions {
             .map_err(|error| refused(&error))?;
         let mut redis = Redis::new(pool, health, settings);
         redis.handles = handles;
-        #[cfg(feature = "astra")]
-        if with_astra {
-            redis = redis.plain();
+        if let Some(shared) = shared {
+            redis = redis.with_framing(shared.redis_framing);
         }
         redis.check().await.map_err(not_allowed)?;
         Ok(redis)
@@ -248,26 +245,18 @@ where
         Ok(Self::new(pool, Arc::new(Health::new()), settings))
     }
 
-    /// Keeps values as they are, with no deadline but Redis' own: for a store that is
-    /// [beside Astra](Builder::beside_astra). [`RedisStore::builder`] does it by itself.
-    #[cfg(feature = "astra")]
-    pub fn plain(mut self) -> Self {
-        self.scripts = super::scripts::Scripts::plain();
-        self
-    }
-
     /// Goes through the life of an entry: whoever may not do that, or talks to a replica, will not be able to keep
     /// sessions either. The entry is nobody's session, and gone afterwards.
     async fn check(&self) -> Result<(), Error> {
         let mut id = [0; 16];
         SystemRandom.fill(&mut id)?;
-        let id = SessionId::from_bytes(id);
+        let id = EntryId::from_bytes(id);
         let lived = self.live(id).await;
         // Also where it did not come to its end. What cannot be removed goes by itself, after seconds.
         self.delete(id).await.and(lived)
     }
 
-    async fn live(&self, id: SessionId) -> Result<(), Error> {
+    async fn live(&self, id: EntryId) -> Result<(), Error> {
         let now = Timestamp::from_unix(0);
         let entry = |value: &'static [u8], expires| Stored {
             value: Bytes::from_static(value),

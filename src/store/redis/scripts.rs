@@ -1,16 +1,17 @@
 //! The steps that Redis does atomically, and the frame that every entry has there.
 //!
 //! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is in the entry so that
-//! one GET tells all there is to know, and so that what is over is over even where Redis has not removed it yet; Redis' own
-//! time to live is set to the same moment. Touching rewrites those eight bytes alone.
+//! one GET tells all there is to know, and so that what has expired is not returned even where Redis has not removed it yet;
+//! Redis' own time to live ends later, so that a request which loaded a session in time can still save it. Touching rewrites those eight bytes alone.
 
 use std::time::Duration;
 
-use bb8_redis::redis::{Cmd, Script};
+use bb8_redis::redis::{Cmd, Script, Value};
 use bytes::{Buf, BufMut, Bytes};
 
 use crate::clock::Timestamp;
 use crate::store::Stored;
+use crate::store::backend::RETENTION;
 
 const DEADLINE_LEN: usize = 8;
 
@@ -54,14 +55,42 @@ redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1";
 
-/// The scripts, with their hashes.
+/// How an entry lies in Redis, and the scripts that know it.
+pub(crate) struct Framing {
+    pub(crate) create: &'static str,
+    pub(crate) replace: &'static str,
+    pub(crate) touch: &'static str,
+    /// Reads an entry, where GET does not tell all there is to know.
+    pub(crate) fetch: Option<&'static str>,
+    /// For how long an expired entry is kept. The deadline in the frame says that it has expired.
+    pub(crate) retention: Duration,
+    /// The bytes of an entry.
+    pub(crate) frame: fn(&Stored) -> Bytes,
+    /// The entry in an answer of the scripts. `None` if the answer is not of this framing.
+    pub(crate) unframe: fn(Value, Timestamp) -> Option<Stored>,
+}
+
+/// The native framing: the deadline in front of the value.
+pub(super) const NATIVE: Framing = Framing {
+    create: CREATE,
+    replace: REPLACE,
+    touch: TOUCH,
+    fetch: None,
+    retention: RETENTION,
+    frame,
+    unframe: |answer, _| match answer {
+        Value::BulkString(bytes) => unframe(bytes),
+        _ => None,
+    },
+};
+
+/// The scripts of a framing, with their hashes.
 pub(super) struct Scripts {
+    framing: &'static Framing,
     create: Step,
     replace: Step,
     touch: Step,
-    /// Entries have no frame, and this reads one.
-    #[cfg(feature = "astra")]
-    plain: Option<Step>,
+    fetch: Option<Step>,
 }
 
 /// A script and its hash: sent by its hash, and whole if the server does not have it.
@@ -83,47 +112,37 @@ pub(super) struct Call<'a> {
 }
 
 impl Scripts {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(framing: &'static Framing) -> Self {
         Self {
-            create: Step::new(CREATE),
-            replace: Step::new(REPLACE),
-            touch: Step::new(TOUCH),
-            #[cfg(feature = "astra")]
-            plain: None,
+            framing,
+            create: Step::new(framing.create),
+            replace: Step::new(framing.replace),
+            touch: Step::new(framing.touch),
+            fetch: framing.fetch.map(Step::new),
         }
     }
 
-    /// For entries without a frame.
-    #[cfg(feature = "astra")]
-    pub(super) fn plain() -> Self {
-        use super::plain::{CREATE, FETCH, REPLACE, TOUCH};
-        Self {
-            create: Step::new(CREATE),
-            replace: Step::new(REPLACE),
-            touch: Step::new(TOUCH),
-            plain: Some(Step::new(FETCH)),
-        }
+    /// Reads an entry, where GET does not tell all there is to know.
+    pub(super) fn fetch(&self, key: &str) -> Option<Call<'_>> {
+        Some(Call { step: self.fetch.as_ref()?, args: vec![text(key)] })
     }
 
-    /// Reads an entry without a frame, if that is what entries are.
-    #[cfg(feature = "astra")]
-    pub(super) fn fetch_plain(&self, key: &str) -> Option<Call<'_>> {
-        Some(Call { step: self.plain.as_ref()?, args: vec![text(key)] })
+    /// The entry in an answer.
+    pub(super) fn entry(&self, answer: Value, now: Timestamp) -> Option<Stored> {
+        (self.framing.unframe)(answer, now)
     }
 
-    /// An entry as Redis holds it.
-    #[cfg_attr(not(feature = "astra"), allow(clippy::unused_self))]
-    fn bytes_of(&self, entry: &Stored) -> Bytes {
-        #[cfg(feature = "astra")]
-        if self.plain.is_some() {
-            return entry.value.clone();
-        }
-        frame(entry)
+    /// How long Redis is to keep an entry.
+    fn lifetime(&self, expires: Timestamp, now: Timestamp) -> Bytes {
+        millis(expires.saturating_add(self.framing.retention), now)
     }
 
     pub(super) fn create(&self, key: &str, entry: &Stored, now: Timestamp) -> Call<'_> {
-        let lifetime = millis(entry.expires, now);
-        Call { step: &self.create, args: vec![text(key), seconds(now), self.bytes_of(entry), lifetime] }
+        let lifetime = self.lifetime(entry.expires, now);
+        Call {
+            step: &self.create,
+            args: vec![text(key), seconds(now), (self.framing.frame)(entry), lifetime],
+        }
     }
 
     pub(super) fn replace(
@@ -133,14 +152,15 @@ impl Scripts {
         entry: Option<&Stored>,
         now: Timestamp,
     ) -> Call<'_> {
-        let (frame, lifetime) =
-            entry.map_or_else(Default::default, |entry| (self.bytes_of(entry), millis(entry.expires, now)));
+        let (frame, lifetime) = entry.map_or_else(Default::default, |entry| {
+            ((self.framing.frame)(entry), self.lifetime(entry.expires, now))
+        });
         Call { step: &self.replace, args: vec![text(key), seconds(now), expected, frame, lifetime] }
     }
 
     pub(super) fn touch(&self, key: &str, expires: Timestamp, now: Timestamp) -> Call<'_> {
         let deadline = Bytes::copy_from_slice(&expires.as_unix().to_be_bytes());
-        Call { step: &self.touch, args: vec![text(key), seconds(now), deadline, millis(expires, now)] }
+        Call { step: &self.touch, args: vec![text(key), seconds(now), deadline, self.lifetime(expires, now)] }
     }
 }
 

@@ -1,0 +1,672 @@
+//! `Session`: what a handler reads and changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::encoded_value::EncodedValue;
+use super::key::{RESERVED, check_key};
+use super::state::{Locked, State};
+use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, messagepack, value_codec};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind};
+
+/// The session of one request.
+///
+/// A handle: clones are the same session, and may be used from several tasks. After the one `await` that loads it, reading
+/// and writing are synchronous. What was changed is saved by itself when the handler's response head is ready; writes
+/// after that are errors, never silently lost.
+///
+/// Keys are strings, or [`Key`](crate::Key)s that know the type of their value; values are whatever serde can write. Keys
+/// that start with U+0001 are reserved.
+///
+/// # Examples
+///
+/// ```
+/// # hyper_session::__example(|session| {
+/// session.set("user", "ada")?;
+/// session.set("cart", vec![1, 2, 3])?;
+/// assert_eq!(session.get_str("user")?.as_deref(), Some("ada"));
+/// assert_eq!(session.get::<Vec<u32>>("cart")?, Some(vec![1, 2, 3]));
+/// assert_eq!(session.update("visits", |old: Option<u64>| old.unwrap_or(0) + 1)?, 1);
+/// session.delete("cart")?;
+/// assert!(!session.has("cart"));
+/// # Ok(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone)]
+pub struct Session {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) state: Mutex<State>,
+    pub(super) circumstances: Circumstances,
+    pub(super) committer: Weak<dyn Committer>,
+}
+
+/// What a session knows of its request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Circumstances {
+    /// The moment in which the request lives.
+    pub(crate) now: Timestamp,
+    /// The browser asked ahead, and may show the answer to nobody.
+    pub(crate) speculative: bool,
+    /// Flash values are values like any other, as in Astra.
+    pub(crate) shared_flash: bool,
+    /// The store keeps revocations, so that labels have an effect.
+    pub(crate) revocable: bool,
+}
+
+/// How often [`Session::update`] runs again because of another clone of the handle.
+const MAX_RERUNS: u32 = 64;
+
+/// Saves a session now, for [`Session::save`]. The layer above implements it: a session knows no store.
+pub(crate) trait Committer: Send + Sync {
+    fn commit_now(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+}
+
+/// Commits for a session that no store knows: there is none of it.
+pub(super) enum NoCommitter {}
+
+impl Committer for NoCommitter {
+    fn commit_now(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+        match *self {}
+    }
+}
+
+impl Session {
+    /// The value under `key`, or `None` if there is none. Decoded at this call, this value alone.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is no `T`. The error names key, kind and type, not the value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("cart", ["tea", "milk"])?;
+    /// assert_eq!(session.get::<Vec<String>>("cart")?, Some(vec!["tea".to_owned(), "milk".to_owned()]));
+    /// assert_eq!(session.get::<u64>("other")?, None);
+    /// assert!(session.get::<u64>("cart").unwrap_err().is_value()); // another type is an error, not None
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn get<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
+        self.get_value(key.as_key(), key.as_key())
+    }
+
+    /// The string under `key`, as a view of the decoded session: nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is no string.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert_eq!(session.get_str("user")?.as_deref(), Some("ada"));
+    /// session.set("user", 7)?;
+    /// assert!(session.get_str("user").is_err());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn get_str(&self, key: impl AsKey) -> Result<Option<Text>, Error> {
+        let text = |value: &Bytes| Text::from_utf8(value.slice_ref(whole(messagepack::str_bytes(value))?));
+        self.get_view(key.as_key(), "a string", text)
+    }
+
+    /// The byte string under `key` (stored as such, with `serde_bytes` or [`bytes::Bytes`] for example), as a view of the
+    /// decoded session: nothing is copied.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is no byte string.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("token", bytes::Bytes::from_static(b"\x00\xff"))?;
+    /// assert_eq!(session.get_bytes("token")?.as_deref(), Some(&b"\x00\xff"[..]));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn get_bytes(&self, key: impl AsKey) -> Result<Option<Bytes>, Error> {
+        let bytes = |value: &Bytes| Some(value.slice_ref(whole(messagepack::bin_bytes(value))?));
+        self.get_view(key.as_key(), "a byte string", bytes)
+    }
+
+    /// The integer under `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is no integer, or none that fits.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("balance", -5)?;
+    /// assert_eq!(session.get_i64("balance")?, Some(-5));
+    /// session.set("balance", u64::MAX)?;
+    /// assert!(session.get_i64("balance").is_err());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn get_i64(&self, key: impl AsKey) -> Result<Option<i64>, Error> {
+        self.get(key.as_key())
+    }
+
+    /// The boolean under `key`.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is no boolean.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("dark", true)?;
+    /// assert_eq!(session.get_bool("dark")?, Some(true));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn get_bool(&self, key: impl AsKey) -> Result<Option<bool>, Error> {
+        self.get(key.as_key())
+    }
+
+    /// True if there is a value under `key`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert!(session.has("user") && !session.has("cart"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn has(&self, key: impl AsKey) -> bool {
+        self.lock().get(key.as_key()).is_some()
+    }
+
+    /// The keys that have a value, in order. Flash values are not among them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("b", 1)?;
+    /// session.set("a", 2)?;
+    /// session.set_flash("notice", "hello")?;
+    /// assert_eq!(session.keys(), ["a", "b"]);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn keys(&self) -> Vec<String> {
+        self.all_keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
+    }
+
+    /// True if there is neither a value nor a flash value. Such a session is not stored, or will be destroyed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// assert!(session.is_empty());
+    /// session.set_flash("notice", "hello")?;
+    /// assert!(!session.is_empty());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
+    }
+
+    /// Stores `value` under `key`. A value equal to the present one is no change.
+    ///
+    /// Do not store what the server should not hand out and keep: passwords, card numbers, whole requests.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value does not serialize, nests deeper than 64 levels or `key` is reserved;
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way. Nothing is changed then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// #[derive(serde::Serialize)]
+    /// struct Cart {
+    ///     items: Vec<u32>,
+    /// }
+    /// session.set("cart", Cart { items: vec![1, 2] })?;
+    /// assert!(session.set("\u{1}mine", 1).unwrap_err().is_value()); // reserved
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn set<V: Serialize>(&self, key: impl WriteKey<V>, value: V) -> Result<(), Error> {
+        let key = key.as_key();
+        check_key(key)?;
+        self.put_value(key, key, &value)
+    }
+
+    /// Removes the value under `key`; true if there was one.
+    ///
+    /// # Errors
+    ///
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert!(session.delete("user")?);
+    /// assert!(!session.delete("user")?);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn delete(&self, key: impl AsKey) -> Result<bool, Error> {
+        check_key(key.as_key())?;
+        self.delete_value(key.as_key())
+    }
+
+    /// Removes the value under `key` and returns it, or `None` if there was none.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is not a `T`: it stays. [`is_head_sent`](Error::is_head_sent) if the
+    /// response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("return_to", "/cart")?;
+    /// assert_eq!(session.take::<String>("return_to")?.as_deref(), Some("/cart"));
+    /// assert!(!session.has("return_to"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "remove")]
+    pub fn take<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
+        let key = key.as_key();
+        check_key(key)?;
+        drop(self.lock_open()?);
+        let value = self.get_value(key, key)?;
+        if value.is_some() {
+            self.delete_value(key)?;
+        }
+        Ok(value)
+    }
+
+    /// Forgets what was changed and not saved: values, `regenerate`, `login` and `destroy`. The session is as it was loaded,
+    /// or last [saved](Self::save).
+    ///
+    /// For a handler that fails halfway and answers with a status that
+    /// [saves changes](crate::store::Builder::discard_changes_on), such as a 4xx.
+    ///
+    /// # Errors
+    ///
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Security
+    ///
+    /// A logout that was not saved is forgotten, too.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("step", 2)?;
+    /// session.discard()?;
+    /// assert!(session.is_empty());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "rollback")]
+    pub fn discard(&self) -> Result<(), Error> {
+        let leftovers = self.lock_open()?.forget_changes();
+        drop(leftovers);
+        Ok(())
+    }
+
+    /// Removes all values and flash values. Unless something is set afterwards, the session is destroyed.
+    ///
+    /// # Errors
+    ///
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// session.clear()?;
+    /// assert!(session.is_empty());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn clear(&self) -> Result<(), Error> {
+        self.lock_open()?.clear();
+        Ok(())
+    }
+
+    /// Replaces the value under `key` by `change(old value)` and returns the new one.
+    ///
+    /// On a server-side store, `change` runs again on the newer value if another request came first: a counter never loses
+    /// an increment. So it must depend on its argument alone, and not change this key itself. Where a save was not
+    /// acknowledged, it may be applied twice. Use [`save`](Self::save) and [`get`](Self::get) where the
+    /// response must show the final value.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get) and [`set`](Self::set).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// let visits = |old: Option<u64>| old.unwrap_or(0) + 1;
+    /// assert_eq!(session.update("visits", visits)?, 1);
+    /// assert_eq!(session.update("visits", visits)?, 2);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn update<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+    {
+        self.try_update(key, move |old| Ok(change(old)))
+    }
+
+    /// As [`update`](Self::update), with a `change` that may fail: then nothing is changed, and its error is returned.
+    ///
+    /// Where `change` runs again because another request came first, and fails then, the newer value is left as it is.
+    ///
+    /// # Errors
+    ///
+    /// That of `change`, or those of [`update`](Self::update), converted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{Error, Session};
+    ///
+    /// #[derive(Debug)]
+    /// enum Refused {
+    ///     NothingLeft,
+    ///     Session(Error),
+    /// }
+    ///
+    /// impl From<Error> for Refused {
+    ///     fn from(error: Error) -> Self {
+    ///         Self::Session(error)
+    ///     }
+    /// }
+    ///
+    /// fn spend(session: &Session) -> Result<u64, Refused> {
+    ///     session.try_update("coins", |coins: Option<u64>| {
+    ///         coins.unwrap_or(0).checked_sub(1).ok_or(Refused::NothingLeft)
+    ///     })
+    /// }
+    ///
+    /// # hyper_session::__example(|session| {
+    /// session.set("coins", 1)?;
+    /// assert_eq!(spend(session).unwrap(), 0);
+    /// assert!(matches!(spend(session), Err(Refused::NothingLeft)));
+    /// assert_eq!(session.get::<u64>("coins")?, Some(0));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn try_update<T, E, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<Error>,
+        F: Fn(Option<T>) -> Result<T, E> + Send + Sync + 'static,
+    {
+        let key = key.as_key();
+        check_key(key)?;
+        let owned_key = key.to_owned();
+        let change = Arc::new(move |old: Option<&[u8]>| {
+            let old = old.map(|old| value_codec::decode(&owned_key, old)).transpose()?;
+            Ok::<_, Error>(match change(old) {
+                Ok(new) => value_codec::encode(&owned_key, &new).map(|bytes| Ok((new, bytes)))?,
+                Err(refused) => Err(refused),
+            })
+        });
+        // `change` is the application's and may use this session: it runs without the lock, and again if another clone
+        // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
+        for _ in 0..MAX_RERUNS {
+            let old = self.lock_open()?.get_encoded(key);
+            let (new, bytes) = change(old.as_deref())??;
+            let mut state = self.lock_open()?;
+            if state.get(key) == old.as_deref() {
+                let step = Arc::clone(&change);
+                let step = Arc::new(move |old: Option<&[u8]>| Ok(step(old)?.ok().map(|(_, bytes)| bytes)));
+                state.update(key, step, bytes);
+                return Ok(new);
+            }
+        }
+        Err(Error::new(Kind::Conflict { attempts: MAX_RERUNS }).into())
+    }
+
+    /// The id of the stored session; `None` until something was stored.
+    ///
+    /// A new session has an id after it was saved, and another one after it was regenerated: [`save`](Self::save) first if
+    /// the handler needs to know it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert_eq!(session.id(), None); // nothing is stored yet
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn id(&self) -> Option<SessionId> {
+        self.lock().base().map(Record::id)
+    }
+
+    /// When the stored session began.
+    pub fn created_at(&self) -> Option<Timestamp> {
+        self.lock().base().map(Record::created)
+    }
+
+    /// The first moment at which the stored session is over, if nothing renews it.
+    pub fn expires_at(&self) -> Option<Timestamp> {
+        self.lock().base().map(Record::expires)
+    }
+
+    /// How long the stored session lasts from now on, if nothing renews it: for a "you will be logged out" countdown.
+    /// `None` until something was stored. "Now" is the moment of this request.
+    ///
+    /// Asking through the session may itself renew it, as any reading does.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// assert_eq!(session.remaining(), None); // nothing is stored yet
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn remaining(&self) -> Option<Duration> {
+        self.expires_at().map(|expires| expires.saturating_since(self.inner.circumstances.now))
+    }
+
+    /// Gives the session a new id and a new token; values and absolute deadline stay. The old token is refused from then
+    /// on by server-side stores and by cookie stores with [revocations](crate::store::Builder::revocations); a cookie store
+    /// without can only replace it in this browser.
+    ///
+    /// Call it whenever the user gains or loses rights, above all at login: an id that was planted before is worthless
+    /// afterwards (session fixation).
+    ///
+    /// # Errors
+    ///
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.regenerate()?; // who logs in leaves a planted id behind
+    /// session.set("user", "ada")?;
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn regenerate(&self) -> Result<(), Error> {
+        self.lock_open()?.regenerate();
+        Ok(())
+    }
+
+    /// Ends the session: the stored one is deleted, the cookie removed. What is set afterwards begins a new session.
+    ///
+    /// A session that lives in a cookie alone ends in this browser; a copy of the cookie made before works until its
+    /// deadline. Where that matters, use a server-side store, or a cookie store with
+    /// [revocations](crate::store::Builder::revocations): then the copy is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("user", "ada")?;
+    /// session.destroy()?;
+    /// assert!(!session.has("user"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn destroy(&self) -> Result<(), Error> {
+        self.lock_open()?.destroy();
+        Ok(())
+    }
+
+    /// Saves now what is otherwise saved when the response head is ready, so that the handler can act on a failure.
+    ///
+    /// # Errors
+    ///
+    /// [`is_too_large`](Error::is_too_large), [`is_unavailable`](Error::is_unavailable), [`is_conflict`](Error::is_conflict)
+    /// or [`is_random`](Error::is_random) if it cannot be saved: what is stored stays as it was, the changes stay in the
+    /// session. [`is_ended`](Error::is_ended) if another request ended the session meanwhile: nothing brings it back.
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Security
+    ///
+    /// The client learns of a new token with the response. A handler that regenerates, saves, and then returns `Err` sends
+    /// none, and on a server-side store leaves the user logged out.
+    pub async fn save(&self) -> Result<(), Error> {
+        let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
+        drop(self.lock_open()?);
+        committer.commit_now(self.clone()).await
+    }
+
+    pub(super) fn put_value<T: Serialize>(&self, full_key: &str, key: &str, value: &T) -> Result<(), Error> {
+        let value = value_codec::encode(key, value)?;
+        self.lock_open()?.put(full_key, Some(value));
+        Ok(())
+    }
+
+    pub(super) fn get_value<T: DeserializeOwned>(
+        &self,
+        full_key: &str,
+        key: &str,
+    ) -> Result<Option<T>, Error> {
+        let value = self.lock().get_encoded(full_key);
+        value.map(|value| value_codec::decode(key, &value)).transpose()
+    }
+
+    /// The undecoded value under `full_key`.
+    pub(super) fn raw(&self, full_key: &str) -> Option<Bytes> {
+        self.lock().get_encoded(full_key).map(EncodedValue::into_bytes)
+    }
+
+    /// The keys that have a value, those of the crate included.
+    pub(super) fn all_keys(&self) -> BTreeSet<String> {
+        self.lock().keys()
+    }
+
+    /// The values that are not the crate's own, undecoded.
+    pub(super) fn visible_entries(&self) -> Vec<(String, Bytes)> {
+        let state = self.lock();
+        let keys = state.keys().into_iter().filter(|key| !key.starts_with(RESERVED));
+        keys.filter_map(|key| state.get_encoded(&key).map(|value| (key, value.into_bytes()))).collect()
+    }
+
+    /// Sets or deletes these values, all of them or, where the head is out, none.
+    pub(super) fn put_all(&self, values: BTreeMap<&str, Option<Bytes>>) -> Result<(), Error> {
+        let mut state = self.lock_open()?;
+        for (key, value) in values {
+            state.put(key, value);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_speculative(&self) -> bool {
+        self.inner.circumstances.speculative
+    }
+
+    pub(super) fn delete_value(&self, full_key: &str) -> Result<bool, Error> {
+        let mut state = self.lock_open()?;
+        let present = state.get(full_key).is_some();
+        state.put(full_key, None);
+        Ok(present)
+    }
+
+    fn get_view<V>(
+        &self,
+        key: &str,
+        what: &'static str,
+        view: impl Fn(&Bytes) -> Option<V>,
+    ) -> Result<Option<V>, Error> {
+        let value = self.raw(key);
+        value.map(|value| view(&value).ok_or_else(|| value_codec::mismatch(key, &value, what))).transpose()
+    }
+
+    /// No code of an application runs under this lock, so a panic cannot leave a state half changed: poisoning says
+    /// nothing here.
+    pub(super) fn lock(&self) -> Locked<'_> {
+        Locked::new(self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn lock_open(&self) -> Result<Locked<'_>, Error> {
+        let state = self.lock();
+        if state.is_closed() { Err(Error::new(Kind::HeadSent)) } else { Ok(state) }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// The value, if nothing follows it.
+fn whole<'a>(parsed: Option<(&'a [u8], &'a [u8])>) -> Option<&'a [u8]> {
+    match parsed {
+        Some((value, [])) => Some(value),
+        _ => None,
+    }
+}

@@ -1,0 +1,145 @@
+//! The whole session as a struct of the application's: each field is the value under its name.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::key::RESERVED;
+use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
+use super::{Session, value_codec};
+use crate::error::{Error, Kind};
+
+/// In errors, in the place of a key.
+const WHOLE: &str = "(all of them)";
+
+/// What `None` is in MessagePack.
+const NIL: &[u8] = &[0xc0];
+
+impl Session {
+    /// All values as one `T`, each field from the value of its name; `None` if there is no value at all.
+    ///
+    /// Give fields that may be missing an `Option` or `#[serde(default)]`; values that no field names are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the values are no `T`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    ///
+    /// #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    /// #[serde(default)]
+    /// struct Visitor {
+    ///     user: Option<String>,
+    ///     visits: u64,
+    /// }
+    ///
+    /// # hyper_session::__example(|session| {
+    /// let mut visitor: Visitor = session.get_all()?.unwrap_or_default();
+    /// visitor.visits += 1;
+    /// session.set_all(&visitor)?;
+    /// assert_eq!(session.get::<u64>("visits")?, Some(1)); // the same values, one by one
+    /// assert!(!session.has("user")); // `None` is no value
+    /// assert_eq!(session.get_all()?, Some(visitor));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn get_all<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
+        let entries: Vec<(String, Bytes)> = self.visible_entries();
+        if entries.is_empty() {
+            return Ok(None);
+        }
+        let internal = || Error::new(Kind::Internal("a session of four gigabytes"));
+        let length = |length: usize| u32::try_from(length).map_err(|_| internal());
+        let mut map = Vec::new();
+        rmp::encode::write_map_len(&mut map, length(entries.len())?).map_err(|_| internal())?;
+        for (key, value) in &entries {
+            rmp::encode::write_str_len(&mut map, length(key.len())?).map_err(|_| internal())?;
+            map.extend_from_slice(key.as_bytes());
+            map.extend_from_slice(value);
+        }
+        value_codec::decode(WHOLE, &map).map(Some)
+    }
+
+    /// Stores each field of `value` under its name; a field that is `None` is deleted. Other values stay.
+    ///
+    /// Fields that are equal to what is there are no change, so two requests that change different fields do not undo each
+    /// other on a server-side store. For a counter use [`update`](Self::update).
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if `value` is no struct or map with strings for keys, or one of its fields cannot be
+    /// [set](Self::set); [`is_head_sent`](Error::is_head_sent) if the response is on its way. Nothing is changed then.
+    pub fn set_all<T: Serialize>(&self, value: &T) -> Result<(), Error> {
+        let bytes = value_codec::encode(WHOLE, value)?;
+        let not_a_map = || Error::new(Kind::Encode { key: WHOLE.to_owned() });
+        let (len, mut rest) = map_len(&bytes).ok_or_else(not_a_map)?;
+        let mut fields = BTreeMap::new();
+        for _ in 0..len {
+            let (key, value) = str_bytes(rest).ok_or_else(not_a_map)?;
+            let key = std::str::from_utf8(key).map_err(|_| not_a_map())?;
+            rest = skip_value(value, MAX_DEPTH).ok_or_else(not_a_map)?;
+            if key.starts_with(RESERVED) {
+                return Err(Error::new(Kind::ReservedKey { key: key.to_owned() }));
+            }
+            let value = value.get(..value.len() - rest.len()).unwrap_or_default();
+            fields.insert(key, (value != NIL).then(|| bytes.slice_ref(value)));
+        }
+        self.put_all(fields)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::__example;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Shop {
+        user: Option<String>,
+        cart: Vec<u32>,
+        #[serde(default)]
+        coupon: Option<String>,
+    }
+
+    #[test]
+    fn a_struct_and_single_values_are_one_format() {
+        __example(|session| {
+            assert_eq!(session.get_all::<Shop>()?, None);
+            session.set("cart", [1, 2])?;
+            session.set("other", true)?;
+            session.set_flash("notice", "hello")?;
+            let shop = session.get_all::<Shop>()?.unwrap();
+            assert_eq!(shop, Shop { user: None, cart: vec![1, 2], coupon: None });
+            session.set_all(&Shop { user: Some("Ada".into()), coupon: Some("X".into()), ..shop })?;
+            assert_eq!(session.get_str("user")?.unwrap(), "Ada");
+            session.set_all(&Shop { user: None, cart: vec![], coupon: None })?;
+            assert_eq!(session.keys(), ["cart", "other"]);
+            assert!(session.peek::<String>("notice")?.is_some(), "flash values are not part of it");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn what_is_no_struct_changes_nothing() {
+        __example(|session| {
+            session.set("cart", "no list")?;
+            let error = session.get_all::<Shop>().unwrap_err();
+            assert!(error.is_value() && !format!("{error:?}").contains("no list"), "{error:?}");
+            assert!(session.set_all(&7).unwrap_err().is_value());
+            assert!(session.set_all(&BTreeMap::from([(1, 2)])).unwrap_err().is_value());
+            let reserved = BTreeMap::from([("a", 1), ("\u{1}fnotice", 2)]);
+            assert!(session.set_all(&reserved).unwrap_err().is_value());
+            assert_eq!(session.keys(), ["cart"]);
+            Ok(())
+        })
+        .unwrap();
+    }
+}

@@ -1,0 +1,150 @@
+//! Values: one serde value to and from its MessagePack bytes.
+
+use std::any::type_name;
+
+use bytes::Bytes;
+use rmp::Marker;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use smallvec::SmallVec;
+
+use super::messagepack::{MAX_DEPTH, skip_value};
+use crate::error::{Error, Kind};
+
+/// The bytes of `value`: structs as maps with their field names, so that fields may come and go between releases; in the
+/// human-readable forms (a `Uuid` as its text), so that a value is the same whether a store writes MessagePack or JSON.
+pub(crate) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, Error> {
+    // On the stack: most values are short, and their length is known only afterwards.
+    let mut buffer = SmallVec::<[u8; 128]>::new();
+    let mut serializer = rmp_serde::Serializer::new(&mut buffer).with_struct_map().with_human_readable();
+    // The cause may quote the value: it stays out of the error.
+    value.serialize(&mut serializer).map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
+    match skip_value(&buffer, MAX_DEPTH - 1) {
+        Some([]) => Ok(Bytes::copy_from_slice(&buffer)),
+        _ => Err(Error::new(Kind::TooDeep { key: key.to_owned() })),
+    }
+}
+
+/// The value of `bytes`, which are one MessagePack value that was checked to be whole.
+pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Error> {
+    let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
+    // serde's messages quote the value that did not fit: they stay out of the error.
+    T::deserialize(&mut deserializer).map_err(|_| mismatch(key, bytes, type_name::<T>()))
+}
+
+/// "This is not what you asked for", without saying what it is.
+pub(crate) fn mismatch(key: &str, bytes: &[u8], expected: &'static str) -> Error {
+    Error::new(Kind::Decode { key: key.to_owned(), found: kind_of(bytes), expected })
+}
+
+/// The kind of a value, by its first byte.
+fn kind_of(bytes: &[u8]) -> &'static str {
+    match bytes.first().map(|&marker| Marker::from_u8(marker)) {
+        Some(Marker::Null) => "null",
+        Some(Marker::True | Marker::False) => "a boolean",
+        Some(Marker::F32 | Marker::F64) => "a float",
+        Some(Marker::FixStr(_) | Marker::Str8 | Marker::Str16 | Marker::Str32) => "a string",
+        Some(Marker::Bin8 | Marker::Bin16 | Marker::Bin32) => "a byte string",
+        Some(Marker::FixArray(_) | Marker::Array16 | Marker::Array32) => "an array",
+        Some(Marker::FixMap(_) | Marker::Map16 | Marker::Map32) => "a map",
+        Some(
+            Marker::FixPos(_)
+            | Marker::FixNeg(_)
+            | Marker::U8
+            | Marker::U16
+            | Marker::U32
+            | Marker::U64
+            | Marker::I8
+            | Marker::I16
+            | Marker::I32
+            | Marker::I64,
+        ) => "an integer",
+        _ => "something else",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+    use std::collections::BTreeMap;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct User {
+        id: u64,
+        name: String,
+        #[serde(default)]
+        roles: Vec<Role>,
+    }
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    enum Role {
+        Admin,
+        Editor { section: String },
+    }
+
+    #[test]
+    fn values_read_back() {
+        let user = User {
+            id: 7,
+            name: "Ada".into(),
+            roles: vec![Role::Admin, Role::Editor { section: "x".into() }],
+        };
+        assert_eq!(decode::<User>("u", &encode("u", &user).unwrap()).unwrap(), user);
+        for number in [i64::MIN, -1, 0, 127, 128, i64::MAX] {
+            assert_eq!(decode::<i64>("n", &encode("n", &number).unwrap()).unwrap(), number);
+        }
+        assert_eq!(decode::<Option<u8>>("o", &encode("o", &None::<u8>).unwrap()).unwrap(), None);
+        let address: std::net::IpAddr = "2001:db8::1".parse().unwrap();
+        assert_eq!(decode::<std::net::IpAddr>("a", &encode("a", &address).unwrap()).unwrap(), address);
+        assert_eq!(decode::<String>("a", &encode("a", &address).unwrap()).unwrap(), "2001:db8::1");
+    }
+
+    #[test]
+    fn fields_may_come_and_go() {
+        let old = encode("u", &BTreeMap::from([("id", 7)])).unwrap();
+        assert!(decode::<User>("u", &old).is_err());
+        let newer = serde_json::json!({"id": 7, "name": "Ada", "shoe_size": 38});
+        assert_eq!(decode::<User>("u", &encode("u", &newer).unwrap()).unwrap().roles, []);
+    }
+
+    // T75, T76: an error never quotes the value.
+    #[test]
+    fn errors_name_key_and_kind_and_quote_nothing() {
+        let secret = encode("pin", "hunter2").unwrap();
+        let error = decode::<u64>("pin", &secret).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the value under session key \"pin\" is a string, and cannot be read as u64"
+        );
+        let chain = format!("{error:?} {error:#?}");
+        assert!(!chain.contains("hunter2"), "{chain}");
+        let error = decode::<Role>("role", &secret).unwrap_err();
+        assert!(!format!("{error:?}").contains("hunter2"));
+        assert!(std::error::Error::source(&error).is_none());
+    }
+
+    struct Refuses;
+
+    impl Serialize for Refuses {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("hunter2"))
+        }
+    }
+
+    #[test]
+    fn too_deep_and_unserializable_values_are_errors() {
+        let mut deep = serde_json::Value::Null;
+        for _ in 0..62 {
+            deep = vec![deep].into();
+        }
+        assert!(encode("d", &deep).is_ok());
+        let deep = vec![vec![deep]];
+        assert!(encode("d", &deep).unwrap_err().to_string().contains("64"));
+
+        let keyed_by_map = BTreeMap::from([(BTreeMap::from([(1, 2)]), 3)]);
+        assert!(encode("k", &keyed_by_map).is_ok()); // MessagePack allows it
+        let error = encode("r", &Refuses).unwrap_err();
+        assert!(error.is_value() && !format!("{error:?}").contains("hunter2"), "{error:?}");
+    }
+}

@@ -1,0 +1,208 @@
+//! What a sealed token is worth: deadlines to the second, hostile contents under a good key, and no token without randomness.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::Clock;
+use crate::crypto::{AppKey, NoRandom};
+
+const IDLE: u64 = 100;
+const ABSOLUTE: u64 = 1_000;
+const START: u64 = 1_000_000;
+
+fn key() -> AppKey {
+    AppKey::danger_from_any_bytes(b"a key for tests").unwrap()
+}
+
+fn builder() -> Builder<CookieKeys> {
+    CookieStore::builder(key())
+        .idle_timeout(Duration::from_secs(IDLE))
+        .absolute_timeout(Duration::from_secs(ABSOLUTE))
+}
+
+fn at(seconds: u64) -> Timestamp {
+    Timestamp::from_unix(seconds)
+}
+
+fn payload() -> Payload {
+    Payload::parse(Bytes::from_static(b"\x81\xa1a\x01")).unwrap()
+}
+
+/// The token of a session that began at `created` and was last used at `issued`.
+fn token(store: &CookieStore, created: u64, issued: u64) -> Bytes {
+    let id = SessionId::from_bytes([7; 16]);
+    match store.inner.seal(id, at(created), payload(), at(issued)).unwrap() {
+        Saved::Stored { token, .. } => Bytes::copy_from_slice(token.expose()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn opened(store: &CookieStore, token: &[u8], now: u64) -> Result<Timestamp, Refusal> {
+    store.inner.open(token, at(now)).map(|record| record.expires())
+}
+
+/// A token that is authentic, whatever is in it.
+fn authentic(plaintext: &[u8]) -> String {
+    let sealer =
+        Sealer::new(&key().into(), Purpose::Session, "__Host-session", Arc::new(SystemRandom)).unwrap();
+    sealer.seal(at(START), &[plaintext]).unwrap()
+}
+
+fn header(created: u64, issued: u64, expires: u64) -> Vec<u8> {
+    let id = SessionId::from_bytes([7; 16]);
+    SealedHeader { id, created: at(created), issued: at(issued), expires: at(expires) }.to_bytes().to_vec()
+}
+
+#[test]
+fn t69_the_longest_token_is_opened_and_no_longer_one_is_decoded() {
+    let store = builder().build().unwrap();
+    let longest = store.inner.config.cookie.longest_token();
+    let plaintext = |len: usize| vec![0; len * 3 / 4 - 69]; // the envelope's overhead
+    let tokens = [longest, longest + 1].map(|len| authentic(&plaintext(len)));
+    assert_eq!(tokens.each_ref().map(String::len), [longest, longest + 1]);
+    // Authentic, and a session that was over in 1970; the other one is not looked at.
+    assert_eq!(opened(&store, tokens[0].as_bytes(), START), Err(Refusal::Expired));
+    assert_eq!(opened(&store, tokens[1].as_bytes(), START), Err(Refusal::Length));
+    assert_eq!(opened(&store, &vec![b'A'; 2 * longest], START), Err(Refusal::Length));
+}
+
+#[test]
+fn what_fits_in_the_cookies_is_sealed_and_a_byte_more_is_not() {
+    let store = builder().build().unwrap();
+    let mut fits = 0;
+    let sealed = |len: usize| {
+        let bytes =
+            [&b"\x81\xa1a\xc5"[..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![0; len]].concat();
+        let payload = Payload::parse(Bytes::from(bytes)).unwrap();
+        store.inner.seal(SessionId::from_bytes([7; 16]), at(START), payload, at(START))
+    };
+    // Three cookies of 4096 bytes; 69 bytes of envelope, 40 of header, 6 of map around the value.
+    for len in 9_050..9_100 {
+        match sealed(len) {
+            Ok(Saved::Stored { token, .. }) => fits = fits.max(token.expose().len()),
+            Ok(other) => panic!("{other:?}"),
+            Err(error) => assert!(error.is_too_large()),
+        }
+    }
+    let room = 3 * 4096 - "__Host-session".len() - "__Host-session.1__Host-session.2".len();
+    assert_eq!(fits, room, "the largest that fits");
+    assert!(sealed(60_000).is_err());
+}
+
+// T18, T20, T22: at t-1 the session is there, at t it is over.
+#[test]
+fn t18_t22_idle_and_absolute_deadline_to_the_second() {
+    let store = builder().build().unwrap();
+    let idle = token(&store, START, START);
+    assert_eq!(opened(&store, &idle, START + IDLE - 1), Ok(at(START + IDLE)));
+    assert_eq!(opened(&store, &idle, START + IDLE), Err(Refusal::Expired));
+    assert_eq!(opened(&store, &idle, START + IDLE + 1), Err(Refusal::Expired));
+
+    let busy = token(&store, START, START + ABSOLUTE - 10);
+    assert_eq!(opened(&store, &busy, START + ABSOLUTE - 1), Ok(at(START + ABSOLUTE)));
+    assert_eq!(opened(&store, &busy, START + ABSOLUTE), Err(Refusal::Expired));
+    assert_eq!(opened(&store, &busy, START + ABSOLUTE + 1), Err(Refusal::Expired));
+}
+
+#[test]
+fn t24_issued_in_the_future_is_refused_beyond_the_skew() {
+    let store = builder().build().unwrap();
+    let ahead = token(&store, START + 60, START + 60);
+    assert!(opened(&store, &ahead, START).is_ok(), "sixty seconds are no more than clocks differ");
+    let ahead = token(&store, START + 61, START + 61);
+    assert_eq!(opened(&store, &ahead, START), Err(Refusal::IssuedInFuture));
+    // A clock that is set back an hour does not honour what was issued before.
+    let token = token(&store, START, START);
+    assert_eq!(opened(&store, &token, START - 3_600), Err(Refusal::IssuedInFuture));
+}
+
+#[test]
+fn a_shorter_timeout_holds_at_once_and_a_longer_one_revives_nothing() {
+    let (long, short) =
+        (builder().idle_timeout(Duration::from_secs(500)).build().unwrap(), builder().build().unwrap());
+    let sealed_long = token(&long, START, START);
+    assert_eq!(opened(&short, &sealed_long, START + IDLE), Err(Refusal::Expired));
+    let sealed_short = token(&short, START, START);
+    assert_eq!(opened(&long, &sealed_short, START + IDLE), Err(Refusal::Expired));
+}
+
+// T23: the ends of time neither overflow nor open.
+#[test]
+fn t23_extreme_times_saturate() {
+    let store = builder().build().unwrap();
+    for (created, issued, expires) in
+        [(0, 0, u64::MAX), (u64::MAX, 0, u64::MAX), (0, u64::MAX, u64::MAX), (u64::MAX, START, 0)]
+    {
+        let token = authentic(&[header(created, issued, expires), b"\x81\xa1a\x01".to_vec()].concat());
+        for now in [0, START, u64::MAX - 1, u64::MAX] {
+            let _ = opened(&store, token.as_bytes(), now); // must not panic
+        }
+        assert!(opened(&store, token.as_bytes(), START).is_err(), "{created} {issued} {expires}");
+    }
+}
+
+// T33, T65, T66, T67: an authentic token is decoded with as little trust as any.
+#[test]
+fn t33_t65_t66_hostile_contents_under_a_good_key() {
+    let store = builder().build().unwrap();
+    let head = header(START, START, START + IDLE);
+    let open = |payload: &[u8]| opened(&store, authentic(&[&head, payload].concat()).as_bytes(), START);
+    assert!(open(b"\x81\xa1a\x01").is_ok());
+    assert!(open(b"{\"a\":1}").is_ok(), "JSON is read, too");
+    let deep = [b"\x81\xa1a".to_vec(), vec![0x91; 10_000], vec![0xc0]].concat();
+    let bad: [&[u8]; 9] = [
+        b"",
+        b"{}",
+        b"\x80",
+        b"\x81\xa1a",
+        b"\x81\xa1a\x01\x01",
+        b"\xdf\xff\xff\xff\xff",
+        b"\x81\xa1a\xdb\xff\xff\xff\xff",
+        &deep,
+        b"{\"a\":",
+    ];
+    for payload in bad {
+        assert_eq!(
+            open(payload),
+            Err(Refusal::Payload),
+            "{}",
+            payload.get(..20.min(payload.len())).unwrap().escape_ascii()
+        );
+    }
+    for cut in 0..head.len() {
+        let token = authentic(&head[..cut]);
+        assert_eq!(opened(&store, token.as_bytes(), START), Err(Refusal::Payload), "{cut}");
+    }
+}
+
+// T14: without random bytes there is an error, and no token.
+#[test]
+fn t14_no_random_no_session() {
+    let good = builder().build().unwrap();
+    let store = builder().random(Arc::new(NoRandom)).build().unwrap();
+    let record = good.inner.open(&token(&good, START, START), at(START)).unwrap();
+    let changes = Changes::default();
+    assert!(store.inner.save(Some(&record), &changes, at(START)).unwrap_err().is_random());
+    assert!(store.inner.regenerate(&record, &changes, at(START)).unwrap_err().is_random());
+}
+
+#[test]
+fn json_is_written_where_it_is_asked_for() {
+    use crate::session::PayloadFormat;
+    let json = builder().payload_format(PayloadFormat::Json).build().unwrap();
+    let text = token(&json, START, START);
+    let sealer =
+        Sealer::new(&key().into(), Purpose::Session, "__Host-session", Arc::new(SystemRandom)).unwrap();
+    let plaintext = sealer.open(&text).unwrap().into_plaintext();
+    assert_eq!(&plaintext[SealedHeader::LEN..], b"{\"a\":1}");
+    assert!(opened(&builder().build().unwrap(), &text, START).is_ok());
+}
+
+#[test]
+fn the_machines_clock_is_the_default() {
+    let store = builder().build().unwrap();
+    let now = crate::clock::SystemClock.now();
+    assert!(store.config().now().saturating_since(now) < Duration::from_secs(60));
+}

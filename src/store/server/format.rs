@@ -1,0 +1,81 @@
+//! The seam for formats of stored sessions: tokens, ids and values of a server-side store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::session_list::SessionList;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::crypto::{Random, Token};
+use crate::error::Error;
+use crate::id::EntryId;
+use crate::session::Payload;
+
+/// How a server-side store writes its tokens and the values of its entries.
+///
+/// The store decides what is written and when; a format decides only about bytes.
+pub(crate) trait StoredFormat: Send + Sync + 'static {
+    /// Reads a token. `None` if the text does not have the form of one: such a text never reaches the backend (T39).
+    fn parse_token(&self, text: &[u8]) -> Option<Token>;
+
+    /// Generates a token.
+    fn generate_token(&self) -> Result<Token, Error>;
+
+    /// Encodes a session. `from` is the stored value that its values came from, if they did.
+    fn encode_session(
+        &self,
+        id: EntryId,
+        created: Timestamp,
+        payload: &Payload,
+        from: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<Bytes, Error>;
+
+    /// Encodes what regenerate leaves under the old id.
+    fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error>;
+
+    /// Encodes the session list of a subject.
+    fn encode_list(&self, id: EntryId, list: &SessionList, now: Timestamp) -> Result<Bytes, Error>;
+
+    /// Decodes the value of the entry `id`. `None` if this format did not write it there.
+    fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue>;
+
+    /// Returns true if subjects have session lists. Without them, sessions of a subject cannot be listed or ended.
+    fn has_session_lists(&self) -> bool;
+}
+
+/// What an entry says about the age of its session. A shared format says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EntryAge {
+    /// When the session began.
+    pub(crate) created: Option<Timestamp>,
+    /// For how long the entry was to last from when the session was last used.
+    pub(crate) lifetime: Option<Duration>,
+}
+
+/// What an entry holds.
+pub(crate) enum EntryValue {
+    /// A session: its age and its values.
+    Session(EntryAge, Payload),
+    /// A tombstone: the session goes on under another token.
+    Tombstone,
+    /// The session list of a subject.
+    List(SessionList),
+}
+
+/// A format that is shared with another program, and what a store needs to know before it is built.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedFormat {
+    /// The name of the other program, for messages.
+    pub(crate) program: &'static str,
+    /// Creates the format.
+    pub(crate) create: fn(&Config, Arc<dyn Random>) -> Box<dyn StoredFormat>,
+    /// Where the other program keeps its sessions in Redis.
+    #[cfg(feature = "redis")]
+    pub(crate) redis_prefix: &'static str,
+    /// How it frames its entries in Redis.
+    #[cfg(feature = "redis")]
+    pub(crate) redis_framing: &'static crate::store::redis::Framing,
+}

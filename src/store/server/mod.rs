@@ -1,0 +1,406 @@
+//! Sessions on the server, over any backend: identity, deadlines, merging and the order of writes.
+
+mod conflict_queue;
+pub(crate) mod format;
+mod native_format;
+mod regenerate;
+pub(crate) mod session_list;
+mod subjects;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use self::subjects::SubjectSession;
+
+use self::conflict_queue::ConflictQueues;
+use self::format::{EntryAge, EntryValue, StoredFormat};
+use self::native_format::NativeFormat;
+use super::builder::ServerOptions;
+use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
+use crate::error::{Error, Kind};
+use crate::event::Refusal;
+use crate::id::EntryId;
+use crate::session::{Changes, Origin, Payload, Record, SessionId};
+
+/// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
+/// processes must be in the way, each time.
+const MAX_ATTEMPTS: u32 = 256;
+
+/// Keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees a hash of it.
+///
+/// Concurrent requests lose nothing: a save replaces exactly what was loaded, and if another request came first, the
+/// changes are applied to the newer state. A session that was ended stays ended.
+///
+/// A clone is the same store.
+///
+/// # Examples
+///
+/// `examples/custom_store.rs` has a backend of its own. With the one behind `MemoryStore`:
+///
+/// ```
+/// # #[cfg(feature = "memory")]
+/// # fn main() -> Result<(), hyper_session::Error> {
+/// use hyper_session::ServerStore;
+/// use hyper_session::store::Memory;
+///
+/// let store = ServerStore::with_backend(Memory::new()).development().build()?;
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "memory"))]
+/// # fn main() {}
+/// ```
+pub struct ServerStore<B> {
+    inner: Arc<Inner<B>>,
+}
+
+struct Inner<B> {
+    config: Config,
+    backend: B,
+    format: Box<dyn StoredFormat>,
+    max_sessions_per_subject: usize,
+    queues: ConflictQueues,
+    /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
+    /// round.
+    list_queues: ConflictQueues,
+}
+
+/// What a save found and did.
+enum Step {
+    Done(Saved),
+    /// Another request was first; this is what it left.
+    Conflict(Payload, Bytes),
+}
+
+impl<B: Backend> ServerStore<B> {
+    /// A builder for a store that keeps its sessions in `backend`.
+    pub fn with_backend(backend: B) -> Builder<B> {
+        Builder::new(backend)
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> &B {
+        &self.inner.backend
+    }
+}
+
+impl<B: Backend> Builder<B> {
+    /// Checks the options and builds the store.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
+    pub fn build(self) -> Result<ServerStore<B>, Error> {
+        let inner = Inner::new(self, Arc::new(SystemRandom))?;
+        Ok(ServerStore { inner: Arc::new(inner) })
+    }
+}
+
+impl<B: Backend> Inner<B> {
+    fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
+        let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
+            builder.validate()?;
+        let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
+            (Some(shared), Some(_)) => {
+                return Err(Error::config(format!(
+                    "{} reads no sealed sessions: drop seal_records(), or the shared format once {0} is gone",
+                    shared.program
+                )));
+            }
+            (Some(shared), None) => (shared.create)(&config, random),
+            (None, keys) => {
+                let name = config.cookie_name();
+                let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
+                let (payload_format, sealer) = (config.format, keys.map(seal).transpose()?);
+                Box::new(NativeFormat {
+                    payload_format,
+                    sealer,
+                    random,
+                    cookie_name: name.into(),
+                    timeouts: config.timeouts,
+                })
+            }
+        };
+        let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
+        Ok(Self { config, backend, format, max_sessions_per_subject, queues, list_queues })
+    }
+
+    async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
+        let Some(stored) = self.backend.fetch(entry_id(&token), now).await? else {
+            return Ok(Err(Refusal::UnknownId));
+        };
+        Ok(self.decode(token, stored, now))
+    }
+
+    fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
+        let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+            Some(EntryValue::Session(age, payload)) => (age, payload),
+            Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
+            Some(EntryValue::List(_)) | None => return Err(Refusal::Payload),
+        };
+        let created = age.created.unwrap_or(now);
+        let expires = self.expires(stored.expires, created, age);
+        if now >= expires {
+            return Err(Refusal::Expired);
+        }
+        Ok(Record::new(
+            session_id(&token),
+            created,
+            expires,
+            payload,
+            Origin::Stored { token, value: stored.value },
+        ))
+    }
+
+    /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
+    /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
+    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge) -> Timestamp {
+        let timeouts = self.config.timeouts;
+        let allowed = match age.lifetime {
+            Some(lifetime) => timeouts.deadline(created, stored.saturating_sub(lifetime)),
+            None => created.saturating_add(timeouts.absolute),
+        };
+        stored.min(allowed)
+    }
+
+    /// Returns true if moving the entry's deadline by itself would leave a false lifetime in it.
+    fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
+        let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
+        let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
+            return false;
+        };
+        self.config.timeouts.deadline(base.created(), now).saturating_since(now) != lifetime
+    }
+
+    /// The entry of these values, which came from the stored value `from`, if they did.
+    fn encode(
+        &self,
+        id: EntryId,
+        created: Timestamp,
+        payload: &Payload,
+        from: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<Stored, Error> {
+        let value = self.format.encode_session(id, created, payload, from, now)?;
+        Ok(Stored { value, expires: self.config.timeouts.deadline(created, now) })
+    }
+
+    /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
+    /// subject's sessions first, so that whoever ends them all finds it, and counts only if it is still there afterwards.
+    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. `None` if the
+    /// subject's sessions were ended meanwhile.
+    async fn create(
+        &self,
+        created: Timestamp,
+        payload: Payload,
+        instead_of: Option<SessionId>,
+        from: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<Option<Record>, Error> {
+        let subject = self.listed_subject(&payload);
+        // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
+        for _ in 0..3 {
+            let token = self.format.generate_token()?;
+            let id = session_id(&token);
+            let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
+            if let Some(subject) = &subject {
+                if !self.enter(subject, id, instead_of, created, now).await? {
+                    return Ok(None);
+                }
+            }
+            if self.backend.create(entry_id(&token), entry.clone(), now).await? {
+                if let Some(subject) = &subject {
+                    if !self.is_entered(subject, id, now).await? {
+                        self.backend.delete(entry_id(&token)).await?;
+                        return Ok(None);
+                    }
+                }
+                let Stored { value, expires } = entry;
+                let origin = Origin::Stored { token, value };
+                return Ok(Some(Record::new(id, created, expires, payload, origin)));
+            }
+        }
+        Err(Error::new(Kind::Random))
+    }
+
+    async fn save(&self, base: Option<Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let Some(base) = base else {
+            let payload = changes.apply(None)?;
+            if payload.is_empty() {
+                return Ok(Saved::Removed);
+            }
+            return self.create(now, payload, None, None, now).await.map(ended_or_stored);
+        };
+        if changes.is_empty() && !self.has_other_lifetime(&base, now) {
+            return self.touch(base, now).await;
+        }
+        let (_, mut expected) = origin(&base)?;
+        let mut payload = changes.apply(Some(base.payload()))?;
+        let mut turn = None;
+        for conflicts in 0..MAX_ATTEMPTS {
+            match self.replace(&base, expected.clone(), payload, &expected, now, conflicts).await? {
+                Step::Done(saved) => return Ok(saved),
+                Step::Conflict(current, value) => {
+                    payload = changes.replay(Some(&current))?;
+                    expected = value;
+                    if turn.is_none() {
+                        turn = Some(self.queues.of(base.id()).lock().await);
+                    }
+                }
+            }
+        }
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Puts `payload`, which came from the stored value `from`, in the place of `expected`, or removes the entry if nothing
+    /// is left.
+    async fn replace(
+        &self,
+        base: &Record,
+        expected: Bytes,
+        payload: Payload,
+        from: &Bytes,
+        now: Timestamp,
+        conflicts: u32,
+    ) -> Result<Step, Error> {
+        let (token, _) = origin(base)?;
+        let entry = if payload.is_empty() {
+            None
+        } else {
+            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
+        };
+        let seen = seen(base, now);
+        let outcome = self.backend.replace(entry_id(&token), expected, entry.clone(), seen).await?;
+        Ok(match (outcome, entry) {
+            (Replaced::Missing, _) => Step::Done(Saved::Ended),
+            (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
+                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current.value),
+                // It goes on under another token, or whoever overwrote it ended it: not ours any more.
+                _ => Step::Done(Saved::Ended),
+            },
+            (Replaced::Done, None) => Step::Done(Saved::Removed),
+            (Replaced::Done, Some(Stored { value, expires })) => {
+                let origin = Origin::Stored { token, value };
+                let record = Record::new(base.id(), base.created(), expires, payload, origin);
+                Step::Done(stored(record, conflicts))
+            }
+        })
+    }
+
+    async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
+        let expires = self.config.timeouts.deadline(base.created(), now);
+        if !self.backend.touch(key_of(&base), expires, seen(&base, now)).await? {
+            return Ok(Saved::Ended);
+        }
+        // What was touched may be what a regenerate left in the session's place: the answer must not take away the cookie
+        // that the regenerate gave.
+        let present = self.backend.fetch(key_of(&base), now).await?;
+        match present.and_then(|stored| self.format.decode(key_of(&base), &stored.value)) {
+            Some(EntryValue::Session(..)) => Ok(stored(base.until(expires), 0)),
+            Some(EntryValue::Tombstone) => {
+                // A mark is no session, and is not to last as long as one.
+                self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
+                Ok(Saved::Ended)
+            }
+            _ => Ok(Saved::Ended),
+        }
+    }
+
+    /// Ends the session for good.
+    async fn remove(&self, record: &Record, now: Timestamp) -> Result<(), Error> {
+        self.backend.delete(key_of(record)).await?;
+        self.leave(record, now).await;
+        Ok(())
+    }
+}
+
+/// The moment at which a backend is asked about the entry of `base`. The request loaded it in time, and keeps it although it may
+/// have expired meanwhile: a session lasts as long as its requests.
+fn seen(base: &Record, now: Timestamp) -> Timestamp {
+    now.min(base.expires().saturating_sub(Duration::from_secs(1)))
+}
+
+/// The id of the entry that this token leads to.
+fn entry_id(token: &Token) -> EntryId {
+    EntryId::from_bytes(token.entry_id())
+}
+
+/// The public id of the session that this token leads to.
+fn session_id(token: &Token) -> SessionId {
+    SessionId::from_bytes(token.session_id())
+}
+
+/// The id of the entry that holds this session.
+fn key_of(record: &Record) -> EntryId {
+    let of_session = || EntryId::from_bytes(record.id().to_bytes());
+    record.origin().stored().map_or_else(of_session, |(token, _)| entry_id(token))
+}
+
+fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
+    let (token, value) = record
+        .origin()
+        .stored()
+        .ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
+    Ok((token.clone(), value.clone()))
+}
+
+fn ended_or_stored(created: Option<Record>) -> Saved {
+    created.map_or(Saved::Ended, |record| stored(record, 0))
+}
+
+fn stored(record: Record, conflicts: u32) -> Saved {
+    let token = match record.origin().stored() {
+        Some((token, _)) => token.to_text(),
+        None => SecretText::new(String::new()),
+    };
+    Saved::Stored { record, token, conflicts }
+}
+
+impl<B: Backend> Store for ServerStore<B> {
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
+        let Some(token) = self.inner.format.parse_token(token) else {
+            return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
+        };
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.load(token, now).await })
+    }
+
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
+    }
+
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.remove(&base, now).await })
+    }
+
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+}
+
+impl<B> Clone for ServerStore<B> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<B> fmt::Debug for ServerStore<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerStore").field("config", &self.inner.config).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

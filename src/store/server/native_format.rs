@@ -1,0 +1,179 @@
+//! The native format of a server-side store: three kinds of value, clear or sealed.
+//!
+//! `docs/WIRE.md` owns these layouts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+use super::format::{EntryAge, EntryValue, StoredFormat};
+use super::session_list::SessionList;
+use crate::clock::Timestamp;
+use crate::config::Timeouts;
+use crate::crypto::{Random, Sealer, Token};
+use crate::error::Error;
+use crate::id::EntryId;
+use crate::session::{Payload, PayloadFormat};
+
+/// Tokens of 256 random bits, and values behind a header.
+pub(super) struct NativeFormat {
+    pub(super) payload_format: PayloadFormat,
+    /// With it, every written value is sealed and bound to its entry id, and only sealed values are read.
+    pub(super) sealer: Option<Sealer>,
+    pub(super) random: Arc<dyn Random>,
+    pub(super) cookie_name: Box<str>,
+    pub(super) timeouts: Timeouts,
+}
+
+/// What a server-side store keeps before the payload. The deadline of the entry is the backend's (it moves without a
+/// rewrite); the absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last used,
+/// so that shorter timeouts apply to it.
+///
+/// ```text
+/// offset  bytes  field
+///      0      1  kind, 0x01: a session
+///      1      8  created, seconds since 1970, big-endian
+///      9      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
+///                0xffffffff if that is longer than this field can say
+///     13      8  revision: random, another one for each write, so that a write whose answer was lost knows itself again
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct StoredHeader {
+    pub(super) created: Timestamp,
+    pub(super) lifetime: u32,
+    pub(super) revision: [u8; 8],
+}
+
+impl StoredHeader {
+    pub(super) const KIND: u8 = 1;
+    pub(super) const LEN: usize = 21;
+
+    pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [Self::KIND; Self::LEN];
+        let mut out = &mut bytes[1..];
+        out.put_u64(self.created.as_unix());
+        out.put_u32(self.lifetime);
+        out.put_slice(&self.revision);
+        bytes
+    }
+
+    /// Takes the header off the front of `value`.
+    pub(super) fn take(value: &mut Bytes) -> Option<Self> {
+        if value.len() < Self::LEN || value.get_u8() != Self::KIND {
+            return None;
+        }
+        let created = Timestamp::from_unix(value.get_u64());
+        let lifetime = value.get_u32();
+        let mut revision = [0; 8];
+        value.copy_to_slice(&mut revision);
+        Some(Self { created, lifetime, revision })
+    }
+
+    fn age(self) -> EntryAge {
+        let known = self.lifetime != u32::MAX;
+        let lifetime = known.then(|| Duration::from_secs(self.lifetime.into()));
+        EntryAge { created: Some(self.created), lifetime }
+    }
+}
+
+/// The first byte of a clear tombstone; 1 is that of [`StoredHeader`].
+const TOMBSTONE: u8 = 2;
+/// The first byte of a clear session list.
+const LIST: u8 = 3;
+/// The first byte of a sealed value.
+const SEALED: u8 = 4;
+
+impl StoredFormat for NativeFormat {
+    fn parse_token(&self, text: &[u8]) -> Option<Token> {
+        Token::parse(text, &self.cookie_name)
+    }
+
+    fn generate_token(&self) -> Result<Token, Error> {
+        Token::generate(&*self.random, &self.cookie_name)
+    }
+
+    fn encode_session(
+        &self,
+        id: EntryId,
+        created: Timestamp,
+        payload: &Payload,
+        _: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<Bytes, Error> {
+        let body = payload.to_format(self.payload_format)?;
+        let lifetime = self.timeouts.deadline(created, now).saturating_since(now).as_secs();
+        let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
+        let header = StoredHeader { created, lifetime, revision: self.revision()? };
+        self.value(id, now, &[&header.to_bytes(), &body])
+    }
+
+    fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error> {
+        self.value(id, now, &[&[TOMBSTONE], &self.revision()?])
+    }
+
+    fn encode_list(&self, id: EntryId, list: &SessionList, now: Timestamp) -> Result<Bytes, Error> {
+        self.value(id, now, &[&[LIST], &self.revision()?, &list.to_bytes()])
+    }
+
+    fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue> {
+        let mut clear = match (&self.sealer, value.split_first()?) {
+            (None, _) => value.clone(),
+            (Some(sealer), (&SEALED, token)) => {
+                sealer.open_bytes(token, &id.to_bytes()).ok()?.into_plaintext()
+            }
+            // Anyone who can write to the backend could put anything there.
+            (Some(_), _) => return None,
+        };
+        match *clear.first()? {
+            StoredHeader::KIND => {
+                let header = StoredHeader::take(&mut clear)?;
+                Some(EntryValue::Session(header.age(), Payload::parse(clear)?))
+            }
+            TOMBSTONE => (clear.len() == 9).then_some(EntryValue::Tombstone),
+            LIST => SessionList::from_bytes(clear.get(9..)?).map(EntryValue::List),
+            _ => None,
+        }
+    }
+
+    fn has_session_lists(&self) -> bool {
+        true
+    }
+}
+
+impl NativeFormat {
+    fn value(&self, id: EntryId, now: Timestamp, parts: &[&[u8]]) -> Result<Bytes, Error> {
+        let mut value = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
+        match &self.sealer {
+            None => parts.iter().for_each(|part| value.put_slice(part)),
+            Some(sealer) => {
+                value.put_u8(SEALED);
+                value.put_slice(&sealer.seal_bytes(now, &id.to_bytes(), parts)?);
+            }
+        }
+        Ok(value.freeze())
+    }
+
+    /// Returns bytes that are public and different for each write: part of a nonce will do.
+    fn revision(&self) -> Result<[u8; 8], Error> {
+        let [revision @ .., _, _, _, _] = self.random.nonce()?;
+        Ok(revision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_reads_back_and_its_truncations_do_not() {
+        let header =
+            StoredHeader { created: Timestamp::from_unix(77), lifetime: 900, revision: *b"revision" };
+        let bytes = header.to_bytes();
+        assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
+        for len in 0..bytes.len() {
+            assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes[..len])), None);
+        }
+        assert_eq!(StoredHeader::take(&mut Bytes::from_static(b"\x02\0\0\0\0\0\0\0\0")), None);
+    }
+}

@@ -1,0 +1,165 @@
+//! Giving a session another token: the new entry first, then a mark in the place of the old one.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::format::EntryValue;
+use super::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, key_of, origin, seen, stored};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind};
+use crate::id::EntryId;
+use crate::session::{Changes, Payload, Record};
+use crate::store::{Backend, Replaced, Saved, Stored};
+
+/// For so long an old token is known to have been replaced by a new one: longer than any request that still carries it.
+const REGENERATED_FOR: Duration = Duration::from_secs(60);
+
+impl<B: Backend> Inner<B> {
+    /// Writes the new entry, then removes the old one if it is still what the new one was made from. If it changed
+    /// meanwhile, the new entry takes that in first; if it is gone, the session was ended, and the new one goes, too.
+    pub(super) async fn regenerate(
+        &self,
+        base: Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
+        let mut new = None;
+        let result = self.renew(&base, changes, now, &mut new).await;
+        // An entry whose token nobody was given is debris. Where the backend does not answer, its deadline removes it.
+        let useless = match &result {
+            Ok(saved) => !matches!(saved, Saved::Stored { .. }),
+            Err(error) => !error.is_unavailable(),
+        };
+        if let Some(new) = new.filter(|_| useless) {
+            // If that fails, its deadline removes it; what happened to the session is the answer.
+            let _ = self.remove(&new, now).await;
+        }
+        result
+    }
+
+    async fn renew(
+        &self,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+        new: &mut Option<Record>,
+    ) -> Result<Saved, Error> {
+        if changes.restarts() {
+            return self.start_over(base, changes, now).await;
+        }
+        let (_, mut expected) = origin(base)?;
+        let mut payload = changes.apply(Some(base.payload()))?;
+        // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
+        let created = if changes.begins_anew() { now } else { base.created() };
+        let tombstone = self.tombstone(key_of(base), now)?;
+        let mut turn = None;
+        for conflicts in 0..MAX_ATTEMPTS {
+            if !self.write_new(new, base, created, payload, &expected, now).await? {
+                return Ok(Saved::Ended);
+            }
+            // Where nothing is left to go on, nothing takes its place.
+            let successor = new.is_some().then(|| tombstone.clone());
+            match self.backend.replace(key_of(base), expected, successor, seen(base, now)).await? {
+                Replaced::Done => {
+                    self.leave(base, now).await;
+                    return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
+                }
+                Replaced::Missing => return Ok(Saved::Ended),
+                Replaced::Conflict(current) => {
+                    let Some(EntryValue::Session(_, newer)) =
+                        self.format.decode(key_of(base), &current.value)
+                    else {
+                        return Ok(Saved::Ended);
+                    };
+                    payload = changes.replay(Some(&newer))?;
+                    expected = current.value;
+                    if turn.is_none() {
+                        turn = Some(self.queues.of(base.id()).lock().await);
+                    }
+                }
+            }
+        }
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Ends the session and begins another one, which has nothing of it: whether it had ended already makes no difference.
+    async fn start_over(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let payload = changes.apply(None)?;
+        let saved = if payload.is_empty() {
+            Saved::Removed
+        } else {
+            ended_or_stored(self.create(now, payload, Some(base.id()), None, now).await?)
+        };
+        self.supersede(base, now).await?;
+        Ok(saved)
+    }
+
+    /// What takes the place of a session whose browser was given another token. Not nothing: a step that is repeated since
+    /// its answer was lost knows itself again, and a request that still carries the old token is told from one that carries
+    /// a token of nothing.
+    fn tombstone(&self, id: EntryId, now: Timestamp) -> Result<Stored, Error> {
+        Ok(Stored { value: self.format.encode_tombstone(id, now)?, expires: self.tombstone_expires(now) })
+    }
+
+    /// Counted from when it is written, which may be long after the request began.
+    pub(super) fn tombstone_expires(&self, now: Timestamp) -> Timestamp {
+        now.max(self.config.now()).saturating_add(REGENERATED_FOR)
+    }
+
+    /// Ends the session for good, whatever it holds by now; its browser was given another one.
+    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
+        let (_, mut expected) = origin(base)?;
+        let tombstone = self.tombstone(key_of(base), now)?;
+        let mut turn = None;
+        for _ in 0..MAX_ATTEMPTS {
+            match self
+                .backend
+                .replace(key_of(base), expected, Some(tombstone.clone()), seen(base, now))
+                .await?
+            {
+                Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
+                    Some(EntryValue::Tombstone) => return Ok(()),
+                    _ => expected = current.value,
+                },
+                Replaced::Done | Replaced::Missing => {
+                    self.leave(base, now).await;
+                    return Ok(());
+                }
+            }
+            if turn.is_none() {
+                turn = Some(self.queues.of(base.id()).lock().await);
+            }
+        }
+        self.remove(base, now).await
+    }
+
+    /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token. False if the sessions
+    /// of its subject were ended meanwhile.
+    async fn write_new(
+        &self,
+        new: &mut Option<Record>,
+        base: &Record,
+        created: Timestamp,
+        payload: Payload,
+        from: &Bytes,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        if let Some(written) = new.take() {
+            let (_, value) = origin(&written)?;
+            if let Step::Done(Saved::Stored { record, .. }) =
+                self.replace(&written, value, payload.clone(), from, now, 0).await?
+            {
+                *new = Some(record);
+                return Ok(true);
+            }
+            // Nothing is left to hold, or the backend lost it (eviction): the session must not be lost with it.
+            self.leave(&written, now).await;
+        }
+        if payload.is_empty() {
+            return Ok(true);
+        }
+        *new = self.create(created, payload, Some(base.id()), Some(from), now).await?;
+        Ok(new.is_some())
+    }
+}

@@ -1,0 +1,179 @@
+//! The session list of a subject: the value of one entry of the backend, and the operations on it.
+
+use bytes::{Buf, BufMut};
+
+use crate::clock::Timestamp;
+use crate::session::SessionId;
+
+/// The sessions of one subject, in the order of their logins.
+///
+/// ```text
+/// offset  bytes  field, repeated for each session
+///      0     16  id
+///     16      8  entered: when the session got this id, seconds since 1970, big-endian
+///     24      8  until: its absolute deadline
+///     32      1  0x00 live, 0x01 being ended
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SessionList {
+    pub(crate) entries: Vec<ListedSession>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ListedSession {
+    pub(crate) id: SessionId,
+    pub(crate) entered: Timestamp,
+    pub(crate) until: Timestamp,
+    /// Somebody is about to remove the session. It is not one any more.
+    pub(crate) ending: bool,
+}
+
+impl ListedSession {
+    const LEN: usize = 33;
+}
+
+impl SessionList {
+    pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
+        if bytes.len() % ListedSession::LEN != 0 {
+            return None;
+        }
+        let mut entries = Vec::with_capacity(bytes.len() / ListedSession::LEN);
+        while bytes.has_remaining() {
+            let mut id = [0; 16];
+            bytes.copy_to_slice(&mut id);
+            let mut time = || Timestamp::from_unix(bytes.get_u64());
+            let (entered, until) = (time(), time());
+            let ending = match bytes.get_u8() {
+                0 => false,
+                1 => true,
+                _ => return None,
+            };
+            entries.push(ListedSession { id: SessionId::from_bytes(id), entered, until, ending });
+        }
+        Some(Self { entries })
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.entries.len() * ListedSession::LEN);
+        for entry in &self.entries {
+            bytes.put_slice(&entry.id.to_bytes());
+            bytes.put_u64(entry.entered.as_unix());
+            bytes.put_u64(entry.until.as_unix());
+            bytes.put_u8(u8::from(entry.ending));
+        }
+        bytes
+    }
+
+    /// The sessions that nobody is ending.
+    pub(crate) fn live(&self) -> impl Iterator<Item = &ListedSession> {
+        self.entries.iter().filter(|entry| !entry.ending)
+    }
+
+    pub(crate) fn has(&self, id: SessionId) -> bool {
+        self.live().any(|entry| entry.id == id)
+    }
+
+    /// Enters a session, next to the one that it replaces, if it replaces one. False if that one is being ended: it shall not
+    /// go on under another id.
+    pub(crate) fn enter(&mut self, entry: ListedSession, instead_of: Option<SessionId>) -> bool {
+        let replaced = self.entries.iter().position(|entry| Some(entry.id) == instead_of);
+        if replaced.and_then(|at| self.entries.get(at)).is_some_and(|entry| entry.ending) {
+            return false;
+        }
+        // There already: the answer to the step that entered it was lost. It may be being ended by now.
+        if self.entries.iter().all(|present| present.id != entry.id) {
+            self.entries.insert(replaced.map_or(self.entries.len(), |at| at + 1), entry);
+        }
+        true
+    }
+
+    /// True if somebody began to end a session: it is under way, or was given up.
+    pub(crate) fn is_unfinished(&self) -> bool {
+        self.entries.iter().any(|entry| entry.ending)
+    }
+
+    /// Drops what is past its deadline.
+    pub(crate) fn prune(&mut self, now: Timestamp) {
+        self.entries.retain(|entry| entry.until > now);
+    }
+
+    pub(crate) fn remove(&mut self, ids: &[SessionId]) {
+        self.entries.retain(|entry| !ids.contains(&entry.id));
+    }
+
+    /// Marks the sessions that `which` picks as being ended: those, and any that somebody began to end and did not finish.
+    pub(crate) fn end(&mut self, which: impl Fn(&ListedSession) -> bool) -> Vec<ListedSession> {
+        for entry in &mut self.entries {
+            entry.ending |= which(entry);
+        }
+        self.entries.iter().filter(|entry| entry.ending).copied().collect()
+    }
+
+    /// When the last of them is over.
+    pub(crate) fn until(&self) -> Option<Timestamp> {
+        self.entries.iter().map(|entry| entry.until).max()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry(id: u8, until: u64) -> ListedSession {
+        let time = Timestamp::from_unix;
+        ListedSession {
+            id: SessionId::from_bytes([id; 16]),
+            entered: time(1),
+            until: time(until),
+            ending: false,
+        }
+    }
+
+    #[test]
+    fn ending_takes_what_was_left_behind_along() {
+        let mut list = SessionList { entries: vec![entry(1, 9), entry(2, 9), entry(3, 9)] };
+        let ended = list.end(|entry| entry.id == SessionId::from_bytes([2; 16]));
+        assert_eq!(ended, [ListedSession { ending: true, ..entry(2, 9) }]);
+        assert_eq!(list.end(|entry| entry.id == SessionId::from_bytes([1; 16])).len(), 2);
+        assert!(!list.has(entry(2, 9).id) && list.has(entry(3, 9).id));
+        list.remove(&[entry(1, 9).id, entry(2, 9).id]);
+        assert_eq!(list.entries, [entry(3, 9)]);
+    }
+
+    #[test]
+    fn what_replaces_a_session_takes_its_place_and_ends_with_it() {
+        let mut list = SessionList { entries: vec![entry(1, 9), entry(2, 9)] };
+        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id)));
+        assert!(list.enter(entry(3, 9), Some(entry(1, 9).id)), "a step that is repeated");
+        assert!(list.enter(entry(4, 9), Some(entry(7, 9).id)));
+        let ids =
+            |list: &SessionList| list.entries.iter().map(|entry| entry.id.to_bytes()[0]).collect::<Vec<_>>();
+        assert_eq!(ids(&list), [1, 3, 2, 4]);
+        assert!(!list.is_unfinished());
+        list.end(|ended| ended.id == entry(2, 9).id);
+        assert!(list.is_unfinished());
+        assert!(!list.enter(entry(5, 9), Some(entry(2, 9).id)));
+        assert_eq!(ids(&list), [1, 3, 2, 4]);
+        assert!(list.enter(entry(2, 9), None) && !list.has(entry(2, 9).id), "what is being ended stays so");
+    }
+
+    #[test]
+    fn deadlines_prune() {
+        let mut list = SessionList { entries: vec![entry(1, 5), entry(2, 9)] };
+        assert_eq!(list.until(), Some(Timestamp::from_unix(9)));
+        list.prune(Timestamp::from_unix(5));
+        assert_eq!(list.entries, [entry(2, 9)]);
+        list.prune(Timestamp::from_unix(9));
+        assert_eq!(list.until(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_read_back_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Some(list) = SessionList::from_bytes(&bytes) {
+                prop_assert_eq!(list.to_bytes(), bytes);
+            }
+        }
+    }
+}

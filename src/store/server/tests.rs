@@ -1,0 +1,218 @@
+//! The order of steps and the faults that no real backend can be made to show.
+
+use std::future::Future;
+
+use super::native_format::StoredHeader;
+use super::*;
+use crate::crypto::NoRandom;
+
+/// A backend whose every id is taken.
+struct Full;
+
+impl Backend for Full {
+    async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: EntryId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn replace(
+        &self,
+        _: EntryId,
+        _: Bytes,
+        _: Option<Stored>,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        Ok(Replaced::Missing)
+    }
+
+    async fn touch(&self, _: EntryId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn delete(&self, _: EntryId) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn inner<B: Backend>(backend: B, random: Arc<dyn Random>) -> Inner<B> {
+    Inner::new(ServerStore::with_backend(backend), random).unwrap()
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    match future.as_mut().poll(&mut context) {
+        std::task::Poll::Ready(result) => result,
+        std::task::Poll::Pending => panic!("the backend is always ready"),
+    }
+}
+
+const NOW: Timestamp = Timestamp::from_unix(1);
+
+fn payload(bytes: &'static [u8]) -> Payload {
+    Payload::parse(Bytes::from_static(bytes)).unwrap()
+}
+
+fn create(random: Arc<dyn Random>) -> Result<Record, Error> {
+    run(inner(Full, random).create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).map(Option::unwrap)
+}
+
+/// A backend that loses the new entry of a regenerate while another request changes the old one.
+#[derive(Default)]
+struct Evicting {
+    created: std::sync::Mutex<Vec<Bytes>>,
+    replaced: std::sync::atomic::AtomicU32,
+}
+
+impl Backend for Evicting {
+    async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: EntryId, entry: Stored, _: Timestamp) -> Result<bool, Error> {
+        self.created.lock().unwrap().push(entry.value);
+        Ok(true)
+    }
+
+    async fn replace(
+        &self,
+        _: EntryId,
+        _: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let round = self.replaced.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(match (round, entry) {
+            (0, Some(_)) => {
+                let value = [
+                    &StoredHeader { created: now, lifetime: u32::MAX, revision: [0; 8] }.to_bytes()[..],
+                    b"\x81\xa1a\x02",
+                ]
+                .concat();
+                Replaced::Conflict(Stored { value: value.into(), expires: Timestamp::MAX })
+            }
+            (1, Some(_)) => Replaced::Missing,
+            (2, Some(_)) => Replaced::Done,
+            other => panic!("{other:?}"),
+        })
+    }
+
+    async fn touch(&self, _: EntryId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    async fn delete(&self, _: EntryId) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_new_entry_that_was_evicted_is_written_again() {
+    let inner = inner(Evicting::default(), Arc::new(SystemRandom));
+    let first = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let saved = run(inner.regenerate(first, &Changes::default(), NOW)).unwrap();
+    assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
+    let created = inner.backend.created.lock().unwrap();
+    // The session, its new entry, and the new entry again, with what the other request had changed.
+    let values: Vec<_> = created.iter().map(|value| value.last().copied()).collect();
+    assert_eq!(values, [Some(1), Some(1), Some(2)]);
+}
+
+/// A backend that stores what is new, and fails when something is to be replaced.
+struct Failing {
+    error: fn() -> Error,
+    deleted: std::sync::atomic::AtomicU32,
+}
+
+impl Backend for Failing {
+    async fn fetch(&self, _: EntryId, _: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(None)
+    }
+
+    async fn create(&self, _: EntryId, _: Stored, _: Timestamp) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn replace(
+        &self,
+        _: EntryId,
+        _: Bytes,
+        _: Option<Stored>,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        Err((self.error)())
+    }
+
+    async fn touch(&self, _: EntryId, _: Timestamp, _: Timestamp) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    async fn delete(&self, _: EntryId) -> Result<(), Error> {
+        self.deleted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+// Where the answer was lost, the old entry may be gone: then the new one is all that is left of the session.
+#[test]
+fn a_failed_regenerate_removes_the_new_entry_unless_the_backend_is_away() {
+    let cases: [(fn() -> Error, u32); 2] =
+        [(|| Error::unavailable("it is away"), 0), (|| Error::new(Kind::Internal("it is broken")), 1)];
+    for (error, removed) in cases {
+        let inner = inner(Failing { error, deleted: 0.into() }, Arc::new(SystemRandom));
+        let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+        let error = run(inner.regenerate(base, &Changes::default(), NOW)).unwrap_err();
+        assert_eq!(inner.backend.deleted.into_inner(), removed, "{error}");
+    }
+}
+
+// Found by fuzzing: what a regenerate leaves in a session's place can be touched, and the answer then set the old token
+// again, over the new one.
+#[cfg(feature = "memory")]
+#[test]
+fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
+    let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let renewed = run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
+    assert!(matches!(renewed, Saved::Stored { .. }), "{renewed:?}");
+    run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
+    let renewed = run(inner.save(Some(base), &Changes::default(), NOW)).unwrap();
+    assert!(matches!(renewed, Saved::Ended), "{renewed:?}");
+}
+
+// What a regenerate leaves is known for a minute, however often the old cookie comes: it is no session that is renewed.
+#[cfg(feature = "memory")]
+#[test]
+fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
+    let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
+    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
+    let left = mark();
+    assert_eq!(left.expires, inner.tombstone_expires(NOW));
+    run(inner.save(Some(base.clone()), &Changes::default(), NOW)).unwrap();
+    assert_eq!(mark(), left);
+}
+
+// Who starts over after another request gave the browser a new token finds its mark, and that is not its own to write.
+#[cfg(feature = "memory")]
+#[test]
+fn starting_over_leaves_the_mark_of_another_request_alone() {
+    let inner = inner(super::super::Memory::new(), Arc::new(SystemRandom));
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
+    let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
+    let left = mark();
+    run(inner.supersede(&base, NOW)).unwrap();
+    assert_eq!(mark(), left);
+}
+
+// T14: no random bytes, no session; and a generator that only gives ids that are taken is a broken one.
+#[test]
+fn t14_no_random_no_token() {
+    assert!(create(Arc::new(NoRandom)).unwrap_err().is_random());
+    assert!(create(Arc::new(SystemRandom)).unwrap_err().is_random());
+}
