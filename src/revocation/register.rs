@@ -313,7 +313,7 @@ impl Register {
         self.highest.fetch_max(last, Ordering::AcqRel);
         for revocation in revocations {
             self.apply(last, revocation);
-            self.remember(last, revocation, false);
+            self.remember(std::iter::once((last, revocation)), false);
             lock(&self.unread).push(Unread { above: highest, last, revocation });
         }
         self.bound();
@@ -338,13 +338,19 @@ impl Register {
         lock(&self.timeline).note(time, position, self.horizon());
     }
 
-    fn remember(&self, position: u64, revocation: Revocation, read: bool) {
+    fn remember(&self, entries: impl Iterator<Item = (u64, Revocation)>, read: bool) {
+        let seen = Instant::now();
         let mut recent = lock(&self.recent);
-        while recent.front().is_some_and(|first| first.seen.elapsed() > RECENT) || recent.len() >= MAX_RECENT
-        {
+        let is_old = |first: &Recent| seen.saturating_duration_since(first.seen) > RECENT;
+        while recent.front().is_some_and(is_old) {
             recent.pop_front();
         }
-        recent.push_back(Recent { seen: Instant::now(), position, revocation, read });
+        for (position, revocation) in entries {
+            if recent.len() >= MAX_RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(Recent { seen, position, revocation, read });
+        }
     }
 
     /// How long revocations are remembered; the longest that can be told, before a store has said how long sessions last.
@@ -416,11 +422,18 @@ impl Register {
 
     /// Takes in what was read.
     pub(super) fn take_in(&self, entries: &[Entry]) {
-        for entry in entries {
-            self.note(entry.written, entry.position);
-            self.apply(entry.position, entry.revocation);
-            self.remember(entry.position, entry.revocation, true);
+        {
+            let (mut timeline, horizon) = (lock(&self.timeline), self.horizon());
+            for entry in entries {
+                timeline.note(entry.written, entry.position, horizon);
+            }
         }
+        for entry in entries {
+            self.apply(entry.position, entry.revocation);
+        }
+        // Of a whole log only the end can be recent.
+        let recent = entries.len().saturating_sub(MAX_RECENT / 2);
+        self.remember(entries.iter().skip(recent).map(|entry| (entry.position, entry.revocation)), true);
         self.bound();
     }
 

@@ -120,7 +120,7 @@ impl Payload {
     /// Where the session stands; one that was sealed before revocation was switched on stands at the beginning, and belongs
     /// to its subject.
     pub(crate) fn lineage(&self) -> Lineage {
-        let stored = self.find(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
+        let stored = self.find_reserved(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
         stored.unwrap_or_else(|| {
             let owner = self.find(SUBJECT).and_then(|_| self.subject()).map(|subject| subject_name(&subject));
             Lineage { owner, ..Lineage::default() }
@@ -129,7 +129,7 @@ impl Payload {
 
     /// The names of its labels.
     pub(crate) fn labels(&self) -> Labels {
-        self.find(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
+        self.find_reserved(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
     }
 
     /// The same values under another lineage, with the labels of `labelled` if there are none.
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn no_handler_sees_the_keys() {
-        assert!([LINEAGE, LABELS].iter().all(|key| key.starts_with(super::super::flash::RESERVED)));
+        assert!([LINEAGE, LABELS].iter().all(|key| key.starts_with(super::super::key::RESERVED)));
     }
 
     #[test]
