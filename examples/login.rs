@@ -22,7 +22,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Collected, Full, Limited};
 use hyper::body::Incoming;
-use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
+use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::store::Store;
@@ -36,7 +36,8 @@ use tokio::net::TcpListener;
 type Page = Response<Full<Bytes>>;
 
 const PAGE: &str = include_str!("assets/login.html");
-/// Deleted by the browser at logout, so that the back button does not show private pages.
+/// Deleted by the browser at logout. The pages of users who are logged in say `no-store`, so that the back button does not
+/// show them in any browser: see `private_pages_no_store` below. This covers what was cached before that option was set.
 const FORGET: [SiteData; 1] = [SiteData::Cache];
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEADERS: u32 = 64 * 1024;
@@ -99,6 +100,7 @@ async fn redis_store(url: String, cookie: CookieOptions) -> Result<Arc<dyn Store
     let store = hyper_session::RedisStore::builder(url)
         .prefix("login-example")
         .cookie(cookie)
+        .private_pages_no_store(true)
         .clear_site_data(&FORGET);
     let store = store.connect().await?;
     Ok(Arc::new(store))
@@ -125,10 +127,10 @@ async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
     // Large sessions may take the maximum number of cookies. `main` raises the server's header limit to match.
     let store = CookieStore::builder(key)
         .cookie(cookie.max_chunks(MAX_CHUNKS))
+        .private_pages_no_store(true)
         .clear_site_data(&FORGET)
-        .revocations(revocations().await?)
-        .build()?;
-    Ok(Arc::new(store))
+        .revocations(revocations().await?);
+    Ok(Arc::new(store.build()?))
 }
 
 /// Where a logout is remembered, so that a cookie that was copied before it is refused.
@@ -220,8 +222,6 @@ fn home(session: &Session) -> Result<Page, Error> {
     let mut page = answer(StatusCode::OK, "text/html; charset=utf-8", page);
     let policy = "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
     page.headers_mut().insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy));
-    // The next user of the browser must not see this page with the back button.
-    page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(page)
 }
 

@@ -224,6 +224,8 @@ pub struct Config {
     pub(crate) cookie: CookieTemplate,
     /// Finds that cookie in a request.
     pub(crate) finder: CookieFinder,
+    /// Finds the cookies of retired names, in the order in which the options name them.
+    pub(crate) retired_finders: Vec<CookieFinder>,
     pub(crate) timeouts: Timeouts,
     pub(crate) format: PayloadFormat,
     /// Which responses say that the handler failed.
@@ -238,6 +240,8 @@ pub struct Config {
     pub(crate) revocable: bool,
     /// What a browser is told to forget at a logout.
     pub(crate) clear_site_data: Option<HeaderValue>,
+    /// Responses that read a session with a subject say `no-store`.
+    pub(crate) private_pages_no_store: bool,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
 }
@@ -317,6 +321,9 @@ pub(crate) struct Options {
     /// False: without a threshold of its own, a session is renewed by saving it alone.
     pub(crate) renew_on_read: bool,
     pub(crate) clear_site_data: Option<HeaderValue>,
+    pub(crate) private_pages_no_store: bool,
+    /// The cookie's defaults are those for development.
+    pub(crate) development: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
 }
@@ -334,6 +341,8 @@ impl Default for Options {
             shared_flash: false,
             renew_on_read: true,
             clear_site_data: None,
+            private_pages_no_store: false,
+            development: false,
             clock: Arc::new(SystemClock),
             observer: None,
         }
@@ -352,7 +361,7 @@ impl Options {
             timeouts.renewal = Timeouts::NEVER;
         }
         let max_age = self.cookie.explicit_max_age();
-        let cookie = self.cookie.validate()?;
+        let cookie = self.cookie.for_development(self.development).validate()?;
         // Capped as Max-Age is: a session that may be idle for longer than 400 days outlives its cookie in any case.
         let longest_idle = timeouts.idle.min(timeouts.absolute);
         if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
@@ -362,6 +371,11 @@ impl Options {
         }
         let config = Config {
             finder: CookieFinder::new(cookie.name()),
+            retired_finders: cookie
+                .retired_cookies()
+                .iter()
+                .map(|retired| CookieFinder::new(retired.name()))
+                .collect(),
             cookie,
             timeouts,
             format: self.format,
@@ -371,6 +385,7 @@ impl Options {
             shared_flash: self.shared_flash,
             revocable: false,
             clear_site_data: self.clear_site_data,
+            private_pages_no_store: self.private_pages_no_store,
             clock: self.clock,
             observer: self.observer,
         };

@@ -65,6 +65,11 @@ pub(crate) enum Kind {
         size: usize,
         limit: usize,
     },
+    #[cfg(feature = "sqlite")]
+    EntryTooLarge {
+        size: usize,
+        limit: usize,
+    },
     Random,
     Unavailable,
     Conflict {
@@ -126,6 +131,8 @@ impl Error {
             | Kind::TooDeep { .. }
             | Kind::NoJson { .. } => "value",
             Kind::TooLarge { .. } => "too_large",
+            #[cfg(feature = "sqlite")]
+            Kind::EntryTooLarge { .. } => "too_large",
             Kind::Random => "random",
             Kind::Unavailable => "unavailable",
             Kind::Conflict { .. } => "conflict",
@@ -169,9 +176,13 @@ impl Error {
         )
     }
 
-    /// True when the session, sealed, is larger than its cookies may be; [`size_and_limit`](Self::size_and_limit) has
-    /// both numbers. The session that the client holds stays as it was.
+    /// True when the session is larger than its cookies, or the entries of its store, may be;
+    /// [`size_and_limit`](Self::size_and_limit) has both numbers. The session stays as it was.
     pub fn is_too_large(&self) -> bool {
+        #[cfg(feature = "sqlite")]
+        if matches!(self.inner.kind, Kind::EntryTooLarge { .. }) {
+            return true;
+        }
         matches!(self.inner.kind, Kind::TooLarge { .. })
     }
 
@@ -179,6 +190,8 @@ impl Error {
     pub fn size_and_limit(&self) -> Option<(usize, usize)> {
         match self.inner.kind {
             Kind::TooLarge { size, limit } => Some((size, limit)),
+            #[cfg(feature = "sqlite")]
+            Kind::EntryTooLarge { size, limit } => Some((size, limit)),
             _ => None,
         }
     }
@@ -234,6 +247,11 @@ impl fmt::Display for Error {
             Kind::TooLarge { size, limit } => write!(
                 f,
                 "the sealed session needs {size} bytes of cookie, the limit is {limit}: store less, or use a server-side store"
+            ),
+            #[cfg(feature = "sqlite")]
+            Kind::EntryTooLarge { size, limit } => write!(
+                f,
+                "the session needs {size} bytes in its store, the limit is {limit}: store less, or raise max_entry_len()"
             ),
             Kind::Random => f.write_str("the operating system gave no random bytes"),
             Kind::Unavailable => f.write_str("the session store is unavailable"),

@@ -35,7 +35,7 @@
 //!   the response head is ready.
 //! - [`CookieStore`] keeps sessions in cookies, under an [`AppKey`] or a [`Keyring`] of several.
 //! - [`ServerStore`] keeps them on the server, in whatever implements [`Backend`](store::Backend);
-//!   `RedisStore` (feature `redis`) is one in Redis, `MemoryStore` (feature `memory`) one in this process. What they keep
+//!   `RedisStore` (feature `redis`) is one in Redis, `SqliteStore` (feature `sqlite`) one in a file, `MemoryStore` (feature `memory`) one in this process. What they keep
 //!   [can be sealed](store::Builder::seal_records).
 //! - [`Session::login`] says who logged in, under a new token; [`ServerStore::sessions_of`] lists the sessions of somebody,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
@@ -98,6 +98,8 @@
 //!   moka.
 //! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
 //!   `guide::deploying_on_redis` is about deploying it.
+//! - `sqlite`: `SqliteStore`, sessions in one SQLite file, which the processes of one machine may share. Brings in rusqlite, and
+//!   compiles SQLite, so it needs a C compiler. Without a server beside the service.
 //! - `redis-tls`: TLS to Redis, by rustls on aws-lc-rs.
 //! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it;
 //!   the guide says how. Brings in nothing.
@@ -176,6 +178,8 @@ pub use self::session::{
 pub use self::store::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::store::RedisStore;
+#[cfg(feature = "sqlite")]
+pub use self::store::SqliteStore;
 pub use self::store::{CookieStore, ServerStore};
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;

@@ -30,7 +30,7 @@ impl Entry {
             return None;
         }
         assert_eq!(stored.value[0], 1, "kind");
-        let (header, payload) = stored.value.split_at(17);
+        let (header, payload) = stored.value.split_at(21);
         let values: Values = rmp_serde::from_slice(payload).expect("a payload");
         assert!(!values.is_empty(), "an empty session is stored");
         let created = u64::from_be_bytes(header[1..9].try_into().unwrap());

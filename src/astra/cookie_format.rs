@@ -10,7 +10,7 @@ use crate::cookie::MAX_NAME_VALUE;
 use crate::crypto::{AppKey, Random, Sealer, SecretText};
 use crate::error::{Error, Kind};
 use crate::event::{CookieFormat, Refusal};
-use crate::session::{Changes, Origin, Payload, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 use crate::store::{Builder, CookieKeys, ForeignFormat, Saved};
 
 /// Both formats are read in each mode.
@@ -188,7 +188,9 @@ fn record(
     rewrite: bool,
 ) -> Record {
     let id = SessionId::from_bytes(astra_id(config.cookie_name(), token));
-    Record::new(id, created, expires, payload, Origin::Foreign { rewrite })
+    // Beside a native cookie it is the older one: whoever has both was given the native one since.
+    let recency = Recency::at(Timestamp::from_unix(0));
+    Record::written(id, created, expires, payload, Origin::Foreign { rewrite }, recency)
 }
 
 /// The JSON that Astra's cookie would hold, `shared` being what was read from one.

@@ -101,7 +101,7 @@ impl AstraSealer {
     fn nonce(&self) -> Result<[u8; NONCE_LEN], Error> {
         // Sixteen in a row that do begin so (2^-128) are a broken generator.
         for _ in 0..16 {
-            let nonce = self.random.nonce()?;
+            let nonce = self.random.nonce([0; 4])?;
             if nonce.first() != Some(&VERSION) {
                 return Ok(nonce);
             }

@@ -78,7 +78,7 @@ impl AstraFormat {
     /// [`Backend`](crate::store::Backend). JSON has no room for a revision, but white space may follow it, which every
     /// reader skips: 32 spaces and tabs are 32 bits.
     fn with_revision(&self, mut json: Vec<u8>) -> Result<Bytes, Error> {
-        let [a, b, c, d, ..] = self.random.nonce()?;
+        let [a, b, c, d, ..] = self.random.nonce([0; 4])?;
         let revision = u32::from_be_bytes([a, b, c, d]);
         json.extend((0..u32::BITS).map(|bit| if revision >> bit & 1 == 0 { b' ' } else { b'\t' }));
         Ok(json.into())

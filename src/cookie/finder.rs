@@ -6,10 +6,10 @@ use memchr::memmem;
 use smallvec::SmallVec;
 
 use super::pairs::{split_once, trim_end, trim_start};
-use super::{CookieName, MAX_CANDIDATES, MAX_CHUNKS};
+use super::{CookieName, MAX_ASSEMBLIES, MAX_CHUNKS, MAX_LOOKS};
 
 /// Finds one cookie, and the chunks `name.1` to `name.7` of it, among all others: a substring search for the name, then
-/// a look at what stands before and behind. Equal to filtering [`pairs`] by name, and tested to be.
+/// a look at what stands before and behind. Equal to filtering [`pairs`](super::pairs) by name, and tested to be.
 #[derive(Debug)]
 pub(crate) struct CookieFinder {
     name: memmem::Finder<'static>,
@@ -24,7 +24,7 @@ struct Piece {
     end: usize,
 }
 
-/// All that a request says about the session's cookie. Nothing is copied but reference counts.
+/// All that a request says about the cookie of one name. Copies nothing but reference counts.
 #[derive(Default)]
 pub(crate) struct Found {
     /// Values under the name itself, in order of appearance.
@@ -32,6 +32,20 @@ pub(crate) struct Found {
     /// Values under `name.1` to `name.7`, with that number. Empty, and so not allocated, for all but large sessions.
     tails: Vec<(u8, Piece)>,
     overflow: bool,
+}
+
+/// One way to put a token together: a head, and a place in `tails` for each further chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Assembly {
+    head: usize,
+    tails: SmallVec<[usize; 2]>,
+}
+
+impl Assembly {
+    /// Returns true if the token has more than one chunk.
+    pub(crate) fn is_joined(&self) -> bool {
+        !self.tails.is_empty()
+    }
 }
 
 impl CookieFinder {
@@ -67,10 +81,10 @@ impl CookieFinder {
             let [b'=', value @ ..] = trim_start(after) else {
                 continue;
             };
-            // `value` is a suffix of what is left, so its place follows from lengths alone.
+            // `value` is a suffix of the field, so its place follows from lengths alone.
             let start = bytes.len() - value.len();
             let (value, _) = split_once(value, b';');
-            // No other cookie begins inside of this value: it need not be searched.
+            // No other cookie begins inside this value: it need not be searched.
             from = start + value.len();
             let value = trim_end(value);
             let lead = value.len() - trim_start(value).len();
@@ -83,73 +97,159 @@ impl Piece {
     fn bytes(&self) -> &[u8] {
         self.field.as_bytes().get(self.start..self.end).unwrap_or_default()
     }
+
+    /// Returns true if this could be a part of some token: base64url, padded or not.
+    fn is_plausible(&self) -> bool {
+        let fine = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
+        !self.bytes().is_empty() && self.bytes().iter().all(fine)
+    }
 }
 
 impl Found {
     fn push(&mut self, number: u8, piece: Piece) {
-        let seen = match number {
-            0 => self.heads.len(),
-            _ => self.tails.iter().filter(|(n, _)| *n == number).count(),
-        };
+        let seen = if number == 0 { self.heads.len() } else { self.tails.len() };
         match number {
-            _ if seen >= MAX_CANDIDATES => self.overflow = true,
+            _ if seen >= MAX_LOOKS => self.overflow = true,
             0 => self.heads.push(piece),
             _ => self.tails.push((number, piece)),
         }
     }
 
-    /// True if the request has a cookie of the session's name, or a chunk of one.
+    /// Returns true if the request has a cookie of the name, or a chunk of one.
     pub(crate) fn is_present(&self) -> bool {
         !self.heads.is_empty() || !self.tails.is_empty()
     }
 
-    /// True if there were more cookies of one name than are looked at.
+    /// Returns true if there were more cookies of the name, or chunks, than are looked at.
     pub(crate) fn overflowed(&self) -> bool {
         self.overflow
     }
 
-    /// How many candidates there are to try.
+    /// Returns how many values there are under the name itself.
     pub(crate) fn len(&self) -> usize {
         self.heads.len()
     }
 
-    /// The `index`-th token, put together from its chunks in `joined` where it has any.
+    /// Returns true if the values of two heads are the same: one cookie in two scopes.
+    pub(crate) fn are_equal(&self, head: usize, other: usize) -> bool {
+        let bytes = |index| self.heads.get(index).map(Piece::bytes);
+        bytes(head) == bytes(other)
+    }
+
+    /// Returns true if a chunk comes twice. One of them belongs to another cookie, and the header does not tell which.
+    pub(crate) fn has_twins(&self) -> bool {
+        let mut seen = 0_u8;
+        self.tails.iter().any(|(number, _)| {
+            let twice = seen & 1 << number != 0;
+            seen |= 1 << number;
+            twice
+        })
+    }
+
+    /// Returns the ways to put a token together that begins with the `head`-th value, the likeliest first. `chunk` is the number
+    /// of characters that fill a cookie.
     ///
-    /// A token has a second chunk if and only if its first one fills a cookie ("`chunk` bytes long"), and so on. User agents
-    /// order the cookies of each name alike (RFC 6265bis section 5.8.3), so the first token that has an `n`-th chunk owns the
-    /// first value under that name, the second one the second. Whether the pieces fit is for the signature over them to
-    /// say.
-    pub(crate) fn token<'a>(
-        &'a self,
-        index: usize,
-        chunk: impl Fn(u8) -> usize,
-        joined: &'a mut Vec<u8>,
-    ) -> &'a [u8] {
-        let Some(head) = self.heads.get(index).map(Piece::bytes) else { return &[] };
-        if self.tails.is_empty() {
-            return head;
+    /// A token goes on in the next number if its last chunk fills its cookie. User agents order the cookies of each name alike
+    /// (RFC 6265bis section 5.8.3), so the first token that has an `n`-th chunk owns the first value under that name, the second
+    /// one the second. But a chunk may have been planted or left behind, and a token may end with a full chunk. So ways that
+    /// deviate from that in one place follow, then those that deviate in two. Only the signature tells which is right.
+    pub(crate) fn assemblies(&self, head: usize, chunk: impl Fn(u8) -> usize) -> SmallVec<[Assembly; 1]> {
+        let mut assemblies = SmallVec::new();
+        let Some(piece) = self.heads.get(head) else { return assemblies };
+        let alone = Assembly { head, tails: SmallVec::new() };
+        if self.tails.is_empty() || piece.bytes().len() != chunk(0) {
+            assemblies.push(alone);
+            return assemblies;
         }
-        // How many values under each further name the tokens before this one own.
+        let options = self.options(head, &chunk);
+        for deviations in 0..=2 {
+            self.extend(&options, &chunk, deviations, &mut alone.clone(), &mut assemblies);
+        }
+        assemblies
+    }
+
+    /// For each further number, which values may continue a token: the one that `head` owns first.
+    fn options(
+        &self,
+        head: usize,
+        chunk: &impl Fn(u8) -> usize,
+    ) -> [SmallVec<[usize; 2]>; MAX_CHUNKS as usize] {
+        let mut options: [SmallVec<[usize; 2]>; MAX_CHUNKS as usize] = Default::default();
+        for (place, (number, _)) in self.tails.iter().enumerate() {
+            if let Some(places) = options.get_mut(usize::from(*number)) {
+                places.push(place);
+            }
+        }
+        for places in options.iter_mut().filter(|places| places.len() > 1) {
+            places.retain(|place| self.tails.get(*place).is_some_and(|(_, piece)| piece.is_plausible()));
+        }
+        // How many values under each further name the heads before this one own.
         let mut owned = [0; MAX_CHUNKS as usize];
-        for piece in self.heads.iter().take(index + 1) {
-            joined.clear();
-            joined.extend_from_slice(piece.bytes());
+        for piece in self.heads.iter().take(head) {
             let mut full = piece.bytes().len() == chunk(0);
-            for (number, owned) in (1..).zip(owned.iter_mut().skip(1)) {
-                let Some(tail) = self.tail(number, *owned).filter(|_| full) else { break };
+            for ((number, owned), places) in (0..).zip(&mut owned).zip(&options).skip(1) {
+                let Some((_, tail)) = places.get(*owned).filter(|_| full).and_then(|at| self.tails.get(*at))
+                else {
+                    break;
+                };
                 *owned += 1;
-                joined.extend_from_slice(tail.bytes());
                 full = tail.bytes().len() == chunk(number);
             }
+        }
+        for (places, owned) in options.iter_mut().zip(owned) {
+            if let Some(front) = places.get_mut(..=owned) {
+                front.rotate_right(1);
+            }
+        }
+        options
+    }
+
+    /// Adds the ways to continue `assembly` that deviate from the likeliest in exactly so many places.
+    fn extend(
+        &self,
+        options: &[SmallVec<[usize; 2]>; MAX_CHUNKS as usize],
+        chunk: &impl Fn(u8) -> usize,
+        deviations: usize,
+        assembly: &mut Assembly,
+        assemblies: &mut SmallVec<[Assembly; 1]>,
+    ) {
+        if assemblies.len() >= MAX_ASSEMBLIES {
+            return;
+        }
+        let next = assembly.tails.len() + 1;
+        let full = match assembly.tails.last() {
+            None => true,
+            Some(place) => self.tails.get(*place).is_some_and(|(n, piece)| piece.bytes().len() == chunk(*n)),
+        };
+        let places = options.get(next).filter(|_| full).map_or(&[][..], SmallVec::as_slice);
+        for (rank, place) in places.iter().enumerate() {
+            let Some(left) = deviations.checked_sub(rank.min(1)) else { break };
+            assembly.tails.push(*place);
+            self.extend(options, chunk, left, assembly, assemblies);
+            assembly.tails.pop();
+        }
+        // The token ends here, although it could go on.
+        let stops = usize::from(!places.is_empty());
+        if deviations == stops && assemblies.len() < MAX_ASSEMBLIES {
+            assemblies.push(assembly.clone());
+        }
+    }
+
+    /// Returns the token of an assembly, put together in `joined` where it has several chunks.
+    pub(crate) fn token<'a>(&'a self, assembly: &Assembly, joined: &'a mut Vec<u8>) -> &'a [u8] {
+        let head = self.heads.get(assembly.head).map(Piece::bytes).unwrap_or_default();
+        if !assembly.is_joined() {
+            return head;
+        }
+        joined.clear();
+        joined.extend_from_slice(head);
+        for (_, piece) in assembly.tails.iter().filter_map(|place| self.tails.get(*place)) {
+            joined.extend_from_slice(piece.bytes());
         }
         joined
     }
 
-    fn tail(&self, number: u8, index: usize) -> Option<&Piece> {
-        self.tails.iter().filter(|(n, _)| *n == number).nth(index).map(|(_, piece)| piece)
-    }
-
-    /// Which further chunks the client holds: bit `n` for `name.n`.
+    /// Returns which further chunks the client holds: bit `n` for `name.n`.
     pub(crate) fn tail_mask(&self) -> u8 {
         self.tails.iter().fold(0, |mask, (number, _)| mask | 1 << number)
     }
@@ -174,17 +274,33 @@ mod tests {
         found.heads.iter().map(|piece| piece.bytes().to_vec()).collect()
     }
 
-    // Four values under each name; the names do not share the limit.
     #[test]
-    fn candidates_are_limited_name_by_name() {
-        let four = find("s", &[b"s.1=a; s.1=b; s.1=c; s.1=d; s.2=e"]);
-        assert!(four.is_present() && !four.overflowed());
-        assert_eq!((four.len(), four.tails.len(), four.tail_mask()), (0, 5, 0b110));
-        assert!(find("s", &[b"s.1=a; s.1=b; s.1=c; s.1=d; s.1=e"]).overflowed());
+    fn looks_are_limited_and_heads_and_chunks_do_not_share_the_limit() {
+        let many = |unit: &str, count: usize| unit.repeat(count).into_bytes();
+        let heads = find("s", &[&many("s=v;", MAX_LOOKS)]);
+        assert_eq!((heads.len(), heads.overflowed()), (MAX_LOOKS, false));
+        let both = find("s", &[&many("s=v;", MAX_LOOKS), &many("s.3=v;", MAX_LOOKS)]);
+        assert!(both.is_present() && !both.overflowed());
+        for more in ["s=v", "s.7=v"] {
+            let found = find("s", &[&many("s=v;s.1=v;", MAX_LOOKS), more.as_bytes()]);
+            assert!(found.overflowed(), "{more}");
+            assert_eq!((found.len(), found.tails.len()), (MAX_LOOKS, MAX_LOOKS));
+        }
         // A name that stands twice is removed once all the same.
         assert_eq!(find("s", &[b"s=x; s.3=a; s.3=b"]).tail_mask(), 0b1000);
-        let head = find("s", &[b"s=x"]);
-        assert!(head.is_present() && !head.overflowed());
+    }
+
+    #[test]
+    fn chunks_that_come_twice_are_noticed() {
+        for (field, twins) in [
+            ("s=a", false),
+            ("s=a; s=b", false),
+            ("s=a; s.1=b; s.2=c", false),
+            ("s=a; s.1=b; s.2=c; s.1=d", true),
+            ("s.7=a; s.7=a", true),
+        ] {
+            assert_eq!(find("s", &[field.as_bytes()]).has_twins(), twins, "{field}");
+        }
     }
 
     #[test]
@@ -232,42 +348,69 @@ mod tests {
         );
     }
 
-    #[test]
-    fn t60_candidates_are_bounded() {
-        let found = find("s", &[b"s=1;s=2;s=3;s=4;s=5;s=6"]);
-        assert_eq!((found.len(), found.overflowed()), (4, true));
+    /// The tokens of the `head`-th value, where two characters fill a cookie.
+    fn tokens(found: &Found, head: usize) -> Vec<String> {
+        let mut joined = Vec::new();
+        let assemblies = found.assemblies(head, |_| 2);
+        let text = |assembly| String::from_utf8(found.token(assembly, &mut joined).to_vec()).unwrap();
+        assemblies.iter().map(text).collect()
     }
 
     #[test]
     fn chunks_are_put_together_by_number_not_by_place() {
-        let size = |_| 2;
-        let mut joined = Vec::new();
         let found = find("s", &[b"s.2=e; s.1=cd; s=ab; s.3=zz"]);
-        assert_eq!(found.token(0, size, &mut joined), b"abcde");
+        assert_eq!(tokens(&found, 0)[0], "abcde");
         assert_eq!(found.tail_mask(), 0b1110);
         // A first piece that fills no cookie has no further ones, whatever the client still holds.
-        let found = find("s", &[b"s.1=cd; s=a"]);
-        assert_eq!(found.token(0, size, &mut joined), b"a");
+        assert_eq!(tokens(&find("s", &[b"s.1=cd; s=a"]), 0), ["a"]);
         let found = find("s", &[b"s.1=x; s=ab; s=cd; s.1=y"]);
-        assert_eq!(found.token(0, size, &mut joined), b"abx");
-        assert_eq!(found.token(1, size, &mut joined), b"cdy");
-        assert_eq!(found.token(2, size, &mut joined), b"");
+        assert_eq!([0, 1].map(|head| tokens(&found, head)[0].clone()), ["abx", "cdy"]);
+        assert_eq!(tokens(&found, 2), [""; 0]);
         // T64: a cookie planted beside a large session takes none of its chunks.
         let found = find("s", &[b"s=x; s=ab; s.1=cd; s.2=e"]);
-        assert_eq!(found.token(0, size, &mut joined), b"x");
-        assert_eq!(found.token(1, size, &mut joined), b"abcde");
+        assert_eq!([0, 1].map(|head| tokens(&found, head)[0].clone()), ["x", "abcde"]);
         let found = find("s", &[b"s=ab; s=cd; s.1=x; s.1=yz; s.2=e"]);
-        assert_eq!(found.token(0, size, &mut joined), b"abx");
-        assert_eq!(found.token(1, size, &mut joined), b"cdyze");
+        assert_eq!([0, 1].map(|head| tokens(&found, head)[0].clone()), ["abx", "cdyze"]);
+    }
+
+    // T64: one chunk that is planted or left behind hides no session.
+    #[test]
+    fn t64_every_way_with_one_wrong_chunk_is_tried() {
+        // Planted before and after each chunk, short and full; `name.1` beside a token that ends full.
+        for (field, genuine) in [
+            ("s=ab; s.1=xx; s.1=cd; s.2=e", "abcde"),
+            ("s=ab; s.1=x; s.1=cd; s.2=e", "abcde"),
+            ("s=ab; s.1=cd; s.2=xx; s.2=e", "abcde"),
+            ("s=ab; s.1=cd; s.2=e; s.2=xx; s.2=yy; s.2=zz", "abcde"),
+            ("s=ab; s.1=xx", "ab"),
+            ("s=ab; s.1=x", "ab"),
+            ("s=ab; s.1=cd; s.2=x", "abcd"),
+            ("s=ab; s.1=cd; s.2=ef; s.3=x", "abcdef"),
+            ("s=ab; s.1=xx; s.1=cd; s.2=yy; s.2=e", "abcde"),
+        ] {
+            assert!(tokens(&find("s", &[field.as_bytes()]), 0).contains(&genuine.to_owned()), "{field}");
+        }
+        // What no token has in it is left out where there is a choice.
+        assert_eq!(tokens(&find("s", &[b"s=ab; s.1=*!; s.1=; s.1=cd"]), 0), ["abcd", "ab"]);
+    }
+
+    #[test]
+    fn t60_ways_to_put_a_token_together_are_bounded() {
+        let tails: String =
+            (1..=7).flat_map(|number| (0..9).map(move |n| format!("; s.{number}={n}{n}"))).collect();
+        let found = find("s", &[format!("s=ab{tails}").as_bytes()]);
+        assert!(!found.overflowed());
+        let tokens = tokens(&found, 0);
+        assert_eq!(tokens.len(), MAX_ASSEMBLIES);
+        // The likeliest first, and none twice.
+        assert_eq!(tokens[0], "ab00000000000000");
+        let distinct: std::collections::BTreeSet<_> = tokens.iter().collect();
+        assert_eq!(distinct.len(), tokens.len());
     }
 
     /// The naive reading: split, trim, compare.
     fn naive(field: &[u8], name: &[u8]) -> Vec<Vec<u8>> {
-        pairs(field)
-            .filter(|(n, _)| *n == name)
-            .map(|(_, value)| value.to_vec())
-            .take(MAX_CANDIDATES)
-            .collect()
+        pairs(field).filter(|(n, _)| *n == name).map(|(_, value)| value.to_vec()).take(MAX_LOOKS).collect()
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //!
 //! # The header policy
 //!
-//! Parsers disagree about cookies, and each disagreement has been an attack on someone. This crate does the least that
+//! Parsers disagree about cookies, and each disagreement has been used in an attack. This crate does the least that
 //! RFC 6265bis section 5.6 lets a user agent send, and nothing else:
 //!
 //! - every `Cookie` field is walked (HTTP/2 clients split them, [RFC 9113 section 8.2.3]);
@@ -10,24 +10,27 @@
 //! - only SP and HTAB are trimmed, around the name and around the value; no other white space, no Unicode;
 //! - a pair without `=`, or without a name, is skipped; all others are kept, in order, duplicates included;
 //! - names are compared byte for byte; nothing is decoded, unquoted or folded; `$Version` is a cookie like any other;
-//! - of several cookies with the session's name, up to four are tried and the first authentic one wins.
+//! - of several cookies with the session's name, up to four signatures are checked, and the newest authentic one counts.
 //!
 //! [RFC 9113 section 8.2.3]: https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3
 
+mod attributes;
 mod finder;
 mod name;
 mod options;
 mod pairs;
+mod scopes;
 mod set_cookie;
 
 pub use self::name::CookieName;
 pub use self::options::{CookieOptions, SameSite};
 pub use self::pairs::{Pairs, pairs};
 
-pub(crate) use self::finder::{CookieFinder, Found};
+pub(crate) use self::finder::{Assembly, CookieFinder, Found};
 pub(crate) use self::options::MAX_AGE_CAP;
-
-pub(crate) use self::set_cookie::{CookieTemplate, SetCookies, cookie_name_of};
+pub(crate) use self::pairs::trim;
+pub(crate) use self::scopes::Target;
+pub(crate) use self::set_cookie::{CookieTemplate, RetiredCookie, SetCookies, chunk_size, cookie_name_of};
 
 /// RFC 6265bis section 5.7: user agents drop a cookie whose name and value together are longer than this.
 pub const MAX_NAME_VALUE: usize = 4096;
@@ -39,5 +42,13 @@ pub const MAX_CHUNKS: u8 = 8;
 /// accepts by default, with room for others.
 pub const DEFAULT_MAX_CHUNKS: u8 = 3;
 
-/// How many cookies of the session's name are looked at in one request.
+/// The number of cookies of the session's name whose signature is checked (or that the backend is asked for) in one request.
+///
+/// Cookies that are refused before that, by their form or the id of their key, do not count.
 pub const MAX_CANDIDATES: usize = 4;
+
+/// The number of cookies of the session's name, and of chunks, that are looked at in one request.
+pub(crate) const MAX_LOOKS: usize = 64;
+
+/// The number of signatures that are checked in one request, where chunks can be put together in several ways.
+pub(crate) const MAX_ASSEMBLIES: usize = 16;

@@ -3,14 +3,12 @@
 use std::time::Duration;
 
 use super::CookieName;
-use super::set_cookie::CookieTemplate;
+use super::attributes::{Attributes, validate_domain, validate_path};
+use super::set_cookie::{CookieTemplate, RetiredCookie};
 use crate::error::Error;
 
 /// RFC 6265bis section 5.5: user agents cap the life of a cookie at 400 days.
 pub(crate) const MAX_AGE_CAP: Duration = Duration::from_secs(400 * 24 * 3_600);
-
-/// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
-const MAX_ATTRIBUTE: usize = 1024;
 
 /// When a browser sends the cookie along with requests that another site caused (RFC 6265bis section 4.1.2.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,13 +16,13 @@ const MAX_ATTRIBUTE: usize = 1024;
 pub enum SameSite {
     /// Never.
     Strict,
-    /// Only when the user follows a link here: the default, since anything stricter logs users out of links in mail.
+    /// Only when the user follows a link to this site. The default: anything stricter logs users out of links in mail.
     Lax,
-    /// Always. Needs `Secure`, and an application with its own protection from forged requests.
+    /// Always. It needs `Secure`, and an application that protects itself from forged requests.
     None,
 }
 
-/// What a cookie's Max-Age is.
+/// The Max-Age of a cookie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MaxAge {
     /// There is none.
@@ -45,11 +43,19 @@ impl SameSite {
     }
 }
 
-/// How the session cookie is set.
+/// The attributes of the session cookie.
 ///
 /// The default is the strictest cookie that works for a whole site: `__Host-session`, `Secure`, `HttpOnly`,
 /// `SameSite=Lax`, `Path=/`, `Max-Age` of 24 hours. Combinations that a browser would refuse are refused when the store
 /// is built, with a message that says what to change.
+///
+/// # Changing the options of a service in use
+///
+/// A browser keeps cookies of one name apart that differ in `Domain`, `Path` or `Partitioned`, and sends all that match,
+/// without these attributes. So after such a change browsers hold the former cookie beside the new one. Of several authentic
+/// cookies the newest counts, and a logout ends all of them. Name the former scope with [`retired_domain`](Self::retired_domain),
+/// [`retired_host_only`](Self::retired_host_only), [`retired_path`](Self::retired_path) or [`retired_name`](Self::retired_name)
+/// for as long as cookies last: the former cookie is then expired by each response that sets or removes the new one.
 ///
 /// # Examples
 ///
@@ -68,54 +74,71 @@ impl SameSite {
 #[derive(Clone, Debug)]
 #[must_use = "options do nothing until they are given to a store builder"]
 pub struct CookieOptions {
-    name: String,
+    /// `None`: the default of the mode.
+    name: Option<String>,
     path: String,
     domain: Option<String>,
     max_age: MaxAge,
-    secure: bool,
+    /// `None`: the default of the mode.
+    secure: Option<bool>,
     http_only: bool,
     same_site: SameSite,
     partitioned: bool,
     max_chunks: u8,
+    development: bool,
+    retired_domains: Vec<Option<String>>,
+    retired_paths: Vec<String>,
+    retired_names: Vec<String>,
 }
 
 impl Default for CookieOptions {
     fn default() -> Self {
         Self {
-            name: "__Host-session".to_owned(),
+            name: None,
             path: "/".to_owned(),
             domain: None,
             max_age: MaxAge::Lifetime,
-            secure: true,
+            secure: None,
             http_only: true,
             same_site: SameSite::Lax,
             partitioned: false,
             max_chunks: super::DEFAULT_MAX_CHUNKS,
+            development: false,
+            retired_domains: Vec::new(),
+            retired_paths: Vec::new(),
+            retired_names: Vec::new(),
         }
     }
 }
 
 impl CookieOptions {
-    /// The production cookie.
+    /// Creates the options of the production cookie.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A cookie for development over plain http: `session`, without `Secure`.
+    /// Creates the options of a cookie for development over plain http: named `session` and without `Secure`, unless
+    /// [`name`](Self::name) and [`secure`](Self::secure) say otherwise.
     ///
-    /// Anyone on the way can read and copy it. A store built with it says so in an
+    /// Anyone on the network can read and copy it. A store built with it reports that in an
     /// [`Event::InsecureCookie`](crate::Event::InsecureCookie).
     pub fn development() -> Self {
-        Self { name: "session".to_owned(), secure: false, ..Self::default() }
+        Self::default().for_development(true)
     }
 
-    /// The name. Default is `__Host-session`. It also separates keys: a token never opens under another name.
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
+    /// Turns the development defaults on, if `yes`. What was set explicitly stays.
+    pub(crate) fn for_development(mut self, yes: bool) -> Self {
+        self.development |= yes;
         self
     }
 
-    /// Send the cookie only for this path and those below. Default is `/`.
+    /// Sets the name. Default: `__Host-session`. The name also separates keys: a token never opens under another name.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Limits the cookie to this path and those below. Default: `/`.
     ///
     /// A path is not a security boundary: pages of one origin can read each other.
     pub fn path(mut self, path: impl Into<String>) -> Self {
@@ -123,58 +146,129 @@ impl CookieOptions {
         self
     }
 
-    /// Send the cookie also to all subdomains of this domain. Default is none: this host alone.
+    /// Sends the cookie to this domain and all its subdomains. Default: none, so that only this host gets it.
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
 
-    /// How long the browser keeps the cookie, at most; `None` for "until it closes". Default is what is left of the session,
-    /// 24 hours with the default idle timeout. It is capped at 400 days, and is a courtesy: the server enforces its own
-    /// deadlines.
+    /// Sets how long the browser keeps the cookie at most. `None` means "until the browser closes". Default: the remaining life of
+    /// the session, which is 24 hours with the default idle timeout. It is capped at 400 days. The server enforces its own
+    /// deadlines in any case.
     ///
-    /// A Max-Age that is shorter than the session may be idle is refused when the store is built: reading would keep the
-    /// session alive, and the browser would drop its cookie all the same. Lower the idle timeout in its place.
+    /// A Max-Age that is shorter than the idle timeout is refused when the store is built: reading would keep the session
+    /// alive, but the browser would drop its cookie. Lower the idle timeout instead.
     pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> Self {
         self.max_age = max_age.into().map_or(MaxAge::BrowserSession, MaxAge::AtMost);
         self
     }
 
-    /// Send the cookie over https alone. Default is true. Never inferred from the request: a proxy may end TLS.
+    /// Sets whether the browser sends the cookie over https only. Default: true. It is never inferred from the request, because a
+    /// proxy may end TLS.
     pub fn secure(mut self, yes: bool) -> Self {
-        self.secure = yes;
+        self.secure = Some(yes);
         self
     }
 
-    /// Hide the cookie from scripts. Default is true.
+    /// Sets whether the cookie is hidden from scripts. Default: true.
     pub fn http_only(mut self, yes: bool) -> Self {
         self.http_only = yes;
         self
     }
 
-    /// When to send the cookie across sites. Default is [`SameSite::Lax`].
+    /// Sets when the browser sends the cookie across sites. Default: [`SameSite::Lax`].
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;
         self
     }
 
-    /// Keep one cookie jar for each top-level site that embeds this one (CHIPS). Default is false.
+    /// Sets whether the browser keeps one cookie for each top-level site that embeds this one (CHIPS). Default: false.
+    ///
+    /// It needs [`SameSite::None`]: without it, browsers withhold the cookie from embedded pages, which are the only ones that
+    /// partitions are for. Anything else is refused when the store is built.
     pub fn partitioned(mut self, yes: bool) -> Self {
         self.partitioned = yes;
         self
     }
 
-    /// Over how many cookies of 4,096 bytes a large session may be spread, 1 to 8. Default is 3.
+    /// Sets over how many cookies of 4,096 bytes a large session may be spread, from 1 to 8. Default: 3.
     ///
-    /// A browser whose cookies are over the header limit of a server or proxy is locked out until they expire. hyper's
-    /// HTTP/2 server accepts 16 KiB of headers (`max_header_list_size`), many proxies 8 KiB: behind those, set 1; to
-    /// set more than 3, raise the server's limit first.
+    /// A browser whose cookies exceed the header limit of a server or proxy is locked out until they expire. hyper's HTTP/2
+    /// server accepts 16 KiB of headers (`max_header_list_size`), many proxies 8 KiB. Behind such a proxy, set 1. Before you
+    /// set more than 3, raise the server's limit.
     pub fn max_chunks(mut self, chunks: u8) -> Self {
         self.max_chunks = chunks;
         self
     }
 
-    /// The Max-Age that was asked for.
+    /// Names a `Domain` that the cookie was set with before. Cookies of that scope are still read, and are expired by each
+    /// response that sets or removes the cookie. Can be called several times.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, cookie::CookieOptions};
+    ///
+    /// // Until last week: `name("__Secure-session").domain("example.com")`.
+    /// let host_only = CookieOptions::new().name("__Secure-session").retired_domain("example.com");
+    /// let store = CookieStore::builder(AppKey::generate()?).cookie(host_only).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn retired_domain(mut self, domain: impl Into<String>) -> Self {
+        self.retired_domains.push(Some(domain.into()));
+        self
+    }
+
+    /// As [`retired_domain`](Self::retired_domain), for a cookie that had no `Domain` before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, cookie::CookieOptions};
+    ///
+    /// let shared = CookieOptions::new().name("__Secure-session").domain("example.com").retired_host_only();
+    /// let store = CookieStore::builder(AppKey::generate()?).cookie(shared).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn retired_host_only(mut self) -> Self {
+        self.retired_domains.push(None);
+        self
+    }
+
+    /// As [`retired_domain`](Self::retired_domain), for another `Path`.
+    pub fn retired_path(mut self, path: impl Into<String>) -> Self {
+        self.retired_paths.push(path.into());
+        self
+    }
+
+    /// Names a cookie that held the session before. Its sessions are still read, and leave under the present name with the next
+    /// response. The cookie of that name is expired by each response that sets or removes the session's cookie. Can be called
+    /// several times.
+    ///
+    /// # Security
+    ///
+    /// A cookie under a retired name logs its holder in, so its prefix protects as little as that name does. Drop the
+    /// retired name when the longest session under it has ended.
+    ///
+    /// # Errors
+    ///
+    /// The store does not build if it keeps its sessions on a server: their session lists are bound to the name.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, cookie::CookieOptions};
+    ///
+    /// let renamed = CookieOptions::new().name("__Host-session").retired_name("session");
+    /// let store = CookieStore::builder(AppKey::generate()?).cookie(renamed).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn retired_name(mut self, name: impl Into<String>) -> Self {
+        self.retired_names.push(name.into());
+        self
+    }
+
+    /// The Max-Age that was set explicitly.
     pub(crate) fn explicit_max_age(&self) -> Option<Duration> {
         match self.max_age {
             MaxAge::AtMost(max_age) => Some(max_age.min(MAX_AGE_CAP)),
@@ -183,102 +277,89 @@ impl CookieOptions {
     }
 
     pub(crate) fn validate(self) -> Result<CookieTemplate, Error> {
-        let name = CookieName::new(&self.name)?;
-        if let Some(rules) = name.prefix_rules() {
-            let prefix = rules.prefix;
-            if !self.secure {
-                return Err(Error::config(format!(
-                    "a cookie named {prefix}… must be Secure: call secure(true), or use CookieOptions::development() for plain http"
-                )));
-            }
-            if rules.http_only && !self.http_only {
-                return Err(Error::config(format!(
-                    "a cookie named {prefix}… must be HttpOnly: call http_only(true)"
-                )));
-            }
-            if rules.host_only && self.path != "/" {
-                return Err(Error::config(format!(
-                    "a cookie named {prefix}… must have the path \"/\": drop path(), or use the prefix \"__Secure-\""
-                )));
-            }
-            if rules.host_only && self.domain.is_some() {
-                return Err(Error::config(format!(
-                    "a cookie named {prefix}… cannot have a Domain: drop domain(), or use the prefix \"__Secure-\""
-                )));
-            }
-        }
-        if !self.secure && self.same_site == SameSite::None {
+        let default_name = if self.development { "session" } else { "__Host-session" };
+        let name = CookieName::new(self.name.as_deref().unwrap_or(default_name))?;
+        let attributes = Attributes {
+            path: self.path.clone(),
+            domain: self.domain.clone(),
+            secure: self.secure.unwrap_or(!self.development),
+            http_only: self.http_only,
+            same_site: self.same_site,
+            partitioned: self.partitioned,
+        };
+        validate_prefix(&name, &attributes)?;
+        if !attributes.secure && self.same_site == SameSite::None {
             return Err(Error::config("SameSite=None needs Secure: call secure(true), or use SameSite::Lax"));
         }
-        if !self.secure && self.partitioned {
+        if !attributes.secure && self.partitioned {
             return Err(Error::config(
                 "Partitioned needs Secure: call secure(true), or drop partitioned(true)",
             ));
         }
-        validate_path(&self.path)?;
-        if let Some(domain) = &self.domain {
-            validate_domain(domain)?;
+        if self.partitioned && self.same_site != SameSite::None {
+            return Err(Error::config(
+                "Partitioned needs SameSite=None, because browsers send no other cookie to embedded pages: call same_site(SameSite::None), or drop partitioned(true)",
+            ));
         }
         if matches!(self.max_age, MaxAge::AtMost(max_age) if max_age.as_secs() == 0) {
             return Err(Error::config(
-                "a Max-Age under a second removes the cookie: use a longer one, or None for \"until the browser closes\"",
+                "a Max-Age under a second removes the cookie: call max_age() with a longer one, or with None for \"until the browser closes\"",
             ));
         }
         if !(1..=super::MAX_CHUNKS).contains(&self.max_chunks) {
-            return Err(Error::config("max_chunks is 1 to 8"));
+            return Err(Error::config("max_chunks() must be 1 to 8"));
         }
+        let paths = std::iter::once(&self.path).chain(&self.retired_paths);
+        paths.clone().try_for_each(|path| validate_path(path))?;
+        let domains = std::iter::once(&self.domain).chain(&self.retired_domains);
+        domains.clone().flatten().try_for_each(|domain| validate_domain(domain))?;
+        let scopes: Vec<Attributes> = domains
+            .flat_map(|domain| paths.clone().map(move |path| (domain, path)))
+            .map(|(domain, path)| Attributes {
+                path: path.clone(),
+                domain: domain.clone(),
+                ..attributes.clone()
+            })
+            .collect();
+        let names = self.retired_names.iter().map(|name| CookieName::new(name));
+        let retired = names.collect::<Result<Vec<_>, _>>()?;
+        if retired.contains(&name) {
+            return Err(Error::config(format!(
+                "the cookie cannot have the name {name:?} and retire it: change name() or retired_name()"
+            )));
+        }
+        let retired = retired.into_iter().map(|name| RetiredCookie::new(name, &scopes)).collect();
         let max_age = match self.max_age {
             MaxAge::BrowserSession => None,
             MaxAge::Lifetime | MaxAge::AtMost(_) => Some(self.explicit_max_age().unwrap_or(MAX_AGE_CAP)),
         };
-        Ok(CookieTemplate::new(name, &self.attributes(), max_age, self.secure, self.max_chunks))
-    }
-
-    /// The attributes that are the same in every `Set-Cookie` of this cookie, also when it is removed.
-    fn attributes(&self) -> String {
-        let mut text = format!("; Path={}", self.path);
-        if let Some(domain) = &self.domain {
-            text.push_str("; Domain=");
-            text.push_str(domain);
-        }
-        for (wanted, attribute) in [(self.secure, "; Secure"), (self.http_only, "; HttpOnly")] {
-            if wanted {
-                text.push_str(attribute);
-            }
-        }
-        text.push_str("; SameSite=");
-        text.push_str(self.same_site.as_str());
-        if self.partitioned {
-            text.push_str("; Partitioned");
-        }
-        text
+        CookieTemplate::new(name, attributes, max_age, self.max_chunks, &scopes, retired)
     }
 }
 
-/// `path-value` of RFC 6265bis section 4.1.1: no control character, no semicolon. Also no space, quote, angle bracket
-/// or backslash: a path that holds one was not meant as a path.
-fn validate_path(path: &str) -> Result<(), Error> {
-    let fine = |byte: u8| byte.is_ascii_graphic() && !b";,\"<>\\".contains(&byte);
-    if !path.starts_with('/') || path.len() > MAX_ATTRIBUTE || !path.bytes().all(fine) {
-        return Err(Error::config(
-            "a cookie path starts with \"/\" and has up to 1024 visible ASCII characters other than ;,\"<>\\",
-        ));
+/// Checks what the prefix of a name promises.
+fn validate_prefix(name: &CookieName, attributes: &Attributes) -> Result<(), Error> {
+    let Some(rules) = name.prefix_rules() else { return Ok(()) };
+    let prefix = rules.prefix;
+    if !attributes.secure {
+        return Err(Error::config(format!(
+            "a cookie named {prefix}… must be Secure: call secure(true), or for plain http choose a name without the prefix and call development()"
+        )));
     }
-    Ok(())
-}
-
-/// A host name of letters, digits and hyphens (RFC 1034 section 3.5, RFC 1123 section 2.1).
-fn validate_domain(domain: &str) -> Result<(), Error> {
-    let label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    if domain.len() > 253 || !domain.split('.').all(label) {
-        return Err(Error::config(
-            "a cookie domain is a plain host name such as \"example.com\": no leading dot, port or space; non-ASCII names in their xn-- form",
-        ));
+    if rules.http_only && !attributes.http_only {
+        return Err(Error::config(format!(
+            "a cookie named {prefix}… must be HttpOnly: call http_only(true)"
+        )));
+    }
+    if rules.host_only && attributes.path != "/" {
+        return Err(Error::config(format!(
+            "a cookie named {prefix}… must have the path \"/\": drop path(), or use the prefix \"__Secure-\""
+        )));
+    }
+    if rules.host_only && attributes.domain.is_some() {
+        return Err(Error::config(format!(
+            "a cookie named {prefix}… cannot have a Domain: drop domain(), or use the prefix \"__Secure-\""
+        )));
     }
     Ok(())
 }
@@ -312,6 +393,43 @@ mod tests {
         assert!(plain().validate().is_ok());
         assert!(why(plain().same_site(SameSite::None)).contains("SameSite=None"));
         assert!(why(plain().partitioned(true)).contains("Partitioned"));
+    }
+
+    // Browsers withhold a Lax or Strict cookie where a partitioned one is for.
+    #[test]
+    fn partitioned_needs_same_site_none() {
+        for same_site in [SameSite::Lax, SameSite::Strict] {
+            let options = CookieOptions::new().partitioned(true).same_site(same_site);
+            assert!(why(options).contains("SameSite=None"), "{same_site:?}");
+        }
+        assert!(why(CookieOptions::new().partitioned(true)).contains("SameSite=None"));
+        let embedded = CookieOptions::new().partitioned(true).same_site(SameSite::None);
+        assert!(embedded.validate().is_ok());
+    }
+
+    // What was set explicitly stays, and what was not is that of the mode, in any order.
+    #[test]
+    fn development_changes_only_what_was_not_set() {
+        let name = |options: CookieOptions| options.validate().unwrap().name().to_string();
+        assert_eq!(name(CookieOptions::new().path("/app").for_development(true)), "session");
+        assert_eq!(name(CookieOptions::development().name("cart")), "cart");
+        assert_eq!(name(CookieOptions::new().name("cart").for_development(true)), "cart");
+        let secure = |options: CookieOptions| options.validate().unwrap().is_secure();
+        assert!(!secure(CookieOptions::new().name("cart").for_development(true)));
+        assert!(secure(CookieOptions::new().secure(true).for_development(true)));
+        // A prefix that plain http cannot keep.
+        let error = why(CookieOptions::new().name("__Host-cart").for_development(true));
+        assert!(error.contains("__Host-") && error.contains("development()"), "{error}");
+    }
+
+    #[test]
+    fn retired_scopes_and_names_are_checked() {
+        let options = || CookieOptions::new().name("__Secure-s");
+        assert!(why(options().retired_domain(".example.com")).contains("domain"));
+        assert!(why(options().retired_path("app")).contains("path"));
+        assert!(why(options().retired_name("a b")).contains("name"));
+        assert!(why(options().retired_name("__Secure-s")).contains("retired_name"));
+        assert!(options().retired_domain("example.com").retired_path("/app").validate().is_ok());
     }
 
     // T57: nothing can be injected through an attribute.

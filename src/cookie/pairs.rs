@@ -59,8 +59,9 @@ pub(super) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) 
     }
 }
 
-/// Without SP and HTAB at both ends. No other byte is white space here: see "Cookie Chaos" (T53).
-fn trim(bytes: &[u8]) -> &[u8] {
+/// The text without SP and HTAB at both ends, which are also the optional white space of RFC 9110 section 5.6.3. No other byte
+/// is white space here: see "Cookie Chaos" (T53).
+pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     trim_start(trim_end(bytes))
 }
 

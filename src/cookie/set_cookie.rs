@@ -6,20 +6,57 @@ use bytes::Bytes;
 use http::HeaderValue;
 use smallvec::SmallVec;
 
+use super::attributes::Attributes;
+use super::scopes::{Target, elsewhere};
 use super::{CookieName, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
 
-/// What is the same in every `Set-Cookie` of one session cookie. Can only come from options that fit together.
+/// What all `Set-Cookie` lines of one session cookie have in common. Can only be made from options that fit together.
 #[derive(Debug)]
 pub(crate) struct CookieTemplate {
     name: CookieName,
-    attributes: Box<str>,
+    attributes: Attributes,
+    /// The text of `attributes`.
+    text: Box<str>,
     max_age: Option<Duration>,
-    secure: bool,
     max_chunks: u8,
+    /// The text of other attributes that this cookie was set with before.
+    retired_scopes: Vec<Box<str>>,
+    retired_cookies: Vec<RetiredCookie>,
 }
 
-/// The lines of one cookie: one, or as many as it has chunks.
+/// A cookie that held the session before, under another name.
+#[derive(Debug)]
+pub(crate) struct RetiredCookie {
+    name: CookieName,
+    /// The text of each set of attributes that it may have been set with.
+    scopes: Vec<Box<str>>,
+}
+
+impl RetiredCookie {
+    pub(super) fn new(name: CookieName, scopes: &[Attributes]) -> Self {
+        let prefix = name.prefix_rules();
+        // The line that removes a cookie with a prefix must keep its promises, too.
+        let keep = |scope: &Attributes| Attributes {
+            secure: scope.secure || prefix.is_some(),
+            http_only: scope.http_only || prefix.is_some_and(|rules| rules.http_only),
+            ..scope.clone()
+        };
+        let mut scopes: Vec<Attributes> = scopes.iter().map(keep).collect();
+        if prefix.is_some_and(|rules| rules.host_only) {
+            // The present cookie may have a scope that this one could not have.
+            let host_only = |scope: Attributes| Attributes { domain: None, path: "/".to_owned(), ..scope };
+            scopes = scopes.into_iter().take(1).map(host_only).collect();
+        }
+        Self { name, scopes: scopes.iter().map(|scope| scope.to_string().into()).collect() }
+    }
+
+    pub(crate) fn name(&self) -> &CookieName {
+        &self.name
+    }
+}
+
+/// The lines of one cookie: one, or as many as it has chunks, after those that expire it elsewhere.
 pub(crate) type SetCookies = SmallVec<[HeaderValue; 1]>;
 
 /// RFC 6265bis section 5.5 gives Max-Age precedence; Expires is for user agents that only know it.
@@ -28,12 +65,26 @@ const REMOVED: &str = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 impl CookieTemplate {
     pub(super) fn new(
         name: CookieName,
-        attributes: &str,
+        attributes: Attributes,
         max_age: Option<Duration>,
-        secure: bool,
         max_chunks: u8,
-    ) -> Self {
-        Self { name, attributes: attributes.into(), max_age, secure, max_chunks }
+        scopes: &[Attributes],
+        retired_cookies: Vec<RetiredCookie>,
+    ) -> Result<Self, Error> {
+        let prefix = name.prefix_rules();
+        let others = scopes.iter().filter(|scope| **scope != attributes);
+        let impossible = others.clone().find(|scope| !scope.fit(prefix));
+        // Beside a retired name, it is the scope of that one.
+        if let Some(impossible) = impossible.filter(|_| retired_cookies.is_empty()) {
+            return Err(Error::config(format!(
+                "browsers never kept a cookie named {name} with {}: drop retired_domain() or retired_path(), or name the former cookie with retired_name()",
+                impossible.to_string().trim_start_matches("; ")
+            )));
+        }
+        let kept = others.filter(|scope| scope.fit(prefix));
+        let retired_scopes = kept.map(|scope| scope.to_string().into()).collect();
+        let text = attributes.to_string().into();
+        Ok(Self { name, attributes, text, max_age, max_chunks, retired_scopes, retired_cookies })
     }
 
     pub(crate) fn name(&self) -> &CookieName {
@@ -41,27 +92,34 @@ impl CookieTemplate {
     }
 
     pub(crate) fn is_secure(&self) -> bool {
-        self.secure
+        self.attributes.secure
     }
 
-    /// How many bytes of token fit in the cookie `name` (0) or `name.n`.
+    /// The cookies that held the session before.
+    pub(crate) fn retired_cookies(&self) -> &[RetiredCookie] {
+        &self.retired_cookies
+    }
+
+    /// Returns true if browsers may hold this cookie in a scope that depends on the host or the path of a request.
+    pub(crate) fn depends_on_target(&self) -> bool {
+        !self.name.prefix_rules().is_some_and(|rules| rules.host_only)
+    }
+
+    /// Returns how many bytes of a token fit in the cookie `name` (0) or `name.n`.
     pub(crate) fn chunk_size(&self, number: u8) -> usize {
-        let suffix = if number == 0 { 0 } else { 2 };
-        MAX_NAME_VALUE - self.name.as_str().len() - suffix
+        chunk_size(&self.name, number)
     }
 
     /// The longest token that can be set.
     fn max_token(&self) -> usize {
-        self.token_len(self.max_chunks)
+        token_len(&self.name, self.max_chunks)
     }
 
-    /// The longest token that any options could have set: what a lower `max_chunks` of today does not refuse.
+    /// The longest token that any options could have set, under any of the names: a lower `max_chunks` of today does not refuse
+    /// it.
     pub(crate) fn longest_token(&self) -> usize {
-        self.token_len(MAX_CHUNKS)
-    }
-
-    fn token_len(&self, chunks: u8) -> usize {
-        (0..chunks).map(|number| self.chunk_size(number)).sum()
+        let names = std::iter::once(&self.name).chain(self.retired_cookies.iter().map(RetiredCookie::name));
+        names.map(|name| token_len(name, MAX_CHUNKS)).max().unwrap_or(0)
     }
 
     /// Checks that a token of this many bytes can be set.
@@ -78,8 +136,9 @@ impl CookieTemplate {
         Err(Error::new(Kind::TooLarge { size: token + names, limit }))
     }
 
-    /// Sets the cookie to `token`, for `lifetime` or Max-Age, whichever is shorter. `held` tells the further chunks that
-    /// the client has: those that the token no longer fills are removed.
+    /// Sets the cookie to `token`, for `lifetime` or Max-Age, whichever is shorter. `held` tells which further chunks the client
+    /// has (bit `n` for `name.n`): those that the token does not fill are removed. So is the number after a chunk that is exactly
+    /// full, since a reader would take what is there for the next chunk.
     ///
     /// # Errors
     ///
@@ -90,56 +149,127 @@ impl CookieTemplate {
         let mut lines = SetCookies::new();
         let mut rest = token;
         let mut number = 0;
-        loop {
+        let mut full = false;
+        while number == 0 || !rest.is_empty() {
             let (chunk, after) = rest.split_at_checked(self.chunk_size(number)).unwrap_or((rest, &[]));
-            lines.push(self.line(number, chunk, seconds.as_ref().map_or("", |_| "; Max-Age="), seconds)?);
+            let age = if seconds.is_some() { "; Max-Age=" } else { "" };
+            lines.push(line(&self.name, number, chunk, age, seconds, &self.text)?);
+            full = chunk.len() == self.chunk_size(number);
             rest = after;
             number += 1;
-            if rest.is_empty() {
-                break;
-            }
         }
-        self.remove_tails(number, held, &mut lines)?;
+        let held = if full { held | 1_u8.checked_shl(number.into()).unwrap_or(0) } else { held };
+        remove_tails(&self.name, &self.text, number, held, &mut lines)?;
         Ok(lines)
     }
 
-    /// Removes the cookie and the chunks that the client holds, with the attributes they were set with.
+    /// Removes the cookie and the chunks that the client holds, with the attributes that they were set with.
     pub(crate) fn remove(&self, held: u8) -> Result<SetCookies, Error> {
         let mut lines = SetCookies::new();
-        lines.push(self.line(0, b"", REMOVED, None)?);
-        self.remove_tails(1, held, &mut lines)?;
+        remove(&self.name, &self.text, held, &mut lines)?;
         Ok(lines)
     }
 
-    fn remove_tails(&self, from: u8, held: u8, lines: &mut SetCookies) -> Result<(), Error> {
-        for number in from..MAX_CHUNKS {
-            if held & (1 << number) != 0 {
-                lines.push(self.line(number, b"", REMOVED, None)?);
-            }
+    /// Returns true if browsers send this cookie with a request to `target`, as far as its path goes.
+    pub(crate) fn covers(&self, target: &Target) -> bool {
+        target.is_within(&self.attributes.path)
+    }
+
+    /// Returns true if there are retired scopes or names.
+    pub(crate) fn retires(&self) -> bool {
+        !self.retired_scopes.is_empty() || !self.retired_cookies.is_empty()
+    }
+
+    /// Removes the cookie in the scopes and under the names that the options retire. `held` is that of the present name, and
+    /// `held_under` that of a retired one, by its place among [`retired_cookies`](Self::retired_cookies).
+    pub(crate) fn expire_retired(
+        &self,
+        held: u8,
+        held_under: impl Fn(usize) -> u8,
+        lines: &mut SetCookies,
+    ) -> Result<(), Error> {
+        self.retired_scopes.iter().try_for_each(|scope| remove(&self.name, scope, held, lines))?;
+        for (place, cookie) in self.retired_cookies.iter().enumerate() {
+            cookie
+                .scopes
+                .iter()
+                .try_for_each(|scope| remove(&cookie.name, scope, held_under(place), lines))?;
         }
         Ok(())
     }
 
-    /// `name[.n]=value{age}[seconds]{attributes}`
-    fn line(&self, number: u8, value: &[u8], age: &str, seconds: Option<u64>) -> Result<HeaderValue, Error> {
-        let name = self.name.as_str();
-        let suffix = [b'.', b'0' + number];
-        let suffix = if number == 0 { &[][..] } else { &suffix[..] };
-        let mut digits = [0; 20];
-        let digits = seconds.map_or(&[][..], |seconds| decimal(seconds, &mut digits));
-
-        let parts =
-            [name.as_bytes(), suffix, b"=", value, age.as_bytes(), digits, self.attributes.as_bytes()];
-        let mut line = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
-        for part in parts {
-            line.extend_from_slice(part);
-        }
-
-        let mut line = HeaderValue::from_maybe_shared(Bytes::from(line))
-            .map_err(|_| Error::new(Kind::Internal("a token is not a header value")))?;
-        line.set_sensitive(true);
-        Ok(line)
+    /// Removes the cookie wherever else a browser may hold one that came with a request to `target`: see
+    /// [`scopes`](super::scopes).
+    pub(crate) fn expire_elsewhere(
+        &self,
+        target: Option<&Target>,
+        several: bool,
+        held: u8,
+        lines: &mut SetCookies,
+    ) -> Result<(), Error> {
+        let scopes = elsewhere(&self.attributes, self.name.prefix_rules(), target, several);
+        let texts = scopes.iter().map(Attributes::to_string);
+        let new = texts.filter(|text| self.retired_scopes.iter().all(|retired| **retired != **text));
+        new.into_iter().try_for_each(|text| remove(&self.name, &text, held, lines))
     }
+}
+
+/// How many bytes of a token fit in the cookie `name` (0) or `name.n`.
+pub(crate) fn chunk_size(name: &CookieName, number: u8) -> usize {
+    let suffix = if number == 0 { 0 } else { 2 };
+    MAX_NAME_VALUE - name.as_str().len() - suffix
+}
+
+fn token_len(name: &CookieName, chunks: u8) -> usize {
+    (0..chunks).map(|number| chunk_size(name, number)).sum()
+}
+
+/// Removes a cookie and the chunks that the client holds.
+fn remove(name: &CookieName, attributes: &str, held: u8, lines: &mut SetCookies) -> Result<(), Error> {
+    lines.push(line(name, 0, b"", REMOVED, None, attributes)?);
+    remove_tails(name, attributes, 1, held, lines)
+}
+
+fn remove_tails(
+    name: &CookieName,
+    attributes: &str,
+    from: u8,
+    held: u8,
+    lines: &mut SetCookies,
+) -> Result<(), Error> {
+    for number in from..MAX_CHUNKS {
+        if held & (1 << number) != 0 {
+            lines.push(line(name, number, b"", REMOVED, None, attributes)?);
+        }
+    }
+    Ok(())
+}
+
+/// `name[.n]=value{age}[seconds]{attributes}`
+fn line(
+    name: &CookieName,
+    number: u8,
+    value: &[u8],
+    age: &str,
+    seconds: Option<u64>,
+    attributes: &str,
+) -> Result<HeaderValue, Error> {
+    let suffix = [b'.', b'0' + number];
+    let suffix = if number == 0 { &[][..] } else { &suffix[..] };
+    let mut digits = [0; 20];
+    let digits = seconds.map_or(&[][..], |seconds| decimal(seconds, &mut digits));
+
+    let name = name.as_str().as_bytes();
+    let parts = [name, suffix, b"=", value, age.as_bytes(), digits, attributes.as_bytes()];
+    let mut line = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+    for part in parts {
+        line.extend_from_slice(part);
+    }
+
+    let mut line = HeaderValue::from_maybe_shared(Bytes::from(line))
+        .map_err(|_| Error::new(Kind::Internal("a token is not a header value")))?;
+    line.set_sensitive(true);
+    Ok(line)
 }
 
 /// The decimal digits of `number`, at the end of `buffer`.
@@ -221,12 +351,25 @@ mod tests {
     fn t69_large_tokens_are_split_and_shrinking_removes_the_tail() {
         let template = CookieOptions::development().name("s").max_chunks(8).validate().unwrap();
         assert_eq!((template.chunk_size(0), template.chunk_size(1)), (4095, 4093));
-        for (size, chunks) in [(4095, 1), (4096, 2), (8188, 2), (8189, 3), (4095 + 7 * 4093, 8)] {
+        let whole = 4095 + 7 * 4093;
+        // (size, chunks, removals): a chunk that is full is followed by a removal, up to the last number.
+        for (size, chunks, removals) in [
+            (4094, 1, 0),
+            (4095, 1, 1),
+            (4096, 2, 0),
+            (8188, 2, 1),
+            (8189, 3, 0),
+            (whole - 4093, 7, 1),
+            (whole, 8, 0),
+        ] {
             let token = vec![b'x'; size];
             let lines = template.set(&token, HOUR, 0).unwrap();
-            assert_eq!(lines.len(), chunks, "{size}");
+            assert_eq!(lines.len(), chunks + removals, "{size}");
+            for line in &text(&lines)[chunks..] {
+                assert!(line.starts_with(&format!("s.{chunks}=; Max-Age=0;")), "{line}");
+            }
             let mut total = 0;
-            for (number, line) in text(&lines).iter().enumerate() {
+            for (number, line) in text(&lines)[..chunks].iter().enumerate() {
                 let pair = line.split_once(';').unwrap().0;
                 let (name, value) = pair.split_once('=').unwrap();
                 assert!(name.len() + value.len() <= 4096);
@@ -240,6 +383,70 @@ mod tests {
         assert_eq!(names, ["s", "s.1", "s.3"]);
         assert!(text(&lines)[1].starts_with("s.1=; Max-Age=0"));
         assert_eq!(template.remove(0b10).unwrap().len(), 2);
+    }
+
+    fn retired(template: &CookieTemplate, held: u8, held_under: u8) -> Vec<String> {
+        let mut lines = SetCookies::new();
+        template.expire_retired(held, |_| held_under, &mut lines).unwrap();
+        let rest = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
+        text(&lines).iter().map(|line| line.replace(rest, "")).collect()
+    }
+
+    #[test]
+    fn every_retired_scope_is_expired() {
+        let options = || CookieOptions::new().name("__Secure-s").http_only(false).same_site(SameSite::Strict);
+        let rest = "; Secure; SameSite=Strict";
+        let plain = options().validate().unwrap();
+        assert!(!plain.retires() && retired(&plain, 0b110, 0).is_empty());
+        let domain = options().retired_domain("example.com").validate().unwrap();
+        assert_eq!(
+            retired(&domain, 0b10, 0),
+            ["__Secure-s=", "__Secure-s.1="].map(|pair| format!("{pair}; Path=/; Domain=example.com{rest}"))
+        );
+        // Each former domain with each former path.
+        let both = options().domain("example.com").retired_host_only().path("/app").retired_path("/");
+        assert_eq!(
+            retired(&both.validate().unwrap(), 0, 0),
+            ["; Path=/; Domain=example.com", "; Path=/app", "; Path=/"]
+                .map(|scope| format!("__Secure-s={scope}{rest}"))
+        );
+    }
+
+    #[test]
+    fn retired_names_are_expired_with_attributes_that_browsers_accept_for_them() {
+        let template = CookieOptions::development()
+            .name("s")
+            .path("/app")
+            .retired_name("old")
+            .retired_name("__Host-old")
+            .validate()
+            .unwrap();
+        assert_eq!(
+            retired(&template, 0, 0b100),
+            [
+                "old=; Path=/app; HttpOnly; SameSite=Lax",
+                "old.2=; Path=/app; HttpOnly; SameSite=Lax",
+                "__Host-old=; Path=/; Secure; HttpOnly; SameSite=Lax",
+                "__Host-old.2=; Path=/; Secure; HttpOnly; SameSite=Lax",
+            ]
+        );
+    }
+
+    // A `__Host-` cookie cannot have had another scope: the option is a mistake.
+    #[test]
+    fn a_scope_that_browsers_never_kept_is_not_retired() {
+        for options in
+            [CookieOptions::new().retired_domain("example.com"), CookieOptions::new().retired_path("/app")]
+        {
+            let error = options.validate().unwrap_err();
+            assert!(error.is_config() && error.to_string().contains("retired_name"), "{error}");
+        }
+        assert!(CookieOptions::new().retired_host_only().validate().is_ok());
+        // Beside a retired name they are the scopes of that one.
+        let moved = CookieOptions::new().retired_name("s").retired_domain("example.com").retired_path("/app");
+        let lines = retired(&moved.validate().unwrap(), 0, 0);
+        assert_eq!(lines.len(), 4);
+        assert!(lines.iter().all(|line| line.starts_with("s=; Path=/")), "{lines:?}");
     }
 
     #[test]

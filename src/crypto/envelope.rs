@@ -23,7 +23,7 @@ pub(crate) const MAC_LEN: usize = 32;
 /// What sealing adds to a plaintext.
 pub(super) const OVERHEAD: usize = HEADER_LEN + TAG_LEN + MAC_LEN;
 
-pub(super) const EPOCH_SECONDS: u64 = 3600;
+pub(crate) const EPOCH_SECONDS: u64 = 3600;
 
 /// The clear part of a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

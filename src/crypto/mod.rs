@@ -16,11 +16,12 @@ pub use self::key_id::KeyId;
 pub use self::keyring::Keyring;
 pub use self::token::SecretText;
 
+pub(crate) use self::envelope::EPOCH_SECONDS;
 pub(crate) use self::name_hash::{NAMESPACE_LEN, label_name, subject_name};
 #[cfg(test)]
 pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom};
-pub(crate) use self::seal::{Purpose, Sealer};
+pub(crate) use self::seal::{LAST_SECOND, Purpose, Sealer};
 pub(crate) use self::token::{Token, subject_id};
 
 // What the room of a foreign format is built from.

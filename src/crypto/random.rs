@@ -1,6 +1,7 @@
-//! Random bytes: straight from the library for secrets, in batches for nonces.
+//! Random bytes: directly from the library for secrets, in batches for nonces.
 
 use std::cell::RefCell;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand;
 
@@ -8,16 +9,21 @@ use crate::error::{Error, Kind};
 
 pub(crate) const NONCE_LEN: usize = 12;
 
-/// The call to the generator is the cost, not the bytes: a batch of 64 shares it.
+/// How many nonces are drawn at once: the cost is the call to the generator, not the number of bytes.
 const BATCH: usize = 64;
 
-/// Where random bytes come from. There is one implementation; tests add one that fails.
+/// The first bytes of the id of what a nonce is for.
+pub(crate) type Subject = [u8; 4];
+
+/// A source of random bytes. There is one implementation. Tests add others.
 pub(crate) trait Random: Send + Sync {
-    /// Fills `out` with random bytes, or fails: never with anything else.
+    /// Fills `out` with random bytes, or fails. Never fills it with anything else.
     fn fill(&self, out: &mut [u8]) -> Result<(), Error>;
 
-    /// A nonce: public, never to be used twice under one key.
-    fn nonce(&self) -> Result<[u8; NONCE_LEN], Error> {
+    /// Returns a nonce: public, and never to be used twice under one key. `subject` is the beginning of the id of what is
+    /// sealed, or zeros.
+    fn nonce(&self, subject: Subject) -> Result<[u8; NONCE_LEN], Error> {
+        let _ = subject;
         let mut nonce = [0; NONCE_LEN];
         self.fill(&mut nonce)?;
         Ok(nonce)
@@ -28,16 +34,15 @@ pub(crate) trait Random: Send + Sync {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SystemRandom;
 
-/// Nonces drawn ahead, by and for one thread of one process.
+/// Nonces that one thread has drawn ahead.
 struct Batch {
     nonces: [[u8; NONCE_LEN]; BATCH],
     left: usize,
-    process: u32,
 }
 
 thread_local! {
     static NONCES: RefCell<Batch> =
-        const { RefCell::new(Batch { nonces: [[0; NONCE_LEN]; BATCH], left: 0, process: 0 }) };
+        const { RefCell::new(Batch { nonces: [[0; NONCE_LEN]; BATCH], left: 0 }) };
 }
 
 impl Random for SystemRandom {
@@ -45,21 +50,33 @@ impl Random for SystemRandom {
         rand::fill(out).map_err(|_| Error::new(Kind::Random))
     }
 
-    /// Nonces are public, so they may wait in memory; ids, tokens and keys never do.
-    fn nonce(&self) -> Result<[u8; NONCE_LEN], Error> {
-        NONCES.with_borrow_mut(|batch| batch.next(self))
+    /// Nonces are public, so they may wait in memory. Ids, tokens and keys never do.
+    fn nonce(&self, subject: Subject) -> Result<[u8; NONCE_LEN], Error> {
+        let drawn = NONCES.with_borrow_mut(|batch| batch.next(self))?;
+        // Reading the clock is no system call where the kernel shares it with processes (vDSO), as Linux does.
+        let nanoseconds =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
+        #[allow(clippy::cast_possible_truncation)] // the low 64 bits differ just as well
+        Ok(hedge(drawn, nanoseconds as u64, subject))
     }
 }
 
+/// Makes nonces differ where batches do not: in a forked child, and in machines that were restored from one memory image.
+///
+/// A batch is uniformly random and used once, so its XOR with anything that does not depend on it is uniformly random, too.
+/// Two copies of one batch give the same nonce only for the same nanosecond and the same first bytes of an id.
+fn hedge(drawn: [u8; NONCE_LEN], nanoseconds: u64, subject: Subject) -> [u8; NONCE_LEN] {
+    let mut nonce = drawn;
+    let context = nanoseconds.to_be_bytes().into_iter().chain(subject);
+    nonce.iter_mut().zip(context).for_each(|(byte, context)| *byte ^= context);
+    nonce
+}
+
 impl Batch {
-    /// The next nonce. A batch that a forked parent drew is thrown away: parent and child would use it twice.
     fn next(&mut self, random: &impl Random) -> Result<[u8; NONCE_LEN], Error> {
-        let process = std::process::id();
-        if self.left == 0 || self.process != process {
-            self.left = 0; // stays so if the generator fails
-            random.fill(self.nonces.as_flattened_mut())?;
+        if self.left == 0 {
+            random.fill(self.nonces.as_flattened_mut())?; // after an error, none is left
             self.left = BATCH;
-            self.process = process;
         }
         self.left -= 1;
         self.nonces
@@ -88,7 +105,9 @@ pub(crate) mod tests {
     fn t16_nonces_do_not_repeat() {
         let threads: Vec<_> = (0..4)
             .map(|_| {
-                std::thread::spawn(|| (0..250_000).map(|_| SystemRandom.nonce().unwrap()).collect::<Vec<_>>())
+                std::thread::spawn(|| {
+                    (0..250_000).map(|_| SystemRandom.nonce([7; 4]).unwrap()).collect::<Vec<_>>()
+                })
             })
             .collect();
         let mut seen = HashSet::new();
@@ -100,7 +119,7 @@ pub(crate) mod tests {
 
     #[test]
     fn t14_a_failing_generator_gives_an_error_each_time_and_no_old_nonce() {
-        let mut batch = Batch { nonces: [[0; NONCE_LEN]; BATCH], left: 0, process: 0 };
+        let mut batch = Batch { nonces: [[0; NONCE_LEN]; BATCH], left: 0 };
         assert!(batch.next(&NoRandom).unwrap_err().is_random());
         assert!(batch.next(&NoRandom).unwrap_err().is_random());
         batch.next(&SystemRandom).unwrap();
@@ -109,11 +128,50 @@ pub(crate) mod tests {
         assert!(batch.next(&NoRandom).unwrap_err().is_random());
     }
 
+    // What a fork and a restored memory image have in common: two copies of one batch. Neither the process id (two forks into
+    // PID namespaces are both 1) nor anything else in memory tells them apart.
     #[test]
-    fn t16_a_batch_of_another_process_is_not_used() {
-        let mut batch =
-            Batch { nonces: [[7; NONCE_LEN]; BATCH], left: BATCH, process: std::process::id() ^ 1 };
-        assert_ne!(batch.next(&SystemRandom).unwrap(), [7; NONCE_LEN]);
-        assert_eq!(batch.process, std::process::id());
+    fn t16_copies_of_one_batch_give_different_nonces() {
+        let drawn = [0x5a; NONCE_LEN];
+        let moments = [0, 1, 1_800_000_000_000_000_000, 1_800_000_000_000_000_001, u64::MAX];
+        let subjects = [[0; 4], [0, 0, 0, 1], [1, 0, 0, 0], [0xff; 4]];
+        let mut seen = HashSet::new();
+        for nanoseconds in moments {
+            for subject in subjects {
+                assert!(seen.insert(hedge(drawn, nanoseconds, subject)), "{nanoseconds} {subject:?}");
+            }
+        }
+        assert_eq!(seen.len(), moments.len() * subjects.len());
+    }
+
+    // The other half: one moment and one session, sealed twice, depend on the batch alone.
+    #[test]
+    fn t16_a_hedged_nonce_is_as_random_as_its_batch() {
+        let (nanoseconds, subject) = (1_800_000_000_123_456_789, *b"sess");
+        let mut seen = HashSet::new();
+        for byte in 0..=255_u8 {
+            for at in 0..NONCE_LEN {
+                let mut drawn = [0; NONCE_LEN];
+                drawn[at] = byte;
+                let nonce = hedge(drawn, nanoseconds, subject);
+                // XOR with a constant: undone by itself, and so one to one.
+                assert_eq!(hedge(nonce, nanoseconds, subject), drawn);
+                seen.insert(nonce);
+            }
+        }
+        assert_eq!(seen.len(), 255 * NONCE_LEN + 1);
+    }
+
+    // The path that is in use: a thread's batch is put back as a restored image would, and the same place of it used again.
+    #[test]
+    fn t16_a_restored_batch_does_not_repeat_a_nonce() {
+        SystemRandom.nonce([0; 4]).unwrap();
+        let image = NONCES.with_borrow(|batch| (batch.nonces, batch.left));
+        let restored = |subject| {
+            NONCES.with_borrow_mut(|batch| (batch.nonces, batch.left) = image);
+            SystemRandom.nonce(subject).unwrap()
+        };
+        let seen: HashSet<_> = (0..1_000_u32).map(|n| restored(n.to_be_bytes())).collect();
+        assert_eq!(seen.len(), 1_000);
     }
 }

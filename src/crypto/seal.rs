@@ -14,6 +14,7 @@ use super::base64url::{self, Scratch};
 use super::derive::Info;
 use super::envelope::{EPOCH_SECONDS, HEADER_LEN, Header, MAC_LEN, OVERHEAD, TAG_LEN};
 use super::keyring::{Keyring, RingKey};
+use super::random::Subject;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
@@ -72,9 +73,15 @@ const EPOCHS_KEPT: usize = 96;
 pub(crate) struct Opened {
     plaintext: Bytes,
     old_key: bool,
+    epoch: u32,
 }
 
 impl Opened {
+    /// The first second of the hour in which the token was sealed.
+    pub(crate) fn hour(&self) -> Timestamp {
+        Timestamp::from_unix(u64::from(self.epoch) * EPOCH_SECONDS)
+    }
+
     pub(crate) fn into_plaintext(self) -> Bytes {
         self.plaintext
     }
@@ -121,7 +128,7 @@ impl Sealer {
     /// As [`seal`](Self::seal), without the text, and bound to its place: it opens together with the same `place` alone.
     pub(crate) fn seal_bytes(&self, now: Timestamp, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
-        let nonce = self.random.nonce()?;
+        let nonce = self.random.nonce(subject_of(place, parts))?;
         let header = Header { key: key.ring.id, epoch: epoch_of(now), nonce };
         key.seal(header, place, parts)
     }
@@ -129,6 +136,11 @@ impl Sealer {
     /// Opens `text` if it is, to the last bit, what [`seal`](Self::seal) returned under a key of this ring.
     pub(crate) fn open(&self, text: &[u8]) -> Result<Opened, Refusal> {
         self.open_bytes(Scratch::new().decode(text).ok_or(Refusal::Encoding)?, &[])
+    }
+
+    /// Returns true if these bytes have the form of a token, whoever sealed it.
+    pub(crate) fn is_token(token: &[u8]) -> bool {
+        Header::read(token).is_ok()
     }
 
     /// Opens what [`seal_bytes`](Self::seal_bytes) made for the same `place`.
@@ -141,7 +153,7 @@ impl Sealer {
         let found = self.keys.iter().enumerate().find(|(_, key)| key.ring.id == header.key);
         let (age, key) = found.ok_or(Refusal::UnknownKey)?;
         let plaintext = key.open(header, place, token)?;
-        Ok(Opened { plaintext, old_key: age > 0 })
+        Ok(Opened { plaintext, old_key: age > 0, epoch: header.epoch })
     }
 }
 
@@ -225,21 +237,26 @@ impl SealKey {
         let mut keys = self.epochs.keys.write().unwrap_or_else(PoisonError::into_inner);
         keys.insert(epoch, key);
         if keys.len() > EPOCHS_KEPT {
-            drop_farthest(&mut keys, epoch);
+            drop_oldest(&mut keys, epoch);
         }
         Some(result)
     }
 }
 
-/// Makes room by dropping the hour that is farthest from the one in use, never that one itself.
-fn drop_farthest(keys: &mut BTreeMap<u32, LessSafeKey>, epoch: u32) {
-    let behind = keys.first_key_value().map_or(0, |(first, _)| epoch.abs_diff(*first));
-    let ahead = keys.last_key_value().map_or(0, |(last, _)| epoch.abs_diff(*last));
-    if behind >= ahead {
-        keys.pop_first()
-    } else {
-        keys.pop_last()
-    };
+/// Makes room by dropping the oldest hour, but not the one in use: a token from long ago must not cost the present hour its
+/// key.
+fn drop_oldest(keys: &mut BTreeMap<u32, LessSafeKey>, in_use: u32) {
+    if let Some(&oldest) = keys.keys().find(|&&epoch| epoch != in_use) {
+        keys.remove(&oldest);
+    }
+}
+
+/// The beginning of the id of what is sealed: of the entry that it is bound to, or of the session in it.
+fn subject_of(place: &[u8], parts: &[&[u8]]) -> Subject {
+    let mut subject = Subject::default();
+    let bytes = place.iter().chain(parts.iter().copied().flatten());
+    subject.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+    subject
 }
 
 /// The clear header, and the place the sealed thing is bound to: nothing for a cookie, the id for a stored record.
@@ -260,6 +277,9 @@ fn nonce(header: Header) -> Nonce {
 fn epoch_of(now: Timestamp) -> u32 {
     u32::try_from(now.as_unix() / EPOCH_SECONDS).unwrap_or(u32::MAX)
 }
+
+/// The last second of the last hour that a token can name.
+pub(crate) const LAST_SECOND: Timestamp = Timestamp::from_unix((u32::MAX as u64 + 1) * EPOCH_SECONDS - 1);
 
 // The primitives as they are called above, on whatever a published vector asks for.
 

@@ -12,8 +12,12 @@ const COUNTERS: [(&str, &str); 17] = [
         "Session cookies shown to a store that reads several formats, by format.",
     ),
     (
+        "hyper_session_several_sessions_total",
+        "Requests with several authentic sessions, by whether their subjects differ.",
+    ),
+    (
         "hyper_session_too_many_candidates_total",
-        "Requests with more than four cookies of the session's name.",
+        "Requests with more cookies of the session's name than are tried.",
     ),
     ("hyper_session_old_key_total", "Sessions opened with a key that no longer seals."),
     ("hyper_session_created_total", "Sessions created."),
@@ -69,6 +73,10 @@ pub(super) fn count(event: &Event<'_>) {
             let outcome = if refusal.is_none() { "opened" } else { "refused" };
             counter!("hyper_session_cookie_format_total", "cookie" => cookie.to_owned(), "format" => format.as_str(), "outcome" => outcome)
                 .increment(1);
+        }
+        Event::SeveralSessions { cookie, subjects_differ, .. } => {
+            let subjects = if subjects_differ { "differ" } else { "same" };
+            counter!("hyper_session_several_sessions_total", "cookie" => cookie.to_owned(), "subjects" => subjects).increment(1);
         }
         Event::TooManyCandidates { cookie } => {
             plain("hyper_session_too_many_candidates_total", cookie).increment(1);

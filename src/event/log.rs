@@ -32,6 +32,12 @@ pub(super) fn log(event: &Event<'_>) {
             let reason = refusal.map(Refusal::as_str);
             tracing::debug!(target: TARGET, event = "cookie_format", cookie, format = format.as_str(), reason, "session cookie of this format");
         }
+        Event::SeveralSessions { cookie, id, sessions, subjects_differ: false } => {
+            tracing::info!(target: TARGET, event = "several_sessions", cookie, session = %id, sessions, subjects_differ = false, "several sessions in one request: the newest counts");
+        }
+        Event::SeveralSessions { cookie, id, sessions, subjects_differ: true } => {
+            tracing::warn!(target: TARGET, event = "several_sessions", cookie, session = %id, sessions, subjects_differ = true, "sessions of different subjects in one request: the newest counts");
+        }
         Event::TooManyCandidates { cookie } => {
             tracing::info!(target: TARGET, event = "too_many_candidates", cookie, "too many cookies of the session's name");
         }

@@ -44,7 +44,22 @@ pub enum Event<'a> {
         /// Why it is no session; `None` if it is one.
         refusal: Option<Refusal>,
     },
-    /// A request carried more cookies of the session's name than are looked at (four); the rest was ignored.
+    /// A request carried several authentic sessions under the session's name. The newest of them counts.
+    ///
+    /// Browsers send such cookies after the `Domain` or `Path` of the session cookie was changed. If subjects differ, it may be an
+    /// attack: another host of the domain has set a cookie of its own session, to have the user act in it.
+    SeveralSessions {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session that counts.
+        id: SessionId,
+        /// How many there are.
+        sessions: usize,
+        /// True if two of them belong to different subjects ([`Session::login`](crate::Session::login)).
+        subjects_differ: bool,
+    },
+    /// A request carried more cookies of the session's name than are tried: more than four that could be authentic, or more
+    /// than 64 in all. Those beyond were ignored. No cookie is removed.
     TooManyCandidates {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -315,6 +330,9 @@ pub enum Refusal {
     /// Ended before its deadline: by a logout, or because its subject, a label of it or everything was revoked. The cookie is
     /// not removed by the response that finds it: the browser may have got another one meanwhile.
     Revoked,
+    /// A tombstone in a cookie: the handler ended a session in a request with several cookies of its name. It hides the older
+    /// ones, and so stays.
+    Ended,
 }
 
 impl Refusal {
@@ -335,7 +353,62 @@ impl Refusal {
             Self::Regenerated => "regenerated",
             Self::RetiredFormat => "retired_format",
             Self::Revoked => "revoked",
+            Self::Ended => "ended",
         }
+    }
+
+    /// Returns true if a cookie that was refused for this reason is known to be dead, so that a response may remove it: expired,
+    /// ended, revoked or forged.
+    ///
+    /// A cookie is never removed for "I cannot tell". It may be in a format of a newer release, under a key that another host has
+    /// already, issued by a host whose clock is ahead, or the cookie of another application on the same host.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::Refusal;
+    ///
+    /// assert!(Refusal::Expired.removes_cookie());
+    /// assert!(!Refusal::UnknownKey.removes_cookie());
+    /// ```
+    pub const fn removes_cookie(self) -> bool {
+        match self {
+            Self::RevokedKey
+            | Self::Signature
+            | Self::Payload
+            | Self::Expired
+            | Self::UnknownId
+            | Self::RetiredFormat => true,
+            // Another application's.
+            Self::Encoding
+            | Self::Length
+            // Another host's, which is ahead of this one.
+            | Self::Version
+            | Self::UnknownKey
+            | Self::IssuedInFuture
+            // Altered, or under another key: Astra's cookies do not name theirs. (A native token gets so far only if the holder of
+            // the key made it.)
+            | Self::Ciphertext
+            // The browser has the new token, or it is on its way.
+            | Self::Regenerated
+            // The browser may have got another one since: the response to this request may be late.
+            | Self::Revoked
+            // It would bring back what it hides.
+            | Self::Ended => false,
+        }
+    }
+
+    /// Returns true if it was decided by the form of the token alone, before a signature was checked or a backend was asked.
+    pub(crate) const fn is_by_form(self) -> bool {
+        matches!(
+            self,
+            Self::Encoding
+                | Self::Length
+                | Self::Version
+                | Self::UnknownKey
+                | Self::RevokedKey
+                | Self::RetiredFormat
+        )
     }
 }
 
@@ -439,4 +512,33 @@ pub(crate) fn wants_timings() -> bool {
     #[cfg(not(feature = "tracing"))]
     let traced = false;
     traced || cfg!(feature = "metrics")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Refusal;
+
+    // The rule itself, as a list: expired, ended, revoked, forged, and nothing else.
+    #[test]
+    fn a_cookie_is_removed_only_if_it_is_known_to_be_dead() {
+        let all = [
+            (Refusal::Encoding, false),
+            (Refusal::Length, false),
+            (Refusal::Version, false),
+            (Refusal::UnknownKey, false),
+            (Refusal::RevokedKey, true),
+            (Refusal::Signature, true),
+            (Refusal::Ciphertext, false),
+            (Refusal::Payload, true),
+            (Refusal::Expired, true),
+            (Refusal::IssuedInFuture, false),
+            (Refusal::UnknownId, true),
+            (Refusal::Regenerated, false),
+            (Refusal::RetiredFormat, true),
+            (Refusal::Ended, false),
+        ];
+        for (refusal, removes) in all {
+            assert_eq!(refusal.removes_cookie(), removes, "{refusal}");
+        }
+    }
 }

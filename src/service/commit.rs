@@ -14,7 +14,7 @@ use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::{DropReason, Event, Operation};
-use crate::session::{Changes, Committer, Disposition, Failure, Outcome, Record, Saved, Session, SessionId};
+use crate::session::{Changes, Committer, Disposition, Outcome, Record, Saved, Session, SessionId};
 use crate::store::{LoadFuture, StoreFuture};
 
 /// One commit of one session. It finishes although it is dropped, if it ends or regenerates the session: a client that
@@ -159,26 +159,22 @@ impl Commit {
         match (commit.outcome, commit.base) {
             (Outcome::Save, None) if commit.ends_superseded => {
                 let ending = self.slot.end_superseded(now);
-                let saving = self.slot.connection.store().save(None, commit.changes, now);
+                let saving = self.slot.save(None, commit.changes, now);
                 let both = StoreFuture::boxed(async move {
                     ending.await?;
                     saving.await
                 });
                 self.timed(both, Stage::Saving)
             }
-            (Outcome::Save, base) => {
-                self.timed(self.slot.connection.store().save(base, commit.changes, now), Stage::Saving)
-            }
+            (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
             (Outcome::Touch, Some(base)) => self.timed(
                 self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
                 Stage::Saving,
             ),
             (Outcome::Regenerate, Some(base)) => {
-                self.timed(self.slot.connection.store().regenerate(base, commit.changes, now), Stage::Saving)
+                self.timed(self.slot.regenerate(base, commit.changes, now), Stage::Saving)
             }
-            (Outcome::Destroy, Some(base)) => {
-                self.timed(self.slot.connection.store().destroy(base, now), Stage::Destroying)
-            }
+            (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
             (_, None) if commit.ends_superseded => {
                 self.outcome = Outcome::Destroy;
                 self.timed(self.slot.end_superseded(now), Stage::Destroying)
@@ -187,7 +183,7 @@ impl Commit {
                 Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
                 _,
             ) => {
-                self.settle(Ok(None));
+                self.settle(None);
                 match commit.dropped {
                     Some(DropReason::SessionEnded) if self.caller == Caller::Handler => {
                         Stage::Failed(Error::new(Kind::Ended))
@@ -214,11 +210,8 @@ impl Commit {
     }
 
     /// Tells the session how it went, and lets the next commit begin.
-    fn settle(&mut self, result: Result<Option<Saved>, Failure>) {
-        match result {
-            Ok(saved) => self.loaded.session.commit_done(saved),
-            Err(failure) => self.loaded.session.commit_failed(failure),
-        }
+    fn settle(&mut self, saved: Option<Saved>) {
+        self.loaded.session.commit_done(saved);
         self.permit = None;
     }
 
@@ -233,7 +226,7 @@ impl Commit {
                 let ended = matches!(saved, Saved::Ended);
                 let news = self.news(&saved, cookie);
                 // First the session, then those who are told of it: an observer may panic.
-                self.settle(Ok(Some(saved)));
+                self.settle(Some(saved));
                 stop(true);
                 for event in news.into_iter().flatten() {
                     slot.emit(&event);
@@ -246,14 +239,17 @@ impl Commit {
                 // replaced by another one that does.
                 let optional =
                     self.outcome.is_optional() || self.is_last && self.answer == Disposition::DropValues;
-                self.settle(Err(match self.caller {
-                    _ if self.outcome.is_optional() => Failure::OfRenewal,
-                    Caller::Handler => Failure::Told,
-                    Caller::Request | Caller::Background => Failure::Untold,
-                }));
+                self.loaded.session.commit_failed();
+                self.permit = None;
                 stop(false);
                 slot.emit(&Event::StoreFailed { cookie, id: self.before, operation, error: &error });
-                if optional { Ok(()) } else { Err(error) }
+                if optional {
+                    return Ok(());
+                }
+                if self.caller == Caller::Handler {
+                    self.loaded.session.failure_was_told();
+                }
+                Err(error)
             }
         }
     }
@@ -386,7 +382,7 @@ impl Drop for Commit {
             }
             // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it. The
             // permit is dropped afterwards.
-            None if self.permit.is_some() => self.loaded.session.commit_failed(Failure::Untold),
+            None if self.permit.is_some() => self.loaded.session.commit_failed(),
             None => {}
         }
         if self.is_last && !completing {

@@ -20,7 +20,7 @@ struct Handles(SmallVec<[SessionHandle; 2]>);
 pub(super) fn begin<B>(connection: &Arc<Connection>, request: &Request<B>) -> (SessionHandle, bool) {
     match find(request.extensions(), |handle| handle.is_open_in(connection)) {
         Some(handle) => (handle, false),
-        None => (SessionHandle::begin(connection, request.headers()), true),
+        None => (SessionHandle::begin(connection, request.uri(), request.headers()), true),
     }
 }
 

@@ -69,7 +69,6 @@ pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacemen
 /// If the cookie cannot be set: then the head is as it was.
 pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R>) -> Result<(), Error> {
     let template = &slot.connection.config().cookie;
-    let held = slot.found.tail_mask();
     let cookie = slot.cookie_name();
     let informational = response.status().is_informational();
     let lines = match reply {
@@ -88,9 +87,9 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         Reply::Set { token, expires, .. } => {
             let lifetime = expires.saturating_since(slot.connection.config().now());
             // A cookie that has expired is worth nothing to the client.
-            if lifetime.is_zero() { None } else { Some(template.set(token.expose(), lifetime, held)?) }
+            if lifetime.is_zero() { None } else { Some(slot.set_cookie(token.expose(), lifetime)?) }
         }
-        Reply::Remove { .. } => Some(template.remove(held)?),
+        Reply::Remove { .. } => Some(slot.remove_cookie()?),
     };
     let forget = slot.connection.config().clear_site_data.as_ref().filter(|_| {
         let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_ended_by_handler());
@@ -101,13 +100,14 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     if let Some(kinds) = forget {
         headers.entry(CLEAR_SITE_DATA).or_insert_with(|| kinds.clone());
     }
-    if let Some(lines) = lines {
+    let sets_cookie = lines.as_ref().is_some_and(|lines| !lines.is_empty());
+    if let Some(lines) = lines.filter(|_| sets_cookie) {
         if head::replace_set_cookie(headers, template.name(), lines) {
             slot.emit(&Event::SetCookieReplaced { cookie });
         }
-        if head::forbid_storing(headers) {
-            slot.emit(&Event::CacheControlReplaced { cookie });
-        }
+    }
+    if (sets_cookie || slot.is_private()) && head::forbid_storing(headers) {
+        slot.emit(&Event::CacheControlReplaced { cookie });
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, Uri};
 
 use super::connection::Connection;
 use super::slot::{Loaded, Slot};
@@ -53,8 +53,8 @@ pub(super) enum Conclusion<'a> {
 }
 
 impl SessionHandle {
-    pub(crate) fn begin(connection: &Arc<Connection>, headers: &HeaderMap) -> Self {
-        Self { slot: Arc::new(Slot::new(connection, headers)) }
+    pub(crate) fn begin(connection: &Arc<Connection>, uri: &Uri, headers: &HeaderMap) -> Self {
+        Self { slot: Arc::new(Slot::new(connection, uri, headers)) }
     }
 
     /// Decodes the session; the second time, and for a clone, it is there already.

@@ -1,16 +1,20 @@
-//! Three headers of a response: `Vary`, `Cache-Control` and `Set-Cookie`. Pure functions; all else stays as it is.
+//! The headers of a response that concern the session: `Vary`, `Cache-Control` and `Set-Cookie`. Pure functions.
 
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SET_COOKIE, VARY};
 
-use crate::cookie::{CookieName, SetCookies, cookie_name_of};
+use crate::cookie::{CookieName, SetCookies, cookie_name_of, trim};
 
-/// What speaks to some caches alone.
-const TARGETED: [HeaderName; 3] = [
-    HeaderName::from_static("cdn-cache-control"),
-    HeaderName::from_static("surrogate-control"),
-    HeaderName::from_static("cloudflare-cdn-cache-control"),
-];
+/// Returns true if a header speaks to some caches only, which then ignore `Cache-Control` (RFC 9213 section 2.2, and what caches
+/// had before it): `CDN-Cache-Control` and those of one operator, `Surrogate-Control`, Akamai's `Edge-Control`, nginx's
+/// `X-Accel-Expires`.
+fn is_targeted(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    name.ends_with("-cache-control")
+        || name.ends_with("edge-control")
+        || name.starts_with("akamai-") && name.ends_with("-control")
+        || matches!(name, "surrogate-control" | "x-accel-expires")
+}
 
 /// Tells caches that the response depends on the request's cookies, unless it says so already.
 //= RFC 9110 section 12.5.5: "A list containing the member "*" signals that other aspects of the request might have
@@ -20,32 +24,26 @@ pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
         .get_all(VARY)
         .iter()
         .flat_map(|field| field.as_bytes().split(|&byte| byte == b','))
-        .map(trim_ows)
+        .map(trim)
         .any(|member| member == b"*" || member.eq_ignore_ascii_case(b"cookie"));
     if !says_so {
         headers.append(VARY, HeaderValue::from_static("Cookie"));
     }
 }
 
-/// Forbids caches to keep a response that sets a session cookie, unless it does so already; true if the handler had said
-/// something laxer.
+/// Forbids caches to keep a response, unless it does so already. Returns true if the handler had said something laxer.
 //= RFC 9111 section 7.3: "the presence of the Set-Cookie response header field does not inhibit caching"
 pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
-    // Caches that these are for would not look at Cache-Control (RFC 9213 section 2.2).
-    let replaced = headers.keys().any(|name| TARGETED.contains(name));
-    if replaced {
-        for name in TARGETED {
-            headers.remove(name);
-        }
+    let names = headers.keys().filter(|name| is_targeted(name) && !says_no_store(headers, name));
+    let laxer: Vec<HeaderName> = names.cloned().collect();
+    for name in &laxer {
+        headers.remove(name);
     }
-    let fields = headers.get_all(CACHE_CONTROL);
-    let present = fields.iter().next().is_some();
-    if fields
-        .iter()
-        .any(|field| directives(field.as_bytes()).any(|name| name.eq_ignore_ascii_case(b"no-store")))
-    {
+    let replaced = !laxer.is_empty();
+    if says_no_store(headers, &CACHE_CONTROL) {
         return replaced;
     }
+    let present = headers.contains_key(CACHE_CONTROL);
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     replaced || present
 }
@@ -106,9 +104,17 @@ pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
     kept
 }
 
-/// Sets the session's cookies, each line a field of its own, in the place of any that are there under the same names; true
-/// if a handler had set one of those itself. Other cookies stay, in their order.
-//= RFC 6265 section 4.1.1: "Servers SHOULD NOT include more than one Set-Cookie header field in the same response with
+fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
+    let fields = headers.get_all(name).iter();
+    fields.flat_map(|field| directives(field.as_bytes())).any(|name| name.eq_ignore_ascii_case(b"no-store"))
+}
+
+/// Sets the session's cookies, each line a header of its own, instead of any that the handler set under the same names. Returns true
+/// if there were such. Other cookies stay, in their order.
+///
+/// Of our own lines several may have one name, in different scopes: one that sets the cookie, and others that expire what earlier
+/// options have set. To a browser those are different cookies.
+//= RFC 6265bis section 4.1.1: "Servers SHOULD NOT include more than one Set-Cookie header field in the same response with
 //# the same cookie-name"
 //= RFC 9110 section 5.3: a Set-Cookie field is never combined with another into one line
 pub(super) fn replace_set_cookie(headers: &mut HeaderMap, name: &CookieName, lines: SetCookies) -> bool {
@@ -152,15 +158,7 @@ fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     };
     field
         .split(separator)
-        .map(|directive| trim_ows(directive.split(|&byte| byte == b'=').next().unwrap_or_default()))
-}
-
-/// Without the optional white space of RFC 9110 section 5.6.3, SP and HTAB, at both ends.
-fn trim_ows(mut bytes: &[u8]) -> &[u8] {
-    while let [b' ' | b'\t', rest @ ..] | [rest @ .., b' ' | b'\t'] = bytes {
-        bytes = rest;
-    }
-    bytes
+        .map(|directive| trim(directive.split(|&byte| byte == b'=').next().unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -225,11 +223,34 @@ mod tests {
 
     #[test]
     fn t44_caches_with_a_header_of_their_own_are_told_nothing_else() {
-        let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
-        headers.insert("cdn-cache-control", HeaderValue::from_static("max-age=600"));
-        headers.insert("surrogate-control", HeaderValue::from_static("max-age=600"));
-        assert!(forbid_storing(&mut headers));
-        assert_eq!(headers.len(), 1);
+        for name in [
+            "cdn-cache-control",
+            "cloudflare-cdn-cache-control",
+            "vercel-cdn-cache-control",
+            "netlify-cdn-cache-control",
+            "akamai-cache-control",
+            "akamai-edge-control",
+            "x-litespeed-cache-control",
+            "surrogate-control",
+            "edge-control",
+            "x-accel-expires",
+        ] {
+            let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
+            headers.insert(name, HeaderValue::from_static("max-age=600"));
+            assert!(forbid_storing(&mut headers), "{name}");
+            assert_eq!(headers.len(), 1, "{name}");
+            // As strict as ours: it stays, and nothing was replaced.
+            headers.insert(name, HeaderValue::from_static("private, No-Store"));
+            assert!(!forbid_storing(&mut headers), "{name}");
+            assert_eq!(headers.len(), 2, "{name}");
+        }
+        // What only looks like one.
+        for name in ["x-cache", "surrogate-key", "expires", "cache-controls"] {
+            let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
+            headers.insert(name, HeaderValue::from_static("600"));
+            assert!(!forbid_storing(&mut headers), "{name}");
+            assert_eq!(headers.len(), 2, "{name}");
+        }
     }
 
     // T45, T46, T47.

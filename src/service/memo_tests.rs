@@ -1,4 +1,4 @@
-//! The memo by itself: what it knows again, until when, and when it gives up.
+//! The memo by itself: what it recalls, until when, and when it gives up.
 
 use super::*;
 use crate::crypto::{SystemRandom, Token};
@@ -69,4 +69,17 @@ fn it_gives_up_after_misses_in_a_row() {
     assert!(memo.recall(b"token", at(10)).is_none());
     memo.keep(b"token", &native(), at(10));
     assert!(memo.recall(b"token", at(10)).is_none());
+}
+
+// What it gave up on is some user's session: it must not stay in memory for the life of the connection.
+#[test]
+fn giving_up_drops_the_entry() {
+    let memo = keeping(b"token");
+    for round in 1..=MAX_MISSES {
+        assert!(memo.entry.lock().unwrap().is_some(), "before miss {round}");
+        assert!(memo.recall(b"other", at(10)).is_none());
+    }
+    assert!(memo.entry.lock().unwrap().is_none());
+    memo.keep(b"token", &native(), at(10));
+    assert!(memo.entry.lock().unwrap().is_none(), "kept after giving up");
 }

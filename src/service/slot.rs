@@ -1,32 +1,56 @@
 //! `Slot`: what one request and its response know about one session, and how the session is loaded.
 
+use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use http::HeaderMap;
 use http::header::{COOKIE, HeaderName, HeaderValue};
+use http::{HeaderMap, Uri};
+use smallvec::SmallVec;
 use tokio::sync::{Semaphore, SemaphorePermit};
+
+use zeroize::Zeroizing;
 
 use super::connection::Connection;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
-use crate::cookie::Found;
+use crate::cookie::{
+    Assembly, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target, chunk_size, trim,
+};
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
-use crate::session::{Circumstances, Committer, Record, Reply, Session, SessionId, Standing, Weight};
-use crate::store::StoreFuture;
+use crate::session::{
+    Changes, Circumstances, Committer, Recency, Record, Reply, Session, SessionId, Standing, Weight,
+};
+use crate::store::{Saved, StoreFuture};
 
-static SEC_PURPOSE: HeaderName = HeaderName::from_static("sec-purpose");
+/// Headers by which a browser, or a script in a page, says that it loads a page ahead.
+///
+/// `Sec-Purpose` is the Fetch standard's. `Purpose` and `X-Moz` are what Chromium, Safari and Firefox sent before, and what
+/// scripts send that load pages ahead: a script cannot set `Sec-Purpose`, so some set `X-Sec-Purpose`.
+const PURPOSES: [HeaderName; 4] = [
+    HeaderName::from_static("sec-purpose"),
+    HeaderName::from_static("x-sec-purpose"),
+    HeaderName::from_static("purpose"),
+    HeaderName::from_static("x-moz"),
+];
 
 /// All that one request and its response need to know about one session.
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
-    pub(super) found: Found,
-    /// One task at a time waits for the store: to load, to commit for [`Session::save`], to commit at the end.
+    found: Found,
+    /// What came under each retired name.
+    found_retired: Vec<Found>,
+    /// Where the request went to, if the scope of its cookies depends on that.
+    target: Option<Box<Target>>,
+    /// Only one task at a time waits for the store: to load, to commit for [`Session::save`], or to commit at the end.
     pub(super) permit: Semaphore,
     loaded: OnceLock<Loaded>,
-    /// Which of the cookies was replaced by a new token moments ago.
-    superseded: OnceLock<usize>,
+    several: OnceLock<Several>,
+    /// The token that was replaced by a new one moments ago, if one was.
+    superseded: OnceLock<Zeroizing<Vec<u8>>>,
+    /// The session belonged to a subject when it was loaded.
+    had_subject: AtomicBool,
     speculative: bool,
     asked: AtomicBool,
     closed: AtomicBool,
@@ -39,29 +63,78 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     /// The id of the session that was loaded, if there was one: the client has its token.
     pub(super) id: Option<SessionId>,
+    /// False if there are cookies that were not tried: among them may be a newer session, which a renewal would cover.
+    pub(super) may_renew: bool,
+    /// The record, if it came under a retired name: it is to be written under the present one.
+    pub(super) retired: Option<Record>,
 }
 
-/// What looking for a session comes to.
-enum First<'a> {
-    /// Another task has loaded it meanwhile.
+/// What else the request brought: other authentic sessions, or cookies that were not tried.
+struct Several {
+    /// All authentic sessions, the newest first. That one is the session of the request.
+    sessions: Vec<Record>,
+}
+
+/// The result of opening the cookies of a request.
+enum Opening<'a> {
+    /// Another task has loaded the session meanwhile.
     Loaded(&'a Loaded),
-    /// Beside it, whether a token on the way to it was replaced by a new one moments ago.
-    /// And whether one of them was revoked.
-    Found { record: Option<Record>, regenerated: bool, revoked: bool },
+    Opened(Opened),
+}
+
+/// What the cookies of a request hold.
+struct Opened {
+    /// The authentic sessions.
+    candidates: SmallVec<[Candidate; 1]>,
+    /// The newest tombstone: sessions that were not written after it have ended.
+    hidden: Option<Recency>,
+    /// Each cookie of the session's name is known to be dead.
+    all_dead: bool,
+    /// One of the tokens was replaced by a new one moments ago.
+    regenerated: bool,
+    /// There are cookies that were not tried.
+    exhausted: bool,
+}
+
+struct Candidate {
+    record: Record,
+    assembly: Assembly,
+    /// It came under this retired name.
+    retired: Option<usize>,
+}
+
+/// How much was spent on the cookies of one request.
+#[derive(Default)]
+struct Tries {
+    /// Cookies whose signature was checked, or that the backend was asked for.
+    candidates: usize,
+    /// Signatures that were checked, and tokens that were put together from chunks.
+    signatures: usize,
+    /// Refusals by form that were reported.
+    reported: usize,
 }
 
 impl Slot {
-    /// The slot of a request with these headers.
-    pub(super) fn new(connection: &Arc<Connection>, headers: &HeaderMap) -> Self {
-        let found = connection.config().finder.find(headers.get_all(COOKIE));
+    /// The slot of a request with this URI and these headers.
+    pub(super) fn new(connection: &Arc<Connection>, uri: &Uri, headers: &HeaderMap) -> Self {
+        let config = connection.config();
+        let find = |finder: &crate::cookie::CookieFinder| finder.find(headers.get_all(COOKIE));
+        let found = find(&config.finder);
+        let found_retired: Vec<Found> = config.retired_finders.iter().map(find).collect();
         // Without a cookie there is nothing that a speculative request could use up.
-        let speculative = found.is_present() && is_speculative(headers);
+        let present = found.is_present() || found_retired.iter().any(Found::is_present);
+        let speculative = present && is_speculative(headers);
+        let depends = present && config.cookie.depends_on_target();
         Self {
             connection: Arc::clone(connection),
             found,
+            found_retired,
+            target: depends.then(|| Box::new(Target::of(uri, headers))),
             permit: Semaphore::const_new(1),
             loaded: OnceLock::new(),
+            several: OnceLock::new(),
             superseded: OnceLock::new(),
+            had_subject: AtomicBool::new(false),
             speculative,
             asked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -76,14 +149,15 @@ impl Slot {
             self.asked.store(true, Ordering::SeqCst);
             self.load().await?
         };
-        // The response may have gone out meanwhile: it closes what it finds loaded, this closes what is loaded afterwards.
+        // The response may have been sent meanwhile. It closes a session that it finds loaded. This closes one that was loaded
+        // afterwards.
         if self.closed.load(Ordering::SeqCst) {
             loaded.session.close();
         }
         Ok(loaded.session.clone())
     }
 
-    /// Closes whatever is loaded from now on.
+    /// Closes each session that is loaded from now on.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
@@ -101,7 +175,9 @@ impl Slot {
     /// already (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().timeouts.standing(record, now);
-        if spoken_for {
+        let retired = self.loaded.get().and_then(|loaded| loaded.retired.as_ref());
+        standing.renewal_due |= retired.is_some_and(|retired| retired.is_same(record));
+        if spoken_for || self.loaded.get().is_some_and(|loaded| !loaded.may_renew) {
             (standing.renewal_due, standing.expired) = (false, false);
         }
         standing
@@ -129,17 +205,36 @@ impl Slot {
         let config = self.connection.config();
         let now = config.now();
         let mut permit = None;
-        let (record, regenerated, revoked) = match self.load_first_authentic(now, &mut permit).await? {
-            First::Loaded(loaded) => return Ok(loaded),
-            First::Found { record, regenerated, revoked } => (record, regenerated, revoked),
+        let mut opened = match self.open_cookies(now, &mut permit).await? {
+            Opening::Loaded(loaded) => return Ok(loaded),
+            Opening::Opened(opened) => opened,
         };
-        // A cookie that is no session is removed, if the handler puts no other in its place; but the answer to a request
-        // that was overtaken by a login must not take away the cookie that the login gave.
-        let dead = record.is_none() && self.found.is_present();
-        let overtaken = dead && regenerated;
-        // A revoked one may stand in a browser that was given another one since: the response to this request may be late.
+        // Seconds, and the sequence in them, may be equal: then anything decides that does not depend on the order of cookies.
+        opened.candidates.sort_by_key(|candidate| {
+            let record = &candidate.record;
+            Reverse((record.recency(), record.created(), record.expires(), record.id().to_bytes()))
+        });
+        let newest = opened.candidates.first();
+        let newest =
+            newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
+        self.report(newest, &opened);
+        let record = newest.map(|newest| newest.record.clone());
+        let retired = newest.filter(|newest| newest.retired.is_some()).map(|newest| newest.record.clone());
+        // A dead cookie is removed, unless the handler replaces it. But the response to a request that was overtaken by a login
+        // must not take away the cookie that the login gave.
+        let overtaken = record.is_none() && opened.regenerated;
+        let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
-        let reply = if dead && !overtaken && !revoked { removal } else { Reply::Nothing };
+        let reply = if dead && !overtaken { removal } else { Reply::Nothing };
+        let subject = record.as_ref().filter(|_| config.private_pages_no_store);
+        let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
+        self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
+        let may_renew = !opened.exhausted;
+        if opened.candidates.len() > 1 || opened.exhausted && !opened.candidates.is_empty() {
+            let sessions = opened.candidates.into_iter().map(|candidate| candidate.record).collect();
+            // Two tasks whose store answers at once find the same.
+            let _ = self.several.set(Several { sessions });
+        }
         let id = record.as_ref().map(Record::id);
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         let circumstances = Circumstances {
@@ -149,85 +244,372 @@ impl Slot {
             revocable: config.revocable,
         };
         let session = Session::new(record, overtaken, reply, circumstances, committer);
-        // Of two that a store answered at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now, id }))
+        // Of two tasks whose store answers at once, the first one counts.
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, may_renew, retired }))
     }
 
-    /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.
-    /// Beside it, whether one of them was replaced by a new token moments ago.
+    /// Emits the events of a session that was found.
+    fn report(&self, newest: Option<&Candidate>, opened: &Opened) {
+        let cookie = self.cookie_name();
+        if opened.exhausted {
+            self.emit(&Event::TooManyCandidates { cookie });
+        }
+        let Some(newest) = newest else { return };
+        let id = newest.record.id();
+        if newest.record.with_old_key() {
+            self.emit(&Event::OldKey { cookie, id });
+        }
+        if opened.candidates.len() > 1 {
+            let subjects: Vec<String> = opened
+                .candidates
+                .iter()
+                .filter_map(|candidate| candidate.record.payload().subject())
+                .collect();
+            let subjects_differ = subjects.iter().any(|subject| Some(subject) != subjects.first());
+            let sessions = opened.candidates.len();
+            self.emit(&Event::SeveralSessions { cookie, id, sessions, subjects_differ });
+        }
+    }
+
+    /// Opens the cookies of the session's name, those of retired names included.
     ///
-    /// Who has to wait for the store takes a turn first, and finds what those before it have loaded.
-    async fn load_first_authentic<'a>(
+    /// All are opened, not only the first authentic one: no rule may rest on their order, which depends on the browser and on
+    /// other hosts of the domain (RFC 6265bis section 5.8.3). A cookie that is refused by its form costs next to nothing and
+    /// does not count. The others are limited.
+    ///
+    /// A task that has to wait for the store first takes the permit, and then finds what a task before it has loaded.
+    async fn open_cookies<'a>(
         &'a self,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<First<'a>, Error> {
-        let (config, cookie) = (self.connection.config(), self.cookie_name());
-        if self.found.overflowed() {
-            self.emit(&Event::TooManyCandidates { cookie });
-        }
-        let mut joined = Vec::new();
-        let (mut regenerated, mut revoked) = (false, false);
-        for candidate in 0..self.found.len() {
-            let token = self.found.token(candidate, |number| config.cookie.chunk_size(number), &mut joined);
-            if let Some(record) = self.connection.recall(token, now) {
-                return Ok(self.found(record, regenerated));
-            }
-            let loading = self.connection.store().load(token, now);
-            if permit.is_none() && !loading.is_immediate() {
-                *permit = self.permit.acquire().await.ok();
-                if let Some(loaded) = self.loaded.get() {
-                    return Ok(First::Loaded(loaded));
-                }
-            }
-            let stopwatch = Stopwatch::start(config, Operation::Load, &loading);
-            let loaded = loading.await;
-            if let Some(stopwatch) = stopwatch {
-                stopwatch.stop(config, loaded.is_ok());
-            }
-            let failed = |error: &Error| {
-                self.emit(&Event::StoreFailed { cookie, id: None, operation: Operation::Load, error });
+    ) -> Result<Opening<'a>, Error> {
+        let retired = self.connection.config().cookie.retired_cookies();
+        let mut opened = Opened {
+            candidates: SmallVec::new(),
+            hidden: None,
+            all_dead: true,
+            regenerated: false,
+            exhausted: false,
+        };
+        let mut tries = Tries::default();
+        let mut heads = 0;
+        let retired_names = self.found_retired.iter().enumerate().map(|(name, found)| (Some(name), found));
+        for (name, found) in std::iter::once((None, &self.found)).chain(retired_names) {
+            let cookie_name = match name.and_then(|name| retired.get(name)) {
+                None => self.connection.config().cookie.name(),
+                Some(retired) => RetiredCookie::name(retired),
             };
-            match loaded.inspect_err(failed)? {
-                Ok(record) => {
-                    self.connection.opened(token, &record, now);
-                    return Ok(self.found(record, regenerated));
+            heads += found.len();
+            opened.exhausted |= found.overflowed();
+            // One of the two belongs to another cookie.
+            opened.all_dead &= !found.has_twins();
+            let mut judged: SmallVec<[usize; MAX_CANDIDATES]> = SmallVec::new();
+            for head in 0..found.len() {
+                if judged.iter().any(|earlier| found.are_equal(*earlier, head)) {
+                    continue; // one cookie in two scopes
                 }
-                Err(refusal) => {
-                    if refusal == Refusal::Regenerated {
-                        regenerated = true;
-                        // Of two loads at once the first one counts: they find the same.
-                        let _ = self.superseded.set(candidate);
+                if tries.candidates >= MAX_CANDIDATES || tries.signatures >= MAX_ASSEMBLIES {
+                    opened.exhausted = true;
+                    break;
+                }
+                let assemblies = found.assemblies(head, |number| chunk_size(cookie_name, number));
+                match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
+                    Attempt::Loaded(loaded) => return Ok(Opening::Loaded(loaded)),
+                    Attempt::Opened(candidate) => {
+                        judged.push(head);
+                        opened.candidates.push(candidate);
                     }
-                    revoked |= refusal == Refusal::Revoked;
-                    self.emit(&Event::Refused { cookie, refusal });
+                    Attempt::Refused { refusal, hides, exhausted } => {
+                        if !refusal.is_by_form() {
+                            judged.push(head);
+                        }
+                        opened.hidden = opened.hidden.max(hides);
+                        opened.regenerated |= refusal == Refusal::Regenerated;
+                        opened.all_dead &= refusal.removes_cookie();
+                        opened.exhausted |= exhausted;
+                    }
                 }
             }
         }
-        Ok(First::Found { record: None, regenerated, revoked })
+        // Chunks without a first one may be planted or left behind: they say nothing about a session.
+        opened.all_dead &= heads > 0;
+        self.remember(opened.candidates.as_slice(), now);
+        Ok(Opening::Opened(opened))
     }
 
-    /// Ends the session of the cookie that was replaced moments ago: the handler ended what it was shown, which is empty.
-    pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
-        let Some(candidate) = self.superseded.get() else { return StoreFuture::ready(Ok(())) };
-        let config = self.connection.config();
+    /// Opens one cookie, by the first way to put its token together that is authentic.
+    async fn open_cookie<'a>(
+        &'a self,
+        name: Option<usize>,
+        found: &Found,
+        assemblies: SmallVec<[Assembly; 1]>,
+        tries: &mut Tries,
+        now: Timestamp,
+        permit: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Attempt<'a>, Error> {
         let mut joined = Vec::new();
-        let token = self.found.token(*candidate, |number| config.cookie.chunk_size(number), &mut joined);
-        self.connection.store().end_superseded(token, now)
+        let mut first = None;
+        let mut counted = false;
+        let mut exhausted = false;
+        for assembly in assemblies {
+            if tries.signatures >= MAX_ASSEMBLIES {
+                exhausted = true;
+                break;
+            }
+            let token = found.token(&assembly, &mut joined);
+            let outcome = match name {
+                None => self.connection.recall(token, now).map(Ok),
+                Some(_) => None,
+            };
+            let outcome = match outcome {
+                Some(recalled) => recalled,
+                None => match self.ask_store(name, token, now, permit).await? {
+                    Ok(outcome) => outcome,
+                    Err(loaded) => return Ok(Attempt::Loaded(loaded)),
+                },
+            };
+            let by_form = outcome.as_ref().err().is_some_and(|refusal| refusal.is_by_form());
+            if !by_form && !counted {
+                counted = true;
+                tries.candidates += 1;
+            }
+            if !by_form || assembly.is_joined() {
+                tries.signatures += 1;
+            }
+            let refusal = match outcome {
+                Ok(record) => return Ok(Attempt::Opened(Candidate { record, assembly, retired: name })),
+                Err(refusal) => refusal,
+            };
+            if refusal == Refusal::Regenerated {
+                // Of several, any one leads to its session.
+                let _ = self.superseded.set(Zeroizing::new(token.to_vec()));
+            }
+            let is_tombstone = refusal == Refusal::Ended;
+            let hides = if is_tombstone { self.connection.store().hidden_by(token, now) } else { None };
+            let hides = hides.map(|(written, sequence)| Recency { written, sequence });
+            // Put together in another way it may be whole. Any other reason holds for each token that begins so.
+            if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
+                first.get_or_insert((refusal, hides));
+            } else {
+                first = Some((refusal, hides));
+                break;
+            }
+        }
+        let (refusal, hides) = first.unwrap_or((Refusal::Encoding, None));
+        // A client can send many cookies that are not tokens. Their events are limited.
+        tries.reported += usize::from(refusal.is_by_form());
+        if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
+            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal });
+        }
+        Ok(Attempt::Refused { refusal, hides, exhausted })
     }
 
-    fn found(&self, record: Record, regenerated: bool) -> First<'_> {
-        if record.with_old_key() {
-            self.emit(&Event::OldKey { cookie: self.cookie_name(), id: record.id() });
+    /// Has the store open a token. The outer `Err` is the store's failure, the inner one a session that another task has loaded
+    /// meanwhile.
+    async fn ask_store<'a>(
+        &'a self,
+        name: Option<usize>,
+        token: &[u8],
+        now: Timestamp,
+        permit: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Result<Result<Record, Refusal>, &'a Loaded>, Error> {
+        let (config, store) = (self.connection.config(), self.connection.store());
+        let loading = match name {
+            None => store.load(token, now),
+            Some(name) => store.load_retired(name, token, now),
+        };
+        if permit.is_none() && !loading.is_immediate() {
+            *permit = self.permit.acquire().await.ok();
+            if let Some(loaded) = self.loaded.get() {
+                return Ok(Err(loaded));
+            }
         }
-        First::Found { record: Some(record), regenerated, revoked: false }
+        let stopwatch = Stopwatch::start(config, Operation::Load, &loading);
+        let loaded = loading.await;
+        if let Some(stopwatch) = stopwatch {
+            stopwatch.stop(config, loaded.is_ok());
+        }
+        let cookie = self.cookie_name();
+        loaded.map(Ok).inspect_err(|error| {
+            self.emit(&Event::StoreFailed { cookie, id: None, operation: Operation::Load, error });
+        })
+    }
+
+    /// Keeps the newest session in the connection memo.
+    fn remember(&self, candidates: &[Candidate], now: Timestamp) {
+        let newest = candidates.iter().max_by_key(|candidate| candidate.record.recency());
+        if let Some(Candidate { record, assembly, retired: None }) = newest {
+            let mut joined = Vec::new();
+            self.connection.opened(self.found.token(assembly, &mut joined), record, now);
+        }
+    }
+
+    /// Saves, as the store does. If nothing is left, the session has ended, and with it all others that the request brought.
+    pub(super) fn save(
+        &self,
+        base: Option<Record>,
+        changes: Arc<Changes>,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        let saving = self.connection.store().save(base, changes, now);
+        match self.end_others(now) {
+            None => saving,
+            Some(ending) => StoreFuture::boxed(async move {
+                let saved = saving.await?;
+                if matches!(saved, Saved::Removed) {
+                    ending.await?;
+                }
+                Ok(saved)
+            }),
+        }
+    }
+
+    /// Regenerates, as the store does. If a new session begins instead, all others that the request brought end, too.
+    pub(super) fn regenerate(
+        &self,
+        base: Record,
+        changes: Arc<Changes>,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        let ending = if changes.restarts() { self.end_others(now) } else { None };
+        let saving = self.connection.store().regenerate(base, changes, now);
+        match ending {
+            None => saving,
+            Some(ending) => StoreFuture::boxed(async move {
+                let saved = saving.await?;
+                ending.await?;
+                Ok(saved)
+            }),
+        }
+    }
+
+    /// Ends the session, and all others that the request brought: the user may be logged in by any of them.
+    pub(super) fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        let destroying = self.connection.store().destroy(base, now);
+        match self.end_others(now) {
+            None => destroying,
+            Some(ending) => StoreFuture::boxed(async move {
+                // Whatever became of the first one.
+                let (destroyed, ended) = (destroying.await, ending.await);
+                destroyed.and(ended)
+            }),
+        }
+    }
+
+    /// Ends the session of the token that was replaced moments ago: the handler ended what it was shown, which is empty.
+    pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
+        match self.superseded.get() {
+            Some(token) => self.connection.store().end_superseded(token, now),
+            None => StoreFuture::ready(Ok(())),
+        }
+    }
+
+    /// Ends the authentic sessions of the request other than the one that counts. `None` if there are none.
+    fn end_others(&self, now: Timestamp) -> Option<StoreFuture<()>> {
+        let [_, others @ ..] = self.several.get()?.sessions.as_slice() else { return None };
+        if others.is_empty() {
+            return None;
+        }
+        let store = Arc::clone(self.connection.store());
+        let others = others.to_vec();
+        Some(StoreFuture::boxed(async move {
+            let mut ended = Ok(());
+            for other in others {
+                ended = ended.and(store.destroy(other, now).await);
+            }
+            ended
+        }))
+    }
+
+    /// The lines that set the cookie to `token`, after those that expire it in other scopes and under other names.
+    pub(super) fn set_cookie(
+        &self,
+        token: &[u8],
+        lifetime: std::time::Duration,
+    ) -> Result<SetCookies, Error> {
+        let template = &self.connection.config().cookie;
+        let mut lines = self.expirations()?;
+        lines.extend(template.set(token, lifetime, self.found.tail_mask())?);
+        Ok(lines)
+    }
+
+    /// The lines that remove the cookie.
+    ///
+    /// If the handler ended a session, and the request brought several or more than were tried, a browser may hold one in a scope
+    /// that is not known, and send it again. So a tombstone is set instead, which hides what is older.
+    pub(super) fn remove_cookie(&self) -> Result<SetCookies, Error> {
+        let config = self.connection.config();
+        let several = self.several.get().filter(|_| self.was_ended());
+        let tombstone = several
+            .and_then(|several| self.connection.store().tombstone(&several.sessions, config.now()))
+            .transpose()?;
+        if let Some((token, lifetime)) = tombstone {
+            return self.set_cookie(token.expose(), lifetime);
+        }
+        let mut lines = self.expirations()?;
+        if self.may_remove() {
+            lines.extend(config.cookie.remove(self.found.tail_mask())?);
+        }
+        Ok(lines)
+    }
+
+    /// Returns false if the cookie to be removed cannot be one of those that came: its path does not cover the request's. Then one
+    /// may be in use there.
+    fn may_remove(&self) -> bool {
+        let template = &self.connection.config().cookie;
+        self.was_ended() || self.target.as_deref().is_none_or(|target| template.covers(target))
+    }
+
+    /// The lines that expire the cookie where it was set by earlier options. They come before the line that sets it, for clients
+    /// that do not tell scopes apart.
+    fn expirations(&self) -> Result<SetCookies, Error> {
+        let template = &self.connection.config().cookie;
+        let held = self.found.tail_mask();
+        let mut lines = SetCookies::new();
+        if template.retires() {
+            let held_under = |name| self.found_retired.get(name).map_or(0, Found::tail_mask);
+            template.expire_retired(held, held_under, &mut lines)?;
+        }
+        if self.found.is_present() && self.was_ended() {
+            let several = self.several.get().is_some();
+            template.expire_elsewhere(self.target.as_deref(), several, held, &mut lines)?;
+        }
+        Ok(lines)
+    }
+
+    fn was_ended(&self) -> bool {
+        self.loaded.get().is_some_and(|loaded| loaded.session.was_ended_by_handler())
+    }
+
+    /// Returns true if the response must not be stored: the handler read, or has begun, the session of a subject.
+    pub(super) fn is_private(&self) -> bool {
+        self.connection.config().private_pages_no_store
+            && (self.had_subject.load(Ordering::SeqCst)
+                || self.loaded.get().is_some_and(|loaded| loaded.session.subject().is_some()))
     }
 }
 
-/// True if the browser asks ahead, on a guess that the user may come here.
+/// The result of opening one cookie.
+enum Attempt<'a> {
+    /// Another task has loaded the session meanwhile.
+    Loaded(&'a Loaded),
+    Opened(Candidate),
+    Refused {
+        refusal: Refusal,
+        /// It is a tombstone, and hides what was not written after this.
+        hides: Option<Recency>,
+        /// Not all ways to put it together were tried.
+        exhausted: bool,
+    },
+}
+
+/// Returns true if a browser loads the page on a guess that the user may come here.
 ///
-/// `Sec-Purpose` is a structured field of the Fetch standard whose token is `prefetch`; prerendering adds a parameter.
+/// The value is a token `prefetch`. Prerendering adds a parameter.
 fn is_speculative(headers: &HeaderMap) -> bool {
-    let purpose = headers.get(&SEC_PURPOSE).map(HeaderValue::as_bytes);
-    purpose.is_some_and(|purpose| purpose == b"prefetch" || purpose.starts_with(b"prefetch;"))
+    let is_prefetch = |value: &HeaderValue| {
+        let token = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+        trim(token) == b"prefetch"
+    };
+    PURPOSES.iter().any(|name| headers.get_all(name).iter().any(is_prefetch))
 }

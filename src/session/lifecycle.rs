@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::commit_table::{Commit, Disposition, Standing};
 use super::session::{Circumstances, Committer, Inner};
-use super::state::{Failure, Reply, State};
+use super::state::{Reply, State};
 use super::{Record, Saved, Session};
 
 impl Session {
@@ -78,9 +78,14 @@ impl Session {
     }
 
     /// The session is as it was before the commit, with all its changes.
-    pub(crate) fn commit_failed(&self, failure: Failure) {
-        let leftovers = self.lock().commit_failed(failure);
+    pub(crate) fn commit_failed(&self) {
+        let leftovers = self.lock().commit_failed();
         drop(leftovers);
+    }
+
+    /// The handler was told that what it asked for failed.
+    pub(crate) fn failure_was_told(&self) {
+        self.lock().failure_was_told();
     }
 
     /// The response sets the cookie to the token of `record` already: a service inside of this one has this session, too. What

@@ -11,7 +11,9 @@ mod label;
 mod lifecycle;
 mod lineage;
 pub(crate) mod messagepack;
+mod nil_fields;
 mod payload;
+mod recency;
 mod record;
 mod saved;
 #[allow(clippy::module_inception)] // the type is the module's namesake, and each type has a file of its own
@@ -39,9 +41,10 @@ pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 pub(crate) use self::label::check_label;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
+pub(crate) use self::recency::Recency;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
-pub(crate) use self::state::{Failure, Reply};
+pub(crate) use self::state::Reply;
 
 /// Runs an example of the documentation on an empty session that no store knows.
 #[doc(hidden)]

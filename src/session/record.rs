@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Payload, SessionId};
+use super::{Payload, Recency, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::Token;
 
-/// One stored session: who, since when, until when, and the values. A clone is the same record.
+/// A session as a store returned it: id, times and values. A clone is the same record.
 #[derive(Clone)]
 pub struct Record {
     // Shared: it is handed from store to session and back, and a view of a value keeps all of it.
@@ -22,6 +22,7 @@ struct Inner {
     expires: Timestamp,
     payload: Payload,
     origin: Origin,
+    recency: Recency,
 }
 
 /// What the store that made a record wants back with it.
@@ -65,20 +66,47 @@ impl Record {
         payload: Payload,
         origin: Origin,
     ) -> Self {
-        Self { inner: Arc::new(Inner { id, created, expires, payload, origin }) }
+        Self::written(id, created, expires, payload, origin, Recency::at(created))
+    }
+
+    /// As [`new`](Self::new), of a session that is known to have been written at another moment than it was created.
+    pub(crate) fn written(
+        id: SessionId,
+        created: Timestamp,
+        expires: Timestamp,
+        payload: Payload,
+        origin: Origin,
+        recency: Recency,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { id, created, expires, payload, origin, recency }) }
     }
 
     /// The same, until another moment.
     pub(crate) fn until(&self, expires: Timestamp) -> Self {
-        let Inner { id, created, payload, origin, .. } = &*self.inner;
-        Self::new(*id, *created, expires, payload.clone(), origin.clone())
+        let Inner { id, created, payload, origin, recency, .. } = &*self.inner;
+        Self::written(*id, *created, expires, payload.clone(), origin.clone(), *recency)
     }
 
     /// The same, with another origin.
     #[cfg(feature = "astra")]
     pub(crate) fn with_origin(&self, origin: Origin) -> Self {
-        let Inner { id, created, expires, payload, .. } = &*self.inner;
-        Self::new(*id, *created, *expires, payload.clone(), origin)
+        let Inner { id, created, expires, payload, recency, .. } = &*self.inner;
+        Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
+    }
+
+    /// The same, due to be written anew: it came under a retired name of the cookie.
+    pub(crate) fn to_be_rewritten(&self) -> Self {
+        let Inner { id, created, expires, payload, origin, recency } = &*self.inner;
+        let origin = match origin {
+            Origin::Sealed { old_key, .. } => Origin::Sealed { old_key: *old_key, rewrite: true },
+            other => other.clone(),
+        };
+        Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
+    }
+
+    /// When the session was written, to compare it with others of the same request.
+    pub(crate) fn recency(&self) -> Recency {
+        self.inner.recency
     }
 
     /// The id.
@@ -94,6 +122,11 @@ impl Record {
     /// The first moment at which the session is over: the nearer of its idle and its absolute deadline.
     pub fn expires(&self) -> Timestamp {
         self.inner.expires
+    }
+
+    /// Returns true if the other one is a clone of this record.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
     }
 
     /// The values.

@@ -65,17 +65,6 @@ pub(crate) enum Reply {
     Remove { weight: Weight },
 }
 
-/// Why a commit did not happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// The handler was told, by [`Session::save`](super::Session::save).
-    Told,
-    /// The handler does not know.
-    Untold,
-    /// It was a renewal, which is not tried again.
-    OfRenewal,
-}
-
 /// What a commit leaves to be dropped without the lock of the session: closures of the application may be in it.
 #[must_use = "closures of the application must be dropped after unlocking"]
 pub(super) struct Leftovers {
@@ -370,27 +359,24 @@ impl State {
     }
 
     /// The commit did not happen: all that it was to do is still to be done.
-    pub(super) fn commit_failed(&mut self, failure: Failure) -> Leftovers {
-        let Some(Pending { changes, wishes, .. }) = self.pending.take() else {
+    pub(super) fn commit_failed(&mut self) -> Leftovers {
+        let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
             return Leftovers { _changes: (None, Changes::default()) };
         };
-        match failure {
-            Failure::Told => self.failure_told = true,
-            Failure::OfRenewal => self.renewal_failed = true,
-            Failure::Untold => {}
-        }
+        self.renewal_failed |= outcome == Outcome::Touch;
         let mut later = Changes::default();
         if !self.discarded {
-            // What the handler did meanwhile was not part of what failed.
-            if self.changes.keys().next().is_some() || self.wishes.destroy || self.wishes.regenerate {
-                self.failure_told = false;
-            }
             let both = changes.then(&self.changes);
             later = std::mem::replace(&mut self.changes, both);
             self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
             self.wishes.destroy |= wishes.destroy;
         }
         Leftovers { _changes: (Some(changes), later) }
+    }
+
+    /// The handler was told that a save failed. Until it asks for something else, that is not tried again.
+    pub(super) fn failure_was_told(&mut self) {
+        self.failure_told = true;
     }
 
     /// The commit happened. `saved` is what the store answered, if it was asked.

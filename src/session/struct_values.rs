@@ -8,14 +8,12 @@ use serde::de::DeserializeOwned;
 
 use super::key::RESERVED;
 use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
+use super::nil_fields::{NIL, none_fields, read_with_nils};
 use super::{Session, value_codec};
 use crate::error::{Error, Kind};
 
 /// In errors, in the place of a key.
 const WHOLE: &str = "(all of them)";
-
-/// What `None` is in MessagePack.
-const NIL: &[u8] = &[0xc0];
 
 impl Session {
     /// All values as one `T`, each field from the value of its name; `None` if there is no value at all.
@@ -53,6 +51,12 @@ impl Session {
         if entries.is_empty() {
             return Ok(None);
         }
+        if entries.iter().any(|(_, value)| value == NIL) {
+            let entries = entries.iter().map(|(key, value)| (key.as_str(), &**value));
+            if let Some(whole) = read_with_nils(entries) {
+                return Ok(Some(whole));
+            }
+        }
         let internal = || Error::new(Kind::Internal("a session of four gigabytes"));
         let length = |length: usize| u32::try_from(length).map_err(|_| internal());
         let mut map = Vec::new();
@@ -65,7 +69,8 @@ impl Session {
         value_codec::decode(WHOLE, &map).map(Some)
     }
 
-    /// Stores each field of `value` under its name; a field that is `None` is deleted. Other values stay.
+    /// Stores each field of `value` under its name; a field that is `None` is deleted. Other values stay. What
+    /// [`get_all`](Self::get_all) reads is equal to `value`, if it reads the same fields.
     ///
     /// Fields that are equal to what is there are no change, so two requests that change different fields do not undo each
     /// other on a server-side store. For a counter use [`update`](Self::update).
@@ -87,7 +92,14 @@ impl Session {
                 return Err(Error::new(Kind::ReservedKey { key: key.to_owned() }));
             }
             let value = value.get(..value.len() - rest.len()).unwrap_or_default();
-            fields.insert(key, (value != NIL).then(|| bytes.slice_ref(value)));
+            fields.insert(key, Some(bytes.slice_ref(value)));
+        }
+        if fields.values().flatten().any(|value| value == NIL) {
+            for name in none_fields(value) {
+                if let Some(absent) = fields.get_mut(name.as_str()) {
+                    *absent = None;
+                }
+            }
         }
         self.put_all(fields)
     }
@@ -122,6 +134,64 @@ mod tests {
             session.set_all(&Shop { user: None, cart: vec![], coupon: None })?;
             assert_eq!(session.keys(), ["cart", "other"]);
             assert!(session.peek::<String>("notice")?.is_some(), "flash values are not part of it");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// A field is left out only where its absence reads back as what it was.
+    #[test]
+    fn b19_every_kind_of_nil_reads_back() {
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Unit;
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Nothing(Option<u8>);
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Nils {
+            json: serde_json::Value,
+            unit: (),
+            named: Unit,
+            newtype: Nothing,
+            none: Option<u8>,
+            some: Option<u8>,
+            some_none: Option<Option<u8>>,
+            some_unit: Option<()>,
+            none_unit: Option<()>,
+        }
+        let nils = Nils {
+            json: serde_json::Value::Null,
+            unit: (),
+            named: Unit,
+            newtype: Nothing(None),
+            none: None,
+            some: Some(1),
+            some_none: Some(None),
+            some_unit: Some(()),
+            none_unit: None,
+        };
+        __example(|session| {
+            session.set("none", 7)?;
+            session.set_all(&nils)?;
+            assert_eq!(session.get_all()?, Some(nils.clone()));
+            assert!(!session.has("none") && !session.has("none_unit"));
+            assert!(session.has("some_none") && session.has("json"));
+            // All of them at once, as a map: of that, too, only `None` is absent.
+            let map = BTreeMap::from([("x", None), ("some", Some(2))]);
+            session.set_all(&map)?;
+            assert!(!session.has("x") && session.has("unit"));
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// A nil that was set by itself reads as `None` where only that fits.
+    #[test]
+    fn b19_a_nil_that_was_set_alone_is_none() {
+        __example(|session| {
+            session.set("user", None::<String>)?;
+            session.set("cart", [1])?;
+            let shop = session.get_all::<Shop>()?.unwrap();
+            assert_eq!(shop, Shop { user: None, cart: vec![1], coupon: None });
             Ok(())
         })
         .unwrap();

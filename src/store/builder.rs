@@ -1,4 +1,4 @@
-//! One builder for all stores: what they share is said, documented and checked once.
+//! One builder for all stores: the options that they share are documented and checked once.
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,19 +76,37 @@ impl<K> Builder<K> {
         Self { kind, options: Options::default(), server }
     }
 
-    /// How the cookie is set. Default is [`CookieOptions::new`].
+    /// Sets the attributes of the cookie. Default: [`CookieOptions::new`]. If it is called twice, the last call counts.
     pub fn cookie(mut self, cookie: CookieOptions) -> Self {
         self.options.cookie = cookie;
         self
     }
 
-    /// Switches to [`CookieOptions::development`]: a cookie that works over plain http, and protects nobody there.
-    pub fn development(self) -> Self {
-        self.cookie(CookieOptions::development())
+    /// Switches to the defaults of [`CookieOptions::development`]: a cookie that works over plain http, where anyone on the
+    /// network can read it.
+    ///
+    /// It combines with [`cookie`](Self::cookie) in any order: only the name and `Secure` change, and only where the
+    /// options do not set them explicitly. An explicit name that plain http cannot keep (`__Host-…`) is an error when
+    /// the store is built.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::store::Store;
+    /// use hyper_session::{AppKey, CookieStore, cookie::CookieOptions};
+    ///
+    /// let options = CookieOptions::new().path("/app");
+    /// let store = CookieStore::builder(AppKey::generate()?).development().cookie(options).build()?;
+    /// assert_eq!(store.config().cookie_name(), "session");
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn development(mut self) -> Self {
+        self.options.development = true;
+        self
     }
 
-    /// A session that is not used for this long has expired. Default: 24 hours; counted in whole seconds. A shorter one
-    /// applies to sessions that exist already.
+    /// Sets after how long without use a session expires. Default: 24 hours. Counted in whole seconds. A shorter timeout applies
+    /// to existing sessions, too.
     ///
     /// A request keeps the session that it loaded in time, however long it takes: the next deadline counts from when the
     /// response is ready.
@@ -97,26 +115,30 @@ impl<K> Builder<K> {
         self
     }
 
-    /// A session has expired this long after it began, however busy it is. Default: seven days, or the idle timeout if that is
-    /// longer; counted in whole seconds. A shorter one applies to sessions that exist already.
+    /// Sets how long after its beginning a session expires, even if it is in use. Default: seven days, or the idle timeout if that
+    /// is longer. Counted in whole seconds. A shorter timeout applies to existing sessions, too.
     ///
     /// A session begins when it is created, and anew at each [login](crate::Session::login), so a visitor who logs in has the
     /// whole time.
+    ///
+    /// # Limits
+    ///
+    /// A session in a cookie lasts at most 2^32 - 1 seconds, which is 136 years.
     pub fn absolute_timeout(mut self, absolute: Duration) -> Self {
         self.options.absolute = Some(absolute);
         self
     }
 
-    /// Reading a session moves its idle deadline once this much can be gained. Default: a tenth of the idle timeout.
+    /// Sets how much must be gained before reading a session moves its idle deadline. Default: a tenth of the idle timeout.
     ///
-    /// Zero moves it on every response whose handler asked for the session, if that gains anything: time is counted in whole
-    /// seconds, and near the absolute timeout there is nothing to gain.
+    /// With zero, each response moves it whose handler asked for the session and for which a second is gained. Near the
+    /// absolute timeout there is nothing to gain.
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
         self
     }
 
-    /// Idle timeout, absolute timeout and renewal threshold at once.
+    /// Sets idle timeout, absolute timeout and renewal threshold at once.
     pub fn timeouts(mut self, timeouts: Timeouts) -> Self {
         self.options.idle = timeouts.idle;
         self.options.absolute = Some(timeouts.absolute);
@@ -124,7 +146,7 @@ impl<K> Builder<K> {
         self
     }
 
-    /// How values are written. Default is [`PayloadFormat::MessagePack`]; both are read.
+    /// Sets how values are written. Default: [`PayloadFormat::MessagePack`]. Both formats are read.
     pub fn payload_format(mut self, format: PayloadFormat) -> Self {
         self.options.format = format;
         self
@@ -163,10 +185,16 @@ impl<K> Builder<K> {
         self
     }
 
-    /// What the browser shall forget when the handler ends a session (`destroy`, `clear`), told by a `Clear-Site-Data` field
-    /// beside the removed cookie. Default is nothing. Browsers heed it over https alone, and it may take them a while.
+    /// Sets what the browser forgets when the handler ends a session (`destroy`, `clear`), by a `Clear-Site-Data` header beside the
+    /// removed cookie. Default: nothing. Browsers obey it over https only, and may take a while.
     ///
     /// A handler's own `Clear-Site-Data` stays as it is.
+    ///
+    /// # Limits
+    ///
+    /// `WebKitGTK` ignores the header on a redirect, which is how most logouts answer, and so its back button still shows private
+    /// pages. [`private_pages_no_store`](Self::private_pages_no_store) works in every engine. Firefox's `"cookies"` leaves
+    /// partitioned cookies in place.
     ///
     /// # Examples
     ///
@@ -185,20 +213,42 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Where the time comes from. Default is the machine's clock.
+    /// Forbids caches, the browser's included, to keep pages of users who are logged in: `Cache-Control: no-store` on each response
+    /// whose handler read a session with a [subject](crate::Session::login). Default: false.
+    ///
+    /// After a logout the back button then shows nothing in any browser. The price: going back within the session loads the page
+    /// again. A laxer `Cache-Control` of the handler is replaced, with an
+    /// [`Event::CacheControlReplaced`](crate::Event::CacheControlReplaced).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?).private_pages_no_store(true).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    //= ASVS 5.0 14.3.2: "Verify that the application sets sufficient anti-caching HTTP response header fields (i.e.,
+    //# Cache-Control: no-store) so that sensitive data is not cached in browsers"
+    pub fn private_pages_no_store(mut self, yes: bool) -> Self {
+        self.options.private_pages_no_store = yes;
+        self
+    }
+
+    /// Sets where the time comes from. Default: the machine's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.options.clock = Arc::new(clock);
         self
     }
 
-    /// Who is told of [events](crate::Event). Default is nobody.
+    /// Sets the receiver of [events](crate::Event). Default: none.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.options.observer = Some(Arc::new(observer));
         self
     }
 
     /// The same options for another kind of store.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "sqlite"))]
     pub(super) fn with_kind<L>(self, kind: L) -> (K, Builder<L>) {
         (self.kind, Builder { kind, options: self.options, server: self.server })
     }

@@ -14,6 +14,8 @@ mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod server;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::sync::Arc;
 
@@ -26,6 +28,8 @@ pub use self::memory::{Memory, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::server::{ServerStore, SubjectSession};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
 pub use crate::id::EntryId;
 
 // What a room for a foreign format builds on.
@@ -39,6 +43,7 @@ pub(crate) use self::{
 use crate::clock::Timestamp;
 use crate::config::Config;
 pub use crate::crypto::SecretText;
+use crate::error::Error;
 use crate::event::Refusal;
 pub use crate::session::Saved;
 use crate::session::{Changes, Record};
@@ -94,6 +99,37 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         let _ = (record, now);
         true
     }
+
+    /// As [`load`](Self::load), of a token that came under a retired name of the cookie: the `name`-th that the options have.
+    #[doc(hidden)]
+    fn load_retired(
+        &self,
+        name: usize,
+        token: &[u8],
+        now: Timestamp,
+    ) -> StoreFuture<Result<Record, Refusal>> {
+        let _ = (name, token, now);
+        StoreFuture::ready(Ok(Err(Refusal::Encoding)))
+    }
+
+    /// Returns a token that hides older ones of these sessions, which the handler has ended, and for how long it is needed.
+    /// `None` if the store knows of ended sessions by itself.
+    #[doc(hidden)]
+    fn tombstone(
+        &self,
+        ended: &[Record],
+        now: Timestamp,
+    ) -> Option<Result<(SecretText, std::time::Duration), Error>> {
+        let _ = (ended, now);
+        None
+    }
+
+    /// Returns which sessions a [tombstone](Self::tombstone) hides: those that were not written after this.
+    #[doc(hidden)]
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        let _ = (token, now);
+        None
+    }
 }
 
 impl<T: Store + ?Sized> Store for Arc<T> {
@@ -123,6 +159,27 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         (**self).is_still_valid(record, now)
+    }
+
+    fn load_retired(
+        &self,
+        name: usize,
+        token: &[u8],
+        now: Timestamp,
+    ) -> StoreFuture<Result<Record, Refusal>> {
+        (**self).load_retired(name, token, now)
+    }
+
+    fn tombstone(
+        &self,
+        ended: &[Record],
+        now: Timestamp,
+    ) -> Option<Result<(SecretText, std::time::Duration), Error>> {
+        (**self).tombstone(ended, now)
+    }
+
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        (**self).hidden_by(token, now)
     }
 }
 

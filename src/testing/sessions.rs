@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
-use http::{Request, Response};
+use http::{Request, Response, Uri};
 use hyper::service::Service;
 
 use crate::error::Error;
@@ -85,7 +85,8 @@ pub async fn session_in<R>(
     cookies.receive(response.headers());
     let connection = Connection::without_memo(store.clone());
     let headers = cookies.header().map(|cookies| (COOKIE, cookies));
-    let session = SessionHandle::begin(&connection, &headers.into_iter().collect()).load().await?;
+    let session =
+        SessionHandle::begin(&connection, &Uri::default(), &headers.into_iter().collect()).load().await?;
     Ok(session.id().map(|_| session.view()))
 }
 

@@ -105,7 +105,8 @@ fn t01_an_altered_cookie_is_refused_as_what_it_is() {
                 [format!("format:{format}:{reason}"), format!("refused:{reason}")],
                 "{at}"
             );
-            assert_eq!(jar.get(NAME), None);
+            // An altered cookie of Astra's and one under another key look the same: it is left alone.
+            assert_eq!(jar.get(NAME).is_some(), format == "astra");
         }
     }
 }

@@ -55,7 +55,7 @@ fn an_update_that_holds_its_session_is_dropped_with_its_request() {
                 Err(Error::unavailable("the handler failed"))
             }
         });
-        assert!(failed.await.is_err());
+        assert_eq!(failed.await.unwrap().status(), 503);
         assert!(held.is_gone(), "the handler failed");
 
         let held = Held::new();

@@ -80,8 +80,11 @@ fn nothing_is_saved_when_the_handler_returns_an_error() {
                 deed(&ask.session().await?)?;
                 Err(Error::unavailable("the handler's own trouble"))
             };
-            let error = world.start(jar, fails).await.expect_err("the handler's error passes as it is");
-            assert!(error.is_unavailable());
+            let mut jar = jar.clone();
+            let response = world.visit(&mut jar, fails).await;
+            assert_eq!(response.status(), 503);
+            assert_no_cookie(&response);
+            assert_eq!(world.events.take(), ["handler_failed:unavailable"]);
         }
         assert!(world.calls().iter().all(|verb| *verb == Verb::Fetch));
         assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));

@@ -53,16 +53,23 @@ fn a_failed_save_is_a_503_without_a_cookie_and_without_the_answer() {
     });
 }
 
-/// "save failed": also one that would only have moved the deadline.
+/// Nobody asked for a renewal: if it fails, the response and the cookie stay as they are.
 #[test]
-fn a_failed_renewal_sets_no_cookie() {
+fn b1_a_failed_renewal_changes_nothing_but_is_told() {
     on_server(|world| async move {
         let mut jar = world.jar().await;
         world.clock.advance(RENEWAL);
         world.fail(&[Verb::Touch]);
-        let response = world.edit(&mut jar, |_| Ok(())).await;
-        assert_eq!(response.status(), 503);
-        assert_no_cookie(&response);
+        let before = jar.clone();
+        for code in [200, 404, 500] {
+            let response = world.answer(&mut jar, code, |_| Ok(())).await;
+            assert_eq!(response.status(), code);
+            assert_no_cookie(&response);
+            assert_eq!(jar.0, before.0);
+            assert_eq!(world.events.take(), ["store_failed"]);
+        }
+        world.fail(&[]);
+        assert_set(&world, &world.edit(&mut jar, |_| Ok(())).await);
     });
 }
 
@@ -101,14 +108,14 @@ fn the_failure_hook_makes_the_response() {
 
 /// "save failed": a session that is too large is no trouble that passes, so the client is not told to try again.
 #[test]
-fn a_session_too_large_for_its_cookies_is_a_503_and_the_old_one_goes_on() {
+fn a_session_too_large_for_its_cookies_is_a_500_and_the_old_one_goes_on() {
     let setup = Setup { cookie: CookieOptions::new().max_chunks(1), ..Setup::default() };
     for form in [Form::Service, Form::Function] {
         block_on(async {
             let world = World::new(Kind::Cookie, form, &setup);
             let mut jar = world.jar().await;
             let response = world.edit(&mut jar, |session| session.set("b", "x".repeat(5_000))).await;
-            assert_eq!(response.status(), 503);
+            assert_eq!(response.status(), 500);
             assert!(!response.headers().contains_key(RETRY_AFTER));
             assert_no_cookie(&response);
             assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));

@@ -162,11 +162,20 @@ async fn cookie_sessions() {
     let both = CookieStore::builder(keys()).migrate_from_astra(keys(), Timestamp::MAX).build().unwrap();
     visit(&both, &mut presenting("planted"), |_| async { ok() }).await;
 
-    let five = Request::builder().header("cookie", ["__Host-session=planted"; 5].join("; "));
+    // Two users in one request: several_sessions. And more cookies than are looked at: too_many_candidates.
+    let mut jars = [Cookies::new(), Cookies::new()];
+    for (jar, user) in jars.iter_mut().zip(["ada", "bob"]) {
+        visit(&store, jar, |session| async move { session.login(user).and_then(|()| ok()) }).await;
+    }
+    let two = jars.map(|jar| jar.header().unwrap().to_str().unwrap().to_owned()).join("; ");
+    let many = ["__Host-session=planted"; 65].join("; ");
     let service = session_fn(store, |_: Request<()>, handle: SessionHandle| async move {
         handle.load().await.and_then(|_| ok())
     });
-    service.call(five.body(()).unwrap()).await.unwrap(); // too_many_candidates
+    for header in [two, many] {
+        let request = Request::builder().header("cookie", header).body(()).unwrap();
+        service.call(request).await.unwrap();
+    }
 }
 
 async fn server_sessions() {

@@ -19,6 +19,8 @@ mod interrupted_endings;
 mod model;
 #[cfg(feature = "redis")]
 mod on_redis;
+#[cfg(feature = "sqlite")]
+mod on_sqlite;
 mod repeats;
 mod subject_fixture;
 mod subject_races;

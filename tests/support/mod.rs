@@ -42,6 +42,10 @@ impl Observer for Events {
             Event::CookieFormat { format, refusal: Some(refusal), .. } => {
                 format!("format:{}:{refusal}", format.as_str())
             }
+            Event::SeveralSessions { sessions, subjects_differ, .. } => {
+                let subjects = if *subjects_differ { "differ" } else { "same" };
+                format!("several_sessions:{sessions}:{subjects}")
+            }
             Event::TooManyCandidates { .. } => "too_many_candidates".to_owned(),
             Event::OldKey { .. } => "old_key".to_owned(),
             Event::ChangesDropped { reason: DropReason::ServerError, .. } => {
@@ -53,6 +57,9 @@ impl Observer for Events {
             Event::ChangesDropped { reason: DropReason::SessionEnded, .. } => {
                 "dropped:session_ended".to_owned()
             }
+            Event::ChangesDropped { reason: DropReason::SaveFailed, .. } => "dropped:save_failed".to_owned(),
+            Event::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
+            Event::CookieWithheld { .. } => "cookie_withheld".to_owned(),
             Event::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
             Event::StoreFailed { .. } => "store_failed".to_owned(),
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),

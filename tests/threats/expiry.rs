@@ -127,10 +127,14 @@ fn t21_an_expired_cookie_is_an_ordinary_anonymous_request_and_is_removed() {
     });
 }
 
+const LAST_HOUR: u64 = u32::MAX as u64 * 3600;
+
 #[test]
 fn t23_the_longest_durations_and_the_last_moments_do_not_overflow() {
     for kind in KINDS {
-        for now in [0, 1, START, u64::from(u32::MAX) * 3600 - 1, i64::MAX as u64, u64::MAX - 1] {
+        for now in [0, 1, START, LAST_HOUR - 1, i64::MAX as u64, u64::MAX - 1] {
+            // A token cannot name an hour after this one (in the year 491,936): no session then, and no panic.
+            let told_in_tokens = kind == Kind::Memory || now <= LAST_HOUR;
             block_on(async {
                 let cookie = CookieOptions::new().max_age(Duration::MAX);
                 let options =
@@ -139,10 +143,13 @@ fn t23_the_longest_durations_and_the_last_moments_do_not_overflow() {
                 world.clock.set(now);
                 let mut jar = Jar::new();
                 let response = world.edit(&mut jar, |session| session.set("a", VALUE)).await;
-                let line = set_cookies(response.headers()).remove(0);
+                let lines = set_cookies(response.headers());
+                // No cookie is set that has expired by then.
+                assert!(!lines.is_empty() || !told_in_tokens, "{kind:?} at {now}");
+                let line = lines.first().cloned().unwrap_or_else(|| "; Max-Age=0".to_owned());
                 let age = line.split("; ").find_map(|part| part.strip_prefix("Max-Age=")).unwrap();
                 assert!(age.parse::<u64>().unwrap() <= 400 * 86_400, "{line}");
-                if now < u64::MAX - 1 {
+                if now < u64::MAX - 1 && told_in_tokens {
                     assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE), "{kind:?} at {now}");
                     world.edit(&mut jar, Session::regenerate).await;
                     assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE), "{kind:?} at {now}");
@@ -183,13 +190,10 @@ fn t24_a_clock_that_goes_back_lengthens_no_session() {
             world.clock.set(START + 2_000 - back);
             let before = jar.clone();
             world.edit(&mut jar, |_| Ok(())).await;
-            if kind == Kind::Cookie && back > 60 {
-                assert!(jar.0.is_empty(), "issued in the future");
-                jar = before;
-            } else {
-                assert_eq!(jar.0, before.0, "nothing is gained by renewing");
-                assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE));
-            }
+            // Issued in the future, or nothing is gained by renewing: either way the browser keeps what it has.
+            assert_eq!(jar.0, before.0);
+            let expected = (kind == Kind::Memory || back <= 60).then_some(VALUE);
+            assert_eq!(world.value(&jar).await.as_deref(), expected);
         }
         world.clock.set(START + 2_000 + IDLE - 1);
         assert!(world.value(&jar.clone()).await.is_some());

@@ -58,10 +58,11 @@ fn t76_a_row_holds_what_was_set_and_nothing_of_the_request() {
             request.headers_mut().insert(name, "secret-header".parse().unwrap());
         }
         world.send(request, |session| session.set("a", "b").map(|()| status(200))).await;
-        // Kind, when it began, eight random bytes, and the map {"a": "b"}.
+        // Kind, when it began, how old it is, its lifetime, eight random bytes, and the map {"a": "b"}.
         let row = rows.only_value();
-        assert_eq!(row[..9], [&[1][..], &START.to_be_bytes()].concat());
-        assert_eq!(row[17..], *b"\x81\xa1a\xa1b");
+        assert_eq!(row[..10], [&[1][..], &START.to_be_bytes()[3..], &[0; 4]].concat());
+        assert_eq!(row[10..14], u32::try_from(crate::attack_fixture::IDLE).unwrap().to_be_bytes());
+        assert_eq!(row[22..], *b"\x81\xa1a\xa1b");
     });
 }
 

@@ -10,6 +10,8 @@
     unreachable_pub
 )]
 
+#[path = "../support/browser.rs"]
+mod browser;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -21,4 +23,5 @@ mod identity;
 mod leaks;
 mod names;
 mod records;
+mod scopes;
 mod sealing;

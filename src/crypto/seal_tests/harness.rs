@@ -106,9 +106,10 @@ pub(super) fn refuses_all(sealer: &Sealer, texts: impl IntoIterator<Item = Vec<u
     count
 }
 
-/// A session as docs/WIRE.md lays it out, so that the file serves who reads cookies with another program.
+/// A session as docs/WIRE.md lays it out, for readers of cookies in another program: 10 minutes into its hour, as old, with
+/// half an hour to go.
 pub(super) fn session_plaintext(payload: &[u8]) -> Vec<u8> {
-    let times = [1_800_000_000_u64, 1_800_000_600, 1_800_002_400];
-    let times: Vec<u8> = times.into_iter().flat_map(u64::to_be_bytes).collect();
-    [b"sixteen byte id.", &times[..], payload].concat()
+    let issued = (600_u16 << 4).to_be_bytes();
+    let [age, lifetime] = [600_u32, 1_800].map(u32::to_be_bytes);
+    [b"sixteen byte id.", &issued[..], &age, &lifetime, payload].concat()
 }

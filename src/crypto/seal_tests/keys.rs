@@ -179,9 +179,10 @@ fn the_key_of_an_hour_is_derived_once() {
 }
 
 #[test]
-fn keys_of_hours_are_bounded_and_those_nearest_to_the_one_in_use_are_kept() {
+fn keys_of_hours_are_bounded_and_an_old_token_does_not_cost_the_present_hour_its_key() {
     let sealer = sealer();
     let hours = EPOCH..EPOCH + 250;
+    let present = hours.end - 1;
     let kept = u32::try_from(EPOCHS_KEPT).unwrap();
     let texts = hours.clone().map(|epoch| {
         let text = sealer.seal(hour(epoch), &[&epoch.to_be_bytes()]).unwrap();
@@ -198,8 +199,10 @@ fn keys_of_hours_are_bounded_and_those_nearest_to_the_one_in_use_are_kept() {
         let cached = cached(&sealer);
         // The hour in use is always among them, so that a long session does not derive its key again each time.
         assert!(cached.contains(&epoch) && cached.len() == EPOCHS_KEPT);
+        assert!(cached.contains(&present), "the hour that seals was evicted by {epoch}");
     }
-    assert_eq!(cached(&sealer), (hours.start..hours.start + kept).collect::<Vec<_>>());
+    let newest = hours.end + 1 - kept..hours.end;
+    assert_eq!(cached(&sealer), std::iter::once(hours.start).chain(newest).collect::<Vec<_>>());
 }
 
 #[test]

@@ -6,6 +6,9 @@ mod revoking;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
 
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
@@ -17,7 +20,7 @@ use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
 use crate::error::Error;
 use crate::event::{CookieFormat, Event, Refusal};
 use crate::revocation::Revocations;
-use crate::session::{Changes, Origin, Payload, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
 /// Keeps each session in its own cookie, so that no server is needed: AES-256-GCM encrypted, HMAC-SHA256 signed, with idle
 /// and absolute deadline sealed inside and enforced here.
@@ -51,6 +54,8 @@ pub struct CookieStore {
 struct Inner {
     config: Config,
     sealer: Sealer,
+    /// For the tokens under each retired name of the cookie.
+    retired: Vec<Sealer>,
     random: Arc<dyn Random>,
     revoking: Option<Arc<Revoking>>,
     foreign: Option<Box<dyn ForeignFormat>>,
@@ -136,9 +141,12 @@ impl Builder<CookieKeys> {
             }
         };
         let random = kind.random;
-        let sealer = Sealer::new(&kind.keys, Purpose::Session, config.cookie_name(), Arc::clone(&random))?;
+        let sealer = |name: &str| Sealer::new(&kind.keys, Purpose::Session, name, Arc::clone(&random));
+        let retired = config.cookie.retired_cookies().iter().map(|cookie| sealer(cookie.name().as_str()));
+        let retired = retired.collect::<Result<_, _>>()?;
+        let sealer = sealer(config.cookie_name())?;
         let foreign = kind.foreign.map(|create| create(Arc::clone(&random))).transpose()?;
-        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, random, revoking, foreign }) })
+        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, retired, random, revoking, foreign }) })
     }
 
     #[cfg(test)]
@@ -150,14 +158,24 @@ impl Builder<CookieKeys> {
 
 impl Inner {
     fn open(&self, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
-        // Before a byte of it is decoded: an attacker's megabyte is not worth an allocation.
-        if token.len() > self.config.cookie.longest_token() {
-            return Err(Refusal::Length);
-        }
+        self.check_length(token)?;
         match &self.foreign {
-            None => self.open_native(token, now),
+            None => self.open_native(&self.sealer, token, now),
             Some(foreign) => self.open_either(&**foreign, token, now),
         }
+    }
+
+    /// Opens a token that came under a retired name. It is due to be written under the present one.
+    fn open_retired(&self, name: usize, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
+        self.check_length(token)?;
+        let sealer = self.retired.get(name).ok_or(Refusal::UnknownKey)?;
+        let record = self.open_native(sealer, token, now)?;
+        Ok(record.to_be_rewritten())
+    }
+
+    /// Checks before a byte is decoded: a token that no options could have set is not worth an allocation.
+    fn check_length(&self, token: &[u8]) -> Result<(), Refusal> {
+        if token.len() > self.config.cookie.longest_token() { Err(Refusal::Length) } else { Ok(()) }
     }
 
     /// Opens a token by the format that its form says, and by no other.
@@ -169,9 +187,9 @@ impl Inner {
     ) -> Result<Record, Refusal> {
         let format = foreign.format_of(token, &self.sealer);
         let opened = match format {
-            CookieFormat::Native => {
-                self.open_native(token, now).map(|record| foreign.opened_native(&self.config, record))
-            }
+            CookieFormat::Native => self
+                .open_native(&self.sealer, token, now)
+                .map(|record| foreign.opened_native(&self.config, record)),
             _ => foreign.open(&self.config, token, now),
         };
         let refusal = opened.as_ref().err().copied();
@@ -189,41 +207,59 @@ impl Inner {
         self.foreign.as_ref()?.save(&self.config, base, changes, now)
     }
 
-    fn open_native(&self, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
-        let opened = self.sealer.open(token)?;
-        let old_key = opened.with_old_key();
-        let mut plaintext = opened.into_plaintext();
-        let header = SealedHeader::take(&mut plaintext).ok_or(Refusal::Payload)?;
-        if header.issued > now.saturating_add(MAX_CLOCK_SKEW) {
+    fn open_native(&self, sealer: &Sealer, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
+        let (header, payload, old_key) = unseal(sealer, token)?;
+        if header.issued.written > now.saturating_add(MAX_CLOCK_SKEW) {
             return Err(Refusal::IssuedInFuture);
         }
         // The deadline that was sealed, or what the present options allow, whichever comes first: a shorter timeout holds
         // for tokens that are out already.
-        let expires = header.expires.min(self.config.timeouts.deadline(header.created, header.issued));
+        let expires =
+            header.expires.min(self.config.timeouts.deadline(header.created, header.issued.written));
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        let payload = Payload::parse(plaintext).ok_or(Refusal::Payload)?;
-        Ok(Record::new(header.id, header.created, expires, payload, Origin::native(old_key)))
+        if payload.is_empty() {
+            return Err(Refusal::Ended); // a tombstone
+        }
+        let payload = Payload::parse(payload).ok_or(Refusal::Payload)?;
+        let origin = Origin::native(old_key);
+        Ok(Record::written(header.id, header.created, expires, payload, origin, header.issued))
     }
 
+    /// Seals a session that is written at `now`, in response to the token of `base`.
     fn seal(
         &self,
         id: SessionId,
         created: Timestamp,
         payload: Payload,
+        base: Option<&Record>,
         now: Timestamp,
     ) -> Result<Saved, Error> {
         if payload.is_vacant() {
             return Ok(Saved::Removed);
         }
         let expires = self.config.timeouts.deadline(created, now);
-        let header = SealedHeader { id, created, issued: now, expires };
+        let header = header(id, created, base.map(Record::recency), expires, now);
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
-        let token = self.sealer.seal(now, &[&header.to_bytes(), &body])?;
-        let record = Record::new(id, created, expires, payload, Origin::native(false));
-        Ok(Saved::Stored { record, token: SecretText::new(token), conflicts: 0 })
+        let token = self.seal_parts(header, &body)?;
+        let SealedHeader { created, issued, expires, .. } = header;
+        let record = Record::written(id, created, expires, payload, Origin::native(false), issued);
+        Ok(Saved::Stored { record, token, conflicts: 0 })
+    }
+
+    fn seal_parts(&self, header: SealedHeader, body: &[u8]) -> Result<SecretText, Error> {
+        self.sealer.seal(header.issued.written, &[&header.to_bytes(), body]).map(SecretText::new)
+    }
+
+    /// Seals a token without a session in it. It counts as long as the last of `ended` would.
+    fn tombstone(&self, ended: &[Record], now: Timestamp) -> Result<(SecretText, Duration), Error> {
+        let newest = ended.iter().map(Record::recency).max();
+        let expires = ended.iter().map(Record::expires).max().unwrap_or(now);
+        let id = SessionId::generate(&*self.random)?;
+        let header = header(id, now, newest, expires.max(now.saturating_add(Duration::from_secs(1))), now);
+        Ok((self.seal_parts(header, b"")?, header.expires.saturating_since(now)))
     }
 
     fn save(&self, base: Option<&Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
@@ -232,8 +268,8 @@ impl Inner {
         }
         let payload = changes.apply(base.map(Record::payload))?;
         match base {
-            Some(base) => self.seal(base.id(), base.created(), payload, now),
-            None => self.seal(SessionId::generate(&*self.random)?, now, payload, now),
+            Some(record) => self.seal(record.id(), record.created(), payload, base, now),
+            None => self.seal(SessionId::generate(&*self.random)?, now, payload, None, now),
         }
     }
 
@@ -242,8 +278,31 @@ impl Inner {
             return saved; // it has a new id in any case: that of its bytes
         }
         let created = if changes.begins_anew() { now } else { base.created() };
-        self.seal(SessionId::generate(&*self.random)?, created, changes.apply(Some(base.payload()))?, now)
+        let payload = changes.apply(Some(base.payload()))?;
+        self.seal(SessionId::generate(&*self.random)?, created, payload, Some(base), now)
     }
+}
+
+/// Checks the signature, and takes the token apart: header, payload, and whether an old key had sealed it.
+fn unseal(sealer: &Sealer, token: &[u8]) -> Result<(SealedHeader, Bytes, bool), Refusal> {
+    let opened = sealer.open(token)?;
+    let (old_key, hour) = (opened.with_old_key(), opened.hour());
+    let mut plaintext = opened.into_plaintext();
+    let header = SealedHeader::take(&mut plaintext, hour).ok_or(Refusal::Payload)?;
+    Ok((header, plaintext, old_key))
+}
+
+/// The header of a token that is written at `now`, in response to a token that was written at `previous`.
+fn header(
+    id: SessionId,
+    created: Timestamp,
+    previous: Option<Recency>,
+    expires: Timestamp,
+    now: Timestamp,
+) -> SealedHeader {
+    // Where `previous` was written by a host whose clock is ahead, the deadline may be nearer than that.
+    let issued = Some(Recency::after(previous, now)).filter(|issued| issued.written < expires);
+    SealedHeader::new(id, created, issued.unwrap_or(Recency::at(now)), expires)
 }
 
 impl Store for CookieStore {
@@ -288,6 +347,30 @@ impl Store for CookieStore {
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         self.inner.revoking.as_ref().is_none_or(|revoking| revoking.vouches_for(record, now))
+    }
+
+    fn load_retired(
+        &self,
+        name: usize,
+        token: &[u8],
+        now: Timestamp,
+    ) -> StoreFuture<Result<Record, Refusal>> {
+        match (&self.inner.revoking, self.inner.open_retired(name, token, now)) {
+            (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
+            (_, opened) => StoreFuture::ready(Ok(opened)),
+        }
+    }
+
+    fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
+        // Another program would not know it.
+        self.inner.foreign.is_none().then(|| self.inner.tombstone(ended, now))
+    }
+
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        let mut sealers = std::iter::once(&self.inner.sealer).chain(&self.inner.retired);
+        let (header, payload, _) = sealers.find_map(|sealer| unseal(sealer, token).ok())?;
+        let counts = payload.is_empty() && now < header.expires;
+        counts.then_some((header.issued.written, header.issued.sequence))
     }
 }
 

@@ -27,13 +27,21 @@ struct Plan {
     id: SessionId,
     created: Timestamp,
     payload: Payload,
-    /// Whose labels it keeps, if it has none of its own.
-    labelled: Option<Record>,
+    /// What it is written in response to.
+    base: Option<Record>,
+    /// It keeps the labels of `base`, if it has none of its own.
+    keeps_labels: bool,
     lineage: Lineage,
     /// Somebody logs in: the session stands where the log ends now.
     asks_position: bool,
     /// What must be durable before the session is sealed.
     revocations: Vec<Revocation>,
+}
+
+impl Plan {
+    fn labelled(&self) -> Option<&Payload> {
+        self.base.as_ref().filter(|_| self.keeps_labels).map(Record::payload)
+    }
 }
 
 impl Builder<CookieKeys> {
@@ -386,7 +394,16 @@ impl Inner {
         let (lineage, asks_position) = begin(revoking, changes, &payload);
         let id = SessionId::generate(&*self.random)?;
         let revocations = Vec::new();
-        Ok(Some(Plan { id, created: now, payload, labelled: None, lineage, asks_position, revocations }))
+        Ok(Some(Plan {
+            id,
+            created: now,
+            payload,
+            base: None,
+            keeps_labels: false,
+            lineage,
+            asks_position,
+            revocations,
+        }))
     }
 
     /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
@@ -412,7 +429,8 @@ impl Inner {
             id: SessionId::generate(&*self.random)?,
             created: if changes.begins_anew() { now } else { base.created() },
             payload,
-            labelled: (!restarts).then(|| base.clone()),
+            base: Some(base.clone()),
+            keeps_labels: !restarts,
             lineage,
             asks_position,
             revocations: Vec::new(),
@@ -429,18 +447,18 @@ impl Inner {
     /// Refuses what does not fit, wherever in the log it will stand.
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         let lineage = Lineage { position: Position::LONGEST, ..plan.lineage };
-        let payload = plan.payload.with_lineage(&lineage, plan.labelled.as_ref().map(Record::payload))?;
+        let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
     }
 
     fn seal_plan(&self, plan: Plan, position: Option<Position>, now: Timestamp) -> Result<Saved, Error> {
-        let Plan { id, created, payload, labelled, mut lineage, asks_position, .. } = plan;
-        if let Some(position) = position.filter(|_| asks_position) {
+        let mut lineage = plan.lineage;
+        if let Some(position) = position.filter(|_| plan.asks_position) {
             lineage.position = position;
         }
-        let payload = payload.with_lineage(&lineage, labelled.as_ref().map(Record::payload))?;
-        self.seal(id, created, payload, now)
+        let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
+        self.seal(plan.id, plan.created, payload, plan.base.as_ref(), now)
     }
 }
 
@@ -464,7 +482,8 @@ fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error>
         id: base.id(),
         created: base.created(),
         payload,
-        labelled: Some(base.clone()),
+        base: Some(base.clone()),
+        keeps_labels: true,
         lineage: base.payload().lineage(),
         asks_position: false,
         revocations: Vec::new(),

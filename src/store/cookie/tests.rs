@@ -33,7 +33,7 @@ fn payload() -> Payload {
 /// The token of a session that began at `created` and was last used at `issued`.
 fn token(store: &CookieStore, created: u64, issued: u64) -> Bytes {
     let id = SessionId::from_bytes([7; 16]);
-    match store.inner.seal(id, at(created), payload(), at(issued)).unwrap() {
+    match store.inner.seal(id, at(created), payload(), None, at(issued)).unwrap() {
         Saved::Stored { token, .. } => Bytes::copy_from_slice(token.expose()),
         other => panic!("{other:?}"),
     }
@@ -45,14 +45,19 @@ fn opened(store: &CookieStore, token: &[u8], now: u64) -> Result<Timestamp, Refu
 
 /// A token that is authentic, whatever is in it.
 fn authentic(plaintext: &[u8]) -> String {
+    authentic_at(START, plaintext)
+}
+
+/// As [`authentic`], sealed in the hour of this moment.
+fn authentic_at(issued: u64, plaintext: &[u8]) -> String {
     let sealer =
         Sealer::new(&key().into(), Purpose::Session, "__Host-session", Arc::new(SystemRandom)).unwrap();
-    sealer.seal(at(START), &[plaintext]).unwrap()
+    sealer.seal(at(issued), &[plaintext]).unwrap()
 }
 
 fn header(created: u64, issued: u64, expires: u64) -> Vec<u8> {
     let id = SessionId::from_bytes([7; 16]);
-    SealedHeader { id, created: at(created), issued: at(issued), expires: at(expires) }.to_bytes().to_vec()
+    SealedHeader::new(id, at(created), Recency::at(at(issued)), at(expires)).to_bytes().to_vec()
 }
 
 #[test]
@@ -62,7 +67,7 @@ fn t69_the_longest_token_is_opened_and_no_longer_one_is_decoded() {
     let plaintext = |len: usize| vec![0; len * 3 / 4 - 69]; // the envelope's overhead
     let tokens = [longest, longest + 1].map(|len| authentic(&plaintext(len)));
     assert_eq!(tokens.each_ref().map(String::len), [longest, longest + 1]);
-    // Authentic, and a session that was over in 1970; the other one is not looked at.
+    // Authentic, and expired in the second in which it was issued. The other one is not looked at.
     assert_eq!(opened(&store, tokens[0].as_bytes(), START), Err(Refusal::Expired));
     assert_eq!(opened(&store, tokens[1].as_bytes(), START), Err(Refusal::Length));
     assert_eq!(opened(&store, &vec![b'A'; 2 * longest], START), Err(Refusal::Length));
@@ -76,10 +81,10 @@ fn what_fits_in_the_cookies_is_sealed_and_a_byte_more_is_not() {
         let bytes =
             [&b"\x81\xa1a\xc5"[..], &u16::try_from(len).unwrap().to_be_bytes(), &vec![0; len]].concat();
         let payload = Payload::parse(Bytes::from(bytes)).unwrap();
-        store.inner.seal(SessionId::from_bytes([7; 16]), at(START), payload, at(START))
+        store.inner.seal(SessionId::from_bytes([7; 16]), at(START), payload, None, at(START))
     };
-    // Three cookies of 4096 bytes; 69 bytes of envelope, 40 of header, 6 of map around the value.
-    for len in 9_050..9_100 {
+    // Three cookies of 4096 bytes; 69 bytes of envelope, 26 of header, 6 of map around the value.
+    for len in 9_060..9_120 {
         match sealed(len) {
             Ok(Saved::Stored { token, .. }) => fits = fits.max(token.expose().len()),
             Ok(other) => panic!("{other:?}"),
@@ -135,7 +140,8 @@ fn t23_extreme_times_saturate() {
     for (created, issued, expires) in
         [(0, 0, u64::MAX), (u64::MAX, 0, u64::MAX), (0, u64::MAX, u64::MAX), (u64::MAX, START, 0)]
     {
-        let token = authentic(&[header(created, issued, expires), b"\x81\xa1a\x01".to_vec()].concat());
+        let plaintext = [header(created, issued, expires), b"\x81\xa1a\x01".to_vec()].concat();
+        let token = authentic_at(issued, &plaintext);
         for now in [0, START, u64::MAX - 1, u64::MAX] {
             let _ = opened(&store, token.as_bytes(), now); // must not panic
         }
@@ -152,8 +158,9 @@ fn t33_t65_t66_hostile_contents_under_a_good_key() {
     assert!(open(b"\x81\xa1a\x01").is_ok());
     assert!(open(b"{\"a\":1}").is_ok(), "JSON is read, too");
     let deep = [b"\x81\xa1a".to_vec(), vec![0x91; 10_000], vec![0xc0]].concat();
-    let bad: [&[u8]; 9] = [
-        b"",
+    // Without a payload it is a tombstone.
+    assert_eq!(open(b""), Err(Refusal::Ended));
+    let bad: [&[u8]; 8] = [
         b"{}",
         b"\x80",
         b"\x81\xa1a",
@@ -198,6 +205,67 @@ fn json_is_written_where_it_is_asked_for() {
     let plaintext = sealer.open(&text).unwrap().into_plaintext();
     assert_eq!(&plaintext[SealedHeader::LEN..], b"{\"a\":1}");
     assert!(opened(&builder().build().unwrap(), &text, START).is_ok());
+}
+
+// Everything beside the payload: what a token costs.
+#[test]
+fn a_token_has_127_characters_beside_its_payload() {
+    let store = builder().build().unwrap();
+    let payload = payload();
+    let token = token(&store, START, START);
+    assert_eq!(
+        token.len(),
+        ((payload.to_format(store.inner.config.format).unwrap().len() + 95) * 4).div_ceil(3)
+    );
+    assert_eq!(Sealer::token_len(SealedHeader::LEN), 127);
+}
+
+fn stored(saved: Saved) -> (Record, Vec<u8>) {
+    match saved {
+        Saved::Stored { record, token, .. } => (record, token.expose().to_vec()),
+        other => panic!("{other:?}"),
+    }
+}
+
+// Of several tokens the newest counts, so one that was made from another must be newer: in the same second, and on a host whose
+// clock is behind.
+#[test]
+fn a_token_is_newer_than_the_one_that_it_replaces() {
+    let store = builder().build().unwrap();
+    let changes = Changes::default();
+    let (mut record, _) = stored(
+        store.inner.seal(SessionId::from_bytes([7; 16]), at(START), payload(), None, at(START)).unwrap(),
+    );
+    for now in [START, START, START - 59, START + 1, START + 1, START] {
+        let (next, token) = stored(store.inner.save(Some(&record), &changes, at(now)).unwrap());
+        assert!(next.recency() > record.recency(), "{now}");
+        let read = store.inner.open(&token, at(now)).unwrap();
+        assert_eq!(
+            (read.recency(), read.created(), read.expires()),
+            (next.recency(), next.created(), next.expires())
+        );
+        let (new, _) = stored(store.inner.regenerate(&record, &changes, at(now)).unwrap());
+        assert!(new.recency() > record.recency(), "{now}");
+        record = next;
+    }
+}
+
+#[test]
+fn a_tombstone_is_newer_than_what_it_hides_and_lasts_as_long() {
+    let store = builder().build().unwrap();
+    let open = |token: &[u8]| store.inner.open(token, at(START + 5)).unwrap();
+    let (older, newer) = (open(&token(&store, START, START)), open(&token(&store, START, START + 5)));
+    let sessions = [newer.clone(), older.clone()];
+    let (text, lifetime) = store.tombstone(&sessions, at(START + 5)).unwrap().unwrap();
+    assert_eq!(lifetime, newer.expires().saturating_since(at(START + 5)));
+    assert_eq!(opened(&store, text.expose(), START + 5), Err(Refusal::Ended));
+    let (written, sequence) = store.hidden_by(text.expose(), at(START + 5)).unwrap();
+    assert!(Recency { written, sequence } > newer.recency());
+    // What it hides has expired by then.
+    assert_eq!(opened(&store, text.expose(), newer.expires().as_unix()), Err(Refusal::Expired));
+    assert_eq!(store.hidden_by(text.expose(), newer.expires()), None);
+    // A session hides nothing.
+    assert_eq!(store.hidden_by(&token(&store, START, START), at(START)), None);
 }
 
 #[test]

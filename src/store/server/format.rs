@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Random, Token};
 use crate::error::Error;
+use crate::event::Refusal;
 use crate::id::EntryId;
 use crate::session::Payload;
 
@@ -42,6 +43,12 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Decodes the value of the entry `id`. `None` if this format did not write it there.
     fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue>;
 
+    /// Returns why [`decode`](Self::decode) did not understand this value.
+    fn refusal(&self, value: &[u8]) -> Refusal {
+        let _ = value;
+        Refusal::Payload
+    }
+
     /// Returns true if subjects have session lists. Without them, sessions of a subject cannot be listed or ended.
     fn has_session_lists(&self) -> bool;
 }
@@ -51,6 +58,8 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
 pub(crate) struct EntryAge {
     /// When the session began.
     pub(crate) created: Option<Timestamp>,
+    /// When its values were last written.
+    pub(crate) written: Option<Timestamp>,
     /// For how long the entry was to last from when the session was last used.
     pub(crate) lifetime: Option<Duration>,
 }

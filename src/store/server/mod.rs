@@ -26,7 +26,7 @@ use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::{Changes, Origin, Payload, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
 /// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
 /// processes must be in the way, each time.
@@ -105,6 +105,11 @@ impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
         let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
             builder.validate()?;
+        if !config.retired_finders.is_empty() {
+            return Err(Error::config(
+                "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
+            ));
+        }
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(
@@ -141,20 +146,19 @@ impl<B: Backend> Inner<B> {
         let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
-            Some(EntryValue::List(_)) | None => return Err(Refusal::Payload),
+            Some(EntryValue::List(_)) => return Err(Refusal::Payload),
+            None => return Err(self.format.refusal(&stored.value)),
         };
         let created = age.created.unwrap_or(now);
+        // Without dates, each write sets the idle deadline anew.
+        let without_dates = || stored.expires.saturating_sub(self.config.timeouts.idle);
+        let recency = Recency::at(age.written.unwrap_or_else(without_dates));
         let expires = self.expires(stored.expires, created, age);
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        Ok(Record::new(
-            session_id(&token),
-            created,
-            expires,
-            payload,
-            Origin::Stored { token, value: stored.value },
-        ))
+        let (id, origin) = (session_id(&token), Origin::Stored { token, value: stored.value });
+        Ok(Record::written(id, created, expires, payload, origin, recency))
     }
 
     /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps

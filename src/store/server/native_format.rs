@@ -13,6 +13,7 @@ use crate::clock::Timestamp;
 use crate::config::Timeouts;
 use crate::crypto::{Random, Sealer, Token};
 use crate::error::Error;
+use crate::event::Refusal;
 use crate::id::EntryId;
 use crate::session::{Payload, PayloadFormat};
 
@@ -26,33 +27,37 @@ pub(super) struct NativeFormat {
     pub(super) timeouts: Timeouts,
 }
 
-/// What a server-side store keeps before the payload. The deadline of the entry is the backend's (it moves without a
-/// rewrite); the absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last used,
-/// so that shorter timeouts apply to it.
+/// The header that a server-side store keeps before the payload. The deadline of the entry is the backend's, so that it moves
+/// without a rewrite. The absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last
+/// used, so that shorter timeouts apply to it.
 ///
 /// ```text
 /// offset  bytes  field
 ///      0      1  kind, 0x01: a session
-///      1      8  created, seconds since 1970, big-endian
-///      9      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
+///      1      5  created, seconds since 1970, big-endian
+///      6      4  age: written - created, in seconds
+///     10      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
 ///                0xffffffff if that is longer than this field can say
-///     13      8  revision: random, another one for each write, so that a write whose answer was lost knows itself again
+///     14      8  revision: random, and new for each write, so that a write whose reply was lost recognizes its own value
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoredHeader {
     pub(super) created: Timestamp,
+    pub(super) written: Timestamp,
     pub(super) lifetime: u32,
     pub(super) revision: [u8; 8],
 }
 
 impl StoredHeader {
     pub(super) const KIND: u8 = 1;
-    pub(super) const LEN: usize = 21;
+    pub(super) const LEN: usize = 22;
 
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
+        let age = self.written.saturating_since(self.created).as_secs();
         let mut bytes = [Self::KIND; Self::LEN];
         let mut out = &mut bytes[1..];
-        out.put_u64(self.created.as_unix());
+        out.put_uint(self.created.as_unix().min(MAX_CREATED), 5);
+        out.put_u32(u32::try_from(age).unwrap_or(u32::MAX));
         out.put_u32(self.lifetime);
         out.put_slice(&self.revision);
         bytes
@@ -63,19 +68,23 @@ impl StoredHeader {
         if value.len() < Self::LEN || value.get_u8() != Self::KIND {
             return None;
         }
-        let created = Timestamp::from_unix(value.get_u64());
+        let created = Timestamp::from_unix(value.get_uint(5));
+        let written = created.saturating_add(Duration::from_secs(value.get_u32().into()));
         let lifetime = value.get_u32();
         let mut revision = [0; 8];
         value.copy_to_slice(&mut revision);
-        Some(Self { created, lifetime, revision })
+        Some(Self { created, written, lifetime, revision })
     }
 
     fn age(self) -> EntryAge {
         let known = self.lifetime != u32::MAX;
         let lifetime = known.then(|| Duration::from_secs(self.lifetime.into()));
-        EntryAge { created: Some(self.created), lifetime }
+        EntryAge { created: Some(self.created), written: Some(self.written), lifetime }
     }
 }
+
+/// What five bytes hold: the year 36,812.
+const MAX_CREATED: u64 = (1 << 40) - 1;
 
 /// The first byte of a clear tombstone; 1 is that of [`StoredHeader`].
 const TOMBSTONE: u8 = 2;
@@ -83,6 +92,8 @@ const TOMBSTONE: u8 = 2;
 const LIST: u8 = 3;
 /// The first byte of a sealed value.
 const SEALED: u8 = 4;
+/// First bytes that are reserved for later releases.
+const LATER: std::ops::RangeInclusive<u8> = 5..=0x1f;
 
 impl StoredFormat for NativeFormat {
     fn parse_token(&self, text: &[u8]) -> Option<Token> {
@@ -104,7 +115,7 @@ impl StoredFormat for NativeFormat {
         let body = payload.to_format(self.payload_format)?;
         let lifetime = self.timeouts.deadline(created, now).saturating_since(now).as_secs();
         let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
-        let header = StoredHeader { created, lifetime, revision: self.revision()? };
+        let header = StoredHeader { created, written: now, lifetime, revision: self.revision()? };
         self.value(id, now, &[&header.to_bytes(), &body])
     }
 
@@ -136,6 +147,20 @@ impl StoredFormat for NativeFormat {
         }
     }
 
+    /// A value of a kind that is not known may be of a newer release. A sealed one may be of a host that has another key, or that
+    /// seals already.
+    fn refusal(&self, value: &[u8]) -> Refusal {
+        match (&self.sealer, value.split_first()) {
+            (Some(sealer), Some((&SEALED, token))) => match sealer.open_bytes(token, &[]) {
+                Err(refusal @ (Refusal::Version | Refusal::UnknownKey)) => refusal,
+                _ => Refusal::Payload,
+            },
+            (None, Some((&SEALED, token))) if Sealer::is_token(token) => Refusal::UnknownKey,
+            (None, Some((kind, _))) if LATER.contains(kind) => Refusal::Version,
+            _ => Refusal::Payload,
+        }
+    }
+
     fn has_session_lists(&self) -> bool {
         true
     }
@@ -156,7 +181,7 @@ impl NativeFormat {
 
     /// Returns bytes that are public and different for each write: part of a nonce will do.
     fn revision(&self) -> Result<[u8; 8], Error> {
-        let [revision @ .., _, _, _, _] = self.random.nonce()?;
+        let [revision @ .., _, _, _, _] = self.random.nonce([0; 4])?;
         Ok(revision)
     }
 }
@@ -167,8 +192,8 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_its_truncations_do_not() {
-        let header =
-            StoredHeader { created: Timestamp::from_unix(77), lifetime: 900, revision: *b"revision" };
+        let (created, written) = (Timestamp::from_unix(77), Timestamp::from_unix(99));
+        let header = StoredHeader { created, written, lifetime: 900, revision: *b"revision" };
         let bytes = header.to_bytes();
         assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
         for len in 0..bytes.len() {

@@ -207,7 +207,7 @@ impl<B: Backend> Inner<B> {
         let ending = self.edit(subject, now, Unreadable::IsAnError, |list| list.end(&which)).await?;
         let mut ended = 0;
         for entry in &ending {
-            let done = self.end_one(subject, entry.id).await?;
+            let done = self.end_one(subject, entry.id, now).await?;
             ended += usize::from(done && which(entry));
         }
         if !ending.is_empty() {
@@ -218,17 +218,17 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends the session `id`, if it is the subject's: that is for the session to say (T37). True if it was one.
-    async fn end_one(&self, subject: &str, id: SessionId) -> Result<bool, Error> {
+    async fn end_one(&self, subject: &str, id: SessionId, now: Timestamp) -> Result<bool, Error> {
         let entry = EntryId::from_bytes(id.to_bytes());
         // Whatever is there, expired or not: a request that loaded the session in time could renew it.
         let always = Timestamp::from_unix(0);
         let mut current = self.backend.fetch(entry, always).await?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
-            let Some(Stored { value, .. }) = current else { return Ok(false) };
+            let Some(Stored { value, expires }) = current else { return Ok(false) };
             let is_session = match self.format.decode(entry, &value) {
                 Some(EntryValue::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => {
-                    true
+                    expires > now
                 }
                 // It goes on under another id, which is on the list, too; or is nobody's any more.
                 Some(_) => return Ok(false),

@@ -88,7 +88,8 @@ impl Backend for Evicting {
         Ok(match (round, entry) {
             (0, Some(_)) => {
                 let value = [
-                    &StoredHeader { created: now, lifetime: u32::MAX, revision: [0; 8] }.to_bytes()[..],
+                    &StoredHeader { created: now, written: now, lifetime: u32::MAX, revision: [0; 8] }
+                        .to_bytes()[..],
                     b"\x81\xa1a\x02",
                 ]
                 .concat();

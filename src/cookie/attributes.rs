@@ -1,0 +1,77 @@
+//! `Attributes`: what follows the value and the age in a `Set-Cookie` line.
+
+use std::fmt;
+
+use super::SameSite;
+use super::name::PrefixRules;
+use crate::error::Error;
+
+/// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
+const MAX_ATTRIBUTE: usize = 1024;
+
+/// The attributes of a cookie other than its age. Path, domain and partition are its scope: a browser keeps cookies of one
+/// name apart that differ in them (RFC 6265bis section 5.7, step 23), sends all that match, and says nothing about them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Attributes {
+    pub(super) path: String,
+    /// `None`: this host only.
+    pub(super) domain: Option<String>,
+    pub(super) secure: bool,
+    pub(super) http_only: bool,
+    pub(super) same_site: SameSite,
+    pub(super) partitioned: bool,
+}
+
+impl Attributes {
+    /// Returns true if browsers keep a cookie with these attributes under a name with this prefix.
+    pub(super) fn fit(&self, prefix: Option<PrefixRules>) -> bool {
+        let partition = !self.partitioned || self.secure;
+        partition
+            && prefix.is_none_or(|rules| {
+                let host_only = self.domain.is_none() && self.path == "/";
+                self.secure && (host_only || !rules.host_only) && (self.http_only || !rules.http_only)
+            })
+    }
+}
+
+impl fmt::Display for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "; Path={}", self.path)?;
+        if let Some(domain) = &self.domain {
+            write!(f, "; Domain={domain}")?;
+        }
+        for (wanted, attribute) in [(self.secure, "; Secure"), (self.http_only, "; HttpOnly")] {
+            f.write_str(if wanted { attribute } else { "" })?;
+        }
+        write!(f, "; SameSite={}", self.same_site.as_str())?;
+        f.write_str(if self.partitioned { "; Partitioned" } else { "" })
+    }
+}
+
+/// Checks a `path-value` of RFC 6265bis section 4.1.1: no control character, no semicolon. A space, quote, angle bracket or
+/// backslash is refused, too: a text that holds one was not meant as a path.
+pub(super) fn validate_path(path: &str) -> Result<(), Error> {
+    let fine = |byte: u8| byte.is_ascii_graphic() && !b";,\"<>\\".contains(&byte);
+    if !path.starts_with('/') || path.len() > MAX_ATTRIBUTE || !path.bytes().all(fine) {
+        return Err(Error::config(
+            "a cookie path must start with \"/\" and have at most 1024 visible ASCII characters other than ;,\"<>\\: change path() or retired_path()",
+        ));
+    }
+    Ok(())
+}
+
+/// Checks a host name of letters, digits and hyphens (RFC 1034 section 3.5, RFC 1123 section 2.1).
+pub(super) fn validate_domain(domain: &str) -> Result<(), Error> {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if domain.len() > 253 || !domain.split('.').all(label) {
+        return Err(Error::config(
+            "a cookie domain must be a plain host name such as \"example.com\", without a leading dot, port or space, and non-ASCII names in their xn-- form: change domain() or retired_domain()",
+        ));
+    }
+    Ok(())
+}

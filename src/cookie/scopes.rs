@@ -1,0 +1,223 @@
+//! The scopes in which a browser may hold a cookie that came with a request.
+//!
+//! A `Cookie` header has names and values only. So a cookie that was set with a `Domain`, `Path` or `Partitioned` other than
+//! the present ones cannot be told from the present one. What is known are the host and the path of the request: the scope
+//! of every cookie that came with it covers both.
+
+use std::net::IpAddr;
+
+use http::header::HOST;
+use http::{HeaderMap, HeaderValue, Uri};
+
+use super::attributes::{Attributes, validate_domain, validate_path};
+use super::name::PrefixRules;
+
+/// A host and its parent domains: at most so many are tried.
+const MAX_DOMAINS: usize = 4;
+/// The root, and the beginnings of the request's path.
+const MAX_PATHS: usize = 4;
+/// How many scopes are tried in all. Each is a line in the response, and some proxies accept only 4 kB of them.
+const MAX_SCOPES: usize = 16;
+
+/// The host and the path that a request was sent to.
+pub(crate) struct Target {
+    uri: Uri,
+    host: Option<HeaderValue>,
+}
+
+impl Target {
+    /// Of a request with this URI and these headers. Copies nothing.
+    pub(crate) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
+        Self { uri: uri.clone(), host: headers.get(HOST).cloned() }
+    }
+
+    /// Returns true if the path of the request is matched by this path of a cookie (RFC 6265bis section 5.1.4).
+    pub(super) fn is_within(&self, cookie_path: &str) -> bool {
+        match self.uri.path().strip_prefix(cookie_path) {
+            Some(rest) => rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'),
+            // A request to `*`, or to an authority only, has no path.
+            None => !self.uri.path().starts_with('/'),
+        }
+    }
+
+    /// The host name, if the request has one that a cookie's `Domain` can be made from.
+    fn host(&self) -> Option<String> {
+        let authority = self.uri.host().map(str::to_owned).or_else(|| {
+            let host = self.host.as_ref()?.to_str().ok()?;
+            // An IPv6 address is in brackets and has more colons: it is no domain either way.
+            Some(host.split(':').next().unwrap_or_default().to_owned())
+        })?;
+        let host = authority.trim_end_matches('.').to_ascii_lowercase();
+        let is_name = host.parse::<IpAddr>().is_err() && validate_domain(&host).is_ok();
+        is_name.then_some(host)
+    }
+
+    /// The values of `Domain` that cover the host: itself and its parents, except for names of one label. (A browser refuses
+    /// a public suffix such as `co.uk` anyway.)
+    fn domains(&self) -> Vec<String> {
+        let host = self.host().unwrap_or_default();
+        let parents =
+            std::iter::successors(Some(host.as_str()), |name| name.split_once('.').map(|(_, up)| up));
+        parents.filter(|name| name.contains('.')).take(MAX_DOMAINS).map(str::to_owned).collect()
+    }
+
+    /// The values of `Path` that cover the path of the request (RFC 6265bis section 5.1.4), the shortest first.
+    fn paths(&self) -> Vec<String> {
+        let path = self.uri.path();
+        let ends = path.match_indices('/').skip(1).flat_map(|(at, _)| [at, at + 1]);
+        let beginnings = std::iter::once(1).chain(ends).chain([path.len()]);
+        let paths = beginnings.filter_map(|end| path.get(..end)).filter(|path| validate_path(path).is_ok());
+        let mut paths: Vec<String> = paths.map(str::to_owned).collect();
+        paths.dedup();
+        paths.truncate(MAX_PATHS);
+        paths
+    }
+}
+
+/// The attributes other than `present` that a cookie of this name may have been set with, if it came with a request to
+/// `target`.
+///
+/// With `several` cookies of the name, paths are varied, too. The same goes for the partition: browsers keep a partitioned and
+/// a plain cookie of one name side by side, and each needs a removal of its own.
+pub(super) fn elsewhere(
+    present: &Attributes,
+    prefix: Option<PrefixRules>,
+    target: Option<&Target>,
+    several: bool,
+) -> Vec<Attributes> {
+    let host_only = prefix.is_some_and(|rules| rules.host_only);
+    let mut domains = vec![present.domain.clone()];
+    let mut paths = vec![present.path.clone()];
+    if !host_only {
+        domains.push(None);
+        domains.extend(target.iter().flat_map(|target| target.domains()).map(Some));
+        if several {
+            paths.extend(target.iter().flat_map(|target| target.paths()));
+        }
+    }
+    let mut scopes = vec![present.clone()];
+    // A cookie that is partitioned now may have been plain before. The reverse is likely only where other sites embed this
+    // one, or where two cookies came.
+    if several || present.partitioned || present.same_site == super::SameSite::None {
+        scopes.push(Attributes { partitioned: !present.partitioned, ..present.clone() });
+    }
+    for path in &paths {
+        for domain in &domains {
+            scopes.push(Attributes { path: path.clone(), domain: domain.clone(), ..present.clone() });
+        }
+    }
+    let mut distinct: Vec<Attributes> = Vec::new();
+    for scope in scopes {
+        if scope != *present && scope.fit(prefix) && !distinct.contains(&scope) {
+            distinct.push(scope);
+        }
+    }
+    distinct.truncate(MAX_SCOPES);
+    distinct
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CookieName, SameSite};
+    use super::*;
+
+    fn target(uri: &str, host: Option<&str>) -> Target {
+        let mut headers = HeaderMap::new();
+        if let Some(host) = host {
+            headers.insert(HOST, host.parse().unwrap());
+        }
+        Target::of(&uri.parse().unwrap(), &headers)
+    }
+
+    #[test]
+    fn domains_are_those_that_cover_the_host() {
+        let domains = |uri, host| target(uri, host).domains();
+        assert_eq!(domains("/", Some("app.example.com")), ["app.example.com", "example.com"]);
+        assert_eq!(domains("/", Some("EXAMPLE.com:8443")), ["example.com"]);
+        assert_eq!(domains("/", Some("a.b.c.d.e.example.com")).len(), MAX_DOMAINS);
+        // HTTP/2 has the host in the URI.
+        assert_eq!(domains("https://app.example.com/x", None), ["app.example.com", "example.com"]);
+        for none in
+            ["localhost", "localhost:8080", "127.0.0.1:80", "[::1]:80", "a b.com", "com", "", "ex;.com"]
+        {
+            assert_eq!(domains("/", Some(none)), [""; 0], "{none:?}");
+        }
+        assert_eq!(domains("/", None), [""; 0]);
+    }
+
+    #[test]
+    fn paths_are_those_that_cover_the_path() {
+        let paths = |uri| target(uri, None).paths();
+        assert_eq!(paths("/"), ["/"]);
+        assert_eq!(paths("/app"), ["/", "/app"]);
+        assert_eq!(paths("/app/?q"), ["/", "/app", "/app/"]);
+        assert_eq!(paths("/app/x/y"), ["/", "/app", "/app/", "/app/x"]);
+        // What no cookie of ours could have as its path is left out.
+        assert_eq!(paths("/a;b/c"), ["/"]);
+        assert_eq!(paths("*"), [""; 0]);
+    }
+
+    #[test]
+    fn a_path_covers_itself_and_what_is_below() {
+        for (cookie, path, within) in [
+            ("/", "/", true),
+            ("/", "/app", true),
+            ("/app", "/app", true),
+            ("/app", "/app/x", true),
+            ("/app/", "/app/x", true),
+            ("/app", "/apple", false),
+            ("/app", "/", false),
+            ("/app/", "/app", false),
+            ("/app", "*", true),
+        ] {
+            assert_eq!(target(path, None).is_within(cookie), within, "{cookie} {path}");
+        }
+    }
+
+    fn present(domain: Option<&str>, path: &str, same_site: SameSite) -> Attributes {
+        let domain = domain.map(str::to_owned);
+        let path = path.to_owned();
+        Attributes { path, domain, secure: true, http_only: true, same_site, partitioned: false }
+    }
+
+    fn texts(scopes: &[Attributes]) -> Vec<String> {
+        let rest = "; Secure; HttpOnly; SameSite=Lax";
+        scopes.iter().map(|scope| scope.to_string().replace(rest, "")).collect()
+    }
+
+    #[test]
+    fn one_cookie_may_have_been_set_with_another_domain() {
+        let target = target("/app/x", Some("app.example.com"));
+        let host_only = present(None, "/", SameSite::Lax);
+        let scopes = elsewhere(&host_only, None, Some(&target), false);
+        assert_eq!(texts(&scopes), ["; Path=/; Domain=app.example.com", "; Path=/; Domain=example.com"]);
+        let shared = present(Some("example.com"), "/", SameSite::Lax);
+        let scopes = elsewhere(&shared, None, Some(&target), false);
+        assert_eq!(texts(&scopes), ["; Path=/", "; Path=/; Domain=app.example.com"]);
+        assert_eq!(texts(&elsewhere(&shared, None, None, false)), ["; Path=/"]);
+        assert_eq!(elsewhere(&host_only, None, None, false), []);
+    }
+
+    #[test]
+    fn several_cookies_may_differ_in_all_parts_of_their_scope() {
+        let target = target("/app/x/y/z", Some("a.b.c.example.com"));
+        let scopes = elsewhere(&present(None, "/", SameSite::Lax), None, Some(&target), true);
+        assert_eq!(scopes.len(), MAX_SCOPES);
+        let texts = texts(&scopes);
+        for expected in ["; Path=/; Partitioned", "; Path=/; Domain=example.com", "; Path=/app"] {
+            assert!(texts.contains(&expected.to_owned()), "{expected} in {texts:?}");
+        }
+    }
+
+    // A browser would not have kept a `__Host-` cookie in another domain or path: there is nothing to expire.
+    #[test]
+    fn a_prefix_rules_scopes_out() {
+        let prefix = CookieName::new("__Host-s").unwrap().prefix_rules();
+        let target = target("/app/x", Some("app.example.com"));
+        let host = present(None, "/", SameSite::Lax);
+        assert_eq!(elsewhere(&host, prefix, Some(&target), false), []);
+        assert_eq!(texts(&elsewhere(&host, prefix, Some(&target), true)), ["; Path=/; Partitioned"]);
+        let embedded = present(None, "/", SameSite::None);
+        assert_eq!(elsewhere(&embedded, prefix, Some(&target), false).len(), 1);
+    }
+}

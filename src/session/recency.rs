@@ -1,0 +1,68 @@
+//! `Recency`: which of several sessions in one request is the newest.
+
+use crate::clock::Timestamp;
+
+/// When a session was last written. Of several authentic sessions in one request the one with the greatest value counts.
+///
+/// Clocks have seconds, and those of two hosts differ. So a token that is written in response to another one gets a
+/// [greater value](Self::after) than that one, whatever the clock says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Recency {
+    pub(crate) written: Timestamp,
+    /// Which write of that second it was, up to [`MAX_SEQUENCE`](Self::MAX_SEQUENCE).
+    pub(crate) sequence: u8,
+}
+
+impl Recency {
+    pub(crate) const MAX_SEQUENCE: u8 = 15;
+
+    /// The first write of this second.
+    pub(crate) const fn at(written: Timestamp) -> Self {
+        Self { written, sequence: 0 }
+    }
+
+    /// A write at `now`, in response to a session that was written at `previous`.
+    ///
+    /// The sequence saturates and does not carry into the seconds: a session that is written often would run ahead of the
+    /// clock, until it is refused as issued in the future.
+    pub(crate) fn after(previous: Option<Self>, now: Timestamp) -> Self {
+        match previous {
+            Some(Self { written, sequence }) if written >= now => {
+                Self { written, sequence: Self::MAX_SEQUENCE.min(sequence.saturating_add(1)) }
+            }
+            _ => Self::at(now),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_unix(seconds)
+    }
+
+    #[test]
+    fn what_is_written_later_is_newer_whatever_the_clock_says() {
+        let first = Recency::after(None, at(100));
+        assert_eq!(first, Recency::at(at(100)));
+        // In the same second, and on a host whose clock is behind.
+        for now in [100, 99, 40, 0] {
+            let next = Recency::after(Some(first), at(now));
+            assert!(next > first, "{now}");
+            assert_eq!(next.written, at(100), "{now}");
+        }
+        assert_eq!(Recency::after(Some(first), at(101)), Recency::at(at(101)));
+    }
+
+    #[test]
+    fn many_writes_in_a_second_do_not_run_ahead_of_the_clock() {
+        let mut recency = Recency::at(at(100));
+        for _ in 0..1_000 {
+            recency = Recency::after(Some(recency), at(100));
+        }
+        assert_eq!(recency, Recency { written: at(100), sequence: Recency::MAX_SEQUENCE });
+        assert!(Recency::after(Some(recency), at(101)) > recency);
+    }
+}

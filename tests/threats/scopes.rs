@@ -1,0 +1,630 @@
+//! Cookies of one name in several scopes: a former `Domain`, `Path`, partition or name beside the present one, and cookies of
+//! other hosts and applications. The newest authentic one counts, and ending ends them all.
+
+use std::time::Duration;
+
+use http::header::HOST;
+use http::{Request, Response};
+use hyper::service::{Service, service_fn};
+use hyper_session::cookie::{CookieOptions, SameSite};
+use hyper_session::{AppKey, Error, Keyring, Refusal, Session, SessionExt, SessionService};
+
+use crate::attack_fixture::{KINDS, Kind, Options, Rows, START, World};
+use crate::browser::Browser;
+use crate::support::{Body, Jar, block_on, refused, set_cookies, status};
+
+const APP: &str = "app.example.com";
+
+/// One deployment of a service on [`APP`]: the same keys and entries, other cookie options.
+struct Deployment {
+    world: World,
+}
+
+/// What all deployments share.
+#[derive(Clone)]
+struct Shared {
+    kind: Kind,
+    keys: Keyring,
+    rows: Rows,
+}
+
+impl Shared {
+    fn new(kind: Kind) -> Self {
+        Self { kind, keys: AppKey::generate().unwrap().into(), rows: Rows::default() }
+    }
+
+    /// A deployment with these options, at this second.
+    fn deploy(&self, cookie: CookieOptions, second: u64) -> Deployment {
+        let options = Options { cookie, keys: self.keys.clone(), ..Options::default() };
+        let world = match self.kind {
+            Kind::Cookie => options.build(Kind::Cookie),
+            Kind::Memory => options.over(&self.rows),
+        };
+        world.clock.set(START + second);
+        Deployment { world }
+    }
+}
+
+fn who(session: &Session) -> String {
+    session.subject().map(String::from).unwrap_or_default()
+}
+
+async fn act(request: Request<Body>) -> Result<Response<Body>, Error> {
+    let session = request.session().await?;
+    let seen = who(&session);
+    match request.uri().path().rsplit('/').next().unwrap_or_default() {
+        "logout" => session.destroy()?,
+        "clear" => session.clear()?,
+        "again" => {
+            session.destroy()?;
+            session.set("cart", 1)?;
+        }
+        "set" => session.set("n", 1)?,
+        "" | "look" => {}
+        user => session.login(user)?,
+    }
+    Ok(Response::new(Body::from(seen)))
+}
+
+impl Deployment {
+    /// A request by this browser. Returns whose session the handler was shown.
+    fn visit(&self, browser: &mut Browser, path: &str) -> String {
+        self.visit_in_order(browser, path, false)
+    }
+
+    fn visit_in_order(&self, browser: &mut Browser, path: &str, reverse: bool) -> String {
+        let response = self.send(browser.header(APP, path, reverse).as_deref(), path);
+        browser.receive(APP, response.headers());
+        block_on(crate::support::text(response))
+    }
+
+    fn send(&self, cookie: Option<&str>, path: &str) -> Response<Body> {
+        let mut request = crate::support::request(path, cookie);
+        request.headers_mut().insert(HOST, APP.parse().unwrap());
+        let service = SessionService::new(service_fn(act), std::sync::Arc::clone(&self.world.store));
+        block_on(service.call(request)).unwrap()
+    }
+
+    /// Whose session the handler is shown, in a browser that keeps nothing of the answer, whatever the order of cookies.
+    fn sees(&self, browser: &Browser) -> String {
+        let seen = [false, true].map(|reverse| self.visit_in_order(&mut browser.clone(), "/look", reverse));
+        assert_eq!(seen[0], seen[1], "depends on the order of cookies: {browser:?}");
+        self.world.events.take();
+        seen[0].clone()
+    }
+}
+
+fn options() -> CookieOptions {
+    CookieOptions::new().name("__Secure-s")
+}
+
+/// Pairs of options before and after a deployment, whose cookies browsers keep side by side.
+fn changes() -> Vec<(&'static str, CookieOptions, CookieOptions)> {
+    let embedded = || options().same_site(SameSite::None);
+    vec![
+        ("a Domain is added", options(), options().domain("example.com")),
+        ("a Domain is dropped", options().domain("example.com"), options()),
+        ("a Domain is narrowed", options().domain("example.com"), options().domain(APP)),
+        ("a Domain is widened", options().domain(APP), options().domain("example.com")),
+        ("a Path is added", options(), options().path("/area")),
+        ("a Path is dropped", options().path("/area"), options()),
+        ("Domain and Path", options().domain("example.com").path("/area"), options()),
+        ("it is partitioned", embedded(), embedded().partitioned(true)),
+        ("it is not partitioned any more", embedded().partitioned(true), embedded()),
+    ]
+}
+
+fn everywhere(scenario: impl Fn(&Shared, &str, CookieOptions, CookieOptions)) {
+    for kind in KINDS {
+        for (what, before, after) in changes() {
+            println!("{kind:?}: {what}"); // shown if the scenario fails
+            scenario(&Shared::new(kind), what, before, after);
+        }
+    }
+}
+
+/// Below the path of all options.
+const LOOK: &str = "/area/look";
+
+// Two cookies side by side: the login before the deployment, and the login after it. The user is the one who logged in last.
+#[test]
+fn t64_the_latest_login_counts_whatever_the_order_of_cookies() {
+    everywhere(|shared, what, before, after| {
+        let mut browser = Browser::default();
+        let (old, new) = (shared.deploy(before, 0), shared.deploy(after, 10));
+        old.visit(&mut browser, "/area/ada");
+        // As a second tab would: without the old cookie in the request, so that nothing ends ada's session.
+        let mut other = Browser::default();
+        new.visit(&mut other, "/area/bob");
+        browser.kept.extend(other.kept);
+        assert_eq!(browser.kept.len(), 2, "{what}");
+        for reverse in [false, true] {
+            let mut browser = browser.clone();
+            assert_eq!(new.visit_in_order(&mut browser, LOOK, reverse), "bob", "{what}");
+            assert_eq!(new.world.events.take(), ["several_sessions:2:differ"], "{what}");
+            // And the other way round, by a deployment that is taken back.
+            assert_eq!(old.visit_in_order(&mut browser, LOOK, reverse), "bob", "{what}");
+        }
+    });
+}
+
+// The user before the deployment, who is then another one: by the same browser, with one cookie in the request.
+#[test]
+fn t64_a_login_replaces_the_user_of_a_former_scope() {
+    everywhere(|shared, what, before, after| {
+        let mut browser = Browser::default();
+        shared.deploy(before, 0).visit(&mut browser, "/area/ada");
+        let new = shared.deploy(after, 10);
+        assert_eq!(new.visit(&mut browser, "/area/bob"), "ada", "{what}");
+        for _ in 0..3 {
+            assert_eq!(new.visit(&mut browser, LOOK), "bob", "{what}: {browser:?}");
+        }
+        new.visit(&mut browser, "/area/logout");
+        assert_eq!(new.visit(&mut browser, LOOK), "", "{what}: {browser:?}");
+    });
+}
+
+// One cookie, of a former scope: the row of a deployment that adds a Domain, and a user who logs out.
+#[test]
+fn t27_a_logout_ends_the_session_of_a_former_domain() {
+    for kind in KINDS {
+        for (what, before, after) in changes().into_iter().filter(|(what, ..)| !what.contains("Path")) {
+            let shared = Shared::new(kind);
+            let mut browser = Browser::default();
+            shared.deploy(before, 0).visit(&mut browser, "/area/ada");
+            let new = shared.deploy(after, 10);
+            assert_eq!(new.visit(&mut browser, "/area/logout"), "ada");
+            assert_eq!(new.visit(&mut browser, LOOK), "", "{kind:?}, {what}: {browser:?}");
+        }
+    }
+}
+
+// Two authentic cookies: a logout ends both, in the browser and on the server, and it stays so.
+#[test]
+fn t27_a_logout_ends_all_sessions_that_the_request_brought() {
+    for ending in ["/area/logout", "/area/clear", "/area/again"] {
+        everywhere(|shared, what, before, after| {
+            let mut browser = Browser::default();
+            shared.deploy(before, 0).visit(&mut browser, "/area/ada");
+            let mut other = Browser::default();
+            let new = shared.deploy(after, 10);
+            new.visit(&mut other, "/area/bob");
+            browser.kept.extend(other.kept);
+            let tokens: Vec<_> = browser.kept.iter().map(|kept| kept.value.clone()).collect();
+            for second in [20, 30] {
+                new.world.clock.set(START + second);
+                new.visit(&mut browser, ending);
+                assert_eq!(new.visit(&mut browser, LOOK), "", "{ending}, {what}: {browser:?}");
+            }
+            if shared.kind == Kind::Memory {
+                // On the server nothing is left of them, for whoever has a copy of a token.
+                for token in tokens {
+                    let seen = new.send(Some(&format!("__Secure-s={token}")), LOOK);
+                    assert_eq!(block_on(crate::support::text(seen)), "", "{what}");
+                }
+            }
+        });
+    }
+}
+
+// What a browser cannot be told to drop, since no option and no request says its scope: it comes again, and does not count.
+#[test]
+fn t27_a_logout_stays_although_the_former_cookie_comes_again() {
+    for kind in KINDS {
+        let shared = Shared::new(kind);
+        let deployment = shared.deploy(options(), 0);
+        let mut stubborn = Browser::default();
+        deployment.visit(&mut stubborn, "/ada");
+        deployment.world.clock.set(START + 10);
+        let mut browser = Browser::default();
+        deployment.visit(&mut browser, "/bob");
+        // Whatever the server says, this one comes again.
+        let header = |browser: &Browser| {
+            let mut pairs: Vec<String> = browser.header(APP, "/look", false).into_iter().collect();
+            pairs.push(format!("__Secure-s={}", stubborn.kept[0].value));
+            pairs
+        };
+        let both = header(&browser).join("; ");
+        let response = deployment.send(Some(&both), "/logout");
+        browser.receive(APP, response.headers());
+        for second in [10, 11, 500] {
+            deployment.world.clock.set(START + second);
+            let mut pairs = header(&browser);
+            for _ in 0..2 {
+                let response = deployment.send(Some(&pairs.join("; ")), "/look");
+                // A read must not undo it: neither remove the tombstone, nor renew what it hides.
+                browser.receive(APP, response.headers());
+                assert_eq!(block_on(crate::support::text(response)), "", "{kind:?} at {second}");
+                pairs.reverse();
+            }
+        }
+        // A login counts again.
+        let pairs = header(&browser).join("; ");
+        let response = deployment.send(Some(&pairs), "/cleo");
+        browser.receive(APP, response.headers());
+        for _ in 0..2 {
+            let mut pairs = header(&browser);
+            pairs.reverse();
+            let response = deployment.send(Some(&pairs.join("; ")), "/look");
+            assert_eq!(block_on(crate::support::text(response)), "cleo", "{kind:?}");
+        }
+    }
+}
+
+// Reading with both cookies renews the newer session, and never sets the older one over it.
+#[test]
+fn a_renewal_never_covers_a_newer_session() {
+    everywhere(|shared, what, before, after| {
+        let mut browser = Browser::default();
+        let (old, new) = (shared.deploy(before, 0), shared.deploy(after, 10));
+        old.visit(&mut browser, "/area/ada");
+        let mut other = Browser::default();
+        new.visit(&mut other, "/area/bob");
+        browser.kept.extend(other.kept);
+        for (second, reverse) in [(300, false), (600, true), (900, false), (1_200, true)] {
+            for deployment in [&new, &old] {
+                deployment.world.clock.set(START + second);
+                assert_eq!(
+                    deployment.visit_in_order(&mut browser, LOOK, reverse),
+                    "bob",
+                    "{what} at {second}"
+                );
+            }
+        }
+    });
+}
+
+// Of two copies of one session the newer one counts: what was set last is there.
+#[test]
+fn the_newer_copy_of_a_session_counts() {
+    block_on(async {
+        let world = World::new(Kind::Cookie);
+        let mut jar = world.jar().await;
+        let mut copies = vec![jar.get(crate::attack_fixture::NAME).unwrap().to_owned()];
+        // All in one second, which the clock does not tell apart.
+        for value in ["one", "two", "three"] {
+            world.edit(&mut jar, move |session| session.set("a", value)).await;
+            copies.push(jar.get(crate::attack_fixture::NAME).unwrap().to_owned());
+            for (first, second) in
+                [(&copies[copies.len() - 2], copies.last().unwrap()), (copies.last().unwrap(), &copies[0])]
+            {
+                let header = [first, second]
+                    .map(|token| format!("{}={token}", crate::attack_fixture::NAME))
+                    .join("; ");
+                let (seen, _) = world.present(header.as_bytes()).await;
+                assert_eq!(seen.as_deref(), Some(value));
+                assert_eq!(world.events.take(), ["several_sessions:2:same"]);
+            }
+        }
+        // The same cookie in two scopes is one.
+        let twice = format!("{0}={1}; {0}={1}", crate::attack_fixture::NAME, copies[0]);
+        assert!(world.present(twice.as_bytes()).await.0.is_some());
+        assert_eq!(world.events.take(), [""; 0]);
+    });
+}
+
+// On a server-side store the later write counts, not the later use: reading alone does not make a session newer.
+#[test]
+fn on_a_server_the_session_that_was_written_last_counts() {
+    let shared = Shared::new(Kind::Memory);
+    let deployment = shared.deploy(options(), 0);
+    let mut ada = Browser::default();
+    deployment.visit(&mut ada, "/ada");
+    deployment.world.clock.set(START + 10);
+    let mut bob = Browser::default();
+    deployment.visit(&mut bob, "/bob");
+    let both = |ada: &Browser, bob: &Browser| Browser { kept: [&ada.kept[..], &bob.kept[..]].concat() };
+    assert_eq!(deployment.sees(&both(&ada, &bob)), "bob");
+    // Ada's is used alone, where the other cookie is not sent, and renewed.
+    deployment.world.clock.set(START + 600);
+    let before = ada.clone();
+    assert_eq!(deployment.visit(&mut ada, "/look"), "ada");
+    assert_eq!(before.kept, ada.kept, "one token, whose entry was renewed");
+    assert_eq!(deployment.sees(&both(&ada, &bob)), "bob");
+    // Then she changes something.
+    deployment.visit(&mut ada, "/set");
+    assert_eq!(deployment.sees(&both(&ada, &bob)), "ada");
+}
+
+// Scopes and names of former options are expired by each response that sets or removes the cookie.
+#[test]
+fn retired_scopes_are_expired_by_the_next_response_that_sets_the_cookie() {
+    for kind in KINDS {
+        for (before, after) in [
+            (options(), options().domain("example.com").retired_host_only()),
+            (options().domain("example.com"), options().retired_domain("example.com")),
+            (options().path("/area"), options().retired_path("/area")),
+            (options().domain(APP).path("/area"), options().retired_domain(APP).retired_path("/area")),
+        ] {
+            let shared = Shared::new(kind);
+            let mut browser = Browser::default();
+            shared.deploy(before, 0).visit(&mut browser, "/area/ada");
+            // A change is enough; nobody logs out.
+            let new = shared.deploy(after, 10);
+            new.visit(&mut browser, "/area/set");
+            assert_eq!(browser.kept.len(), 1, "{kind:?}: {browser:?}");
+            assert_eq!(new.visit(&mut browser, LOOK), "ada");
+            assert_eq!(new.world.events.take(), [""; 0]);
+            // And so is a removal.
+            new.visit(&mut browser, "/area/logout");
+            assert_eq!(browser.kept, []);
+        }
+    }
+}
+
+#[test]
+fn a_session_under_a_retired_name_moves_to_the_present_one() {
+    let shared = Shared::new(Kind::Cookie);
+    let mut browser = Browser::default();
+    shared.deploy(CookieOptions::new().name("old").domain("example.com"), 0).visit(&mut browser, "/ada");
+    let present =
+        CookieOptions::new().retired_name("older").retired_name("old").retired_domain("example.com");
+    let new = shared.deploy(present, 10);
+    assert_eq!(new.visit(&mut browser, "/look"), "ada", "a read is enough");
+    assert_eq!(browser.names(), ["__Host-session"], "{browser:?}");
+    assert_eq!(new.visit(&mut browser, "/look"), "ada");
+
+    // Of both names the newest counts, and a logout ends both.
+    let mut old = Browser::default();
+    new.world.clock.set(START + 100);
+    let old_deployment = shared.deploy(CookieOptions::new().name("old"), 100);
+    old_deployment.visit(&mut old, "/bob");
+    browser.kept.extend(old.kept);
+    assert_eq!(new.sees(&browser), "bob");
+    new.visit(&mut browser, "/logout");
+    assert_eq!(browser.names(), ["__Host-session"], "the tombstone: {browser:?}");
+    assert_eq!(new.visit(&mut browser, "/look"), "");
+    // The old cookie alone, by a client that did not drop it: it has moved, or ended.
+    new.world.clock.set(START + 100 + 2 * crate::attack_fixture::IDLE);
+    assert_eq!(new.visit(&mut browser, "/look"), "");
+    assert_eq!(browser.kept, [], "the tombstone is needed no longer than what it hides");
+
+    // A token opens under the name that it was sealed for, and under no other.
+    let mut moved = Browser::default();
+    old_deployment.visit(&mut moved, "/cleo");
+    "older".clone_into(&mut moved.kept[0].scope.name);
+    assert_eq!(new.visit(&mut moved, "/look"), "");
+}
+
+#[test]
+fn retired_names_are_for_sessions_in_cookies() {
+    let cookie = CookieOptions::new().retired_name("old");
+    let error = hyper_session::MemoryStore::builder().cookie(cookie).build().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("retired_name"), "{error}");
+}
+
+// The default of a cookie that no other host can set: a logout is one line, as it always was.
+#[test]
+fn t27_a_logout_is_one_line_where_no_other_scope_is_possible() {
+    for kind in KINDS {
+        let shared = Shared::new(kind);
+        let deployment = shared.deploy(CookieOptions::new(), 0);
+        let mut browser = Browser::default();
+        deployment.visit(&mut browser, "/ada");
+        let response = deployment.send(browser.header(APP, "/", false).as_deref(), "/logout");
+        let lines = set_cookies(response.headers());
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        assert!(lines[0].starts_with("__Host-session=; Max-Age=0; "));
+    }
+}
+
+// The lines of one logout fit in the headers that proxies accept.
+#[test]
+fn the_lines_of_a_logout_are_bounded() {
+    let shared = Shared::new(Kind::Memory);
+    let deployment = shared.deploy(CookieOptions::new().name("s").path("/area"), 0);
+    let (mut one, mut two) = (Browser::default(), Browser::default());
+    deployment.visit(&mut one, "/area/ada");
+    deployment.visit(&mut two, "/area/bob");
+    let header = format!("s={}; s={}; s.1=x; s.2=y", one.kept[0].value, two.kept[0].value);
+    let mut request = crate::support::request("/area/a/b/c/d/logout", Some(&header));
+    request.headers_mut().insert(HOST, "a.b.c.d.e.example.com".parse().unwrap());
+    let service = SessionService::new(service_fn(act), std::sync::Arc::clone(&deployment.world.store));
+    let response = block_on(service.call(request)).unwrap();
+    let lines = set_cookies(response.headers());
+    assert!(lines.len() <= 17 * 3, "{}", lines.len());
+    assert!(lines.iter().map(String::len).sum::<usize>() < 8 * 1024);
+    assert!(lines.last().unwrap().starts_with("s.2=; Max-Age=0; "), "the present scope comes last");
+}
+
+// B2, B24: a host that cannot tell leaves the cookie alone, and one that can goes on with it.
+#[test]
+fn a_cookie_that_a_host_cannot_judge_is_left_alone() {
+    let (old_key, new_key) = (AppKey::generate().unwrap().to_text(), AppKey::generate().unwrap().to_text());
+    let key = |text: &str| text.parse::<AppKey>().unwrap();
+    block_on(async {
+        let behind = Options::with_keys(key(&old_key)).build(Kind::Cookie);
+        let ahead = Options::with_keys(Keyring::new(key(&new_key)).accept(key(&old_key))).build(Kind::Cookie);
+        let name = crate::attack_fixture::NAME;
+        let mut jar = ahead.jar().await;
+        let genuine = jar.get(name).unwrap().to_owned();
+        // A version that only a later release knows: the first six bits of the text are those of its first byte.
+        let versions = ["B", "C", "_"].map(|first| format!("{first}{}", &genuine[1..]));
+        let others = [
+            (genuine.clone(), Refusal::UnknownKey),
+            (versions[0].clone(), Refusal::Version),
+            (versions[1].clone(), Refusal::Version),
+            (versions[2].clone(), Refusal::Version),
+            ("eyJhbGciOiJIUzI1NiJ9.e30.c2ln".to_owned(), Refusal::Encoding),
+            ("s%3Aabc.def".to_owned(), Refusal::Encoding),
+            ("abcd".to_owned(), Refusal::Length),
+            (String::new(), Refusal::Length),
+            ("A".repeat(40_000), Refusal::Length),
+        ];
+        for (value, why) in others {
+            let (seen, response) = behind.present(format!("{name}={value}").as_bytes()).await;
+            assert_eq!(seen, None);
+            assert_eq!(behind.events.take(), [refused(why)]);
+            assert_eq!(set_cookies(response.headers()), [""; 0], "{why}");
+            // A handler that has something to keep gets a session all the same.
+            let mut jar = Jar::with(name, &value);
+            behind.edit(&mut jar, |session| session.set("a", "mine")).await;
+            assert_eq!(behind.value(&jar).await.as_deref(), Some("mine"), "{why}");
+            behind.events.take();
+        }
+        // A clock that is behind, by more than is tolerated.
+        ahead.clock.set(START - 61);
+        let before = jar.clone();
+        ahead.edit(&mut jar, |_| Ok(())).await;
+        assert_eq!(ahead.events.take(), [refused(Refusal::IssuedInFuture)]);
+        assert_eq!(jar.0, before.0);
+        ahead.clock.set(START);
+        assert!(ahead.value(&jar).await.is_some(), "nobody was logged out");
+    });
+}
+
+// One cookie that is known to be dead beside one that is not: which of them the removal would hit is not known.
+#[test]
+fn a_dead_cookie_beside_another_applications_is_not_removed() {
+    block_on(async {
+        let world = World::new(Kind::Cookie);
+        let name = crate::attack_fixture::NAME;
+        let jar = world.jar().await;
+        let expired = jar.get(name).unwrap();
+        world.clock.advance(Duration::from_secs(crate::attack_fixture::IDLE));
+        for (header, removed) in [
+            (format!("{name}={expired}"), 1),
+            (format!("{name}={expired}; {name}=other.application"), 0),
+            (format!("{name}=other.application; {name}={expired}"), 0),
+        ] {
+            let (_, response) = world.present(header.as_bytes()).await;
+            assert_eq!(set_cookies(response.headers()).len(), removed, "{header}");
+        }
+    });
+}
+
+// A request outside of the cookie's path did not bring the cookie that a removal would hit.
+#[test]
+fn a_cookie_planted_outside_of_the_path_removes_nothing_inside() {
+    let shared = Shared::new(Kind::Cookie);
+    let deployment = shared.deploy(options().path("/area"), 0);
+    let mut expired = Browser::default();
+    deployment.visit(&mut expired, "/area/mallory");
+    deployment.world.clock.set(START + 2 * crate::attack_fixture::IDLE);
+    let mut browser = Browser::default();
+    deployment.visit(&mut browser, "/area/ada");
+    browser.receive_line(
+        "evil.example.com",
+        &format!("__Secure-s={}; Domain=example.com; Path=/; Secure", expired.kept[0].value),
+    );
+    deployment.visit(&mut browser, "/look");
+    assert_eq!(deployment.visit(&mut browser, LOOK), "ada", "{browser:?}");
+}
+
+/// A session that takes several cookies, and another host of the domain that plants chunks of it.
+fn chunked(len: usize) -> (World, Jar) {
+    let world = World::new(Kind::Cookie);
+    let mut jar = Jar::new();
+    block_on(world.edit(&mut jar, move |session| session.set("a", filler(len))));
+    (world, jar)
+}
+
+fn filler(len: usize) -> String {
+    let mut state = 1_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'a' + u8::try_from((state >> 33) % 26).unwrap())
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn t64_one_planted_chunk_neither_hides_nor_deletes_a_session() {
+    let name = crate::attack_fixture::NAME;
+    let (world, jar) = chunked(8_000);
+    let genuine = jar.header().unwrap();
+    assert_eq!(jar.0.len(), 3);
+    let full = |number: usize| jar.get(&format!("{name}.{number}")).unwrap().len();
+    for number in 1..=3 {
+        for value in
+            ["x".to_owned(), "planted".to_owned(), "x".repeat(full(1)), "*".to_owned(), String::new()]
+        {
+            for header in
+                [format!("{name}.{number}={value}; {genuine}"), format!("{genuine}; {name}.{number}={value}")]
+            {
+                let (seen, response) = block_on(world.present(header.as_bytes()));
+                assert!(seen.is_some(), "{name}.{number}={value:.10}");
+                assert_eq!(set_cookies(response.headers()), [""; 0]);
+                assert_eq!(world.events.take(), [""; 0]);
+            }
+        }
+    }
+    // More than can be tried: the session is not found, and not deleted.
+    let many = (0..70).map(|n| format!("{name}.1={n:0>len$}; ", len = full(1))).collect::<Vec<_>>().concat();
+    let (seen, response) = block_on(world.present(format!("{many}{genuine}").as_bytes()));
+    assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
+    assert!(world.events.take().contains(&"too_many_candidates".to_owned()));
+    // A chunk that comes twice beside a token that is altered: which of them is dead is not known.
+    let mut altered = genuine.clone().into_bytes();
+    altered[100] = if altered[100] == b'A' { b'B' } else { b'A' };
+    let altered = String::from_utf8(altered).unwrap();
+    let (seen, response) = block_on(world.present(format!("{altered}; {name}.1=x").as_bytes()));
+    assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
+}
+
+#[test]
+fn t64_an_orphan_beside_a_token_that_fills_its_cookie_does_no_harm() {
+    let name = crate::attack_fixture::NAME;
+    let mut exact = 0;
+    // One of these lengths fills the first cookie, or the second one, to the last character.
+    for len in (2_930..2_970).chain(5_990..6_040) {
+        let (world, mut jar) = chunked(len);
+        let (count, last) = (jar.0.len(), jar.0.values().last().unwrap().len());
+        let full = 4_096 - name.len() - if count > 1 { 2 } else { 0 };
+        if last != full {
+            continue;
+        }
+        exact += 1;
+        // An orphan that nothing expires, since its scope is not known.
+        for orphan in ["x", "AAAA", &"x".repeat(full)] {
+            let header = format!("{}; {name}.{count}={orphan}", jar.header().unwrap());
+            let (seen, response) = block_on(world.present(header.as_bytes()));
+            assert_eq!(seen, Some(filler(len)), "{len}");
+            assert_eq!(set_cookies(response.headers()), [""; 0]);
+        }
+        assert_eq!(world.events.take(), [""; 0]);
+        // One that the browser has in our own scope is expired with the token that it would continue, also unseen.
+        let response =
+            block_on(world.edit(&mut jar, move |session| session.set("a", filler(len).to_uppercase())));
+        let lines = set_cookies(response.headers());
+        assert!(
+            lines.last().unwrap().starts_with(&format!("{name}.{count}=; Max-Age=0;")),
+            "{}",
+            lines.len()
+        );
+    }
+    assert!(exact >= 2, "{exact}");
+}
+
+// Chunks without a first one say nothing about a session.
+#[test]
+fn t64_orphans_alone_remove_nothing() {
+    let name = crate::attack_fixture::NAME;
+    let world = World::new(Kind::Cookie);
+    let (_, response) = block_on(world.present(format!("{name}.1=x; {name}.3=y").as_bytes()));
+    assert_eq!(set_cookies(response.headers()), [""; 0]);
+    // They go with the next cookie that is set.
+    let mut jar = Jar::with(&format!("{name}.3"), "y");
+    block_on(world.edit(&mut jar, |session| session.set("a", "b")));
+    assert_eq!(jar.0.len(), 1);
+    assert_eq!(block_on(world.edit(&mut jar, |_| Ok(()))).status(), status(200).status());
+}
+
+// Private pages stay out of every cache, the browser's included, if the option says so.
+#[test]
+fn pages_of_a_subject_are_not_stored_if_the_option_says_so() {
+    for (option, expected) in [(false, None), (true, Some("no-store"))] {
+        let store = hyper_session::MemoryStore::builder().private_pages_no_store(option).build().unwrap();
+        let service = SessionService::new(service_fn(act), store);
+        let mut jar = Jar::new();
+        let cached = |response: &Response<Body>| {
+            response.headers().get("cache-control").map(|value| value.to_str().unwrap().to_owned())
+        };
+        let visit = |jar: &mut Jar, path: &str| block_on(crate::support::visit(&service, path, jar));
+        assert_eq!(cached(&visit(&mut jar, "/look")), None, "no subject");
+        visit(&mut jar, "/set");
+        assert_eq!(cached(&visit(&mut jar, "/look")), None, "a visitor's session");
+        visit(&mut jar, "/ada");
+        assert_eq!(cached(&visit(&mut jar, "/look")).as_deref(), expected, "a subject's");
+    }
+}
