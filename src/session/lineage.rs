@@ -193,7 +193,13 @@ where
             Marker::U8 => 1,
             Marker::U16 => 2,
             Marker::U32 => 4,
-            Marker::U64 => 8,
+            // Most of them: names are hashes.
+            Marker::U64 => {
+                let (number, after) = after.split_first_chunk()?;
+                numbers.push(u64::from_be_bytes(*number));
+                rest = after;
+                continue;
+            }
             _ => return None,
         };
         let (number, after) = after.split_at_checked(width)?;

@@ -6,9 +6,9 @@ use hyper_session::{Clock, Revocations};
 
 use crate::requests::{NAME, START, Site, block_on};
 
-/// A token of a session whose values take so many bytes: envelope and header are 109 bytes, in base64url.
+/// A token of a session whose values take so many bytes: envelope and header are 95 bytes, in base64url.
 fn token_len(values: usize) -> usize {
-    (4 * (109 + values)).div_ceil(3)
+    (4 * (95 + values)).div_ceil(3)
 }
 
 #[test]

@@ -20,8 +20,8 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations};
 
-/// How many entries one read returns at most.
-const PAGE: usize = 10_000;
+/// How many entries one read returns at most. The client library takes longer for each entry of a long reply.
+const PAGE: usize = 1_000;
 
 /// A position is milliseconds and number of an entry's id, in 42 and 20 bits: enough until the year 2109.
 const SEQUENCE_BITS: u32 = 20;
