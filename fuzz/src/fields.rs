@@ -157,7 +157,10 @@ impl Model {
         assert_eq!(seen.removed, std::iter::once(NAME.to_owned()).chain(held).collect::<Vec<_>>());
         assert!(!twins && !heads.is_empty(), "which of them is dead is not known");
         // Version and key id, in the alphabet of the text.
-        assert!(heads.iter().all(|head| head.starts_with(&TOKENS[0].as_bytes()[..6])), "another application's");
+        assert!(
+            heads.iter().all(|head| head.starts_with(&TOKENS[0].as_bytes()[..6])),
+            "another application's"
+        );
     }
 }
 

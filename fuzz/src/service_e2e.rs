@@ -17,11 +17,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{EntryId, Backend, Memory, Replaced, Store, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{
-    AppKey, CookieStore, Error, ServerStore, Session, SessionHandle, SessionId, Timestamp, session_fn,
-};
+use hyper_session::{AppKey, CookieStore, Error, ServerStore, Session, SessionHandle, Timestamp, session_fn};
 
 use crate::wire::{self, Next, PREFACE, Tasks, Wire};
 use crate::{APP_KEY, NAME, NOW, run};
@@ -204,11 +202,17 @@ fn created(store: &(impl Store + Clone), line: u64) -> String {
 
 /// The token that a response sets, if any; empty if it removes the cookie.
 fn set_by(headers: &HeaderMap) -> Option<String> {
-    let lines: Vec<_> =
-        headers.get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok()?.strip_prefix("s=")).collect();
+    let lines: Vec<_> = headers
+        .get_all(SET_COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok()?.strip_prefix("s="))
+        .collect();
     let (line, others) = lines.split_last()?;
     // The same name in other scopes, where earlier options may have set it.
-    assert!(others.iter().all(|other| other.starts_with("; Max-Age=0; ")), "two cookies of one name: {lines:?}");
+    assert!(
+        others.iter().all(|other| other.starts_with("; Max-Age=0; ")),
+        "two cookies of one name: {lines:?}"
+    );
     let scopes: std::collections::BTreeSet<_> =
         lines.iter().map(|line| line.split_once("; Path=").map(|(_, scope)| scope)).collect();
     assert_eq!(scopes.len(), lines.len(), "one cookie, one line: {lines:?}");
@@ -405,13 +409,8 @@ async fn handler(
 ) -> Result<Response<Body>, Infallible> {
     let number = request.uri().path().strip_prefix('/').and_then(|path| path.parse().ok());
     let action = number.and_then(|number: usize| ACTIONS.get(number)).copied().unwrap_or(Action::Ping);
-    let mut about = About {
-        action,
-        session: None,
-        token: None,
-        others: Vec::new(),
-        asked: action != Action::Ping,
-    };
+    let mut about =
+        About { action, session: None, token: None, others: Vec::new(), asked: action != Action::Ping };
     let mut response = Response::new(Body::new());
     if about.asked && act(request, handle, world, &mut about).await.is_err() || action == Action::Fail {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -446,7 +445,9 @@ async fn act(
         let genuine = |known: &(usize, u64, Option<bool>)| known.2 != Some(true);
         let known: Vec<_> = values
             .iter()
-            .filter_map(|value| world.tokens.get(value).filter(|known| genuine(known)).map(|known| (known, value)))
+            .filter_map(|value| {
+                world.tokens.get(value).filter(|known| genuine(known)).map(|known| (known, value))
+            })
             .collect();
         let expected = seen.and_then(|(line, n)| {
             let of_line = || known.iter().filter(|(known, _)| known.0 == line);
@@ -458,7 +459,11 @@ async fn act(
         assert!(seen.is_some() || !certain, "a genuine cookie was not found");
         let expected = expected.map(|(known, value)| (known.0, (*value).clone()));
         let token = expected.as_ref().map(|(_, token)| token);
-        about.others = known.iter().filter(|(_, value)| Some(*value) != token).map(|(_, value)| (*value).clone()).collect();
+        about.others = known
+            .iter()
+            .filter(|(_, value)| Some(*value) != token)
+            .map(|(_, value)| (*value).clone())
+            .collect();
         if seen.is_some() && about.action == Action::Logout {
             // All sessions that the request brought end.
             for other in &about.others {
@@ -586,7 +591,10 @@ fn answered(response: &Response<Body>, world: &mut World) {
         (Action::Logout, _) => {
             if let Some(token) = token {
                 // Several came: a tombstone, which no session is found in.
-                assert!(handle_is_sealed(&token) && look(&*STORE, &token).is_none(), "logged out, with a cookie");
+                assert!(
+                    handle_is_sealed(&token) && look(&*STORE, &token).is_none(),
+                    "logged out, with a cookie"
+                );
             }
             if let Some(old) = &about.token {
                 let (line, _, refused) = world.tokens.get_mut(old).unwrap();
