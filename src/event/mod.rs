@@ -555,10 +555,7 @@ static NO_STORE: Facades = Facades {
 
 impl Facades {
     /// Hands `event` to each facade. `now` is the time of the store.
-    #[cfg_attr(
-        not(any(feature = "tracing", feature = "metrics")),
-        allow(unused_variables, clippy::unused_self)
-    )]
+    #[cfg_attr(not(feature = "tracing"), allow(unused_variables, clippy::unused_self))]
     #[inline]
     pub(crate) fn publish(&self, event: &Event<'_>, now: impl Fn() -> Timestamp) {
         #[cfg(feature = "tracing")]
