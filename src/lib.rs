@@ -39,6 +39,8 @@
 //!   [can be sealed](store::Builder::seal_records).
 //! - [`Session::login`] says who logged in, under a new token; [`ServerStore::sessions_of`] lists the sessions of somebody,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
+//! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. In memory, in a SQLite file or in
+//!   Redis.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
 //! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
@@ -47,7 +49,7 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
+//! [a logout that is final](guide::revocation) · [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
 //! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
 //! `redis`, `guide::deploying_on_redis`
@@ -138,6 +140,8 @@ mod crypto;
 mod session;
 
 mod config;
+pub mod revocation;
+
 pub mod store;
 
 mod service;
@@ -163,7 +167,8 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
-pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal};
+pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal, RevocationChange};
+pub use self::revocation::Revocations;
 pub use self::service::{
     FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
     SessionService, session_fn,

@@ -6,6 +6,7 @@ mod derive;
 mod envelope;
 mod key_text;
 mod keyring;
+mod name_hash;
 mod random;
 mod seal;
 mod token;
@@ -16,6 +17,7 @@ pub use self::token::SecretText;
 pub use crate::id::KeyId;
 
 pub(crate) use self::envelope::EPOCH_SECONDS;
+pub(crate) use self::name_hash::{NAMESPACE_LEN, label_name, subject_name};
 #[cfg(test)]
 pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom, warm_up};

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 20] = [
+const COUNTERS: [(&str, &str); 21] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -49,6 +49,7 @@ const COUNTERS: [(&str, &str); 20] = [
         "hyper_session_evicting_stores_total",
         "Stores connected to a backend that may evict sessions, by policy.",
     ),
+    ("hyper_session_revocations_total", "What happened to the revocations of cookie stores, by change."),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
 
@@ -128,6 +129,9 @@ pub(super) fn count(event: &Event<'_>) {
         }
         Event::EvictionPolicy { cookie, policy } => {
             counter!("hyper_session_evicting_stores_total", "cookie" => cookie.to_owned(), "policy" => policy.to_owned()).increment(1);
+        }
+        Event::Revocations { cookie, change } => {
+            counter!("hyper_session_revocations_total", "cookie" => cookie.to_owned(), "change" => change.as_str()).increment(1);
         }
         Event::Interrupted { cookie, completing, .. } => {
             let completing = if completing { "true" } else { "false" };

@@ -3,7 +3,7 @@
 use tracing::Level;
 
 use super::journal::{Journal, Recovery, Tally};
-use super::{Event, Refusal};
+use super::{Event, Refusal, RevocationChange};
 use crate::clock::Timestamp;
 
 /// Not the name of the crate: `EnvFilter` compares prefixes, and `hyper_session` begins with `hyper`, so that
@@ -201,6 +201,15 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         }
         Event::EvictionPolicy { cookie, policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
+        }
+        Event::Revocations {
+            cookie,
+            change: change @ (RevocationChange::Reachable | RevocationChange::Trusted),
+        } => {
+            tracing::info!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
+        }
+        Event::Revocations { cookie, change } => {
+            tracing::warn!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
         }
         Event::Interrupted { cookie, id, completing } => {
             let session = id.map(tracing::field::display);

@@ -8,6 +8,7 @@ mod journal;
 mod log;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -226,6 +227,57 @@ pub enum Event<'a> {
         /// True if the store operation goes on in the background; false where no runtime was there to carry it.
         completing: bool,
     },
+    /// Something happened to the revocations of a [`CookieStore`](crate::CookieStore).
+    Revocations {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// What happened.
+        change: RevocationChange,
+    },
+}
+
+/// What happened to the revocations of a store.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::RevocationChange;
+///
+/// assert_eq!(RevocationChange::Unreachable.as_str(), "unreachable"); // a label that stays the same
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RevocationChange {
+    /// There were more than [`max_revocations`](crate::Revocations::max_revocations): the oldest were replaced by a floor. All
+    /// sessions from before it have ended, revoked or not.
+    Floor,
+    /// The log cannot be read. After `max_staleness` the failure policy applies.
+    Unreachable,
+    /// The log can be read again.
+    Reachable,
+    /// The log ended before a position that it had given: a failover or a restored backup lost its last entries. What this
+    /// process knew of them was written again.
+    RolledBack,
+    /// A session was accepted although it could not be confirmed that nothing ended it, by
+    /// [`FailurePolicy::Trust`](crate::revocation::FailurePolicy::Trust).
+    Trusted,
+    /// One subject caused more revocations than it may: its further ones were joined into one that ends all its sessions, or,
+    /// where a session only got a new id, left out.
+    SubjectLimit,
+}
+
+impl RevocationChange {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Unreachable => "unreachable",
+            Self::Reachable => "reachable",
+            Self::RolledBack => "rolled_back",
+            Self::Trusted => "trusted",
+            Self::SubjectLimit => "subject_limit",
+        }
+    }
 }
 
 /// The format of a session cookie, where a store reads more than one.
@@ -324,6 +376,9 @@ pub enum Refusal {
     Regenerated,
     /// Of a format that is read until a deadline, which has passed.
     RetiredFormat,
+    /// Ended before its deadline: by a logout, or because its subject, a label of it or everything was revoked. The cookie is
+    /// not removed by the response that finds it: the browser may have got another one meanwhile.
+    Revoked,
     /// A tombstone in a cookie: the handler ended a session in a request with several cookies of its name. It hides the older
     /// ones, and so stays.
     Ended,
@@ -346,6 +401,7 @@ impl Refusal {
             Self::UnknownId => "unknown_id",
             Self::Regenerated => "regenerated",
             Self::RetiredFormat => "retired_format",
+            Self::Revoked => "revoked",
             Self::Ended => "ended",
         }
     }
@@ -384,6 +440,8 @@ impl Refusal {
             | Self::Ciphertext
             // The browser has the new token, or it is on its way.
             | Self::Regenerated
+            // The browser may have got another one since: the response to this request may be late.
+            | Self::Revoked
             // It would bring back what it hides.
             | Self::Ended => false,
         }
@@ -460,6 +518,22 @@ pub trait Observer: Send + Sync + 'static {
     fn event(&self, event: &Event<'_>);
 }
 
+/// Tells of what happens to one store outside of its calls.
+pub(crate) struct Reporter {
+    pub(crate) cookie: String,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+impl Reporter {
+    pub(crate) fn report<'a>(&'a self, event: impl FnOnce(&'a str) -> Event<'a>) {
+        let event = event(&self.cookie);
+        publish_without_store(&event);
+        if let Some(observer) = &self.observer {
+            observer.event(&event);
+        }
+    }
+}
+
 impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     fn event(&self, event: &Event<'_>) {
         self(event);
@@ -481,10 +555,7 @@ static NO_STORE: Facades = Facades {
 
 impl Facades {
     /// Hands `event` to each facade. `now` is the time of the store.
-    #[cfg_attr(
-        not(any(feature = "tracing", feature = "metrics")),
-        allow(unused_variables, clippy::unused_self)
-    )]
+    #[cfg_attr(not(feature = "tracing"), allow(unused_variables, clippy::unused_self))]
     #[inline]
     pub(crate) fn publish(&self, event: &Event<'_>, now: impl Fn() -> Timestamp) {
         #[cfg(feature = "tracing")]

@@ -162,6 +162,15 @@ impl Commit {
         self.outcome = commit.outcome;
         self.logs_in = commit.changes.logs_in();
         match (commit.outcome, commit.base) {
+            (Outcome::Save, None) if commit.ends_superseded => {
+                let ending = self.slot.end_superseded(now);
+                let saving = self.slot.save(None, commit.changes, now);
+                let both = StoreFuture::boxed(async move {
+                    ending.await?;
+                    saving.await
+                });
+                self.timed(both, Stage::Saving)
+            }
             (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
             (Outcome::Touch, Some(base)) => self.timed(
                 self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
@@ -171,6 +180,10 @@ impl Commit {
                 self.timed(self.slot.regenerate(base, commit.changes, now), Stage::Saving)
             }
             (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
+            (_, None) if commit.ends_superseded => {
+                self.outcome = Outcome::Destroy;
+                self.timed(self.slot.end_superseded(now), Stage::Destroying)
+            }
             (
                 Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
                 _,

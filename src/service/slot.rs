@@ -9,6 +9,8 @@ use http::{HeaderMap, Uri};
 use smallvec::SmallVec;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use zeroize::Zeroizing;
+
 use super::connection::Connection;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
@@ -45,6 +47,8 @@ pub(super) struct Slot {
     pub(super) permit: Semaphore,
     loaded: OnceLock<Loaded>,
     several: OnceLock<Several>,
+    /// The token that was replaced by a new one moments ago, if one was.
+    superseded: OnceLock<Zeroizing<Vec<u8>>>,
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
     speculative: bool,
@@ -137,6 +141,7 @@ impl Slot {
             permit: Semaphore::const_new(1),
             loaded: OnceLock::new(),
             several: OnceLock::new(),
+            superseded: OnceLock::new(),
             had_subject: AtomicBool::new(false),
             speculative,
             asked: AtomicBool::new(false),
@@ -248,8 +253,12 @@ impl Slot {
             let _ = self.several.set(Several { sessions });
         }
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        let circumstances =
-            Circumstances { now, speculative: self.speculative, shared_flash: config.shared_flash };
+        let circumstances = Circumstances {
+            now,
+            speculative: self.speculative,
+            shared_flash: config.shared_flash,
+            revocable: config.revocable,
+        };
         let session = Session::new(record, overtaken, reply, circumstances, committer);
         // Of two tasks whose store answers at once, the first one counts.
         Ok(self.loaded.get_or_init(|| Loaded { session, now, id, renewal }))
@@ -387,6 +396,10 @@ impl Slot {
                 Ok(record) => return Ok(Attempt::Opened(Candidate { record, assembly, retired: name })),
                 Err(refusal) => refusal,
             };
+            if refusal == Refusal::Regenerated {
+                // Of several, any one leads to its session.
+                let _ = self.superseded.set(Zeroizing::new(token.to_vec()));
+            }
             let is_tombstone = refusal == Refusal::Ended;
             let hides = if is_tombstone { self.connection.store().hidden_by(token, now) } else { None };
             let hides = hides.map(|(written, sequence)| Recency { written, sequence });
@@ -498,6 +511,14 @@ impl Slot {
                 let (destroyed, ended) = (destroying.await, ending.await);
                 destroyed.and(ended)
             }),
+        }
+    }
+
+    /// Ends the session of the token that was replaced moments ago: the handler ended what it was shown, which is empty.
+    pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
+        match self.superseded.get() {
+            Some(token) => self.connection.store().end_superseded(token, now),
+            None => StoreFuture::ready(Ok(())),
         }
     }
 

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Payload;
 use super::key_map::KeyMap;
-use super::subject::SUBJECT;
 use super::value_equality::is_same_value;
+use super::{Payload, Position};
 use crate::error::Error;
 
 /// A read-modify-write step, from the value before to the value after; `None` leaves the value as it is.
@@ -29,6 +28,8 @@ pub struct Changes {
     logged_in: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
+    /// Where in the log of revocations a login takes place, if the handler has asked before.
+    login_position: Option<Position>,
     keys: KeyMap<Change>,
     displaced: Displaced,
 }
@@ -90,6 +91,21 @@ impl Changes {
             && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
     }
 
+    /// Sets where in the log of revocations the login takes place, if the handler has asked before.
+    pub(super) fn set_login_position(&mut self, position: Option<Position>) {
+        self.login_position = position;
+    }
+
+    /// Returns true if the user authenticated.
+    pub(crate) fn logs_in(&self) -> bool {
+        self.logged_in
+    }
+
+    /// Where in the log of revocations the login takes place, if the handler has said so.
+    pub(crate) fn login_position(&self) -> Option<Position> {
+        self.login_position
+    }
+
     /// Returns true if the session starts over: a new id, a new beginning, none of the old values.
     pub(crate) fn restarts(&self) -> bool {
         self.restarted
@@ -98,11 +114,6 @@ impl Changes {
     /// Returns true if the absolute timeout begins anew: the session starts over, or its user authenticated.
     pub(crate) fn begins_anew(&self) -> bool {
         self.restarted || self.logged_in
-    }
-
-    /// Returns true if the session is bound to a subject.
-    pub(crate) fn logs_in(&self) -> bool {
-        matches!(self.keys.get(SUBJECT), Some(Change::Set(_)))
     }
 
     /// Records `value`, or a deletion, where `below` is what is there without this log.
@@ -182,6 +193,7 @@ impl Changes {
         let mut both = self.clone();
         both.outdated |= later.outdated;
         both.logged_in |= later.logged_in;
+        both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {
                 (

@@ -92,6 +92,20 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
+    /// Ends the session that `token` stood for until it was given another one moments ago ([`Refusal::Regenerated`]). Does
+    /// nothing where the old token does not lead to the session any more.
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let _ = (token, now);
+        StoreFuture::ready(Ok(()))
+    }
+
+    /// False if `record`, which this store loaded earlier, may have ended since: it must be loaded again. Only asked of stores
+    /// that can end the sessions in tokens that are out.
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        let _ = (record, now);
+        true
+    }
+
     /// As [`load`](Self::load), of a token that came under a retired name of the cookie: the `name`-th that the options have.
     #[doc(hidden)]
     fn load_retired(
@@ -147,6 +161,14 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).regenerate(base, changes, now)
+    }
+
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        (**self).end_superseded(token, now)
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        (**self).is_still_valid(record, now)
     }
 
     fn load_retired(

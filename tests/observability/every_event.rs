@@ -11,8 +11,8 @@ use hyper::service::Service;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionExt, SessionHandle, Timestamp,
-    session_fn,
+    AppKey, CookieStore, Error, Keyring, Revocations, ServerStore, Session, SessionExt, SessionHandle,
+    Timestamp, session_fn,
 };
 use tokio::task::yield_now;
 
@@ -138,6 +138,12 @@ pub(crate) fn cause_every_event() {
 }
 
 async fn cookie_sessions() {
+    let revocations = Revocations::in_memory().max_revocations(1);
+    let revocable =
+        CookieStore::builder(AppKey::generate().unwrap()).revocations(revocations).build().unwrap();
+    for subject in ["ada", "bob"] {
+        revocable.end_sessions_of(subject).await.unwrap(); // a floor
+    }
     let clock = FakeClock::at(1_000_000);
     let text = AppKey::generate().unwrap().to_text();
     let old = || text.parse::<AppKey>().unwrap();

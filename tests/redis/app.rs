@@ -23,10 +23,6 @@ use crate::support::{Body, Events, Jar, request, set_cookies};
 /// The deadlines of a store that is to meet none, however busy the machine is.
 const UNHURRIED: Duration = Duration::from_secs(30);
 
-/// Deadlines of the tests: long enough for a machine that has much else to do, short enough to wait for.
-pub(crate) const CHECKOUT: Duration = Duration::from_millis(800);
-pub(crate) const COMMAND: Duration = Duration::from_millis(800);
-
 /// The deadlines of a store that is to meet them. A busy machine may meet them as well, so such a store promises a test
 /// failures, and successes only after some time ([`App::recovers`]).
 const HURRIED: Duration = Duration::from_millis(400);

@@ -286,16 +286,4 @@ fn outside_of_a_runtime_connecting_is_a_config_error() {
     };
     let error = connected.unwrap_err();
     assert!(error.is_config() && error.to_string().contains("tokio"), "{error}");
-
-/// Without a runtime of tokio (in an application on another one) there is an error, not tokio's panic.
-#[test]
-fn outside_of_tokio_is_a_clear_error() {
-    let mut connecting = std::pin::pin!(builder("redis://127.0.0.1:1").connect());
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match connecting.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(Err(error)) => {
-            assert!(error.is_config() && error.to_string().contains("tokio runtime"), "{error}");
-        }
-        other => panic!("{other:?}"),
-    }
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use hyper_session::Error;
 
 use crate::app::{App, builder, hurried};
-use crate::server::{Server, free_port, wait_for};
+use crate::server::{Server, free_port, speaks_tls, wait_for};
 
 fn openssl(dir: &Path, args: &str) {
     let mut command = Command::new("openssl");
@@ -51,7 +51,7 @@ fn words(error: &Error) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn tls_trusts_whom_it_is_told_to_and_proves_who_calls() {
-    if !Server::start().speaks_tls() {
+    if !speaks_tls() {
         println!("SKIPPED: the server under test was built without TLS");
         return;
     }

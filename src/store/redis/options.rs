@@ -65,8 +65,14 @@ impl RedisStore {
     /// `redis+sentinel://host,host,host/master-name` or `redis-cluster://host,host`; with TLS `rediss://`,
     /// `rediss+sentinel://` or `rediss-cluster://`. `?protocol=resp3` at the end selects RESP3.
     pub fn builder(url: impl Into<String>) -> Builder<RedisOptions> {
-        Builder::new(RedisOptions {
-            url: url.into(),
+        Builder::new(RedisOptions::new(url.into()))
+    }
+}
+
+impl RedisOptions {
+    pub(super) fn new(url: String) -> Self {
+        Self {
+            url,
             prefix: None,
             connections: 2,
             connect_timeout: Duration::from_secs(1),
@@ -80,28 +86,29 @@ impl RedisStore {
             sentinel_tls: None,
             sentinel_root: None,
             scripts_only: false,
-        })
+        }
     }
 }
 
 /// 1 MiB: a hundred times what a session should be, and small enough to be read by mistake.
 pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
 
-/// Smaller entries hold no session worth the name, larger ones are refused by Redis.
-const ENTRY_LENS: std::ops::RangeInclusive<usize> = 1 << 10..=512 << 20;
+/// Redis refuses longer strings.
+const LONGEST_ENTRY: usize = 512 << 20;
 
 /// What a [`RedisStore`] is built from; [`RedisStore::builder`] creates it.
+#[derive(Clone)]
 pub struct RedisOptions {
-    url: String,
+    pub(super) url: String,
     prefix: Option<String>,
-    connections: u32,
-    connect_timeout: Duration,
+    pub(super) connections: u32,
+    pub(super) connect_timeout: Duration,
     checkout_timeout: Duration,
-    command_timeout: Duration,
+    pub(super) command_timeout: Duration,
     max_entry_len: usize,
-    credentials: Option<Credentials>,
-    provider: Option<Provider>,
-    tls: Tls,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) provider: Option<Provider>,
+    pub(super) tls: Tls,
     sentinel_credentials: Option<Credentials>,
     sentinel_tls: Option<bool>,
     sentinel_root: Option<Vec<u8>>,
@@ -154,7 +161,7 @@ impl Builder<RedisOptions> {
     ///
     /// # Limits
     ///
-    /// 1 KiB to 512 MiB, and long enough for the list of as many sessions as
+    /// At most 512 MiB, and long enough for the list of as many sessions as
     /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) allows (about 70 bytes each).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
@@ -285,7 +292,8 @@ impl RedisOptions {
         })?;
         let settings =
             Settings::new(prefix, self.checkout_timeout, self.command_timeout, self.max_entry_len)?;
-        if SessionList::max_len(max_sessions) > self.max_entry_len {
+        // Sessions that are shared with another program have no lists.
+        if shared.is_none() && SessionList::max_len(max_sessions) > self.max_entry_len {
             return Err(Error::config(
                 "max_entry_len() must be long enough for the list of as many sessions as max_sessions_per_subject() allows: \
                  raise the one or lower the other",
@@ -297,12 +305,7 @@ impl RedisOptions {
         let scripts_only = self.scripts_only;
         let counters = Arc::new(Counters::default());
         let transport = self.transport(&counters)?;
-        match &transport {
-            Transport::One(node) => node.connect().await.map(drop),
-            Transport::Cluster(cluster) => cluster.connect().await,
-            Transport::Pool(_) => Ok(()),
-        }
-        .map_err(Failure::at_startup)?;
+        transport.connect().await.map_err(Failure::at_startup)?;
         let mut redis = Redis::new(transport, counters, settings);
         if let Some(shared) = shared {
             redis = redis.with_framing(shared.redis_framing);
@@ -311,7 +314,7 @@ impl RedisOptions {
         Ok(redis)
     }
 
-    fn transport(self, counters: &Arc<Counters>) -> Result<Transport, Error> {
+    pub(super) fn transport(self, counters: &Arc<Counters>) -> Result<Transport, Error> {
         let url = Url::parse(&self.url)?;
         if url.tls {
             self.tls.check()?;
@@ -393,8 +396,8 @@ impl Settings {
         if checkout_timeout.is_zero() || command_timeout.is_zero() {
             return Err(Error::config("checkout_timeout() and command_timeout() must be more than zero"));
         }
-        if !ENTRY_LENS.contains(&max_entry_len) {
-            return Err(Error::config("max_entry_len() must be 1 KiB to 512 MiB"));
+        if max_entry_len == 0 || max_entry_len > LONGEST_ENTRY {
+            return Err(Error::config("max_entry_len() must be more than zero and at most 512 MiB"));
         }
         Ok(Self { prefix: prefix.to_owned(), checkout_timeout, command_timeout, max_entry_len })
     }

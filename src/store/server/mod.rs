@@ -341,8 +341,7 @@ impl<B: Backend> Inner<B> {
     async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
         let expires = self.config.timeouts.deadline(base.created(), now);
-        let entry = Some(Stored { value: seen.value.clone(), expires });
-        let renewing = self.backend.exchange(key_of(&base), seen, entry, as_of(&base, now));
+        let renewing = self.backend.renew(key_of(&base), seen, expires, as_of(&base, now));
         // Where only listed sessions count, what is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
         let outcome = match &subject {
@@ -363,6 +362,11 @@ impl<B: Backend> Inner<B> {
             // the cookie that came with that.
             Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
                 Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
+                Some(EntryValue::Tombstone) if present.expires > self.tombstone_expires(now) => {
+                    // A tombstone is not to last as long as a session.
+                    self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
+                    Ok(Saved::Ended)
+                }
                 _ => Ok(Saved::Ended),
             },
         }
