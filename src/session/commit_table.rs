@@ -286,8 +286,9 @@ mod tests {
             // And a renewal never takes the place of what was asked for.
             assert!(
                 outcome != Outcome::Touch
-                    || !(facts.regenerate || facts.destroyed)
-                        && !(facts.changed && answer == Disposition::Accept),
+                    || !(facts.regenerate
+                        || facts.destroyed
+                        || facts.changed && answer == Disposition::Accept),
                 "{facts:?} {answer:?}"
             );
         }
