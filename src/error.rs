@@ -64,8 +64,14 @@ pub(crate) enum Kind {
         size: usize,
         limit: usize,
     },
+    EntryTooLarge {
+        size: usize,
+        limit: usize,
+    },
     Random,
     Unavailable,
+    /// Unavailable for good: what is stored there is not what this store stores.
+    Unreadable,
     Conflict {
         attempts: u32,
     },
@@ -103,6 +109,17 @@ impl Error {
         Self::with_source(Kind::Unavailable, source)
     }
 
+    /// As [`unavailable`](Self::unavailable), for an entry that no later attempt will read either.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))] // the one backend that can tell so far
+    pub(crate) fn unreadable(source: impl Into<Source>) -> Self {
+        Self::with_source(Kind::Unreadable, source)
+    }
+
+    /// Returns true if no later attempt will read the entry either.
+    pub(crate) fn is_unreadable(&self) -> bool {
+        matches!(self.inner.kind, Kind::Unreadable)
+    }
+
     /// A stable short name of what went wrong, for metric labels and structured logs.
     ///
     /// # Examples
@@ -123,9 +140,9 @@ impl Error {
             | Kind::Decode { .. }
             | Kind::TooDeep { .. }
             | Kind::NoJson { .. } => "value",
-            Kind::TooLarge { .. } => "too_large",
+            Kind::TooLarge { .. } | Kind::EntryTooLarge { .. } => "too_large",
             Kind::Random => "random",
-            Kind::Unavailable => "unavailable",
+            Kind::Unavailable | Kind::Unreadable => "unavailable",
             Kind::Conflict { .. } => "conflict",
             Kind::Internal(_) => "internal",
         }
@@ -166,23 +183,23 @@ impl Error {
         )
     }
 
-    /// True when the session, sealed, is larger than its cookies may be; [`size_and_limit`](Self::size_and_limit) has
-    /// both numbers. The session that the client holds stays as it was.
+    /// True when the session is larger than its cookies, or an entry of its store, may be;
+    /// [`size_and_limit`](Self::size_and_limit) has both numbers. The session stays as it was.
     pub fn is_too_large(&self) -> bool {
-        matches!(self.inner.kind, Kind::TooLarge { .. })
+        matches!(self.inner.kind, Kind::TooLarge { .. } | Kind::EntryTooLarge { .. })
     }
 
     /// The size that was needed and the limit that was passed, in bytes, when [`is_too_large`](Self::is_too_large).
     pub fn size_and_limit(&self) -> Option<(usize, usize)> {
         match self.inner.kind {
-            Kind::TooLarge { size, limit } => Some((size, limit)),
+            Kind::TooLarge { size, limit } | Kind::EntryTooLarge { size, limit } => Some((size, limit)),
             _ => None,
         }
     }
 
     /// True when the store could not be reached or did not answer in time. Trying again later may succeed.
     pub fn is_unavailable(&self) -> bool {
-        matches!(self.inner.kind, Kind::Unavailable)
+        matches!(self.inner.kind, Kind::Unavailable | Kind::Unreadable)
     }
 
     /// True when other requests changed the same session each time this one tried to save it, until it gave up.
@@ -229,8 +246,12 @@ impl fmt::Display for Error {
                 f,
                 "the sealed session needs {size} bytes of cookie, the limit is {limit}: store less, or use a server-side store"
             ),
+            Kind::EntryTooLarge { size, limit } => write!(
+                f,
+                "the session needs {size} bytes in its store, the limit is {limit}: store less, or raise max_entry_len()"
+            ),
             Kind::Random => f.write_str("the operating system gave no random bytes"),
-            Kind::Unavailable => f.write_str("the session store is unavailable"),
+            Kind::Unavailable | Kind::Unreadable => f.write_str("the session store is unavailable"),
             Kind::Conflict { attempts } => {
                 write!(
                     f,

@@ -2,18 +2,15 @@
 
 use std::time::Duration;
 
-use bb8_redis::bb8::ManageConnection;
-use bb8_redis::redis::aio::ConnectionLike;
-use bb8_redis::redis::{RedisError, Value};
+use bb8_redis::redis::Value;
 use bytes::Bytes;
 
 use crate::clock::Timestamp;
 use crate::store::Stored;
 use crate::store::redis::{Framing, Redis};
 
-// KEYS[1] the entry; the arguments are those of the scripts for framed entries, and so are the answers, but for an entry,
-// which comes with its time to live. "There already" is success as there: no two writes have the same value. A lifetime of
-// a millisecond is that of what is over: nobody may see it, so it is not written, or removed.
+// KEYS[1] is the entry. Arguments and answers are those of the scripts for framed entries, except that an entry is answered
+// with its time to live. "There already" is success as there: no two writes have the same value.
 
 /// The entry, if there is one.
 const FETCH: &str = "\
@@ -23,43 +20,42 @@ return {old, redis.call('PTTL', KEYS[1])}";
 
 const CREATE: &str = "\
 local old = redis.call('GET', KEYS[1])
-if old then return old == ARGV[2] and 1 or 0 end
-if ARGV[3] ~= '1' then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+if old then return old == ARGV[1] and 1 or 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1";
 
 const REPLACE: &str = "\
 local old = redis.call('GET', KEYS[1])
 if not old then return 0 end
-if old ~= ARGV[2] then
-  if ARGV[3] == '' or old ~= ARGV[3] then return {old, redis.call('PTTL', KEYS[1])} end
-elseif ARGV[3] == '' or ARGV[4] == '1' then
+if old ~= ARGV[1] then
+  if ARGV[2] == '' or old ~= ARGV[2] then return {old, redis.call('PTTL', KEYS[1])} end
+elseif ARGV[2] == '' then
   redis.call('DEL', KEYS[1])
 else
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 return 1";
 
-const TOUCH: &str = "\
-if ARGV[3] == '1' then return redis.call('DEL', KEYS[1]) end
+const RENEW: &str = "\
+local old = redis.call('GET', KEYS[1])
+if not old then return 0 end
+if old ~= ARGV[1] then return {old, redis.call('PTTL', KEYS[1])} end
 return redis.call('PEXPIRE', KEYS[1], ARGV[3])";
+
+const TOUCH: &str = "return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
 /// How entries lie in Redis beside Astra.
 pub(super) const PLAIN: Framing = Framing {
     create: CREATE,
     replace: REPLACE,
+    renew: Some(RENEW),
     touch: TOUCH,
     fetch: Some(FETCH),
-    // Go takes an entry that is there for one that lives.
-    retention: std::time::Duration::ZERO,
-    frame: |entry| entry.value.clone(),
+    has_deadline: false,
     unframe: entry,
 };
 
-impl<M> Redis<M>
-where
-    M: ManageConnection<Error = RedisError>,
-    M::Connection: ConnectionLike + Clone + Sync,
-{
+impl Redis {
     /// Keeps values as they are, with no deadline but Redis' own: for a store that is
     /// [beside Astra](crate::store::Builder::beside_astra). [`RedisStore::builder`](crate::RedisStore::builder) does it
     /// automatically.
@@ -68,7 +64,7 @@ where
     }
 }
 
-/// The entry in an answer. One without a time to live, which Astra does not write, has no deadline here either.
+/// The entry in an answer. An entry without a time to live, which Astra does not write, has no deadline here either.
 fn entry(answer: Value, now: Timestamp) -> Option<Stored> {
     let Value::Array(parts) = answer else { return None };
     let Ok([Value::BulkString(value), Value::Int(millis)]) = <[Value; 2]>::try_from(parts) else {
@@ -76,7 +72,7 @@ fn entry(answer: Value, now: Timestamp) -> Option<Stored> {
     };
     let expires = match u64::try_from(millis) {
         // Rounded up: what Redis still has is there, to its last millisecond.
-        Ok(millis) => now.saturating_add(Duration::from_secs(millis.div_ceil(1_000))),
+        Ok(millis) => now.saturating_add(Duration::from_secs(millis.div_ceil(1_000).max(1))),
         Err(_) => Timestamp::MAX,
     };
     Some(Stored { value: Bytes::from(value), expires })

@@ -86,6 +86,9 @@ pub(super) fn log(event: &Event<'_>) {
         Event::SubjectLimit { cookie, ended } => {
             tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the oldest were ended");
         }
+        Event::EvictionPolicy { cookie, policy } => {
+            tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
+        }
         Event::Interrupted { cookie, id, completing } => {
             let session = id.map(tracing::field::display);
             if completing {

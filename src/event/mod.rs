@@ -168,6 +168,14 @@ pub enum Event<'a> {
         /// How many were ended.
         ended: usize,
     },
+    /// The backend may delete sessions that are in use when its memory is full: sessions end early, and a session that is
+    /// deleted from its subject's list is not ended with the others. Reported when the store connects.
+    EvictionPolicy {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The policy, as the backend names it. `noeviction` is the one that keeps sessions.
+        policy: &'a str,
+    },
     /// The client went away while its session was being committed, and the commit ends or regenerates it, or may.
     Interrupted {
         /// Name of the session cookie.

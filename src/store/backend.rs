@@ -19,14 +19,16 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 /// # Contract
 ///
 /// - Each method is one atomic step on one id: all of it happens or none, and no other step on that id happens in between.
-/// - An entry whose `expires` is not after `now` is gone: it is neither returned nor replaced nor touched.
-///   Do not free its memory at once, but a quarter of an hour later: a request that loaded a session in time saves it by a
-///   `now` from before the deadline, however long it took, and loses it if the entry was freed.
+/// - An entry whose `expires` is not after `now` is gone: it is neither returned nor replaced nor touched. A storage that
+///   expires entries by its own clock may decide by that clock instead.
+/// - An entry that has expired is kept for another quarter of an hour: a request that loaded a session in time saves it with
+///   a `now` from before the deadline, however long it took, and loses it if the entry was deleted.
 /// - A write that was acknowledged is seen by every later call.
 /// - A future that is dropped before it is ready may or may not have had its effect, and must not let another call
 ///   receive its answer.
 /// - A write can be repeated when its answer was lost: where an entry already has the very value that `create` or `replace`
-///   would give it, that is success. No two writes of a store have the same value, so it is told from another's write.
+///   would give it, that is success. No two writes of a store have the same value, so it is told from another's write. A
+///   backend that repeats a removal itself, and then finds no entry, reports success.
 /// - A method does not wait for ever: put a deadline on whatever it does, and return [`Error::unavailable`] past it. "Not
 ///   known now" is an error, never `None`.
 /// - Ids are hashes, except beside Astra, where they are what logs in. Values hold what the application stores: keep them out of logs.
@@ -61,6 +63,29 @@ pub trait Backend: Send + Sync + 'static {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> impl Future<Output = Result<Replaced, Error>> + Send;
+
+    /// As [`replace`](Self::replace), by a caller that also knows the deadline with which it last saw the entry. Only values
+    /// decide: the deadline may have moved since.
+    ///
+    /// The default calls `replace`. A backend whose storage compares whole entries, deadline included, saves a round trip by
+    /// implementing it. Renewing an entry is an exchange of its value for the same value with a later deadline.
+    fn exchange(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Replaced, Error>> + Send {
+        self.replace(id, seen.value, entry, now)
+    }
+
+    /// Returns what the storage's own clock shows when this host's clock shows `now`.
+    ///
+    /// The default is `now`. A backend whose storage has a clock implements it, so that hosts whose clocks disagree agree on
+    /// how long ago something was stored.
+    fn time(&self, now: Timestamp) -> Timestamp {
+        now
+    }
 
     /// Sets the deadline of the entry, if there is one, without touching its value; false if there is none.
     fn touch(
@@ -131,6 +156,20 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
         now: Timestamp,
     ) -> impl Future<Output = Result<Replaced, Error>> + Send {
         (**self).replace(id, expected, entry, now)
+    }
+
+    fn exchange(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Replaced, Error>> + Send {
+        (**self).exchange(id, seen, entry, now)
+    }
+
+    fn time(&self, now: Timestamp) -> Timestamp {
+        (**self).time(now)
     }
 
     fn touch(

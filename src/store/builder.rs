@@ -41,6 +41,8 @@ pub struct Builder<K> {
 pub(crate) struct ServerOptions {
     pub(super) record_keys: Option<Keyring>,
     pub(super) max_sessions_per_subject: usize,
+    /// A session of a subject counts only while it is on that subject's list.
+    pub(super) check_session_list: bool,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
 }
@@ -61,6 +63,19 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
+    /// Sets whether a session that [`Session::login`](crate::Session::login) bound to a subject is looked up in the list of
+    /// that subject's sessions each time it is loaded, and refused if it is not there. Default: false.
+    ///
+    /// With it, ending fails closed: if the list is lost (evicted when memory was full, or lost with a server),
+    /// [`end_sessions_of`](crate::ServerStore::end_sessions_of) finds nothing to end, but no session of that list is a
+    /// session any more. Without it, such a session lives on, and comes back to the list when it is renewed.
+    ///
+    /// The list is read together with the session, in the same round trip, once this process has seen the session before.
+    pub fn check_session_list(mut self, yes: bool) -> Self {
+        self.server.check_session_list = yes;
+        self
+    }
+
     /// How many sessions one subject may have at a time: with one more, the oldest is ended. Default is 100.
     ///
     /// It bounds what one user's logins cost (OWASP ASVS 5.0, 7.1.2): the list of them is rewritten on each login.
@@ -72,7 +87,12 @@ impl<K: ServerKind> Builder<K> {
 
 impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
-        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100, shared_format: None };
+        let server = ServerOptions {
+            record_keys: None,
+            max_sessions_per_subject: 100,
+            check_session_list: false,
+            shared_format: None,
+        };
         Self { kind, options: Options::default(), server }
     }
 

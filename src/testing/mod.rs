@@ -1,14 +1,16 @@
 //! For tests, of applications and of stores: requests that carry sessions, responses read as a browser would, a clock to
-//! move, a backend that fails on command, and the suite that holds a backend to its contract.
+//! move, a backend that fails on command, a network that does, and the suite that holds a backend to its contract.
 //!
 //! The guide [`testing`](crate::guide::testing) shows them together.
 
 mod clock;
 mod contract;
 mod faults;
+mod relay;
 mod sessions;
 
 pub use self::clock::FakeClock;
 pub use self::contract::check_backend;
 pub use self::faults::{Fault, Faulty, Primitive};
+pub use self::relay::{Cut, Relay};
 pub use self::sessions::{Cookies, session_in, with_session};

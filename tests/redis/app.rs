@@ -11,18 +11,16 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_session::store::{Backend, Builder};
-use hyper_session::testing::FakeClock;
 use hyper_session::{
     Error, FailureResponse, RedisStore, ServerStore, ServiceUnavailable, Session, SessionHandle, session_fn,
 };
 use tokio::sync::Semaphore;
 
-use crate::server::Server;
 use crate::support::{Body, Events, Jar, request, set_cookies};
 
 /// Deadlines of the tests: long enough for a machine that has much else to do, short enough to wait for.
-pub(crate) const CHECKOUT: Duration = Duration::from_millis(400);
-pub(crate) const COMMAND: Duration = Duration::from_millis(400);
+pub(crate) const CHECKOUT: Duration = Duration::from_millis(800);
+pub(crate) const COMMAND: Duration = Duration::from_millis(800);
 
 /// No step takes longer than `CHECKOUT + COMMAND`, and no request here has more than four; ten times that for a machine
 /// that has much else to do.
@@ -65,10 +63,6 @@ impl App {
     pub(crate) async fn with(builder: Builder<hyper_session::store::redis::RedisOptions>) -> Self {
         let events = Events::new();
         Self::over(builder.observer(events.clone()).connect().await.unwrap(), events)
-    }
-
-    pub(crate) async fn with_clock(server: &Server, clock: &FakeClock) -> Self {
-        Self::with(builder(server.url()).clock(clock.clone())).await
     }
 
     /// Until the pool has all its connections again, and Redis is taken for up.

@@ -1,8 +1,17 @@
 //! A cluster of three masters and three replicas: resharding and losing a master under load (F15).
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hyper_session::RedisStore;
+use sha2::{Digest as _, Sha256};
+
+use crate::app::{App, builder};
+use crate::support::Jar;
 
 use crate::load::{Load, audit};
 use crate::sentinel::{calm, progress};
@@ -14,14 +23,26 @@ pub(crate) struct Cluster {
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        let args =
-            ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500", "--repl-diskless-sync-delay", "0"];
-        let nodes: Vec<_> = (0..6).map(|_| Server::with(&args)).collect();
+        Self::of(3, 1, "1500")
+    }
+
+    /// Masters, each with so many replicas; a node that does not answer for so many milliseconds is replaced.
+    fn of(masters: usize, replicas: usize, node_timeout: &str) -> Self {
+        let args = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            node_timeout,
+            "--repl-diskless-sync-delay",
+            "0",
+        ];
+        let nodes: Vec<_> = (0..masters * (replicas + 1)).map(|_| Server::with(&args)).collect();
         let cluster = Self { nodes };
         let addresses: Vec<_> = cluster.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         let mut create = vec!["--cluster", "create"];
         create.extend(addresses.iter().map(String::as_str));
-        create.extend(["--cluster-replicas", "1", "--cluster-yes"]);
+        let replicas = replicas.to_string();
+        create.extend(["--cluster-replicas", &replicas, "--cluster-yes"]);
         redis_cli(&create).unwrap();
         cluster.wait_until_whole();
         cluster
@@ -44,7 +65,15 @@ impl Cluster {
         RedisStore::builder(self.url()).prefix("test").development().connect().await.unwrap()
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.nodes
+    }
+
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.nodes.iter().map(|node| node.port).collect()
+    }
+
+    pub(crate) fn url(&self) -> String {
         let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
         format!("redis-cluster://{}", hosts.join(","))
     }
@@ -124,4 +153,87 @@ async fn f15_a_killed_master_recovers() {
     calm(&load).await;
     let books = load.stop().await;
     audit(&store, &books).await;
+}
+
+/// One node of three hangs: the sessions of the others are served as if nothing were (A2).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_a_node_that_hangs_costs_the_sessions_of_the_others_nothing() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0, "60000"));
+    let options = builder(cluster.url()).command_timeout(Duration::from_secs(2));
+    let app = App::with(options.checkout_timeout(Duration::from_secs(1))).await;
+    let mut jars = Vec::new();
+    for _ in 0..60 {
+        jars.push(app.jar().await);
+    }
+    let hung = &cluster.nodes[0];
+    let on_hung: std::collections::BTreeSet<_> =
+        hung.cli(&["KEYS", "test:*"]).lines().map(ToOwned::to_owned).collect();
+    let is_on_hung: Vec<_> = jars.iter().map(|jar| on_hung.contains(&key_of(jar))).collect();
+    let (those, others) =
+        (is_on_hung.iter().filter(|hung| **hung).count(), is_on_hung.iter().filter(|hung| !**hung).count());
+    assert!(those > 5 && others > 20, "{those} {others}");
+
+    hung.freeze();
+    let stop = Arc::new(AtomicBool::new(false));
+    let tasks: Vec<_> = jars
+        .iter()
+        .zip(&is_on_hung)
+        .map(|(jar, is_on_hung)| {
+            let (app, mut jar, stop, is_on_hung) = (app.clone(), jar.clone(), Arc::clone(&stop), *is_on_hung);
+            tokio::spawn(async move {
+                let (mut served, mut failed) = (0, 0);
+                while !stop.load(Ordering::SeqCst) {
+                    let path = if served % 3 == 0 { "/add" } else { "/read" };
+                    match app.visit(path, &mut jar).await.status().as_u16() {
+                        200 => served += 1,
+                        _ => failed += 1,
+                    }
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+                (is_on_hung, served, failed)
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    stop.store(true, Ordering::SeqCst);
+    let (mut served, mut failed, mut of_hung) = (0, 0, 0);
+    for task in tasks {
+        let (is_on_hung, more_served, more_failed) = task.await.unwrap();
+        if is_on_hung {
+            assert_eq!(more_served, 0);
+            of_hung += more_failed;
+        } else {
+            served += more_served;
+            failed += more_failed;
+        }
+    }
+    let stats = app.store.backend().stats();
+    println!(
+        "one node of three hung: sessions of the others {served} served, {failed} failed; of its own {of_hung} failed"
+    );
+    assert_eq!(failed, 0, "{stats:?}");
+    assert!(served > 1_000 && of_hung > 20, "{served} {of_hung}");
+    assert_eq!((stats.up, stats.servers, stats.servers_down), (false, 3, 1), "{stats:?}");
+    assert!(
+        stats.turned_away > 0 && stats.timeouts > 0 && stats.timeouts + stats.turned_away <= stats.failures,
+        "{stats:?}"
+    );
+
+    hung.thaw();
+    for jar in &mut jars {
+        app.recovers("/read", jar).await;
+    }
+    assert!(app.store.backend().stats().up);
+}
+
+/// The key of the session in a jar, as `docs/WIRE.md` has it.
+fn key_of(jar: &Jar) -> String {
+    let (name, token) = jar.0.iter().next().unwrap();
+    let token = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap();
+    let hash = Sha256::new()
+        .chain_update(b"hyper-session id v1\0")
+        .chain_update(name)
+        .chain_update([0])
+        .chain_update(token);
+    hash.finalize()[..16].iter().fold("test:".to_owned(), |key, byte| key + &format!("{byte:02x}"))
 }

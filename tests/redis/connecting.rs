@@ -6,7 +6,14 @@ use hyper_session::store::Builder;
 use hyper_session::store::redis::RedisOptions;
 use hyper_session::{Error, RedisStore};
 
+use std::sync::{Arc, Mutex};
+
+use hyper_session::store::redis::Credentials;
+use hyper_session::testing::{Cut, Relay};
+
 use crate::app::{App, BOUND, builder};
+use crate::cluster::Cluster;
+use crate::sentinel::Deployment;
 use crate::server::{Server, free_port};
 
 /// All that is ever printed of an error.
@@ -103,23 +110,13 @@ async fn rights_that_are_missing_are_a_config_error_at_connect() {
         acl.extend(rules.split(' '));
         assert_eq!(server.cli(&acl), "OK", "{rules}");
         let url = format!("redis://{user}:hunter2@127.0.0.1:{}", server.port);
-        let error = refused(builder(url)).await;
+        let error = refused(builder(url).scripts_only()).await;
         assert!(
             error.is_config() && words(&error).contains("the store needs GET"),
             "{rules}: {}",
             words(&error)
         );
     }
-    // Exactly what is needed is enough.
-    server.cli(&["FLUSHALL"]);
-    let needed = "ACL SETUSER app on >right resetkeys ~test:* -@all +get +set +del +getrange +setrange +pexpire +evalsha +eval";
-    assert_eq!(server.cli(&needed.split(' ').collect::<Vec<_>>()), "OK");
-    let app = App::connect(format!("redis://app:right@127.0.0.1:{}", server.port)).await;
-    let mut jar = app.jar().await;
-    for path in ["/add", "/regenerate", "/read", "/clear"] {
-        app.ok(path, &mut jar).await;
-    }
-    assert_eq!(server.cli(&["DBSIZE"]), "1", "the mark of regenerate");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -145,4 +142,147 @@ async fn resp3_is_spoken_where_the_url_asks_for_it() {
     let mut jar = app.jar().await;
     app.ok("/regenerate", &mut jar).await;
     assert_eq!(app.ok("/add", &mut jar).await, "2");
+}
+
+/// A9: what leads to servers of another kind says which kind, each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_a_url_of_another_kind_is_a_config_error_that_names_the_right_one() {
+    let server = Server::start();
+    let error = refused(builder(format!("redis-cluster://:hunter2@127.0.0.1:{}", server.port))).await;
+    // Without a password on the server, the password is the first mistake.
+    assert!(error.is_config(), "{}", words(&error));
+    let error = refused(builder(format!("redis-cluster://127.0.0.1:{}", server.port))).await;
+    assert!(error.is_config() && words(&error).contains("redis://"), "{}", words(&error));
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    for _ in 0..5 {
+        for port in cluster.ports() {
+            let error = refused(builder(format!("redis://127.0.0.1:{port}"))).await;
+            assert!(error.is_config() && words(&error).contains("redis-cluster://"), "{}", words(&error));
+        }
+    }
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let url = deployment.url();
+    let hosts = url.trim_start_matches("redis+sentinel://").split('/').next().unwrap();
+    let error = refused(builder(format!("redis://{}", hosts.split(',').next().unwrap()))).await;
+    assert!(error.is_config() && words(&error).contains("redis+sentinel://"), "{}", words(&error));
+    let error = refused(builder(format!("redis+sentinel://{hosts}/another"))).await;
+    assert!(error.is_config() && words(&error).contains("\"another\""), "{}", words(&error));
+}
+
+/// A13: each names its cause.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a13_what_the_server_refuses_at_first_is_named() {
+    let server = Server::start();
+    let error = refused(builder(format!("{}/99", server.url()))).await;
+    assert!(error.is_config() && words(&error).contains("database"), "{}", words(&error));
+
+    let full = Server::with(&["--maxclients", "1"]);
+    let held = redis_connection(&full);
+    for _ in 0..10 {
+        let error = refused(builder(full.url())).await;
+        assert!(error.is_unavailable() && words(&error).contains("maxclients"), "{}", words(&error));
+    }
+    drop(held);
+
+    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    for _ in 0..20 {
+        relay.cut_next("EVALSHA", Cut::BeforeRequest);
+    }
+    let error = refused(builder(format!("redis://{}", relay.address())).scripts_only()).await;
+    assert!(error.is_config() && words(&error).contains("EVALSHA"), "{}", words(&error));
+
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    for node in cluster.servers() {
+        node.cli(&["CONFIG", "SET", "requirepass", "right"]);
+        node.cli_as("default", "right", &["CONFIG", "SET", "masterauth", "right"]);
+    }
+    for userinfo in ["", ":hunter2@", "nobody:hunter2@"] {
+        let error = refused(builder(cluster.url().replace("://", &format!("://{userinfo}")))).await;
+        assert!(error.is_config() && words(&error).contains("authentication failed"), "{}", words(&error));
+    }
+    App::connect(cluster.url().replace("://", "://:right@")).await;
+}
+
+fn redis_connection(server: &Server) -> std::net::TcpStream {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
+    stream.write_all(b"PING\r\n").unwrap();
+    stream.read_exact(&mut [0; 7]).unwrap();
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a13_resp3_is_spoken_by_every_kind_where_the_url_asks_for_it() {
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    let app = App::connect(format!("{}?protocol=resp3", cluster.url())).await;
+    app.jar().await;
+    assert!(cluster.servers()[0].cli(&["CLIENT", "LIST"]).contains("resp=3"));
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let app = App::connect(format!("{}?protocol=resp3", deployment.url())).await;
+    app.jar().await;
+    let master = deployment.master_port().unwrap();
+    assert!(crate::server::cli(master, &["CLIENT", "LIST"]).contains("resp=3"));
+}
+
+/// A10: the sentinels have a password of their own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_sentinels_are_asked_with_credentials_of_their_own() {
+    let deployment = tokio::task::block_in_place(|| Deployment::with_sentinels(&["requirepass right"]));
+    for builder in [
+        builder(deployment.url()),
+        builder(deployment.url()).sentinel_credentials(Credentials::password("hunter2")),
+    ] {
+        let error = refused(builder).await;
+        assert!(error.is_config() && words(&error).contains("sentinel_credentials()"), "{}", words(&error));
+    }
+    let app = App::with(builder(deployment.url()).sentinel_credentials(Credentials::password("right"))).await;
+    let mut jar = app.jar().await;
+    assert_eq!(app.ok("/add", &mut jar).await, "2");
+    let server = Server::start();
+    let error = refused(builder(server.url()).sentinel_credentials(Credentials::password("hunter2"))).await;
+    assert!(error.is_config() && words(&error).contains("redis+sentinel://"), "{}", words(&error));
+}
+
+/// A10: the password changes while the store is up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_a_provider_is_asked_for_each_connection() {
+    let server = Server::with(&["--requirepass", "p/ss#1"]);
+    let password = Arc::new(Mutex::new("p/ss#1".to_owned()));
+    let provide = {
+        let password = Arc::clone(&password);
+        move || {
+            let password = password.lock().unwrap().clone();
+            async move {
+                if password.is_empty() {
+                    Err("hunter2".into())
+                } else {
+                    Ok(Credentials::new("default", password))
+                }
+            }
+        }
+    };
+    // As it is in the options, nothing is to be escaped.
+    App::with(builder(server.url()).credentials(Credentials::password("p/ss#1"))).await;
+    let app = App::with(builder(server.url()).credentials_provider(provide.clone())).await;
+    let mut jar = app.jar().await;
+    server.cli_as("default", "p/ss#1", &["CONFIG", "SET", "requirepass", "another"]);
+    assert_eq!(app.ok("/add", &mut jar).await, "2", "connections stay logged in");
+    "another".clone_into(&mut password.lock().unwrap());
+    server.cli_as("default", "another", &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    assert_eq!(app.ok("/add", &mut jar).await, "3");
+    app.is_whole(2).await;
+    password.lock().unwrap().clear();
+    let error = refused(builder(server.url()).credentials_provider(provide)).await;
+    assert!(error.is_unavailable() && words(&error).contains("credentials provider"), "{}", words(&error));
+}
+
+#[test]
+fn outside_of_a_runtime_connecting_is_a_config_error() {
+    let connecting = std::pin::pin!(builder("redis://127.0.0.1").connect());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let std::task::Poll::Ready(connected) = connecting.poll(&mut context) else {
+        panic!("it is known at once")
+    };
+    let error = connected.unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("tokio"), "{error}");
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hyper_session::store::redis::Redis;
-use hyper_session::store::{Backend, Builder, ServerStore};
+use hyper_session::store::{Backend, Builder, EntryId, Replaced, ServerStore, Stored};
 use hyper_session::testing::check_backend;
 use hyper_session::{Clock, RedisStore, SystemClock};
 
@@ -13,11 +13,49 @@ pub(crate) fn builder(server: &Server) -> Builder<hyper_session::store::redis::R
     RedisStore::builder(server.url()).prefix("test").development()
 }
 
+/// By scripts, and by the server's own compare-and-set where it has it.
 #[tokio::test]
-async fn redis_keeps_the_contract() {
+async fn redis_keeps_the_contract_in_both_ways() {
     let server = Server::start();
+    for builder in [builder(&server), builder(&server).scripts_only()] {
+        let store = builder.connect().await.unwrap();
+        server.cli(&["CONFIG", "RESETSTAT"]);
+        check_backend(store.backend(), SystemClock.now()).await;
+    }
+    assert!(server.command_counts().contains_key("evalsha"));
     let store = builder(&server).connect().await.unwrap();
+    server.cli(&["CONFIG", "RESETSTAT"]);
     check_backend(store.backend(), SystemClock.now()).await;
+    assert_eq!(server.command_counts().contains_key("evalsha"), !server.compares_and_sets());
+}
+
+/// Renewals of other requests move the deadline between a load and its save: that is no conflict.
+#[tokio::test]
+async fn a_renewal_between_is_no_conflict_in_both_ways() {
+    let server = Server::start();
+    for builder in [builder(&server), builder(&server).scripts_only()] {
+        let store = builder.connect().await.unwrap();
+        let (backend, now) = (store.backend(), SystemClock.now());
+        let at = |value: &'static str, seconds| Stored {
+            value: value.into(),
+            expires: now.saturating_add(Duration::from_secs(seconds)),
+        };
+        let id = EntryId::from_bytes([9; 16]);
+        backend.delete(id).await.unwrap();
+        assert!(backend.create(id, at("one", 60), now).await.unwrap());
+        let renewed = backend.exchange(id, at("one", 60), Some(at("one", 90)), now).await.unwrap();
+        assert_eq!(renewed, Replaced::Done);
+        let saved = backend.exchange(id, at("one", 60), Some(at("two", 100)), now).await.unwrap();
+        assert_eq!(saved, Replaced::Done);
+        assert_eq!(backend.fetch(id, now).await.unwrap(), Some(at("two", 100)));
+        // Renewing what has changed renews nothing, and tells what is there.
+        let renewed = backend.exchange(id, at("one", 60), Some(at("one", 200)), now).await.unwrap();
+        assert_eq!(renewed, Replaced::Conflict(at("two", 100)));
+        assert_eq!(backend.exchange(id, at("two", 1), None, now).await.unwrap(), Replaced::Done);
+        assert_eq!(backend.fetch(id, now).await.unwrap(), None);
+        let renewed = backend.exchange(id, at("two", 100), Some(at("two", 200)), now).await.unwrap();
+        assert_eq!(renewed, Replaced::Missing);
+    }
 }
 
 #[tokio::test]

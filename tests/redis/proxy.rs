@@ -10,6 +10,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+/// A request that writes an entry, in whichever way the server does it.
+pub(crate) const WRITE: &str = "a write";
+const WRITES: [&str; 4] = ["EVALSHA", "IFEQ", "DELEX", "\r\nNX\r\n"];
+
 /// How the line is, for all connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Line {
@@ -88,7 +92,7 @@ impl Proxy {
         self.state.line.send_replace(line);
     }
 
-    /// Does this to the next request that holds these bytes.
+    /// Does this to the next request that holds these bytes; for `WRITE`, to the next that writes an entry.
     pub(crate) fn once(&self, request: &str, fault: Fault) {
         self.state.faults.lock().unwrap().push_back((request.as_bytes().to_vec(), fault));
     }
@@ -182,9 +186,14 @@ impl State {
 
     fn fault_for(&self, bytes: &[u8]) -> Option<Fault> {
         let mut faults = self.faults.lock().unwrap();
-        let (wanted, fault) = faults.front()?;
-        let (len, fault) = (wanted.len(), *fault);
-        let found = len == 0 || bytes.windows(len).any(|window| window == wanted);
+        let (wanted, fault) = (faults.front()?.0.clone(), faults.front()?.1);
+        let holds =
+            |wanted: &[u8]| wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted);
+        let found = if wanted == WRITE.as_bytes() {
+            WRITES.iter().any(|wanted| holds(wanted.as_bytes()))
+        } else {
+            holds(&wanted)
+        };
         found.then(|| faults.pop_front()).flatten().map(|_| fault)
     }
 

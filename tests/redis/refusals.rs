@@ -76,8 +76,8 @@ async fn f12_a_server_that_is_loading_is_waited_for_within_the_budget() {
     let mut jar = app.jar().await;
     server.cli(&["DEBUG", "POPULATE", "20000"]);
     assert_eq!(server.cli(&["SAVE"]), "OK");
-    // 20,000 keys at 400 microseconds: longer than all the requests that are to fail may take together.
-    server.add_args(&["--key-load-delay", "400"]);
+    // 20,000 keys at a millisecond: longer than all the requests that are to fail may take together.
+    server.add_args(&["--key-load-delay", "1000"]);
     server.kill();
     server.run();
     wait_for("it to be loading", || server.cli(&["GET", "x"]).contains("LOADING"));

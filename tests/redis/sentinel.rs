@@ -7,16 +7,24 @@ use std::time::Duration;
 use hyper_session::RedisStore;
 
 use crate::load::{Load, audit};
-use crate::server::{Server, cli, free_port, wait_for};
+use crate::server::{Server, cli, free_port, program, wait_for};
 
-struct Deployment {
+pub(crate) struct Deployment {
     servers: Vec<Server>,
     sentinels: Vec<(Child, u16)>,
     dir: PathBuf,
+    /// Of the sentinels.
+    password: String,
 }
 
 impl Deployment {
-    fn start() -> Self {
+    pub(crate) fn start() -> Self {
+        Self::with_sentinels(&[])
+    }
+
+    /// With more lines in the configuration of each sentinel.
+    pub(crate) fn with_sentinels(lines: &[&str]) -> Self {
+        let password = lines.iter().find_map(|line| line.strip_prefix("requirepass ")).unwrap_or_default();
         let master = Server::with(&["--repl-diskless-sync-delay", "0"]);
         let port = master.port.to_string();
         let replica =
@@ -28,11 +36,11 @@ impl Deployment {
         });
         let dir = servers[2].dir().join("sentinels");
         std::fs::create_dir_all(&dir).unwrap();
-        let sentinels: Vec<_> = (0..3).map(|number| sentinel(&dir, number, servers[2].port)).collect();
-        let deployment = Self { servers, sentinels, dir };
+        let sentinels: Vec<_> = (0..3).map(|number| sentinel(&dir, number, servers[2].port, lines)).collect();
+        let deployment = Self { servers, sentinels, dir, password: password.to_owned() };
         wait_for("the sentinels to know each other and the replicas", || {
             deployment.sentinels.iter().all(|(_, port)| {
-                let master = cli(*port, &["SENTINEL", "MASTER", "mymaster"]);
+                let master = deployment.ask(*port, &["SENTINEL", "MASTER", "mymaster"]);
                 let fields: Vec<_> = master.lines().collect();
                 let field =
                     |name| fields.iter().position(|f| *f == name).and_then(|at| fields.get(at + 1).copied());
@@ -42,14 +50,23 @@ impl Deployment {
         deployment
     }
 
-    fn url(&self) -> String {
+    pub(crate) fn servers(&self) -> &[Server] {
+        &self.servers
+    }
+
+    pub(crate) fn url(&self) -> String {
         let hosts: Vec<_> = self.sentinels.iter().map(|(_, port)| format!("127.0.0.1:{port}")).collect();
         format!("redis+sentinel://{}/mymaster", hosts.join(","))
     }
 
-    fn master_port(&self) -> Option<u16> {
+    pub(crate) fn master_port(&self) -> Option<u16> {
         let (_, port) = self.sentinels.first()?;
-        cli(*port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]).lines().nth(1)?.parse().ok()
+        self.ask(*port, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]).lines().nth(1)?.parse().ok()
+    }
+
+    fn ask(&self, port: u16, question: &[&str]) -> String {
+        let login = ["-a", &self.password, "--no-auth-warning"];
+        cli(port, &[if self.password.is_empty() { &[][..] } else { &login[..] }, question].concat())
     }
 
     fn kill_master(&mut self) -> u16 {
@@ -59,15 +76,21 @@ impl Deployment {
     }
 }
 
-fn sentinel(dir: &std::path::Path, number: u16, master: u16) -> (Child, u16) {
+fn sentinel(dir: &std::path::Path, number: u16, master: u16, lines: &[&str]) -> (Child, u16) {
     let port = free_port();
     let file = dir.join(format!("sentinel-{number}.conf"));
     let config = format!(
         "port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master} 2\n\
-         sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n"
+         sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n{}\n{}\n",
+        lines.join("\n"),
+        // Among themselves they use the same one.
+        lines
+            .iter()
+            .find_map(|line| line.strip_prefix("requirepass "))
+            .map_or(String::new(), |password| format!("sentinel sentinel-pass {password}")),
     );
     std::fs::write(&file, config).unwrap();
-    let mut command = Command::new("redis-server");
+    let mut command = Command::new(program());
     command.arg(&file).arg("--sentinel").current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
     (command.spawn().unwrap(), port)
 }
@@ -82,7 +105,7 @@ impl Drop for Deployment {
     }
 }
 
-async fn connect(deployment: &Deployment) -> RedisStore {
+pub(crate) async fn connect(deployment: &Deployment) -> RedisStore {
     RedisStore::builder(deployment.url()).prefix("test").development().connect().await.unwrap()
 }
 

@@ -37,7 +37,7 @@ impl Server {
     pub(crate) fn run(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = std::fs::File::create(self.dir.join("log")).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .args(["--save", "", "--appendonly", "no", "--enable-debug-command", "local"])
@@ -103,6 +103,30 @@ impl Server {
         self.cli(&[&["--user", user, "--pass", password, "--no-auth-warning"], args].concat())
     }
 
+    /// Waits until the server has this many entries. One that Valkey 8 removes is there for a millisecond more.
+    pub(crate) fn has_entries(&self, count: usize) {
+        wait_for(&format!("{count} entries"), || self.cli(&["DBSIZE"]) == count.to_string());
+    }
+
+    /// How many clients are connected, beside the one that asks.
+    pub(crate) fn other_clients(&self) -> usize {
+        let list = self.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
+        // What a client last did has different names on different servers.
+        list.lines().filter(|line| line.contains("cmd=")).count().saturating_sub(1)
+    }
+
+    /// Returns true if the server was built with TLS.
+    #[cfg(feature = "redis-tls")]
+    pub(crate) fn speaks_tls(&self) -> bool {
+        self.cli(&["CONFIG", "GET", "tls-cert-file"]).starts_with("tls-cert-file")
+    }
+
+    /// Returns true if the server compares and sets by itself.
+    pub(crate) fn compares_and_sets(&self) -> bool {
+        self.cli(&["SET", "no-such-key", "x", "IFEQ", "y"]) == ""
+            && !self.cli(&["INFO", "errorstats"]).contains("errorstat_ERR")
+    }
+
     /// How often each command ran since the statistics were reset, beside those of redis-cli and of connecting.
     pub(crate) fn command_counts(&self) -> std::collections::BTreeMap<String, u64> {
         let stats = self.cli(&["INFO", "commandstats"]);
@@ -112,6 +136,11 @@ impl Server {
         });
         counts.filter(|(name, _): &(String, u64)| !name.starts_with("config") && name != "info").collect()
     }
+}
+
+/// The server under test: `redis-server`, or what `HYPER_SESSION_REDIS_SERVER` names. `tests/engines` sets it.
+pub(crate) fn program() -> String {
+    std::env::var("HYPER_SESSION_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
 }
 
 impl Drop for Server {

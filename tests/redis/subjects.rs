@@ -1,42 +1,11 @@
 //! The sessions of a subject on real servers: listed, ended from elsewhere, and gone from Redis afterwards.
 
-use hyper_session::{Error, RedisStore, Session, SessionHandle, session_fn};
+use hyper_session::RedisStore;
 
 use crate::cluster::Cluster;
 use crate::contract::builder;
 use crate::server::Server;
-use crate::support::{Body, Jar, visit};
-
-async fn as_browser<F>(store: &RedisStore, jar: &mut Jar, act: F)
-where
-    F: Fn(&Session) -> Result<(), Error> + Clone + Send + Sync + 'static,
-{
-    let service = session_fn(store.clone(), move |_: http::Request<Body>, session: SessionHandle| {
-        let act = act.clone();
-        async move {
-            act(&session.load().await?)?;
-            Ok::<_, Error>(http::Response::new(Body::default()))
-        }
-    });
-    assert_eq!(visit(&service, "/", jar).await.status(), 200);
-}
-
-async fn log_in(store: &RedisStore, user: &'static str) -> Jar {
-    let mut jar = Jar::new();
-    as_browser(store, &mut jar, move |session| session.login(user)).await;
-    jar
-}
-
-async fn user(store: &RedisStore, jar: &Jar) -> Option<String> {
-    let seen = std::sync::Arc::new(std::sync::Mutex::new(None));
-    let note = seen.clone();
-    as_browser(store, &mut jar.clone(), move |session| {
-        *note.lock().unwrap() = session.subject().map(|user| user.to_string());
-        Ok(())
-    })
-    .await;
-    seen.lock().unwrap().take()
-}
+use crate::session_lists::{log_in, user};
 
 async fn everywhere_but_here(store: &RedisStore) {
     let (laptop, phone, other) =
@@ -62,7 +31,7 @@ async fn t26_log_out_everywhere_else() {
     let store = builder(&server).connect().await.unwrap();
     everywhere_but_here(&store).await;
     // What is left is bob's session and the list it is on.
-    assert_eq!(server.cli(&["DBSIZE"]), "2");
+    server.has_entries(2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -36,6 +36,10 @@ impl Raw {
         redis::cmd("SET").arg(key).arg(value).exec(&mut self.0).unwrap();
     }
 
+    pub(crate) fn delete(&mut self, key: &str) {
+        redis::cmd("DEL").arg(key).exec(&mut self.0).unwrap();
+    }
+
     pub(crate) fn config(&mut self, name: &str, value: &str) {
         redis::cmd("CONFIG").arg("SET").arg(name).arg(value).exec(&mut self.0).unwrap();
     }

@@ -119,7 +119,8 @@ fn t26_a_backend_that_fails_in_the_middle_is_an_error_and_asking_again_ends_all(
         match run(store.end_sessions_of("ada", None)) {
             Ok(ended) => {
                 assert_eq!(ended, 2);
-                assert!(steps >= 8, "{steps}");
+                // The list's entry, its mark, two sessions, their ends. To forget them is the next one's, if it fails.
+                assert!(steps >= 6, "{steps}");
                 break;
             }
             Err(error) => assert!(error.is_unavailable()),

@@ -65,6 +65,7 @@ impl Observer for Events {
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),
             Event::SetCookieReplaced { .. } => "set_cookie_replaced".to_owned(),
             Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
+            Event::EvictionPolicy { policy, .. } => format!("eviction_policy:{policy}"),
             Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
             // What went well has tests of its own: tests/observability.rs.
             Event::Created { .. }

@@ -1,40 +1,43 @@
-//! The five primitives on Redis: one round trip each, within a deadline.
+//! The primitives on Redis: one round trip each, within a deadline.
 
 use std::fmt::{self, Write as _};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicI64, AtomicU8, Ordering};
 use std::time::Duration;
 
 use bb8_redis::bb8::{ManageConnection, Pool};
 use bb8_redis::redis::aio::ConnectionLike;
 use bb8_redis::redis::{Cmd, RedisError, Value, cmd};
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
-use super::connection::Connection;
-use super::fault::{Failure, Remedy, remedy};
+use super::application_pool::Bb8Pool;
+use super::atomic_steps::{Way, get};
+use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::health::Health;
-use super::manager::Manager;
-use super::scripts::{Call, Framing, NATIVE, Scripts};
-use super::shared_connections::SharedConnections;
+use super::node::patience;
+use super::scripts::{Framing, NATIVE, Scripts, lifetime};
 use super::stats::{Counters, RedisStats};
+use super::transport::{Limits, Transport};
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::id::EntryId;
+use crate::store::backend::RETENTION;
 use crate::store::{Backend, Replaced, Stored};
 
-/// The [`Backend`] behind [`RedisStore`](super::RedisStore), over a pool of connections that `M` makes.
-pub struct Redis<M: ManageConnection = Manager> {
-    pub(super) pool: Pool<M>,
-    /// Handles of the pool's connections that need no checkout, where the pool is our own.
-    pub(super) handles: Option<Arc<SharedConnections>>,
-    pub(super) health: Arc<Health>,
+/// The [`Backend`] behind [`RedisStore`](super::RedisStore).
+pub struct Redis {
+    pub(super) transport: Transport,
     pub(super) settings: Settings,
     pub(super) scripts: Scripts,
-    pub(super) counters: Counters,
+    pub(super) counters: Arc<Counters>,
+    /// The code of a [`Way`].
+    way: AtomicU8,
+    /// By how many seconds the server's clock is ahead of this host's.
+    ahead: AtomicI64,
 }
 
-/// How entries are named, and how long anything may take.
+/// How entries are named, how large they may be, and how long a step may take.
 pub(super) struct Settings {
     pub(super) prefix: String,
     pub(super) checkout_timeout: Duration,
@@ -42,225 +45,282 @@ pub(super) struct Settings {
     pub(super) max_entry_len: usize,
 }
 
-/// What repeating a step whose answer was lost would do.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Repeat {
-    /// The same as doing it once.
-    Harmless,
-    /// Find nothing, and take that for somebody else's doing.
-    Misleading,
-}
-
 /// Between two attempts while a server is loading, electing or being replaced: the first pause, which doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-impl<M> Redis<M>
-where
-    M: ManageConnection<Error = RedisError>,
-    M::Connection: ConnectionLike + Clone + Sync,
-{
-    pub(super) fn new(pool: Pool<M>, health: Arc<Health>, settings: Settings) -> Self {
+/// An entry that Redis has is alive. If the clocks disagree on that, it is read as expiring this much later, so that its
+/// renewal is due.
+const ALIVE: Duration = Duration::from_secs(1);
+
+impl Redis {
+    pub(super) fn new(transport: Transport, counters: Arc<Counters>, settings: Settings) -> Self {
         Self {
-            pool,
-            handles: None,
-            health,
+            transport,
             settings,
             scripts: Scripts::new(&NATIVE),
-            counters: Counters::default(),
+            counters,
+            way: AtomicU8::new(Way::Scripts.to_code()),
+            ahead: AtomicI64::new(0),
         }
+    }
+
+    /// Creates a backend over a pool that the application has already, with its entries under `prefix`. For
+    /// [`ServerStore::with_backend`](crate::ServerStore::with_backend).
+    ///
+    /// The deadlines are the defaults of [`RedisStore::builder`](super::RedisStore::builder), and entries are compared and
+    /// set by scripts. When a connection counts as broken is up to the pool's manager: that of bb8-redis finds out by a PING
+    /// before each request, and without that (`test_on_check_out(false)`) never. A connection that is silent fails the
+    /// requests that use it.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if the prefix is not valid. It does not connect.
+    pub fn from_pool<M>(pool: Pool<M>, prefix: &str) -> Result<Self, Error>
+    where
+        M: ManageConnection<Error = RedisError>,
+        M::Connection: ConnectionLike + Clone + Sync,
+    {
+        let timeout = Duration::from_millis(500);
+        let settings = Settings::new(prefix, timeout, timeout, super::options::MAX_ENTRY_LEN)?;
+        let counters = Arc::new(Counters::default());
+        let pool = Bb8Pool { pool, health: Health::new(), counters: Arc::clone(&counters) };
+        Ok(Self::new(Transport::Pool(Box::new(pool)), counters, settings))
     }
 
     /// The same backend with another framing of its entries.
     pub(crate) fn with_framing(mut self, framing: &'static Framing) -> Self {
         self.scripts = Scripts::new(framing);
+        self.set_way(Way::Scripts);
         self
     }
 
-    /// Figures of the pool and of the commands, since the start.
+    /// Returns the figures of the connections and of the commands since the store was made.
     pub fn stats(&self) -> RedisStats {
-        RedisStats::of(&self.pool.state(), &self.counters, self.health.is_up())
+        RedisStats::new(&self.transport.connected(), &self.counters)
     }
 
-    fn key(&self, id: EntryId) -> String {
+    pub(super) fn way(&self) -> Way {
+        Way::from_code(self.way.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_way(&self, way: Way) {
+        self.way.store(way.to_code(), Ordering::Relaxed);
+    }
+
+    pub(super) fn set_ahead(&self, seconds: i64) {
+        self.ahead.store(seconds, Ordering::Relaxed);
+    }
+
+    pub(super) fn key(&self, id: EntryId) -> String {
         let prefix = &self.settings.prefix;
         let mut key = String::with_capacity(prefix.len() + 33);
         let _ = write!(key, "{prefix}:{id}"); // a String takes everything
         key
     }
 
-    /// When a step that begins now has taken too long.
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.settings.checkout_timeout + self.settings.command_timeout
+    /// The limits of a step that begins now.
+    pub(super) fn limits(&self) -> Limits {
+        let Settings { checkout_timeout, command_timeout, .. } = self.settings;
+        Limits::new(
+            Instant::now() + checkout_timeout + command_timeout,
+            checkout_timeout,
+            patience(command_timeout),
+        )
     }
 
-    /// A step of one command, which may be done twice.
-    async fn step(&self, command: &Cmd) -> Result<Option<Value>, Error> {
-        let deadline = self.deadline();
-        self.send(command, Repeat::Harmless, deadline, self.at_hand(deadline)).await
-    }
-
-    /// Runs a script by its hash, or whole where the server does not have it.
-    async fn run(&self, call: &Call<'_>, repeat: Repeat) -> Result<Value, Error> {
-        let deadline = self.deadline();
-        match self.send(&call.by_hash(), repeat, deadline, self.at_hand(deadline)).await? {
-            Some(value) => Ok(value),
-            None => match self.send(&call.whole(), repeat, deadline, None).await? {
-                Some(value) => Ok(value),
-                None => Err(Failure::Refused("NOSCRIPT".to_owned()).into()),
-            },
-        }
-    }
-
-    /// Sends `command` and waits for its answer until `deadline`. `None` if the server does not have the script.
-    /// The first attempt is over the connection `at_hand`, if there is one.
-    async fn send(
-        &self,
-        command: &Cmd,
-        repeat: Repeat,
-        deadline: Instant,
-        mut at_hand: Option<Connection>,
-    ) -> Result<Option<Value>, Error> {
+    /// Sends `command` and waits for its reply until the deadline. While the server refuses for now, it is sent again.
+    pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
         let mut pause = FIRST_PAUSE;
-        let (mut lost, connections) = (0, self.pool.state().connections);
-        self.counters.commands.fetch_add(1, Ordering::Relaxed);
+        Counters::add(&self.counters.commands);
         loop {
-            let answer = match at_hand.take() {
-                // Its own timer is enough: the step begins here, and has at least the time of a command.
-                Some(mut connection) => Ok(connection.send(command).await),
-                None => match self.checkout(deadline).await {
-                    Ok(mut connection) => timeout_at(deadline, connection.req_packed_command(command)).await,
-                    Err(failure) => return Err(self.failed(failure)),
-                },
+            let error = match self.transport.send(key, command, limits).await {
+                Err(Trouble::Reply(error)) => error,
+                answered => return answered,
             };
-            let error = match answer.map(|answer| answer.and_then(Value::extract_error)) {
-                Ok(Ok(value)) => {
-                    self.health.answered();
-                    return Ok(Some(value));
-                }
-                Ok(Err(error)) => error,
-                Err(_) => return Err(self.timed_out(Failure::TimedOut)),
-            };
-            if error.code().is_some() {
-                // A refusal is an answer, too.
-                self.health.answered();
+            if !matches!(remedy(&error), Remedy::Wait | Remedy::Elsewhere) {
+                return Err(Trouble::Reply(error));
             }
-            let again = match remedy(&error) {
-                Remedy::SendScript => return Ok(None),
-                Remedy::TimedOut => return Err(self.timed_out(Failure::TimedOut)),
-                // Whether it was done before the connection was lost is not known: doing it again must make no difference.
-                // When a server has gone, each connection in the pool is lost, those that the pool has found out about and let
-                // go included; the next one is made anew.
-                Remedy::Reconnect => {
-                    lost += 1;
-                    let connections = connections.max(self.pool.state().connections).max(1);
-                    repeat == Repeat::Harmless && lost <= connections
-                }
-                // Refused, so not done.
-                Remedy::Wait | Remedy::Elsewhere => {
-                    let next = Instant::now() + pause;
-                    pause *= 2;
-                    if next < deadline {
-                        sleep_until(next).await;
-                    }
-                    next < deadline
-                }
-                Remedy::GiveUp => false,
-            };
-            if !again {
-                return Err(self.failed(Failure::of(&error)));
+            // Refused, so not executed.
+            let next = Instant::now() + pause;
+            pause *= 2;
+            if next >= limits.deadline {
+                return Err(Trouble::Reply(error));
             }
-            self.counters.retries.fetch_add(1, Ordering::Relaxed);
+            sleep_until(next).await;
+            Counters::add(&self.counters.retries);
         }
     }
 
-    /// A handle that is had at once, while all is well, for a step that begins now.
-    fn at_hand(&self, deadline: Instant) -> Option<Connection> {
-        let connection = self.handles.as_ref().filter(|_| self.health.is_up())?.at(deadline)?;
-        self.counters.at_hand.fetch_add(1, Ordering::Relaxed);
-        Some(connection)
-    }
-
-    /// A handle of a pooled connection. The connection goes back to the pool at once, so that commands of many requests
-    /// share it.
-    async fn checkout(&self, deadline: Instant) -> Result<M::Connection, Failure> {
-        // First: what goes wrong from here on wakes us.
-        let failure = self.health.failure();
-        if !self.health.admits() {
-            self.counters.turned_away.fetch_add(1, Ordering::Relaxed);
-            return Err(self.health.cause());
-        }
-        let deadline = deadline.min(Instant::now() + self.settings.checkout_timeout);
-        tokio::select! {
-            biased;
-            checkout = timeout_at(deadline, self.pool.get()) => {
-                if let Ok(Ok(connection)) = checkout {
-                    return Ok(connection.clone());
-                }
-                self.health.timed_out(Failure::NoConnection);
-                Err(Failure::NoConnection)
-            }
-            () = failure => Err(self.health.cause()),
+    fn failed(&self, trouble: Trouble) -> Error {
+        Counters::add(&self.counters.failures);
+        match trouble {
+            Trouble::Reply(error) => Failure::of(&error).into(),
+            Trouble::Failed(failure) => failure.into(),
         }
     }
 
-    fn timed_out(&self, failure: Failure) -> Error {
-        self.health.timed_out(failure.clone());
-        self.failed(failure)
+    /// A host of another version may have promoted an older server: what it does not know is done by scripts from now on.
+    fn falls_back(&self, trouble: &Trouble) -> bool {
+        let Trouble::Reply(error) = trouble else { return false };
+        let unknown = error.code() == Some("ERR") && self.way() != Way::Scripts;
+        if unknown {
+            self.set_way(Way::Scripts);
+        }
+        unknown
     }
 
-    fn failed(&self, failure: Failure) -> Error {
-        self.counters.failures.fetch_add(1, Ordering::Relaxed);
-        if matches!(failure, Failure::TimedOut) {
-            self.counters.timeouts.fetch_add(1, Ordering::Relaxed);
-        }
-        failure.into()
+    /// Checks that an entry can be read again before it is written.
+    fn check_len(&self, entry: &Stored) -> Result<(), Error> {
+        let deadline = if self.scripts.framing.has_deadline { super::scripts::DEADLINE_LEN } else { 0 };
+        let (size, limit) = (entry.value.len() + deadline, self.settings.max_entry_len);
+        if size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
     }
 
     /// The entry in an answer. `None` if what lies there is too short to be one.
     fn entry(&self, answer: Value, now: Timestamp) -> Result<Option<Stored>, Error> {
-        // Before anything is made of it (T78): nobody stores sessions of that size.
+        // Before anything is made of it (T78): no session has that size.
         let len = match &answer {
             Value::BulkString(frame) => frame.len(),
             Value::Array(parts) => match parts.first() {
                 Some(Value::BulkString(value)) => value.len(),
-                _ => return Err(self.failed(unexpected(None))),
+                _ => return Err(self.failed(unexpected().into())),
             },
-            _ => return Err(self.failed(unexpected(None))),
+            _ => return Err(self.failed(unexpected().into())),
         };
         if len > self.settings.max_entry_len {
-            return Err(self.failed(Failure::TooLarge(len)));
+            return Err(self.failed(Failure::TooLarge(len).into()));
         }
-        Ok(self.scripts.entry(answer, now))
+        let found = (self.scripts.framing.unframe)(answer, now);
+        Ok(found.map(|stored| self.by_this_clock(stored)))
+    }
+
+    /// The same entry with its deadline by this host's clock.
+    fn by_this_clock(&self, stored: Stored) -> Stored {
+        if !self.scripts.framing.has_deadline {
+            return stored;
+        }
+        Stored { expires: shifted(stored.expires, -self.ahead.load(Ordering::Relaxed)), ..stored }
+    }
+
+    /// How long Redis keeps an entry, in milliseconds. `None` if it has expired already.
+    fn lifetime(&self, expires: Timestamp, now: Timestamp) -> Option<Bytes> {
+        if expires <= now {
+            return None;
+        }
+        let retention = if self.scripts.framing.has_deadline { RETENTION } else { Duration::ZERO };
+        lifetime(expires.saturating_add(retention), now)
+    }
+
+    /// The entry, unless it has expired. An entry whose deadline has passed by this host's clock may be alive by Redis' clock,
+    /// which decides: this host's clock may have been set since the two were compared.
+    async fn alive(
+        &self,
+        key: &str,
+        stored: Stored,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Option<Stored>, Trouble> {
+        if stored.expires > now || !self.scripts.framing.has_deadline {
+            return Ok(Some(stored));
+        }
+        let mut left = cmd("PTTL");
+        left.arg(key);
+        let Value::Int(left) = self.send(key, &left, limits).await? else { return Err(unexpected().into()) };
+        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0)).saturating_sub(RETENTION);
+        if left.is_zero() {
+            return Ok(None);
+        }
+        Ok(Some(Stored { expires: now.saturating_add(left).max(now.saturating_add(ALIVE)), ..stored }))
+    }
+
+    /// The same entry with its deadline by the server's clock.
+    fn by_server_clock(&self, stored: Stored) -> Stored {
+        Stored { expires: shifted(stored.expires, self.ahead.load(Ordering::Relaxed)), ..stored }
+    }
+
+    async fn try_exchange(
+        &self,
+        key: &str,
+        seen: Stored,
+        entry: Option<Stored>,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Replaced, Trouble> {
+        let lives = entry.as_ref().and_then(|entry| self.lifetime(entry.expires, now));
+        let (seen, entry) = (self.by_server_clock(seen), entry.map(|entry| self.by_server_clock(entry)));
+        let answer = match (entry, lives) {
+            (Some(entry), Some(lifetime)) => {
+                let renewed = (entry.value == seen.value).then(|| (entry.value.clone(), lifetime.clone()));
+                match (self.replace_frame(key, seen, entry, lifetime, limits).await, renewed) {
+                    (Err(Trouble::Reply(error)), Some((value, lifetime)))
+                        if is_out_of_memory(&error) && self.scripts.framing.has_deadline =>
+                    {
+                        return self.extend(key, &value, &lifetime, limits).await.map(
+                            |outcome| match outcome {
+                                Replaced::Conflict(present) => {
+                                    Replaced::Conflict(self.by_this_clock(present))
+                                }
+                                other => other,
+                            },
+                        );
+                    }
+                    (answer, _) => answer?,
+                }
+            }
+            // An entry that has expired is none.
+            _ => match self.remove_frame(key, seen, limits).await? {
+                // The first attempt removed it, and its reply was lost.
+                Some(Value::Int(0) | Value::Nil) if limits.is_repeated() => None,
+                answer => answer,
+            },
+        };
+        match answer {
+            None | Some(Value::Int(1)) => Ok(Replaced::Done),
+            Some(Value::Int(0) | Value::Nil) => Ok(Replaced::Missing),
+            Some(answer) => match (self.scripts.framing.unframe)(answer, now) {
+                Some(present) => Ok(Replaced::Conflict(self.by_this_clock(present))),
+                None => Ok(Replaced::Missing),
+            },
+        }
     }
 }
 
-impl<M> Backend for Redis<M>
-where
-    M: ManageConnection<Error = RedisError>,
-    M::Connection: ConnectionLike + Clone + Sync,
-{
+impl Backend for Redis {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        let key = self.key(id);
-        if let Some(call) = self.scripts.fetch(&key) {
-            return match self.run(&call, Repeat::Harmless).await? {
-                Value::Nil => Ok(None),
-                answer => self.entry(answer, now),
-            };
-        }
-        let mut get = Cmd::with_capacity(2, 3 + key.len());
-        get.arg("GET").arg(key);
-        match self.step(&get).await? {
-            Some(Value::Nil) => Ok(None),
-            Some(answer @ Value::BulkString(_)) => {
-                Ok(self.entry(answer, now)?.filter(|stored| stored.expires > now))
+        let (key, limits) = (self.key(id), self.limits());
+        let answer = match self.scripts.fetch(&key) {
+            Some(call) => self.run(&call, &limits).await,
+            None => self.send(&key, &get(&key), &limits).await,
+        };
+        match answer.map_err(|trouble| self.failed(trouble))? {
+            Value::Nil => Ok(None),
+            answer => {
+                let Some(stored) = self.entry(answer, now)? else { return Ok(None) };
+                self.alive(&key, stored, now, &limits).await.map_err(|trouble| self.failed(trouble))
             }
-            other => Err(self.failed(unexpected(other.as_ref()))),
         }
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        let key = self.key(id);
-        self.yes_or_no(self.scripts.create(&key, &entry, now)).await
+        self.check_len(&entry)?;
+        // An entry that has expired is none.
+        let Some(lifetime) = self.lifetime(entry.expires, now) else { return Ok(true) };
+        let (key, limits) = (self.key(id), self.limits());
+        let frame = self.scripts.frame(&self.by_server_clock(entry.clone()));
+        let mut created = self.create_frame(&key, &frame, lifetime.clone(), &limits).await;
+        if created.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
+            created = Box::pin(self.create_frame(&key, &frame, lifetime, &limits)).await;
+        }
+        if created.map_err(|trouble| self.failed(trouble))? {
+            return Ok(true);
+        }
+        // What stands in the way may have expired: a session list, whose id is always the same.
+        let Some(present) = self.fetch(id, Timestamp::from_unix(0)).await? else { return Ok(false) };
+        let alive = self.alive(&key, present.clone(), now, &limits).await;
+        if alive.map_err(|trouble| self.failed(trouble))?.is_some() {
+            return Ok(false);
+        }
+        Ok(self.exchange(id, present, Some(entry), now).await? == Replaced::Done)
     }
 
     async fn replace(
@@ -270,49 +330,86 @@ where
         entry: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        let key = self.key(id);
-        let repeat = if entry.is_some() { Repeat::Harmless } else { Repeat::Misleading };
-        let call = self.scripts.replace(&key, expected, entry.as_ref(), now);
-        match self.run(&call, repeat).await? {
-            Value::Int(1) => Ok(Replaced::Done),
-            Value::Int(0) => Ok(Replaced::Missing),
-            answer => Ok(self.entry(answer, now)?.map_or(Replaced::Missing, Replaced::Conflict)),
+        // The deadline that the entry has is not known: with the new one, a first comparison fails and brings it.
+        let expires = entry.as_ref().map_or(now, |entry| entry.expires);
+        self.exchange(id, Stored { value: expected, expires }, entry, now).await
+    }
+
+    async fn exchange(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        if let Some(entry) = &entry {
+            self.check_len(entry)?;
         }
+        let (key, limits) = (self.key(id), self.limits());
+        let mut outcome = self.try_exchange(&key, seen.clone(), entry.clone(), now, &limits).await;
+        if outcome.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
+            outcome = Box::pin(self.try_exchange(&key, seen, entry, now, &limits)).await;
+        }
+        outcome.map_err(|trouble| self.failed(trouble))
     }
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        let key = self.key(id);
-        self.yes_or_no(self.scripts.touch(&key, expires, now)).await
+        let (key, limits) = (self.key(id), self.limits());
+        let Some(lifetime) = self.lifetime(expires, now) else {
+            let mut delete = cmd("DEL");
+            delete.arg(&key);
+            let deleted = self.send(&key, &delete, &limits).await.map_err(|trouble| self.failed(trouble))?;
+            return Ok(matches!(deleted, Value::Int(1)));
+        };
+        if self.way() == Way::Scripts {
+            let expires = shifted(expires, self.ahead.load(Ordering::Relaxed));
+            let call = self.scripts.touch(&key, expires, lifetime);
+            return match self.run(&call, &limits).await.map_err(|trouble| self.failed(trouble))? {
+                Value::Int(answer @ (0 | 1)) => Ok(answer == 1),
+                _ => Err(self.failed(unexpected().into())),
+            };
+        }
+        let mut present = self.fetch(id, now).await?;
+        while let Some(seen) = present {
+            let entry = Stored { value: seen.value.clone(), expires };
+            present = match self.exchange(id, seen, Some(entry), now).await? {
+                Replaced::Done => return Ok(true),
+                Replaced::Missing => None,
+                Replaced::Conflict(newer) => Some(newer),
+            };
+        }
+        Ok(false)
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        let (key, limits) = (self.key(id), self.limits());
         let mut delete = cmd("DEL");
-        delete.arg(self.key(id));
-        match self.step(&delete).await? {
-            Some(Value::Int(_)) => Ok(()),
-            other => Err(self.failed(unexpected(other.as_ref()))),
+        delete.arg(&key);
+        match self.send(&key, &delete, &limits).await.map_err(|trouble| self.failed(trouble))? {
+            Value::Int(_) => Ok(()),
+            _ => Err(self.failed(unexpected().into())),
         }
+    }
+
+    fn time(&self, now: Timestamp) -> Timestamp {
+        shifted(now, self.ahead.load(Ordering::Relaxed))
     }
 }
 
-impl<M> Redis<M>
-where
-    M: ManageConnection<Error = RedisError>,
-    M::Connection: ConnectionLike + Clone + Sync,
-{
-    async fn yes_or_no(&self, call: Call<'_>) -> Result<bool, Error> {
-        match self.run(&call, Repeat::Harmless).await? {
-            Value::Int(answer @ (0 | 1)) => Ok(answer == 1),
-            other => Err(self.failed(unexpected(Some(&other)))),
-        }
-    }
+fn is_out_of_memory(error: &RedisError) -> bool {
+    // Before Redis 7 a script wraps the error that it met.
+    error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("-OOM"))
 }
 
-fn unexpected(_: Option<&Value>) -> Failure {
-    Failure::Lost("the answer was not of the kind that was asked for")
+fn shifted(time: Timestamp, seconds: i64) -> Timestamp {
+    Timestamp::from_unix(time.as_unix().saturating_add_signed(seconds))
 }
 
-impl<M: ManageConnection> fmt::Debug for Redis<M> {
+pub(super) fn unexpected() -> Failure {
+    Failure::Lost("the reply was not of the kind that was asked for")
+}
+
+impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").field("prefix", &self.settings.prefix).finish_non_exhaustive()
     }

@@ -1,112 +1,70 @@
-//! One multiplexed connection of the pool, to a server or to a cluster, that knows when it is broken.
+//! One multiplexed connection to one server, that knows whether it is broken.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use bb8_redis::redis::aio::{ConnectionLike, MultiplexedConnection};
-use bb8_redis::redis::cluster_async::ClusterConnection;
-use bb8_redis::redis::{Cmd, Pipeline, RedisFuture, RedisResult, Value};
+use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::{Cmd, Pipeline, RedisResult, Value};
+use tokio::time::Instant;
 
-use super::fault::breaks_connection;
-use super::health::Health;
-
-/// A connection that many requests share: commands are sent as they come, and answers are matched in order. A request that
-/// goes away leaves an answer that nobody receives, never one that another receives.
-#[derive(Clone)]
-pub struct Connection {
-    link: Link,
-    /// Shared by all clones: who meets the fault tells the others.
-    state: Arc<State>,
-}
-
-/// Counted among the working connections from its making to its first fault, or to its end without one.
-struct State {
+/// A connection that many requests share: commands are sent as they come, and replies are matched in order. A request that
+/// is dropped leaves a reply that no request receives, never one that another request receives.
+pub(super) struct Connection {
+    inner: MultiplexedConnection,
+    pub(super) made: Instant,
     broken: AtomicBool,
-    health: Arc<Health>,
-}
-
-impl State {
-    fn new(health: &Arc<Health>) -> Arc<Self> {
-        health.connected();
-        Arc::new(Self { broken: AtomicBool::new(false), health: Arc::clone(health) })
-    }
-
-    fn break_once(&self) {
-        if !self.broken.swap(true, Ordering::AcqRel) {
-            self.health.disconnected();
-        }
-    }
-}
-
-impl Drop for State {
-    fn drop(&mut self) {
-        self.break_once();
-    }
-}
-
-#[derive(Clone)]
-#[allow(clippy::large_enum_variant)] // one of each connection of the pool
-enum Link {
-    One(MultiplexedConnection),
-    Cluster(ClusterConnection),
+    /// Commands that wait for their reply.
+    waiting: AtomicU32,
 }
 
 impl Connection {
-    pub(super) fn one(connection: MultiplexedConnection, health: &Arc<Health>) -> Self {
-        Self { link: Link::One(connection), state: State::new(health) }
-    }
-
-    pub(super) fn cluster(connection: ClusterConnection, health: &Arc<Health>) -> Self {
-        Self { link: Link::Cluster(connection), state: State::new(health) }
+    pub(super) fn new(inner: MultiplexedConnection) -> Self {
+        Self { inner, made: Instant::now(), broken: AtomicBool::new(false), waiting: AtomicU32::new(0) }
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.state.broken.load(Ordering::Acquire)
+        self.broken.load(Ordering::Acquire)
     }
 
-    /// Sends `cmd`, and waits for its answer.
-    pub(super) async fn send(&mut self, cmd: &Cmd) -> RedisResult<Value> {
-        let (result, whole) = match &mut self.link {
-            Link::One(connection) => (connection.send_packed_command(cmd).await, true),
-            // One node of many: the connection mends itself, and another one would know no more.
-            Link::Cluster(connection) => (connection.req_packed_command(cmd).await, false),
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    /// Keeps further commands off this connection. Returns true the first time.
+    pub(super) fn retire(&self) -> bool {
+        !self.broken.swap(true, Ordering::AcqRel)
+    }
+
+    /// Sends `command` and waits for its reply; with `asking`, behind an ASKING that is sent in the same piece, since the
+    /// server applies it to the next command of the connection.
+    pub(super) async fn send(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
+        let _waiting = Waiting::new(&self.waiting);
+        let mut connection = self.inner.clone();
+        let reply = if asking {
+            let mut pipeline = Pipeline::with_capacity(2);
+            pipeline.cmd("ASKING");
+            pipeline.add_command(command.clone());
+            let replies = connection.send_packed_commands(&pipeline, 0, 2).await?;
+            replies.into_iter().last().unwrap_or(Value::Nil)
+        } else {
+            connection.send_packed_command(command).await?
         };
         // The server's refusals come as values.
-        let result = result.and_then(Value::extract_error);
-        if whole && result.as_ref().is_err_and(breaks_connection) {
-            self.state.break_once();
-        }
-        result
+        reply.extract_error()
     }
 }
 
-impl ConnectionLike for Connection {
-    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(self.send(cmd))
-    }
+/// Counts a command while it waits.
+struct Waiting<'a>(&'a AtomicU32);
 
-    fn req_packed_commands<'a>(
-        &'a mut self,
-        cmd: &'a Pipeline,
-        offset: usize,
-        count: usize,
-    ) -> RedisFuture<'a, Vec<Value>> {
-        match &mut self.link {
-            Link::One(connection) => connection.req_packed_commands(cmd, offset, count),
-            Link::Cluster(connection) => connection.req_packed_commands(cmd, offset, count),
-        }
-    }
-
-    fn get_db(&self) -> i64 {
-        match &self.link {
-            Link::One(connection) => connection.get_db(),
-            Link::Cluster(connection) => connection.get_db(),
-        }
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
     }
 }
 
-impl std::fmt::Debug for Connection {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connection").field("broken", &self.is_broken()).finish_non_exhaustive()
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -1,4 +1,4 @@
-//! One match from what redis-rs reports to what is done about it, and what the caller is told.
+//! What redis-rs reports, what is done about it, and what the caller is told.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,70 +7,83 @@ use bb8_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::error::Error;
 
-/// What to do about a failed command.
+/// Why one attempt to send a command brought no value.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    /// The server answered with an error.
+    Reply(RedisError),
+    /// The server did not answer, or could not be reached.
+    Failed(Failure),
+}
+
+/// What to do about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
-    /// The script is not there: send it whole.
+    /// The server does not have the script: send the whole script.
     SendScript,
-    /// The connection is gone: take another one, at once.
+    /// The connection is lost: use another connection, at once.
     Reconnect,
-    /// This server cannot now: wait a little and ask again.
+    /// The server cannot do it now: wait, and ask it again.
     Wait,
-    /// This server is not the one to ask any more: wait a little and ask whoever is by then.
+    /// The server is not the master any more: wait, and ask the server that is.
     Elsewhere,
-    /// It took too long. Whether it was done is not known.
+    /// The slot is on another node of the Cluster.
+    Redirect,
+    /// The server did not answer in time. Whether it executed the command is not known.
     TimedOut,
-    /// Nothing helps.
+    /// Trying again does not help.
     GiveUp,
 }
 
 pub(super) fn remedy(error: &RedisError) -> Remedy {
     match error.kind() {
         ErrorKind::Server(ServerErrorKind::NoScript) => Remedy::SendScript,
+        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Remedy::Redirect,
         ErrorKind::Server(
             ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
         ) => Remedy::Wait,
         ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => Remedy::Elsewhere,
         ErrorKind::Server(_) => Remedy::GiveUp,
-        // A script of somebody else's is running.
+        // The server runs a script of another client.
         _ if error.code() == Some("BUSY") => Remedy::Wait,
-        // In cluster mode: of the node in question, which may be about to be replaced by another.
-        ErrorKind::ClusterConnectionNotFound => Remedy::Wait,
         _ if error.is_timeout() => Remedy::TimedOut,
-        // A reply that ends too early, or that is none: the connection is of no more use than one that is closed.
+        // A reply that ends too early, or is not RESP: the connection is of no more use than a closed one.
         ErrorKind::Io | ErrorKind::Parse => Remedy::Reconnect,
         _ if error.is_connection_dropped() => Remedy::Reconnect,
         _ => Remedy::GiveUp,
     }
 }
 
-/// True if no further command should go over the connection that this came from.
+/// Returns true if no further command should use the connection that this error came from.
 pub(super) fn breaks_connection(error: &RedisError) -> bool {
     match remedy(error) {
-        // What has not been answered blocks what comes behind it.
         Remedy::Reconnect | Remedy::Elsewhere | Remedy::TimedOut => true,
-        Remedy::SendScript | Remedy::Wait => false,
-        // It does not know any more who we are.
+        Remedy::SendScript | Remedy::Wait | Remedy::Redirect => false,
+        // The connection has lost its user.
         Remedy::GiveUp => error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH"),
     }
 }
 
-/// Why Redis did not do what it was asked. It says nothing of keys and values: a server's own words may quote them.
+/// Why Redis did not do what it was asked. It reveals neither keys nor values: a server's own words may quote them.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
-    /// No connection came free in time.
+    /// No connection was ready in time.
     NoConnection,
     /// No connection could be made.
     Connect(String),
+    /// The options or the server's set-up must be changed first. The text says how.
+    Setup(String),
     /// The command was not answered in time.
     TimedOut,
     /// The server answered with this error code.
     Refused(String),
-    /// The connection was lost, or what came over it was not to be understood.
+    /// The connection was lost, or its reply was not understood.
     Lost(&'static str),
-    /// An entry is larger than any session.
+    /// An entry is longer than the limit.
     TooLarge(usize),
 }
+
+pub(super) const CONNECTION_LOST: &str = "the connection was lost";
 
 impl Failure {
     pub(super) fn of(error: &RedisError) -> Self {
@@ -78,38 +91,77 @@ impl Failure {
             _ if error.is_timeout() => Self::TimedOut,
             Some(code) => Self::Refused(known(code)),
             None => match error.kind() {
-                ErrorKind::Io => Self::Lost("the connection was lost"),
-                ErrorKind::ClusterConnectionNotFound => Self::Lost("no connection to the node in question"),
+                ErrorKind::Io => Self::Lost(CONNECTION_LOST),
                 ErrorKind::AuthenticationFailed => Self::Refused("WRONGPASS".to_owned()),
-                _ => Self::Lost("the answer was not understood"),
+                _ => Self::Lost("the reply was not understood"),
             },
         }
     }
 
-    /// Why connecting failed. Of a server's own words only the code: they may quote the password that it was sent.
+    /// Why a connection could not be made. Of the server's own words only the code is kept: they may quote the password.
     pub(super) fn connecting(error: &RedisError) -> Self {
-        Self::Connect(match error.code() {
-            _ if error.is_timeout() => "no answer in time".to_owned(),
-            Some(code) => format!("it answered {}", known(code)),
-            None if error.kind() == ErrorKind::Io => error.to_string(),
-            None if error.kind() == ErrorKind::Parse => "what answers there is not Redis".to_owned(),
-            None => error.category().to_owned(),
-        })
+        let detail = error.detail().unwrap_or_default();
+        if detail.contains("max number of clients") {
+            return Self::Connect(
+                "the server has as many clients as it allows: raise maxclients, or lower connections()"
+                    .to_owned(),
+            );
+        }
+        // This error has no type of its own in redis-rs.
+        if error.to_string().contains("refused to switch database") {
+            return Self::Setup(
+                "the server does not have the database whose number ends the URL: use a lower number, raise `databases` \
+                 on the server, or allow SELECT"
+                    .to_owned(),
+            );
+        }
+        let refused = |what: &str| {
+            Self::Setup(format!(
+                "could not connect to Redis: authentication failed ({what}): check the user and the password"
+            ))
+        };
+        match error.code() {
+            _ if error.is_timeout() => Self::Connect("no reply in time".to_owned()),
+            Some(code @ ("WRONGPASS" | "NOAUTH")) => refused(code),
+            Some("NOPERM") => Self::Setup("could not connect to Redis: it answered NOPERM".to_owned()),
+            _ if detail.contains("WRONGPASS") => refused("WRONGPASS"),
+            Some(code) => Self::Connect(format!("it answered {}", known(code))),
+            None => match error.kind() {
+                ErrorKind::AuthenticationFailed => refused("the password was refused"),
+                ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
+                    Self::Setup(format!("could not connect to Redis: {}", error.category()))
+                }
+                ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
+                    Self::Connect(format!(
+                        "{error}: the connection was closed before the first reply, as a server does that has reached \
+                         maxclients, or that expects TLS"
+                    ))
+                }
+                ErrorKind::Io => Self::Connect(error.to_string()),
+                ErrorKind::Parse => Self::Connect("the reply is not that of a Redis server".to_owned()),
+                _ => Self::Connect(error.category().to_owned()),
+            },
+        }
     }
-}
 
-impl Failure {
-    /// True if a server that answers this answers it again, until somebody changes the set-up: who may not, who must say
-    /// who he is, and what is no command there.
+    /// Returns true if the server gives the same answer until its set-up is changed.
     pub(super) fn is_lasting(&self) -> bool {
         matches!(self, Self::Refused(code) if matches!(&**code, "NOPERM" | "NOAUTH" | "WRONGPASS" | "ERR"))
     }
+
+    /// The error of [`connect`](crate::store::Builder::connect).
+    pub(super) fn at_startup(self) -> Error {
+        match self {
+            Self::Setup(message) => Error::config(message),
+            other => other.into(),
+        }
+    }
 }
 
-/// An error code as Redis writes them; what is none is not repeated in logs.
+/// Returns an error code as Redis writes them. Text of another form is not repeated in logs.
 fn known(code: &str) -> String {
     let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    if is_code { code.to_owned() } else { "an error of no known kind".to_owned() }
+    if is_code { code.to_owned() } else { "an error of unknown form".to_owned() }
 }
 
 impl fmt::Display for Failure {
@@ -117,6 +169,7 @@ impl fmt::Display for Failure {
         match self {
             Self::NoConnection => f.write_str("no connection to Redis came free in time"),
             Self::Connect(why) => write!(f, "could not connect to Redis: {why}"),
+            Self::Setup(what) => f.write_str(what),
             Self::TimedOut => f.write_str("Redis did not answer in time"),
             Self::Refused(code) => write!(f, "Redis answered {code}"),
             Self::Lost(what) => write!(f, "Redis: {what}"),
@@ -129,22 +182,16 @@ impl StdError for Failure {}
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self::unavailable(failure)
+        match &failure {
+            Failure::TooLarge(_) => Self::unreadable(failure),
+            Failure::Refused(code) if code == "WRONGTYPE" => Self::unreadable(failure),
+            _ => Self::unavailable(failure),
+        }
     }
 }
 
-/// True where the set-up is wrong, and trying again would not help.
-pub(super) fn is_misconfigured(error: &RedisError) -> bool {
-    let refused = matches!(error.code(), Some("WRONGPASS" | "NOAUTH" | "NOPERM"))
-        || error.detail().is_some_and(|detail| detail.contains("WRONGPASS"));
-    refused
-        || matches!(
-            error.kind(),
-            ErrorKind::AuthenticationFailed
-                | ErrorKind::InvalidClientConfig
-                | ErrorKind::EmptySentinelList
-                | ErrorKind::MasterNameNotFoundBySentinel
-                | ErrorKind::RESP3NotSupported
-                | ErrorKind::Server(ServerErrorKind::NoPerm)
-        )
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
 }

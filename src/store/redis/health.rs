@@ -1,31 +1,26 @@
-//! Whether Redis answers: while it does not, requests fail at once, and one now and then finds out.
+//! Whether one server answers. While it does not, requests fail at once, and one at a time finds out whether it is back.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
-
 use super::fault::Failure;
 
-/// While Redis is down, one request in this time tries it. Recovery is noticed so long after the fact, if there is traffic.
+/// While a server is down, one request in this time tries it. Recovery is noticed this long after the fact, if there is
+/// traffic.
 pub(super) const PROBE_EVERY: Duration = Duration::from_millis(100);
 
-/// One slow command says little; so many in a row without an answer in between say that nobody is there.
+/// One slow command proves little. This many steps in a row, each of which tried a fresh connection and got no reply, and
+/// no reply in between, mean that the server is down.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
 
 pub(super) struct Health {
     since: Instant,
-    /// In milliseconds after `since`: when the next request may try. 0 while all is well.
+    /// Milliseconds after `since` at which the next request may try. 0 while the server is up.
     probe_at: AtomicU64,
     timeouts: AtomicU32,
-    /// Connections on which nothing has failed yet.
-    connections: AtomicUsize,
     /// Why it is down.
     cause: Mutex<Failure>,
-    /// Wakes those that wait for a connection, as soon as it is known that none comes.
-    failed: Notify,
 }
 
 impl Health {
@@ -34,13 +29,12 @@ impl Health {
             since: Instant::now(),
             probe_at: AtomicU64::new(0),
             timeouts: AtomicU32::new(0),
-            connections: AtomicUsize::new(0),
             cause: Mutex::new(Failure::TimedOut),
-            failed: Notify::new(),
         }
     }
 
-    /// True if a request may go to Redis: always while it is up, and for the one that finds out whether it is up again.
+    /// Returns true if a request may use the server: always while it is up, and for the request that finds out whether it
+    /// is up again.
     pub(super) fn admits(&self) -> bool {
         let probe_at = self.probe_at.load(Ordering::Acquire);
         if probe_at == 0 {
@@ -52,14 +46,13 @@ impl Health {
             && self.probe_at.compare_exchange(probe_at, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// True while Redis is taken for up.
     pub(super) fn is_up(&self) -> bool {
         self.probe_at.load(Ordering::Acquire) == 0
     }
 
-    /// Redis answered.
+    /// Notes that the server answered.
     pub(super) fn answered(&self) {
-        // Loads first: in the long run of good days these lines are only read by all cores.
+        // Loads first: while all is well, every core only reads these lines.
         if self.timeouts.load(Ordering::Relaxed) != 0 {
             self.timeouts.store(0, Ordering::Relaxed);
         }
@@ -68,44 +61,23 @@ impl Health {
         }
     }
 
-    /// There was no answer, or no connection, in time.
+    /// Notes that a step got no reply, or no connection, in time.
     pub(super) fn timed_out(&self, cause: Failure) {
         if self.timeouts.fetch_add(1, Ordering::Relaxed).saturating_add(1) >= TIMEOUTS_IN_A_ROW {
             self.down(cause);
         }
     }
 
-    /// A connection was made.
-    pub(super) fn connected(&self) {
-        self.connections.fetch_add(1, Ordering::AcqRel);
-    }
-
-    /// A connection was found broken, or closed.
-    pub(super) fn disconnected(&self) {
-        self.connections.fetch_sub(1, Ordering::AcqRel);
-    }
-
-    /// True if there is a connection on which nothing has failed yet.
-    pub(super) fn is_connected(&self) -> bool {
-        self.connections.load(Ordering::Acquire) > 0
-    }
-
-    /// No connection could be made and there is no other, or nobody answers over it.
+    /// Notes that no connection could be made and there is no other, or that the server does not answer.
     pub(super) fn down(&self, cause: Failure) {
         *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
         let next = self.now().saturating_add(millis(PROBE_EVERY)).max(1);
         self.probe_at.store(next, Ordering::Release);
-        self.failed.notify_waiters();
     }
 
-    /// Why it is down, for those that are turned away.
+    /// Why it is down, for requests that are turned away.
     pub(super) fn cause(&self) -> Failure {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Ready when it goes down after this call.
-    pub(super) fn failure(&self) -> Notified<'_> {
-        self.failed.notified()
     }
 
     fn now(&self) -> u64 {
@@ -129,7 +101,7 @@ mod tests {
         assert!(!health.admits() && !health.is_up());
         health.probe_at.store(1, Ordering::Release); // the time has come
         std::thread::sleep(Duration::from_millis(2));
-        assert!(health.admits(), "one finds out");
+        assert!(health.admits(), "one request finds out");
         assert!(!health.admits(), "the others do not wait for it");
         health.answered();
         assert!(health.admits() && health.admits() && health.is_up());

@@ -1,23 +1,29 @@
 //! Sessions in Redis: one server, the master that Sentinel names, or a Cluster.
 //!
-//! From the outside in: options and connecting, the primitives, the scripts they run, the pool's connections,
-//! and what is done about faults.
+//! From the outside in: options and connecting, the primitives, the two ways to compare and set, the connections to each
+//! server, and what is done about faults.
 
+mod application_pool;
+mod atomic_steps;
 mod backend;
+mod cluster;
 mod connection;
+mod credentials;
+mod dialer;
 mod fault;
 mod health;
-mod manager;
+mod node;
 mod options;
 mod scripts;
-mod shared_connections;
+mod slot_map;
+mod startup;
 mod stats;
 mod tls;
-mod topology;
+mod transport;
+mod url;
 
 pub use self::backend::Redis;
-pub use self::connection::Connection;
-pub use self::manager::Manager;
+pub use self::credentials::Credentials;
 pub use self::options::{RedisOptions, RedisStore};
 pub use self::stats::RedisStats;
 

@@ -1,46 +1,47 @@
 //! Building a `RedisStore`: options, and connecting.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bb8_redis::bb8::{ManageConnection, Pool};
-use bb8_redis::redis::aio::ConnectionLike;
-use bb8_redis::redis::{AsyncConnectionConfig, RedisError};
-use bytes::Bytes;
-
 use super::backend::{Redis, Settings};
-use super::fault::{Failure, is_misconfigured};
-use super::health::Health;
-use super::manager::Manager;
-use super::shared_connections::SharedConnections;
+use super::cluster::Cluster;
+use super::credentials::{Credentials, Provider};
+use super::dialer::{Access, Dialer, Sentinels, Target};
+use super::fault::Failure;
+use super::node::Node;
+use super::stats::Counters;
 use super::tls::Tls;
-use super::topology::{Target, target};
+use super::transport::Transport;
+use super::url::{Kind, Url};
 use crate::clock::Timestamp;
-use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
-use crate::id::EntryId;
+use crate::event::Event;
 use crate::store::server::format::SharedFormat;
-use crate::store::{Backend, Builder, ServerKind, ServerStore, Stored};
+use crate::store::server::session_list::SessionList;
+use crate::store::{Builder, ServerKind, ServerStore, Store as _};
 
-/// Keeps sessions in Redis. The cookie holds an opaque token of 256 random bits, Redis sees a hash of it.
+/// Keeps sessions in Redis. The cookie holds an opaque token of 256 random bits; Redis sees a hash of it.
 ///
-/// It needs Redis 6.2, Valkey 7.2 or later. Each of load, save and destroy is one round trip; renewing a deadline and
-/// regenerating are two; logging in and out takes a few more, for the list of a subject's sessions.
+/// It needs Redis 6.2 or Valkey 7.2, or later. Loading, saving, renewing and ending a session are one round trip each;
+/// regenerating is two. Logging in and out takes a few more, for the list of a subject's sessions.
 ///
 /// # Failure
 ///
 /// No step takes longer than [`checkout_timeout`](Builder::checkout_timeout) and
-/// [`command_timeout`](Builder::command_timeout) together. While Redis cannot be reached, requests that need their session
-/// get an error at once, those that do not are served as ever, and one in a tenth of a second tries whether it is back. A
-/// command whose connection was lost is sent again over another one, at most as many times as the pool has connections.
+/// [`command_timeout`](Builder::command_timeout) together. A command whose connection is lost, or silent for half of the
+/// command timeout, is sent again over another connection within that time. While a server does not answer, requests that
+/// need a session on it fail at once, and one in a tenth of a second tries it. In a Cluster, the sessions of other nodes are
+/// served as usual.
 ///
 /// # Security
 ///
-/// What is in Redis logs nobody in: entries are named by a hash of the token. With
-/// [`seal_records`](Builder::seal_records) it does not reveal sessions either. Redis replicates asynchronously: a master
-/// that dies within milliseconds of a logout can take the logout with it. `min-replicas-to-write` narrows that; the guide
-/// on deployment has the settings.
+/// A reader of Redis cannot log in with what it finds: entries are named by a hash of the token. With
+/// [`seal_records`](Builder::seal_records) it does not see the sessions' values either. Redis replicates asynchronously: a
+/// master that dies within milliseconds of a logout can take the logout with it. `min-replicas-to-write` narrows that; the
+/// guide on deployment has the settings.
 ///
 /// # Examples
 ///
@@ -60,9 +61,9 @@ use crate::store::{Backend, Builder, ServerKind, ServerStore, Stored};
 pub type RedisStore = ServerStore<Redis>;
 
 impl RedisStore {
-    /// A builder for a store in the Redis at `url`: `redis://[user:password@]host[:port][/db]`, `unix:///path`,
+    /// Creates a builder for a store in the Redis at `url`: `redis://[user:password@]host[:port][/db]`, `unix:///path`,
     /// `redis+sentinel://host,host,host/master-name` or `redis-cluster://host,host`; with TLS `rediss://`,
-    /// `rediss+sentinel://` or `rediss-cluster://`.
+    /// `rediss+sentinel://` or `rediss-cluster://`. `?protocol=resp3` at the end selects RESP3.
     pub fn builder(url: impl Into<String>) -> Builder<RedisOptions> {
         Builder::new(RedisOptions {
             url: url.into(),
@@ -72,15 +73,24 @@ impl RedisStore {
             checkout_timeout: Duration::from_millis(500),
             command_timeout: Duration::from_millis(500),
             max_entry_len: MAX_ENTRY_LEN,
+            credentials: None,
+            provider: None,
             tls: Tls::default(),
+            sentinel_credentials: None,
+            sentinel_tls: None,
+            sentinel_root: None,
+            scripts_only: false,
         })
     }
 }
 
-/// 1 MiB: a hundred times what a session should be, and little enough to be read by mistake.
-const MAX_ENTRY_LEN: usize = 1 << 20;
+/// 1 MiB: a hundred times what a session should be, and small enough to be read by mistake.
+pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
 
-/// What a [`RedisStore`] is built from; [`RedisStore::builder`] makes one.
+/// Smaller entries hold no session worth the name, larger ones are refused by Redis.
+const ENTRY_LENS: std::ops::RangeInclusive<usize> = 1 << 10..=512 << 20;
+
+/// What a [`RedisStore`] is built from; [`RedisStore::builder`] creates it.
 pub struct RedisOptions {
     url: String,
     prefix: Option<String>,
@@ -89,14 +99,22 @@ pub struct RedisOptions {
     checkout_timeout: Duration,
     command_timeout: Duration,
     max_entry_len: usize,
+    credentials: Option<Credentials>,
+    provider: Option<Provider>,
     tls: Tls,
+    sentinel_credentials: Option<Credentials>,
+    sentinel_tls: Option<bool>,
+    sentinel_root: Option<Vec<u8>>,
+    scripts_only: bool,
 }
 
 impl ServerKind for RedisOptions {}
 
 impl Builder<RedisOptions> {
-    /// What the names of all entries begin with, followed by `:` and the id. It must be given: it keeps this application's
-    /// sessions apart from whatever else is in that Redis.
+    /// Sets what the names of all entries begin with, followed by `:` and the id. It must be set: it keeps this
+    /// application's sessions apart from everything else in that Redis.
+    ///
+    /// # Limits
     ///
     /// 1 to 64 letters, digits, and `:`, `_`, `-`, `.`, `/`. No braces: in a Cluster they would put all sessions on one node.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -104,105 +122,255 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// How many connections are kept. Requests share them, so it is not a limit on requests. Default is 2.
+    /// Sets how many connections are kept to each server: the nodes of a Cluster have as many each. Default: 2. Requests
+    /// share them, so this does not limit requests.
     pub fn connections(mut self, connections: u32) -> Self {
         self.kind.connections = connections;
         self
     }
 
-    /// How long making a connection may take, TLS and login included. Default is 1 second.
+    /// Sets how long making a connection may take, TLS and login included. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connect_timeout = timeout;
         self
     }
 
-    /// How long a request waits for a connection. Default is 500 ms; it only ever waits while connections are being made.
+    /// Sets how long a request waits for a connection. Default: 500 ms. A request waits only while connections are being
+    /// made.
     pub fn checkout_timeout(mut self, timeout: Duration) -> Self {
         self.kind.checkout_timeout = timeout;
         self
     }
 
-    /// How long a request waits for an answer. Default is 500 ms: a thousand times what Redis takes, and what somebody who
-    /// waits for a page still bears.
+    /// Sets how long a request waits for a reply. Default: 500 ms, a thousand times what Redis takes. After half of it, the
+    /// command is sent once more over a fresh connection.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.kind.command_timeout = timeout;
         self
     }
 
-    /// The longest entry that is read, in bytes. Default is 1 MiB.
+    /// Sets the length of the longest entry, in bytes. Default: 1 MiB. A longer session is refused when it is saved, by an
+    /// error for which [`is_too_large`](Error::is_too_large) is true.
+    ///
+    /// # Limits
+    ///
+    /// 1 KiB to 512 MiB, and long enough for the list of as many sessions as
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) allows (about 70 bytes each).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self
     }
 
-    /// Whom to trust with TLS: PEM certificates of authorities, instead of those that the system trusts.
+    /// Sets user and password, instead of those in the URL. Nothing in them needs to be escaped here.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.kind.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets a function that is asked for user and password before each connection is made: for passwords that change, such
+    /// as the tokens of a cloud's IAM.
+    ///
+    /// A connection stays logged in when the password changes. The function should answer from a cache, within the
+    /// [`connect_timeout`](Self::connect_timeout); its error is not logged, since it may hold a secret.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use hyper_session::RedisStore;
+    /// use hyper_session::store::redis::Credentials;
+    ///
+    /// # async fn iam_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+    /// # async fn example() -> Result<(), hyper_session::Error> {
+    /// let store = RedisStore::builder("rediss://sessions.example.com")
+    ///     .prefix("shop:session")
+    ///     .credentials_provider(|| async { Ok(Credentials::new("sessions", iam_token().await?)) })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn credentials_provider<F>(mut self, provide: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Credentials, Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        self.kind.provider = Some(Provider::new(provide));
+        self
+    }
+
+    /// Sets user and password of the sentinels. Default: none. Those in the URL are for Redis itself.
+    pub fn sentinel_credentials(mut self, credentials: Credentials) -> Self {
+        self.kind.sentinel_credentials = Some(credentials);
+        self
+    }
+
+    /// Sets whether the sentinels are asked with TLS. Default: as Redis, by the URL's scheme.
+    pub fn sentinel_tls(mut self, yes: bool) -> Self {
+        self.kind.sentinel_tls = Some(yes);
+        self
+    }
+
+    /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: those of
+    /// [`root_certificates`](Self::root_certificates).
+    pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.kind.sentinel_root = Some(pem.into());
+        self
+    }
+
+    /// Sets the authorities whose certificates the servers must have, as PEM, instead of those that the system trusts.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.kind.tls.root = Some(pem.into());
         self
     }
 
-    /// How to prove with TLS who calls: a PEM certificate and its private key.
+    /// Sets the certificate that proves who calls, and its private key, both as PEM.
     pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.kind.tls.client = Some((certificate.into(), key.into()));
         self
     }
 
-    /// Checks the options, connects, and sees that Redis lets the store do what it needs.
+    /// Compares and sets entries by scripts even where the server can do it itself (`SET … IFEQ`: Valkey 8.1, Redis 8.4).
+    /// Default: the server's own way, if it has one.
+    pub fn scripts_only(mut self) -> Self {
+        self.kind.scripts_only = true;
+        self
+    }
+
+    /// Checks the options, connects, and checks that Redis lets the store do what it needs.
+    ///
+    /// An [`Event::EvictionPolicy`] says if Redis may delete sessions that are in use to free memory.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not one, or Redis refuses the password or
-    /// the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
+    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not valid or names servers of another
+    /// kind, no tokio runtime runs, or Redis refuses the password or the commands; the message says what to change.
+    /// [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) says why.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let shared = self.server.shared_format;
+        let now = self.options.clock.now();
+        let max_sessions = self.server.max_sessions_per_subject;
         let (options, builder) = self.with_kind(());
-        let redis = options.connect(shared).await?;
+        let redis = options.connect(shared, max_sessions, now).await?;
+        let policy = redis.eviction_policy().await;
         let ((), builder) = builder.with_kind(redis);
-        builder.build()
+        let store = builder.build()?;
+        if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
+            let config = store.config();
+            config.emit(&Event::EvictionPolicy { cookie: config.cookie_name(), policy: &policy });
+        }
+        Ok(store)
     }
 }
 
 impl RedisOptions {
-    async fn connect(self, shared: Option<SharedFormat>) -> Result<Redis, Error> {
+    async fn connect(
+        self,
+        shared: Option<SharedFormat>,
+        max_sessions: usize,
+        now: Timestamp,
+    ) -> Result<Redis, Error> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::config(
+                "RedisStore must be connected inside a tokio runtime with I/O and time enabled",
+            ));
+        }
         let default = shared.map(|shared| shared.redis_prefix);
         let prefix = self.prefix.as_deref().or(default).ok_or_else(|| {
-            Error::config("which sessions are this application's? Name them with prefix(), for example \"shop:session\"")
+            Error::config("the names of this application's sessions must have a prefix: set prefix(), for example \"shop:session\"")
         })?;
         let settings =
             Settings::new(prefix, self.checkout_timeout, self.command_timeout, self.max_entry_len)?;
-        if self.connections == 0 || self.connect_timeout.is_zero() {
-            return Err(Error::config("connections() and connect_timeout() are more than zero"));
+        if SessionList::max_len(max_sessions) > self.max_entry_len {
+            return Err(Error::config(
+                "max_entry_len() must be long enough for the list of as many sessions as max_sessions_per_subject() allows: \
+                 raise the one or lower the other",
+            ));
         }
-        let target = target(&self.url, &self.tls, self.connect_timeout, self.command_timeout)?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.connect_timeout))
-            .set_response_timeout(Some(self.command_timeout));
-        let health = Arc::new(Health::new());
-        // A cluster's connection has several timers one after the other, and so is no good without ours.
-        let handles = (!matches!(target, Target::Cluster(_))).then(|| Arc::new(SharedConnections::new()));
-        let manager =
-            Manager::new(target, config, self.connect_timeout, Arc::clone(&health), handles.clone());
-        let pool = Pool::builder()
-            .max_size(self.connections)
-            .min_idle(self.connections)
-            // Connections are shared and never idle. One that breaks says so, which costs no round trip to find out.
-            .max_lifetime(None)
-            .idle_timeout(None)
-            .test_on_check_out(true)
-            // Whoever waits is told at once that there is none; the next request tries again.
-            .retry_connection(false)
-            .connection_timeout(self.checkout_timeout)
-            .build(manager)
-            .await
-            .map_err(|error| refused(&error))?;
-        let mut redis = Redis::new(pool, health, settings);
-        redis.handles = handles;
+        if self.connections == 0 || self.connect_timeout.is_zero() {
+            return Err(Error::config("connections() and connect_timeout() must be more than zero"));
+        }
+        let scripts_only = self.scripts_only;
+        let counters = Arc::new(Counters::default());
+        let transport = self.transport(&counters)?;
+        match &transport {
+            Transport::One(node) => node.connect().await.map(drop),
+            Transport::Cluster(cluster) => cluster.connect().await,
+            Transport::Pool(_) => Ok(()),
+        }
+        .map_err(Failure::at_startup)?;
+        let mut redis = Redis::new(transport, counters, settings);
         if let Some(shared) = shared {
             redis = redis.with_framing(shared.redis_framing);
         }
-        redis.check().await.map_err(not_allowed)?;
+        redis.check(scripts_only, now).await?;
         Ok(redis)
+    }
+
+    fn transport(self, counters: &Arc<Counters>) -> Result<Transport, Error> {
+        let url = Url::parse(&self.url)?;
+        if url.tls {
+            self.tls.check()?;
+        } else if self.tls.is_configured() && self.sentinel_tls != Some(true) {
+            return Err(Error::config(
+                "certificates are given for a Redis without TLS: the URL must begin with rediss://, rediss+sentinel:// or \
+                 rediss-cluster://",
+            ));
+        }
+        let access = Access {
+            credentials: self.credentials.or(url.credentials),
+            provider: self.provider,
+            db: url.db,
+            protocol: url.protocol,
+            tls: url.tls.then(|| self.tls.clone()),
+            timeout: self.connect_timeout,
+        };
+        let sentinel_tls = self.sentinel_tls.unwrap_or(url.tls);
+        let about_sentinels = self.sentinel_credentials.is_some()
+            || self.sentinel_tls.is_some()
+            || self.sentinel_root.is_some();
+        if about_sentinels && !matches!(url.kind, Kind::Sentinels(..)) {
+            return Err(Error::config(
+                "sentinel_credentials(), sentinel_tls() and sentinel_root_certificates() need a URL that names sentinels: \
+                 redis+sentinel://host,…/master-name",
+            ));
+        }
+        let counters = Arc::clone(counters);
+        let target = match url.kind {
+            Kind::Cluster(seeds) => {
+                let cluster = Cluster::new(seeds, Arc::new(access), self.connections, counters);
+                return Ok(Transport::Cluster(Arc::new(cluster)));
+            }
+            Kind::Server(address) => Target::Server(address),
+            Kind::Sentinels(addresses, master) => {
+                let root = self.sentinel_root.or(self.tls.root);
+                let tls = sentinel_tls.then_some(Tls { root, client: self.tls.client });
+                if let Some(tls) = &tls {
+                    tls.check()?;
+                }
+                let addresses =
+                    addresses.into_iter().map(|address| with_tls(address, sentinel_tls)).collect();
+                let sentinel_access = Access {
+                    credentials: self.sentinel_credentials,
+                    provider: None,
+                    db: 0,
+                    protocol: url.protocol,
+                    tls,
+                    timeout: self.connect_timeout,
+                };
+                Target::Sentinels(Sentinels::new(addresses, &master, sentinel_access, url.tls))
+            }
+        };
+        let dialer = Dialer::new(target, Arc::new(access));
+        Ok(Transport::One(Arc::new(Node::new(dialer, self.connections, counters))))
+    }
+}
+
+/// The same address, with TLS or without.
+fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::redis::ConnectionAddr {
+    use bb8_redis::redis::ConnectionAddr::{Tcp, TcpTls};
+    match address {
+        Tcp(host, port) | TcpTls { host, port, .. } => super::dialer::server_address(&host, port, tls),
+        other => other,
     }
 }
 
@@ -215,78 +383,16 @@ impl Settings {
     ) -> Result<Self, Error> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_-./".contains(&byte);
         if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
-            return Err(Error::config("a prefix has 1 to 64 letters, digits, and : _ - . /"));
+            return Err(Error::config("a prefix must have 1 to 64 letters, digits, and : _ - . /"));
         }
         if checkout_timeout.is_zero() || command_timeout.is_zero() {
-            return Err(Error::config("checkout_timeout() and command_timeout() are more than zero"));
+            return Err(Error::config("checkout_timeout() and command_timeout() must be more than zero"));
+        }
+        if !ENTRY_LENS.contains(&max_entry_len) {
+            return Err(Error::config("max_entry_len() must be 1 KiB to 512 MiB"));
         }
         Ok(Self { prefix: prefix.to_owned(), checkout_timeout, command_timeout, max_entry_len })
     }
-}
-
-impl<M> Redis<M>
-where
-    M: ManageConnection<Error = RedisError>,
-    M::Connection: ConnectionLike + Clone + Sync,
-{
-    /// A backend over a pool that the application has already, with its entries under `prefix`. For
-    /// [`ServerStore::with_backend`].
-    ///
-    /// Deadlines are the defaults of [`RedisStore::builder`]. What the pool's manager takes for a broken connection is its
-    /// own affair: bb8-redis' manager finds out by a PING before each request, and without that
-    /// (`test_on_check_out(false)`) never.
-    ///
-    /// # Errors
-    ///
-    /// [`is_config`](Error::is_config) if the prefix is not one. It does not connect.
-    pub fn from_pool(pool: Pool<M>, prefix: &str) -> Result<Self, Error> {
-        let timeout = Duration::from_millis(500);
-        let settings = Settings::new(prefix, timeout, timeout, MAX_ENTRY_LEN)?;
-        Ok(Self::new(pool, Arc::new(Health::new()), settings))
-    }
-
-    /// Goes through the life of an entry: whoever may not do that, or talks to a replica, will not be able to keep
-    /// sessions either. The entry is nobody's session, and gone afterwards.
-    async fn check(&self) -> Result<(), Error> {
-        let mut id = [0; 16];
-        SystemRandom.fill(&mut id)?;
-        let id = EntryId::from_bytes(id);
-        let lived = self.live(id).await;
-        // Also where it did not come to its end. What cannot be removed goes by itself, after seconds.
-        self.delete(id).await.and(lived)
-    }
-
-    async fn live(&self, id: EntryId) -> Result<(), Error> {
-        let now = Timestamp::from_unix(0);
-        let entry = |value: &'static [u8], expires| Stored {
-            value: Bytes::from_static(value),
-            expires: Timestamp::from_unix(expires),
-        };
-        self.create(id, entry(b"1", 5), now).await?;
-        self.replace(id, Bytes::from_static(b"1"), Some(entry(b"2", 5)), now).await?;
-        self.touch(id, Timestamp::from_unix(10), now).await?;
-        if self.fetch(id, now).await?.is_none_or(|found| found.value != entry(b"2", 10).value) {
-            return Err(Failure::Lost("an entry was not found again as it was written").into());
-        }
-        Ok(())
-    }
-}
-
-/// What Redis will not allow later either is for whoever set it up.
-fn not_allowed(error: Error) -> Error {
-    let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
-    match failure {
-        Some(failure) if failure.is_lasting() => Error::config(format!(
-            "{failure}, but the store needs GET, DEL, EVALSHA and EVAL, and in scripts SET, GETRANGE, SETRANGE and PEXPIRE, \
-             on keys that begin with its prefix"
-        )),
-        _ => error,
-    }
-}
-
-fn refused(error: &RedisError) -> Error {
-    let failure = Failure::connecting(error);
-    if is_misconfigured(error) { Error::config(failure.to_string()) } else { failure.into() }
 }
 
 impl fmt::Debug for RedisOptions {

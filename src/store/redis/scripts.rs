@@ -1,8 +1,8 @@
-//! The steps that Redis does atomically, and the frame that every entry has there.
+//! The scripts that compare and set, and the frame that every entry has in Redis.
 //!
-//! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is in the entry so that
-//! one GET tells all there is to know, and so that what has expired is not returned even where Redis has not removed it yet;
-//! Redis' own time to live ends later, so that a request which loaded a session in time can still save it. Touching rewrites those eight bytes alone.
+//! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is by Redis' own clock, so
+//! that one GET tells all there is to know. Redis' time to live ends a quarter of an hour later, so that a request which
+//! loaded a session in time can still save it.
 
 use std::time::Duration;
 
@@ -11,61 +11,62 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::clock::Timestamp;
 use crate::store::Stored;
-use crate::store::backend::RETENTION;
 
-const DEADLINE_LEN: usize = 8;
+pub(super) const DEADLINE_LEN: usize = 8;
 
 /// The longest time to live that is asked for, about 272 years: more overflows what Redis counts in.
 const LONGEST: Duration = Duration::from_secs(1 << 33);
 
-// In all of them: KEYS[1] the entry, ARGV[1] the present moment. A value too short for a deadline is not ours: as good as
-// none for reading, and never overwritten. Each script touches one key, as Cluster demands.
+// In all of them, KEYS[1] is the entry. A value too short for a deadline was not written by this store: it is read as no
+// entry, and never overwritten. Each script touches one key, as a Cluster demands.
 
-/// ARGV: now, frame, milliseconds to live. 1 if it is there now, 0 if another one is.
+/// ARGV: frame, milliseconds to live. 1 if the entry is there now, 0 if another one is.
 const CREATE: &str = "\
-local new = redis.call('SET', KEYS[1], ARGV[2], 'NX', 'PX', ARGV[3])
-if new then return 1 end
-local old = redis.call('GET', KEYS[1])
-if old == ARGV[2] then return 1 end
-if #old >= 8 and struct.unpack('>I8', old) <= tonumber(ARGV[1]) then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
-  return 1
-end
-return 0";
+if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
+return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0";
 
-/// ARGV: now, expected value, frame or nothing, milliseconds to live. 1 if done, 0 if there is none, else the entry.
+/// ARGV: expected value, frame or nothing, milliseconds to live. 1 if done, 0 if there is no entry, else the entry.
 const REPLACE: &str = "\
 local old = redis.call('GET', KEYS[1])
-if not old or #old < 8 or struct.unpack('>I8', old) <= tonumber(ARGV[1]) then return 0 end
+if not old or #old < 8 then return 0 end
 local value = string.sub(old, 9)
-if value ~= ARGV[2] then
-  if ARGV[3] == '' or value ~= string.sub(ARGV[3], 9) then return old end
-elseif ARGV[3] == '' then
+if value ~= ARGV[1] then
+  if ARGV[2] == '' or value ~= string.sub(ARGV[2], 9) then return old end
+elseif ARGV[2] == '' then
   redis.call('DEL', KEYS[1])
 else
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[4])
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 end
 return 1";
 
-/// ARGV: now, deadline, milliseconds to live. 1 if done, 0 if there is none.
-const TOUCH: &str = "\
-local old = redis.call('GETRANGE', KEYS[1], 0, 7)
-if #old < 8 or struct.unpack('>I8', old) <= tonumber(ARGV[1]) then return 0 end
+/// ARGV: expected value, deadline, milliseconds to live. As REPLACE by the same value, which is not sent twice.
+const RENEW: &str = "\
+local old = redis.call('GET', KEYS[1])
+if not old or #old < 8 then return 0 end
+if string.sub(old, 9) ~= ARGV[1] then return old end
 redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1";
+
+/// ARGV: deadline, milliseconds to live. 1 if done, 0 if there is no entry.
+const TOUCH: &str = "\
+local old = redis.call('GET', KEYS[1])
+if not old or #old < 8 then return 0 end
+redis.call('SETRANGE', KEYS[1], 0, ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
 /// How an entry lies in Redis, and the scripts that know it.
 pub(crate) struct Framing {
     pub(crate) create: &'static str,
     pub(crate) replace: &'static str,
+    /// Replaces the deadline of an entry only, if it has the expected value.
+    pub(crate) renew: Option<&'static str>,
     pub(crate) touch: &'static str,
     /// Reads an entry, where GET does not tell all there is to know.
     pub(crate) fetch: Option<&'static str>,
-    /// For how long an expired entry is kept. The deadline in the frame says that it has expired.
-    pub(crate) retention: Duration,
-    /// The bytes of an entry.
-    pub(crate) frame: fn(&Stored) -> Bytes,
+    /// A deadline precedes the value.
+    pub(crate) has_deadline: bool,
     /// The entry in an answer of the scripts. `None` if the answer is not of this framing.
     pub(crate) unframe: fn(Value, Timestamp) -> Option<Stored>,
 }
@@ -74,10 +75,10 @@ pub(crate) struct Framing {
 pub(super) const NATIVE: Framing = Framing {
     create: CREATE,
     replace: REPLACE,
+    renew: Some(RENEW),
     touch: TOUCH,
     fetch: None,
-    retention: RETENTION,
-    frame,
+    has_deadline: true,
     unframe: |answer, _| match answer {
         Value::BulkString(bytes) => unframe(bytes),
         _ => None,
@@ -86,9 +87,10 @@ pub(super) const NATIVE: Framing = Framing {
 
 /// The scripts of a framing, with their hashes.
 pub(super) struct Scripts {
-    framing: &'static Framing,
+    pub(super) framing: &'static Framing,
     create: Step,
     replace: Step,
+    renew: Option<Step>,
     touch: Step,
     fetch: Option<Step>,
 }
@@ -108,6 +110,7 @@ impl Step {
 /// One call of a script.
 pub(super) struct Call<'a> {
     step: &'a Step,
+    pub(super) key: &'a str,
     args: Vec<Bytes>,
 }
 
@@ -117,50 +120,51 @@ impl Scripts {
             framing,
             create: Step::new(framing.create),
             replace: Step::new(framing.replace),
+            renew: framing.renew.map(Step::new),
             touch: Step::new(framing.touch),
             fetch: framing.fetch.map(Step::new),
         }
     }
 
-    /// Reads an entry, where GET does not tell all there is to know.
-    pub(super) fn fetch(&self, key: &str) -> Option<Call<'_>> {
-        Some(Call { step: self.fetch.as_ref()?, args: vec![text(key)] })
+    /// The bytes of an entry.
+    pub(super) fn frame(&self, entry: &Stored) -> Bytes {
+        if self.framing.has_deadline { frame(entry) } else { entry.value.clone() }
     }
 
-    /// The entry in an answer.
-    pub(super) fn entry(&self, answer: Value, now: Timestamp) -> Option<Stored> {
-        (self.framing.unframe)(answer, now)
+    pub(super) fn fetch<'a>(&'a self, key: &'a str) -> Option<Call<'a>> {
+        Some(Call { step: self.fetch.as_ref()?, key, args: Vec::new() })
     }
 
-    /// How long Redis is to keep an entry.
-    fn lifetime(&self, expires: Timestamp, now: Timestamp) -> Bytes {
-        millis(expires.saturating_add(self.framing.retention), now)
+    pub(super) fn create<'a>(&'a self, key: &'a str, frame: Bytes, lifetime: Bytes) -> Call<'a> {
+        Call { step: &self.create, key, args: vec![frame, lifetime] }
     }
 
-    pub(super) fn create(&self, key: &str, entry: &Stored, now: Timestamp) -> Call<'_> {
-        let lifetime = self.lifetime(entry.expires, now);
-        Call {
-            step: &self.create,
-            args: vec![text(key), seconds(now), (self.framing.frame)(entry), lifetime],
-        }
-    }
-
-    pub(super) fn replace(
-        &self,
-        key: &str,
+    pub(super) fn replace<'a>(
+        &'a self,
+        key: &'a str,
         expected: Bytes,
-        entry: Option<&Stored>,
-        now: Timestamp,
-    ) -> Call<'_> {
-        let (frame, lifetime) = entry.map_or_else(Default::default, |entry| {
-            ((self.framing.frame)(entry), self.lifetime(entry.expires, now))
-        });
-        Call { step: &self.replace, args: vec![text(key), seconds(now), expected, frame, lifetime] }
+        frame: Bytes,
+        lifetime: Bytes,
+    ) -> Call<'a> {
+        Call { step: &self.replace, key, args: vec![expected, frame, lifetime] }
     }
 
-    pub(super) fn touch(&self, key: &str, expires: Timestamp, now: Timestamp) -> Call<'_> {
-        let deadline = Bytes::copy_from_slice(&expires.as_unix().to_be_bytes());
-        Call { step: &self.touch, args: vec![text(key), seconds(now), deadline, self.lifetime(expires, now)] }
+    pub(super) fn remove<'a>(&'a self, key: &'a str, expected: Bytes) -> Call<'a> {
+        self.replace(key, expected, Bytes::new(), Bytes::new())
+    }
+
+    pub(super) fn renew<'a>(
+        &'a self,
+        key: &'a str,
+        expected: Bytes,
+        expires: Timestamp,
+        lifetime: Bytes,
+    ) -> Option<Call<'a>> {
+        Some(Call { step: self.renew.as_ref()?, key, args: vec![expected, deadline(expires), lifetime] })
+    }
+
+    pub(super) fn touch<'a>(&'a self, key: &'a str, expires: Timestamp, lifetime: Bytes) -> Call<'a> {
+        Call { step: &self.touch, key, args: vec![deadline(expires), lifetime] }
     }
 }
 
@@ -176,13 +180,18 @@ impl Call<'_> {
 
     fn command(&self, name: &str, script: &str) -> Cmd {
         let len = self.args.iter().map(Bytes::len).sum::<usize>();
-        let mut command = Cmd::with_capacity(3 + self.args.len(), name.len() + script.len() + 1 + len);
-        command.arg(name).arg(script).arg(1);
+        let room = name.len() + script.len() + 1 + self.key.len() + len;
+        let mut command = Cmd::with_capacity(4 + self.args.len(), room);
+        command.arg(name).arg(script).arg(1).arg(self.key);
         for arg in &self.args {
             command.arg(&**arg);
         }
         command
     }
+}
+
+fn deadline(expires: Timestamp) -> Bytes {
+    Bytes::copy_from_slice(&expires.as_unix().to_be_bytes())
 }
 
 /// An entry behind its deadline.
@@ -200,15 +209,8 @@ pub(super) fn unframe(frame: Vec<u8>) -> Option<Stored> {
     Some(Stored { value, expires: Timestamp::from_unix(expires) })
 }
 
-/// How long until `expires`. Redis takes no 0: what is over is there for a millisecond more, for nobody to see.
-fn millis(expires: Timestamp, now: Timestamp) -> Bytes {
-    text(&expires.saturating_since(now).min(LONGEST).as_millis().max(1).to_string())
-}
-
-fn seconds(time: Timestamp) -> Bytes {
-    text(&time.as_unix().to_string())
-}
-
-fn text(text: &str) -> Bytes {
-    Bytes::copy_from_slice(text.as_bytes())
+/// How long an entry lives that expires at `expires`, in milliseconds. `None` if it has expired.
+pub(super) fn lifetime(expires: Timestamp, now: Timestamp) -> Option<Bytes> {
+    let millis = expires.saturating_since(now).min(LONGEST).as_millis();
+    (millis > 0).then(|| millis.to_string().into())
 }

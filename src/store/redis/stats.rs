@@ -1,20 +1,34 @@
-//! Figures for metrics: what the pool holds, and how commands went.
+//! Figures for metrics: how many connections there are, and how commands went.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bb8_redis::bb8::State;
-
-/// Counts of commands.
+/// Counts since the store was made, over all its servers.
 #[derive(Default)]
 pub(super) struct Counters {
     pub(super) commands: AtomicU64,
-    /// Handles that were given out without asking the pool.
-    pub(super) at_hand: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) timeouts: AtomicU64,
     pub(super) retries: AtomicU64,
     pub(super) turned_away: AtomicU64,
+    pub(super) connections_created: AtomicU64,
+    pub(super) connections_broken: AtomicU64,
+    pub(super) ready: AtomicU64,
+    pub(super) waited: AtomicU64,
+    pub(super) waited_in_vain: AtomicU64,
+    pub(super) wait_micros: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn add(counter: &AtomicU64) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn waited(&self, for_so_long: Duration, in_vain: bool) {
+        let micros = u64::try_from(for_so_long.as_micros()).unwrap_or(u64::MAX);
+        self.wait_micros.fetch_add(micros, Ordering::Relaxed);
+        Self::add(if in_vain { &self.waited_in_vain } else { &self.waited });
+    }
 }
 
 /// Figures of a [`Redis`](super::Redis) backend since it was made.
@@ -32,53 +46,65 @@ pub(super) struct Counters {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedisStats {
-    /// False while Redis is taken for unreachable, and requests fail at once.
+    /// False while a server does not answer, and requests for its sessions fail at once. In a Cluster: while any master
+    /// does not.
     pub up: bool,
-    /// Connections that the pool holds.
+    /// Servers that sessions are on: 1, or the masters of a Cluster that were used so far.
+    pub servers: u32,
+    /// Servers that do not answer.
+    pub servers_down: u32,
+    /// Connections that work.
     pub connections: u32,
-    /// Those of them that nobody is just then taking a handle of.
+    /// Connections on which no command waits for its reply.
     pub idle_connections: u32,
     /// Connections that were made.
     pub connections_created: u64,
-    /// Connections that were dropped because a command on them failed.
+    /// Connections that were dropped because they were lost, silent, or led to a server that is not the master.
     pub connections_broken: u64,
-    /// Handles that were given out without waiting.
+    /// Attempts that found a connection ready.
     pub checkouts_direct: u64,
-    /// Handles that somebody waited for.
+    /// Attempts that waited until a connection was made.
     pub checkouts_waited: u64,
-    /// Requests for which none came free in time.
+    /// Attempts that waited for a connection in vain.
     pub checkouts_timed_out: u64,
     /// How long all of them waited together.
     pub checkout_wait: Duration,
-    /// Commands that were asked for; a script that had to be sent whole counts twice.
+    /// Commands. A script that had to be sent whole counts twice, a command that was sent again once.
     pub commands: u64,
-    /// Those that failed, for whatever reason, the following ones included.
+    /// Commands that failed, whatever the reason: timeouts and turned away included.
     pub failures: u64,
-    /// Those that had no answer in time.
+    /// Commands that were sent and not answered in time.
     pub timeouts: u64,
-    /// Those that failed at once, because Redis was taken for unreachable.
+    /// Commands that failed at once and were not sent, because the server was down.
     pub turned_away: u64,
     /// How often a command was sent again.
     pub retries: u64,
 }
 
+/// How many servers and connections there are now.
+#[derive(Default)]
+pub(super) struct Connected {
+    pub(super) servers: u32,
+    pub(super) servers_down: u32,
+    pub(super) connections: u32,
+    pub(super) idle: u32,
+}
+
 impl RedisStats {
-    pub(super) fn of(pool: &State, counters: &Counters, up: bool) -> Self {
+    pub(super) fn new(connected: &Connected, counters: &Counters) -> Self {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let statistics = &pool.statistics;
         Self {
-            up,
-            connections: pool.connections,
-            idle_connections: pool.idle_connections,
-            connections_created: statistics.connections_created,
-            // One that fails the check at checkout is counted as invalid, and again as broken where the manager says so.
-            connections_broken: statistics
-                .connections_closed_broken
-                .max(statistics.connections_closed_invalid),
-            checkouts_direct: statistics.get_direct + read(&counters.at_hand),
-            checkouts_waited: statistics.get_waited,
-            checkouts_timed_out: statistics.get_timed_out,
-            checkout_wait: statistics.get_wait_time,
+            up: connected.servers_down == 0,
+            servers: connected.servers,
+            servers_down: connected.servers_down,
+            connections: connected.connections,
+            idle_connections: connected.idle,
+            connections_created: read(&counters.connections_created),
+            connections_broken: read(&counters.connections_broken),
+            checkouts_direct: read(&counters.ready),
+            checkouts_waited: read(&counters.waited),
+            checkouts_timed_out: read(&counters.waited_in_vain),
+            checkout_wait: Duration::from_micros(read(&counters.wait_micros)),
             commands: read(&counters.commands),
             failures: read(&counters.failures),
             timeouts: read(&counters.timeouts),

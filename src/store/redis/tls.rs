@@ -1,7 +1,5 @@
 //! TLS to Redis: which certificates, and whose cryptography. Without the feature `redis-tls`, the refusal.
 
-use bb8_redis::redis::cluster::ClusterClientBuilder;
-use bb8_redis::redis::sentinel::SentinelClientBuilder;
 use bb8_redis::redis::{Client, ConnectionInfo};
 #[cfg(feature = "redis-tls")]
 use bb8_redis::redis::{ClientTlsConfig, TlsCertificates};
@@ -9,13 +7,14 @@ use bb8_redis::redis::{ClientTlsConfig, TlsCertificates};
 #[cfg(feature = "redis-tls")]
 use rustls::crypto::aws_lc_rs as aws_lc;
 
+use super::fault::Failure;
 use crate::error::Error;
 
 /// Certificates, as PEM. Without any, those that the system trusts.
 #[derive(Clone, Default)]
 pub(super) struct Tls {
     pub(super) root: Option<Vec<u8>>,
-    /// Certificate and private key, for a Redis that wants to know who calls.
+    /// Certificate and private key, for a server that asks for them.
     pub(super) client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -27,41 +26,29 @@ impl Tls {
 
 #[cfg(feature = "redis-tls")]
 impl Tls {
-    /// Sees to it that there is somebody to do the cryptography.
+    /// Checks the certificates, and installs rustls' default `CryptoProvider`.
     pub(super) fn check(&self) -> Result<(), Error> {
         const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
         let is_pem = |root: &Vec<u8>| root.windows(BEGIN.len()).any(|line| line == BEGIN);
-        // With none in it the library trusts nobody, and blames the server.
+        // Without a certificate in it, rustls trusts no server and reports the server's certificate as the fault.
         if !self.root.as_ref().is_none_or(is_pem) {
-            return Err(Error::config("root_certificates() got no PEM certificate"));
+            return Err(Error::config("root_certificates() must get a PEM certificate"));
         }
-        // Whoever installed one first wins; only its absence would be a fault, and a panic inside rustls.
+        // If the application installed one first, that one stays. Without any, rustls would panic.
         let _ = aws_lc::default_provider().install_default();
         Ok(())
     }
 
-    pub(super) fn client(&self, info: ConnectionInfo) -> Result<Client, Error> {
-        let client = if self.is_configured() {
-            Client::build_with_tls(info, self.certificates())
-        } else {
-            Client::open(info)
+    /// Creates a client for the server in `info`.
+    pub(super) fn client(tls: Option<&Self>, info: ConnectionInfo) -> Result<Client, Failure> {
+        let client = match tls.filter(|tls| tls.is_configured()) {
+            Some(tls) => Client::build_with_tls(info, tls.certificates()),
+            None => Client::open(info),
         };
         // What the library says may hold parts of a key file.
-        client.map_err(|_| Error::config("the certificates for Redis are not PEM of the right kind"))
-    }
-
-    pub(super) fn sentinel(&self, builder: SentinelClientBuilder) -> SentinelClientBuilder {
-        let builder = builder.set_client_to_sentinel_tls_mode(bb8_redis::redis::TlsMode::Secure);
-        if !self.is_configured() {
-            return builder;
-        }
-        builder
-            .set_client_to_redis_certificates(self.certificates())
-            .set_client_to_sentinel_certificates(self.certificates())
-    }
-
-    pub(super) fn cluster(&self, builder: ClusterClientBuilder) -> ClusterClientBuilder {
-        if self.is_configured() { builder.certs(self.certificates()) } else { builder }
+        client.map_err(|_| {
+            Failure::Setup("the certificates for Redis are not PEM of the right kind".to_owned())
+        })
     }
 
     fn certificates(&self) -> TlsCertificates {
@@ -75,18 +62,10 @@ impl Tls {
 #[allow(clippy::unused_self)] // with the feature it is used
 impl Tls {
     pub(super) fn check(&self) -> Result<(), Error> {
-        Err(Error::config("TLS to Redis is behind the crate's feature redis-tls: switch it on"))
+        Err(Error::config("TLS to Redis needs this crate's feature redis-tls: enable it"))
     }
 
-    pub(super) fn client(&self, info: ConnectionInfo) -> Result<Client, Error> {
-        Client::open(info).map_err(|_| Error::config("this is not a Redis that can be connected to"))
-    }
-
-    pub(super) fn sentinel(&self, builder: SentinelClientBuilder) -> SentinelClientBuilder {
-        builder
-    }
-
-    pub(super) fn cluster(&self, builder: ClusterClientBuilder) -> ClusterClientBuilder {
-        builder
+    pub(super) fn client(_: Option<&Self>, info: ConnectionInfo) -> Result<Client, Failure> {
+        Client::open(info).map_err(|_| Failure::Setup("the URL does not name a Redis server".to_owned()))
     }
 }

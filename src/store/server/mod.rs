@@ -2,6 +2,8 @@
 
 mod conflict_queue;
 pub(crate) mod format;
+mod join;
+mod list_memo;
 mod native_format;
 mod regenerate;
 pub(crate) mod session_list;
@@ -17,6 +19,8 @@ pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
 use self::format::{Dates, EntryValue, StoredFormat};
+use self::join::join;
+use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
@@ -64,6 +68,8 @@ struct Inner<B> {
     backend: B,
     format: Box<dyn StoredFormat>,
     max_sessions_per_subject: usize,
+    /// Present if a session of a subject counts only while it is on that subject's list.
+    list_memo: Option<ListMemo>,
     queues: ConflictQueues,
     /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
     /// round.
@@ -74,7 +80,7 @@ struct Inner<B> {
 enum Step {
     Done(Saved),
     /// Another request was first; this is what it left.
-    Conflict(Payload, Bytes),
+    Conflict(Payload, Stored),
 }
 
 impl<B: Backend> ServerStore<B> {
@@ -103,8 +109,9 @@ impl<B: Backend> Builder<B> {
 
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
-        let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
-            builder.validate()?;
+        let (backend, config, options) = builder.validate()?;
+        let ServerOptions { record_keys, max_sessions_per_subject, check_session_list, shared_format } =
+            options;
         if !config.retired_finders.is_empty() {
             return Err(Error::config(
                 "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
@@ -131,15 +138,44 @@ impl<B: Backend> Inner<B> {
                 })
             }
         };
+        if check_session_list && !format.has_session_lists() {
+            return Err(Error::config(
+                "check_session_list() must be off where sessions are shared with another program: it keeps no lists",
+            ));
+        }
+        let list_memo = check_session_list.then(ListMemo::new);
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
-        Ok(Self { config, backend, format, max_sessions_per_subject, queues, list_queues })
+        Ok(Self { config, backend, format, max_sessions_per_subject, list_memo, queues, list_queues })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        let Some(stored) = self.backend.fetch(entry_id(&token), now).await? else {
-            return Ok(Err(Refusal::UnknownId));
+        let id = entry_id(&token);
+        let Some(memo) = &self.list_memo else {
+            let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(Err(Refusal::UnknownId)) };
+            return Ok(self.decode(token, stored, now));
         };
-        Ok(self.decode(token, stored, now))
+        let (stored, list) = match memo.get(id) {
+            Some(known) => {
+                let (stored, list) = join(self.backend.fetch(id, now), self.backend.fetch(known, now)).await;
+                (stored?, Some((known, list)))
+            }
+            None => (self.backend.fetch(id, now).await?, None),
+        };
+        let Some(stored) = stored else { return Ok(Err(Refusal::UnknownId)) };
+        let record = match self.decode(token, stored, now) {
+            Ok(record) => record,
+            refused => return Ok(refused),
+        };
+        let Some(subject) = self.listed_subject(record.payload()) else { return Ok(Ok(record)) };
+        let list_id = self.list_of(&subject);
+        let list = match list {
+            Some((known, list)) if known == list_id => list,
+            _ => {
+                memo.set(id, list_id);
+                self.backend.fetch(list_id, now).await
+            }
+        };
+        Ok(if self.is_on(list_id, list, record.id())? { Ok(record) } else { Err(Refusal::UnknownId) })
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
@@ -242,22 +278,23 @@ impl<B: Backend> Inner<B> {
             }
             return self.create(now, payload, None, None, now).await.map(ended_or_stored);
         };
-        if changes.is_empty() && !self.has_other_lifetime(&base, now) {
-            return self.touch(base, now).await;
+        if changes.is_empty() {
+            return self.renew(base, now).await;
         }
-        let (_, mut expected) = origin(&base)?;
+        let mut expected = seen(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            match self.replace(&base, expected.clone(), payload, &expected, now, conflicts).await? {
+            let from = expected.value.clone();
+            match self.replace(&base, expected, payload, &from, now, conflicts).await? {
                 Step::Done(saved) => return Ok(saved),
-                Step::Conflict(current, value) => {
+                Step::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
                     #[cfg(hyper_session_planted)] // an update lost
                     if planted!("session_model") {
                         payload = changes.apply(Some(base.payload()))?;
                     }
-                    expected = value;
+                    expected = stored;
                     if turn.is_none() {
                         turn = Some(self.queues.of(base.id()).lock().await);
                     }
@@ -272,7 +309,7 @@ impl<B: Backend> Inner<B> {
     async fn replace(
         &self,
         base: &Record,
-        expected: Bytes,
+        expected: Stored,
         payload: Payload,
         from: &Bytes,
         now: Timestamp,
@@ -284,12 +321,12 @@ impl<B: Backend> Inner<B> {
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
         };
-        let seen = seen(base, now);
-        let outcome = self.backend.replace(entry_id(&token), expected, entry.clone(), seen).await?;
+        let outcome =
+            self.backend.exchange(entry_id(&token), expected, entry.clone(), in_time(base, now)).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current.value),
+                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current),
                 // It goes on under another token, or whoever overwrote it ended it: not ours any more.
                 _ => Step::Done(Saved::Ended),
             },
@@ -302,21 +339,42 @@ impl<B: Backend> Inner<B> {
         })
     }
 
-    async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
-        let expires = self.config.timeouts.deadline(base.created(), now);
-        if !self.backend.touch(key_of(&base), expires, seen(&base, now)).await? {
-            return Ok(Saved::Ended);
+    /// Renews the session: the same value with a later deadline, in one step. A session of a subject that is missing from
+    /// the subject's list, since that was evicted or lost, is entered again.
+    async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
+        let renewing = self.renew_entry(&base, now);
+        // Where only listed sessions count, what is not listed was ended.
+        let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
+        let Some(subject) = subject else { return renewing.await };
+        let (renewed, list) = join(renewing, self.list(&subject, now)).await;
+        let renewed = renewed?;
+        if matches!(renewed, Saved::Stored { .. }) {
+            self.enter_again(&subject, &base, list, now).await;
         }
-        // What was touched may be what a regenerate left in the session's place: the answer must not take away the cookie
-        // that the regenerate gave.
-        let present = self.backend.fetch(key_of(&base), now).await?;
-        match present.and_then(|stored| self.format.decode(key_of(&base), &stored.value)) {
-            Some(EntryValue::Session(..)) => Ok(stored(base.until(expires), 0)),
-            Some(EntryValue::Tombstone) => {
-                // A mark is no session, and is not to last as long as one.
-                self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
-                Ok(Saved::Ended)
+        Ok(renewed)
+    }
+
+    async fn renew_entry(&self, base: &Record, now: Timestamp) -> Result<Saved, Error> {
+        let seen = seen(base)?;
+        let expires = self.config.timeouts.deadline(base.created(), now);
+        let present = if self.has_other_lifetime(base, now) {
+            let from = seen.value.clone();
+            match self.replace(base, seen, base.payload().clone(), &from, now, 0).await? {
+                Step::Done(saved) => return Ok(saved),
+                Step::Conflict(_, present) => present,
             }
+        } else {
+            let entry = Some(Stored { value: seen.value.clone(), expires });
+            match self.backend.exchange(key_of(base), seen, entry, in_time(base, now)).await? {
+                Replaced::Done => return Ok(stored(base.until(expires), 0)),
+                Replaced::Missing => return Ok(Saved::Ended),
+                Replaced::Conflict(present) => present,
+            }
+        };
+        // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
+        // the cookie that came with that.
+        match self.format.decode(key_of(base), &present.value) {
+            Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
             _ => Ok(Saved::Ended),
         }
     }
@@ -331,7 +389,7 @@ impl<B: Backend> Inner<B> {
 
 /// The moment at which a backend is asked about the entry of `base`. The request loaded it in time, and keeps it although it may
 /// have expired meanwhile: a session lasts as long as its requests.
-fn seen(base: &Record, now: Timestamp) -> Timestamp {
+fn in_time(base: &Record, now: Timestamp) -> Timestamp {
     now.min(base.expires().saturating_sub(Duration::from_secs(1)))
 }
 
@@ -357,6 +415,12 @@ fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
         .stored()
         .ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
     Ok((token.clone(), value.clone()))
+}
+
+/// The entry of the session as it was loaded.
+fn seen(record: &Record) -> Result<Stored, Error> {
+    let (_, value) = origin(record)?;
+    Ok(Stored { value, expires: record.expires() })
 }
 
 fn ended_or_stored(created: Option<Record>) -> Saved {

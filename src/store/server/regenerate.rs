@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::format::EntryValue;
-use super::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, key_of, origin, seen, stored};
+use super::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, in_time, key_of, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
@@ -25,7 +25,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Saved, Error> {
         let mut new = None;
-        let result = self.renew(&base, changes, now, &mut new).await;
+        let result = self.move_to_new(&base, changes, now, &mut new).await;
         // An entry whose token nobody was given is debris. Where the backend does not answer, its deadline removes it.
         let useless = match &result {
             Ok(saved) => !matches!(saved, Saved::Stored { .. }),
@@ -38,7 +38,7 @@ impl<B: Backend> Inner<B> {
         result
     }
 
-    async fn renew(
+    async fn move_to_new(
         &self,
         base: &Record,
         changes: &Changes,
@@ -48,19 +48,19 @@ impl<B: Backend> Inner<B> {
         if changes.restarts() {
             return self.start_over(base, changes, now).await;
         }
-        let (_, mut expected) = origin(base)?;
+        let mut expected = seen(base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
         let created = if changes.begins_anew() { now } else { base.created() };
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            if !self.write_new(new, base, created, payload, &expected, now).await? {
+            if !self.write_new(new, base, created, payload, &expected.value, now).await? {
                 return Ok(Saved::Ended);
             }
             // Where nothing is left to go on, nothing takes its place.
             let successor = new.is_some().then(|| tombstone.clone());
-            match self.backend.replace(key_of(base), expected, successor, seen(base, now)).await? {
+            match self.backend.exchange(key_of(base), expected, successor, in_time(base, now)).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
@@ -73,7 +73,7 @@ impl<B: Backend> Inner<B> {
                         return Ok(Saved::Ended);
                     };
                     payload = changes.replay(Some(&newer))?;
-                    expected = current.value;
+                    expected = current;
                     if turn.is_none() {
                         turn = Some(self.queues.of(base.id()).lock().await);
                     }
@@ -109,18 +109,15 @@ impl<B: Backend> Inner<B> {
 
     /// Ends the session for good, whatever it holds by now; its browser was given another one.
     pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
-        let (_, mut expected) = origin(base)?;
+        let mut expected = seen(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
-            match self
-                .backend
-                .replace(key_of(base), expected, Some(tombstone.clone()), seen(base, now))
-                .await?
-            {
+            let successor = Some(tombstone.clone());
+            match self.backend.exchange(key_of(base), expected, successor, in_time(base, now)).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
                     Some(EntryValue::Tombstone) => return Ok(()),
-                    _ => expected = current.value,
+                    _ => expected = current,
                 },
                 Replaced::Done | Replaced::Missing => {
                     self.leave(base, now).await;
@@ -146,9 +143,8 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<bool, Error> {
         if let Some(written) = new.take() {
-            let (_, value) = origin(&written)?;
             if let Step::Done(Saved::Stored { record, .. }) =
-                self.replace(&written, value, payload.clone(), from, now, 0).await?
+                self.replace(&written, seen(&written)?, payload.clone(), from, now, 0).await?
             {
                 *new = Some(record);
                 return Ok(true);

@@ -33,6 +33,15 @@ impl ListedSession {
 }
 
 impl SessionList {
+    /// The longest entry of a list in which a subject may have `sessions`. Logins at once can be on it beyond that number
+    /// for a moment, and so can sessions that are being ended.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))] // the one backend with a limit so far
+    pub(crate) const fn max_len(sessions: usize) -> usize {
+        const FRAME_AND_SEAL: usize = 128;
+        let entries = sessions.saturating_mul(2).saturating_add(16);
+        entries.saturating_mul(ListedSession::LEN).saturating_add(FRAME_AND_SEAL)
+    }
+
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {
         if bytes.len() % ListedSession::LEN != 0 {
             return None;
@@ -67,6 +76,11 @@ impl SessionList {
     /// The sessions that nobody is ending.
     pub(crate) fn live(&self) -> impl Iterator<Item = &ListedSession> {
         self.entries.iter().filter(|entry| !entry.ending)
+    }
+
+    /// Returns true if the session is on the list, whether it is being ended or not.
+    pub(crate) fn names(&self, id: SessionId) -> bool {
+        self.entries.iter().any(|entry| entry.id == id)
     }
 
     pub(crate) fn has(&self, id: SessionId) -> bool {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::format::EntryValue;
+use super::join::join_all;
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
@@ -15,6 +16,23 @@ use crate::store::{Backend, Replaced, Store, Stored};
 
 /// An entered session may be missing for so long: whoever entered it is about to write it.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// A moment at which no entry has expired yet. What is to be ended is ended whether it has expired or not: a request that
+/// loaded the session in time could still renew it.
+const ALWAYS: Timestamp = Timestamp::from_unix(0);
+
+/// A list, and the entry that it was read from.
+#[derive(Default)]
+struct Known {
+    list: SessionList,
+    stored: Option<Stored>,
+}
+
+/// An entered session, and what the backend has under its id.
+struct Found {
+    listed: ListedSession,
+    stored: Result<Option<Stored>, Error>,
+}
 
 /// What becomes of a list that does not read back.
 #[derive(Clone, Copy)]
@@ -70,18 +88,23 @@ impl<B: Backend> ServerStore<B> {
     /// ```
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
         let (inner, now) = (&self.inner, self.config().now());
-        let list = inner.list(subject, now).await?;
+        let known = inner.known(subject, now).await?;
         let (mut sessions, mut over) = (Vec::new(), Vec::new());
-        for entry in list.live() {
-            match inner.session_of(subject, entry, now).await? {
-                Some(session) => sessions.push(session),
-                None if entry.entered.saturating_add(GRACE) <= now => over.push(entry.id),
-                None => {}
+        for found in inner.find(known.list.live()).await {
+            let listed = found.listed;
+            match found.stored {
+                // It cannot be loaded, so it is no session; and what it is is not known.
+                Err(error) if error.is_unreadable() => {}
+                stored => match inner.session_of(subject, &listed, stored?, now) {
+                    Some(session) => sessions.push(session),
+                    None if inner.is_settled(&listed, now) => over.push(listed.id),
+                    None => {}
+                },
             }
         }
-        if !over.is_empty() || list.is_unfinished() {
+        if !over.is_empty() || known.list.is_unfinished() {
             // Not just taken off: one that appears after all must not live without being listed.
-            inner.end(subject, now, |entry| over.contains(&entry.id)).await?;
+            inner.end(subject, now, Some(known), &[], |entry| over.contains(&entry.id)).await?;
         }
         Ok(sessions)
     }
@@ -92,7 +115,7 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// As [`end_sessions_of`](Self::end_sessions_of).
     pub async fn end_session_of(&self, subject: &str, id: SessionId) -> Result<bool, Error> {
-        Ok(self.inner.end(subject, self.config().now(), |entry| entry.id == id).await? > 0)
+        Ok(self.inner.end(subject, self.config().now(), None, &[], |entry| entry.id == id).await? > 0)
     }
 
     /// Ends all sessions of `subject`, except one to keep: "log out everywhere", or everywhere else. The number of those
@@ -111,7 +134,7 @@ impl<B: Backend> ServerStore<B> {
     /// Where the future is dropped, some may be ended and others not yet. Whoever lists or ends sessions of `subject` next
     /// ends those, too, as does the next login.
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
-        self.inner.end(subject, self.config().now(), |entry| Some(entry.id) != keep).await
+        self.inner.end(subject, self.config().now(), None, &[], |entry| Some(entry.id) != keep).await
     }
 }
 
@@ -134,22 +157,24 @@ impl<B: Backend> Inner<B> {
     ) -> Result<bool, Error> {
         let until = created.saturating_add(self.config.timeouts.absolute);
         // When it is entered may be long after the request began.
-        let entry = ListedSession { id, entered: now.max(self.config.now()), until, ending: false };
+        let entered = self.backend.time(now.max(self.config.now()));
+        let entry = ListedSession { id, entered, until, ending: false };
         let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
         let add = |list: &mut SessionList| {
             list.prune(now);
             let entered = list.enter(entry, instead_of);
             let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            (entered, surplus, list.is_unfinished())
+            (entered, surplus)
         };
-        let (entered, surplus, unfinished) = self.edit(subject, now, Unreadable::IsOverwritten, add).await?;
+        let ((entered, surplus), known) =
+            self.edit(subject, now, Unreadable::IsOverwritten, None, add).await?;
         if !entered {
             return Ok(false);
         }
         if surplus > 0 {
-            self.make_room(subject, counts, now).await?;
-        } else if unfinished {
-            self.end(subject, now, |_| false).await?;
+            self.make_room(subject, known, counts, now).await?;
+        } else if known.list.is_unfinished() {
+            self.end(subject, now, Some(known), &[], |_| false).await?;
         }
         Ok(true)
     }
@@ -158,22 +183,80 @@ impl<B: Backend> Inner<B> {
     async fn make_room(
         &self,
         subject: &str,
+        known: Known,
         counts: impl Fn(&&ListedSession) -> bool,
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
-        for entry in self.list(subject, now).await?.live().filter(counts) {
-            let fresh = entry.entered.saturating_add(GRACE) > now;
-            let alive = fresh || self.session_of(subject, entry, now).await?.is_some();
-            if alive { live.push(entry.id) } else { over.push(entry.id) }
+        let found = self.find(known.list.live().filter(&counts)).await;
+        for Found { listed, stored } in &found {
+            let is_session = match stored {
+                Ok(stored) => self.session_of(subject, listed, stored.clone(), now).is_some(),
+                // Whatever it is, it takes a place.
+                Err(_) => true,
+            };
+            if is_session || !self.is_settled(listed, now) {
+                live.push(listed.id);
+            } else {
+                over.push(listed.id);
+            }
         }
         let surplus = live.len().saturating_sub(self.max_sessions_per_subject);
         over.extend(live.iter().take(surplus));
-        let ended = self.end(subject, now, |entry| over.contains(&entry.id)).await?;
+        let ended = self.end(subject, now, Some(known), &found, |entry| over.contains(&entry.id)).await?;
         if ended > 0 {
             self.config.emit(&Event::SubjectLimit { cookie: self.config.cookie_name(), ended });
         }
         Ok(())
+    }
+
+    /// Enters a session again that is missing from `list`. If that fails, its next renewal tries again.
+    pub(super) async fn enter_again(
+        &self,
+        subject: &str,
+        record: &Record,
+        list: Result<SessionList, Error>,
+        now: Timestamp,
+    ) {
+        if list.is_ok_and(|list| !list.names(record.id())) {
+            let until = record.created().saturating_add(self.config.timeouts.absolute);
+            let entered = self.backend.time(now);
+            let entry = ListedSession { id: record.id(), entered, until, ending: false };
+            let add = |list: &mut SessionList| {
+                if !list.names(entry.id) {
+                    list.enter(entry, None);
+                }
+            };
+            let _ = self.edit(subject, now, Unreadable::IsAnError, None, add).await;
+        }
+    }
+
+    /// True if the list in a backend's answer has the session. A list that does not read has none: what is not known to be
+    /// a session is none.
+    pub(super) fn is_on(
+        &self,
+        list: EntryId,
+        answer: Result<Option<Stored>, Error>,
+        id: SessionId,
+    ) -> Result<bool, Error> {
+        match answer {
+            Err(error) if error.is_unreadable() => Ok(false),
+            answer => Ok(self.read_list(list, answer?.as_ref()).is_ok_and(|list| list.has(id))),
+        }
+    }
+
+    /// True if the session was entered so long ago that it has been written, if it ever is.
+    fn is_settled(&self, entry: &ListedSession, now: Timestamp) -> bool {
+        entry.entered.saturating_add(GRACE) <= self.backend.time(now)
+    }
+
+    /// What the backend has under the ids of these sessions.
+    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>) -> Vec<Found> {
+        join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
+            let id = EntryId::from_bytes(listed.id.to_bytes());
+            Found { listed, stored: self.backend.fetch(id, ALWAYS).await }
+        })
+        .await
     }
 
     /// True if nobody ended the session since it was entered.
@@ -191,54 +274,125 @@ impl<B: Backend> Inner<B> {
     pub(super) async fn leave(&self, record: &Record, now: Timestamp) {
         if let Some(subject) = self.listed_subject(record.payload()) {
             let forget = |list: &mut SessionList| list.remove(&[record.id()]);
-            let _ = self.edit(&subject, now, Unreadable::IsAnError, forget).await;
+            let _ = self.edit(&subject, now, Unreadable::IsAnError, None, forget).await;
         }
     }
 
     /// First marks what is to be ended, then removes it, then forgets it: a login under way sees the mark, and what was
     /// begun and not finished is finished by the next one who comes here. The number of sessions that this ended of those
-    /// that `which` picks.
+    /// that `which` picks. `known` is the list as it was seen last, `found` what was seen of its sessions.
     async fn end(
         &self,
         subject: &str,
         now: Timestamp,
+        known: Option<Known>,
+        found: &[Found],
         which: impl Fn(&ListedSession) -> bool,
     ) -> Result<usize, Error> {
-        let ending = self.edit(subject, now, Unreadable::IsAnError, |list| list.end(&which)).await?;
-        let mut ended = 0;
-        for entry in &ending {
-            let done = self.end_one(subject, entry.id, now).await?;
-            ended += usize::from(done && which(entry));
-        }
+        let marked = self.edit(subject, now, Unreadable::IsAnError, known, |list| list.end(&which)).await;
+        let (ending, known) = match marked {
+            Ok(marked) => marked,
+            // The backend may have no room for a mark, and still delete.
+            Err(error) if error.is_unavailable() && !error.is_unreadable() => {
+                return self.end_unmarked(subject, now, which, error).await;
+            }
+            Err(error) => return Err(error),
+        };
+        let ended = self.end_all(subject, &ending, found, &which, now).await?;
         if !ending.is_empty() {
             let ids: Vec<_> = ending.iter().map(|entry| entry.id).collect();
-            self.edit(subject, now, Unreadable::IsAnError, |list| list.remove(&ids)).await?;
+            let forget = |list: &mut SessionList| list.remove(&ids);
+            let forgotten = self.edit(subject, now, Unreadable::IsAnError, Some(known), forget).await;
+            // They are ended, and the next one who comes here forgets them.
+            forgotten.map(drop).or_else(|error| if error.is_unavailable() { Ok(()) } else { Err(error) })?;
         }
         Ok(ended)
     }
 
-    /// Ends the session `id`, if it is the subject's: that is for the session to say (T37). True if it was one.
-    async fn end_one(&self, subject: &str, id: SessionId, now: Timestamp) -> Result<bool, Error> {
+    /// Ends sessions without marking them first. A login that is under way meanwhile happens after this.
+    async fn end_unmarked(
+        &self,
+        subject: &str,
+        now: Timestamp,
+        which: impl Fn(&ListedSession) -> bool,
+        error: Error,
+    ) -> Result<usize, Error> {
+        let Ok(Known { mut list, .. }) = self.known(subject, now).await else { return Err(error) };
+        let ending = list.end(&which);
+        let Ok(ended) = self.end_all(subject, &ending, &[], which, now).await else { return Err(error) };
+        if ending.len() == list.entries.len() {
+            self.backend.delete(self.list_of(subject)).await?;
+        }
+        Ok(ended)
+    }
+
+    /// Ends these sessions, and counts those that `which` picks.
+    async fn end_all(
+        &self,
+        subject: &str,
+        ending: &[ListedSession],
+        found: &[Found],
+        which: impl Fn(&ListedSession) -> bool,
+        now: Timestamp,
+    ) -> Result<usize, Error> {
+        let done = join_all(ending, async |entry| {
+            let known = found.iter().find(|found| found.listed.id == entry.id);
+            let found = match known.and_then(|found| found.stored.as_ref().ok()) {
+                Some(stored) => Ok(stored.clone()),
+                None => self.backend.fetch(EntryId::from_bytes(entry.id.to_bytes()), ALWAYS).await,
+            };
+            self.end_one(subject, entry.id, found, now).await
+        })
+        .await;
+        let mut ended = 0;
+        for (entry, done) in ending.iter().zip(done) {
+            ended += usize::from(done? && which(entry));
+        }
+        Ok(ended)
+    }
+
+    /// Ends the session `id`, if it is the subject's: that is for the session to say (T37). True if it was one. `found` is
+    /// what the backend had under its id.
+    async fn end_one(
+        &self,
+        subject: &str,
+        id: SessionId,
+        found: Result<Option<Stored>, Error>,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
         let entry = EntryId::from_bytes(id.to_bytes());
-        // Whatever is there, expired or not: a request that loaded the session in time could renew it.
-        let always = Timestamp::from_unix(0);
-        let mut current = self.backend.fetch(entry, always).await?;
+        let mut current = match found {
+            // It cannot say whose it is. That it is on the list has to do.
+            Err(error) if error.is_unreadable() => {
+                self.backend.delete(entry).await?;
+                return Ok(true);
+            }
+            found => found?,
+        };
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
-            let Some(Stored { value, expires }) = current else { return Ok(false) };
-            let is_session = match self.format.decode(entry, &value) {
+            let Some(seen) = current else { return Ok(false) };
+            let is_session = match self.format.decode(entry, &seen.value) {
                 Some(EntryValue::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => {
-                    expires > now
+                    seen.expires > now
                 }
                 // It goes on under another id, which is on the list, too; or is nobody's any more.
                 Some(_) => return Ok(false),
                 // What this server cannot read, another one with other keys might.
                 None => false,
             };
-            current = match self.backend.replace(entry, value, None, always).await? {
+            current = match self.backend.exchange(entry, seen, None, ALWAYS).await {
                 // If it is missing now, somebody else who was asked to end it was faster.
-                Replaced::Done | Replaced::Missing => return Ok(is_session),
-                Replaced::Conflict(newer) => Some(newer),
+                Ok(Replaced::Done | Replaced::Missing) => return Ok(is_session),
+                Ok(Replaced::Conflict(newer)) => Some(newer),
+                // Deleting may be allowed where comparing is not.
+                Err(error) if error.is_unavailable() => {
+                    return match self.backend.delete(entry).await {
+                        Ok(()) => Ok(is_session),
+                        Err(_) => Err(error),
+                    };
+                }
+                Err(error) => return Err(error),
             };
             if turn.is_none() {
                 turn = Some(self.queues.of(id).lock().await);
@@ -260,94 +414,134 @@ impl<B: Backend> Inner<B> {
     }
 
     /// What became of an entered session. The session itself says whose it is, not the list (T37: CVE-2024-51996).
-    async fn session_of(
+    fn session_of(
         &self,
         subject: &str,
         entry: &ListedSession,
+        stored: Option<Stored>,
         now: Timestamp,
-    ) -> Result<Option<SubjectSession>, Error> {
-        let id = EntryId::from_bytes(entry.id.to_bytes());
-        let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(None) };
+    ) -> Option<SubjectSession> {
+        let (id, stored) = (EntryId::from_bytes(entry.id.to_bytes()), stored?);
         let Some(EntryValue::Session(Some(dates), payload)) = self.format.decode(id, &stored.value) else {
-            return Ok(None);
+            return None;
         };
         let created = dates.created;
         let expires = self.expires(stored.expires, created, Some(dates));
         if payload.subject().as_deref() != Some(subject) || expires <= now {
-            return Ok(None);
+            return None;
         }
         let lifetime = dates.lifetime.unwrap_or(self.config.timeouts.idle);
         let last_seen = stored.expires.saturating_sub(lifetime);
-        Ok(Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires }))
+        Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires })
     }
 
-    async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
+    pub(super) async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
+        self.known(subject, now).await.map(|known| known.list)
+    }
+
+    async fn known(&self, subject: &str, now: Timestamp) -> Result<Known, Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
-        self.read_list(id, self.backend.fetch(id, now).await?.as_ref(), Unreadable::IsAnError)
+        let stored = self.backend.fetch(id, now).await?;
+        Ok(Known { list: self.read_list(id, stored.as_ref())?, stored })
     }
 
-    fn list_of(&self, subject: &str) -> EntryId {
+    pub(super) fn list_of(&self, subject: &str) -> EntryId {
         EntryId::from_bytes(subject_id(self.config.cookie_name(), subject))
     }
 
-    /// A list that cannot be read is lost: sessions on it end by their deadlines alone, and somebody should know.
-    fn read_list(
+    /// A list that cannot be read is lost: what was on it is not known.
+    fn read_list(&self, id: EntryId, stored: Option<&Stored>) -> Result<SessionList, Error> {
+        let Some(stored) = stored else { return Ok(SessionList::default()) };
+        match self.format.decode(id, &stored.value) {
+            Some(EntryValue::List(list)) => Ok(list),
+            _ => Err(Error::unreadable("the list of a subject's sessions does not read back")),
+        }
+    }
+
+    /// Reads the list, to be edited. Where it does not read and may be overwritten, an event says that it is lost.
+    fn list_to_edit(
         &self,
         id: EntryId,
-        stored: Option<&Stored>,
+        current: Option<Stored>,
         unreadable: Unreadable,
-    ) -> Result<SessionList, Error> {
-        let Some(stored) = stored else { return Ok(SessionList::default()) };
-        if let Some(EntryValue::List(list)) = self.format.decode(id, &stored.value) {
-            return Ok(list);
-        }
-        let error = Error::unavailable("the list of a subject's sessions does not read back");
+    ) -> Result<Known, Error> {
+        let error = match self.read_list(id, current.as_ref()) {
+            Ok(list) => return Ok(Known { list, stored: current }),
+            Err(error) => error,
+        };
+        self.lose(&error, unreadable).map_err(|()| error)?;
+        Ok(Known { list: SessionList::default(), stored: current })
+    }
+
+    fn lose(&self, error: &Error, unreadable: Unreadable) -> Result<(), ()> {
         match unreadable {
-            Unreadable::IsAnError => Err(error),
+            Unreadable::IsAnError => Err(()),
             Unreadable::IsOverwritten => {
                 let (cookie, operation) = (self.config.cookie_name(), Operation::Load);
-                self.config.emit(&Event::StoreFailed { cookie, id: None, operation, error: &error });
-                Ok(SessionList::default())
+                self.config.emit(&Event::StoreFailed { cookie, id: None, operation, error });
+                Ok(())
             }
         }
     }
 
-    /// Changes the list of `subject`'s sessions in one atomic step, on whatever it is by then.
+    /// The entry of the list. One that is too long for an entry, or of another kind, is deleted if it may be overwritten.
+    async fn fetch_to_edit(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+        unreadable: Unreadable,
+    ) -> Result<Option<Stored>, Error> {
+        match self.backend.fetch(id, now).await {
+            Err(error) if error.is_unreadable() => {
+                self.lose(&error, unreadable).map_err(|()| error)?;
+                self.backend.delete(id).await?;
+                Ok(None)
+            }
+            fetched => fetched,
+        }
+    }
+
+    /// Changes the list of `subject`'s sessions in one atomic step, on whatever it is by then. Begins with `known`, where
+    /// the list was looked at just before.
     async fn edit<R>(
         &self,
         subject: &str,
         now: Timestamp,
         unreadable: Unreadable,
+        known: Option<Known>,
         mut edit: impl FnMut(&mut SessionList) -> R,
-    ) -> Result<R, Error> {
+    ) -> Result<(R, Known), Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
         let mut turn = None;
-        let mut current = self.backend.fetch(id, now).await?;
+        let mut current = match known {
+            Some(known) => known.stored,
+            None => self.fetch_to_edit(id, now, unreadable).await?,
+        };
         for _ in 0..MAX_ATTEMPTS {
-            let before = self.read_list(id, current.as_ref(), unreadable)?;
-            let mut after = before.clone();
+            let before = self.list_to_edit(id, current, unreadable)?;
+            let mut after = before.list.clone();
             let result = edit(&mut after);
-            if after == before {
-                return Ok(result);
+            if after == before.list {
+                return Ok((result, before));
             }
             let entry = match after.until() {
                 Some(expires) => Some(Stored { value: self.format.encode_list(id, &after, now)?, expires }),
                 None => None,
             };
-            let outcome = match (current, entry) {
-                (Some(stored), entry) => self.backend.replace(id, stored.value, entry, now).await?,
-                (None, None) => return Ok(result),
+            let outcome = match (before.stored, entry.clone()) {
+                (Some(seen), entry) => self.backend.exchange(id, seen, entry, now).await?,
+                (None, None) => Replaced::Done,
                 (None, Some(entry)) => {
                     let created = self.backend.create(id, entry, now).await?;
                     if created { Replaced::Done } else { Replaced::Missing }
                 }
             };
             current = match outcome {
-                Replaced::Done => return Ok(result),
+                Replaced::Done => return Ok((result, Known { list: after, stored: entry })),
                 Replaced::Conflict(newer) => Some(newer),
-                Replaced::Missing => self.backend.fetch(id, now).await?,
+                Replaced::Missing => self.fetch_to_edit(id, now, unreadable).await?,
             };
             if turn.is_none() {
                 turn = Some(self.list_queues.of(SessionId::from_bytes(id.to_bytes())).lock().await);

@@ -1,0 +1,216 @@
+//! Creating, replacing and removing an entry in one step: by the server's own compare-and-set, or by scripts.
+//!
+//! The server's own way needs no right to run scripts and costs it a third of the time. It compares whole entries, deadline
+//! included: if only the deadline differs, which a renewal moved, the step is tried again with the new one.
+
+use bb8_redis::redis::{Cmd, Value};
+use bytes::Bytes;
+
+use super::backend::{Redis, unexpected};
+use super::fault::{Failure, Trouble};
+use super::scripts::{Call, DEADLINE_LEN, unframe};
+use super::transport::Limits;
+use crate::store::{Replaced, Stored};
+
+/// How entries are compared and set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Scripts: any server.
+    Scripts,
+    /// `SET … IFEQ`: Valkey 8.1, Redis 8.4, and later.
+    CompareAndSet(Removal),
+}
+
+/// How an entry is removed where it is as expected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Removal {
+    /// `DELIFEQ`: Valkey 9.
+    DelIfEq,
+    /// `DELEX … IFEQ`: Redis 8.4.
+    DelEx,
+    /// By a value that is no entry, and that lives for a millisecond: Valkey 8.1.
+    Overwrite,
+}
+
+impl Way {
+    pub(super) fn to_code(self) -> u8 {
+        match self {
+            Self::Scripts => 0,
+            Self::CompareAndSet(Removal::DelIfEq) => 1,
+            Self::CompareAndSet(Removal::DelEx) => 2,
+            Self::CompareAndSet(Removal::Overwrite) => 3,
+        }
+    }
+
+    pub(super) fn from_code(code: u8) -> Self {
+        match code {
+            1 => Self::CompareAndSet(Removal::DelIfEq),
+            2 => Self::CompareAndSet(Removal::DelEx),
+            3 => Self::CompareAndSet(Removal::Overwrite),
+            _ => Self::Scripts,
+        }
+    }
+}
+
+/// A renewal of another request can move the deadline between two attempts. This many in a row do not happen.
+const MAX_ATTEMPTS: u32 = 32;
+
+impl Redis {
+    /// Runs a script by its hash, or whole where the server does not have it.
+    pub(super) async fn run(&self, call: &Call<'_>, limits: &Limits) -> Result<Value, Trouble> {
+        match self.send(call.key, &call.by_hash(), limits).await {
+            Err(Trouble::Reply(error)) if error.code() == Some("NOSCRIPT") => {
+                Box::pin(self.send(call.key, &call.whole(), limits)).await
+            }
+            answered => answered,
+        }
+    }
+
+    /// Stores `frame` if there is no entry. True if this frame is there now.
+    pub(super) async fn create_frame(
+        &self,
+        key: &str,
+        frame: &Bytes,
+        lifetime: Bytes,
+        limits: &Limits,
+    ) -> Result<bool, Trouble> {
+        if self.way() == Way::Scripts {
+            let call = self.scripts.create(key, frame.clone(), lifetime);
+            return match self.run(&call, limits).await? {
+                Value::Int(answer @ (0 | 1)) => Ok(answer == 1),
+                _ => Err(unexpected().into()),
+            };
+        }
+        let mut set = set(key, frame);
+        set.arg("NX").arg("GET").arg("PX").arg(&*lifetime);
+        match self.send(key, &set, limits).await? {
+            Value::Nil => Ok(true),
+            Value::BulkString(present) => Ok(present == *frame),
+            _ => Err(unexpected().into()),
+        }
+    }
+
+    /// Puts `new` in the place of an entry that has the value `seen`.
+    pub(super) async fn replace_frame(
+        &self,
+        key: &str,
+        seen: Stored,
+        new: Stored,
+        lifetime: Bytes,
+        limits: &Limits,
+    ) -> Result<Option<Value>, Trouble> {
+        let frame = self.scripts.frame(&new);
+        if self.way() == Way::Scripts {
+            let renewal = if seen.value == new.value {
+                self.scripts.renew(key, seen.value.clone(), new.expires, lifetime.clone())
+            } else {
+                None
+            };
+            let call = match renewal {
+                Some(call) => call,
+                None => self.scripts.replace(key, seen.value, frame, lifetime),
+            };
+            return self.run(&call, limits).await.map(Some);
+        }
+        let mut expected = self.scripts.frame(&seen);
+        for _ in 0..MAX_ATTEMPTS {
+            let mut set = set(key, &frame);
+            set.arg("IFEQ").arg(&*expected).arg("GET").arg("PX").arg(&*lifetime);
+            let present = match self.send(key, &set, limits).await? {
+                Value::BulkString(present) => present,
+                answer => return Ok(Some(answer)),
+            };
+            let value = present.get(DEADLINE_LEN..);
+            if present == expected || value == Some(&*new.value) && seen.value != new.value {
+                return Ok(None);
+            }
+            if value != Some(&*seen.value) {
+                return Ok(Some(Value::BulkString(present)));
+            }
+            expected = present.into();
+        }
+        Err(Failure::Lost("the entry was renewed at each attempt").into())
+    }
+
+    /// Removes an entry that has the value `seen`.
+    pub(super) async fn remove_frame(
+        &self,
+        key: &str,
+        seen: Stored,
+        limits: &Limits,
+    ) -> Result<Option<Value>, Trouble> {
+        let Way::CompareAndSet(removal) = self.way() else {
+            return self.run(&self.scripts.remove(key, seen.value), limits).await.map(Some);
+        };
+        let mut expected = self.scripts.frame(&seen);
+        for _ in 0..MAX_ATTEMPTS {
+            let mut command = Cmd::with_capacity(8, key.len() + expected.len() + 32);
+            match removal {
+                Removal::DelIfEq => command.arg("DELIFEQ").arg(key).arg(&*expected),
+                Removal::DelEx => command.arg("DELEX").arg(key).arg("IFEQ").arg(&*expected),
+                Removal::Overwrite => command
+                    .arg("SET")
+                    .arg(key)
+                    .arg("")
+                    .arg("IFEQ")
+                    .arg(&*expected)
+                    .arg("GET")
+                    .arg("PX")
+                    .arg(1),
+            };
+            let present = match self.send(key, &command, limits).await? {
+                Value::Int(1) => return Ok(None),
+                Value::Int(0) => match Box::pin(self.send(key, &get(key), limits)).await? {
+                    Value::BulkString(present) => present,
+                    answer => return Ok(Some(answer)),
+                },
+                Value::BulkString(present) if present == expected => return Ok(None),
+                // What the first attempt left, whose reply was lost.
+                Value::BulkString(present) if present.is_empty() && limits.is_repeated() => return Ok(None),
+                Value::BulkString(present) => present,
+                answer => return Ok(Some(answer)),
+            };
+            if present.get(DEADLINE_LEN..) != Some(&*seen.value) {
+                return Ok(Some(Value::BulkString(present)));
+            }
+            expected = present.into();
+        }
+        Err(Failure::Lost("the entry was renewed at each attempt").into())
+    }
+
+    /// Moves the time to live of an entry that has the value `expected`, and not the copy in front of it: all that a server
+    /// without memory for a write allows.
+    pub(super) async fn extend(
+        &self,
+        key: &str,
+        expected: &Bytes,
+        lifetime: &Bytes,
+        limits: &Limits,
+    ) -> Result<Replaced, Trouble> {
+        let Value::BulkString(present) = self.send(key, &get(key), limits).await? else {
+            return Ok(Replaced::Missing);
+        };
+        let Some(present) = unframe(present) else { return Ok(Replaced::Missing) };
+        if present.value != *expected {
+            return Ok(Replaced::Conflict(present));
+        }
+        let mut expire = Cmd::with_capacity(3, key.len() + 32);
+        expire.arg("PEXPIRE").arg(key).arg(&**lifetime);
+        match self.send(key, &expire, limits).await? {
+            Value::Int(1) => Ok(Replaced::Done),
+            _ => Ok(Replaced::Missing),
+        }
+    }
+}
+
+fn set(key: &str, frame: &Bytes) -> Cmd {
+    let mut set = Cmd::with_capacity(8, key.len() + 2 * frame.len() + 48);
+    set.arg("SET").arg(key).arg(&**frame);
+    set
+}
+
+pub(super) fn get(key: &str) -> Cmd {
+    let mut get = Cmd::with_capacity(2, 3 + key.len());
+    get.arg("GET").arg(key);
+    get
+}

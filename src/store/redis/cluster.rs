@@ -1,0 +1,307 @@
+//! A Redis Cluster: a key's node, redirections, and finding the masters again when they change.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use bb8_redis::redis::{Cmd, ConnectionAddr, RedisError, Value, cmd};
+use tokio::runtime::Handle;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
+
+use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
+use super::fault::{Failure, Remedy, Trouble, remedy};
+use super::health::PROBE_EVERY;
+use super::node::Node;
+use super::slot_map::{SLOTS, parse_slots, parse_target, slot_of};
+use super::stats::{Connected, Counters};
+use super::transport::Limits;
+
+/// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after a
+/// pause, which doubles.
+const QUICK_REDIRECTIONS: u32 = 2;
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+
+/// How long one node may take to say which node has which slots.
+const REFRESH_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// The store's own client for a Cluster. Each node has its own connections and its own failure detection, so a node that
+/// hangs costs the sessions of the other nodes nothing.
+pub(super) struct Cluster {
+    seeds: Vec<(String, u16)>,
+    access: Arc<Access>,
+    connections: u32,
+    counters: Arc<Counters>,
+    nodes: RwLock<HashMap<Address, Arc<Member>>>,
+    owners: RwLock<Arc<Owners>>,
+    /// When the owners were last asked for. One task asks at a time.
+    refreshed: Mutex<Option<Instant>>,
+}
+
+type Address = (String, u16);
+
+struct Member {
+    address: Address,
+    node: Arc<Node>,
+}
+
+/// The master of each slot.
+struct Owners(Vec<Option<Arc<Member>>>);
+
+impl Cluster {
+    pub(super) fn new(
+        seeds: Vec<Address>,
+        access: Arc<Access>,
+        connections: u32,
+        counters: Arc<Counters>,
+    ) -> Self {
+        Self {
+            seeds,
+            access,
+            connections,
+            counters,
+            nodes: RwLock::default(),
+            owners: RwLock::new(Arc::new(Owners(vec![None; SLOTS]))),
+            refreshed: Mutex::new(None),
+        }
+    }
+
+    /// Finds the masters by the seeds, and makes the connections to each.
+    pub(super) async fn connect(&self) -> Result<(), Failure> {
+        let mut failure = Failure::NoConnection;
+        for seed in &self.seeds {
+            match self.ask_seed(seed).await {
+                Ok(()) => {
+                    for member in self.masters() {
+                        // A master that is down costs its own sessions only.
+                        if let Err(Failure::Setup(what)) = member.node.connect().await {
+                            return Err(Failure::Setup(what));
+                        }
+                    }
+                    return Ok(());
+                }
+                Err(Failure::Setup(what)) => failure = Failure::Setup(what),
+                Err(other) if !matches!(failure, Failure::Setup(_)) => failure = other,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    async fn ask_seed(&self, seed: &Address) -> Result<(), Failure> {
+        let dialer = self.dialer(seed);
+        let (mut connection, _) = dialer.dial().await?;
+        let asking =
+            tokio::time::timeout(self.access.timeout, connection.send_packed_command(&question())).await;
+        let reply = asking.map_err(|_| Failure::TimedOut)?.and_then(Value::extract_error).map_err(
+            |error| match error.code() {
+                Some("NOPERM") => {
+                    Failure::Setup("the user may not run CLUSTER SLOTS: give it +cluster|slots".to_owned())
+                }
+                Some("ERR") => not_a_cluster(),
+                _ => Failure::connecting(&error),
+            },
+        )?;
+        self.adopt(&reply, &seed.0).ok_or(Failure::Connect("the nodes assign no slots".to_owned()))
+    }
+
+    pub(super) fn count(&self, connected: &mut Connected) {
+        for member in self.masters() {
+            member.node.count(connected);
+        }
+    }
+
+    /// Sends `command` to the node that `key` is on, by as many redirections as it takes.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        key: &str,
+        command: &Cmd,
+        limits: &Limits,
+    ) -> Result<Value, Trouble> {
+        let slot = slot_of(key);
+        let (mut asking, mut redirections) = (false, 0);
+        if self.owner(slot).is_none() {
+            self.refresh(None, limits.deadline).await;
+        }
+        let mut member = self.owner(slot).ok_or(Failure::Lost("no node has the slot"))?;
+        loop {
+            let was_up = member.node.is_up();
+            let trouble = match member.node.send(command, asking, limits).await {
+                Ok(value) => return Ok(value),
+                Err(trouble) => trouble,
+            };
+            match &trouble {
+                Trouble::Reply(error) if remedy(error) == Remedy::Redirect => {
+                    redirections += 1;
+                    let Some((target, moved)) = self.target(error, &member) else { return Err(trouble) };
+                    if redirections > QUICK_REDIRECTIONS {
+                        let doubled = (redirections - QUICK_REDIRECTIONS - 1).min(8);
+                        let next = Instant::now() + FIRST_PAUSE * (1 << doubled);
+                        if next >= limits.deadline {
+                            return Err(trouble);
+                        }
+                        sleep_until(next).await;
+                    }
+                    if moved {
+                        self.move_slot(slot, &target);
+                    }
+                    (member, asking) = (target, !moved);
+                    Counters::add(&self.counters.retries);
+                }
+                Trouble::Reply(error) => {
+                    if matches!(remedy(error), Remedy::Elsewhere | Remedy::Wait) {
+                        self.refresh_in_background(&member);
+                    }
+                    return Err(trouble);
+                }
+                Trouble::Failed(_) => {
+                    // Another node may have taken over by now. A request that was turned away does not wait to hear of it.
+                    let failed = Arc::clone(&member);
+                    if was_up && Instant::now() < limits.deadline {
+                        self.refresh(Some(&failed), limits.deadline).await;
+                    } else {
+                        self.refresh_in_background(&failed);
+                    }
+                    match self.owner(slot) {
+                        Some(other)
+                            if other.address != failed.address && Instant::now() < limits.deadline =>
+                        {
+                            (member, asking) = (other, false);
+                            limits.note_repetition(&self.counters);
+                        }
+                        _ => return Err(trouble),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Returns where an error redirects to, and whether the slot has moved there for good.
+    fn target(&self, error: &RedisError, from: &Member) -> Option<(Arc<Member>, bool)> {
+        let (target, _) = error.redirect_node()?;
+        let address = parse_target(target, &from.address.0)?;
+        Some((self.member(&address), error.code() == Some("MOVED")))
+    }
+
+    fn owner(&self, slot: usize) -> Option<Arc<Member>> {
+        let owners = Arc::clone(&self.owners.read().unwrap_or_else(PoisonError::into_inner));
+        owners.0.get(slot).cloned().flatten()
+    }
+
+    fn move_slot(&self, slot: usize, member: &Arc<Member>) {
+        let mut owners = self.owners.write().unwrap_or_else(PoisonError::into_inner);
+        let mut moved = owners.0.clone();
+        if let Some(owner) = moved.get_mut(slot) {
+            *owner = Some(Arc::clone(member));
+        }
+        *owners = Arc::new(Owners(moved));
+    }
+
+    /// The masters that have slots.
+    fn masters(&self) -> Vec<Arc<Member>> {
+        let owners = Arc::clone(&self.owners.read().unwrap_or_else(PoisonError::into_inner));
+        let mut masters: Vec<Arc<Member>> = Vec::new();
+        for member in owners.0.iter().flatten() {
+            if masters.iter().all(|known| !Arc::ptr_eq(known, member)) {
+                masters.push(Arc::clone(member));
+            }
+        }
+        masters
+    }
+
+    /// Returns the node at `address`, which connects when it is first used.
+    fn member(&self, address: &Address) -> Arc<Member> {
+        let known = self.nodes.read().unwrap_or_else(PoisonError::into_inner).get(address).cloned();
+        known.unwrap_or_else(|| {
+            let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
+            let member = nodes.entry(address.clone()).or_insert_with(|| {
+                let counters = Arc::clone(&self.counters);
+                let node = Arc::new(Node::new(self.dialer(address), self.connections, counters));
+                Arc::new(Member { address: address.clone(), node })
+            });
+            Arc::clone(member)
+        })
+    }
+
+    fn dialer(&self, (host, port): &Address) -> Dialer {
+        let address: ConnectionAddr = server_address(host, *port, self.access.tls.is_some());
+        Dialer::new(Target::ClusterNode(address), Arc::clone(&self.access))
+    }
+
+    fn refresh_in_background(self: &Arc<Self>, failed: &Arc<Member>) {
+        // Another task is at it already.
+        let Ok(last) = self.refreshed.try_lock() else { return };
+        if last.is_some_and(|last| last.elapsed() < PROBE_EVERY) {
+            return;
+        }
+        drop(last);
+        if let Ok(runtime) = Handle::try_current() {
+            let (cluster, failed) = (Arc::clone(self), Arc::clone(failed));
+            drop(runtime.spawn(async move {
+                let deadline = Instant::now() + 4 * REFRESH_TIMEOUT;
+                cluster.refresh(Some(&failed), deadline).await;
+            }));
+        }
+    }
+
+    /// Asks the nodes, the failed one last, which node has which slots; at most ten times a second.
+    async fn refresh(&self, failed: Option<&Arc<Member>>, deadline: Instant) {
+        let Ok(mut refreshed) = tokio::time::timeout_at(deadline, self.refreshed.lock()).await else {
+            return;
+        };
+        if refreshed.is_some_and(|last| last.elapsed() < PROBE_EVERY) {
+            return;
+        }
+        *refreshed = Some(Instant::now());
+        let mut members: Vec<_> =
+            self.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let is_suspect = |member: &Arc<Member>| {
+            failed.is_some_and(|failed| failed.address == member.address) || !member.node.is_up()
+        };
+        members.sort_by_key(is_suspect);
+        for member in members.iter().filter(|member| !is_suspect(member)) {
+            let limit = deadline.min(Instant::now() + REFRESH_TIMEOUT);
+            let reply = member.node.query(&question(), limit).await;
+            if reply.is_some_and(|reply| self.adopt(&reply, &member.address.0).is_some()) {
+                *refreshed = Some(Instant::now());
+                return;
+            }
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+        // No node is known to work: begin again with the seeds.
+        for seed in &self.seeds {
+            let asking = tokio::time::timeout_at(deadline, self.ask_seed(seed));
+            if matches!(asking.await, Ok(Ok(()))) || Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    /// Takes the reply to CLUSTER SLOTS for the truth. `None` if it says nothing.
+    fn adopt(&self, reply: &Value, asked: &str) -> Option<()> {
+        let ranges = parse_slots(reply, asked).filter(|ranges| !ranges.is_empty())?;
+        let mut owners = vec![None; SLOTS];
+        for range in &ranges {
+            let member = self.member(&(range.host.clone(), range.port));
+            for owner in owners.get_mut(range.first..=range.last)? {
+                *owner = Some(Arc::clone(&member));
+            }
+        }
+        *self.owners.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Owners(owners));
+        // Nodes that have no slots any more are forgotten, with their connections.
+        let masters = self.masters();
+        self.nodes
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, member| masters.iter().any(|master| Arc::ptr_eq(master, member)));
+        Some(())
+    }
+}
+
+fn question() -> Cmd {
+    let mut question = cmd("CLUSTER");
+    question.arg("SLOTS");
+    question
+}

@@ -1,0 +1,315 @@
+//! Making a connection: to a server, or to the master that the sentinels name.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
+use bb8_redis::redis::{
+    AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value,
+    cmd,
+};
+use tokio::time::timeout;
+
+use super::credentials::{Credentials, Provider};
+use super::fault::Failure;
+use super::tls::Tls;
+
+/// An idle connection is probed after this long, and then this often: sooner than a load balancer forgets it.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
+
+/// A connection whose bytes are not acknowledged for this long is closed by the kernel.
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How connections to servers of one kind are made.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) credentials: Option<Credentials>,
+    /// Asked before each connection, instead of `credentials`.
+    pub(super) provider: Option<Provider>,
+    pub(super) db: i64,
+    pub(super) protocol: ProtocolVersion,
+    pub(super) tls: Option<Tls>,
+    /// How long one server may take to accept a connection and log it in.
+    pub(super) timeout: Duration,
+}
+
+/// Where a connection leads to, and what the server there must be.
+pub(super) enum Target {
+    Server(ConnectionAddr),
+    ClusterNode(ConnectionAddr),
+    Sentinels(Sentinels),
+}
+
+pub(super) struct Dialer {
+    pub(super) target: Target,
+    pub(super) access: Arc<Access>,
+    /// The server closes the connection at HELLO.
+    plain: AtomicBool,
+}
+
+/// What a server says of itself in its reply to HELLO. Empty where it does not know that command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Greeting {
+    pub(super) mode: Option<String>,
+    pub(super) role: Option<String>,
+}
+
+impl Dialer {
+    pub(super) fn new(target: Target, access: Arc<Access>) -> Self {
+        Self { target, access, plain: AtomicBool::new(false) }
+    }
+
+    /// Makes a connection, and sees that the server is of the kind that the URL names.
+    pub(super) async fn dial(&self) -> Result<(MultiplexedConnection, Greeting), Failure> {
+        let (address, master) = match &self.target {
+            Target::Server(address) | Target::ClusterNode(address) => (address.clone(), false),
+            Target::Sentinels(sentinels) => (sentinels.master().await?, true),
+        };
+        let (connection, greeting) = self.access.connect(address, &self.plain).await?;
+        let mode = greeting.mode.as_deref();
+        match (&self.target, mode) {
+            (Target::Server(_), Some("cluster")) => Err(Failure::Setup(
+                "the server is a node of a Redis Cluster: begin the URL with redis-cluster:// (rediss-cluster:// with TLS) \
+                 instead of redis://"
+                    .to_owned(),
+            )),
+            (Target::Server(_), Some("sentinel")) => Err(Failure::Setup(
+                "the server is a Sentinel: write redis+sentinel://host,…/master-name (rediss+sentinel:// with TLS) instead \
+                 of redis://"
+                    .to_owned(),
+            )),
+            (Target::ClusterNode(_), Some("standalone")) => Err(not_a_cluster()),
+            _ if master && greeting.role.as_deref().is_some_and(|role| role != "master") => Err(
+                Failure::Connect("the server that the sentinels name is not the master yet".to_owned()),
+            ),
+            _ => Ok((connection, greeting)),
+        }
+    }
+}
+
+/// The failure of a Cluster URL that leads to a single server.
+pub(super) fn not_a_cluster() -> Failure {
+    Failure::Setup(
+        "the server is not a node of a Redis Cluster: begin the URL with redis:// (rediss:// with TLS) instead of \
+         redis-cluster://, or enable its cluster support"
+            .to_owned(),
+    )
+}
+
+impl Access {
+    /// Connects to the server at `address` and logs in. `plain` remembers a server that closes the connection at HELLO.
+    async fn connect(
+        &self,
+        address: ConnectionAddr,
+        plain: &AtomicBool,
+    ) -> Result<(MultiplexedConnection, Greeting), Failure> {
+        let connecting = async {
+            let mut connection = self.open(address.clone()).await?;
+            let ping = || cmd("PING");
+            if plain.load(Ordering::Relaxed) {
+                // Any reply will do: it shows that the server accepts commands.
+                let _ = connection
+                    .send_packed_command(&ping())
+                    .await
+                    .map_err(|error| Failure::connecting(&error))?;
+                return Ok((connection, Greeting::default()));
+            }
+            // HELLO needs no right of its own, so it does not show in the server's log of denials.
+            match connection.send_packed_command(&cmd("HELLO")).await.and_then(Value::extract_error) {
+                Ok(reply) => Ok((connection, greeting(reply))),
+                Err(error) if error.code() == Some("NOAUTH") || max_clients(&error) => {
+                    Err(Failure::connecting(&error))
+                }
+                // Another reply is a reply: the server does not know the command, or may not tell.
+                Err(error) if error.code().is_some() => Ok((connection, Greeting::default())),
+                Err(error) => {
+                    // Some proxies close the connection at a command that they do not know.
+                    let mut connection = self.open(address).await?;
+                    let reply = connection.send_packed_command(&ping()).await;
+                    match reply.and_then(Value::extract_error) {
+                        Err(error) if max_clients(&error) => return Err(Failure::connecting(&error)),
+                        Err(second) if second.code().is_none() => return Err(Failure::connecting(&error)),
+                        _ => plain.store(true, Ordering::Relaxed),
+                    }
+                    Ok((connection, Greeting::default()))
+                }
+            }
+        };
+        timeout(self.timeout, connecting)
+            .await
+            .unwrap_or_else(|_| Err(Failure::Connect("no reply in time".to_owned())))
+    }
+
+    async fn open(&self, address: ConnectionAddr) -> Result<MultiplexedConnection, Failure> {
+        let credentials = match &self.provider {
+            // What its error says may hold a secret.
+            Some(provider) => Some(provider.provide().await.map_err(|_| {
+                Failure::Connect("the credentials provider gave an error instead of credentials".to_owned())
+            })?),
+            None => self.credentials.clone(),
+        };
+        let mut settings = RedisConnectionInfo::default()
+            .set_db(self.db)
+            .set_protocol(self.protocol)
+            .set_skip_set_lib_name();
+        if let Some(Credentials { user, password }) = credentials {
+            settings = settings.set_password(password);
+            if let Some(user) = user {
+                settings = settings.set_username(user);
+            }
+        }
+        let refused = |error| Failure::connecting(&error);
+        let info = address.into_connection_info().map_err(refused)?;
+        let info = info.set_redis_settings(settings).set_tcp_settings(tcp_settings());
+        let client = Tls::client(self.tls.as_ref(), info)?;
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            // Each command has a timer of its own.
+            .set_response_timeout(None);
+        client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
+    }
+}
+
+fn max_clients(error: &bb8_redis::redis::RedisError) -> bool {
+    error.detail().is_some_and(|detail| detail.contains("max number of clients"))
+}
+
+/// The options of every socket.
+///
+/// Without `TCP_NODELAY` a command waits until the ones before it are acknowledged. A connection that is given up is closed
+/// by a reset, so that what it still holds is not delivered after its repetition.
+fn tcp_settings() -> TcpSettings {
+    let (time, interval, retries) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
+    #[cfg(any(target_os = "linux", target_os = "macos", target_os = "freebsd", target_os = "windows"))]
+    let keepalive = keepalive.with_retries(retries);
+    let settings =
+        TcpSettings::default().set_nodelay(true).set_keepalive(keepalive).set_linger_time(Duration::ZERO);
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "fuchsia"))]
+    let settings = settings.set_user_timeout(USER_TIMEOUT);
+    settings
+}
+
+fn greeting(reply: Value) -> Greeting {
+    let pairs: Vec<(Value, Value)> = match reply {
+        Value::Map(pairs) => pairs,
+        Value::Array(values) => {
+            let mut values = values.into_iter();
+            std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
+        }
+        _ => return Greeting::default(),
+    };
+    let mut greeting = Greeting::default();
+    for (name, value) in pairs {
+        match text(&name).as_deref() {
+            Some("mode") => greeting.mode = text(&value),
+            Some("role") => greeting.role = text(&value),
+            _ => {}
+        }
+    }
+    greeting
+}
+
+pub(super) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8(bytes.clone()).ok(),
+        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// The sentinels of a master.
+pub(super) struct Sentinels {
+    pub(super) addresses: Vec<ConnectionAddr>,
+    pub(super) master: String,
+    pub(super) access: Access,
+    /// The master is connected to with TLS.
+    pub(super) tls: bool,
+    /// The one that answered last is asked first.
+    first: AtomicUsize,
+    plain: AtomicBool,
+}
+
+impl Sentinels {
+    pub(super) fn new(addresses: Vec<ConnectionAddr>, master: &str, access: Access, tls: bool) -> Self {
+        let (first, plain) = (AtomicUsize::new(0), AtomicBool::new(false));
+        Self { addresses, master: master.to_owned(), access, tls, first, plain }
+    }
+
+    /// Asks the sentinels in turn for the address of the master.
+    async fn master(&self) -> Result<ConnectionAddr, Failure> {
+        let (first, mut failure) = (self.first.load(Ordering::Relaxed), None);
+        let places = (0..self.addresses.len()).map(|turn| (first + turn) % self.addresses.len());
+        for place in places {
+            let Some(address) = self.addresses.get(place) else { continue };
+            match self.ask(address).await {
+                Ok((host, port)) => {
+                    self.first.store(place, Ordering::Relaxed);
+                    return Ok(server_address(&host, port, self.tls));
+                }
+                // A mistake in the set-up says more than a sentinel that does not answer.
+                Err(Failure::Setup(what)) => {
+                    failure = Some(Failure::Setup(format!("{what} (of the sentinels)")));
+                }
+                Err(other) => failure = failure.or(Some(other)),
+            }
+        }
+        Err(failure.unwrap_or(Failure::NoConnection))
+    }
+
+    async fn ask(&self, address: &ConnectionAddr) -> Result<(String, u16), Failure> {
+        let (mut connection, _) =
+            self.access.connect(address.clone(), &self.plain).await.map_err(|failure| match failure {
+                Failure::Setup(what) if what.contains("authentication failed") => Failure::Setup(format!(
+                    "{what}; user and password of the sentinels are set by sentinel_credentials(), those in the URL are for \
+                     Redis"
+                )),
+                other => other,
+            })?;
+        let mut question = cmd("SENTINEL");
+        question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
+        let asking = timeout(self.access.timeout, connection.send_packed_command(&question));
+        let reply = asking.await.map_err(|_| Failure::Connect("no sentinel answered in time".to_owned()))?;
+        let reply = reply.and_then(Value::extract_error).map_err(|error| Failure::connecting(&error))?;
+        match reply {
+            Value::Nil => Err(Failure::Setup(format!(
+                "the sentinels do not watch a master named {:?}: end the URL with the name in their configuration",
+                self.master
+            ))),
+            Value::Array(parts) => {
+                let port = parts.get(1).and_then(text).and_then(|port| port.parse().ok());
+                let address = parts.first().and_then(text).zip(port);
+                address.ok_or_else(|| Failure::Connect("the reply is not that of a sentinel".to_owned()))
+            }
+            _ => Err(Failure::Connect("the reply is not that of a sentinel".to_owned())),
+        }
+    }
+}
+
+/// The address of a server.
+pub(super) fn server_address(host: &str, port: u16, tls: bool) -> ConnectionAddr {
+    if tls {
+        ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host.to_owned(), port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_server_says_of_itself_reads_from_both_protocols() {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        let pairs = [("server", "valkey"), ("mode", "cluster"), ("role", "master")];
+        let flat = pairs.iter().flat_map(|(name, value)| [bulk(name), bulk(value)]).collect();
+        let map = pairs.iter().map(|(name, value)| (bulk(name), bulk(value))).collect();
+        let expected = Greeting { mode: Some("cluster".to_owned()), role: Some("master".to_owned()) };
+        assert_eq!(greeting(Value::Array(flat)), expected);
+        assert_eq!(greeting(Value::Map(map)), expected);
+        assert_eq!(greeting(Value::Okay), Greeting::default());
+    }
+}

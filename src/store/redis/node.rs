@@ -1,0 +1,383 @@
+//! One server: its connections, whether it answers, and what a silent or lost connection costs a request: nothing, while
+//! the server is healthy.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use bb8_redis::redis::{Cmd, RedisResult, Value};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
+
+use super::connection::Connection;
+use super::dialer::{Dialer, Greeting};
+use super::fault::{Failure, Remedy, Trouble, breaks_connection, remedy};
+use super::health::{Health, PROBE_EVERY};
+use super::stats::{Connected, Counters};
+use super::transport::Limits;
+
+/// For this many milliseconds all commands use the same connection, and then the next one: commands that are written
+/// together cost client and server less than separate ones.
+const TURN_MILLIS: u128 = 5;
+
+pub(super) struct Node {
+    dialer: Dialer,
+    slots: RwLock<Vec<Slot>>,
+    health: Health,
+    /// Wakes tasks that wait for a connection, when one was made or could not be made.
+    changed: Notify,
+    since: Instant,
+    counters: Arc<Counters>,
+}
+
+/// The place of one connection.
+#[derive(Default)]
+struct Slot {
+    connection: Option<Arc<Connection>>,
+    /// A task is making it.
+    dialing: bool,
+    /// When it last could not be made, and why.
+    failed: Option<(Instant, Failure)>,
+}
+
+impl Slot {
+    fn working(&self) -> Option<&Arc<Connection>> {
+        self.connection.as_ref().filter(|connection| !connection.is_broken())
+    }
+}
+
+/// How an attempt on one connection ended.
+enum Attempt {
+    Over(Result<Value, Trouble>),
+    /// The connection is lost; whether the command was executed is not known.
+    Lost(Failure),
+}
+
+impl Node {
+    pub(super) fn new(dialer: Dialer, connections: u32, counters: Arc<Counters>) -> Self {
+        let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
+        Self {
+            dialer,
+            slots: RwLock::new(slots),
+            health: Health::new(),
+            changed: Notify::new(),
+            since: Instant::now(),
+            counters,
+        }
+    }
+
+    /// Makes all connections, or fails. Returns what the server said of itself.
+    pub(super) async fn connect(&self) -> Result<Greeting, Failure> {
+        let mut greeting = Greeting::default();
+        let places = self.read().len();
+        for place in 0..places {
+            let (connection, said) = self.dialer.dial().await?;
+            Counters::add(&self.counters.connections_created);
+            greeting = said;
+            if let Some(slot) = self.write().get_mut(place) {
+                slot.connection = Some(Arc::new(Connection::new(connection)));
+            }
+        }
+        Ok(greeting)
+    }
+
+    pub(super) fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
+    /// Adds the figures of this server.
+    pub(super) fn count(&self, connected: &mut Connected) {
+        connected.servers += 1;
+        connected.servers_down += u32::from(!self.is_up());
+        for connection in self.read().iter().filter_map(Slot::working) {
+            connected.connections += 1;
+            connected.idle += u32::from(connection.is_idle());
+        }
+    }
+
+    /// Sends `command` and waits for its reply until the deadline.
+    ///
+    /// If the connection is lost, the command is sent again over another one. If the connection is silent for the limit's
+    /// patience, the command is sent once more over a connection that was made since, and the first reply counts: each
+    /// write has a value of its own, so executing it twice is the same as executing it once.
+    pub(super) async fn send(
+        self: &Arc<Self>,
+        command: &Cmd,
+        asking: bool,
+        limits: &Limits,
+    ) -> Result<Value, Trouble> {
+        if !self.health.admits() {
+            Counters::add(&self.counters.turned_away);
+            return Err(self.health.cause().into());
+        }
+        let mut attempts = self.read().len() + 1;
+        loop {
+            let begun = Instant::now();
+            let connection = match self.ready(begun) {
+                Some(connection) => connection,
+                None => {
+                    let deadline = limits.deadline.min(begun + limits.checkout);
+                    Box::pin(self.wait_for(None, begun, deadline)).await?
+                }
+            };
+            let mut first = pin!(connection.send(command, asking));
+            let patience = limits.deadline.min(Instant::now() + limits.patience);
+            let Ok(outcome) = timeout_at(patience, &mut first).await else {
+                // Boxed: it is rare, and would make the future of every command three times as large.
+                return Box::pin(self.despite_silence(&connection, first, command, asking, begun, limits))
+                    .await;
+            };
+            match self.judge(&connection, outcome) {
+                Attempt::Over(result) => return result,
+                Attempt::Lost(failure) => {
+                    attempts -= 1;
+                    if attempts == 0 {
+                        return Err(failure.into());
+                    }
+                }
+            }
+            limits.note_repetition(&self.counters);
+        }
+    }
+
+    /// Asks over a connection that works, if there is one. Whatever comes of it, the server's health stays as it is.
+    pub(super) async fn query(self: &Arc<Self>, question: &Cmd, deadline: Instant) -> Option<Value> {
+        let connection = self.ready(Instant::now())?;
+        timeout_at(deadline, connection.send(question, false)).await.ok()?.ok()
+    }
+
+    /// Takes the connection out of use, and sends the command again over a fresh one, unless the reply comes after all.
+    async fn despite_silence(
+        self: &Arc<Self>,
+        silent: &Arc<Connection>,
+        mut first: Pin<&mut impl Future<Output = RedisResult<Value>>>,
+        command: &Cmd,
+        asking: bool,
+        begun: Instant,
+        limits: &Limits,
+    ) -> Result<Value, Trouble> {
+        self.retire(silent);
+        let mut second = pin!(self.over_fresh(command, asking, begun, limits));
+        let (result, first_is_pending) = tokio::select! {
+            biased;
+            outcome = &mut first => match self.judge(silent, outcome) {
+                Attempt::Over(result) => (result, false),
+                Attempt::Lost(_) => (second.await, false),
+            },
+            result = &mut second => (result, true),
+        };
+        let failure = match result {
+            Err(Trouble::Failed(failure)) => failure,
+            answered => return answered,
+        };
+        if first_is_pending {
+            // No fresh connection, but the server may still be about to answer.
+            if let Ok(outcome) = timeout_at(limits.deadline, first).await {
+                if let Attempt::Over(result) = self.judge(silent, outcome) {
+                    return result;
+                }
+            }
+        }
+        // It was sent, and not answered.
+        Counters::add(&self.counters.timeouts);
+        if matches!(failure, Failure::TimedOut | Failure::NoConnection) {
+            self.health.timed_out(Failure::TimedOut);
+            return Err(Failure::TimedOut.into());
+        }
+        Err(failure.into())
+    }
+
+    /// Sends the command over a connection that was made after `begun`, or, if none can be made, over one that nothing is
+    /// known against.
+    async fn over_fresh(
+        self: &Arc<Self>,
+        command: &Cmd,
+        asking: bool,
+        begun: Instant,
+        limits: &Limits,
+    ) -> Result<Value, Trouble> {
+        let mut lost = false;
+        loop {
+            let now = Instant::now();
+            let connection = match self.wait_for(Some(begun), now, limits.deadline).await {
+                Ok(connection) => connection,
+                Err(failure) => self.ready(now).ok_or(failure)?,
+            };
+            limits.note_repetition(&self.counters);
+            let Ok(outcome) = timeout_at(limits.deadline, connection.send(command, asking)).await else {
+                self.retire(&connection);
+                return Err(Failure::TimedOut.into());
+            };
+            match self.judge(&connection, outcome) {
+                Attempt::Over(result) => return result,
+                Attempt::Lost(failure) if lost => return Err(failure.into()),
+                Attempt::Lost(_) => lost = true,
+            }
+        }
+    }
+
+    fn judge(&self, connection: &Connection, outcome: RedisResult<Value>) -> Attempt {
+        let error = match outcome {
+            Ok(value) => {
+                self.health.answered();
+                return Attempt::Over(Ok(value));
+            }
+            Err(error) => error,
+        };
+        if error.code().is_some() {
+            // A refusal is a reply, too.
+            self.health.answered();
+        }
+        if breaks_connection(&error) {
+            self.retire(connection);
+        }
+        match remedy(&error) {
+            // The kernel gave the connection up (TCP_USER_TIMEOUT): it is lost like any other.
+            Remedy::Reconnect | Remedy::TimedOut => Attempt::Lost(Failure::of(&error)),
+            _ => Attempt::Over(Err(Trouble::Reply(error))),
+        }
+    }
+
+    fn retire(&self, connection: &Connection) {
+        if connection.retire() {
+            Counters::add(&self.counters.connections_broken);
+        }
+    }
+
+    /// Returns the working connection whose turn it is, and lets missing ones be made.
+    fn ready(self: &Arc<Self>, now: Instant) -> Option<Arc<Connection>> {
+        let (chosen, all_work) = {
+            let slots = self.read();
+            let working = slots.iter().filter_map(Slot::working).count();
+            let turn = now.saturating_duration_since(self.since).as_millis() / TURN_MILLIS;
+            let place = usize::try_from(turn.checked_rem(working as u128)?).ok()?;
+            (slots.iter().filter_map(Slot::working).nth(place).cloned(), working == slots.len())
+        };
+        if !all_work {
+            self.mend(None);
+        }
+        Counters::add(&self.counters.ready);
+        chosen
+    }
+
+    /// Waits for a connection, one made after `after` if that is given. Fails as soon as one could not be made since
+    /// `begun` and no other is being made.
+    async fn wait_for(
+        self: &Arc<Self>,
+        after: Option<Instant>,
+        begun: Instant,
+        deadline: Instant,
+    ) -> Result<Arc<Connection>, Failure> {
+        let result = loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            {
+                let slots = self.read();
+                let is_wanted = |made: Instant| after.is_none_or(|after| made > after);
+                let found = slots.iter().filter_map(Slot::working).find(|found| is_wanted(found.made));
+                if let Some(connection) = found {
+                    break Ok(Arc::clone(connection));
+                }
+                let failures = slots.iter().filter_map(|slot| slot.failed.as_ref());
+                let newest = failures.max_by_key(|(at, _)| *at).filter(|(at, _)| *at >= begun);
+                if let (Some((_, failure)), true) = (newest, slots.iter().all(|slot| !slot.dialing)) {
+                    break Err(failure.clone());
+                }
+            }
+            self.mend(Some(begun));
+            if timeout_at(deadline, changed).await.is_err() {
+                if after.is_none() {
+                    self.health.timed_out(Failure::NoConnection);
+                }
+                break Err(Failure::NoConnection);
+            }
+        };
+        self.counters.waited(begun.elapsed(), result.is_err());
+        result
+    }
+
+    /// Starts to make missing connections. One that could not be made is tried again after a pause, or for a task that
+    /// waits since `begun` and has seen no failure yet.
+    fn mend(self: &Arc<Self>, begun: Option<Instant>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let now = Instant::now();
+        for (place, slot) in self.write().iter_mut().enumerate() {
+            let is_due = match slot.failed {
+                Some((at, _)) => at + PROBE_EVERY <= now || begun.is_some_and(|begun| at < begun),
+                None => true,
+            };
+            if slot.working().is_some() || slot.dialing || !is_due {
+                continue;
+            }
+            slot.connection = None;
+            slot.dialing = true;
+            let dialing = Dialing { node: Arc::clone(self), place, outcome: None };
+            drop(runtime.spawn(async move {
+                let dialed = dialing.node.dialer.dial().await;
+                dialing.finish(dialed.map(|(connection, _)| Connection::new(connection)));
+            }));
+        }
+    }
+
+    fn dialed(&self, place: usize, outcome: Option<Result<Connection, Failure>>) {
+        let mut down = None;
+        {
+            let mut slots = self.write();
+            let is_connected = slots.iter().any(|slot| slot.working().is_some());
+            let Some(slot) = slots.get_mut(place) else { return };
+            slot.dialing = false;
+            match outcome {
+                Some(Ok(connection)) => {
+                    Counters::add(&self.counters.connections_created);
+                    slot.connection = Some(Arc::new(connection));
+                    slot.failed = None;
+                }
+                Some(Err(failure)) => {
+                    slot.failed = Some((Instant::now(), failure.clone()));
+                    // A full server still serves the connections that it has.
+                    down = (!is_connected).then_some(failure);
+                }
+                // Its runtime ended.
+                None => {}
+            }
+        }
+        if let Some(failure) = down {
+            self.health.down(failure);
+        }
+        self.changed.notify_waiters();
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Vec<Slot>> {
+        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<Slot>> {
+        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is being made. Whatever becomes of the task that makes it, the slot learns of it.
+struct Dialing {
+    node: Arc<Node>,
+    place: usize,
+    outcome: Option<Result<Connection, Failure>>,
+}
+
+impl Dialing {
+    fn finish(mut self, outcome: Result<Connection, Failure>) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Dialing {
+    fn drop(&mut self) {
+        self.node.dialed(self.place, self.outcome.take());
+    }
+}
+
+/// How long a silent connection is waited for before its command is sent again: half of what a command may take.
+pub(super) fn patience(command_timeout: Duration) -> Duration {
+    command_timeout / 2
+}

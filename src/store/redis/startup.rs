@@ -1,0 +1,126 @@
+//! What is found out at `connect()`: whether the user may do what the store needs, how the server compares and sets, its
+//! time, and what it evicts.
+
+use bb8_redis::redis::{Value, cmd};
+use bytes::Bytes;
+
+use super::atomic_steps::{Removal, Way, get};
+use super::backend::Redis;
+use super::dialer::text;
+use super::fault::{CONNECTION_LOST, Failure};
+use crate::clock::Timestamp;
+use crate::crypto::{Random, SystemRandom};
+use crate::error::Error;
+use crate::id::EntryId;
+use crate::store::{Backend, Replaced, Stored};
+
+impl Redis {
+    /// Finds out how the server compares and sets, and writes, renews, reads and deletes a test entry: a user that lacks a
+    /// permission, or a URL that leads to a replica, shows now and not at the first login.
+    ///
+    /// `now` is the time by the clock of the store.
+    pub(super) async fn check(&self, scripts_only: bool, now: Timestamp) -> Result<(), Error> {
+        let mut id = [0; 16];
+        SystemRandom.fill(&mut id)?;
+        let id = EntryId::from_bytes(id);
+        let key = self.key(id);
+        if self.scripts.framing.has_deadline {
+            self.measure_clock(&key, now).await;
+            if !scripts_only {
+                self.set_way(self.best_way(&key).await);
+            }
+        }
+        let lived = self.live(id, now).await;
+        // Also where it did not come to its end. What cannot be deleted expires after seconds.
+        match self.delete(id).await.and(lived) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.explained(error, &key).await),
+        }
+    }
+
+    async fn live(&self, id: EntryId, now: Timestamp) -> Result<(), Error> {
+        let entry = |value: &'static [u8], seconds| Stored {
+            value: Bytes::from_static(value),
+            expires: now.saturating_add(std::time::Duration::from_secs(seconds)),
+        };
+        self.create(id, entry(b"1", 5), now).await?;
+        self.exchange(id, entry(b"1", 5), Some(entry(b"2", 5)), now).await?;
+        let renewed = self.exchange(id, entry(b"2", 5), Some(entry(b"2", 10)), now).await?;
+        let found = self.fetch(id, now).await?;
+        if renewed != Replaced::Done || found.is_none_or(|found| found.value != entry(b"2", 10).value) {
+            return Err(Failure::Lost("an entry was not found again as it was written").into());
+        }
+        Ok(())
+    }
+
+    /// Tries what the server can do, on a key that does not exist.
+    async fn best_way(&self, key: &str) -> Way {
+        let mut set = cmd("SET");
+        set.arg(key).arg("").arg("IFEQ").arg("none").arg("GET").arg("PX").arg(1);
+        if !matches!(self.send(key, &set, &self.limits()).await, Ok(Value::Nil)) {
+            return Way::Scripts;
+        }
+        let mut del_if_eq = cmd("DELIFEQ");
+        del_if_eq.arg(key).arg("none");
+        if matches!(self.send(key, &del_if_eq, &self.limits()).await, Ok(Value::Int(0))) {
+            return Way::CompareAndSet(Removal::DelIfEq);
+        }
+        let mut del_ex = cmd("DELEX");
+        del_ex.arg(key).arg("IFEQ").arg("none");
+        if matches!(self.send(key, &del_ex, &self.limits()).await, Ok(Value::Int(0))) {
+            return Way::CompareAndSet(Removal::DelEx);
+        }
+        Way::CompareAndSet(Removal::Overwrite)
+    }
+
+    /// Measures by how much the server's clock is ahead. A user that may not ask for the time relies on the host's clock.
+    async fn measure_clock(&self, key: &str, now: Timestamp) {
+        let Ok(Value::Array(parts)) = self.send(key, &cmd("TIME"), &self.limits()).await else { return };
+        let seconds = parts.first().and_then(text).and_then(|seconds| seconds.parse::<i64>().ok());
+        let Some((server, host)) = seconds.zip(i64::try_from(now.as_unix()).ok()) else { return };
+        let ahead = server - host;
+        // Both count in whole seconds.
+        if ahead.abs() > 1 {
+            self.set_ahead(ahead);
+        }
+    }
+
+    /// The eviction policy, where the user may ask for it.
+    pub(super) async fn eviction_policy(&self) -> Option<String> {
+        let mut info = cmd("INFO");
+        info.arg("memory");
+        let key = self.key(EntryId::from_bytes([0; 16]));
+        let reply = self.send(&key, &info, &self.limits()).await.ok()?;
+        let reply = text(&reply)?;
+        let policy = reply.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?;
+        Some(policy.trim().to_owned())
+    }
+
+    /// What the server will not allow later either is a matter of its set-up.
+    async fn explained(&self, error: Error, key: &str) -> Error {
+        let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
+        let Some(failure) = failure else { return error };
+        let needs = match self.way() {
+            Way::Scripts => {
+                "the store needs GET, DEL, EVALSHA and EVAL, and in scripts SET, SETRANGE and PEXPIRE, on keys that begin \
+                 with its prefix"
+            }
+            Way::CompareAndSet(_) => "the store needs GET, SET and DEL on keys that begin with its prefix",
+        };
+        match failure {
+            _ if failure.is_lasting() => Error::config(format!("{failure}, but {needs}")),
+            Failure::Setup(message) => Error::config(message.clone()),
+            // A proxy that knows no scripts closes the connection. Other commands go through.
+            Failure::Lost(what) if *what == CONNECTION_LOST && self.way() == Way::Scripts => {
+                match self.send(key, &get(key), &self.limits()).await {
+                    Ok(Value::Nil) => Error::config(format!(
+                        "the server, or a proxy before it, answers GET and closes the connection at EVALSHA, but {needs}: \
+                         use a server or a proxy that allows scripts, or one that knows SET with IFEQ"
+                    )),
+                    _ => error,
+                }
+            }
+            _ => error,
+        }
+    }
+}

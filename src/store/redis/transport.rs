@@ -1,0 +1,68 @@
+//! What carries commands: the connections to one server, to the nodes of a Cluster, or a pool of the application.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bb8_redis::redis::{Cmd, Value};
+use tokio::time::Instant;
+
+use super::application_pool::ApplicationPool;
+use super::cluster::Cluster;
+use super::fault::Trouble;
+use super::node::Node;
+use super::stats::{Connected, Counters};
+
+pub(super) enum Transport {
+    One(Arc<Node>),
+    Cluster(Arc<Cluster>),
+    Pool(Box<dyn ApplicationPool>),
+}
+
+/// How long one step may take, and whether a command of it was sent again.
+pub(super) struct Limits {
+    pub(super) deadline: Instant,
+    /// How long it waits for a connection.
+    pub(super) checkout: Duration,
+    /// How long a connection may be silent before the command is sent over a fresh one.
+    pub(super) patience: Duration,
+    repeated: AtomicBool,
+}
+
+impl Limits {
+    pub(super) fn new(deadline: Instant, checkout: Duration, patience: Duration) -> Self {
+        Self { deadline, checkout, patience, repeated: AtomicBool::new(false) }
+    }
+
+    /// Notes that a command was sent again without its first reply.
+    pub(super) fn note_repetition(&self, counters: &Counters) {
+        self.repeated.store(true, Ordering::Relaxed);
+        Counters::add(&counters.retries);
+    }
+
+    /// Returns true if a command may have been executed twice.
+    pub(super) fn is_repeated(&self) -> bool {
+        self.repeated.load(Ordering::Relaxed)
+    }
+}
+
+impl Transport {
+    /// Sends `command`, which concerns `key`, to the server that the key is on.
+    pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
+        match self {
+            Self::One(node) => node.send(command, false, limits).await,
+            Self::Cluster(cluster) => Box::pin(cluster.send(key, command, limits)).await,
+            Self::Pool(pool) => pool.send(command, limits).await,
+        }
+    }
+
+    pub(super) fn connected(&self) -> Connected {
+        let mut connected = Connected::default();
+        match self {
+            Self::One(node) => node.count(&mut connected),
+            Self::Cluster(cluster) => cluster.count(&mut connected),
+            Self::Pool(pool) => pool.count(&mut connected),
+        }
+        connected
+    }
+}

@@ -1,0 +1,228 @@
+//! Reading the URL: which servers, of what kind, and how to log in.
+
+use bb8_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
+
+use super::credentials::Credentials;
+use crate::error::Error;
+
+/// What a URL names. Every part of it may be secret: it is never printed.
+pub(super) struct Url {
+    pub(super) kind: Kind,
+    pub(super) tls: bool,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) db: i64,
+    pub(super) protocol: ProtocolVersion,
+}
+
+pub(super) enum Kind {
+    Server(ConnectionAddr),
+    /// The sentinels, and the name of the master that they watch.
+    Sentinels(Vec<ConnectionAddr>, String),
+    /// Some nodes of a Cluster.
+    Cluster(Vec<(String, u16)>),
+}
+
+const FORMS: &str = "the forms are redis://[user:password@]host[:port][/db], rediss://… for TLS, unix:///path, \
+redis+sentinel://[user:password@]host[:port],…/master-name[/db], redis-cluster://[user:password@]host[:port],…; with \
+rediss+sentinel:// and rediss-cluster:// for TLS; ?protocol=resp3 at the end of any";
+
+fn malformed() -> Error {
+    Error::config(format!("this is not the URL of a Redis: {FORMS}"))
+}
+
+impl Url {
+    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
+        let scheme = scheme.to_ascii_lowercase();
+        let tls = matches!(scheme.as_str(), "rediss" | "valkeys" | "rediss+sentinel" | "rediss-cluster");
+        let is_unix = matches!(scheme.as_str(), "unix" | "redis+unix" | "valkey+unix");
+        let is_list = matches!(
+            scheme.as_str(),
+            "redis+sentinel" | "rediss+sentinel" | "redis-cluster" | "rediss-cluster"
+        );
+        if !is_unix {
+            check_escapes(rest)?;
+        }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if !is_unix {
+            check_query(query)?;
+        }
+        if !is_list {
+            if !is_unix && !matches!(scheme.as_str(), "redis" | "rediss" | "valkey" | "valkeys") {
+                return Err(malformed());
+            }
+            // Without the feature, redis-rs refuses the scheme: what is missing is said by `Tls::check`.
+            let plain = if tls && !cfg!(feature = "redis-tls") {
+                url.replacen("s://", "://", 1)
+            } else {
+                url.to_owned()
+            };
+            let info = plain.as_str().into_connection_info().map_err(|_| malformed())?;
+            return Ok(Self::of(Kind::Server(info.addr().clone()), tls, &info));
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user_info, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let is_cluster = scheme.ends_with("-cluster");
+        if is_cluster {
+            if !matches!(path, "" | "0") {
+                return Err(Error::config(
+                    "a Redis Cluster has one database, number 0: the URL must end after the hosts",
+                ));
+            }
+            let nodes = nodes(tls, user_info, hosts, 6379, "", query)?;
+            let first = nodes.first().ok_or_else(malformed)?.clone();
+            let addresses = nodes.iter().map(|node| host_and_port(node.addr())).collect::<Option<_>>();
+            return Ok(Self::of(Kind::Cluster(addresses.ok_or_else(malformed)?), tls, &first));
+        }
+        let (master, db) = path.split_once('/').unwrap_or((path, ""));
+        if master.is_empty() {
+            return Err(Error::config(
+                "the URL of a Sentinel must end with the name of the master that it watches: \
+                 redis+sentinel://host/mymaster",
+            ));
+        }
+        let nodes = nodes(tls, user_info, hosts, 26379, db, query)?;
+        let first = nodes.first().ok_or_else(malformed)?.clone();
+        let addresses = nodes.iter().map(|node| node.addr().clone()).collect();
+        Ok(Self::of(Kind::Sentinels(addresses, master.to_owned()), tls, &first))
+    }
+
+    fn of(kind: Kind, tls: bool, info: &ConnectionInfo) -> Self {
+        let settings = info.redis_settings();
+        let credentials = settings.password().map(|password| Credentials {
+            user: settings.username().map(ToOwned::to_owned),
+            password: password.to_owned(),
+        });
+        Self { kind, tls, credentials, db: settings.db(), protocol: settings.protocol() }
+    }
+}
+
+/// One entry for each host, as redis-rs reads it: it knows escapes and IPv6.
+fn nodes(
+    tls: bool,
+    user_info: &str,
+    hosts: &str,
+    default_port: u16,
+    db: &str,
+    query: &str,
+) -> Result<Vec<ConnectionInfo>, Error> {
+    let scheme = if tls && cfg!(feature = "redis-tls") { "rediss" } else { "redis" };
+    let at = if user_info.is_empty() { "" } else { "@" };
+    hosts
+        .split(',')
+        .map(|host| {
+            let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+            let port = if has_port { String::new() } else { format!(":{default_port}") };
+            let url = format!("{scheme}://{user_info}{at}{host}{port}/{db}?{query}");
+            if host.is_empty() {
+                return Err(malformed());
+            }
+            url.into_connection_info().map_err(|_| malformed())
+        })
+        .collect()
+}
+
+fn host_and_port(address: &ConnectionAddr) -> Option<(String, u16)> {
+    match address {
+        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+            Some((host.clone(), *port))
+        }
+        _ => None,
+    }
+}
+
+/// Refuses a URL whose password ends it early: `redis://:pa/ss@host` would name no host and the database `ss@host`.
+fn check_escapes(rest: &str) -> Result<(), Error> {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+    let after = rest.get(authority.len()..).unwrap_or_default();
+    if after.contains('@') {
+        return Err(Error::config(
+            "the user or the password in the URL has a / ? or # in it: write %2F, %3F or %23 instead, and %25 for a % and \
+             %40 for an @, or give them with credentials()",
+        ));
+    }
+    Ok(())
+}
+
+fn check_query(query: &str) -> Result<(), Error> {
+    let query = query.split('#').next().unwrap_or(query);
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        if !matches!(part, "protocol=2" | "protocol=3" | "protocol=resp2" | "protocol=resp3") {
+            return Err(Error::config(
+                "behind the ? of a Redis URL there can be protocol=resp2 or protocol=resp3, and nothing else",
+            ));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(url: &str) -> Result<&'static str, String> {
+        match Url::parse(url) {
+            Ok(Url { kind: Kind::Server(_), .. }) => Ok("server"),
+            Ok(Url { kind: Kind::Sentinels(..), .. }) => Ok("sentinels"),
+            Ok(Url { kind: Kind::Cluster(_), .. }) => Ok("cluster"),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn the_scheme_names_the_kind() {
+        for (url, expected) in [
+            ("redis://127.0.0.1", "server"),
+            ("redis://:p%40ss@host:7000/3", "server"),
+            ("redis://:p@ss@host:7000/3", "server"),
+            ("valkey://host", "server"),
+            ("redis://host/?protocol=resp3", "server"),
+            ("unix:///run/redis.sock", "server"),
+            ("rediss://host", "server"),
+            ("redis+sentinel://host/mymaster", "sentinels"),
+            ("redis+sentinel://user:pw@a:1,b,[::1]:2/mymaster/5?protocol=resp3", "sentinels"),
+            ("redis-cluster://a:7000,b:7001,c", "cluster"),
+            ("redis-cluster://user:pw@a", "cluster"),
+        ] {
+            assert_eq!(kind(url).as_deref(), Ok(expected), "{url}");
+        }
+    }
+
+    #[test]
+    fn every_kind_reads_user_password_database_and_protocol() {
+        for (url, db) in [
+            ("redis://ada:p%2Fw@h/5?protocol=resp3", 5),
+            ("redis+sentinel://ada:p%2Fw@h,i/m/5?protocol=resp3", 5),
+            ("redis-cluster://ada:p%2Fw@h,i?protocol=resp3", 0),
+        ] {
+            let url = Url::parse(url).unwrap();
+            let credentials = url.credentials.unwrap();
+            assert_eq!((credentials.user.as_deref(), &*credentials.password), (Some("ada"), "p/w"));
+            assert_eq!((url.db, url.protocol), (db, ProtocolVersion::RESP3));
+        }
+    }
+
+    #[test]
+    fn what_is_no_url_is_refused_without_repeating_it() {
+        for (url, says) in [
+            ("", "URL"),
+            ("host:6379", "URL"),
+            ("http://:hunter2@host", "URL"),
+            ("redis-cluster://:hunter2@a,,b", "URL"),
+            ("redis-cluster://:hunter2@a/3", "database"),
+            ("redis+sentinel://:hunter2@a", "name of the master"),
+            ("redis+sentinel://:hunter2@/mymaster", "URL"),
+            ("redis://:hunter2@host/notanumber", "URL"),
+            ("redis://:hunter2/@host", "%2F"),
+            ("redis://:hun?ter2@host/3", "%3F"),
+            ("redis://ada:hunter2#@host", "%23"),
+            ("redis+sentinel://:hunter2/@a,b/mymaster", "%2F"),
+            ("redis-cluster://:hunter2#@a", "%23"),
+            ("redis://:hunter2@host?protcol=resp3", "protocol=resp3"),
+            ("redis-cluster://:hunter2@host?protocol=4", "protocol=resp3"),
+        ] {
+            let message = kind(url).unwrap_err();
+            assert!(!message.contains("hunter2") && message.contains(says), "{url}: {message}");
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The rights that docs/REDIS.md asks for (A11): exactly these are enough, and the server denies nothing.
+
+use hyper_session::testing::check_backend;
+use hyper_session::{Clock, SystemClock};
+
+use crate::app::{App, builder};
+use crate::cluster::Cluster;
+use crate::sentinel::Deployment;
+use crate::server::Server;
+use crate::session_lists::{log_in, user};
+
+/// The rules of docs/REDIS.md, as they stand there.
+fn documented(name: &str) -> Vec<String> {
+    let docs = include_str!("../../docs/REDIS.md");
+    let line = docs.lines().find(|line| line.starts_with(&format!("ACL SETUSER {name} "))).expect(name);
+    line.replace("~shop:session:*", "~test:*").split(' ').map(ToOwned::to_owned).collect()
+}
+
+fn set_user(server: &Server, more: &[&str]) {
+    // The other kinds of server do not have these commands, and refuse rules about them.
+    for name in ["sessions", "sessions-without-scripts"] {
+        let rules = documented(name);
+        if name == "sessions" || server.compares_and_sets() {
+            let knows_delifeq = !server.cli(&["COMMAND", "DOCS", "delifeq"]).is_empty();
+            let is_known = |rule: &&str| knows_delifeq || *rule != "+delifeq";
+            let rules: Vec<_> =
+                rules.iter().map(String::as_str).chain(more.iter().copied()).filter(is_known).collect();
+            assert_eq!(server.cli(&rules), "OK", "{rules:?}");
+        }
+    }
+    server.cli(&["ACL", "LOG", "RESET"]);
+}
+
+async fn everything(app: &App) {
+    check_backend(app.store.backend(), SystemClock.now()).await;
+    let mut jar = app.jar().await;
+    for path in ["/add", "/regenerate", "/read", "/clear"] {
+        app.ok(path, &mut jar).await;
+    }
+    let jar = log_in(&app.store, "ada").await;
+    assert_eq!(user(&app.store, &jar).await.as_deref(), Some("ada"));
+    assert_eq!(app.store.end_sessions_of("ada", None).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a11_the_documented_rights_are_enough_and_nothing_is_denied() {
+    let server = Server::start();
+    set_user(&server, &[]);
+    let url = |user: &str| format!("redis://{user}:password@127.0.0.1:{}", server.port);
+    let app = App::with(builder(url("sessions")).scripts_only()).await;
+    everything(&app).await;
+    assert_eq!(server.cli(&["ACL", "LOG"]), "");
+    if server.compares_and_sets() {
+        let app = App::connect(url("sessions-without-scripts")).await;
+        everything(&app).await;
+        assert_eq!(server.cli(&["ACL", "LOG"]), "");
+    }
+    // In another database, with the right that the documentation names for that.
+    set_user(&server, &["+select"]);
+    App::with(builder(format!("{}/3", url("sessions"))).scripts_only()).await;
+    assert_eq!(server.cli(&["ACL", "LOG"]), "");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a11_in_a_cluster_and_behind_sentinel_too() {
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    for node in cluster.servers() {
+        set_user(node, &["+cluster|slots"]);
+    }
+    let app = App::with(builder(cluster.url().replace("://", "://sessions:password@")).scripts_only()).await;
+    everything(&app).await;
+    for node in cluster.servers() {
+        assert_eq!(node.cli(&["ACL", "LOG"]), "");
+    }
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    for server in deployment.servers() {
+        set_user(server, &[]);
+    }
+    let url = deployment.url().replace("://", "://sessions:password@");
+    everything(&App::with(builder(url).scripts_only()).await).await;
+    for server in deployment.servers() {
+        assert_eq!(server.cli(&["ACL", "LOG"]), "");
+    }
+}

@@ -1,0 +1,101 @@
+//! Hosts whose clocks disagree (A8): Redis has a clock, and that one decides.
+
+use std::time::Duration;
+
+use hyper_session::store::Builder;
+use hyper_session::store::redis::RedisOptions;
+use hyper_session::testing::FakeClock;
+use hyper_session::{Clock, RedisStore, SystemClock};
+
+use crate::app::{App, builder};
+use crate::server::Server;
+use crate::session_lists::{as_browser, log_in, user};
+
+/// A host whose clock is off by so many seconds.
+async fn host(
+    server: &Server,
+    off: i64,
+    options: impl Fn(Builder<RedisOptions>) -> Builder<RedisOptions>,
+) -> (App, FakeClock) {
+    let clock = FakeClock::at(SystemClock.now().as_unix().saturating_add_signed(off));
+    (App::with(options(builder(server.url()).clock(clock.clone()))).await, clock)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_hosts_minutes_apart_serve_each_others_sessions() {
+    let ten_minutes = |builder: Builder<RedisOptions>| builder.idle_timeout(Duration::from_secs(600));
+    for right_to_ask_the_time in [true, false] {
+        let server = Server::start();
+        if !right_to_ask_the_time {
+            server.cli(&["ACL", "SETUSER", "default", "-time"]);
+        }
+        for (one, two) in [(300, -300), (-300, 300), (900, 0), (0, 900)] {
+            let ((a, _), (b, _)) =
+                (host(&server, one, ten_minutes).await, host(&server, two, ten_minutes).await);
+            let mut jar = b.jar().await;
+            for n in 2..5 {
+                let app = if n % 2 == 0 { &a } else { &b };
+                assert_eq!(app.ok("/add", &mut jar).await, n.to_string(), "{one} {two}");
+                assert_eq!(app.ok("/read", &mut jar).await, n.to_string(), "{one} {two}");
+            }
+            assert!(!jar.0.is_empty());
+        }
+    }
+}
+
+/// On a host whose clock is ahead a session is renewed as often as on any other, and not late.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_a_host_that_is_behind_renews_in_time() {
+    let server = Server::start();
+    let options = |builder: Builder<RedisOptions>| {
+        builder.idle_timeout(Duration::from_secs(600)).renewal_threshold(Duration::from_secs(60))
+    };
+    let ((ahead, _), (behind, clock)) =
+        (host(&server, 550, options).await, host(&server, -300, options).await);
+    let mut jar = ahead.jar().await;
+    let key = server.cli(&["KEYS", "test:*"]);
+    server.cli(&["PEXPIRE", &key, "530000"]);
+    clock.advance(Duration::from_secs(70));
+    behind.ok("/read", &mut jar).await;
+    let left: i64 = server.cli(&["PTTL", &key]).parse().unwrap();
+    assert!(left > 590_000, "{left}");
+}
+
+/// Whoever lists sessions meanwhile does not take a login for one that was given up, though its clock says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_a_list_on_a_host_that_is_ahead_ends_no_login_under_way() {
+    let server = Server::start();
+    let ((ahead, _), (behind, _)) = (host(&server, 61, |b| b).await, host(&server, 0, |b| b).await);
+    let lister = {
+        let store: RedisStore = ahead.store.clone();
+        tokio::spawn(async move {
+            loop {
+                store.sessions_of("ada").await.unwrap();
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for _ in 0..200 {
+        let mut jar = log_in(&behind.store, "ada").await;
+        assert_eq!(user(&behind.store, &jar).await.as_deref(), Some("ada"));
+        as_browser(&behind.store, &mut jar, hyper_session::Session::destroy).await;
+    }
+    lister.abort();
+}
+
+/// An idle timeout of N seconds is N seconds, and not up to one less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a14_an_idle_timeout_is_as_long_as_it_says() {
+    let server = Server::start();
+    let app = App::with(builder(server.url()).idle_timeout(Duration::from_secs(100))).await;
+    let mut jar = app.jar().await;
+    let key = server.cli(&["KEYS", "test:*"]);
+    let left: i64 = server.cli(&["PTTL", &key]).parse().unwrap();
+    assert!((95_000..=100_000).contains(&left), "{left}");
+    // Past the second in which this host counts the session out, Redis has it, and so it is there.
+    let mut raw = crate::values::Raw::of(&server);
+    let mut entry = raw.get(&key);
+    entry[..8].copy_from_slice(&(SystemClock.now().as_unix() - 1).to_be_bytes());
+    raw.set(&key, &entry);
+    assert_eq!(app.ok("/read", &mut jar).await, "1");
+}

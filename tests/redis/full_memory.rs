@@ -1,0 +1,58 @@
+//! A server that takes no write that grows (A6): pages are served, and sessions end.
+
+use std::time::Duration;
+
+use hyper_session::testing::FakeClock;
+use hyper_session::{Clock, SystemClock};
+
+use crate::app::{App, builder};
+use crate::server::Server;
+use crate::session_lists::{log_in, user};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a6_with_memory_full_reads_renew_and_sessions_end() {
+    for scripts_only in [false, true] {
+        let server = Server::start();
+        let clock = FakeClock::at(SystemClock.now().as_unix());
+        let mut options = builder(server.url()).clock(clock.clone());
+        if scripts_only {
+            options = options.scripts_only();
+        }
+        let app = App::with(options).await;
+        let mut jar = app.jar().await;
+        let jars = [log_in(&app.store, "ada").await, log_in(&app.store, "ada").await];
+        let key = server.cli(&["KEYS", "test:*"]).lines().next().unwrap().to_owned();
+        server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+        clock.advance(Duration::from_secs(3 * 3_600));
+        // The renewal is done, as far as there is room: the time to live is Redis' own.
+        server.cli(&["PEXPIRE", &key, "100000000"]);
+        assert_eq!(app.ok("/read", &mut jar).await, "1");
+        assert_eq!(user(&app.store, &jars[0]).await.as_deref(), Some("ada"));
+        app.fails("/add", &jar).await;
+        assert_eq!(app.store.end_sessions_of("ada", None).await.unwrap(), 2);
+        for jar in &jars {
+            assert_eq!(user(&app.store, jar).await, None);
+        }
+        app.ok("/logout", &mut jar).await;
+        server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        assert_eq!(app.store.sessions_of("ada").await.unwrap(), []);
+        server.has_entries(0);
+    }
+}
+
+/// With some kept: their list entry stays, and what is over is tidied up later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a6_with_memory_full_all_others_end() {
+    let server = Server::start();
+    let app = App::connect(server.url()).await;
+    let jars = [log_in(&app.store, "ada").await, log_in(&app.store, "ada").await];
+    let kept = app.store.sessions_of("ada").await.unwrap()[1].id;
+    server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+    assert_eq!(app.store.end_sessions_of("ada", Some(kept)).await.unwrap(), 1);
+    assert_eq!(user(&app.store, &jars[0]).await, None);
+    assert_eq!(user(&app.store, &jars[1]).await.as_deref(), Some("ada"));
+    assert_eq!(app.store.sessions_of("ada").await.unwrap().len(), 1);
+    assert!(app.store.end_session_of("ada", kept).await.unwrap());
+    server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+    assert_eq!(app.store.sessions_of("ada").await.unwrap(), []);
+}

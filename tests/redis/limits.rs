@@ -1,0 +1,115 @@
+//! How large entries may be (A4): too large is an error when it is written, and never a session that cannot be ended.
+
+use hyper::service::Service;
+use hyper_session::{Error, SessionHandle, session_fn};
+
+use crate::app::{App, builder};
+use crate::contract::builder as contract_builder;
+use crate::server::Server;
+use crate::session_lists::{list_keys, log_in, user};
+use crate::support::{Body, request};
+use crate::values::Raw;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_what_is_too_large_is_refused_before_it_is_written() {
+    let server = Server::start();
+    let app = App::with(builder(server.url()).max_entry_len(64 << 10)).await;
+    let mut jar = app.jar().await;
+    // From the limit down: what is written can be read.
+    for (len, fits) in [(1_500_000, false), (64 << 10, false), ((64 << 10) - 200, true)] {
+        let error = std::sync::Arc::new(std::sync::Mutex::new(None));
+        let told = std::sync::Arc::clone(&error);
+        let service = session_fn(app.store.clone(), move |_: http::Request<Body>, session: SessionHandle| {
+            let told = std::sync::Arc::clone(&told);
+            async move {
+                let session = session.load().await?;
+                session.set("big", "x".repeat(len))?;
+                *told.lock().unwrap() =
+                    session.save().await.err().map(|error| (error.is_too_large(), error.size_and_limit()));
+                session.delete("big")?;
+                Ok::<_, Error>(http::Response::new(Body::default()))
+            }
+        });
+        let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
+        let error = error.lock().unwrap().take();
+        if fits {
+            assert_eq!(error, None);
+        } else {
+            let (too_large, sizes) = error.unwrap();
+            let (size, limit) = sizes.unwrap();
+            assert!(too_large && size > len && limit == 64 << 10, "{size} {limit}");
+        }
+        jar.store(response.headers());
+        assert_eq!(app.ok("/read", &mut jar).await, "1", "the session is as it was");
+    }
+    let old = jar.clone();
+    app.ok("/logout", &mut jar).await;
+    assert_eq!(app.ok("/read", &mut old.clone()).await, "none");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_limits_that_do_not_fit_together_do_not_build() {
+    let server = Server::start();
+    for (builder, says) in [
+        (builder(server.url()).max_sessions_per_subject(100_000), "max_sessions_per_subject()"),
+        (builder(server.url()).max_sessions_per_subject(usize::MAX), "max_sessions_per_subject()"),
+        (builder(server.url()).max_entry_len(4_096), "max_sessions_per_subject()"),
+        (builder(server.url()).max_entry_len(0), "max_entry_len()"),
+        (builder(server.url()).max_entry_len(usize::MAX), "max_entry_len()"),
+    ] {
+        let error = builder.connect().await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains(says), "{error}");
+    }
+    let store =
+        builder(server.url()).max_entry_len(4_096).max_sessions_per_subject(20).connect().await.unwrap();
+    for _ in 0..60 {
+        log_in(&store, "ada").await;
+    }
+    assert_eq!(store.sessions_of("ada").await.unwrap().len(), 20);
+}
+
+/// Whatever lies under the keys of a subject's sessions, and of its list.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_ending_works_on_entries_of_any_size_and_kind_and_a_list_locks_no_user_out() {
+    let server = Server::start();
+    let store = contract_builder(&server).connect().await.unwrap();
+    let mut raw = Raw::of(&server);
+    for list in [&b"RPUSH"[..], b"SET"] {
+        for damage in ["too long", "a list", "garbage"] {
+            let jars = [log_in(&store, "ada").await, log_in(&store, "ada").await];
+            let lists = list_keys(&mut raw);
+            let sessions: Vec<_> = raw.keys().into_iter().filter(|key| !lists.contains(key)).collect();
+            for key in &sessions {
+                match damage {
+                    "too long" => raw.set(key, &vec![1; 2 << 20]),
+                    "a list" => {
+                        server.cli(&["DEL", key]);
+                        server.cli(&["RPUSH", key, "x"]);
+                    }
+                    _ => raw.set(key, b"garbage, but long enough"),
+                }
+            }
+            assert_eq!(store.sessions_of("ada").await.unwrap(), [], "{damage}");
+            store.end_sessions_of("ada", None).await.unwrap();
+            server.has_entries(0);
+            for jar in &jars {
+                assert_eq!(user(&store, jar).await, None);
+            }
+            // The list itself.
+            let before = log_in(&store, "ada").await;
+            let key = list_keys(&mut raw)[0].clone();
+            if list == b"SET" {
+                raw.set(&key, &vec![3; 2 << 20]);
+            } else {
+                server.cli(&["DEL", &key]);
+                server.cli(&["RPUSH", &key, "x"]);
+            }
+            assert!(store.end_sessions_of("ada", None).await.unwrap_err().is_unavailable());
+            let after = log_in(&store, "ada").await;
+            assert_eq!(user(&store, &after).await.as_deref(), Some("ada"), "the login works");
+            assert_eq!(user(&store, &before).await.as_deref(), Some("ada"));
+            assert_eq!(store.sessions_of("ada").await.unwrap().len(), 1);
+            server.cli(&["FLUSHALL"]);
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! The options of every socket, read back from the sockets of this process.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bb8_redis::redis::io::tcp::socket2::Socket;
+use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
+
+use crate::app::{App, builder};
+use crate::cluster::Cluster;
+use crate::sentinel::Deployment;
+use crate::server::{Server, wait_for};
+
+/// The sockets of this process that are connected to one of these ports.
+fn sockets_to(ports: &[u16]) -> Vec<Socket> {
+    let process = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
+    let files = std::fs::read_dir("/proc/self/fd").unwrap();
+    files
+        .filter_map(|file| {
+            let file = file.ok()?;
+            std::fs::read_link(file.path()).ok().filter(|to| to.to_string_lossy().starts_with("socket:"))?;
+            let number = file.file_name().to_str()?.parse().ok()?;
+            let socket = Socket::from(pidfd_getfd(&process, number, PidfdGetfdFlags::empty()).ok()?);
+            let peer: SocketAddr = socket.peer_addr().ok()?.as_socket()?;
+            ports.contains(&peer.port()).then_some(socket)
+        })
+        .collect()
+}
+
+/// Checks the options of all sockets to these ports, at least so many.
+fn check(what: &str, ports: &[u16], at_least: usize) {
+    let sockets = sockets_to(ports);
+    assert!(sockets.len() >= at_least, "{what}: {} sockets", sockets.len());
+    for socket in sockets {
+        assert!(socket.tcp_nodelay().unwrap(), "{what}: TCP_NODELAY");
+        assert!(socket.keepalive().unwrap(), "{what}: SO_KEEPALIVE");
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(15), "{what}: TCP_KEEPIDLE");
+        assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(5), "{what}: TCP_KEEPINTVL");
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(10)),
+            "{what}: TCP_USER_TIMEOUT"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a1_every_connection_of_every_kind_has_its_options() {
+    let server = Server::start();
+    let app = App::with(builder(server.url()).connections(3)).await;
+    check("one server", &[server.port], 3);
+    // Those that are made later, too.
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    let mut jar = app.jar().await;
+    app.until("all connections are made anew", async || {
+        app.ok("/add", &mut jar).await;
+        sockets_to(&[server.port]).len() >= 3
+    })
+    .await;
+    check("one server, again", &[server.port], 3);
+
+    let cluster = tokio::task::block_in_place(Cluster::start);
+    let store = cluster.connect().await;
+    check("a Cluster", &cluster.ports(), 6);
+    drop(store);
+
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let store = crate::sentinel::connect(&deployment).await;
+    check("the master behind Sentinel", &[deployment.master_port().unwrap()], 2);
+    drop(store);
+}
+
+/// The connection to a sentinel lives for a question. A sentinel that hangs keeps it open for as long as the test looks.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a1_connections_to_sentinels_have_them_too() {
+    let server = Server::start();
+    server.freeze();
+    let url = format!("redis+sentinel://127.0.0.1:{}/mymaster", server.port);
+    let connecting = tokio::spawn(builder(url).connect_timeout(Duration::from_secs(20)).connect());
+    tokio::task::block_in_place(|| {
+        wait_for("the connection to the sentinel", || !sockets_to(&[server.port]).is_empty());
+    });
+    // Its options are set once it is connected.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    check("a sentinel", &[server.port], 1);
+    connecting.abort();
+}
