@@ -333,8 +333,8 @@ impl<B: Backend> Inner<B> {
             // the cookie that came with that.
             Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
                 Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
-                Some(EntryValue::Tombstone) if present.expires > self.tombstone_expires(now) => {
-                    // A tombstone is not to last as long as a session.
+                Some(EntryValue::Tombstone) if present.expires == expires => {
+                    // The backend moved its deadline, too. A tombstone is not to last as long as a session.
                     self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
                     Ok(Saved::Ended)
                 }
