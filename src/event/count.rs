@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 18] = [
+const COUNTERS: [(&str, &str); 17] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -39,10 +39,6 @@ const COUNTERS: [(&str, &str); 18] = [
     (
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
-    ),
-    (
-        "hyper_session_evicting_stores_total",
-        "Stores connected to a backend that may evict sessions, by policy.",
     ),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
@@ -118,9 +114,8 @@ pub(super) fn count(event: &Event<'_>) {
             plain("hyper_session_subject_limit_total", cookie)
                 .increment(ended.try_into().unwrap_or(u64::MAX));
         }
-        Event::EvictionPolicy { cookie, policy } => {
-            counter!("hyper_session_evicting_stores_total", "cookie" => cookie.to_owned(), "policy" => policy.to_owned()).increment(1);
-        }
+        // Once for each store that connects: for a log, and nothing to count.
+        Event::EvictionPolicy { .. } => {}
         Event::Interrupted { cookie, completing, .. } => {
             let completing = if completing { "true" } else { "false" };
             counter!("hyper_session_interrupted_total", "cookie" => cookie.to_owned(), "completing" => completing).increment(1);

@@ -68,7 +68,7 @@ pub trait Backend: Send + Sync + 'static {
     /// decide: the deadline may have moved since.
     ///
     /// The default calls `replace`. A backend whose storage compares whole entries, deadline included, saves a round trip by
-    /// implementing it. Renewing an entry is an exchange of its value for the same value with a later deadline.
+    /// implementing it.
     fn exchange(
         &self,
         id: EntryId,
@@ -77,6 +77,29 @@ pub trait Backend: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Replaced, Error>> + Send {
         self.replace(id, seen.value, entry, now)
+    }
+
+    /// Sets the deadline of the entry, if it still has the value with which the caller saw it; otherwise tells what is there.
+    ///
+    /// The default calls [`touch`](Self::touch) and [`fetch`](Self::fetch), and so may also have set the deadline of what it
+    /// tells. A backend whose storage can do it in one step saves a round trip by implementing it.
+    fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Replaced, Error>> + Send {
+        async move {
+            if !self.touch(id, expires, now).await? {
+                return Ok(Replaced::Missing);
+            }
+            Ok(match self.fetch(id, now).await? {
+                None => Replaced::Missing,
+                Some(present) if present.value == seen.value => Replaced::Done,
+                Some(present) => Replaced::Conflict(present),
+            })
+        }
     }
 
     /// Returns what the storage's own clock shows when this host's clock shows `now`.
@@ -166,6 +189,16 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
         now: Timestamp,
     ) -> impl Future<Output = Result<Replaced, Error>> + Send {
         (**self).exchange(id, seen, entry, now)
+    }
+
+    fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Replaced, Error>> + Send {
+        (**self).renew(id, seen, expires, now)
     }
 
     fn time(&self, now: Timestamp) -> Timestamp {

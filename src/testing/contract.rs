@@ -42,6 +42,7 @@ pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     suite.replaced_only_as_expected().await;
     suite.replaced_with_its_deadline().await;
     suite.touched_without_a_rewrite().await;
+    suite.renewed_as_it_was_seen().await;
     suite.repeated_is_done().await;
     suite.deleted_for_good().await;
     suite.expired_is_gone().await;
@@ -130,6 +131,39 @@ impl<B: Backend> Suite<'_, B> {
         assert!(self.backend.touch(id, sooner, self.now).await.expect("touch"));
         let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the touched entry");
         Self::check_deadline(stored.expires, sooner, "touch must move the deadline back, too");
+    }
+
+    async fn renewed_as_it_was_seen(&self) {
+        let (id, later) = (Self::id(), self.now.saturating_add(Duration::from_secs(1200)));
+        let seen = self.entry(b"one");
+        let renew =
+            async |seen: &Stored| self.backend.renew(id, seen.clone(), later, self.now).await.expect("renew");
+        assert_eq!(renew(&seen).await, Replaced::Missing, "renew must not create");
+        assert_eq!(self.value(id).await, None, "a renewal that found nothing must not write");
+        self.create(id, b"one").await;
+        assert_eq!(renew(&seen).await, Replaced::Done);
+        let stored = self.backend.fetch(id, self.now).await.expect("fetch").expect("the renewed entry");
+        assert_eq!(stored.value, &b"one"[..], "renew must keep the value");
+        Self::check_deadline(stored.expires, later, "renew must move the deadline");
+        // Seen before that renewal: only values decide.
+        let two = Some(self.entry(b"two"));
+        let outcome = self.backend.exchange(id, seen.clone(), two, self.now).await.expect("exchange");
+        assert_eq!(outcome, Replaced::Done, "exchange must not compare deadlines");
+        match renew(&seen).await {
+            Replaced::Conflict(present) => {
+                assert_eq!(present.value, &b"two"[..], "a conflict must show the present value");
+            }
+            other => assert!(
+                matches!(other, Replaced::Conflict(_)),
+                "renewing another value must be a conflict, not {other:?}"
+            ),
+        }
+        assert_eq!(self.value(id).await.as_deref(), Some(&b"two"[..]), "a conflict must not write");
+        let outcome = self.backend.exchange(id, seen, None, self.now).await.expect("exchange");
+        assert!(matches!(outcome, Replaced::Conflict(_)), "exchange must compare values");
+        let outcome = self.backend.exchange(id, self.entry(b"two"), None, self.now).await.expect("exchange");
+        assert_eq!(outcome, Replaced::Done);
+        assert_eq!(self.value(id).await, None, "exchanged for nothing is removed");
     }
 
     /// A backend that counts down by itself rounds, and lives on while this runs.

@@ -104,7 +104,7 @@ fn b1_saving_an_unchanged_session_does_not_fail_with_its_renewal() {
     on_server(|world| async move {
         let mut jar = world.jar().await;
         world.clock.advance(RENEWAL);
-        world.fail(&[Verb::Replace]);
+        world.fail(&[Verb::Touch]);
         let response = world.visit(&mut jar, |ask| async move {
             ask.session().await?.save().await?;
             Ok(status(200))
@@ -112,7 +112,7 @@ fn b1_saving_an_unchanged_session_does_not_fail_with_its_renewal() {
         let response = response.await;
         assert_eq!(response.status(), 200);
         assert_no_cookie(&response);
-        assert_eq!(world.calls(), [Verb::Fetch, Verb::Replace], "and one attempt in a request is enough");
+        assert_eq!(world.calls(), [Verb::Fetch, Verb::Touch], "and one attempt in a request is enough");
     });
 }
 

@@ -59,7 +59,7 @@ fn b1_a_failed_renewal_changes_nothing_but_is_told() {
     on_server(|world| async move {
         let mut jar = world.jar().await;
         world.clock.advance(RENEWAL);
-        world.fail(&[Verb::Replace]);
+        world.fail(&[Verb::Touch]);
         let before = jar.clone();
         for code in [200, 404, 500] {
             let response = world.answer(&mut jar, code, |_| Ok(())).await;

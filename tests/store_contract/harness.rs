@@ -104,6 +104,17 @@ impl Backend for Watched {
         self.memory.touch(id, expires, now).await
     }
 
+    async fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        self.turn().await;
+        self.memory.renew(id, seen, expires, now).await
+    }
+
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.turn().await;
         self.memory.delete(id).await?;

@@ -55,6 +55,26 @@ impl Backend for Place {
         call!(self.touch(id, expires, now))
     }
 
+    async fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        call!(self.renew(id, seen, expires, now))
+    }
+
+    async fn exchange(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        call!(self.exchange(id, seen, entry, now))
+    }
+
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
         call!(self.delete(id))
     }

@@ -353,6 +353,17 @@ impl Backend for Redis {
         outcome.map_err(|trouble| self.failed(trouble))
     }
 
+    async fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let entry = Stored { value: seen.value.clone(), expires };
+        self.exchange(id, seen, Some(entry), now).await
+    }
+
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let (key, limits) = (self.key(id), self.limits());
         let Some(lifetime) = self.lifetime(expires, now) else {

@@ -115,12 +115,11 @@ impl Node {
         let mut attempts = self.read().len() + 1;
         loop {
             let begun = Instant::now();
-            let connection = match self.ready(begun) {
-                Some(connection) => connection,
-                None => {
-                    let deadline = limits.deadline.min(begun + limits.checkout);
-                    Box::pin(self.wait_for(None, begun, deadline)).await?
-                }
+            let connection = if let Some(connection) = self.ready(begun) {
+                connection
+            } else {
+                let deadline = limits.deadline.min(begun + limits.checkout);
+                Box::pin(self.wait_for(None, begun, deadline)).await?
             };
             let mut first = pin!(connection.send(command, asking));
             let patience = limits.deadline.min(Instant::now() + limits.patience);

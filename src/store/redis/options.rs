@@ -87,8 +87,8 @@ impl RedisStore {
 /// 1 MiB: a hundred times what a session should be, and small enough to be read by mistake.
 pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
 
-/// Smaller entries hold no session worth the name, larger ones are refused by Redis.
-const ENTRY_LENS: std::ops::RangeInclusive<usize> = 1 << 10..=512 << 20;
+/// Redis refuses longer strings.
+const LONGEST_ENTRY: usize = 512 << 20;
 
 /// What a [`RedisStore`] is built from; [`RedisStore::builder`] creates it.
 pub struct RedisOptions {
@@ -154,7 +154,7 @@ impl Builder<RedisOptions> {
     ///
     /// # Limits
     ///
-    /// 1 KiB to 512 MiB, and long enough for the list of as many sessions as
+    /// At most 512 MiB, and long enough for the list of as many sessions as
     /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) allows (about 70 bytes each).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
@@ -280,7 +280,8 @@ impl RedisOptions {
         })?;
         let settings =
             Settings::new(prefix, self.checkout_timeout, self.command_timeout, self.max_entry_len)?;
-        if SessionList::max_len(max_sessions) > self.max_entry_len {
+        // Sessions that are shared with another program have no lists.
+        if shared.is_none() && SessionList::max_len(max_sessions) > self.max_entry_len {
             return Err(Error::config(
                 "max_entry_len() must be long enough for the list of as many sessions as max_sessions_per_subject() allows: \
                  raise the one or lower the other",
@@ -388,8 +389,8 @@ impl Settings {
         if checkout_timeout.is_zero() || command_timeout.is_zero() {
             return Err(Error::config("checkout_timeout() and command_timeout() must be more than zero"));
         }
-        if !ENTRY_LENS.contains(&max_entry_len) {
-            return Err(Error::config("max_entry_len() must be 1 KiB to 512 MiB"));
+        if max_entry_len == 0 || max_entry_len > LONGEST_ENTRY {
+            return Err(Error::config("max_entry_len() must be more than zero and at most 512 MiB"));
         }
         Ok(Self { prefix: prefix.to_owned(), checkout_timeout, command_timeout, max_entry_len })
     }

@@ -364,8 +364,7 @@ impl<B: Backend> Inner<B> {
                 Step::Conflict(_, present) => present,
             }
         } else {
-            let entry = Some(Stored { value: seen.value.clone(), expires });
-            match self.backend.exchange(key_of(base), seen, entry, in_time(base, now)).await? {
+            match self.backend.renew(key_of(base), seen, expires, in_time(base, now)).await? {
                 Replaced::Done => return Ok(stored(base.until(expires), 0)),
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(present) => present,
@@ -375,6 +374,11 @@ impl<B: Backend> Inner<B> {
         // the cookie that came with that.
         match self.format.decode(key_of(base), &present.value) {
             Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
+            Some(EntryValue::Tombstone) if present.expires == expires => {
+                // The backend moved its deadline, too. A tombstone is not to last as long as a session.
+                self.backend.touch(key_of(base), self.tombstone_expires(now), now).await?;
+                Ok(Saved::Ended)
+            }
             _ => Ok(Saved::Ended),
         }
     }
