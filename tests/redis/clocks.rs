@@ -98,5 +98,6 @@ async fn a14_an_idle_timeout_is_as_long_as_it_says() {
     let mut entry = raw.get(&key);
     entry[..8].copy_from_slice(&(SystemClock.now().as_unix() - 1).to_be_bytes());
     raw.set(&key, &entry);
+    server.cli(&["PEXPIRE", &key, &left.to_string()]);
     assert_eq!(app.ok("/read", &mut jar).await, "1");
 }
