@@ -147,6 +147,7 @@ mod tests {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         struct Nothing(Option<u8>);
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[allow(clippy::option_option)] // that is what is tested
         struct Nils {
             json: serde_json::Value,
             unit: (),

@@ -26,7 +26,7 @@ use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
+use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -276,7 +276,7 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self.create(now, payload, None, None, now).await.map(ended_or_stored);
+            return self.create(now, payload, None, None, now).await.and_then(ended_or_stored);
         };
         if changes.is_empty() {
             return self.renew(base, now).await;
@@ -334,7 +334,7 @@ impl<B: Backend> Inner<B> {
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin = Origin::Stored { token, value };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
-                Step::Done(stored(record, conflicts))
+                Step::Done(stored(record, conflicts)?)
             }
         })
     }
@@ -365,7 +365,7 @@ impl<B: Backend> Inner<B> {
             }
         } else {
             match self.backend.renew(key_of(base), seen, expires, in_time(base, now)).await? {
-                Replaced::Done => return Ok(stored(base.until(expires), 0)),
+                Replaced::Done => return stored(base.until(expires), 0),
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(present) => present,
             }
@@ -373,7 +373,7 @@ impl<B: Backend> Inner<B> {
         // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
         // the cookie that came with that.
         match self.format.decode(key_of(base), &present.value) {
-            Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
+            Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
             Some(EntryValue::Tombstone) if present.expires == expires => {
                 // The backend moved its deadline, too. A tombstone is not to last as long as a session.
                 self.backend.touch(key_of(base), self.tombstone_expires(now), now).await?;
@@ -427,16 +427,13 @@ fn seen(record: &Record) -> Result<Stored, Error> {
     Ok(Stored { value, expires: record.expires() })
 }
 
-fn ended_or_stored(created: Option<Record>) -> Saved {
-    created.map_or(Saved::Ended, |record| stored(record, 0))
+fn ended_or_stored(created: Option<Record>) -> Result<Saved, Error> {
+    created.map_or(Ok(Saved::Ended), |record| stored(record, 0))
 }
 
-fn stored(record: Record, conflicts: u32) -> Saved {
-    let token = match record.origin().stored() {
-        Some((token, _)) => token.to_text(),
-        None => SecretText::new(String::new()),
-    };
-    Saved::Stored { record, token, conflicts }
+fn stored(record: Record, conflicts: u32) -> Result<Saved, Error> {
+    let (token, _) = origin(&record)?;
+    Ok(Saved::Stored { record, token: token.to_text(), conflicts })
 }
 
 impl<B: Backend> Store for ServerStore<B> {
