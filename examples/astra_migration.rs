@@ -58,7 +58,7 @@ async fn visit(builder: Builder<CookieKeys>, cookie: &mut String) -> Result<(), 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let own = AppKey::generate()?.to_text();
-    let builder = || Ok::<_, Error>(CookieStore::builder(own.parse::<AppKey>()?));
+    let builder = || Ok::<_, Error>(CookieStore::builder(AppKey::from_text(&own)?));
     let astra = || AppKey::danger_from_any_bytes(&ASTRA_KEY);
     let now = SystemClock.now().as_unix();
     let mut cookie = FROM_GO.to_owned();

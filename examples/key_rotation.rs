@@ -48,23 +48,26 @@ async fn visit(keys: Keyring, cookie: Option<String>) -> Result<Option<String>, 
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let (first, second) = (AppKey::generate()?.to_text(), AppKey::generate()?.to_text());
-    let key = |text: &str| text.parse::<AppKey>();
+    let (first, second) = (AppKey::generate()?, AppKey::generate()?);
+    let leaked = first.id();
+    let (first, second) = (first.to_text(), second.to_text());
+    // What a file or SESSION_KEYS holds in each deployment: the first key seals.
+    let keys = |text: &str| Keyring::from_text(text);
 
     println!("1. before: the first key seals");
-    let cookie = visit(Keyring::new(key(&first)?), None).await?;
+    let cookie = visit(keys(&first)?, None).await?;
 
     println!("2. the second key is accepted everywhere, the first key still seals");
-    let cookie = visit(Keyring::new(key(&first)?).accept(key(&second)?), cookie).await?;
+    let cookie = visit(keys(&format!("{}\n{}", *first, *second))?, cookie).await?;
     let old_cookie = cookie.clone();
 
     println!("3. the second key seals, the first key still opens: sessions are sealed again as they come in");
-    let cookie = visit(Keyring::new(key(&second)?).accept(key(&first)?), cookie).await?;
+    let cookie = visit(keys(&format!("{}\n{}", *second, *first))?, cookie).await?;
 
     println!("4. the first key is dropped when its sessions have ended");
-    visit(Keyring::new(key(&second)?), cookie).await?;
+    visit(keys(&second)?, cookie).await?;
 
     println!("5. if the first key had leaked: its sessions are refused, and an event says why");
-    visit(Keyring::new(key(&second)?).revoke(key(&first)?.id()), old_cookie).await?;
+    visit(keys(&format!("{}\nrevoked:{leaked}", *second))?, old_cookie).await?;
     Ok(())
 }

@@ -8,9 +8,11 @@
 //! Environment:
 //!
 //! - `ADDR`: default `127.0.0.1:3000`.
-//! - `SESSION_KEY`: see `AppKey`; default: a new key on each start.
+//! - `SESSION_KEY`: a key (`openssl rand -hex 32`), or several: see `Keyring::from_text`. Default: a new key on each start.
 //! - `SECURE_COOKIE=1`: uses the production cookie, which browsers send only over https.
 //! - `REDIS_URL`: keeps sessions in Redis. `redis://`, `redis+sentinel://host,host/master` or `redis-cluster://host,host`.
+//! - `REVOCATIONS`: remembers logouts from cookie sessions at a path (feature `sqlite`) or in Redis at a URL (feature `redis`);
+//!   default: in memory.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 use std::convert::Infallible;
@@ -24,7 +26,9 @@ use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::store::Store;
-use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, SiteData, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, Error, Keyring, Revocations, Session, SessionHandle, SiteData, session_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -89,7 +93,7 @@ async fn store() -> Result<Arc<dyn Store>, Error> {
     let cookie = if secure { CookieOptions::new() } else { CookieOptions::development() };
     match std::env::var("REDIS_URL") {
         Ok(url) => redis_store(url, cookie).await,
-        Err(_) => cookie_store(cookie),
+        Err(_) => cookie_store(cookie).await,
     }
 }
 
@@ -111,23 +115,42 @@ async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Erro
     std::process::exit(2);
 }
 
-fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
-    let key = match std::env::var("SESSION_KEY") {
-        Ok(text) if text.starts_with("hsk1_") => text.parse()?,
-        Ok(text) => AppKey::from_bytes(text.as_bytes())?,
-        Err(_) => {
+async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
+    let keys = match std::env::var("SESSION_KEY") {
+        Ok(text) => Keyring::from_text(&text)?,
+        Err(std::env::VarError::NotUnicode(_)) => {
+            eprintln!("error: SESSION_KEY is not UTF-8");
+            std::process::exit(2);
+        }
+        Err(std::env::VarError::NotPresent) => {
             eprintln!(
                 "warning: SESSION_KEY is not set: using a new key, so everyone is logged out when this stops"
             );
-            AppKey::generate()?
+            AppKey::generate()?.into()
         }
     };
     // Large sessions may take the maximum number of cookies. `main` raises the server's header limit to match.
-    let store = CookieStore::builder(key)
+    let store = CookieStore::builder(keys)
         .cookie(cookie.max_chunks(MAX_CHUNKS))
         .private_pages_no_store(true)
-        .clear_site_data(&FORGET);
+        .clear_site_data(&FORGET)
+        .revocations(revocations().await?);
     Ok(Arc::new(store.build()?))
+}
+
+/// Where a logout is remembered, so that a cookie that was copied before it is refused.
+async fn revocations() -> Result<Revocations, Error> {
+    match std::env::var("REVOCATIONS") {
+        #[cfg(feature = "redis")]
+        Ok(url) if url.contains("://") => Revocations::redis(url).prefix("login-example").connect().await,
+        #[cfg(feature = "sqlite")]
+        Ok(path) if !path.contains("://") => Revocations::sqlite(path).await,
+        Ok(_) => {
+            eprintln!("error: REVOCATIONS needs --features sqlite for a path, or --features redis for a URL");
+            std::process::exit(2);
+        }
+        Err(_) => Ok(Revocations::in_memory()),
+    }
 }
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {

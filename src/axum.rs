@@ -4,8 +4,8 @@ use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
 use http::request::Parts;
 
-use crate::error::{Error, Kind};
-use crate::service::{SessionExt, SessionHandle};
+use crate::error::Error;
+use crate::service::{SessionExt, SessionHandle, not_wrapped};
 use crate::session::{Session, SessionView};
 
 /// The session, loaded. Needs a [`SessionLayer`](crate::SessionLayer) around the route.
@@ -60,7 +60,7 @@ impl<S: Sync> FromRequestParts<S> for SessionHandle {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Error> {
-        parts.session_handle().ok_or_else(|| Error::new(Kind::NotWrapped))
+        parts.session_handle().ok_or_else(|| not_wrapped(""))
     }
 }
 

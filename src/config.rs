@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
-use crate::event::{self, Event, Observer};
+use crate::event::{Event, Facades, Observer, Reporter};
 use crate::session::{PayloadFormat, Record, Standing};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
@@ -236,12 +236,15 @@ pub struct Config {
     pub(crate) connection_memo: bool,
     /// Flash values are values like any other, as in a program that sessions are shared with.
     pub(crate) shared_flash: bool,
+    /// Sessions can be revoked: they carry a lineage, and labels have an effect.
+    pub(crate) revocable: bool,
     /// What a browser is told to forget at a logout.
     pub(crate) clear_site_data: Option<HeaderValue>,
     /// Responses that read a session with a subject say `no-store`.
     pub(crate) private_pages_no_store: bool,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
+    facades: Facades,
 }
 
 impl Config {
@@ -272,13 +275,22 @@ impl Config {
         self.clock.now()
     }
 
+    pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
     /// True if somebody wants to know how long the store takes.
     pub(crate) fn wants_timings(&self) -> bool {
-        self.observer.is_some() || event::wants_timings()
+        self.observer.is_some() || self.facades.wants_timings()
+    }
+
+    /// What tells of events after the store is built: for tasks that outlive a call.
+    pub(crate) fn reporter(&self) -> Reporter {
+        Reporter { cookie: self.cookie_name().to_owned(), observer: self.observer.clone() }
     }
 
     pub(crate) fn emit(&self, event: &Event<'_>) {
-        event::publish(event);
+        self.facades.publish(event, || self.now());
         if let Some(observer) = &self.observer {
             observer.event(event);
         }
@@ -372,10 +384,12 @@ impl Options {
             only_in_cookie: false,
             connection_memo: self.connection_memo,
             shared_flash: self.shared_flash,
+            revocable: false,
             clear_site_data: self.clear_site_data,
             private_pages_no_store: self.private_pages_no_store,
             clock: self.clock,
             observer: self.observer,
+            facades: Facades::default(),
         };
         if !config.cookie.is_secure() {
             config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });

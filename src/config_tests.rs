@@ -180,7 +180,7 @@ fn a_config_is_what_its_options_were() {
     assert_eq!((insecure.cookie_name(), insecure.now().as_unix()), ("s", 7));
     assert_eq!(insecure.timeouts(), Timeouts::default());
     assert!(insecure.wants_timings(), "there is an observer");
-    assert_eq!(Options::default().validate().unwrap().wants_timings(), event::wants_timings());
+    assert_eq!(Options::default().validate().unwrap().wants_timings(), Facades::default().wants_timings());
     let mut headers = HeaderMap::new();
     assert_eq!(insecure.__candidates(&headers), 0);
     headers.insert(COOKIE, HeaderValue::from_static("s=1; s=2; t=3"));

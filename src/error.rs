@@ -44,6 +44,7 @@ pub(crate) enum Kind {
         key: String,
     },
     Subject,
+    Label,
     Encode {
         key: String,
     },
@@ -136,6 +137,7 @@ impl Error {
             Kind::Ended => "ended",
             Kind::ReservedKey { .. }
             | Kind::Subject
+            | Kind::Label
             | Kind::Encode { .. }
             | Kind::Decode { .. }
             | Kind::TooDeep { .. }
@@ -169,13 +171,14 @@ impl Error {
     }
 
     /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
-    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject is
-    /// empty or too long.
+    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject or
+    /// a label is empty or too long.
     pub fn is_value(&self) -> bool {
         matches!(
             self.inner.kind,
             Kind::ReservedKey { .. }
                 | Kind::Subject
+                | Kind::Label
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
                 | Kind::TooDeep { .. }
@@ -232,6 +235,9 @@ impl fmt::Display for Error {
                 write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
             }
             Kind::Subject => f.write_str("a subject is not empty and has at most 512 bytes"),
+            Kind::Label => f.write_str(
+                "a label must have a namespace of 1 to 64 bytes and a value of 1 to 4096 bytes, and a session at most four of them",
+            ),
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
             Kind::Decode { key, found, expected } => {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")

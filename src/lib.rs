@@ -35,10 +35,12 @@
 //!   the response head is ready.
 //! - [`CookieStore`] keeps sessions in cookies, under an [`AppKey`] or a [`Keyring`] of several.
 //! - [`ServerStore`] keeps them on the server, in whatever implements [`Backend`](store::Backend);
-//!   `RedisStore` (feature `redis`) is one in Redis, `MemoryStore` (feature `memory`) one in this process. What they keep
+//!   `RedisStore` (feature `redis`) is one in Redis, `SqliteStore` (feature `sqlite`) one in a file, `MemoryStore` (feature `memory`) one in this process. What they keep
 //!   [can be sealed](store::Builder::seal_records).
 //! - [`Session::login`] says who logged in, under a new token; [`ServerStore::sessions_of`] lists the sessions of somebody,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
+//! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. In memory, in a SQLite file or in
+//!   Redis.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
 //! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
@@ -47,7 +49,7 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
+//! [a logout that is final](guide::revocation) · [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
 //! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
 //! `redis`, `guide::deploying_on_redis`
@@ -96,10 +98,12 @@
 //!
 //! None is on by default, and none changes what the others do.
 //!
-//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for tools that run alone. Brings in
-//!   moka.
+//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for services of a single process. Brings
+//!   in nothing.
 //! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
 //!   `guide::deploying_on_redis` is about deploying it.
+//! - `sqlite`: `SqliteStore`, sessions in one SQLite file, which the processes of one machine may share. Brings in rusqlite, and
+//!   compiles SQLite, so it needs a C compiler. Without a server beside the service.
 //! - `redis-tls`: TLS to Redis, by rustls on aws-lc-rs.
 //! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it;
 //!   the guide says how. Brings in nothing.
@@ -121,14 +125,6 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs_hyper_session, feature(doc_cfg))]
 
-/// True while `fuzz/planted` asks for this bug, which its fuzz target must find. No other build has any of them.
-#[cfg(hyper_session_planted)]
-macro_rules! planted {
-    ($bug:literal) => {
-        std::env::var_os("HYPER_SESSION_PLANTED").is_some_and(|bug| bug == $bug)
-    };
-}
-
 // In the order in which a request meets them; each imports only from those above it, and `service` from all.
 mod error;
 
@@ -144,6 +140,8 @@ mod crypto;
 mod session;
 
 mod config;
+pub mod revocation;
+
 pub mod store;
 
 mod service;
@@ -169,7 +167,8 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
-pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal};
+pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal, RevocationChange};
+pub use self::revocation::Revocations;
 pub use self::service::{
     FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
     SessionService, session_fn,
@@ -183,6 +182,8 @@ pub use self::session::{
 pub use self::store::MemoryStore;
 #[cfg(feature = "redis")]
 pub use self::store::RedisStore;
+#[cfg(feature = "sqlite")]
+pub use self::store::SqliteStore;
 pub use self::store::{CookieStore, ServerStore};
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;

@@ -15,10 +15,11 @@ mod server;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use http::Request;
 use hyper_session::testing::{FakeClock, with_session};
-use hyper_session::{AppKey, CookieStore, Keyring, RedisStore};
+use hyper_session::{AppKey, Clock, CookieStore, Keyring, RedisStore, SystemClock};
 use serde_json::{Value, json};
 
 struct Answer {
@@ -98,14 +99,25 @@ fn cookie(key: &str) -> String {
 
 #[test]
 fn help_is_there_and_mistakes_are_told() {
-    for arguments in [&[][..], &["--help"], &["key", "--help"]] {
+    for arguments in [
+        &[][..],
+        &["--help"],
+        &["-h"],
+        &["help"],
+        &["help", "key"],
+        &["key", "--help"],
+        &["sessions", "list", "-h"],
+        &["--help", "--version"],
+    ] {
         let help = run(arguments, &[], "");
         assert!(help.status == 0 && help.out.contains("COMMANDS"), "{}", help.err);
         for line in help.out.lines() {
             assert!(line.chars().count() <= 100, "{line}");
         }
     }
-    assert!(run(&["--version"], &[], "").out.contains(env!("CARGO_PKG_VERSION")));
+    for flag in ["--version", "-V"] {
+        assert!(run(&[flag], &[], "").out.contains(env!("CARGO_PKG_VERSION")));
+    }
     for arguments in [
         &["no", "such"][..],
         &["--bogus"],
@@ -115,9 +127,32 @@ fn help_is_there_and_mistakes_are_told() {
         &["key", "check", "--keys", "/does/not/exist"],
         &["sessions", "list", "ada"],
         &["sessions", "end", "ada"],
+        &["key"],
+        &["key", "new", "--prefix", "shop"],
+        &["key", "new", "now"],
+        &["sessions", "list", "ada", "--all"],
+        &["sessions", "end", "ada", "id", "--all"],
+        &["--json=yes", "key", "new"],
+        &["-x"],
     ] {
         let answer = run(arguments, &[], "");
         assert!(answer.status == 2 && answer.out.is_empty() && !answer.err.is_empty(), "{arguments:?}");
+    }
+    // What is missing or mistyped is named, and the nearest word with it.
+    for (arguments, why) in [
+        (&["keys", "chek"][..], "did you mean `check`?"),
+        (&["sesions", "list", "ada"], "did you mean `sessions`?"),
+        (&["sessions", "list", "ada", "--prefx", "p"], "did you mean `--prefix`?"),
+        (&["sessions"], "`sessions` needs one of: list, show, end"),
+        (&["session", "list"], "`sessions list` needs a SUBJECT"),
+        (&["sessions", "show", "ada"], "`sessions show` needs an ID"),
+        (&["sessions", "end", "ada"], "needs an ID, or --all"),
+        (&["cookie", "open", "--name"], "--name needs a value"),
+        (&["key", "new", "--sealed"], "`key new` does not take --sealed"),
+        (&["sessions", "list", "ada", "--prefix", "p", "--idle", "soon"], "--idle must be a duration"),
+    ] {
+        let answer = run(arguments, &[("REDIS_URL", "redis://127.0.0.1:1")], "");
+        assert!(answer.status == 2 && answer.err.contains(why), "{arguments:?} {}", answer.err);
     }
     assert!(run(&["no", "such", "--json"], &[], "").json()["error"].is_string());
 }
@@ -136,10 +171,42 @@ fn secrets_on_the_command_line_are_refused_and_not_repeated() {
 }
 
 #[test]
+fn a_bad_key_names_its_file_and_line_and_not_itself() {
+    let (key, _) = new_key();
+    let ring = File::new("bad-line", &format!("# keys\r\n{key}\r\n\r\ncorrect-horse-battery\r\n"));
+    let next = File::new("cut", &format!("{}\n", &key[..30]));
+    let utf16 = File::new("utf16", "");
+    std::fs::write(utf16.path(), b"\xff\xfeh\0s\0k\0").unwrap();
+    for (arguments, variable, why) in [
+        (&["key", "check", "--keys", ring.path()][..], "", format!("{}: line 4: ", ring.path())),
+        (&["key", "check", "--next", next.path()], key.as_str(), format!("{}: line 1: ", next.path())),
+        (&["key", "check"], "correct-horse-battery", "SESSION_KEYS: line 1: ".into()),
+        (&["cookie", "open"], "'hsk1_", "SESSION_KEYS: line 1: ".into()),
+        (&["key", "check", "--keys", utf16.path()], "", format!("{}: must be UTF-8", utf16.path())),
+    ] {
+        let answer = run(arguments, &[("SESSION_KEYS", variable)], "");
+        assert!(answer.status == 2 && answer.err.contains(&why), "{} lacks {why}", answer.err);
+        assert!(!answer.err.contains("battery") && !answer.err.contains(&key[5..20]), "{}", answer.err);
+    }
+}
+
+#[test]
 fn a_new_key_is_a_key() {
     let answer = run(&["key", "new"], &[], "");
     let key: AppKey = answer.out.trim().parse().unwrap();
     assert_eq!(answer.err.trim(), format!("id {}", key.id()));
+    // As `key new > FILE` leaves it, and as others hand it on.
+    let file = File::new("new", &answer.out);
+    for arguments in [&["key", "check", "--keys", file.path()][..], &["keys", "check", "--keys", file.path()]]
+    {
+        assert_eq!(run(arguments, &[], "").out, format!("now  {}  seals\n", key.id()));
+    }
+    for text in [format!("\"{}\"", answer.out.trim()), format!("'{}'\r\n", answer.out.trim())] {
+        assert_eq!(
+            run(&["key", "check"], &[("SESSION_KEY", &text)], "").out,
+            format!("now  {}  seals\n", key.id())
+        );
+    }
     let json = run(&["key", "new", "--json"], &[], "").json();
     assert_eq!(json["key"].as_str().unwrap().parse::<AppKey>().unwrap().id().to_string(), json["id"]);
 }
@@ -215,6 +282,24 @@ fn a_rotation_is_checked_before_it_happens() {
         let (status, json) = check(&now, &next);
         assert_eq!((status, &json["problems"]), (0, &json!([])));
     }
+    // Whether the last one comes too early, two keyrings cannot tell: it is said, or asked.
+    let (now, next) = (File::new("unknown-now", &both(&new, &old)), File::new("unknown-next", &new));
+    let check_since = |more: &[&str]| {
+        run(&[&["key", "check", "--keys", now.path(), "--next", next.path()], more].concat(), &[], "")
+    };
+    for (more, status, said) in [
+        (&[][..], 0, "may be alive"),
+        (&["--since", "8d"], 0, "no user is logged out"),
+        (&["--since", "6d"], 1, "alive for another 1d"),
+        (&["--since=8d", "--absolute=30d"], 1, "alive for another 22d"),
+        (&["--since", "0"], 1, "dropped too early"),
+    ] {
+        let answer = check_since(more);
+        assert!(answer.status == status && answer.out.contains(said), "{more:?} {}", answer.out);
+        assert_eq!(answer.out.contains("no user is logged out"), said.starts_with("no user"), "{more:?}");
+    }
+    assert!(check_since(&["--json"]).json()["unknown"][0].as_str().unwrap().contains(&old_id));
+
     // A step left out.
     let (status, json) = check(&old, &both(&new, &old));
     let problem = json["problems"][0].as_str().unwrap();
@@ -274,8 +359,83 @@ fn the_sessions_of_a_subject_are_listed_shown_and_ended() {
         assert_eq!(sessions(&["list", "ada"]).json(), json!({ "sessions": [] }));
         assert_eq!(sessions(&["list", "eve"]).json()["sessions"].as_array().unwrap().len(), 1);
     }
-    let words = run(&["sessions", "list", "eve", "--prefix", "clear"], &[("REDIS_URL", &redis.url())], "");
-    assert!(words.status == 0 && words.out.lines().count() == 2, "{}", words.out);
+    let words = |arguments: &[&str]| {
+        let arguments = [&["sessions"], arguments].concat();
+        run(&arguments, &[("REDIS_URL", &redis.url())], "")
+    };
+    let listed = words(&["list", "eve", "--prefix", "clear"]);
+    assert!(listed.status == 0 && listed.out.lines().count() == 2, "{}", listed.out);
+    assert!(listed.out.contains("unknown"), "when it was last seen, only the idle timeout tells");
+    let listed = words(&["list", "eve", "--prefix", "clear", "--idle", "24h"]);
+    assert!(listed.status == 0 && !listed.out.contains("unknown"), "{}", listed.out);
+
+    // Another store's name or prefix does not look like success.
+    for wrong in [&["--prefix", "clear", "--name", "other"][..], &["--prefix", "claer"]] {
+        for command in [&["list", "eve"][..], &["end", "eve", "--all"]] {
+            let answer = words(&[command, wrong].concat());
+            assert!(answer.status == 1 && answer.out.contains("the cookie name"), "{}", answer.out);
+            let answer = words(&[command, wrong, &["--json"]].concat());
+            assert!(answer.status == 1 && answer.err.contains("the cookie name"), "{}", answer.err);
+        }
+    }
+    // A list that the tool has no key for is not an empty one.
+    let blind = words(&["list", "eve", "--prefix", "sealed"]);
+    assert!(blind.status == 3 && blind.err.contains("--sealed"), "{}", blind.err);
+
+    let ended = words(&["end", "eve", "--prefix", "clear", "--all"]);
+    assert_eq!((ended.status, ended.out.as_str()), (0, "1 session ended\n"));
+}
+
+#[test]
+fn listing_ends_no_session() {
+    let redis = server::Server::start();
+    let day = Duration::from_secs(86_400);
+    let now = SystemClock.now().as_unix();
+    let (old, new) = (new_key().0, new_key().0);
+    let key = |text: &str| AppKey::from_text(text).unwrap();
+    let clock = FakeClock::at(now - 8 * day.as_secs());
+    let builder = || {
+        RedisStore::builder(redis.url())
+            .idle_timeout(30 * day)
+            .absolute_timeout(30 * day)
+            .clock(clock.clone())
+    };
+    block_on(async {
+        // A store whose sessions live for 30 days, and one in the middle of a rotation.
+        let month = builder().prefix("month").connect().await.unwrap();
+        let before = builder().prefix("ring").seal_records(key(&old)).connect().await.unwrap();
+        let rotated = Keyring::new(key(&new)).accept(key(&old));
+        let after = builder().prefix("ring").seal_records(rotated).connect().await.unwrap();
+        with_session(Request::new(()), &month, |session| session.login("ada")).await.unwrap();
+        for store in [&before, &after] {
+            with_session(Request::new(()), store, |session| session.login("ada")).await.unwrap();
+        }
+        clock.set(now);
+
+        let tool = |arguments: &[&str]| {
+            let arguments = [&["sessions"], arguments, &["--json"]].concat();
+            run(&arguments, &[("REDIS_URL", &redis.url()), ("SESSION_KEYS", &new)], "")
+        };
+        let listed = tool(&["list", "ada", "--prefix", "month"]).json();
+        let id = listed["sessions"][0]["id"].as_str().unwrap().to_owned();
+        assert_eq!(tool(&["show", "ada", &id, "--prefix", "month"]).status, 0);
+        // Under timeouts by which it is over, too.
+        for option in ["--idle=1d", "--absolute=7d"] {
+            tool(&["list", "ada", "--prefix", "month", option]);
+            tool(&["show", "ada", &id, "--prefix", "month", option]);
+        }
+        assert_eq!(month.sessions_of("ada").await.unwrap().len(), 1, "it lives");
+
+        // The tool has the new key alone: what it cannot read is said, and lives.
+        let listed = tool(&["list", "ada", "--prefix", "ring", "--sealed"]).json();
+        let readable = |at: usize| listed["sessions"][at]["readable"].as_bool().unwrap();
+        assert_eq!([readable(0), readable(1)], [false, true]);
+        let arguments = ["sessions", "list", "ada", "--prefix", "ring", "--sealed"];
+        let words = run(&arguments, &[("REDIS_URL", &redis.url()), ("SESSION_KEYS", &new)], "");
+        assert!(words.out.contains("unreadable"), "{}", words.out);
+        let alive = after.sessions_of("ada").await.unwrap();
+        assert_eq!(alive.iter().filter(|session| session.readable).count(), 2);
+    });
 }
 
 #[test]

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use hyper::service::Service;
 
-use crate::app::{App, builder, text};
+use crate::app::{App, text};
 use crate::proxy::{Line, Proxy};
 use crate::server::Server;
 use crate::support::{Jar, request};
@@ -123,7 +123,7 @@ fn main() {
 async fn soak(length: Duration) {
     let mut server = Server::with(&["--appendonly", "yes", "--appendfsync", "no"]);
     let proxy = Proxy::before(server.port).await;
-    let app = App::with(builder(proxy.url())).await;
+    let app = App::hurried(&proxy.url()).await;
     let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
     proxy.line(Line::Breaks { one_in: 100 });
     let clients: Vec<_> = (0..CLIENTS)

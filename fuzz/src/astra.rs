@@ -34,7 +34,7 @@ pub fn astra_open(data: &[u8]) {
         assert!(load(text.as_bytes()).is_err(), "a forgery");
     }
     let token = seal(data);
-    let before: Option<Value> = serde_json::from_slice(data).ok();
+    let before: Option<Value> = serde_json::from_slice(&repaired(data)).ok();
     if load(token.as_bytes()).is_err() {
         return;
     }
@@ -62,6 +62,45 @@ fn saved(token: &str) -> Option<String> {
     let response = run(service.call(request)).unwrap();
     let line = response.headers().get(SET_COOKIE)?.to_str().unwrap();
     Some(line.split(';').next().unwrap().strip_prefix("s=").unwrap().to_owned())
+}
+
+/// The JSON with U+FFFD for what Go reads as that: bytes that belong to no letter, and escapes of half a letter.
+fn repaired(data: &[u8]) -> Vec<u8> {
+    let mut text = String::new();
+    for chunk in data.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    let unit = |text: &str| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        digits.bytes().all(|digit| digit.is_ascii_hexdigit()).then(|| u32::from_str_radix(digits, 16).ok())?
+    };
+    let (mut json, mut rest) = (String::new(), text.as_str());
+    while let Some(letter) = rest.chars().next() {
+        let taken = match (letter, unit(rest)) {
+            ('\\', Some(high @ 0xd800..0xe000)) => {
+                let low = rest.get(6..).and_then(unit);
+                if high < 0xdc00 && low.is_some_and(|low| (0xdc00..0xe000).contains(&low)) {
+                    json.push_str(&rest[..12]);
+                    12
+                } else {
+                    json.push_str("\\ufffd");
+                    6
+                }
+            }
+            ('\\', _) => {
+                let escaped = rest[1..].chars().next().map_or(0, char::len_utf8);
+                json.push_str(&rest[..=escaped]);
+                1 + escaped
+            }
+            _ => {
+                json.push(letter);
+                letter.len_utf8()
+            }
+        };
+        rest = &rest[taken..];
+    }
+    json.into_bytes()
 }
 
 /// Every number as Go has it.

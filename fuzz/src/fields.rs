@@ -1,6 +1,6 @@
 //! A request's `Cookie` fields, and the sessions in them: whole, in chunks, or neither.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use arbitrary::{Arbitrary, Unstructured};
@@ -17,7 +17,7 @@ use crate::{NAME, Refusals, run};
 type Body = Empty<bytes::Bytes>;
 
 /// Sizes of a payload, in the order of [`TOKENS`]: in one cookie, filling one to the byte, in two, in three, in three again.
-const FILLERS: [usize; 5] = [1, 2956, 5_000, 7_000, 8_000];
+const FILLERS: [usize; 5] = [1, 2970, 5_000, 7_000, 8_000];
 
 /// Genuine tokens. The value of the session says which one it is: its length.
 static TOKENS: LazyLock<[String; FILLERS.len()]> = LazyLock::new(|| {
@@ -50,8 +50,9 @@ enum Piece<'a> {
     Planted(u8, bool),
 }
 
-/// A request with several `Cookie` fields finds the session that a plain model finds in all of them joined, refuses as many
-/// tokens before it, and removes what the client holds if there is none.
+/// A request with several `Cookie` fields is read as all of them joined. The session that it finds is one whose chunks are all
+/// there, and it finds one if there is any, unless there is too much to try. A cookie is removed only if each is known to be
+/// dead.
 pub fn cookie_multi_field(data: &[u8]) {
     let Ok(fields) = Vec::<Vec<Piece<'_>>>::arbitrary(&mut Unstructured::new(data)) else { return };
     let fields: Vec<HeaderValue> = fields
@@ -62,9 +63,9 @@ pub fn cookie_multi_field(data: &[u8]) {
         })
         .collect();
     let joined = fields.iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    let expected = Seen::in_model(&joined);
-    assert_eq!(Seen::by_service(&fields), expected);
-    assert_eq!(Seen::by_service(&[HeaderValue::from_bytes(&joined).unwrap()]), expected);
+    let seen = Seen::by_service(&fields);
+    assert_eq!(Seen::by_service(&[HeaderValue::from_bytes(&joined).unwrap()]), seen);
+    Model::of(&joined).check(&seen);
 }
 
 /// How many bytes the cookie `s` (0) or `s.n` holds: name and value are 4096 at most.
@@ -106,48 +107,64 @@ fn spell(piece: &Piece<'_>) -> Vec<u8> {
 struct Seen {
     /// Which of the tokens is the session.
     session: Option<usize>,
-    /// How many tokens were refused.
-    refused: usize,
+    /// Why tokens were refused.
+    refused: Vec<String>,
     /// Names of cookies that the response removes.
     removed: Vec<String>,
 }
 
-impl Seen {
-    /// As the documents have it: the values of each name wait in a queue of four. Each head in turn takes the next of `s.1`
-    /// if it fills its cookie, then the next of `s.2` if that one is full, and so on.
-    fn in_model(field: &[u8]) -> Self {
-        let mut queues: Vec<VecDeque<&[u8]>> = (0..8)
-            .map(|number| {
-                let values = pairs(field).filter(|(of, _)| *of == name(number).as_bytes());
-                values.map(|(_, value)| value).take(4).collect()
-            })
-            .collect();
-        let held: Vec<_> = (1..8).filter(|number| !queues[*number].is_empty()).map(name).collect();
-        let present = !queues[0].is_empty() || !held.is_empty();
+/// What the pairs of a request say, by the plainest reading.
+struct Model {
+    /// The values of `s` (0) and of `s.1` to `s.7`.
+    values: [Vec<Vec<u8>>; 8],
+}
 
-        let mut seen = Self::default();
-        while let Some(head) = queues[0].pop_front() {
-            let (mut token, mut last) = (head.to_vec(), head);
-            for number in 1..8 {
-                if last.len() != room(number - 1) {
-                    break;
-                }
-                let Some(next) = queues[number].pop_front() else { break };
-                token.extend_from_slice(next);
-                last = next;
-            }
-            seen.session = TOKENS.iter().position(|genuine| genuine.as_bytes() == token);
-            if seen.session.is_some() {
-                return seen;
-            }
-            seen.refused += 1;
-        }
-        if present {
-            seen.removed = [vec![NAME.to_owned()], held].concat();
-        }
-        seen
+impl Model {
+    fn of(field: &[u8]) -> Self {
+        let values = std::array::from_fn(|number| {
+            let values = pairs(field).filter(|(of, _)| *of == name(number).as_bytes());
+            values.map(|(_, value)| value.to_vec()).collect()
+        });
+        Self { values }
     }
 
+    /// Returns true if each chunk of this token is there.
+    fn has(&self, token: &str) -> bool {
+        let mut rest = token.as_bytes();
+        self.values.iter().enumerate().all(|(number, values)| {
+            let (chunk, after) = rest.split_at(rest.len().min(room(number)));
+            rest = after;
+            chunk.is_empty() || values.iter().any(|value| value == chunk)
+        })
+    }
+
+    fn check(&self, seen: &Seen) {
+        let heads: BTreeSet<_> = self.values[0].iter().collect();
+        let tails: Vec<_> = self.values[1..].iter().map(Vec::len).collect();
+        let twins = tails.iter().any(|count| *count > 1);
+        let present: Vec<_> = TOKENS.iter().map(|token| self.has(token)).collect();
+        if let Some(session) = seen.session {
+            assert!(present[session], "a session that is not there");
+            assert_eq!(seen.removed, [""; 0]);
+        } else if heads.len() <= 4 && tails.iter().sum::<usize>() <= 4 && self.values[0].len() <= 64 {
+            assert!(!present.contains(&true), "a session that was not found: {present:?}");
+        }
+        if seen.removed.is_empty() {
+            return;
+        }
+        // Removed are the cookie and the chunks that the client holds: all of them tokens of ours, and broken.
+        let held = (1..8).filter(|number| tails[number - 1] > 0).map(name);
+        assert_eq!(seen.removed, std::iter::once(NAME.to_owned()).chain(held).collect::<Vec<_>>());
+        assert!(!twins && !heads.is_empty(), "which of them is dead is not known");
+        // Version and key id, in the alphabet of the text.
+        assert!(
+            heads.iter().all(|head| head.starts_with(&TOKENS[0].as_bytes()[..6])),
+            "another application's"
+        );
+    }
+}
+
+impl Seen {
     fn by_service(fields: &[HeaderValue]) -> Self {
         let (store, refusals) = LOOKING.with(Clone::clone);
         let service = session_fn(store, |_: Request<Body>, session: SessionHandle| async move {
@@ -168,7 +185,7 @@ impl Seen {
         Self {
             session: FILLERS.iter().position(|size| *size == found),
             removed: removed.collect(),
-            refused: refusals.take().len(),
+            refused: refusals.take(),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
-use hyper_session::store::{EntryId, Backend, Memory, Replaced, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
 use hyper_session::{Error, SessionId, Timestamp};
 
 pub type Values = BTreeMap<String, u64>;
@@ -196,7 +196,8 @@ impl Server {
             (world.ids.clone(), world.sessions.clone())
         };
         for id in ids {
-            let stored = self.memory.fetch(id, Timestamp::from_unix(0)).await.unwrap();
+            let entry_id = EntryId::from_bytes(id.to_bytes());
+            let stored = self.memory.fetch(entry_id, Timestamp::from_unix(0)).await.unwrap();
             assert_eq!(stored.as_ref().and_then(Entry::read).as_ref(), sessions.get(&id));
         }
     }
@@ -206,6 +207,7 @@ impl Backend for Server {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         let fault = self.turn().await?;
         let found = self.memory.fetch(id, now).await?;
+        let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, found.clone(), |world, request| {
             let entry = world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix());
             assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
@@ -222,6 +224,7 @@ impl Backend for Server {
         let fault = self.turn().await?;
         let entry = Entry::read(&stored).expect("a session");
         assert!(self.memory.create(id, stored, now).await?, "an id twice");
+        let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, true, |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
             assert!(world.ids.insert(id), "an id that was there before");
@@ -249,6 +252,7 @@ impl Backend for Server {
         let entry = stored.as_ref().and_then(Entry::read);
         let moves = stored.is_some() && entry.is_none();
         let answer = self.memory.replace(id, expected, stored, now).await?;
+        let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, answer.clone(), |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
             let own = request.base == Some(id);
@@ -287,6 +291,7 @@ impl Backend for Server {
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let fault = self.turn().await?;
         let touched = self.memory.touch(id, expires, now).await?;
+        let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, touched, |world, request| {
             // The second time it is what a regenerate left behind, so that it lasts no longer than that.
             let mark = request.ended && !world.sessions.contains_key(&id);
@@ -307,6 +312,7 @@ impl Backend for Server {
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
         let fault = self.turn().await?;
         self.memory.delete(id).await?;
+        let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, (), |world, request| {
             assert!(!request.void);
             world.sessions.remove(&id);

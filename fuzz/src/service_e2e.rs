@@ -17,11 +17,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{EntryId, Backend, Memory, Replaced, Store, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{
-    AppKey, CookieStore, Error, ServerStore, Session, SessionHandle, SessionId, Timestamp, session_fn,
-};
+use hyper_session::{AppKey, CookieStore, Error, ServerStore, Session, SessionHandle, Timestamp, session_fn};
 
 use crate::wire::{self, Next, PREFACE, Tasks, Wire};
 use crate::{APP_KEY, NAME, NOW, run};
@@ -204,10 +202,20 @@ fn created(store: &(impl Store + Clone), line: u64) -> String {
 
 /// The token that a response sets, if any; empty if it removes the cookie.
 fn set_by(headers: &HeaderMap) -> Option<String> {
-    let mut lines =
-        headers.get_all(SET_COOKIE).iter().filter_map(|line| line.to_str().ok()?.strip_prefix("s="));
-    let line = lines.next()?;
-    assert_eq!(lines.next(), None, "one cookie, one line");
+    let lines: Vec<_> = headers
+        .get_all(SET_COOKIE)
+        .iter()
+        .filter_map(|line| line.to_str().ok()?.strip_prefix("s="))
+        .collect();
+    let (line, others) = lines.split_last()?;
+    // The same name in other scopes, where earlier options may have set it.
+    assert!(
+        others.iter().all(|other| other.starts_with("; Max-Age=0; ")),
+        "two cookies of one name: {lines:?}"
+    );
+    let scopes: std::collections::BTreeSet<_> =
+        lines.iter().map(|line| line.split_once("; Path=").map(|(_, scope)| scope)).collect();
+    assert_eq!(scopes.len(), lines.len(), "one cookie, one line: {lines:?}");
     Some(line.split(';').next().unwrap_or_default().to_owned())
 }
 
@@ -232,6 +240,7 @@ fn of(session: &Session) -> Option<(usize, u64)> {
 ///
 /// - The handler sees a session if and only if the request has a genuine cookie, and it sees that one.
 /// - A response never sets the session's cookie twice, and one that did not look is untouched.
+/// - A logout ends all sessions whose cookies the request has.
 /// - What was answered is kept; what was not is done or not done: no count is lost, none is counted twice, nobody who
 ///   logged out is back.
 pub fn service_e2e(data: &[u8]) {
@@ -388,6 +397,8 @@ struct About {
     /// The session that it has by now: line and count. A new one has no line before it is stored.
     session: Option<(usize, u64)>,
     token: Option<String>,
+    /// The other genuine cookies of the request.
+    others: Vec<String>,
     asked: bool,
 }
 
@@ -398,7 +409,8 @@ async fn handler(
 ) -> Result<Response<Body>, Infallible> {
     let number = request.uri().path().strip_prefix('/').and_then(|path| path.parse().ok());
     let action = number.and_then(|number: usize| ACTIONS.get(number)).copied().unwrap_or(Action::Ping);
-    let mut about = About { action, session: None, token: None, asked: action != Action::Ping };
+    let mut about =
+        About { action, session: None, token: None, others: Vec::new(), asked: action != Action::Ping };
     let mut response = Response::new(Body::new());
     if about.asked && act(request, handle, world, &mut about).await.is_err() || action == Action::Fail {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -426,22 +438,42 @@ async fn act(
     {
         let mut world = lock(world);
         let world = &mut *world;
-        // The first genuine one of four wins. One that a request is about to end may be either.
-        let mut expected = None;
-        for value in candidates(request.headers()) {
-            match world.tokens.get(&value) {
-                Some((line, _, Some(false))) => {
-                    expected = Some((*line, value));
-                    break;
+        // One of the genuine ones counts. One that a request is about to end may be either.
+        let mut values = candidates(request.headers());
+        values.sort_unstable();
+        values.dedup();
+        let genuine = |known: &(usize, u64, Option<bool>)| known.2 != Some(true);
+        let known: Vec<_> = values
+            .iter()
+            .filter_map(|value| {
+                world.tokens.get(value).filter(|known| genuine(known)).map(|known| (known, value))
+            })
+            .collect();
+        let expected = seen.and_then(|(line, n)| {
+            let of_line = || known.iter().filter(|(known, _)| known.0 == line);
+            of_line().find(|(known, _)| known.1 == n).or_else(|| of_line().next())
+        });
+        assert_eq!(seen.is_some(), expected.is_some(), "a session that no cookie leads to");
+        // With more, some may not have been tried.
+        let certain = values.len() <= 4 && known.iter().any(|(known, _)| known.2 == Some(false));
+        assert!(seen.is_some() || !certain, "a genuine cookie was not found");
+        let expected = expected.map(|(known, value)| (known.0, (*value).clone()));
+        let token = expected.as_ref().map(|(_, token)| token);
+        about.others = known
+            .iter()
+            .filter(|(_, value)| Some(*value) != token)
+            .map(|(_, value)| (*value).clone())
+            .collect();
+        if seen.is_some() && about.action == Action::Logout {
+            // All sessions that the request brought end.
+            for other in &about.others {
+                let (line, _, refused) = world.tokens.get_mut(other).unwrap();
+                world.lines[*line].logouts += 1;
+                if *refused == Some(false) && !handle_is_sealed(other) {
+                    *refused = None;
                 }
-                Some((line, _, None)) if seen.is_some_and(|(seen, _)| seen == *line) => {
-                    expected = Some((*line, value));
-                    break;
-                }
-                _ => {}
             }
         }
-        assert_eq!(seen.map(|(line, _)| line), expected.as_ref().map(|(line, _)| *line));
         (about.session, about.token) = (seen, expected.map(|(_, token)| token));
         if let (Some((line, _)), Some(token)) = (seen, &about.token) {
             let line = &mut world.lines[line];
@@ -513,7 +545,7 @@ fn candidates(headers: &HeaderMap) -> Vec<String> {
         };
         (trim(&segment[..equals]) == NAME).then(|| trim(&segment[equals + 1..]))
     });
-    pairs.take(4).collect()
+    pairs.collect()
 }
 
 /// The response on its way to hyper.
@@ -557,7 +589,13 @@ fn answered(response: &Response<Body>, world: &mut World) {
             world.latest = token;
         }
         (Action::Logout, _) => {
-            assert_eq!(token, None, "logged out, with a cookie");
+            if let Some(token) = token {
+                // Several came: a tombstone, which no session is found in.
+                assert!(
+                    handle_is_sealed(&token) && look(&*STORE, &token).is_none(),
+                    "logged out, with a cookie"
+                );
+            }
             if let Some(old) = &about.token {
                 let (line, _, refused) = world.tokens.get_mut(old).unwrap();
                 world.lines[*line].logged_out = true;

@@ -1,7 +1,7 @@
 //! What a server-side store reads back: any bytes under an id that a client presents.
 
 use bytes::Bytes;
-use hyper_session::store::{EntryId, Backend, Replaced, ServerStore, Store, Stored};
+use hyper_session::store::{Backend, EntryId, Replaced, ServerStore, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, Refusal, Timestamp};
 

@@ -64,7 +64,8 @@ where
     lines.map(|line| line.split(';').next().unwrap().split_once('=').unwrap().1).collect()
 }
 
-/// Opens `token`. If that fails: the client cannot tell why, and an attacker's megabyte is not worth more than itself.
+/// Opens `token`. If that fails: the client learns only whether the cookie is removed, and an attacker's megabyte is not worth
+/// more than itself.
 fn load(token: &[u8]) -> Result<(), Refusal> {
     let mut loaded = Err(Refusal::Encoding);
     let genuine = self::token(); // made before anything is counted
@@ -76,8 +77,15 @@ fn load(token: &[u8]) -> Result<(), Refusal> {
     let longest = token.len().max(genuine.len()) as u64;
     assert!(counted.bytes_max <= 4 * longest + 1024, "{} bytes for {longest}", counted.bytes_max);
     if let (Err(refusal), Some(head)) = (&loaded, answer(token)) {
-        static REFUSED: LazyLock<String> = LazyLock::new(|| answer(b"no token").unwrap());
-        assert_eq!(head, *REFUSED, "the client can tell {refusal}");
+        // Removed, or left alone: the reasons in each of the two groups look the same.
+        static KEPT: LazyLock<String> = LazyLock::new(|| answer(b"no token").unwrap());
+        static REMOVED: LazyLock<String> = LazyLock::new(|| {
+            let mut forged = self::token().as_bytes().to_vec();
+            forged[60] = if forged[60] == b'A' { b'B' } else { b'A' };
+            answer(&forged).unwrap()
+        });
+        let expected = if refusal.removes_cookie() { &*REMOVED } else { &*KEPT };
+        assert_eq!(head, *expected, "the client can tell {refusal}");
     }
     loaded
 }

@@ -2,73 +2,21 @@
 //!
 //! Go reads every number into a float64, so a number is written only if it is one: see [`write()`].
 
-use std::collections::BTreeMap;
-
-use rmp::{Marker, encode};
-use serde_json::Value;
+use rmp::Marker;
 
 use crate::error::{Error, Kind};
 use crate::session::Payload;
+use crate::session::json::{EXACT, Rules, object_to_messagepack};
 use crate::session::messagepack::{MAX_DEPTH, bin_bytes, map_len, skip_value, str_bytes, take_len};
 
-/// Integers up to here, and down to its negative, are all float64 values.
-const EXACT: u64 = 1 << 53;
-
-/// The values of a JSON object. An empty object is a session without values, as is `null`, which Go makes of a nil map.
+/// The values of a JSON object, as Go reads it. An empty object is a session without values, as is `null`, which Go makes of a
+/// nil map.
 ///
-/// A number that Go would take for an integer is one here, also if it is written `123.0` or `1e3`; other digits are kept as
-/// they are, beyond 2^53, too, where Go rounds. Of a key that stands twice, the last one counts.
+/// A number that Go would take for an integer is one here, also if it is written `123.0` or `1e3`. Other digits are kept as
+/// they are, even beyond 2^53, where Go rounds. What is not Unicode (lone surrogates, invalid UTF-8) is U+FFFD, as in Go. Of a
+/// key that stands twice, the last one counts.
 pub(crate) fn read(json: &[u8]) -> Option<Payload> {
-    let object: Option<BTreeMap<String, Value>> = serde_json::from_slice(json).ok()?;
-    let object = object.unwrap_or_default();
-    let mut buffer = Vec::with_capacity(json.len());
-    encode::write_map_len(&mut buffer, u32::try_from(object.len()).ok()?).ok()?;
-    for (key, value) in &object {
-        encode::write_str(&mut buffer, key).ok()?;
-        read_value(&mut buffer, value)?;
-    }
-    Payload::index(buffer.into())
-}
-
-fn read_value(out: &mut Vec<u8>, value: &Value) -> Option<()> {
-    match value {
-        Value::Null => encode::write_nil(out).ok()?,
-        Value::Bool(yes) => encode::write_bool(out, *yes).ok()?,
-        Value::String(text) => encode::write_str(out, text).ok()?,
-        Value::Array(values) => {
-            encode::write_array_len(out, u32::try_from(values.len()).ok()?).ok()?;
-            values.iter().try_for_each(|value| read_value(out, value))?;
-        }
-        Value::Object(entries) => {
-            encode::write_map_len(out, u32::try_from(entries.len()).ok()?).ok()?;
-            for (key, value) in entries {
-                encode::write_str(out, key).ok()?;
-                read_value(out, value)?;
-            }
-        }
-        Value::Number(number) => {
-            if let Some(number) = number.as_u64() {
-                encode::write_uint(out, number).ok()?;
-            } else if let Some(number) = number.as_i64() {
-                encode::write_sint(out, number).ok()?;
-            } else {
-                let number = number.as_f64()?;
-                match integer(number) {
-                    Some(number) => drop(encode::write_sint(out, number).ok()?),
-                    None => encode::write_f64(out, number).ok()?,
-                }
-            }
-        }
-    }
-    Some(())
-}
-
-/// The integer that this number is, if nothing around it is the same float64.
-#[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // both bounds are exact
-fn integer(number: f64) -> Option<i64> {
-    #[cfg(hyper_session_planted)] // what is behind the point is lost
-    let number = if planted!("astra_open") { number.trunc() } else { number };
-    (number.fract() == 0.0 && number.abs() <= EXACT as f64).then_some(number as i64)
+    Payload::index(object_to_messagepack(json, Rules::Go)?.into())
 }
 
 /// The JSON object of these values, byte for byte as Go writes it: keys sorted, `<`, `>`, `&`, U+2028 and U+2029 escaped,
@@ -78,8 +26,8 @@ fn integer(number: f64) -> Option<i64> {
 ///
 /// # Errors
 ///
-/// [`is_value`](Error::is_value), naming key and kind, for what Go would not read as it is here: an integer that is no
-/// float64, NaN and infinities, byte strings, maps with other keys than strings.
+/// [`is_value`](Error::is_value), naming key and kind, for what Go would not read and write again as it is here: an integer
+/// beyond 2^53, NaN and infinities, byte strings, maps with other keys than strings.
 pub(crate) fn write(payload: &Payload, shared: Option<&Payload>) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(256);
     out.push(b'{');
@@ -162,10 +110,16 @@ impl Writer<'_> {
         self.out.extend_from_slice(text.as_bytes());
     }
 
+    /// Beyond 2^53, a float64 holds some integers and not others. Go writes those that it holds with the fewest digits that read
+    /// back and zeros behind them: 1152921504606846976 (2^60) turns into 1152921504606847000 when Go saves the session.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // whether it loses any is the question
     fn integer(&mut self, number: i128) -> Result<(), Unmapped> {
-        if number as f64 as i128 != number && !self.as_it_was {
-            return Err(Unmapped("an integer beyond 2^53 that a float64 cannot hold"));
+        if number.unsigned_abs() > EXACT.into() && !self.as_it_was {
+            return Err(Unmapped(if number as f64 as i128 == number {
+                "an integer beyond 2^53 that Go would round when it saves it"
+            } else {
+                "an integer beyond 2^53 that a float64 cannot hold"
+            }));
         }
         self.literal(&number.to_string());
         Ok(())

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use serde_json::Value;
 
 use super::*;
 use crate::session::value_codec;
@@ -93,7 +94,7 @@ fn floats_are_written_as_go_writes_them() {
     ] {
         assert_eq!(written(number).unwrap(), number.to_string());
     }
-    assert_eq!(written(i64::MIN).unwrap(), "-9223372036854775808", "a power of two is a float64");
+    assert_eq!(written(-(1_i64 << 53)).unwrap(), "-9007199254740992");
 }
 
 #[test]
@@ -139,6 +140,10 @@ fn whatever_go_would_misread_is_an_error_that_names_key_and_kind() {
         assert!(why(written(number)).contains("an integer beyond 2^53"));
     }
     assert!(why(written(u64::MAX)).contains("an integer beyond 2^53"));
+    // Float64 values, all of them, that Go saves with other digits: snowflakes (milliseconds and a sequence), powers of two.
+    for number in [1 << 60, 1 << 62, 1_700_000_000_123 << 22, (1 << 53) + 2, i64::MIN] {
+        assert!(why(written(number)).contains("Go would round"), "{number}");
+    }
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         assert!(why(written(number)).contains("not finite"));
     }
@@ -164,6 +169,37 @@ fn what_was_read_is_written_whatever_it_is() {
     assert!(write(&moved, Some(&shared)).is_err(), "under another key it is another value");
 }
 
+// The expected texts are what Go 1.22's json.Unmarshal reads into an `any`.
+#[test]
+fn text_that_is_not_unicode_is_read_as_go_reads_it() {
+    for (json, text) in [
+        (&b"\"\\ud800\""[..], "\u{fffd}"),
+        (b"\"\\udc00\"", "\u{fffd}"),
+        (b"\"a\\ud83dz\"", "a\u{fffd}z"),
+        (b"\"\\ud83d\\u0041\"", "\u{fffd}A"),
+        (b"\"\\ud83d\\ud83d\\ude00\"", "\u{fffd}\u{1f600}"),
+        (b"\"\\ude00\\ud83d\"", "\u{fffd}\u{fffd}"),
+        (b"\"\\ud83d\\n\"", "\u{fffd}\n"),
+        (b"\"a\xff\xfeb\"", "a\u{fffd}\u{fffd}b"),
+        (b"\"\xe2\x82\"", "\u{fffd}\u{fffd}"),
+        (b"\"\xed\xa0\x80\"", "\u{fffd}\u{fffd}\u{fffd}"),
+        (b"\"\xc3(\xc3\xa9\"", "\u{fffd}(\u{e9}"),
+        (b"\"\xf0\x9f\x98\\u0041\"", "\u{fffd}\u{fffd}\u{fffd}A"),
+    ] {
+        let payload = read(&[b"{\"k\":", json, b"}"].concat()).unwrap();
+        let read: String = value_codec::decode("k", &payload.get("k").unwrap()).unwrap();
+        assert_eq!(read, text, "{}", json.escape_ascii());
+        // The rest of the session is there, and is saved again.
+        assert!(write(&payload, Some(&payload)).is_ok());
+    }
+    let keys = read(b"{\"\xff\":1,\"a\":2,\"\\ud800\":3}").unwrap();
+    assert_eq!(
+        keys.iter().map(|(key, _)| key).collect::<Vec<_>>(),
+        ["a", "\u{fffd}"],
+        "the last of two counts"
+    );
+}
+
 #[test]
 fn maps_are_sorted_and_the_last_of_two_counts() {
     assert_eq!(
@@ -179,7 +215,7 @@ fn maps_are_sorted_and_the_last_of_two_counts() {
 #[test]
 fn what_is_no_json_object_is_no_session() {
     for bad in
-        [&b""[..], b"[]", b"1", b"\"a\"", b"{\"a\":}", b"{\"a\":1}x", b"{\"a\":\"\xff\"}", b"\x80", b"nul"]
+        [&b""[..], b"[]", b"1", b"\"a\"", b"{\"a\":}", b"{\"a\":1}x", b"{\"a\":\"\t\"}", b"\x80", b"nul"]
     {
         assert!(read(bad).is_none(), "{}", bad.escape_ascii());
     }

@@ -11,7 +11,7 @@ use crate::crypto::{Random, Token};
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::session::Payload;
-use crate::store::{EntryValue, SessionList, SharedFormat, StoredFormat};
+use crate::store::{EntryAge, EntryValue, SessionList, SharedFormat, StoredFormat};
 
 /// What a store needs to know to share its sessions with Astra.
 pub(super) const FORMAT: SharedFormat = SharedFormat {
@@ -64,7 +64,7 @@ impl StoredFormat for AstraFormat {
         if value.trim_ascii_end() == TOMBSTONE {
             return Some(EntryValue::Tombstone);
         }
-        go_json::read(value).map(|payload| EntryValue::Session(None, payload))
+        go_json::read(value).map(|payload| EntryValue::Session(EntryAge::default(), payload))
     }
 
     /// Astra would not keep the lists, and its ids in a list would be logins.

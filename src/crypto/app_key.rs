@@ -5,15 +5,14 @@ use std::str::FromStr;
 
 use zeroize::Zeroizing;
 
-use super::KeyId;
 use super::derive::Root;
-use super::{Random, SystemRandom, base64url};
+use super::{KeyId, Random, SystemRandom, base64url, key_text};
 use crate::error::Error;
 
 /// Marks the text form, so that scanners for leaked secrets can find it.
-const TEXT_PREFIX: &str = "hsk1_";
+pub(super) const TEXT_PREFIX: &str = "hsk1_";
 
-const MIN_LEN: usize = 32;
+pub(super) const MIN_LEN: usize = 32;
 
 /// Keys that stand in documentation, ours and other people's. None may ever protect anyone.
 const EXAMPLE_KEYS: [&[u8]; 4] = [
@@ -25,13 +24,13 @@ const EXAMPLE_KEYS: [&[u8]; 4] = [
 
 /// A secret of at least 32 random bytes, from which all other keys are derived. Wiped when dropped.
 ///
-/// Make one with [`generate`](Self::generate), keep its [`to_text`](Self::to_text) in the environment, and read it back
-/// with [`parse`](str::parse). `openssl rand` does as well: [`from_bytes`](Self::from_bytes) takes any bytes.
+/// Make one with [`generate`](Self::generate), `hyper-session key new` or `openssl rand -hex 32`. Keep its text in the
+/// environment or in a file, and read it with [`from_text`](Self::from_text).
 ///
 /// # Security
 ///
-/// Whoever has this key can read and forge every session. It is not `Clone`, and `Debug` prints none of it. The bytes must
-/// come from a random generator: this is no password hash, a passphrase can be guessed.
+/// A holder of this key can read and forge every session. The type is not `Clone`, and its `Debug` prints nothing of the key.
+/// The bytes must come from a random generator. A passphrase is not random enough: this is not a password hash.
 ///
 /// # Examples
 ///
@@ -40,7 +39,7 @@ const EXAMPLE_KEYS: [&[u8]; 4] = [
 ///
 /// let key = AppKey::generate()?;
 /// let text = key.to_text(); // hsk1_… for SESSION_KEY
-/// let same: AppKey = text.parse()?;
+/// let same = AppKey::from_text(&text)?;
 /// assert_eq!(same.id(), key.id());
 /// assert_eq!(format!("{key:?}"), format!("AppKey({}, ..)", key.id()));
 ///
@@ -54,11 +53,11 @@ pub struct AppKey {
 }
 
 impl AppKey {
-    /// A new key of 32 bytes from the operating system's random generator.
+    /// Generates a key of 32 bytes from the operating system's random generator.
     ///
     /// # Errors
     ///
-    /// [`is_random`](Error::is_random) if there are none to be had.
+    /// [`is_random`](Error::is_random) if the generator fails.
     pub fn generate() -> Result<Self, Error> {
         Self::generate_from(&SystemRandom)
     }
@@ -69,21 +68,60 @@ impl AppKey {
         Self::danger_from_any_bytes(&bytes)
     }
 
-    /// The key with exactly these bytes.
+    /// Reads a key from what an environment variable or a file holds.
+    ///
+    /// The text is one key, in any of three forms:
+    ///
+    /// - `hsk1_…`, which [`to_text`](Self::to_text) and `hyper-session key new` write,
+    /// - hexadecimal digits, 64 or more, as from `openssl rand -hex 32`,
+    /// - base64 of 32 bytes or more, as from `openssl rand -base64 32`: either alphabet, with or without padding.
+    ///
+    /// All forms of the same bytes are the same key. Around it there may be a byte order mark, white space, line ends, and one
+    /// pair of quotes, which shells and env files leave. [`Keyring::from_text`](crate::Keyring::from_text) reads several keys.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if there are fewer than 32, if they repeat a pattern or count up or down, or if
-    /// they are a known example key (T13: CVE-2023-27524, CVE-2024-6535).
+    /// [`is_config`](Error::is_config) if the text has none of these forms, or for the reasons of
+    /// [`from_bytes`](Self::from_bytes). No error quotes the text.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::AppKey;
+    ///
+    /// let digits = "8f0c94d1a2b7e6533ad9c0f1b84e27d65590aa1fc3e7b8420d6f19ce3b75a284";
+    /// let key = AppKey::from_text(digits)?;
+    /// // What `SESSION_KEY="…"` in an env file becomes where nothing strips the quotes.
+    /// assert_eq!(AppKey::from_text(&format!("\"{digits}\"\n"))?.id(), key.id());
+    /// assert!(AppKey::from_text("a passphrase").is_err());
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn from_text(text: &str) -> Result<Self, Error> {
+        key_text::read_key(text)
+    }
+
+    /// Creates the key with exactly these bytes. For keys as text there is [`from_text`](Self::from_text).
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if there are fewer than 32 bytes, if they repeat a pattern or count up or down, if they
+    /// are a known example key (T13: CVE-2023-27524, CVE-2024-6535), or if they are the text of a key instead of its bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        if key_text::is_key_text(bytes) {
+            return Err(Error::config(
+                "these bytes are the text of an application key: read it with AppKey::from_text()",
+            ));
+        }
+        Self::from_key_bytes(bytes)
+    }
+
+    /// Creates the key with these bytes, which are known not to be its text.
+    pub(super) fn from_key_bytes(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() < MIN_LEN {
             return Err(Error::config(format!(
-                "an application key has at least 32 bytes, this one has {}: make one with AppKey::generate() or `openssl rand -hex 32`",
+                "an application key must have at least 32 bytes, this one has {}: make one with AppKey::generate() or `openssl rand -hex 32`",
                 bytes.len()
             )));
-        }
-        if bytes.starts_with(TEXT_PREFIX.as_bytes()) {
-            return Err(Error::config("this is the text form of an application key: read it with parse()"));
         }
         if is_regular(bytes) || EXAMPLE_KEYS.iter().any(|example| bytes.starts_with(example)) {
             return Err(Error::config(
@@ -93,28 +131,29 @@ impl AppKey {
         Self::danger_from_any_bytes(bytes)
     }
 
-    /// The key with exactly these bytes, however few or regular.
+    /// Creates the key with exactly these bytes, however few or regular.
     ///
     /// # Security
     ///
-    /// For test vectors, and for the keys of other programs whose rules were laxer. A short key makes every session
+    /// This is for test vectors, and for the keys of other programs that accept weaker keys. A short key makes every session
     /// forgeable.
     ///
     /// # Errors
     ///
-    /// None that bytes can cause: only if the cryptographic library cannot derive a key.
+    /// No bytes cause an error. Fails only if the cryptographic library cannot derive a key.
     pub fn danger_from_any_bytes(bytes: &[u8]) -> Result<Self, Error> {
         let id = Root::extract(bytes).key_id()?;
         Ok(Self { bytes: Zeroizing::new(bytes.to_vec()), id })
     }
 
-    /// The text form, for an environment variable: `hsk1_` and the bytes in base64url. It is the key: keep it secret.
+    /// Returns the text form, for an environment variable or a file: `hsk1_` and the bytes in base64url. It is as secret as
+    /// the key.
     pub fn to_text(&self) -> Zeroizing<String> {
         let body = Zeroizing::new(base64url::encode(&self.bytes));
         Zeroizing::new([TEXT_PREFIX, &body].concat())
     }
 
-    /// The public id of this key: what tokens sealed with it carry, and what events and tools print.
+    /// Returns the public id of this key. Tokens contain the id of the key that sealed them; events and the tool print it.
     pub fn id(&self) -> KeyId {
         self.id
     }
@@ -132,18 +171,9 @@ impl AppKey {
 impl FromStr for AppKey {
     type Err = Error;
 
-    /// Reads the text form that [`to_text`](Self::to_text) writes, and nothing else.
+    /// Reads a key as [`from_text`](Self::from_text) does.
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bytes = text
-            .strip_prefix(TEXT_PREFIX)
-            .and_then(|body| base64url::decode(body.as_bytes()))
-            .map(Zeroizing::new)
-            .ok_or_else(|| {
-                Error::config(
-                    "the text form of an application key is \"hsk1_\" and base64url: see AppKey::to_text()",
-                )
-            })?;
-        Self::from_bytes(&bytes)
+        Self::from_text(text)
     }
 }
 
@@ -154,7 +184,7 @@ impl fmt::Debug for AppKey {
 }
 
 /// True for a pattern that repeats (`aaaa…`, `abcabc…`) and for one that counts (`0123…`).
-fn is_regular(bytes: &[u8]) -> bool {
+pub(super) fn is_regular(bytes: &[u8]) -> bool {
     let repeats =
         (1..=bytes.len() / 2).any(|period| bytes.iter().zip(bytes.iter().skip(period)).all(|(a, b)| a == b));
     let mut steps = bytes.iter().zip(bytes.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
@@ -205,19 +235,11 @@ mod tests {
     }
 
     #[test]
-    fn text_form_has_one_spelling() {
+    fn the_text_form_reads_back() {
         let key = AppKey::generate().unwrap();
         let text = key.to_text();
         assert_eq!(text.len(), 5 + 43);
         assert_eq!(text.parse::<AppKey>().unwrap().bytes, key.bytes);
-        for bad in [
-            format!("{}=", &*text),
-            text.to_uppercase(),
-            text.replacen("hsk1_", "", 1),
-            format!("{} ", &*text),
-        ] {
-            assert!(bad.parse::<AppKey>().is_err(), "a wrong spelling was read");
-        }
     }
 
     #[test]

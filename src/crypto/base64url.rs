@@ -2,7 +2,7 @@
 
 use std::mem::MaybeUninit;
 
-use base64_simd::{Out, URL_SAFE_NO_PAD};
+use base64_simd::{Out, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
 /// The text of `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
@@ -15,14 +15,22 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode_to_vec(text).ok()
 }
 
+/// The bytes of `text` in base64 of either alphabet, with or without padding: what people make keys with. Each of the four is
+/// as strict as [`decode`].
+pub(super) fn decode_any(text: &[u8]) -> Option<Vec<u8>> {
+    [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD]
+        .iter()
+        .find_map(|alphabet| alphabet.decode_to_vec(text).ok())
+}
+
 /// Room for the bytes of one text, for as long as they are looked at: on the stack, unless they are more than what one
-/// cookie of 4096 characters can hold. Whoever sends texts that are refused causes no allocation.
+/// cookie of 4096 characters can hold. A client that sends texts that are refused causes no allocation.
 pub(crate) struct Scratch {
     stack: [MaybeUninit<u8>; SCRATCH],
     heap: Vec<u8>,
 }
 
-/// What 4096 characters hold.
+/// The number of bytes in 4096 characters.
 const SCRATCH: usize = 3072;
 
 impl Scratch {
@@ -32,8 +40,6 @@ impl Scratch {
 
     /// As [`decode`].
     pub(crate) fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
-        #[cfg(hyper_session_planted)] // a second spelling
-        let text = text.strip_suffix(b"=").filter(|_| planted!("unseal_mutated")).unwrap_or(text);
         if URL_SAFE_NO_PAD.estimated_decoded_length(text.len()) <= SCRATCH {
             return URL_SAFE_NO_PAD
                 .decode(text, Out::from_uninit_slice(&mut self.stack))

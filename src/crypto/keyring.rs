@@ -1,19 +1,20 @@
-//! Which application keys seal, which only open, which are no longer trusted.
+//! The keyring: which application key seals, which keys only open, and which are revoked.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::derive::Root;
+use super::key_text::{self, Word};
 use super::{AppKey, KeyId};
 use crate::error::Error;
 
-/// The application keys of a service: one that seals, any number that open, any number that were revoked.
+/// The application keys of a service: one that seals, any number that open, any number that are revoked.
 ///
-/// A session that was opened with an older key is sealed with the sealing key on the same response, so an old key can be
-/// dropped once the longest session made with it has ended. Tokens name their key, so the size of the ring costs nothing.
+/// A session that was opened with an older key is sealed with the sealing key on the same response. So an old key can be
+/// dropped when the last session that it sealed has ended. Tokens name their key, so a long keyring costs no time.
 ///
-/// Rotation without downtime takes three deployments: `accept` the new key everywhere; make it the sealing key and
-/// `accept` the old one; drop the old one when its sessions have ended. A key that leaked is [revoked](Self::revoke).
+/// Rotation without downtime takes three deployments. First `accept` the new key everywhere. Then make it the sealing key and
+/// `accept` the old one. Drop the old one when its sessions have ended. [Revoke](Self::revoke) a key that leaked.
 ///
 /// # Examples
 ///
@@ -43,10 +44,59 @@ pub(super) struct RingKey {
 }
 
 impl Keyring {
-    /// A keyring whose only key is `sealing`.
+    /// Creates a keyring whose only key is `sealing`.
     #[allow(clippy::needless_pass_by_value)] // taken, so that it is wiped here
     pub fn new(sealing: AppKey) -> Self {
         Self { inner: Arc::new(Inner { keys: vec![RingKey::new(&sealing)], revoked: Vec::new() }) }
+    }
+
+    /// Reads a keyring from what an environment variable or a file holds: the format that the operator's tool reads.
+    ///
+    /// Each line holds a key, in any of the forms of [`AppKey::from_text`]. The first key seals, the others only open. A line
+    /// `revoked:ID` [revokes](Self::revoke) the key of that id. `#` begins a comment, and blank lines are skipped. In an
+    /// environment variable, spaces do as well as line ends.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if a line cannot be read, if there is no key, if a key is there twice, or if the sealing
+    /// key is revoked. The message names the line, and never quotes it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, Keyring};
+    ///
+    /// let (new, old) = (AppKey::generate()?, AppKey::generate()?);
+    /// let file = format!(
+    ///     "{} # since May\n{} # until its last session has expired\nrevoked:00c0ffee\n",
+    ///     *new.to_text(),
+    ///     *old.to_text(),
+    /// );
+    /// let keys = Keyring::from_text(&file)?;
+    /// assert_eq!(keys.ids().collect::<Vec<_>>(), [new.id(), old.id()]);
+    ///
+    /// let error = Keyring::from_text(&format!("{}\nnot a key", *new.to_text())).unwrap_err();
+    /// assert!(error.to_string().starts_with("line 2: "));
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn from_text(text: &str) -> Result<Self, Error> {
+        let (mut keys, mut revoked): (Vec<Arc<RingKey>>, _) = (Vec::new(), Vec::new());
+        for (line, word) in key_text::read_ring(text)? {
+            match word {
+                Word::Revoked(id) => revoked.push(id),
+                Word::Key(key) if keys.iter().any(|present| present.id == key.id()) => {
+                    let error = Error::config(format!("the key {} is there twice: remove one", key.id()));
+                    return Err(key_text::on_line(line, &error));
+                }
+                Word::Key(key) => keys.push(RingKey::new(&key)),
+            }
+        }
+        if keys.is_empty() {
+            return Err(Error::config("the keyring has no key: it must have one on its first line"));
+        }
+        let ring = Self { inner: Arc::new(Inner { keys, revoked }) };
+        ring.validate()?;
+        Ok(ring)
     }
 
     /// Also opens what `key` sealed.
@@ -57,10 +107,10 @@ impl Keyring {
         Self { inner: Arc::new(Inner { keys, revoked: self.inner.revoked.clone() }) }
     }
 
-    /// Refuses whatever the key of this id sealed, also if the key is still on the ring (T17).
+    /// Refuses everything that the key of this id sealed, even if the key is still on the ring (T17).
     ///
-    /// Only the id is needed: a leaked key need not stay in the configuration. Events then tell its sessions
-    /// ([`Refusal::RevokedKey`](crate::Refusal::RevokedKey)) from those of keys nobody knows.
+    /// Only the id is needed, so a leaked key need not stay in the configuration. Its sessions are refused with
+    /// [`Refusal::RevokedKey`](crate::Refusal::RevokedKey) instead of `UnknownKey`.
     pub fn revoke(self, id: KeyId) -> Self {
         let mut revoked = self.inner.revoked.clone();
         revoked.push(id);
@@ -71,7 +121,13 @@ impl Keyring {
         &self.inner.keys
     }
 
-    pub(super) fn revoked(&self) -> &[KeyId] {
+    /// Returns the ids of the keys. The first one seals.
+    pub fn ids(&self) -> impl Iterator<Item = KeyId> + '_ {
+        self.keys().iter().map(|key| key.id)
+    }
+
+    /// Returns the ids of the revoked keys.
+    pub fn revoked(&self) -> &[KeyId] {
         &self.inner.revoked
     }
 

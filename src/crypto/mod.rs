@@ -4,22 +4,24 @@ mod app_key;
 mod base64url;
 mod derive;
 mod envelope;
-mod key_id;
+mod key_text;
 mod keyring;
+mod name_hash;
 mod random;
 mod seal;
 mod token;
 
 pub use self::app_key::AppKey;
-pub use self::key_id::KeyId;
 pub use self::keyring::Keyring;
 pub use self::token::SecretText;
+pub use crate::id::KeyId;
 
 pub(crate) use self::envelope::EPOCH_SECONDS;
+pub(crate) use self::name_hash::{NAMESPACE_LEN, label_name, subject_name};
 #[cfg(test)]
 pub(crate) use self::random::tests::NoRandom;
-pub(crate) use self::random::{Random, SystemRandom};
-pub(crate) use self::seal::{LAST_SECOND, Purpose, Sealer};
+pub(crate) use self::random::{Random, SystemRandom, warm_up};
+pub(crate) use self::seal::{LAST_SECOND, Purpose, Sealer, key_of};
 pub(crate) use self::token::{Token, subject_id};
 
 // What the room of a foreign format is built from.

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 21] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -21,6 +21,11 @@ const COUNTERS: [(&str, &str); 17] = [
     ),
     ("hyper_session_old_key_total", "Sessions opened with a key that no longer seals."),
     ("hyper_session_created_total", "Sessions created."),
+    ("hyper_session_logins_total", "Sessions bound to a subject."),
+    (
+        "hyper_session_not_wrapped_total",
+        "Handlers that asked for their session where no session service wraps them.",
+    ),
     ("hyper_session_regenerated_total", "Sessions that were given a new id."),
     ("hyper_session_destroyed_total", "Sessions ended."),
     (
@@ -40,6 +45,11 @@ const COUNTERS: [(&str, &str); 17] = [
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
     ),
+    (
+        "hyper_session_evicting_stores_total",
+        "Stores connected to a backend that may evict sessions, by policy.",
+    ),
+    ("hyper_session_revocations_total", "What happened to the revocations of cookie stores, by change."),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
 
@@ -65,7 +75,9 @@ pub(super) fn count(event: &Event<'_>) {
     let plain = |name: &'static str, cookie: &str| counter!(name, "cookie" => cookie.to_owned());
     match *event {
         Event::InsecureCookie { cookie } => plain("hyper_session_insecure_stores_total", cookie).increment(1),
-        Event::Refused { cookie, refusal } => {
+        Event::NotWrapped { cookie } => plain("hyper_session_not_wrapped_total", cookie).increment(1),
+        // Not the key: clients can name any, and each would be a time series.
+        Event::Refused { cookie, refusal, .. } => {
             counter!("hyper_session_refused_total", "cookie" => cookie.to_owned(), "reason" => refusal.as_str()).increment(1);
         }
         Event::CookieFormat { cookie, format, refusal } => {
@@ -82,6 +94,7 @@ pub(super) fn count(event: &Event<'_>) {
         }
         Event::OldKey { cookie, .. } => plain("hyper_session_old_key_total", cookie).increment(1),
         Event::Created { cookie, .. } => plain("hyper_session_created_total", cookie).increment(1),
+        Event::LoggedIn { cookie, .. } => plain("hyper_session_logins_total", cookie).increment(1),
         Event::Regenerated { cookie, .. } => plain("hyper_session_regenerated_total", cookie).increment(1),
         Event::Destroyed { cookie, .. } => plain("hyper_session_destroyed_total", cookie).increment(1),
         Event::ChangesDropped { cookie, reason, .. } => {
@@ -114,8 +127,12 @@ pub(super) fn count(event: &Event<'_>) {
             plain("hyper_session_subject_limit_total", cookie)
                 .increment(ended.try_into().unwrap_or(u64::MAX));
         }
-        // Once for each store that connects: for a log, and nothing to count.
-        Event::EvictionPolicy { .. } => {}
+        Event::EvictionPolicy { cookie, policy } => {
+            counter!("hyper_session_evicting_stores_total", "cookie" => cookie.to_owned(), "policy" => policy.to_owned()).increment(1);
+        }
+        Event::Revocations { cookie, change } => {
+            counter!("hyper_session_revocations_total", "cookie" => cookie.to_owned(), "change" => change.as_str()).increment(1);
+        }
         Event::Interrupted { cookie, completing, .. } => {
             let completing = if completing { "true" } else { "false" };
             counter!("hyper_session_interrupted_total", "cookie" => cookie.to_owned(), "completing" => completing).increment(1);

@@ -3,13 +3,17 @@
 #[cfg(feature = "metrics")]
 pub(crate) mod count;
 #[cfg(feature = "tracing")]
+mod journal;
+#[cfg(feature = "tracing")]
 mod log;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::Error;
-use crate::id::SessionId;
+use crate::id::{KeyId, SessionId};
 
 /// Something worth counting or logging. It never carries a token, a key or a session value; sessions are named by their
 /// ids, which open nothing.
@@ -22,19 +26,31 @@ use crate::id::SessionId;
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A store was built with a cookie that any plain-http listener on the way can read.
+    #[non_exhaustive]
     InsecureCookie {
         /// Name of the session cookie.
         cookie: &'a str,
     },
+    /// A handler asked for its session, and no session service wraps it, or none of that name. There is no store, and so no
+    /// observer: this event is only logged and counted.
+    #[non_exhaustive]
+    NotWrapped {
+        /// The name that the handler asked for; empty if it named none.
+        cookie: &'a str,
+    },
     /// A presented cookie was not accepted. The handler sees an empty session.
+    #[non_exhaustive]
     Refused {
         /// Name of the session cookie.
         cookie: &'a str,
         /// Why.
         refusal: Refusal,
+        /// The key that the cookie names, if it is refused for its key. A client can name any.
+        key: Option<KeyId>,
     },
     /// A store that reads Astra's cookies beside its own was shown a cookie of this format. Counts how far a migration has
     /// come; what was refused is in an [`Event::Refused`], too.
+    #[non_exhaustive]
     CookieFormat {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -47,6 +63,7 @@ pub enum Event<'a> {
     ///
     /// Browsers send such cookies after the `Domain` or `Path` of the session cookie was changed. If subjects differ, it may be an
     /// attack: another host of the domain has set a cookie of its own session, to have the user act in it.
+    #[non_exhaustive]
     SeveralSessions {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -59,12 +76,14 @@ pub enum Event<'a> {
     },
     /// A request carried more cookies of the session's name than are tried: more than four that could be authentic, or more
     /// than 64 in all. Those beyond were ignored. No cookie is removed.
+    #[non_exhaustive]
     TooManyCandidates {
         /// Name of the session cookie.
         cookie: &'a str,
     },
     /// A session was opened with a key that no longer seals; unless the handler fails or ends it, it is sealed anew on this
     /// response.
+    #[non_exhaustive]
     OldKey {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -72,13 +91,24 @@ pub enum Event<'a> {
         id: SessionId,
     },
     /// A session was stored that was not stored before.
+    #[non_exhaustive]
     Created {
         /// Name of the session cookie.
         cookie: &'a str,
         /// The session.
         id: SessionId,
     },
+    /// A session was bound to a subject and stored: a login. Beside it comes a [`Created`](Self::Created) or a
+    /// [`Regenerated`](Self::Regenerated) on a store that gives the session a new id.
+    #[non_exhaustive]
+    LoggedIn {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session.
+        id: SessionId,
+    },
     /// A session was given a new id, as at a login; or it was ended and another one begun in the same response.
+    #[non_exhaustive]
     Regenerated {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -88,6 +118,7 @@ pub enum Event<'a> {
         id: SessionId,
     },
     /// A session was ended: destroyed, or left without any value.
+    #[non_exhaustive]
     Destroyed {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -95,6 +126,7 @@ pub enum Event<'a> {
         id: SessionId,
     },
     /// Changes were not saved, on purpose.
+    #[non_exhaustive]
     ChangesDropped {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -104,6 +136,7 @@ pub enum Event<'a> {
         reason: DropReason,
     },
     /// Another request had changed the session meanwhile; this request's changes were applied to the newer state.
+    #[non_exhaustive]
     ConflictMerged {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -114,6 +147,7 @@ pub enum Event<'a> {
     },
     /// The store answered. Told only of stores that take their time (a [`CookieStore`](crate::CookieStore) answers at once), and
     /// measured only where somebody listens: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
+    #[non_exhaustive]
     StoreAnswered {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -126,6 +160,7 @@ pub enum Event<'a> {
     },
     /// The store could not load or save a session, or it is too large to be saved. If it could not renew one
     /// ([`Operation::Touch`]), the response is sent as it is: no handler asked for that.
+    #[non_exhaustive]
     StoreFailed {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -137,6 +172,7 @@ pub enum Event<'a> {
         error: &'a Error,
     },
     /// A handler returned an error of this crate. It was answered by a 503 or 500, and nothing was saved.
+    #[non_exhaustive]
     HandlerFailed {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -144,6 +180,7 @@ pub enum Event<'a> {
         error: &'a Error,
     },
     /// A session was saved under a token that the client does not get, since a 1xx response carries no cookie.
+    #[non_exhaustive]
     CookieWithheld {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -152,16 +189,19 @@ pub enum Event<'a> {
     },
     /// A handler's `Cache-Control` would have let a cache keep a response that sets the session cookie; it was
     /// replaced by `no-store`.
+    #[non_exhaustive]
     CacheControlReplaced {
         /// Name of the session cookie.
         cookie: &'a str,
     },
     /// A handler's own `Set-Cookie` for the session's name was replaced: a response sets one cookie of one name.
+    #[non_exhaustive]
     SetCookieReplaced {
         /// Name of the session cookie.
         cookie: &'a str,
     },
     /// A subject had as many sessions as it may have: the oldest ones were ended.
+    #[non_exhaustive]
     SubjectLimit {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -170,6 +210,7 @@ pub enum Event<'a> {
     },
     /// The backend may delete sessions that are in use when its memory is full: sessions end early, and a session that is
     /// deleted from its subject's list is not ended with the others. Reported when the store connects.
+    #[non_exhaustive]
     EvictionPolicy {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -177,6 +218,7 @@ pub enum Event<'a> {
         policy: &'a str,
     },
     /// The client went away while its session was being committed, and the commit ends or regenerates it, or may.
+    #[non_exhaustive]
     Interrupted {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -185,6 +227,57 @@ pub enum Event<'a> {
         /// True if the store operation goes on in the background; false where no runtime was there to carry it.
         completing: bool,
     },
+    /// Something happened to the revocations of a [`CookieStore`](crate::CookieStore).
+    Revocations {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// What happened.
+        change: RevocationChange,
+    },
+}
+
+/// What happened to the revocations of a store.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::RevocationChange;
+///
+/// assert_eq!(RevocationChange::Unreachable.as_str(), "unreachable"); // a label that stays the same
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RevocationChange {
+    /// There were more than [`max_revocations`](crate::Revocations::max_revocations): the oldest were replaced by a floor. All
+    /// sessions from before it have ended, revoked or not.
+    Floor,
+    /// The log cannot be read. After `max_staleness` the failure policy applies.
+    Unreachable,
+    /// The log can be read again.
+    Reachable,
+    /// The log ended before a position that it had given: a failover or a restored backup lost its last entries. What this
+    /// process knew of them was written again.
+    RolledBack,
+    /// A session was accepted although it could not be confirmed that nothing ended it, by
+    /// [`FailurePolicy::Trust`](crate::revocation::FailurePolicy::Trust).
+    Trusted,
+    /// One subject caused more revocations than it may: its further ones were joined into one that ends all its sessions, or,
+    /// where a session only got a new id, left out.
+    SubjectLimit,
+}
+
+impl RevocationChange {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Floor => "floor",
+            Self::Unreachable => "unreachable",
+            Self::Reachable => "reachable",
+            Self::RolledBack => "rolled_back",
+            Self::Trusted => "trusted",
+            Self::SubjectLimit => "subject_limit",
+        }
+    }
 }
 
 /// The format of a session cookie, where a store reads more than one.
@@ -283,6 +376,9 @@ pub enum Refusal {
     Regenerated,
     /// Of a format that is read until a deadline, which has passed.
     RetiredFormat,
+    /// Ended before its deadline: by a logout, or because its subject, a label of it or everything was revoked. The cookie is
+    /// not removed by the response that finds it: the browser may have got another one meanwhile.
+    Revoked,
     /// A tombstone in a cookie: the handler ended a session in a request with several cookies of its name. It hides the older
     /// ones, and so stays.
     Ended,
@@ -305,6 +401,7 @@ impl Refusal {
             Self::UnknownId => "unknown_id",
             Self::Regenerated => "regenerated",
             Self::RetiredFormat => "retired_format",
+            Self::Revoked => "revoked",
             Self::Ended => "ended",
         }
     }
@@ -343,6 +440,8 @@ impl Refusal {
             | Self::Ciphertext
             // The browser has the new token, or it is on its way.
             | Self::Regenerated
+            // The browser may have got another one since: the response to this request may be late.
+            | Self::Revoked
             // It would bring back what it hides.
             | Self::Ended => false,
         }
@@ -419,33 +518,67 @@ pub trait Observer: Send + Sync + 'static {
     fn event(&self, event: &Event<'_>);
 }
 
+/// Tells of what happens to one store outside of its calls.
+pub(crate) struct Reporter {
+    pub(crate) cookie: String,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+impl Reporter {
+    pub(crate) fn report<'a>(&'a self, event: impl FnOnce(&'a str) -> Event<'a>) {
+        let event = event(&self.cookie);
+        publish_without_store(&event);
+        if let Some(observer) = &self.observer {
+            observer.event(&event);
+        }
+    }
+}
+
 impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     fn event(&self, event: &Event<'_>) {
         self(event);
     }
 }
 
-/// Hands `event` to the facades that are compiled in.
-#[cfg_attr(
-    not(any(feature = "tracing", feature = "metrics")),
-    allow(unused_variables, clippy::missing_const_for_fn)
-)]
-#[inline]
-pub(crate) fn publish(event: &Event<'_>) {
+/// The facades that are compiled in, as one store uses them.
+#[derive(Default)]
+pub(crate) struct Facades {
     #[cfg(feature = "tracing")]
-    log::log(event);
-    #[cfg(feature = "metrics")]
-    count::count(event);
+    journal: journal::Journal,
 }
 
-/// True if a facade wants to know how long the store takes.
-#[inline]
-pub(crate) fn wants_timings() -> bool {
+/// Those of events that belong to no store.
+static NO_STORE: Facades = Facades {
     #[cfg(feature = "tracing")]
-    let traced = log::wants_timings();
-    #[cfg(not(feature = "tracing"))]
-    let traced = false;
-    traced || cfg!(feature = "metrics")
+    journal: journal::Journal::new(),
+};
+
+impl Facades {
+    /// Hands `event` to each facade. `now` is the time of the store.
+    #[cfg_attr(not(feature = "tracing"), allow(unused_variables, clippy::unused_self))]
+    #[inline]
+    pub(crate) fn publish(&self, event: &Event<'_>, now: impl Fn() -> Timestamp) {
+        #[cfg(feature = "tracing")]
+        log::log(&self.journal, event, now);
+        #[cfg(feature = "metrics")]
+        count::count(event);
+    }
+
+    /// Returns true if a facade wants to know how long the store takes; or whether it works again.
+    #[cfg_attr(not(feature = "tracing"), allow(clippy::unused_self))]
+    #[inline]
+    pub(crate) fn wants_timings(&self) -> bool {
+        #[cfg(feature = "tracing")]
+        let traced = log::wants_timings() || self.journal.is_failing();
+        #[cfg(not(feature = "tracing"))]
+        let traced = false;
+        traced || cfg!(feature = "metrics")
+    }
+}
+
+/// Hands an event that belongs to no store to the facades.
+pub(crate) fn publish_without_store(event: &Event<'_>) {
+    NO_STORE.publish(event, || SystemClock.now());
 }
 
 #[cfg(test)]

@@ -7,6 +7,9 @@ pub mod choosing_a_store {}
 #[doc = include_str!("values.md")]
 pub mod values {}
 
+#[doc = include_str!("revocation.md")]
+pub mod revocation {}
+
 #[doc = include_str!("key_rotation.md")]
 pub mod key_rotation {}
 

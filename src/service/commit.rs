@@ -19,6 +19,7 @@ use crate::store::{LoadFuture, StoreFuture};
 
 /// One commit of one session. It finishes although it is dropped, if it ends or regenerates the session: a client that
 /// hangs up does not stay logged in.
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Commit {
     slot: Arc<Slot>,
     loaded: Loaded,
@@ -33,6 +34,8 @@ pub(super) struct Commit {
     before: Option<SessionId>,
     /// When it was decided: what is written counts from then.
     now: Timestamp,
+    /// The handler called `login`.
+    logs_in: bool,
     stopwatch: Option<Stopwatch>,
     /// The request's last one, no matter what waits for it: after it, nothing is committed.
     is_last: bool,
@@ -109,6 +112,7 @@ impl Commit {
             must_finish: false,
             before: None,
             now,
+            logs_in: false,
             stopwatch: None,
             is_last: caller == Caller::Request,
             is_spoken_for: !matches!(said, Said::Nothing),
@@ -156,7 +160,17 @@ impl Commit {
         }
         self.must_finish = commit.must_finish;
         self.outcome = commit.outcome;
+        self.logs_in = commit.changes.logs_in();
         match (commit.outcome, commit.base) {
+            (Outcome::Save, None) if commit.ends_superseded => {
+                let ending = self.slot.end_superseded(now);
+                let saving = self.slot.save(None, commit.changes, now);
+                let both = StoreFuture::boxed(async move {
+                    ending.await?;
+                    saving.await
+                });
+                self.timed(both, Stage::Saving)
+            }
             (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
             (Outcome::Touch, Some(base)) => self.timed(
                 self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
@@ -166,6 +180,10 @@ impl Commit {
                 self.timed(self.slot.regenerate(base, commit.changes, now), Stage::Saving)
             }
             (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
+            (_, None) if commit.ends_superseded => {
+                self.outcome = Outcome::Destroy;
+                self.timed(self.slot.end_superseded(now), Stage::Destroying)
+            }
             (
                 Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
                 _,
@@ -212,11 +230,18 @@ impl Commit {
             Ok(saved) => {
                 let ended = matches!(saved, Saved::Ended);
                 let news = self.news(&saved, cookie);
+                let login = match &saved {
+                    Saved::Stored { record, .. } if self.logs_in => Some(record.id()),
+                    _ => None,
+                };
                 // First the session, then those who are told of it: an observer may panic.
                 self.settle(Some(saved));
                 stop(true);
                 for event in news.into_iter().flatten() {
                     slot.emit(&event);
+                }
+                if let Some(id) = login {
+                    self.slot.emit(&Event::LoggedIn { cookie, id });
                 }
                 // At the end of a request the event says it: the response is not about this session any more.
                 if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }

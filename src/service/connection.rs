@@ -1,4 +1,4 @@
-//! What the requests of one connection have in common: the store, and the last cookie.
+//! `Connection`: the store and the last cookie, which the requests of one connection share.
 
 use std::sync::Arc;
 
@@ -12,26 +12,33 @@ use crate::store::Store;
 pub(crate) struct Connection {
     store: Arc<dyn Store>,
     memo: Option<Memo>,
+    /// A session may end while the memo has it.
+    revocable: bool,
 }
 
 impl Connection {
     /// The first connection of a service, with a memo where the store wants one.
     pub(crate) fn new(store: impl Store) -> Arc<Self> {
         let memo = store.config().connection_memo.then(Memo::default);
-        Arc::new(Self { store: Arc::new(store), memo })
+        let revocable = store.config().revocable;
+        Arc::new(Self { store: Arc::new(store), memo, revocable })
     }
 
     /// For services that are cloned for each request: what one clone learned, no other would ever use.
     #[cfg(any(feature = "tower", feature = "testing"))]
     pub(crate) fn without_memo(store: impl Store) -> Arc<Self> {
-        Arc::new(Self { store: Arc::new(store), memo: None })
+        Arc::new(Self { store: Arc::new(store), memo: None, revocable: false })
     }
 
-    /// Another connection to the same service. Nothing that one connection learned is used for another one.
+    /// Another connection to the same service. Nothing that one connection learned is used for another connection.
     pub(crate) fn another(self: &Arc<Self>) -> Arc<Self> {
         match self.memo {
             None => Arc::clone(self),
-            Some(_) => Arc::new(Self { store: Arc::clone(&self.store), memo: Some(Memo::default()) }),
+            Some(_) => Arc::new(Self {
+                store: Arc::clone(&self.store),
+                memo: Some(Memo::default()),
+                revocable: self.revocable,
+            }),
         }
     }
 
@@ -50,7 +57,9 @@ impl Connection {
 
     /// The record in `token`, if this connection brought the same one last time.
     pub(super) fn recall(&self, token: &[u8], now: Timestamp) -> Option<Record> {
-        self.memo.as_ref()?.recall(token, now)
+        let record = self.memo.as_ref()?.recall(token, now)?;
+        // A record that the memo does not vouch for is loaded, and refused by the store.
+        (!self.revocable || self.store.is_still_valid(&record, now)).then_some(record)
     }
 
     /// `record` was found in `token`.

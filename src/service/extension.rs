@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::connection::Connection;
 use super::handle::SessionHandle;
 use crate::error::{Error, Kind};
+use crate::event::{Event, publish_without_store};
 use crate::session::Session;
 
 /// The sessions of a request, outermost first. One in almost every service: the second place is for free.
@@ -55,7 +56,7 @@ pub trait SessionExt {
     /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell, [`is_not_wrapped`](Error::is_not_wrapped) if no
     /// session service wraps this handler.
     fn session(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
-        load(find(self.session_extensions(), |_| true))
+        load(find(self.session_extensions(), |_| true), String::new())
     }
 
     /// The session whose cookie has this name.
@@ -64,7 +65,7 @@ pub trait SessionExt {
     ///
     /// As [`session`](Self::session).
     fn session_named(&self, cookie: &str) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
-        load(find(self.session_extensions(), |handle| handle.cookie_name() == cookie))
+        load(find(self.session_extensions(), |handle| handle.cookie_name() == cookie), cookie.to_owned())
     }
 
     /// The handle of the session, not yet loaded: to hand on to code that does not see the request. `None` if no
@@ -101,9 +102,15 @@ fn find(extensions: &Extensions, wanted: impl Fn(&SessionHandle) -> bool) -> Opt
     handles.iter().rev().find(|handle| wanted(handle)).cloned()
 }
 
-async fn load(handle: Option<SessionHandle>) -> Result<Session, Error> {
+async fn load(handle: Option<SessionHandle>, cookie: String) -> Result<Session, Error> {
     match handle {
         Some(handle) => handle.load().await,
-        None => Err(Error::new(Kind::NotWrapped)),
+        None => Err(not_wrapped(&cookie)),
     }
+}
+
+/// The error where no session service wraps a handler. The log says it, too: frameworks turn errors into empty responses.
+pub(crate) fn not_wrapped(cookie: &str) -> Error {
+    publish_without_store(&Event::NotWrapped { cookie });
+    Error::new(Kind::NotWrapped)
 }

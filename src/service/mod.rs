@@ -23,6 +23,8 @@ use hyper::service::Service;
 
 pub(crate) use self::connection::Connection;
 pub use self::extension::SessionExt;
+#[cfg(feature = "axum")]
+pub(crate) use self::extension::not_wrapped;
 pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;

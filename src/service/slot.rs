@@ -9,6 +9,8 @@ use http::{HeaderMap, Uri};
 use smallvec::SmallVec;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use zeroize::Zeroizing;
+
 use super::connection::Connection;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
@@ -37,7 +39,7 @@ const PURPOSES: [HeaderName; 4] = [
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
     found: Found,
-    /// What came under each retired name.
+    /// The cookies under each retired name.
     found_retired: Vec<Found>,
     /// Where the request went to, if the scope of its cookies depends on that.
     target: Option<Box<Target>>,
@@ -45,6 +47,8 @@ pub(super) struct Slot {
     pub(super) permit: Semaphore,
     loaded: OnceLock<Loaded>,
     several: OnceLock<Several>,
+    /// The token that was replaced by a new one moments ago, if one was.
+    superseded: OnceLock<Zeroizing<Vec<u8>>>,
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
     speculative: bool,
@@ -62,7 +66,7 @@ pub(super) struct Loaded {
     pub(super) renewal: Renewal,
 }
 
-/// Whether the session that was loaded is to be renewed although its handler asks for nothing.
+/// Says if the session that was loaded is renewed although its handler asks for nothing.
 #[derive(Clone)]
 pub(super) enum Renewal {
     /// When its deadline or its key say so.
@@ -73,7 +77,7 @@ pub(super) enum Renewal {
     Never,
 }
 
-/// What else the request brought: other authentic sessions, or cookies that were not tried.
+/// The rest of what the request brought: other authentic sessions, or cookies that were not tried.
 struct Several {
     /// All authentic sessions, the newest first. That one is the session of the request.
     sessions: Vec<Record>,
@@ -86,7 +90,7 @@ enum Opening<'a> {
     Opened(Opened),
 }
 
-/// What the cookies of a request hold.
+/// The contents of the cookies of a request.
 struct Opened {
     /// The authentic sessions.
     candidates: SmallVec<[Candidate; 1]>,
@@ -137,6 +141,7 @@ impl Slot {
             permit: Semaphore::const_new(1),
             loaded: OnceLock::new(),
             several: OnceLock::new(),
+            superseded: OnceLock::new(),
             had_subject: AtomicBool::new(false),
             speculative,
             asked: AtomicBool::new(false),
@@ -174,7 +179,7 @@ impl Slot {
         self.connection.config().now().max(loaded)
     }
 
-    /// What the options say about `record` at `now`. No renewal is due where the response says something about the cookie
+    /// Returns what the options say about `record` at `now`. No renewal is due where the response says something about the cookie
     /// already (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().timeouts.standing(record, now);
@@ -248,8 +253,12 @@ impl Slot {
             let _ = self.several.set(Several { sessions });
         }
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
-        let circumstances =
-            Circumstances { now, speculative: self.speculative, shared_flash: config.shared_flash };
+        let circumstances = Circumstances {
+            now,
+            speculative: self.speculative,
+            shared_flash: config.shared_flash,
+            revocable: config.revocable,
+        };
         let session = Session::new(record, overtaken, reply, circumstances, committer);
         // Of two tasks whose store answers at once, the first one counts.
         Ok(self.loaded.get_or_init(|| Loaded { session, now, id, renewal }))
@@ -387,22 +396,28 @@ impl Slot {
                 Ok(record) => return Ok(Attempt::Opened(Candidate { record, assembly, retired: name })),
                 Err(refusal) => refusal,
             };
+            if refusal == Refusal::Regenerated {
+                // Of several, any one leads to its session.
+                let _ = self.superseded.set(Zeroizing::new(token.to_vec()));
+            }
             let is_tombstone = refusal == Refusal::Ended;
             let hides = if is_tombstone { self.connection.store().hidden_by(token, now) } else { None };
             let hides = hides.map(|(written, sequence)| Recency { written, sequence });
             // Put together in another way it may be whole. Any other reason holds for each token that begins so.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, hides));
+                first.get_or_insert((refusal, hides, None));
             } else {
-                first = Some((refusal, hides));
+                let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
+                let key = if by_key { self.connection.store().__key_of(token) } else { None };
+                first = Some((refusal, hides, key));
                 break;
             }
         }
-        let (refusal, hides) = first.unwrap_or((Refusal::Encoding, None));
+        let (refusal, hides, key) = first.unwrap_or((Refusal::Encoding, None, None));
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
-            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal });
+            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal, key });
         }
         Ok(Attempt::Refused { refusal, hides, exhausted })
     }
@@ -499,7 +514,15 @@ impl Slot {
         }
     }
 
-    /// Ends the authentic sessions of the request other than the one that counts. `None` if there are none.
+    /// Ends the session of the token that was replaced moments ago: the handler ended what it was shown, which is empty.
+    pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
+        match self.superseded.get() {
+            Some(token) => self.connection.store().end_superseded(token, now),
+            None => StoreFuture::ready(Ok(())),
+        }
+    }
+
+    /// Ends the authentic sessions of the request other than the newest. `None` if there are none.
     fn end_others(&self, now: Timestamp) -> Option<StoreFuture<()>> {
         let [_, others @ ..] = self.several.get()?.sessions.as_slice() else { return None };
         if others.is_empty() {
@@ -516,7 +539,7 @@ impl Slot {
         }))
     }
 
-    /// The lines that set the cookie to `token`, after those that expire it in other scopes and under other names.
+    /// The lines that set the cookie to `token`, after the lines that expire it in other scopes and under other names.
     pub(super) fn set_cookie(
         &self,
         token: &[u8],
@@ -548,7 +571,7 @@ impl Slot {
         Ok(lines)
     }
 
-    /// Returns false if the cookie to be removed cannot be one of those that came: its path does not cover the request's. Then one
+    /// Returns false if the cookie to be removed cannot have come with the request: its path does not cover the request's. Then one
     /// may be in use there.
     fn may_remove(&self) -> bool {
         let template = &self.connection.config().cookie;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Payload;
 use super::key_map::KeyMap;
 use super::value_equality::is_same_value;
+use super::{Payload, Position};
 use crate::error::Error;
 
 /// A read-modify-write step, from the value before to the value after; `None` leaves the value as it is.
@@ -28,6 +28,8 @@ pub struct Changes {
     logged_in: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
+    /// Where in the log of revocations a login takes place, if the handler has asked before.
+    login_position: Option<Position>,
     keys: KeyMap<Change>,
     displaced: Displaced,
 }
@@ -87,6 +89,21 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         !self.cleared
             && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
+    }
+
+    /// Sets where in the log of revocations the login takes place, if the handler has asked before.
+    pub(super) fn set_login_position(&mut self, position: Option<Position>) {
+        self.login_position = position;
+    }
+
+    /// Returns true if the user authenticated.
+    pub(crate) fn logs_in(&self) -> bool {
+        self.logged_in
+    }
+
+    /// Where in the log of revocations the login takes place, if the handler has said so.
+    pub(crate) fn login_position(&self) -> Option<Position> {
+        self.login_position
     }
 
     /// Returns true if the session starts over: a new id, a new beginning, none of the old values.
@@ -176,6 +193,7 @@ impl Changes {
         let mut both = self.clone();
         both.outdated |= later.outdated;
         both.logged_in |= later.logged_in;
+        both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {
                 (

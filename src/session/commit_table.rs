@@ -162,6 +162,8 @@ pub(crate) struct Commit {
     pub(crate) changes: Arc<Changes>,
     /// Why changes were left out, if any were.
     pub(crate) dropped: Option<DropReason>,
+    /// The handler ended, or logged in to, a session that goes on under a token which this request does not have.
+    pub(crate) ends_superseded: bool,
     /// It ends the session, or its token: it is carried out although the client goes away.
     pub(crate) must_finish: bool,
 }

@@ -5,9 +5,12 @@ mod commit_table;
 mod encoded_value;
 mod flash;
 mod id;
+pub(crate) mod json;
 mod key;
 mod key_map;
+mod label;
 mod lifecycle;
+mod lineage;
 pub(crate) mod messagepack;
 mod nil_fields;
 mod payload;
@@ -26,6 +29,7 @@ mod view;
 
 pub use self::changes::Changes;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
+pub use self::lineage::Position;
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
 pub use self::saved::Saved;
@@ -35,6 +39,8 @@ pub use self::view::SessionView;
 pub use crate::id::SessionId;
 
 pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
+pub(crate) use self::label::check_label;
+pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::recency::Recency;
 pub(crate) use self::record::Origin;
@@ -46,7 +52,7 @@ pub(crate) use self::state::Reply;
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
     let now = crate::clock::Timestamp::from_unix(0);
-    let circumstances = Circumstances { now, speculative: false, shared_flash: false };
+    let circumstances = Circumstances { now, speculative: false, shared_flash: false, revocable: true };
     let committer = std::sync::Weak::<session::NoCommitter>::new();
     example(&Session::new(None, false, Reply::Nothing, circumstances, committer))
 }

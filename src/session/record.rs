@@ -42,7 +42,12 @@ pub(crate) enum Origin {
         rewrite: bool,
     },
     /// From a server-side store: the secret that led there, and the stored value that a replacement must find unchanged.
-    Stored { token: Token, value: Bytes },
+    Stored {
+        token: Token,
+        value: Bytes,
+        /// The deadline of the entry, which may be later than that of the session.
+        deadline: Timestamp,
+    },
 }
 
 impl Origin {
@@ -53,8 +58,14 @@ impl Origin {
 
     /// What led to a record of a server-side store, and the stored value.
     pub(crate) fn stored(&self) -> Option<(&Token, &Bytes)> {
-        let Self::Stored { token, value } = self else { return None };
+        let Self::Stored { token, value, .. } = self else { return None };
         Some((token, value))
+    }
+
+    /// The value and the deadline of the entry that a record of a server-side store was loaded from.
+    pub(crate) fn entry(&self) -> Option<(&Bytes, Timestamp)> {
+        let Self::Stored { value, deadline, .. } = self else { return None };
+        Some((value, *deadline))
     }
 }
 
@@ -84,7 +95,11 @@ impl Record {
     /// The same, until another moment.
     pub(crate) fn until(&self, expires: Timestamp) -> Self {
         let Inner { id, created, payload, origin, recency, .. } = &*self.inner;
-        Self::written(*id, *created, expires, payload.clone(), origin.clone(), *recency)
+        let mut origin = origin.clone();
+        if let Origin::Stored { deadline, .. } = &mut origin {
+            *deadline = expires;
+        }
+        Self::written(*id, *created, expires, payload.clone(), origin, *recency)
     }
 
     /// The same, with another origin.

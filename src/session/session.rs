@@ -61,6 +61,8 @@ pub(crate) struct Circumstances {
     pub(crate) speculative: bool,
     /// Flash values are values like any other, as in Astra.
     pub(crate) shared_flash: bool,
+    /// The store keeps revocations, so that labels have an effect.
+    pub(crate) revocable: bool,
 }
 
 /// How often [`Session::update`] runs again because of another clone of the handle.
@@ -513,8 +515,10 @@ impl Session {
         self.expires_at().map(|expires| expires.saturating_since(self.inner.circumstances.now))
     }
 
-    /// Gives the session a new id and a new token; values and absolute deadline stay (a [`login`](Self::login) begins it anew). The old token is refused from then
-    /// on by server-side stores; a cookie store can only replace it in this browser.
+    /// Gives the session a new id and a new token. Values and absolute deadline stay; a [`login`](Self::login) begins the latter
+    /// anew. The old token is refused from then on by server-side stores and by cookie stores with
+    /// [revocations](crate::store::Builder::revocations). A cookie store without revocations can only replace it in this
+    /// browser.
     ///
     /// Call it whenever the user gains or loses rights, above all at login: an id that was planted before is worthless
     /// afterwards (session fixation).
@@ -540,7 +544,8 @@ impl Session {
     /// Ends the session: the stored one is deleted, the cookie removed. What is set afterwards begins a new session.
     ///
     /// A session that lives in a cookie alone ends in this browser; a copy of the cookie made before works until its
-    /// deadline. Where that matters, use a server-side store.
+    /// deadline. Where that matters, use a server-side store, or a cookie store with
+    /// [revocations](crate::store::Builder::revocations): then the copy is refused.
     ///
     /// # Errors
     ///

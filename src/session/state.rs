@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Commit, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
+use super::lineage::{Position, is_lineage};
 use super::{Record, Saved};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
@@ -172,11 +173,12 @@ impl State {
     }
 
     /// Under `key` the session keeps whose it is.
-    pub(super) fn login(&mut self, key: &str, subject: Bytes) {
+    pub(super) fn login(&mut self, key: &str, subject: Bytes, position: Option<Position>) {
         if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
         self.changes.login(key, subject);
+        self.changes.set_login_position(position);
         self.regenerate();
     }
 
@@ -267,9 +269,9 @@ impl State {
         }
     }
 
-    /// Returns true if no key has a value, those of the crate included.
+    /// Returns true if no key has a value, those of the crate included, but for what revocation needs.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().all(|key| self.get(key).is_none())
+        self.mentioned().filter(|key| !is_lineage(key)).all(|key| self.get(key).is_none())
     }
 
     /// The keys that have a value, those of the crate included.
@@ -328,12 +330,16 @@ impl State {
             if accepted { (recorded, Changes::default()) } else { (Changes::default(), recorded) };
         let changes = Arc::new(changes);
         self.pending = Some(Pending { changes: Arc::clone(&changes), wishes, outcome });
+        let ends = wishes.destroy || changes.logs_in();
+        let ends_superseded = ends && self.overtaken && self.base.is_none();
         let must_finish = match outcome {
+            _ if ends_superseded => true,
             Outcome::Destroy | Outcome::Regenerate => true,
             Outcome::Save => facts.empty,
             Outcome::Keep | Outcome::Touch | Outcome::Expire => false,
         };
-        let commit = Commit { outcome, base: self.base.clone(), changes, dropped, must_finish };
+        let commit =
+            Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish };
         (commit, Leftovers { _changes: (None, refused) })
     }
 

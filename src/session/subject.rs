@@ -1,6 +1,6 @@
 //! Who a session belongs to: binding it to a subject when somebody logs in.
 
-use super::{Payload, Session, Text, messagepack, value_codec};
+use super::{Payload, Position, Session, Text, messagepack, value_codec};
 use crate::error::{Error, Kind};
 
 /// Under this key the subject is kept among the values. Applications cannot name it.
@@ -19,7 +19,8 @@ impl Session {
     ///
     /// On a server-side store the session is then among
     /// [those of its subject](crate::ServerStore::sessions_of), which can be listed and ended from elsewhere. A
-    /// [`CookieStore`](crate::CookieStore) remembers the subject and knows of no other sessions.
+    /// [`CookieStore`](crate::CookieStore) remembers the subject and knows of no other sessions; with
+    /// [revocations](crate::store::Builder::revocations) it can [end them](crate::CookieStore::end_sessions_of).
     ///
     /// # Errors
     ///
@@ -41,12 +42,56 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn login(&self, subject: &str) -> Result<(), Error> {
+        self.bind(subject, None)
+    }
+
+    /// As [`login`](Self::login), at a [`Position`] of the log of revocations that the handler asked for before it checked the
+    /// password ([`CookieStore::revocation_position`](crate::CookieStore::revocation_position)).
+    ///
+    /// A session is ended by what is revoked after its login. `login` asks for the position when the session is saved: an old
+    /// password that was checked just before "change the password and end all sessions" then leads to a session that
+    /// survives it. With the position from before the check, it does not.
+    ///
+    /// A store without revocations does not look at the position.
+    ///
+    /// # Errors
+    ///
+    /// As [`login`](Self::login).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{CookieStore, Error, Session};
+    ///
+    /// async fn log_in(store: &CookieStore, session: &Session, user: &str, password: &str) -> Result<bool, Error> {
+    ///     let position = store.revocation_position().await?;
+    ///     if !password_matches(user, password).await {
+    ///         return Ok(false);
+    ///     }
+    ///     session.login_at(user, position)?;
+    ///     Ok(true)
+    /// }
+    /// # async fn password_matches(_: &str, _: &str) -> bool { true }
+    /// # use hyper_session::{AppKey, Revocations};
+    /// # let store = CookieStore::builder(AppKey::generate().unwrap()).revocations(Revocations::in_memory()).build().unwrap();
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// # hyper_session::__example(|session| {
+    /// #     assert!(runtime.block_on(log_in(&store, session, "ada", "secret"))?);
+    /// #     assert_eq!(session.subject().as_deref(), Some("ada"));
+    /// #     Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn login_at(&self, subject: &str, position: Position) -> Result<(), Error> {
+        self.bind(subject, Some(position))
+    }
+
+    fn bind(&self, subject: &str, position: Option<Position>) -> Result<(), Error> {
         if subject.is_empty() || subject.len() > MAX_SUBJECT {
             return Err(Error::new(Kind::Subject));
         }
         let value = value_codec::encode("the subject", &subject)?;
         // In one step: a save of another task in between would store whose it is under the id from before.
-        self.lock_open()?.login(SUBJECT, value);
+        self.lock_open()?.login(SUBJECT, value, position);
         Ok(())
     }
 

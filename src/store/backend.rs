@@ -2,11 +2,12 @@
 
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
 
@@ -21,8 +22,8 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 /// - Each method is one atomic step on one id: all of it happens or none, and no other step on that id happens in between.
 /// - An entry whose `expires` is not after `now` is gone: it is neither returned nor replaced nor touched. A storage that
 ///   expires entries by its own clock may decide by that clock instead.
-/// - An entry that has expired is kept for another quarter of an hour: a request that loaded a session in time saves it with
-///   a `now` from before the deadline, however long it took, and loses it if the entry was deleted.
+///   Do not free its memory at once, but a quarter of an hour later: a request that loaded a session in time saves it by a
+///   `now` from before the deadline, however long it took, and loses it if the entry was freed.
 /// - A write that was acknowledged is seen by every later call.
 /// - A future that is dropped before it is ready may or may not have had its effect, and must not let another call
 ///   receive its answer.
@@ -120,6 +121,10 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Removes the entry, if there is one.
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Takes the clock of a store that is built on this backend: only memory frees by it.
+    #[doc(hidden)]
+    fn __use_clock(&self, _: &Arc<dyn Clock>) {}
 }
 
 /// An entry of a [`Backend`].
@@ -153,7 +158,7 @@ pub enum Replaced {
     Missing,
 }
 
-impl<B: Backend> Backend for std::sync::Arc<B> {
+impl<B: Backend> Backend for Arc<B> {
     fn fetch(
         &self,
         id: EntryId,
@@ -216,5 +221,9 @@ impl<B: Backend> Backend for std::sync::Arc<B> {
 
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send {
         (**self).delete(id)
+    }
+
+    fn __use_clock(&self, clock: &Arc<dyn Clock>) {
+        (**self).__use_clock(clock);
     }
 }

@@ -54,7 +54,7 @@ impl<B: Backend> ServerKind for B {}
 
 impl<K: ServerKind> Builder<K> {
     /// Seals what the backend keeps, under keys of this ring: a copy of the backend's data reveals no session, and a value
-    /// that was altered, planted or moved to another id is no session. Default is not to seal.
+    /// that was altered, planted or moved to another id is no session. Default: not sealed.
     ///
     /// Once it is on, sessions that were stored without it are refused: turning it on logs everyone out. To change the
     /// key, [accept](Keyring::accept) the old one for as long as sessions last.
@@ -125,8 +125,8 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets after how long without use a session expires. Default: 24 hours. Counted in whole seconds. A shorter time applies to
-    /// existing sessions.
+    /// Sets after how long without use a session expires. Default: 24 hours. Counted in whole seconds. A shorter timeout applies
+    /// to existing sessions, too.
     ///
     /// A request keeps the session that it loaded in time, however long it takes: the next deadline counts from when the
     /// response is ready.
@@ -136,7 +136,7 @@ impl<K> Builder<K> {
     }
 
     /// Sets how long after its beginning a session expires, even if it is in use. Default: seven days, or the idle timeout if that
-    /// is longer. Counted in whole seconds. A change applies to existing sessions, unless it makes them longer.
+    /// is longer. Counted in whole seconds. A shorter timeout applies to existing sessions, too.
     ///
     /// A session begins when it is created, and anew at each [login](crate::Session::login), so a visitor who logs in has the
     /// whole time.
@@ -151,8 +151,8 @@ impl<K> Builder<K> {
 
     /// Sets how much must be gained before reading a session moves its idle deadline. Default: a tenth of the idle timeout.
     ///
-    /// Zero moves it on every response whose handler asked for the session, if that gains anything: time is counted in whole
-    /// seconds, and near the absolute timeout there is nothing to gain.
+    /// With zero, each response moves it whose handler asked for the session and for which a second is gained. Near the
+    /// absolute timeout there is nothing to gain.
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
         self
@@ -268,7 +268,7 @@ impl<K> Builder<K> {
     }
 
     /// The same options for another kind of store.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "sqlite"))]
     pub(super) fn with_kind<L>(self, kind: L) -> (K, Builder<L>) {
         (self.kind, Builder { kind, options: self.options, server: self.server })
     }

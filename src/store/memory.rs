@@ -1,20 +1,26 @@
-//! Sessions in this process: for tests, and for tools that run alone.
+//! Sessions in the memory of this process: for tests, and for services of a single process.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
-use moka::Expiry;
-use moka::ops::compute::Op;
-use moka::sync::Cache;
 
 use super::backend::RETENTION;
 use super::{Backend, Builder, Replaced, ServerStore, Stored};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
 
 /// Keeps sessions in memory, under the same contract as any server-side store. They end with the process.
+///
+/// # Limits
+///
+/// An entry takes about 150 bytes beside its value. The memory of expired entries is freed in the background, in small steps:
+/// within seconds after the store's clock has passed their deadline, whether or not there are requests. A request never waits
+/// for more than a few of them.
 ///
 /// # Examples
 ///
@@ -27,7 +33,7 @@ use crate::id::EntryId;
 pub type MemoryStore = ServerStore<Memory>;
 
 impl MemoryStore {
-    /// A builder for a store in memory.
+    /// Returns a builder for a store in memory.
     pub fn builder() -> Builder<Memory> {
         Self::with_backend(Memory::new())
     }
@@ -35,77 +41,166 @@ impl MemoryStore {
 
 /// The backend of [`MemoryStore`].
 ///
-/// Whether an entry is over is told by the `now` that each call brings, so tests can move time. The memory of entries that
-/// are over is freed by the machine's clock.
+/// Whether an entry has expired is decided by the `now` that each call brings. Its memory is freed by the clocks of the stores
+/// that use this backend, by the earliest of them: a test that moves a [fake clock](crate::testing::FakeClock) moves both.
 pub struct Memory {
-    entries: Cache<EntryId, Entry>,
+    shared: Arc<Shared>,
 }
 
-#[derive(Clone)]
+/// How many parts the entries are divided into, so that requests rarely wait for each other.
+const SHARDS: usize = 64;
+
+/// How many expired entries are freed while a shard is locked: some microseconds.
+const BATCH: usize = 32;
+
+/// How many expired entries a request frees that creates one. The background thread does the rest; this bounds the memory
+/// where it cannot run.
+const BATCH_OF_REQUEST: usize = 2;
+
+/// How often the background thread looks for expired entries.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+struct Shared {
+    shards: Box<[Mutex<Shard>]>,
+    /// The clocks of the stores that use these entries.
+    clocks: Mutex<Vec<Weak<dyn Clock>>>,
+    has_clock: AtomicBool,
+    /// True once the background thread knows of these entries.
+    is_swept: AtomicBool,
+}
+
+/// Trees, since a hash map stalls one request to grow, and never gives memory back without stalling another.
+#[derive(Default)]
+struct Shard {
+    entries: BTreeMap<EntryId, Entry>,
+    /// Each entry once, the one that is freed first in front.
+    to_free: BTreeSet<(Timestamp, EntryId)>,
+}
+
 struct Entry {
     stored: Stored,
-    lifetime: Duration,
+    /// When its memory may be freed: after it expired, since a request that loaded the session in time may still save it.
+    free_at: Timestamp,
 }
 
-struct FreeWhenOver;
+impl Entry {
+    /// Keeps what is written at `now` for twice its lifetime longer, but no longer than any backend does.
+    fn new(stored: Stored, now: Timestamp) -> Self {
+        let lifetime = stored.expires.saturating_since(now);
+        let free_at = stored.expires.saturating_add(lifetime.saturating_mul(2).min(RETENTION));
+        Self { stored, free_at }
+    }
+}
 
-impl Expiry<EntryId, Entry> for FreeWhenOver {
-    fn expire_after_create(&self, _: &EntryId, entry: &Entry, _: Instant) -> Option<Duration> {
-        Some(entry.lifetime)
+/// What becomes of an entry.
+enum Op {
+    Keep,
+    Put(Stored),
+    Remove,
+}
+
+impl Shard {
+    fn put(&mut self, id: EntryId, entry: Entry) {
+        let free_at = entry.free_at;
+        let before = self.entries.insert(id, entry).map(|before| before.free_at);
+        if before == Some(free_at) {
+            return;
+        }
+        self.to_free.insert((free_at, id));
+        if let Some(before) = before {
+            self.to_free.remove(&(before, id));
+        }
     }
 
-    fn expire_after_update(
-        &self,
-        _: &EntryId,
-        entry: &Entry,
-        _: Instant,
-        _: Option<Duration>,
-    ) -> Option<Duration> {
-        Some(entry.lifetime)
+    fn remove(&mut self, id: EntryId) {
+        if let Some(entry) = self.entries.remove(&id) {
+            self.to_free.remove(&(entry.free_at, id));
+        }
+    }
+
+    fn is_due(&self, now: Timestamp) -> bool {
+        self.to_free.first().is_some_and(|(free_at, _)| *free_at <= now)
+    }
+
+    /// Frees up to `most` entries that have expired at `now`. Returns true if there may be more.
+    fn free(&mut self, now: Timestamp, most: usize) -> bool {
+        for _ in 0..most {
+            match self.to_free.first() {
+                Some(&(free_at, id)) if free_at <= now => self.remove(id),
+                _ => return false,
+            }
+        }
+        true
+    }
+}
+
+impl Shared {
+    fn shard(&self, id: EntryId) -> Result<MutexGuard<'_, Shard>, Error> {
+        let [first, ..] = id.to_bytes();
+        let shard = self.shards.get(usize::from(first) % SHARDS);
+        shard.map(lock).ok_or_else(|| Error::unavailable("an entry id leads to no shard"))
+    }
+
+    /// The earliest time of the stores' clocks: what has expired by then has expired for each of them.
+    fn time(&self) -> Option<Timestamp> {
+        let clocks: Vec<_> = lock(&self.clocks).iter().filter_map(Weak::upgrade).collect();
+        clocks.iter().map(Clock::now).min()
+    }
+
+    /// Frees all expired entries, a few at a time: one batch of each shard in turn, so that requests get at the others
+    /// meanwhile, and at this one before its next batch.
+    fn sweep(&self) {
+        let Some(now) = self.time() else { return };
+        let mut due: Vec<_> = self.shards.iter().collect();
+        while !due.is_empty() {
+            due.retain(|shard| lock(shard).free(now, BATCH));
+        }
     }
 }
 
 impl Memory {
-    /// No sessions.
+    /// Creates a backend without entries.
     pub fn new() -> Self {
-        Self { entries: Cache::builder().expire_after(FreeWhenOver).build() }
+        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
+        let no = || AtomicBool::new(false);
+        let shared = Shared { shards, clocks: Mutex::default(), has_clock: no(), is_swept: no() };
+        Self { shared: Arc::new(shared) }
     }
 
-    /// Runs one atomic step on the entry of `id`: what it answers, and what becomes of the entry.
+    /// Runs one atomic step on the entry of `id`, which sees it only if it has not expired.
     fn step<R>(
         &self,
         id: EntryId,
         now: Timestamp,
-        step: impl FnOnce(Option<Stored>) -> (R, Op<Stored>),
+        step: impl FnOnce(Option<&Stored>) -> (R, Op),
     ) -> Result<R, Error> {
-        let mut answer = None;
-        self.entries.entry(id).and_compute_with(|entry| {
-            let present = entry.map(|entry| entry.into_value().stored).filter(|stored| stored.expires > now);
-            let (result, op) = step(present);
-            answer = Some(result);
-            match op {
-                Op::Put(stored) => {
-                    // moka counts in nanoseconds from start-up: cap what it is told to free later.
-                    let lifetime = stored.expires.saturating_since(now).saturating_add(RETENTION);
-                    let lifetime = lifetime.min(Duration::from_secs(1 << 33));
-                    Op::Put(Entry { stored, lifetime })
-                }
-                Op::Remove => Op::Remove,
-                Op::Nop => Op::Nop,
-            }
-        });
-        answer.ok_or_else(|| Error::unavailable("the cache did not run the step"))
+        let mut shard = self.shared.shard(id)?;
+        let present = shard.entries.get(&id).map(|entry| &entry.stored);
+        let (result, op) = step(present.filter(|stored| stored.expires > now));
+        match op {
+            Op::Keep => {}
+            Op::Put(stored) => shard.put(id, Entry::new(stored, now)),
+            Op::Remove => shard.remove(id),
+        }
+        Ok(result)
     }
 }
 
 impl Backend for Memory {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        Ok(self.entries.get(&id).map(|entry| entry.stored).filter(|stored| stored.expires > now))
+        self.step(id, now, |present| (present.cloned(), Op::Keep))
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        if self.shared.has_clock.load(Ordering::Relaxed) {
+            sweeper::register(&self.shared);
+        }
+        if self.shared.shard(id)?.is_due(now) {
+            let now = self.shared.time().map_or(now, |time| time.min(now));
+            self.shared.shard(id)?.free(now, BATCH_OF_REQUEST);
+        }
         self.step(id, now, |present| match present {
-            Some(present) => (present.value == entry.value, Op::Nop),
+            Some(present) => (present.value == entry.value, Op::Keep),
             None => (true, Op::Put(entry)),
         })
     }
@@ -118,27 +213,33 @@ impl Backend for Memory {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         self.step(id, now, |present| match present {
-            None => (Replaced::Missing, Op::Nop),
+            None => (Replaced::Missing, Op::Keep),
             Some(current)
                 if current.value == expected
                     || entry.as_ref().is_some_and(|entry| entry.value == current.value) =>
             {
                 (Replaced::Done, entry.map_or(Op::Remove, Op::Put))
             }
-            Some(current) => (Replaced::Conflict(current), Op::Nop),
+            Some(current) => (Replaced::Conflict(current.clone()), Op::Keep),
         })
     }
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.step(id, now, |present| match present {
-            None => (false, Op::Nop),
-            Some(stored) => (true, Op::Put(Stored { expires, ..stored })),
+            None => (false, Op::Keep),
+            Some(stored) => (true, Op::Put(Stored { expires, value: stored.value.clone() })),
         })
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        // Not `invalidate`: it does not wait for a step that is running on the same entry, and would be undone by it.
         self.step(id, Timestamp::MAX, |_| ((), Op::Remove))
+    }
+
+    fn __use_clock(&self, clock: &Arc<dyn Clock>) {
+        let mut clocks = lock(&self.shared.clocks);
+        clocks.retain(|clock| clock.strong_count() > 0);
+        clocks.push(Arc::downgrade(clock));
+        self.shared.has_clock.store(true, Ordering::Relaxed);
     }
 }
 
@@ -150,6 +251,177 @@ impl Default for Memory {
 
 impl fmt::Debug for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Memory").field("entries", &self.entries.entry_count()).finish_non_exhaustive()
+        let entries: usize = self.shared.shards.iter().map(|shard| lock(shard).entries.len()).sum();
+        f.debug_struct("Memory").field("entries", &entries).finish_non_exhaustive()
+    }
+}
+
+/// A step never leaves a shard half changed, so a panic of another thread leaves nothing to distrust.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The background thread that frees expired entries: one for all stores of the process. It needs no runtime, starts with the
+/// first session, and ends after the last store.
+mod sweeper {
+    use super::{Arc, AtomicBool, Mutex, Ordering, SWEEP_INTERVAL, Shared, Weak, lock};
+
+    static STORES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
+    static RUNS: AtomicBool = AtomicBool::new(false);
+
+    /// Tells the thread of these entries, and starts it if it does not run.
+    pub(super) fn register(shared: &Arc<Shared>) {
+        if shared.is_swept.load(Ordering::Relaxed) && RUNS.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut stores = lock(&STORES);
+        if !shared.is_swept.swap(true, Ordering::Relaxed) {
+            stores.push(Arc::downgrade(shared));
+        }
+        if !RUNS.swap(true, Ordering::Relaxed) {
+            let thread = std::thread::Builder::new().name("session-expiry".to_owned());
+            // Without a thread, requests that create sessions free expired ones.
+            RUNS.store(thread.spawn(run).is_ok(), Ordering::Relaxed);
+        }
+    }
+
+    fn run() {
+        /// Also where an application's clock panics: the next session starts the thread again.
+        struct Ends;
+        impl Drop for Ends {
+            fn drop(&mut self) {
+                RUNS.store(false, Ordering::Relaxed);
+            }
+        }
+        let ends = Ends;
+        loop {
+            std::thread::sleep(SWEEP_INTERVAL);
+            let stores: Vec<_> = {
+                let mut stores = lock(&STORES);
+                stores.retain(|store| store.strong_count() > 0);
+                if stores.is_empty() {
+                    drop(ends); // before another store can be registered
+                    return;
+                }
+                stores.clone()
+            };
+            for store in stores.iter().filter_map(Weak::upgrade) {
+                store.sweep();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(number: u64) -> EntryId {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&number.to_le_bytes());
+        EntryId::from_bytes(bytes)
+    }
+
+    fn stored(expires: u64) -> Stored {
+        Stored { value: Bytes::from_static(b"value"), expires: Timestamp::from_unix(expires) }
+    }
+
+    fn entries(memory: &Memory) -> usize {
+        memory.shared.shards.iter().map(|shard| lock(shard).entries.len()).sum()
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(value) => value,
+            std::task::Poll::Pending => panic!("memory answers at once"),
+        }
+    }
+
+    // The smallest input seen: a million sessions that expire, and one request that frees them all.
+    #[test]
+    fn no_request_pays_for_more_than_a_few_expired_entries() {
+        let memory = Memory::new();
+        let (before, after) = (Timestamp::from_unix(0), Timestamp::from_unix(100));
+        for number in 0..10_000 {
+            assert!(run(memory.create(id(number), stored(10), before)).unwrap());
+        }
+        // There is no store, and so no clock and no thread.
+        let mut left = entries(&memory);
+        for number in 0..1_000 {
+            assert_eq!(run(memory.fetch(id(number), after)).unwrap(), None);
+            assert!(!run(memory.touch(id(number), after, after)).unwrap());
+            let replaced = run(memory.replace(id(number), Bytes::new(), None, after)).unwrap();
+            assert_eq!(replaced, Replaced::Missing);
+            assert_eq!(entries(&memory), left, "reading frees nothing");
+            assert!(run(memory.create(id(1 << 32 | number), stored(200), after)).unwrap());
+            let now = entries(&memory);
+            assert!(now + BATCH_OF_REQUEST > left && now <= left, "{left} -> {now}");
+            left = now;
+        }
+        // Each one that comes sees at least two off.
+        for number in 1_000..20_000 {
+            assert!(run(memory.create(id(1 << 32 | number), stored(200), after)).unwrap());
+        }
+        assert_eq!(entries(&memory), 20_000, "what was left of the first ones is freed");
+    }
+
+    struct At(Mutex<u64>);
+
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_unix(*lock(&self.0))
+        }
+    }
+
+    #[test]
+    fn the_earliest_clock_of_the_stores_decides_what_is_freed() {
+        let memory = Memory::new();
+        let clocks = [0, 0].map(|now| Arc::new(At(Mutex::new(now))));
+        let shared: Vec<Arc<dyn Clock>> = clocks.iter().map(|clock| Arc::clone(clock) as _).collect();
+        for clock in &shared {
+            memory.__use_clock(clock);
+        }
+        assert!(run(memory.create(id(1), stored(10), Timestamp::from_unix(0))).unwrap());
+        *lock(&clocks[0].0) = 100;
+        memory.shared.sweep();
+        // The store that is ahead frees nothing that the other one still has.
+        assert!(run(memory.create(id(1 + 64 * 256), stored(200), Timestamp::from_unix(100))).unwrap());
+        assert!(run(memory.fetch(id(1), Timestamp::from_unix(0))).unwrap().is_some());
+        *lock(&clocks[1].0) = 29;
+        memory.shared.sweep();
+        assert_eq!(entries(&memory), 2, "it expired at 10, and is kept for twice as long as it lived");
+        *lock(&clocks[1].0) = 30;
+        memory.shared.sweep();
+        assert_eq!(entries(&memory), 1);
+        drop((shared, clocks));
+        assert_eq!(memory.shared.time(), None, "clocks of stores that are gone count for nothing");
+    }
+
+    proptest! {
+        /// The tree of deadlines has each entry once, whatever is done to the entries.
+        #[test]
+        fn deadlines_follow_their_entries(
+            steps in proptest::collection::vec((0..4_u8, 0..6_u64, 0..20_u64, 0..20_u64), 1..60),
+        ) {
+            let memory = Memory::new();
+            for (verb, number, expires, now) in steps {
+                let (id, now) = (id(number << 8), Timestamp::from_unix(now));
+                match verb {
+                    0 => drop(run(memory.create(id, stored(expires), now)).unwrap()),
+                    1 => drop(run(memory.replace(id, stored(0).value, Some(stored(expires)), now)).unwrap()),
+                    2 => drop(run(memory.touch(id, Timestamp::from_unix(expires), now)).unwrap()),
+                    _ => run(memory.delete(id)).unwrap(),
+                }
+                for shard in &memory.shared.shards {
+                    let shard = lock(shard);
+                    let deadlines: BTreeSet<_> =
+                        shard.entries.iter().map(|(id, entry)| (entry.free_at, *id)).collect();
+                    prop_assert_eq!(&deadlines, &shard.to_free);
+                }
+            }
+        }
     }
 }

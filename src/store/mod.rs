@@ -14,6 +14,8 @@ mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod server;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;
 
 use std::sync::Arc;
 
@@ -26,19 +28,21 @@ pub use self::memory::{Memory, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::server::{ServerStore, SubjectSession};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteStore;
 pub use crate::id::EntryId;
 
 // What a room for a foreign format builds on.
 #[cfg(feature = "astra")]
 pub(crate) use self::{
     cookie::format::ForeignFormat,
-    server::format::{EntryValue, SharedFormat, StoredFormat},
+    server::format::{EntryAge, EntryValue, SharedFormat, StoredFormat},
     server::session_list::SessionList,
 };
 
 use crate::clock::Timestamp;
 use crate::config::Config;
-pub use crate::crypto::SecretText;
+pub use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::Refusal;
 pub use crate::session::Saved;
@@ -72,6 +76,12 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// The session that `token` stands for, or why it stands for none. A token that is not known is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
 
+    /// The key that a refused token names, for the log. `None` where tokens name none.
+    #[doc(hidden)]
+    fn __key_of(&self, _token: &[u8]) -> Option<KeyId> {
+        None
+    }
+
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
     /// session is created. Without changes its deadline is renewed.
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
@@ -81,6 +91,20 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 
     /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Ends the session that `token` stood for until it was given another one moments ago ([`Refusal::Regenerated`]). Does
+    /// nothing where the old token does not lead to the session any more.
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let _ = (token, now);
+        StoreFuture::ready(Ok(()))
+    }
+
+    /// False if `record`, which this store loaded earlier, may have ended since: it must be loaded again. Only asked of stores
+    /// that can end the sessions in tokens that are out.
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        let _ = (record, now);
+        true
+    }
 
     /// As [`load`](Self::load), of a token that came under a retired name of the cookie: the `name`-th that the options have.
     #[doc(hidden)]
@@ -123,6 +147,10 @@ impl<T: Store + ?Sized> Store for Arc<T> {
         (**self).load(token, now)
     }
 
+    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+        (**self).__key_of(token)
+    }
+
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).save(base, changes, now)
     }
@@ -133,6 +161,14 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).regenerate(base, changes, now)
+    }
+
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        (**self).end_superseded(token, now)
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        (**self).is_still_valid(record, now)
     }
 
     fn load_retired(

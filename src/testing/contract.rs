@@ -257,7 +257,7 @@ impl<B: Backend> Suite<'_, B> {
 }
 
 /// Runs both at once, in turns.
-async fn join<T>(one: impl Future<Output = T>, two: impl Future<Output = T>) -> (T, T) {
+pub(super) async fn join<T, U>(one: impl Future<Output = T>, two: impl Future<Output = U>) -> (T, U) {
     let (mut one, mut two) = (pin!(one), pin!(two));
     let (mut first, mut second) = (None, None);
     poll_fn(|cx| {

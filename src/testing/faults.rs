@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
@@ -159,6 +159,10 @@ impl<B: Backend> Backend for Faulty<B> {
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.run(Primitive::Delete, self.inner.backend.delete(id)).await
+    }
+
+    fn __use_clock(&self, clock: &Arc<dyn Clock>) {
+        self.inner.backend.__use_clock(clock);
     }
 }
 

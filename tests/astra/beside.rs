@@ -3,9 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use crate::go_peer::{ASTRA_KEY, NAME, START, World, astra_jar, astra_json, look};
 use crate::independent;
 use crate::support::Jar;
-use crate::world::{ASTRA_KEY, NAME, START, World, astra_jar, astra_json, look};
 
 #[test]
 fn go_and_rust_serve_the_same_user() {
@@ -110,7 +110,7 @@ fn what_cannot_be_mapped_names_key_and_kind_and_changes_nothing() {
         },
     );
     let mut jar = cookie.clone();
-    assert_eq!(crate::support::block_on(crate::world::call(&service, &mut jar)), 200);
+    assert_eq!(crate::support::block_on(crate::go_peer::call(&service, &mut jar)), 200);
     assert_eq!(jar.get(NAME), cookie.get(NAME));
 }
 

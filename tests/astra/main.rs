@@ -19,9 +19,9 @@ mod support;
 mod server;
 
 mod beside;
+mod go_peer;
 mod migration;
 #[cfg(feature = "redis")]
 mod redis;
 mod stored;
 mod values;
-mod world;

@@ -1,8 +1,8 @@
 //! Migration: both formats are read, native is written, and Astra's is refused from a deadline on.
 
+use crate::go_peer::{NAME, START, World, astra_jar, astra_json, builder, key, look};
 use crate::independent::vectors;
 use crate::support::Jar;
-use crate::world::{NAME, START, World, astra_jar, astra_json, builder, key, look};
 use hyper_session::{Event, Refusal, Timestamp};
 use serde_json::Value;
 
@@ -133,11 +133,11 @@ fn a_cookie_of_another_astra_key_is_refused() {
 // T08: a key of Astra's that is also the native one makes no cookie fit for both.
 #[test]
 fn t08_one_key_for_both_formats_confuses_nothing() {
-    let world = World::of(builder().migrate_from_astra(key(crate::world::NATIVE_KEY), Timestamp::MAX));
+    let world = World::of(builder().migrate_from_astra(key(crate::go_peer::NATIVE_KEY), Timestamp::MAX));
     let mut jar = Jar::new();
     world.visit(&mut jar, |session| session.set("user", "ada"));
     let native = jar.get(NAME).unwrap();
-    let beside = World::of(builder().beside_astra(key(crate::world::NATIVE_KEY)));
+    let beside = World::of(builder().beside_astra(key(crate::go_peer::NATIVE_KEY)));
     assert_eq!(beside.load(native), Ok(()));
     let padded = format!("{native}{}", "=".repeat((4 - native.len() % 4) % 4));
     if padded != native {
@@ -158,7 +158,7 @@ fn a_failed_handler_leaves_the_cookie_as_it_is() {
         },
     );
     let mut after = jar.clone();
-    assert_eq!(crate::support::block_on(crate::world::call(&service, &mut after)), 500);
+    assert_eq!(crate::support::block_on(crate::go_peer::call(&service, &mut after)), 500);
     assert_eq!(world.values(&after)["user"], "ada");
 }
 
@@ -190,8 +190,11 @@ fn events_name_format_and_reason() {
         }
     };
     let until = Timestamp::from_unix(START + 1);
-    let store =
-        builder().migrate_from_astra(key(crate::world::ASTRA_KEY), until).observer(observer).build().unwrap();
+    let store = builder()
+        .migrate_from_astra(key(crate::go_peer::ASTRA_KEY), until)
+        .observer(observer)
+        .build()
+        .unwrap();
     let cookie = astra_jar("{\"a\":1}").get(NAME).unwrap().to_owned();
     for now in [START, START, START + 1] {
         let loaded = hyper_session::store::Store::load(&store, cookie.as_bytes(), Timestamp::from_unix(now));

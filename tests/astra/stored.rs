@@ -9,8 +9,8 @@ use hyper_session::store::{Backend, Builder, Memory, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionHandle, SessionId, Timestamp, session_fn};
 
+use crate::go_peer::{NAME, START};
 use crate::support::{Body, Events, Jar, block_on, set_cookies, status, visit};
-use crate::world::{NAME, START};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 const DAY: u64 = 86_400;
@@ -257,7 +257,7 @@ fn values_are_json_and_white_space_that_tells_writes_apart() {
 
 #[test]
 fn what_does_not_go_together_does_not_build() {
-    let keys = crate::world::key(b"a key for records");
+    let keys = crate::go_peer::key(b"a key for records");
     let builder = ServerStore::with_backend(Memory::new()).seal_records(keys).beside_astra();
     let error = builder.build().unwrap_err();
     assert!(error.is_config() && error.to_string().contains("seal_records()"), "{error}");

@@ -2,8 +2,8 @@
 
 use hyper_session::Session;
 
+use crate::go_peer::{NAME, World, astra_jar, astra_json};
 use crate::support::Jar;
-use crate::world::{NAME, World, astra_jar, astra_json};
 
 #[test]
 fn what_go_stored_is_read_with_the_types_of_rust() {

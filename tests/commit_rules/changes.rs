@@ -6,11 +6,11 @@ use http::header::{CACHE_CONTROL, HeaderValue, SET_COOKIE, VARY};
 use http::{Response, Version};
 use hyper_session::{Clock, Error, Refusal, Session};
 
-use crate::support::{Body, Jar, refused, set_cookies, status, text};
-use crate::world::{
+use crate::spy_store::{
     Act, Ask, IDLE, RENEWAL, START, Verb, assert_no_cookie, assert_removed, assert_set, everywhere, ordered,
     pairs,
 };
+use crate::support::{Body, Jar, refused, set_cookies, status, text};
 
 // Never asked.
 

@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use hyper_session::{Error, Session};
 
+use crate::spy_store::{
+    Gate, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs, poll, settle,
+};
 use crate::support::{Jar, status};
-use crate::world::{Gate, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs, poll, settle};
 
-use crate::mishaps::{finish, meanwhile};
+use crate::dropped_futures::{finish, meanwhile};
 
 /// What an `update` closure holds, to see that it was dropped.
 #[derive(Clone, Debug)]

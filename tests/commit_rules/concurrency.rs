@@ -9,11 +9,11 @@ use hyper::service::service_fn;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::{Error, Session, SessionExt, SessionService};
 
-use crate::support::{self, Body, Jar, block_on, request, set_cookies, status};
-use crate::world::{
+use crate::spy_store::{
     Act, Form, Gate, Kind, Setup, Verb, World, assert_no_cookie, assert_removed, on_server, ordered, pairs,
     poll, settle,
 };
+use crate::support::{self, Body, Jar, block_on, request, set_cookies, status};
 
 // Requests at once.
 

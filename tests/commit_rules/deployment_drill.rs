@@ -16,8 +16,8 @@ use hyper_session::{
     AppKey, CookieStore, Keyring, PayloadFormat, ServerStore, SessionHandle, Timeouts, session_fn,
 };
 
+use crate::spy_store::START;
 use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
-use crate::world::START;
 
 const ROUNDS: usize = 10_000;
 const USERS: usize = 12;

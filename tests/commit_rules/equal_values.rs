@@ -9,8 +9,8 @@ use hyper_session::store::{Builder, Memory, Store};
 use hyper_session::{AppKey, CookieStore, PayloadFormat, ServerStore, Session, SessionHandle, session_fn};
 use serde::{Deserialize, Serialize};
 
+use crate::spy_store::Act;
 use crate::support::{Answer, Body, Jar, block_on, request, set_cookies, status};
-use crate::world::Act;
 
 /// Every kind of store, in either format.
 fn stores() -> Vec<(PayloadFormat, Arc<dyn Store>)> {

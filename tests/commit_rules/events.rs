@@ -7,8 +7,8 @@ use hyper::service::Service;
 use hyper_session::store::{Memory, Store};
 use hyper_session::{AppKey, CookieStore, Event, ServerStore, Session, SessionHandle, session_fn};
 
+use crate::spy_store::Act;
 use crate::support::{Answer, Body, Jar, block_on, request, set_cookies, status};
-use crate::world::Act;
 
 type Log = Arc<Mutex<Vec<String>>>;
 

@@ -8,8 +8,8 @@ use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Builder, Memory, Store};
 use hyper_session::{AppKey, CookieStore, ServerStore, Session, SessionHandle, session_fn};
 
+use crate::spy_store::{Act, assert_no_cookie, assert_removed, assert_set, everywhere, pairs};
 use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
-use crate::world::{Act, assert_no_cookie, assert_removed, assert_set, everywhere, pairs};
 
 fn response(code: u16, grpc_status: Option<&str>) -> Response<Body> {
     let mut response = status(code);
@@ -42,7 +42,7 @@ fn b10_half_done_changes_are_dropped_by_what_the_response_says() {
             println!("{code} {grpc:?}");
             let mut jar = world.jar().await;
             let handler = move |act: Act| {
-                move |ask: crate::world::Ask| async move {
+                move |ask: crate::spy_store::Ask| async move {
                     act(&ask.session().await?)?;
                     Ok(response(code, grpc))
                 }
@@ -162,7 +162,7 @@ fn b10_a_discard_is_no_end() {
 fn b10_a_discard_takes_back_a_destroy() {
     everywhere(|world| async move {
         let mut jar = world.jar().await;
-        world.clock.advance(crate::world::IDLE);
+        world.clock.advance(crate::spy_store::IDLE);
         let taken_back = |session: &Session| session.destroy().and_then(|()| session.discard());
         assert_removed(&world, &world.edit(&mut jar, taken_back).await);
         if world.server.is_some() {

@@ -9,8 +9,8 @@ use http::{Request, Response, StatusCode};
 use hyper::service::{Service, service_fn};
 use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
+use crate::spy_store::{Act, Ask, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs};
 use crate::support::{Body, Jar, request, set_cookies, status, text};
-use crate::world::{Act, Ask, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -97,13 +97,13 @@ fn b9_the_failure_hook_makes_the_response() {
         };
         let store = Arc::clone(&world.store);
         let response = match world.form {
-            crate::world::Form::Service => {
+            crate::spy_store::Form::Service => {
                 let inner = service_fn(move |request| async move {
                     fails(Ask::Request(request)).await.map(|_| status(200))
                 });
                 SessionService::new(inner, store).on_failure(page).call(request("/", None)).await
             }
-            crate::world::Form::Function => {
+            crate::spy_store::Form::Function => {
                 let handler = move |_: Request<Body>, handle| async move {
                     fails(Ask::Handle(handle)).await.map(|_| status(200))
                 };

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 
 use hyper_session::{Error, Session};
 
-use crate::support::Jar;
-use crate::world::{
+use crate::spy_store::{
     Act, Ask, RENEWAL, Setup, Verb, assert_no_cookie, assert_removed, assert_set, everywhere,
     everywhere_with, pairs, poll, settle,
 };
+use crate::support::Jar;
 
 /// "returned a 5xx | data changes dropped, `destroy` and `regenerate` still done"
 #[test]

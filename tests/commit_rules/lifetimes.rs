@@ -12,8 +12,8 @@ use hyper_session::{
     AppKey, CookieStore, Keyring, ServerStore, Session, SessionHandle, Timeouts, session_fn,
 };
 
+use crate::spy_store::{ABSOLUTE, START, everywhere, pairs};
 use crate::support::{Answer, Body, Events, Jar, block_on, request, status};
-use crate::world::{ABSOLUTE, START, everywhere, pairs};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);

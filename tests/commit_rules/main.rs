@@ -17,24 +17,24 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod after_the_head;
 mod browser_hints;
 mod changes;
 mod closures;
 mod concurrency;
-mod departures;
 mod deployment_drill;
-mod endings;
+mod dropped_futures;
 mod equal_values;
 mod events;
 mod failed_responses;
 mod handler_errors;
 mod handler_failures;
 mod lifetimes;
-mod mishaps;
 mod nested_services;
 mod optional_work;
 mod panics;
+mod regenerate_and_destroy;
 mod saves;
 mod slow_requests;
+mod spy_store;
 mod store_failures;
-mod world;

@@ -14,10 +14,10 @@ use hyper_session::{
     AppKey, CookieStore, Error, ServerStore, Session, SessionExt, SessionHandle, SessionService, session_fn,
 };
 
-use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
-use crate::world::{
+use crate::spy_store::{
     ABSOLUTE, Act, IDLE, RENEWAL, START, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs,
 };
+use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
 
 type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
 

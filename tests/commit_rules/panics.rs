@@ -7,11 +7,11 @@ use bytes::Bytes;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::{Error, Event, ServerStore, Session, Timestamp};
 
+use crate::spy_store::{Form, Gate, Kind, Setup, Verb, World, on_server, pairs, settle};
 use crate::support::{block_on, status};
-use crate::world::{Form, Gate, Kind, Setup, Verb, World, on_server, pairs, settle};
 
 use crate::closures::Held;
-use crate::mishaps::{finish, meanwhile};
+use crate::dropped_futures::{finish, meanwhile};
 
 /// The backend of a world, for a second store with an observer of its own.
 struct Shared(World);

@@ -3,10 +3,10 @@
 use hyper_session::Session;
 use hyper_session::cookie::CookieOptions;
 
-use crate::support::{Jar, block_on, set_cookies, status};
-use crate::world::{
+use crate::spy_store::{
     Act, Ask, Form, Gate, Kind, Setup, Verb, World, assert_set, everywhere, on_server, pairs, poll, settle,
 };
+use crate::support::{Jar, block_on, set_cookies, status};
 
 /// `save().await` mid-handler is seen at once by others; what is changed afterwards is saved with the answer.
 #[test]

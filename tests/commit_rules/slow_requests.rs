@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use hyper_session::{Clock, Session};
 
-use crate::support::{Jar, block_on, refused, set_cookies, status};
-use crate::world::{
+use crate::spy_store::{
     ABSOLUTE, Act, Form, IDLE, Kind, RENEWAL, START, Setup, World, assert_no_cookie, assert_removed,
     assert_set, everywhere, on_server, pairs,
 };
+use crate::support::{Jar, block_on, refused, set_cookies, status};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// A second less than sessions may be idle.

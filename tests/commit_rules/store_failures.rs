@@ -8,10 +8,10 @@ use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::{Error, Session, SessionExt, SessionService, session_fn};
 
-use crate::support::{Body, Jar, block_on, request, status, text};
-use crate::world::{
+use crate::spy_store::{
     Act, Ask, Form, Kind, RENEWAL, Setup, Verb, World, assert_no_cookie, assert_set, on_server, pairs,
 };
+use crate::support::{Body, Jar, block_on, request, status, text};
 
 /// "save failed | the response is replaced by 503 …; no cookie leaves before the store has acknowledged"
 #[test]

@@ -11,7 +11,7 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto;
 use tokio::net::TcpStream;
 
-use crate::harness::{
+use crate::servers::{
     Client, VERSIONS, Version, app, cookie_store, logged_in, raw, run, serve_both, serve_with, servers,
 };
 use crate::support::{Events, Jar, refused};

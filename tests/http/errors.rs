@@ -6,7 +6,7 @@ use hyper_session::store::Memory;
 use hyper_session::testing::{Fault, Faulty, Primitive};
 use hyper_session::{Error, ServerStore, SessionHandle, session_fn};
 
-use crate::harness::{Client, VERSIONS, run, serve};
+use crate::servers::{Client, VERSIONS, run, serve};
 use crate::support::Body;
 
 /// The handler of the README and of most services: `?` on everything.

@@ -6,8 +6,8 @@
 mod support;
 
 mod connections;
-mod endings;
 mod errors;
-mod harness;
 mod messages;
+mod servers;
+mod shutdown_and_hang_up;
 mod uploads;

@@ -16,7 +16,7 @@ use hyper_session::store::Store;
 use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 use tokio::sync::{Notify, mpsc};
 
-use crate::harness::{
+use crate::servers::{
     BoxError, Client, VERSIONS, Version, cookie_store, memory_store, raw, run, serve, servers,
 };
 use crate::support::{Body, Events, Jar};

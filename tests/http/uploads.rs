@@ -12,7 +12,7 @@ use hyper_session::{AppKey, CookieStore, Error, MemoryStore, SessionHandle, sess
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::{Client, Version, run, serve};
+use crate::servers::{Client, Version, run, serve};
 use crate::support::{Body, Jar};
 
 async fn app(request: Request<Incoming>, session: SessionHandle) -> Result<Response<Body>, Error> {

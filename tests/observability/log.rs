@@ -5,10 +5,16 @@ use std::sync::{Arc, Mutex};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
-use tracing::{Event, Metadata, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<Line>>>);
+#[derive(Clone)]
+pub(crate) struct Log(Arc<Mutex<Vec<Line>>>, Level);
+
+impl Default for Log {
+    fn default() -> Self {
+        Self::at(Level::TRACE)
+    }
+}
 
 #[derive(Default)]
 struct Line {
@@ -18,6 +24,11 @@ struct Line {
 }
 
 impl Log {
+    /// Keeps lines of this level and above.
+    pub(crate) fn at(level: Level) -> Self {
+        Self(Arc::default(), level)
+    }
+
     pub(crate) fn text(&self) -> String {
         self.0.lock().unwrap().iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
     }
@@ -46,7 +57,7 @@ impl Visit for Line {
 
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target() == "hyper_session"
+        metadata.target() == "session" && *metadata.level() <= self.1
     }
 
     fn event(&self, event: &Event<'_>) {

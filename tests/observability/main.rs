@@ -12,23 +12,25 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod everything;
+mod every_event;
+mod floods;
 mod log;
 mod metrics;
+mod prometheus;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use self::everything::{SECRETS, cause_every_event};
+use self::every_event::{SECRETS, cause_every_event};
 use self::log::Log;
 use self::metrics::Recorder;
 
 /// One test at a time: which callsites of `tracing` are of interest is known to the process, not to the thread.
-fn alone() -> MutexGuard<'static, ()> {
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-const GUIDE: &str = include_str!("../../src/guide/observability.md");
+pub(crate) const GUIDE: &str = include_str!("../../src/guide/observability.md");
 
 /// What the guide's table rows begin with: the names in backquotes.
 fn documented(prefix: &str) -> Vec<&'static str> {
@@ -119,7 +121,7 @@ fn assert_no_secrets(text: &str) {
 fn a_store_that_answers_at_once_is_not_timed() {
     let _turn = alone();
     let recorder = Recorder::default();
-    ::metrics::with_local_recorder(&recorder, everything::one_cookie_session);
+    ::metrics::with_local_recorder(&recorder, every_event::one_cookie_session);
     assert!(recorder.total("hyper_session_created_total") > 0.0);
     assert!(!recorder.text().contains("store_seconds"), "{}", recorder.text());
 }

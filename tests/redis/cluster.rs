@@ -62,7 +62,7 @@ impl Cluster {
     }
 
     pub(crate) async fn connect(&self) -> RedisStore {
-        RedisStore::builder(self.url()).prefix("test").development().connect().await.unwrap()
+        builder(self.url()).connect().await.unwrap()
     }
 
     pub(crate) fn servers(&self) -> &[Server] {

@@ -4,19 +4,15 @@ use std::sync::Arc;
 
 use hyper::service::Service;
 
-use crate::app::{App, builder};
+use crate::app::App;
 use crate::server::Server;
 use crate::support::{Jar, request};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r02_64_tasks_that_count_200_times_each_count_to_12_800() {
     let server = Server::start();
-    let long = std::time::Duration::from_secs(20);
     // Two instances of the application: what one of them queues, the other does not know of.
-    let apps = [
-        App::with(builder(server.url()).command_timeout(long).checkout_timeout(long)).await,
-        App::with(builder(server.url()).command_timeout(long).checkout_timeout(long)).await,
-    ];
+    let apps = [App::connect(server.url()).await, App::connect(server.url()).await];
     let mut jar = Jar::new();
     apps[0].ok("/set/x", &mut jar).await;
     let tasks: Vec<_> = (0..64)
@@ -39,8 +35,7 @@ async fn r02_64_tasks_that_count_200_times_each_count_to_12_800() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r02_two_requests_that_set_different_keys_both_keep_them_a_thousand_times() {
     let server = Server::start();
-    let long = std::time::Duration::from_secs(20);
-    let app = App::with(builder(server.url()).command_timeout(long).checkout_timeout(long)).await;
+    let app = App::connect(server.url()).await;
     let barrier = Arc::new(tokio::sync::Barrier::new(2));
     let service = {
         let barrier = Arc::clone(&barrier);

@@ -1,5 +1,6 @@
 //! Connecting: what is wrong is said at once, for whoever can mend it, and without the password.
 
+use std::future::Future;
 use std::time::{Duration, Instant};
 
 use hyper_session::store::Builder;
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use hyper_session::store::redis::Credentials;
 use hyper_session::testing::{Cut, Relay};
 
-use crate::app::{App, BOUND, builder};
+use crate::app::{App, BOUND, builder, hurried};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
 use crate::server::{Server, free_port};
@@ -78,7 +79,7 @@ async fn a_redis_that_cannot_be_reached_is_unavailable_and_says_why() {
         (format!("redis+sentinel://:hunter2@127.0.0.1:{closed}/mymaster"), "could not connect"),
         (format!("redis-cluster://:hunter2@127.0.0.1:{closed}"), "could not connect"),
     ] {
-        let error = refused(builder(url.clone())).await;
+        let error = refused(hurried(url.clone())).await;
         assert!(error.is_unavailable() && words(&error).contains(says), "{url}: {}", words(&error));
     }
 }
@@ -125,7 +126,7 @@ async fn a_replica_is_refused_at_connect_and_checking_leaves_nothing_behind() {
     App::connect(server.url()).await;
     assert_eq!(server.cli(&["DBSIZE"]), "0");
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
-    let error = refused(builder(server.url())).await;
+    let error = refused(hurried(server.url())).await;
     assert!(error.is_unavailable() && words(&error).contains("READONLY"), "{error:?}");
 }
 

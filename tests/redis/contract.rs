@@ -5,12 +5,12 @@ use std::time::Duration;
 use hyper_session::store::redis::Redis;
 use hyper_session::store::{Backend, Builder, EntryId, Replaced, ServerStore, Stored};
 use hyper_session::testing::check_backend;
-use hyper_session::{Clock, RedisStore, SystemClock};
+use hyper_session::{Clock, SystemClock};
 
 use crate::server::Server;
 
 pub(crate) fn builder(server: &Server) -> Builder<hyper_session::store::redis::RedisOptions> {
-    RedisStore::builder(server.url()).prefix("test").development()
+    crate::app::builder(server.url())
 }
 
 /// By scripts, and by the server's own compare-and-set where it has it.

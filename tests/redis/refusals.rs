@@ -47,8 +47,8 @@ async fn f10_an_evicted_session_is_no_session_and_a_full_server_is_an_error() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f11_a_master_that_became_a_replica_is_left_and_found_again_when_promoted() {
     let server = Server::start();
-    let app = App::connect(server.url()).await;
-    let mut jar = app.jar().await;
+    let (app, unhurried) = (App::hurried(&server.url()).await, App::connect(server.url()).await);
+    let mut jar = unhurried.jar().await;
     let broken = app.store.backend().stats().connections_broken;
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     app.fails("/add", &jar).await;
@@ -64,7 +64,7 @@ async fn f11_a_master_that_became_a_replica_is_left_and_found_again_when_promote
     assert!(app.cause(&jar).await.contains("MASTERDOWN"));
     server.cli(&["REPLICAOF", "NO", "ONE"]);
     assert_eq!(app.recovers("/read", &mut jar).await, "1");
-    assert_eq!(app.ok("/add", &mut jar).await, "2");
+    assert_eq!(unhurried.ok("/add", &mut jar).await, "2");
     app.is_whole(2).await;
 }
 
@@ -72,12 +72,12 @@ async fn f11_a_master_that_became_a_replica_is_left_and_found_again_when_promote
 async fn f12_a_server_that_is_loading_is_waited_for_within_the_budget() {
     let mut server =
         Server::with(&["--dbfilename", "dump.rdb", "--loading-process-events-interval-bytes", "1024"]);
-    let app = App::connect(server.url()).await;
-    let mut jar = app.jar().await;
-    server.cli(&["DEBUG", "POPULATE", "20000"]);
+    let (app, unhurried) = (App::hurried(&server.url()).await, App::connect(server.url()).await);
+    let mut jar = unhurried.jar().await;
+    server.cli(&["DEBUG", "POPULATE", "100000"]);
     assert_eq!(server.cli(&["SAVE"]), "OK");
-    // 20,000 keys at a millisecond: longer than all the requests that are to fail may take together.
-    server.add_args(&["--key-load-delay", "1000"]);
+    // 100,000 keys at 400 microseconds: several times as long as all the requests that are to fail take together.
+    server.add_args(&["--key-load-delay", "400"]);
     server.kill();
     server.run();
     wait_for("it to be loading", || server.cli(&["GET", "x"]).contains("LOADING"));
@@ -85,16 +85,21 @@ async fn f12_a_server_that_is_loading_is_waited_for_within_the_budget() {
     app.fails("/read", &jar).await;
     assert!(start.elapsed() >= Duration::from_millis(100), "it waits");
     app.fails_closed(&jar).await;
-    assert!(app.store.backend().stats().retries > 5, "{:?}", app.store.backend().stats());
+    app.until("refusals were tried again and again", async || {
+        app.fails("/read", &jar).await;
+        app.store.backend().stats().retries > 5
+    })
+    .await;
+    assert_eq!(server.cli(&["CONFIG", "SET", "key-load-delay", "0"]), "OK");
     assert_eq!(app.recovers("/read", &mut jar).await, "1");
-    assert_eq!(app.recovers("/add", &mut jar).await, "2");
+    assert_eq!(unhurried.recovers("/add", &mut jar).await, "2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f13_a_server_busy_with_a_script_is_waited_for_within_the_budget() {
     let server = Server::with(&["--busy-reply-threshold", "20"]);
-    let app = App::connect(server.url()).await;
-    let mut jar = app.jar().await;
+    let (app, unhurried) = (App::hurried(&server.url()).await, App::connect(server.url()).await);
+    let mut jar = unhurried.jar().await;
     let port = server.port;
     let busy = std::thread::spawn(move || crate::server::cli(port, &["EVAL", "while true do end", "0"]));
     wait_for("it to be busy", || server.cli(&["GET", "x"]).contains("BUSY"));
@@ -111,7 +116,7 @@ async fn f13_a_server_busy_with_a_script_is_waited_for_within_the_budget() {
         crate::server::cli(port, &["EVAL", until, "0"])
     });
     let _ = brief.join();
-    assert_eq!(app.recovers("/add", &mut jar).await, "2");
+    assert_eq!(unhurried.recovers("/add", &mut jar).await, "2");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

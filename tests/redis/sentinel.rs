@@ -7,7 +7,7 @@ use std::time::Duration;
 use hyper_session::RedisStore;
 
 use crate::load::{Load, audit};
-use crate::server::{Server, cli, free_port, program, wait_for};
+use crate::server::{PATIENCE, Server, cli, free_port, program, wait_for};
 
 pub(crate) struct Deployment {
     servers: Vec<Server>,
@@ -106,10 +106,11 @@ impl Drop for Deployment {
 }
 
 pub(crate) async fn connect(deployment: &Deployment) -> RedisStore {
-    RedisStore::builder(deployment.url()).prefix("test").development().connect().await.unwrap()
+    let builder = RedisStore::builder(deployment.url()).prefix("test").development();
+    builder.connect_timeout(PATIENCE).connect().await.unwrap()
 }
 
-/// Until the load has this many more successes; gives up after half a minute.
+/// Until the load has this many more successes; fails after [`PATIENCE`].
 pub(crate) async fn progress(load: &Load, more: u64) {
     let target = load.successes() + more;
     let reached = async {
@@ -117,7 +118,7 @@ pub(crate) async fn progress(load: &Load, more: u64) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("requests succeed again");
+    tokio::time::timeout(PATIENCE, reached).await.expect("requests succeed again");
 }
 
 /// Until the faults are over: a thousand successes in a row, and no failure between them.

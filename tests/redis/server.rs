@@ -3,8 +3,12 @@
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+
+/// Waits end with a failure after this time: it tells "never" from "not yet", however busy the machine is.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// One `redis-server`. Dropping it kills it and removes its folder.
 pub(crate) struct Server {
@@ -21,16 +25,20 @@ impl Server {
     }
 
     /// With these arguments beside, such as `--maxclients 5`.
+    ///
+    /// Starts again on another port if a foreign program took the port after it was found free.
     pub(crate) fn with(args: &[&str]) -> Self {
-        Self::on(free_port(), args)
-    }
-
-    pub(crate) fn on(port: u16, args: &[&str]) -> Self {
-        let args = args.iter().map(ToString::to_string).collect();
-        let mut server = Self { child: None, port, dir: scratch_folder(), args };
-        server.run();
-        server.wait_until_ready();
-        server
+        let args: Vec<_> = args.iter().map(ToString::to_string).collect();
+        for _ in 0..20 {
+            let mut server =
+                Self { child: None, port: free_port(), dir: scratch_folder(), args: args.clone() };
+            server.run();
+            if server.becomes_ready() {
+                return server;
+            }
+            assert!(server.log().contains("Address already in use"), "redis-server ended:\n{}", server.log());
+        }
+        panic!("redis-server finds no free port");
     }
 
     /// Starts the process, and does not wait for it to listen.
@@ -48,9 +56,27 @@ impl Server {
         self.child = Some(command.spawn().expect("redis-server is installed (./tests/run installs it)"));
     }
 
-    /// Until it answers anything at all: an error is an answer, too.
-    pub(crate) fn wait_until_ready(&self) {
-        wait_for("redis-server to answer", || !self.cli(&["PING"]).is_empty());
+    /// Waits until it accepts connections. Fails if the process ends before.
+    pub(crate) fn wait_until_ready(&mut self) {
+        assert!(self.becomes_ready(), "redis-server ended:\n{}", self.log());
+    }
+
+    /// Waits until the process accepts connections, or has ended. Its log says which: another server could answer on the
+    /// port.
+    fn becomes_ready(&mut self) -> bool {
+        let mut ended = false;
+        wait_for("redis-server to accept connections or to end", || {
+            ended = !matches!(self.child.as_mut().expect("the server runs").try_wait(), Ok(None));
+            ended || self.log().contains("Ready to accept connections")
+        });
+        if ended {
+            self.child = None;
+        }
+        !ended
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("log")).unwrap_or_default()
     }
 
     pub(crate) fn url(&self) -> String {
@@ -170,21 +196,31 @@ pub(crate) fn signal(pid: u32, name: &str) {
     assert!(status.is_ok(), "kill runs");
 }
 
-/// Polls until `done`; gives up after half a minute.
+/// Polls until `done`; fails after [`PATIENCE`].
 pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited for {what} in vain");
+        assert!(start.elapsed() < PATIENCE, "waited for {what} in vain");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// A port that nobody listens on, and whose neighbour 10,000 above can be a cluster's bus.
+/// A port on which no server listens, and whose neighbour 10,000 above can be a cluster's bus.
+///
+/// Test processes do not meet, even while a server restarts and its port is free for a moment: each has a hundred ports,
+/// and claims them by listening on the first one until it ends. All are below 32,768, where the system takes the ports of
+/// outgoing connections from.
 pub(crate) fn free_port() -> u16 {
+    static CLAIM: OnceLock<(TcpListener, u16)> = OnceLock::new();
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    let (_, base) = CLAIM.get_or_init(|| {
+        let wanted = u16::try_from(std::process::id() % 100).unwrap();
+        let mut bases = (0..100).map(|number| 10_000 + (wanted + number) % 100 * 100);
+        let claim = |base| Some((TcpListener::bind(("127.0.0.1", base)).ok()?, base));
+        bases.find_map(claim).expect("one of a hundred ranges of ports is free")
+    });
     loop {
-        let process = u16::try_from(std::process::id() % 200).unwrap();
-        let port = 20_000 + process * 100 + NEXT.fetch_add(1, Ordering::SeqCst) % 100;
+        let port = base + 1 + NEXT.fetch_add(1, Ordering::SeqCst) % 99;
         let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
         if TcpStream::connect(("127.0.0.1", port)).is_err() && free(port) && free(port + 10_000) {
             return port;

@@ -2,11 +2,10 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use hyper_session::Error;
 
-use crate::app::{App, builder};
+use crate::app::{App, builder, hurried};
 use crate::server::{Server, free_port, speaks_tls, wait_for};
 
 fn openssl(dir: &Path, args: &str) {
@@ -76,8 +75,7 @@ async fn tls_trusts_whom_it_is_told_to_and_proves_who_calls() {
             clients_are_asked,
         ]);
         let url = format!("rediss://127.0.0.1:{port}");
-        let trusting =
-            || builder(url.clone()).root_certificates(read("ca.crt")).connect_timeout(Duration::from_secs(5));
+        let trusting = || builder(url.clone()).root_certificates(read("ca.crt"));
         let known = || trusting().client_certificate(read("client.crt"), read("client.key"));
 
         let mut app = App::with(known()).await;
@@ -102,9 +100,9 @@ async fn tls_trusts_whom_it_is_told_to_and_proves_who_calls() {
         }
         // No host name that is not in the certificate; the port without TLS does not answer in TLS, and the other way round.
         let crossed =
-            builder(format!("rediss://127.0.0.1:{}", server.port)).root_certificates(read("ca.crt"));
+            hurried(format!("rediss://127.0.0.1:{}", server.port)).root_certificates(read("ca.crt"));
         assert!(crossed.connect().await.unwrap_err().is_unavailable());
-        let crossed = builder(format!("redis://:hunter2@127.0.0.1:{port}")).connect().await.unwrap_err();
+        let crossed = hurried(format!("redis://:hunter2@127.0.0.1:{port}")).connect().await.unwrap_err();
         assert!(!words(&crossed).contains("hunter2"), "{}", words(&crossed));
         let broken = builder(url.clone()).root_certificates("hunter2").connect().await.unwrap_err();
         assert!(broken.is_config() && !words(&broken).contains("hunter2"), "{}", words(&broken));

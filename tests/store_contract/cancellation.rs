@@ -10,7 +10,7 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, SessionExt, SessionService, Timestamp};
 use tokio::task::yield_now;
 
-use crate::harness::{Deed, START, Values, Watched, look, poll_once, server, shared_session};
+use crate::concurrent_requests::{Deed, START, Values, Watched, look, poll_once, server, shared_session};
 use crate::support::{Body, Events, block_on, request, status};
 
 /// What is there after a request was dropped, and all that goes on in the background is done.
@@ -78,7 +78,7 @@ async fn stored_values(store: &ServerStore<Watched>) -> Vec<(Bytes, Bytes)> {
             .await
             .unwrap();
         let value = stored.expect("what is listed").value;
-        // Without when it was written, the lifetime, and the revision.
+        // Without when it was written, its lifetime and the revision.
         values.push((value.slice(..6), value.slice(22..)));
     }
     values

@@ -12,7 +12,7 @@ use hyper_session::{
 };
 use proptest::prelude::*;
 
-use crate::harness::{ABSOLUTE, IDLE, NAME, RENEWAL, START, Watched, run};
+use crate::concurrent_requests::{ABSOLUTE, IDLE, NAME, RENEWAL, START, Watched, run};
 use crate::model::{Cookie, Model, Op, Seen, Step, step};
 use crate::support::{Answer, Body, Jar, block_on, request, set_cookies, status};
 

@@ -10,7 +10,7 @@ use hyper_session::testing::check_backend;
 use hyper_session::{Error, Timestamp};
 use tokio::task::yield_now;
 
-use crate::harness::{START, Watched};
+use crate::concurrent_requests::{START, Watched};
 use crate::support::block_on;
 
 /// The simplest backend that keeps the contract, and one mistake at a time.

@@ -13,7 +13,7 @@ use hyper_session::store::{Backend, Memory};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, Event, Refusal, ServerStore, SessionExt, SessionId, SessionService};
 
-use crate::harness::{
+use crate::concurrent_requests::{
     Deed, IDLE, NAME, NOW, START, State, Values, Watched, look, poll_once, run, server, shared_session,
 };
 use crate::support::{self, Body, Events, Jar, request, set_cookies, status, visit};

@@ -12,15 +12,17 @@ mod server;
 
 mod cancellation;
 mod comparison;
+mod concurrent_requests;
 mod faults;
-mod harness;
 mod interleavings;
+mod interrupted_endings;
 mod model;
 #[cfg(feature = "redis")]
 mod on_redis;
-mod place;
+#[cfg(feature = "sqlite")]
+mod on_sqlite;
 mod repeats;
-mod subject_endings;
+mod subject_fixture;
 mod subject_races;
-mod subject_world;
 mod subjects;
+mod test_backend;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::harness::{ABSOLUTE, IDLE, RENEWAL, Values};
+use crate::concurrent_requests::{ABSOLUTE, IDLE, RENEWAL, Values};
 
 /// What a handler does.
 #[derive(Clone, Debug)]

@@ -1,9 +1,9 @@
 //! The same interleavings, with a real Redis below.
 
-use crate::harness::Deed;
+use crate::concurrent_requests::Deed;
 use crate::interleavings::{DEEDS, assert_in_order, every_schedule, pairs, schedules};
-use crate::place::on_redis;
-use crate::{subject_endings, subject_races, subjects};
+use crate::test_backend::on_redis;
+use crate::{interrupted_endings, subject_races, subjects};
 
 /// A request that loaded before a logout and saves after it: the session stays ended, whatever the order of every step.
 #[test]
@@ -43,6 +43,6 @@ fn t26_t37_t71_lists_of_sessions_on_redis() {
         subjects::t26_ending_all_but_one_leaves_that_one_and_other_subjects();
         subjects::regenerate_and_logout_keep_the_list_right();
         subjects::t71_beyond_the_limit_the_oldest_session_ends_and_an_event_says_so();
-        subject_endings::t26_a_damaged_list_is_an_error_until_the_next_login();
+        interrupted_endings::t26_a_damaged_list_is_an_error_until_the_next_login();
     });
 }

@@ -9,7 +9,7 @@ use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionService, Timestamp};
 
-use crate::harness::{START, run};
+use crate::concurrent_requests::{START, run};
 use crate::support::{Body, Jar, is_session, status, visit};
 
 /// What becomes of an answer that is lost.

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use hyper::service::service_fn;
-use hyper_session::{Error, Refusal, ServerStore, Session, SessionExt, SessionService, Timestamp};
+use hyper_session::store::{Backend, EntryId, Stored};
+use hyper_session::{Clock, Error, Refusal, ServerStore, Session, SessionExt, SessionService, Timestamp};
 
-use crate::harness::{ABSOLUTE, IDLE, RENEWAL, START, Watched, poll_once, run};
-use crate::subject_world::{World, list_id};
+use crate::concurrent_requests::{ABSOLUTE, IDLE, RENEWAL, START, Watched, poll_once, run};
+use crate::subject_fixture::{World, list_id};
 use crate::support::{Body, Jar, refused, status, visit};
 
 #[test]
@@ -295,7 +297,7 @@ fn r9_what_is_over_leaves_the_list_by_itself() {
     world.edit(&mut busy, |_| Ok(()));
     world.wait(1);
     assert_eq!(world.listed("ada"), [world.id(&busy)]);
-    assert_eq!(world.list("ada").unwrap().value.len(), 9 + 33, "listing forgets it");
+    assert_eq!(world.list("ada").unwrap().value.len(), 9 + 2 * 33, "listing writes nothing");
     // The list ends with the last session that it could hold, and a login forgets those of before.
     assert_eq!(world.list("ada").unwrap().expires.as_unix(), START + ABSOLUTE);
     world.wait(ABSOLUTE - IDLE - 1);
@@ -308,6 +310,49 @@ fn r9_what_is_over_leaves_the_list_by_itself() {
     world.wait(ABSOLUTE);
     assert!(world.list("ada").is_none());
     assert_eq!(world.end_all("ada", None), 0);
+}
+
+/// An administrator's process whose timeouts or keys are not the service's: what it lists lives on, and what it cannot read is
+/// said.
+#[test]
+fn listing_by_other_timeouts_and_keys_ends_nothing() {
+    let world = World::new();
+    let jar = world.login("ada");
+    world.wait(100);
+    let admin = |idle, absolute| {
+        ServerStore::with_backend(world.store.backend().clone())
+            .clock(world.clock.clone())
+            .idle_timeout(Duration::from_secs(idle))
+            .absolute_timeout(Duration::from_secs(absolute))
+    };
+    // By its timeouts the session is over: it is not shown, and not ended.
+    for (idle, absolute) in [(10, 10), (10, ABSOLUTE), (1, 50)] {
+        let store = admin(idle, absolute).build().unwrap();
+        run(store.sessions_of("ada")).unwrap();
+        assert_eq!(world.subject(&jar).as_deref(), Some("ada"), "{idle} {absolute}");
+        assert_eq!(world.listed("ada"), [world.id(&jar)]);
+    }
+    // What lies under the session's id, sealed under another key, damaged, or of a format to come.
+    let id = world.id(&jar);
+    let entry = EntryId::from_bytes(id.to_bytes());
+    let now = world.clock.now();
+    for value in [&b"\x04 sealed elsewhere"[..], b"\x09 of the future", b""] {
+        let stored =
+            Stored { value: Bytes::from_static(value), expires: now.saturating_add(Duration::from_secs(60)) };
+        run(world.store.backend().delete(entry)).unwrap();
+        assert!(run(world.store.backend().create(entry, stored.clone(), now)).unwrap());
+        world.wait(0);
+        let listed = run(world.store.sessions_of("ada")).unwrap();
+        assert_eq!(listed.len(), 1);
+        assert_eq!((listed[0].id, listed[0].readable, listed[0].expires), (id, false, stored.expires));
+        assert_eq!(run(world.store.backend().fetch(entry, now)).unwrap(), Some(stored), "it is left alone");
+    }
+    assert!(world.end_all("ada", None) <= 1);
+    assert_eq!(
+        run(world.store.backend().fetch(entry, now)).unwrap(),
+        None,
+        "ending ends what cannot be read, too"
+    );
 }
 
 /// A request that waits for long before it logs in is not taken for one that was given up.

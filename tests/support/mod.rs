@@ -69,6 +69,7 @@ impl Observer for Events {
             Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
             // What went well has tests of its own: tests/observability.rs.
             Event::Created { .. }
+            | Event::LoggedIn { .. }
             | Event::Regenerated { .. }
             | Event::Destroyed { .. }
             | Event::StoreAnswered { .. } => return,

@@ -8,8 +8,8 @@ use hyper::service::service_fn;
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS, MAX_NAME_VALUE};
 use hyper_session::{Error, Refusal, Session, SessionExt, SessionService};
 
+use crate::attack_fixture::{Kind, NAME, Options, VALUE, World};
 use crate::support::{self, Body, Jar, block_on, refused, request, set_cookies, status};
-use crate::world::{Kind, NAME, Options, VALUE, World};
 
 /// Text that neither repeats nor compresses, different for each `seed`.
 fn filler(seed: u64, len: usize) -> String {

@@ -7,10 +7,10 @@ use hyper_session::cookie::CookieOptions;
 use hyper_session::{Clock, Refusal, Session, Timestamp};
 use proptest::prelude::*;
 
-use crate::support::{Jar, block_on, refused, set_cookies};
-use crate::world::{
+use crate::attack_fixture::{
     ABSOLUTE, Act, IDLE, KINDS, Kind, Options, Rows, START, VALUE, World, assert_removed, on_both,
 };
+use crate::support::{Jar, block_on, refused, set_cookies};
 
 #[test]
 fn t18_t22_the_idle_deadline_holds_to_the_second() {

@@ -8,8 +8,8 @@ use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::{Error, Session, SessionExt, SessionService};
 
+use crate::attack_fixture::{Act, Kind, NAME, Options, Rows, VALUE, on_both};
 use crate::support::{Body, Jar, block_on, request, set_cookies, status};
-use crate::world::{Act, Kind, NAME, Options, Rows, VALUE, on_both};
 
 /// A way to look at a session, and what it saw.
 type Look = fn(&Session) -> String;

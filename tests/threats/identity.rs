@@ -7,8 +7,8 @@ use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::{Error, Refusal, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
+use crate::attack_fixture::{NAME, Options, Rows, VALUE, assert_removed, on_both};
 use crate::support::{self, Body, Jar, block_on, refused, request, text};
-use crate::world::{NAME, Options, Rows, VALUE, assert_removed, on_both};
 
 #[test]
 fn t28_clearing_to_empty_is_written() {

@@ -11,8 +11,8 @@ use hyper_session::{
     session_fn,
 };
 
+use crate::attack_fixture::{NAME, Options, Rows, START, VALUE};
 use crate::support::{self, Body, Jar, block_on, request, status};
-use crate::world::{NAME, Options, Rows, START, VALUE};
 
 #[test]
 fn t06_t74_no_row_and_no_command_holds_what_a_client_holds() {
@@ -61,7 +61,7 @@ fn t76_a_row_holds_what_was_set_and_nothing_of_the_request() {
         // Kind, when it began, how old it is, its lifetime, eight random bytes, and the map {"a": "b"}.
         let row = rows.only_value();
         assert_eq!(row[..10], [&[1][..], &START.to_be_bytes()[3..], &[0; 4]].concat());
-        assert_eq!(row[10..14], u32::try_from(crate::world::IDLE).unwrap().to_be_bytes());
+        assert_eq!(row[10..14], u32::try_from(crate::attack_fixture::IDLE).unwrap().to_be_bytes());
         assert_eq!(row[22..], *b"\x81\xa1a\xa1b");
     });
 }

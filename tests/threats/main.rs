@@ -15,6 +15,7 @@ mod browser;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod attack_fixture;
 mod chunks;
 mod expiry;
 mod headers;
@@ -24,4 +25,3 @@ mod names;
 mod records;
 mod scopes;
 mod sealing;
-mod world;

@@ -4,8 +4,8 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::{AppKey, Keyring, Refusal};
 
+use crate::attack_fixture::{KINDS, Kind, NAME, Options, Rows, VALUE, World, assert_removed, on_both};
 use crate::support::{Jar, block_on, refused, set_cookies};
-use crate::world::{KINDS, Kind, NAME, Options, Rows, VALUE, World, assert_removed, on_both};
 
 // Names and keys.
 

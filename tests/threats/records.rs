@@ -11,8 +11,8 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId};
 use sha2::Digest as _;
 
+use crate::attack_fixture::{NAME, Options, Rows, START, VALUE, World, assert_removed};
 use crate::support::{Events, Jar, block_on, refused, set_cookies};
-use crate::world::{NAME, Options, Rows, START, VALUE, World, assert_removed};
 
 const SUBJECT: &str = "ada@example.com";
 

@@ -9,9 +9,9 @@ use hyper::service::{Service, service_fn};
 use hyper_session::cookie::{CookieOptions, SameSite};
 use hyper_session::{AppKey, Error, Keyring, Refusal, Session, SessionExt, SessionService};
 
+use crate::attack_fixture::{KINDS, Kind, Options, Rows, START, World};
 use crate::browser::Browser;
 use crate::support::{Body, Jar, block_on, refused, set_cookies, status};
-use crate::world::{KINDS, Kind, Options, Rows, START, World};
 
 const APP: &str = "app.example.com";
 
@@ -280,23 +280,24 @@ fn the_newer_copy_of_a_session_counts() {
     block_on(async {
         let world = World::new(Kind::Cookie);
         let mut jar = world.jar().await;
-        let mut copies = vec![jar.get(crate::world::NAME).unwrap().to_owned()];
+        let mut copies = vec![jar.get(crate::attack_fixture::NAME).unwrap().to_owned()];
         // All in one second, which the clock does not tell apart.
         for value in ["one", "two", "three"] {
             world.edit(&mut jar, move |session| session.set("a", value)).await;
-            copies.push(jar.get(crate::world::NAME).unwrap().to_owned());
+            copies.push(jar.get(crate::attack_fixture::NAME).unwrap().to_owned());
             for (first, second) in
                 [(&copies[copies.len() - 2], copies.last().unwrap()), (copies.last().unwrap(), &copies[0])]
             {
-                let header =
-                    [first, second].map(|token| format!("{}={token}", crate::world::NAME)).join("; ");
+                let header = [first, second]
+                    .map(|token| format!("{}={token}", crate::attack_fixture::NAME))
+                    .join("; ");
                 let (seen, _) = world.present(header.as_bytes()).await;
                 assert_eq!(seen.as_deref(), Some(value));
                 assert_eq!(world.events.take(), ["several_sessions:2:same"]);
             }
         }
         // The same cookie in two scopes is one.
-        let twice = format!("{0}={1}; {0}={1}", crate::world::NAME, copies[0]);
+        let twice = format!("{0}={1}; {0}={1}", crate::attack_fixture::NAME, copies[0]);
         assert!(world.present(twice.as_bytes()).await.0.is_some());
         assert_eq!(world.events.take(), [""; 0]);
     });
@@ -374,7 +375,7 @@ fn a_session_under_a_retired_name_moves_to_the_present_one() {
     assert_eq!(browser.names(), ["__Host-session"], "the tombstone: {browser:?}");
     assert_eq!(new.visit(&mut browser, "/look"), "");
     // The old cookie alone, by a client that did not drop it: it has moved, or ended.
-    new.world.clock.set(START + 100 + 2 * crate::world::IDLE);
+    new.world.clock.set(START + 100 + 2 * crate::attack_fixture::IDLE);
     assert_eq!(new.visit(&mut browser, "/look"), "");
     assert_eq!(browser.kept, [], "the tombstone is needed no longer than what it hides");
 
@@ -434,7 +435,7 @@ fn a_cookie_that_a_host_cannot_judge_is_left_alone() {
     block_on(async {
         let behind = Options::with_keys(key(&old_key)).build(Kind::Cookie);
         let ahead = Options::with_keys(Keyring::new(key(&new_key)).accept(key(&old_key))).build(Kind::Cookie);
-        let name = crate::world::NAME;
+        let name = crate::attack_fixture::NAME;
         let mut jar = ahead.jar().await;
         let genuine = jar.get(name).unwrap().to_owned();
         // A version that only a later release knows: the first six bits of the text are those of its first byte.
@@ -477,10 +478,10 @@ fn a_cookie_that_a_host_cannot_judge_is_left_alone() {
 fn a_dead_cookie_beside_another_applications_is_not_removed() {
     block_on(async {
         let world = World::new(Kind::Cookie);
-        let name = crate::world::NAME;
+        let name = crate::attack_fixture::NAME;
         let jar = world.jar().await;
         let expired = jar.get(name).unwrap();
-        world.clock.advance(Duration::from_secs(crate::world::IDLE));
+        world.clock.advance(Duration::from_secs(crate::attack_fixture::IDLE));
         for (header, removed) in [
             (format!("{name}={expired}"), 1),
             (format!("{name}={expired}; {name}=other.application"), 0),
@@ -499,7 +500,7 @@ fn a_cookie_planted_outside_of_the_path_removes_nothing_inside() {
     let deployment = shared.deploy(options().path("/area"), 0);
     let mut expired = Browser::default();
     deployment.visit(&mut expired, "/area/mallory");
-    deployment.world.clock.set(START + 2 * crate::world::IDLE);
+    deployment.world.clock.set(START + 2 * crate::attack_fixture::IDLE);
     let mut browser = Browser::default();
     deployment.visit(&mut browser, "/area/ada");
     browser.receive_line(
@@ -529,7 +530,7 @@ fn filler(len: usize) -> String {
 
 #[test]
 fn t64_one_planted_chunk_neither_hides_nor_deletes_a_session() {
-    let name = crate::world::NAME;
+    let name = crate::attack_fixture::NAME;
     let (world, jar) = chunked(8_000);
     let genuine = jar.header().unwrap();
     assert_eq!(jar.0.len(), 3);
@@ -563,7 +564,7 @@ fn t64_one_planted_chunk_neither_hides_nor_deletes_a_session() {
 
 #[test]
 fn t64_an_orphan_beside_a_token_that_fills_its_cookie_does_no_harm() {
-    let name = crate::world::NAME;
+    let name = crate::attack_fixture::NAME;
     let mut exact = 0;
     // One of these lengths fills the first cookie, or the second one, to the last character.
     for len in (2_930..2_970).chain(5_990..6_040) {
@@ -598,7 +599,7 @@ fn t64_an_orphan_beside_a_token_that_fills_its_cookie_does_no_harm() {
 // Chunks without a first one say nothing about a session.
 #[test]
 fn t64_orphans_alone_remove_nothing() {
-    let name = crate::world::NAME;
+    let name = crate::attack_fixture::NAME;
     let world = World::new(Kind::Cookie);
     let (_, response) = block_on(world.present(format!("{name}.1=x; {name}.3=y").as_bytes()));
     assert_eq!(set_cookies(response.headers()), [""; 0]);

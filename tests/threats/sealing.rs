@@ -6,8 +6,8 @@ use http::{HeaderMap, Response, StatusCode};
 use hyper_session::Refusal;
 use proptest::prelude::*;
 
+use crate::attack_fixture::{KINDS, Kind, NAME, World, on_both};
 use crate::support::{Body, block_on, refused, text};
-use crate::world::{KINDS, Kind, NAME, World, on_both};
 
 fn ordered(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
     headers.iter().map(|(name, value)| (name.clone(), value.clone())).collect()

@@ -1,55 +1,165 @@
-//! The command line: words, options, and the files and variables that hold secrets.
+//! The command line: which command, with which operands and options, and the files and variables that hold secrets.
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::ffi::OsString;
 use std::time::Duration;
 
+use hyper_session::Keyring;
+use lexopt::Arg;
 use zeroize::Zeroizing;
 
 use crate::report::Failure;
 
-const FLAGS: [&str; 5] = ["--json", "--help", "--version", "--sealed", "--all"];
-const OPTIONS: [&str; 9] =
-    ["--name", "--keys", "--next", "--cookie", "--at", "--redis", "--prefix", "--idle", "--absolute"];
+/// What the user asks for.
+pub(crate) enum Request {
+    Help,
+    Version,
+    Run(Command, Arguments),
+}
 
+/// A command with its operands.
+pub(crate) enum Command {
+    KeyNew,
+    KeyCheck,
+    CookieOpen,
+    List { subject: String },
+    Show { subject: String, id: String },
+    End { subject: String, id: Option<String> },
+}
+
+/// The options of a command.
 pub(crate) struct Arguments {
-    pub(crate) words: Vec<String>,
     options: BTreeMap<&'static str, String>,
 }
 
-impl Arguments {
-    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, Failure> {
-        let mut parsed = Self { words: Vec::new(), options: BTreeMap::new() };
-        let mut arguments = arguments.into_iter();
-        while let Some(argument) = arguments.next() {
-            let argument = text(argument)?;
-            let given = match argument.split_once('=') {
-                Some((name, value)) if name.starts_with("--") => (name, Some(value.to_owned())),
-                _ => (argument.as_str(), None),
-            };
-            let known = |names: &[&'static str]| names.iter().copied().find(|known| *known == given.0);
-            if let Some(flag) = known(&FLAGS) {
-                parsed.options.insert(flag, String::new());
-            } else if let Some(option) = known(&OPTIONS) {
-                let value = match given.1 {
-                    Some(value) => value,
-                    None => text(
-                        arguments.next().ok_or_else(|| Failure::usage(format!("{option} needs a value")))?,
-                    )?,
-                };
-                if parsed.options.insert(option, value).is_some() {
-                    return Err(Failure::usage(format!("{option} is given twice")));
+/// A secret, and the file or variable that it came from.
+pub(crate) struct Secret {
+    pub(crate) text: Zeroizing<String>,
+    pub(crate) source: String,
+}
+
+const FLAGS: [&str; 3] = ["json", "sealed", "all"];
+const OPTIONS: [&str; 10] =
+    ["name", "keys", "next", "since", "cookie", "at", "redis", "prefix", "idle", "absolute"];
+
+/// The options of the commands on sessions.
+const SESSIONS: &[&str] = &["json", "name", "keys", "redis", "prefix", "sealed", "idle", "absolute"];
+
+/// Each command: its words, its operands, its options.
+const COMMANDS: [(&str, &str, &[&str], &[&str]); 6] = [
+    ("key", "new", &[], &["json"]),
+    ("key", "check", &[], &["json", "keys", "next", "since", "absolute"]),
+    ("cookie", "open", &[], &["json", "name", "keys", "cookie", "at"]),
+    ("sessions", "list", &["SUBJECT"], SESSIONS),
+    ("sessions", "show", &["SUBJECT", "ID"], SESSIONS),
+    ("sessions", "end", &["SUBJECT", "ID"], SESSIONS),
+];
+
+impl Request {
+    /// Reads the command line, without the program's name.
+    pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Self, Failure> {
+        refuse_secrets(&arguments)?;
+        let (mut words, mut options) = (Vec::new(), BTreeMap::new());
+        let (mut help, mut version) = (arguments.is_empty(), false);
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next()? {
+            match argument {
+                Arg::Short('h') | Arg::Long("help") => help = true,
+                Arg::Short('V') | Arg::Long("version") => version = true,
+                Arg::Value(word) => words.push(text(word)?),
+                Arg::Long(given) => {
+                    let known = |names: &[&'static str]| names.iter().copied().find(|name| *name == given);
+                    if let Some(flag) = known(&FLAGS) {
+                        options.insert(flag, String::new());
+                    } else if let Some(option) = known(&OPTIONS) {
+                        if options.insert(option, text(parser.value()?)?).is_some() {
+                            return Err(Failure::usage(format!("--{option} is given twice")));
+                        }
+                    } else {
+                        return Err(Failure::usage(no_such(
+                            "option",
+                            given,
+                            FLAGS.iter().chain(&OPTIONS),
+                            "--",
+                        )));
+                    }
                 }
-            } else if argument.starts_with('-') {
-                // Not repeated: what is mistyped may be a secret.
-                return Err(Failure::usage("there is no such option"));
-            } else {
-                parsed.words.push(argument);
+                Arg::Short(_) => return Err(Failure::usage("there is no such option")),
             }
         }
-        Ok(parsed)
+        if version && !help {
+            return Ok(Self::Version);
+        }
+        if help || words.first().is_some_and(|word| word == "help") {
+            return Ok(Self::Help);
+        }
+        let (command, allowed) = Command::parse(&words)?;
+        let all = matches!(command, Command::End { id: None, .. });
+        if let Some(option) =
+            options.keys().find(|option| !(allowed.contains(option) || all && **option == "all"))
+        {
+            let command = words.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(" ");
+            return Err(Failure::usage(format!("`{command}` does not take --{option} here")));
+        }
+        if all && !options.contains_key("all") {
+            return Err(Failure::usage("`sessions end SUBJECT` needs an ID, or --all"));
+        }
+        Ok(Self::Run(command, Arguments { options }))
     }
+}
 
+impl Command {
+    /// The command of these words, and the options that it takes. A group has its singular and its plural name.
+    fn parse(words: &[String]) -> Result<(Self, &'static [&'static str]), Failure> {
+        let mut words = words.iter().map(String::as_str);
+        let given = words.next().ok_or_else(|| Failure::usage("which command?"))?;
+        let group = match given {
+            "keys" => "key",
+            "cookies" => "cookie",
+            "session" => "sessions",
+            other => other,
+        };
+        let of_group: Vec<_> = COMMANDS.iter().filter(|command| command.0 == group).collect();
+        if of_group.is_empty() {
+            let groups = ["key", "cookie", "sessions", "help"];
+            return Err(Failure::usage(no_such("command", given, groups.iter(), "")));
+        }
+        let verbs = of_group.iter().map(|command| command.1);
+        let Some(verb) = words.next() else {
+            let verbs = verbs.collect::<Vec<_>>().join(", ");
+            return Err(Failure::usage(format!("`{group}` needs one of: {verbs}")));
+        };
+        let Some((_, verb, operands, options)) = of_group.iter().find(|command| command.1 == verb) else {
+            let verbs: Vec<_> = verbs.collect();
+            return Err(Failure::usage(no_such(&format!("command of `{group}`"), verb, verbs.iter(), "")));
+        };
+        let mut given = words.map(str::to_owned);
+        let mut operand = |name: &str| {
+            given.next().ok_or_else(|| {
+                Failure::usage(format!(
+                    "`{group} {verb}` needs {} {name}",
+                    if name == "ID" { "an" } else { "a" }
+                ))
+            })
+        };
+        let command = match (group, *verb) {
+            ("key", "new") => Self::KeyNew,
+            ("key", _) => Self::KeyCheck,
+            ("cookie", _) => Self::CookieOpen,
+            (_, "list") => Self::List { subject: operand("SUBJECT")? },
+            (_, "show") => Self::Show { subject: operand("SUBJECT")?, id: operand("ID")? },
+            _ => Self::End { subject: operand("SUBJECT")?, id: operand("ID").ok() },
+        };
+        if given.next().is_some() {
+            let takes = if operands.is_empty() { "no operand".to_owned() } else { operands.join(" ") };
+            return Err(Failure::usage(format!("`{group} {verb}` takes {takes} and nothing after it")));
+        }
+        Ok((command, options))
+    }
+}
+
+impl Arguments {
     pub(crate) fn has(&self, flag: &str) -> bool {
         self.options.contains_key(flag)
     }
@@ -59,47 +169,148 @@ impl Arguments {
     }
 
     pub(crate) fn cookie_name(&self) -> &str {
-        self.get("--name").unwrap_or("__Host-session")
+        self.get("name").unwrap_or("__Host-session")
     }
 
+    /// A moment, in seconds since 1970.
     pub(crate) fn seconds(&self, option: &str) -> Result<Option<u64>, Failure> {
-        let number =
-            |text: &str| text.parse().map_err(|_| Failure::usage(format!("{option} is a number of seconds")));
+        let number = |text: &str| {
+            text.parse()
+                .map_err(|_| Failure::usage(format!("--{option} must be a number of seconds since 1970")))
+        };
         self.get(option).map(number).transpose()
     }
 
+    /// A duration: seconds, or a number with one of the units s, m, h and d.
     pub(crate) fn duration(&self, option: &str) -> Result<Option<Duration>, Failure> {
-        Ok(self.seconds(option)?.map(Duration::from_secs))
+        let wrong = || Failure::usage(format!("--{option} must be a duration such as 900, 15m, 24h or 7d"));
+        let duration = |text: &str| {
+            let digits = text.trim_end_matches(|unit: char| unit.is_ascii_alphabetic());
+            let unit = match text.get(digits.len()..) {
+                Some("" | "s") => 1,
+                Some("m") => 60,
+                Some("h") => 3_600,
+                Some("d") => 86_400,
+                _ => return Err(wrong()),
+            };
+            let seconds = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+            seconds.map(Duration::from_secs).ok_or_else(wrong)
+        };
+        self.get(option).map(duration).transpose()
     }
 
     /// The contents of the file that `option` names, or of the first of these variables that is set.
-    pub(crate) fn secret(
-        &self,
-        option: &str,
-        variables: &[&str],
-    ) -> Result<Option<Zeroizing<String>>, Failure> {
+    pub(crate) fn secret(&self, option: &str, variables: &[&str]) -> Result<Option<Secret>, Failure> {
         if let Some(path) = self.get(option) {
             return file(path).map(Some);
         }
-        let set = variables.iter().find_map(|variable| std::env::var(variable).ok());
-        Ok(set.map(Zeroizing::new))
+        for variable in variables {
+            match std::env::var(variable) {
+                Ok(text) => {
+                    return Ok(Some(Secret { text: Zeroizing::new(text), source: (*variable).to_owned() }));
+                }
+                Err(VarError::NotPresent) => {}
+                Err(VarError::NotUnicode(_)) => {
+                    return Err(Failure::usage(format!("{variable}: must be UTF-8 text")));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// The keyring of the service.
+    pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
+        let secret = self.secret("keys", &["SESSION_KEYS", "SESSION_KEY"])?.ok_or_else(|| {
+            Failure::usage("which keys? Name a file with --keys, or set SESSION_KEYS or SESSION_KEY")
+        })?;
+        secret.keyring()
+    }
+}
+
+impl Secret {
+    /// The keyring that the text holds. An error names the file or variable, and the line.
+    pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
+        Keyring::from_text(&self.text).map_err(|error| Failure::usage(format!("{}: {error}", self.source)))
     }
 }
 
 /// The text of a file that holds a secret.
-pub(crate) fn file(path: &str) -> Result<Zeroizing<String>, Failure> {
-    std::fs::read_to_string(path)
-        .map(Zeroizing::new)
-        .map_err(|error| Failure::usage(format!("{path}: {error}")))
+pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
+    let failed = |error: std::io::Error| {
+        Failure::usage(if error.kind() == std::io::ErrorKind::InvalidData {
+            format!("{path}: must be UTF-8 text")
+        } else {
+            format!("{path}: {error}")
+        })
+    };
+    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(failed)?;
+    Ok(Secret { text, source: path.to_owned() })
 }
 
 fn text(argument: OsString) -> Result<String, Failure> {
-    let argument = argument.into_string().map_err(|_| Failure::usage("an argument is no UTF-8"))?;
-    // Too late for this one, and in time for the next.
-    if argument.contains("hsk1_") || argument.contains("://") && argument.contains('@') {
+    argument.into_string().map_err(|_| Failure::usage("an argument is not UTF-8"))
+}
+
+/// An error for a word that is not known. The word is not repeated, since what was mistyped may be a secret.
+fn no_such<'a>(
+    what: &str,
+    given: &str,
+    known: impl Iterator<Item = &'a &'static str>,
+    dashes: &str,
+) -> String {
+    let nearest = known.map(|name| (distance(given, name), *name)).min();
+    match nearest {
+        Some((distance, name)) if distance <= 2 => {
+            format!("there is no such {what}: did you mean `{dashes}{name}`?")
+        }
+        _ => format!("there is no such {what}"),
+    }
+}
+
+/// How many letters to insert, delete or replace on the way from `a` to `b` (Levenshtein).
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (at, letter) in a.chars().enumerate() {
+        let mut left = at + 1;
+        let next = b.chars().zip(row.windows(2)).map(|(other, above)| {
+            let (diagonal, up) = (above.first().copied().unwrap_or(0), above.last().copied().unwrap_or(0));
+            left = (diagonal + usize::from(letter != other)).min(up + 1).min(left + 1);
+            left
+        });
+        row = std::iter::once(at + 1).chain(next.collect::<Vec<_>>()).collect();
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+fn refuse_secrets(arguments: &[OsString]) -> Result<(), Failure> {
+    let is_secret = |argument: &OsString| {
+        let argument = argument.to_string_lossy();
+        argument.contains("hsk1_") || argument.contains("://") && argument.contains('@')
+    };
+    if arguments.iter().any(is_secret) {
+        // Too late for this one, and in time for the next.
         return Err(Failure::usage(
             "a secret is on the command line, where every process can read it: replace it, and give the new one by environment or file",
         ));
     }
-    Ok(argument)
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances_count_letters() {
+        for (a, b, letters) in [
+            ("", "", 0),
+            ("key", "key", 0),
+            ("kye", "key", 2),
+            ("sesions", "sessions", 1),
+            ("", "abc", 3),
+            ("ab", "xyz", 3),
+        ] {
+            assert_eq!((distance(a, b), distance(b, a)), (letters, letters), "{a} {b}");
+        }
+    }
 }

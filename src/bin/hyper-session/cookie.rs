@@ -1,4 +1,4 @@
-//! A session cookie, opened: what is inside, or why it is refused.
+//! Opening a session cookie: prints what is inside, or why it is refused.
 
 use std::fmt::Write;
 use std::io::Read;
@@ -17,7 +17,6 @@ use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use crate::arguments::Arguments;
-use crate::keys::Ring;
 use crate::report::{Failure, Report, time};
 
 /// What the events said.
@@ -37,10 +36,10 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
     let header = header(arguments, name)?;
     let seen = Seen::default();
     let told = seen.clone();
-    let now = arguments.seconds("--at")?.map_or_else(|| SystemClock.now(), Timestamp::from_unix);
-    // What was sealed counts, not what some service would make of it.
+    let now = arguments.seconds("at")?.map_or_else(|| SystemClock.now(), Timestamp::from_unix);
+    // The sealed deadlines count, not the timeouts of some service.
     let timeouts = Timeouts { idle: Duration::MAX, absolute: Duration::MAX, renewal: Duration::ZERO };
-    let store = CookieStore::builder(Ring::from(arguments)?.into_keyring()?)
+    let store = CookieStore::builder(arguments.keyring()?)
         .cookie(CookieOptions::new().name(name).max_chunks(MAX_CHUNKS))
         .timeouts(timeouts)
         .clock(At(now))
@@ -71,22 +70,24 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
     match (report, refusal) {
         (Some(report), _) => Ok(report),
         (None, Some(refusal)) => Ok(refused(refusal)),
-        (None, None) => Err(Failure::usage(format!("there is no cookie of the name {name}"))),
+        (None, None) => Err(Failure::usage(format!("there is no cookie of the name {name} (see --name)"))),
     }
 }
 
 /// The `Cookie` header, from a file or standard input; a token alone is given the name.
 fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
     let mut input = Zeroizing::new(String::new());
-    match arguments.secret("--cookie", &[])? {
-        Some(file) => input = file,
+    match arguments.secret("cookie", &[])? {
+        Some(file) => input = file.text,
         None => drop(std::io::stdin().read_to_string(&mut input)?),
     }
     let input = input.trim();
     let input = input.strip_prefix("Cookie:").or(input.strip_prefix("cookie:")).unwrap_or(input).trim();
     let header =
         Zeroizing::new(if input.contains('=') { input.to_owned() } else { format!("{name}={input}") });
-    header.parse().map_err(|_| Failure::usage("that is no cookie: it holds characters that no header can"))
+    header
+        .parse()
+        .map_err(|_| Failure::usage("this is not a cookie: it has characters that no header may have"))
 }
 
 fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Error> {

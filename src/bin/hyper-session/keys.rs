@@ -1,128 +1,115 @@
 //! Application keys: making one, and checking a keyring before a rotation.
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use hyper_session::{AppKey, CookieStore, KeyId, Keyring};
+use hyper_session::{AppKey, KeyId, Keyring, Timeouts};
 use serde_json::json;
 
 use crate::arguments::{Arguments, file};
-use crate::report::{Failure, Report};
+use crate::report::{Failure, Report, duration};
 
-/// A keyring as it is written in a file: keys, the first of which seals, and ids of revoked ones.
-pub(crate) struct Ring {
-    keys: Vec<AppKey>,
-    revoked: Vec<KeyId>,
-}
-
-impl Ring {
-    fn parse(text: &str) -> Result<Self, Failure> {
-        let mut ring = Self { keys: Vec::new(), revoked: Vec::new() };
-        let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default());
-        for word in lines.flat_map(str::split_whitespace) {
-            if let Some(id) = word.strip_prefix("revoked:") {
-                ring.revoked.push(id.parse()?);
-            } else if word.starts_with("hsk1_") {
-                ring.keys.push(word.parse()?);
-            } else {
-                ring.keys.push(AppKey::from_bytes(word.as_bytes())?);
-            }
-        }
-        if ring.keys.is_empty() {
-            return Err(Failure::usage("the keyring holds no key"));
-        }
-        Ok(ring)
-    }
-
-    pub(crate) fn from(arguments: &Arguments) -> Result<Self, Failure> {
-        let text = arguments.secret("--keys", &["SESSION_KEYS", "SESSION_KEY"])?;
-        let none =
-            || Failure::usage("which keys? Name a file with --keys, or set SESSION_KEYS or SESSION_KEY");
-        Self::parse(&text.ok_or_else(none)?)
-    }
-
-    pub(crate) fn into_keyring(self) -> Result<Keyring, Failure> {
-        let mut keys = self.keys.into_iter();
-        let sealing = keys.next().ok_or_else(|| Failure::usage("the keyring holds no key"))?;
-        let ring = keys.fold(Keyring::new(sealing), Keyring::accept);
-        let ring = self.revoked.into_iter().fold(ring, Keyring::revoke);
-        // What only the whole ring can tell is checked when a store is built with it.
-        CookieStore::builder(ring.clone()).build()?;
-        Ok(ring)
-    }
-
-    fn sealing(&self) -> Option<KeyId> {
-        self.keys.first().map(AppKey::id)
-    }
-
-    fn opens(&self, id: KeyId) -> bool {
-        !self.revoked.contains(&id) && self.keys.iter().any(|key| key.id() == id)
-    }
-
-    /// Ids and what each key is for.
-    fn roles(&self) -> Vec<(KeyId, &'static str)> {
-        let role = |(at, key): (usize, &AppKey)| match (self.opens(key.id()), at) {
-            (false, _) => (key.id(), "revoked"),
-            (true, 0) => (key.id(), "seals"),
-            (true, _) => (key.id(), "opens"),
-        };
-        let mut roles: Vec<_> = self.keys.iter().enumerate().map(role).collect();
-        let known: Vec<_> = self.keys.iter().map(AppKey::id).collect();
-        roles.extend(self.revoked.iter().filter(|id| !known.contains(id)).map(|id| (*id, "revoked")));
-        roles
-    }
-
-    /// What goes wrong if services go from this ring to `next`, one after the other.
-    fn problems(&self, next: &Self) -> Vec<String> {
-        let mut problems = Vec::new();
-        if let Some(new) = next.sealing().filter(|new| !self.opens(*new)) {
-            problems.push(format!(
-                "{new} would seal, and instances that still run with the present keyring refuse it: accept it in a deployment before"
-            ));
-        }
-        if let Some(old) = self.sealing().filter(|old| !next.opens(*old)) {
-            problems.push(if next.revoked.contains(&old) {
-                format!("{old} seals now and is revoked: everybody is logged out, which is right if it leaked")
-            } else {
-                format!("{old} seals now and is dropped: everybody is logged out; keep it for as long as sessions last")
-            });
-        }
-        problems
-    }
-}
-
-pub(crate) fn new(_: &Arguments) -> Result<Report, Failure> {
+pub(crate) fn new() -> Result<Report, Failure> {
     let key = AppKey::generate()?;
     let (id, text) = (key.id().to_string(), key.to_text());
-    // The id goes beside, so that `key new > FILE` writes the key alone.
+    // The id goes to standard error, so that `key new > FILE` writes the key alone.
     eprintln!("id {id}");
     Ok(Report { json: json!({ "id": id, "key": *text }), text: text.to_string(), yes: true })
 }
 
 pub(crate) fn check(arguments: &Arguments) -> Result<Report, Failure> {
-    let now = Ring::from(arguments)?;
-    let next = arguments.get("--next").map(|path| Ring::parse(&file(path)?)).transpose()?;
-    let problems = next.as_ref().map(|next| now.problems(next)).unwrap_or_default();
+    let now = arguments.keyring()?;
+    let next = arguments.get("next").map(|path| file(path)?.keyring()).transpose()?;
+    let (since, absolute) = (arguments.duration("since")?, arguments.duration("absolute")?);
+    if next.is_none() && (since.is_some() || absolute.is_some()) {
+        return Err(Failure::usage("--since and --absolute need --next: they are about keys that it drops"));
+    }
+    let absolute = absolute.unwrap_or(Timeouts::default().absolute);
+    let verdict = next.as_ref().map(|next| Verdict::of(&now, next, since, absolute)).unwrap_or_default();
     let mut text = String::new();
     let mut rings = Vec::new();
     for (title, ring) in [("now", Some(&now)), ("next", next.as_ref())] {
         let Some(ring) = ring else { continue };
-        for (id, role) in ring.roles() {
+        let roles = roles(ring);
+        for (id, role) in &roles {
             let _ = writeln!(text, "{title:<5}{id}  {role}");
         }
-        let roles: Vec<_> =
-            ring.roles().iter().map(|(id, role)| json!({ "id": id.to_string(), "role": role })).collect();
-        rings.push((title.to_owned(), json!(roles)));
+        let roles = roles.iter().map(|(id, role)| json!({ "id": id.to_string(), "role": role }));
+        rings.push((title.to_owned(), roles.collect()));
     }
+    let Verdict { problems, unknown } = verdict;
     for problem in &problems {
         let _ = writeln!(text, "problem: {problem}");
     }
-    if next.is_some() && problems.is_empty() {
-        let _ = writeln!(text, "nobody whose session is sealed by the present key is logged out");
+    for unknown in &unknown {
+        let _ = writeln!(text, "unknown: {unknown}");
     }
     let yes = problems.is_empty();
+    if next.is_some() && yes && unknown.is_empty() {
+        let _ = writeln!(text, "no user is logged out");
+    }
     rings.push(("problems".to_owned(), json!(problems)));
-    // Rings that no store would take are errors, not problems.
-    now.into_keyring()?;
-    next.map(Ring::into_keyring).transpose()?;
+    rings.push(("unknown".to_owned(), json!(unknown)));
     Ok(Report { json: rings.into_iter().collect(), text, yes })
+}
+
+/// What going from one keyring to another does to users, where instances change over one after the other.
+#[derive(Default)]
+struct Verdict {
+    problems: Vec<String>,
+    /// What two keyrings cannot tell.
+    unknown: Vec<String>,
+}
+
+impl Verdict {
+    /// `since` is how long ago the last instance stopped sealing with a key that `next` drops.
+    fn of(now: &Keyring, next: &Keyring, since: Option<Duration>, absolute: Duration) -> Self {
+        let mut verdict = Self::default();
+        if let Some(new) = next.ids().next().filter(|new| !opens(now, *new)) {
+            verdict.problems.push(format!(
+                "{new} would seal, and instances that still run with the present keyring refuse it: accept it in a deployment before"
+            ));
+        }
+        for (at, old) in now.ids().enumerate().filter(|(_, id)| opens(now, *id) && !opens(next, *id)) {
+            let (seals, revoked) = (at == 0, next.revoked().contains(&old));
+            match (seals, revoked, since) {
+                (true, true, _) => verdict.problems.push(format!(
+                    "{old} seals now and is revoked: all users are logged out, which is right if it leaked"
+                )),
+                (true, false, _) => verdict.problems.push(format!(
+                    "{old} seals now and is dropped: all users are logged out; keep it for as long as sessions last"
+                )),
+                (false, true, _) => verdict.problems.push(format!(
+                    "{old} is revoked: users whose sessions it sealed are logged out, which is right if it leaked"
+                )),
+                (false, false, None) => verdict.unknown.push(format!(
+                    "{old} is dropped, and sessions that it sealed may be alive: it must have stopped sealing an absolute timeout ago ({}, see --absolute); if so, say how long ago with --since",
+                    duration(absolute)
+                )),
+                (false, false, Some(since)) if since < absolute => verdict.problems.push(format!(
+                    "{old} is dropped too early: sessions that it sealed may be alive for another {}",
+                    duration(absolute.saturating_sub(since))
+                )),
+                (false, false, Some(_)) => {}
+            }
+        }
+        verdict
+    }
+}
+
+fn opens(ring: &Keyring, id: KeyId) -> bool {
+    !ring.revoked().contains(&id) && ring.ids().any(|key| key == id)
+}
+
+/// The ids, and what each key does.
+fn roles(ring: &Keyring) -> Vec<(KeyId, &'static str)> {
+    let role = |(at, id): (usize, KeyId)| match (opens(ring, id), at) {
+        (false, _) => (id, "revoked"),
+        (true, 0) => (id, "seals"),
+        (true, _) => (id, "opens"),
+    };
+    let mut roles: Vec<_> = ring.ids().enumerate().map(role).collect();
+    let only_revoked = ring.revoked().iter().filter(|id| ring.ids().all(|key| key != **id));
+    roles.extend(only_revoked.map(|id| (*id, "revoked")));
+    roles
 }

@@ -1,7 +1,9 @@
-//! What the tool prints: the same facts for people and for programs.
+//! What the tool prints: the same facts in words and as JSON.
 
 use std::fmt::Write;
+use std::io::Write as _;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use hyper_session::{Error, Timestamp};
 use serde_json::{Value, json};
@@ -16,12 +18,21 @@ pub(crate) struct Report {
 
 impl Report {
     pub(crate) fn print(self, json: bool) -> ExitCode {
-        if json {
-            println!("{:#}", self.json);
-        } else {
-            println!("{}", self.text.trim_end());
+        let text = if json { format!("{:#}\n", self.json) } else { format!("{}\n", self.text.trim_end()) };
+        let printed = print(&text);
+        if self.yes { printed } else { ExitCode::from(1) }
+    }
+}
+
+/// Prints to standard output. A reader that has seen enough and closes the pipe (`| head`) is not an error.
+pub(crate) fn print(text: &str) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("hyper-session: standard output: {error}");
+            ExitCode::from(2)
         }
-        if self.yes { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        _ => ExitCode::SUCCESS,
     }
 }
 
@@ -38,9 +49,12 @@ impl Failure {
 
     pub(crate) fn print(self, json: bool) -> ExitCode {
         if json {
-            println!("{:#}", json!({ "error": self.message }));
+            print(&format!("{:#}\n", json!({ "error": self.message })));
         } else {
-            eprintln!("hyper-session: {}\n`hyper-session --help` shows how it is used.", self.message);
+            eprintln!("hyper-session: {}", self.message);
+            if self.status == 2 {
+                eprintln!("Try `hyper-session --help`.");
+            }
         }
         ExitCode::from(self.status)
     }
@@ -54,7 +68,21 @@ impl From<Error> for Failure {
             let _ = write!(message, ": {source}");
             cause = source.source();
         }
+        if message.contains("does not read back") {
+            message.push_str(" (are --sealed, --keys and --name those of the service?)");
+        }
         Self { message, status: if error.is_transient() { 3 } else { 2 } }
+    }
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(error: lexopt::Error) -> Self {
+        Self::usage(match error {
+            lexopt::Error::MissingValue { option: Some(option) } => format!("{option} needs a value"),
+            lexopt::Error::UnexpectedValue { option, .. } => format!("{option} does not take a value"),
+            // No other one is printed: it may quote a secret.
+            _ => "the command line cannot be read".to_owned(),
+        })
     }
 }
 
@@ -62,6 +90,19 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::usage(error.to_string())
     }
+}
+
+/// A duration in its largest whole units: `6d 23h`.
+pub(crate) fn duration(duration: Duration) -> String {
+    let mut seconds = duration.as_secs();
+    let mut parts = Vec::new();
+    for (unit, length) in [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)] {
+        if seconds >= length {
+            parts.push(format!("{}{unit}", seconds / length));
+            seconds %= length;
+        }
+    }
+    if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
 /// A moment as people and programs read it: `2026-11-22T23:25:47Z`.
@@ -82,6 +123,13 @@ pub(crate) fn time(timestamp: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn durations_read_in_units() {
+        for (seconds, text) in [(0, "0s"), (61, "1m 1s"), (604_800, "7d"), (604_799, "6d 23h 59m 59s")] {
+            assert_eq!(duration(Duration::from_secs(seconds)), text);
+        }
+    }
 
     #[test]
     fn times_read_as_iso_8601() {

@@ -1,6 +1,7 @@
 //! The sessions of a subject, in Redis: listing, showing, ending.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::SubjectSession;
@@ -8,90 +9,136 @@ use hyper_session::{Clock, RedisStore, SystemClock, Timeouts};
 use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
-use crate::keys::Ring;
 use crate::report::{Failure, Report, time};
 
-async fn store(arguments: &Arguments) -> Result<RedisStore, Failure> {
-    let url = arguments.secret("--redis", &["REDIS_URL"])?;
-    let url = url.ok_or_else(|| Failure::usage("which Redis? Name a file with --redis, or set REDIS_URL"))?;
-    let prefix = arguments.get("--prefix").ok_or_else(|| Failure::usage("which store? Give its --prefix"))?;
-    let usual = Timeouts::default();
-    let idle = arguments.duration("--idle")?.unwrap_or(usual.idle);
-    let absolute = arguments.duration("--absolute")?.unwrap_or(usual.absolute.max(idle));
-    let mut builder = RedisStore::builder(url.trim())
-        .prefix(prefix)
-        .connections(1)
-        .cookie(CookieOptions::new().name(arguments.cookie_name()))
-        .timeouts(Timeouts { idle, absolute, renewal: idle / 10 });
-    if arguments.has("--sealed") {
-        builder = builder.seal_records(Ring::from(arguments)?.into_keyring()?);
+/// A store with the service's sessions, and how to show them.
+struct Sessions<'a> {
+    store: RedisStore,
+    arguments: &'a Arguments,
+    /// The idle timeout of the service, if it was given: only it tells when a session was last seen.
+    idle: Option<Duration>,
+}
+
+impl<'a> Sessions<'a> {
+    async fn open(arguments: &'a Arguments) -> Result<Self, Failure> {
+        let url = arguments.secret("redis", &["REDIS_URL"])?;
+        let url =
+            url.ok_or_else(|| Failure::usage("which Redis? Name a file with --redis, or set REDIS_URL"))?;
+        let prefix =
+            arguments.get("prefix").ok_or_else(|| Failure::usage("which store? Give its --prefix"))?;
+        let idle = arguments.duration("idle")?;
+        // What was not given must not hide a session: then the deadlines in Redis count.
+        let absolute = arguments.duration("absolute")?.unwrap_or(Duration::MAX);
+        let timeouts =
+            Timeouts { idle: idle.unwrap_or(Duration::MAX).min(absolute), absolute, renewal: Duration::ZERO };
+        let mut builder = RedisStore::builder(url.text.trim())
+            .prefix(prefix)
+            .connections(1)
+            .cookie(CookieOptions::new().name(arguments.cookie_name()))
+            .timeouts(timeouts);
+        if arguments.has("sealed") {
+            builder = builder.seal_records(arguments.keyring()?);
+        }
+        Ok(Self { store: builder.connect().await?, arguments, idle })
     }
-    Ok(builder.connect().await?)
-}
 
-fn facts(session: &SubjectSession) -> Value {
-    json!({
-        "id": session.id.to_string(),
-        "created": time(session.created),
-        "last_seen": time(session.last_seen),
-        "expires": time(session.expires),
-        "seconds_left": session.expires.saturating_since(SystemClock.now()).as_secs(),
-    })
-}
+    async fn of(&self, subject: &str) -> Result<Vec<SubjectSession>, Failure> {
+        Ok(self.store.sessions_of(subject).await?)
+    }
 
-fn line(session: &SubjectSession) -> String {
-    let SubjectSession { id, created, last_seen, expires, .. } = session;
-    format!("{id}  {}  {}  {}", time(*created), time(*last_seen), time(*expires))
+    fn last_seen(&self, session: &SubjectSession) -> Option<String> {
+        self.idle.filter(|_| session.readable).map(|_| time(session.last_seen))
+    }
+
+    fn facts(&self, session: &SubjectSession) -> Value {
+        json!({
+            "id": session.id.to_string(),
+            "readable": session.readable,
+            "created": time(session.created),
+            "last_seen": self.last_seen(session),
+            "expires": time(session.expires),
+            "seconds_left": session.expires.saturating_since(SystemClock.now()).as_secs(),
+        })
+    }
+
+    fn line(&self, session: &SubjectSession) -> String {
+        let last_seen = self.last_seen(session).unwrap_or_else(|| "unknown".to_owned());
+        let mut line =
+            format!("{}  {}  {last_seen:<20}  {}", session.id, time(session.created), time(session.expires));
+        if !session.readable {
+            line.push_str("  unreadable: are --sealed and --keys those of the service?");
+        }
+        line
+    }
+
+    /// Names what was looked at, since another prefix or cookie name has other lists.
+    fn none(&self, subject: &str, json: Value) -> Report {
+        let (prefix, name) = (self.arguments.get("prefix").unwrap_or_default(), self.arguments.cookie_name());
+        let text = format!(
+            "no session of {subject:?} is listed for the prefix {prefix:?} and the cookie name {name:?}: are they those of the service?"
+        );
+        if self.arguments.has("json") {
+            eprintln!("hyper-session: {text}");
+        }
+        Report { json, text, yes: false }
+    }
 }
 
 const COLUMNS: &str = "id                                created               last seen             expires";
 
 pub(crate) async fn list(arguments: &Arguments, subject: &str) -> Result<Report, Failure> {
-    let sessions = store(arguments).await?.sessions_of(subject).await?;
-    let mut text = String::new();
-    if sessions.is_empty() {
-        let _ = writeln!(text, "no sessions");
-    } else {
-        let _ = writeln!(text, "{COLUMNS}");
+    let sessions = Sessions::open(arguments).await?;
+    let listed = sessions.of(subject).await?;
+    let facts: Vec<_> = listed.iter().map(|session| sessions.facts(session)).collect();
+    let json = json!({ "sessions": facts });
+    if listed.is_empty() {
+        return Ok(sessions.none(subject, json));
     }
-    for session in &sessions {
-        let _ = writeln!(text, "{}", line(session));
+    let mut text = format!("{COLUMNS}\n");
+    for session in &listed {
+        let _ = writeln!(text, "{}", sessions.line(session));
     }
-    let facts: Vec<_> = sessions.iter().map(facts).collect();
-    Ok(Report { json: json!({ "sessions": facts }), text, yes: true })
+    Ok(Report { json, text, yes: true })
 }
 
 pub(crate) async fn show(arguments: &Arguments, subject: &str, id: &str) -> Result<Report, Failure> {
     let id = id.parse()?;
-    let sessions = store(arguments).await?.sessions_of(subject).await?;
-    Ok(match sessions.iter().find(|session| session.id == id) {
-        Some(session) => {
-            Report { json: facts(session), text: format!("{COLUMNS}\n{}", line(session)), yes: true }
-        }
-        None => absent(),
+    let sessions = Sessions::open(arguments).await?;
+    let listed = sessions.of(subject).await?;
+    Ok(match listed.iter().find(|session| session.id == id) {
+        Some(session) => Report {
+            json: sessions.facts(session),
+            text: format!("{COLUMNS}\n{}", sessions.line(session)),
+            yes: true,
+        },
+        None => sessions.absent(subject),
     })
 }
 
 pub(crate) async fn end(arguments: &Arguments, subject: &str, id: &str) -> Result<Report, Failure> {
     let id = id.parse()?;
-    if !store(arguments).await?.end_session_of(subject, id).await? {
-        return Ok(absent());
+    let sessions = Sessions::open(arguments).await?;
+    if !sessions.store.end_session_of(subject, id).await? {
+        return Ok(sessions.absent(subject));
     }
-    Ok(Report { json: json!({ "ended": 1 }), text: format!("{id} is ended"), yes: true })
+    Ok(Report { json: json!({ "ended": 1 }), text: format!("session {id} ended"), yes: true })
 }
 
 pub(crate) async fn end_all(arguments: &Arguments, subject: &str) -> Result<Report, Failure> {
-    if !arguments.has("--all") {
-        return Err(Failure::usage("end which? Give an ID, or --all"));
+    let sessions = Sessions::open(arguments).await?;
+    let ended = sessions.store.end_sessions_of(subject, None).await?;
+    let json = json!({ "ended": ended });
+    if ended == 0 {
+        return Ok(sessions.none(subject, json));
     }
-    let ended = store(arguments).await?.end_sessions_of(subject, None).await?;
-    Ok(Report { json: json!({ "ended": ended }), text: format!("{ended} sessions ended"), yes: true })
+    let text = if ended == 1 { "1 session ended".to_owned() } else { format!("{ended} sessions ended") };
+    Ok(Report { json, text, yes: true })
 }
 
-fn absent() -> Report {
-    Report {
-        json: json!({ "error": "not found" }),
-        text: "the subject has no such session".to_owned(),
-        yes: false,
+impl Sessions<'_> {
+    fn absent(&self, subject: &str) -> Report {
+        let mut report = self.none(subject, json!({ "error": "not found" }));
+        report.text = report.text.replacen("no session of", "no such session of", 1);
+        report
     }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod format;
 mod header;
+mod revoking;
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use bytes::Bytes;
 
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
+use self::revoking::Revoking;
 use super::{Builder, LoadFuture, Saved, Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
-use crate::crypto::{Keyring, Purpose, Random, Sealer, SecretText, SystemRandom};
+use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
 use crate::error::Error;
 use crate::event::{CookieFormat, Event, Refusal};
+use crate::revocation::Revocations;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
 /// Keeps each session in its own cookie, so that no server is needed: AES-256-GCM encrypted, HMAC-SHA256 signed, with idle
@@ -26,9 +29,12 @@ use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 ///
 /// # What it cannot do
 ///
-/// The client holds the only copy. It can present an older one again (undo a purchase, bring back a flash message), and a
-/// copy taken before a logout works until its deadline. Of two requests at once, the browser keeps the answer that arrives
-/// last, also if it only renews what the other one ended. Where any of that matters, use a server-side store; keep deadlines short in any case.
+/// The client holds the only copy. It can present an older one again (undo a purchase, bring back a flash message). Where
+/// that matters, use a server-side store; keep deadlines short in any case.
+///
+/// Without [`revocations`](Builder::revocations), a copy taken before a logout works until its deadline, and of two requests
+/// at once, the browser keeps the answer that arrives last, also if it only renews what the other one ended. With them, a
+/// logout is final.
 ///
 /// # Examples
 ///
@@ -51,6 +57,7 @@ struct Inner {
     /// For the tokens under each retired name of the cookie.
     retired: Vec<Sealer>,
     random: Arc<dyn Random>,
+    revoking: Option<Arc<Revoking>>,
     foreign: Option<Box<dyn ForeignFormat>>,
 }
 
@@ -58,6 +65,7 @@ struct Inner {
 pub struct CookieKeys {
     keys: Keyring,
     random: Arc<dyn Random>,
+    revocations: Option<Revocations>,
     /// Another program's cookies are read, too.
     pub(crate) foreign: Option<CreateForeign>,
 }
@@ -65,7 +73,12 @@ pub struct CookieKeys {
 impl CookieStore {
     /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
     pub fn builder(keys: impl Into<Keyring>) -> Builder<CookieKeys> {
-        let kind = CookieKeys { keys: keys.into(), random: Arc::new(SystemRandom), foreign: None };
+        let kind = CookieKeys {
+            keys: keys.into(),
+            random: Arc::new(SystemRandom),
+            revocations: None,
+            foreign: None,
+        };
         Builder::new(kind).connection_memo(true)
     }
 }
@@ -77,7 +90,7 @@ impl Builder<CookieKeys> {
     /// # Security
     ///
     /// The comparison takes constant time; deadlines are looked at each time; nothing that one connection learned is used
-    /// for another one. What it costs is that the values of the last session of each connection, and its token, stay in
+    /// for another connection. Its cost: the values of the last session of each connection, and its token, stay in
     /// the server's memory until the connection ends or brings another cookie, instead of until the request ends.
     ///
     /// # Limits
@@ -110,17 +123,31 @@ impl Builder<CookieKeys> {
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
         let (kind, mut config, _) = self.validate()?;
-        config.only_in_cookie = true;
+        // With revocations a session can be ended without its cookie.
+        config.only_in_cookie = kind.revocations.is_none();
         if kind.foreign.is_some() {
             config.connection_memo = false; // each opening tells which format came
         }
+        let revoking = match kind.revocations {
+            None => None,
+            Some(_) if kind.foreign.is_some() => {
+                return Err(Error::config(
+                    "sessions in another program's cookies cannot be revoked: call either revocations() or the methods for Astra",
+                ));
+            }
+            Some(revocations) => {
+                config.revocable = true;
+                Some(Arc::new(Revoking::new(revocations, &config)?))
+            }
+        };
         let random = kind.random;
+        warm_up(&*random);
         let sealer = |name: &str| Sealer::new(&kind.keys, Purpose::Session, name, Arc::clone(&random));
         let retired = config.cookie.retired_cookies().iter().map(|cookie| sealer(cookie.name().as_str()));
         let retired = retired.collect::<Result<_, _>>()?;
         let sealer = sealer(config.cookie_name())?;
         let foreign = kind.foreign.map(|create| create(Arc::clone(&random))).transpose()?;
-        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, retired, random, foreign }) })
+        Ok(CookieStore { inner: Arc::new(Inner { config, sealer, retired, random, revoking, foreign }) })
     }
 
     #[cfg(test)]
@@ -190,12 +217,6 @@ impl Inner {
         // for tokens that are out already.
         let expires =
             header.expires.min(self.config.timeouts.deadline(header.created, header.issued.written));
-        #[cfg(hyper_session_planted)] // a second too long
-        let now = if planted!("unseal_past_crypto") {
-            Timestamp::from_unix(now.as_unix().saturating_sub(1))
-        } else {
-            now
-        };
         if now >= expires {
             return Err(Refusal::Expired);
         }
@@ -216,7 +237,7 @@ impl Inner {
         base: Option<&Record>,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        if payload.is_empty() {
+        if payload.is_vacant() {
             return Ok(Saved::Removed);
         }
         let expires = self.config.timeouts.deadline(created, now);
@@ -291,19 +312,46 @@ impl Store for CookieStore {
     }
 
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
-        StoreFuture::ready(Ok(self.inner.open(token, now)))
+        match (&self.inner.revoking, self.inner.open(token, now)) {
+            (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
+            (_, opened) => StoreFuture::ready(Ok(opened)),
+        }
+    }
+
+    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+        key_of(token)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        StoreFuture::ready(self.inner.save(base.as_ref(), &changes, now))
+        match &self.inner.revoking {
+            Some(revoking) => self.save_revocable(revoking, base, &changes, now),
+            None => StoreFuture::ready(self.inner.save(base.as_ref(), &changes, now)),
+        }
     }
 
-    fn destroy(&self, _: Record, _: Timestamp) -> StoreFuture<()> {
-        StoreFuture::ready(Ok(())) // the only copy is the client's: the response removes it
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        match &self.inner.revoking {
+            Some(revoking) => self.destroy_revocable(revoking, &base, now),
+            None => StoreFuture::ready(Ok(())), // the only copy is the client's: the response removes it
+        }
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        StoreFuture::ready(self.inner.regenerate(&base, &changes, now))
+        match &self.inner.revoking {
+            Some(revoking) => self.regenerate_revocable(revoking, &base, &changes, now),
+            None => StoreFuture::ready(self.inner.regenerate(&base, &changes, now)),
+        }
+    }
+
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        match (&self.inner.revoking, self.inner.open(token, now)) {
+            (Some(revoking), Ok(base)) => self.destroy_revocable(revoking, &base, now),
+            _ => StoreFuture::ready(Ok(())),
+        }
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        self.inner.revoking.as_ref().is_none_or(|revoking| revoking.vouches_for(record, now))
     }
 
     fn load_retired(
@@ -312,7 +360,10 @@ impl Store for CookieStore {
         token: &[u8],
         now: Timestamp,
     ) -> StoreFuture<Result<Record, Refusal>> {
-        StoreFuture::ready(Ok(self.inner.open_retired(name, token, now)))
+        match (&self.inner.revoking, self.inner.open_retired(name, token, now)) {
+            (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
+            (_, opened) => StoreFuture::ready(Ok(opened)),
+        }
     }
 
     fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {

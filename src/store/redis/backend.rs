@@ -16,7 +16,7 @@ use super::atomic_steps::{Way, get};
 use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::health::Health;
 use super::node::patience;
-use super::scripts::{Framing, NATIVE, Scripts, lifetime};
+use super::scripts::{Framing, NATIVE, Scripts};
 use super::stats::{Counters, RedisStats};
 use super::transport::{Limits, Transport};
 use crate::clock::Timestamp;
@@ -48,8 +48,8 @@ pub(super) struct Settings {
 /// Between two attempts while a server is loading, electing or being replaced: the first pause, which doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// An entry that Redis has is alive. If the clocks disagree on that, it is read as expiring this much later, so that its
-/// renewal is due.
+/// Redis' time to live decides whether an entry is alive. One that is alive, although its deadline has passed by this host's
+/// clock, is read as expiring this much later, so that its renewal is due.
 const ALIVE: Duration = Duration::from_secs(1);
 
 impl Redis {
@@ -202,35 +202,22 @@ impl Redis {
         Stored { expires: shifted(stored.expires, -self.ahead.load(Ordering::Relaxed)), ..stored }
     }
 
-    /// How long Redis keeps an entry, in milliseconds. `None` if it has expired already.
-    fn lifetime(&self, expires: Timestamp, now: Timestamp) -> Option<Bytes> {
-        if expires <= now {
-            return None;
-        }
-        let retention = if self.scripts.framing.has_deadline { RETENTION } else { Duration::ZERO };
-        lifetime(expires.saturating_add(retention), now)
-    }
-
-    /// The entry, unless it has expired. An entry whose deadline has passed by this host's clock may be alive by Redis' clock,
-    /// which decides: this host's clock may have been set since the two were compared.
-    async fn alive(
+    /// An entry whose deadline has passed by this host's clock, unless it is only kept for requests that loaded it in time.
+    /// The clocks may have moved apart since they were compared: Redis' time to live decides.
+    async fn if_alive(
         &self,
         key: &str,
-        stored: Stored,
+        found: Stored,
         now: Timestamp,
         limits: &Limits,
-    ) -> Result<Option<Stored>, Trouble> {
-        if stored.expires > now || !self.scripts.framing.has_deadline {
-            return Ok(Some(stored));
-        }
-        let mut left = cmd("PTTL");
-        left.arg(key);
-        let Value::Int(left) = self.send(key, &left, limits).await? else { return Err(unexpected().into()) };
-        let left = Duration::from_millis(u64::try_from(left).unwrap_or(0)).saturating_sub(RETENTION);
-        if left.is_zero() {
-            return Ok(None);
-        }
-        Ok(Some(Stored { expires: now.saturating_add(left).max(now.saturating_add(ALIVE)), ..stored }))
+    ) -> Result<Option<Stored>, Error> {
+        let mut ask = cmd("PTTL");
+        ask.arg(key);
+        let left = match self.send(key, &ask, limits).await.map_err(|trouble| self.failed(trouble))? {
+            Value::Int(millis) => u64::try_from(millis).map_or(Duration::ZERO, Duration::from_millis),
+            _ => return Err(self.failed(unexpected().into())),
+        };
+        Ok((left > RETENTION).then(|| Stored { expires: now.saturating_add(ALIVE), ..found }))
     }
 
     /// The same entry with its deadline by the server's clock.
@@ -246,7 +233,7 @@ impl Redis {
         now: Timestamp,
         limits: &Limits,
     ) -> Result<Replaced, Trouble> {
-        let lives = entry.as_ref().and_then(|entry| self.lifetime(entry.expires, now));
+        let lives = entry.as_ref().and_then(|entry| self.scripts.framing.lifetime(entry.expires, now));
         let (seen, entry) = (self.by_server_clock(seen), entry.map(|entry| self.by_server_clock(entry)));
         let answer = match (entry, lives) {
             (Some(entry), Some(lifetime)) => {
@@ -294,17 +281,17 @@ impl Backend for Redis {
         };
         match answer.map_err(|trouble| self.failed(trouble))? {
             Value::Nil => Ok(None),
-            answer => {
-                let Some(stored) = self.entry(answer, now)? else { return Ok(None) };
-                self.alive(&key, stored, now, &limits).await.map_err(|trouble| self.failed(trouble))
-            }
+            answer => match self.entry(answer, now)? {
+                Some(found) if found.expires <= now => self.if_alive(&key, found, now, &limits).await,
+                found => Ok(found),
+            },
         }
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.check_len(&entry)?;
         // An entry that has expired is none.
-        let Some(lifetime) = self.lifetime(entry.expires, now) else { return Ok(true) };
+        let Some(lifetime) = self.scripts.framing.lifetime(entry.expires, now) else { return Ok(true) };
         let (key, limits) = (self.key(id), self.limits());
         let frame = self.scripts.frame(&self.by_server_clock(entry.clone()));
         let mut created = self.create_frame(&key, &frame, lifetime.clone(), &limits).await;
@@ -366,7 +353,7 @@ impl Backend for Redis {
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let (key, limits) = (self.key(id), self.limits());
-        let Some(lifetime) = self.lifetime(expires, now) else {
+        let Some(lifetime) = self.scripts.framing.lifetime(expires, now) else {
             let mut delete = cmd("DEL");
             delete.arg(&key);
             let deleted = self.send(&key, &delete, &limits).await.map_err(|trouble| self.failed(trouble))?;

@@ -36,11 +36,15 @@ impl Health {
     /// Returns true if a request may use the server: always while it is up, and for the request that finds out whether it
     /// is up again.
     pub(super) fn admits(&self) -> bool {
+        self.is_up() || self.admits_probe(self.now())
+    }
+
+    /// True for one request at a time, if it is time to try again `now`.
+    fn admits_probe(&self, now: u64) -> bool {
         let probe_at = self.probe_at.load(Ordering::Acquire);
         if probe_at == 0 {
-            return true;
+            return true; // meanwhile
         }
-        let now = self.now();
         let next = now.saturating_add(millis(PROBE_EVERY));
         now >= probe_at
             && self.probe_at.compare_exchange(probe_at, next, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -98,11 +102,17 @@ mod tests {
         let health = Health::new();
         assert!(health.admits() && health.admits());
         health.down(Failure::NoConnection);
-        assert!(!health.admits() && !health.is_up());
-        health.probe_at.store(1, Ordering::Release); // the time has come
-        std::thread::sleep(Duration::from_millis(2));
-        assert!(health.admits(), "one request finds out");
-        assert!(!health.admits(), "the others do not wait for it");
+        assert!(!health.is_up());
+        let probe_at = health.probe_at.load(Ordering::Acquire);
+        assert!(probe_at >= millis(PROBE_EVERY), "not at once");
+        assert!(!health.admits_probe(probe_at - 1));
+        assert!(health.admits_probe(probe_at), "one finds out");
+        let next = probe_at + millis(PROBE_EVERY);
+        assert!(
+            !health.admits_probe(probe_at) && !health.admits_probe(next - 1),
+            "the others do not wait for it"
+        );
+        assert!(health.admits_probe(next), "after a while another one tries");
         health.answered();
         assert!(health.admits() && health.admits() && health.is_up());
     }

@@ -14,6 +14,7 @@ mod fault;
 mod health;
 mod node;
 mod options;
+mod revocation_log;
 mod scripts;
 mod slot_map;
 mod startup;
@@ -25,6 +26,7 @@ mod url;
 pub use self::backend::Redis;
 pub use self::credentials::Credentials;
 pub use self::options::{RedisOptions, RedisStore};
+pub use self::revocation_log::{RedisLog, RedisRevocations};
 pub use self::stats::RedisStats;
 
 pub(crate) use self::scripts::Framing;

@@ -65,8 +65,14 @@ impl RedisStore {
     /// `redis+sentinel://host,host,host/master-name` or `redis-cluster://host,host`; with TLS `rediss://`,
     /// `rediss+sentinel://` or `rediss-cluster://`. `?protocol=resp3` at the end selects RESP3.
     pub fn builder(url: impl Into<String>) -> Builder<RedisOptions> {
-        Builder::new(RedisOptions {
-            url: url.into(),
+        Builder::new(RedisOptions::new(url.into()))
+    }
+}
+
+impl RedisOptions {
+    pub(super) fn new(url: String) -> Self {
+        Self {
+            url,
             prefix: None,
             connections: 2,
             connect_timeout: Duration::from_secs(1),
@@ -80,7 +86,7 @@ impl RedisStore {
             sentinel_tls: None,
             sentinel_root: None,
             scripts_only: false,
-        })
+        }
     }
 }
 
@@ -91,17 +97,18 @@ pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
 const LONGEST_ENTRY: usize = 512 << 20;
 
 /// What a [`RedisStore`] is built from; [`RedisStore::builder`] creates it.
+#[derive(Clone)]
 pub struct RedisOptions {
-    url: String,
+    pub(super) url: String,
     prefix: Option<String>,
-    connections: u32,
-    connect_timeout: Duration,
+    pub(super) connections: u32,
+    pub(super) connect_timeout: Duration,
     checkout_timeout: Duration,
-    command_timeout: Duration,
+    pub(super) command_timeout: Duration,
     max_entry_len: usize,
-    credentials: Option<Credentials>,
-    provider: Option<Provider>,
-    tls: Tls,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) provider: Option<Provider>,
+    pub(super) tls: Tls,
     sentinel_credentials: Option<Credentials>,
     sentinel_tls: Option<bool>,
     sentinel_root: Option<Vec<u8>>,
@@ -246,6 +253,11 @@ impl Builder<RedisOptions> {
     /// [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) says why.
     pub async fn connect(self) -> Result<RedisStore, Error> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::config(
+                "RedisStore must be connected inside of a tokio runtime, since its connections are tokio's: call connect() from a task of one",
+            ));
+        }
         let shared = self.server.shared_format;
         let now = self.options.clock.now();
         let max_sessions = self.server.max_sessions_per_subject;
@@ -293,12 +305,7 @@ impl RedisOptions {
         let scripts_only = self.scripts_only;
         let counters = Arc::new(Counters::default());
         let transport = self.transport(&counters)?;
-        match &transport {
-            Transport::One(node) => node.connect().await.map(drop),
-            Transport::Cluster(cluster) => cluster.connect().await,
-            Transport::Pool(_) => Ok(()),
-        }
-        .map_err(Failure::at_startup)?;
+        transport.connect().await.map_err(Failure::at_startup)?;
         let mut redis = Redis::new(transport, counters, settings);
         if let Some(shared) = shared {
             redis = redis.with_framing(shared.redis_framing);
@@ -307,7 +314,7 @@ impl RedisOptions {
         Ok(redis)
     }
 
-    fn transport(self, counters: &Arc<Counters>) -> Result<Transport, Error> {
+    pub(super) fn transport(self, counters: &Arc<Counters>) -> Result<Transport, Error> {
         let url = Url::parse(&self.url)?;
         if url.tls {
             self.tls.check()?;

@@ -1,8 +1,8 @@
 //! The scripts that compare and set, and the frame that every entry has in Redis.
 //!
-//! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is by Redis' own clock, so
-//! that one GET tells all there is to know. Redis' time to live ends a quarter of an hour later, so that a request which
-//! loaded a session in time can still save it.
+//! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is that of the server's
+//! clock, so that one GET tells all there is to know. Redis' own time to live ends later, so that a request which loaded a
+//! session in time can still save it.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ pub(crate) struct Framing {
     pub(crate) touch: &'static str,
     /// Reads an entry, where GET does not tell all there is to know.
     pub(crate) fetch: Option<&'static str>,
-    /// A deadline precedes the value.
+    /// A deadline precedes the value. Redis keeps the entry for [`RETENTION`] longer.
     pub(crate) has_deadline: bool,
     /// The entry in an answer of the scripts. `None` if the answer is not of this framing.
     pub(crate) unframe: fn(Value, Timestamp) -> Option<Stored>,
@@ -209,8 +209,11 @@ pub(super) fn unframe(frame: Vec<u8>) -> Option<Stored> {
     Some(Stored { value, expires: Timestamp::from_unix(expires) })
 }
 
-/// How long an entry lives that expires at `expires`, in milliseconds. `None` if it has expired.
-pub(super) fn lifetime(expires: Timestamp, now: Timestamp) -> Option<Bytes> {
-    let millis = expires.saturating_since(now).min(LONGEST).as_millis();
-    (millis > 0).then(|| millis.to_string().into())
+impl Framing {
+    /// For how many milliseconds Redis is to keep an entry that expires at `expires`. `None` if it has expired.
+    pub(super) fn lifetime(&self, expires: Timestamp, now: Timestamp) -> Option<Bytes> {
+        let left = expires.saturating_since(now);
+        let retention = if self.has_deadline { RETENTION } else { Duration::ZERO };
+        (!left.is_zero()).then(|| left.saturating_add(retention).min(LONGEST).as_millis().to_string().into())
+    }
 }

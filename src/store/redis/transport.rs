@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::application_pool::ApplicationPool;
 use super::cluster::Cluster;
-use super::fault::Trouble;
+use super::fault::{Failure, Trouble};
 use super::node::Node;
 use super::stats::{Connected, Counters};
 
@@ -47,6 +47,15 @@ impl Limits {
 }
 
 impl Transport {
+    /// Makes the first connections, to see that the servers are there and of the kind that the URL names.
+    pub(super) async fn connect(&self) -> Result<(), Failure> {
+        match self {
+            Self::One(node) => node.connect().await.map(drop),
+            Self::Cluster(cluster) => cluster.connect().await,
+            Self::Pool(_) => Ok(()),
+        }
+    }
+
     /// Sends `command`, which concerns `key`, to the server that the key is on.
     pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
         match self {

@@ -53,19 +53,21 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     fn has_session_lists(&self) -> bool;
 }
 
-/// When a session began, when its values were last written, and for how long its entry was to last then.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Dates {
-    pub(crate) created: Timestamp,
-    pub(crate) written: Timestamp,
-    /// The time from when the session was last used to the deadline of the entry; `None` if it is not known.
+/// What an entry says about the age of its session. A shared format says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct EntryAge {
+    /// When the session began.
+    pub(crate) created: Option<Timestamp>,
+    /// When its values were last written.
+    pub(crate) written: Option<Timestamp>,
+    /// For how long the entry was to last from when the session was last used.
     pub(crate) lifetime: Option<Duration>,
 }
 
 /// What an entry holds.
 pub(crate) enum EntryValue {
-    /// A session: its dates, where the format has them, and its values.
-    Session(Option<Dates>, Payload),
+    /// A session: its age and its values.
+    Session(EntryAge, Payload),
     /// A tombstone: the session goes on under another token.
     Tombstone,
     /// The session list of a subject.

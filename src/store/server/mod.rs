@@ -18,7 +18,7 @@ use bytes::Bytes;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
-use self::format::{Dates, EntryValue, StoredFormat};
+use self::format::{EntryAge, EntryValue, StoredFormat};
 use self::join::join;
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
@@ -26,7 +26,7 @@ use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token};
+use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -117,6 +117,8 @@ impl<B: Backend> Inner<B> {
                 "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
             ));
         }
+        backend.__use_clock(config.clock());
+        warm_up(&*random);
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(
@@ -179,31 +181,30 @@ impl<B: Backend> Inner<B> {
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (dates, payload) = match self.format.decode(entry_id(&token), &stored.value) {
-            Some(EntryValue::Session(dates, payload)) => (dates, payload),
+        let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
+            Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
             Some(EntryValue::List(_)) => return Err(Refusal::Payload),
             None => return Err(self.format.refusal(&stored.value)),
         };
-        let created = dates.map_or(now, |dates| dates.created);
+        let created = age.created.unwrap_or(now);
         // Without dates, each write sets the idle deadline anew.
-        let without = || stored.expires.saturating_sub(self.config.timeouts.idle);
-        let recency = Recency::at(dates.map_or_else(without, |dates| dates.written));
-        let expires = self.expires(stored.expires, created, dates);
-        #[cfg(hyper_session_planted)] // the backend's deadline alone
-        let expires = if planted!("record_decode") { stored.expires } else { expires };
+        let without_dates = || stored.expires.saturating_sub(self.config.timeouts.idle);
+        let recency = Recency::at(age.written.unwrap_or_else(without_dates));
+        let expires = self.expires(stored.expires, created, age);
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        let (id, origin) = (session_id(&token), Origin::Stored { token, value: stored.value });
+        let (id, origin) =
+            (session_id(&token), Origin::Stored { token, value: stored.value, deadline: stored.expires });
         Ok(Record::written(id, created, expires, payload, origin, recency))
     }
 
     /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
     /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
-    fn expires(&self, stored: Timestamp, created: Timestamp, dates: Option<Dates>) -> Timestamp {
+    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge) -> Timestamp {
         let timeouts = self.config.timeouts;
-        let allowed = match dates.and_then(|dates| dates.lifetime) {
+        let allowed = match age.lifetime {
             Some(lifetime) => timeouts.deadline(created, stored.saturating_sub(lifetime)),
             None => created.saturating_add(timeouts.absolute),
         };
@@ -213,7 +214,7 @@ impl<B: Backend> Inner<B> {
     /// Returns true if moving the entry's deadline by itself would leave a false lifetime in it.
     fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
         let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
-        let Some(EntryValue::Session(Some(Dates { lifetime: Some(lifetime), .. }), _)) = stored else {
+        let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
             return false;
         };
         self.config.timeouts.deadline(base.created(), now).saturating_since(now) != lifetime
@@ -263,7 +264,7 @@ impl<B: Backend> Inner<B> {
                     }
                 }
                 let Stored { value, expires } = entry;
-                let origin = Origin::Stored { token, value };
+                let origin = Origin::Stored { token, value, deadline: expires };
                 return Ok(Some(Record::new(id, created, expires, payload, origin)));
             }
         }
@@ -278,7 +279,7 @@ impl<B: Backend> Inner<B> {
             }
             return self.create(now, payload, None, None, now).await.and_then(ended_or_stored);
         };
-        if changes.is_empty() {
+        if changes.is_empty() && !self.has_other_lifetime(&base, now) {
             return self.renew(base, now).await;
         }
         let mut expected = seen(&base)?;
@@ -290,10 +291,6 @@ impl<B: Backend> Inner<B> {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
-                    #[cfg(hyper_session_planted)] // an update lost
-                    if planted!("session_model") {
-                        payload = changes.apply(Some(base.payload()))?;
-                    }
                     expected = stored;
                     if turn.is_none() {
                         turn = Some(self.queues.of(base.id()).lock().await);
@@ -321,8 +318,8 @@ impl<B: Backend> Inner<B> {
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
         };
-        let outcome =
-            self.backend.exchange(entry_id(&token), expected, entry.clone(), in_time(base, now)).await?;
+        let as_of = as_of(base, now);
+        let outcome = self.backend.exchange(entry_id(&token), expected, entry.clone(), as_of).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
@@ -332,7 +329,7 @@ impl<B: Backend> Inner<B> {
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin = Origin::Stored { token, value };
+                let origin = Origin::Stored { token, value, deadline: expires };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
                 Step::Done(stored(record, conflicts)?)
             }
@@ -342,32 +339,20 @@ impl<B: Backend> Inner<B> {
     /// Renews the session: the same value with a later deadline, in one step. A session of a subject that is missing from
     /// the subject's list, since that was evicted or lost, is entered again.
     async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
-        let renewing = self.renew_entry(&base, now);
+        let seen = seen(&base)?;
+        let expires = self.config.timeouts.deadline(base.created(), now);
+        let renewing = self.backend.renew(key_of(&base), seen, expires, as_of(&base, now));
         // Where only listed sessions count, what is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
-        let Some(subject) = subject else { return renewing.await };
-        let (renewed, list) = join(renewing, self.list(&subject, now)).await;
-        let renewed = renewed?;
-        if matches!(renewed, Saved::Stored { .. }) {
-            self.enter_again(&subject, &base, list, now).await;
-        }
-        Ok(renewed)
-    }
-
-    async fn renew_entry(&self, base: &Record, now: Timestamp) -> Result<Saved, Error> {
-        let seen = seen(base)?;
-        let expires = self.config.timeouts.deadline(base.created(), now);
-        let present = if self.has_other_lifetime(base, now) {
-            let from = seen.value.clone();
-            match self.replace(base, seen, base.payload().clone(), &from, now, 0).await? {
-                Step::Done(saved) => return Ok(saved),
-                Step::Conflict(_, present) => present,
-            }
-        } else {
-            match self.backend.renew(key_of(base), seen, expires, in_time(base, now)).await? {
-                Replaced::Done => return stored(base.until(expires), 0),
-                Replaced::Missing => return Ok(Saved::Ended),
-                Replaced::Conflict(present) => present,
+        let outcome = match &subject {
+            None => renewing.await?,
+            Some(subject) => {
+                let (outcome, list) = join(renewing, self.list(subject, now)).await;
+                let outcome = outcome?;
+                if outcome == Replaced::Done {
+                    self.enter_again(subject, &base, list, now).await;
+                }
+                outcome
             }
         };
         // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
@@ -393,7 +378,7 @@ impl<B: Backend> Inner<B> {
 
 /// The moment at which a backend is asked about the entry of `base`. The request loaded it in time, and keeps it although it may
 /// have expired meanwhile: a session lasts as long as its requests.
-fn in_time(base: &Record, now: Timestamp) -> Timestamp {
+fn as_of(base: &Record, now: Timestamp) -> Timestamp {
     now.min(base.expires().saturating_sub(Duration::from_secs(1)))
 }
 
@@ -423,8 +408,10 @@ fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
 
 /// The entry of the session as it was loaded.
 fn seen(record: &Record) -> Result<Stored, Error> {
-    let (_, value) = origin(record)?;
-    Ok(Stored { value, expires: record.expires() })
+    let entry = record.origin().entry();
+    let (value, expires) =
+        entry.ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
+    Ok(Stored { value: value.clone(), expires })
 }
 
 fn ended_or_stored(created: Option<Record>) -> Result<Saved, Error> {

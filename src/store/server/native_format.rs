@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use super::format::{Dates, EntryValue, StoredFormat};
+use super::format::{EntryAge, EntryValue, StoredFormat};
 use super::session_list::SessionList;
 use crate::clock::Timestamp;
 use crate::config::Timeouts;
@@ -28,16 +28,16 @@ pub(super) struct NativeFormat {
 }
 
 /// The header that a server-side store keeps before the payload. The deadline of the entry is the backend's, so that it moves
-/// without a rewrite. The absolute one follows from `created`. With `lifetime` the deadline tells when the session was last
-/// used, so that a shorter timeout applies to it.
+/// without a rewrite. The absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last
+/// used, so that shorter timeouts apply to it.
 ///
 /// ```text
 /// offset  bytes  field
 ///      0      1  kind, 0x01: a session
 ///      1      5  created, seconds since 1970, big-endian
 ///      6      4  age: written - created, in seconds
-///     10      4  lifetime: seconds from when the session was last used to the deadline of the entry; 0xffffffff if that is
-///                longer than this field can say
+///     10      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
+///                0xffffffff if that is longer than this field can say
 ///     14      8  revision: random, and new for each write, so that a write whose reply was lost recognizes its own value
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,10 +76,10 @@ impl StoredHeader {
         Some(Self { created, written, lifetime, revision })
     }
 
-    fn dates(self) -> Dates {
+    fn age(self) -> EntryAge {
         let known = self.lifetime != u32::MAX;
         let lifetime = known.then(|| Duration::from_secs(self.lifetime.into()));
-        Dates { created: self.created, written: self.written, lifetime }
+        EntryAge { created: Some(self.created), written: Some(self.written), lifetime }
     }
 }
 
@@ -139,7 +139,7 @@ impl StoredFormat for NativeFormat {
         match *clear.first()? {
             StoredHeader::KIND => {
                 let header = StoredHeader::take(&mut clear)?;
-                Some(EntryValue::Session(Some(header.dates()), Payload::parse(clear)?))
+                Some(EntryValue::Session(header.age(), Payload::parse(clear)?))
             }
             TOMBSTONE => (clear.len() == 9).then_some(EntryValue::Tombstone),
             LIST => SessionList::from_bytes(clear.get(9..)?).map(EntryValue::List),

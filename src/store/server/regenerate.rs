@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::format::EntryValue;
-use super::{Inner, MAX_ATTEMPTS, Step, ended_or_stored, in_time, key_of, seen, stored};
+use super::{Inner, MAX_ATTEMPTS, Step, as_of, ended_or_stored, key_of, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
@@ -60,7 +60,7 @@ impl<B: Backend> Inner<B> {
             }
             // Where nothing is left to go on, nothing takes its place.
             let successor = new.is_some().then(|| tombstone.clone());
-            match self.backend.exchange(key_of(base), expected, successor, in_time(base, now)).await? {
+            match self.backend.exchange(key_of(base), expected, successor, as_of(base, now)).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts));
@@ -113,8 +113,8 @@ impl<B: Backend> Inner<B> {
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
-            let successor = Some(tombstone.clone());
-            match self.backend.exchange(key_of(base), expected, successor, in_time(base, now)).await? {
+            let tombstone = Some(tombstone.clone());
+            match self.backend.exchange(key_of(base), expected, tombstone, as_of(base, now)).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
                     Some(EntryValue::Tombstone) => return Ok(()),
                     _ => expected = current,

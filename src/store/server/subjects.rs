@@ -34,6 +34,9 @@ struct Found {
     stored: Result<Option<Stored>, Error>,
 }
 
+/// A moment before each deadline.
+const ALWAYS: Timestamp = Timestamp::from_unix(0);
+
 /// What becomes of a list that does not read back.
 #[derive(Clone, Copy)]
 enum Unreadable {
@@ -59,10 +62,24 @@ pub struct SubjectSession {
     pub last_seen: Timestamp,
     /// The first moment at which it is over, if it is not used again.
     pub expires: Timestamp,
+    /// False if the backend has the session, but this store cannot read it: it was sealed under a key that is not on the
+    /// ring, or written by a newer release. Its times are then those that the list and the backend know.
+    pub readable: bool,
+}
+
+impl SubjectSession {
+    /// A session of which only the list tells, since its entry cannot be read.
+    fn unreadable(listed: &ListedSession, expires: Timestamp) -> Self {
+        Self { id: listed.id, created: listed.entered, last_seen: listed.entered, expires, readable: false }
+    }
 }
 
 impl<B: Backend> ServerStore<B> {
-    /// The live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their logins.
+    /// Lists the live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their
+    /// logins.
+    ///
+    /// This only reads: an administrator's process with other timeouts or keys than the service's ends no session by it.
+    /// Sessions that this store cannot read are [said to be unreadable](SubjectSession::readable).
     ///
     /// # Errors
     ///
@@ -89,22 +106,16 @@ impl<B: Backend> ServerStore<B> {
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
         let (inner, now) = (&self.inner, self.config().now());
         let known = inner.known(subject, now).await?;
-        let (mut sessions, mut over) = (Vec::new(), Vec::new());
-        for found in inner.find(known.list.live()).await {
+        let mut sessions = Vec::new();
+        // Those that an interrupted call began to end are alive until the next one ends them.
+        for found in inner.find(known.list.entries.iter(), now).await {
             let listed = found.listed;
             match found.stored {
-                // It cannot be loaded, so it is no session; and what it is is not known.
-                Err(error) if error.is_unreadable() => {}
-                stored => match inner.session_of(subject, &listed, stored?, now) {
-                    Some(session) => sessions.push(session),
-                    None if inner.is_settled(&listed, now) => over.push(listed.id),
-                    None => {}
-                },
+                Err(error) if error.is_unreadable() => {
+                    sessions.push(SubjectSession::unreadable(&listed, listed.until))
+                }
+                stored => sessions.extend(inner.session_of(subject, &listed, stored?, now)),
             }
-        }
-        if !over.is_empty() || known.list.is_unfinished() {
-            // Not just taken off: one that appears after all must not live without being listed.
-            inner.end(subject, now, Some(known), &[], |entry| over.contains(&entry.id)).await?;
         }
         Ok(sessions)
     }
@@ -131,7 +142,7 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// # Cancel safety
     ///
-    /// Where the future is dropped, some may be ended and others not yet. Whoever lists or ends sessions of `subject` next
+    /// If the future is dropped, some sessions may be ended and others not yet. The next call that ends a session of `subject`
     /// ends those, too, as does the next login.
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
         self.inner.end(subject, self.config().now(), None, &[], |entry| Some(entry.id) != keep).await
@@ -191,7 +202,9 @@ impl<B: Backend> Inner<B> {
         let found = self.find(known.list.live().filter(&counts)).await;
         for Found { listed, stored } in &found {
             let is_session = match stored {
-                Ok(stored) => self.session_of(subject, listed, stored.clone(), now).is_some(),
+                Ok(stored) => {
+                    self.session_of(subject, listed, stored.clone(), now).is_some_and(|found| found.readable)
+                }
                 // Whatever it is, it takes a place.
                 Err(_) => true,
             };
@@ -337,8 +350,9 @@ impl<B: Backend> Inner<B> {
     ) -> Result<usize, Error> {
         let done = join_all(ending, async |entry| {
             let known = found.iter().find(|found| found.listed.id == entry.id);
-            let found = match known.and_then(|found| found.stored.as_ref().ok()) {
-                Some(stored) => Ok(stored.clone()),
+            let found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
+                Some(stored) => Ok(Some(stored)),
+                // Whatever is there, expired or not: a request that loaded the session in time could renew it.
                 None => self.backend.fetch(EntryId::from_bytes(entry.id.to_bytes()), ALWAYS).await,
             };
             self.end_one(subject, entry.id, found, now).await
@@ -372,6 +386,7 @@ impl<B: Backend> Inner<B> {
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             let Some(seen) = current else { return Ok(false) };
+            let expires = seen.expires;
             let is_session = match self.format.decode(entry, &seen.value) {
                 Some(EntryValue::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => {
                     seen.expires > now
@@ -422,17 +437,19 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Option<SubjectSession> {
         let (id, stored) = (EntryId::from_bytes(entry.id.to_bytes()), stored?);
-        let Some(EntryValue::Session(Some(dates), payload)) = self.format.decode(id, &stored.value) else {
-            return None;
+        let (age, payload) = match self.format.decode(id, &stored.value) {
+            Some(EntryValue::Session(age, payload)) => (age, payload),
+            Some(_) => return None,
+            None => return Some(SubjectSession::unreadable(entry, stored.expires.min(entry.until))),
         };
-        let created = dates.created;
-        let expires = self.expires(stored.expires, created, Some(dates));
+        let created = age.created?;
+        let expires = self.expires(stored.expires, created, age);
         if payload.subject().as_deref() != Some(subject) || expires <= now {
             return None;
         }
-        let lifetime = dates.lifetime.unwrap_or(self.config.timeouts.idle);
-        let last_seen = stored.expires.saturating_sub(lifetime);
-        Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires })
+        let lifetime = age.lifetime.unwrap_or(self.config.timeouts.idle);
+        let last_seen = stored.expires.saturating_sub(lifetime).max(created);
+        Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true })
     }
 
     pub(super) async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {

@@ -217,3 +217,20 @@ fn t14_no_random_no_token() {
     assert!(create(Arc::new(NoRandom)).unwrap_err().is_random());
     assert!(create(Arc::new(SystemRandom)).unwrap_err().is_random());
 }
+
+/// Counts what is asked of it.
+struct Counting(std::sync::atomic::AtomicUsize);
+
+impl Random for Counting {
+    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        SystemRandom.fill(out)
+    }
+}
+
+#[test]
+fn the_first_random_number_is_drawn_while_the_store_is_built() {
+    let random = Arc::new(Counting(0.into()));
+    inner(Full, random.clone());
+    assert!(random.0.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}

@@ -1,7 +1,11 @@
-//! What the browser tests are made of: the example behind TLS, and Chromium through its driver.
+//! What the browser tests are made of: the example behind TLS, and a browser of each engine.
 
-mod driver;
+mod browser;
+mod engine;
+mod marionette;
 mod server;
+mod webdriver;
 
-pub use driver::{Browser, Cookie};
+pub use browser::{Browser, Cookie};
+pub use engine::Engine;
 pub use server::Server;

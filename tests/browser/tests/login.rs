@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hyper_session_browser_tests::{Browser, Cookie, Server};
+use hyper_session_browser_tests::{Browser, Cookie, Engine, Server};
 
 fn log_in(browser: &Browser, server: &Server, name: &str) {
     browser.open(&server.url("/"));
@@ -130,4 +130,40 @@ fn the_page_fits_a_desk_and_a_phone() {
         "return Math.min(...[...document.querySelectorAll('input, button')].filter(e => e.offsetHeight).map(e => e.offsetHeight))",
     );
     assert!(smallest.as_u64().unwrap() >= 24, "{smallest}");
+}
+
+/// What holds in every engine: the session is kept, seen in a second tab, hidden from scripts, and gone after the logout.
+fn a_session_from_login_to_logout(engine: Engine) {
+    let server = Server::start();
+    let browser = Browser::launch(engine, &server);
+    log_in(&browser, &server, "Ada");
+    assert!(browser.text().contains("Welcome, Ada"), "{}", browser.text());
+    browser.reload();
+    assert!(browser.text().contains("Ada") && !browser.text().contains("Welcome"), "seen once");
+    let cookies = browser.cookies();
+    let [cookie] = &cookies[..] else { panic!("one cookie: {cookies:?}") };
+    assert_eq!(
+        (&*cookie.name, &*cookie.path, cookie.secure, cookie.http_only),
+        ("__Host-session", "/", true, true)
+    );
+    assert_eq!(browser.run("return document.cookie"), "");
+    let first = browser.tab();
+    browser.new_tab();
+    browser.open(&server.url("/"));
+    browser.wait_for("Ada");
+    log_out(&browser);
+    assert_eq!(browser.cookies(), []);
+    browser.switch_to(&first);
+    browser.reload();
+    browser.wait_for("nobody yet");
+}
+
+#[test]
+fn a_session_from_login_to_logout_in_firefox() {
+    a_session_from_login_to_logout(Engine::Firefox);
+}
+
+#[test]
+fn a_session_from_login_to_logout_in_webkit() {
+    a_session_from_login_to_logout(Engine::WebKit);
 }

@@ -1,0 +1,89 @@
+//! How many revocations one subject may cause: nobody fills the log by logging out in a loop.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+use crate::session::Name;
+
+/// Counts what each subject caused within a horizon, approximately and never too low: a count-min sketch in two
+/// generations, of which the older one is dropped after each horizon.
+///
+/// 16,384 counters in each of four rows: a million revocations of a million subjects count about 60 for each. The limit is
+/// far above that.
+pub(super) struct Budget {
+    limit: u16,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    began: u64,
+    generations: [Option<Box<[u16]>>; 2],
+}
+
+const ROWS: usize = 4;
+const COLUMNS: usize = 1 << 14;
+
+impl Budget {
+    pub(super) fn new(limit: u16) -> Self {
+        Self { limit, state: Mutex::default() }
+    }
+
+    /// Counts one revocation of `owner`; false if there were too many.
+    pub(super) fn spend(&self, owner: Name, now: Timestamp, horizon: Duration) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.as_unix().saturating_sub(state.began) > horizon.as_secs() {
+            let [current, previous] = &mut state.generations;
+            std::mem::swap(current, previous);
+            *current = None;
+            state.began = now.as_unix();
+        }
+        let [current, previous] = &mut state.generations;
+        let current = current.get_or_insert_with(|| vec![0; ROWS * COLUMNS].into_boxed_slice());
+        let mut least = u16::MAX;
+        for at in cells(owner) {
+            let before = previous.as_ref().and_then(|counts| counts.get(at)).copied().unwrap_or(0);
+            if let Some(count) = current.get_mut(at) {
+                *count = count.saturating_add(1);
+                least = least.min(count.saturating_add(before));
+            }
+        }
+        least <= self.limit
+    }
+}
+
+/// A cell in each row. The name is a hash already: its bytes are as good as four hashes.
+fn cells(owner: Name) -> [usize; ROWS] {
+    let owner = u128::from_be_bytes(owner);
+    std::array::from_fn(|row| {
+        let hash = usize::try_from(owner >> (32 * row) & 0xffff_ffff).unwrap_or(0);
+        row * COLUMNS + hash % COLUMNS
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::subject_name;
+
+    const HORIZON: Duration = Duration::from_secs(1_000);
+
+    #[test]
+    fn one_subject_is_stopped_and_the_others_are_not() {
+        let budget = Budget::new(300);
+        let now = Timestamp::from_unix(5_000);
+        for number in 0..200_000 {
+            let owner = subject_name(&(number % 50_000).to_string());
+            assert!(budget.spend(owner, now, HORIZON), "{number}");
+        }
+        let mallory = subject_name("mallory");
+        let granted = (0..1_000).filter(|_| budget.spend(mallory, now, HORIZON)).count();
+        assert!((200..=300).contains(&granted), "{granted}");
+        // A horizon later half of it is forgotten, and after another one all of it.
+        let later = |horizons: u64| Timestamp::from_unix(5_000 + horizons * 1_001);
+        assert!(!budget.spend(mallory, later(1), HORIZON));
+        assert!(budget.spend(mallory, later(3), HORIZON));
+        assert!(budget.spend(mallory, later(5), HORIZON));
+    }
+}

@@ -1,0 +1,134 @@
+//! The place where revocations are kept: a log that every process appends to and follows.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use super::Revocation;
+use crate::clock::Timestamp;
+use crate::error::Error;
+
+/// A durable log of revocations, shared by all processes that read the same sessions. Give it to
+/// [`Revocations::open`](super::Revocations::open).
+///
+/// # Contract
+///
+/// - Each appended revocation gets a position: a number from 1 to 2^62 - 1, larger than that of all before it.
+/// - Positions never go back within an [incarnation](Self::incarnation). A log that lost entries (a failover) must still
+///   give positions above `above`, which the caller has seen.
+/// - When [`append`](Self::append) has returned, the entries are durable, and every later [`read`](Self::read) of any
+///   process returns them.
+/// - A `read` that returns a page without `more` has seen everything that was appended before it was called.
+/// - A future that is dropped before it is ready may or may not have had its effect.
+/// - A method must not wait forever: put a deadline on what it does, and return [`Error::unavailable`] past it.
+///
+/// The feature `testing` has a suite that checks a log against this contract.
+///
+/// # Examples
+///
+/// `examples/custom_revocation_log.rs` is a whole log.
+pub trait RevocationLog: Send + Sync + 'static {
+    /// Which history the positions count in. Another number means that earlier positions say nothing: all sessions from
+    /// before count as older than everything in the log.
+    fn incarnation(&self) -> u64;
+
+    /// Appends `revocations` in this order, all or none, at positions above `above`; returns the position of the last one.
+    fn append(
+        &self,
+        revocations: Vec<Revocation>,
+        above: u64,
+    ) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// Returns the position of the last entry. If that is below `at_least`, the log raises it to there first, so that what
+    /// is appended from now on comes behind it.
+    fn top(&self, at_least: u64) -> impl Future<Output = Result<u64, Error>> + Send;
+
+    /// Returns entries behind `after`, in order. If there are none, the log waits for some, but not longer than `wait`.
+    fn read(&self, after: u64, wait: Duration) -> impl Future<Output = Result<Page, Error>> + Send;
+
+    /// Forgets entries that are older than `age`. A log may keep them for longer.
+    fn trim(&self, age: Duration) -> impl Future<Output = Result<(), Error>> + Send;
+}
+
+/// What a [`RevocationLog`] read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // logs make these: a further field would break them in any case
+pub struct Page {
+    /// The entries, in the order of their positions.
+    pub entries: Vec<Entry>,
+    /// The position of the last entry of the log, as far as this read has seen.
+    pub top: u64,
+    /// True if there are entries behind these that were not read.
+    pub more: bool,
+}
+
+/// A revocation in its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)] // as above
+pub struct Entry {
+    /// The position.
+    pub position: u64,
+    /// When it was appended, by the clock of whoever appended it: used for forgetting it, and for nothing else.
+    pub written: Timestamp,
+    /// What was appended.
+    pub revocation: Revocation,
+}
+
+type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// A [`RevocationLog`] of any kind.
+pub(super) trait AnyLog: Send + Sync {
+    fn incarnation(&self) -> u64;
+    fn append(&self, revocations: Vec<Revocation>, above: u64) -> Answer<'_, u64>;
+    fn top(&self, at_least: u64) -> Answer<'_, u64>;
+    fn read(&self, after: u64, wait: Duration) -> Answer<'_, Page>;
+    fn trim(&self, age: Duration) -> Answer<'_, ()>;
+}
+
+impl<L: RevocationLog> AnyLog for L {
+    fn incarnation(&self) -> u64 {
+        RevocationLog::incarnation(self)
+    }
+
+    fn append(&self, revocations: Vec<Revocation>, above: u64) -> Answer<'_, u64> {
+        Box::pin(RevocationLog::append(self, revocations, above))
+    }
+
+    fn top(&self, at_least: u64) -> Answer<'_, u64> {
+        Box::pin(RevocationLog::top(self, at_least))
+    }
+
+    fn read(&self, after: u64, wait: Duration) -> Answer<'_, Page> {
+        Box::pin(RevocationLog::read(self, after, wait))
+    }
+
+    fn trim(&self, age: Duration) -> Answer<'_, ()> {
+        Box::pin(RevocationLog::trim(self, age))
+    }
+}
+
+impl<L: RevocationLog> RevocationLog for std::sync::Arc<L> {
+    fn incarnation(&self) -> u64 {
+        (**self).incarnation()
+    }
+
+    fn append(
+        &self,
+        revocations: Vec<Revocation>,
+        above: u64,
+    ) -> impl Future<Output = Result<u64, Error>> + Send {
+        (**self).append(revocations, above)
+    }
+
+    fn top(&self, at_least: u64) -> impl Future<Output = Result<u64, Error>> + Send {
+        (**self).top(at_least)
+    }
+
+    fn read(&self, after: u64, wait: Duration) -> impl Future<Output = Result<Page, Error>> + Send {
+        (**self).read(after, wait)
+    }
+
+    fn trim(&self, age: Duration) -> impl Future<Output = Result<(), Error>> + Send {
+        (**self).trim(age)
+    }
+}

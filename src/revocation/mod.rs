@@ -1,0 +1,308 @@
+//! Revocations: a logout that stays, for sessions that live in cookies.
+//!
+//! A cookie that was copied before a logout is authentic until its deadline. With [`Revocations`], a
+//! [`CookieStore`](crate::CookieStore) remembers what was ended for as long as such a copy could live, and refuses it. What
+//! is remembered is in the memory of each process, so that a read costs no round trip, and in a log that all processes
+//! follow.
+//!
+//! The guide [`revocation`](crate::guide::revocation) shows how to use it.
+
+mod budget;
+mod follower;
+mod log;
+mod memory;
+mod register;
+#[allow(clippy::module_inception)] // the one type that the module is named for
+mod revocation;
+mod set;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod timeline;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::log::{Entry, Page, RevocationLog};
+pub use self::revocation::Revocation;
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SqliteLog;
+pub use crate::session::Position;
+
+pub(crate) use self::register::{Register, Verdict};
+
+use self::log::AnyLog;
+use crate::clock::Clock;
+use crate::crypto::SystemRandom;
+use crate::error::Error;
+use crate::event::Reporter;
+use crate::session::SessionId;
+
+/// What was revoked: an option of a [`CookieStore`](crate::CookieStore), and a handle to revoke sessions with.
+///
+/// A clone is the same log. Stores that share one share its subjects and labels, too: give each application a log of its own.
+///
+/// # Limits
+///
+/// - A revoked session is refused by this process when the revocation is answered, and by others within
+///   [`max_staleness`](Self::max_staleness).
+/// - A revocation takes 36 to 45 bytes of each process, for as long as sessions can last. Beyond
+///   [`max_revocations`](Self::max_revocations) the oldest ones are replaced by a floor, which ends all sessions from
+///   before it.
+/// - One subject can cause [`max_per_subject`](Self::max_per_subject) revocations; sessions that were never logged in cause
+///   none.
+/// - It does not stop a client from presenting an older cookie of a session that goes on.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{AppKey, CookieStore, Revocations};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
+/// let store = CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).build()?;
+/// // In a handler: `session.destroy()?` is final now. From elsewhere, "log out everywhere":
+/// store.end_sessions_of("user-42").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Revocations {
+    /// `Err`: there was no randomness, which the builder of the store reports.
+    register: Result<Arc<Register>, NoRandomness>,
+    options: Options,
+}
+
+#[derive(Clone, Copy)]
+struct NoRandomness;
+
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    max_revocations: usize,
+    max_per_subject: u16,
+    max_staleness: Duration,
+    failure_policy: FailurePolicy,
+    refuse_unknown: bool,
+}
+
+/// What happens to a session while it cannot be confirmed that nothing has ended it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailurePolicy {
+    /// Loading it is an [unavailable](Error::is_unavailable) error: a request that asks for its session is answered with 503. The
+    /// default.
+    #[default]
+    Refuse,
+    /// It is accepted, with an [event](crate::RevocationChange::Trusted): availability before finality.
+    Trust,
+}
+
+/// A revocation reaches other processes within so many times the time that they wait for news.
+const SHORTEST_STALENESS: Duration = Duration::from_millis(300);
+
+impl Revocations {
+    /// Keeps revocations in this process. Nothing else has to run.
+    ///
+    /// # Security
+    ///
+    /// A restart forgets them: a cookie that was copied before a logout works again, unless the application key is new, too,
+    /// or [`refuse_unknown`](Self::refuse_unknown) is on. Other processes know nothing of them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, Revocations};
+    ///
+    /// let revocations = Revocations::in_memory().max_revocations(100_000);
+    /// let store = CookieStore::builder(AppKey::generate()?).revocations(revocations).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn in_memory() -> Self {
+        Self::with(Register::in_memory(&SystemRandom).map(Arc::new).map_err(|_| NoRandomness))
+    }
+
+    /// Reads `log` to its end, and follows it from now on: in a task of the present tokio runtime, which ends when the last
+    /// clone is dropped.
+    ///
+    /// # Errors
+    ///
+    /// Those of the log. [`is_config`](Error::is_config) outside of a tokio runtime.
+    pub async fn open(log: impl RevocationLog) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
+            Error::config("revocations are followed by a task: open them within a tokio runtime")
+        })?;
+        let log: Arc<dyn AnyLog> = Arc::new(log);
+        let register = Arc::new(Register::over(Arc::clone(&log), &SystemRandom)?);
+        let after = follower::load(&*log, &register).await?;
+        drop(runtime.spawn(follower::follow(log, Arc::downgrade(&register), after)));
+        Ok(Self::with(Ok(register)))
+    }
+
+    fn with(register: Result<Arc<Register>, NoRandomness>) -> Self {
+        let options = Options {
+            max_revocations: 1_000_000,
+            max_per_subject: 1_000,
+            max_staleness: Duration::from_secs(1),
+            failure_policy: FailurePolicy::Refuse,
+            refuse_unknown: false,
+        };
+        Self { register, options }
+    }
+
+    /// Sets how many revocations each process remembers. Default: a million, which take less than 60 MB.
+    ///
+    /// With more, the oldest are replaced by a floor: all sessions from before it end, and an
+    /// [event](crate::RevocationChange::Floor) says so.
+    pub fn max_revocations(mut self, max: usize) -> Self {
+        self.options.max_revocations = max;
+        self
+    }
+
+    /// Sets how many revocations one subject can cause, within the longest time that a session lasts and in each process, by
+    /// logging out, logging in again and regenerating. Default: 1000.
+    ///
+    /// Beyond it, a logout revokes all sessions of that subject, which needs one entry however often it happens. A
+    /// regenerated session's old id is not revoked then. An [event](crate::RevocationChange::SubjectLimit) says so.
+    pub fn max_per_subject(mut self, max: u16) -> Self {
+        self.options.max_per_subject = max;
+        self
+    }
+
+    /// Sets how old the knowledge of a process may be. Past it the [failure policy](Self::failure_policy) applies. Default: one
+    /// second; at least 300 ms. Of no effect in memory.
+    pub fn max_staleness(mut self, max: Duration) -> Self {
+        self.options.max_staleness = max;
+        self
+    }
+
+    /// Sets what happens to sessions while the log cannot be read. Default: [`FailurePolicy::Refuse`].
+    pub fn failure_policy(mut self, policy: FailurePolicy) -> Self {
+        self.options.failure_policy = policy;
+        self
+    }
+
+    /// Sets whether sessions of which the log knows nothing are over: those that were sealed before revocations were switched
+    /// on and, in memory, those from before the last start. Default: false.
+    pub fn refuse_unknown(mut self, yes: bool) -> Self {
+        self.options.refuse_unknown = yes;
+        self
+    }
+
+    /// Ends the session with this id; if it is the id from its login, also the ids that the session was given since.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be written to. The session may or may not have ended then.
+    pub async fn end_session(&self, id: SessionId) -> Result<(), Error> {
+        self.revoke(vec![Revocation::of_id(id, false), Revocation::of_root(id, false)]).await
+    }
+
+    /// Ends all sessions that [`login`](crate::Session::login) has bound to `subject` so far. A login afterwards, also in the
+    /// same request, begins a session that goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_session`](Self::end_session).
+    pub async fn end_sessions_of(&self, subject: &str) -> Result<(), Error> {
+        self.revoke(vec![Revocation::of_subject(subject)]).await
+    }
+
+    /// Ends all sessions with this [label](crate::Session::label) that were logged in so far.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_session`](Self::end_session); [`is_value`](Error::is_value) if it cannot be a label.
+    pub async fn end_labelled(&self, namespace: &str, value: &str) -> Result<(), Error> {
+        self.revoke(vec![Revocation::of_label(namespace, value, false)?]).await
+    }
+
+    /// Ends all sessions with this [label](crate::Session::label), those that are still to be logged in included.
+    ///
+    /// For names that are never used again, such as the `sid` of an OpenID Connect provider: its logout may come before the
+    /// browser is back with the login.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_labelled`](Self::end_labelled).
+    pub async fn end_labelled_for_good(&self, namespace: &str, value: &str) -> Result<(), Error> {
+        self.revoke(vec![Revocation::of_label(namespace, value, true)?]).await
+    }
+
+    /// Ends all sessions that began so far.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_session`](Self::end_session).
+    pub async fn end_all(&self) -> Result<(), Error> {
+        self.revoke(vec![Revocation::of_everything()]).await
+    }
+
+    /// The present end of the log, for [`Session::login_at`](crate::Session::login_at).
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be asked.
+    pub async fn position(&self) -> Result<Position, Error> {
+        self.register()?.position().await
+    }
+
+    /// How many names of sessions, subjects and labels this process knows to be revoked.
+    pub fn len(&self) -> usize {
+        self.register.as_ref().map_or(0, |register| register.len())
+    }
+
+    /// True if nothing is revoked.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    async fn revoke(&self, revocations: Vec<Revocation>) -> Result<(), Error> {
+        self.register()?.revoke(revocations).await.map(drop)
+    }
+
+    pub(crate) fn register(&self) -> Result<&Arc<Register>, Error> {
+        self.register.as_ref().map_err(|NoRandomness| Error::new(crate::error::Kind::Random))
+    }
+
+    /// Takes the options into use for a store whose sessions last for `horizon` at most.
+    pub(crate) fn attach(
+        &self,
+        horizon: Duration,
+        clock: Arc<dyn Clock>,
+        reporter: Reporter,
+    ) -> Result<(), Error> {
+        let Options { max_revocations, max_per_subject, max_staleness, refuse_unknown, .. } = self.options;
+        let register = self.register()?;
+        if max_revocations == 0 || max_per_subject == 0 {
+            return Err(Error::config("max_revocations() and max_per_subject() must be more than zero"));
+        }
+        if !register.is_immediate() && max_staleness < SHORTEST_STALENESS {
+            return Err(Error::config("max_staleness() must be at least 300 ms: news takes a third of that"));
+        }
+        register.attach(max_revocations, max_per_subject, refuse_unknown, horizon, clock, reporter);
+        Ok(())
+    }
+
+    pub(crate) fn max_stale(&self) -> Duration {
+        self.options.max_staleness
+    }
+
+    pub(crate) fn policy(&self) -> FailurePolicy {
+        self.options.failure_policy
+    }
+}
+
+impl fmt::Debug for Revocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Revocations")
+            .field("len", &self.len())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for NoRandomness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NoRandomness")
+    }
+}

@@ -1,0 +1,253 @@
+//! One revocation: what it names, and from which position on it counts.
+
+use std::fmt;
+
+use crate::crypto::{label_name, subject_name};
+use crate::error::Error;
+use crate::session::{Name, SessionId, check_label};
+
+/// What a revocation is looked up by: 128 bits of a name, as two words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key(pub(super) [u64; 2]);
+
+/// Keeps the id of a session apart from a root of the same bytes: a session's first id is both.
+const ROOT: u128 = 0x726f_6f74_206f_6620_6120_7365_7373_696f;
+const EVERYTHING: Key = Key([0, 0]);
+
+impl Key {
+    /// The session with this id, and no later one of the same login.
+    #[inline]
+    pub(super) fn of_id(id: SessionId) -> Self {
+        Self::of_name(id.to_bytes())
+    }
+
+    /// The session that had this id at its login, with all ids that it had since.
+    #[inline]
+    pub(super) fn of_root(root: SessionId) -> Self {
+        Self::of_name((u128::from_be_bytes(root.to_bytes()) ^ ROOT).to_be_bytes())
+    }
+
+    /// The sessions of a subject, or those with a label.
+    #[inline]
+    pub(super) fn of_name(name: Name) -> Self {
+        let name = u128::from_be_bytes(name);
+        #[allow(clippy::cast_possible_truncation)] // both halves are used
+        Self([(name >> 64) as u64, name as u64])
+    }
+
+    pub(super) fn is_everything(self) -> bool {
+        self == EVERYTHING
+    }
+}
+
+/// From which position on a key is revoked, in one word.
+///
+/// ```text
+/// bit 63     forever: whatever the position of the session
+/// bit 62     superseded: the session goes on under another id
+/// bits 0..62 the position
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark(u64);
+
+const FOREVER: u64 = 1 << 63;
+const SUPERSEDED: u64 = 1 << 62;
+
+/// The largest position that there can be.
+pub(super) const MAX_POSITION: u64 = SUPERSEDED - 1;
+
+impl Mark {
+    pub(super) fn at(position: u64) -> Self {
+        Self(position.min(MAX_POSITION))
+    }
+
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    pub(super) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    pub(super) fn position(self) -> u64 {
+        self.0 & MAX_POSITION
+    }
+
+    pub(super) fn is_superseded(self) -> bool {
+        self.0 & SUPERSEDED != 0
+    }
+
+    /// True if a session that stands at `position` is over by this.
+    #[inline]
+    pub(super) fn ends(self, position: u64) -> bool {
+        self.0 & FOREVER != 0 || self.position() > position
+    }
+
+    /// Both revocations of one key. What is over for good is not merely superseded.
+    pub(super) fn and(self, other: Self) -> Self {
+        let flags = (self.0 | other.0) & FOREVER | self.0 & other.0 & SUPERSEDED;
+        Self(self.position().max(other.position()) | flags)
+    }
+}
+
+impl fmt::Debug for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let forever = self.0 & FOREVER != 0;
+        write!(f, "Mark({}, forever: {forever}, superseded: {})", self.position(), self.is_superseded())
+    }
+}
+
+/// A revocation as a [`RevocationLog`](super::RevocationLog) keeps it: 25 opaque bytes.
+///
+/// It holds hashes and random ids, so that a log reveals no users.
+///
+/// ```text
+/// offset  bytes  field
+///      0     16  the name: of a session, a subject, a label, or zeros for everything
+///     16      1  flags: 1 whatever the session's position, 2 the session goes on under another id
+///     17      8  the position that it had when it was first written, if it was written again; otherwise zero. Big-endian.
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Revocation {
+    key: Key,
+    flags: u8,
+    /// Zero: the position that it has in the log.
+    original: u64,
+}
+
+const FLAG_FOREVER: u8 = 1;
+const FLAG_SUPERSEDED: u8 = 2;
+
+impl Revocation {
+    /// How many bytes it takes.
+    pub const LEN: usize = 25;
+
+    pub(crate) fn of_id(id: SessionId, superseded: bool) -> Self {
+        Self::named(Key::of_id(id), FLAG_FOREVER | if superseded { FLAG_SUPERSEDED } else { 0 })
+    }
+
+    pub(crate) fn of_root(root: SessionId, superseded: bool) -> Self {
+        Self::named(Key::of_root(root), FLAG_FOREVER | if superseded { FLAG_SUPERSEDED } else { 0 })
+    }
+
+    pub(crate) fn of_owner(owner: Name) -> Self {
+        Self::named(Key::of_name(owner), 0)
+    }
+
+    pub(super) fn of_subject(subject: &str) -> Self {
+        Self::of_owner(subject_name(subject))
+    }
+
+    pub(super) fn of_label(namespace: &str, value: &str, forever: bool) -> Result<Self, Error> {
+        check_label(namespace, value)?;
+        let key = Key::of_name(label_name(namespace, value));
+        Ok(Self::named(key, if forever { FLAG_FOREVER } else { 0 }))
+    }
+
+    pub(super) fn of_everything() -> Self {
+        Self::named(EVERYTHING, 0)
+    }
+
+    fn named(key: Key, flags: u8) -> Self {
+        Self { key, flags, original: 0 }
+    }
+
+    pub(super) fn key(&self) -> Key {
+        self.key
+    }
+
+    /// What it means, if the log has it at `position`.
+    pub(super) fn mark(&self, position: u64) -> Mark {
+        let position = if self.original == 0 { position } else { self.original };
+        let forever = if self.flags & FLAG_FOREVER == 0 { 0 } else { FOREVER };
+        let superseded = if self.flags & FLAG_SUPERSEDED == 0 { 0 } else { SUPERSEDED };
+        Mark(Mark::at(position).0 | forever | superseded)
+    }
+
+    /// The revocation behind `mark`, to be written again.
+    pub(super) fn again(key: Key, mark: Mark) -> Self {
+        let forever = if mark.0 & FOREVER == 0 { 0 } else { FLAG_FOREVER };
+        let superseded = if mark.is_superseded() { FLAG_SUPERSEDED } else { 0 };
+        Self { key, flags: forever | superseded, original: mark.position() }
+    }
+
+    /// The bytes to keep.
+    pub fn to_bytes(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let [high, low] = self.key.0;
+        let fields = high.to_be_bytes().into_iter().chain(low.to_be_bytes());
+        let fields = fields.chain([self.flags]).chain(self.original.to_be_bytes());
+        bytes.iter_mut().zip(fields).for_each(|(to, from)| *to = from);
+        bytes
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote; `None` if the length is another one, or a flag is not known.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::revocation::Revocation;
+    ///
+    /// let bytes = [1; Revocation::LEN];
+    /// let revocation = Revocation::from_bytes(&bytes).unwrap();
+    /// assert_eq!(revocation.to_bytes(), bytes);
+    /// assert!(Revocation::from_bytes(&bytes[1..]).is_none());
+    /// ```
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::LEN] = bytes.try_into().ok()?;
+        let (key, rest) = bytes.split_first_chunk::<16>()?;
+        let (&flags, original) = rest.split_first()?;
+        let original = u64::from_be_bytes(original.try_into().ok()?);
+        let known = flags & !(FLAG_FOREVER | FLAG_SUPERSEDED) == 0;
+        known.then(|| Self { key: Key::of_name(*key), flags, original })
+    }
+}
+
+impl fmt::Debug for Revocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [high, _] = self.key.0;
+        f.debug_struct("Revocation")
+            .field("name", &format_args!("{:08x}..", high >> 32))
+            .field("flags", &self.flags)
+            .field("original", &self.original)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_again_means_the_same(name in any::<[u8; 16]>(), flags in 0..4_u8, position in 1..MAX_POSITION, later in 1..MAX_POSITION) {
+            let first = Revocation { key: Key::of_name(name), flags, original: 0 };
+            let mark = first.mark(position);
+            let again = Revocation::again(first.key(), mark);
+            prop_assert_eq!(again.mark(later), mark);
+            prop_assert_eq!(Revocation::from_bytes(&again.to_bytes()), Some(again));
+        }
+
+        #[test]
+        fn two_revocations_end_what_either_ends(a in any::<u64>(), b in any::<u64>(), position in 0..MAX_POSITION) {
+            let (a, b) = (Mark::from_bits(a), Mark::from_bits(b));
+            prop_assert_eq!(a.and(b).ends(position), a.ends(position) || b.ends(position));
+            prop_assert_eq!(a.and(b), b.and(a));
+        }
+    }
+
+    #[test]
+    fn an_id_and_a_root_of_the_same_bytes_are_two_keys() {
+        let id = SessionId::from_bytes([9; 16]);
+        assert_ne!(Key::of_id(id), Key::of_root(id));
+    }
+
+    #[test]
+    fn unknown_flags_are_not_read() {
+        let mut bytes = Revocation::of_everything().to_bytes();
+        assert!(Revocation::from_bytes(&bytes).is_some_and(|read| read.key().is_everything()));
+        bytes[16] = 4;
+        assert!(Revocation::from_bytes(&bytes).is_none());
+    }
+}

@@ -1,0 +1,343 @@
+//! The exact set of what was revoked: read without locks, without allocations, and without a write to shared memory.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::{ArcSwap, Guard};
+
+use super::revocation::{Key, Mark};
+
+/// Each part grows on its own, so that an insert copies a 64th of the set at most.
+const PARTS: usize = 64;
+
+/// A map from [`Key`] to [`Mark`] with one writer at a time and any number of readers.
+///
+/// Readers load one pointer and then plain atomics, which the processor keeps in each core's cache until a writer changes
+/// them. A mark takes 25 bytes and its share of the free slots: 36 to 45 in all.
+pub(super) struct Set {
+    parts: ArcSwap<Parts>,
+    writer: Mutex<()>,
+    len: AtomicUsize,
+    /// Mixed into the hash: a client that chooses its own name cannot choose the slot.
+    seed: [u64; 2],
+}
+
+type Parts = [Arc<Table>; PARTS];
+
+/// A view of the set for the names of one session.
+pub(super) struct View {
+    parts: Guard<Arc<Parts>>,
+    seed: [u64; 2],
+}
+
+/// Open addressing over groups of eight slots, of which eight tags fit one word.
+struct Table {
+    /// A tag for each slot: zero if it is free, otherwise seven bits of the hash and a one above them.
+    tags: Box<[AtomicU64]>,
+    slots: Box<[Slot]>,
+    used: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Slot {
+    high: AtomicU64,
+    low: AtomicU64,
+    mark: AtomicU64,
+}
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const TOPS: u64 = 0x8080_8080_8080_8080;
+const GROUP: usize = 8;
+
+impl Set {
+    pub(super) fn new(seed: [u64; 2]) -> Self {
+        let parts = std::array::from_fn(|_| Arc::new(Table::new(1)));
+        let parts = ArcSwap::from_pointee(parts);
+        Self { parts, writer: Mutex::new(()), len: AtomicUsize::new(0), seed }
+    }
+
+    pub(super) fn view(&self) -> View {
+        View { parts: self.parts.load(), seed: self.seed }
+    }
+
+    /// How many keys there are.
+    pub(super) fn len(&self) -> usize {
+        self.len.load(Ordering::Relaxed)
+    }
+
+    /// Takes in `mark`; what is there already under that key stays in force.
+    pub(super) fn insert(&self, key: Key, mark: Mark) {
+        let writer = self.lock();
+        self.insert_locked(&writer, key, mark);
+    }
+
+    fn insert_locked(&self, _: &MutexGuard<'_, ()>, key: Key, mark: Mark) {
+        let hash = hash(key, self.seed);
+        let parts = self.parts.load();
+        let Some(table) = parts.get(part(hash)) else { return };
+        if let Some(slot) = table.find(key, hash) {
+            let both = Mark::from_bits(slot.mark.load(Ordering::Relaxed)).and(mark);
+            slot.mark.store(both.to_bits(), Ordering::Release);
+            return;
+        }
+        self.len.fetch_add(1, Ordering::Relaxed);
+        if table.has_room() {
+            table.add(key, hash, mark);
+            return;
+        }
+        let larger = table.rebuilt(table.tags.len() + table.tags.len().div_ceil(4), self.seed, |_| true);
+        larger.add(key, hash, mark);
+        self.replace(&parts, part(hash), larger);
+    }
+
+    /// Forgets the marks that `keep` does not want. Readers go on meanwhile, writers wait for one part at a time.
+    pub(super) fn retain(&self, keep: impl Fn(Mark) -> bool) {
+        for at in 0..PARTS {
+            let _writer = self.lock();
+            let parts = self.parts.load();
+            let Some(table) = parts.get(at) else { return };
+            let kept = table.marks().filter(|(_, mark)| keep(*mark)).count();
+            let before = table.used.load(Ordering::Relaxed);
+            if kept == before {
+                continue;
+            }
+            let smaller = table.rebuilt(Table::groups_for(kept), self.seed, &keep);
+            self.replace(&parts, at, smaller);
+            self.len.fetch_sub(before - kept, Ordering::Relaxed);
+        }
+    }
+
+    /// All keys and marks, one part after the other.
+    pub(super) fn marks(&self) -> Vec<(Key, Mark)> {
+        let parts = self.parts.load();
+        parts.iter().flat_map(|table| table.marks()).collect()
+    }
+
+    fn replace(&self, parts: &Parts, at: usize, table: Table) {
+        let mut parts = parts.clone();
+        if let Some(part) = parts.get_mut(at) {
+            *part = Arc::new(table);
+        }
+        self.parts.store(Arc::new(parts));
+    }
+
+    /// No foreign code runs under this lock: poisoning says nothing.
+    fn lock(&self) -> MutexGuard<'_, ()> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Bytes that the set holds on to.
+    #[cfg(test)]
+    fn size(&self) -> usize {
+        let slots: usize = self.parts.load().iter().map(|table| table.slots.len()).sum();
+        slots * (1 + size_of::<Slot>())
+    }
+}
+
+impl View {
+    /// What is known of `key`.
+    #[inline]
+    pub(super) fn get(&self, key: Key) -> Option<Mark> {
+        let hash = hash(key, self.seed);
+        let slot = self.parts.get(part(hash))?.find(key, hash)?;
+        Some(Mark::from_bits(slot.mark.load(Ordering::Acquire)))
+    }
+}
+
+impl Table {
+    fn new(groups: usize) -> Self {
+        Self {
+            tags: (0..groups).map(|_| AtomicU64::new(0)).collect(),
+            slots: (0..groups * GROUP).map(|_| Slot::default()).collect(),
+            used: AtomicUsize::new(0),
+        }
+    }
+
+    /// Seven tenths of the slots are used at most: then a search ends after one or two groups.
+    fn has_room(&self) -> bool {
+        (self.used.load(Ordering::Relaxed) + 1) * 10 <= self.slots.len() * 7
+    }
+
+    fn groups_for(keys: usize) -> usize {
+        (keys * 10).div_ceil(7 * GROUP).max(1)
+    }
+
+    fn first_group(&self, hash: u64) -> usize {
+        // Scales the lower half of the hash to the number of groups.
+        let groups = u64::try_from(self.tags.len()).unwrap_or(u64::MAX);
+        usize::try_from(((hash & 0xffff_ffff) * groups) >> 32).unwrap_or(0)
+    }
+
+    #[inline]
+    fn find(&self, key: Key, hash: u64) -> Option<&Slot> {
+        let wanted = tag(hash) * ONES;
+        let [high, low] = key.0;
+        let mut group = self.first_group(hash);
+        for _ in 0..self.tags.len() {
+            let tags = self.tags.get(group)?.load(Ordering::Acquire);
+            // A byte of `differs` is zero where the tag is the wanted one. Bytes above one that is may seem so, too: each
+            // is looked at.
+            let differs = tags ^ wanted;
+            let mut candidates = differs.wrapping_sub(ONES) & !differs & TOPS;
+            while candidates != 0 {
+                let slot = self.slots.get(group * GROUP + candidates.trailing_zeros() as usize / 8)?;
+                if slot.low.load(Ordering::Relaxed) == low && slot.high.load(Ordering::Relaxed) == high {
+                    return Some(slot);
+                }
+                candidates &= candidates - 1;
+            }
+            if tags & TOPS != TOPS {
+                return None; // a free slot: the key would be there
+            }
+            group = if group + 1 == self.tags.len() { 0 } else { group + 1 };
+        }
+        None
+    }
+
+    /// Adds a key that is not there, to a table that has room.
+    fn add(&self, key: Key, hash: u64, mark: Mark) {
+        let mut group = self.first_group(hash);
+        for _ in 0..self.tags.len() {
+            let Some(word) = self.tags.get(group) else { return };
+            let tags = word.load(Ordering::Relaxed);
+            let free = !tags & TOPS;
+            if free != 0 {
+                let byte = free.trailing_zeros() / 8;
+                let Some(slot) = self.slots.get(group * GROUP + byte as usize) else { return };
+                let [high, low] = key.0;
+                slot.high.store(high, Ordering::Relaxed);
+                slot.low.store(low, Ordering::Relaxed);
+                slot.mark.store(mark.to_bits(), Ordering::Relaxed);
+                // Last: a reader that sees the tag sees the slot.
+                word.store(tags | tag(hash) << (8 * byte), Ordering::Release);
+                self.used.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            group = if group + 1 == self.tags.len() { 0 } else { group + 1 };
+        }
+    }
+
+    /// The same keys, but for those that `keep` does not want, in a table of `groups` groups.
+    fn rebuilt(&self, groups: usize, seed: [u64; 2], keep: impl Fn(Mark) -> bool) -> Self {
+        let table = Self::new(groups);
+        for (key, mark) in self.marks().filter(|(_, mark)| keep(*mark)) {
+            table.add(key, hash(key, seed), mark);
+        }
+        table
+    }
+
+    fn marks(&self) -> impl Iterator<Item = (Key, Mark)> {
+        let used = |(at, _): &(usize, &Slot)| {
+            let tags = self.tags.get(at / GROUP).map_or(0, |word| word.load(Ordering::Acquire));
+            tags >> (8 * (at % GROUP)) & 0x80 != 0
+        };
+        self.slots.iter().enumerate().filter(used).map(|(_, slot)| {
+            let key = Key([slot.high.load(Ordering::Relaxed), slot.low.load(Ordering::Relaxed)]);
+            (key, Mark::from_bits(slot.mark.load(Ordering::Relaxed)))
+        })
+    }
+}
+
+/// Of uniform keys any bits would do; those that clients can influence are hashes, which they could search for the slots
+/// of. One wide multiplication by what only this process knows takes that away.
+#[inline]
+fn hash(key: Key, [a, b]: [u64; 2]) -> u64 {
+    let [high, low] = key.0;
+    let wide = u128::from(high ^ a) * u128::from(low ^ b);
+    #[allow(clippy::cast_possible_truncation)] // both halves are used
+    let folded = (wide >> 64) as u64 ^ wide as u64;
+    folded
+}
+
+#[inline]
+fn part(hash: u64) -> usize {
+    usize::try_from(hash >> 58).unwrap_or(0) // the upper six bits
+}
+
+#[inline]
+fn tag(hash: u64) -> u64 {
+    hash >> 50 & 0x7f | 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use proptest::prelude::*;
+
+    fn key(number: u64) -> Key {
+        // Spread as a hash is.
+        let spread = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Key([spread, spread.rotate_left(29) ^ number])
+    }
+
+    fn mark(position: u64) -> Mark {
+        Mark::at(position)
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(steps in proptest::collection::vec((0..200_u64, 1..50_u64, 0..20_u8), 0..600)) {
+            let set = Set::new([7, 11]);
+            let mut model: HashMap<u64, u64> = HashMap::new();
+            for (number, position, kind) in steps {
+                if kind == 0 {
+                    set.retain(|mark| mark.position() > position);
+                    model.retain(|_, known| *known > position);
+                } else {
+                    set.insert(key(number), mark(position));
+                    let known = model.entry(number).or_default();
+                    *known = position.max(*known);
+                }
+                prop_assert_eq!(set.len(), model.len());
+            }
+            let view = set.view();
+            for number in 0..200 {
+                prop_assert_eq!(view.get(key(number)).map(Mark::position), model.get(&number).copied());
+            }
+            prop_assert_eq!(set.marks().len(), model.len());
+        }
+    }
+
+    #[test]
+    fn a_million_take_less_than_sixty_megabytes() {
+        let set = Set::new([3, 5]);
+        for number in 0..1_000_000 {
+            set.insert(key(number), mark(number));
+            if number % 50_000 == 0 {
+                assert!(set.size() <= 60 * (usize::try_from(number).unwrap() + 40_000), "{}", set.size());
+            }
+        }
+        assert_eq!(set.len(), 1_000_000);
+        assert!(set.size() <= 60_000_000, "{}", set.size());
+        let view = set.view();
+        assert!((0..1_000_000).all(|number| view.get(key(number)).is_some_and(|m| m.position() == number)));
+        assert!((1_000_000..1_100_000).all(|number| view.get(key(number)).is_none()));
+    }
+
+    #[test]
+    fn what_was_inserted_is_seen_while_the_set_grows() {
+        let set = Arc::new(Set::new([1, 2]));
+        let inserted = Arc::new(AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let (set, inserted) = (Arc::clone(&set), Arc::clone(&inserted));
+                scope.spawn(move || {
+                    let mut known = 0;
+                    while known < 50_000 {
+                        known = inserted.load(Ordering::Acquire);
+                        let view = set.view();
+                        for number in known.saturating_sub(50)..known {
+                            assert!(view.get(key(number)).is_some(), "{number} of {known}");
+                        }
+                    }
+                });
+            }
+            for number in 0..50_000 {
+                set.insert(key(number), mark(number));
+                inserted.store(number + 1, Ordering::Release);
+            }
+        });
+    }
+}

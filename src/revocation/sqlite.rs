@@ -1,0 +1,443 @@
+//! A log of revocations in a SQLite file: durable, for the processes of one machine.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::Revocations;
+use super::log::{Entry, Page, RevocationLog};
+use super::revocation::{MAX_POSITION, Revocation};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::crypto::{Random, SystemRandom};
+use crate::error::Error;
+
+/// "hsrv": tells a file of this crate from any other.
+const APPLICATION_ID: i64 = 0x6873_7276;
+const SCHEMA_VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+CREATE TABLE revocation (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    written INTEGER NOT NULL,
+    value BLOB NOT NULL
+) STRICT;
+CREATE TABLE incarnation (number INTEGER NOT NULL) STRICT;
+";
+
+/// How often another process' commits are looked for. It takes a microsecond.
+const POLL_EVERY: Duration = Duration::from_millis(20);
+
+/// How long a write waits for the writes of other processes.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a caller waits for an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many callers share one commit at most.
+const GROUP: usize = 1_024;
+
+/// How many entries one read returns at most.
+const PAGE: usize = 10_000;
+
+impl Revocations {
+    /// Keeps revocations in the SQLite file at `path`, which is created if it is missing: for the processes of one machine,
+    /// with nothing to run. It must be a file of its own, on a local disk.
+    ///
+    /// A logout is on the disk before it is answered; logouts at the same time share a commit. Another process refuses a
+    /// session about 20 ms after it was revoked.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if the file is not a log of revocations, or outside of a tokio runtime.
+    /// [`is_unavailable`](Error::is_unavailable) if the file cannot be opened, or is damaged; the source says why.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, Revocations};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// # let folder = std::env::temp_dir().join(format!("hyper-session-doc-{}", std::process::id()));
+    /// # std::fs::create_dir_all(&folder).unwrap();
+    /// let path = folder.join("revocations.db");
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .revocations(Revocations::sqlite(&path).await?)
+    ///     .build()?;
+    /// store.end_sessions_of("user-42").await?;
+    /// # drop(store);
+    /// # std::fs::remove_dir_all(&folder).unwrap();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn sqlite(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::open(SqliteLog::open(path).await?).await
+    }
+}
+
+/// A SQLite file as a [`RevocationLog`].
+///
+/// Two threads have a connection each: one writes, the other one reads and waits for news.
+pub struct SqliteLog {
+    path: PathBuf,
+    incarnation: u64,
+    writes: Sender<Write>,
+    reads: Sender<Read>,
+}
+
+struct Write {
+    deed: Deed,
+    answer: oneshot::Sender<Result<u64, Error>>,
+}
+
+enum Deed {
+    Append { revocations: Vec<Revocation>, above: u64 },
+    Top { at_least: u64 },
+    Trim { age: Duration },
+}
+
+struct Read {
+    after: u64,
+    wait: Duration,
+    answer: oneshot::Sender<Result<Page, Error>>,
+}
+
+impl SqliteLog {
+    /// Opens or creates the file.
+    ///
+    /// # Errors
+    ///
+    /// As [`Revocations::sqlite`].
+    pub async fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        let path = path.into();
+        let (opened, is_open) = oneshot::channel();
+        let (writes, writer_queue) = channel();
+        let (reads, reader_queue) = channel();
+        let file = path.clone();
+        let start = move || {
+            let connections = create(&file).and_then(|(for_writes, incarnation)| {
+                let identity = Identity::of(&file);
+                Ok((for_writes, connect(&file)?, incarnation, identity))
+            });
+            let (for_writes, for_reads, incarnation, identity) = match connections {
+                Ok(connections) => connections,
+                Err(error) => {
+                    let _ = opened.send(Err(error)); // nobody waits any more
+                    return;
+                }
+            };
+            let followed =
+                std::thread::Builder::new().name("hyper-session-revocations-read".to_owned()).spawn({
+                    let identity = identity.clone();
+                    move || serve_reads(&for_reads, &reader_queue, &identity)
+                });
+            if let Err(error) = followed {
+                let _ = opened.send(Err(Error::unavailable(error)));
+                return;
+            }
+            let _ = opened.send(Ok(incarnation));
+            serve_writes(for_writes, &writer_queue, &identity);
+        };
+        let thread = std::thread::Builder::new().name("hyper-session-revocations-write".to_owned());
+        drop(thread.spawn(start).map_err(Error::unavailable)?);
+        let incarnation = is_open.await.map_err(Error::unavailable)??;
+        Ok(Self { path, incarnation, writes, reads })
+    }
+
+    async fn write(&self, deed: Deed) -> Result<u64, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.writes.send(Write { deed, answer }).map_err(|_| stopped())?;
+        timeout(ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?
+    }
+}
+
+impl RevocationLog for SqliteLog {
+    fn incarnation(&self) -> u64 {
+        self.incarnation
+    }
+
+    async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
+        self.write(Deed::Append { revocations, above }).await
+    }
+
+    async fn top(&self, at_least: u64) -> Result<u64, Error> {
+        self.write(Deed::Top { at_least }).await
+    }
+
+    async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.reads.send(Read { after, wait, answer }).map_err(|_| stopped())?;
+        timeout(wait + ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?
+    }
+
+    async fn trim(&self, age: Duration) -> Result<(), Error> {
+        self.write(Deed::Trim { age }).await.map(drop)
+    }
+}
+
+fn stopped() -> Error {
+    Error::unavailable("the thread that serves the file of revocations has ended")
+}
+
+/// A connection to a file that is there.
+fn connect(path: &Path) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    prepared(Connection::open_with_flags(path, flags))
+}
+
+fn prepared(connection: rusqlite::Result<Connection>) -> Result<Connection, Error> {
+    let connection = connection.map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    // FULL: a commit is on the disk before it returns.
+    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    Ok(connection)
+}
+
+fn failed(error: rusqlite::Error) -> Error {
+    match error.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::NotADatabase) => {
+            Error::config("the file for revocations is not a SQLite database: give another path")
+        }
+        _ => Error::unavailable(error),
+    }
+}
+
+/// A connection to a file that is created if it is missing, and the incarnation of its positions.
+fn create(path: &Path) -> Result<(Connection, u64), Error> {
+    let flags =
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let mut connection = prepared(Connection::open_with_flags(path, flags))?;
+    let mode: String =
+        connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
+    if mode != "wal" {
+        return Err(Error::config(
+            "the file for revocations must be on a local disk, where SQLite can use a WAL",
+        ));
+    }
+    let mut fresh = [0; 8];
+    SystemRandom.fill(&mut fresh)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let pragma = |name: &str| -> Result<i64, Error> {
+        transaction.pragma_query_value(None, name, |row| row.get(0)).map_err(failed)
+    };
+    let tables: i64 =
+        transaction.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0)).map_err(failed)?;
+    match (tables, pragma("application_id")?, pragma("user_version")?) {
+        (0, ..) => {
+            transaction.execute_batch(SCHEMA).map_err(failed)?;
+            transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+            let number = i64::from_be_bytes(fresh);
+            transaction.execute("INSERT INTO incarnation VALUES (?1)", [number]).map_err(failed)?;
+        }
+        (_, APPLICATION_ID, SCHEMA_VERSION) => {}
+        (_, APPLICATION_ID, _) => {
+            return Err(Error::config(
+                "the file for revocations was written by another release of this crate",
+            ));
+        }
+        _ => {
+            return Err(Error::config(
+                "the file for revocations holds something else: give a path of its own",
+            ));
+        }
+    }
+    let incarnation: i64 =
+        transaction.query_row("SELECT number FROM incarnation", (), |row| row.get(0)).map_err(failed)?;
+    transaction.commit().map_err(failed)?;
+    Ok((connection, u64::from_be_bytes(incarnation.to_be_bytes())))
+}
+
+/// Carries out what comes, as much as there is in one commit, until nobody is left who could ask.
+fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &Identity) {
+    while let Ok(first) = queue.recv() {
+        let writes: Vec<Write> = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)).collect();
+        let committed =
+            identity.check().and_then(|()| commit(&mut connection, &writes).map_err(Error::unavailable));
+        match committed {
+            Ok(answers) => {
+                for (write, answer) in writes.into_iter().zip(answers) {
+                    let _ = write.answer.send(Ok(answer)); // whoever asked may have left
+                }
+            }
+            Err(error) => {
+                // Errors cannot be copied; what SQLite says can.
+                let text = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
+                for write in writes {
+                    let _ = write.answer.send(Err(Error::unavailable(text.clone())));
+                }
+            }
+        }
+    }
+}
+
+/// All or nothing.
+fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<Vec<u64>> {
+    // Where nothing is written, nothing has to reach the disk.
+    let only_asks = writes.iter().all(|write| matches!(write.deed, Deed::Top { at_least: 0 }));
+    let behavior = if only_asks { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
+    let transaction = connection.transaction_with_behavior(behavior)?;
+    let written = i64::try_from(SystemClock.now().as_unix()).unwrap_or(i64::MAX);
+    let answers = writes
+        .iter()
+        .map(|write| {
+            let mut top = top_of(&transaction)?;
+            match &write.deed {
+                Deed::Append { revocations, above } => {
+                    raise(&transaction, top, *above)?;
+                    let mut insert = transaction
+                        .prepare_cached("INSERT INTO revocation (written, value) VALUES (?1, ?2)")?;
+                    for revocation in revocations {
+                        insert.execute(params![written, &revocation.to_bytes()[..]])?;
+                    }
+                    top_of(&transaction)
+                }
+                Deed::Top { at_least } => {
+                    raise(&transaction, top, *at_least)?;
+                    top = top.max(*at_least);
+                    Ok(top)
+                }
+                Deed::Trim { age } => {
+                    let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+                    transaction
+                        .prepare_cached("DELETE FROM revocation WHERE written < ?1")?
+                        .execute([written.saturating_sub(age)])?;
+                    Ok(top)
+                }
+            }
+        })
+        .collect::<rusqlite::Result<Vec<u64>>>()?;
+    transaction.commit()?;
+    Ok(answers)
+}
+
+/// The position of the last entry that there ever was: AUTOINCREMENT keeps it, also when the entry is deleted.
+fn top_of(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut query = connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'revocation'")?;
+    let top: Option<i64> = query.query_row((), |row| row.get(0)).optional()?;
+    Ok(top.and_then(|top| u64::try_from(top).ok()).unwrap_or(0))
+}
+
+/// What is inserted next gets a position above `at_least`.
+fn raise(connection: &Connection, top: u64, at_least: u64) -> rusqlite::Result<()> {
+    if top >= at_least {
+        return Ok(());
+    }
+    let at_least = i64::try_from(at_least.min(MAX_POSITION)).unwrap_or(i64::MAX);
+    let changed =
+        connection.execute("UPDATE sqlite_sequence SET seq = ?1 WHERE name = 'revocation'", [at_least])?;
+    if changed == 0 {
+        connection
+            .execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('revocation', ?1)", [at_least])?;
+    }
+    Ok(())
+}
+
+fn serve_reads(connection: &Connection, queue: &Receiver<Read>, identity: &Identity) {
+    while let Ok(Read { after, wait, answer }) = queue.recv() {
+        let _ = answer.send(read(connection, after, wait, identity)); // whoever asked may have left
+    }
+}
+
+fn read(connection: &Connection, after: u64, wait: Duration, identity: &Identity) -> Result<Page, Error> {
+    let deadline = Instant::now() + wait;
+    loop {
+        identity.check()?;
+        // Asked first: what is committed from here on changes it.
+        let version = data_version(connection)?;
+        let page = page(connection, after).map_err(Error::unavailable)?;
+        if !page.entries.is_empty() || page.top != after {
+            return Ok(page);
+        }
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(page);
+            }
+            std::thread::sleep(POLL_EVERY.min(left));
+            if data_version(connection)? != version {
+                break;
+            }
+        }
+    }
+}
+
+/// Another number after each commit of another connection.
+fn data_version(connection: &Connection) -> Result<i64, Error> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0)).map_err(Error::unavailable)
+}
+
+fn page(connection: &Connection, after: u64) -> rusqlite::Result<Page> {
+    // One snapshot for both questions.
+    let transaction = connection.unchecked_transaction()?;
+    let top = top_of(&transaction)?;
+    let mut query = transaction.prepare_cached(
+        "SELECT position, written, value FROM revocation WHERE position > ?1 ORDER BY position LIMIT ?2",
+    )?;
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let limit = i64::try_from(PAGE + 1).unwrap_or(i64::MAX);
+    let mut rows = query.query([after, limit])?;
+    let mut page = Page { entries: Vec::new(), top, more: false };
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        count += 1;
+        if count > PAGE {
+            page.more = true;
+            break;
+        }
+        let number = |at| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
+        let (position, written) = (number(0)?, Timestamp::from_unix(number(1)?));
+        let value = row.get_ref(2)?.as_blob()?;
+        // What a later release writes is not known.
+        if let Some(revocation) = Revocation::from_bytes(value) {
+            page.entries.push(Entry { position, written, revocation });
+        }
+    }
+    drop(rows);
+    drop(query);
+    transaction.commit()?;
+    Ok(page)
+}
+
+/// Which file was opened: one that is deleted or replaced would be written to by nobody else.
+#[derive(Clone)]
+struct Identity {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+impl Identity {
+    fn of(path: &Path) -> Self {
+        Self { path: path.to_owned(), file: numbers(path) }
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        if numbers(&self.path) == self.file {
+            Ok(())
+        } else {
+            Err(Error::unavailable("the file of revocations was deleted or replaced while it was in use"))
+        }
+    }
+}
+
+#[cfg(unix)]
+fn numbers(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
+#[cfg(not(unix))]
+fn numbers(path: &Path) -> Option<(u64, u64)> {
+    path.exists().then_some((0, 0))
+}
+
+impl fmt::Debug for SqliteLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteLog").field("path", &self.path).finish_non_exhaustive()
+    }
+}

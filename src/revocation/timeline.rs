@@ -1,0 +1,91 @@
+//! From positions to times: which revocations are old enough to be forgotten, and which were made moments ago.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::clock::Timestamp;
+
+/// How finely old times are kept: forgetting is late by this share of the horizon at most.
+const STEPS: u64 = 64;
+/// How finely the last minutes are kept.
+const RECENT: Duration = Duration::from_secs(300);
+/// A step before it is known how long sessions last.
+const LONGEST_STEP: u64 = 12 * 3_600;
+/// So many points are not worth joining.
+const FEW: usize = 512;
+
+/// At which time the log had reached which position. Both only grow.
+#[derive(Default)]
+pub(super) struct Timeline {
+    points: VecDeque<(Timestamp, u64)>,
+    /// How many points there may be before they are joined.
+    limit: usize,
+}
+
+impl Timeline {
+    /// Notes that `position` was written at `time`.
+    pub(super) fn note(&mut self, time: Timestamp, position: u64, horizon: Duration) {
+        let time = self.points.back().map_or(time, |(last, _)| time.max(*last));
+        match self.points.back_mut() {
+            Some((last, reached)) if *last == time => *reached = position.max(*reached),
+            _ => self.points.push_back((time, position)),
+        }
+        self.thin(time, horizon);
+    }
+
+    /// Joins points of long ago, so that there are a few hundred at most: of those in one step, the last one stays.
+    fn thin(&mut self, now: Timestamp, horizon: Duration) {
+        if self.points.len() < self.limit.max(FEW) {
+            return;
+        }
+        let step = (horizon.as_secs() / STEPS).clamp(1, LONGEST_STEP);
+        let recent = now.as_unix().saturating_sub(RECENT.as_secs());
+        let mut kept: VecDeque<(Timestamp, u64)> = VecDeque::with_capacity(self.points.len());
+        for (time, position) in self.points.drain(..) {
+            match kept.back_mut() {
+                Some(last) if time.as_unix() < recent && last.0.as_unix() / step == time.as_unix() / step => {
+                    *last = (time, position);
+                }
+                _ => kept.push_back((time, position)),
+            }
+        }
+        self.points = kept;
+        self.limit = 2 * self.points.len();
+    }
+
+    /// The last position that was surely written at `time` or before; zero if none was.
+    pub(super) fn reached_by(&self, time: Timestamp) -> u64 {
+        let after = self.points.partition_point(|(written, _)| *written <= time);
+        after.checked_sub(1).and_then(|at| self.points.get(at)).map_or(0, |(_, position)| *position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn it_never_says_that_something_is_older_than_it_is(gaps in proptest::collection::vec(0..5_000_u64, 1..2_000)) {
+            let horizon = Duration::from_secs(7 * 86_400);
+            let (mut line, mut written, mut now) = (Timeline::default(), Vec::new(), 1_000_000);
+            for (position, gap) in (1_u64..).zip(gaps) {
+                now += gap;
+                written.push((now, position));
+                line.note(Timestamp::from_unix(now), position, horizon);
+            }
+            prop_assert!(line.points.len() <= 1_000);
+            for ago in [0, 1, 60, 3_600, 86_400, 7 * 86_400] {
+                let time = now.saturating_sub(ago);
+                let reached = line.reached_by(Timestamp::from_unix(time));
+                let exact = written.iter().rev().find(|(at, _)| *at <= time).map_or(0, |(_, position)| *position);
+                prop_assert!(reached <= exact);
+                // And it is late by one step at most.
+                let step = horizon.as_secs() / STEPS;
+                let late = written.iter().rev().find(|(at, _)| *at + step + 1 <= time).map_or(0, |(_, position)| *position);
+                prop_assert!(reached >= late, "{reached} < {late} at -{ago}");
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Labels: names under which an application can end sessions later.
+
+use super::Session;
+use super::lineage::{LABELS, with_label};
+use crate::crypto::label_name;
+use crate::error::{Error, Kind};
+
+/// A namespace is a word of the application's.
+const MAX_NAMESPACE: usize = 64;
+/// The longest label is an issuer's URL and a session id.
+const MAX_VALUE: usize = 4096;
+
+impl Session {
+    /// Labels the session with `value`, so that [`CookieStore::end_labelled`](crate::CookieStore::end_labelled) can end it.
+    ///
+    /// A session has one label in each namespace, and labels in at most four namespaces: a second one in the same namespace
+    /// replaces the first. Labels stay when the session is regenerated and when the same subject logs in again. They end
+    /// with the session.
+    ///
+    /// The token holds a hash of the label (18 bytes), not its text.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if the store keeps no revocations: the label would have no effect.
+    /// [`is_value`](Error::is_value) if `namespace` is empty, longer than 64 bytes or holds a zero byte, if `value` is empty
+    /// or longer than 4096 bytes, or if the session has labels in four other namespaces.
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Examples
+    ///
+    /// The session of an OpenID Connect provider, which back-channel logout names:
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// let (issuer, sid) = ("https://id.example", "08a5019c");
+    /// session.login("user-42")?;
+    /// session.label("oidc", &format!("{issuer}#{sid}"))?;
+    /// assert!(session.keys().is_empty()); // labels are not values
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn label(&self, namespace: &str, value: &str) -> Result<(), Error> {
+        if !self.inner.circumstances.revocable {
+            return Err(Error::config(
+                "labels need a cookie store with revocations: call revocations() on its builder",
+            ));
+        }
+        check_label(namespace, value)?;
+        let name = label_name(namespace, value);
+        let mut state = self.lock_open()?;
+        let labels = with_label(state.get(LABELS), name).ok_or_else(|| Error::new(Kind::Label))??;
+        state.put(LABELS, Some(labels));
+        Ok(())
+    }
+}
+
+/// Refuses what is not a label.
+pub(crate) fn check_label(namespace: &str, value: &str) -> Result<(), Error> {
+    let namespaced = (1..=MAX_NAMESPACE).contains(&namespace.len()) && !namespace.contains('\0');
+    if namespaced && (1..=MAX_VALUE).contains(&value.len()) { Ok(()) } else { Err(Error::new(Kind::Label)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::__example;
+
+    #[test]
+    fn labels_are_bounded_and_no_values() {
+        __example(|session| {
+            for (namespace, value) in [("", "x"), ("a\0", "x"), ("a", ""), (&*"n".repeat(65), "x")] {
+                assert!(session.label(namespace, value).unwrap_err().is_value(), "{namespace:?}");
+            }
+            assert!(session.label("a", &"v".repeat(4097)).unwrap_err().is_value());
+            for namespace in ["a", "b", "c", "d", "a", "b"] {
+                session.label(namespace, "x")?;
+            }
+            assert!(session.label("e", "x").unwrap_err().is_value());
+            assert!(session.is_empty() && session.keys().is_empty());
+            assert_eq!(session.get_all::<std::collections::BTreeMap<String, u8>>()?, None);
+            Ok(())
+        })
+        .unwrap();
+    }
+}

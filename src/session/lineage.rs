@@ -1,0 +1,282 @@
+//! What a session carries so that it can be revoked: its position in the log, and the names that revocations know it by.
+
+use std::fmt;
+
+use bytes::Bytes;
+use rmp::Marker;
+use smallvec::SmallVec;
+
+use super::subject::SUBJECT;
+use super::{Payload, SessionId};
+use crate::crypto::{NAMESPACE_LEN, subject_name};
+use crate::error::{Error, Kind};
+
+/// Under this key a revocable session keeps its [`Lineage`]. Applications cannot name it.
+pub(super) const LINEAGE: &str = "\u{1}r";
+
+/// Under this key it keeps the names of its labels.
+pub(super) const LABELS: &str = "\u{1}n";
+
+/// How many labels a session may have.
+pub(super) const MAX_LABELS: usize = 4;
+
+/// What a revocation calls a group of sessions: a hash of a subject or of a label.
+pub(crate) type Name = [u8; 16];
+
+/// The names of a session's labels.
+pub(crate) type Labels = SmallVec<[Name; MAX_LABELS]>;
+
+/// A place in the log of revocations: a session that has one is older than every revocation behind it.
+///
+/// Positions count within one incarnation of the log. A log in memory has a new one at each start; a position of an earlier
+/// incarnation is before all positions of the present one.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::{AppKey, CookieStore, Revocations};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
+/// let store = CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).build()?;
+/// let before = store.revocation_position().await?;
+/// store.end_sessions_of("user-42").await?;
+/// assert_ne!(store.revocation_position().await?, before);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Position {
+    pub(crate) incarnation: u64,
+    pub(crate) sequence: u64,
+}
+
+impl Position {
+    /// The longest that a position takes in a token: for asking whether a session fits before its position is known.
+    pub(crate) const LONGEST: Self = Self { incarnation: u64::MAX, sequence: u64::MAX };
+}
+
+/// Where a session stands towards revocations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lineage {
+    /// Of its login, or of its beginning if nobody has logged in.
+    pub(crate) position: Position,
+    /// The subject that it was bound to at the login.
+    pub(crate) owner: Option<Name>,
+    /// The id that it had at the login. `None`: the one that it has now.
+    pub(crate) root: Option<SessionId>,
+}
+
+impl Lineage {
+    /// An array of integers, which both formats of a payload can hold: incarnation and sequence of the position, then the
+    /// halves of the owner and of the root, as far as there are any. Without an owner the root is of no use: nothing that
+    /// was never logged in is revoked by its root.
+    fn to_bytes(self) -> Result<Bytes, Error> {
+        let Self { position, owner, root } = self;
+        let mut numbers = SmallVec::<[u64; 6]>::new();
+        numbers.extend([position.incarnation, position.sequence]);
+        if let Some(owner) = owner {
+            numbers.extend(halves(owner));
+            numbers.extend(root.into_iter().flat_map(|root| halves(root.to_bytes())));
+        }
+        numbers_to_bytes(&numbers)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let numbers = numbers::<6>(bytes)?;
+        let (&[incarnation, sequence], names) = numbers.split_first_chunk()?;
+        let mut names = names.chunks_exact(2).filter_map(whole);
+        let position = Position { incarnation, sequence };
+        Some(Self { position, owner: names.next(), root: names.next().map(SessionId::from_bytes) })
+    }
+}
+
+/// True for the keys that are no part of what a session holds: a session with nothing but these is empty.
+pub(super) fn is_lineage(key: &str) -> bool {
+    key == LINEAGE || key == LABELS
+}
+
+/// The labels of `stored` with `name` in the place of one of the same namespace; `None` if there are too many.
+pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Bytes, Error>> {
+    let mut labels = stored.map(labels_of).unwrap_or_default();
+    let same_namespace = |label: &Name| label.iter().zip(name).take(NAMESPACE_LEN).all(|(a, b)| *a == b);
+    let there = labels.iter().position(same_namespace);
+    if let Some(label) = there.and_then(|at| labels.get_mut(at)) {
+        *label = name;
+    } else if labels.len() == MAX_LABELS {
+        return None;
+    } else {
+        labels.push(name);
+    }
+    let numbers: SmallVec<[u64; 2 * MAX_LABELS]> = labels.into_iter().flat_map(halves).collect();
+    Some(numbers_to_bytes(&numbers))
+}
+
+fn labels_of(bytes: &[u8]) -> Labels {
+    numbers::<{ 2 * MAX_LABELS }>(bytes).unwrap_or_default().chunks_exact(2).filter_map(whole).collect()
+}
+
+impl Payload {
+    /// Where the session stands; one that was sealed before revocation was switched on stands at the beginning, and belongs
+    /// to its subject.
+    pub(crate) fn lineage(&self) -> Lineage {
+        let stored = self.find_reserved(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
+        stored.unwrap_or_else(|| {
+            let owner = self.find(SUBJECT).and_then(|_| self.subject()).map(|subject| subject_name(&subject));
+            Lineage { owner, ..Lineage::default() }
+        })
+    }
+
+    /// The names of its labels.
+    pub(crate) fn labels(&self) -> Labels {
+        self.find_reserved(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
+    }
+
+    /// The same values under another lineage, with the labels of `labelled` if there are none.
+    pub(crate) fn with_lineage(&self, lineage: &Lineage, labelled: Option<&Self>) -> Result<Self, Error> {
+        let lineage = lineage.to_bytes()?;
+        let labels = match self.find(LABELS) {
+            Some(_) => None,
+            None => labelled.and_then(|labelled| labelled.get(LABELS)),
+        };
+        let labels = labels.as_deref().map(|labels| (LABELS, Some(labels)));
+        Self::merge(Some(self), labels.into_iter().chain([(LINEAGE, Some(&*lineage))]))
+    }
+
+    /// True if nothing is in it, but for what revocation needs.
+    pub(crate) fn is_vacant(&self) -> bool {
+        self.iter().all(|(key, _)| is_lineage(key))
+    }
+}
+
+fn halves(name: Name) -> [u64; 2] {
+    let name = u128::from_be_bytes(name);
+    #[allow(clippy::cast_possible_truncation)] // the lower half is what is asked for
+    [(name >> 64) as u64, name as u64]
+}
+
+fn whole(halves: &[u64]) -> Option<Name> {
+    let [high, low] = *halves else { return None };
+    Some((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
+}
+
+fn numbers_to_bytes(numbers: &[u64]) -> Result<Bytes, Error> {
+    let failed = |_| Error::new(Kind::Internal("a list of numbers that could not be written"));
+    let mut bytes = Vec::with_capacity(1 + 9 * numbers.len());
+    rmp::encode::write_array_len(&mut bytes, u32::try_from(numbers.len()).unwrap_or(u32::MAX))
+        .map_err(failed)?;
+    for number in numbers {
+        rmp::encode::write_uint(&mut bytes, *number).map_err(failed)?;
+    }
+    Ok(bytes.into())
+}
+
+/// Reads an array of at most `N` unsigned integers, without allocating.
+fn numbers<const N: usize>(bytes: &[u8]) -> Option<SmallVec<[u64; N]>>
+where
+    [u64; N]: smallvec::Array<Item = u64>,
+{
+    let (&marker, mut rest) = bytes.split_first()?;
+    let Marker::FixArray(len) = Marker::from_u8(marker) else { return None };
+    let mut numbers = SmallVec::new();
+    if usize::from(len) > N {
+        return None;
+    }
+    for _ in 0..len {
+        let (&marker, after) = rest.split_first()?;
+        let width = match Marker::from_u8(marker) {
+            Marker::FixPos(number) => {
+                numbers.push(number.into());
+                rest = after;
+                continue;
+            }
+            Marker::U8 => 1,
+            Marker::U16 => 2,
+            Marker::U32 => 4,
+            // Most of them: names are hashes.
+            Marker::U64 => {
+                let (number, after) = after.split_first_chunk()?;
+                numbers.push(u64::from_be_bytes(*number));
+                rest = after;
+                continue;
+            }
+            _ => return None,
+        };
+        let (number, after) = after.split_at_checked(width)?;
+        numbers.push(number.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
+        rest = after;
+    }
+    rest.is_empty().then_some(numbers)
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:x}-{}", self.incarnation, self.sequence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::PayloadFormat;
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lineage() -> impl Strategy<Value = Lineage> {
+        let position =
+            any::<(u64, u64)>().prop_map(|(incarnation, sequence)| Position { incarnation, sequence });
+        (position, any::<Option<[u8; 16]>>(), any::<Option<[u8; 16]>>()).prop_map(
+            |(position, owner, root)| {
+                let root = root.filter(|_| owner.is_some()).map(SessionId::from_bytes);
+                Lineage { position, owner, root }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_lineage_and_labels_survive_both_formats(lineage in lineage(), names in proptest::collection::vec(any::<[u8; 16]>(), 0..4)) {
+            let mut labels = None;
+            for name in &names {
+                labels = Some(with_label(labels.as_deref(), *name).unwrap().unwrap());
+            }
+            let empty = Payload::merge(None, [("a", Some(&b"\x01"[..]))].into_iter()).unwrap();
+            let labelled = labels.map(|labels| Payload::merge(None, [(LABELS, Some(&*labels))].into_iter()).unwrap());
+            let payload = empty.with_lineage(&lineage, labelled.as_ref()).unwrap();
+            for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
+                let bytes = Bytes::copy_from_slice(&payload.to_format(format).unwrap());
+                let read = Payload::parse(bytes).unwrap();
+                prop_assert_eq!(read.lineage(), lineage);
+                prop_assert_eq!(&read.labels()[..], &names[..]);
+                prop_assert!(!read.is_vacant());
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Lineage::from_bytes(&bytes);
+            prop_assert!(labels_of(&bytes).len() <= MAX_LABELS);
+        }
+    }
+
+    #[test]
+    fn no_handler_sees_the_keys() {
+        assert!([LINEAGE, LABELS].iter().all(|key| key.starts_with(super::super::key::RESERVED)));
+    }
+
+    #[test]
+    fn one_label_of_a_namespace_and_four_namespaces() {
+        let name = |space: u8, value: u8| {
+            let mut name = [value; 16];
+            name[0] = space;
+            name[1..4].fill(0);
+            name
+        };
+        let mut labels = None;
+        for space in 0..4 {
+            labels = Some(with_label(labels.as_deref(), name(space, 1)).unwrap().unwrap());
+        }
+        assert!(with_label(labels.as_deref(), name(4, 1)).is_none(), "a fifth");
+        let replaced = with_label(labels.as_deref(), name(2, 9)).unwrap().unwrap();
+        assert_eq!(labels_of(&replaced)[..], [name(0, 1), name(1, 1), name(2, 9), name(3, 1)]);
+    }
+}

@@ -1,0 +1,491 @@
+//! Cookie sessions that can be revoked: what they seal, what ends them, and when that is asked.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::header::SealedHeader;
+use super::{CookieKeys, CookieStore, Inner};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::crypto::{Sealer, subject_name};
+use crate::error::Error;
+use crate::event::{Refusal, RevocationChange};
+use crate::revocation::{FailurePolicy, Register, Revocation, Revocations, Verdict};
+use crate::session::{Changes, Lineage, Payload, Position, Record, SessionId};
+use crate::store::{Builder, Saved, StoreFuture};
+
+/// The revocations of a store, if it keeps any.
+pub(super) struct Revoking {
+    revocations: Revocations,
+    register: Arc<Register>,
+    max_staleness: Duration,
+}
+
+/// A session to be sealed, once it is known where in the log it stands.
+struct Plan {
+    id: SessionId,
+    created: Timestamp,
+    payload: Payload,
+    /// What it is written in response to.
+    base: Option<Record>,
+    /// It keeps the labels of `base`, if it has none of its own.
+    keeps_labels: bool,
+    lineage: Lineage,
+    /// Somebody logs in: the session stands where the log ends now.
+    asks_position: bool,
+    /// What must be durable before the session is sealed.
+    revocations: Vec<Revocation>,
+}
+
+impl Plan {
+    fn labelled(&self) -> Option<&Payload> {
+        self.base.as_ref().filter(|_| self.keeps_labels).map(Record::payload)
+    }
+}
+
+impl Builder<CookieKeys> {
+    /// Sets where revocations are kept, so that a logout is final: a cookie that was copied before it is refused from then on.
+    /// Default: nowhere.
+    ///
+    /// [`destroy`](crate::Session::destroy), [`regenerate`](crate::Session::regenerate) and
+    /// [`login`](crate::Session::login) then revoke the session or its old id, if somebody was logged in, and the response
+    /// waits until that is durable. [`end_session`](CookieStore::end_session), [`end_sessions_of`](CookieStore::end_sessions_of),
+    /// [`end_labelled`](CookieStore::end_labelled) and [`end_all`](CookieStore::end_all) end sessions from elsewhere.
+    ///
+    /// # Limits
+    ///
+    /// A token grows by 16 to 57 bytes, and by 18 bytes for each label. It cannot be combined with Astra's cookies.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, Revocations};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn revocations(mut self, revocations: Revocations) -> Self {
+        self.kind.revocations = Some(revocations);
+        self
+    }
+}
+
+impl CookieStore {
+    /// The revocations of this store; `None` if it was built without.
+    pub fn revocations(&self) -> Option<&Revocations> {
+        self.inner.revoking.as_ref().map(|revoking| &revoking.revocations)
+    }
+
+    /// Ends the session with this id; if it is the id from its login, also the ids that the session was given since.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if the store was built without [`revocations`](Builder::revocations).
+    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be written to: the session may or may not have ended then.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, Revocations, SessionId};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// let store = CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).build()?;
+    /// let from_the_audit_log = "abababababababababababababababab";
+    /// store.end_session(from_the_audit_log.parse()?).await?;
+    ///
+    /// let without = CookieStore::builder(AppKey::generate()?).build()?;
+    /// assert!(without.end_all().await.unwrap_err().is_config());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn end_session(&self, id: SessionId) -> Result<(), Error> {
+        self.revoking()?.end_session(id).await
+    }
+
+    /// Ends all sessions that [`login`](crate::Session::login) has bound to `subject` so far: "log out everywhere". A login
+    /// afterwards, also in the same request, begins a session that goes on.
+    ///
+    /// Which sessions there are, only a [`ServerStore`](crate::ServerStore) knows.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_session`](Self::end_session).
+    ///
+    /// # Examples
+    ///
+    /// A new password ends every session but the one that this request begins:
+    ///
+    /// ```
+    /// use hyper_session::{CookieStore, Error, Session};
+    ///
+    /// async fn password_changed(store: &CookieStore, session: &Session, user: &str) -> Result<(), Error> {
+    ///     store.end_sessions_of(user).await?;
+    ///     session.login(user)
+    /// }
+    /// ```
+    pub async fn end_sessions_of(&self, subject: &str) -> Result<(), Error> {
+        self.revoking()?.end_sessions_of(subject).await
+    }
+
+    /// Ends all sessions with this [label](crate::Session::label) that were logged in so far.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_session`](Self::end_session); [`is_value`](Error::is_value) if it cannot be a label.
+    pub async fn end_labelled(&self, namespace: &str, value: &str) -> Result<(), Error> {
+        self.revoking()?.end_labelled(namespace, value).await
+    }
+
+    /// Ends all sessions with this [label](crate::Session::label), those that are still to be logged in included: for names
+    /// that are never used again, such as the `sid` of an OpenID Connect provider, whose logout may come before the browser is
+    /// back with the login.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_labelled`](Self::end_labelled).
+    pub async fn end_labelled_for_good(&self, namespace: &str, value: &str) -> Result<(), Error> {
+        self.revoking()?.end_labelled_for_good(namespace, value).await
+    }
+
+    /// Ends all sessions that began so far.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_session`](Self::end_session).
+    pub async fn end_all(&self) -> Result<(), Error> {
+        self.revoking()?.end_all().await
+    }
+
+    /// Returns the present end of the log, for [`Session::login_at`](crate::Session::login_at): ask before checking the
+    /// password.
+    ///
+    /// # Errors
+    ///
+    /// As [`end_session`](Self::end_session).
+    pub async fn revocation_position(&self) -> Result<Position, Error> {
+        self.revoking()?.position().await
+    }
+
+    fn revoking(&self) -> Result<&Revocations, Error> {
+        self.revocations().ok_or_else(|| {
+            Error::config("this store keeps no revocations: call revocations() on its builder")
+        })
+    }
+}
+
+impl Revoking {
+    pub(super) fn new(revocations: Revocations, config: &Config) -> Result<Self, Error> {
+        revocations.attach(config.timeouts.absolute, Arc::clone(config.clock()), config.reporter())?;
+        let register = Arc::clone(revocations.register()?);
+        let max_staleness = revocations.max_stale();
+        Ok(Self { revocations, register, max_staleness })
+    }
+
+    fn judge(&self, record: &Record, now: Timestamp) -> Verdict {
+        let payload = record.payload();
+        self.register.judge(record.id(), &payload.lineage(), &payload.labels(), now, self.max_staleness)
+    }
+
+    /// True if nothing ends the session, and that is current.
+    pub(super) fn vouches_for(&self, record: &Record, now: Timestamp) -> bool {
+        self.judge(record, now) == Verdict::Valid
+    }
+
+    fn has_ended(&self, record: &Record, now: Timestamp) -> bool {
+        matches!(self.judge(record, now), Verdict::Revoked | Verdict::Superseded)
+    }
+
+    fn verdict(&self, verdict: Verdict, record: Record) -> Result<Result<Record, Refusal>, Error> {
+        match verdict {
+            Verdict::Valid => Ok(Ok(record)),
+            Verdict::Revoked => Ok(Err(Refusal::Revoked)),
+            Verdict::Superseded => Ok(Err(Refusal::Regenerated)),
+            Verdict::Unconfirmed => match self.revocations.policy() {
+                FailurePolicy::Refuse => {
+                    Err(Error::unavailable("the log of revocations could not be read in time"))
+                }
+                FailurePolicy::Trust => {
+                    self.register.report(RevocationChange::Trusted);
+                    Ok(Ok(record))
+                }
+            },
+        }
+    }
+
+    /// What ends the session of `base`; nothing, if nobody was ever logged in to it.
+    fn logout(&self, base: &Record) -> Vec<Revocation> {
+        let lineage = base.payload().lineage();
+        let Some(owner) = lineage.owner else { return Vec::new() };
+        if self.register.spend(owner) {
+            vec![Revocation::of_root(lineage.root.unwrap_or(base.id()), false)]
+        } else {
+            self.register.report(RevocationChange::SubjectLimit);
+            vec![Revocation::of_owner(owner)]
+        }
+    }
+
+    /// What ends the id of `base`, whose session goes on under another one, or all of its ids, at a login.
+    fn supersede(&self, base: &Record, at_login: bool) -> Vec<Revocation> {
+        let lineage = base.payload().lineage();
+        let Some(owner) = lineage.owner else { return Vec::new() };
+        if !self.register.spend(owner) {
+            self.register.report(RevocationChange::SubjectLimit);
+            return Vec::new();
+        }
+        vec![if at_login {
+            Revocation::of_root(lineage.root.unwrap_or(base.id()), true)
+        } else {
+            Revocation::of_id(base.id(), true)
+        }]
+    }
+}
+
+/// The verbs of a store whose sessions can be revoked.
+impl CookieStore {
+    pub(super) fn load_revocable(
+        &self,
+        revoking: &Revoking,
+        record: Record,
+        now: Timestamp,
+    ) -> StoreFuture<Result<Record, Refusal>> {
+        let verdict = revoking.judge(&record, now);
+        if verdict != Verdict::Unconfirmed {
+            return StoreFuture::ready(revoking.verdict(verdict, record));
+        }
+        self.later(move |revoking, _| async move {
+            let position = record.payload().lineage().position;
+            revoking.register.confirm(position, revoking.max_staleness).await;
+            revoking.verdict(revoking.judge(&record, now), record)
+        })
+    }
+
+    pub(super) fn save_revocable(
+        &self,
+        revoking: &Revoking,
+        base: Option<Record>,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        let Some(base) = base else {
+            return self.carry_out(revoking, self.inner.plan_new(revoking, changes, now), now);
+        };
+        if revoking.has_ended(&base, now) {
+            return StoreFuture::ready(Ok(Saved::Ended));
+        }
+        match plan_renewed(&base, changes) {
+            // Nothing is left: the session ends.
+            Ok(None) => self.end(revoking, &base, now, || Saved::Removed),
+            Ok(Some(plan)) => StoreFuture::ready(self.inner.seal_plan(plan, None, now)),
+            Err(error) => StoreFuture::ready(Err(error)),
+        }
+    }
+
+    pub(super) fn regenerate_revocable(
+        &self,
+        revoking: &Revoking,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        let goes_on = !changes.logs_in() && !changes.restarts();
+        if goes_on && revoking.has_ended(base, now) {
+            return StoreFuture::ready(Ok(Saved::Ended));
+        }
+        match self.inner.plan_regenerated(revoking, base, changes, now) {
+            Ok(None) => self.end(revoking, base, now, || Saved::Removed),
+            Ok(Some(plan)) => self.carry_out(revoking, Ok(Some(plan)), now),
+            Err(error) => StoreFuture::ready(Err(error)),
+        }
+    }
+
+    pub(super) fn destroy_revocable(
+        &self,
+        revoking: &Revoking,
+        base: &Record,
+        now: Timestamp,
+    ) -> StoreFuture<()> {
+        self.end(revoking, base, now, || ())
+    }
+
+    /// Ends the session of `base`, and answers `ended` when that is durable.
+    fn end<T: Send + 'static>(
+        &self,
+        revoking: &Revoking,
+        base: &Record,
+        now: Timestamp,
+        ended: fn() -> T,
+    ) -> StoreFuture<T> {
+        // One that was superseded is ended under its other ids, too.
+        let is_over = revoking.judge(base, now) == Verdict::Revoked;
+        let revocations = if is_over { Vec::new() } else { revoking.logout(base) };
+        if revocations.is_empty() || revoking.register.revoke_at_once(&revocations).is_some() {
+            return StoreFuture::ready(Ok(ended()));
+        }
+        self.later(
+            move |revoking, _| async move { revoking.register.revoke(revocations).await.map(|_| ended()) },
+        )
+    }
+
+    /// Revokes what the plan says, and seals its session; nothing to seal is a removed session.
+    fn carry_out(
+        &self,
+        revoking: &Revoking,
+        plan: Result<Option<Plan>, Error>,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        let mut plan = match plan {
+            Ok(Some(plan)) => plan,
+            Ok(None) => return StoreFuture::ready(Ok(Saved::Removed)),
+            Err(error) => return StoreFuture::ready(Err(error)),
+        };
+        let register = &revoking.register;
+        let revocations = std::mem::take(&mut plan.revocations);
+        let at_once = match (revocations.is_empty(), plan.asks_position) {
+            (true, false) => Some(None),
+            (true, true) => register.is_immediate().then(|| Some(register.known_position())),
+            (false, _) => register.revoke_at_once(&revocations).map(Some),
+        };
+        if let Some(position) = at_once {
+            return StoreFuture::ready(self.inner.seal_plan(plan, position, now));
+        }
+        self.later(move |revoking, inner| async move {
+            let position = if revocations.is_empty() {
+                revoking.register.position().await?
+            } else {
+                revoking.register.revoke(revocations).await?
+            };
+            inner.seal_plan(plan, Some(position), now)
+        })
+    }
+
+    /// A future that owns what it needs of the store.
+    fn later<T, F>(
+        &self,
+        work: impl FnOnce(Arc<Revoking>, Arc<Inner>) -> F + Send + 'static,
+    ) -> StoreFuture<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let inner = Arc::clone(&self.inner);
+        match inner.revoking.clone() {
+            Some(revoking) => StoreFuture::boxed(work(revoking, inner)),
+            None => StoreFuture::ready(Err(Error::new(crate::error::Kind::Internal(
+                "a store without revocations revoked",
+            )))),
+        }
+    }
+}
+
+impl Inner {
+    /// A session that is not stored yet; `None` if there is nothing in it.
+    fn plan_new(
+        &self,
+        revoking: &Revoking,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(None)?;
+        if payload.is_vacant() {
+            return Ok(None);
+        }
+        let (lineage, asks_position) = begin(revoking, changes, &payload);
+        let id = SessionId::generate(&*self.random)?;
+        let revocations = Vec::new();
+        Ok(Some(Plan {
+            id,
+            created: now,
+            payload,
+            base: None,
+            keeps_labels: false,
+            lineage,
+            asks_position,
+            revocations,
+        }))
+    }
+
+    /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
+    fn plan_regenerated(
+        &self,
+        revoking: &Revoking,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(Some(base.payload()))?;
+        if payload.is_vacant() {
+            return Ok(None);
+        }
+        let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
+        let (lineage, asks_position) = if logs_in || restarts {
+            begin(revoking, changes, &payload)
+        } else {
+            let lineage = base.payload().lineage();
+            (Lineage { root: lineage.root.or(Some(base.id())), ..lineage }, false)
+        };
+        let mut plan = Plan {
+            id: SessionId::generate(&*self.random)?,
+            created: if changes.begins_anew() { now } else { base.created() },
+            payload,
+            base: Some(base.clone()),
+            keeps_labels: !restarts,
+            lineage,
+            asks_position,
+            revocations: Vec::new(),
+        };
+        // What is too large to be sealed must not end the session that there is.
+        self.check_plan(&plan)?;
+        if revoking.judge(base, now) != Verdict::Revoked {
+            plan.revocations =
+                if restarts && !logs_in { revoking.logout(base) } else { revoking.supersede(base, logs_in) };
+        }
+        Ok(Some(plan))
+    }
+
+    /// Refuses what does not fit, wherever in the log it will stand.
+    fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
+        let lineage = Lineage { position: Position::LONGEST, ..plan.lineage };
+        let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
+        let body = payload.to_format(self.config.format)?;
+        self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
+    }
+
+    fn seal_plan(&self, plan: Plan, position: Option<Position>, now: Timestamp) -> Result<Saved, Error> {
+        let mut lineage = plan.lineage;
+        if let Some(position) = position.filter(|_| plan.asks_position) {
+            lineage.position = position;
+        }
+        let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
+        self.seal(plan.id, plan.created, payload, plan.base.as_ref(), now)
+    }
+}
+
+/// Where a session stands that begins with `changes`, and whether its position is still to be asked for.
+fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage, bool) {
+    let position = revoking.register.known_position();
+    if !changes.logs_in() {
+        return (Lineage { position, owner: None, root: None }, false);
+    }
+    let owner = payload.subject().map(|subject| subject_name(&subject));
+    match changes.login_position() {
+        Some(position) => (Lineage { position, owner, root: None }, false),
+        None => (Lineage { position, owner, root: None }, true),
+    }
+}
+
+/// The session of `base` under the same id.
+fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error> {
+    let payload = changes.apply(Some(base.payload()))?;
+    Ok((!payload.is_vacant()).then(|| Plan {
+        id: base.id(),
+        created: base.created(),
+        payload,
+        base: Some(base.clone()),
+        keeps_labels: true,
+        lineage: base.payload().lineage(),
+        asks_position: false,
+        revocations: Vec::new(),
+    }))
+}

@@ -1,0 +1,417 @@
+//! A log of revocations in Redis: one stream for each prefix, which every process appends to and follows.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use bb8_redis::redis::{Cmd, FromRedisValue, Script, Value, cmd};
+use tokio::time::Instant;
+
+use super::fault::{Failure, Trouble};
+use super::options::RedisOptions;
+use super::stats::Counters;
+use super::transport::{Limits, Transport};
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations};
+
+/// How many entries one read returns at most. The client library takes longer for each entry of a long reply.
+const PAGE: usize = 1_000;
+
+/// A position is milliseconds and number of an entry's id, in 42 and 20 bits: enough until the year 2109.
+const SEQUENCE_BITS: u32 = 20;
+
+/// A blocking read is answered after as long as it may wait, and so much later at the latest.
+const GRACE: Duration = Duration::from_millis(400);
+
+/// The longest that one read waits.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// What positions count in: the milliseconds of their ids go on in an emptied Redis.
+const INCARNATION: u64 = 0x72_65_64_69_73; // "redis"
+
+/// The next id is above the server's clock, the last entry and what the caller has seen: a clock that a failover put back
+/// does not put positions back.
+///
+/// ARGV: milliseconds and number that the caller has seen, then the values. Returns the id of the last entry.
+const APPEND_CODE: &str = "\
+local time = redis.call('TIME')
+local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
+local function above(m, s)
+  if m > ms or (m == ms and s >= seq) then ms, seq = m, s + 1 end
+end
+above(tonumber(ARGV[1]), tonumber(ARGV[2]))
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if last then
+  local m, s = string.match(last[1], '(%d+)-(%d+)')
+  above(tonumber(m), tonumber(s))
+end
+local id
+for i = 3, #ARGV do
+  if seq > 1048575 then ms, seq = ms + 1, 0 end
+  id = string.format('%.0f-%.0f', ms, seq)
+  redis.call('XADD', KEYS[1], id, 'r', ARGV[i])
+  seq = seq + 1
+end
+return id";
+static APPEND: Steps = Steps { code: APPEND_CODE, script: LazyLock::new(|| Script::new(APPEND_CODE)) };
+
+/// ARGV: milliseconds and number to be reached. Writes an entry that is no revocation there, if the log ends before it.
+/// Returns the id of the last entry, if there is one.
+const TOP_CODE: &str = "\
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local m, s = tonumber(ARGV[1]), tonumber(ARGV[2])
+if last then
+  local lm, ls = string.match(last[1], '(%d+)-(%d+)')
+  lm, ls = tonumber(lm), tonumber(ls)
+  if lm > m or (lm == m and ls >= s) then return last[1] end
+end
+if m == 0 and s == 0 then return false end
+return redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', m, s), 't', '')";
+static TOP: Steps = Steps { code: TOP_CODE, script: LazyLock::new(|| Script::new(TOP_CODE)) };
+
+/// ARGV: milliseconds that entries are kept for, by the server's clock. The last one stays: it holds the position.
+const TRIM_CODE: &str = "\
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if not last then return 0 end
+local time = redis.call('TIME')
+local ms = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[1])
+if ms <= 0 then return 0 end
+local m = tonumber(string.match(last[1], '(%d+)-'))
+local id = last[1]
+if ms <= m then id = string.format('%.0f', ms) end
+return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)";
+static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::new(TRIM_CODE)) };
+
+/// ARGV: the exclusive beginning and the most entries. Returns the last entry, and the entries from there on: what comes in
+/// between is among the entries. A replica refuses, since what it has may be old: a command that writes nothing is a write
+/// to it.
+const PAGE_CODE: &str = "\
+redis.call('XTRIM', KEYS[1], 'MINID', '0')
+return {
+  redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1),
+  redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+}";
+static PAGES: Steps = Steps { code: PAGE_CODE, script: LazyLock::new(|| Script::new(PAGE_CODE)) };
+
+impl Revocations {
+    /// Keeps revocations in the Redis at `url`, for any number of machines. The forms of the URL are those of
+    /// [`RedisStore::builder`](crate::RedisStore::builder).
+    ///
+    /// All processes of an application use one stream, `{prefix}:revoked`, and follow it: another process refuses a session
+    /// about a tenth of a millisecond after it was revoked. Reads cost no round trip; a logout costs one, and so does a login.
+    ///
+    /// # Security
+    ///
+    /// The stream holds hashes and random ids. Anyone who can write to it can end sessions, and begin none.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use hyper_session::{AppKey, CookieStore, Revocations};
+    ///
+    /// # async fn example(key: AppKey) -> Result<(), hyper_session::Error> {
+    /// let revocations = Revocations::redis("redis://127.0.0.1:6379").prefix("shop").connect().await?;
+    /// let store = CookieStore::builder(key).revocations(revocations).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn redis(url: impl Into<String>) -> RedisRevocations {
+        RedisRevocations { prefix: None, connection: RedisOptions::new(url.into()) }
+    }
+}
+
+/// What [`Revocations`] in Redis are built from; [`Revocations::redis`] makes one.
+#[must_use = "a builder does nothing until it connects"]
+pub struct RedisRevocations {
+    prefix: Option<String>,
+    connection: RedisOptions,
+}
+
+impl RedisRevocations {
+    /// Sets what the name of the stream begins with. It must be given: it keeps this application apart from whatever else is
+    /// in that Redis. 1 to 64 letters, digits, and `:`, `_`, `-`, `.`, `/`.
+    pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
+        self.prefix = Some(prefix.into());
+        self
+    }
+
+    /// Sets how long making a connection may take. Default: 1 second.
+    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
+        self.connection.connect_timeout = timeout;
+        self
+    }
+
+    /// Sets how long a logout or a login waits for an answer. Default: 500 ms.
+    pub fn command_timeout(mut self, timeout: Duration) -> Self {
+        self.connection.command_timeout = timeout;
+        self
+    }
+
+    /// Sets whom to trust with TLS: PEM certificates of authorities. Default: those that the system trusts.
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.connection.tls.root = Some(pem.into());
+        self
+    }
+
+    /// Sets how to prove with TLS who calls: a PEM certificate and its private key.
+    pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.connection.tls.client = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Connects, reads what was revoked, and follows it from now on: in a task of the present tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not one, or Redis refuses the password or
+    /// the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer.
+    pub async fn connect(self) -> Result<Revocations, Error> {
+        Revocations::open(self.into_log().await?).await
+    }
+
+    /// Connects to the log itself, which [`Revocations::open`] takes: for tools and tests.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub async fn into_log(self) -> Result<RedisLog, Error> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_-./".contains(&byte);
+        let prefix = self.prefix.unwrap_or_default();
+        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
+            return Err(Error::config(
+                "revocations in Redis need a prefix() of 1 to 64 letters, digits, and : _ - . /, for example \"shop\"",
+            ));
+        }
+        let RedisOptions { connect_timeout, command_timeout, .. } = self.connection;
+        if connect_timeout.is_zero() || command_timeout.is_zero() {
+            return Err(Error::config("connect_timeout() and command_timeout() must be more than zero"));
+        }
+        let link = async |reply_timeout: Duration| {
+            let transport = self.connection.clone().transport(&Arc::new(Counters::default()))?;
+            transport.connect().await.map_err(Failure::at_startup)?;
+            Ok::<_, Error>(Link { transport, connect_timeout, reply_timeout })
+        };
+        let log = RedisLog {
+            key: format!("{prefix}:revoked"),
+            writer: link(command_timeout).await?,
+            // A read that blocks must not hold up a logout: it has connections of its own.
+            reader: link(LONGEST_WAIT + GRACE).await?,
+        };
+        // Tries each command once. An entry that is no revocation shows that the log can be written to.
+        let top = log.top(0).await.map_err(not_allowed)?;
+        let top = log.top(top.saturating_add(1)).await.map_err(not_allowed)?;
+        log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
+        log.read(top, Duration::from_millis(1)).await.map_err(not_allowed)?;
+        Ok(log)
+    }
+}
+
+/// What Redis will not allow later either is for whoever set it up.
+fn not_allowed(error: Error) -> Error {
+    let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
+    match failure {
+        Some(failure) if failure.is_lasting() => Error::config(format!(
+            "{failure}, but revocations need EVALSHA, EVAL and XREAD, and in scripts TIME, XADD, XRANGE, XREVRANGE and XTRIM, \
+             on the stream of their prefix"
+        )),
+        _ => error,
+    }
+}
+
+/// A stream of Redis as a [`RevocationLog`].
+pub struct RedisLog {
+    key: String,
+    writer: Link,
+    reader: Link,
+}
+
+/// The connections of a reader or of a writer, and how long a reply may take.
+struct Link {
+    transport: Transport,
+    connect_timeout: Duration,
+    reply_timeout: Duration,
+}
+
+impl Link {
+    fn limits(&self) -> Limits {
+        let deadline = Instant::now() + self.connect_timeout + self.reply_timeout;
+        Limits::new(deadline, self.connect_timeout, self.reply_timeout)
+    }
+
+    /// Sends `command`, which does no harm when it is done twice.
+    async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Trouble> {
+        self.transport.send(key, command, &self.limits()).await
+    }
+
+    /// Runs a script by its hash, or whole where the server does not have it.
+    async fn run<T: FromRedisValue>(
+        &self,
+        script: &Steps,
+        key: &str,
+        arguments: &[Vec<u8>],
+    ) -> Result<T, Error> {
+        let command = |verb: &str, script: &str| {
+            let mut command = cmd(verb);
+            command.arg(script).arg(1).arg(key);
+            for argument in arguments {
+                command.arg(&argument[..]);
+            }
+            command
+        };
+        let answer = match self.send(key, &command("EVALSHA", script.hash())).await {
+            Err(Trouble::Reply(error)) if error.code() == Some("NOSCRIPT") => {
+                self.send(key, &command("EVAL", script.code)).await
+            }
+            answer => answer,
+        };
+        T::from_redis_value(answer.map_err(failed)?).map_err(|_| not_understood())
+    }
+}
+
+fn failed(trouble: Trouble) -> Error {
+    match trouble {
+        Trouble::Reply(error) => Failure::of(&error).into(),
+        Trouble::Failed(failure) => failure.into(),
+    }
+}
+
+fn not_understood() -> Error {
+    Failure::Lost("the reply was not of the kind that was asked for").into()
+}
+
+/// A script and, once it was needed, its hash.
+struct Steps {
+    code: &'static str,
+    script: LazyLock<Script>,
+}
+
+impl Steps {
+    fn hash(&self) -> &str {
+        self.script.get_hash()
+    }
+}
+
+/// A stream's entry: its id, and its fields and values.
+type StreamEntry = (String, Vec<Vec<u8>>);
+
+impl RedisLog {
+    async fn script<T: FromRedisValue>(&self, script: &Steps, arguments: Vec<Vec<u8>>) -> Result<T, Error> {
+        self.writer.run(script, &self.key, &arguments).await
+    }
+
+    /// Reads without waiting.
+    async fn page(&self, after: u64) -> Result<Page, Error> {
+        let (ms, number) = unpack(after);
+        let arguments = [format!("({ms}-{number}").into_bytes(), PAGE.to_string().into_bytes()];
+        let (last, entries): (Vec<StreamEntry>, Vec<StreamEntry>) =
+            self.reader.run(&PAGES, &self.key, &arguments).await?;
+        let more = entries.len() == PAGE;
+        let mut page = Page { entries: Vec::with_capacity(entries.len()), top: 0, more };
+        for (id, _) in &last {
+            page.top = position(id)?;
+        }
+        let mut reached = 0;
+        for (id, fields) in entries {
+            reached = position(&id)?;
+            let [field, value] = fields.as_slice() else { continue };
+            // What raised the log is no revocation, and what a later release writes is not known.
+            if let (b"r", Some(revocation)) = (field.as_slice(), Revocation::from_bytes(value)) {
+                let written = Timestamp::from_unix(unpack(reached).0 / 1_000);
+                page.entries.push(Entry { position: reached, written, revocation });
+            }
+        }
+        page.top = page.top.max(reached);
+        Ok(page)
+    }
+}
+
+impl RevocationLog for RedisLog {
+    fn incarnation(&self) -> u64 {
+        INCARNATION
+    }
+
+    async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
+        let (ms, number) = unpack(above);
+        let values = revocations.iter().map(|revocation| revocation.to_bytes().to_vec());
+        let arguments = [number_text(ms), number_text(number)].into_iter().chain(values).collect();
+        position(&self.script::<String>(&APPEND, arguments).await?)
+    }
+
+    async fn top(&self, at_least: u64) -> Result<u64, Error> {
+        let (ms, number) = unpack(at_least);
+        let arguments = vec![number_text(ms), number_text(number)];
+        self.script::<Option<String>>(&TOP, arguments).await?.map_or(Ok(0), |id| position(&id))
+    }
+
+    async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
+        let page = self.page(after).await?;
+        if !page.entries.is_empty() || page.more || page.top != after || wait.is_zero() {
+            return Ok(page);
+        }
+        let (ms, number) = unpack(after);
+        let mut command = cmd("XREAD");
+        let wait = u64::try_from(wait.min(LONGEST_WAIT).as_millis()).unwrap_or(u64::MAX).max(1);
+        command.arg("COUNT").arg(1).arg("BLOCK").arg(wait);
+        command.arg("STREAMS").arg(&self.key).arg(format!("{ms}-{number}"));
+        self.reader.send(&self.key, &command).await.map_err(failed)?;
+        self.page(after).await
+    }
+
+    async fn trim(&self, age: Duration) -> Result<(), Error> {
+        let age = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        self.script::<Value>(&TRIM, vec![number_text(age)]).await.map(drop)
+    }
+}
+
+/// The position of the entry with this id.
+fn position(id: &str) -> Result<u64, Error> {
+    let parsed = id.split_once('-');
+    let parsed = parsed.and_then(|(ms, number)| Some((ms.parse::<u64>().ok()?, number.parse::<u64>().ok()?)));
+    match parsed {
+        Some((ms, number)) if ms < 1_u64 << 42 && number < 1_u64 << SEQUENCE_BITS => {
+            Ok(ms << SEQUENCE_BITS | number)
+        }
+        _ => Err(Failure::Lost("the stream of revocations has an entry with an id that is not ours").into()),
+    }
+}
+
+fn number_text(number: u64) -> Vec<u8> {
+    number.to_string().into_bytes()
+}
+
+fn unpack(position: u64) -> (u64, u64) {
+    (position >> SEQUENCE_BITS, position & ((1 << SEQUENCE_BITS) - 1))
+}
+
+impl fmt::Debug for RedisRevocations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The URL may hold a password.
+        f.debug_struct("RedisRevocations").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RedisLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisLog").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_positions_in_their_order() {
+        for (id, expected) in [("0-1", 1), ("1-0", 1 << 20), ("1700000000000-7", 1_700_000_000_000 << 20 | 7)]
+        {
+            assert_eq!(position(id).unwrap(), expected);
+            let (ms, number) = unpack(expected);
+            assert_eq!(format!("{ms}-{number}"), id);
+        }
+        for bad in ["", "1", "x-1", "1-x", "1-1048576", "4398046511104-0"] {
+            assert!(position(bad).is_err(), "{bad}");
+        }
+        assert!(position("4398046511103-1048575").unwrap() < 1 << 62);
+    }
+}

@@ -1,0 +1,117 @@
+//! The five primitives on a file: reads where the caller runs, writes by way of the one thread that writes.
+
+use std::fmt;
+use std::sync::Arc;
+use std::thread::{self, ThreadId};
+
+use bytes::Bytes;
+
+use super::fault::Failure;
+use super::queue::Queue;
+use super::readers::{Read, Reading};
+use super::stats::{Counters, SqliteStats};
+use super::writer::{Answer, Step, Write};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind};
+use crate::id::EntryId;
+use crate::store::{Backend, Replaced, Stored};
+
+/// The [`Backend`] behind [`SqliteStore`](super::SqliteStore).
+///
+/// Dropping it closes the file. Writes that are under way are finished first, which takes as long as a write takes.
+pub struct Sqlite {
+    /// None while it is being dropped: the reading connections close first, so that the writing connection removes the log.
+    pub(super) reading: Option<Reading>,
+    pub(super) writes: Arc<Queue<Write, Answer>>,
+    pub(super) writer: ThreadId,
+    pub(super) max_entry_len: usize,
+    pub(super) counters: Arc<Counters>,
+}
+
+impl Sqlite {
+    /// Figures since the store was opened.
+    pub fn stats(&self) -> SqliteStats {
+        SqliteStats::of(&self.counters)
+    }
+
+    async fn write(&self, id: EntryId, step: Step) -> Result<Answer, Error> {
+        let write = Write { id: id.to_bytes(), step };
+        let size = write.size();
+        Ok(self.writes.call(write, size).await?)
+    }
+
+    fn check_len(&self, entry: &Stored) -> Result<(), Error> {
+        let (size, limit) = (entry.value.len(), self.max_entry_len);
+        if size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
+    }
+}
+
+impl Backend for Sqlite {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let read = Read { id: id.to_bytes(), now };
+        let found = match &self.reading {
+            Some(Reading::Inline(readers)) => readers.read(read),
+            Some(Reading::Threads(queue)) => queue.call(read, size_of::<Read>()).await,
+            None => Err(Failure::Stopped),
+        };
+        if found.is_err() {
+            Counters::add(&self.counters.failures, 1);
+        }
+        Ok(found?)
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.check_len(&entry)?;
+        done(&self.write(id, Step::Create { entry, now }).await?)
+    }
+
+    async fn replace(
+        &self,
+        id: EntryId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        if let Some(entry) = &entry {
+            self.check_len(entry)?;
+        }
+        match self.write(id, Step::Replace { expected, entry, now }).await? {
+            Answer::Replaced(replaced) => Ok(replaced),
+            Answer::Done(_) => Err(Error::new(Kind::Internal("an answer to another primitive"))),
+        }
+    }
+
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        done(&self.write(id, Step::Touch { expires, now }).await?)
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        done(&self.write(id, Step::Delete).await?).map(drop)
+    }
+}
+
+fn done(answer: &Answer) -> Result<bool, Error> {
+    match answer {
+        Answer::Done(done) => Ok(*done),
+        Answer::Replaced(_) => Err(Error::new(Kind::Internal("an answer to another primitive"))),
+    }
+}
+
+impl Drop for Sqlite {
+    fn drop(&mut self) {
+        if let Some(Reading::Threads(queue)) = self.reading.take() {
+            queue.close();
+        }
+        self.writes.close();
+        // The thread itself may hold the last one for a moment: a caller that it wakes can be gone.
+        if thread::current().id() != self.writer {
+            self.writes.wait_for_workers();
+        }
+    }
+}
+
+impl fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sqlite").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,96 @@
+//! One match from what SQLite reports to what the caller is told.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use rusqlite::ErrorCode;
+
+use crate::error::Error;
+
+/// Why a step failed. It quotes neither SQL nor values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Failure {
+    /// Another program holds SQLite's own lock.
+    Locked,
+    /// The disk is full, or the file has reached its largest size.
+    Full,
+    /// The file cannot be written.
+    ReadOnly,
+    /// The file's contents make no sense.
+    Damaged,
+    /// The file is not an SQLite database.
+    NotADatabase,
+    /// The operating system refused to open the file.
+    CannotOpen,
+    /// The operating system failed to read, write or sync. SQLite's extended code says which.
+    Io(i32),
+    /// The lock between processes could not be taken.
+    ProcessLock(io::ErrorKind),
+    /// The entry is longer than the option allows.
+    TooLarge,
+    /// The answer did not come in time. Whether a write happened is not known.
+    TimedOut,
+    /// As many calls wait as may.
+    QueueFull,
+    /// The thread that would have answered is gone.
+    Stopped,
+    /// Anything else, by SQLite's extended code.
+    Other(i32),
+}
+
+impl Failure {
+    pub(super) fn of(error: &rusqlite::Error) -> Self {
+        // Everything but a failure of SQLite is a row of other types than the schema has.
+        let Some(failure) = error.sqlite_error() else { return Self::Damaged };
+        match failure.code {
+            ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Locked,
+            ErrorCode::DiskFull => Self::Full,
+            ErrorCode::ReadOnly => Self::ReadOnly,
+            ErrorCode::DatabaseCorrupt => Self::Damaged,
+            ErrorCode::NotADatabase => Self::NotADatabase,
+            ErrorCode::CannotOpen | ErrorCode::PermissionDenied => Self::CannotOpen,
+            ErrorCode::SystemIoFailure => Self::Io(failure.extended_code),
+            ErrorCode::TooBig => Self::TooLarge,
+            _ => Self::Other(failure.extended_code),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::of(&error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Locked => f.write_str("another program holds a lock on the session file"),
+            Self::Full => f.write_str("the disk that holds the session file is full"),
+            Self::ReadOnly => f.write_str("the session file is read-only"),
+            Self::Damaged => f.write_str("the session file is damaged"),
+            Self::NotADatabase => f.write_str("the session file is not an SQLite database"),
+            Self::CannotOpen => f.write_str("the session file cannot be opened"),
+            Self::Io(code) => write!(f, "the session file could not be read or written (SQLite code {code})"),
+            Self::ProcessLock(kind) => {
+                write!(f, "the lock beside the session file could not be taken: {kind}")
+            }
+            Self::TooLarge => {
+                f.write_str("an entry of the session file is longer than max_entry_len() allows")
+            }
+            Self::TimedOut => f.write_str("the session file was not read or written in time"),
+            Self::QueueFull => f.write_str("too many writes wait for the session file"),
+            Self::Stopped => f.write_str("the thread that serves the session file has stopped"),
+            Self::Other(code) => write!(f, "SQLite failed with code {code}"),
+        }
+    }
+}
+
+impl StdError for Failure {}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        Self::unavailable(failure)
+    }
+}

@@ -1,0 +1,102 @@
+//! The lock by which processes that share a file write in turns.
+
+use std::fs::File;
+#[cfg(unix)]
+use std::fs::OpenOptions;
+use std::io;
+use std::path::Path;
+#[cfg(unix)]
+use std::path::PathBuf;
+
+/// A lock that every process which writes takes around its transactions.
+///
+/// SQLite's own lock is polled: a process that sleeps between two looks loses against one that does not, for seconds. `flock`
+/// sleeps in the kernel. A single one would let a process that has just released the lock take it again before a waiting one
+/// has woken up. So there are two: to take the second, a process holds the first, and keeps it until it has the
+/// second. A process that releases the second finds the first one taken, if another process waits.
+///
+/// They are files of their own, since closing any descriptor of the database file would drop the locks that SQLite holds on it.
+#[cfg(unix)]
+pub(super) struct ProcessLock {
+    next: File,
+    writer: File,
+}
+
+/// SQLite's own lock is all there is on this system.
+#[cfg(not(unix))]
+pub(super) struct ProcessLock;
+
+/// The right to write, until it is dropped.
+pub(super) struct Held<'a>(Option<&'a File>);
+
+#[cfg(unix)]
+impl ProcessLock {
+    /// Opens the lock's files beside the database at `path`, and makes them if they are missing.
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { next: lock_file(path, "-next")?, writer: lock_file(path, "-lock")? })
+    }
+
+    /// Waits until no other process writes. Not limited in time.
+    pub(super) fn acquire(&self) -> io::Result<Held<'_>> {
+        lock(&self.next)?;
+        let acquired = lock(&self.writer);
+        unlock(&self.next);
+        acquired.map(|()| Held(Some(&self.writer)))
+    }
+}
+
+#[cfg(not(unix))]
+impl ProcessLock {
+    pub(super) fn open(_: &Path) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(super) fn acquire(&self) -> io::Result<Held<'_>> {
+        Ok(Held(None))
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        if let Some(file) = self.0 {
+            unlock(file);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn lock_file(path: &Path, suffix: &str) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(PathBuf::from(name))
+}
+
+#[cfg(unix)]
+fn lock(file: &File) -> io::Result<()> {
+    use rustix::fs::{FlockOperation, flock};
+
+    Ok(rustix::io::retry_on_intr(|| flock(file, FlockOperation::LockExclusive))?)
+}
+
+#[cfg(unix)]
+fn unlock(file: &File) {
+    use rustix::fs::{FlockOperation, flock};
+
+    // It does not fail for a file that is open; if it did, closing the file would release the lock.
+    let _ = flock(file, FlockOperation::Unlock);
+}
+
+#[cfg(not(unix))]
+fn unlock(_: &File) {}
+
+#[cfg(all(test, unix))]
+#[path = "process_lock_tests.rs"]
+mod tests;

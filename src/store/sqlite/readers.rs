@@ -1,0 +1,165 @@
+//! Connections that read: one for each runtime thread, used where the caller runs, or threads of their own.
+
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rusqlite::Connection;
+
+use super::fault::Failure;
+use super::queue::{Queue, Taken, Worker};
+use super::schema::{open_reader, timestamp};
+use crate::clock::Timestamp;
+use crate::store::Stored;
+
+const FETCH: &str = "SELECT expires, value FROM entries WHERE id = ?1";
+
+/// How a reading connection is opened.
+#[derive(Clone)]
+pub(super) struct Opening {
+    pub(super) path: PathBuf,
+    /// How long a read may wait for another process that recovers or closes the file.
+    pub(super) busy_timeout: Duration,
+    pub(super) max_entry_len: usize,
+}
+
+/// A question: which entry, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Read {
+    pub(super) id: [u8; 16],
+    pub(super) now: Timestamp,
+}
+
+impl Opening {
+    pub(super) fn open(&self) -> Result<Connection, Failure> {
+        Ok(open_reader(&self.path, self.busy_timeout, self.max_entry_len)?)
+    }
+
+    /// Reads an entry. Each read is a transaction of its own, so it sees every commit before it.
+    pub(super) fn read(
+        &self,
+        connection: &mut Option<Connection>,
+        read: Read,
+    ) -> Result<Option<Stored>, Failure> {
+        let opened = match connection {
+            Some(opened) => opened,
+            None => connection.insert(self.open()?),
+        };
+        let found = fetch(opened, read, self.max_entry_len);
+        if matches!(found, Err(ref failure) if *failure != Failure::TooLarge) {
+            // The next read begins with a new connection, in case the old one is to blame.
+            *connection = None;
+        }
+        found
+    }
+}
+
+fn fetch(connection: &Connection, read: Read, max_entry_len: usize) -> Result<Option<Stored>, Failure> {
+    let mut statement = connection.prepare_cached(FETCH)?;
+    let mut rows = statement.query([&read.id[..]])?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let expires = timestamp(row.get(0)?);
+    if expires <= read.now {
+        return Ok(None);
+    }
+    let value = row.get_ref(1)?.as_blob().map_err(|_| Failure::Damaged)?;
+    if value.len() > max_entry_len {
+        return Err(Failure::TooLarge);
+    }
+    Ok(Some(Stored { value: Bytes::copy_from_slice(value), expires }))
+}
+
+/// Reading connections by thread. A thread uses the connection of its slot; with more threads than slots, some share.
+///
+/// They belong to the store and are closed with it, which a thread-local connection would not be.
+pub(super) struct Readers {
+    opening: Opening,
+    slots: Box<[Mutex<Option<Connection>>]>,
+    gate: Mutex<()>,
+}
+
+/// Some microseconds.
+const GATE_SPINS: u32 = 200;
+
+impl Readers {
+    pub(super) fn new(opening: Opening) -> Self {
+        let threads = std::thread::available_parallelism().map_or(4, usize::from);
+        let slots = (0..threads.saturating_mul(2).clamp(4, 64)).map(|_| Mutex::default()).collect();
+        Self { opening, slots, gate: Mutex::new(()) }
+    }
+
+    /// Reads an entry in the calling thread.
+    pub(super) fn read(&self, read: Read) -> Result<Option<Stored>, Failure> {
+        let Some(mut slot) = self.slot() else { return Err(Failure::Stopped) };
+        let _gate = self.pass_gate();
+        self.opening.read(&mut slot, read)
+    }
+
+    /// Waits for another read of this process to end, for as long as one usually takes.
+    ///
+    /// SQLite, as it is compiled in, has its connections share a few locks. Two threads that read at once meet at them several
+    /// times a read, and each time one goes to sleep and is woken up, which takes longer than the read. The gate is not a lock:
+    /// a read that waits for the disk delays other reads by no more than this.
+    fn pass_gate(&self) -> Option<MutexGuard<'_, ()>> {
+        for _ in 0..GATE_SPINS {
+            match self.gate.try_lock() {
+                Ok(passed) => return Some(passed),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        None
+    }
+
+    fn slot(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
+        let own = thread_number() % self.slots.len().max(1);
+        let (before, from) = self.slots.split_at_checked(own)?;
+        for slot in from.iter().chain(before) {
+            match slot.try_lock() {
+                Ok(free) => return Some(free),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => {}
+            }
+        }
+        // All are reading: what they do takes microseconds.
+        from.first().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A number that this thread keeps.
+fn thread_number() -> usize {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = Cell::new(NEXT.fetch_add(1, Ordering::Relaxed));
+    }
+    NUMBER.with(Cell::get)
+}
+
+/// The body of a thread that reads for others.
+pub(super) fn serve(worker: &Worker<Read, Option<Stored>>, opening: &Opening) {
+    let mut connection = None;
+    loop {
+        match worker.queue().take(1, None) {
+            Taken::Jobs(jobs) => {
+                let answers: Vec<_> = jobs
+                    .into_iter()
+                    .map(|(number, read)| (number, opening.read(&mut connection, read)))
+                    .collect();
+                worker.queue().answer(answers);
+            }
+            Taken::Idle => {}
+            Taken::Closed => return,
+        }
+    }
+}
+
+/// Where reads happen.
+pub(super) enum Reading {
+    /// In the thread that asks.
+    Inline(Readers),
+    /// In threads of their own.
+    Threads(Arc<Queue<Read, Option<Stored>>>),
+}

@@ -1,0 +1,171 @@
+//! The tables of the file, and how a file is told that is not one of ours.
+
+use std::path::Path;
+use std::time::Duration;
+
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags};
+
+use super::fault::Failure;
+use super::options::Synchronous;
+use crate::clock::Timestamp;
+use crate::error::Error;
+
+/// Says in the file's header whose file it is: `hses` in ASCII.
+const APPLICATION_ID: i32 = 0x6873_6573;
+
+/// The version of the tables below, kept as `user_version`.
+const VERSION: i32 = 1;
+
+// The primary key is the table: one look-up finds the entry.
+const CREATE: &str = "
+CREATE TABLE entries (
+    id      BLOB NOT NULL PRIMARY KEY,
+    expires INTEGER NOT NULL,
+    sweep   INTEGER NOT NULL,
+    value   BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX entries_by_sweep ON entries (sweep);
+";
+
+/// Opens the connection that writes.
+pub(super) fn open_writer(
+    path: &Path,
+    synchronous: Synchronous,
+    busy_timeout: Duration,
+    max_entry_len: usize,
+) -> Result<Connection, Error> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(|error| opening(path, &error))?;
+    connection.busy_timeout(busy_timeout).map_err(|error| opening(path, &error))?;
+    prepare_file(path, &connection)?;
+    let set_up = || {
+        limit(&connection, max_entry_len);
+        // fullfsync: what fsync does on other systems, on macOS. secure_delete: a deleted session does not stay in the file's
+        // free space. The writer checkpoints after it has answered; automatically only if that failed for long.
+        connection.execute_batch(
+            "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA secure_delete = ON;
+             PRAGMA wal_autocheckpoint = 10000; PRAGMA journal_size_limit = 67108864;",
+        )?;
+        connection.pragma_update(None, "synchronous", synchronous.as_sql())?;
+        careful(&connection)
+    };
+    set_up().map_err(|error| opening(path, &error))?;
+    Ok(connection)
+}
+
+/// Opens a connection that reads.
+pub(super) fn open_reader(
+    path: &Path,
+    busy_timeout: Duration,
+    max_entry_len: usize,
+) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(busy_timeout)?;
+    limit(&connection, max_entry_len);
+    careful(&connection)?;
+    Ok(connection)
+}
+
+/// For a file that is damaged, or that another program has written.
+fn careful(connection: &Connection) -> rusqlite::Result<()> {
+    // Not mapped into memory: a disk that fails would be a signal there, and reads are slower while pages change.
+    connection
+        .execute_batch("PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")
+}
+
+/// Has SQLite refuse rows that are longer than an entry may be, before it makes room for them.
+fn limit(connection: &Connection, max_entry_len: usize) {
+    let row = i32::try_from(max_entry_len.saturating_add(ROW)).unwrap_or(i32::MAX);
+    // It fails for negative numbers only.
+    let _ = connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, row);
+}
+
+/// The bytes of a row beside its value, at most.
+pub(super) const ROW: usize = 128;
+
+/// Checks whose file it is, and makes the tables in one that is empty.
+fn prepare_file(path: &Path, connection: &Connection) -> Result<(), Error> {
+    let look = || {
+        let number = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
+        let objects =
+            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+        Ok((number("application_id")?, number("user_version")?, objects))
+    };
+    match look().map_err(|error| opening(path, &error))? {
+        (0, 0, 0) => create(connection).map_err(|error| opening(path, &error)),
+        (APPLICATION_ID, VERSION, _) => {
+            enter_wal(connection).and_then(|()| may_write(connection)).map_err(|error| opening(path, &error))
+        }
+        (APPLICATION_ID, version, _) => Err(Error::config(format!(
+            "the session file {path:?} has schema version {version}, which a newer release of hyper-session wrote; this one \
+             reads version {VERSION}: upgrade it, or name another file"
+        ))),
+        _ => Err(Error::config(format!(
+            "the file {path:?} is a database of another program: name a file for the sessions only"
+        ))),
+    }
+}
+
+fn create(connection: &Connection) -> rusqlite::Result<()> {
+    enter_wal(connection)?;
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.execute_batch(CREATE)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", VERSION)?;
+    connection.execute_batch("COMMIT")
+}
+
+/// Writes and takes it back: SQLite opens a file that it may not write for reading, and does not say so.
+fn may_write(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; PRAGMA user_version = {VERSION}; ROLLBACK"))
+}
+
+/// Readers then do not wait for the writer, and a commit is one write and one sync.
+fn enter_wal(connection: &Connection) -> rusqlite::Result<()> {
+    let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
+}
+
+/// An error at opening: the mistake, where the set-up is wrong.
+pub(super) fn opening(path: &Path, error: &rusqlite::Error) -> Error {
+    if matches!(error, rusqlite::Error::InvalidQuery) {
+        return Error::config(format!(
+            "the session file {path:?} cannot be used with a write-ahead log: put it on a local file system"
+        ));
+    }
+    unusable(path, &Failure::of(error))
+}
+
+/// The mistake, for a failure that lasts until the set-up is changed.
+pub(super) fn unusable(path: &Path, failure: &Failure) -> Error {
+    match failure {
+        Failure::ReadOnly => Error::config(format!(
+            "the session file {path:?} is read-only: let this process write the file and its folder"
+        )),
+        Failure::NotADatabase => Error::config(format!(
+            "the file {path:?} is not an SQLite database: name a file for the sessions only"
+        )),
+        Failure::Damaged => Error::config(format!(
+            "the session file {path:?} is damaged: restore a backup, or move the file away to begin with an empty one"
+        )),
+        Failure::CannotOpen => Error::config(format!(
+            "the session file {path:?} cannot be opened: let this process read and write the file and its folder"
+        )),
+        other => other.clone().into(),
+    }
+}
+
+/// A moment as the file has it. SQLite has no unsigned numbers: the last one stands for all that are later.
+pub(super) fn seconds(moment: Timestamp) -> i64 {
+    i64::try_from(moment.as_unix()).unwrap_or(i64::MAX)
+}
+
+/// The reverse of [`seconds`]. A moment before 1970 was not written by this crate, and has passed.
+pub(super) fn timestamp(seconds: i64) -> Timestamp {
+    match seconds {
+        i64::MAX => Timestamp::MAX,
+        seconds => Timestamp::from_unix(u64::try_from(seconds).unwrap_or(0)),
+    }
+}

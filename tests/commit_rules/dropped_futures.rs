@@ -1,0 +1,239 @@
+//! Futures that are dropped or kept around a commit, and sessions that end meanwhile.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use hyper_session::store::Saved;
+use hyper_session::{Clock, Error, Session};
+
+use crate::spy_store::{
+    Ask, Form, Gate, Kind, Setup, Verb, World, assert_set, on_server, pairs, poll, settle,
+};
+use crate::support::{Answer, Jar, block_on, status};
+
+/// Lets a response go on until it is there. One that waits for what nobody brings fails the test, and does not hang it.
+pub(crate) async fn finish<F: Future + ?Sized>(response: &mut Pin<Box<F>>) -> F::Output {
+    for _ in 0..1_000 {
+        if let Poll::Ready(answer) = poll(response) {
+            return answer;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the response waits for ever");
+}
+
+/// Another request of this session, which does `act` and is done.
+pub(crate) async fn meanwhile<A>(world: &World, jar: &Jar, act: A)
+where
+    A: Fn(&Session) -> Result<(), Error> + Clone + Send + Sync + 'static,
+{
+    world.edit(&mut jar.clone(), act).await;
+}
+
+// Futures that are dropped, or kept.
+
+/// The end of a request waits for a save of the handler, its client goes away, and then the runtime: what would have gone
+/// on in the background is dropped once, and not handed to that runtime again and again.
+#[test]
+fn a_runtime_that_shuts_down_ends_what_waits_for_a_save() {
+    use tokio::runtime::{Builder, Runtime};
+    let runtimes: [fn() -> Runtime; 2] = [
+        || Builder::new_current_thread().build().unwrap(),
+        || Builder::new_multi_thread().worker_threads(1).build().unwrap(),
+    ];
+    let cases = runtimes.iter().flat_map(|new| [(new, true), (new, false)]);
+    for (form, (new_runtime, hangs_up)) in [Form::Service, Form::Function]
+        .into_iter()
+        .flat_map(|form| cases.clone().map(move |case| (form, case)))
+    {
+        let world = World::new(Kind::Server, form, &Setup::default());
+        let runtime = new_runtime();
+        let (begun, saving) = tokio::sync::oneshot::channel();
+        let begun = Arc::new(Mutex::new(Some(begun)));
+        world.gate(Gate::Before(Verb::Create));
+        let mut response = world.start(&Jar::new(), move |ask| {
+            let begun = Arc::clone(&begun);
+            async move {
+                let session = ask.session().await?;
+                session.set("a", 1_u64)?;
+                let mut save = Box::pin(async move { session.save().await });
+                // By now it is this save's turn.
+                assert!(poll(&mut save).is_pending());
+                tokio::spawn(save);
+                begun.lock().unwrap().take().unwrap().send(()).unwrap();
+                Ok(status(200))
+            }
+        });
+        runtime.block_on(async {
+            assert!(poll(&mut response).is_pending());
+            saving.await.unwrap();
+            if hangs_up {
+                drop(response);
+            } else {
+                tokio::spawn(response);
+            }
+            settle().await;
+        });
+        assert_eq!(world.events.take(), if hangs_up { &["interrupted:true"][..] } else { &[] });
+        drop(runtime);
+        assert_eq!(world.events.take(), if hangs_up { &[] } else { &["interrupted:true"][..] });
+        assert_eq!(block_on(world.rows()), 0);
+    }
+}
+
+/// A handler that is ready, and still owns a save that it polled: it holds the turn of the commit at the end.
+struct Keeping(Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>);
+
+impl Future for Keeping {
+    type Output = Answer;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Answer> {
+        assert!(self.0.as_mut().poll(cx).is_pending());
+        Poll::Ready(Ok(status(200)))
+    }
+}
+
+#[test]
+fn a_handler_that_is_ready_and_keeps_its_save_does_not_block_the_answer() {
+    on_server(|world| async move {
+        world.gate(Gate::Before(Verb::Create));
+        let mut response = world.start(&Jar::new(), |ask: Ask| {
+            Keeping(Box::pin(async move {
+                let session = ask.session().await?;
+                session.set("a", 1_u64)?;
+                session.save().await
+            }))
+        });
+        assert!(poll(&mut response).is_pending());
+        world.gate(Gate::Open);
+        let response = finish(&mut response).await.unwrap();
+        assert_set(&world, &response);
+        let mut jar = Jar::new();
+        jar.store(response.headers());
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+        assert_eq!(world.rows().await, 1);
+    });
+}
+
+// A session that another request ended.
+
+#[test]
+fn a_save_after_the_session_was_ended_is_an_error_each_time_and_destroy_begins_another() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let (inner, other) = (world.clone(), jar.clone());
+        let response = world.visit(&mut jar, move |ask| {
+            let (world, other) = (inner.clone(), other.clone());
+            async move {
+                let session = ask.session().await?;
+                meanwhile(&world, &other, Session::destroy).await;
+                for key in ["b", "c"] {
+                    session.set(key, 1_u64)?;
+                    assert!(session.save().await.unwrap_err().is_ended(), "{key}");
+                    assert_eq!(session.id(), None);
+                }
+                assert_eq!(world.rows().await, 0);
+                session.destroy()?;
+                session.set("user", 7_u64)?;
+                session.save().await?;
+                assert!(session.id().is_some());
+                Ok(status(200))
+            }
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.values(&jar).await, pairs(&[("user", 7)]));
+        assert_eq!(world.rows().await, 1);
+        assert_eq!(world.events.take(), ["dropped:session_ended"; 2]);
+    });
+}
+
+#[test]
+fn a_new_session_in_the_place_of_one_that_another_request_ended_is_stored() {
+    on_server(|world| async move {
+        for saves in [false, true] {
+            let mut jar = world.jar().await;
+            let rows = world.rows().await;
+            let (inner, other) = (world.clone(), jar.clone());
+            let response = world.visit(&mut jar, move |ask| {
+                let (world, other) = (inner.clone(), other.clone());
+                async move {
+                    let session = ask.session().await?;
+                    meanwhile(&world, &other, Session::destroy).await;
+                    session.destroy()?;
+                    session.set("user", 7_u64)?;
+                    if saves {
+                        session.save().await?;
+                    }
+                    Ok(status(200))
+                }
+            });
+            assert_set(&world, &response.await);
+            assert_eq!(world.values(&jar).await, pairs(&[("user", 7)]));
+            assert_eq!(world.rows().await, rows);
+            assert_eq!(world.events.take(), [""; 0]);
+        }
+    });
+}
+
+/// The same where the session was found to be ended by a save that was under way when the handler destroyed it.
+#[test]
+fn a_new_session_begun_during_a_save_that_finds_the_old_one_ended_is_stored() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let (inner, other) = (world.clone(), jar.clone());
+        world.gate(Gate::Before(Verb::Replace));
+        let response = world.visit(&mut jar, move |ask| {
+            let (world, other) = (inner.clone(), other.clone());
+            async move {
+                let session = ask.session().await?;
+                session.set("b", 2_u64)?;
+                let saving = session.clone();
+                let save = tokio::spawn(async move { saving.save().await });
+                settle().await;
+                session.destroy()?;
+                session.set("user", 7_u64)?;
+                meanwhile(&world, &other, Session::destroy).await;
+                world.gate(Gate::Open);
+                assert!(save.await.unwrap().unwrap_err().is_ended());
+                Ok(status(200))
+            }
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.values(&jar).await, pairs(&[("user", 7)]));
+        assert_eq!(world.rows().await, 1);
+    });
+}
+
+// What is printed.
+
+#[test]
+fn what_a_store_answers_prints_no_token_and_no_value() {
+    block_on(async {
+        for kind in [Kind::Cookie, Kind::Server] {
+            let world = World::new(kind, Form::Service, &Setup::default());
+            let mut jar = Jar::new();
+            world.edit(&mut jar, |session| session.set("secret", "hunter2")).await;
+            let now = world.clock.now();
+            let load = || world.store.load(jar.get(world.name()).unwrap().as_bytes(), now);
+            let record = load().await.unwrap().unwrap();
+            let saved = world.store.save(Some(record.clone()), Arc::default(), now).await.unwrap();
+            let renewed = world.store.regenerate(record.clone(), Arc::default(), now).await.unwrap();
+            for saved in [saved, renewed] {
+                let Saved::Stored { token, .. } = &saved else { panic!("not stored: {saved:?}") };
+                let text = std::str::from_utf8(token.expose()).unwrap();
+                assert!(text.len() > 40, "a token, to look for");
+                let digits = format!("{:?}", token.expose());
+                for printed in [
+                    format!("{saved:?} {saved:#?} {token:?} {token:#?}"),
+                    format!("{record:?} {record:#?} {:?}", load()),
+                ] {
+                    assert!(!printed.contains(text), "{printed}");
+                    assert!(!printed.contains(digits.trim_matches(['[', ']'])), "{printed}");
+                    assert!(!printed.contains("hunter2"), "{printed}");
+                }
+            }
+        }
+    });
+}

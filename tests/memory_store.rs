@@ -1,0 +1,153 @@
+//! The memory of expired sessions: freed in the background, by the store's clock, at no request's cost.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    missing_docs,
+    unreachable_pub
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use hyper::service::Service;
+use hyper_session::store::{Backend, EntryId, Memory, Stored};
+use hyper_session::testing::{FakeClock, Faulty, with_session};
+use hyper_session::{Clock, Error, MemoryStore, ServerStore, SessionHandle, session_fn};
+
+const IDLE: Duration = Duration::from_secs(600);
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
+}
+
+fn builder(clock: &FakeClock) -> hyper_session::store::Builder<Memory> {
+    MemoryStore::builder().idle_timeout(IDLE).clock(clock.clone())
+}
+
+/// A request whose handler reads the user, and writes it again.
+async fn user(store: &MemoryStore, request: Request<()>) -> Option<String> {
+    let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+        let session = session.load().await?;
+        let user = session.get::<String>("user")?;
+        session.set("visited", true)?;
+        Ok::<_, Error>(Response::new(user))
+    });
+    service.call(request).await.unwrap().into_body()
+}
+
+/// Stores `count` entries that expire with the idle timeout.
+fn fill(memory: &impl Backend, count: u32, now: &FakeClock) {
+    let now = now.now();
+    let expires = now.saturating_add(IDLE);
+    block_on(async {
+        for number in 0..count {
+            let mut id = [0; 16];
+            // Spread as hashes are.
+            id[..4].copy_from_slice(&number.wrapping_mul(0x9e37_79b1).to_be_bytes());
+            id[4..8].copy_from_slice(&number.to_be_bytes());
+            let value = Bytes::copy_from_slice(&[7; 100]);
+            assert!(memory.create(EntryId::from_bytes(id), Stored { value, expires }, now).await.unwrap());
+        }
+    });
+}
+
+/// Waits until the backend has so many entries; the time limit is for a thread that never comes.
+fn wait_for_entries(memory: &impl std::fmt::Debug, entries: usize) {
+    let end = Instant::now() + Duration::from_secs(120);
+    let wanted = format!("entries: {entries},");
+    while !format!("{memory:?}").contains(&wanted) {
+        assert!(Instant::now() < end, "{memory:?}, not {wanted}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn expired_sessions_are_freed_without_a_request() {
+    let clock = FakeClock::at(1_000_000);
+    let store = builder(&clock).build().unwrap();
+    fill(store.backend(), 20_000, &clock);
+    block_on(with_session(Request::new(()), &store, |session| session.set("user", "ada"))).unwrap();
+    clock.advance(IDLE.saturating_sub(Duration::from_secs(1)));
+    let kept =
+        block_on(with_session(Request::new(()), &store, |session| session.set("user", "bob"))).unwrap();
+    // The clock alone moves.
+    clock.advance(Duration::from_secs(1));
+    wait_for_entries(store.backend(), 1);
+    assert_eq!(block_on(user(&store, kept)).as_deref(), Some("bob"));
+    // And again, after a while without any.
+    clock.advance(IDLE);
+    wait_for_entries(store.backend(), 0);
+    fill(store.backend(), 100, &clock);
+    clock.advance(IDLE);
+    wait_for_entries(store.backend(), 0);
+}
+
+#[test]
+fn shared_and_wrapped_memory_is_freed_too() {
+    let clock = FakeClock::at(1_000_000);
+    let shared = Arc::new(Memory::new());
+    let one = ServerStore::with_backend(Arc::clone(&shared))
+        .clock(clock.clone())
+        .idle_timeout(IDLE)
+        .build()
+        .unwrap();
+    let behind = FakeClock::at(1_000_000 - 120);
+    let two = ServerStore::with_backend(Arc::clone(&shared))
+        .clock(behind.clone())
+        .idle_timeout(IDLE)
+        .build()
+        .unwrap();
+    fill(one.backend(), 1_000, &clock);
+    clock.advance(IDLE);
+    behind.advance(IDLE + Duration::from_secs(120));
+    wait_for_entries(&shared, 0);
+    drop((one, two));
+
+    let faulty = Faulty::new(Memory::new());
+    let store =
+        ServerStore::with_backend(faulty.clone()).clock(clock.clone()).idle_timeout(IDLE).build().unwrap();
+    fill(store.backend(), 1_000, &clock);
+    clock.advance(IDLE);
+    wait_for_entries(&faulty, 0);
+}
+
+/// How long requests take while a million sessions expire. The numbers are printed, not judged:
+/// `cargo test --release --features memory,testing --test memory_store -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn one_million_sessions_that_expire() {
+    let clock = FakeClock::at(1_000_000);
+    let store = builder(&clock).build().unwrap();
+    let started = Instant::now();
+    fill(store.backend(), 1_000_000, &clock);
+    println!("created in {:?}, resident {} MB", started.elapsed(), resident());
+    clock.advance(IDLE);
+    let request =
+        block_on(with_session(Request::new(()), &store, |session| session.set("user", "ada"))).unwrap();
+    let expired = Instant::now();
+    let (mut slowest, mut requests) = (Duration::ZERO, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    while !format!("{:?}", store.backend()).contains("entries: 1,")
+        && expired.elapsed() < Duration::from_secs(60)
+    {
+        let started = Instant::now();
+        assert!(runtime.block_on(user(&store, request.clone())).is_some());
+        slowest = slowest.max(started.elapsed());
+        requests += 1;
+    }
+    println!("freed in {:?}; {requests} requests meanwhile, the slowest took {slowest:?}", expired.elapsed());
+    // What was freed is the allocator's: it keeps it for what comes next.
+    println!("resident {} MB", resident());
+}
+
+/// The memory of this process, in megabytes. Linux only.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,365 @@
+//! Each way to end a session, and a copied cookie that is presented afterwards.
+
+use std::time::Duration;
+
+use hyper_session::testing::{Cookies, FakeClock};
+use hyper_session::{AppKey, CookieStore, PayloadFormat, Refusal, Revocations};
+
+use crate::requests::{NAME, START, Site, block_on};
+
+#[test]
+fn a_copied_cookie_is_refused_after_the_logout() {
+    block_on(async {
+        let site = Site::in_memory();
+        let mut browser = site.logged_in("ada").await;
+        let copy = browser.clone();
+        assert!(site.accepts(&copy).await);
+        site.logout(&mut browser).await;
+        assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked));
+        // Whatever it is asked for, it gives an empty session, and the response does not touch the cookie.
+        let response = site
+            .visit(&mut copy.clone(), |session| async move {
+                assert!(session.is_empty() && session.id().is_none());
+                Ok(())
+            })
+            .await;
+        assert!(!response.headers().contains_key("set-cookie"));
+    });
+}
+
+#[test]
+fn without_the_option_it_works_until_its_deadline() {
+    block_on(async {
+        let site = Site::built(FakeClock::at(START), |builder| builder);
+        let mut browser = site.logged_in("ada").await;
+        let copy = browser.clone();
+        site.logout(&mut browser).await;
+        assert!(site.accepts(&copy).await);
+        assert!(site.store.revocations().is_none());
+        for result in [
+            site.store.end_sessions_of("ada").await,
+            site.store.end_labelled("a", "b").await,
+            site.store.end_session("ab".repeat(16).parse().unwrap()).await,
+            site.store.revocation_position().await.map(drop),
+        ] {
+            assert!(result.unwrap_err().is_config());
+        }
+        let response = site.visit(&mut browser, |session| async move { session.label("oidc", "x") }).await;
+        assert_eq!(response.status(), 500, "a label would have no effect");
+    });
+}
+
+#[test]
+fn every_copy_of_a_session_ends_with_it() {
+    block_on(async {
+        let site = Site::in_memory();
+        let mut browser = site.logged_in("ada").await;
+        let mut copies = vec![browser.clone()];
+        for step in ["a", "b"] {
+            site.set(&mut browser, step).await;
+            copies.push(browser.clone());
+            site.clock.advance(Duration::from_secs(4 * 3_600));
+            site.visit(&mut browser, |_| async { Ok(()) }).await; // renewed
+            copies.push(browser.clone());
+            site.regenerate(&mut browser).await;
+            for old in &copies {
+                assert!(!site.accepts(old).await);
+            }
+            copies.push(browser.clone());
+        }
+        assert!(site.accepts(&browser).await);
+        site.logout(&mut browser).await;
+        for copy in &copies {
+            assert!(!site.accepts(copy).await);
+        }
+    });
+}
+
+#[test]
+fn a_login_ends_the_session_from_before_it_and_a_regenerated_id_says_so_for_a_minute() {
+    block_on(async {
+        let site = Site::in_memory();
+        let mut browser = site.logged_in("ada").await;
+        let before = browser.clone();
+        site.set(&mut browser, "cart").await;
+        site.login(&mut browser, "ada").await;
+        site.visit(&mut browser, |session| async move {
+            assert!(session.has("cart"), "the values of the same subject stay");
+            Ok(())
+        })
+        .await;
+        // What the browser had sent meanwhile must not take the new cookie away.
+        assert_eq!(site.refusal(&before).await, Some(Refusal::Regenerated));
+        let late = site.answer(&before, |session| async move { session.set("lost", 1) }).await;
+        assert!(!late.headers().contains_key("set-cookie"));
+        site.clock.advance(Duration::from_secs(120));
+        assert_eq!(site.refusal(&before).await, Some(Refusal::Revoked));
+        assert!(site.accepts(&browser).await);
+    });
+}
+
+#[test]
+fn a_subject_a_label_an_id_and_everything() {
+    block_on(async {
+        let site = Site::in_memory();
+        let labelled = |label: &'static str| {
+            let site = site.clone();
+            async move {
+                let mut cookies = Cookies::new();
+                site.visit(&mut cookies, |session| async move {
+                    session.login("ada")?;
+                    session.label("oidc", label)
+                })
+                .await;
+                cookies
+            }
+        };
+        let (one, two, bob) = (labelled("one").await, labelled("two").await, site.logged_in("bob").await);
+        let mut anonymous = Cookies::new();
+        site.set(&mut anonymous, "cart").await;
+
+        site.store.end_labelled("oidc", "three").await.unwrap();
+        site.store.end_labelled("saml", "one").await.unwrap();
+        site.store.end_sessions_of("adam").await.unwrap();
+        assert!(site.accepts(&one).await, "nothing of it was named");
+        site.store.end_labelled("oidc", "one").await.unwrap();
+        assert_eq!(site.refusal(&one).await, Some(Refusal::Revoked));
+        assert!(site.accepts(&two).await);
+        let again = labelled("one").await;
+        assert!(site.accepts(&again).await, "it was logged in afterwards");
+
+        site.store.end_sessions_of("ada").await.unwrap();
+        assert!(!site.accepts(&two).await && !site.accepts(&again).await && site.accepts(&bob).await);
+
+        let token = bob.get(NAME).unwrap();
+        let record =
+            hyper_session::store::Store::load(&site.store, token, hyper_session::Clock::now(&site.clock));
+        site.store.end_session(record.await.unwrap().unwrap().id()).await.unwrap();
+        assert!(!site.accepts(&bob).await && site.accepts(&anonymous).await);
+
+        site.store.end_all().await.unwrap();
+        assert!(!site.accepts(&anonymous).await);
+        assert!(site.accepts(&site.logged_in("ada").await).await);
+        let mut anonymous = Cookies::new();
+        site.set(&mut anonymous, "cart").await;
+        assert!(site.accepts(&anonymous).await);
+    });
+}
+
+#[test]
+fn a_label_can_be_ended_before_the_login() {
+    block_on(async {
+        let site = Site::in_memory();
+        site.store.end_labelled_for_good("oidc", "issuer#sid").await.unwrap();
+        let mut browser = Cookies::new();
+        site.visit(&mut browser, |session| async move {
+            session.login("ada")?;
+            session.label("oidc", "issuer#sid")
+        })
+        .await;
+        assert!(!site.accepts(&browser).await, "the provider's logout came before the callback");
+    });
+}
+
+#[test]
+fn labels_survive_what_the_session_survives() {
+    block_on(async {
+        for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
+            let site = Site::built(FakeClock::at(START), |builder| {
+                builder.revocations(Revocations::in_memory()).payload_format(format)
+            });
+            let mut browser = site.logged_in("ada").await;
+            site.visit(&mut browser, |session| async move { session.label("device", "phone") }).await;
+            site.regenerate(&mut browser).await;
+            site.login(&mut browser, "ada").await;
+            site.visit(&mut browser, |session| async move {
+                session.clear()?;
+                session.set("other", 1)
+            })
+            .await;
+            assert!(site.accepts(&browser).await);
+            site.store.end_labelled("device", "phone").await.unwrap();
+            assert!(!site.accepts(&browser).await, "{format:?}");
+
+            // Not the login of another subject.
+            let mut browser = site.logged_in("ada").await;
+            site.visit(&mut browser, |session| async move { session.label("device", "phone") }).await;
+            site.login(&mut browser, "bob").await;
+            site.store.end_labelled("device", "phone").await.unwrap();
+            assert!(site.accepts(&browser).await);
+        }
+    });
+}
+
+#[test]
+fn ending_all_sessions_and_logging_in_within_one_request() {
+    block_on(async {
+        let site = Site::in_memory();
+        let other_device = site.logged_in("ada").await;
+        let mut browser = site.logged_in("ada").await;
+        site.set(&mut browser, "cart").await;
+        let copy = browser.clone();
+        for _ in 0..100 {
+            let store = site.store.clone();
+            let response = site
+                .visit(&mut browser, |session| {
+                    let store = store.clone();
+                    async move {
+                        store.end_sessions_of("ada").await?;
+                        session.login("ada")
+                    }
+                })
+                .await;
+            assert_eq!(response.status(), 200);
+            assert!(site.accepts(&browser).await, "it was begun afterwards");
+        }
+        assert!(!site.accepts(&copy).await && !site.accepts(&other_device).await);
+    });
+}
+
+#[test]
+fn a_password_that_was_checked_before_the_end_leads_nowhere_after_it() {
+    block_on(async {
+        let site = Site::in_memory();
+        let position = site.store.revocation_position().await.unwrap();
+        // The password is being checked; meanwhile it is changed, and all sessions are ended.
+        site.store.end_sessions_of("ada").await.unwrap();
+        let mut thief = Cookies::new();
+        site.visit(&mut thief, |session| async move { session.login_at("ada", position) }).await;
+        assert!(!site.accepts(&thief).await);
+        // Without it, the login is after the end.
+        assert!(site.accepts(&site.logged_in("ada").await).await);
+    });
+}
+
+#[test]
+fn a_regenerated_session_does_not_outrun_the_end_of_its_subject() {
+    block_on(async {
+        let site = Site::in_memory();
+        let browser = site.logged_in("ada").await;
+        let store = site.store.clone();
+        let mut other = browser.clone();
+        site.visit(&mut other, |session| {
+            let store = store.clone();
+            async move {
+                store.end_sessions_of("ada").await?;
+                session.regenerate()
+            }
+        })
+        .await;
+        assert!(!site.accepts(&other).await);
+        assert!(!site.accepts(&browser).await);
+    });
+}
+
+#[test]
+fn sessions_from_before_the_option_are_ended_like_others() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let before = Site::built(clock.clone(), |builder| builder);
+        let (mut one, mut two) = (before.logged_in("ada").await, before.logged_in("ada").await);
+        let (copy, three) = (one.clone(), before.logged_in("ada").await);
+        let site = Site::built(clock.clone(), |builder| builder.revocations(Revocations::in_memory()));
+        assert!(site.accepts(&one).await);
+        site.logout(&mut one).await;
+        assert!(!site.accepts(&copy).await);
+
+        // Renewed under the option, and then ended: so is the copy that has no root.
+        let copy = two.clone();
+        site.set(&mut two, "a").await;
+        site.regenerate(&mut two).await;
+        site.logout(&mut two).await;
+        assert!(!site.accepts(&copy).await);
+
+        assert!(site.accepts(&three).await);
+        site.store.end_sessions_of("ada").await.unwrap();
+        assert!(!site.accepts(&three).await);
+
+        let strict = Revocations::in_memory().refuse_unknown(true);
+        let strict = Site::built(clock, |builder| builder.revocations(strict));
+        assert!(!strict.accepts(&before.logged_in("ada").await).await);
+        assert!(strict.accepts(&strict.logged_in("ada").await).await);
+    });
+}
+
+#[test]
+fn a_connection_does_not_vouch_for_what_it_opened_before() {
+    use hyper::service::Service;
+    use hyper_session::{Error, SessionHandle, session_fn};
+    block_on(async {
+        let site = Site::in_memory();
+        let browser = site.logged_in("ada").await;
+        let service =
+            session_fn(site.store.clone(), |_: http::Request<()>, session: SessionHandle| async move {
+                let user = session.load().await?.subject().map(|subject| subject.to_string());
+                Ok::<_, Error>(http::Response::new(user))
+            });
+        let ask = || {
+            let request = http::Request::builder().header("cookie", browser.header().unwrap());
+            service.call(request.body(()).unwrap())
+        };
+        for _ in 0..3 {
+            assert_eq!(ask().await.unwrap().body().as_deref(), Some("ada"));
+        }
+        site.store.end_sessions_of("ada").await.unwrap();
+        assert_eq!(ask().await.unwrap().body().as_deref(), None);
+    });
+}
+
+#[test]
+fn what_is_left_without_values_is_ended_too() {
+    block_on(async {
+        let site = Site::in_memory();
+        for deed in ["clear", "delete"] {
+            let mut browser = site.logged_in("ada").await;
+            let copy = browser.clone();
+            site.visit(&mut browser, |session| async move {
+                if deed == "clear" {
+                    session.clear()
+                } else {
+                    session.clear()?;
+                    session.set("a", 1)
+                }
+            })
+            .await;
+            if deed == "delete" {
+                assert!(site.accepts(&copy).await, "the session goes on");
+                site.visit(&mut browser, |session| async move { session.delete("a").map(drop) }).await;
+            }
+            assert!(browser.header().is_none());
+            assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked), "{deed}");
+        }
+    });
+}
+
+#[test]
+fn a_session_that_does_not_fit_stays_logged_in() {
+    block_on(async {
+        let site = Site::in_memory();
+        let mut browser = site.logged_in("ada").await;
+        let response = site
+            .visit(&mut browser, |session| async move {
+                session.set("big", "x".repeat(20_000))?;
+                session.regenerate()
+            })
+            .await;
+        assert_eq!(response.status(), 500);
+        assert!(site.accepts(&browser).await, "nothing was sealed, so nothing was revoked");
+    });
+}
+
+#[test]
+fn it_cannot_be_combined_with_astra_and_needs_room() {
+    let builder = || CookieStore::builder(AppKey::danger_from_any_bytes(b"a key for tests").unwrap());
+    for revocations in
+        [Revocations::in_memory().max_revocations(0), Revocations::in_memory().max_per_subject(0)]
+    {
+        assert!(builder().revocations(revocations).build().unwrap_err().is_config());
+    }
+    #[cfg(feature = "astra")]
+    {
+        let astra = AppKey::danger_from_any_bytes(b"another key for tests").unwrap();
+        let both = builder().revocations(Revocations::in_memory()).beside_astra(astra).build();
+        assert!(both.unwrap_err().is_config());
+    }
+}

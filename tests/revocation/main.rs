@@ -1,0 +1,18 @@
+//! A logout that stays: what is refused afterwards, what is not, and what fills the log.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod cost;
+mod endings;
+mod hosts;
+mod interleavings;
+mod limits;
+#[cfg(feature = "redis")]
+mod on_redis;
+#[cfg(feature = "sqlite")]
+mod on_sqlite;
+mod requests;
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod server;
+mod shared_log;

@@ -1,0 +1,298 @@
+//! Revocations in a real Redis: what happens when it is killed, restarted with less, emptied, hung or full.
+
+use std::time::{Duration, Instant};
+
+use hyper_session::revocation::RevocationLog;
+use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
+use hyper_session::{Clock, Refusal, Revocations, SystemClock};
+
+use crate::requests::{Site, block_on};
+use crate::server::Server;
+
+/// Beside what Redis itself takes, for a busy machine.
+const PATIENT: Duration = Duration::from_secs(20);
+
+async fn host(server: &Server, staleness: Duration) -> Site {
+    let revocations = Revocations::redis(server.url()).prefix("test").connect().await.unwrap();
+    let clock = FakeClock::at(SystemClock.now().as_unix());
+    Site::built(clock, |builder| builder.revocations(revocations.max_staleness(staleness)))
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited for {what} in vain");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Logs `user` in and out on `site`, and returns the copy of the cookie.
+async fn logged_out(site: &Site, user: &str) -> Cookies {
+    let mut browser = site.logged_in(user).await;
+    let copy = browser.clone();
+    site.logout(&mut browser).await;
+    copy
+}
+
+#[test]
+fn the_stream_keeps_the_contract_of_logs() {
+    let server = Server::start();
+    block_on(async {
+        let log = async || Revocations::redis(server.url()).prefix("test").into_log().await.unwrap();
+        check_revocation_log(&log().await, &log().await).await;
+    });
+}
+
+#[test]
+fn what_one_process_ends_another_refuses() {
+    let server = Server::start();
+    block_on(async {
+        let (one, two) = (host(&server, PATIENT).await, host(&server, PATIENT).await);
+        for number in 0..50 {
+            let user = number.to_string();
+            let other_device = two.logged_in(&user).await;
+            let mut browser = one.logged_in(&user).await;
+            let copy = browser.clone();
+            assert!(two.accepts(&copy).await);
+            one.logout(&mut browser).await;
+            until("the logout to be known", async || !two.accepts(&copy).await).await;
+            assert_eq!(two.refusal(&copy).await, Some(Refusal::Revoked));
+            assert!(two.accepts(&other_device).await);
+            two.store.end_sessions_of(&user).await.unwrap();
+            until("the end to be known", async || !one.accepts(&other_device).await).await;
+            assert!(two.accepts(&two.logged_in(&user).await).await);
+        }
+        // Another prefix is another application.
+        let other = Revocations::redis(server.url()).prefix("other").connect().await.unwrap();
+        assert!(other.is_empty());
+        // A process that starts now knows it all.
+        assert_eq!(host(&server, PATIENT).await.revoked(), 100);
+    });
+}
+
+#[test]
+fn ending_all_and_logging_in_within_one_request_on_two_hosts() {
+    let server = Server::start();
+    block_on(async {
+        let hosts = [host(&server, PATIENT).await, host(&server, PATIENT).await];
+        let mut browser = hosts[0].logged_in("ada").await;
+        for turn in 0..500 {
+            let (here, there) = (&hosts[turn % 2], &hosts[(turn + 1) % 2]);
+            let copy = browser.clone();
+            let store = here.store.clone();
+            let response = here
+                .visit(&mut browser, |session| {
+                    let store = store.clone();
+                    async move {
+                        store.end_sessions_of("ada").await?;
+                        session.login("ada")
+                    }
+                })
+                .await;
+            assert_eq!(response.status(), 200);
+            assert!(here.accepts(&browser).await && there.accepts(&browser).await, "turn {turn}");
+            assert!(!here.accepts(&copy).await && !there.accepts(&copy).await, "turn {turn}");
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_comes_back_without_its_tail_gets_it_back() {
+    let mut server = Server::start();
+    block_on(async {
+        let (one, two) = (host(&server, PATIENT).await, host(&server, PATIENT).await);
+        let kept = logged_out(&one, "before").await;
+        assert_eq!(server.cli(&["SAVE"]), "OK");
+        let mut lost = Vec::new();
+        for number in 0..300 {
+            let site = if number % 2 == 0 { &one } else { &two };
+            lost.push(logged_out(site, &number.to_string()).await);
+        }
+        let alive = one.logged_in("ada").await;
+        server.restart(); // killed as by a crash, and started with what was saved
+        let known = server.cli(&["XLEN", "test:revoked"]).parse::<u32>().unwrap();
+        assert!(known <= 3, "one logout, and what two processes wrote at their start");
+        until("the tail to be written again", async || {
+            server.cli(&["XLEN", "test:revoked"]).parse::<u32>().unwrap() >= 301
+        })
+        .await;
+        let three = host(&server, PATIENT).await;
+        for site in [&one, &two, &three] {
+            assert!(!site.accepts(&kept).await);
+            for copy in &lost {
+                assert!(!site.accepts(copy).await);
+            }
+            assert!(site.accepts(&alive).await);
+        }
+    });
+}
+
+#[test]
+fn a_server_whose_clock_is_behind_gives_no_lower_positions() {
+    let mut server = Server::start();
+    block_on(async {
+        let (one, two) = (host(&server, PATIENT).await, host(&server, PATIENT).await);
+        assert_eq!(server.cli(&["SAVE"]), "OK");
+        // As if the clock of this server were an hour ahead of the next one's.
+        let ahead = Revocations::redis(server.url()).prefix("test").into_log().await.unwrap();
+        let hour = 3_600_000 << 20;
+        let top = ahead.top((SystemClock.now().as_unix() * 1_000) << 20).await.unwrap();
+        ahead.top(top + hour).await.unwrap();
+        let copy = logged_out(&one, "bob").await;
+        let ada = one.logged_in("ada").await;
+        until("the position to be known", async || two.accepts(&ada).await).await;
+        server.restart();
+        until("the log to be raised", async || {
+            one.changes().contains(&"rolled_back") || two.changes().contains(&"rolled_back")
+        })
+        .await;
+        let three = host(&server, PATIENT).await;
+        for site in [&one, &two, &three] {
+            until("the lost tail", async || !site.accepts(&copy).await).await;
+            assert!(site.accepts(&ada).await);
+        }
+        two.store.end_sessions_of("ada").await.unwrap();
+        for site in [&one, &two, &three] {
+            until("the end of a session from the hour ahead", async || !site.accepts(&ada).await).await;
+        }
+    });
+}
+
+#[test]
+fn an_emptied_redis_is_filled_again() {
+    let server = Server::start();
+    block_on(async {
+        let one = host(&server, PATIENT).await;
+        let copy = logged_out(&one, "ada").await;
+        one.store.end_all().await.unwrap();
+        let alive = one.logged_in("bob").await;
+        assert_eq!(server.cli(&["FLUSHALL"]), "OK");
+        until("the log to be written again", async || one.changes().contains(&"rolled_back")).await;
+        until("both entries", async || server.cli(&["XLEN", "test:revoked"]).parse::<u32>().unwrap() >= 2)
+            .await;
+        let two = host(&server, PATIENT).await;
+        for site in [&one, &two] {
+            assert!(!site.accepts(&copy).await);
+            assert!(site.accepts(&alive).await);
+        }
+    });
+}
+
+#[test]
+fn a_redis_that_hangs_is_noticed_within_the_bound() {
+    let server = Server::start();
+    block_on(async {
+        let bound = Duration::from_secs(1);
+        let site = host(&server, bound).await;
+        let mut browser = site.logged_in("ada").await;
+        server.freeze();
+        let frozen = Instant::now();
+        let mut last_accepted = frozen;
+        loop {
+            let asked = Instant::now();
+            if site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 503 {
+                break;
+            }
+            last_accepted = asked;
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(last_accepted - frozen <= bound, "accepted {:?} after it hung", last_accepted - frozen);
+        let response = site.visit(&mut browser, |session| async move { session.destroy() }).await;
+        assert_eq!(response.status(), 503);
+        server.thaw();
+        until("it to be back", async || site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 200)
+            .await;
+        assert!(browser.header().is_some());
+    });
+}
+
+#[test]
+fn a_stopped_redis_refuses_and_a_full_one_refuses_logouts() {
+    let mut server = Server::start();
+    block_on(async {
+        let site = host(&server, Duration::from_millis(500)).await;
+        let mut browser = site.logged_in("ada").await;
+        let copy = logged_out(&site, "bob").await;
+        assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory", "1"]), "OK");
+        let response = site.visit(&mut browser, |session| async move { session.destroy() }).await;
+        assert_eq!(response.status(), 503, "a logout that is not kept is not answered");
+        assert!(site.accepts(&browser).await, "reads go on");
+        assert!(!site.accepts(&copy).await);
+        server.kill();
+        until("requests to be refused", async || {
+            site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 503
+        })
+        .await;
+        server.run();
+        server.wait_until_ready();
+        until("it to be back", async || site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 200)
+            .await;
+        assert!(!site.accepts(&copy).await);
+        let last = browser.clone();
+        site.logout(&mut browser).await;
+        assert!(!site.accepts(&last).await);
+    });
+}
+
+#[test]
+fn a_master_that_becomes_a_replica_is_not_believed() {
+    let (server, other) = (Server::start(), Server::start());
+    block_on(async {
+        let site = host(&server, Duration::from_millis(500)).await;
+        let mut browser = site.logged_in("ada").await;
+        assert_eq!(server.cli(&["REPLICAOF", "127.0.0.1", &other.port.to_string()]), "OK");
+        until("requests to be refused", async || {
+            site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 503
+        })
+        .await;
+        assert_eq!(server.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        until("it to be back", async || site.visit(&mut browser, |_| async { Ok(()) }).await.status() == 200)
+            .await;
+    });
+}
+
+#[test]
+fn what_cannot_work_is_said_at_the_start() {
+    let server = Server::with(&["--requirepass", "secret"]);
+    block_on(async {
+        let connect = async |url: String| Revocations::redis(url).prefix("test").connect().await;
+        assert!(connect(server.url()).await.unwrap_err().is_config(), "no password");
+        assert!(connect("redis://127.0.0.1:1".to_owned()).await.unwrap_err().is_unavailable());
+        assert!(connect("nonsense".to_owned()).await.unwrap_err().is_config());
+        assert!(Revocations::redis(server.url()).connect().await.unwrap_err().is_config(), "no prefix");
+        server.cli_as(
+            "default",
+            "secret",
+            &[
+                "ACL",
+                "SETUSER",
+                "narrow",
+                "on",
+                ">pw",
+                "~test:revoked",
+                "-@all",
+                "+eval",
+                "+evalsha",
+                "+time",
+                "+xadd",
+                "+xrange",
+                "+xrevrange",
+                "+xread",
+                "+wait",
+                "+xtrim",
+                "+client",
+                "+hello",
+            ],
+        );
+        let url = format!("redis://narrow:pw@127.0.0.1:{}", server.port);
+        let revocations = connect(url.clone()).await.unwrap();
+        revocations.end_sessions_of("ada").await.unwrap();
+        server.cli_as("default", "secret", &["ACL", "SETUSER", "narrow", "-xadd"]);
+        assert!(revocations.end_sessions_of("bob").await.unwrap_err().is_unavailable());
+        for command in ["-xadd", "-xread", "-xtrim"] {
+            server.cli_as("default", "secret", &["ACL", "SETUSER", "narrow", "+xadd", command]);
+            let error = connect(url.clone()).await.unwrap_err();
+            assert!(error.is_config() && error.to_string().contains("XREAD"), "{command}: {error}");
+        }
+    });
+}

@@ -1,0 +1,269 @@
+//! Revocations in a SQLite file: shared by processes, killed, locked, full, damaged, taken for something else.
+
+use std::io::{BufRead, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use hyper_session::revocation::{Revocation, RevocationLog, SqliteLog};
+use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
+use hyper_session::{Clock, Refusal, Revocations, SystemClock};
+
+use crate::requests::{NAME, Site, block_on};
+
+/// For a busy machine.
+const PATIENT: Duration = Duration::from_secs(20);
+
+/// A folder that is removed afterwards.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::SeqCst);
+        let dir = std::env::temp_dir().join(format!("hyper-session-revoked-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        Self(dir)
+    }
+
+    fn file(&self) -> PathBuf {
+        self.0.join("revocations.db")
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+async fn host(path: &Path) -> Site {
+    let revocations = Revocations::sqlite(path).await.unwrap().max_staleness(PATIENT);
+    Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| builder.revocations(revocations))
+}
+
+async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < Duration::from_secs(30), "waited for {what} in vain");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+#[test]
+fn the_file_keeps_the_contract_of_logs() {
+    let folder = Folder::new();
+    block_on(async {
+        let log = async || SqliteLog::open(folder.file()).await.unwrap();
+        check_revocation_log(&log().await, &log().await).await;
+    });
+}
+
+#[test]
+fn what_one_process_ends_another_refuses_and_a_later_one_remembers() {
+    let folder = Folder::new();
+    block_on(async {
+        let (one, two) = (host(&folder.file()).await, host(&folder.file()).await);
+        let mut copies: Vec<Cookies> = Vec::new();
+        for number in 0..20 {
+            let mut browser = one.logged_in(&number.to_string()).await;
+            copies.push(browser.clone());
+            assert!(two.accepts(&browser).await);
+            one.logout(&mut browser).await;
+            let copy = copies.last().unwrap();
+            until("the logout to be known", async || !two.accepts(copy).await).await;
+        }
+        let alive = one.logged_in("ada").await;
+        drop((one, two));
+        let three = host(&folder.file()).await;
+        for copy in &copies {
+            assert_eq!(three.refusal(copy).await, Some(Refusal::Revoked));
+        }
+        assert!(three.accepts(&alive).await);
+        three.store.end_all().await.unwrap();
+        assert!(!three.accepts(&alive).await);
+        assert!(three.accepts(&three.logged_in("ada").await).await);
+    });
+}
+
+#[test]
+fn ending_all_and_logging_in_within_one_request_on_two_processes() {
+    let folder = Folder::new();
+    block_on(async {
+        let hosts = [host(&folder.file()).await, host(&folder.file()).await];
+        let mut browser = hosts[0].logged_in("ada").await;
+        for turn in 0..60 {
+            let (here, there) = (&hosts[turn % 2], &hosts[(turn + 1) % 2]);
+            let copy = browser.clone();
+            let store = here.store.clone();
+            here.visit(&mut browser, |session| {
+                let store = store.clone();
+                async move {
+                    store.end_sessions_of("ada").await?;
+                    session.login("ada")
+                }
+            })
+            .await;
+            assert!(here.accepts(&browser).await && there.accepts(&browser).await, "turn {turn}");
+            assert!(!here.accepts(&copy).await && !there.accepts(&copy).await, "turn {turn}");
+        }
+    });
+}
+
+/// A process that logs in and out until it is killed, and says which cookies it has ended.
+#[test]
+#[ignore = "run by the test below, as a process of its own"]
+fn child() {
+    let path = std::env::var_os("REVOCATIONS_FILE").expect("the parent says where");
+    block_on(async {
+        let site = host(Path::new(&path)).await;
+        let mut out = std::io::stdout();
+        for number in 0_u64.. {
+            let mut browser = site.logged_in(&format!("{}-{number}", std::process::id())).await;
+            let token = String::from_utf8(browser.get(NAME).unwrap().to_vec()).unwrap();
+            site.logout(&mut browser).await;
+            writeln!(out, "\nended {token}").unwrap();
+            out.flush().unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_was_answered_survives_a_killed_process() {
+    let kills = std::env::var("HYPER_SESSION_KILLS").map_or(20, |kills| kills.parse().unwrap());
+    let folder = Folder::new();
+    let mut ended: Vec<String> = Vec::new();
+    for kill in 0..kills {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--ignored", "--exact", "on_sqlite::child", "--nocapture"])
+            .env("REVOCATIONS_FILE", folder.file())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        // Random enough: some microseconds into one of the first hundred logouts.
+        let wanted = 1 + kill * 37 % 100;
+        let mut seen = 0;
+        for line in lines {
+            let Some(token) = line.unwrap().strip_prefix("ended ").map(str::to_owned) else { continue };
+            ended.push(token);
+            seen += 1;
+            if seen == wanted {
+                std::thread::sleep(Duration::from_micros(kill * 7_919 % 2_000));
+                child.kill().unwrap();
+            }
+        }
+        child.wait().unwrap();
+    }
+    block_on(async {
+        let site = host(&folder.file()).await;
+        for token in &ended {
+            let loaded =
+                hyper_session::store::Store::load(&site.store, token.as_bytes(), SystemClock.now()).await;
+            assert_eq!(loaded.unwrap().unwrap_err(), Refusal::Revoked);
+        }
+        assert!(ended.len() as u64 >= kills, "the children logged out");
+        println!("{} answered logouts, {kills} killed processes, none lost", ended.len());
+    });
+}
+
+#[test]
+fn a_locked_file_a_full_one_and_a_deleted_one() {
+    let folder = Folder::new();
+    block_on(async {
+        let site = host(&folder.file()).await;
+        let mut browser = site.logged_in("ada").await;
+        let copy = browser.clone();
+        // Another program holds the file for longer than anybody waits.
+        let other = rusqlite::Connection::open(folder.file()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let response = site.visit(&mut browser, |session| async move { session.destroy() }).await;
+        assert_eq!(response.status(), 503);
+        assert!(site.accepts(&browser).await, "reads go on");
+        other.execute_batch("ROLLBACK").unwrap();
+        site.logout(&mut browser).await;
+        assert!(!site.accepts(&copy).await);
+
+        // It is no use to write to what others do not see.
+        std::fs::rename(folder.file(), folder.0.join("moved.db")).unwrap();
+        assert!(site.store.end_sessions_of("ada").await.unwrap_err().is_unavailable());
+        until("the follower to notice", async || site.changes().contains(&"unreachable")).await;
+        std::fs::rename(folder.0.join("moved.db"), folder.file()).unwrap();
+        until("it to be back", async || site.changes().contains(&"reachable")).await;
+        site.store.end_sessions_of("ada").await.unwrap();
+    });
+}
+
+#[test]
+fn what_is_no_log_is_left_alone() {
+    let folder = Folder::new();
+    block_on(async {
+        let text = folder.0.join("notes.txt");
+        std::fs::write(
+            &text,
+            "not a database, but long enough to be taken for one if nobody looked at its first bytes",
+        )
+        .unwrap();
+        assert!(Revocations::sqlite(&text).await.unwrap_err().is_config());
+        let other = folder.0.join("other.db");
+        rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (a)").unwrap();
+        assert!(Revocations::sqlite(&other).await.unwrap_err().is_config());
+        let newer = folder.0.join("newer.db");
+        drop(Revocations::sqlite(&newer).await.unwrap());
+        rusqlite::Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+        assert!(Revocations::sqlite(&newer).await.unwrap_err().is_config());
+        assert!(Revocations::sqlite(folder.0.join("no/such/folder.db")).await.unwrap_err().is_unavailable());
+    });
+}
+
+#[test]
+fn a_damaged_file_is_an_error_and_no_empty_log() {
+    let folder = Folder::new();
+    block_on(async {
+        {
+            let log = SqliteLog::open(folder.file()).await.unwrap();
+            let revocation = Revocation::from_bytes(&[1; Revocation::LEN]).unwrap();
+            for _ in 0..40 {
+                log.append(vec![revocation; 256], 0).await.unwrap();
+            }
+        }
+        let connection = rusqlite::Connection::open(folder.file()).unwrap();
+        connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)").unwrap();
+        drop(connection);
+        let mut bytes = std::fs::read(folder.file()).unwrap();
+        assert!(bytes.len() > 100_000);
+        bytes[8_192..].fill(0xa5);
+        std::fs::write(folder.file(), bytes).unwrap();
+        assert!(Revocations::sqlite(folder.file()).await.unwrap_err().is_unavailable());
+    });
+}
+
+#[test]
+fn a_restored_backup_is_noticed() {
+    let folder = Folder::new();
+    block_on(async {
+        let backup = folder.0.join("backup.db");
+        let (copy, alive) = {
+            let site = host(&folder.file()).await;
+            site.store.end_sessions_of("somebody").await.unwrap();
+            let connection = rusqlite::Connection::open(folder.file()).unwrap();
+            connection.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+            let mut browser = site.logged_in("ada").await;
+            let copy = browser.clone();
+            site.logout(&mut browser).await;
+            (copy, site.logged_in("bob").await)
+        };
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(folder.0.join(format!("revocations.db{suffix}")));
+        }
+        std::fs::rename(backup, folder.file()).unwrap();
+        let site = host(&folder.file()).await;
+        // What the backup lacks is lost, which the first session from after it reveals.
+        assert_eq!(site.answer(&alive, |_| async { Ok(()) }).await.status(), 503);
+        assert!(site.changes().contains(&"rolled_back"));
+        until("the log to be raised", async || site.accepts(&alive).await).await;
+        assert!(site.accepts(&copy).await, "as documented: a restored backup forgets");
+    });
+}

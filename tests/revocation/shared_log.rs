@@ -1,0 +1,138 @@
+//! A log that two hosts share, which fails, hangs, forgets its tail and runs ahead on command.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper_session::revocation::{Entry, Page, Revocation, RevocationLog};
+use hyper_session::{Error, Timestamp};
+use tokio::sync::Notify;
+
+use crate::requests::START;
+
+#[derive(Clone, Default)]
+pub(crate) struct SharedLog(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    entries: Vec<Entry>,
+    top: u64,
+    fault: Fault,
+    reads: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Fault {
+    #[default]
+    None,
+    /// Every call is refused.
+    Refuses,
+    /// No call is answered.
+    Hangs,
+    /// Reads go on, writes are refused.
+    Full,
+}
+
+impl SharedLog {
+    fn with<T>(&self, step: impl FnOnce(&mut State) -> T) -> T {
+        step(&mut self.0.state.lock().unwrap())
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        self.with(|state| state.fault = fault);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Another server takes over, which has what was there at `position` and goes on from there.
+    pub(crate) fn fail_over(&self, position: u64) {
+        self.with(|state| {
+            state.entries.retain(|entry| entry.position <= position);
+            state.top = position;
+            state.fault = Fault::None;
+        });
+    }
+
+    pub(crate) fn top_now(&self) -> u64 {
+        self.with(|state| state.top)
+    }
+
+    /// Waits until every follower has read the log again.
+    pub(crate) async fn settled(&self) {
+        let reads = self.with(|state| state.reads);
+        while self.with(|state| state.reads) < reads + 6 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn admitted(&self, writes: bool) -> Result<(), Error> {
+        match self.with(|state| state.fault) {
+            Fault::None => Ok(()),
+            Fault::Full if !writes => Ok(()),
+            Fault::Hangs => std::future::pending().await,
+            Fault::Full | Fault::Refuses => Err(Error::unavailable("the test says so")),
+        }
+    }
+
+    fn page(&self, after: u64) -> Page {
+        self.with(|state| {
+            state.reads += 1;
+            let mut behind = state.entries.iter().filter(|entry| entry.position > after).copied();
+            // Small pages, so that there are several.
+            let entries: Vec<Entry> = behind.by_ref().take(100).collect();
+            Page { entries, top: state.top, more: behind.next().is_some() }
+        })
+    }
+}
+
+impl RevocationLog for SharedLog {
+    fn incarnation(&self) -> u64 {
+        1
+    }
+
+    async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
+        self.admitted(true).await?;
+        let last = self.with(|state| {
+            state.top = state.top.max(above);
+            for revocation in revocations {
+                state.top += 1;
+                let written = Timestamp::from_unix(START);
+                state.entries.push(Entry { position: state.top, written, revocation });
+            }
+            state.top
+        });
+        self.0.changed.notify_waiters();
+        Ok(last)
+    }
+
+    async fn top(&self, at_least: u64) -> Result<u64, Error> {
+        self.admitted(at_least > self.top_now()).await?;
+        Ok(self.with(|state| {
+            state.top = state.top.max(at_least);
+            state.top
+        }))
+    }
+
+    async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
+        self.admitted(false).await?;
+        let changed = self.0.changed.notified();
+        let page = self.page(after);
+        if page.entries.is_empty() && tokio::time::timeout(wait, changed).await.is_ok() {
+            self.admitted(false).await?;
+            return Ok(self.page(after));
+        }
+        self.admitted(false).await?;
+        Ok(page)
+    }
+
+    async fn trim(&self, age: Duration) -> Result<(), Error> {
+        if age.is_zero() {
+            self.with(|state| state.entries.clear());
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,132 @@
+//! Endings of sessions that are interrupted: unreadable lists, failing backends, callers that give up.
+
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
+use hyper_session::{Error, ServerStore, Session, Timestamp};
+
+use crate::concurrent_requests::{NAME, Watched, poll_once, run};
+use crate::subject_fixture::{World, list_id};
+
+/// What cannot be known is an error, and not "nothing": whoever logs out everywhere must learn that it did not happen.
+#[test]
+pub(crate) fn t26_a_damaged_list_is_an_error_until_the_next_login() {
+    for damage in [&b""[..], b"\x03", b"\x03revision\0", b"{}", b"\x01revision", &[3; 9 + 33]] {
+        let world = World::new();
+        let jar = world.login("ada");
+        let id = world.id(&jar);
+        world.overwrite_list("ada", damage);
+        assert!(run(world.store.sessions_of("ada")).unwrap_err().is_unavailable(), "{damage:?}");
+        assert!(run(world.store.end_sessions_of("ada", None)).unwrap_err().is_unavailable());
+        assert!(run(world.store.end_session_of("ada", id)).unwrap_err().is_unavailable());
+        assert_eq!(world.events.take(), [""; 0]);
+        assert_eq!(world.subject(&jar).as_deref(), Some("ada"), "requests go on");
+        // The login works, and says that something was lost.
+        let mut new = world.login("ada");
+        assert_eq!(world.events.take(), ["store_failed"]);
+        assert_eq!(world.listed("ada"), [world.id(&new)]);
+        // A session that was lost comes back to the list with its next token.
+        let mut jar = jar;
+        world.edit(&mut jar, Session::regenerate);
+        assert_eq!(world.listed("ada"), [world.id(&new), world.id(&jar)]);
+        // Logging out works in any case.
+        world.overwrite_list("ada", damage);
+        world.edit(&mut new, Session::destroy);
+        assert_eq!(new.get(NAME), None);
+        assert_eq!(world.store.backend().ids().len(), 1);
+    }
+}
+
+/// A call began to end them, and was dropped: they are listed while they live, and ended by the next call that writes.
+#[test]
+fn t26_what_was_begun_to_be_ended_is_ended_by_whoever_comes_next() {
+    type Next = fn(&World);
+    let nexts: [Next; 3] = [
+        |world| drop(world.login("ada")),
+        |world| assert_eq!(world.end_all("ada", None), 2),
+        |world| assert!(!world.end_one("ada", list_id("ada").to_string().parse().unwrap())),
+    ];
+    for next in nexts {
+        let world = World::new();
+        let jars = [world.login("ada"), world.login("ada")];
+        let backend = world.store.backend().taking_turns();
+        let dying = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
+        let mut ending = Box::pin(dying.end_sessions_of("ada", None));
+        // To the look at the list, and to its mark; not to the sessions.
+        for _ in 0..3 {
+            assert!(poll_once(ending.as_mut()).is_pending());
+        }
+        drop(ending);
+        assert!(world.subject(&jars[0]).is_some(), "not ended yet");
+        assert_eq!(world.listed("ada").len(), 2, "listing shows what lives, and ends nothing");
+        next(&world);
+        assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None));
+    }
+}
+
+/// A backend that stops to answer in the middle.
+struct Stopping(Watched, Mutex<usize>);
+
+impl Stopping {
+    fn check(&self) -> Result<(), Error> {
+        let mut left = self.1.lock().unwrap();
+        *left = left.checked_sub(1).ok_or_else(|| Error::unavailable("stopped"))?;
+        Ok(())
+    }
+}
+
+impl Backend for Stopping {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        self.check()?;
+        self.0.fetch(id, now).await
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.check()?;
+        self.0.create(id, entry, now).await
+    }
+
+    async fn replace(
+        &self,
+        id: EntryId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        self.check()?;
+        self.0.replace(id, expected, entry, now).await
+    }
+
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.check()?;
+        self.0.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        self.check()?;
+        self.0.delete(id).await
+    }
+}
+
+#[test]
+fn t26_a_backend_that_fails_in_the_middle_is_an_error_and_asking_again_ends_all() {
+    for steps in 0.. {
+        let world = World::new();
+        let jars = [world.login("ada"), world.login("ada")];
+        let backend = Stopping(world.store.backend().clone(), Mutex::new(steps));
+        let store = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
+        match run(store.end_sessions_of("ada", None)) {
+            Ok(ended) => {
+                assert_eq!(ended, 2);
+                // The list's entry, its mark, two sessions, their ends. To forget them is the next one's, if it fails.
+                assert!(steps >= 6, "{steps}");
+                break;
+            }
+            Err(error) => assert!(error.is_unavailable()),
+        }
+        assert!(world.end_all("ada", None) <= 2);
+        assert_eq!((world.subject(&jars[0]), world.subject(&jars[1])), (None, None), "after {steps} steps");
+        assert!(world.list("ada").is_none());
+    }
+}
