@@ -104,7 +104,7 @@ impl<B: Backend> ServerStore<B> {
         let known = inner.known(subject, now).await?;
         let mut sessions = Vec::new();
         // Those that an interrupted call began to end are alive until the next one ends them.
-        for found in inner.find(known.list.entries.iter(), now).await {
+        for found in inner.find(known.list.entries.iter()).await {
             let listed = found.listed;
             match found.stored {
                 Err(error) if error.is_unreadable() => {
@@ -195,7 +195,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
-        let found = self.find(known.list.live().filter(&counts), now).await;
+        let found = self.find(known.list.live().filter(&counts)).await;
         for Found { listed, stored } in &found {
             let is_session = match stored {
                 Ok(stored) => {
@@ -260,10 +260,10 @@ impl<B: Backend> Inner<B> {
     }
 
     /// What the backend has under the ids of these sessions.
-    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>, now: Timestamp) -> Vec<Found> {
+    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>) -> Vec<Found> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
             let id = EntryId::from_bytes(listed.id.to_bytes());
-            Found { listed, stored: self.backend.fetch(id, now).await }
+            Found { listed, stored: self.backend.fetch(id, ALWAYS).await }
         })
         .await
     }
