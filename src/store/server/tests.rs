@@ -38,7 +38,16 @@ impl Backend for Full {
 }
 
 fn inner<B: Backend>(backend: B, random: Arc<dyn Random>) -> Inner<B> {
-    Inner::new(ServerStore::with_backend(backend), random).unwrap()
+    Inner::new(ServerStore::with_backend(backend).clock(At(NOW)), random).unwrap()
+}
+
+/// A clock that stands still.
+struct At(Timestamp);
+
+impl crate::clock::Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
