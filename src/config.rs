@@ -1,5 +1,7 @@
 //! What all stores have in common: the cookie, the timeouts, and who is told. Checked once, then fixed.
 
+mod lifetimes;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
 use crate::event::{self, Event, Observer};
-use crate::session::{PayloadFormat, Record};
+use crate::session::PayloadFormat;
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -104,12 +106,6 @@ impl Timeouts {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
 
-    /// True if using `record` at `now` gains enough to tell the client or the store.
-    pub(crate) fn renewal_due(&self, record: &Record, now: Timestamp) -> bool {
-        let renewed = self.deadline(record.created(), now);
-        renewed > record.expires() && renewed.saturating_since(record.expires()) >= self.renewal
-    }
-
     fn validate(&self) -> Result<(), Error> {
         let second = Duration::from_secs(1);
         if self.idle < second || self.absolute < second {
@@ -177,6 +173,10 @@ pub struct Config {
     /// Finds that cookie in a request.
     pub(crate) finder: CookieFinder,
     pub(crate) timeouts: Timeouts,
+    /// Those of sessions without a subject, if they differ.
+    anonymous: Option<Timeouts>,
+    /// No session lasts longer, whatever its own lifetime says.
+    longest: Duration,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
     /// A connection keeps its last cookie: only for a store whose tokens say all there is to say.
@@ -248,6 +248,9 @@ pub(crate) struct Options {
     pub(crate) idle: Duration,
     /// `None`: the default, or idle if that is longer.
     pub(crate) absolute: Option<Duration>,
+    pub(crate) anonymous: Option<Timeouts>,
+    /// `None`: the longest absolute timeout.
+    pub(crate) longest: Option<Duration>,
     pub(crate) format: PayloadFormat,
     pub(crate) keep_values_on_server_error: bool,
     pub(crate) connection_memo: bool,
@@ -266,6 +269,8 @@ impl Default for Options {
             renewal: None,
             idle: Timeouts::default().idle,
             absolute: None,
+            anonymous: None,
+            longest: None,
             format: PayloadFormat::default(),
             keep_values_on_server_error: false,
             connection_memo: false,
@@ -289,6 +294,21 @@ impl Options {
         if !self.renew_on_read && self.renewal.is_none() {
             timeouts.renewal = Duration::MAX;
         }
+        let mut anonymous = self.anonymous;
+        if let Some(anonymous) = &mut anonymous {
+            anonymous.validate()?;
+            if !self.renew_on_read {
+                anonymous.renewal = Duration::MAX;
+            }
+        }
+        let absolute =
+            anonymous.map_or(timeouts.absolute, |anonymous| anonymous.absolute.max(timeouts.absolute));
+        let longest = self.longest.unwrap_or(absolute);
+        if longest < absolute {
+            return Err(Error::config(
+                "the longest lifetime must not be shorter than an absolute timeout: raise longest_lifetime() or lower absolute_timeout()",
+            ));
+        }
         let max_age = self.cookie.explicit_max_age();
         let cookie = self.cookie.validate()?;
         // Capped as Max-Age is: a session that may be idle for longer than 400 days outlives its cookie in any case.
@@ -302,6 +322,8 @@ impl Options {
             finder: CookieFinder::new(cookie.name()),
             cookie,
             timeouts,
+            anonymous,
+            longest,
             format: self.format,
             keep_values_on_server_error: self.keep_values_on_server_error,
             connection_memo: self.connection_memo,

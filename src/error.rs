@@ -44,6 +44,10 @@ pub(crate) enum Kind {
         key: String,
     },
     Subject,
+    Lifetime,
+    AuthenticationContext,
+    NotLoggedIn,
+    Forgery,
     Encode {
         key: String,
     },
@@ -119,10 +123,14 @@ impl Error {
             Kind::Ended => "ended",
             Kind::ReservedKey { .. }
             | Kind::Subject
+            | Kind::Lifetime
+            | Kind::AuthenticationContext
             | Kind::Encode { .. }
             | Kind::Decode { .. }
             | Kind::TooDeep { .. }
             | Kind::NoJson { .. } => "value",
+            Kind::NotLoggedIn => "not_logged_in",
+            Kind::Forgery => "forgery",
             Kind::TooLarge { .. } => "too_large",
             Kind::Random => "random",
             Kind::Unavailable => "unavailable",
@@ -159,11 +167,24 @@ impl Error {
             self.inner.kind,
             Kind::ReservedKey { .. }
                 | Kind::Subject
+                | Kind::Lifetime
+                | Kind::AuthenticationContext
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
                 | Kind::TooDeep { .. }
                 | Kind::NoJson { .. }
         )
+    }
+
+    /// Returns true if something was asked of the subject of a session that has none.
+    pub fn is_not_logged_in(&self) -> bool {
+        matches!(self.inner.kind, Kind::NotLoggedIn)
+    }
+
+    /// Returns true if a request may have been made by another site in the user's name: the token of its form is not one of
+    /// the session's, or it comes from another origin. The response for it is a 403.
+    pub fn is_forgery(&self) -> bool {
+        matches!(self.inner.kind, Kind::Forgery)
     }
 
     /// True when the session, sealed, is larger than its cookies may be; [`size_and_limit`](Self::size_and_limit) has
@@ -215,6 +236,12 @@ impl fmt::Display for Error {
                 write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
             }
             Kind::Subject => f.write_str("a subject is not empty and has at most 512 bytes"),
+            Kind::Lifetime => f.write_str("the timeouts of a lifetime must be a second or longer"),
+            Kind::AuthenticationContext => f.write_str(
+                "an acr must have at most 256 bytes, and an amr at most 16 names of at most 64 bytes",
+            ),
+            Kind::NotLoggedIn => f.write_str("the session has no subject: call login() first"),
+            Kind::Forgery => f.write_str("the request was not sent by a page of this session"),
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
             Kind::Decode { key, found, expected } => {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")

@@ -173,7 +173,8 @@ pub use self::service::{
 #[doc(hidden)]
 pub use self::session::__example;
 pub use self::session::{
-    AsKey, Changes, Key, PayloadFormat, ReadKey, Record, Session, SessionId, SessionView, Text, WriteKey,
+    AsKey, Authentication, Changes, Key, Lifetime, PayloadFormat, ReadKey, Record, Session, SessionId,
+    SessionView, Text, WriteKey,
 };
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;

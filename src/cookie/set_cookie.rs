@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::HeaderValue;
 use smallvec::SmallVec;
 
-use super::{CookieName, MAX_CHUNKS, MAX_NAME_VALUE};
+use super::{CookieName, MAX_AGE_CAP, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
 
 /// What is the same in every `Set-Cookie` of one session cookie. Can only come from options that fit together.
@@ -85,8 +85,18 @@ impl CookieTemplate {
     ///
     /// As [`check_size`](Self::check_size).
     pub(crate) fn set(&self, token: &[u8], lifetime: Duration, held: u8) -> Result<SetCookies, Error> {
+        self.set_until(token, self.max_age.map(|max_age| max_age.min(lifetime)), held)
+    }
+
+    /// As [`set`](Self::set), with this Max-Age, or without one.
+    pub(crate) fn set_until(
+        &self,
+        token: &[u8],
+        max_age: Option<Duration>,
+        held: u8,
+    ) -> Result<SetCookies, Error> {
         self.check_size(token.len())?;
-        let seconds = self.max_age.map(|max_age| max_age.min(lifetime).as_secs());
+        let seconds = max_age.map(|max_age| max_age.min(MAX_AGE_CAP).as_secs());
         let mut lines = SetCookies::new();
         let mut rest = token;
         let mut number = 0;

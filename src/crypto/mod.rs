@@ -6,6 +6,7 @@ mod derive;
 mod envelope;
 mod key_id;
 mod keyring;
+pub(crate) mod masked_secret;
 mod random;
 mod seal;
 mod token;

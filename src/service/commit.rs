@@ -322,8 +322,9 @@ impl Committer for Slot {
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
         Box::pin(async move {
             match self.loaded().cloned() {
-                Some(Loaded { now, .. }) => {
-                    Commit::start(self, Loaded { session, now }, Disposition::Accept, Caller::Handler).await
+                Some(loaded) => {
+                    let loaded = Loaded { session, ..loaded };
+                    Commit::start(self, loaded, Disposition::Accept, Caller::Handler).await
                 }
                 None => Err(Error::new(Kind::HeadSent)),
             }

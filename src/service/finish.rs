@@ -10,7 +10,7 @@ use super::head;
 use super::slot::{Loaded, Slot};
 use crate::error::Error;
 use crate::event::{DropReason, Event};
-use crate::session::{Disposition, Reply};
+use crate::session::{CookieLifetime, Disposition, Reply};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
@@ -34,6 +34,11 @@ pub(super) fn commit(slot: &Arc<Slot>, loaded: &Loaded, status: StatusCode) -> C
 /// What the response has to tell the client, once.
 pub(super) fn reply(slot: &Slot) -> Reply {
     slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.take_reply())
+}
+
+/// What the session says of its cookie, as it was saved.
+fn cookie_lifetime(slot: &Slot) -> CookieLifetime {
+    slot.loaded().map_or(CookieLifetime::Configured, |loaded| loaded.session.stored_cookie_lifetime())
 }
 
 /// As [`write_head`], for a response that stands in for one whose session could not be saved. What an earlier
@@ -61,7 +66,11 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
             None
         }
         Reply::Remove if response.status().is_informational() => None,
-        Reply::Set { token, lifetime } => Some(template.set(token.expose(), lifetime, held)?),
+        Reply::Set { token, lifetime } => Some(match cookie_lifetime(slot) {
+            CookieLifetime::Configured => template.set(token.expose(), lifetime, held)?,
+            CookieLifetime::Persistent => template.set_until(token.expose(), Some(lifetime), held)?,
+            CookieLifetime::BrowserSession => template.set_until(token.expose(), None, held)?,
+        }),
         Reply::Remove => Some(template.remove(held)?),
     };
     let forget = slot.connection.config().clear_site_data.as_ref().filter(|_| {

@@ -66,7 +66,50 @@ impl SessionHandle {
     /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell. Never an empty session in its place: writing to
     /// it could overwrite the real one.
     pub async fn load(&self) -> Result<Session, Error> {
-        Slot::session(&self.slot).await
+        Slot::session(&self.slot, true).await
+    }
+
+    /// As [`load`](Self::load), but reading does not keep the session alive: its idle deadline stays where it is, and the
+    /// response sets no cookie. For a page that polls while its user may be away (notifications, a countdown), or that
+    /// fetches ahead.
+    ///
+    /// A change of a value is saved as ever, and renews. So does a call of [`load`](Self::load) in the same request.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn, testing::{self, FakeClock}};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let clock = FakeClock::at(0);
+    /// let store = CookieStore::builder(AppKey::generate()?).clock(clock.clone()).build()?;
+    /// let service = session_fn(store.clone(), |request: Request<()>, handle: SessionHandle| async move {
+    ///     let session = match request.uri().path() {
+    ///         "/countdown" => handle.load_without_renewal().await?,
+    ///         _ => handle.load().await?,
+    ///     };
+    ///     Ok::<_, Error>(Response::new(session.remaining().unwrap_or_default().as_secs()))
+    /// });
+    ///
+    /// let request = |path| Request::builder().uri(path).body(()).unwrap();
+    /// let polling = testing::with_session(request("/countdown"), &store, |session| session.login("ada")).await?;
+    /// clock.advance(Duration::from_secs(20 * 3600)); // of 24 hours
+    /// let response = service.call(polling).await?;
+    /// assert_eq!(*response.body(), 4 * 3600);
+    /// assert!(!response.headers().contains_key("set-cookie"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn load_without_renewal(&self) -> Result<Session, Error> {
+        Slot::session(&self.slot, false).await
     }
 
     /// The name of the session's cookie.

@@ -32,6 +32,8 @@ pub(super) struct Slot {
 #[derive(Clone)]
 pub(super) struct Loaded {
     pub(super) session: Session,
+    /// Reading the session is worth renewing it.
+    renewal_due: bool,
     /// The moment in which this request lives.
     pub(super) now: Timestamp,
 }
@@ -61,14 +63,18 @@ impl Slot {
         }
     }
 
-    /// Loads the session, or returns the one that was loaded before.
-    pub(super) async fn session(self: &Arc<Self>) -> Result<Session, Error> {
+    /// Loads the session, or returns the one that was loaded before. Unless it `renews`, reading the session leaves its
+    /// deadline where it is.
+    pub(super) async fn session(self: &Arc<Self>, renews: bool) -> Result<Session, Error> {
         let loaded = if let Some(loaded) = self.loaded.get() {
             loaded
         } else {
             self.asked.store(true, Ordering::SeqCst);
             self.load().await?
         };
+        if renews && loaded.renewal_due {
+            loaded.session.request_renewal();
+        }
         // The response may have gone out meanwhile: it closes what it finds loaded, this closes what is loaded afterwards.
         if self.closed.load(Ordering::SeqCst) {
             loaded.session.close();
@@ -107,9 +113,8 @@ impl Slot {
             First::Loaded(loaded) => return Ok(loaded),
             First::Found { record, regenerated } => (record, regenerated),
         };
-        let renewal_due = record
-            .as_ref()
-            .is_some_and(|record| record.is_outdated() || config.timeouts.renewal_due(record, now));
+        let renewal_due =
+            record.as_ref().is_some_and(|record| record.is_outdated() || config.renewal_due(record, now));
         // A cookie that is no session is removed, if the handler puts no other in its place; but the answer to a request
         // that was overtaken by a login must not take away the cookie that the login gave.
         let dead = record.is_none() && self.found.is_present();
@@ -120,7 +125,7 @@ impl Slot {
             Circumstances { now, speculative: self.speculative, shared_flash: config.shared_flash };
         let session = Session::new(record, renewal_due, overtaken, reply, circumstances, committer);
         // Of two that a store answered at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, renewal_due, now }))
     }
 
     /// Tries the cookies of the session's name in order: the first authentic one wins, and none that is not is adopted.

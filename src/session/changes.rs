@@ -83,6 +83,11 @@ impl Changes {
         self.keys.insert(key, Change::Set(value));
     }
 
+    /// As [`set`](Self::set), also for a deletion.
+    pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
+        self.keys.insert(key, value.map_or(Change::Delete, Change::Set));
+    }
+
     /// Records a step that led to `value`, where `below` is what is there without this log.
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes, below: Option<&[u8]>) {
         match self.keys.get_mut(key) {

@@ -22,6 +22,11 @@ impl Session {
         Self { inner: Arc::new(Inner { state, circumstances, committer }) }
     }
 
+    /// Reading the session renews it, if that is due.
+    pub(crate) fn request_renewal(&self) {
+        self.lock().request_renewal();
+    }
+
     /// True if flash values are plain values.
     pub(super) fn shares_flash(&self) -> bool {
         self.inner.circumstances.shared_flash

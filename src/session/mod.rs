@@ -1,13 +1,16 @@
 //! The session itself: what a handler reads and changes. Synchronous, and free of stores and HTTP.
 
+mod authentication;
 mod changes;
 mod commit_table;
+mod csrf_token;
 mod encoded_value;
 mod flash;
 mod id;
 mod key;
 mod key_map;
 mod lifecycle;
+mod lifetime;
 pub(crate) mod messagepack;
 mod payload;
 mod record;
@@ -20,8 +23,10 @@ mod text;
 pub(crate) mod value_codec;
 mod view;
 
+pub use self::authentication::Authentication;
 pub use self::changes::Changes;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
+pub use self::lifetime::Lifetime;
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
 pub use self::session::Session;
@@ -30,6 +35,7 @@ pub use self::view::SessionView;
 pub use crate::id::SessionId;
 
 pub(crate) use self::commit_table::{Disposition, Outcome};
+pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};

@@ -510,6 +510,11 @@ impl Session {
         Ok(())
     }
 
+    /// The moment in which the request lives.
+    pub(super) fn now(&self) -> Timestamp {
+        self.inner.circumstances.now
+    }
+
     pub(super) fn is_speculative(&self) -> bool {
         self.inner.circumstances.speculative
     }

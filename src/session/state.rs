@@ -11,6 +11,7 @@ use super::Record;
 use super::changes::{Changes, Lookup, Step};
 use super::commit_table::{Commit, Disposition, Facts, Outcome};
 use super::encoded_value::EncodedValue;
+use super::key::is_bookkeeping;
 use crate::crypto::SecretText;
 use crate::error::Error;
 use crate::event::DropReason;
@@ -26,6 +27,8 @@ pub(super) struct State {
     changes: Changes,
     wishes: Wishes,
     renewal_due: bool,
+    /// The handler reads the session as one that is in use.
+    renews: bool,
     /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
     /// remove or to replace, unless the handler says so.
     overtaken: bool,
@@ -105,6 +108,7 @@ impl State {
             changes: Changes::default(),
             wishes: Wishes::default(),
             renewal_due,
+            renews: false,
             overtaken,
             ended: overtaken,
             closed: false,
@@ -122,6 +126,11 @@ impl State {
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         self.changes.update(key, step, value, below.as_slice());
+    }
+
+    /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
+    pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
+        self.changes.force(key, value);
     }
 
     pub(super) fn clear(&mut self) {
@@ -156,6 +165,10 @@ impl State {
         }
     }
 
+    pub(super) fn request_renewal(&mut self) {
+        self.renews = true;
+    }
+
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
@@ -172,7 +185,11 @@ impl State {
 
     pub(super) fn is_settled(&self) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
-        !wished && !self.renewal_due && self.changes.is_empty() && self.pending.is_none()
+        !wished && !self.renews_now() && self.changes.is_empty() && self.pending.is_none()
+    }
+
+    fn renews_now(&self) -> bool {
+        self.renewal_due && self.renews
     }
 
     pub(super) fn base(&self) -> Option<&Record> {
@@ -210,9 +227,9 @@ impl State {
         }
     }
 
-    /// True if no key has a value, those of the crate included.
+    /// True if no key has a value, those of the crate included, but for bookkeeping.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().all(|key| self.get(key).is_none())
+        self.mentioned().filter(|key| !is_bookkeeping(key)).all(|key| self.get(key).is_none())
     }
 
     /// The keys that have a value, those of the crate included.
@@ -237,7 +254,7 @@ impl State {
             cleared: self.changes.clears(),
             regenerate: wishes.regenerate,
             destroyed: wishes.destroy,
-            renewal_due: self.renewal_due,
+            renewal_due: self.renews_now(),
         };
         let outcome = facts.decide(answer);
         let only_destroyed = wishes.destroy && self.changes.keys().next().is_none();

@@ -113,6 +113,52 @@ impl<K> Builder<K> {
         self
     }
 
+    /// Sets the timeouts of sessions without a subject: those that [`Session::login`](crate::Session::login) has not bound.
+    /// Default: those of all sessions.
+    ///
+    /// With short ones, crawlers and visitors who do not come back do not fill a server-side store. An application that logs
+    /// users in without `login` must not set this: its sessions have no subject.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, Timeouts};
+    /// use std::time::Duration;
+    ///
+    /// let minutes = |minutes| Duration::from_secs(60 * minutes);
+    /// let visitors = Timeouts { idle: minutes(20), absolute: minutes(120), renewal: minutes(2) };
+    /// let store = CookieStore::builder(AppKey::generate()?).anonymous_timeouts(visitors).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn anonymous_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.options.anonymous = Some(timeouts);
+        self
+    }
+
+    /// Sets the longest that a session may last, whatever [lifetime](crate::Session::set_lifetime) it is given: for
+    /// "remember me" beside shorter timeouts for everyone else. Default: the absolute timeout.
+    ///
+    /// A change applies to sessions that exist already.
+    ///
+    /// # Examples
+    ///
+    /// 30 days where the handler says so, an hour without a request otherwise:
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore};
+    /// use std::time::Duration;
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .idle_timeout(Duration::from_secs(3600))
+    ///     .longest_lifetime(Duration::from_secs(30 * 24 * 3600))
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn longest_lifetime(mut self, longest: Duration) -> Self {
+        self.options.longest = Some(longest);
+        self
+    }
+
     /// How values are written. Default is [`PayloadFormat::MessagePack`]; both are read.
     pub fn payload_format(mut self, format: PayloadFormat) -> Self {
         self.options.format = format;

@@ -228,7 +228,8 @@ fn t05_signatures_are_only_compared_by_the_library() {
     let astra = ["HMAC_SHA256,", "HMAC_SHA256,", "hmac::Context", "hmac::sign(", "hmac::sign("];
     let ours =
         ["derive.rs HMAC_SHA256,", "derive.rs hmac::sign(", "seal.rs HMAC_SHA256,", "seal.rs hmac::sign("];
-    let expected = astra.map(|maker| format!("cookie_sealer.rs {maker}")).into_iter().chain(ours.map(str::to_owned));
+    let expected =
+        astra.map(|maker| format!("cookie_sealer.rs {maker}")).into_iter().chain(ours.map(str::to_owned));
     assert_eq!(made, expected.collect::<Vec<_>>());
     checked.sort();
     assert_eq!(checked, ["cookie_sealer.rs", "seal.rs"]);

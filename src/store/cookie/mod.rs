@@ -172,7 +172,12 @@ impl Inner {
         }
         // The deadline that was sealed, or what the present options allow, whichever comes first: a shorter timeout holds
         // for tokens that are out already.
-        let expires = header.expires.min(self.config.timeouts.deadline(header.created, header.issued));
+        if now >= header.expires {
+            return Err(Refusal::Expired);
+        }
+        let payload = Payload::parse(plaintext).ok_or(Refusal::Payload)?;
+        let allowed = self.config.deadline(header.created, &payload, header.issued);
+        let expires = header.expires.min(allowed);
         #[cfg(hyper_session_planted)] // a second too long
         let now = if planted!("unseal_past_crypto") {
             Timestamp::from_unix(now.as_unix().saturating_sub(1))
@@ -182,7 +187,6 @@ impl Inner {
         if now >= expires {
             return Err(Refusal::Expired);
         }
-        let payload = Payload::parse(plaintext).ok_or(Refusal::Payload)?;
         Ok(Record::new(header.id, header.created, expires, payload, Origin::native(old_key)))
     }
 
@@ -196,7 +200,7 @@ impl Inner {
         if payload.is_empty() {
             return Ok(Saved::Removed);
         }
-        let expires = self.config.timeouts.deadline(created, now);
+        let expires = self.config.deadline(created, &payload, now);
         let header = SealedHeader { id, created, issued: now, expires };
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;

@@ -137,7 +137,7 @@ impl<B: Backend> Inner<B> {
             Some(EntryValue::List(_)) | None => return Err(Refusal::Payload),
         };
         // A backend that keeps entries for too long does not keep sessions for too long.
-        let expires = stored.expires.min(created.saturating_add(self.config.timeouts.absolute));
+        let expires = stored.expires.min(self.config.absolute_deadline(created, &payload));
         #[cfg(hyper_session_planted)] // the backend's deadline alone
         let expires = if planted!("record_decode") { stored.expires } else { expires };
         if now >= expires {
@@ -162,7 +162,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Stored, Error> {
         let value = self.format.encode_session(id, created, payload, from, now)?;
-        Ok(Stored { value, expires: self.config.timeouts.deadline(created, now) })
+        Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
     /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
@@ -184,7 +184,8 @@ impl<B: Backend> Inner<B> {
             let id = session_id(&token);
             let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
             if let Some(subject) = &subject {
-                if !self.enter(subject, id, instead_of, created, now).await? {
+                let until = self.config.latest_deadline(created, &payload);
+                if !self.enter(subject, id, instead_of, until, now).await? {
                     return Ok(None);
                 }
             }
@@ -271,7 +272,7 @@ impl<B: Backend> Inner<B> {
     }
 
     async fn touch(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
-        let expires = self.config.timeouts.deadline(base.created(), now);
+        let expires = self.config.deadline(base.created(), base.payload(), now);
         if !self.backend.touch(key_of(&base), expires, now).await? {
             return Ok(Saved::Ended);
         }

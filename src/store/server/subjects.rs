@@ -123,17 +123,16 @@ impl<B: Backend> Inner<B> {
         if self.format.has_session_lists() { payload.subject() } else { None }
     }
 
-    /// Enters a session that is about to be written. `instead_of` is one that it replaces, which does not count. False if
+    /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is one that it replaces, which does not count. False if
     /// somebody is ending that one.
     pub(super) async fn enter(
         &self,
         subject: &str,
         id: SessionId,
         instead_of: Option<SessionId>,
-        created: Timestamp,
+        until: Timestamp,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let until = created.saturating_add(self.config.timeouts.absolute);
         // When it is entered may be long after the request began.
         let entry = ListedSession { id, entered: now.max(self.config.now()), until, ending: false };
         let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
@@ -270,12 +269,13 @@ impl<B: Backend> Inner<B> {
         let Some(EntryValue::Session(Some(created), payload)) = self.format.decode(id, &stored.value) else {
             return Ok(None);
         };
-        let timeouts = self.config.timeouts;
-        let expires = stored.expires.min(created.saturating_add(timeouts.absolute));
+        let expires = stored.expires.min(self.config.absolute_deadline(created, &payload));
         if payload.subject().as_deref() != Some(subject) || expires <= now {
             return Ok(None);
         }
-        let last_seen = Timestamp::from_unix(expires.as_unix().saturating_sub(timeouts.idle.as_secs()));
+        let last_seen = Timestamp::from_unix(
+            expires.as_unix().saturating_sub(self.config.timeouts_of(&payload).idle.as_secs()),
+        );
         Ok(Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires }))
     }
 
