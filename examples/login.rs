@@ -24,7 +24,9 @@ use hyper::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, Header
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::store::Store;
-use hyper_session::{AppKey, CookieStore, Error, Session, SessionHandle, SiteData, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, CrossOriginProtection, Error, Session, SessionHandle, SiteData, session_fn,
+};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -63,6 +65,10 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         let service = session_fn(store, |request, session| async {
             Ok::<_, Infallible>(route(request, session).await.unwrap_or_else(|error| failed(&error)))
         });
+        // Forms of other sites, sibling subdomains among them, do not reach the handler.
+        let service = CrossOriginProtection::new()
+            .wrap(service)
+            .on_refusal(|_: &Error| answer(StatusCode::FORBIDDEN, "text/plain", "another site sent this"));
         let mut server = auto::Builder::new(TokioExecutor::new());
         server.http2().max_header_list_size(MAX_HEADERS);
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -128,11 +134,6 @@ fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    if method == Method::POST
-        && request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site")
-    {
-        return Ok(answer(StatusCode::FORBIDDEN, "text/plain", "another site sent this"));
-    }
     let key = request.uri().query().and_then(|query| field(query.as_bytes(), "key"));
     match (method, path.as_str()) {
         (Method::GET | Method::HEAD, "/") => home(&session.load().await?),

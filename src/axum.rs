@@ -64,12 +64,15 @@ impl<S: Sync> FromRequestParts<S> for SessionHandle {
     }
 }
 
-/// An empty 503 with `Retry-After` where trying again may help, an empty 500 otherwise. What went wrong is for the log: an
+/// An empty 503 with `Retry-After` where trying again may help, an empty 403 for a [forgery](Error::is_forgery), an empty 500
+/// otherwise. What went wrong is for the log: an
 /// error may name keys of the session.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let mut response: Response = ServiceUnavailable.response(&self);
-        if !self.is_transient() {
+        if self.is_forgery() {
+            *response.status_mut() = http::StatusCode::FORBIDDEN;
+        } else if !self.is_transient() {
             *response.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
         }
         response

@@ -167,8 +167,8 @@ pub use self::error::Error;
 pub use self::event::count::describe_metrics;
 pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal};
 pub use self::service::{
-    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
-    SessionService, session_fn,
+    CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
+    ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, session_fn,
 };
 #[doc(hidden)]
 pub use self::session::__example;

@@ -5,6 +5,7 @@
 
 mod commit;
 mod connection;
+mod cross_origin;
 mod extension;
 mod failure;
 mod finish;
@@ -22,6 +23,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 pub(crate) use self::connection::Connection;
+pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService, Forbidden};
 pub use self::extension::SessionExt;
 pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};

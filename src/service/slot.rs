@@ -33,7 +33,7 @@ pub(super) struct Slot {
 pub(super) struct Loaded {
     pub(super) session: Session,
     /// Reading the session is worth renewing it.
-    renewal_due: bool,
+    pub(super) renewal_due: bool,
     /// The moment in which this request lives.
     pub(super) now: Timestamp,
 }

@@ -146,7 +146,8 @@ impl Session {
     /// Sets how long this session lasts, from the next save on. It stays so through renewals, regenerates and restarts of the
     /// server, until it is set again or the session ends. A login as another subject begins with the store's lifetime.
     ///
-    /// A session with nothing but a lifetime is empty, and not stored.
+    /// The absolute timeout counts from the last login, not from this call: one that has passed already ends the session. A
+    /// session with nothing but a lifetime is empty, and not stored.
     ///
     /// # Errors
     ///

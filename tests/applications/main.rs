@@ -1,0 +1,13 @@
+//! What applications ask of a session, on the cookie store and on a server-side store, through the public API.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod authentication;
+mod cross_origin;
+mod form_tokens;
+mod lifetimes;
+mod lifetimes_model;
+mod reading;
+mod stores;
