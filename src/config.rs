@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use self::lifetimes::counted_from;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
@@ -13,7 +14,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
 use crate::event::{self, Event, Observer};
-use crate::session::PayloadFormat;
+use crate::session::{PayloadFormat, Record};
 
 /// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -104,6 +105,12 @@ impl Timeouts {
     /// The deadline of a session that began at `created` and is used at `now`.
     pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
+    }
+
+    /// True if using `record` at `now` gains enough to tell the client or the store.
+    fn renewal_due(&self, record: &Record, now: Timestamp) -> bool {
+        let renewed = self.deadline(counted_from(record.created(), record.payload()), now);
+        renewed > record.expires() && renewed.saturating_since(record.expires()) >= self.renewal
     }
 
     fn validate(&self) -> Result<(), Error> {

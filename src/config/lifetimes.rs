@@ -40,15 +40,13 @@ impl Config {
 
     /// Returns true if using `record` at `now` gains enough to tell the client or the store.
     pub(crate) fn renewal_due(&self, record: &Record, now: Timestamp) -> bool {
-        let timeouts = self.timeouts_of(record.payload());
-        let renewed = timeouts.deadline(counted_from(record.created(), record.payload()), now);
-        renewed > record.expires() && renewed.saturating_since(record.expires()) >= timeouts.renewal
+        self.timeouts_of(record.payload()).renewal_due(record, now)
     }
 }
 
 /// Returns the moment from which the absolute timeout counts: the beginning of the session, or the last authentication of its
 /// subject.
-fn counted_from(created: Timestamp, payload: &Payload) -> Timestamp {
+pub(super) fn counted_from(created: Timestamp, payload: &Payload) -> Timestamp {
     payload.authenticated_at().map_or(created, |authenticated| authenticated.max(created))
 }
 

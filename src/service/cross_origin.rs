@@ -168,7 +168,7 @@ impl CrossOriginProtection {
     ///
     /// [`is_forgery`](Error::is_forgery) if it is to be refused, with a 403.
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
-        if is_safe(request) || self.is_same_origin(request) || self.is_exempt(request) {
+        if is_safe(request) || is_same_origin(request) || self.is_exempt(request) {
             Ok(())
         } else {
             Err(Error::new(Kind::Forgery))
@@ -195,22 +195,6 @@ impl CrossOriginProtection {
         }
     }
 
-    fn is_same_origin<B>(&self, request: &Request<B>) -> bool {
-        let mut sites = request.headers().get_all(&SEC_FETCH_SITE).iter().peekable();
-        if sites.peek().is_some() {
-            return sites.all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
-        }
-        let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
-        if origins.peek().is_none() {
-            return true;
-        }
-        let host = host(request);
-        origins.all(|origin| {
-            let authority = origin.to_str().ok().and_then(split_origin).map(|(_, authority)| authority);
-            authority.is_some_and(|authority| host.as_ref() == Some(&authority))
-        })
-    }
-
     fn is_exempt<B>(&self, request: &Request<B>) -> bool {
         let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
         let trusted = origins.peek().is_some()
@@ -218,14 +202,29 @@ impl CrossOriginProtection {
                 .all(|origin| self.trusted.iter().any(|trusted| trusted.as_bytes() == origin.as_bytes()));
         let path = request.uri().path();
         let fits = |pattern: &Pattern| {
-            let path_fits = match pattern.path.ends_with('/') {
-                true => path.starts_with(&pattern.path),
-                false => path == pattern.path,
-            };
+            let is_folder = pattern.path.ends_with('/');
+            let path_fits = path == pattern.path || is_folder && path.starts_with(&pattern.path);
             path_fits && pattern.method.as_ref().is_none_or(|method| method == request.method())
         };
         trusted || (self.exempt.iter().any(fits) && is_plain_path(path))
     }
+}
+
+/// Returns true if the browser says that a page of this origin sent the request, or if no browser did.
+fn is_same_origin<B>(request: &Request<B>) -> bool {
+    let mut sites = request.headers().get_all(&SEC_FETCH_SITE).iter().peekable();
+    if sites.peek().is_some() {
+        return sites.all(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
+    }
+    let mut origins = request.headers().get_all(ORIGIN).iter().peekable();
+    if origins.peek().is_none() {
+        return true;
+    }
+    let host = host(request);
+    origins.all(|origin| {
+        let authority = origin.to_str().ok().and_then(split_origin).map(|(_, authority)| authority);
+        authority.is_some_and(|authority| host.as_ref() == Some(&authority))
+    })
 }
 
 /// Returns true for a request that must not change anything (RFC 9110 section 9.2.1), and opens no WebSocket.
@@ -284,16 +283,18 @@ impl<S, F> CrossOriginService<S, F> {
     /// # Examples
     ///
     /// ```
+    /// # use bytes::Bytes;
     /// # use http::{Request, Response, StatusCode};
+    /// # use http_body_util::Full;
     /// # use hyper::service::service_fn;
     /// # use hyper_session::{CrossOriginProtection, Error};
-    /// # let handler = service_fn(|_: Request<()>| async { Ok::<_, Error>(Response::new(String::new())) });
+    /// # let handler = service_fn(|_: Request<Full<Bytes>>| async { Ok::<_, Error>(Response::new(String::new())) });
     /// let service = CrossOriginProtection::new().wrap(handler).on_refusal(|_: &Error| {
     ///     let mut response = Response::new("Please open the page again, and send the form from there.".to_owned());
     ///     *response.status_mut() = StatusCode::FORBIDDEN;
     ///     response
     /// });
-    /// # fn is_service<S: hyper::service::Service<Request<()>>>(_: &S) {}
+    /// # fn is_service<S: hyper::service::Service<Request<Full<Bytes>>>>(_: &S) {}
     /// # is_service(&service);
     /// ```
     pub fn on_refusal<G>(self, refusal: G) -> CrossOriginService<S, G> {

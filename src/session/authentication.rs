@@ -29,7 +29,7 @@ const MAX_METHOD: usize = 64;
 pub struct Authentication {
     /// The time of the last [`login`](Session::login) or [`reauthenticate`](Session::reauthenticate).
     pub at: Timestamp,
-    /// The authentication context class, such as `aal2` (`acr` of OpenID Connect Core 1.0, section 2).
+    /// The authentication context class, such as `aal2` (`acr` in the ID token of an identity provider).
     pub acr: Option<String>,
     /// The authentication methods, such as `pwd` and `otp` (`amr` there; names in RFC 8176).
     pub amr: Vec<String>,
@@ -101,8 +101,7 @@ impl Session {
 
     /// Says how the subject was authenticated, after [`login`](Self::login) or [`reauthenticate`](Self::reauthenticate).
     ///
-    /// The names are the application's. Common ones are those of OpenID Connect: a class (`acr`), and methods (`amr`,
-    /// RFC 8176).
+    /// The names are the application's. Common ones are those of ID tokens: a class (`acr`), and methods (`amr`, RFC 8176).
     ///
     /// # Errors
     ///

@@ -125,7 +125,7 @@ impl<K> Builder<K> {
     /// use hyper_session::{AppKey, CookieStore, Timeouts};
     /// use std::time::Duration;
     ///
-    /// let minutes = |minutes| Duration::from_secs(60 * minutes);
+    /// let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     /// let visitors = Timeouts { idle: minutes(20), absolute: minutes(120), renewal: minutes(2) };
     /// let store = CookieStore::builder(AppKey::generate()?).anonymous_timeouts(visitors).build()?;
     /// # Ok::<(), hyper_session::Error>(())

@@ -1,8 +1,8 @@
 //! When and how a subject was authenticated.
 
-use hyper_session::{Error, Session, Timestamp};
+use hyper_session::{Session, Timestamp};
 
-use crate::stores::{Kind, START, everywhere, seconds};
+use crate::stores::{Act, Kind, START, everywhere, seconds};
 use crate::support::Jar;
 
 fn within(age: u64) -> impl Fn(&Session) -> bool + Send + Sync {
@@ -32,8 +32,7 @@ fn a_login_is_stamped_and_ages() {
 // T1: each authentication leaves the token of before behind.
 #[test]
 fn t1_reauthentication_stamps_anew_under_a_new_token() {
-    let ways: [fn(&Session) -> Result<(), Error>; 2] =
-        [Session::reauthenticate, |session| session.login("ada")];
+    let ways: [Act; 2] = [Session::reauthenticate, |session| session.login("ada")];
     for again in ways {
         everywhere(|world| async move {
             let mut jar = Jar::new();

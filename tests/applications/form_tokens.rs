@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use hyper_session::{Error, Session};
 
-use crate::stores::{Reading, START, everywhere};
+use crate::stores::{Act, Reading, START, everywhere};
 use crate::support::{Jar, set_cookies};
 
 fn is_forged(session: &Session, token: &str) -> bool {
@@ -60,7 +60,7 @@ fn t76_a_token_of_another_session_or_none_is_refused() {
 // A visitor's session may have been planted with its token: an attacker knows both.
 #[test]
 fn t1_a_login_refuses_the_tokens_of_the_visitor() {
-    let logins: [fn(&Session) -> Result<(), Error>; 2] = [
+    let logins: [Act; 2] = [
         |session| session.login("ada"),
         |session| session.login("ada").and_then(|()| session.reauthenticate()),
     ];

@@ -3,7 +3,9 @@
 use hyper_session::cookie::CookieOptions;
 use hyper_session::{AppKey, CookieStore, Lifetime, Session, Timeouts};
 
-use crate::stores::{Kind, Options, Reading, START, World, everywhere, everywhere_with, max_age, seconds};
+use crate::stores::{
+    Act, Kind, Options, Reading, START, World, everywhere, everywhere_with, max_age, seconds,
+};
 use crate::support::{Jar, block_on};
 
 const LONGEST: u64 = 3_000;
@@ -78,7 +80,7 @@ fn a_lifetime_is_kept_through_renewals_regenerates_and_deployments() {
         world
             .edit(&mut jar, |session| session.login("ada").and_then(|()| session.set_lifetime(lifetime)))
             .await;
-        let steps: [fn(&Session) -> Result<(), hyper_session::Error>; 4] = [
+        let steps: [Act; 4] = [
             |_| Ok(()),
             |session| session.set("a", 1),
             Session::regenerate,

@@ -1,5 +1,11 @@
 //! What applications ask of a session, on the cookie store and on a server-side store, through the public API.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout
+)]
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -43,6 +43,9 @@ impl Default for Options {
     }
 }
 
+/// What a handler does to its session.
+pub(crate) type Act = fn(&Session) -> Result<(), Error>;
+
 /// How a handler asks for its session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reading {
