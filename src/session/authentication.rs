@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::de::IgnoredAny;
 
 use super::key::{AUTHENTICATION, CSRF_SECRETS};
 use super::state::State;
@@ -37,13 +38,26 @@ pub struct Authentication {
 
 impl Authentication {
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let (at, acr, amr) = value_codec::decode(NAME, bytes).ok()?;
+        let (at, acr, amr) = if is_array(bytes) {
+            value_codec::decode(NAME, bytes).ok()?
+        } else {
+            (value_codec::decode(NAME, bytes).ok()?, None, Vec::new())
+        };
         Some(Self { at: Timestamp::from_unix(at), acr, amr })
     }
 
+    /// The time, which is all that most logins say; or an array of the time, the class and the methods.
     fn to_bytes(&self) -> Result<Bytes, Error> {
+        if self.acr.is_none() && self.amr.is_empty() {
+            return value_codec::encode(NAME, &self.at.as_unix());
+        }
         value_codec::encode(NAME, &(self.at.as_unix(), &self.acr, &self.amr))
     }
+}
+
+/// Returns true for a MessagePack array of up to 15 values.
+fn is_array(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|marker| marker & 0xf0 == 0x90)
 }
 
 impl Session {
@@ -175,7 +189,14 @@ impl State {
 impl Payload {
     /// Returns when the subject was last authenticated.
     pub(crate) fn authenticated_at(&self) -> Option<Timestamp> {
-        Authentication::from_bytes(&self.get(AUTHENTICATION)?).map(|authentication| authentication.at)
+        let value = self.get(AUTHENTICATION)?;
+        let at = if is_array(&value) {
+            let (at, _, _): (u64, IgnoredAny, IgnoredAny) = value_codec::decode(NAME, &value).ok()?;
+            at
+        } else {
+            value_codec::decode(NAME, &value).ok()?
+        };
+        Some(Timestamp::from_unix(at))
     }
 }
 
