@@ -38,7 +38,8 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 pub struct Timeouts {
     /// A session that is not used for this long is over.
     pub idle: Duration,
-    /// A session that began this long ago is over, however busy. Regenerating does not move it.
+    /// A session that began this long ago has expired, however busy it is. A login, or another authentication, begins it anew;
+    /// regenerating does not move it.
     pub absolute: Duration,
     /// Reading a session moves its idle deadline once at least this much can be gained, not on every response.
     pub renewal: Duration,

@@ -47,6 +47,7 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
+//! [logins](guide::logins) · [forms](guide::forms) ·
 //! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
 //! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
@@ -69,7 +70,8 @@
 //! | left it empty | destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
-//! | called `login` | as `regenerate`, and bound to a subject; if it was bound to another one, ended, and a new one begun |
+//! | called `login` | as `regenerate`, and bound to a subject, both timeouts begin anew; if it was bound to another one, ended, and a new one begun |
+//! | called `reauthenticate` | as `regenerate`, both timeouts begin anew |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | answered with a 5xx status | changed values are dropped, `destroy` and `regenerate` are done |
 //! | answered with a 1xx status | no cookie; of all it did, `destroy` alone is done |

@@ -404,7 +404,7 @@ mod tests {
 
     // The table of Go's TestCrossOriginProtectionSecFetchSite and ...OriginHeader, and what they leave open.
     #[test]
-    fn t76_what_another_origin_sends_is_refused() {
+    fn csrf_what_another_origin_sends_is_refused() {
         for (headers, ok) in [
             (&[("sec-fetch-site", "same-origin")][..], true),
             (&[("sec-fetch-site", "none")], true),

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn t23_a_lifetime_of_nothing_is_refused_and_garbage_is_the_store_s() {
+    fn a_lifetime_of_nothing_is_refused_and_garbage_is_the_store_s() {
         __example(|session| {
             for none in [
                 Lifetime::persistent(Duration::from_millis(999)),

@@ -91,8 +91,10 @@ impl<K> Builder<K> {
         self
     }
 
-    /// A session that began this long ago is over, however busy. Default is seven days, or the idle timeout if that is
-    /// longer; counted in whole seconds. A change applies to sessions that exist already, unless it makes them longer.
+    /// A session that began this long ago has expired, however busy it is. Counted from the last
+    /// [`login`](crate::Session::login) or [`reauthenticate`](crate::Session::reauthenticate), or from the beginning of the
+    /// session, in whole seconds. Default: seven days, or the idle timeout if that is longer. A change applies to sessions that
+    /// exist already, unless it makes them longer.
     pub fn absolute_timeout(mut self, absolute: Duration) -> Self {
         self.options.absolute = Some(absolute);
         self

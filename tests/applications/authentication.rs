@@ -29,9 +29,9 @@ fn a_login_is_stamped_and_ages() {
     });
 }
 
-// T1: each authentication leaves the token of before behind.
+// T35: each authentication leaves the token of before behind.
 #[test]
-fn t1_reauthentication_stamps_anew_under_a_new_token() {
+fn t35_reauthentication_stamps_anew_under_a_new_token() {
     let ways: [Act; 2] = [Session::reauthenticate, |session| session.login("ada")];
     for again in ways {
         everywhere(|world| async move {

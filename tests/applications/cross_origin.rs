@@ -53,7 +53,7 @@ async fn answer(address: std::net::SocketAddr, request: &str) -> String {
 }
 
 #[test]
-fn t76_a_refused_request_does_not_reach_the_handler() {
+fn csrf_a_refused_request_does_not_reach_the_handler() {
     block_on(async {
         let protection = CrossOriginProtection::new()
             .trust_origin("https://pay.example")

@@ -42,7 +42,7 @@ fn a_form_comes_back_with_a_token_of_its_page() {
 }
 
 #[test]
-fn t76_a_token_of_another_session_or_none_is_refused() {
+fn csrf_a_token_of_another_session_or_none_is_refused() {
     everywhere(|world| async move {
         let (mut ada, mut mallory) = (Jar::new(), Jar::new());
         let token =
@@ -59,7 +59,7 @@ fn t76_a_token_of_another_session_or_none_is_refused() {
 
 // A visitor's session may have been planted with its token: an attacker knows both.
 #[test]
-fn t1_a_login_refuses_the_tokens_of_the_visitor() {
+fn t35_a_login_refuses_the_tokens_of_the_visitor() {
     let logins: [Act; 2] = [
         |session| session.login("ada"),
         |session| session.login("ada").and_then(|()| session.reauthenticate()),
