@@ -46,6 +46,8 @@ pub(crate) enum Kind {
     Subject,
     Lifetime,
     AuthenticationContext,
+    Description,
+    SessionLimit,
     NotLoggedIn,
     Forgery,
     Encode {
@@ -125,11 +127,13 @@ impl Error {
             | Kind::Subject
             | Kind::Lifetime
             | Kind::AuthenticationContext
+            | Kind::Description
             | Kind::Encode { .. }
             | Kind::Decode { .. }
             | Kind::TooDeep { .. }
             | Kind::NoJson { .. } => "value",
             Kind::NotLoggedIn => "not_logged_in",
+            Kind::SessionLimit => "session_limit",
             Kind::Forgery => "forgery",
             Kind::TooLarge { .. } => "too_large",
             Kind::Random => "random",
@@ -169,6 +173,7 @@ impl Error {
                 | Kind::Subject
                 | Kind::Lifetime
                 | Kind::AuthenticationContext
+                | Kind::Description
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
                 | Kind::TooDeep { .. }
@@ -179,6 +184,12 @@ impl Error {
     /// Returns true if something was asked of the subject of a session that has none.
     pub fn is_not_logged_in(&self) -> bool {
         matches!(self.inner.kind, Kind::NotLoggedIn)
+    }
+
+    /// Returns true if a login was refused because its subject has as many sessions as it may have, with
+    /// [`SessionLimit::RefuseLogin`](crate::store::SessionLimit::RefuseLogin).
+    pub fn is_session_limit(&self) -> bool {
+        matches!(self.inner.kind, Kind::SessionLimit)
     }
 
     /// Returns true if a request may have been made by another site in the user's name: the token of its form is not one of
@@ -240,6 +251,8 @@ impl fmt::Display for Error {
             Kind::AuthenticationContext => f.write_str(
                 "an acr must have at most 256 bytes, and an amr at most 16 names of at most 64 bytes",
             ),
+            Kind::Description => f.write_str("a description must be 1 to 256 bytes long"),
+            Kind::SessionLimit => f.write_str("the subject has as many sessions as it may have"),
             Kind::NotLoggedIn => f.write_str("the session has no subject: call login() first"),
             Kind::Forgery => f.write_str("the request was not sent by a page of this session"),
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),

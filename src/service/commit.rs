@@ -330,6 +330,13 @@ impl Committer for Slot {
             }
         })
     }
+
+    fn end_others(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
+        Box::pin(Slot::end_others(self, session))
+    }
 }
 
 impl fmt::Debug for Commit {

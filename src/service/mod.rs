@@ -6,6 +6,7 @@
 mod commit;
 mod connection;
 mod cross_origin;
+mod devices;
 mod extension;
 mod failure;
 mod finish;

@@ -4,6 +4,7 @@ mod authentication;
 mod changes;
 mod commit_table;
 mod csrf_token;
+mod description;
 mod encoded_value;
 mod flash;
 mod id;

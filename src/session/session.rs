@@ -72,6 +72,12 @@ pub(crate) trait Committer: Send + Sync {
         self: Arc<Self>,
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+    /// Ends the other sessions of the session's subject, for [`Session::end_other_sessions`].
+    fn end_others(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>;
 }
 
 /// Commits for a session that no store knows: there is none of it.
@@ -79,6 +85,10 @@ pub(super) enum NoCommitter {}
 
 impl Committer for NoCommitter {
     fn commit_now(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+        match *self {}
+    }
+
+    fn end_others(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
         match *self {}
     }
 }
@@ -467,6 +477,51 @@ impl Session {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);
         committer.commit_now(self.clone()).await
+    }
+
+    /// Ends all other sessions of this session's subject, and returns how many: "log out my other devices", at a change of
+    /// password for example. This session is saved first, so a new token that the handler asked for is the one that stays.
+    ///
+    /// # Errors
+    ///
+    /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
+    /// store keeps no session lists, as a [`CookieStore`](crate::CookieStore). Those of [`save`](Self::save), and
+    /// [`is_unavailable`](Error::is_unavailable) if the store did not confirm the end of each: ask again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{Error, Session};
+    ///
+    /// async fn password_changed(session: &Session) -> Result<usize, Error> {
+    ///     session.reauthenticate()?;
+    ///     session.end_other_sessions().await
+    /// }
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{MemoryStore, SessionHandle, session_fn, testing};
+    /// # let store = MemoryStore::builder().build()?;
+    /// # let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    /// #     Ok::<_, Error>(Response::new(password_changed(&session.load().await?).await?))
+    /// # });
+    /// # let phone = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # let laptop = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # assert_eq!(*service.call(laptop).await?.body(), 1);
+    /// # assert!(service.call(phone).await.unwrap_err().is_not_logged_in());
+    /// # assert_eq!(store.sessions_of("ada").await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    #[doc(alias = "logout_others")]
+    pub async fn end_other_sessions(&self) -> Result<usize, Error> {
+        let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
+        drop(self.lock_open()?);
+        committer.end_others(self.clone()).await
     }
 
     pub(super) fn put_value<T: Serialize>(&self, full_key: &str, key: &str, value: &T) -> Result<(), Error> {

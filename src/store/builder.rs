@@ -4,8 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Backend;
 use super::server::format::SharedFormat;
+use super::{Backend, SessionLimit};
 use crate::clock::Clock;
 use crate::config::{Config, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
@@ -39,6 +39,7 @@ pub struct Builder<K> {
 pub(crate) struct ServerOptions {
     pub(super) record_keys: Option<Keyring>,
     pub(super) max_sessions_per_subject: usize,
+    pub(super) at_session_limit: SessionLimit,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
 }
@@ -59,18 +60,31 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
-    /// How many sessions one subject may have at a time: with one more, the oldest is ended. Default is 100.
+    /// Sets how many sessions one subject may have at a time. What happens to one more says
+    /// [`at_session_limit`](Self::at_session_limit). Default: 100.
     ///
     /// It bounds what one user's logins cost (OWASP ASVS 5.0, 7.1.2): the list of them is rewritten on each login.
     pub fn max_sessions_per_subject(mut self, max: usize) -> Self {
         self.server.max_sessions_per_subject = max;
         self
     }
+
+    /// Sets what happens when a subject logs in that has as many sessions as it may have. Default:
+    /// [`SessionLimit::EndLeastRecentlyUsed`].
+    pub fn at_session_limit(mut self, limit: SessionLimit) -> Self {
+        self.server.at_session_limit = limit;
+        self
+    }
 }
 
 impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
-        let server = ServerOptions { record_keys: None, max_sessions_per_subject: 100, shared_format: None };
+        let server = ServerOptions {
+            record_keys: None,
+            max_sessions_per_subject: 100,
+            at_session_limit: SessionLimit::default(),
+            shared_format: None,
+        };
         Self { kind, options: Options::default(), server }
     }
 

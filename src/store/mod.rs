@@ -25,7 +25,7 @@ pub use self::future::StoreFuture;
 pub use self::memory::{Memory, MemoryStore};
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-pub use self::server::{ServerStore, SubjectSession};
+pub use self::server::{ServerStore, SessionLimit, SubjectSession};
 pub use crate::id::EntryId;
 
 // What a room for a foreign format builds on.
@@ -39,8 +39,9 @@ pub(crate) use self::{
 use crate::clock::Timestamp;
 use crate::config::Config;
 pub use crate::crypto::SecretText;
+use crate::error::Error;
 use crate::event::Refusal;
-use crate::session::{Changes, Record};
+use crate::session::{Changes, Record, SessionId};
 
 /// Loads and keeps sessions. Implemented by this crate's stores; for storage of your own see [`Backend`].
 ///
@@ -79,6 +80,43 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 
     /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Lists the live sessions of a subject: [`ServerStore::sessions_of`].
+    ///
+    /// # Errors
+    ///
+    /// For this and the other two: [`is_config`](Error::is_config) if the store keeps no session lists, and those of the
+    /// method of [`ServerStore`].
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        let _ = subject;
+        StoreFuture::ready(Err(no_session_lists()))
+    }
+
+    /// Ends one session of a subject: [`ServerStore::end_session_of`].
+    ///
+    /// # Errors
+    ///
+    /// As [`sessions_of`](Self::sessions_of).
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        let _ = (subject, id);
+        StoreFuture::ready(Err(no_session_lists()))
+    }
+
+    /// Ends the sessions of a subject, except one to keep: [`ServerStore::end_sessions_of`].
+    ///
+    /// # Errors
+    ///
+    /// As [`sessions_of`](Self::sessions_of).
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        let _ = (subject, keep);
+        StoreFuture::ready(Err(no_session_lists()))
+    }
+}
+
+fn no_session_lists() -> Error {
+    Error::config(
+        "this store keeps no session lists: use a server-side store to list or end the sessions of a subject",
+    )
 }
 
 /// How saving ended.
@@ -121,6 +159,18 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).regenerate(base, changes, now)
+    }
+
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        (**self).sessions_of(subject)
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        (**self).end_session_of(subject, id)
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        (**self).end_sessions_of(subject, keep)
     }
 }
 

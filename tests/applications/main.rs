@@ -12,6 +12,7 @@ mod support;
 
 mod authentication;
 mod cross_origin;
+mod devices;
 mod form_tokens;
 mod lifetimes;
 mod lifetimes_model;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Response;
 use hyper::service::Service;
-use hyper_session::store::{Builder, Memory, Store};
+use hyper_session::store::{Builder, Memory, SessionLimit, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
     AppKey, Clock, CookieStore, Error, PayloadFormat, ServerStore, Session, SessionHandle, Timeouts,
@@ -34,12 +34,21 @@ pub(crate) struct Options {
     pub(crate) anonymous: Option<Timeouts>,
     pub(crate) longest: Option<Duration>,
     pub(crate) format: PayloadFormat,
+    pub(crate) max_sessions: usize,
+    pub(crate) at_limit: SessionLimit,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let timeouts = Timeouts { idle: seconds(100), absolute: seconds(400), renewal: seconds(10) };
-        Self { timeouts, anonymous: None, longest: None, format: PayloadFormat::MessagePack }
+        Self {
+            timeouts,
+            anonymous: None,
+            longest: None,
+            format: PayloadFormat::MessagePack,
+            max_sessions: 100,
+            at_limit: SessionLimit::default(),
+        }
     }
 }
 
@@ -150,7 +159,10 @@ fn build(
         }
         Kind::Server => {
             let builder = ServerStore::with_backend(Arc::clone(backend));
-            let store = apply(builder, options, clock, events).build().unwrap();
+            let builder = apply(builder, options, clock, events)
+                .max_sessions_per_subject(options.max_sessions)
+                .at_session_limit(options.at_limit);
+            let store = builder.build().unwrap();
             (Arc::new(store.clone()), Some(store))
         }
     }

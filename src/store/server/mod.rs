@@ -4,6 +4,7 @@ mod conflict_queue;
 pub(crate) mod format;
 mod native_format;
 mod regenerate;
+mod session_limit;
 pub(crate) mod session_list;
 mod subjects;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use self::session_limit::SessionLimit;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
@@ -63,6 +65,7 @@ struct Inner<B> {
     backend: B,
     format: Box<dyn StoredFormat>,
     max_sessions_per_subject: usize,
+    at_session_limit: SessionLimit,
     queues: ConflictQueues,
     /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
     /// round.
@@ -102,8 +105,9 @@ impl<B: Backend> Builder<B> {
 
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
-        let (backend, config, ServerOptions { record_keys, max_sessions_per_subject, shared_format }) =
-            builder.validate()?;
+        let (backend, config, options) = builder.validate()?;
+        let ServerOptions { record_keys, max_sessions_per_subject, at_session_limit, shared_format } =
+            options;
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(
@@ -120,7 +124,7 @@ impl<B: Backend> Inner<B> {
             }
         };
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
-        Ok(Self { config, backend, format, max_sessions_per_subject, queues, list_queues })
+        Ok(Self { config, backend, format, max_sessions_per_subject, at_session_limit, queues, list_queues })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
@@ -360,6 +364,21 @@ impl<B: Backend> Store for ServerStore<B> {
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.sessions_of(&subject).await })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.end_session_of(&subject, id).await })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.end_sessions_of(&subject, keep).await })
     }
 }
 

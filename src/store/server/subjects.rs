@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::format::EntryValue;
+use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
@@ -42,6 +43,8 @@ pub struct SubjectSession {
     pub last_seen: Timestamp,
     /// The first moment at which it is over, if it is not used again.
     pub expires: Timestamp,
+    /// What [`Session::describe`](crate::Session::describe) said.
+    pub description: Option<String>,
 }
 
 impl<B: Backend> ServerStore<B> {
@@ -138,37 +141,59 @@ impl<B: Backend> Inner<B> {
         let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
         let add = |list: &mut SessionList| {
             list.prune(now);
+            let goes_on = instead_of.is_some_and(|id| list.has(id));
             let entered = list.enter(entry, instead_of);
             let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            (entered, surplus, list.is_unfinished())
+            // One that is there already is not refused, although fewer are allowed by now.
+            let stays = goes_on && self.at_session_limit == SessionLimit::RefuseLogin;
+            (entered, if stays { 0 } else { surplus }, list.is_unfinished())
         };
         let (entered, surplus, unfinished) = self.edit(subject, now, Unreadable::IsOverwritten, add).await?;
         if !entered {
             return Ok(false);
         }
         if surplus > 0 {
-            self.make_room(subject, counts, now).await?;
+            self.make_room(subject, id, counts, now).await?;
         } else if unfinished {
             self.end(subject, now, |_| false).await?;
         }
         Ok(true)
     }
 
-    /// Ends the oldest sessions beyond those that the subject may have; but some may be over by now.
+    /// Ends sessions beyond those that the subject may have, or refuses `login`, the one that was just entered. Some may
+    /// have expired by now.
     async fn make_room(
         &self,
         subject: &str,
+        login: SessionId,
         counts: impl Fn(&&ListedSession) -> bool,
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
         for entry in self.list(subject, now).await?.live().filter(counts) {
             let fresh = entry.entered.saturating_add(GRACE) > now;
-            let alive = fresh || self.session_of(subject, entry, now).await?.is_some();
-            if alive { live.push(entry.id) } else { over.push(entry.id) }
+            if entry.id == login {
+                live.push((Timestamp::MAX, login)); // about to be written, and used
+                continue;
+            }
+            match self.session_of(subject, entry, now).await? {
+                Some(session) => live.push((session.last_seen, entry.id)),
+                None if fresh => live.push((entry.entered, entry.id)),
+                None => over.push(entry.id),
+            }
         }
-        let surplus = live.len().saturating_sub(self.max_sessions_per_subject);
-        over.extend(live.iter().take(surplus));
+        match self.at_session_limit {
+            SessionLimit::EndLeastRecentlyUsed => {
+                over.extend(session_limit::surplus(live, self.max_sessions_per_subject));
+            }
+            SessionLimit::RefuseLogin => {
+                if session_limit::came_too_late(&live, self.max_sessions_per_subject, login) {
+                    let forget = |list: &mut SessionList| list.remove(&[login]);
+                    self.edit(subject, now, Unreadable::IsAnError, forget).await?;
+                    return Err(Error::new(Kind::SessionLimit));
+                }
+            }
+        }
         let ended = self.end(subject, now, |entry| over.contains(&entry.id)).await?;
         if ended > 0 {
             self.config.emit(&Event::SubjectLimit { cookie: self.config.cookie_name(), ended });
@@ -276,7 +301,14 @@ impl<B: Backend> Inner<B> {
         let last_seen = Timestamp::from_unix(
             expires.as_unix().saturating_sub(self.config.timeouts_of(&payload).idle.as_secs()),
         );
-        Ok(Some(SubjectSession { id: entry.id, created, last_seen: last_seen.max(created), expires }))
+        let description = payload.description();
+        Ok(Some(SubjectSession {
+            id: entry.id,
+            created,
+            last_seen: last_seen.max(created),
+            expires,
+            description,
+        }))
     }
 
     async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
