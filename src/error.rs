@@ -47,6 +47,7 @@ pub(crate) enum Kind {
     Lifetime,
     AuthenticationContext,
     Description,
+    TimeOutOfRange,
     SessionLimit,
     NotLoggedIn,
     Forgery,
@@ -128,6 +129,7 @@ impl Error {
             | Kind::Lifetime
             | Kind::AuthenticationContext
             | Kind::Description
+            | Kind::TimeOutOfRange
             | Kind::Encode { .. }
             | Kind::Decode { .. }
             | Kind::TooDeep { .. }
@@ -164,8 +166,8 @@ impl Error {
     }
 
     /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
-    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject is
-    /// empty or too long.
+    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject, a
+    /// description, a lifetime or another argument is out of its bounds.
     pub fn is_value(&self) -> bool {
         matches!(
             self.inner.kind,
@@ -174,6 +176,7 @@ impl Error {
                 | Kind::Lifetime
                 | Kind::AuthenticationContext
                 | Kind::Description
+                | Kind::TimeOutOfRange
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
                 | Kind::TooDeep { .. }
@@ -252,6 +255,7 @@ impl fmt::Display for Error {
                 "an acr must have at most 256 bytes, and an amr at most 16 names of at most 64 bytes",
             ),
             Kind::Description => f.write_str("a description must be 1 to 256 bytes long"),
+            Kind::TimeOutOfRange => f.write_str("the moment is outside of the range of the system's clock"),
             Kind::SessionLimit => f.write_str("the subject has as many sessions as it may have"),
             Kind::NotLoggedIn => f.write_str("the session has no subject: call login() first"),
             Kind::Forgery => f.write_str("the request was not sent by a page of this session"),

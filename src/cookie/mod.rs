@@ -21,7 +21,7 @@ mod pairs;
 mod set_cookie;
 
 pub use self::name::CookieName;
-pub use self::options::{CookieOptions, SameSite};
+pub use self::options::{CookieOptions, Priority, SameSite};
 pub use self::pairs::{Pairs, pairs};
 
 pub(crate) use self::finder::{CookieFinder, Found};

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 14] = [
+const COUNTERS: [(&str, &str); 15] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -24,6 +24,7 @@ const COUNTERS: [(&str, &str); 14] = [
         "Responses whose session changes were dropped on purpose, by reason.",
     ),
     ("hyper_session_conflicts_total", "Times that a save took in what a concurrent request had changed."),
+    ("hyper_session_values_unreadable_total", "Values that did not decode, and were read as absent."),
     (
         "hyper_session_store_errors_total",
         "Failures of the store and oversize sessions, by operation and reason.",
@@ -79,6 +80,9 @@ pub(super) fn count(event: &Event<'_>) {
         }
         Event::ConflictMerged { cookie, conflicts, .. } => {
             plain("hyper_session_conflicts_total", cookie).increment(conflicts.into());
+        }
+        Event::ValueUnreadable { cookie, .. } => {
+            plain("hyper_session_values_unreadable_total", cookie).increment(1);
         }
         Event::StoreAnswered { cookie, operation, elapsed, ok } => {
             let outcome = if ok { "ok" } else { "error" };

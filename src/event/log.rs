@@ -54,6 +54,10 @@ pub(super) fn log(event: &Event<'_>) {
         Event::ConflictMerged { cookie, id, conflicts } => {
             tracing::debug!(target: TARGET, event = "conflict_merged", cookie, session = %id, conflicts, "concurrent session changes merged");
         }
+        Event::ValueUnreadable { cookie, id, error } => {
+            let session = id.map(tracing::field::display);
+            tracing::warn!(target: TARGET, event = "value_unreadable", cookie, session, reason = error.label(), "{error}");
+        }
         Event::StoreAnswered { cookie, operation, elapsed, ok } => {
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
             tracing::trace!(target: TARGET, event = "store_answered", cookie, operation = operation.as_str(), micros, ok, "session store answered");
@@ -70,7 +74,7 @@ pub(super) fn log(event: &Event<'_>) {
             tracing::warn!(target: TARGET, event = "set_cookie_replaced", cookie, "a handler's own Set-Cookie of the session's name was replaced");
         }
         Event::SubjectLimit { cookie, ended } => {
-            tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the oldest were ended");
+            tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the least recently used were ended");
         }
         Event::Interrupted { cookie, id, completing } => {
             let session = id.map(tracing::field::display);

@@ -97,6 +97,16 @@ pub enum Event<'a> {
         /// How many times the newer state had to be taken in.
         conflicts: u32,
     },
+    /// A value did not decode as the type that [`Session::get_lenient`](crate::Session::get_lenient) asked for, and was read
+    /// as absent.
+    ValueUnreadable {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session, if it was stored.
+        id: Option<SessionId>,
+        /// Names the key, the kind of value that was found, and the type that was asked for.
+        error: &'a Error,
+    },
     /// The store answered. Told only of stores that take their time (a [`CookieStore`](crate::CookieStore) answers at once), and
     /// measured only where somebody listens: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
     StoreAnswered {
@@ -131,7 +141,7 @@ pub enum Event<'a> {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// A subject had as many sessions as it may have: the oldest ones were ended.
+    /// A subject had as many sessions as it may have: the least recently used ones were ended.
     SubjectLimit {
         /// Name of the session cookie.
         cookie: &'a str,

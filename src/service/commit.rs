@@ -331,6 +331,10 @@ impl Committer for Slot {
         })
     }
 
+    fn unreadable(&self, id: Option<SessionId>, error: &Error) {
+        self.emit(&Event::ValueUnreadable { cookie: self.cookie_name(), id, error });
+    }
+
     fn end_others(
         self: Arc<Self>,
         session: Session,

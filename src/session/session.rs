@@ -73,6 +73,9 @@ pub(crate) trait Committer: Send + Sync {
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
+    /// A value that did not decode was read as absent, for [`Session::get_lenient`].
+    fn unreadable(&self, id: Option<SessionId>, error: &Error);
+
     /// Ends the other sessions of the session's subject, for [`Session::end_other_sessions`].
     fn end_others(
         self: Arc<Self>,
@@ -85,6 +88,10 @@ pub(super) enum NoCommitter {}
 
 impl Committer for NoCommitter {
     fn commit_now(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+        match *self {}
+    }
+
+    fn unreadable(&self, _: Option<SessionId>, _: &Error) {
         match *self {}
     }
 
@@ -111,8 +118,33 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "get_value")]
     pub fn get<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         self.get_value(key.as_key(), key.as_key())
+    }
+
+    /// Returns the value under `key`, or `None` if there is none or it is not a `T`: for a value whose type changed between
+    /// releases, and which is worth no error. An [`Event::ValueUnreadable`](crate::Event::ValueUnreadable) says that it
+    /// happened. The value stays until it is set or deleted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("theme", 3)?; // an older release stored a number
+    /// assert_eq!(session.get_lenient::<String>("theme"), None);
+    /// assert_eq!(session.get_lenient::<u8>("theme"), Some(3));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "get_or_none")]
+    pub fn get_lenient<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Option<T> {
+        self.get(key).unwrap_or_else(|error| {
+            if let Some(committer) = self.inner.committer.upgrade() {
+                committer.unreadable(self.id(), &error);
+            }
+            None
+        })
     }
 
     /// The string under `key`, as a view of the decoded session: nothing is copied.
@@ -209,6 +241,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "contains")]
     pub fn has(&self, key: impl AsKey) -> bool {
         self.lock().get(key.as_key()).is_some()
     }
@@ -226,6 +259,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "entries")]
     pub fn keys(&self) -> Vec<String> {
         self.all_keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
     }
@@ -268,6 +302,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "insert")]
     pub fn set<V: Serialize>(&self, key: impl WriteKey<V>, value: V) -> Result<(), Error> {
         let key = key.as_key();
         check_key(key)?;
@@ -290,6 +325,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "remove")]
     pub fn delete(&self, key: impl AsKey) -> Result<bool, Error> {
         check_key(key.as_key())?;
         self.delete_value(key.as_key())
@@ -337,6 +373,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "entry")]
     pub fn update<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
@@ -344,6 +381,14 @@ impl Session {
     {
         let key = key.as_key();
         check_key(key)?;
+        self.update_value(key, key, change)
+    }
+
+    pub(super) fn update_value<T, F>(&self, full_key: &str, key: &str, change: F) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+    {
         let owned_key = key.to_owned();
         let change = Arc::new(move |old: Option<&[u8]>| {
             let old = old.map(|old| value_codec::decode(&owned_key, old)).transpose()?;
@@ -353,13 +398,13 @@ impl Session {
         // `change` is the application's and may use this session: it runs without the lock, and again if another clone
         // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
         for _ in 0..MAX_RERUNS {
-            let old = self.lock_open()?.get_encoded(key);
+            let old = self.lock_open()?.get_encoded(full_key);
             let (new, bytes) = change(old.as_deref())?;
             let mut state = self.lock_open()?;
-            if state.get(key) == old.as_deref() {
+            if state.get(full_key) == old.as_deref() {
                 let step = Arc::clone(&change);
                 let step = Arc::new(move |old: Option<&[u8]>| step(old).map(|(_, bytes)| bytes));
-                state.update(key, step, bytes);
+                state.update(full_key, step, bytes);
                 return Ok(new);
             }
         }
@@ -390,6 +435,7 @@ impl Session {
     }
 
     /// The first moment at which the stored session is over, if nothing renews it.
+    #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::expires)
     }
@@ -408,6 +454,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "expiry_age")]
+    #[doc(alias = "ttl")]
     pub fn remaining(&self) -> Option<Duration> {
         self.expires_at().map(|expires| expires.saturating_since(self.inner.circumstances.now))
     }
@@ -431,6 +479,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "cycle_id")]
+    #[doc(alias = "renew")]
     pub fn regenerate(&self) -> Result<(), Error> {
         self.lock_open()?.regenerate();
         Ok(())
@@ -455,6 +505,9 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "flush")]
+    #[doc(alias = "purge")]
+    #[doc(alias = "logout")]
     pub fn destroy(&self) -> Result<(), Error> {
         self.lock_open()?.destroy();
         Ok(())

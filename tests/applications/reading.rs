@@ -68,3 +68,38 @@ fn without_a_layer_it_says_so() {
         assert!(error.is_not_wrapped());
     });
 }
+
+#[test]
+fn what_does_not_decode_is_absent_with_an_event() {
+    everywhere(|world| async move {
+        let mut jar = Jar::new();
+        world.edit(&mut jar, |session| session.set("theme", 3)).await;
+        world.events.take();
+        let read =
+            |session: &Session| (session.get_lenient::<String>("theme"), session.get_lenient::<u8>("theme"));
+        assert_eq!(world.look(&jar, read).await, (None, Some(3)));
+        assert_eq!(world.events.take(), ["value_unreadable"]);
+        assert_eq!(world.look(&jar, |session| session.view().get_lenient::<u8>("other")).await, None);
+        assert_eq!(world.events.take(), [""; 0], "what is not there is no event");
+    });
+}
+
+#[test]
+fn flash_messages_are_added_and_kept_until_a_page_shows_them() {
+    everywhere(|world| async move {
+        let mut jar = Jar::new();
+        for message in ["one", "two"] {
+            let add = move |old: Option<Vec<String>>| {
+                old.unwrap_or_default().into_iter().chain([message.to_owned()]).collect()
+            };
+            world.edit(&mut jar, |session| session.update_flash("notices", add)).await;
+        }
+        for _ in 0..2 {
+            let peek = |session: &Session| session.peek::<Vec<String>>("notices").unwrap().unwrap();
+            assert_eq!(world.look(&jar, peek).await, ["one", "two"]);
+        }
+        let shown = world.edit(&mut jar, |session| session.flash::<Vec<String>>("notices")).await;
+        assert_eq!(shown.unwrap(), ["one", "two"]);
+        assert!(jar.0.is_empty());
+    });
+}

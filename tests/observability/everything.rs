@@ -170,6 +170,12 @@ async fn server_sessions() {
     let mut cookies = Cookies::new();
     set(&store, &mut cookies, "a").await; // created
 
+    visit(&store, &mut cookies.clone(), |session| async move {
+        assert_eq!(session.get_lenient::<u64>("a"), None); // value_unreadable
+        ok()
+    })
+    .await;
+
     // Another request comes in between: conflict_merged, then session_ended.
     visit(&store, &mut cookies.clone(), |session| {
         let (store, mut other) = (store.clone(), cookies.clone());
