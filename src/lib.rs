@@ -47,7 +47,7 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [logins](guide::logins) · [forms](guide::forms) ·
+//! [logins](guide::logins) · [forms](guide::forms) · [WebSockets and server-sent events](guide::connections) ·
 //! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
 //! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
@@ -170,7 +170,7 @@ pub use self::event::count::describe_metrics;
 pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal};
 pub use self::service::{
     CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
-    ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, session_fn,
+    ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,
 };
 #[doc(hidden)]
 pub use self::session::__example;

@@ -1,4 +1,4 @@
-//! Guides: choosing a store, values, logins, forms, keys, security, operation, testing, migration, and limits. Every example in them is
+//! Guides: choosing a store, values, logins, forms, connections that stay open, keys, security, operation, testing, migration, and limits. Every example in them is
 //! compiled, and run unless it needs a server.
 
 #[doc = include_str!("choosing_a_store.md")]
@@ -12,6 +12,9 @@ pub mod logins {}
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}
+
+#[doc = include_str!("connections.md")]
+pub mod connections {}
 
 #[doc = include_str!("key_rotation.md")]
 pub mod key_rotation {}

@@ -7,6 +7,7 @@ use http::HeaderMap;
 
 use super::connection::Connection;
 use super::slot::{Loaded, Slot};
+use super::watch::SessionWatch;
 use crate::error::Error;
 use crate::session::{Reply, Session};
 
@@ -110,6 +111,46 @@ impl SessionHandle {
     /// ```
     pub async fn load_without_renewal(&self) -> Result<Session, Error> {
         Slot::session(&self.slot, false).await
+    }
+
+    /// Returns a watch on the stored session, for a connection that outlives this request; `None` if nothing is stored. Loads
+    /// the session, without keeping it alive.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{Error, MemoryStore, SessionHandle, session_fn, testing};
+    ///
+    /// let store = MemoryStore::builder().build()?;
+    /// // What a handler does before it upgrades a connection; here the watch is the response's body.
+    /// let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    ///     Ok::<_, Error>(Response::new(session.watch().await?))
+    /// });
+    /// assert!(service.call(Request::new(())).await?.into_body().is_none());
+    ///
+    /// let request = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// let watch = service.call(request).await?.into_body().expect("a session");
+    /// assert!(watch.is_alive().await?);
+    /// store.end_sessions_of("ada", None).await?;
+    /// assert!(!watch.is_alive().await?);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    pub async fn watch(&self) -> Result<Option<SessionWatch>, Error> {
+        let session = self.load_without_renewal().await?;
+        let record = session.stored_record();
+        Ok(record.map(|record| SessionWatch::new(&self.slot.connection, record)))
     }
 
     /// The name of the session's cookie.

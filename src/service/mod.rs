@@ -17,6 +17,7 @@ mod head;
 mod memo;
 mod slot;
 mod stopwatch;
+mod watch;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
 pub use self::handle::SessionHandle;
+pub use self::watch::SessionWatch;
 
 use crate::store::Store;
 

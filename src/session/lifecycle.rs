@@ -22,6 +22,11 @@ impl Session {
         Self { inner: Arc::new(Inner { state, circumstances, committer }) }
     }
 
+    /// The session as the store holds it, as far as this request knows.
+    pub(crate) fn stored_record(&self) -> Option<Record> {
+        self.lock().base().cloned()
+    }
+
     /// Reading the session renews it, if that is due.
     pub(crate) fn request_renewal(&self) {
         self.lock().request_renewal();

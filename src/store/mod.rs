@@ -71,6 +71,10 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// The session that `token` stands for, or why it stands for none. A token that is not known is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>>;
 
+    /// Loads a session again that was loaded before, as it is now; or says why it is none any more. For a connection that
+    /// outlives its request.
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>>;
+
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
     /// session is created. Without changes its deadline is renewed.
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
@@ -147,6 +151,10 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
         (**self).load(token, now)
+    }
+
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        (**self).reload(base, now)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -11,6 +11,7 @@
 mod support;
 
 mod authentication;
+mod connections;
 mod cross_origin;
 mod devices;
 mod form_tokens;

@@ -351,6 +351,14 @@ impl<B: Backend> Store for ServerStore<B> {
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
 
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let (token, _) = origin(&base)?;
+            inner.load(token, now).await
+        })
+    }
+
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
