@@ -47,8 +47,8 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [logins](guide::logins) · [forms](guide::forms) · [WebSockets and server-sent events](guide::connections) ·
-//! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
+//! [logins](guide::logins) · [forms](guide::forms) · [connections that stay open](guide::connections) ·
+//! [changing the store](guide::changing_stores) · [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
 //! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
 //! `redis`, `guide::deploying_on_redis`
@@ -167,7 +167,7 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
-pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal};
+pub use self::event::{CookieFormat, DropReason, Event, MigrationSource, Observer, Operation, Refusal};
 pub use self::service::{
     CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
     ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,

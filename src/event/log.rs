@@ -54,6 +54,9 @@ pub(super) fn log(event: &Event<'_>) {
         Event::ConflictMerged { cookie, id, conflicts } => {
             tracing::debug!(target: TARGET, event = "conflict_merged", cookie, session = %id, conflicts, "concurrent session changes merged");
         }
+        Event::Migrating { cookie, id, from } => {
+            tracing::debug!(target: TARGET, event = "migrating", cookie, session = %id, from = from.as_str(), "session still to be moved");
+        }
         Event::ValueUnreadable { cookie, id, error } => {
             let session = id.map(tracing::field::display);
             tracing::warn!(target: TARGET, event = "value_unreadable", cookie, session, reason = error.label(), "{error}");

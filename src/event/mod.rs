@@ -97,6 +97,16 @@ pub enum Event<'a> {
         /// How many times the newer state had to be taken in.
         conflicts: u32,
     },
+    /// A session was loaded that is still to be moved: from the old store of a
+    /// [`MigratingStore`](crate::store::MigratingStore), or one that was stored without sealing. Counts what still comes.
+    Migrating {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session.
+        id: SessionId,
+        /// Where it is from.
+        from: MigrationSource,
+    },
     /// A value did not decode as the type that [`Session::get_lenient`](crate::Session::get_lenient) asked for, and was read
     /// as absent.
     ValueUnreadable {
@@ -183,6 +193,26 @@ impl CookieFormat {
         match self {
             Self::Native => "native",
             Self::Astra => "astra",
+        }
+    }
+}
+
+/// Where a session is from that is still to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MigrationSource {
+    /// The old store of a [`MigratingStore`](crate::store::MigratingStore).
+    Store,
+    /// An entry that was written before [`seal_records`](crate::store::Builder::seal_records) was called.
+    Unsealed,
+}
+
+impl MigrationSource {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Unsealed => "unsealed",
         }
     }
 }

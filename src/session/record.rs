@@ -42,6 +42,8 @@ pub(crate) enum Origin {
     },
     /// From a server-side store: the secret that led there, and the stored value that a replacement must find unchanged.
     Stored { token: Token, value: Bytes },
+    /// From a store whose sessions are taken over: as it was loaded there.
+    Elsewhere(Record),
 }
 
 impl Origin {
@@ -75,7 +77,6 @@ impl Record {
     }
 
     /// The same, with another origin.
-    #[cfg(feature = "astra")]
     pub(crate) fn with_origin(&self, origin: Origin) -> Self {
         let Inner { id, created, expires, payload, .. } = &*self.inner;
         Self::new(*id, *created, *expires, payload.clone(), origin)
@@ -120,7 +121,7 @@ impl Record {
     pub(crate) fn is_outdated(&self) -> bool {
         match self.inner.origin {
             Origin::Sealed { rewrite, .. } | Origin::Foreign { rewrite } => rewrite,
-            Origin::Stored { .. } => false,
+            Origin::Stored { .. } | Origin::Elsewhere(_) => false,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::server::format::SharedFormat;
 use super::{Backend, SessionLimit};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
 use crate::crypto::Keyring;
@@ -38,6 +38,7 @@ pub struct Builder<K> {
 /// Options that server-side stores have in common.
 pub(crate) struct ServerOptions {
     pub(super) record_keys: Option<Keyring>,
+    pub(super) accept_unsealed: Option<Timestamp>,
     pub(super) max_sessions_per_subject: usize,
     pub(super) at_session_limit: SessionLimit,
     /// Sessions are shared with another program, in its format.
@@ -53,10 +54,40 @@ impl<K: ServerKind> Builder<K> {
     /// Seals what the backend keeps, under keys of this ring: a copy of the backend's data reveals no session, and a value
     /// that was altered, planted or moved to another id is no session. Default is not to seal.
     ///
-    /// Once it is on, sessions that were stored without it are refused: turning it on logs everyone out. To change the
+    /// Once it is on, sessions that were stored without it are refused, so switching it on logs everyone out, unless
+    /// [`accept_unsealed_until`](Self::accept_unsealed_until) a date is called, too. To change the
     /// key, [accept](Keyring::accept) the old one for as long as sessions last.
     pub fn seal_records(mut self, keys: impl Into<Keyring>) -> Self {
         self.server.record_keys = Some(keys.into());
+        self
+    }
+
+    /// Reads entries that were written without sealing, too, until a date, so that switching on
+    /// [`seal_records`](Self::seal_records) logs nobody out. What is written is sealed; an entry that is only read and renewed
+    /// stays as it is. [`Event::Migrating`](crate::Event::Migrating) counts what still comes. Default: never.
+    ///
+    /// Nobody is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
+    /// timeout.
+    ///
+    /// # Security
+    ///
+    /// Until the date, anyone who can write to the backend can put sessions there, as without sealing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use hyper_session::{AppKey, MemoryStore, Timestamp};
+    ///
+    /// let store = MemoryStore::builder()
+    ///     .seal_records(AppKey::generate()?)
+    ///     .accept_unsealed_until(Timestamp::from_unix(1_900_000_000))
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn accept_unsealed_until(mut self, until: Timestamp) -> Self {
+        self.server.accept_unsealed = Some(until);
         self
     }
 
@@ -81,6 +112,7 @@ impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
         let server = ServerOptions {
             record_keys: None,
+            accept_unsealed: None,
             max_sessions_per_subject: 100,
             at_session_limit: SessionLimit::default(),
             shared_format: None,
@@ -232,6 +264,11 @@ impl<K> Builder<K> {
         if self.server.max_sessions_per_subject == 0 {
             return Err(Error::config(
                 "a subject that may have no session cannot log in: raise max_sessions_per_subject()",
+            ));
+        }
+        if self.server.accept_unsealed.is_some() && self.server.record_keys.is_none() {
+            return Err(Error::config(
+                "unsealed entries are read in any case without seal_records(): call it, or drop accept_unsealed_until()",
             ));
         }
         Ok((self.kind, self.options.validate()?, self.server))

@@ -11,6 +11,7 @@ mod cookie;
 mod future;
 #[cfg(feature = "memory")]
 mod memory;
+mod migrating;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod server;
@@ -23,6 +24,7 @@ pub use self::cookie::{CookieKeys, CookieStore};
 pub use self::future::StoreFuture;
 #[cfg(feature = "memory")]
 pub use self::memory::{Memory, MemoryStore};
+pub use self::migrating::MigratingStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::server::{ServerStore, SessionLimit, SubjectSession};
@@ -84,6 +86,13 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 
     /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Ends a session whose browser was given the token of another one. False if it had ended, or was given another token,
+    /// already.
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
 
     /// Lists the live sessions of a subject: [`ServerStore::sessions_of`].
     ///
@@ -169,6 +178,14 @@ impl<T: Store + ?Sized> Store for Arc<T> {
         (**self).regenerate(base, changes, now)
     }
 
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        (**self).adopt(record, changes, now)
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        (**self).supersede(base, now)
+    }
+
     fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
         (**self).sessions_of(subject)
     }
@@ -188,6 +205,7 @@ mod sealed {
     pub trait Sealed {}
 
     impl Sealed for super::CookieStore {}
+    impl Sealed for super::MigratingStore {}
     impl<B: super::Backend> Sealed for super::ServerStore<B> {}
     impl<T: super::Store + ?Sized> Sealed for std::sync::Arc<T> {}
 }

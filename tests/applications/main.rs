@@ -17,5 +17,6 @@ mod devices;
 mod form_tokens;
 mod lifetimes;
 mod lifetimes_model;
+mod migrating;
 mod reading;
 mod stores;

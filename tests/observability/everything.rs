@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, MigratingStore, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
     AppKey, CookieStore, Error, Keyring, ServerStore, Session, SessionHandle, Timestamp, session_fn,
@@ -154,6 +154,11 @@ async fn cookie_sessions() {
     let keys = || AppKey::generate().unwrap();
     let both = CookieStore::builder(keys()).migrate_from_astra(keys(), Timestamp::MAX).build().unwrap();
     visit(&both, &mut presenting("planted"), |_| async { ok() }).await;
+
+    let server = ServerStore::with_backend(Memory::new()).clock(clock.clone()).build().unwrap();
+    set(&store, &mut cookies, "f").await;
+    let moving = MigratingStore::new(server, store.clone(), Timestamp::MAX).unwrap();
+    visit(&moving, &mut cookies, |_| async { ok() }).await; // migrating
 
     let five = Request::builder().header("cookie", ["__Host-session=planted"; 5].join("; "));
     let service = session_fn(store, |_: Request<()>, handle: SessionHandle| async move {

@@ -54,6 +54,7 @@ impl Observer for Events {
                 "dropped:session_ended".to_owned()
             }
             Event::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
+            Event::Migrating { from, .. } => format!("migrating:{}", from.as_str()),
             Event::ValueUnreadable { .. } => "value_unreadable".to_owned(),
             Event::StoreFailed { .. } => "store_failed".to_owned(),
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),

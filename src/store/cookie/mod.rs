@@ -220,6 +220,11 @@ impl Inner {
         }
     }
 
+    fn adopt(&self, record: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let payload = changes.apply(Some(record.payload()))?;
+        self.seal(SessionId::generate(&*self.random)?, record.created(), payload, now)
+    }
+
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         if let Some(saved) = self.save_foreign(Some(base), changes, now) {
             return saved; // it has a new id in any case: that of its bytes
@@ -245,6 +250,14 @@ impl Store for CookieStore {
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         StoreFuture::ready(self.inner.save(base.as_ref(), &changes, now))
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        StoreFuture::ready(self.inner.adopt(&record, &changes, now))
+    }
+
+    fn supersede(&self, _: Record, _: Timestamp) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(true)) // the only copy is the client's: the response replaces it
     }
 
     fn destroy(&self, _: Record, _: Timestamp) -> StoreFuture<()> {

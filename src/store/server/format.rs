@@ -41,6 +41,12 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Decodes the value of the entry `id`. `None` if this format did not write it there.
     fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue>;
 
+    /// Returns true for a value that was decoded, and that would be sealed if it was written now.
+    fn is_to_be_sealed(&self, value: &Bytes) -> bool {
+        let _ = value;
+        false
+    }
+
     /// Returns true if subjects have session lists. Without them, sessions of a subject cannot be listed or ended.
     fn has_session_lists(&self) -> bool;
 }

@@ -25,7 +25,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token};
 use crate::error::{Error, Kind};
-use crate::event::Refusal;
+use crate::event::{Event, MigrationSource, Refusal};
 use crate::id::EntryId;
 use crate::session::{Changes, Origin, Payload, Record, SessionId};
 
@@ -105,9 +105,16 @@ impl<B: Backend> Builder<B> {
 
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
+        let clock = Arc::clone(&builder.options.clock);
         let (backend, config, options) = builder.validate()?;
-        let ServerOptions { record_keys, max_sessions_per_subject, at_session_limit, shared_format } =
-            options;
+        let ServerOptions {
+            record_keys,
+            accept_unsealed,
+            max_sessions_per_subject,
+            at_session_limit,
+            shared_format,
+        } = options;
+        let accept_unsealed = accept_unsealed.map(|until| (until, clock));
         let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
             (Some(shared), Some(_)) => {
                 return Err(Error::config(format!(
@@ -120,7 +127,13 @@ impl<B: Backend> Inner<B> {
                 let name = config.cookie_name();
                 let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
                 let (payload_format, sealer) = (config.format, keys.map(seal).transpose()?);
-                Box::new(NativeFormat { payload_format, sealer, random, cookie_name: name.into() })
+                Box::new(NativeFormat {
+                    payload_format,
+                    sealer,
+                    accept_unsealed,
+                    random,
+                    cookie_name: name.into(),
+                })
             }
         };
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
@@ -146,6 +159,10 @@ impl<B: Backend> Inner<B> {
         let expires = if planted!("record_decode") { stored.expires } else { expires };
         if now >= expires {
             return Err(Refusal::Expired);
+        }
+        if self.format.is_to_be_sealed(&stored.value) {
+            let (cookie, id) = (self.config.cookie_name(), session_id(&token));
+            self.config.emit(&Event::Migrating { cookie, id, from: MigrationSource::Unsealed });
         }
         Ok(Record::new(
             session_id(&token),
@@ -372,6 +389,22 @@ impl<B: Backend> Store for ServerStore<B> {
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let payload = changes.apply(Some(record.payload()))?;
+            if payload.is_empty() {
+                return Ok(Saved::Removed);
+            }
+            inner.create(record.created(), payload, None, None, now).await.map(ended_or_stored)
+        })
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.supersede(&base, now).await })
     }
 
     fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {

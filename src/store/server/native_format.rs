@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::format::{EntryValue, StoredFormat};
 use super::session_list::SessionList;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::crypto::{Random, Sealer, Token};
 use crate::error::Error;
 use crate::id::EntryId;
@@ -19,6 +19,8 @@ pub(super) struct NativeFormat {
     pub(super) payload_format: PayloadFormat,
     /// With it, every written value is sealed and bound to its entry id, and only sealed values are read.
     pub(super) sealer: Option<Sealer>,
+    /// Until then, values that were written without sealing are read, too.
+    pub(super) accept_unsealed: Option<(Timestamp, Arc<dyn Clock>)>,
     pub(super) random: Arc<dyn Random>,
     pub(super) cookie_name: Box<str>,
 }
@@ -105,6 +107,7 @@ impl StoredFormat for NativeFormat {
             (Some(sealer), (&SEALED, token)) => {
                 sealer.open_bytes(token, &id.to_bytes()).ok()?.into_plaintext()
             }
+            (Some(_), _) if self.accepts_unsealed() => value.clone(),
             // Anyone who can write to the backend could put anything there.
             (Some(_), _) => return None,
         };
@@ -122,9 +125,17 @@ impl StoredFormat for NativeFormat {
     fn has_session_lists(&self) -> bool {
         true
     }
+
+    fn is_to_be_sealed(&self, value: &Bytes) -> bool {
+        self.sealer.is_some() && value.first() != Some(&SEALED)
+    }
 }
 
 impl NativeFormat {
+    fn accepts_unsealed(&self) -> bool {
+        self.accept_unsealed.as_ref().is_some_and(|(until, clock)| clock.now() < *until)
+    }
+
     fn value(&self, id: EntryId, now: Timestamp, parts: &[&[u8]]) -> Result<Bytes, Error> {
         let mut value = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
         match &self.sealer {

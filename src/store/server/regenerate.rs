@@ -105,27 +105,28 @@ impl<B: Backend> Inner<B> {
         now.max(self.config.now()).saturating_add(REGENERATED_FOR)
     }
 
-    /// Ends the session for good, whatever it holds by now; its browser was given another one.
-    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
+    /// Ends the session for good, whatever it holds by now; its browser was given another one. False if it had ended already.
+    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<bool, Error> {
         let (_, mut expected) = origin(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
         for _ in 0..MAX_ATTEMPTS {
             match self.backend.replace(key_of(base), expected, Some(tombstone.clone()), now).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
-                    Some(EntryValue::Tombstone) => return Ok(()),
+                    Some(EntryValue::Tombstone) => return Ok(false),
                     _ => expected = current.value,
                 },
-                Replaced::Done | Replaced::Missing => {
+                outcome @ (Replaced::Done | Replaced::Missing) => {
                     self.leave(base, now).await;
-                    return Ok(());
+                    return Ok(outcome == Replaced::Done);
                 }
             }
             if turn.is_none() {
                 turn = Some(self.queues.of(base.id()).lock().await);
             }
         }
-        self.remove(base, now).await
+        self.remove(base, now).await?;
+        Ok(true)
     }
 
     /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token. False if the sessions
