@@ -11,7 +11,7 @@ use hyper_session::{
     AppKey, Clock, CookieStore, Error, Lifetime, MemoryStore, Session, SessionHandle, Timestamp, session_fn,
 };
 
-use crate::stores::{START, seconds};
+use crate::stores::{Act, START, seconds};
 use crate::support::{Events, Jar, block_on, request, set_cookies, status};
 
 const UNTIL: u64 = START + 10_000;
@@ -78,6 +78,7 @@ async fn edit<R: Send>(
     (set_cookies(response.headers()), seen)
 }
 
+#[allow(clippy::unnecessary_wraps)] // what a handler does
 fn user(session: &Session) -> Result<Option<String>, Error> {
     Ok(session.subject().map(|user| user.to_string()))
 }
@@ -135,8 +136,7 @@ fn a_session_is_read_in_the_old_store_and_moved_when_it_is_saved() {
 
 #[test]
 fn each_way_to_write_moves_a_session() {
-    let ways: [fn(&Session) -> Result<(), Error>; 3] =
-        [Session::regenerate, Session::reauthenticate, |session| session.login("ada")];
+    let ways: [Act; 3] = [Session::regenerate, Session::reauthenticate, |session| session.login("ada")];
     for (from, to) in MOVES {
         for way in ways {
             block_on(async {
@@ -156,7 +156,7 @@ fn each_way_to_write_moves_a_session() {
             assert_eq!(seen, (Some("bob".into()), false), "another subject gets nothing");
             let mut jar = log_in(&world).await;
             world.clock.advance(seconds(5_000));
-            let (lines, _) = edit(&world.both, &mut jar, |_| Ok(())).await;
+            let (lines, ()) = edit(&world.both, &mut jar, |_| Ok(())).await;
             assert_eq!(lines.len(), 0, "a persistent session is not renewed");
         });
     }

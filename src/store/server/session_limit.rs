@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     fn live(last_seen: &[u64]) -> Vec<(Timestamp, SessionId)> {
-        let id = |number: usize| SessionId::from_bytes([number as u8; 16]);
-        last_seen.iter().enumerate().map(|(number, at)| (Timestamp::from_unix(*at), id(number))).collect()
+        let id = |number| SessionId::from_bytes([number; 16]);
+        (0..).zip(last_seen).map(|(number, at)| (Timestamp::from_unix(*at), id(number))).collect()
     }
 
     fn numbers(ids: &[SessionId]) -> Vec<u8> {
