@@ -4,5 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod members;
+mod members_visits;
 mod shop;
 mod shop_visits;
