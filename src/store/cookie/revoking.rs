@@ -177,7 +177,7 @@ impl CookieStore {
 
 impl Revoking {
     pub(super) fn new(revocations: Revocations, config: &Config) -> Result<Self, Error> {
-        revocations.attach(config.timeouts.absolute, Arc::clone(config.clock()), config.reporter())?;
+        revocations.attach(config.longest(), Arc::clone(config.clock()), config.reporter())?;
         let register = Arc::clone(revocations.register()?);
         let max_staleness = revocations.max_stale();
         Ok(Self { revocations, register, max_staleness })
@@ -300,6 +300,16 @@ impl CookieStore {
         }
     }
 
+    pub(super) fn adopt_revocable(
+        &self,
+        revoking: &Revoking,
+        record: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        self.carry_out(revoking, self.inner.plan_adopted(revoking, record, changes, now), now)
+    }
+
     pub(super) fn destroy_revocable(
         &self,
         revoking: &Revoking,
@@ -388,7 +398,7 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(None)?;
-        if payload.is_vacant() {
+        if payload.is_empty() {
             return Ok(None);
         }
         let (lineage, asks_position) = begin(revoking, changes, &payload);
@@ -406,6 +416,33 @@ impl Inner {
         }))
     }
 
+    /// A session that another store loaded. It stands where the log ends now: what this log ended before is not about it.
+    fn plan_adopted(
+        &self,
+        revoking: &Revoking,
+        record: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(Some(record.payload()))?;
+        if payload.is_empty() {
+            return Ok(None);
+        }
+        let owner = payload.subject().map(|subject| subject_name(&subject));
+        let known = changes.login_position();
+        let position = known.unwrap_or_else(|| revoking.register.known_position());
+        Ok(Some(Plan {
+            id: SessionId::generate(&*self.random)?,
+            created: if changes.begins_anew() { now } else { record.created() },
+            payload,
+            base: None,
+            keeps_labels: false,
+            lineage: Lineage { position, owner, root: None },
+            asks_position: owner.is_some() && known.is_none(),
+            revocations: Vec::new(),
+        }))
+    }
+
     /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
     fn plan_regenerated(
         &self,
@@ -415,7 +452,7 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(Some(base.payload()))?;
-        if payload.is_vacant() {
+        if payload.is_empty() {
             return Ok(None);
         }
         let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
@@ -478,7 +515,7 @@ fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage,
 /// The session of `base` under the same id.
 fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error> {
     let payload = changes.apply(Some(base.payload()))?;
-    Ok((!payload.is_vacant()).then(|| Plan {
+    Ok((!payload.is_empty()).then(|| Plan {
         id: base.id(),
         created: base.created(),
         payload,
