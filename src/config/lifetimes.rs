@@ -55,6 +55,12 @@ impl Config {
         self.timeouts_of(payload).deadline(created, now)
     }
 
+    /// Returns true if a session with these values is not to be written at `now`: it holds nothing, or the lifetime that it was
+    /// given has passed already.
+    pub(crate) fn leaves_nothing(&self, created: Timestamp, payload: &Payload, now: Timestamp) -> bool {
+        payload.is_empty() || self.deadline(created, payload, now) <= now
+    }
+
     /// Returns a moment when a session that began at `created` has ended, whatever lifetime it is given later.
     pub(crate) fn latest_deadline(&self, created: Timestamp) -> Timestamp {
         created.saturating_add(self.longest)

@@ -56,7 +56,7 @@ impl<B: Backend> ServerKind for B {}
 
 impl<K: ServerKind> Builder<K> {
     /// Seals what the backend keeps, under keys of this ring: a copy of the backend's data reveals no session, and a value
-    /// that was altered, planted or moved to another id is no session. Default is not to seal.
+    /// that was altered, planted or moved to another id is no session. Default: not sealed.
     ///
     /// Once it is on, sessions that were stored without it are refused, so switching it on logs everyone out, unless
     /// [`accept_unsealed_until`](Self::accept_unsealed_until) a date is called, too. To change the

@@ -90,7 +90,7 @@ impl Builder<CookieKeys> {
     /// # Security
     ///
     /// The comparison takes constant time; deadlines are looked at each time; nothing that one connection learned is used
-    /// for another one. What it costs is that the values of the last session of each connection, and its token, stay in
+    /// for another connection. Its cost: the values of the last session of each connection, and its token, stay in
     /// the server's memory until the connection ends or brings another cookie, instead of until the request ends.
     ///
     /// # Limits
@@ -240,7 +240,7 @@ impl Inner {
         base: Option<&Record>,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        if payload.is_empty() {
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(Saved::Removed);
         }
         let expires = self.config.deadline(created, &payload, now);

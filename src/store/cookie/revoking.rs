@@ -274,7 +274,7 @@ impl CookieStore {
         if revoking.has_ended(&base, now) {
             return StoreFuture::ready(Ok(Saved::Ended));
         }
-        match plan_renewed(&base, changes) {
+        match self.inner.plan_renewed(&base, changes, now) {
             // Nothing is left: the session ends.
             Ok(None) => self.end(revoking, &base, now, || Saved::Removed),
             Ok(Some(plan)) => StoreFuture::ready(self.inner.seal_plan(plan, None, now)),
@@ -452,7 +452,8 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(Some(base.payload()))?;
-        if payload.is_empty() {
+        let created = if changes.begins_anew() { now } else { base.created() };
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(None);
         }
         let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
@@ -464,7 +465,7 @@ impl Inner {
         };
         let mut plan = Plan {
             id: SessionId::generate(&*self.random)?,
-            created: if changes.begins_anew() { now } else { base.created() },
+            created,
             payload,
             base: Some(base.clone()),
             keeps_labels: !restarts,
@@ -479,6 +480,21 @@ impl Inner {
                 if restarts && !logs_in { revoking.logout(base) } else { revoking.supersede(base, logs_in) };
         }
         Ok(Some(plan))
+    }
+
+    /// The session of `base` under the same id; `None` if there is nothing left in it.
+    fn plan_renewed(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(Some(base.payload()))?;
+        Ok((!self.config.leaves_nothing(base.created(), &payload, now)).then(|| Plan {
+            id: base.id(),
+            created: base.created(),
+            payload,
+            base: Some(base.clone()),
+            keeps_labels: true,
+            lineage: base.payload().lineage(),
+            asks_position: false,
+            revocations: Vec::new(),
+        }))
     }
 
     /// Refuses what does not fit, wherever in the log it will stand.
@@ -510,19 +526,4 @@ fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage,
         Some(position) => (Lineage { position, owner, root: None }, false),
         None => (Lineage { position, owner, root: None }, true),
     }
-}
-
-/// The session of `base` under the same id.
-fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error> {
-    let payload = changes.apply(Some(base.payload()))?;
-    Ok((!payload.is_empty()).then(|| Plan {
-        id: base.id(),
-        created: base.created(),
-        payload,
-        base: Some(base.clone()),
-        keeps_labels: true,
-        lineage: base.payload().lineage(),
-        asks_position: false,
-        revocations: Vec::new(),
-    }))
 }

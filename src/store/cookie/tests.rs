@@ -1,4 +1,4 @@
-//! What a sealed token is worth: deadlines to the second, hostile contents under a good key, and no token without randomness.
+//! Sealed tokens: deadlines to the second, hostile contents under a good key, and no token without randomness.
 
 use std::time::Duration;
 
@@ -96,7 +96,7 @@ fn what_fits_in_the_cookies_is_sealed_and_a_byte_more_is_not() {
     assert!(sealed(60_000).is_err());
 }
 
-// T18, T20, T22: at t-1 the session is there, at t it is over.
+// T18, T20, T22: at t-1 the session is there, at t it has expired.
 #[test]
 fn t18_t22_idle_and_absolute_deadline_to_the_second() {
     let store = builder().build().unwrap();
@@ -261,7 +261,7 @@ fn a_tombstone_is_newer_than_what_it_hides_and_lasts_as_long() {
     assert_eq!(opened(&store, text.expose(), START + 5), Err(Refusal::Ended));
     let (written, sequence) = store.hidden_by(text.expose(), at(START + 5)).unwrap();
     assert!(Recency { written, sequence } > newer.recency());
-    // What it hides has expired by then.
+    // The sessions that it hides have expired by then.
     assert_eq!(opened(&store, text.expose(), newer.expires().as_unix()), Err(Refusal::Expired));
     assert_eq!(store.hidden_by(text.expose(), newer.expires()), None);
     // A session hides nothing.

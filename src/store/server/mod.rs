@@ -337,7 +337,7 @@ impl<B: Backend> Inner<B> {
         conflicts: u32,
     ) -> Result<Step, Error> {
         let (token, _) = origin(base)?;
-        let entry = if payload.is_empty() {
+        let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)

@@ -153,7 +153,7 @@ impl<B: Backend> Inner<B> {
             // Nothing is left to hold, or the backend lost it (eviction): the session must not be lost with it.
             self.leave(&written, now).await;
         }
-        if payload.is_empty() {
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(true);
         }
         *new = self.create(created, payload, Some(base.id()), Some(from), now).await?;
