@@ -2,6 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::error::{Error, Kind};
+
 /// A moment, in whole seconds since 1970-01-01 00:00 UTC.
 ///
 /// Arithmetic saturates: no duration, however large, overflows.
@@ -50,6 +52,44 @@ impl Timestamp {
     }
 }
 
+/// A moment before 1970 is 1970. Parts of a second are dropped.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Timestamp;
+/// use std::time::{Duration, SystemTime};
+///
+/// let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+/// assert_eq!(Timestamp::from(moment), Timestamp::from_unix(1));
+/// ```
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    }
+}
+
+/// A moment that this system cannot express is an error: [`Timestamp::MAX`] is one.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Timestamp;
+/// use std::time::{Duration, SystemTime};
+///
+/// let moment = SystemTime::try_from(Timestamp::from_unix(5))?;
+/// assert_eq!(moment, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+/// assert!(SystemTime::try_from(Timestamp::MAX).unwrap_err().is_value());
+/// # Ok::<(), hyper_session::Error>(())
+/// ```
+impl TryFrom<Timestamp> for SystemTime {
+    type Error = Error;
+
+    fn try_from(time: Timestamp) -> Result<Self, Error> {
+        UNIX_EPOCH.checked_add(Duration::from_secs(time.0)).ok_or_else(|| Error::new(Kind::TimeOutOfRange))
+    }
+}
+
 /// Tells the time. Read once per request, then passed down, so that one request lives in one moment.
 ///
 /// # Examples
@@ -77,7 +117,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+        SystemTime::now().into()
     }
 }
 

@@ -1,9 +1,12 @@
 //! What all stores have in common: the cookie, the timeouts, and who is told. Checked once, then fixed.
 
+mod lifetimes;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::lifetimes::TimeoutLimits;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -36,7 +39,8 @@ pub struct Timeouts {
     /// A session that is not used for this long has expired.
     pub idle: Duration,
     /// A session has expired this long after it began, however busy it is. It begins when it is created, and anew at each
-    /// [login](crate::Session::login). Regenerating does not move it.
+    /// [login](crate::Session::login) and [other authentication](crate::Session::reauthenticate). Regenerating does not move
+    /// it.
     pub absolute: Duration,
     /// Reading a session moves its idle deadline once at least this much can be gained, not on every response.
     pub renewal: Duration,
@@ -106,7 +110,7 @@ impl Timeouts {
     }
 
     /// Where `record` stands at `now`.
-    pub(crate) fn standing(&self, record: &Record, now: Timestamp) -> Standing {
+    fn standing(&self, record: &Record, now: Timestamp) -> Standing {
         let renewed = self.deadline(record.created(), now);
         let expired = record.expires() <= now;
         // What expired while its request was running is renewed, however little is left of its absolute timeout.
@@ -227,6 +231,10 @@ pub struct Config {
     /// Finds the cookies of retired names, in the order in which the options name them.
     pub(crate) retired_finders: Vec<CookieFinder>,
     pub(crate) timeouts: Timeouts,
+    /// Those of sessions without a subject, if they differ.
+    anonymous: Option<Timeouts>,
+    /// No session lasts longer, whatever its own lifetime says.
+    longest: Duration,
     pub(crate) format: PayloadFormat,
     /// Which responses say that the handler failed.
     pub(crate) discard_rule: DiscardRule,
@@ -315,6 +323,9 @@ pub(crate) struct Options {
     pub(crate) idle: Duration,
     /// `None`: the default, or idle if that is longer.
     pub(crate) absolute: Option<Duration>,
+    pub(crate) anonymous: Option<Timeouts>,
+    /// `None`: the longest absolute timeout.
+    pub(crate) longest: Option<Duration>,
     pub(crate) format: PayloadFormat,
     pub(crate) discard_rule: DiscardRule,
     pub(crate) connection_memo: bool,
@@ -336,6 +347,8 @@ impl Default for Options {
             renewal: None,
             idle: Timeouts::default().idle,
             absolute: None,
+            anonymous: None,
+            longest: None,
             format: PayloadFormat::default(),
             discard_rule: DiscardRule::default(),
             connection_memo: false,
@@ -361,6 +374,21 @@ impl Options {
         if !self.renew_on_read && self.renewal.is_none() {
             timeouts.renewal = Timeouts::NEVER;
         }
+        let mut anonymous = self.anonymous;
+        if let Some(anonymous) = &mut anonymous {
+            anonymous.validate()?;
+            if !self.renew_on_read {
+                anonymous.renewal = Timeouts::NEVER;
+            }
+        }
+        let absolute =
+            anonymous.map_or(timeouts.absolute, |anonymous| anonymous.absolute.max(timeouts.absolute));
+        let longest = self.longest.unwrap_or(absolute);
+        if longest < absolute {
+            return Err(Error::config(
+                "the longest lifetime must not be shorter than an absolute timeout: raise longest_lifetime() or lower absolute_timeout()",
+            ));
+        }
         let max_age = self.cookie.explicit_max_age();
         let cookie = self.cookie.for_development(self.development).validate()?;
         // Capped as Max-Age is: a session that may be idle for longer than 400 days outlives its cookie in any case.
@@ -379,6 +407,8 @@ impl Options {
                 .collect(),
             cookie,
             timeouts,
+            anonymous,
+            longest,
             format: self.format,
             discard_rule: self.discard_rule,
             only_in_cookie: false,

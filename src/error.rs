@@ -45,6 +45,13 @@ pub(crate) enum Kind {
     },
     Subject,
     Label,
+    Lifetime,
+    AuthenticationContext,
+    Description,
+    TimeOutOfRange,
+    SessionLimit,
+    NotLoggedIn,
+    Forgery,
     Encode {
         key: String,
     },
@@ -138,10 +145,17 @@ impl Error {
             Kind::ReservedKey { .. }
             | Kind::Subject
             | Kind::Label
+            | Kind::Lifetime
+            | Kind::AuthenticationContext
+            | Kind::Description
+            | Kind::TimeOutOfRange
             | Kind::Encode { .. }
             | Kind::Decode { .. }
             | Kind::TooDeep { .. }
             | Kind::NoJson { .. } => "value",
+            Kind::NotLoggedIn => "not_logged_in",
+            Kind::SessionLimit => "session_limit",
+            Kind::Forgery => "forgery",
             Kind::TooLarge { .. } | Kind::EntryTooLarge { .. } => "too_large",
             Kind::Random => "random",
             Kind::Unavailable | Kind::Unreadable => "unavailable",
@@ -171,19 +185,40 @@ impl Error {
     }
 
     /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
-    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject or
-    /// a label is empty or too long.
+    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject, a
+    /// label, a description, a lifetime or another argument is out of its bounds.
     pub fn is_value(&self) -> bool {
         matches!(
             self.inner.kind,
             Kind::ReservedKey { .. }
                 | Kind::Subject
                 | Kind::Label
+                | Kind::Lifetime
+                | Kind::AuthenticationContext
+                | Kind::Description
+                | Kind::TimeOutOfRange
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
                 | Kind::TooDeep { .. }
                 | Kind::NoJson { .. }
         )
+    }
+
+    /// Returns true if something was asked of the subject of a session that has none.
+    pub fn is_not_logged_in(&self) -> bool {
+        matches!(self.inner.kind, Kind::NotLoggedIn)
+    }
+
+    /// Returns true if a login was refused because its subject has as many sessions as it may have, with
+    /// [`SessionLimit::RefuseLogin`](crate::store::SessionLimit::RefuseLogin).
+    pub fn is_session_limit(&self) -> bool {
+        matches!(self.inner.kind, Kind::SessionLimit)
+    }
+
+    /// Returns true if a request may have been made by another site in the user's name: the token of its form is not one of
+    /// the session's, or it comes from another origin. The response for it is a 403.
+    pub fn is_forgery(&self) -> bool {
+        matches!(self.inner.kind, Kind::Forgery)
     }
 
     /// True when the session is larger than its cookies, or an entry of its store, may be;
@@ -238,6 +273,15 @@ impl fmt::Display for Error {
             Kind::Label => f.write_str(
                 "a label must have a namespace of 1 to 64 bytes and a value of 1 to 4096 bytes, and a session at most four of them",
             ),
+            Kind::Lifetime => f.write_str("the timeouts of a lifetime must be a second or longer"),
+            Kind::AuthenticationContext => f.write_str(
+                "an acr must have at most 256 bytes, and an amr at most 16 names of at most 64 bytes",
+            ),
+            Kind::Description => f.write_str("a description must be 1 to 256 bytes long"),
+            Kind::TimeOutOfRange => f.write_str("the moment is outside of the range of the system's clock"),
+            Kind::SessionLimit => f.write_str("the subject has as many sessions as it may have"),
+            Kind::NotLoggedIn => f.write_str("the session has no subject: call login() first"),
+            Kind::Forgery => f.write_str("the request was not sent by a page of this session"),
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
             Kind::Decode { key, found, expected } => {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")

@@ -41,6 +41,10 @@
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
 //! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. In memory, in a SQLite file or in
 //!   Redis.
+//! - [`Session::set_lifetime`] is "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
+//!   [`CrossOriginProtection`] refuses the forms of other sites.
+//! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
+//!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
 //! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
@@ -49,7 +53,9 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [a logout that is final](guide::revocation) · [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
+//! [logins](guide::logins) · [a logout that is final](guide::revocation) · [forms](guide::forms) ·
+//! [connections that stay open](guide::connections) · [changing the store](guide::changing_stores) ·
+//! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
 //! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
 //! `redis`, `guide::deploying_on_redis`
@@ -72,6 +78,7 @@
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
 //! | called `login` | new id and token, bound to a subject, a new absolute deadline; if it was bound to another one, ended, and a new one begun |
+//! | called `reauthenticate` | as `regenerate`, with a new absolute deadline |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | called `discard` | what was not saved is forgotten |
 //! | answered with a 5xx status, 408, or a failure of gRPC | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
@@ -167,16 +174,19 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
-pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal, RevocationChange};
+pub use self::event::{
+    CookieFormat, DropReason, Event, MigrationSource, Observer, Operation, Refusal, RevocationChange,
+};
 pub use self::revocation::Revocations;
 pub use self::service::{
-    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
-    SessionService, session_fn,
+    CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
+    ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,
 };
 #[doc(hidden)]
 pub use self::session::__example;
 pub use self::session::{
-    AsKey, Changes, Key, PayloadFormat, ReadKey, Record, Session, SessionId, SessionView, Text, WriteKey,
+    AsKey, Authentication, Changes, Key, Lifetime, PayloadFormat, ReadKey, Record, Session, SessionId,
+    SessionView, Text, WriteKey,
 };
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;

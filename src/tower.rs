@@ -8,7 +8,10 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::service::{Connection, FailureResponse, ResponseFuture, ServiceUnavailable, SessionService};
+use crate::service::{
+    Connection, CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse,
+    ResponseFuture, ServiceUnavailable, SessionService,
+};
 use crate::store::Store;
 
 /// Gives the services that it wraps sessions from one store.
@@ -88,6 +91,33 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (handle, commits) = self.begin(&mut request);
         ResponseFuture::new(self.inner.call(request), handle, commits, self.failure.clone())
+    }
+}
+
+impl<S> Layer<S> for CrossOriginProtection {
+    type Service = CrossOriginService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.clone().wrap(inner)
+    }
+}
+
+impl<S, F, B, R> Service<Request<B>> for CrossOriginService<S, F>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    F: FailureResponse<R>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = CrossOriginFuture<S::Future, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Self { inner, protection, refusal } = self;
+        protection.answer(request, refusal, |request| inner.call(request))
     }
 }
 

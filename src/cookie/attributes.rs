@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::SameSite;
 use super::name::PrefixRules;
+use super::{Priority, SameSite};
 use crate::error::Error;
 
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
@@ -20,6 +20,7 @@ pub(super) struct Attributes {
     pub(super) http_only: bool,
     pub(super) same_site: SameSite,
     pub(super) partitioned: bool,
+    pub(super) priority: Option<Priority>,
 }
 
 impl Attributes {
@@ -44,7 +45,8 @@ impl fmt::Display for Attributes {
             f.write_str(if wanted { attribute } else { "" })?;
         }
         write!(f, "; SameSite={}", self.same_site.as_str())?;
-        f.write_str(if self.partitioned { "; Partitioned" } else { "" })
+        f.write_str(if self.partitioned { "; Partitioned" } else { "" })?;
+        self.priority.map_or(Ok(()), |priority| write!(f, "; Priority={}", priority.as_str()))
     }
 }
 

@@ -23,7 +23,7 @@ mod scopes;
 mod set_cookie;
 
 pub use self::name::CookieName;
-pub use self::options::{CookieOptions, SameSite};
+pub use self::options::{CookieOptions, Priority, SameSite};
 pub use self::pairs::{Pairs, pairs};
 
 pub(crate) use self::finder::{Assembly, CookieFinder, Found};

@@ -22,6 +22,30 @@ pub enum SameSite {
     None,
 }
 
+/// Which cookies a browser drops first when a site has set too many: the `Priority` attribute.
+///
+/// It was proposed in draft-west-cookie-priority and is known to Chromium; other browsers ignore it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Before others.
+    Low,
+    /// What a cookie has without the attribute.
+    Medium,
+    /// After others.
+    High,
+}
+
+impl Priority {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "Low",
+            Self::Medium => "Medium",
+            Self::High => "High",
+        }
+    }
+}
+
 /// The Max-Age of a cookie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MaxAge {
@@ -84,6 +108,7 @@ pub struct CookieOptions {
     http_only: bool,
     same_site: SameSite,
     partitioned: bool,
+    priority: Option<Priority>,
     max_chunks: u8,
     development: bool,
     retired_domains: Vec<Option<String>>,
@@ -102,6 +127,7 @@ impl Default for CookieOptions {
             http_only: true,
             same_site: SameSite::Lax,
             partitioned: false,
+            priority: None,
             max_chunks: super::DEFAULT_MAX_CHUNKS,
             development: false,
             retired_domains: Vec::new(),
@@ -193,6 +219,24 @@ impl CookieOptions {
     /// partitions are for no other pages. Anything else is refused when the store is built.
     pub fn partitioned(mut self, yes: bool) -> Self {
         self.partitioned = yes;
+        self
+    }
+
+    /// Sets which cookies a browser drops first when this site has set too many. Default: no attribute, which is
+    /// [`Priority::Medium`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::{CookieOptions, Priority};
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// let login = CookieOptions::new().priority(Priority::High);
+    /// let store = CookieStore::builder(AppKey::generate()?).cookie(login).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
         self
     }
 
@@ -291,6 +335,7 @@ impl CookieOptions {
             http_only: self.http_only,
             same_site: self.same_site,
             partitioned: self.partitioned,
+            priority: self.priority,
         };
         validate_prefix(&name, &attributes)?;
         if !attributes.secure && self.same_site == SameSite::None {
@@ -473,6 +518,15 @@ mod tests {
         let line = template.set(b"v", Duration::MAX, 0).unwrap();
         assert!(line[0].to_str().unwrap().contains("; Max-Age=34560000;"), "{line:?}");
         assert!(why(CookieOptions::new().max_age(Duration::from_millis(999))).contains("Max-Age"));
+    }
+
+    #[test]
+    fn a_priority_is_in_every_line() {
+        let template = CookieOptions::new().priority(Priority::High).validate().unwrap();
+        let set = template.set(b"v", Duration::from_secs(9), 0).unwrap();
+        for line in [&set[0], &template.remove(0).unwrap()[0]] {
+            assert!(line.to_str().unwrap().ends_with("; SameSite=Lax; Priority=High"), "{line:?}");
+        }
     }
 
     #[test]

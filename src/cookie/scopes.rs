@@ -177,7 +177,15 @@ mod tests {
     fn present(domain: Option<&str>, path: &str, same_site: SameSite) -> Attributes {
         let domain = domain.map(str::to_owned);
         let path = path.to_owned();
-        Attributes { path, domain, secure: true, http_only: true, same_site, partitioned: false }
+        Attributes {
+            path,
+            domain,
+            secure: true,
+            http_only: true,
+            same_site,
+            partitioned: false,
+            priority: None,
+        }
     }
 
     fn texts(scopes: &[Attributes]) -> Vec<String> {

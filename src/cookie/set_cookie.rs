@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::attributes::Attributes;
 use super::scopes::{Target, elsewhere};
-use super::{CookieName, MAX_CHUNKS, MAX_NAME_VALUE};
+use super::{CookieName, MAX_AGE_CAP, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
 
 /// The common part of all `Set-Cookie` lines of one session cookie. Can only be made from options that fit together.
@@ -144,8 +144,18 @@ impl CookieTemplate {
     ///
     /// As [`check_size`](Self::check_size).
     pub(crate) fn set(&self, token: &[u8], lifetime: Duration, held: u8) -> Result<SetCookies, Error> {
+        self.set_until(token, self.max_age.map(|max_age| max_age.min(lifetime)), held)
+    }
+
+    /// As [`set`](Self::set), with this Max-Age, or without one.
+    pub(crate) fn set_until(
+        &self,
+        token: &[u8],
+        max_age: Option<Duration>,
+        held: u8,
+    ) -> Result<SetCookies, Error> {
         self.check_size(token.len())?;
-        let seconds = self.max_age.map(|max_age| max_age.min(lifetime).as_secs());
+        let seconds = max_age.map(|max_age| max_age.min(MAX_AGE_CAP).as_secs());
         let mut lines = SetCookies::new();
         let mut rest = token;
         let mut number = 0;

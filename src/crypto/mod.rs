@@ -6,6 +6,7 @@ mod derive;
 mod envelope;
 mod key_text;
 mod keyring;
+pub(crate) mod masked_secret;
 mod name_hash;
 mod random;
 mod seal;

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 20] = [
+const COUNTERS: [(&str, &str); 22] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -33,6 +33,8 @@ const COUNTERS: [(&str, &str); 20] = [
         "Responses whose session changes were dropped on purpose, by reason.",
     ),
     ("hyper_session_conflicts_total", "Times that a save took in what a concurrent request had changed."),
+    ("hyper_session_migrating_total", "Sessions loaded that are still to be moved, by where they are from."),
+    ("hyper_session_values_unreadable_total", "Values that did not decode, and were read as absent."),
     (
         "hyper_session_store_errors_total",
         "Failures of the store and oversize sessions, by operation and reason.",
@@ -98,6 +100,13 @@ pub(super) fn count(event: &Event<'_>) {
         }
         Event::ConflictMerged { cookie, conflicts, .. } => {
             plain("hyper_session_conflicts_total", cookie).increment(conflicts.into());
+        }
+        Event::Migrating { cookie, from, .. } => {
+            counter!("hyper_session_migrating_total", "cookie" => cookie.to_owned(), "from" => from.as_str())
+                .increment(1);
+        }
+        Event::ValueUnreadable { cookie, .. } => {
+            plain("hyper_session_values_unreadable_total", cookie).increment(1);
         }
         Event::StoreAnswered { cookie, operation, elapsed, ok } => {
             let outcome = if ok { "ok" } else { "error" };

@@ -126,6 +126,13 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         Event::ConflictMerged { cookie, id, conflicts } => {
             tracing::debug!(target: TARGET, event = "conflict_merged", cookie, session = %id, conflicts, "concurrent session changes merged");
         }
+        Event::Migrating { cookie, id, from } => {
+            tracing::debug!(target: TARGET, event = "migrating", cookie, session = %id, from = from.as_str(), "session still to be moved");
+        }
+        Event::ValueUnreadable { cookie, id, error } => {
+            let session = id.map(tracing::field::display);
+            tracing::warn!(target: TARGET, event = "value_unreadable", cookie, session, reason = error.label(), "{error}");
+        }
         Event::StoreAnswered { cookie, operation, elapsed, ok } => {
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
             let operation = operation.as_str();
@@ -216,7 +223,7 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             );
         }
         Event::SubjectLimit { cookie, ended } => {
-            tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the oldest were ended");
+            tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the least recently used were ended");
         }
         Event::EvictionPolicy { cookie, policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");

@@ -145,6 +145,26 @@ pub enum Event<'a> {
         /// How many times the newer state had to be taken in.
         conflicts: u32,
     },
+    /// A session was loaded that is still to be moved: from the old store of a
+    /// [`MigratingStore`](crate::store::MigratingStore), or one that was stored without sealing. Counts what still comes.
+    Migrating {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session.
+        id: SessionId,
+        /// Where it is from.
+        from: MigrationSource,
+    },
+    /// A value did not decode as the type that [`Session::get_lenient`](crate::Session::get_lenient) asked for, and was read
+    /// as absent.
+    ValueUnreadable {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session, if it was stored.
+        id: Option<SessionId>,
+        /// Names the key, the kind of value that was found, and the type that was asked for.
+        error: &'a Error,
+    },
     /// The store answered. Told only of stores that take their time (a [`CookieStore`](crate::CookieStore) answers at once), and
     /// measured only where somebody listens: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
     #[non_exhaustive]
@@ -200,7 +220,7 @@ pub enum Event<'a> {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// A subject had as many sessions as it may have: the oldest ones were ended.
+    /// A subject had as many sessions as it may have: the least recently used ones were ended.
     #[non_exhaustive]
     SubjectLimit {
         /// Name of the session cookie.
@@ -304,6 +324,26 @@ impl CookieFormat {
         match self {
             Self::Native => "native",
             Self::Astra => "astra",
+        }
+    }
+}
+
+/// Where a session is from that is still to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MigrationSource {
+    /// The old store of a [`MigratingStore`](crate::store::MigratingStore).
+    Store,
+    /// An entry that was written before [`seal_records`](crate::store::Builder::seal_records) was called.
+    Unsealed,
+}
+
+impl MigrationSource {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Unsealed => "unsealed",
         }
     }
 }

@@ -424,6 +424,17 @@ impl Committer for Slot {
             }
         })
     }
+
+    fn unreadable(&self, id: Option<SessionId>, error: &Error) {
+        self.emit(&Event::ValueUnreadable { cookie: self.cookie_name(), id, error });
+    }
+
+    fn end_others(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
+        Box::pin(Slot::end_other_sessions(self, session))
+    }
 }
 
 impl fmt::Debug for Commit {

@@ -59,6 +59,22 @@ pub trait SessionExt {
         load(find(self.session_extensions(), |_| true), String::new())
     }
 
+    /// As [`session`](Self::session), but reading does not keep the session alive: see
+    /// [`SessionHandle::load_without_renewal`].
+    ///
+    /// # Errors
+    ///
+    /// As [`session`](Self::session).
+    fn session_without_renewal(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
+        let handle = find(self.session_extensions(), |_| true);
+        async move {
+            match handle {
+                Some(handle) => handle.load_without_renewal().await,
+                None => Err(Error::new(Kind::NotWrapped)),
+            }
+        }
+    }
+
     /// The session whose cookie has this name.
     ///
     /// # Errors

@@ -52,6 +52,8 @@ impl<R: Default> FailureResponse<R> for ServiceUnavailable {
         if error.is_transient() {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        } else if error.is_forgery() {
+            *response.status_mut() = StatusCode::FORBIDDEN;
         }
         response
     }
@@ -63,8 +65,8 @@ impl<R: Default> FailureResponse<R> for ServiceUnavailable {
 struct MadeFrom(Arc<Error>);
 
 impl Error {
-    /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, and a 500 otherwise.
-    /// The response does not say what went wrong, because an error may name keys of the session.
+    /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, a 403 for a
+    /// [forgery](Error::is_forgery), and a 500 otherwise. The response does not say what went wrong, because an error may name keys of the session.
     ///
     /// A session service treats it as the error itself: nothing is saved, and an
     /// [event](crate::Event::HandlerFailed) tells of the error. A handler that returns `Err` of this type needs no

@@ -10,7 +10,7 @@ use super::head;
 use super::slot::{Loaded, Slot};
 use crate::error::Error;
 use crate::event::{DropReason, Event};
-use crate::session::{Disposition, Reply};
+use crate::session::{CookieLifetime, Disposition, Reply};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
@@ -42,6 +42,11 @@ pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, response: &Response<R
 /// What the response has to tell the client, once.
 pub(super) fn reply(slot: &Slot) -> Reply {
     slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.take_reply())
+}
+
+/// What the session says of its cookie, as it was saved.
+fn cookie_lifetime(slot: &Slot) -> CookieLifetime {
+    slot.loaded().map_or(CookieLifetime::Configured, |loaded| loaded.session.stored_cookie_lifetime())
 }
 
 /// As [`write_head`], for a response that stands in for one whose session could not be saved. What an earlier
@@ -87,7 +92,11 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         Reply::Set { token, expires, .. } => {
             let lifetime = expires.saturating_since(slot.connection.config().now());
             // A cookie that has expired is worth nothing to the client.
-            if lifetime.is_zero() { None } else { Some(slot.set_cookie(token.expose(), lifetime)?) }
+            if lifetime.is_zero() {
+                None
+            } else {
+                Some(slot.set_cookie(token.expose(), lifetime, cookie_lifetime(slot))?)
+            }
         }
         Reply::Remove { .. } => Some(slot.remove_cookie()?),
     };

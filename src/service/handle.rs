@@ -7,6 +7,7 @@ use http::{HeaderMap, Uri};
 
 use super::connection::Connection;
 use super::slot::{Loaded, Slot};
+use super::watch::SessionWatch;
 use crate::error::Error;
 use crate::session::{Reply, Session};
 
@@ -66,7 +67,90 @@ impl SessionHandle {
     /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable. Never falls back to an empty session: writing to
     /// it could overwrite the real one.
     pub async fn load(&self) -> Result<Session, Error> {
-        Slot::session(&self.slot).await
+        Slot::session(&self.slot, true).await
+    }
+
+    /// As [`load`](Self::load), but reading does not keep the session alive: its idle deadline stays where it is, and the
+    /// response sets no cookie. For a page that polls while its user may be away (notifications, a countdown), or that
+    /// fetches ahead.
+    ///
+    /// A change of a value is saved as ever, and renews. So does a call of [`load`](Self::load) in the same request.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn, testing::{self, FakeClock}};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let clock = FakeClock::at(0);
+    /// let store = CookieStore::builder(AppKey::generate()?).clock(clock.clone()).build()?;
+    /// let service = session_fn(store.clone(), |request: Request<()>, handle: SessionHandle| async move {
+    ///     let session = match request.uri().path() {
+    ///         "/countdown" => handle.load_without_renewal().await?,
+    ///         _ => handle.load().await?,
+    ///     };
+    ///     Ok::<_, Error>(Response::new(session.remaining().unwrap_or_default().as_secs()))
+    /// });
+    ///
+    /// let request = |path| Request::builder().uri(path).body(()).unwrap();
+    /// let polling = testing::with_session(request("/countdown"), &store, |session| session.login("ada")).await?;
+    /// clock.advance(Duration::from_secs(20 * 3600)); // of 24 hours
+    /// let response = service.call(polling).await?;
+    /// assert_eq!(*response.body(), 4 * 3600);
+    /// assert!(!response.headers().contains_key("set-cookie"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn load_without_renewal(&self) -> Result<Session, Error> {
+        Slot::session(&self.slot, false).await
+    }
+
+    /// Returns a watch on the stored session, for a connection that outlives this request; `None` if nothing is stored. Loads
+    /// the session, without keeping it alive.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{Error, MemoryStore, SessionHandle, session_fn, testing};
+    ///
+    /// let store = MemoryStore::builder().build()?;
+    /// // What a handler does before it upgrades a connection; here the watch is the response's body.
+    /// let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    ///     Ok::<_, Error>(Response::new(session.watch().await?))
+    /// });
+    /// assert!(service.call(Request::new(())).await?.into_body().is_none());
+    ///
+    /// let request = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// let watch = service.call(request).await?.into_body().expect("a session");
+    /// assert!(watch.is_alive().await?);
+    /// store.end_sessions_of("ada", None).await?;
+    /// assert!(!watch.is_alive().await?);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    pub async fn watch(&self) -> Result<Option<SessionWatch>, Error> {
+        let session = self.load_without_renewal().await?;
+        let record = session.stored_record();
+        Ok(record.map(|record| SessionWatch::new(&self.slot.connection, record)))
     }
 
     /// The name of the session's cookie.

@@ -5,6 +5,8 @@
 
 mod commit;
 mod connection;
+mod cross_origin;
+mod devices;
 mod extension;
 mod failure;
 mod finish;
@@ -15,6 +17,7 @@ mod head;
 mod memo;
 mod slot;
 mod stopwatch;
+mod watch;
 
 use std::sync::Arc;
 
@@ -22,6 +25,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 pub(crate) use self::connection::Connection;
+pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService, Forbidden};
 pub use self::extension::SessionExt;
 #[cfg(feature = "axum")]
 pub(crate) use self::extension::not_wrapped;
@@ -29,6 +33,7 @@ pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
 pub use self::handle::SessionHandle;
+pub use self::watch::SessionWatch;
 
 use crate::store::Store;
 

@@ -20,7 +20,8 @@ use crate::cookie::{
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, Recency, Record, Reply, Saved, Session, SessionId, Standing, Weight,
+    Changes, Circumstances, Committer, CookieLifetime, Recency, Record, Reply, Saved, Session, SessionId,
+    Standing, Weight,
 };
 use crate::store::StoreFuture;
 
@@ -149,14 +150,18 @@ impl Slot {
         }
     }
 
-    /// Loads the session, or returns the one that was loaded before.
-    pub(super) async fn session(self: &Arc<Self>) -> Result<Session, Error> {
+    /// Loads the session, or returns the one that was loaded before. Unless it `renews`, reading the session leaves its
+    /// deadline where it is.
+    pub(super) async fn session(self: &Arc<Self>, renews: bool) -> Result<Session, Error> {
         let loaded = if let Some(loaded) = self.loaded.get() {
             loaded
         } else {
             self.asked.store(true, Ordering::SeqCst);
             self.load().await?
         };
+        if renews {
+            loaded.session.request_renewal();
+        }
         // The response may have been sent meanwhile. It closes a session that it finds loaded. This closes one that was loaded
         // afterwards.
         if self.closed.load(Ordering::SeqCst) {
@@ -182,7 +187,7 @@ impl Slot {
     /// Returns what the options say about `record` at `now`. No renewal is due where the response says something about the cookie
     /// already (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
-        let mut standing = self.connection.config().timeouts.standing(record, now);
+        let mut standing = self.connection.config().standing(record, now);
         match self.loaded().map(|loaded| &loaded.renewal) {
             Some(Renewal::Now(loaded)) => standing.renewal_due |= record.is(loaded),
             Some(Renewal::Never) => standing.renewal_due = false,
@@ -544,10 +549,15 @@ impl Slot {
         &self,
         token: &[u8],
         lifetime: std::time::Duration,
+        kept: CookieLifetime,
     ) -> Result<SetCookies, Error> {
-        let template = &self.connection.config().cookie;
+        let (template, held) = (&self.connection.config().cookie, self.found.tail_mask());
         let mut lines = self.expirations()?;
-        lines.extend(template.set(token, lifetime, self.found.tail_mask())?);
+        lines.extend(match kept {
+            CookieLifetime::Configured => template.set(token, lifetime, held)?,
+            CookieLifetime::Persistent => template.set_until(token, Some(lifetime), held)?,
+            CookieLifetime::BrowserSession => template.set_until(token, None, held)?,
+        });
         Ok(lines)
     }
 
@@ -562,7 +572,7 @@ impl Slot {
             .and_then(|several| self.connection.store().tombstone(&several.sessions, config.now()))
             .transpose()?;
         if let Some((token, lifetime)) = tombstone {
-            return self.set_cookie(token.expose(), lifetime);
+            return self.set_cookie(token.expose(), lifetime, CookieLifetime::Configured);
         }
         let mut lines = self.expirations()?;
         if self.may_remove() {

@@ -26,6 +26,8 @@ pub struct Changes {
     restarted: bool,
     /// The user authenticated: the absolute timeout begins anew.
     logged_in: bool,
+    /// The user of before authenticated again: the absolute timeout begins anew.
+    reauthenticated: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
     /// Where in the log of revocations a login takes place, if the handler has asked before.
@@ -113,7 +115,7 @@ impl Changes {
 
     /// Returns true if the absolute timeout begins anew: the session starts over, or its user authenticated.
     pub(crate) fn begins_anew(&self) -> bool {
-        self.restarted || self.logged_in
+        self.restarted || self.logged_in || self.reauthenticated
     }
 
     /// Records `value`, or a deletion, where `below` is what is there without this log.
@@ -131,6 +133,16 @@ impl Changes {
     pub(super) fn login(&mut self, key: &str, subject: Bytes) {
         self.insert(key, Change::Set(subject));
         self.logged_in = true;
+    }
+
+    /// Records that the user of before authenticated again.
+    pub(super) fn reauthenticate(&mut self) {
+        self.reauthenticated = true;
+    }
+
+    /// Records `value`, or a deletion, whatever is there.
+    pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
+        self.insert(key, value.map_or(Change::Delete, Change::Set));
     }
 
     /// Records a step that led to `value`, where `below` is what is there without this log.
@@ -157,7 +169,7 @@ impl Changes {
             self.displaced.keep(Some(change));
         }
         self.cleared = true;
-        self.logged_in = false;
+        (self.logged_in, self.reauthenticated) = (false, false);
     }
 
     /// Returns true if nothing that was there before is left.
@@ -193,6 +205,7 @@ impl Changes {
         let mut both = self.clone();
         both.outdated |= later.outdated;
         both.logged_in |= later.logged_in;
+        both.reauthenticated |= later.reauthenticated;
         both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {

@@ -40,6 +40,41 @@ impl Session {
         self.put_value(&self.flash_key(key)?, key, &value)
     }
 
+    /// Replaces the flash value under `key` by `change(old value)`, and returns the new one: for messages that are added to
+    /// those which no page has shown yet.
+    ///
+    /// As [`update`](Self::update), `change` runs again if another request came first, so no message is lost on a server-side
+    /// store.
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// let add = |message: &'static str| {
+    ///     session.update_flash("notices", move |old: Option<Vec<String>>| {
+    ///         old.unwrap_or_default().into_iter().chain([message.to_owned()]).collect()
+    ///     })
+    /// };
+    /// add("Saved.")?;
+    /// add("You have mail.")?;
+    /// assert_eq!(session.flash::<Vec<String>>("notices")?.unwrap(), ["Saved.", "You have mail."]);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "add_flash")]
+    pub fn update_flash<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+    {
+        let key = key.as_key();
+        self.update_value(&self.flash_key(key)?, key, move |old| Ok(change(old)))
+    }
+
     /// Takes the flash value under `key`: it is gone when the response is committed. If the handler fails (5xx, `Err`), it
     /// is still there for the next request.
     ///
@@ -74,7 +109,7 @@ impl Session {
         Ok(value)
     }
 
-    /// The flash value under `key`, left in place.
+    /// Returns the flash value under `key`, and keeps it for the next page.
     ///
     /// # Errors
     ///
@@ -89,6 +124,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "keep_flash")]
     pub fn peek<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_key();
         self.get_value(&self.flash_key(key)?, key)

@@ -142,11 +142,6 @@ impl Payload {
         let labels = labels.as_deref().map(|labels| (LABELS, Some(labels)));
         Self::merge(Some(self), labels.into_iter().chain([(LINEAGE, Some(&*lineage))]))
     }
-
-    /// True if nothing is in it, but for what revocation needs.
-    pub(crate) fn is_vacant(&self) -> bool {
-        self.iter().all(|(key, _)| is_lineage(key))
-    }
 }
 
 fn halves(name: Name) -> [u64; 2] {
@@ -247,7 +242,7 @@ mod tests {
                 let read = Payload::parse(bytes).unwrap();
                 prop_assert_eq!(read.lineage(), lineage);
                 prop_assert_eq!(&read.labels()[..], &names[..]);
-                prop_assert!(!read.is_vacant());
+                prop_assert!(!read.is_empty());
             }
         }
 

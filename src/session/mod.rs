@@ -1,7 +1,10 @@
 //! The session itself: what a handler reads and changes. Synchronous, and free of stores and HTTP.
 
+mod authentication;
 mod changes;
 mod commit_table;
+mod csrf_token;
+mod description;
 mod encoded_value;
 mod flash;
 mod id;
@@ -10,6 +13,7 @@ mod key;
 mod key_map;
 mod label;
 mod lifecycle;
+mod lifetime;
 mod lineage;
 pub(crate) mod messagepack;
 mod nil_fields;
@@ -27,8 +31,10 @@ pub(crate) mod value_codec;
 mod value_equality;
 mod view;
 
+pub use self::authentication::Authentication;
 pub use self::changes::Changes;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
+pub use self::lifetime::Lifetime;
 pub use self::lineage::Position;
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
@@ -40,6 +46,7 @@ pub use crate::id::SessionId;
 
 pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 pub(crate) use self::label::check_label;
+pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::recency::Recency;

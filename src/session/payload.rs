@@ -8,6 +8,7 @@ use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::json;
+use super::key::is_bookkeeping;
 use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
 use crate::error::{Error, Kind};
 
@@ -115,8 +116,9 @@ impl Payload {
         stored.try_for_each(|(key, value)| keep(key, value))
     }
 
+    /// Returns true if nothing is held but bookkeeping: such a session is not kept.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.iter().all(|(key, _)| is_bookkeeping(key))
     }
 
     /// The undecoded value under `key`, as a view.

@@ -48,6 +48,8 @@ pub(crate) enum Origin {
         /// The deadline of the entry, which may be later than that of the session.
         deadline: Timestamp,
     },
+    /// From a store whose sessions are taken over: as it was loaded there.
+    Elsewhere(Record),
 }
 
 impl Origin {
@@ -103,7 +105,6 @@ impl Record {
     }
 
     /// The same, with another origin.
-    #[cfg(feature = "astra")]
     pub(crate) fn with_origin(&self, origin: Origin) -> Self {
         let Inner { id, created, expires, payload, recency, .. } = &*self.inner;
         Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
@@ -168,7 +169,7 @@ impl Record {
     pub(crate) fn is_outdated(&self) -> bool {
         match self.inner.origin {
             Origin::Sealed { rewrite, .. } | Origin::Foreign { rewrite } => rewrite,
-            Origin::Stored { .. } => false,
+            Origin::Stored { .. } | Origin::Elsewhere(_) => false,
         }
     }
 }

@@ -74,6 +74,15 @@ pub(crate) trait Committer: Send + Sync {
         self: Arc<Self>,
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+    /// A value that did not decode was read as absent, for [`Session::get_lenient`].
+    fn unreadable(&self, id: Option<SessionId>, error: &Error);
+
+    /// Ends the other sessions of the session's subject, for [`Session::end_other_sessions`].
+    fn end_others(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>;
 }
 
 /// Commits for a session that no store knows: there is none of it.
@@ -81,6 +90,14 @@ pub(super) enum NoCommitter {}
 
 impl Committer for NoCommitter {
     fn commit_now(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
+        match *self {}
+    }
+
+    fn unreadable(&self, _: Option<SessionId>, _: &Error) {
+        match *self {}
+    }
+
+    fn end_others(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
         match *self {}
     }
 }
@@ -103,8 +120,33 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "get_value")]
     pub fn get<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         self.get_value(key.as_key(), key.as_key())
+    }
+
+    /// Returns the value under `key`, or `None` if there is none or it is not a `T`: for a value whose type changed between
+    /// releases, and which is worth no error. An [`Event::ValueUnreadable`](crate::Event::ValueUnreadable) says that it
+    /// happened. The value stays until it is set or deleted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("theme", 3)?; // an older release stored a number
+    /// assert_eq!(session.get_lenient::<String>("theme"), None);
+    /// assert_eq!(session.get_lenient::<u8>("theme"), Some(3));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "get_or_none")]
+    pub fn get_lenient<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Option<T> {
+        self.get(key).unwrap_or_else(|error| {
+            if let Some(committer) = self.inner.committer.upgrade() {
+                committer.unreadable(self.id(), &error);
+            }
+            None
+        })
     }
 
     /// The string under `key`, as a view of the decoded session: nothing is copied.
@@ -201,6 +243,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "contains")]
     pub fn has(&self, key: impl AsKey) -> bool {
         self.lock().get(key.as_key()).is_some()
     }
@@ -218,6 +261,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "entries")]
     pub fn keys(&self) -> Vec<String> {
         self.all_keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
     }
@@ -261,6 +305,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "insert")]
     pub fn set<V: Serialize>(&self, key: impl WriteKey<V>, value: V) -> Result<(), Error> {
         let key = key.as_key();
         check_key(key)?;
@@ -283,6 +328,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "remove")]
     pub fn delete(&self, key: impl AsKey) -> Result<bool, Error> {
         check_key(key.as_key())?;
         self.delete_value(key.as_key())
@@ -390,6 +436,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "entry")]
     pub fn update<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
@@ -445,6 +492,15 @@ impl Session {
     {
         let key = key.as_key();
         check_key(key)?;
+        self.update_value(key, key, change)
+    }
+
+    pub(super) fn update_value<T, E, F>(&self, full_key: &str, key: &str, change: F) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<Error>,
+        F: Fn(Option<T>) -> Result<T, E> + Send + Sync + 'static,
+    {
         let owned_key = key.to_owned();
         let change = Arc::new(move |old: Option<&[u8]>| {
             let old = old.map(|old| value_codec::decode(&owned_key, old)).transpose()?;
@@ -456,13 +512,13 @@ impl Session {
         // `change` is the application's and may use this session: it runs without the lock, and again if another clone
         // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
         for _ in 0..MAX_RERUNS {
-            let old = self.lock_open()?.get_encoded(key);
+            let old = self.lock_open()?.get_encoded(full_key);
             let (new, bytes) = change(old.as_deref())??;
             let mut state = self.lock_open()?;
-            if state.get(key) == old.as_deref() {
+            if state.get(full_key) == old.as_deref() {
                 let step = Arc::clone(&change);
                 let step = Arc::new(move |old: Option<&[u8]>| Ok(step(old)?.ok().map(|(_, bytes)| bytes)));
-                state.update(key, step, bytes);
+                state.update(full_key, step, bytes);
                 return Ok(new);
             }
         }
@@ -493,6 +549,7 @@ impl Session {
     }
 
     /// The first moment at which the stored session is over, if nothing renews it.
+    #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::expires)
     }
@@ -511,6 +568,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "expiry_age")]
+    #[doc(alias = "ttl")]
     pub fn remaining(&self) -> Option<Duration> {
         self.expires_at().map(|expires| expires.saturating_since(self.inner.circumstances.now))
     }
@@ -536,6 +595,8 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "cycle_id")]
+    #[doc(alias = "renew")]
     pub fn regenerate(&self) -> Result<(), Error> {
         self.lock_open()?.regenerate();
         Ok(())
@@ -561,6 +622,9 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "flush")]
+    #[doc(alias = "purge")]
+    #[doc(alias = "logout")]
     pub fn destroy(&self) -> Result<(), Error> {
         self.lock_open()?.destroy();
         Ok(())
@@ -585,6 +649,51 @@ impl Session {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);
         committer.commit_now(self.clone()).await
+    }
+
+    /// Ends all other sessions of this session's subject, and returns how many: "log out my other devices", at a change of
+    /// password for example. This session is saved first, so a new token that the handler asked for is the one that stays.
+    ///
+    /// # Errors
+    ///
+    /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
+    /// store keeps no session lists, as a [`CookieStore`](crate::CookieStore). Those of [`save`](Self::save), and
+    /// [`is_unavailable`](Error::is_unavailable) if the store did not confirm the end of each: ask again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{Error, Session};
+    ///
+    /// async fn password_changed(session: &Session) -> Result<usize, Error> {
+    ///     session.reauthenticate()?;
+    ///     session.end_other_sessions().await
+    /// }
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{MemoryStore, SessionHandle, session_fn, testing};
+    /// # let store = MemoryStore::builder().build()?;
+    /// # let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    /// #     Ok::<_, Error>(Response::new(password_changed(&session.load().await?).await?))
+    /// # });
+    /// # let phone = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # let laptop = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # assert_eq!(*service.call(laptop).await?.body(), 1);
+    /// # assert!(service.call(phone).await.unwrap_err().is_not_logged_in());
+    /// # assert_eq!(store.sessions_of("ada").await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    #[doc(alias = "logout_others")]
+    pub async fn end_other_sessions(&self) -> Result<usize, Error> {
+        let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
+        drop(self.lock_open()?);
+        committer.end_others(self.clone()).await
     }
 
     pub(super) fn put_value<T: Serialize>(&self, full_key: &str, key: &str, value: &T) -> Result<(), Error> {
@@ -626,6 +735,11 @@ impl Session {
             state.put(key, value);
         }
         Ok(())
+    }
+
+    /// The moment in which the request lives.
+    pub(super) fn now(&self) -> Timestamp {
+        self.inner.circumstances.now
     }
 
     pub(super) fn is_speculative(&self) -> bool {

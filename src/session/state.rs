@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Commit, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::lineage::{Position, is_lineage};
+use super::key::is_bookkeeping;
+use super::lineage::Position;
 use super::{Record, Saved};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
@@ -25,6 +26,8 @@ pub(super) struct State {
     /// What was changed since.
     changes: Changes,
     wishes: Wishes,
+    /// The handler reads the session as one that is in use.
+    renews: bool,
     /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
     /// remove or to replace, unless the handler says so.
     overtaken: bool,
@@ -141,6 +144,7 @@ impl State {
             pending: None,
             changes: Changes::default(),
             wishes: Wishes::default(),
+            renews: false,
             overtaken,
             expired: false,
             ended: overtaken,
@@ -165,6 +169,12 @@ impl State {
         self.changes.update(key, step, value, below.as_slice());
     }
 
+    /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
+    pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
+        self.failure_told = false;
+        self.changes.force(key, value);
+    }
+
     pub(super) fn clear(&mut self) {
         self.failure_told = false;
         if !self.is_empty() {
@@ -182,6 +192,12 @@ impl State {
         self.regenerate();
     }
 
+    /// The subject was authenticated again: a new token, and the absolute timeout begins anew.
+    pub(super) fn reauthenticate(&mut self) {
+        self.changes.reauthenticate();
+        self.regenerate();
+    }
+
     pub(super) fn regenerate(&mut self) {
         self.failure_told = false;
         self.wishes.regenerate = true;
@@ -191,6 +207,10 @@ impl State {
         self.failure_told = false;
         self.changes.restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
+    }
+
+    pub(super) fn request_renewal(&mut self) {
+        self.renews = true;
     }
 
     pub(super) fn close(&mut self) {
@@ -231,7 +251,7 @@ impl State {
     /// A token that an earlier save was given is renewed, too, if it has expired by now: the response sets no dead cookie.
     fn renewal_due(&self, standing: Standing) -> bool {
         let expired = standing.expired && matches!(self.reply, Reply::Set { .. });
-        !self.renewal_failed && !standing.over && (standing.renewal_due || expired)
+        !self.renewal_failed && !standing.over && (standing.renewal_due && self.renews || expired)
     }
 
     pub(super) fn base(&self) -> Option<&Record> {
@@ -269,9 +289,9 @@ impl State {
         }
     }
 
-    /// Returns true if no key has a value, those of the crate included, but for what revocation needs.
+    /// Returns true if no key has a value, those of the crate included, but for bookkeeping.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().filter(|key| !is_lineage(key)).all(|key| self.get(key).is_none())
+        self.mentioned().filter(|key| !is_bookkeeping(key)).all(|key| self.get(key).is_none())
     }
 
     /// The keys that have a value, those of the crate included.

@@ -1,5 +1,6 @@
 //! Who a session belongs to: binding it to a subject when somebody logs in.
 
+use super::state::State;
 use super::{Payload, Position, Session, Text, messagepack, value_codec};
 use crate::error::{Error, Kind};
 
@@ -90,8 +91,11 @@ impl Session {
             return Err(Error::new(Kind::Subject));
         }
         let value = value_codec::encode("the subject", &subject)?;
+        let stamp = self.authentication_stamp()?;
         // In one step: a save of another task in between would store whose it is under the id from before.
-        self.lock_open()?.login(SUBJECT, value, position);
+        let mut state = self.lock_open()?;
+        state.login(SUBJECT, value, position);
+        state.authenticated(stamp);
         Ok(())
     }
 
@@ -104,7 +108,19 @@ impl Session {
     }
 }
 
+impl State {
+    /// Returns true if the session is bound to a subject.
+    pub(super) fn has_subject(&self) -> bool {
+        self.get(SUBJECT).is_some()
+    }
+}
+
 impl Payload {
+    /// Returns true if there is a subject.
+    pub(crate) fn has_subject(&self) -> bool {
+        self.find(SUBJECT).is_some()
+    }
+
     /// The subject, for a store's index.
     pub(crate) fn subject(&self) -> Option<String> {
         let value = self.get(SUBJECT)?;

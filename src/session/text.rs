@@ -21,7 +21,7 @@ use bytestring::ByteString;
 /// # Ok(())
 /// # }).unwrap();
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text(ByteString);
 
 impl Text {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
-use super::{AsKey, ReadKey, Session, SessionId, Text};
+use super::{AsKey, Authentication, Lifetime, ReadKey, Session, SessionId, Text};
 use crate::clock::Timestamp;
 use crate::error::Error;
 
@@ -116,5 +116,49 @@ impl SessionView {
     /// As [`Session::remaining`].
     pub fn remaining(&self) -> Option<Duration> {
         self.0.remaining()
+    }
+
+    /// As [`Session::subject`].
+    pub fn subject(&self) -> Option<Text> {
+        self.0.subject()
+    }
+
+    /// As [`Session::authentication`].
+    pub fn authentication(&self) -> Option<Authentication> {
+        self.0.authentication()
+    }
+
+    /// As [`Session::authenticated_at`].
+    pub fn authenticated_at(&self) -> Option<Timestamp> {
+        self.0.authenticated_at()
+    }
+
+    /// As [`Session::authenticated_within`].
+    pub fn authenticated_within(&self, age: Duration) -> bool {
+        self.0.authenticated_within(age)
+    }
+
+    /// As [`Session::lifetime`].
+    pub fn lifetime(&self) -> Lifetime {
+        self.0.lifetime()
+    }
+
+    /// As [`Session::description`].
+    pub fn description(&self) -> Option<Text> {
+        self.0.description()
+    }
+
+    /// As [`Session::verify_csrf`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn verify_csrf(&self, token: &str) -> Result<(), Error> {
+        self.0.verify_csrf(token)
+    }
+
+    /// As [`Session::get_lenient`].
+    pub fn get_lenient<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Option<T> {
+        self.0.get_lenient(key)
     }
 }

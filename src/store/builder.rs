@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
-use super::Backend;
 use super::server::format::SharedFormat;
-use crate::clock::Clock;
+use super::{Backend, SessionLimit};
+use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, DiscardRule, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
 use crate::crypto::Keyring;
@@ -40,9 +40,11 @@ pub struct Builder<K> {
 /// Options that server-side stores have in common.
 pub(crate) struct ServerOptions {
     pub(super) record_keys: Option<Keyring>,
+    pub(super) accept_unsealed: Option<Timestamp>,
     pub(super) max_sessions_per_subject: usize,
     /// A session of a subject counts only while it is on that subject's list.
     pub(super) check_session_list: bool,
+    pub(super) at_session_limit: SessionLimit,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
 }
@@ -56,7 +58,8 @@ impl<K: ServerKind> Builder<K> {
     /// Seals what the backend keeps, under keys of this ring: a copy of the backend's data reveals no session, and a value
     /// that was altered, planted or moved to another id is no session. Default: not sealed.
     ///
-    /// Once it is on, sessions that were stored without it are refused: turning it on logs everyone out. To change the
+    /// Once it is on, sessions that were stored without it are refused, so switching it on logs everyone out, unless
+    /// [`accept_unsealed_until`](Self::accept_unsealed_until) a date is called, too. To change the
     /// key, [accept](Keyring::accept) the old one for as long as sessions last.
     pub fn seal_records(mut self, keys: impl Into<Keyring>) -> Self {
         self.server.record_keys = Some(keys.into());
@@ -76,11 +79,48 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
-    /// How many sessions one subject may have at a time: with one more, the oldest is ended. Default is 100.
+    /// Reads entries that were written without sealing, too, until a date, so that switching on
+    /// [`seal_records`](Self::seal_records) logs nobody out. What is written is sealed; an entry that is only read and renewed
+    /// stays as it is. [`Event::Migrating`](crate::Event::Migrating) counts what still comes. Default: never.
+    ///
+    /// Nobody is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
+    /// timeout.
+    ///
+    /// # Security
+    ///
+    /// Until the date, anyone who can write to the backend can put sessions there, as without sealing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")] {
+    /// use hyper_session::{AppKey, MemoryStore, Timestamp};
+    ///
+    /// let store = MemoryStore::builder()
+    ///     .seal_records(AppKey::generate()?)
+    ///     .accept_unsealed_until(Timestamp::from_unix(1_900_000_000))
+    ///     .build()?;
+    /// # }
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn accept_unsealed_until(mut self, until: Timestamp) -> Self {
+        self.server.accept_unsealed = Some(until);
+        self
+    }
+
+    /// Sets how many sessions one subject may have at a time. What happens to one more says
+    /// [`at_session_limit`](Self::at_session_limit). Default: 100.
     ///
     /// It bounds what one user's logins cost (OWASP ASVS 5.0, 7.1.2): the list of them is rewritten on each login.
     pub fn max_sessions_per_subject(mut self, max: usize) -> Self {
         self.server.max_sessions_per_subject = max;
+        self
+    }
+
+    /// Sets what happens when a subject logs in that has as many sessions as it may have. Default:
+    /// [`SessionLimit::EndLeastRecentlyUsed`].
+    pub fn at_session_limit(mut self, limit: SessionLimit) -> Self {
+        self.server.at_session_limit = limit;
         self
     }
 }
@@ -89,7 +129,9 @@ impl<K> Builder<K> {
     pub(super) fn new(kind: K) -> Self {
         let server = ServerOptions {
             record_keys: None,
+            accept_unsealed: None,
             max_sessions_per_subject: 100,
+            at_session_limit: SessionLimit::default(),
             check_session_list: false,
             shared_format: None,
         };
@@ -138,7 +180,8 @@ impl<K> Builder<K> {
     /// Sets how long after its beginning a session expires, even if it is in use. Default: seven days, or the idle timeout if that
     /// is longer. Counted in whole seconds. A shorter timeout applies to existing sessions, too.
     ///
-    /// A session begins when it is created, and anew at each [login](crate::Session::login), so a visitor who logs in has the
+    /// A session begins when it is created, and anew at each [login](crate::Session::login) and
+    /// [other authentication](crate::Session::reauthenticate), so a visitor who logs in has the
     /// whole time.
     ///
     /// # Limits
@@ -163,6 +206,52 @@ impl<K> Builder<K> {
         self.options.idle = timeouts.idle;
         self.options.absolute = Some(timeouts.absolute);
         self.options.renewal = Some(timeouts.renewal);
+        self
+    }
+
+    /// Sets the timeouts of sessions without a subject: those that [`Session::login`](crate::Session::login) has not bound.
+    /// Default: those of all sessions.
+    ///
+    /// With short ones, crawlers and visitors who do not come back do not fill a server-side store. An application that logs
+    /// users in without `login` must not set this: its sessions have no subject.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, Timeouts};
+    /// use std::time::Duration;
+    ///
+    /// let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+    /// let visitors = Timeouts { idle: minutes(20), absolute: minutes(120), renewal: minutes(2) };
+    /// let store = CookieStore::builder(AppKey::generate()?).anonymous_timeouts(visitors).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn anonymous_timeouts(mut self, timeouts: Timeouts) -> Self {
+        self.options.anonymous = Some(timeouts);
+        self
+    }
+
+    /// Sets the longest that a session may last, whatever [lifetime](crate::Session::set_lifetime) it is given: for
+    /// "remember me" beside shorter timeouts for everyone else. Default: the absolute timeout.
+    ///
+    /// A change applies to sessions that exist already.
+    ///
+    /// # Examples
+    ///
+    /// 30 days where the handler says so, an hour without a request otherwise:
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore};
+    /// use std::time::Duration;
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .idle_timeout(Duration::from_secs(3600))
+    ///     .longest_lifetime(Duration::from_secs(30 * 24 * 3600))
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn longest_lifetime(mut self, longest: Duration) -> Self {
+        self.options.longest = Some(longest);
         self
     }
 
@@ -277,6 +366,11 @@ impl<K> Builder<K> {
         if self.server.max_sessions_per_subject == 0 {
             return Err(Error::config(
                 "a subject that may have no session cannot log in: raise max_sessions_per_subject()",
+            ));
+        }
+        if self.server.accept_unsealed.is_some() && self.server.record_keys.is_none() {
+            return Err(Error::config(
+                "unsealed entries are read in any case without seal_records(): call it, or drop accept_unsealed_until()",
             ));
         }
         Ok((self.kind, self.options.validate()?, self.server))

@@ -11,6 +11,7 @@ mod cookie;
 mod future;
 #[cfg(feature = "memory")]
 mod memory;
+mod migrating;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod server;
@@ -25,9 +26,10 @@ pub use self::cookie::{CookieKeys, CookieStore};
 pub use self::future::StoreFuture;
 #[cfg(feature = "memory")]
 pub use self::memory::{Memory, MemoryStore};
+pub use self::migrating::MigratingStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
-pub use self::server::{ServerStore, SubjectSession};
+pub use self::server::{ServerStore, SessionLimit, SubjectSession};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::SqliteStore;
 pub use crate::id::EntryId;
@@ -46,7 +48,7 @@ pub use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::Refusal;
 pub use crate::session::Saved;
-use crate::session::{Changes, Record};
+use crate::session::{Changes, Record, SessionId};
 
 /// Loads and keeps sessions. Implemented by this crate's stores; for storage of your own see [`Backend`].
 ///
@@ -82,6 +84,10 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
+    /// Loads a session again that was loaded before, as it is now; or says why it is none any more. For a connection that
+    /// outlives its request.
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>>;
+
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
     /// session is created. Without changes its deadline is renewed.
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
@@ -91,6 +97,44 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
 
     /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Ends a session whose browser was given the token of another one. False if it had ended, or was given another token,
+    /// already.
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
+
+    /// Lists the live sessions of a subject: [`ServerStore::sessions_of`].
+    ///
+    /// # Errors
+    ///
+    /// For this and the other two: [`is_config`](Error::is_config) if the store keeps no session lists, and those of the
+    /// method of [`ServerStore`].
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        let _ = subject;
+        StoreFuture::ready(Err(no_session_lists()))
+    }
+
+    /// Ends one session of a subject: [`ServerStore::end_session_of`].
+    ///
+    /// # Errors
+    ///
+    /// As [`sessions_of`](Self::sessions_of).
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        let _ = (subject, id);
+        StoreFuture::ready(Err(no_session_lists()))
+    }
+
+    /// Ends the sessions of a subject, except one to keep: [`ServerStore::end_sessions_of`].
+    ///
+    /// # Errors
+    ///
+    /// As [`sessions_of`](Self::sessions_of).
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        let _ = (subject, keep);
+        StoreFuture::ready(Err(no_session_lists()))
+    }
 
     /// Ends the session that `token` stood for until it was given another one moments ago ([`Refusal::Regenerated`]). Does
     /// nothing where the old token does not lead to the session any more.
@@ -138,6 +182,12 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     }
 }
 
+fn no_session_lists() -> Error {
+    Error::config(
+        "this store keeps no session lists: use a server-side store to list or end the sessions of a subject",
+    )
+}
+
 impl<T: Store + ?Sized> Store for Arc<T> {
     fn config(&self) -> &Config {
         (**self).config()
@@ -149,6 +199,10 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
         (**self).__key_of(token)
+    }
+
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        (**self).reload(base, now)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
@@ -191,6 +245,26 @@ impl<T: Store + ?Sized> Store for Arc<T> {
     fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
         (**self).hidden_by(token, now)
     }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        (**self).adopt(record, changes, now)
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        (**self).supersede(base, now)
+    }
+
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        (**self).sessions_of(subject)
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        (**self).end_session_of(subject, id)
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        (**self).end_sessions_of(subject, keep)
+    }
 }
 
 /// The future of [`Store::load`]: the session, or why the token stands for none.
@@ -202,6 +276,7 @@ mod sealed {
     pub trait Sealed {}
 
     impl Sealed for super::CookieStore {}
+    impl Sealed for super::MigratingStore {}
     impl<B: super::Backend> Sealed for super::ServerStore<B> {}
     impl<T: super::Store + ?Sized> Sealed for std::sync::Arc<T> {}
 }

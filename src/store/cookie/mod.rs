@@ -215,15 +215,18 @@ impl Inner {
         }
         // The deadline that was sealed, or what the present options allow, whichever comes first: a shorter timeout holds
         // for tokens that are out already.
-        let expires =
-            header.expires.min(self.config.timeouts.deadline(header.created, header.issued.written));
-        if now >= expires {
+        if now >= header.expires {
             return Err(Refusal::Expired);
         }
         if payload.is_empty() {
             return Err(Refusal::Ended); // a tombstone
         }
         let payload = Payload::parse(payload).ok_or(Refusal::Payload)?;
+        let allowed = self.config.deadline(header.created, &payload, header.issued.written);
+        let expires = header.expires.min(allowed);
+        if now >= expires {
+            return Err(Refusal::Expired);
+        }
         let origin = Origin::native(old_key);
         Ok(Record::written(header.id, header.created, expires, payload, origin, header.issued))
     }
@@ -237,10 +240,10 @@ impl Inner {
         base: Option<&Record>,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        if payload.is_vacant() {
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(Saved::Removed);
         }
-        let expires = self.config.timeouts.deadline(created, now);
+        let expires = self.config.deadline(created, &payload, now);
         let header = header(id, created, base.map(Record::recency), expires, now);
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
@@ -272,6 +275,12 @@ impl Inner {
             Some(record) => self.seal(record.id(), record.created(), payload, base, now),
             None => self.seal(SessionId::generate(&*self.random)?, now, payload, None, now),
         }
+    }
+
+    fn adopt(&self, record: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let payload = changes.apply(Some(record.payload()))?;
+        let created = if changes.begins_anew() { now } else { record.created() };
+        self.seal(SessionId::generate(&*self.random)?, created, payload, None, now)
     }
 
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
@@ -322,11 +331,31 @@ impl Store for CookieStore {
         key_of(token)
     }
 
+    /// The client has the only copy: what is known of it is its deadline, and what was revoked.
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        match &self.inner.revoking {
+            _ if now >= base.expires() => StoreFuture::ready(Ok(Err(Refusal::Expired))),
+            Some(revoking) => self.load_revocable(revoking, base, now),
+            None => StoreFuture::ready(Ok(Ok(base))),
+        }
+    }
+
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         match &self.inner.revoking {
             Some(revoking) => self.save_revocable(revoking, base, &changes, now),
             None => StoreFuture::ready(self.inner.save(base.as_ref(), &changes, now)),
         }
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        match &self.inner.revoking {
+            Some(revoking) => self.adopt_revocable(revoking, &record, &changes, now),
+            None => StoreFuture::ready(self.inner.adopt(&record, &changes, now)),
+        }
+    }
+
+    fn supersede(&self, _: Record, _: Timestamp) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(true)) // the only copy is the client's: the response replaces it
     }
 
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {

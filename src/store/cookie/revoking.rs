@@ -177,7 +177,7 @@ impl CookieStore {
 
 impl Revoking {
     pub(super) fn new(revocations: Revocations, config: &Config) -> Result<Self, Error> {
-        revocations.attach(config.timeouts.absolute, Arc::clone(config.clock()), config.reporter())?;
+        revocations.attach(config.longest(), Arc::clone(config.clock()), config.reporter())?;
         let register = Arc::clone(revocations.register()?);
         let max_staleness = revocations.max_stale();
         Ok(Self { revocations, register, max_staleness })
@@ -274,7 +274,7 @@ impl CookieStore {
         if revoking.has_ended(&base, now) {
             return StoreFuture::ready(Ok(Saved::Ended));
         }
-        match plan_renewed(&base, changes) {
+        match self.inner.plan_renewed(&base, changes, now) {
             // Nothing is left: the session ends.
             Ok(None) => self.end(revoking, &base, now, || Saved::Removed),
             Ok(Some(plan)) => StoreFuture::ready(self.inner.seal_plan(plan, None, now)),
@@ -298,6 +298,16 @@ impl CookieStore {
             Ok(Some(plan)) => self.carry_out(revoking, Ok(Some(plan)), now),
             Err(error) => StoreFuture::ready(Err(error)),
         }
+    }
+
+    pub(super) fn adopt_revocable(
+        &self,
+        revoking: &Revoking,
+        record: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        self.carry_out(revoking, self.inner.plan_adopted(revoking, record, changes, now), now)
     }
 
     pub(super) fn destroy_revocable(
@@ -388,7 +398,7 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(None)?;
-        if payload.is_vacant() {
+        if payload.is_empty() {
             return Ok(None);
         }
         let (lineage, asks_position) = begin(revoking, changes, &payload);
@@ -406,6 +416,33 @@ impl Inner {
         }))
     }
 
+    /// A session that another store loaded. It stands where the log ends now: what this log ended before is not about it.
+    fn plan_adopted(
+        &self,
+        revoking: &Revoking,
+        record: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(Some(record.payload()))?;
+        if payload.is_empty() {
+            return Ok(None);
+        }
+        let owner = payload.subject().map(|subject| subject_name(&subject));
+        let known = changes.login_position();
+        let position = known.unwrap_or_else(|| revoking.register.known_position());
+        Ok(Some(Plan {
+            id: SessionId::generate(&*self.random)?,
+            created: if changes.begins_anew() { now } else { record.created() },
+            payload,
+            base: None,
+            keeps_labels: false,
+            lineage: Lineage { position, owner, root: None },
+            asks_position: owner.is_some() && known.is_none(),
+            revocations: Vec::new(),
+        }))
+    }
+
     /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
     fn plan_regenerated(
         &self,
@@ -415,7 +452,8 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(Some(base.payload()))?;
-        if payload.is_vacant() {
+        let created = if changes.begins_anew() { now } else { base.created() };
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(None);
         }
         let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
@@ -427,7 +465,7 @@ impl Inner {
         };
         let mut plan = Plan {
             id: SessionId::generate(&*self.random)?,
-            created: if changes.begins_anew() { now } else { base.created() },
+            created,
             payload,
             base: Some(base.clone()),
             keeps_labels: !restarts,
@@ -442,6 +480,21 @@ impl Inner {
                 if restarts && !logs_in { revoking.logout(base) } else { revoking.supersede(base, logs_in) };
         }
         Ok(Some(plan))
+    }
+
+    /// The session of `base` under the same id; `None` if there is nothing left in it.
+    fn plan_renewed(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(Some(base.payload()))?;
+        Ok((!self.config.leaves_nothing(base.created(), &payload, now)).then(|| Plan {
+            id: base.id(),
+            created: base.created(),
+            payload,
+            base: Some(base.clone()),
+            keeps_labels: true,
+            lineage: base.payload().lineage(),
+            asks_position: false,
+            revocations: Vec::new(),
+        }))
     }
 
     /// Refuses what does not fit, wherever in the log it will stand.
@@ -474,19 +527,4 @@ fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage,
         Some(position) => (Lineage { position, owner, root: None }, false),
         None => (Lineage { position, owner, root: None }, true),
     }
-}
-
-/// The session of `base` under the same id.
-fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error> {
-    let payload = changes.apply(Some(base.payload()))?;
-    Ok((!payload.is_vacant()).then(|| Plan {
-        id: base.id(),
-        created: base.created(),
-        payload,
-        base: Some(base.clone()),
-        keeps_labels: true,
-        lineage: base.payload().lineage(),
-        asks_position: false,
-        revocations: Vec::new(),
-    }))
 }

@@ -49,6 +49,12 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
         Refusal::Payload
     }
 
+    /// Returns true for a value that was decoded, and that would be sealed if it was written now.
+    fn is_to_be_sealed(&self, value: &Bytes) -> bool {
+        let _ = value;
+        false
+    }
+
     /// Returns true if subjects have session lists. Without them, sessions of a subject cannot be listed or ended.
     fn has_session_lists(&self) -> bool;
 }

@@ -6,6 +6,7 @@ mod join;
 mod list_memo;
 mod native_format;
 mod regenerate;
+mod session_limit;
 pub(crate) mod session_list;
 mod subjects;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::session_limit::SessionLimit;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
@@ -28,7 +30,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
-use crate::event::Refusal;
+use crate::event::{Event, MigrationSource, Refusal};
 use crate::id::EntryId;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
@@ -70,6 +72,7 @@ struct Inner<B> {
     max_sessions_per_subject: usize,
     /// Present if a session of a subject counts only while it is on that subject's list.
     list_memo: Option<ListMemo>,
+    at_session_limit: SessionLimit,
     queues: ConflictQueues,
     /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
     /// round.
@@ -110,8 +113,15 @@ impl<B: Backend> Builder<B> {
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
         let (backend, config, options) = builder.validate()?;
-        let ServerOptions { record_keys, max_sessions_per_subject, check_session_list, shared_format } =
-            options;
+        let ServerOptions {
+            record_keys,
+            accept_unsealed,
+            max_sessions_per_subject,
+            at_session_limit,
+            check_session_list,
+            shared_format,
+        } = options;
+        let accept_unsealed = accept_unsealed.map(|until| (until, Arc::clone(config.clock())));
         if !config.retired_finders.is_empty() {
             return Err(Error::config(
                 "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
@@ -134,9 +144,10 @@ impl<B: Backend> Inner<B> {
                 Box::new(NativeFormat {
                     payload_format,
                     sealer,
+                    accept_unsealed,
                     random,
                     cookie_name: name.into(),
-                    timeouts: config.timeouts,
+                    limits: config.limits(),
                 })
             }
         };
@@ -147,7 +158,16 @@ impl<B: Backend> Inner<B> {
         }
         let list_memo = check_session_list.then(ListMemo::new);
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
-        Ok(Self { config, backend, format, max_sessions_per_subject, list_memo, queues, list_queues })
+        Ok(Self {
+            config,
+            backend,
+            format,
+            max_sessions_per_subject,
+            at_session_limit,
+            list_memo,
+            queues,
+            list_queues,
+        })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
@@ -189,11 +209,15 @@ impl<B: Backend> Inner<B> {
         };
         let created = age.created.unwrap_or(now);
         // Without dates, each write sets the idle deadline anew.
-        let without_dates = || stored.expires.saturating_sub(self.config.timeouts.idle);
+        let without_dates = || stored.expires.saturating_sub(self.config.timeouts_of(&payload).idle);
         let recency = Recency::at(age.written.unwrap_or_else(without_dates));
-        let expires = self.expires(stored.expires, created, age);
+        let expires = self.expires(stored.expires, created, age, &payload);
         if now >= expires {
             return Err(Refusal::Expired);
+        }
+        if self.format.is_to_be_sealed(&stored.value) {
+            let (cookie, id) = (self.config.cookie_name(), session_id(&token));
+            self.config.emit(&Event::Migrating { cookie, id, from: MigrationSource::Unsealed });
         }
         let (id, origin) =
             (session_id(&token), Origin::Stored { token, value: stored.value, deadline: stored.expires });
@@ -202,11 +226,10 @@ impl<B: Backend> Inner<B> {
 
     /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
     /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
-    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge) -> Timestamp {
-        let timeouts = self.config.timeouts;
+    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge, payload: &Payload) -> Timestamp {
         let allowed = match age.lifetime {
-            Some(lifetime) => timeouts.deadline(created, stored.saturating_sub(lifetime)),
-            None => created.saturating_add(timeouts.absolute),
+            Some(lifetime) => self.config.deadline(created, payload, stored.saturating_sub(lifetime)),
+            None => created.saturating_add(self.config.timeouts_of(payload).absolute),
         };
         stored.min(allowed)
     }
@@ -217,7 +240,7 @@ impl<B: Backend> Inner<B> {
         let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
             return false;
         };
-        self.config.timeouts.deadline(base.created(), now).saturating_since(now) != lifetime
+        self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
     }
 
     /// The entry of these values, which came from the stored value `from`, if they did.
@@ -230,7 +253,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Stored, Error> {
         let value = self.format.encode_session(id, created, payload, from, now)?;
-        Ok(Stored { value, expires: self.config.timeouts.deadline(created, now) })
+        Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
     /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
@@ -252,7 +275,8 @@ impl<B: Backend> Inner<B> {
             let id = session_id(&token);
             let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
             if let Some(subject) = &subject {
-                if !self.enter(subject, id, instead_of, created, now).await? {
+                let until = self.config.latest_deadline(created);
+                if !self.enter(subject, id, instead_of, until, now).await? {
                     return Ok(None);
                 }
             }
@@ -313,7 +337,7 @@ impl<B: Backend> Inner<B> {
         conflicts: u32,
     ) -> Result<Step, Error> {
         let (token, _) = origin(base)?;
-        let entry = if payload.is_empty() {
+        let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
@@ -340,7 +364,7 @@ impl<B: Backend> Inner<B> {
     /// the subject's list, since that was evicted or lost, is entered again.
     async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
-        let expires = self.config.timeouts.deadline(base.created(), now);
+        let expires = self.config.deadline(base.created(), base.payload(), now);
         let renewing = self.backend.renew(key_of(&base), seen, expires, as_of(&base, now));
         // Where only listed sessions count, what is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
@@ -440,6 +464,14 @@ impl<B: Backend> Store for ServerStore<B> {
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
 
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let (token, _) = origin(&base)?;
+            inner.load(token, now).await
+        })
+    }
+
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
@@ -453,6 +485,38 @@ impl<B: Backend> Store for ServerStore<B> {
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let payload = changes.apply(Some(record.payload()))?;
+            if payload.is_empty() {
+                return Ok(Saved::Removed);
+            }
+            let created = if changes.begins_anew() { now } else { record.created() };
+            inner.create(created, payload, None, None, now).await.map(ended_or_stored)
+        })
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.supersede(&base, now).await })
+    }
+
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.sessions_of(&subject).await })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.end_session_of(&subject, id).await })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.end_sessions_of(&subject, keep).await })
     }
 }
 

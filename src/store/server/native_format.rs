@@ -9,8 +9,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::format::{EntryAge, EntryValue, StoredFormat};
 use super::session_list::SessionList;
-use crate::clock::Timestamp;
-use crate::config::Timeouts;
+use crate::clock::{Clock, Timestamp};
+use crate::config::TimeoutLimits;
 use crate::crypto::{Random, Sealer, Token};
 use crate::error::Error;
 use crate::event::Refusal;
@@ -22,9 +22,11 @@ pub(super) struct NativeFormat {
     pub(super) payload_format: PayloadFormat,
     /// With it, every written value is sealed and bound to its entry id, and only sealed values are read.
     pub(super) sealer: Option<Sealer>,
+    /// Until then, values that were written without sealing are read, too.
+    pub(super) accept_unsealed: Option<(Timestamp, Arc<dyn Clock>)>,
     pub(super) random: Arc<dyn Random>,
     pub(super) cookie_name: Box<str>,
-    pub(super) timeouts: Timeouts,
+    pub(super) limits: TimeoutLimits,
 }
 
 /// The header that a server-side store keeps before the payload. The deadline of the entry is the backend's, so that it moves
@@ -113,7 +115,7 @@ impl StoredFormat for NativeFormat {
         now: Timestamp,
     ) -> Result<Bytes, Error> {
         let body = payload.to_format(self.payload_format)?;
-        let lifetime = self.timeouts.deadline(created, now).saturating_since(now).as_secs();
+        let lifetime = self.limits.of(payload).deadline(created, now).saturating_since(now).as_secs();
         let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
         let header = StoredHeader { created, written: now, lifetime, revision: self.revision()? };
         self.value(id, now, &[&header.to_bytes(), &body])
@@ -133,6 +135,7 @@ impl StoredFormat for NativeFormat {
             (Some(sealer), (&SEALED, token)) => {
                 sealer.open_bytes(token, &id.to_bytes()).ok()?.into_plaintext()
             }
+            (Some(_), _) if self.accepts_unsealed() => value.clone(),
             // Anyone who can write to the backend could put anything there.
             (Some(_), _) => return None,
         };
@@ -164,9 +167,17 @@ impl StoredFormat for NativeFormat {
     fn has_session_lists(&self) -> bool {
         true
     }
+
+    fn is_to_be_sealed(&self, value: &Bytes) -> bool {
+        self.sealer.is_some() && value.first() != Some(&SEALED)
+    }
 }
 
 impl NativeFormat {
+    fn accepts_unsealed(&self) -> bool {
+        self.accept_unsealed.as_ref().is_some_and(|(until, clock)| clock.now() < *until)
+    }
+
     fn value(&self, id: EntryId, now: Timestamp, parts: &[&[u8]]) -> Result<Bytes, Error> {
         let mut value = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
         match &self.sealer {

@@ -107,8 +107,8 @@ impl<B: Backend> Inner<B> {
         now.max(self.config.now()).saturating_add(REGENERATED_FOR)
     }
 
-    /// Ends the session for good, whatever it holds by now; its browser was given another one.
-    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
+    /// Ends the session for good, whatever it holds by now; its browser was given another one. False if it had ended already.
+    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<bool, Error> {
         let mut expected = seen(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
@@ -116,19 +116,20 @@ impl<B: Backend> Inner<B> {
             let tombstone = Some(tombstone.clone());
             match self.backend.exchange(key_of(base), expected, tombstone, as_of(base, now)).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
-                    Some(EntryValue::Tombstone) => return Ok(()),
+                    Some(EntryValue::Tombstone) => return Ok(false),
                     _ => expected = current,
                 },
-                Replaced::Done | Replaced::Missing => {
+                outcome @ (Replaced::Done | Replaced::Missing) => {
                     self.leave(base, now).await;
-                    return Ok(());
+                    return Ok(outcome == Replaced::Done);
                 }
             }
             if turn.is_none() {
                 turn = Some(self.queues.of(base.id()).lock().await);
             }
         }
-        self.remove(base, now).await
+        self.remove(base, now).await?;
+        Ok(true)
     }
 
     /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token. False if the sessions
@@ -152,7 +153,7 @@ impl<B: Backend> Inner<B> {
             // Nothing is left to hold, or the backend lost it (eviction): the session must not be lost with it.
             self.leave(&written, now).await;
         }
-        if payload.is_empty() {
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(true);
         }
         *new = self.create(created, payload, Some(base.id()), Some(from), now).await?;

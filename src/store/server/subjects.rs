@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::format::EntryValue;
 use super::join::join_all;
+use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
@@ -58,6 +59,8 @@ pub struct SubjectSession {
     pub last_seen: Timestamp,
     /// The first moment at which it is over, if it is not used again.
     pub expires: Timestamp,
+    /// What [`Session::describe`](crate::Session::describe) said.
+    pub description: Option<String>,
     /// False if the backend has the session, but this store cannot read it: it was sealed under a key that is not on the
     /// ring, or written by a newer release. Its times are then those that the list and the backend know.
     pub readable: bool,
@@ -66,7 +69,14 @@ pub struct SubjectSession {
 impl SubjectSession {
     /// A session of which only the list tells, since its entry cannot be read.
     fn unreadable(listed: &ListedSession, expires: Timestamp) -> Self {
-        Self { id: listed.id, created: listed.entered, last_seen: listed.entered, expires, readable: false }
+        Self {
+            id: listed.id,
+            created: listed.entered,
+            last_seen: listed.entered,
+            expires,
+            readable: false,
+            description: None,
+        }
     }
 }
 
@@ -152,26 +162,28 @@ impl<B: Backend> Inner<B> {
         if self.format.has_session_lists() { payload.subject() } else { None }
     }
 
-    /// Enters a session that is about to be written. `instead_of` is one that it replaces, which does not count. False if
+    /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is one that it replaces, which does not count. False if
     /// somebody is ending that one.
     pub(super) async fn enter(
         &self,
         subject: &str,
         id: SessionId,
         instead_of: Option<SessionId>,
-        created: Timestamp,
+        until: Timestamp,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let until = created.saturating_add(self.config.timeouts.absolute);
         // When it is entered may be long after the request began.
         let entered = self.backend.time(now.max(self.config.now()));
         let entry = ListedSession { id, entered, until, ending: false };
         let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
         let add = |list: &mut SessionList| {
             list.prune(now);
+            let goes_on = instead_of.is_some_and(|id| list.has(id));
             let entered = list.enter(entry, instead_of);
             let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            (entered, surplus)
+            // One that is there already is not refused, although fewer are allowed by now.
+            let stays = goes_on && self.at_session_limit == SessionLimit::RefuseLogin;
+            (entered, if stays { 0 } else { surplus })
         };
         let ((entered, surplus), known) =
             self.edit(subject, now, Unreadable::IsOverwritten, None, add).await?;
@@ -179,39 +191,53 @@ impl<B: Backend> Inner<B> {
             return Ok(false);
         }
         if surplus > 0 {
-            self.make_room(subject, known, counts, now).await?;
+            self.make_room(subject, known, id, counts, now).await?;
         } else if known.list.is_unfinished() {
             self.end(subject, now, Some(known), &[], |_| false).await?;
         }
         Ok(true)
     }
 
-    /// Ends the oldest sessions beyond those that the subject may have; but some may be over by now.
+    /// Ends sessions beyond those that the subject may have, or refuses `login`, the one that was just entered. Some may
+    /// have expired by now.
     async fn make_room(
         &self,
         subject: &str,
         known: Known,
+        login: SessionId,
         counts: impl Fn(&&ListedSession) -> bool,
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
         let found = self.find(known.list.live().filter(&counts)).await;
         for Found { listed, stored } in &found {
-            let is_session = match stored {
-                Ok(stored) => {
-                    self.session_of(subject, listed, stored.clone(), now).is_some_and(|found| found.readable)
-                }
-                // Whatever it is, it takes a place.
-                Err(_) => true,
+            if listed.id == login {
+                live.push((Timestamp::MAX, login)); // about to be written, and used
+                continue;
+            }
+            let Ok(stored) = stored else {
+                live.push((listed.entered, listed.id)); // whatever it is, it takes a place
+                continue;
             };
-            if is_session || !self.is_settled(listed, now) {
-                live.push(listed.id);
-            } else {
-                over.push(listed.id);
+            let session = self.session_of(subject, listed, stored.clone(), now);
+            match session.filter(|session| session.readable) {
+                Some(session) => live.push((session.last_seen, listed.id)),
+                None if !self.is_settled(listed, now) => live.push((listed.entered, listed.id)),
+                None => over.push(listed.id),
             }
         }
-        let surplus = live.len().saturating_sub(self.max_sessions_per_subject);
-        over.extend(live.iter().take(surplus));
+        match self.at_session_limit {
+            SessionLimit::EndLeastRecentlyUsed => {
+                over.extend(session_limit::surplus(live, self.max_sessions_per_subject));
+            }
+            SessionLimit::RefuseLogin => {
+                if session_limit::came_too_late(&live, self.max_sessions_per_subject, login) {
+                    let forget = |list: &mut SessionList| list.remove(&[login]);
+                    self.edit(subject, now, Unreadable::IsAnError, Some(known), forget).await?;
+                    return Err(Error::new(Kind::SessionLimit));
+                }
+            }
+        }
         let ended = self.end(subject, now, Some(known), &found, |entry| over.contains(&entry.id)).await?;
         if ended > 0 {
             self.config.emit(&Event::SubjectLimit { cookie: self.config.cookie_name(), ended });
@@ -228,7 +254,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) {
         if list.is_ok_and(|list| !list.names(record.id())) {
-            let until = record.created().saturating_add(self.config.timeouts.absolute);
+            let until = self.config.latest_deadline(record.created());
             let entered = self.backend.time(now);
             let entry = ListedSession { id: record.id(), entered, until, ending: false };
             let add = |list: &mut SessionList| {
@@ -439,13 +465,14 @@ impl<B: Backend> Inner<B> {
             None => return Some(SubjectSession::unreadable(entry, stored.expires.min(entry.until))),
         };
         let created = age.created?;
-        let expires = self.expires(stored.expires, created, age);
+        let expires = self.expires(stored.expires, created, age, &payload);
         if payload.subject().as_deref() != Some(subject) || expires <= now {
             return None;
         }
-        let lifetime = age.lifetime.unwrap_or(self.config.timeouts.idle);
+        let lifetime = age.lifetime.unwrap_or_else(|| self.config.timeouts_of(&payload).idle);
         let last_seen = stored.expires.saturating_sub(lifetime).max(created);
-        Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true })
+        let description = payload.description();
+        Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true, description })
     }
 
     pub(super) async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
