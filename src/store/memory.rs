@@ -15,13 +15,13 @@ use crate::error::Error;
 use crate::id::EntryId;
 
 /// Keeps sessions in memory, under the same contract as any server-side store. They end with the process.
-///
+/// A store that keeps sessions in memory, under the same contract as any server-side store. They end with the process.
 /// # Limits
 ///
 /// An entry takes about 150 bytes beside its value. The memory of expired entries is freed in the background, in small steps:
-/// within seconds after the store's clock has passed their deadline, whether or not there are requests. A request never waits
-/// for more than a few of them.
-///
+/// An entry takes about 150 bytes beside its value. A background thread frees expired entries in small steps, within
+/// seconds after their deadline by the store's clock, whether or not there are requests. A request waits for a few of
+/// them at most.
 /// # Examples
 ///
 /// ```
@@ -41,20 +41,20 @@ impl MemoryStore {
 
 /// The backend of [`MemoryStore`].
 ///
-/// Whether an entry has expired is decided by the `now` that each call brings. Its memory is freed by the clocks of the stores
-/// that use this backend, by the earliest of them: a test that moves a [fake clock](crate::testing::FakeClock) moves both.
+/// The `now` of each call decides whether an entry has expired. Its memory is freed by the earliest clock of the stores
+/// that use this backend: a test that moves a [fake clock](crate::testing::FakeClock) moves both.
 pub struct Memory {
     shared: Arc<Shared>,
 }
 
-/// How many parts the entries are divided into, so that requests rarely wait for each other.
+/// The number of parts the entries are divided into, so that requests rarely wait for each other.
 const SHARDS: usize = 64;
 
 /// How many expired entries are freed while a shard is locked: some microseconds.
 const BATCH: usize = 32;
 
-/// How many expired entries a request frees that creates one. The background thread does the rest; this bounds the memory
-/// where it cannot run.
+/// How many expired entries a request frees when it creates one. The background thread frees the others; this bounds
+/// the memory where the thread cannot run.
 const BATCH_OF_REQUEST: usize = 2;
 
 /// How often the background thread looks for expired entries.
@@ -73,7 +73,7 @@ struct Shared {
 #[derive(Default)]
 struct Shard {
     entries: BTreeMap<EntryId, Entry>,
-    /// Each entry once, the one that is freed first in front.
+    /// Each entry once, ordered by the time at which its memory may be freed.
     to_free: BTreeSet<(Timestamp, EntryId)>,
 }
 
@@ -92,7 +92,7 @@ impl Entry {
     }
 }
 
-/// What becomes of an entry.
+/// The effect of a step on an entry.
 enum Op {
     Keep,
     Put(Stored),

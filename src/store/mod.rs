@@ -32,7 +32,7 @@ pub use self::server::{ServerStore, SubjectSession};
 pub use self::sqlite::SqliteStore;
 pub use crate::id::EntryId;
 
-// What a room for a foreign format builds on.
+// The parts that a foreign format builds on.
 #[cfg(feature = "astra")]
 pub(crate) use self::{
     cookie::format::ForeignFormat,
@@ -61,13 +61,13 @@ use crate::session::{Changes, Record};
 /// use hyper_session::store::Store;
 /// use hyper_session::{AppKey, CookieStore, Refusal, SystemClock, Clock};
 ///
-/// # #[tokio::main(flavor = "current_thread")]
+/// Returns the options that the store was built with.
 /// # async fn main() -> Result<(), hyper_session::Error> {
 /// let store = CookieStore::builder(AppKey::generate()?).build()?;
-/// let loaded = store.load(b"not a token", SystemClock.now()).await?;
+/// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
 /// assert_eq!(loaded.unwrap_err(), Refusal::Encoding);
 /// # Ok(())
-/// # }
+/// Returns the key that a refused token names, for the log. `None` where tokens name none.
 /// ```
 pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// The options that the store was built with.
@@ -86,27 +86,28 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// session is created. Without changes its deadline is renewed.
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
-    /// Ends the session.
+    /// Does the same as [`save`](Self::save), under a new id and token. The new entry is stored before the old one is
+    /// deleted.
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()>;
 
     /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
-    /// Ends the session that `token` stood for until it was given another one moments ago ([`Refusal::Regenerated`]). Does
-    /// nothing where the old token does not lead to the session any more.
+    /// Ends the session of a token that was superseded moments ago ([`Refusal::Regenerated`]). Does nothing if the old
+    /// token no longer leads to the session.
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let _ = (token, now);
         StoreFuture::ready(Ok(()))
     }
 
-    /// False if `record`, which this store loaded earlier, may have ended since: it must be loaded again. Only asked of stores
-    /// that can end the sessions in tokens that are out.
+    /// Returns false if `record`, which this store loaded earlier, may have ended since: it must then be loaded again.
+    /// The service asks only stores that can end sessions whose tokens are still in use.
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         let _ = (record, now);
         true
     }
 
-    /// As [`load`](Self::load), of a token that came under a retired name of the cookie: the `name`-th that the options have.
+    /// Loads the session of a token that came under a retired cookie name: the `name`-th of the options.
     #[doc(hidden)]
     fn load_retired(
         &self,
@@ -119,7 +120,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     }
 
     /// Returns a token that hides older ones of these sessions, which the handler has ended, and for how long it is needed.
-    /// `None` if the store knows of ended sessions by itself.
+    /// `None` if the store itself knows which sessions have ended.
     #[doc(hidden)]
     fn tombstone(
         &self,
@@ -130,7 +131,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Returns which sessions a [tombstone](Self::tombstone) hides: those that were not written after this.
+    /// Returns which sessions a [tombstone](Self::tombstone) hides: all that were not written after this moment.
     #[doc(hidden)]
     fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
         let _ = (token, now);

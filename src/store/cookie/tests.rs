@@ -1,4 +1,4 @@
-//! What a sealed token is worth: deadlines to the second, hostile contents under a good key, and no token without randomness.
+//! Sealed tokens: deadlines to the second, hostile contents under a good key, and no token without randomness.
 
 use std::time::Duration;
 
@@ -43,12 +43,12 @@ fn opened(store: &CookieStore, token: &[u8], now: u64) -> Result<Timestamp, Refu
     store.inner.open(token, at(now)).map(|record| record.expires())
 }
 
-/// A token that is authentic, whatever is in it.
+/// A token that is authentic, whatever its contents.
 fn authentic(plaintext: &[u8]) -> String {
     authentic_at(START, plaintext)
 }
 
-/// As [`authentic`], sealed in the hour of this moment.
+/// The same as [`authentic`], sealed in the hour of this moment.
 fn authentic_at(issued: u64, plaintext: &[u8]) -> String {
     let sealer =
         Sealer::new(&key().into(), Purpose::Session, "__Host-session", Arc::new(SystemRandom)).unwrap();
@@ -96,7 +96,7 @@ fn what_fits_in_the_cookies_is_sealed_and_a_byte_more_is_not() {
     assert!(sealed(60_000).is_err());
 }
 
-// T18, T20, T22: at t-1 the session is there, at t it is over.
+// T18, T20, T22: at t-1 the session is there, at t it has expired.
 #[test]
 fn t18_t22_idle_and_absolute_deadline_to_the_second() {
     let store = builder().build().unwrap();
@@ -227,8 +227,8 @@ fn stored(saved: Saved) -> (Record, Vec<u8>) {
     }
 }
 
-// Of several tokens the newest counts, so one that was made from another must be newer: in the same second, and on a host whose
-// clock is behind.
+// Of several tokens the newest counts, so a token that was made from another must be newer: also in the same second,
+// and on a host whose clock is behind.
 #[test]
 fn a_token_is_newer_than_the_one_that_it_replaces() {
     let store = builder().build().unwrap();
@@ -261,7 +261,7 @@ fn a_tombstone_is_newer_than_what_it_hides_and_lasts_as_long() {
     assert_eq!(opened(&store, text.expose(), START + 5), Err(Refusal::Ended));
     let (written, sequence) = store.hidden_by(text.expose(), at(START + 5)).unwrap();
     assert!(Recency { written, sequence } > newer.recency());
-    // What it hides has expired by then.
+    // The sessions that it hides have expired by then.
     assert_eq!(opened(&store, text.expose(), newer.expires().as_unix()), Err(Refusal::Expired));
     assert_eq!(store.hidden_by(text.expose(), newer.expires()), None);
     // A session hides nothing.
@@ -275,7 +275,7 @@ fn the_machines_clock_is_the_default() {
     assert!(store.config().now().saturating_since(now) < Duration::from_secs(60));
 }
 
-/// Counts what is asked of it.
+/// Counts its calls.
 struct Counting(std::sync::atomic::AtomicUsize);
 
 impl Random for Counting {

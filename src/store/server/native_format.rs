@@ -20,16 +20,16 @@ use crate::session::{Payload, PayloadFormat};
 /// Tokens of 256 random bits, and values behind a header.
 pub(super) struct NativeFormat {
     pub(super) payload_format: PayloadFormat,
-    /// With it, every written value is sealed and bound to its entry id, and only sealed values are read.
+    /// If present, every written value is sealed and bound to its entry id, and only sealed values are read.
     pub(super) sealer: Option<Sealer>,
     pub(super) random: Arc<dyn Random>,
     pub(super) cookie_name: Box<str>,
     pub(super) timeouts: Timeouts,
 }
 
-/// The header that a server-side store keeps before the payload. The deadline of the entry is the backend's, so that it moves
-/// without a rewrite. The absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last
-/// used, so that shorter timeouts apply to it.
+/// The header that a server-side store keeps before the payload. The backend holds the deadline of the entry, so that
+/// it moves without a rewrite. The absolute timeout counts from `created`. Deadline and `lifetime` together give the
+/// last use of the session, so that shorter timeouts apply to it.
 ///
 /// ```text
 /// offset  bytes  field
@@ -63,7 +63,7 @@ impl StoredHeader {
         bytes
     }
 
-    /// Takes the header off the front of `value`.
+    /// Takes the header from the front of `value`.
     pub(super) fn take(value: &mut Bytes) -> Option<Self> {
         if value.len() < Self::LEN || value.get_u8() != Self::KIND {
             return None;
@@ -83,7 +83,7 @@ impl StoredHeader {
     }
 }
 
-/// What five bytes hold: the year 36,812.
+/// The largest value of five bytes: the year 36,812.
 const MAX_CREATED: u64 = (1 << 40) - 1;
 
 /// The first byte of a clear tombstone; 1 is that of [`StoredHeader`].
@@ -133,7 +133,7 @@ impl StoredFormat for NativeFormat {
             (Some(sealer), (&SEALED, token)) => {
                 sealer.open_bytes(token, &id.to_bytes()).ok()?.into_plaintext()
             }
-            // Anyone who can write to the backend could put anything there.
+            // Anyone who can write to the backend could store an unsealed value.
             (Some(_), _) => return None,
         };
         match *clear.first()? {
@@ -147,8 +147,8 @@ impl StoredFormat for NativeFormat {
         }
     }
 
-    /// A value of a kind that is not known may be of a newer release. A sealed one may be of a host that has another key, or that
-    /// seals already.
+    /// A value of an unknown kind may come from a newer release. A sealed one may come from a host that has another
+    /// key, or that seals already.
     fn refusal(&self, value: &[u8]) -> Refusal {
         match (&self.sealer, value.split_first()) {
             (Some(sealer), Some((&SEALED, token))) => match sealer.open_bytes(token, &[]) {
@@ -179,7 +179,7 @@ impl NativeFormat {
         Ok(value.freeze())
     }
 
-    /// Returns bytes that are public and different for each write: part of a nonce will do.
+    /// Returns bytes that are public and different for each write: part of a nonce.
     fn revision(&self) -> Result<[u8; 8], Error> {
         let [revision @ .., _, _, _, _] = self.random.nonce([0; 4])?;
         Ok(revision)
