@@ -68,7 +68,7 @@ impl From<Error> for Failure {
             let _ = write!(message, ": {source}");
             cause = source.source();
         }
-        if message.contains("does not read back") {
+        if message.contains("session list of the subject is unreadable") {
             message.push_str(" (are --sealed, --keys and --name those of the service?)");
         }
         Self { message, status: if error.is_transient() { 3 } else { 2 } }

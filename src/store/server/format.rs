@@ -54,7 +54,7 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     fn has_session_lists(&self) -> bool;
 }
 
-/// What an entry records about the age of its session. A shared format records nothing.
+/// The age of a session, as its entry records it. A shared format records nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EntryAge {
     /// When the session began.

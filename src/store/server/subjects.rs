@@ -34,7 +34,7 @@ struct Found {
 /// A moment before each deadline.
 const ALWAYS: Timestamp = Timestamp::from_unix(0);
 
-/// What happens if a session list is unreadable.
+/// The outcome for a session list that is unreadable.
 #[derive(Clone, Copy)]
 enum Unreadable {
     /// The call fails: it cannot vouch for sessions that it cannot list.
@@ -470,7 +470,7 @@ impl<B: Backend> Inner<B> {
         let Some(stored) = stored else { return Ok(SessionList::default()) };
         match self.format.decode(id, &stored.value) {
             Some(EntryValue::List(list)) => Ok(list),
-            _ => Err(Error::unreadable("the list of a subject's sessions does not read back")),
+            _ => Err(Error::unreadable("the session list of the subject is unreadable")),
         }
     }
 

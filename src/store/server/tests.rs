@@ -197,7 +197,7 @@ fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
     assert_eq!(mark(), left);
 }
 
-// A request that starts over after another one gave the browser a new token finds the tombstone, and does not overwrite
+// A request that starts over after another request gave the browser a new token finds the tombstone, and does not overwrite
 // it.
 #[cfg(feature = "memory")]
 #[test]
