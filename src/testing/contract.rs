@@ -224,9 +224,16 @@ impl<B: Backend> Suite<'_, B> {
         let expired = Stored { value: Bytes::from_static(b"old"), expires: self.now };
         self.backend.create(id, expired, self.now).await.expect("create");
         assert_eq!(self.value(id).await, None, "an entry that expires now must not be returned");
-        assert_eq!(self.replace(id, b"old", Some(b"x")).await, Replaced::Missing, "nor replaced");
+        assert_eq!(
+            self.replace(id, b"old", Some(b"x")).await,
+            Replaced::Missing,
+            "an entry that expires now must not be replaced"
+        );
         let later = self.now.saturating_add(Duration::from_secs(600));
-        assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "nor touched");
+        assert!(
+            !self.backend.touch(id, later, self.now).await.expect("touch"),
+            "an entry that expires now must not be touched"
+        );
         assert!(self.create(id, b"new").await, "the id of an expired entry must be free again");
     }
 
