@@ -29,7 +29,7 @@ struct AstraCookies {
 }
 
 impl Builder<CookieKeys> {
-    /// Migration: reads Astra's cookies and native ones, writes native ones, and refuses Astra's from `until` on.
+    /// Reads Astra's cookies and native ones, writes native ones, and refuses Astra's from `until` on: a migration.
     ///
     /// A session that came in Astra's cookie is written to a native one in the same response, so each browser changes
     /// over with its next request. `key` is the application key of Astra's `NewCookieStore`. The cookie's name must be
@@ -62,7 +62,8 @@ impl Builder<CookieKeys> {
         self.with_astra_cookies(key, Mode::MigrateUntil(until))
     }
 
-    /// Side by side: reads Astra's cookies and native ones, and writes Astra's, so that Go and Rust serve the same
+    /// Reads Astra's cookies and native ones, and writes Astra's, so that Go and Rust serve the same users side by
+    /// side.
     /// users.
     ///
     /// A session that came in a native cookie is written to Astra's in the same response, unless Astra's format cannot
@@ -126,7 +127,7 @@ impl ForeignFormat for AstraCookies {
         Ok(record(config, token, now, expires, payload, !self.writes()))
     }
 
-    /// A native session is written as Astra's if possible: reading must not fail because of it.
+    /// Marks a native session to be written in Astra's format, if it fits. Reading must not fail because of it.
     fn opened_native(&self, config: &Config, record: Record) -> Record {
         match *record.origin() {
             Origin::Sealed { old_key, .. } if self.writes() => {

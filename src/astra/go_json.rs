@@ -110,8 +110,9 @@ impl Writer<'_> {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    /// Beyond 2^53, a float64 holds some integers and not others. Go writes the held ones with the fewest digits that
-    /// read back, and zeros: 1152921504606846976 (2^60) becomes 1152921504606847000 when Go saves the session.
+    /// Writes an integer, unless Go would change it. Beyond 2^53, a float64 holds some integers and not others. Go
+    /// writes those with the fewest digits that read back, and zeros: 1152921504606846976 (2^60) becomes
+    /// 1152921504606847000 when Go saves the session.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // whether it loses any is the question
     fn integer(&mut self, number: i128) -> Result<(), Unmapped> {
         if number.unsigned_abs() > EXACT.into() && !self.as_it_was {

@@ -67,7 +67,7 @@ impl StoredFormat for AstraFormat {
         go_json::read(value).map(|payload| EntryValue::Session(EntryAge::default(), payload))
     }
 
-    /// Astra would not maintain the lists, and its ids in a list could be used to log in.
+    /// Returns false: Astra would not maintain the lists, and its ids in a list could be used to log in.
     fn has_session_lists(&self) -> bool {
         false
     }

@@ -98,7 +98,7 @@ pub(crate) enum Verdict {
     Revoked,
     /// It continues under another id, which it was given moments ago.
     Superseded,
-    /// No known revocation ends it, but what is known is not current.
+    /// No known revocation ends it, but the known revocations are not current.
     Unconfirmed,
 }
 
@@ -517,7 +517,7 @@ impl Register {
     }
 }
 
-/// No foreign code runs under these locks, so poisoning is harmless.
+/// Locks a mutex. No foreign code runs under these locks, so poisoning is harmless.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

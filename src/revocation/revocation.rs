@@ -44,7 +44,7 @@ impl Key {
 ///
 /// ```text
 /// bit 63     forever: whatever the position of the session
-/// bit 62     superseded: the session goes on under another id
+/// bit 62     superseded: the session continues under another id
 /// bits 0..62 the position
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -104,7 +104,7 @@ impl fmt::Debug for Mark {
 /// ```text
 /// offset  bytes  field
 ///      0     16  the name: of a session, a subject, a label, or zeros for everything
-///     16      1  flags: 1 whatever the session's position, 2 the session goes on under another id
+///     16      1  flags: 1 whatever the session's position, 2 the session continues under another id
 ///     17      8  the position that it had when it was first written, if it was written again; otherwise zero. Big-endian.
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]

@@ -121,7 +121,7 @@ impl Set {
         self.parts.store(Arc::new(parts));
     }
 
-    /// No foreign code runs under this lock, so poisoning is harmless.
+    /// Locks the set for a writer. No foreign code runs under this lock, so poisoning is harmless.
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }

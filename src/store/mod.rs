@@ -61,22 +61,22 @@ use crate::session::{Changes, Record};
 /// use hyper_session::store::Store;
 /// use hyper_session::{AppKey, CookieStore, Refusal, SystemClock, Clock};
 ///
-/// Returns the options that the store was built with.
+/// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), hyper_session::Error> {
 /// let store = CookieStore::builder(AppKey::generate()?).build()?;
-/// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
+/// let loaded = store.load(b"not a token", SystemClock.now()).await?;
 /// assert_eq!(loaded.unwrap_err(), Refusal::Encoding);
 /// # Ok(())
-/// Returns the key that a refused token names, for the log. `None` where tokens name none.
+/// # }
 /// ```
 pub trait Store: sealed::Sealed + Send + Sync + 'static {
-    /// The options that the store was built with.
+    /// Returns the options that the store was built with.
     fn config(&self) -> &Config;
 
-    /// The session that `token` stands for, or why it stands for none. A token that is not known is never adopted.
+    /// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
 
-    /// The key that a refused token names, for the log. `None` where tokens name none.
+    /// Returns the key that a refused token names, for the log. `None` if tokens name no key.
     #[doc(hidden)]
     fn __key_of(&self, _token: &[u8]) -> Option<KeyId> {
         None
@@ -86,11 +86,11 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// session is created. Without changes its deadline is renewed.
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
-    /// Does the same as [`save`](Self::save), under a new id and token. The new entry is stored before the old one is
-    /// deleted.
+    /// Ends the session.
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()>;
 
-    /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
+    /// Does the same as [`save`](Self::save), under a new id and token. The new entry is stored before the old one is
+    /// deleted.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
     /// Ends the session of a token that was superseded moments ago ([`Refusal::Regenerated`]). Does nothing if the old
@@ -119,7 +119,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         StoreFuture::ready(Ok(Err(Refusal::Encoding)))
     }
 
-    /// Returns a token that hides older ones of these sessions, which the handler has ended, and for how long it is needed.
+    /// Returns a token that hides older tokens of these sessions, which the handler has ended, and for how long it is needed.
     /// `None` if the store itself knows which sessions have ended.
     #[doc(hidden)]
     fn tombstone(

@@ -62,7 +62,7 @@ struct Verdict {
 }
 
 impl Verdict {
-    /// `since` is how long ago the last instance stopped sealing with a key that `next` drops.
+    /// Compares two keyrings. `since` is how long ago the last instance stopped sealing with a key that `next` drops.
     fn of(now: &Keyring, next: &Keyring, since: Option<Duration>, absolute: Duration) -> Self {
         let mut verdict = Self::default();
         if let Some(new) = next.ids().next().filter(|new| !opens(now, *new)) {

@@ -73,7 +73,7 @@ impl<'a> Sessions<'a> {
         line
     }
 
-    /// Names the prefix and the cookie name, since other ones have other lists.
+    /// Names the prefix and the cookie name, since others have other lists.
     fn none(&self, subject: &str, json: Value) -> Report {
         let (prefix, name) = (self.arguments.get("prefix").unwrap_or_default(), self.arguments.cookie_name());
         let text = format!(

@@ -126,7 +126,7 @@ impl Builder<CookieKeys> {
         // With revocations a session can be ended without its cookie.
         config.only_in_cookie = kind.revocations.is_none();
         if kind.foreign.is_some() {
-            config.connection_memo = false; // each opening tells which format came
+            config.connection_memo = false; // each opening reports the format of the cookie
         }
         let revoking = match kind.revocations {
             None => None,
@@ -179,7 +179,7 @@ impl Inner {
         if token.len() > self.config.cookie.longest_token() { Err(Refusal::Length) } else { Ok(()) }
     }
 
-    /// Opens a token by the format that its form says, and by no other.
+    /// Opens a token in the format that its form indicates, and in no other.
     fn open_either(
         &self,
         foreign: &dyn ForeignFormat,

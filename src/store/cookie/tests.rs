@@ -118,7 +118,7 @@ fn t24_issued_in_the_future_is_refused_beyond_the_skew() {
     assert!(opened(&store, &ahead, START).is_ok(), "sixty seconds are no more than clocks differ");
     let ahead = token(&store, START + 61, START + 61);
     assert_eq!(opened(&store, &ahead, START), Err(Refusal::IssuedInFuture));
-    // A clock that is set back an hour does not honour what was issued before.
+    // A clock that is set back an hour refuses tokens that were issued before.
     let token = token(&store, START, START);
     assert_eq!(opened(&store, &token, START - 3_600), Err(Refusal::IssuedInFuture));
 }

@@ -160,7 +160,8 @@ impl Redis {
         }
     }
 
-    /// A host of another version may have promoted an older server: from now on, scripts do what it does not support.
+    /// Switches to scripts, and returns true, if the server does not support the command: a host of another version may
+    /// have promoted an older server.
     fn falls_back(&self, trouble: &Trouble) -> bool {
         let Trouble::Reply(error) = trouble else { return false };
         let unknown = error.code() == Some("ERR") && self.way() != Way::Scripts;

@@ -176,7 +176,7 @@ fn max_clients(error: &bb8_redis::redis::RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("max number of clients"))
 }
 
-/// The options of every socket.
+/// Returns the options of every socket.
 ///
 /// Without `TCP_NODELAY` a command waits until earlier ones are acknowledged. A connection that is given up is closed
 /// by a reset, so that its unsent commands are not delivered after their repetition.

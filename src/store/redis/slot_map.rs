@@ -12,7 +12,7 @@ pub(super) fn slot_of(key: &str) -> usize {
     usize::from(crc16(key.as_bytes())) % SLOTS
 }
 
-/// CRC-16/XMODEM.
+/// Computes CRC-16/XMODEM.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {

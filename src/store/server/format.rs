@@ -69,7 +69,7 @@ pub(crate) struct EntryAge {
 pub(crate) enum EntryValue {
     /// A session: its age and its values.
     Session(EntryAge, Payload),
-    /// A tombstone: the session goes on under another token.
+    /// A tombstone: the session continues under another token.
     Tombstone,
     /// The session list of a subject.
     List(SessionList),

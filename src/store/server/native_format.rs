@@ -37,7 +37,7 @@ pub(super) struct NativeFormat {
 ///      1      5  created, seconds since 1970, big-endian
 ///      6      4  age: written - created, in seconds
 ///     10      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
-///                0xffffffff if that is longer than this field can say
+///                0xffffffff if that does not fit the field
 ///     14      8  revision: random, and new for each write, so that a write whose reply was lost recognizes its own value
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,8 +147,8 @@ impl StoredFormat for NativeFormat {
         }
     }
 
-    /// A value of an unknown kind may come from a newer release. A sealed one may come from a host that has another
-    /// key, or that seals already.
+    /// Returns the reason. A value of an unknown kind may come from a newer release. A sealed one may come from a host
+    /// that has another key, or that seals already.
     fn refusal(&self, value: &[u8]) -> Refusal {
         match (&self.sealer, value.split_first()) {
             (Some(sealer), Some((&SEALED, token))) => match sealer.open_bytes(token, &[]) {

@@ -33,7 +33,7 @@ impl ListedSession {
 }
 
 impl SessionList {
-    /// The length of the longest entry of a list for `sessions` sessions. Concurrent logins can exceed that number for
+    /// Returns the length of the longest entry of a list for `sessions` sessions. Concurrent logins can exceed that number for
     /// a moment, and so can sessions that are being ended.
     #[cfg_attr(not(feature = "redis"), allow(dead_code))] // the one backend with a limit so far
     pub(crate) const fn max_len(sessions: usize) -> usize {

@@ -297,7 +297,7 @@ struct WriterOptions {
 }
 
 impl WriterOptions {
-    /// The body of the writing thread: opens the file, reports the result, and serves.
+    /// Runs the writing thread: opens the file, reports the result, and serves.
     fn run(
         self,
         path: &Path,

@@ -138,7 +138,7 @@ fn thread_number() -> usize {
     NUMBER.with(Cell::get)
 }
 
-/// The body of a thread that reads for callers.
+/// Serves reads for callers, as the body of a thread.
 pub(super) fn serve(worker: &Worker<Read, Option<Stored>>, opening: &Opening) {
     let mut connection = None;
     loop {

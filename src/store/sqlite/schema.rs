@@ -164,7 +164,7 @@ pub(super) fn seconds(moment: Timestamp) -> i64 {
     i64::try_from(moment.as_unix()).unwrap_or(i64::MAX)
 }
 
-/// The reverse of [`seconds`]. This crate writes no moment before 1970: such a moment counts as expired.
+/// Reverses [`seconds`]. This crate writes no moment before 1970: such a moment counts as expired.
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     match seconds {
         i64::MAX => Timestamp::MAX,

@@ -81,7 +81,7 @@ impl Writer {
         Statements::prepare(connection).map(drop)
     }
 
-    /// The body of the thread.
+    /// Runs the thread.
     pub(super) fn serve(&self, worker: &Worker<Write, Answer>) {
         let Ok(mut statements) = Statements::prepare(&self.connection) else { return };
         let mut schedule = Schedule::new(self.sweep_interval);
