@@ -54,7 +54,7 @@ pub(super) fn validate_path(path: &str) -> Result<(), Error> {
     let fine = |byte: u8| byte.is_ascii_graphic() && !b";,\"<>\\".contains(&byte);
     if !path.starts_with('/') || path.len() > MAX_ATTRIBUTE || !path.bytes().all(fine) {
         return Err(Error::config(
-            "a cookie path must start with \"/\" and have at most 1024 visible ASCII characters other than ;,\"<>\\: change path() or retired_path()",
+            "a cookie path must start with \"/\" and must not be longer than 1024 visible ASCII characters other than ;,\"<>\\: change path() or retired_path()",
         ));
     }
     Ok(())

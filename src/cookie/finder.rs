@@ -9,7 +9,7 @@ use super::pairs::{split_once, trim_end, trim_start};
 use super::{CookieName, MAX_ASSEMBLIES, MAX_CHUNKS, MAX_LOOKS};
 
 /// Finds one cookie, and the chunks `name.1` to `name.7` of it, among all others: a substring search for the name, then
-/// a look at what stands before and behind. Equal to filtering [`pairs`](super::pairs) by name, and tested to be.
+/// a look at what stands before and behind. Equal to filtering [`pairs`](super::pairs()) by name, and tested to be.
 #[derive(Debug)]
 pub(crate) struct CookieFinder {
     name: memmem::Finder<'static>,
@@ -81,7 +81,7 @@ impl CookieFinder {
             let [b'=', value @ ..] = trim_start(after) else {
                 continue;
             };
-            // `value` is a suffix of the field, so its place follows from lengths alone.
+            // `value` is a suffix of the field, so its place follows from lengths.
             let start = bytes.len() - value.len();
             let (value, _) = split_once(value, b';');
             // No other cookie begins inside this value: it need not be searched.
@@ -152,7 +152,7 @@ impl Found {
     /// A token goes on in the next number if its last chunk fills its cookie. User agents order the cookies of each name alike
     /// (RFC 6265bis section 5.8.3), so the first token that has an `n`-th chunk owns the first value under that name, the second
     /// one the second. But a chunk may have been planted or left behind, and a token may end with a full chunk. So ways that
-    /// deviate from that in one place follow, then those that deviate in two. Only the signature tells which is right.
+    /// deviate from that in one place follow, then ways that deviate in two. Only the signature tells which is right.
     pub(crate) fn assemblies(&self, head: usize, chunk: impl Fn(u8) -> usize) -> SmallVec<[Assembly; 1]> {
         let mut assemblies = SmallVec::new();
         let Some(piece) = self.heads.get(head) else { return assemblies };
@@ -168,7 +168,7 @@ impl Found {
         assemblies
     }
 
-    /// For each further number, which values may continue a token: the one that `head` owns first.
+    /// Returns which values may continue a token, for each further number. The value that `head` owns comes first.
     fn options(
         &self,
         head: usize,
@@ -390,7 +390,7 @@ mod tests {
         ] {
             assert!(tokens(&find("s", &[field.as_bytes()]), 0).contains(&genuine.to_owned()), "{field}");
         }
-        // What no token has in it is left out where there is a choice.
+        // A value with characters that no token has is left out where there is a choice.
         assert_eq!(tokens(&find("s", &[b"s=ab; s.1=*!; s.1=; s.1=cd"]), 0), ["abcd", "ab"]);
     }
 

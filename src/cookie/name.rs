@@ -22,7 +22,7 @@ const MAX_NAME: usize = 256;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CookieName(Box<str>);
 
-/// What a name prefix asks of the cookie's attributes (RFC 6265bis section 4.1.3; draft-ietf-httpbis-layered-cookies
+/// The rules of a name prefix for the cookie's attributes (RFC 6265bis section 4.1.3; draft-ietf-httpbis-layered-cookies
 /// for the two `Http` prefixes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PrefixRules {
@@ -53,7 +53,7 @@ impl CookieName {
     /// [RFC 9110 section 5.6.2]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
     pub fn new(name: &str) -> Result<Self, Error> {
         if name.is_empty() || name.len() > MAX_NAME {
-            return Err(Error::config("a cookie name has 1 to 256 bytes"));
+            return Err(Error::config("a cookie name must be 1 to 256 bytes long"));
         }
         if let Some(bad) = name.chars().find(|&c| !is_token_char(c)) {
             return Err(Error::config(format!(
@@ -104,7 +104,7 @@ impl fmt::Display for CookieName {
     }
 }
 
-/// `tchar` of RFC 9110: any visible ASCII character that is no delimiter.
+/// `tchar` of RFC 9110: any visible ASCII character that is not a delimiter.
 fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }

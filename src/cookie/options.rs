@@ -27,9 +27,9 @@ pub enum SameSite {
 pub(crate) enum MaxAge {
     /// There is none.
     BrowserSession,
-    /// What is left of the session.
+    /// The remaining life of the session.
     Lifetime,
-    /// What is left of the session, or this if it is shorter.
+    /// The remaining life of the session, or this if it is shorter.
     AtMost(Duration),
 }
 
@@ -126,7 +126,7 @@ impl CookieOptions {
         Self::default().for_development(true)
     }
 
-    /// Turns the development defaults on, if `yes`. What was set explicitly stays.
+    /// Turns the development defaults on, if `yes`. Explicit options stay.
     pub(crate) fn for_development(mut self, yes: bool) -> Self {
         self.development |= yes;
         self
@@ -189,8 +189,8 @@ impl CookieOptions {
 
     /// Sets whether the browser keeps one cookie for each top-level site that embeds this one (CHIPS). Default: false.
     ///
-    /// It needs [`SameSite::None`]: without it, browsers withhold the cookie from embedded pages, which are the only ones that
-    /// partitions are for. Anything else is refused when the store is built.
+    /// It needs [`SameSite::None`]: without it, browsers withhold the cookie from embedded pages, and
+    /// partitions are for no other pages. Anything else is refused when the store is built.
     pub fn partitioned(mut self, yes: bool) -> Self {
         self.partitioned = yes;
         self
@@ -412,7 +412,7 @@ mod tests {
         assert!(embedded.validate().is_ok());
     }
 
-    // What was set explicitly stays, and what was not is that of the mode, in any order.
+    // Explicit options stay, and the others are those of the mode, in any order.
     #[test]
     fn development_changes_only_what_was_not_set() {
         let name = |options: CookieOptions| options.validate().unwrap().name().to_string();

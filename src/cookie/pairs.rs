@@ -4,7 +4,7 @@ use memchr::memchr;
 
 /// Iterates over the pairs of one `Cookie` field value, in order, as slices of it.
 ///
-/// The policy is that of the [module](crate::cookie): what is no pair is skipped, nothing is decoded. One pass, linear in the
+/// The policy is that of the [module](crate::cookie): text without `=` is skipped, nothing is decoded. One pass, linear in the
 /// length of the field, no allocation.
 ///
 /// # Examples
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Pairs<'_> {
     }
 }
 
-/// What is before the first `separator`, and what is after it, if it is there.
+/// The bytes before the first `separator`, and those after it, if it is there.
 pub(super) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     match memchr(separator, input).and_then(|at| input.split_at_checked(at)) {
         Some((before, after)) => (before, after.get(1..)),

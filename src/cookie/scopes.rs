@@ -1,7 +1,7 @@
 //! The scopes in which a browser may hold a cookie that came with a request.
 //!
 //! A `Cookie` header has names and values only. So a cookie that was set with a `Domain`, `Path` or `Partitioned` other than
-//! the present ones cannot be told from the present one. What is known are the host and the path of the request: the scope
+//! the present ones cannot be told from the present one. Only the host and the path of the request are known: the scope
 //! of every cookie that came with it covers both.
 
 use std::net::IpAddr;
@@ -44,7 +44,7 @@ impl Target {
     fn host(&self) -> Option<String> {
         let authority = self.uri.host().map(str::to_owned).or_else(|| {
             let host = self.host.as_ref()?.to_str().ok()?;
-            // An IPv6 address is in brackets and has more colons: it is no domain either way.
+            // An IPv6 address is in brackets and has more colons: it is not a domain either way.
             Some(host.split(':').next().unwrap_or_default().to_owned())
         })?;
         let host = authority.trim_end_matches('.').to_ascii_lowercase();
@@ -152,7 +152,7 @@ mod tests {
         assert_eq!(paths("/app"), ["/", "/app"]);
         assert_eq!(paths("/app/?q"), ["/", "/app", "/app/"]);
         assert_eq!(paths("/app/x/y"), ["/", "/app", "/app/", "/app/x"]);
-        // What no cookie of ours could have as its path is left out.
+        // A beginning that no cookie of ours could have as its path is left out.
         assert_eq!(paths("/a;b/c"), ["/"]);
         assert_eq!(paths("*"), [""; 0]);
     }

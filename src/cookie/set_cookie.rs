@@ -11,7 +11,7 @@ use super::scopes::{Target, elsewhere};
 use super::{CookieName, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
 
-/// What all `Set-Cookie` lines of one session cookie have in common. Can only be made from options that fit together.
+/// The common part of all `Set-Cookie` lines of one session cookie. Can only be made from options that fit together.
 #[derive(Debug)]
 pub(crate) struct CookieTemplate {
     name: CookieName,
@@ -56,7 +56,7 @@ impl RetiredCookie {
     }
 }
 
-/// The lines of one cookie: one, or as many as it has chunks, after those that expire it elsewhere.
+/// The lines of one cookie: one, or as many as it has chunks, after the lines that expire it elsewhere.
 pub(crate) type SetCookies = SmallVec<[HeaderValue; 1]>;
 
 /// RFC 6265bis section 5.5 gives Max-Age precedence; Expires is for user agents that only know it.
@@ -137,7 +137,7 @@ impl CookieTemplate {
     }
 
     /// Sets the cookie to `token`, for `lifetime` or Max-Age, whichever is shorter. `held` tells which further chunks the client
-    /// has (bit `n` for `name.n`): those that the token does not fill are removed. So is the number after a chunk that is exactly
+    /// has (bit `n` for `name.n`): chunks that the token does not fill are removed. So is the number after a chunk that is exactly
     /// full, since a reader would take what is there for the next chunk.
     ///
     /// # Errors
@@ -337,7 +337,7 @@ mod tests {
             text(&template.set(b"v", HOUR * 9, 0).unwrap()),
             ["__Secure-s=v; Max-Age=3600; Path=/app; Domain=example.com; Secure; SameSite=None; Partitioned"]
         );
-        // What is left of the session is the shorter one; a removal carries the same attributes.
+        // The remaining life of the session is shorter than Max-Age. A removal carries the same attributes.
         assert!(text(&template.set(b"v", Duration::from_secs(9), 0).unwrap())[0].contains("; Max-Age=9;"));
         assert!(
             text(&template.remove(0).unwrap())[0]

@@ -24,13 +24,13 @@ pub(super) fn decode_any(text: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Room for the bytes of one text, for as long as they are looked at: on the stack, unless they are more than what one
-/// cookie of 4096 characters can hold. Whoever sends texts that are refused causes no allocation.
+/// cookie of 4096 characters can hold. A client that sends texts that are refused causes no allocation.
 pub(crate) struct Scratch {
     stack: [MaybeUninit<u8>; SCRATCH],
     heap: Vec<u8>,
 }
 
-/// What 4096 characters hold.
+/// The number of bytes in 4096 characters.
 const SCRATCH: usize = 3072;
 
 impl Scratch {

@@ -14,7 +14,7 @@ pub(super) struct Root {
     prk: Prk,
 }
 
-/// What a derived key is for, in the order in which `info` spells it. Keys of different labels, purposes or names have
+/// The use of a derived key, in the order in which `info` spells it. Keys of different labels, purposes or names have
 /// nothing to do with each other.
 #[derive(Clone, Copy)]
 pub(super) struct Info<'a> {
@@ -63,7 +63,7 @@ impl Root {
             text.extend_from_slice(&len.to_be_bytes());
             text.extend_from_slice(part);
         }
-        // RFC 5869 section 2.3: expansion fails for more than 255 * 32 bytes alone; no caller asks for over 32.
+        // RFC 5869 section 2.3: expansion fails for more than 255 * 32 bytes only, and no caller asks for over 32.
         let filled = self.prk.expand(&[&text], Length(out.len())).and_then(|okm| okm.fill(out));
         filled.map_err(|_| Error::new(Kind::Internal("HKDF-Expand refused a short key")))
     }

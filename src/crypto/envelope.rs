@@ -20,7 +20,7 @@ pub(super) const HEADER_LEN: usize = 21;
 pub(crate) const TAG_LEN: usize = 16;
 pub(crate) const MAC_LEN: usize = 32;
 
-/// What sealing adds to a plaintext.
+/// The number of bytes that sealing adds to a plaintext.
 pub(super) const OVERHEAD: usize = HEADER_LEN + TAG_LEN + MAC_LEN;
 
 pub(crate) const EPOCH_SECONDS: u64 = 3600;

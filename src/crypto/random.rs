@@ -59,7 +59,7 @@ impl Random for SystemRandom {
     /// Nonces are public, so they may wait in memory. Ids, tokens and keys never do.
     fn nonce(&self, subject: Subject) -> Result<[u8; NONCE_LEN], Error> {
         let drawn = NONCES.with_borrow_mut(|batch| batch.next(self))?;
-        // Reading the clock is no system call where the kernel shares it with processes (vDSO), as Linux does.
+        // Reading the clock is not a system call where the kernel shares it with processes (vDSO), as Linux does.
         let nanoseconds =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
         #[allow(clippy::cast_possible_truncation)] // the low 64 bits differ just as well
@@ -134,7 +134,7 @@ pub(crate) mod tests {
         assert!(batch.next(&NoRandom).unwrap_err().is_random());
     }
 
-    // What a fork and a restored memory image have in common: two copies of one batch. Neither the process id (two forks into
+    // A fork and a restored memory image both make two copies of one batch. Neither the process id (two forks into
     // PID namespaces are both 1) nor anything else in memory tells them apart.
     #[test]
     fn t16_copies_of_one_batch_give_different_nonces() {
@@ -150,7 +150,7 @@ pub(crate) mod tests {
         assert_eq!(seen.len(), moments.len() * subjects.len());
     }
 
-    // The other half: one moment and one session, sealed twice, depend on the batch alone.
+    // The other half: one moment and one session, sealed twice, depend on the batch only.
     #[test]
     fn t16_a_hedged_nonce_is_as_random_as_its_batch() {
         let (nanoseconds, subject) = (1_800_000_000_123_456_789, *b"sess");
@@ -160,7 +160,7 @@ pub(crate) mod tests {
                 let mut drawn = [0; NONCE_LEN];
                 drawn[at] = byte;
                 let nonce = hedge(drawn, nanoseconds, subject);
-                // XOR with a constant: undone by itself, and so one to one.
+                // XOR with a constant: a second XOR undoes it, so it is one to one.
                 assert_eq!(hedge(nonce, nanoseconds, subject), drawn);
                 seen.insert(nonce);
             }

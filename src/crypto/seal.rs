@@ -19,12 +19,12 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 
-/// What a sealed thing is for. A token for one purpose never opens for another (T08).
+/// The purpose of a sealed value. A token for one purpose never opens for another (T08).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A session in a cookie.
     Session,
-    /// What a server-side store keeps.
+    /// An entry of a server-side store.
     Record,
     /// Nothing: tests show with it that purposes are kept apart.
     #[cfg(test)]
@@ -86,7 +86,7 @@ impl Opened {
         self.plaintext
     }
 
-    /// True if a key opened it that does not seal any more.
+    /// Returns true if it was opened with a key that no longer seals.
     pub(crate) fn with_old_key(&self) -> bool {
         self.old_key
     }
@@ -125,7 +125,7 @@ impl Sealer {
         self.seal_bytes(now, &[], parts).map(|token| base64url::encode(&token))
     }
 
-    /// As [`seal`](Self::seal), without the text, and bound to its place: it opens together with the same `place` alone.
+    /// As [`seal`](Self::seal), without the text, and bound to its place: it opens only together with the same `place`.
     pub(crate) fn seal_bytes(&self, now: Timestamp, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
         let nonce = self.random.nonce(subject_of(place, parts))?;
@@ -138,7 +138,7 @@ impl Sealer {
         self.open_bytes(Scratch::new().decode(text).ok_or(Refusal::Encoding)?, &[])
     }
 
-    /// Returns true if these bytes have the form of a token, whoever sealed it.
+    /// Returns true if these bytes have the form of a token, under any key.
     pub(crate) fn is_token(token: &[u8]) -> bool {
         Header::read(token).is_ok()
     }

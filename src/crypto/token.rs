@@ -39,7 +39,7 @@ impl fmt::Debug for SecretText {
     }
 }
 
-/// What the client of a server-side store holds, with the two ids that follow from it. The text is a secret, never logged.
+/// The token that the client of a server-side store holds, with the two ids that follow from it. The text is a secret, never logged.
 #[derive(Clone)]
 pub(crate) struct Token {
     text: Zeroizing<[u8; MAX_TEXT]>,

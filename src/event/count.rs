@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 21] = [
+const COUNTERS: [(&str, &str); 20] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -44,10 +44,6 @@ const COUNTERS: [(&str, &str); 21] = [
     (
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
-    ),
-    (
-        "hyper_session_evicting_stores_total",
-        "Stores connected to a backend that may evict sessions, by policy.",
     ),
     ("hyper_session_revocations_total", "What happened to the revocations of cookie stores, by change."),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
@@ -127,9 +123,8 @@ pub(super) fn count(event: &Event<'_>) {
             plain("hyper_session_subject_limit_total", cookie)
                 .increment(ended.try_into().unwrap_or(u64::MAX));
         }
-        Event::EvictionPolicy { cookie, policy } => {
-            counter!("hyper_session_evicting_stores_total", "cookie" => cookie.to_owned(), "policy" => policy.to_owned()).increment(1);
-        }
+        // Once for each store that connects: for a log, and nothing to count.
+        Event::EvictionPolicy { .. } => {}
         Event::Revocations { cookie, change } => {
             counter!("hyper_session_revocations_total", "cookie" => cookie.to_owned(), "change" => change.as_str()).increment(1);
         }

@@ -168,11 +168,30 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         }
         Event::HandlerFailed { cookie, error } => {
             let cause = std::error::Error::source(error).map(tracing::field::display);
-            tracing::error!(target: TARGET, event = "handler_failed", cookie, reason = error.label(), cause, "{error}");
+            let tally = tally("handler_failed", error.label());
+            line!(
+                level(tally, Level::ERROR),
+                event = "handler_failed",
+                cookie,
+                count = count(tally),
+                previous = previous(tally),
+                reason = error.label(),
+                cause,
+                "{error}"
+            );
         }
         Event::CookieWithheld { cookie, id } => {
             let session = id.map(tracing::field::display);
-            tracing::warn!(target: TARGET, event = "cookie_withheld", cookie, session, "a session was saved that the client cannot learn of");
+            let tally = tally("cookie_withheld", "");
+            line!(
+                level(tally, Level::WARN),
+                event = "cookie_withheld",
+                cookie,
+                session,
+                count = count(tally),
+                previous = previous(tally),
+                "a session was saved that the client cannot learn of"
+            );
         }
         Event::CacheControlReplaced { cookie } => {
             let tally = tally("cache_control_replaced", "");

@@ -1,4 +1,4 @@
-//! What the requests of one connection have in common: the store, and the last cookie.
+//! `Connection`: the store and the last cookie, which the requests of one connection share.
 
 use std::sync::Arc;
 
@@ -30,7 +30,7 @@ impl Connection {
         Arc::new(Self { store: Arc::new(store), memo: None, revocable: false })
     }
 
-    /// Another connection to the same service. Nothing that one connection learned is used for another one.
+    /// Another connection to the same service. Nothing that one connection learned is used for another connection.
     pub(crate) fn another(self: &Arc<Self>) -> Arc<Self> {
         match self.memo {
             None => Arc::clone(self),
@@ -58,7 +58,7 @@ impl Connection {
     /// The record in `token`, if this connection brought the same one last time.
     pub(super) fn recall(&self, token: &[u8], now: Timestamp) -> Option<Record> {
         let record = self.memo.as_ref()?.recall(token, now)?;
-        // What the memo does not vouch for is loaded, and refused by the store.
+        // A record that the memo does not vouch for is loaded, and refused by the store.
         (!self.revocable || self.store.is_still_valid(&record, now)).then_some(record)
     }
 

@@ -42,7 +42,7 @@ pub struct SessionHandle {
     slot: Arc<Slot>,
 }
 
-/// What a handler leaves behind.
+/// The state in which a handler leaves its session.
 pub(super) enum Conclusion<'a> {
     /// It never asked for its session.
     Untouched,
@@ -63,7 +63,7 @@ impl SessionHandle {
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell. Never an empty session in its place: writing to
+    /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable. Never falls back to an empty session: writing to
     /// it could overwrite the real one.
     pub async fn load(&self) -> Result<Session, Error> {
         Slot::session(&self.slot).await
@@ -92,7 +92,7 @@ impl SessionHandle {
         }
     }
 
-    /// As [`conclude`](Self::conclude), and nothing is committed any more: what was changed and not saved is forgotten.
+    /// As [`conclude`](Self::conclude), and nothing is committed from now on: changes that were not saved are forgotten.
     pub(super) fn discard(&self) {
         self.slot.close();
         if let Some(loaded) = self.slot.loaded() {

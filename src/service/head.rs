@@ -48,7 +48,7 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
     replaced || present
 }
 
-/// What a response says about the session's cookie before the session service has said anything.
+/// The statement of a response about the session's cookie, before the session service has said anything.
 pub(super) enum Said {
     Nothing,
     /// A session service inside of this one set the cookie to this token.
@@ -71,7 +71,7 @@ fn is_of(line: &HeaderValue, name: &CookieName) -> bool {
     }
 }
 
-/// What the response says about the cookie `name`.
+/// Returns what the response says about the cookie `name`.
 ///
 /// Session services mark their fields as sensitive, which keeps tokens out of logs; handlers rarely do.
 pub(super) fn said(headers: &HeaderMap, name: &CookieName) -> Said {
@@ -244,7 +244,7 @@ mod tests {
             assert!(!forbid_storing(&mut headers), "{name}");
             assert_eq!(headers.len(), 2, "{name}");
         }
-        // What only looks like one.
+        // Names that only look similar.
         for name in ["x-cache", "surrogate-key", "expires", "cache-controls"] {
             let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
             headers.insert(name, HeaderValue::from_static("600"));

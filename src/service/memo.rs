@@ -51,7 +51,7 @@ impl Memo {
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         if self.gave_up() {
-            // Nothing asks for it any more, and it is some user's session.
+            // The entry is some user's session, and nothing will ask for it.
             *entry = None;
         }
         None

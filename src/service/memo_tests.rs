@@ -1,4 +1,4 @@
-//! The memo by itself: what it recalls, until when, and when it gives up.
+//! The connection memo: what it recalls, until when, and when it gives up.
 
 use super::*;
 use crate::crypto::{SystemRandom, Token};
@@ -40,7 +40,7 @@ fn the_last_token_is_known_while_its_session_lasts() {
     assert!(known(b"another", 10).is_none());
 }
 
-// What a server-side store holds can end at any time: it is asked each time. And a token in chunks is too long to keep.
+// A session of a server-side store can end at any time, so the store is asked each time. And a token in chunks is too long to keep.
 #[test]
 fn only_short_sealed_tokens_are_kept() {
     let token = Token::generate(&SystemRandom, "s").unwrap();
@@ -75,7 +75,7 @@ fn it_gives_up_after_misses_in_a_row() {
     assert!(memo.recall(b"token", at(10)).is_none());
 }
 
-// What it gave up on is some user's session: it must not stay in memory for the life of the connection.
+// The entry is some user's session: it must not stay in memory for the life of the connection.
 #[test]
 fn giving_up_drops_the_entry() {
     let memo = keeping(b"token");

@@ -39,7 +39,7 @@ const PURPOSES: [HeaderName; 4] = [
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
     found: Found,
-    /// What came under each retired name.
+    /// The cookies under each retired name.
     found_retired: Vec<Found>,
     /// Where the request went to, if the scope of its cookies depends on that.
     target: Option<Box<Target>>,
@@ -66,7 +66,7 @@ pub(super) struct Loaded {
     pub(super) renewal: Renewal,
 }
 
-/// Whether the session that was loaded is to be renewed although its handler asks for nothing.
+/// Says if the session that was loaded is renewed although its handler asks for nothing.
 #[derive(Clone)]
 pub(super) enum Renewal {
     /// When its deadline or its key say so.
@@ -77,7 +77,7 @@ pub(super) enum Renewal {
     Never,
 }
 
-/// What else the request brought: other authentic sessions, or cookies that were not tried.
+/// The rest of what the request brought: other authentic sessions, or cookies that were not tried.
 struct Several {
     /// All authentic sessions, the newest first. That one is the session of the request.
     sessions: Vec<Record>,
@@ -90,7 +90,7 @@ enum Opening<'a> {
     Opened(Opened),
 }
 
-/// What the cookies of a request hold.
+/// The contents of the cookies of a request.
 struct Opened {
     /// The authentic sessions.
     candidates: SmallVec<[Candidate; 1]>,
@@ -179,7 +179,7 @@ impl Slot {
         self.connection.config().now().max(loaded)
     }
 
-    /// What the options say about `record` at `now`. No renewal is due where the response says something about the cookie
+    /// Returns what the options say about `record` at `now`. No renewal is due where the response says something about the cookie
     /// already (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().timeouts.standing(record, now);
@@ -522,7 +522,7 @@ impl Slot {
         }
     }
 
-    /// Ends the authentic sessions of the request other than the one that counts. `None` if there are none.
+    /// Ends the authentic sessions of the request other than the newest. `None` if there are none.
     fn end_others(&self, now: Timestamp) -> Option<StoreFuture<()>> {
         let [_, others @ ..] = self.several.get()?.sessions.as_slice() else { return None };
         if others.is_empty() {
@@ -539,7 +539,7 @@ impl Slot {
         }))
     }
 
-    /// The lines that set the cookie to `token`, after those that expire it in other scopes and under other names.
+    /// The lines that set the cookie to `token`, after the lines that expire it in other scopes and under other names.
     pub(super) fn set_cookie(
         &self,
         token: &[u8],
@@ -571,7 +571,7 @@ impl Slot {
         Ok(lines)
     }
 
-    /// Returns false if the cookie to be removed cannot be one of those that came: its path does not cover the request's. Then one
+    /// Returns false if the cookie to be removed cannot have come with the request: its path does not cover the request's. Then one
     /// may be in use there.
     fn may_remove(&self) -> bool {
         let template = &self.connection.config().cookie;

@@ -4,7 +4,7 @@ use crate::clock::Timestamp;
 
 /// When a session was last written. Of several authentic sessions in one request the one with the greatest value counts.
 ///
-/// Clocks have seconds, and those of two hosts differ. So a token that is written in response to another one gets a
+/// Clocks have seconds, and the clocks of two hosts differ. So a token that is written in response to another token gets a
 /// [greater value](Self::after) than that one, whatever the clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Recency {

@@ -388,6 +388,11 @@ impl State {
             self.ended_by_handler = true;
             self.ended = false; // what follows is another session
         }
+        // The handler asked for another session, which is stored with its first value: that may come after this commit.
+        let begins_another = pending.as_ref().is_some_and(|pending| pending.wishes.regenerate)
+            && self.base.is_none()
+            && (self.overtaken || self.expired);
+        self.ended &= !begins_another;
         if self.changes.keys().next().is_some() {
             self.changes.outdate();
         }

@@ -21,16 +21,19 @@ fn set_cookie(options: CookieOptions, max_age: Option<u64>) -> Result<String, Er
 }
 
 fn line_of(store: CookieStore) -> String {
+    let lines = lines_of(store);
+    let [line] = &lines[..] else { panic!("{lines:?}") };
+    line.clone()
+}
+
+fn lines_of(store: CookieStore) -> Vec<String> {
     let service = session_fn(store, |_: Request<Body>, session: SessionHandle| async move {
         session.load().await?.set("k", 1)?;
         Ok::<_, Error>(status(200))
     });
     let response = block_on(service.call(request("/", None))).unwrap();
     assert_eq!(response.status(), 200);
-    let [line] = &set_cookies(response.headers())[..] else {
-        panic!("{:?}", response.headers());
-    };
-    line.clone()
+    set_cookies(response.headers())
 }
 
 #[derive(Deserialize)]
@@ -263,6 +266,6 @@ fn t23_huge_durations_give_a_max_age_that_reads_back() {
     // After the last hour that a token can name nothing is left of a session, and that is no panic either.
     for now in [i64::MAX as u64, u64::MAX] {
         let store = CookieStore::builder(AppKey::generate().unwrap()).clock(At(now)).build().unwrap();
-        assert!(line_of(store).contains("; Max-Age=0;"));
+        assert_eq!(lines_of(store), [""; 0]);
     }
 }

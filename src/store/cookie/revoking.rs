@@ -455,6 +455,7 @@ impl Inner {
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
     }
 
+    #[allow(clippy::needless_pass_by_value)] // a plan is carried out once
     fn seal_plan(&self, plan: Plan, position: Option<Position>, now: Timestamp) -> Result<Saved, Error> {
         let mut lineage = plan.lineage;
         if let Some(position) = position.filter(|_| plan.asks_position) {

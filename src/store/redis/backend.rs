@@ -295,12 +295,20 @@ impl Backend for Redis {
         // An entry that has expired does not count.
         let Some(lifetime) = self.scripts.framing.lifetime(entry.expires, now) else { return Ok(true) };
         let (key, limits) = (self.key(id), self.limits());
-        let frame = self.scripts.frame(&self.by_server_clock(entry));
+        let frame = self.scripts.frame(&self.by_server_clock(entry.clone()));
         let mut created = self.create_frame(&key, &frame, lifetime.clone(), &limits).await;
         if created.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
             created = Box::pin(self.create_frame(&key, &frame, lifetime, &limits)).await;
         }
-        created.map_err(|trouble| self.failed(trouble))
+        if created.map_err(|trouble| self.failed(trouble))? {
+            return Ok(true);
+        }
+        // What stands in the way may have expired: a session list, whose id is always the same.
+        let Some(present) = self.fetch(id, Timestamp::from_unix(0)).await? else { return Ok(false) };
+        if present.expires > now || self.fetch(id, now).await?.is_some() {
+            return Ok(false);
+        }
+        Ok(self.exchange(id, present, Some(entry), now).await? == Replaced::Done)
     }
 
     async fn replace(

@@ -26,7 +26,7 @@ use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token, warm_up};
+use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -279,7 +279,7 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self.create(now, payload, None, None, now).await.map(ended_or_stored);
+            return self.create(now, payload, None, None, now).await.and_then(ended_or_stored);
         };
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {
             return self.renew(base, now).await;
@@ -334,7 +334,7 @@ impl<B: Backend> Inner<B> {
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin = Origin::Stored { token, value, deadline: expires };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
-                Step::Done(stored(record, conflicts))
+                Step::Done(stored(record, conflicts)?)
             }
         })
     }
@@ -359,12 +359,12 @@ impl<B: Backend> Inner<B> {
             }
         };
         match outcome {
-            Replaced::Done => Ok(stored(base.until(expires), 0)),
+            Replaced::Done => stored(base.until(expires), 0),
             Replaced::Missing => Ok(Saved::Ended),
             // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
             // this response must not remove the new cookie.
             Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
-                Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
+                Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
                 Some(EntryValue::Tombstone) if present.expires > self.tombstone_expires(now) => {
                     // A tombstone must not last as long as a session.
                     self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
@@ -421,16 +421,13 @@ fn seen(record: &Record) -> Result<Stored, Error> {
     Ok(Stored { value: value.clone(), expires })
 }
 
-fn ended_or_stored(created: Option<Record>) -> Saved {
-    created.map_or(Saved::Ended, |record| stored(record, 0))
+fn ended_or_stored(created: Option<Record>) -> Result<Saved, Error> {
+    created.map_or(Ok(Saved::Ended), |record| stored(record, 0))
 }
 
-fn stored(record: Record, conflicts: u32) -> Saved {
-    let token = match record.origin().stored() {
-        Some((token, _)) => token.to_text(),
-        None => SecretText::new(String::new()),
-    };
-    Saved::Stored { record, token, conflicts }
+fn stored(record: Record, conflicts: u32) -> Result<Saved, Error> {
+    let (token, _) = origin(&record)?;
+    Ok(Saved::Stored { record, token: token.to_text(), conflicts })
 }
 
 impl<B: Backend> Store for ServerStore<B> {

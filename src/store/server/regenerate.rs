@@ -64,7 +64,7 @@ impl<B: Backend> Inner<B> {
             match self.backend.exchange(key_of(base), expected, successor, as_of(base, now)).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
-                    return Ok(new.clone().map_or(Saved::Removed, |new| stored(new, conflicts)));
+                    return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts));
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
@@ -90,7 +90,7 @@ impl<B: Backend> Inner<B> {
         let saved = if payload.is_empty() {
             Saved::Removed
         } else {
-            ended_or_stored(self.create(now, payload, Some(base.id()), None, now).await?)
+            ended_or_stored(self.create(now, payload, Some(base.id()), None, now).await?)?
         };
         self.supersede(base, now).await?;
         Ok(saved)

@@ -105,11 +105,11 @@ impl<B: Backend> ServerStore<B> {
         let known = inner.known(subject, now).await?;
         let mut sessions = Vec::new();
         // Sessions that an interrupted call began to end are alive until the next call ends them.
-        for found in inner.find(known.list.entries.iter(), now).await {
+        for found in inner.find(known.list.entries.iter()).await {
             let listed = found.listed;
             match found.stored {
                 Err(error) if error.is_unreadable() => {
-                    sessions.push(SubjectSession::unreadable(&listed, listed.until))
+                    sessions.push(SubjectSession::unreadable(&listed, listed.until));
                 }
                 stored => sessions.extend(inner.session_of(subject, &listed, stored?, now)),
             }
@@ -197,7 +197,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
-        let found = self.find(known.list.live().filter(&counts), now).await;
+        let found = self.find(known.list.live().filter(&counts)).await;
         for Found { listed, stored } in &found {
             let is_session = match stored {
                 Ok(stored) => {
@@ -261,11 +261,11 @@ impl<B: Backend> Inner<B> {
         entry.entered.saturating_add(GRACE) <= self.backend.time(now)
     }
 
-    /// Returns the backend's entries of these sessions.
-    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>, now: Timestamp) -> Vec<Found> {
+    /// Returns the backend's entries of these sessions, expired or not.
+    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>) -> Vec<Found> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
             let id = EntryId::from_bytes(listed.id.to_bytes());
-            Found { listed, stored: self.backend.fetch(id, now).await }
+            Found { listed, stored: self.backend.fetch(id, ALWAYS).await }
         })
         .await
     }
