@@ -30,6 +30,7 @@ use crate::session::PayloadFormat;
 /// | [`timeouts`](Self::timeouts): all three at once | |
 /// | [`payload_format`](Self::payload_format): encoding of values | MessagePack |
 /// | [`discard_changes_on`](Self::discard_changes_on): responses that drop changed values | 5xx, 408, failures of gRPC |
+/// | [`keep_values_on_server_error`](Self::keep_values_on_server_error) | false |
 /// | [`clear_site_data`](Self::clear_site_data): what the browser forgets at a logout | nothing |
 /// | [`private_pages_no_store`](Self::private_pages_no_store) | false |
 /// | [`clock`](Self::clock) | the machine's clock |

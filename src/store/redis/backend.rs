@@ -303,7 +303,7 @@ impl Backend for Redis {
         if created.map_err(|trouble| self.failed(trouble))? {
             return Ok(true);
         }
-        // What stands in the way may have expired: a session list, whose id is always the same.
+        // The present entry may have expired: a session list always has the same id.
         let Some(present) = self.fetch(id, Timestamp::from_unix(0)).await? else { return Ok(false) };
         if present.expires > now || self.fetch(id, now).await?.is_some() {
             return Ok(false);

@@ -115,7 +115,7 @@ impl SessionList {
         self.entries.retain(|entry| !ids.contains(&entry.id));
     }
 
-    /// Marks the sessions that `which` picks as being ended. Returns them, and any that an earlier call left
+    /// Flags the sessions that `which` picks as being ended. Returns them, and any that an earlier call left
     /// unfinished.
     pub(crate) fn end(&mut self, which: impl Fn(&ListedSession) -> bool) -> Vec<ListedSession> {
         for entry in &mut self.entries {

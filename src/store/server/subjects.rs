@@ -288,8 +288,8 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// Marks the sessions as being ended, deletes their entries, then takes them off the list. A concurrent login sees
-    /// the mark; the next call finishes what an interrupted one began. Returns how many of the sessions that `which`
+    /// Flags the sessions as being ended, deletes their entries, then takes them off the list. A concurrent login sees
+    /// the flag; the next call finishes what an interrupted one began. Returns how many of the sessions that `which`
     /// picks this ended. `known` is the list and `found` its sessions, as they were last read.
     async fn end(
         &self,
@@ -319,7 +319,7 @@ impl<B: Backend> Inner<B> {
         Ok(ended)
     }
 
-    /// Ends sessions without marking them first. A concurrent login happens after this.
+    /// Ends sessions without flagging them first. A concurrent login happens after this.
     async fn end_unmarked(
         &self,
         subject: &str,
