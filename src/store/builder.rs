@@ -220,7 +220,7 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets whether changed values are saved whatever the response is. Default: false. True stands for a
+    /// Sets whether changed values are saved regardless of the response. Default: false. True is the same as a
     /// [rule](Self::discard_changes_on) that matches no response.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
         self.options.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };

@@ -1,9 +1,9 @@
-//! Where sessions live between requests: the contract, and the stores that keep it.
+//! The stores that keep sessions between requests, and the contract that they implement.
 //!
-//! A [`Store`] has four verbs: load, save, destroy, regenerate. There are two kinds. [`CookieStore`] keeps the session in
-//! the cookie itself. [`ServerStore`] keeps it in a [`Backend`], which only has to offer five primitives on opaque bytes;
-//! identity, deadlines, merging of concurrent changes and the order of writes are done once, above them. To keep sessions
-//! somewhere else, implement [`Backend`].
+//! A [`Store`] has four verbs: load, save, destroy, regenerate. There are two kinds. [`CookieStore`] keeps the session
+//! in the cookie itself. [`ServerStore`] keeps it in a [`Backend`], which only has to offer five primitives on opaque
+//! bytes. `ServerStore` adds identity, deadlines, merging of concurrent changes and the order of writes. To keep
+//! sessions elsewhere, implement [`Backend`].
 
 mod backend;
 mod builder;
@@ -48,10 +48,11 @@ use crate::event::Refusal;
 pub use crate::session::Saved;
 use crate::session::{Changes, Record};
 
-/// Loads and keeps sessions. Implemented by this crate's stores; for storage of your own see [`Backend`].
+/// Loads and saves sessions. This crate's stores implement it. To keep sessions in your own storage, implement
+/// [`Backend`].
 ///
-/// The futures borrow nothing, so that a service can hold them in a future of its own; those of [`CookieStore`] are ready
-/// at once and cost no allocation.
+/// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`] are ready at once and allocate
+/// nothing.
 ///
 /// # Examples
 ///

@@ -79,7 +79,7 @@ impl<'c> Sweep<'c> {
     }
 }
 
-/// Decides when the next step is due. Writes drive it: without writes, no expired entry is in the way.
+/// Decides when the next step is due. Writes drive it: without writes, no new entry needs their space.
 pub(super) struct Schedule {
     interval: Duration,
     next: Option<Instant>,
