@@ -25,11 +25,11 @@ pub enum SameSite {
 /// The Max-Age of a cookie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MaxAge {
-    /// There is none.
+    /// None.
     BrowserSession,
-    /// What is left of the session.
+    /// The remaining life of the session.
     Lifetime,
-    /// What is left of the session, or this if it is shorter.
+    /// The remaining life of the session, or this duration if it is shorter.
     AtMost(Duration),
 }
 
@@ -51,11 +51,12 @@ impl SameSite {
 ///
 /// # Changing the options of a service in use
 ///
-/// A browser keeps cookies of one name apart that differ in `Domain`, `Path` or `Partitioned`, and sends all that match,
-/// without these attributes. So after such a change browsers hold the former cookie beside the new one. Of several authentic
-/// cookies the newest counts, and a logout ends all of them. Name the former scope with [`retired_domain`](Self::retired_domain),
-/// [`retired_host_only`](Self::retired_host_only), [`retired_path`](Self::retired_path) or [`retired_name`](Self::retired_name)
-/// for as long as cookies last: the former cookie is then expired by each response that sets or removes the new one.
+/// A browser keeps cookies of one name with different `Domain`, `Path` or `Partitioned` side by side, and sends all that
+/// match, without these attributes. So after such a change browsers hold the former cookie beside the new one. Of several
+/// authentic cookies the newest counts, and a logout ends all of them. Name the former scope with
+/// [`retired_domain`](Self::retired_domain), [`retired_host_only`](Self::retired_host_only),
+/// [`retired_path`](Self::retired_path) or [`retired_name`](Self::retired_name) for as long as cookies last. Each response
+/// that sets or removes the new cookie then expires the former one.
 ///
 /// # Examples
 ///
@@ -126,7 +127,7 @@ impl CookieOptions {
         Self::default().for_development(true)
     }
 
-    /// Turns the development defaults on, if `yes`. What was set explicitly stays.
+    /// Turns the development defaults on, if `yes`. Options that were set explicitly stay.
     pub(crate) fn for_development(mut self, yes: bool) -> Self {
         self.development |= yes;
         self
@@ -144,8 +145,8 @@ impl CookieOptions {
     ///
     /// # Limits
     ///
-    /// Only browsers look at it. A request outside of the path does not carry the cookie, so if its handler sets a value, it
-    /// begins a new session each time.
+    /// Only browsers enforce the path. A request outside of the path does not carry the cookie. If its handler sets a
+    /// value, it begins a new session each time.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
@@ -157,9 +158,9 @@ impl CookieOptions {
         self
     }
 
-    /// Sets how long the browser keeps the cookie at most. `None` means "until the browser closes". Default: the remaining life of
-    /// the session, which is 24 hours with the default idle timeout. It is capped at 400 days. The server enforces its own
-    /// deadlines in any case.
+    /// Sets how long the browser keeps the cookie at most. `None` means "until the browser closes". Default: the remaining
+    /// life of the session, which is 24 hours with the default idle timeout. It is capped at 400 days. The server enforces
+    /// its own deadlines in any case.
     ///
     /// A Max-Age that is shorter than the idle timeout is refused when the store is built: reading would keep the session
     /// alive, but the browser would drop its cookie. Lower the idle timeout instead.
@@ -189,8 +190,8 @@ impl CookieOptions {
 
     /// Sets whether the browser keeps one cookie for each top-level site that embeds this one (CHIPS). Default: false.
     ///
-    /// It needs [`SameSite::None`]: without it, browsers withhold the cookie from embedded pages, which are the only ones that
-    /// partitions are for. Anything else is refused when the store is built.
+    /// It needs [`SameSite::None`], because browsers withhold other cookies from embedded pages, and only embedded pages
+    /// have partitions. Otherwise, the store does not build.
     pub fn partitioned(mut self, yes: bool) -> Self {
         self.partitioned = yes;
         self
@@ -224,7 +225,7 @@ impl CookieOptions {
         self
     }
 
-    /// As [`retired_domain`](Self::retired_domain), for a cookie that had no `Domain` before.
+    /// Works as [`retired_domain`](Self::retired_domain), for a cookie that had no `Domain` before.
     ///
     /// # Examples
     ///
@@ -240,24 +241,24 @@ impl CookieOptions {
         self
     }
 
-    /// As [`retired_domain`](Self::retired_domain), for another `Path`.
+    /// Works as [`retired_domain`](Self::retired_domain), for another `Path`.
     pub fn retired_path(mut self, path: impl Into<String>) -> Self {
         self.retired_paths.push(path.into());
         self
     }
 
-    /// Names a cookie that held the session before. Its sessions are still read, and leave under the present name with the next
-    /// response. The cookie of that name is expired by each response that sets or removes the session's cookie. Can be called
+    /// Names a cookie that held the session before. Its sessions are still read, and move to the present name with the next
+    /// response. Each response that sets or removes the session's cookie expires the cookie of that name. Can be called
     /// several times.
     ///
     /// # Security
     ///
-    /// A cookie under a retired name logs its holder in, so its prefix protects as little as that name does. Drop the
-    /// retired name when the longest session under it has ended.
+    /// A cookie under a retired name logs its holder in, so it is only as protected as the prefix of that name allows. Drop
+    /// the retired name when the longest session under it has ended.
     ///
     /// # Errors
     ///
-    /// The store does not build if it keeps its sessions on a server: their session lists are bound to the name.
+    /// A store that keeps its sessions on a server does not build, because its session lists are bound to the name.
     ///
     /// # Examples
     ///
@@ -273,7 +274,7 @@ impl CookieOptions {
         self
     }
 
-    /// The Max-Age that was set explicitly.
+    /// Returns the Max-Age that was set explicitly.
     pub(crate) fn explicit_max_age(&self) -> Option<Duration> {
         match self.max_age {
             MaxAge::AtMost(max_age) => Some(max_age.min(MAX_AGE_CAP)),
@@ -298,17 +299,17 @@ impl CookieOptions {
         }
         if !attributes.secure && self.partitioned {
             return Err(Error::config(
-                "Partitioned needs Secure: call secure(true), or drop partitioned(true)",
+                "Partitioned needs Secure: call secure(true), or do not call partitioned(true)",
             ));
         }
         if self.partitioned && self.same_site != SameSite::None {
             return Err(Error::config(
-                "Partitioned needs SameSite=None, because browsers send no other cookie to embedded pages: call same_site(SameSite::None), or drop partitioned(true)",
+                "Partitioned needs SameSite=None, because browsers send no other cookie to embedded pages: call same_site(SameSite::None), or do not call partitioned(true)",
             ));
         }
         if matches!(self.max_age, MaxAge::AtMost(max_age) if max_age.as_secs() == 0) {
             return Err(Error::config(
-                "a Max-Age under a second removes the cookie: call max_age() with a longer one, or with None for \"until the browser closes\"",
+                "the Max-Age must be one second or longer, because a shorter one removes the cookie: call max_age() with a longer one, or with None for \"until the browser closes\"",
             ));
         }
         if !(1..=super::MAX_CHUNKS).contains(&self.max_chunks) {
@@ -342,7 +343,7 @@ impl CookieOptions {
     }
 }
 
-/// Checks what the prefix of a name promises.
+/// Checks the attributes that the prefix of a name requires.
 fn validate_prefix(name: &CookieName, attributes: &Attributes) -> Result<(), Error> {
     let Some(rules) = name.prefix_rules() else { return Ok(()) };
     let prefix = rules.prefix;
@@ -358,12 +359,12 @@ fn validate_prefix(name: &CookieName, attributes: &Attributes) -> Result<(), Err
     }
     if rules.host_only && attributes.path != "/" {
         return Err(Error::config(format!(
-            "a cookie named {prefix}… must have the path \"/\": drop path(), or use the prefix \"__Secure-\""
+            "a cookie named {prefix}… must have the path \"/\": do not call path(), or use the prefix \"__Secure-\""
         )));
     }
     if rules.host_only && attributes.domain.is_some() {
         return Err(Error::config(format!(
-            "a cookie named {prefix}… cannot have a Domain: drop domain(), or use the prefix \"__Secure-\""
+            "a cookie named {prefix}… must not have a Domain: do not call domain(), or use the prefix \"__Secure-\""
         )));
     }
     Ok(())
@@ -400,7 +401,7 @@ mod tests {
         assert!(why(plain().partitioned(true)).contains("Partitioned"));
     }
 
-    // Browsers withhold a Lax or Strict cookie where a partitioned one is for.
+    // Browsers withhold a Lax or Strict cookie from embedded pages.
     #[test]
     fn partitioned_needs_same_site_none() {
         for same_site in [SameSite::Lax, SameSite::Strict] {
@@ -412,7 +413,7 @@ mod tests {
         assert!(embedded.validate().is_ok());
     }
 
-    // What was set explicitly stays, and what was not is that of the mode, in any order.
+    // Options that were set explicitly stay. All others have the defaults of the mode, in any order of calls.
     #[test]
     fn development_changes_only_what_was_not_set() {
         let name = |options: CookieOptions| options.validate().unwrap().name().to_string();
@@ -422,7 +423,7 @@ mod tests {
         let secure = |options: CookieOptions| options.validate().unwrap().is_secure();
         assert!(!secure(CookieOptions::new().name("cart").for_development(true)));
         assert!(secure(CookieOptions::new().secure(true).for_development(true)));
-        // A prefix that plain http cannot keep.
+        // A prefix whose rules cannot hold on plain http.
         let error = why(CookieOptions::new().name("__Host-cart").for_development(true));
         assert!(error.contains("__Host-") && error.contains("development()"), "{error}");
     }
@@ -437,7 +438,7 @@ mod tests {
         assert!(options().retired_domain("example.com").retired_path("/app").validate().is_ok());
     }
 
-    // T57: nothing can be injected through an attribute.
+    // T57: an attribute cannot inject another attribute.
     #[test]
     fn t57_attributes_cannot_inject() {
         let options = || CookieOptions::new().name("__Secure-s");

@@ -1,11 +1,11 @@
-//! The pairs of a `Cookie` header, read where they lie.
+//! The pairs of a `Cookie` header, read without copying.
 
 use memchr::memchr;
 
 /// Iterates over the pairs of one `Cookie` field value, in order, as slices of it.
 ///
-/// The policy is that of the [module](crate::cookie): what is no pair is skipped, nothing is decoded. One pass, linear in the
-/// length of the field, no allocation.
+/// The policy is that of the [module](crate::cookie): text that is not a pair is skipped, and nothing is decoded. It takes
+/// one pass, linear in the length of the field, without allocation.
 ///
 /// # Examples
 ///
@@ -51,7 +51,7 @@ impl std::fmt::Debug for Pairs<'_> {
     }
 }
 
-/// What is before the first `separator`, and what is after it, if it is there.
+/// Splits at the first `separator`. The second part is `None` if there is no separator.
 pub(super) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     match memchr(separator, input).and_then(|at| input.split_at_checked(at)) {
         Some((before, after)) => (before, after.get(1..)),
@@ -59,8 +59,8 @@ pub(super) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) 
     }
 }
 
-/// The text without SP and HTAB at both ends, which are also the optional white space of RFC 9110 section 5.6.3. No other byte
-/// is white space here: see "Cookie Chaos" (T53).
+/// Removes SP and HTAB at both ends, which are also the optional white space of RFC 9110 section 5.6.3. No other byte is
+/// white space here: see "Cookie Chaos" (T53).
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     trim_start(trim_end(bytes))
 }
