@@ -26,7 +26,7 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 ///
 /// let timeouts = Timeouts { idle: Duration::from_secs(900), absolute: Duration::from_secs(3_600), renewal: Duration::from_secs(60) };
 /// let created = Timestamp::from_unix(0);
-/// // The nearer of "idle since now" and "too old".
+/// // The earlier of the idle deadline and the absolute one.
 /// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(100)).as_unix(), 1_000);
 /// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(3_000)).as_unix(), 3_600);
 /// ```

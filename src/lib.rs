@@ -32,8 +32,8 @@
 //! - [`SessionService`] wraps a service, and [`SessionExt::session`] gets the session from the request.
 //!   [`session_fn`] makes a service from a function that takes a [`SessionHandle`] beside the request. For tower, there is
 //!   [`SessionLayer`] (feature `tower`).
-//! - [`Session`] holds the values that a handler reads and changes. Loading it is the only `await`. Changes are saved
-//!   automatically when the response head is ready.
+//! - [`Session`] holds the values that a handler reads and changes. Loading it is asynchronous, and reading and
+//!   writing are not. Changes are saved automatically when the response head is ready.
 //! - [`CookieStore`] keeps sessions in cookies, under one [`AppKey`] or a [`Keyring`].
 //! - [`ServerStore`] keeps sessions on the server, in a [`Backend`](store::Backend): [`RedisStore`] (feature `redis`) in Redis,
 //!   [`SqliteStore`] (feature `sqlite`) in a file, [`MemoryStore`] (feature `memory`) in this process. Their entries
@@ -104,14 +104,14 @@
 //! No feature is on by default, and no feature changes what other features do.
 //!
 //! - `memory`: [`MemoryStore`], server-side sessions inside this process, for tests and for services of a single process. No
-//!   dependencies.
+//!   further dependencies.
 //! - `redis`: [`RedisStore`], sessions in Redis: one server, Sentinel or Cluster. Depends on bb8-redis and redis.
 //!   See [`guide::deploying_on_redis`].
 //! - `sqlite`: [`SqliteStore`], sessions in one SQLite file, which the processes of one machine may share. Depends on rusqlite,
 //!   and compiles SQLite, so it needs a C compiler. It needs no server.
 //! - `redis-tls`: TLS to Redis, with rustls on aws-lc-rs.
 //! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it:
-//!   see [`guide::moving_from_astra`]. No dependencies.
+//!   see [`guide::moving_from_astra`]. No further dependencies.
 //! - `tower`: [`SessionLayer`], and [`SessionService`] as a tower service, for a stack of tower middleware, a hyper-util
 //!   server, or tonic. Depends on the crates of tower's two traits, without middleware.
 //! - `axum`: [`Session`], [`SessionView`] and [`SessionHandle`] as extractors, with [`Error`] as their rejection. Turns on

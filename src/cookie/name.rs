@@ -14,7 +14,7 @@ const MAX_NAME: usize = 256;
 /// use hyper_session::cookie::CookieName;
 ///
 /// assert_eq!(CookieName::new("__Host-session")?.as_str(), "__Host-session");
-/// // Browsers compare prefixes without regard to case, servers with: a name that differs in case alone protects nobody.
+/// // Browsers ignore the case of a prefix, and servers do not. So a name in another case would not protect the cookie.
 /// assert!(CookieName::new("__host-session").unwrap_err().is_config());
 /// assert!(CookieName::new("session id").unwrap_err().is_config());
 /// # Ok::<(), hyper_session::Error>(())

@@ -66,7 +66,7 @@ impl SameSite {
 /// let cart = CookieOptions::new().name("__Host-cart").same_site(SameSite::Strict);
 /// let store = CookieStore::builder(AppKey::generate()?).cookie(cart).build()?;
 ///
-/// // `__Host-` promises that no other host can set the cookie: a Domain would break the promise.
+/// // `__Host-` means that no other host can set the cookie, so a Domain is refused.
 /// let broken = CookieOptions::new().domain("example.com");
 /// let error = CookieStore::builder(AppKey::generate()?).cookie(broken).build().unwrap_err();
 /// assert!(error.to_string().contains("__Host-"));

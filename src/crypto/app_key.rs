@@ -92,7 +92,7 @@ impl AppKey {
     ///
     /// let digits = "8f0c94d1a2b7e6533ad9c0f1b84e27d65590aa1fc3e7b8420d6f19ce3b75a284";
     /// let key = AppKey::from_text(digits)?;
-    /// // What `SESSION_KEY="…"` in an env file becomes where nothing strips the quotes.
+    /// // The text of `SESSION_KEY="…"` in an env file, if nothing removes the quotes.
     /// assert_eq!(AppKey::from_text(&format!("\"{digits}\"\n"))?.id(), key.id());
     /// assert!(AppKey::from_text("a passphrase").is_err());
     /// # Ok::<(), hyper_session::Error>(())

@@ -102,7 +102,7 @@ impl Error {
     /// }
     ///
     /// async fn handler(session: SessionHandle) -> Result<Response<String>, std::convert::Infallible> {
-    ///     Ok(page(session).await.unwrap_or_else(Response::from)) // the one line
+    ///     Ok(page(session).await.unwrap_or_else(Response::from)) // no other conversion is needed
     /// }
     ///
     /// let response = Response::from(AppError::Session(Error::unavailable("connection refused")));

@@ -31,7 +31,7 @@ impl Session {
     /// session.set_flash("notice", "Saved.")?;
     /// assert_eq!(session.peek::<String>("notice")?.as_deref(), Some("Saved."));
     /// assert_eq!(session.flash::<String>("notice")?.as_deref(), Some("Saved."));
-    /// assert_eq!(session.flash::<String>("notice")?, None); // seen once
+    /// assert_eq!(session.flash::<String>("notice")?, None); // read once
     /// # Ok(())
     /// # }).unwrap();
     /// ```

@@ -539,7 +539,7 @@ impl Session {
     ///
     /// ```
     /// # hyper_session::__example(|session| {
-    /// session.regenerate()?; // who logs in leaves a planted id behind
+    /// session.regenerate()?; // an id that was planted before the login is worthless
     /// session.set("user", "ada")?;
     /// # Ok(())
     /// # }).unwrap();

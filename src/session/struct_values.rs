@@ -41,7 +41,7 @@ impl Session {
     /// visitor.visits += 1;
     /// session.set_all(&visitor)?;
     /// assert_eq!(session.get::<u64>("visits")?, Some(1)); // the same values, one by one
-    /// assert!(!session.has("user")); // `None` is no value
+    /// assert!(!session.has("user")); // `None` is not a value
     /// assert_eq!(session.get_all()?, Some(visitor));
     /// # Ok(())
     /// # }).unwrap();

@@ -42,7 +42,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`Session::get`].
     pub fn get<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         self.0.get(key)
     }
@@ -51,7 +51,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`Session::get_all`].
     pub fn get_all<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         self.0.get_all()
     }
@@ -60,7 +60,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`Session::get_str`].
     pub fn get_str(&self, key: impl AsKey) -> Result<Option<Text>, Error> {
         self.0.get_str(key)
     }
@@ -69,7 +69,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`Session::get_bytes`].
     pub fn get_bytes(&self, key: impl AsKey) -> Result<Option<Bytes>, Error> {
         self.0.get_bytes(key)
     }
@@ -78,7 +78,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// The same.
+    /// Those of [`Session::peek`].
     pub fn peek<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         self.0.peek(key)
     }
