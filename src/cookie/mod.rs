@@ -2,14 +2,14 @@
 //!
 //! # The header policy
 //!
-//! Parsers disagree about cookies, and each disagreement has been used in an attack. This crate accepts only what RFC
-//! 6265bis section 5.6 lets a browser send:
+//! Parsers disagree about cookies, and each disagreement has been used in an attack. This crate interprets
+//! only what is needed for the cookies that RFC 6265bis section 5.6 lets a browser send:
 //!
 //! - every `Cookie` field is read (HTTP/2 clients split them, [RFC 9113 section 8.2.3]);
 //! - only `;` separates pairs, also between quotes; a name ends at the first `=`;
 //! - only SP and HTAB are trimmed, around the name and around the value; no other white space, no Unicode;
 //! - a pair without `=`, or without a name, is skipped; all others are kept, in order, duplicates included;
-//! - names are compared byte for byte; nothing is decoded, unquoted or folded; `$Version` is an ordinary cookie;
+//! - names are compared byte for byte; nothing is decoded, unquoted or folded; `$Version` is a cookie like any other;
 //! - of several cookies with the session's name, up to four signatures are checked, and the newest authentic one counts.
 //!
 //! [RFC 9113 section 8.2.3]: https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3
