@@ -1,4 +1,4 @@
-//! What a server-side store should hold, in the plainest words, beside a backend that tells what it does hold.
+//! A model of the entries that a server-side store should hold, beside a backend that lists the entries it does hold.
 //!
 //! Each primitive that changes the backend is where one request takes effect: the model applies what that request did to
 //! the present values, and what was written must be that.
@@ -48,7 +48,7 @@ pub enum Change {
     Delete,
 }
 
-/// What a handler did that the store has not acknowledged.
+/// The changes of a handler that the store has not acknowledged.
 #[derive(Clone, Debug, Default)]
 pub struct Log {
     pub cleared: bool,
@@ -86,11 +86,11 @@ pub struct Request {
     pub ended: bool,
     /// The absolute timeout passed while the request ran.
     pub expired: bool,
-    /// It came with a token in whose place another one was given.
+    /// It came with a token that a newer token has replaced.
     pub overtaken: bool,
     /// A primitive of it failed.
     pub faulted: bool,
-    /// Its handler was told that a save failed, and asked for nothing since.
+    /// Its handler was told that a save failed, and has made no call since.
     pub told: bool,
     /// When its last commit began: what is written counts from then.
     commit: u64,
@@ -109,7 +109,7 @@ impl Request {
         self.log.apply(&self.known)
     }
 
-    /// True if what it did and nobody acknowledged would change anything.
+    /// True if a change of its own that the store has not acknowledged would have an effect.
     pub fn is_unsaved(&self) -> bool {
         match self.base {
             _ if self.ended => false,
@@ -146,7 +146,7 @@ impl Request {
 pub struct World {
     pub sessions: BTreeMap<SessionId, Entry>,
     pub requests: Vec<Request>,
-    /// After how many primitives the next fault comes, and whether it loses the answer alone.
+    /// After how many primitives the next fault comes, and whether it loses only the answer.
     pub fault: Option<(u8, bool)>,
     ids: BTreeSet<SessionId>,
 }
@@ -176,7 +176,7 @@ impl Server {
         self.world.lock().unwrap()
     }
 
-    /// Every poll of a request is a permit to make one call: whoever polls decides on the order of all calls.
+    /// Every poll of a request is a permit to make one call: the caller of `poll` decides the order of all calls.
     async fn turn(&self) -> Result<Fault, Error> {
         tokio::task::yield_now().await;
         let mut world = self.lock();
@@ -317,7 +317,7 @@ impl Backend for Server {
             );
             match answer {
                 Replaced::Conflict(current) if Entry::read(&current).is_some() => {}
-                // Ended by itself or by another: what it begins is another session in any case.
+                // Ended by this request or a different one: in both cases it begins a new session.
                 _ if starts_over => {
                     world.sessions.remove(&id);
                     world.ended(request);
@@ -350,7 +350,7 @@ impl Backend for Server {
             let mark = request.ended && !world.sessions.contains_key(&id);
             assert!(!request.void && (request.base == Some(id) || mark) && request.log.is_default());
             if touched {
-                // What a regenerate leaves behind is touched, too: a second look tells.
+                // The tombstone of a regenerate is touched, too: reading it again shows the difference.
                 if let Some(entry) = world.sessions.get_mut(&id) {
                     entry.expires = expires.as_unix();
                     assert!(now.as_unix() <= request.commit);
@@ -382,7 +382,7 @@ impl Backend for Server {
 }
 
 impl World {
-    /// `request` ended its session, and began another one if there is anything to keep.
+    /// `request` ended its session, and began a new session if there are values to keep.
     fn ended(&self, request: &mut Request) {
         let after = request.log.apply(&Values::new());
         assert!(

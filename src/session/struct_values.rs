@@ -150,7 +150,6 @@ mod tests {
         // A field may be any kind of nil, the doubtful ones too.
         #[allow(clippy::option_option)]
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-        #[allow(clippy::option_option)] // that is what is tested
         struct Nils {
             json: serde_json::Value,
             unit: (),

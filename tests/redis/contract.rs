@@ -29,7 +29,7 @@ async fn redis_keeps_the_contract_in_both_ways() {
     assert_eq!(server.command_counts().contains_key("evalsha"), !server.compares_and_sets());
 }
 
-/// Renewals of other requests move the deadline between a load and its save: that is no conflict.
+/// Renewals of other requests move the deadline between a load and its save: this does not count as a conflict.
 #[tokio::test]
 async fn a_renewal_between_is_no_conflict_in_both_ways() {
     let server = Server::start();
@@ -85,7 +85,7 @@ async fn redis_forgets_an_entry_a_quarter_of_an_hour_after_it_expired() {
     assert!((1_499_000..=1_500_000).contains(&left(&server)), "{}", left(&server));
 }
 
-/// An entry that has expired and is still kept stands in nobody's way: the session list of a user who comes back has the id
+/// An entry that has expired and is still kept does not block a create: the session list of a user who comes back has the id
 /// that it had before.
 #[tokio::test]
 async fn b5_an_expired_entry_that_is_kept_can_be_created_again() {

@@ -71,9 +71,9 @@ struct Inner<B> {
     backend: B,
     format: Box<dyn StoredFormat>,
     max_sessions_per_subject: usize,
+    at_session_limit: SessionLimit,
     /// Present if a session of a subject counts only while it is on that subject's session list.
     list_memo: Option<ListMemo>,
-    at_session_limit: SessionLimit,
     queues: ConflictQueues,
     /// The queues of session lists. A task may wait in one of these while it holds a permit of `queues`, never the
     /// reverse.
