@@ -277,7 +277,7 @@ impl CookieStore {
         match self.inner.plan_renewed(&base, changes, now) {
             // Nothing is left: the session ends.
             Ok(None) => self.end(revoking, &base, now, || Saved::Removed),
-            Ok(Some(plan)) => StoreFuture::ready(self.inner.seal_plan(plan, None, now)),
+            Ok(Some(plan)) => StoreFuture::ready(self.inner.seal_plan(&plan, None, now)),
             Err(error) => StoreFuture::ready(Err(error)),
         }
     }
@@ -358,7 +358,7 @@ impl CookieStore {
             (false, _) => register.revoke_at_once(&revocations).map(Some),
         };
         if let Some(position) = at_once {
-            return StoreFuture::ready(self.inner.seal_plan(plan, position, now));
+            return StoreFuture::ready(self.inner.seal_plan(&plan, position, now));
         }
         self.later(move |revoking, inner| async move {
             let position = if revocations.is_empty() {
@@ -366,7 +366,7 @@ impl CookieStore {
             } else {
                 revoking.register.revoke(revocations).await?
             };
-            inner.seal_plan(plan, Some(position), now)
+            inner.seal_plan(&plan, Some(position), now)
         })
     }
 
@@ -505,7 +505,7 @@ impl Inner {
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
     }
 
-    fn seal_plan(&self, plan: Plan, position: Option<Position>, now: Timestamp) -> Result<Saved, Error> {
+    fn seal_plan(&self, plan: &Plan, position: Option<Position>, now: Timestamp) -> Result<Saved, Error> {
         let mut lineage = plan.lineage;
         if let Some(position) = position.filter(|_| plan.asks_position) {
             lineage.position = position;

@@ -118,7 +118,7 @@ impl<B: Backend> ServerStore<B> {
             let listed = found.listed;
             match found.stored {
                 Err(error) if error.is_unreadable() => {
-                    sessions.push(SubjectSession::unreadable(&listed, listed.until))
+                    sessions.push(SubjectSession::unreadable(&listed, listed.until));
                 }
                 stored => sessions.extend(inner.session_of(subject, &listed, stored?, now)),
             }
