@@ -1,4 +1,4 @@
-//! Time as the crate sees it: whole seconds since 1970, read from a clock that tests can replace.
+//! Time in whole seconds since 1970, read from a clock that tests can replace.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -23,30 +23,30 @@ use crate::error::{Error, Kind};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The last moment that can be told.
+    /// The last moment that can be represented.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The moment `seconds` after 1970-01-01 00:00 UTC.
+    /// Creates the moment `seconds` after 1970-01-01 00:00 UTC.
     pub const fn from_unix(seconds: u64) -> Self {
         Self(seconds)
     }
 
-    /// Seconds since 1970-01-01 00:00 UTC.
+    /// Returns the seconds since 1970-01-01 00:00 UTC.
     pub const fn as_unix(self) -> u64 {
         self.0
     }
 
-    /// This moment and `duration` (parts of a second are dropped), or [`MAX`](Self::MAX).
+    /// Returns the moment `duration` after this one, or [`MAX`](Self::MAX). Parts of a second are dropped.
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration.as_secs()))
     }
 
-    /// This moment less `duration`, in whole seconds; the first moment where that is earlier.
+    /// Returns the moment `duration` before this one, in whole seconds, or the first moment if that is later.
     pub(crate) const fn saturating_sub(self, duration: Duration) -> Self {
         Self::from_unix(self.as_unix().saturating_sub(duration.as_secs()))
     }
 
-    /// How long ago `earlier` was, or zero if it lies ahead.
+    /// Returns how long ago `earlier` was, or zero if it is in the future.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
@@ -106,12 +106,12 @@ impl TryFrom<Timestamp> for SystemTime {
 /// assert!(SystemClock.now() > Noon.now());
 /// ```
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
+    /// Returns the present moment.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock. A date before 1970 reads as 1970, which makes every stored session "issued in the future"
-/// and so refused: a machine without a clock accepts nothing rather than everything.
+/// The machine's clock. A date before 1970 reads as 1970. Every stored session is then refused as issued in the future: a
+/// machine without a clock accepts nothing rather than everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 

@@ -67,14 +67,14 @@ pub fn describe_metrics() {
     describe_histogram!(STORE_SECONDS, Unit::Seconds, "How long the store took to answer, by operation.");
 }
 
-/// Every label has few values: the cookie's name is the application's, the others are names in this crate. A session's id
-/// is none of them: it would be a time series for each session.
+/// Counts an event. Every label has few values: the cookie's name is chosen by the application, and the others are names in
+/// this crate. Ids of sessions are not labels, because each would be a time series.
 pub(super) fn count(event: &Event<'_>) {
     let plain = |name: &'static str, cookie: &str| counter!(name, "cookie" => cookie.to_owned());
     match *event {
         Event::InsecureCookie { cookie } => plain("hyper_session_insecure_stores_total", cookie).increment(1),
         Event::NotWrapped { cookie } => plain("hyper_session_not_wrapped_total", cookie).increment(1),
-        // Not the key: clients can name any, and each would be a time series.
+        // Without the key: a client can name any key, and each would be a time series.
         Event::Refused { cookie, refusal, .. } => {
             counter!("hyper_session_refused_total", "cookie" => cookie.to_owned(), "reason" => refusal.as_str()).increment(1);
         }

@@ -6,17 +6,17 @@ use super::journal::{Journal, Recovery, Tally};
 use super::{Event, Refusal, RevocationChange};
 use crate::clock::Timestamp;
 
-/// Not the name of the crate: `EnvFilter` compares prefixes, and `hyper_session` begins with `hyper`, so that
+/// Not the name of the crate: `EnvFilter` compares prefixes, and `hyper_session` begins with `hyper`, so
 /// `RUST_LOG=info,hyper=warn` would silence the audit trail.
 const TARGET: &str = "session";
 
-/// Returns true if a subscriber reads the lines that say how long the store took.
+/// Returns true if a subscriber reads the lines with the time that the store took.
 #[inline]
 pub(super) fn wants_timings() -> bool {
     tracing::enabled!(target: TARGET, Level::TRACE)
 }
 
-/// Writes a line whose level is known only now.
+/// Writes a line whose level is known only at run time.
 macro_rules! line {
     ($level:expr, $($fields:tt)*) => {
         match $level {
@@ -28,11 +28,11 @@ macro_rules! line {
     };
 }
 
-/// Writes one line for each event. The field `event` is its name, and `session` an id: enough to follow a session through a
-/// log, and of no use to an attacker who reads it.
+/// Writes one line for each event. The field `event` is its name, and `session` is an id. With it, an operator can follow a
+/// session through a log, and an attacker cannot use it.
 ///
-/// Events that clients, applications or a store that is down can cause at any rate have their level for the first, the tenth,
-/// the hundredth … of a minute, with the number, and DEBUG for the others.
+/// Clients, applications and a failing store can cause some events at any rate. The first, the tenth, the hundredth … of a
+/// minute have their level and the number. All others have the level DEBUG.
 //= ASVS 5.0 16.3.3: "Verify that the application logs the security events that are defined in the documentation and also
 //# logs attempts to bypass the security controls"
 //= ASVS 5.0 16.2.5: "Other data, such as session tokens, may only be logged by being hashed or masked, either in full or
@@ -259,8 +259,8 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
     }
 }
 
-/// A cookie that expired is routine. A key that is not there, a format of the future and a clock that is behind log out
-/// everyone at once. Forgeries are routine until there are many.
+/// Returns the level of a refusal. An expired cookie is routine. A missing key, an unknown format version and a clock that
+/// is behind log out all users at once. Forgeries are routine until there are many.
 fn refusal_level(refusal: Refusal, tally: Option<Tally>) -> Level {
     let Some(Tally { count, .. }) = tally else { return Level::DEBUG };
     let warned_from = match refusal {
@@ -271,7 +271,7 @@ fn refusal_level(refusal: Refusal, tally: Option<Tally>) -> Level {
     if count >= warned_from { Level::WARN } else { Level::INFO }
 }
 
-/// What an operator looks at first.
+/// Returns the likely cause, for operators.
 fn hint(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::UnknownKey => {
@@ -290,7 +290,7 @@ fn hint(refusal: Refusal) -> &'static str {
 mod tests {
     use super::TARGET;
 
-    // `EnvFilter` takes `hyper=warn` for all targets that begin with `hyper`.
+    // `EnvFilter` applies `hyper=warn` to all targets that begin with `hyper`.
     #[test]
     fn no_filter_for_a_dependency_silences_the_log() {
         let lock = include_str!("../../Cargo.lock");

@@ -13,7 +13,7 @@ use crate::session::{Reply, Session};
 
 /// The session of one request, not yet loaded.
 ///
-/// It costs nothing until [`load`](Self::load) is called. Clones are the same session.
+/// It costs nothing until [`load`](Self::load) is called. Clones are handles of the same session.
 ///
 /// # Examples
 ///
@@ -45,9 +45,9 @@ pub struct SessionHandle {
 
 /// The state in which a handler leaves its session.
 pub(super) enum Conclusion<'a> {
-    /// It never asked for its session.
+    /// The handler never asked for its session.
     Untouched,
-    /// It asked, and there is nothing to commit.
+    /// The handler asked for it, and there is nothing to commit.
     Asked(Reply),
     /// There is something to commit.
     Unsettled(&'a Loaded),
@@ -58,9 +58,9 @@ impl SessionHandle {
         Self { slot: Arc::new(Slot::new(connection, uri, headers)) }
     }
 
-    /// Decodes the session; the second time, and for a clone, it is there already.
+    /// Loads the session. Later calls, also on clones, return the same session.
     ///
-    /// Without a cookie, or with one that is not authentic, expired or unknown, the session is empty.
+    /// If the cookie is missing, not authentic, expired or unknown, the session is empty.
     ///
     /// # Errors
     ///
@@ -153,18 +153,18 @@ impl SessionHandle {
         Ok(record.map(|record| SessionWatch::new(&self.slot.connection, record)))
     }
 
-    /// The name of the session's cookie.
+    /// Returns the name of the session's cookie.
     pub fn cookie_name(&self) -> &str {
         self.slot.cookie_name()
     }
 
-    /// Ends the handler's part: from now on its session can only be read. `spoken_for` is true if the response says something
-    /// about the cookie already, so that a renewal has no place in it.
+    /// Ends the handler's part and makes its session read-only. `spoken_for` is true if the response already contains a
+    /// statement about the cookie, so that a renewal is not due.
     pub(super) fn conclude(&self, spoken_for: bool) -> Conclusion<'_> {
         self.slot.close();
         match self.slot.loaded() {
             Some(loaded) => {
-                // Read before the session is locked: the clock may be the application's.
+                // Read before the session is locked, because the clock may be code of the application.
                 let now = self.slot.now_since(loaded.now);
                 match loaded.session.conclude(|record| self.slot.standing(record, now, spoken_for)) {
                     Some(reply) => Conclusion::Asked(reply),
@@ -185,7 +185,7 @@ impl SessionHandle {
         }
     }
 
-    /// Returns true if this is the session of a request that is being handled, in the store of `connection`.
+    /// Returns true if this is the session of a request in progress, in the store of `connection`.
     pub(super) fn is_open_in(&self, connection: &Connection) -> bool {
         self.slot.connection.is_of_same_store(connection) && !self.slot.is_closed()
     }

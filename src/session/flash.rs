@@ -1,4 +1,4 @@
-//! Flash values: set now, seen once, usually by the page after a redirect.
+//! Flash values: they are set for the next page and read once, usually after a redirect.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use super::{ReadKey, Session, WriteKey};
 use crate::error::Error;
 
 impl Session {
-    /// Where the flash value under `key` is kept: in a namespace of its own, or among all others, as in Astra.
+    /// Returns the key of the flash value: in a namespace of its own, or among all other values, as in Astra.
     fn flash_key(&self, key: &str) -> Result<String, Error> {
         if self.shares_flash() {
             check_key(key)?;
@@ -17,8 +17,8 @@ impl Session {
         Ok(format!("{RESERVED}f{key}"))
     }
 
-    /// Stores `value` to be seen once, by [`flash`](Self::flash). Flash values have a namespace of their own, but for
-    /// stores that share sessions with Astra: there they are values like any other.
+    /// Stores `value` to be read once, by [`flash`](Self::flash). Flash values have a namespace of their own, except in
+    /// stores that share sessions with Astra: there they are stored among the other values.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl Session {
     /// session.set_flash("notice", "Saved.")?;
     /// assert_eq!(session.peek::<String>("notice")?.as_deref(), Some("Saved."));
     /// assert_eq!(session.flash::<String>("notice")?.as_deref(), Some("Saved."));
-    /// assert_eq!(session.flash::<String>("notice")?, None); // seen once
+    /// assert_eq!(session.flash::<String>("notice")?, None); // read once
     /// # Ok(())
     /// # }).unwrap();
     /// ```
@@ -78,13 +78,13 @@ impl Session {
     /// Takes the flash value under `key`: it is gone when the response is committed. If the handler fails (5xx, `Err`), it
     /// is still there for the next request.
     ///
-    /// A request that the browser makes ahead (`Sec-Purpose: prefetch`, which prerendering sends, too) sees none: nobody may
-    /// ever look at its answer. The value waits for the next request.
+    /// Returns `None` for a request that loads the page ahead (`Sec-Purpose: prefetch`, which prerendering sends, too),
+    /// because the user may never look at the response. The value stays for the next request.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no `T`: it stays. [`is_head_sent`](Error::is_head_sent) as for
-    /// [`set`](Self::set).
+    /// [`is_value`](Error::is_value) if the value is not a `T`. The value then stays. [`is_head_sent`](Error::is_head_sent)
+    /// if the response is on its way.
     ///
     /// # Examples
     ///
@@ -113,7 +113,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no `T`.
+    /// [`is_value`](Error::is_value) if the value is not a `T`.
     ///
     /// # Examples
     ///
@@ -130,8 +130,8 @@ impl Session {
         self.get_value(&self.flash_key(key)?, key)
     }
 
-    /// The keys that have a flash value, in order. None for stores that share sessions with Astra: there, nothing tells
-    /// flash values from others.
+    /// Returns the keys that have a flash value, in order. Returns none in stores that share sessions with Astra, because
+    /// flash values cannot be distinguished from other values there.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! The session itself: what a handler reads and changes. Synchronous, and free of stores and HTTP.
+//! The session: the values that a handler reads and changes. Synchronous, and independent of stores and HTTP.
 
 mod authentication;
 mod changes;
@@ -21,7 +21,7 @@ mod payload;
 mod recency;
 mod record;
 mod saved;
-#[allow(clippy::module_inception)] // the type is the module's namesake, and each type has a file of its own
+#[allow(clippy::module_inception)] // each type has a file named for it
 mod session;
 mod state;
 mod struct_values;
@@ -54,7 +54,7 @@ pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
 pub(crate) use self::state::Reply;
 
-/// Runs an example of the documentation on an empty session that no store knows.
+/// Runs an example of the documentation on an empty session without a store.
 #[doc(hidden)]
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {

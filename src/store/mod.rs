@@ -1,9 +1,9 @@
-//! Where sessions live between requests: the contract, and the stores that keep it.
+//! The stores that keep sessions between requests, and the contract that they implement.
 //!
-//! A [`Store`] has four verbs: load, save, destroy, regenerate. There are two kinds. [`CookieStore`] keeps the session in
-//! the cookie itself. [`ServerStore`] keeps it in a [`Backend`], which only has to offer five primitives on opaque bytes;
-//! identity, deadlines, merging of concurrent changes and the order of writes are done once, above them. To keep sessions
-//! somewhere else, implement [`Backend`].
+//! A [`Store`] has four verbs: load, save, destroy, regenerate. There are two kinds. [`CookieStore`] keeps the session
+//! in the cookie itself. [`ServerStore`] keeps it in a [`Backend`], which only has to offer five primitives on opaque
+//! bytes. `ServerStore` adds identity, deadlines, merging of concurrent changes and the order of writes. To keep
+//! sessions elsewhere, implement [`Backend`].
 
 mod backend;
 mod builder;
@@ -34,7 +34,7 @@ pub use self::server::{ServerStore, SessionLimit, SubjectSession};
 pub use self::sqlite::SqliteStore;
 pub use crate::id::EntryId;
 
-// What a room for a foreign format builds on.
+// The parts that a foreign format builds on.
 #[cfg(feature = "astra")]
 pub(crate) use self::{
     cookie::format::ForeignFormat,
@@ -50,10 +50,11 @@ use crate::event::Refusal;
 pub use crate::session::Saved;
 use crate::session::{Changes, Record, SessionId};
 
-/// Loads and keeps sessions. Implemented by this crate's stores; for storage of your own see [`Backend`].
+/// Loads and saves sessions. This crate's stores implement it. To keep sessions in your own storage, implement
+/// [`Backend`].
 ///
-/// The futures borrow nothing, so that a service can hold them in a future of its own; those of [`CookieStore`] are ready
-/// at once and cost no allocation.
+/// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`] are ready at once and allocate
+/// nothing.
 ///
 /// # Examples
 ///
@@ -72,13 +73,13 @@ use crate::session::{Changes, Record, SessionId};
 /// # }
 /// ```
 pub trait Store: sealed::Sealed + Send + Sync + 'static {
-    /// The options that the store was built with.
+    /// Returns the options that the store was built with.
     fn config(&self) -> &Config;
 
-    /// The session that `token` stands for, or why it stands for none. A token that is not known is never adopted.
+    /// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
 
-    /// The key that a refused token names, for the log. `None` where tokens name none.
+    /// Returns the key that a refused token names, for the log. `None` if tokens name no key.
     #[doc(hidden)]
     fn __key_of(&self, _token: &[u8]) -> Option<KeyId> {
         None
@@ -95,7 +96,8 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// Ends the session.
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()>;
 
-    /// As [`save`](Self::save), under a new id and token. The new ones are stored before the old ones are removed.
+    /// Does the same as [`save`](Self::save), under a new id and token. The new entry is stored before the old one is
+    /// deleted.
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
     /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
@@ -143,14 +145,14 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         StoreFuture::ready(Ok(()))
     }
 
-    /// False if `record`, which this store loaded earlier, may have ended since: it must be loaded again. Only asked of stores
-    /// that can end the sessions in tokens that are out.
+    /// Returns false if `record`, which this store loaded earlier, may have ended since: it must then be loaded again.
+    /// The service asks only stores that can end sessions whose tokens are still in use.
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         let _ = (record, now);
         true
     }
 
-    /// As [`load`](Self::load), of a token that came under a retired name of the cookie: the `name`-th that the options have.
+    /// Loads the session of a token that came under a retired cookie name: the `name`-th of the options.
     #[doc(hidden)]
     fn load_retired(
         &self,
@@ -162,8 +164,8 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         StoreFuture::ready(Ok(Err(Refusal::Encoding)))
     }
 
-    /// Returns a token that hides older ones of these sessions, which the handler has ended, and for how long it is needed.
-    /// `None` if the store knows of ended sessions by itself.
+    /// Returns a token that hides older tokens of these sessions, which the handler has ended, and for how long it is needed.
+    /// `None` if the store itself knows which sessions have ended.
     #[doc(hidden)]
     fn tombstone(
         &self,
@@ -174,7 +176,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Returns which sessions a [tombstone](Self::tombstone) hides: those that were not written after this.
+    /// Returns which sessions a [tombstone](Self::tombstone) hides: all that were not written after this moment.
     #[doc(hidden)]
     fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
         let _ = (token, now);

@@ -190,7 +190,7 @@ async fn everything_in_redis_is_json_whatever_was_done() {
     edit(&store, &mut browser, Session::regenerate).await;
     let failed =
         edit(&store, &mut browser, |session| session.set("blob", bytes::Bytes::from_static(b"\xff"))).await;
-    assert_eq!(failed, (503, Vec::new()));
+    assert_eq!(failed, (500, Vec::new()));
     let mut other = Jar::new();
     edit(&store, &mut other, |session| session.set("n", 1.0)).await;
     edit(&store, &mut other, Session::destroy).await;

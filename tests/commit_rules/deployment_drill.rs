@@ -168,7 +168,7 @@ async fn rehearse(in_cookies: bool, seed: u64) {
     let deployment = Deployment::new(in_cookies);
     let mut dice = Dice(seed);
     let mut now = START;
-    let mut users: Vec<User> = (0..USERS)
+    let mut everyone: Vec<User> = (0..USERS)
         .map(|number| User {
             name: format!("user-{number}"),
             big: in_cookies && number < 2,
@@ -180,13 +180,13 @@ async fn rehearse(in_cookies: bool, seed: u64) {
             told_at: 0,
         })
         .collect();
-    let (mut lived, mut out, mut unsure, mut deferred) = (0, 0, 0, 0);
+    let (mut lived, mut gone, mut either, mut deferred) = (0, 0, 0, 0);
     for round in 0..ROUNDS {
         now += if dice.roll(200) == 0 { dice.roll(2_000) } else { dice.roll(30) };
         deployment.clocks[0].set(now);
         deployment.clocks[1].set(now + APART);
         let index = usize::try_from(dice.roll(USERS as u64)).unwrap();
-        let user = &mut users[index];
+        let user = &mut everyone[index];
         let release = usize::try_from(dice.roll(2)).unwrap();
         // Too large to be written by the new release: an application would not try.
         let act = match dice.roll(20) {
@@ -198,25 +198,25 @@ async fn rehearse(in_cookies: bool, seed: u64) {
         };
         let (told_by, told_at, before) = (user.told_by, user.told_at, user.jar.clone());
         user.told_by = None;
-        let seen = deployment.visit(release, user, act).await;
+        let found = deployment.visit(release, user, act).await;
         let set = user.told_by.is_some();
         (user.told_by, user.told_at) = if set { (Some(release), now) } else { (told_by, told_at) };
         let context =
-            || format!("round {round} of {seed}: {} {act:?} at release {release}, {seen:?}", user.name);
+            || format!("round {round} of {seed}: {} {act:?} at release {release}, {found:?}", user.name);
 
         // Sealed by the clock that is ahead, moments ago: the other release cannot believe it yet, and leaves it alone.
         let too_early = in_cookies && release == 0 && told_by == Some(1) && now - told_at < APART - SKEW;
         let promised = user.since.map(|since| {
             let (gap, age) = (now - user.last, now - since);
-            let lives = gap + OLD.renewal + APART < NEW.idle && age + APART < NEW.absolute;
+            let alive = gap + OLD.renewal + APART < NEW.idle && age + APART < NEW.absolute;
             let [idle, absolute] =
                 if release == 1 { [NEW.idle, NEW.absolute] } else { [OLD.idle, OLD.absolute] };
-            let ends = gap > idle + APART || age > absolute + APART;
-            (lives, ends)
+            let over = gap > idle + APART || age > absolute + APART;
+            (alive, over)
         });
         match promised {
-            None => assert_eq!(seen, None, "nobody is logged in who is not: {}", context()),
-            Some(_) if seen.is_none() && too_early => {
+            None => assert_eq!(found, None, "nobody is logged in who is not: {}", context()),
+            Some(_) if found.is_none() && too_early => {
                 deferred += 1;
                 if act != Act::LogIn {
                     assert_eq!(user.jar.0, before.0, "what cannot be told is left alone: {}", context());
@@ -224,22 +224,22 @@ async fn rehearse(in_cookies: bool, seed: u64) {
                 }
             }
             Some((true, _)) => {
-                assert_eq!(seen, Some((user.name.clone(), user.visits)), "{}", context());
+                assert_eq!(found, Some((user.name.clone(), user.visits)), "{}", context());
                 lived += 1;
             }
             Some((_, true)) => {
-                assert_eq!(seen, None, "nobody stays who should not: {}", context());
-                out += 1;
+                assert_eq!(found, None, "nobody stays who should not: {}", context());
+                gone += 1;
             }
             Some(_) => {
-                assert!(seen.as_ref().is_none_or(|seen| seen.1 == user.visits), "{}", context());
-                unsure += 1;
+                assert!(found.as_ref().is_none_or(|found| found.1 == user.visits), "{}", context());
+                either += 1;
             }
         }
         // What the user is from here on.
         if act == Act::LogIn {
             (user.since, user.last, user.visits) = (Some(now), now, 1);
-        } else if seen.is_none() || act == Act::LogOut {
+        } else if found.is_none() || act == Act::LogOut {
             user.since = None;
         } else {
             user.visits += u64::from(act == Act::Count);
@@ -249,8 +249,8 @@ async fn rehearse(in_cookies: bool, seed: u64) {
         }
     }
     let events = deployment.events.take();
-    println!("{lived} lived, {out} were out, {unsure} could be either, {deferred} too early");
-    assert!(lived > ROUNDS / 4 && out > 50 && unsure > 0, "{lived} {out} {unsure}");
+    println!("{lived} lived, {gone} were logged out, {either} could be either, {deferred} too early");
+    assert!(lived > ROUNDS / 4 && gone > 50 && either > 0, "{lived} {gone} {either}");
     if in_cookies {
         assert!(deferred > 50);
         assert!(events.iter().any(|event| event == "store_failed"), "renewals that could not be done");

@@ -91,11 +91,13 @@ async fn a14_an_idle_timeout_is_as_long_as_it_says() {
     let mut jar = app.jar().await;
     let key = server.cli(&["KEYS", "test:*"]);
     let left: i64 = server.cli(&["PTTL", &key]).parse().unwrap();
-    assert!((95_000..=100_000).contains(&left), "{left}");
+    // It is kept for a quarter of an hour longer, for requests that loaded it in time.
+    assert!((995_000..=1_000_000).contains(&left), "{left}");
     // Past the second in which this host counts the session out, Redis has it, and so it is there.
     let mut raw = crate::values::Raw::of(&server);
     let mut entry = raw.get(&key);
     entry[..8].copy_from_slice(&(SystemClock.now().as_unix() - 1).to_be_bytes());
     raw.set(&key, &entry);
+    server.cli(&["PEXPIRE", &key, &left.to_string()]);
     assert_eq!(app.ok("/read", &mut jar).await, "1");
 }

@@ -28,26 +28,27 @@ use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token, warm_up};
+use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::{Event, MigrationSource, Refusal};
 use crate::id::EntryId;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
-/// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
-/// processes must be in the way, each time.
+/// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
+/// would have to be faster, each time.
 const MAX_ATTEMPTS: u32 = 256;
 
-/// Keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees a hash of it.
+/// A store that keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees
+/// a hash of it.
 ///
-/// Concurrent requests lose nothing: a save replaces exactly what was loaded, and if another request came first, the
-/// changes are applied to the newer state. A session that was ended stays ended.
+/// Concurrent requests lose no changes. A save replaces exactly the state that it loaded; if another request was first,
+/// the changes are applied to the newer state. A session that was ended stays ended.
 ///
 /// A clone is the same store.
 ///
 /// # Examples
 ///
-/// `examples/custom_store.rs` has a backend of its own. With the one behind `MemoryStore`:
+/// `examples/custom_store.rs` implements a backend. With that of `MemoryStore`:
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
@@ -70,29 +71,29 @@ struct Inner<B> {
     backend: B,
     format: Box<dyn StoredFormat>,
     max_sessions_per_subject: usize,
-    /// Present if a session of a subject counts only while it is on that subject's list.
+    /// Present if a session of a subject counts only while it is on that subject's session list.
     list_memo: Option<ListMemo>,
     at_session_limit: SessionLimit,
     queues: ConflictQueues,
-    /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
-    /// round.
+    /// The queues of session lists. A task may wait in one of these while it holds a permit of `queues`, never the
+    /// reverse.
     list_queues: ConflictQueues,
 }
 
-/// What a save found and did.
+/// The result of an attempt to save.
 enum Step {
     Done(Saved),
-    /// Another request was first; this is what it left.
+    /// Another request was first, and left this entry.
     Conflict(Payload, Stored),
 }
 
 impl<B: Backend> ServerStore<B> {
-    /// A builder for a store that keeps its sessions in `backend`.
+    /// Returns a builder for a store that keeps its sessions in `backend`.
     pub fn with_backend(backend: B) -> Builder<B> {
         Builder::new(backend)
     }
 
-    /// The backend.
+    /// Returns the backend.
     pub fn backend(&self) -> &B {
         &self.inner.backend
     }
@@ -103,7 +104,7 @@ impl<B: Backend> Builder<B> {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
+    /// [`is_config`](Error::is_config) if options do not fit together. The message names what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
         let inner = Inner::new(self, Arc::new(SystemRandom))?;
         Ok(ServerStore { inner: Arc::new(inner) })
@@ -234,7 +235,7 @@ impl<B: Backend> Inner<B> {
         stored.min(allowed)
     }
 
-    /// Returns true if moving the entry's deadline by itself would leave a false lifetime in it.
+    /// Returns true if moving only the entry's deadline would leave a false lifetime in it.
     fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
         let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
         let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
@@ -243,7 +244,7 @@ impl<B: Backend> Inner<B> {
         self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
     }
 
-    /// The entry of these values, which came from the stored value `from`, if they did.
+    /// Encodes an entry of these values, which came from the stored value `from`, if there is one.
     fn encode(
         &self,
         id: EntryId,
@@ -256,10 +257,10 @@ impl<B: Backend> Inner<B> {
         Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
-    /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
-    /// subject's sessions first, so that whoever ends them all finds it, and counts only if it is still there afterwards.
-    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. `None` if the
-    /// subject's sessions were ended meanwhile.
+    /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
+    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards.
+    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. Returns
+    /// `None` if the subject's sessions were ended meanwhile.
     async fn create(
         &self,
         created: Timestamp,
@@ -269,7 +270,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
         let subject = self.listed_subject(&payload);
-        // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
+        // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
         for _ in 0..3 {
             let token = self.format.generate_token()?;
             let id = session_id(&token);
@@ -301,7 +302,7 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self.create(now, payload, None, None, now).await.map(ended_or_stored);
+            return self.create(now, payload, None, None, now).await.and_then(ended_or_stored);
         };
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {
             return self.renew(base, now).await;
@@ -325,8 +326,8 @@ impl<B: Backend> Inner<B> {
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
-    /// Puts `payload`, which came from the stored value `from`, in the place of `expected`, or removes the entry if nothing
-    /// is left.
+    /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is
+    /// left.
     async fn replace(
         &self,
         base: &Record,
@@ -348,25 +349,26 @@ impl<B: Backend> Inner<B> {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
                 Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current),
-                // It goes on under another token, or whoever overwrote it ended it: not ours any more.
+                // The session continues under another token, or a foreign writer overwrote it. In both cases it has
+                // ended here.
                 _ => Step::Done(Saved::Ended),
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin = Origin::Stored { token, value, deadline: expires };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
-                Step::Done(stored(record, conflicts))
+                Step::Done(stored(record, conflicts)?)
             }
         })
     }
 
-    /// Renews the session: the same value with a later deadline, in one step. A session of a subject that is missing from
-    /// the subject's list, since that was evicted or lost, is entered again.
+    /// Renews the session: the same value with a later deadline, in one step. If the session is missing from its
+    /// subject's list (evicted or lost), it is entered again.
     async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
         let expires = self.config.deadline(base.created(), base.payload(), now);
         let renewing = self.backend.renew(key_of(&base), seen, expires, as_of(&base, now));
-        // Where only listed sessions count, what is not listed was ended.
+        // If only listed sessions count, a session that is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
         let outcome = match &subject {
             None => renewing.await?,
@@ -380,14 +382,14 @@ impl<B: Backend> Inner<B> {
             }
         };
         match outcome {
-            Replaced::Done => Ok(stored(base.until(expires), 0)),
+            Replaced::Done => stored(base.until(expires), 0),
             Replaced::Missing => Ok(Saved::Ended),
-            // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
-            // the cookie that came with that.
+            // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
+            // this response must not remove the new cookie.
             Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
-                Some(EntryValue::Session(..)) => Ok(stored(base.until(present.expires.min(expires)), 0)),
+                Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
                 Some(EntryValue::Tombstone) if present.expires > self.tombstone_expires(now) => {
-                    // A tombstone is not to last as long as a session.
+                    // A tombstone must not last as long as a session.
                     self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
                     Ok(Saved::Ended)
                 }
@@ -404,23 +406,23 @@ impl<B: Backend> Inner<B> {
     }
 }
 
-/// The moment at which a backend is asked about the entry of `base`. The request loaded it in time, and keeps it although it may
-/// have expired meanwhile: a session lasts as long as its requests.
+/// Returns the moment at which a backend is asked about the entry of `base`. The request loaded the session in time,
+/// and keeps it although it may have expired meanwhile: a session lasts as long as its requests.
 fn as_of(base: &Record, now: Timestamp) -> Timestamp {
     now.min(base.expires().saturating_sub(Duration::from_secs(1)))
 }
 
-/// The id of the entry that this token leads to.
+/// Returns the id of the entry that this token leads to.
 fn entry_id(token: &Token) -> EntryId {
     EntryId::from_bytes(token.entry_id())
 }
 
-/// The public id of the session that this token leads to.
+/// Returns the public id of the session that this token leads to.
 fn session_id(token: &Token) -> SessionId {
     SessionId::from_bytes(token.session_id())
 }
 
-/// The id of the entry that holds this session.
+/// Returns the id of the entry that holds this session.
 fn key_of(record: &Record) -> EntryId {
     let of_session = || EntryId::from_bytes(record.id().to_bytes());
     record.origin().stored().map_or_else(of_session, |(token, _)| entry_id(token))
@@ -434,7 +436,7 @@ fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
     Ok((token.clone(), value.clone()))
 }
 
-/// The entry of the session as it was loaded.
+/// Returns the entry of the session as it was loaded.
 fn seen(record: &Record) -> Result<Stored, Error> {
     let entry = record.origin().entry();
     let (value, expires) =
@@ -442,16 +444,13 @@ fn seen(record: &Record) -> Result<Stored, Error> {
     Ok(Stored { value: value.clone(), expires })
 }
 
-fn ended_or_stored(created: Option<Record>) -> Saved {
-    created.map_or(Saved::Ended, |record| stored(record, 0))
+fn ended_or_stored(created: Option<Record>) -> Result<Saved, Error> {
+    created.map_or(Ok(Saved::Ended), |record| stored(record, 0))
 }
 
-fn stored(record: Record, conflicts: u32) -> Saved {
-    let token = match record.origin().stored() {
-        Some((token, _)) => token.to_text(),
-        None => SecretText::new(String::new()),
-    };
-    Saved::Stored { record, token, conflicts }
+fn stored(record: Record, conflicts: u32) -> Result<Saved, Error> {
+    let (token, _) = origin(&record)?;
+    Ok(Saved::Stored { record, token: token.to_text(), conflicts })
 }
 
 impl<B: Backend> Store for ServerStore<B> {
@@ -498,7 +497,7 @@ impl<B: Backend> Store for ServerStore<B> {
                 return Ok(Saved::Removed);
             }
             let created = if changes.begins_anew() { now } else { record.created() };
-            inner.create(created, payload, None, None, now).await.map(ended_or_stored)
+            inner.create(created, payload, None, None, now).await.and_then(ended_or_stored)
         })
     }
 
