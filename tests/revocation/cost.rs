@@ -19,7 +19,10 @@ fn a_session_without_the_option_holds_its_values_and_nothing_else() {
         site.set(&mut browser, "a").await;
         assert_eq!(browser.get(NAME).unwrap().len(), token_len(b"\x81\xa1a\x01".len()));
         site.login(&mut browser, "ada").await;
-        assert_eq!(browser.get(NAME).unwrap().len(), token_len(b"\x82\xa2\x01s\xa3ada\xa1a\x01".len()));
+        assert_eq!(
+            browser.get(NAME).unwrap().len(),
+            token_len(b"\x83\xa2\x01a\xce\0\0\0\0\xa2\x01s\xa3ada\xa1a\x01".len())
+        );
     });
 }
 
@@ -30,8 +33,8 @@ fn what_it_adds_to_a_token_is_what_the_builder_says() {
         let mut browser = Cookies::new();
         let without = [
             token_len(b"\x81\xa1a\x01".len()),
-            token_len(b"\x82\xa2\x01s\xa3ada\xa1a\x01".len()),
-            token_len(b"\x82\xa2\x01s\xa3ada\xa1a\x01".len()),
+            token_len(b"\x83\xa2\x01a\xce\0\0\0\0\xa2\x01s\xa3ada\xa1a\x01".len()),
+            token_len(b"\x83\xa2\x01a\xce\0\0\0\0\xa2\x01s\xa3ada\xa1a\x01".len()),
         ];
         let mut with = Vec::new();
         site.set(&mut browser, "a").await;

@@ -164,8 +164,8 @@ impl<B: Backend> Inner<B> {
             backend,
             format,
             max_sessions_per_subject,
-            at_session_limit,
             list_memo,
+            at_session_limit,
             queues,
             list_queues,
         })
