@@ -84,3 +84,25 @@ async fn redis_forgets_an_entry_a_quarter_of_an_hour_after_it_expired() {
     assert!(store.backend().touch(id, later, now).await.unwrap());
     assert!((1_499_000..=1_500_000).contains(&left(&server)), "{}", left(&server));
 }
+
+/// An entry that has expired and is still kept stands in nobody's way: the session list of a user who comes back has the id
+/// that it had before.
+#[tokio::test]
+async fn b5_an_expired_entry_that_is_kept_can_be_created_again() {
+    let server = Server::start();
+    let store = builder(&server).connect().await.unwrap();
+    let (id, now) = (hyper_session::store::EntryId::from_bytes([8; 16]), SystemClock.now());
+    let entry = |value: &'static str, seconds| hyper_session::store::Stored {
+        value: value.into(),
+        expires: now.saturating_add(Duration::from_secs(seconds)),
+    };
+    assert!(store.backend().create(id, entry("old", 60), now).await.unwrap());
+    assert!(!store.backend().create(id, entry("new", 600), now).await.unwrap(), "it is alive");
+    // A minute later.
+    let key = "test:08080808080808080808080808080808";
+    assert_eq!(server.cli(&["PEXPIRE", key, "900000"]), "1");
+    let later = now.saturating_add(Duration::from_secs(60));
+    assert_eq!(store.backend().fetch(id, later).await.unwrap(), None);
+    assert!(store.backend().create(id, entry("new", 600), later).await.unwrap());
+    assert_eq!(store.backend().fetch(id, later).await.unwrap().unwrap().value, "new");
+}

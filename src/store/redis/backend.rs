@@ -303,8 +303,7 @@ impl Backend for Redis {
         }
         // What stands in the way may have expired: a session list, whose id is always the same.
         let Some(present) = self.fetch(id, Timestamp::from_unix(0)).await? else { return Ok(false) };
-        let alive = self.alive(&key, present.clone(), now, &limits).await;
-        if alive.map_err(|trouble| self.failed(trouble))?.is_some() {
+        if present.expires > now || self.fetch(id, now).await?.is_some() {
             return Ok(false);
         }
         Ok(self.exchange(id, present, Some(entry), now).await? == Replaced::Done)

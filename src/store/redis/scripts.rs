@@ -11,6 +11,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use crate::clock::Timestamp;
 use crate::store::Stored;
+use crate::store::backend::RETENTION;
 
 pub(super) const DEADLINE_LEN: usize = 8;
 

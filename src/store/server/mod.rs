@@ -26,7 +26,7 @@ use super::builder::ServerOptions;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Purpose, Random, Sealer, SecretText, SystemRandom, Token, warm_up};
+use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -355,16 +355,20 @@ impl<B: Backend> Inner<B> {
                 outcome
             }
         };
-        // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
-        // the cookie that came with that.
-        match self.format.decode(key_of(base), &present.value) {
-            Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
-            Some(EntryValue::Tombstone) if present.expires == expires => {
-                // The backend moved its deadline, too. A tombstone is not to last as long as a session.
-                self.backend.touch(key_of(base), self.tombstone_expires(now), now).await?;
-                Ok(Saved::Ended)
-            }
-            _ => Ok(Saved::Ended),
+        match outcome {
+            Replaced::Done => stored(base.until(expires), 0),
+            Replaced::Missing => Ok(Saved::Ended),
+            // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
+            // the cookie that came with that.
+            Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
+                Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
+                Some(EntryValue::Tombstone) if present.expires > self.tombstone_expires(now) => {
+                    // A tombstone is not to last as long as a session.
+                    self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
+                    Ok(Saved::Ended)
+                }
+                _ => Ok(Saved::Ended),
+            },
         }
     }
 

@@ -17,10 +17,6 @@ use crate::store::{Backend, Replaced, Store, Stored};
 /// An entered session may be missing for so long: whoever entered it is about to write it.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// A moment at which no entry has expired yet. What is to be ended is ended whether it has expired or not: a request that
-/// loaded the session in time could still renew it.
-const ALWAYS: Timestamp = Timestamp::from_unix(0);
-
 /// A list, and the entry that it was read from.
 #[derive(Default)]
 struct Known {
@@ -108,7 +104,7 @@ impl<B: Backend> ServerStore<B> {
         let known = inner.known(subject, now).await?;
         let mut sessions = Vec::new();
         // Those that an interrupted call began to end are alive until the next one ends them.
-        for found in inner.find(known.list.entries.iter(), now).await {
+        for found in inner.find(known.list.entries.iter()).await {
             let listed = found.listed;
             match found.stored {
                 Err(error) if error.is_unreadable() => {
@@ -389,7 +385,7 @@ impl<B: Backend> Inner<B> {
             let expires = seen.expires;
             let is_session = match self.format.decode(entry, &seen.value) {
                 Some(EntryValue::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => {
-                    seen.expires > now
+                    expires > now
                 }
                 // It goes on under another id, which is on the list, too; or is nobody's any more.
                 Some(_) => return Ok(false),
