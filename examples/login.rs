@@ -27,7 +27,8 @@ use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::store::Store;
 use hyper_session::{
-    AppKey, CookieStore, Error, Keyring, Revocations, Session, SessionHandle, SiteData, session_fn,
+    AppKey, CookieStore, CrossOriginProtection, Error, Keyring, Revocations, Session, SessionHandle,
+    SiteData, session_fn,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -68,6 +69,10 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         let service = session_fn(store, |request, session| async {
             Ok::<_, Infallible>(route(request, session).await.unwrap_or_else(|error| failed(&error)))
         });
+        // Forms of other sites, sibling subdomains among them, do not reach the handler.
+        let service = CrossOriginProtection::new()
+            .wrap(service)
+            .on_refusal(|_: &Error| answer(StatusCode::FORBIDDEN, "text/plain", "another site sent this"));
         let mut server = auto::Builder::new(TokioExecutor::new());
         server.http2().max_header_list_size(MAX_HEADERS);
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
@@ -155,11 +160,6 @@ async fn revocations() -> Result<Revocations, Error> {
 
 async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Page, Error> {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    if method == Method::POST
-        && request.headers().get("sec-fetch-site").is_some_and(|site| site == "cross-site")
-    {
-        return Ok(answer(StatusCode::FORBIDDEN, "text/plain", "another site sent this"));
-    }
     let key = request.uri().query().and_then(|query| field(query.as_bytes(), "key"));
     match (method, path.as_str()) {
         (Method::GET | Method::HEAD, "/") => home(&session.load().await?),

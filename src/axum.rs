@@ -1,4 +1,4 @@
-//! Extractors for axum: the session, a view of it, and the handle that is not loaded yet.
+//! Extractors for axum: the session, a read-only view of it, and the handle of a session that is not loaded.
 
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
@@ -8,12 +8,12 @@ use crate::error::Error;
 use crate::service::{SessionExt, SessionHandle, not_wrapped};
 use crate::session::{Session, SessionView};
 
-/// The session, loaded. Needs a [`SessionLayer`](crate::SessionLayer) around the route.
+/// Extracts the loaded session. Needs a [`SessionLayer`](crate::SessionLayer) around the route.
 ///
 /// # Rejection
 ///
-/// The [`Error`] of [`SessionExt::session`]: take a `Result<Session, Error>` to answer it yourself. As a response it is
-/// an empty 503 where trying again may help, and an empty 500 otherwise.
+/// The [`Error`] of [`SessionExt::session`]. Take a `Result<Session, Error>` to make the response yourself. As a response,
+/// the error is an empty 503 if a later attempt may help, and an empty 500 otherwise.
 ///
 /// # Examples
 ///
@@ -45,7 +45,7 @@ impl<S: Sync> FromRequestParts<S> for Session {
     }
 }
 
-/// The session, loaded, to look at: for handlers that change nothing. See [`Session`] for rejections.
+/// Extracts a read-only view of the loaded session, for handlers that change nothing. See [`Session`] for rejections.
 impl<S: Sync> FromRequestParts<S> for SessionView {
     type Rejection = Error;
 
@@ -54,8 +54,8 @@ impl<S: Sync> FromRequestParts<S> for SessionView {
     }
 }
 
-/// The session, not loaded: for handlers that do not always look at it. Rejected with
-/// [`is_not_wrapped`](Error::is_not_wrapped) where there is no layer.
+/// Extracts the session without loading it, for handlers that do not always need it. Rejected with
+/// [`is_not_wrapped`](Error::is_not_wrapped) if there is no layer.
 impl<S: Sync> FromRequestParts<S> for SessionHandle {
     type Rejection = Error;
 
@@ -64,7 +64,8 @@ impl<S: Sync> FromRequestParts<S> for SessionHandle {
     }
 }
 
-/// As [`Error::into_http_response`]. The layer saves nothing for such a response, as for any handler that fails.
+/// Converts the error as [`Error::into_http_response`] does. The layer saves nothing for such a response, as for any
+/// handler that fails.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.into_http_response()

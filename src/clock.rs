@@ -1,6 +1,8 @@
-//! Time as the crate sees it: whole seconds since 1970, read from a clock that tests can replace.
+//! Time in whole seconds since 1970, read from a clock that tests can replace.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::error::{Error, Kind};
 
 /// A moment, in whole seconds since 1970-01-01 00:00 UTC.
 ///
@@ -21,32 +23,70 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub struct Timestamp(u64);
 
 impl Timestamp {
-    /// The last moment that can be told.
+    /// The last moment that can be represented.
     pub const MAX: Self = Self(u64::MAX);
 
-    /// The moment `seconds` after 1970-01-01 00:00 UTC.
+    /// Creates the moment `seconds` after 1970-01-01 00:00 UTC.
     pub const fn from_unix(seconds: u64) -> Self {
         Self(seconds)
     }
 
-    /// Seconds since 1970-01-01 00:00 UTC.
+    /// Returns the seconds since 1970-01-01 00:00 UTC.
     pub const fn as_unix(self) -> u64 {
         self.0
     }
 
-    /// This moment and `duration` (parts of a second are dropped), or [`MAX`](Self::MAX).
+    /// Returns the moment `duration` after this one, or [`MAX`](Self::MAX). Parts of a second are dropped.
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration.as_secs()))
     }
 
-    /// This moment less `duration`, in whole seconds; the first moment where that is earlier.
+    /// Returns the moment `duration` before this one, in whole seconds, or the first moment if that is later.
     pub(crate) const fn saturating_sub(self, duration: Duration) -> Self {
         Self::from_unix(self.as_unix().saturating_sub(duration.as_secs()))
     }
 
-    /// How long ago `earlier` was, or zero if it lies ahead.
+    /// Returns how long ago `earlier` was, or zero if it is in the future.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
+    }
+}
+
+/// A moment before 1970 is 1970. Parts of a second are dropped.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Timestamp;
+/// use std::time::{Duration, SystemTime};
+///
+/// let moment = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
+/// assert_eq!(Timestamp::from(moment), Timestamp::from_unix(1));
+/// ```
+impl From<SystemTime> for Timestamp {
+    fn from(time: SystemTime) -> Self {
+        Self(time.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+    }
+}
+
+/// A moment that this system cannot express is an error: [`Timestamp::MAX`] is one.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::Timestamp;
+/// use std::time::{Duration, SystemTime};
+///
+/// let moment = SystemTime::try_from(Timestamp::from_unix(5))?;
+/// assert_eq!(moment, SystemTime::UNIX_EPOCH + Duration::from_secs(5));
+/// assert!(SystemTime::try_from(Timestamp::MAX).unwrap_err().is_value());
+/// # Ok::<(), hyper_session::Error>(())
+/// ```
+impl TryFrom<Timestamp> for SystemTime {
+    type Error = Error;
+
+    fn try_from(time: Timestamp) -> Result<Self, Error> {
+        UNIX_EPOCH.checked_add(Duration::from_secs(time.0)).ok_or_else(|| Error::new(Kind::TimeOutOfRange))
     }
 }
 
@@ -66,18 +106,18 @@ impl Timestamp {
 /// assert!(SystemClock.now() > Noon.now());
 /// ```
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
+    /// Returns the present moment.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock. A date before 1970 reads as 1970, which makes every stored session "issued in the future"
-/// and so refused: a machine without a clock accepts nothing rather than everything.
+/// The machine's clock. A date before 1970 reads as 1970. Every stored session is then refused as issued in the future: a
+/// machine without a clock accepts nothing rather than everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        Timestamp(SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs()))
+        SystemTime::now().into()
     }
 }
 

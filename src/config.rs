@@ -1,9 +1,12 @@
-//! What all stores have in common: the cookie, the timeouts, and who is told. Checked once, then fixed.
+//! Options that all stores have in common: the cookie, the timeouts, the observer. Checked once, then fixed.
+
+mod lifetimes;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use self::lifetimes::TimeoutLimits;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
@@ -13,10 +16,10 @@ use crate::error::Error;
 use crate::event::{Event, Facades, Observer, Reporter};
 use crate::session::{PayloadFormat, Record, Standing};
 
-/// How far in the future a token may claim to have been issued: clocks of servers differ by seconds, not minutes.
+/// How far in the future a token may claim to have been issued. Clocks of servers differ by seconds, not minutes.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 
-/// How long a session lasts.
+/// The timeouts of a session.
 ///
 /// # Examples
 ///
@@ -26,27 +29,28 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 ///
 /// let timeouts = Timeouts { idle: Duration::from_secs(900), absolute: Duration::from_secs(3_600), renewal: Duration::from_secs(60) };
 /// let created = Timestamp::from_unix(0);
-/// // The nearer of "idle since now" and "too old".
+/// // The earlier of the idle deadline and the absolute one.
 /// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(100)).as_unix(), 1_000);
 /// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(3_000)).as_unix(), 3_600);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)] // three durations, each needed: a fourth would be a breaking change in any case
+#[allow(clippy::exhaustive_structs)] // three durations, and each is needed
 pub struct Timeouts {
     /// A session that is not used for this long has expired.
     pub idle: Duration,
     /// A session has expired this long after it began, however busy it is. It begins when it is created, and anew at each
-    /// [login](crate::Session::login). Regenerating does not move it.
+    /// [login](crate::Session::login) and [other authentication](crate::Session::reauthenticate). Regenerating does not move
+    /// it.
     pub absolute: Duration,
-    /// Reading a session moves its idle deadline once at least this much can be gained, not on every response.
+    /// The idle deadline is renewed when that gains at least this much. So not every response sets a cookie.
     pub renewal: Duration,
 }
 
 impl Default for Timeouts {
-    /// 24 hours idle, as in Astra, whose cookie and Redis entries live that long. Seven days absolute: a stolen cookie is
-    /// worthless within a week even if the thief keeps it busy, and a week is well inside the 30 days that NIST SP 800-63B-4
-    /// section 2.1.3 allows at AAL1. Renewal after a tenth of idle: an active user is never surprised by more than a tenth
-    /// less than promised, and nine of ten responses to a busy user carry no cookie.
+    /// Returns the defaults: 24 hours idle, as in Astra, whose cookie and Redis entries last that long. Seven days
+    /// absolute: a stolen cookie expires within a week even if the thief uses it, well inside the 30 days that NIST SP
+    /// 800-63B-4 section 2.1.3 allows at AAL1. Renewal after a tenth of idle: a session in use may expire up to
+    /// a tenth of the idle timeout early, and most responses to an active user carry no cookie.
     fn default() -> Self {
         let idle = Duration::from_secs(24 * 3_600);
         Self { idle, absolute: 7 * idle, renewal: idle / 10 }
@@ -54,8 +58,8 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// The longest that NIST SP 800-63B-4 section 2.1.3 recommends at authentication assurance level 1: 30 days in all. It
-    /// asks for no inactivity timeout.
+    /// Returns the longest timeouts that NIST SP 800-63B-4 section 2.1.3 recommends at authentication assurance level 1: 30
+    /// days in all. It asks for no inactivity timeout.
     ///
     /// # Examples
     ///
@@ -69,47 +73,49 @@ impl Timeouts {
         Self::with_tenth(Duration::from_secs(30 * 24 * 3_600), Duration::from_secs(30 * 24 * 3_600))
     }
 
-    /// The longest that NIST SP 800-63B-4 section 2.2.3 recommends at level 2: 24 hours in all, one hour idle.
+    /// Returns the longest timeouts that NIST SP 800-63B-4 section 2.2.3 recommends at level 2: 24 hours in all, one hour
+    /// idle.
     //= NIST SP 800-63B-4 section 2.2.3: "a definite reauthentication overall timeout SHALL be established, which SHOULD be
     //# no more than 24 hours at AAL2. The inactivity timeout SHOULD be no more than 1 hour"
     pub const fn nist_aal2() -> Self {
         Self::with_tenth(Duration::from_secs(3_600), Duration::from_secs(24 * 3_600))
     }
 
-    /// What NIST SP 800-63B-4 section 2.3.3 requires and recommends at level 3: 12 hours in all, 15 minutes idle.
+    /// Returns the timeouts that NIST SP 800-63B-4 section 2.3.3 requires and recommends at level 3: 12 hours in all, 15
+    /// minutes idle.
     //= NIST SP 800-63B-4 section 2.3.3: "the overall timeout for reauthentication SHALL be no more than 12 hours. The
     //# inactivity timeout SHOULD be no more than 15 minutes"
     pub const fn nist_aal3() -> Self {
         Self::with_tenth(Duration::from_secs(15 * 60), Duration::from_secs(12 * 3_600))
     }
 
-    /// For applications with much to lose, by the OWASP Session Management Cheat Sheet: 5 minutes idle ("2-5 minutes for
-    /// high-value applications"), 4 hours in all (the short end of "between 4 and 8 hours").
+    /// Returns the timeouts of the OWASP Session Management Cheat Sheet for high-value applications: 5 minutes idle ("2-5
+    /// minutes for high-value applications"), 4 hours in all (the short end of "between 4 and 8 hours").
     pub const fn owasp_high_value() -> Self {
         Self::with_tenth(Duration::from_secs(5 * 60), Duration::from_secs(4 * 3_600))
     }
 
-    /// For applications with little to lose, by the OWASP Session Management Cheat Sheet: 30 minutes idle ("15-30 minutes
-    /// for low risk applications"), 8 hours in all (the long end of "between 4 and 8 hours").
+    /// Returns the timeouts of the OWASP Session Management Cheat Sheet for low-risk applications: 30 minutes idle ("15-30
+    /// minutes for low risk applications"), 8 hours in all (the long end of "between 4 and 8 hours").
     pub const fn owasp_low_value() -> Self {
         Self::with_tenth(Duration::from_secs(30 * 60), Duration::from_secs(8 * 3_600))
     }
 
-    /// Renewed after a tenth of `idle`.
+    /// Returns these timeouts with renewal after a tenth of `idle`.
     const fn with_tenth(idle: Duration, absolute: Duration) -> Self {
         Self { idle, absolute, renewal: Duration::from_secs(idle.as_secs() / 10) }
     }
 
-    /// The deadline of a session that began at `created` and is used at `now`.
+    /// Returns the deadline of a session that began at `created` and is used at `now`.
     pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
 
     /// Where `record` stands at `now`.
-    pub(crate) fn standing(&self, record: &Record, now: Timestamp) -> Standing {
+    fn standing(&self, record: &Record, now: Timestamp) -> Standing {
         let renewed = self.deadline(record.created(), now);
         let expired = record.expires() <= now;
-        // What expired while its request was running is renewed, however little is left of its absolute timeout.
+        // A session that expired while its request was running is renewed, even if little is left of its absolute timeout.
         let worth_it = renewed.saturating_since(record.expires()) >= self.renewal
             || expired && self.renewal != Self::NEVER;
         Standing {
@@ -126,38 +132,39 @@ impl Timeouts {
         let second = Duration::from_secs(1);
         if self.idle < second || self.absolute < second {
             return Err(Error::config(
-                "idle and absolute timeout are a second or longer: time is counted in whole seconds",
+                "the idle timeout and the absolute timeout must be one second or longer: change idle_timeout() or absolute_timeout()",
             ));
         }
         if self.absolute < self.idle {
             return Err(Error::config(
-                "the absolute timeout is shorter than the idle timeout: raise absolute_timeout() or lower idle_timeout()",
+                "the absolute timeout must not be shorter than the idle timeout: raise absolute_timeout() or lower idle_timeout()",
             ));
         }
         if self.renewal >= self.idle {
             return Err(Error::config(
-                "the renewal threshold is not shorter than the idle timeout, so reading would never keep a session alive: lower renewal_threshold()",
+                "the renewal threshold must be shorter than the idle timeout, or reading would never keep a session alive: lower renewal_threshold()",
             ));
         }
         Ok(())
     }
 }
 
-/// What a browser keeps of a site beside the session, and can be told to forget when it ends
+/// Data of a site, other than the session, that a browser can be told to delete when the session ends
 /// ([`clear_site_data`](crate::store::Builder::clear_site_data)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SiteData {
     /// Cached responses.
     Cache,
-    /// Every cookie of the domain, its subdomains and its parent: a session that begins in the same response goes, too.
+    /// Every cookie of the domain, of its subdomains and of its parent. A session that begins in the same response is
+    /// deleted, too.
     Cookies,
     /// `localStorage`, `sessionStorage`, `IndexedDB`, service workers.
     Storage,
 }
 
 impl SiteData {
-    /// The field's value: quoted strings, separated by commas.
+    /// Returns the value of the header field: quoted strings, separated by commas.
     pub(crate) fn header(kinds: &[Self]) -> Option<HeaderValue> {
         let quoted = |kind: &Self| match kind {
             Self::Cache => "\"cache\"",
@@ -165,23 +172,23 @@ impl SiteData {
             Self::Storage => "\"storage\"",
         };
         let value = kinds.iter().map(quoted).collect::<Vec<_>>().join(", ");
-        // Quoted names: always a header value.
+        // Quoted names are always a valid header value.
         if value.is_empty() { None } else { HeaderValue::from_str(&value).ok() }
     }
 }
 
-/// Which responses say that the handler failed, so that its half-done changes are dropped.
+/// The rule for which responses mean that the handler failed, so that its unfinished changes are dropped.
 #[derive(Clone, Default)]
 pub(crate) enum DiscardRule {
     /// A 5xx or 408 status, or a failure of gRPC.
     #[default]
     Failures,
-    /// None.
+    /// No response.
     Never,
     Rule(Arc<dyn HeadRule>),
 }
 
-/// Decides by the head of a response.
+/// A rule that decides by the head of a response.
 pub(crate) trait HeadRule: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync {}
 
 impl<F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync> HeadRule for F {}
@@ -189,7 +196,7 @@ impl<F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync> HeadRule for F {}
 impl DiscardRule {
     pub(crate) fn applies(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         match self {
-            // 408 is what middleware answers when a handler takes too long.
+            // Middleware responds with 408 if a handler takes too long.
             Self::Failures => {
                 status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT || is_grpc_failure(headers)
             }
@@ -199,13 +206,12 @@ impl DiscardRule {
     }
 }
 
-/// Returns true if the response consists of the trailers of a gRPC call that failed: they are sent as headers then, with
-/// status 200.
+/// Returns true if the response consists of the trailers of a failed gRPC call. They are sent as headers, with status 200.
 fn is_grpc_failure(headers: &HeaderMap) -> bool {
     headers.get("grpc-status").is_some_and(|code| code != "0")
 }
 
-/// The checked options of a store. Made by the store's builder.
+/// The checked options of a store. The builder of a store creates them.
 ///
 /// # Examples
 ///
@@ -224,23 +230,27 @@ pub struct Config {
     pub(crate) cookie: CookieTemplate,
     /// Finds that cookie in a request.
     pub(crate) finder: CookieFinder,
-    /// Finds the cookies of retired names, in the order in which the options name them.
+    /// Find the cookies of retired names, in the order in which the options name them.
     pub(crate) retired_finders: Vec<CookieFinder>,
     pub(crate) timeouts: Timeouts,
+    /// Those of sessions without a subject, if they differ.
+    anonymous: Option<Timeouts>,
+    /// No session lasts longer, whatever its own lifetime says.
+    longest: Duration,
     pub(crate) format: PayloadFormat,
-    /// Which responses say that the handler failed.
+    /// The responses that mean that the handler failed.
     pub(crate) discard_rule: DiscardRule,
-    /// The cookie is the only copy of a session: what no response tells the client does not happen.
+    /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
     pub(crate) only_in_cookie: bool,
-    /// A connection keeps its last cookie: only for a store whose tokens say all there is to say.
+    /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session.
     pub(crate) connection_memo: bool,
-    /// Flash values are values like any other, as in a program that sessions are shared with.
+    /// Flash values are stored among the other values, as in a program that shares the sessions.
     pub(crate) shared_flash: bool,
-    /// Sessions can be revoked: they carry a lineage, and labels have an effect.
+    /// Sessions can be revoked. They carry a lineage, and labels have an effect.
     pub(crate) revocable: bool,
-    /// What a browser is told to forget at a logout.
+    /// Data that a browser is told to delete at a logout.
     pub(crate) clear_site_data: Option<HeaderValue>,
-    /// Responses that read a session with a subject say `no-store`.
+    /// Responses to requests that read a session with a subject get `no-store`.
     pub(crate) private_pages_no_store: bool,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
@@ -248,24 +258,24 @@ pub struct Config {
 }
 
 impl Config {
-    /// The name of the session cookie.
+    /// Returns the name of the session cookie.
     pub fn cookie_name(&self) -> &str {
         self.cookie.name().as_str()
     }
 
-    /// The timeouts.
+    /// Returns the timeouts.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
     }
 
-    /// How many cookies of the session's name these headers hold: what a request pays that never asks. For benchmarks, which
-    /// cannot reach it alone by another way.
+    /// Returns how many cookies of the session's name these headers hold. Benchmarks measure it: it is the cost of a
+    /// request whose handler does not ask for the session.
     #[doc(hidden)]
     pub fn __candidates(&self, headers: &HeaderMap) -> usize {
         self.finder.find(headers.get_all(COOKIE)).len()
     }
 
-    /// The `Set-Cookie` line for `token`. For benchmarks, as above.
+    /// Returns the `Set-Cookie` line for `token`. For benchmarks.
     #[doc(hidden)]
     pub fn __set_cookie(&self, token: &[u8]) -> Option<HeaderValue> {
         self.cookie.set(token, self.timeouts.idle, 0).ok()?.pop()
@@ -279,12 +289,12 @@ impl Config {
         &self.clock
     }
 
-    /// True if somebody wants to know how long the store takes.
+    /// Returns true if an observer or a facade wants to know how long the store takes.
     pub(crate) fn wants_timings(&self) -> bool {
         self.observer.is_some() || self.facades.wants_timings()
     }
 
-    /// What tells of events after the store is built: for tasks that outlive a call.
+    /// Returns a reporter of events after the store is built, for tasks that outlive a call.
     pub(crate) fn reporter(&self) -> Reporter {
         Reporter { cookie: self.cookie_name().to_owned(), observer: self.observer.clone() }
     }
@@ -306,24 +316,27 @@ impl fmt::Debug for Config {
     }
 }
 
-/// Options on their way to be checked.
+/// Options that are not checked yet.
 #[allow(clippy::struct_excessive_bools)] // independent options
 pub(crate) struct Options {
     pub(crate) cookie: CookieOptions,
-    /// `None`: a tenth of whatever idle is.
+    /// `None`: a tenth of the idle timeout.
     pub(crate) renewal: Option<Duration>,
     pub(crate) idle: Duration,
-    /// `None`: the default, or idle if that is longer.
+    /// `None`: the default, or the idle timeout if that is longer.
     pub(crate) absolute: Option<Duration>,
+    pub(crate) anonymous: Option<Timeouts>,
+    /// `None`: the longest absolute timeout.
+    pub(crate) longest: Option<Duration>,
     pub(crate) format: PayloadFormat,
     pub(crate) discard_rule: DiscardRule,
     pub(crate) connection_memo: bool,
     pub(crate) shared_flash: bool,
-    /// False: without a threshold of its own, a session is renewed by saving it alone.
+    /// False: unless a threshold is set, a session is renewed only when it is saved.
     pub(crate) renew_on_read: bool,
     pub(crate) clear_site_data: Option<HeaderValue>,
     pub(crate) private_pages_no_store: bool,
-    /// The cookie's defaults are those for development.
+    /// The cookie has the defaults for development.
     pub(crate) development: bool,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -336,6 +349,8 @@ impl Default for Options {
             renewal: None,
             idle: Timeouts::default().idle,
             absolute: None,
+            anonymous: None,
+            longest: None,
             format: PayloadFormat::default(),
             discard_rule: DiscardRule::default(),
             connection_memo: false,
@@ -361,13 +376,28 @@ impl Options {
         if !self.renew_on_read && self.renewal.is_none() {
             timeouts.renewal = Timeouts::NEVER;
         }
+        let mut anonymous = self.anonymous;
+        if let Some(anonymous) = &mut anonymous {
+            anonymous.validate()?;
+            if !self.renew_on_read {
+                anonymous.renewal = Timeouts::NEVER;
+            }
+        }
+        let absolute =
+            anonymous.map_or(timeouts.absolute, |anonymous| anonymous.absolute.max(timeouts.absolute));
+        let longest = self.longest.unwrap_or(absolute);
+        if longest < absolute {
+            return Err(Error::config(
+                "the longest lifetime must not be shorter than an absolute timeout: raise longest_lifetime() or lower absolute_timeout()",
+            ));
+        }
         let max_age = self.cookie.explicit_max_age();
         let cookie = self.cookie.for_development(self.development).validate()?;
-        // Capped as Max-Age is: a session that may be idle for longer than 400 days outlives its cookie in any case.
+        // Capped like Max-Age: a session with an idle timeout of more than 400 days outlives its cookie in any case.
         let longest_idle = timeouts.idle.min(timeouts.absolute);
         if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
             return Err(Error::config(
-                "the cookie's Max-Age is shorter than the idle timeout, so browsers would drop it while the session is in use: lower idle_timeout() to it, and leave max_age() alone",
+                "the cookie's Max-Age must not be shorter than the idle timeout, or browsers would drop it while the session is in use: lower idle_timeout() and do not call max_age()",
             ));
         }
         let config = Config {
@@ -379,6 +409,8 @@ impl Options {
                 .collect(),
             cookie,
             timeouts,
+            anonymous,
+            longest,
             format: self.format,
             discard_rule: self.discard_rule,
             only_in_cookie: false,

@@ -1,4 +1,4 @@
-//! What options give, which of them do not fit together, and what is renewed when.
+//! Tests of the options: the defaults, the combinations that are refused, and when a session is renewed.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn impossible_timeouts_say_what_to_change() {
     assert!(config(|o| o.renewal = Some(Duration::ZERO)).is_ok());
 }
 
-// It would be too short for the idle timeout, too, but no timeout is short enough to go with it.
+// The absolute timeout is too short for the idle timeout, too, but no idle timeout is short enough for it.
 #[test]
 fn a_max_age_that_removes_the_cookie_is_named_as_such() {
     let error = config(|o| o.cookie = CookieOptions::new().max_age(Duration::from_millis(999))).unwrap_err();
@@ -33,7 +33,7 @@ fn timeouts_of_one_second_are_the_shortest() {
     assert!(config(|o| (o.idle, o.absolute) = (second, Some(Duration::from_millis(999)))).is_err());
 }
 
-// What cannot be gained any more is not renewed, with a threshold of zero either.
+// A renewal that gains nothing is not made, not even with a threshold of zero.
 #[test]
 fn renewal_is_due_when_the_threshold_can_be_gained() {
     use crate::session::{Origin, Payload, SessionId};
@@ -49,11 +49,11 @@ fn renewal_is_due_when_the_threshold_can_be_gained() {
     assert!(due(10, &record(100), at(60)));
     assert!(!due(10, &record(150), at(60)), "the absolute deadline is reached");
     assert!(!due(0, &record(150), at(60)), "nothing is gained");
-    // A longer deadline than today's options give is not shortened by reading.
+    // Reading does not shorten a deadline that is longer than the present options give.
     assert!(!due(0, &record(500), at(60)));
 }
 
-/// A request that began in time keeps its session, also if less than the threshold is left of its absolute timeout; but a
+/// A request that began in time keeps its session, even if less than the threshold is left of its absolute timeout. A
 /// threshold that is never reached is not reached then either.
 #[test]
 fn b5_what_expired_meanwhile_is_renewed() {
@@ -81,7 +81,7 @@ fn b5_what_expired_meanwhile_is_renewed() {
     }
 }
 
-// T23: the largest durations are fine.
+// T23: the largest durations do not overflow.
 #[test]
 fn t23_timeouts_saturate() {
     let config = config(|o| (o.idle, o.absolute) = (Duration::MAX, Some(Duration::MAX))).unwrap();
@@ -89,7 +89,7 @@ fn t23_timeouts_saturate() {
     assert_eq!(config.timeouts.deadline(now, now), Timestamp::MAX);
 }
 
-// Renewal moves the session's deadline; a cookie that is gone before cannot be renewed.
+// Renewal moves the deadline of the session. A cookie that the browser dropped before cannot be renewed.
 #[test]
 fn a_cookie_does_not_die_before_its_session() {
     let hour = Duration::from_secs(3_600);

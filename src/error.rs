@@ -1,4 +1,4 @@
-//! The one error type of the crate: opaque, one word wide, with predicates.
+//! The crate's only error type: opaque, one word wide, with predicates.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -6,11 +6,11 @@ use std::fmt;
 
 type Source = Box<dyn StdError + Send + Sync>;
 
-/// What went wrong, as one opaque type.
+/// The error type of this crate.
 ///
-/// Ask it with the `is_*` methods, each of which says when it is true. [`Display`](fmt::Display) describes this level
-/// alone; the cause, where there is one, is in [`source`](StdError::source). Neither the words nor the type of the cause
-/// are part of the crate's promises.
+/// It is opaque: its `is_*` methods say what went wrong. [`Display`](fmt::Display) describes only this level. The cause, if
+/// there is one, is in [`source`](StdError::source). The text of an error and the type of its cause may change in any
+/// release.
 ///
 /// An error never holds a token, a key or a session value. It may name the *key under which* a value is stored.
 ///
@@ -34,7 +34,7 @@ struct Inner {
     source: Option<Source>,
 }
 
-/// Grouped by whose fault it is: the application's set-up, the value at hand, a limit, the world outside.
+/// Grouped by origin: the application's set-up, a value, a limit, the world outside.
 pub(crate) enum Kind {
     Config(Cow<'static, str>),
     NotWrapped,
@@ -45,6 +45,13 @@ pub(crate) enum Kind {
     },
     Subject,
     Label,
+    Lifetime,
+    AuthenticationContext,
+    Description,
+    TimeOutOfRange,
+    SessionLimit,
+    NotLoggedIn,
+    Forgery,
     Encode {
         key: String,
     },
@@ -56,7 +63,7 @@ pub(crate) enum Kind {
     TooDeep {
         key: String,
     },
-    #[cfg_attr(not(feature = "astra"), allow(dead_code))] // shared JSON alone has values without a form
+    #[cfg_attr(not(feature = "astra"), allow(dead_code))] // only shared JSON has values that it cannot hold
     NoJson {
         key: String,
         found: &'static str,
@@ -71,7 +78,7 @@ pub(crate) enum Kind {
     },
     Random,
     Unavailable,
-    /// Unavailable for good: what is stored there is not what this store stores.
+    /// The store is unavailable for good: the entry is not one that this store writes.
     Unreadable,
     Conflict {
         attempts: u32,
@@ -96,9 +103,10 @@ impl Error {
         Self::new(Kind::Config(message.into()))
     }
 
-    /// An error for a [`Backend`](crate::store::Backend) whose storage cannot be reached or did not answer in time.
+    /// Creates an error for a [`Backend`](crate::store::Backend) whose storage cannot be reached or did not answer in time.
     ///
-    /// The session layer treats it as "not known now": the handler is told, no cookie is cleared, nothing is written.
+    /// The session layer treats the session as unknown: the handler gets the error, no cookie is removed, and nothing is
+    /// written.
     ///
     /// # Examples
     ///
@@ -110,8 +118,8 @@ impl Error {
         Self::with_source(Kind::Unavailable, source)
     }
 
-    /// As [`unavailable`](Self::unavailable), for an entry that no later attempt will read either.
-    #[cfg_attr(not(feature = "redis"), allow(dead_code))] // the one backend that can tell so far
+    /// Creates an error as [`unavailable`](Self::unavailable) does, for an entry that no later attempt will read either.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code))] // so far, only this backend detects it
     pub(crate) fn unreadable(source: impl Into<Source>) -> Self {
         Self::with_source(Kind::Unreadable, source)
     }
@@ -121,7 +129,7 @@ impl Error {
         matches!(self.inner.kind, Kind::Unreadable)
     }
 
-    /// A stable short name of what went wrong, for metric labels and structured logs.
+    /// Returns a short, stable name of what went wrong, for metric labels and structured logs.
     ///
     /// # Examples
     ///
@@ -138,10 +146,17 @@ impl Error {
             Kind::ReservedKey { .. }
             | Kind::Subject
             | Kind::Label
+            | Kind::Lifetime
+            | Kind::AuthenticationContext
+            | Kind::Description
+            | Kind::TimeOutOfRange
             | Kind::Encode { .. }
             | Kind::Decode { .. }
             | Kind::TooDeep { .. }
             | Kind::NoJson { .. } => "value",
+            Kind::NotLoggedIn => "not_logged_in",
+            Kind::SessionLimit => "session_limit",
+            Kind::Forgery => "forgery",
             Kind::TooLarge { .. } | Kind::EntryTooLarge { .. } => "too_large",
             Kind::Random => "random",
             Kind::Unavailable | Kind::Unreadable => "unavailable",
@@ -150,40 +165,63 @@ impl Error {
         }
     }
 
-    /// True when options were refused while something was built: the message says what to change.
+    /// Returns true if options were refused while something was built. The message says what to change.
     pub fn is_config(&self) -> bool {
         matches!(self.inner.kind, Kind::Config(_))
     }
 
-    /// True when a request was asked for its session outside of any session service, or for a name that none has.
+    /// Returns true if a request was asked for its session outside of any session service, or under a name that no session
+    /// service has.
     pub fn is_not_wrapped(&self) -> bool {
         matches!(self.inner.kind, Kind::NotWrapped)
     }
 
-    /// True when a session was changed after the response head had been handed over: the change cannot be kept.
+    /// Returns true if a session was changed after the response head had been handed over. The change cannot be kept.
     pub fn is_head_sent(&self) -> bool {
         matches!(self.inner.kind, Kind::HeadSent)
     }
 
-    /// True when [`save`](crate::Session::save) found that another request had ended the session: nothing was written.
+    /// Returns true if [`save`](crate::Session::save) found that another request had ended the session. Nothing was
+    /// written.
     pub fn is_ended(&self) -> bool {
         matches!(self.inner.kind, Kind::Ended)
     }
 
     /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
-    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject or
-    /// a label is empty or too long.
+    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject, a
+    /// label, a description, a lifetime or another argument is out of its bounds.
     pub fn is_value(&self) -> bool {
         matches!(
             self.inner.kind,
             Kind::ReservedKey { .. }
                 | Kind::Subject
                 | Kind::Label
+                | Kind::Lifetime
+                | Kind::AuthenticationContext
+                | Kind::Description
+                | Kind::TimeOutOfRange
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
                 | Kind::TooDeep { .. }
                 | Kind::NoJson { .. }
         )
+    }
+
+    /// Returns true if something was asked of the subject of a session that has none.
+    pub fn is_not_logged_in(&self) -> bool {
+        matches!(self.inner.kind, Kind::NotLoggedIn)
+    }
+
+    /// Returns true if a login was refused because its subject has as many sessions as it may have, with
+    /// [`SessionLimit::RefuseLogin`](crate::store::SessionLimit::RefuseLogin).
+    pub fn is_session_limit(&self) -> bool {
+        matches!(self.inner.kind, Kind::SessionLimit)
+    }
+
+    /// Returns true if a request may have been made by another site in the user's name: the token of its form is not one of
+    /// the session's, or it comes from another origin. The response for it is a 403.
+    pub fn is_forgery(&self) -> bool {
+        matches!(self.inner.kind, Kind::Forgery)
     }
 
     /// True when the session is larger than its cookies, or an entry of its store, may be;
@@ -192,7 +230,7 @@ impl Error {
         matches!(self.inner.kind, Kind::TooLarge { .. } | Kind::EntryTooLarge { .. })
     }
 
-    /// The size that was needed and the limit that was passed, in bytes, when [`is_too_large`](Self::is_too_large).
+    /// Returns the needed size and the limit, in bytes, if [`is_too_large`](Self::is_too_large).
     pub fn size_and_limit(&self) -> Option<(usize, usize)> {
         match self.inner.kind {
             Kind::TooLarge { size, limit } | Kind::EntryTooLarge { size, limit } => Some((size, limit)),
@@ -200,22 +238,23 @@ impl Error {
         }
     }
 
-    /// True when the store could not be reached or did not answer in time. Trying again later may succeed.
+    /// Returns true if the store could not be reached or did not answer in time. A later attempt may succeed.
     pub fn is_unavailable(&self) -> bool {
         matches!(self.inner.kind, Kind::Unavailable | Kind::Unreadable)
     }
 
-    /// True when other requests changed the same session each time this one tried to save it, until it gave up.
+    /// Returns true if every attempt to save the session met a concurrent change by another request, until the number of
+    /// attempts was used up.
     pub fn is_conflict(&self) -> bool {
         matches!(self.inner.kind, Kind::Conflict { .. })
     }
 
-    /// True when the operating system gave no random bytes: no id, token or nonce was made.
+    /// Returns true if the operating system gave no random bytes. No id, token or nonce was made.
     pub fn is_random(&self) -> bool {
         matches!(self.inner.kind, Kind::Random)
     }
 
-    /// True when the same request may succeed later: [`is_unavailable`](Self::is_unavailable),
+    /// Returns true if the same request may succeed later: [`is_unavailable`](Self::is_unavailable),
     /// [`is_conflict`](Self::is_conflict) or [`is_random`](Self::is_random).
     pub fn is_transient(&self) -> bool {
         self.is_unavailable() || self.is_conflict() || self.is_random()
@@ -234,10 +273,19 @@ impl fmt::Display for Error {
             Kind::ReservedKey { key } => {
                 write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
             }
-            Kind::Subject => f.write_str("a subject is not empty and has at most 512 bytes"),
+            Kind::Subject => f.write_str("a subject must be 1 to 512 bytes long"),
             Kind::Label => f.write_str(
-                "a label must have a namespace of 1 to 64 bytes and a value of 1 to 4096 bytes, and a session at most four of them",
+                "the namespace of a label must be 1 to 64 bytes long and its value 1 to 4096 bytes, and a session must not have labels in more than four namespaces",
             ),
+            Kind::Lifetime => f.write_str("the timeouts of a lifetime must be a second or longer"),
+            Kind::AuthenticationContext => f.write_str(
+                "an acr must have at most 256 bytes, and an amr at most 16 names of at most 64 bytes",
+            ),
+            Kind::Description => f.write_str("a description must be 1 to 256 bytes long"),
+            Kind::TimeOutOfRange => f.write_str("the moment is outside of the range of the system's clock"),
+            Kind::SessionLimit => f.write_str("the subject has as many sessions as it may have"),
+            Kind::NotLoggedIn => f.write_str("the session has no subject: call login() first"),
+            Kind::Forgery => f.write_str("the request was not sent by a page of this session"),
             Kind::Encode { key } => write!(f, "the value for session key {key:?} could not be serialized"),
             Kind::Decode { key, found, expected } => {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")

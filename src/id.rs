@@ -7,8 +7,9 @@ use crate::error::Error;
 
 /// The id of a session: 128 bits, printed as 32 hexadecimal digits.
 ///
-/// It is no secret. In a cookie session it is sealed inside the token; in a server-side session it is a hash of the token.
-/// Knowing it opens nothing, so it is what audit logs should hold. `Debug` prints its first eight digits.
+/// It is not a secret. In a cookie session it is sealed inside the token. In a server-side session it is a hash of the
+/// token. It does not give access to the session, so it is the name to write into audit logs. `Debug` prints its first
+/// eight digits.
 ///
 /// # Examples
 ///
@@ -25,12 +26,12 @@ use crate::error::Error;
 pub struct SessionId([u8; 16]);
 
 impl SessionId {
-    /// The id with these bytes.
+    /// Creates an id from its bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
     }
@@ -39,7 +40,7 @@ impl SessionId {
 impl FromStr for SessionId {
     type Err = Error;
 
-    /// Reads the 32 hexadecimal digits that `Display` writes: an id from a log, to end the session with.
+    /// Parses the 32 hexadecimal digits that `Display` writes, such as an id from a log.
     fn from_str(text: &str) -> Result<Self, Error> {
         from_hex(text).map(Self).ok_or_else(|| Error::config("a session id must have 32 hexadecimal digits"))
     }
@@ -60,7 +61,7 @@ impl fmt::Debug for SessionId {
 
 /// The id of an entry in a [`Backend`](crate::store::Backend): 128 bits.
 ///
-/// It is a hash, except beside Astra, where it is the secret that logs a user in. `Debug` therefore shows none of it.
+/// It is a hash. Beside Astra, it is the secret that logs a user in, so `Debug` shows none of it.
 /// `Display` writes its 32 hexadecimal digits, to name the entry in the backend: keep them out of logs.
 ///
 /// # Examples
@@ -102,7 +103,7 @@ impl fmt::Debug for EntryId {
 impl FromStr for EntryId {
     type Err = Error;
 
-    /// Reads the 32 hexadecimal digits that `Display` writes.
+    /// Parses the 32 hexadecimal digits that `Display` writes.
     fn from_str(text: &str) -> Result<Self, Error> {
         from_hex(text).map(Self).ok_or_else(|| Error::config("an entry id must have 32 hexadecimal digits"))
     }
@@ -151,7 +152,7 @@ impl FromStr for KeyId {
         let digits = text.len() == 8 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         match u32::from_str_radix(text, 16) {
             Ok(id) if digits => Ok(Self(id)),
-            _ => Err(Error::config("a key id has eight hexadecimal digits")),
+            _ => Err(Error::config("a key id must have eight hexadecimal digits")),
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Sessions for services written directly on hyper 1.x.
 //!
-//! A session is what a server remembers of a browser between requests: who logged in, what is in the cart, a message to
-//! show once. This crate keeps it for any [`hyper::service::Service`], with nothing to run beside the service: by default
-//! the session travels in its own cookie, encrypted and signed.
+//! A session is the data that a server keeps for a browser between requests: the user, the cart, a message to show once.
+//! This crate adds sessions to any [`hyper::service::Service`]. The default store needs no server: the session is in its
+//! own cookie, encrypted and signed.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -29,18 +29,23 @@
 //!
 //! # Overview
 //!
-//! - [`SessionService`] wraps a service, and [`SessionExt::session`] reaches the session from the request; or
-//!   [`session_fn`] makes a service from a function that takes a [`SessionHandle`] beside the request.
-//! - [`Session`] is what a handler reads and changes. Loading is the one `await`; what was changed is saved by itself when
-//!   the response head is ready.
-//! - [`CookieStore`] keeps sessions in cookies, under an [`AppKey`] or a [`Keyring`] of several.
-//! - [`ServerStore`] keeps them on the server, in whatever implements [`Backend`](store::Backend);
-//!   `RedisStore` (feature `redis`) is one in Redis, `SqliteStore` (feature `sqlite`) one in a file, `MemoryStore` (feature `memory`) one in this process. What they keep
+//! - [`SessionService`] wraps a service, and [`SessionExt::session`] gets the session from the request.
+//!   [`session_fn`] makes a service from a function that takes a [`SessionHandle`] beside the request. For tower, there is
+//!   [`SessionLayer`] (feature `tower`).
+//! - [`Session`] holds the values that a handler reads and changes. Loading it is asynchronous, and reading and
+//!   writing are not. Changes are saved automatically when the response head is ready.
+//! - [`CookieStore`] keeps sessions in cookies, under one [`AppKey`] or a [`Keyring`].
+//! - [`ServerStore`] keeps sessions on the server, in a [`Backend`](store::Backend): [`RedisStore`] (feature `redis`) in Redis,
+//!   [`SqliteStore`] (feature `sqlite`) in a file, [`MemoryStore`] (feature `memory`) in this process. Their entries
 //!   [can be sealed](store::Builder::seal_records).
 //! - [`Session::login`] says who logged in, under a new token; [`ServerStore::sessions_of`] lists the sessions of somebody,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
 //! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. In memory, in a SQLite file or in
 //!   Redis.
+//! - [`Session::set_lifetime`] is "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
+//!   [`CrossOriginProtection`] refuses the forms of other sites.
+//! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
+//!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
 //! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
@@ -49,83 +54,115 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [a logout that is final](guide::revocation) · [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
+//! [logins](guide::logins) · [a logout that is final](guide::revocation) · [forms](guide::forms) ·
+//! [connections that stay open](guide::connections) · [changing the store](guide::changing_stores) ·
+//! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
-//! [coming from tower-sessions or actix-session](guide::migrating) · [what it cannot do](guide::limits) · with the feature
-//! `redis`, `guide::deploying_on_redis`
+//! [coming from tower-sessions or actix-session](guide::migrating) · [limits](guide::limits) ·
+//! [deploying on Redis][`guide::deploying_on_redis`] (feature `redis`) ·
+//! [moving from Astra][`guide::moving_from_astra`] (feature `astra`)
 //!
 //! # What a request costs
 //!
-//! The cookie is found by a substring search in the header as it lies, without a copy. A handler that never asks for its
-//! session causes nothing else: no decoding, no store, and its response passes through byte for byte. One that asks has
-//! the token decoded, checked and decrypted in one buffer; values are decoded one at a time, when they are asked for.
+//! The cookie is found by a substring search in the header, without a copy. If the handler does not ask for its session,
+//! nothing else happens: no decoding, no call of the store, and the response is passed through unchanged. When a handler
+//! asks for its session, the token is decoded, checked and decrypted in one buffer. Each value is decoded when it is read.
 //!
 //! # What happens when the response head is ready
 //!
 //! | the handler | what happens |
 //! |---|---|
 //! | never asked for the session | nothing |
-//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the idle deadline is worth renewing |
-//! | changed a value | saved; one `Set-Cookie`; `Cache-Control: no-store` |
+//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached |
+//! | changed a value | the session is saved; one `Set-Cookie`; `Cache-Control: no-store` |
 //! | set a value equal to the present one | as if it had read it |
-//! | left it empty | destroyed, and the cookie removed |
+//! | left it empty | the session is destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
 //! | called `login` | new id and token, bound to a subject, a new absolute deadline; if it was bound to another one, ended, and a new one begun |
+//! | called `reauthenticate` | as `regenerate`, with a new absolute deadline |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | called `discard` | what was not saved is forgotten |
 //! | answered with a 5xx status, 408, or a failure of gRPC | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
 //! | answered with a 1xx status | no cookie; of all it did, `destroy` alone is done |
 //! | returned an [`Error`] | nothing is saved; a 503 with `Retry-After`, or a 500 |
 //! | returned another error, panicked, was dropped | nothing is saved |
-//! | was told by `save` that it failed | its response is sent, and nothing is tried again unless it asks |
-//! | wrote after the head was sent | the write is an error |
+//! | called `save`, which failed | its response is sent; no other attempt, unless the handler makes one |
+//! | wrote after the head was sent | the write returns an error |
 //!
-//! If a session cannot be saved, the response is replaced by a 503 (a 500 if trying again does not help), and its cookie does
-//! not leave. Work that the handler did not ask for, such as a renewal, fails no request. If a session cannot be loaded, the
-//! handler gets the error, and no cookie is cleared. A cookie that is not authentic, expired or unknown is an empty session
-//! and an event that says why, and is removed; the client cannot tell the reasons apart. One that `regenerate` or `login`
-//! replaced on a server-side store within the last minute is an empty session, too, and not removed: the browser has the new
-//! one, or is about to get it.
+//! If a session cannot be saved, the response is replaced by a 503 (a 500 if a later attempt cannot help), and its cookie is
+//! not sent. A failure of work that the handler did not ask for, such as a renewal, does not fail the request. If a session
+//! cannot be loaded, the handler gets the error, and no cookie is removed.
+//!
+//! If a cookie is not authentic, expired or unknown, the handler gets an empty session and the cookie is removed. An
+//! [`Event`] holds the reason, which the client does not learn. A token that `regenerate` or `login` replaced on a
+//! server-side store within the last minute gives an empty session, too, but its cookie is not removed: the browser has the
+//! new token, or is about to get it. Cookies that may be valid elsewhere are not removed either, for example those under an
+//! unknown key: see [`Refusal::removes_cookie`].
 //!
 //! # Cancel safety
 //!
-//! hyper drops a response's future when the client goes away. Before the handler is done, that saves nothing. Afterwards a
-//! save is done or not done, never in parts; a `destroy` or `regenerate` goes on to its end in the background, on the tokio
-//! runtime where it was dropped. Shutting down gracefully waits for connections, not for those.
+//! hyper drops a response's future when the client goes away. If that happens before the handler is done, nothing is saved.
+//! If it happens afterwards, a save is done completely or not at all. A `destroy` or `regenerate` is completed in the
+//! background, on the tokio runtime where it was dropped. A graceful shutdown waits for connections, not for this work.
 //!
 //! # Features
 //!
-//! None is on by default, and none changes what the others do.
+//! No feature is on by default, and no feature changes what other features do.
 //!
-//! - `memory`: `MemoryStore`, server-side sessions inside this process, for tests and for services of a single process. Brings
-//!   in nothing.
-//! - `redis`: `RedisStore`, sessions in Redis: one server, Sentinel or Cluster. Brings in bb8-redis and redis.
-//!   `guide::deploying_on_redis` is about deploying it.
-//! - `sqlite`: `SqliteStore`, sessions in one SQLite file, which the processes of one machine may share. Brings in rusqlite, and
-//!   compiles SQLite, so it needs a C compiler. Without a server beside the service.
-//! - `redis-tls`: TLS to Redis, by rustls on aws-lc-rs.
-//! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it;
-//!   the guide says how. Brings in nothing.
-//! - `tower`: `SessionLayer`, and [`SessionService`] as a tower service: the same way in and out, for a stack of tower's
-//!   middleware, a hyper-util server, or tonic. Brings in tower's two traits and no middleware.
-//! - `axum`: [`Session`], [`SessionView`] and [`SessionHandle`] as extractors, with [`Error`] as their rejection. Contains
-//!   `tower`, and brings in axum-core.
-//! - `tracing`: every [`Event`] as a line of the log. [Names and levels](guide::observability).
+//! - `memory`: [`MemoryStore`], server-side sessions inside this process, for tests and for services of a single process. No
+//!   further dependencies.
+//! - `redis`: [`RedisStore`], sessions in Redis: one server, Sentinel or Cluster. Depends on bb8-redis and redis.
+//!   See [`guide::deploying_on_redis`].
+//! - `sqlite`: [`SqliteStore`], sessions in one SQLite file, which the processes of one machine may share. Depends on rusqlite,
+//!   and compiles SQLite, so it needs a C compiler. It needs no server.
+//! - `redis-tls`: TLS to Redis, with rustls on aws-lc-rs.
+//! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it:
+//!   see [`guide::moving_from_astra`]. No further dependencies.
+//! - `tower`: [`SessionLayer`], and [`SessionService`] as a tower service, for a stack of tower middleware, a hyper-util
+//!   server, or tonic. Depends on the crates of tower's two traits, without middleware.
+//! - `axum`: [`Session`], [`SessionView`] and [`SessionHandle`] as extractors, with [`Error`] as their rejection. Turns on
+//!   `tower`, and depends on axum-core.
+//! - `tracing`: every [`Event`] as a log line. [Names and levels](guide::observability).
 //! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
-//! - `cli`: the binary `hyper-session`, for operators: makes keys, says whether a key rotation logs anyone out, opens a cookie
-//!   or says why it is refused, lists and ends the sessions of a subject in Redis. Not for libraries.
-//! - `testing`: requests that carry a session, the session in a response, a clock to move, a backend that fails on command,
-//!   and the suite that holds a [`Backend`](store::Backend) to its contract. [How to use it](guide::testing).
+//! - `cli`: the binary `hyper-session`, for operators: makes keys, checks whether a key rotation logs users out, opens a cookie
+//!   or prints why it is refused, lists and ends the sessions of a subject in Redis. Not for libraries.
+//! - `testing`: requests that carry a session, the session in a response, a fake clock, a backend that fails on command, and
+//!   a test suite for the contract of a [`Backend`](store::Backend). [How to use it](guide::testing).
 //!
 //! # Stability
 //!
-//! Byte formats are kept within a major version (`docs/WIRE.md` in the repository). Not promised: the words of errors, the
-//! type of an error's source, the `Debug` form of anything, default timeouts.
+//! Byte formats are kept within a major version (`docs/WIRE.md` in the repository). The text of errors, the type of an error's
+//! source, `Debug` output and default timeouts may change in any version.
+//!
+#![cfg_attr(
+    not(feature = "memory"),
+    doc = "[`MemoryStore`]: https://docs.rs/hyper-session/latest/hyper_session/type.MemoryStore.html"
+)]
+#![cfg_attr(
+    not(feature = "redis"),
+    doc = "[`RedisStore`]: https://docs.rs/hyper-session/latest/hyper_session/type.RedisStore.html"
+)]
+#![cfg_attr(
+    not(feature = "sqlite"),
+    doc = "[`SqliteStore`]: https://docs.rs/hyper-session/latest/hyper_session/type.SqliteStore.html"
+)]
+#![cfg_attr(
+    not(feature = "tower"),
+    doc = "[`SessionLayer`]: https://docs.rs/hyper-session/latest/hyper_session/struct.SessionLayer.html"
+)]
+#![cfg_attr(
+    not(feature = "redis"),
+    doc = "[`guide::deploying_on_redis`]: https://docs.rs/hyper-session/latest/hyper_session/guide/deploying_on_redis/index.html"
+)]
+#![cfg_attr(
+    not(feature = "astra"),
+    doc = "[`guide::moving_from_astra`]: https://docs.rs/hyper-session/latest/hyper_session/guide/moving_from_astra/index.html"
+)]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs_hyper_session, feature(doc_cfg))]
 
-// In the order in which a request meets them; each imports only from those above it, and `service` from all.
+// In the order in which a request uses them. Each imports only from the modules above it, and `service` from all.
 mod error;
 
 mod clock;
@@ -167,16 +204,19 @@ pub use self::crypto::{AppKey, KeyId, Keyring};
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
-pub use self::event::{CookieFormat, DropReason, Event, Observer, Operation, Refusal, RevocationChange};
+pub use self::event::{
+    CookieFormat, DropReason, Event, MigrationSource, Observer, Operation, Refusal, RevocationChange,
+};
 pub use self::revocation::Revocations;
 pub use self::service::{
-    FailureResponse, ResponseFuture, ServiceUnavailable, SessionExt, SessionFn, SessionHandle,
-    SessionService, session_fn,
+    CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
+    ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,
 };
 #[doc(hidden)]
 pub use self::session::__example;
 pub use self::session::{
-    AsKey, Changes, Key, PayloadFormat, ReadKey, Record, Session, SessionId, SessionView, Text, WriteKey,
+    AsKey, Authentication, Changes, Key, Lifetime, PayloadFormat, ReadKey, Record, Session, SessionId,
+    SessionView, Text, WriteKey,
 };
 #[cfg(feature = "memory")]
 pub use self::store::MemoryStore;
@@ -188,7 +228,7 @@ pub use self::store::{CookieStore, ServerStore};
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;
 
-/// The README's example, compiled and run with the documentation's.
+/// The example of the README, compiled and run with the examples of the documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
@@ -197,7 +237,7 @@ struct Readme;
 mod tests {
     use super::*;
 
-    // T38 begins here: what is shared between threads must be made for it.
+    // T38: types that are shared between threads must be `Send` and `Sync`.
     #[test]
     fn public_types_cross_threads_and_panics() {
         fn shared<T: Send + Sync + 'static>() {}

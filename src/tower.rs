@@ -1,4 +1,4 @@
-//! The adapter for tower: a layer, and the session service as a tower service. The way through is hyper's, to the letter.
+//! The adapter for tower: a layer, and the session service as a tower service. Requests take the same path as with hyper.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,16 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::service::{Connection, FailureResponse, ResponseFuture, ServiceUnavailable, SessionService};
+use crate::service::{
+    Connection, CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse,
+    ResponseFuture, ServiceUnavailable, SessionService,
+};
 use crate::store::Store;
 
-/// Gives the services that it wraps sessions from one store.
+/// A layer that gives the services it wraps sessions from one store.
 ///
-/// Handlers reach theirs with [`SessionExt::session`](crate::SessionExt::session), or through the extractors of the feature
-/// `axum`.
+/// Handlers get their session with [`SessionExt::session`](crate::SessionExt::session), or with the extractors of the
+/// feature `axum`.
 ///
 /// # Examples
 ///
@@ -46,15 +49,15 @@ pub struct SessionLayer<F = ServiceUnavailable> {
 }
 
 impl SessionLayer {
-    /// A layer whose sessions are kept in `store`.
+    /// Creates a layer whose sessions are kept in `store`.
     pub fn new(store: impl Store) -> Self {
         Self { connection: Connection::without_memo(store), failure: ServiceUnavailable }
     }
 }
 
 impl<F> SessionLayer<F> {
-    /// Makes the response that a client gets when its session could not be saved, or the service returned an
-    /// [`Error`](crate::Error): see [`SessionService::on_failure`].
+    /// Sets how the response is made when a session could not be saved, or when the service returned an
+    /// [`Error`](crate::Error). See [`SessionService::on_failure`].
     pub fn on_failure<G>(self, failure: G) -> SessionLayer<G> {
         SessionLayer { connection: self.connection, failure }
     }
@@ -71,7 +74,7 @@ impl<S, F: Clone> Layer<S> for SessionLayer<F> {
 impl<S, F, B, R> Service<Request<B>> for SessionService<S, F>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    // To find this crate's error in it.
+    // Needed to find this crate's error in it.
     S::Error: 'static,
     F: FailureResponse<R> + Clone,
 {
@@ -83,11 +86,37 @@ where
         self.inner.poll_ready(cx)
     }
 
-    /// Calls the inner service at once: the very one whose readiness was polled, so that no clone is called that was never
-    /// ready.
+    /// Calls the inner service without cloning it: only this instance was polled for readiness.
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (handle, commits) = self.begin(&mut request);
         ResponseFuture::new(self.inner.call(request), handle, commits, self.failure.clone())
+    }
+}
+
+impl<S> Layer<S> for CrossOriginProtection {
+    type Service = CrossOriginService<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.clone().wrap(inner)
+    }
+}
+
+impl<S, F, B, R> Service<Request<B>> for CrossOriginService<S, F>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    F: FailureResponse<R>,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = CrossOriginFuture<S::Future, R>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let Self { inner, protection, refusal } = self;
+        protection.answer(request, refusal, |request| inner.call(request))
     }
 }
 

@@ -247,12 +247,12 @@ fn what_users_type_is_text() {
     assert!(page.contains("default-src 'none'") && page.contains("no-store"));
     assert!(browser.login(&server, "").starts_with("HTTP/1.1 422"));
     assert!(browser.login(&server, &"n".repeat(65)).starts_with("HTTP/1.1 422"));
-    let forged = browser.curl(
-        &server,
-        "/logout",
-        &["--include", "-X", "POST", "--header", "Sec-Fetch-Site: cross-site"],
-    );
-    assert!(forged.starts_with("HTTP/1.1 403"), "{forged}");
+    for forged in ["Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-site", "Origin: https://evil.example"]
+    {
+        let answer = browser.curl(&server, "/logout", &["--include", "-X", "POST", "--header", forged]);
+        assert!(answer.starts_with("HTTP/1.1 403"), "{forged}: {answer}");
+    }
+    assert_eq!(browser.session(&server)["user"], "<script>alert(1)</script>{visits}");
     assert!(browser.curl(&server, "/login", &["--include"]).starts_with("HTTP/1.1 405"));
     assert!(browser.curl(&server, "/nothing", &["--include"]).starts_with("HTTP/1.1 404"));
 }

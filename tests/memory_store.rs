@@ -21,6 +21,9 @@ use hyper_session::{Clock, Error, MemoryStore, ServerStore, SessionHandle, sessi
 
 const IDLE: Duration = Duration::from_secs(600);
 
+/// How long an entry is kept after it has expired, at the most.
+const RETENTION: Duration = Duration::from_secs(15 * 60);
+
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
@@ -75,15 +78,20 @@ fn expired_sessions_are_freed_without_a_request() {
     clock.advance(IDLE.saturating_sub(Duration::from_secs(1)));
     let kept =
         block_on(with_session(Request::new(()), &store, |session| session.set("user", "bob"))).unwrap();
-    // The clock alone moves.
+    // The clock alone moves. What has expired is kept for a quarter of an hour, for requests that loaded it in time.
+    let until_freed = IDLE + RETENTION;
     clock.advance(Duration::from_secs(1));
+    for _ in 0..2 {
+        assert_eq!(block_on(user(&store, kept.clone())).as_deref(), Some("bob"));
+        clock.advance(RETENTION / 2);
+    }
     wait_for_entries(store.backend(), 1);
     assert_eq!(block_on(user(&store, kept)).as_deref(), Some("bob"));
     // And again, after a while without any.
-    clock.advance(IDLE);
+    clock.advance(until_freed);
     wait_for_entries(store.backend(), 0);
     fill(store.backend(), 100, &clock);
-    clock.advance(IDLE);
+    clock.advance(until_freed);
     wait_for_entries(store.backend(), 0);
 }
 
@@ -103,8 +111,8 @@ fn shared_and_wrapped_memory_is_freed_too() {
         .build()
         .unwrap();
     fill(one.backend(), 1_000, &clock);
-    clock.advance(IDLE);
-    behind.advance(IDLE + Duration::from_secs(120));
+    clock.advance(IDLE + RETENTION);
+    behind.advance(IDLE + RETENTION + Duration::from_secs(120));
     wait_for_entries(&shared, 0);
     drop((one, two));
 
@@ -112,7 +120,7 @@ fn shared_and_wrapped_memory_is_freed_too() {
     let store =
         ServerStore::with_backend(faulty.clone()).clock(clock.clone()).idle_timeout(IDLE).build().unwrap();
     fill(store.backend(), 1_000, &clock);
-    clock.advance(IDLE);
+    clock.advance(IDLE + RETENTION);
     wait_for_entries(&faulty, 0);
 }
 
@@ -126,7 +134,7 @@ fn one_million_sessions_that_expire() {
     let started = Instant::now();
     fill(store.backend(), 1_000_000, &clock);
     println!("created in {:?}, resident {} MB", started.elapsed(), resident());
-    clock.advance(IDLE);
+    clock.advance(IDLE + RETENTION);
     let request =
         block_on(with_session(Request::new(()), &store, |session| session.set("user", "ada"))).unwrap();
     let expired = Instant::now();

@@ -8,12 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use bytes::Bytes;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
-use hyper_session::{Error, SessionId, Timestamp};
+use hyper_session::testing::FakeClock;
+use hyper_session::{Clock, Error, SessionId, Timestamp};
 
 pub type Values = BTreeMap<String, u64>;
 
 pub const IDLE: u64 = 600_000;
 pub const ABSOLUTE: u64 = 2_000_000;
+/// For so long a backend keeps what has expired, for requests that loaded it in time.
+const RETENTION: u64 = 15 * 60;
 
 /// A session, as the store should hold it.
 #[derive(Clone, Debug, PartialEq)]
@@ -67,7 +70,7 @@ impl Log {
         values
     }
 
-    fn is_default(&self) -> bool {
+    pub fn is_default(&self) -> bool {
         !self.cleared && !self.regenerate && !self.destroy && self.keys.is_empty()
     }
 }
@@ -79,12 +82,20 @@ pub struct Request {
     pub base: Option<SessionId>,
     pub known: Values,
     pub log: Log,
-    /// Another request ended the session, and this one has learnt so.
+    /// Another request ended the session, or its absolute timeout passed, and this one has learnt so.
     pub ended: bool,
+    /// The absolute timeout passed while the request ran.
+    pub expired: bool,
     /// It came with a token in whose place another one was given.
     pub overtaken: bool,
     /// A primitive of it failed.
     pub faulted: bool,
+    /// Its handler was told that a save failed, and asked for nothing since.
+    pub told: bool,
+    /// When its last commit began: what is written counts from then.
+    commit: u64,
+    /// When the session that it has was created.
+    created_at: u64,
     /// It is in its own `save`, or its handler is done: it goes on although its client goes away.
     pub committing: bool,
     /// Nothing that it did counts: its handler failed, or it was dropped before the handler was done.
@@ -107,6 +118,25 @@ impl Request {
         }
     }
 
+    /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
+    pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
+        (self.commit, self.committing) = (now.as_unix(), true);
+        let is_due = !last || !self.log.is_default();
+        // A handler that was told of a failure has answered for it.
+        if last && self.told {
+            self.log = Log::default();
+        }
+        if !accepts {
+            (self.log.keys, self.log.cleared) = (BTreeMap::new(), false);
+        }
+        let is_over = self.base.is_some() && self.created_at + ABSOLUTE <= self.commit;
+        let ends = self.log.destroy || self.log.cleared && self.view().is_empty();
+        if is_due && is_over && !ends {
+            self.settle(None, Values::new());
+            (self.ended, self.expired) = (true, true);
+        }
+    }
+
     fn settle(&mut self, base: Option<SessionId>, known: Values) {
         (self.base, self.known, self.log, self.fresh) = (base, known, Log::default(), None);
     }
@@ -126,6 +156,7 @@ pub struct World {
 pub struct Server {
     pub world: Arc<Mutex<World>>,
     pub memory: Arc<Memory>,
+    pub clock: FakeClock,
     pub request: usize,
 }
 
@@ -136,8 +167,8 @@ enum Fault {
     After,
 }
 
-fn deadline(created: u64, now: Timestamp) -> u64 {
-    (now.as_unix() + IDLE).min(created + ABSOLUTE)
+fn deadline(created: u64, now: u64) -> u64 {
+    (now + IDLE).min(created + ABSOLUTE)
 }
 
 impl Server {
@@ -184,9 +215,17 @@ impl Server {
             request.ended = ended;
         } else {
             check(&mut world, &mut request);
+            if let Some(entry) = request.base.and_then(|id| world.sessions.get(&id)) {
+                request.created_at = entry.created;
+            }
         }
         world.requests[self.request] = request;
         if fault == Fault::After { Err(Error::unavailable("done, and the answer lost")) } else { Ok(answer) }
+    }
+
+    /// Whether an entry with this deadline may be gone from the backend's memory.
+    fn may_be_freed(&self, expires: u64) -> bool {
+        expires + RETENTION <= self.clock.now().as_unix()
     }
 
     /// The model holds what the backend holds.
@@ -198,7 +237,12 @@ impl Server {
         for id in ids {
             let entry_id = EntryId::from_bytes(id.to_bytes());
             let stored = self.memory.fetch(entry_id, Timestamp::from_unix(0)).await.unwrap();
-            assert_eq!(stored.as_ref().and_then(Entry::read).as_ref(), sessions.get(&id));
+            let expected = sessions.get(&id);
+            if stored.is_none() && expected.is_some_and(|entry| self.may_be_freed(entry.expires)) {
+                self.lock().sessions.remove(&id);
+                continue;
+            }
+            assert_eq!(stored.as_ref().and_then(Entry::read).as_ref(), expected);
         }
     }
 }
@@ -212,7 +256,10 @@ impl Backend for Server {
             let entry = world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix());
             assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
             // A second look is one at a session that was renewed: it may have ended meanwhile.
-            request.ended |= request.base == Some(id) && entry.is_none();
+            if request.base == Some(id) && entry.is_some() {
+                return;
+            }
+            request.ended |= request.base == Some(id);
             // A first look at what a regenerate left behind: what is set from here on would displace the new cookie.
             request.overtaken = request.base.is_none() && found.is_some() && entry.is_none();
             request.ended |= request.overtaken;
@@ -228,7 +275,10 @@ impl Backend for Server {
         self.check(fault, true, |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
             assert!(world.ids.insert(id), "an id that was there before");
-            assert_eq!(entry.expires, deadline(entry.created, now));
+            assert_eq!(
+                (now.as_unix(), entry.expires),
+                (request.commit, deadline(entry.created, request.commit))
+            );
             request.created.insert(id);
             request.fresh = Some(id);
             world.sessions.insert(id, entry.clone());
@@ -256,6 +306,9 @@ impl Backend for Server {
         self.check(fault, answer.clone(), |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
             let own = request.base == Some(id);
+            assert!(now.as_unix() <= request.commit);
+            let lives = world.sessions.get(&id).is_some_and(|entry| !self.may_be_freed(entry.expires));
+            assert!(answer != Replaced::Missing || !lives, "lost, although it was loaded in time");
             assert!(own || request.created.contains(&id), "writes to another's session");
             let starts_over = moves && own && request.log.destroy;
             assert!(
@@ -281,7 +334,7 @@ impl Backend for Server {
                         world.sessions.insert(id, entry.clone());
                     }
                     if own {
-                        world.replaced(request, id, &before, entry.as_ref(), now);
+                        world.replaced(request, id, &before, entry.as_ref());
                     }
                 }
             }
@@ -300,9 +353,12 @@ impl Backend for Server {
                 // What a regenerate leaves behind is touched, too: a second look tells.
                 if let Some(entry) = world.sessions.get_mut(&id) {
                     entry.expires = expires.as_unix();
-                    assert_eq!(entry.expires, deadline(entry.created, now));
+                    assert!(now.as_unix() <= request.commit);
+                    assert_eq!(entry.expires, deadline(entry.created, request.commit));
                 }
             } else {
+                let lives = world.sessions.get(&id).is_some_and(|entry| !self.may_be_freed(entry.expires));
+                assert!(!lives, "lost, although it was loaded in time");
                 request.settle(None, Values::new());
                 request.ended = true;
             }
@@ -339,18 +395,11 @@ impl World {
     }
 
     /// `request` replaced its session `before` by `entry`, or removed it: nothing that anyone had saved is lost by that.
-    fn replaced(
-        &self,
-        request: &mut Request,
-        id: SessionId,
-        before: &Entry,
-        entry: Option<&Entry>,
-        now: Timestamp,
-    ) {
+    fn replaced(&self, request: &mut Request, id: SessionId, before: &Entry, entry: Option<&Entry>) {
         assert!(!request.log.destroy, "destroyed, and written");
         let after = request.log.apply(&before.values);
         if let Some(entry) = entry {
-            let expires = deadline(before.created, now);
+            let expires = deadline(before.created, request.commit);
             assert_eq!(*entry, Entry { created: before.created, expires, values: after.clone() });
             request.settle(Some(id), after);
         } else if request.log.regenerate && !after.is_empty() {

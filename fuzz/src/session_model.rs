@@ -89,9 +89,10 @@ pub fn session_model(data: &[u8]) {
 }
 
 async fn play(steps: Vec<Step>) {
-    let server = Server { world: Arc::default(), memory: Arc::new(Memory::new()), request: 0 };
-    let client = || Client { token: None, request: None };
     let clock = FakeClock::at(NOW);
+    let server =
+        Server { world: Arc::default(), memory: Arc::new(Memory::new()), clock: clock.clone(), request: 0 };
+    let client = || Client { token: None, request: None };
     let mut play = Play { server, clock, clients: [client(), client()], tokens: Vec::new(), numbers: 0 };
     for step in steps.into_iter().take(40) {
         match step {
@@ -184,14 +185,13 @@ impl Play {
     fn answered(&mut self, client: bool, number: usize, answer: Answer) {
         let world = self.server.lock();
         let request = &world.requests[number];
-        let Ok(response) = answer else {
-            assert!(request.void || request.faulted, "an error that nobody made");
-            return;
-        };
-        if response.status() == StatusCode::OK {
-            assert!(!request.is_unsaved(), "lost without a word: {request:?}");
-        } else {
-            assert!(request.faulted || response.status() == StatusCode::INTERNAL_SERVER_ERROR);
+        let response = answer.expect("an error is a response");
+        match response.status() {
+            StatusCode::OK => {
+                assert!(!request.void && !request.is_unsaved(), "lost without a word: {request:?}");
+            }
+            StatusCode::INTERNAL_SERVER_ERROR => {}
+            _ => assert!(request.void || request.faulted, "an error that nobody made"),
         }
         let lines: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
         assert!(lines.len() <= 1, "one cookie, one line");
@@ -253,29 +253,33 @@ async fn handle_request(
     assert_eq!(session.id(), base);
     for (number, deed) in (first + 1..).zip(deeds) {
         if let Deed::Save = deed {
-            request(&mut |request| request.committing = true);
+            request(&mut |request| request.begin_commit(server.clock.now(), false, true));
             let saved = session.save().await;
             request(&mut |request| {
                 request.committing = false;
                 match &saved {
                     Ok(()) => assert!(!request.is_unsaved(), "lost without a word"),
                     Err(error) if error.is_ended() => assert!(request.ended),
-                    Err(error) => return assert!(request.faulted, "{error}"),
+                    Err(error) => {
+                        assert!(request.faulted, "{error}");
+                        request.told = true;
+                        return;
+                    }
                 }
                 request.log = Log::default();
             });
         } else {
-            request(&mut |request| perform(*deed, number, &session, request));
+            request(&mut |request| {
+                request.told = false;
+                perform(*deed, number, &session, request);
+            });
         }
         request(&mut |request| assert_eq!(read(&session), request.view(), "{deed:?}"));
     }
     request(&mut |request| match ending {
-        Ending::Ok => request.committing = true,
+        Ending::Ok => request.begin_commit(server.clock.now(), true, true),
         Ending::Err => request.void = true,
-        Ending::ServerError => {
-            request.committing = true;
-            (request.log.keys, request.log.cleared) = (Default::default(), false);
-        }
+        Ending::ServerError => request.begin_commit(server.clock.now(), true, false),
     });
     let mut response = Response::new(Body::new());
     match ending {
@@ -342,7 +346,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         Deed::Regenerate => {
             session.regenerate().unwrap();
             request.log.regenerate = true;
-            if request.overtaken && request.base.is_none() {
+            if (request.overtaken || request.expired) && request.base.is_none() {
                 request.ended = false;
             }
         }

@@ -39,9 +39,10 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 2] = [
+const REGRESSIONS: [(&str, &str); 3] = [
     ("session_model", "renewal_of_a_regenerated_session"),
     ("session_model", "failed_destroy_of_an_overtaken_request"),
+    ("session_model", "save_before_the_values_of_another_session"),
 ];
 
 #[test]
@@ -69,6 +70,13 @@ fn renewal_of_a_regenerated_session() {
 #[test]
 fn failed_destroy_of_an_overtaken_request() {
     regression("session_model", "failed_destroy_of_an_overtaken_request");
+}
+
+/// A request whose token had been replaced asked for another session, saved it while it had no values, and then set one: the
+/// value was dropped, as if no other session had been asked for.
+#[test]
+fn save_before_the_values_of_another_session() {
+    regression("session_model", "save_before_the_values_of_another_session");
 }
 
 fn holds_for_random_bytes(check: Check) {

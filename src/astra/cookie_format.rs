@@ -1,4 +1,4 @@
-//! Astra's cookies beside native ones: which is read, which is written, and until when.
+//! Astra's cookies beside native ones: which are read and written, and until when.
 
 use std::sync::Arc;
 
@@ -29,20 +29,20 @@ struct AstraCookies {
 }
 
 impl Builder<CookieKeys> {
-    /// Migration: reads Astra's cookies and native ones, writes native ones, and refuses Astra's from `until` on.
+    /// Reads Astra's cookies and native ones, writes native ones, and refuses Astra's from `until` on: a migration.
     ///
-    /// A session that came in Astra's cookie leaves in a native one on the same response, so each browser changes over
-    /// with its next request. `key` is the application key of Astra's `NewCookieStore`; the cookie's name must be the one
-    /// that Astra uses, too: see [`CookieOptions::astra`](crate::cookie::CookieOptions::astra).
+    /// A session that came in Astra's cookie is written to a native one in the same response, so each browser changes
+    /// over with its next request. `key` is the application key of Astra's `NewCookieStore`. The cookie's name must be
+    /// Astra's, too: see [`CookieOptions::astra`](crate::cookie::CookieOptions::astra).
     ///
     /// Flash values are plain values, as in Astra: [`Session::flash`](crate::Session::flash) takes the value of that key.
-    /// The guide [Moving from Astra](crate::guide::moving_from_astra) has the whole story.
+    /// The guide [Moving from Astra](crate::guide::moving_from_astra) has the details.
     ///
     /// # Security
     ///
-    /// Astra's cookies never expire by themselves: whoever has a copy is logged in until `until`, and may turn it into a
-    /// native session, which has the deadlines of this store from then on. So set `until` no later than it takes for the
-    /// users to come by: a day with Astra's default Max-Age.
+    /// Astra's cookies never expire automatically. A copy logs in until `until`, and may be turned into a native
+    /// session, which then has the deadlines of this store. Set `until` no later than users need to return: a day with
+    /// Astra's default Max-Age.
     ///
     /// # Examples
     ///
@@ -62,22 +62,24 @@ impl Builder<CookieKeys> {
         self.with_astra_cookies(key, Mode::MigrateUntil(until))
     }
 
-    /// Side by side: reads Astra's cookies and native ones, and writes Astra's, so that Go and Rust serve the same user.
+    /// Reads Astra's cookies and native ones, and writes Astra's, so that Go and Rust serve the same users side by
+    /// side.
+    /// users.
     ///
-    /// A session that came in a native cookie leaves in Astra's on the same response, unless Astra's format cannot hold
-    /// it. Astra's cookie is a single one, so a session has to fit in it, and holds what JSON holds: saving anything else
-    /// is an error that names key and kind, and the browser keeps what it has. The payload format and the number of
-    /// chunks that the builder was given count for nothing here.
+    /// A session that came in a native cookie is written to Astra's in the same response, unless Astra's format cannot
+    /// hold it. Astra's cookie is a single one, so a session must fit in it, and hold only what JSON can hold. Saving
+    /// anything else is an error that names key and kind; the browser keeps its cookie. The builder's payload format
+    /// and number of chunks have no effect.
     ///
     /// As in Astra, reading does not renew the cookie, and flash values are plain values:
     /// [`Session::flash`](crate::Session::flash) takes the value of that key.
     ///
     /// # Security
     ///
-    /// Neither deadline is enforced: Astra's cookie has no time in it, so nothing but `Max-Age` ends it, and that is the
-    /// browser's courtesy. A copied cookie works for as long as Astra's application key is in use. All cookies of both
-    /// fleets are encrypted under one key with random nonces, which is good for 2^32 of them. Where that is too little,
-    /// change over with [`migrate_from_astra`](Self::migrate_from_astra).
+    /// Neither deadline is enforced: Astra's cookie contains no time, so only the browser ends it, by `Max-Age`. A
+    /// copied cookie works for as long as Astra's application key is in use. All cookies of both fleets are encrypted
+    /// under one key with random nonces, which is safe for 2^32 cookies. If that is too few, change over with
+    /// [`migrate_from_astra`](Self::migrate_from_astra).
     ///
     /// # Examples
     ///
@@ -125,7 +127,7 @@ impl ForeignFormat for AstraCookies {
         Ok(record(config, token, now, expires, payload, !self.writes()))
     }
 
-    /// A native session is to be written as Astra's where those are, if it can be: reading must not fail because of it.
+    /// Marks a native session to be written in Astra's format, if it fits. Reading must not fail because of it.
     fn opened_native(&self, config: &Config, record: Record) -> Record {
         match *record.origin() {
             Origin::Sealed { old_key, .. } if self.writes() => {
@@ -143,7 +145,7 @@ impl ForeignFormat for AstraCookies {
         changes: &Changes,
         now: Timestamp,
     ) -> Option<Result<Saved, Error>> {
-        // A native session that Astra's cookie cannot hold stays one for as long as it is only renewed.
+        // A native session that Astra's cookie cannot hold stays native for as long as it is only renewed.
         let stays = |base: &Record| matches!(base.origin(), Origin::Sealed { rewrite: false, .. });
         if !self.writes() || changes.is_empty() && base.is_some_and(stays) {
             return None;
@@ -178,7 +180,7 @@ impl AstraCookies {
     }
 }
 
-/// A session in Astra's cookie. Since nothing says when it began, it begins at each request.
+/// Returns the session in Astra's cookie. Its beginning is unknown, so it begins at each request.
 fn record(
     config: &Config,
     token: &[u8],
@@ -188,12 +190,12 @@ fn record(
     rewrite: bool,
 ) -> Record {
     let id = SessionId::from_bytes(astra_id(config.cookie_name(), token));
-    // Beside a native cookie it is the older one: whoever has both was given the native one since.
+    // Older than any native cookie: a browser with both was given the native one later.
     let recency = Recency::at(Timestamp::from_unix(0));
     Record::written(id, created, expires, payload, Origin::Foreign { rewrite }, recency)
 }
 
-/// The JSON that Astra's cookie would hold, `shared` being what was read from one.
+/// Returns the JSON for Astra's cookie. `shared` are the values that were read from one.
 fn json(config: &Config, payload: &Payload, shared: Option<&Payload>) -> Result<Vec<u8>, Error> {
     let json = go_json::write(payload, shared)?;
     let size = config.cookie_name().len() + AstraSealer::token_len(json.len());

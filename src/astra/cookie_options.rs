@@ -3,8 +3,9 @@
 use crate::cookie::CookieOptions;
 
 impl CookieOptions {
-    /// The cookie that Astra sets by default, `astra_session`, to read and write the same one. It is `Secure` here, which
-    /// Astra's is where `WithSecure` says so: call [`secure(false)`](Self::secure) where both serve plain http.
+    /// Returns the options of Astra's default cookie, `astra_session`, so that both read and write the same cookie. It
+    /// is `Secure` here. Astra's is only with `WithSecure`: call [`secure(false)`](Self::secure) if both serve plain
+    /// http.
     ///
     /// # Examples
     ///

@@ -8,7 +8,7 @@
 //!   44+n     16  AES-256-GCM tag
 //! ```
 //!
-//! There is no version, no key id and no time in it.
+//! It contains no version, key id or time.
 
 use std::sync::Arc;
 
@@ -24,21 +24,22 @@ use crate::crypto::{
 use crate::error::{Error, Kind};
 use crate::event::{CookieFormat, Refusal};
 
-/// What sealing adds to the JSON.
+/// The bytes that sealing adds to the JSON.
 const OVERHEAD: usize = NONCE_LEN + MAC_LEN + TAG_LEN;
 
-/// How many characters of a text tell the version byte and the key id of a native token: six bytes.
+/// The number of characters that hold the version byte and the key id of a native token: six bytes.
 const START: usize = 8;
 
-/// The format of `text`, by its form alone. No other is tried afterwards, whatever comes of it.
+/// Returns the format of `text`, judged only by its form. No other format is tried afterwards.
 ///
-/// 1. Astra pads, so its texts have a multiple of four characters; others are native.
+/// 1. Astra pads, so the length of its texts is a multiple of four. Other texts are native.
 /// 2. Native tokens have no padding, so a text that ends with `=` is Astra's.
-/// 3. What is left is native if it begins with the version byte and the id of a key of `native`, revoked ones included.
+/// 3. Any other text is native if it begins with the version byte and the id of a key of `native`, revoked ones
+///    included.
 ///
-/// So what either sealer here makes is always told right ([`AstraSealer::seal`] takes no nonce that begins with the version
-/// byte). A cookie made by Astra itself is taken for a native one if it needs no padding and five bytes of its random
-/// nonce are what rule 3 looks for: one in 3 · 2^40 for each key of the ring. It is refused then.
+/// Texts of the two sealers here are thus always distinguished ([`AstraSealer::seal`] takes no nonce that begins with
+/// the version byte). A cookie made by Astra itself is mistaken for a native one, and refused, if it needs no padding
+/// and five bytes of its random nonce match rule 3: one in 3 · 2^40 for each key of the ring.
 pub(crate) fn format_of(text: &[u8], native: &Sealer) -> CookieFormat {
     if text.len() % 4 != 0 {
         return CookieFormat::Native;
@@ -52,7 +53,8 @@ pub(crate) fn format_of(text: &[u8], native: &Sealer) -> CookieFormat {
     }
 }
 
-/// The id of what this text leads to: Astra's cookies have none, and that of a stored session is the secret itself.
+/// Returns the id of the session in this text. Astra's cookies contain none, and that of a stored session is the secret
+/// itself.
 pub(crate) fn astra_id(cookie_name: &str, text: &[u8]) -> [u8; 16] {
     hashed_id(b"hyper-session astra id v1\0", cookie_name, text)
 }
@@ -73,16 +75,16 @@ impl AstraSealer {
         Ok(Self { cipher: LessSafeKey::new(cipher), mac: hmac::Key::new(HMAC_SHA256, mac.as_ref()), random })
     }
 
-    /// How many characters the cookie for `json` bytes has.
+    /// Returns how many characters the cookie for `json` bytes has.
     pub(crate) const fn token_len(json: usize) -> usize {
         padded_len(json + OVERHEAD)
     }
 
-    /// The cookie of this JSON object.
+    /// Returns the cookie of this JSON object.
     ///
     /// # Errors
     ///
-    /// [`is_random`](Error::is_random) without a nonce.
+    /// [`is_random`](Error::is_random) if there is no randomness for a nonce.
     pub(crate) fn seal(&self, json: &[u8]) -> Result<String, Error> {
         let failed = || Error::new(Kind::Internal("AES-256-GCM refused to seal"));
         let nonce = self.nonce()?;
@@ -97,9 +99,9 @@ impl AstraSealer {
         Ok(encode_padded(&token))
     }
 
-    /// A nonce that does not begin like a native token: [`format_of`].
+    /// Returns a nonce that does not begin like a native token: see [`format_of`].
     fn nonce(&self) -> Result<[u8; NONCE_LEN], Error> {
-        // Sixteen in a row that do begin so (2^-128) are a broken generator.
+        // Sixteen in a row that do (2^-128) mean a broken generator.
         for _ in 0..16 {
             let nonce = self.random.nonce([0; 4])?;
             if nonce.first() != Some(&VERSION) {
@@ -109,8 +111,8 @@ impl AstraSealer {
         Err(Error::new(Kind::Random))
     }
 
-    /// The JSON of `text`, if Astra or [`seal`](Self::seal) made it under this key and not a bit of it has changed: the GCM
-    /// tag and the HMAC are both checked, in constant time, before a byte of the JSON leaves this function.
+    /// Returns the JSON of `text`, if Astra or [`seal`](Self::seal) made it under this key and no bit of it has
+    /// changed. The GCM tag and the HMAC are both checked, in constant time, before any of the JSON is returned.
     pub(crate) fn open(&self, text: &[u8]) -> Result<Bytes, Refusal> {
         let mut token = decode_padded(text).ok_or(Refusal::Encoding)?;
         let json_len = token.len().checked_sub(OVERHEAD).ok_or(Refusal::Length)?;
@@ -124,7 +126,7 @@ impl AstraSealer {
     }
 }
 
-/// One of Astra's keys. Astra calls this HKDF; it is `HMAC(app key, HMAC(app key, label) ‖ 0x01)`.
+/// Derives one of Astra's keys. Astra calls this HKDF; it is `HMAC(app key, HMAC(app key, label) ‖ 0x01)`.
 fn derive(app_key: &[u8], label: &str) -> Zeroizing<[u8; 32]> {
     let app_key = hmac::Key::new(HMAC_SHA256, app_key);
     let mut expand = hmac::Context::with_key(&app_key);

@@ -1,4 +1,4 @@
-//! Astra's cookies: its own vectors, an independent implementation, what an attacker can do, and telling them from ours.
+//! Astra's cookies: its own vectors, an independent implementation, attacks, and the distinction from native tokens.
 
 use base64::prelude::{
     BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, BASE64_URL_SAFE_NO_PAD, Engine as _,
@@ -82,7 +82,7 @@ fn t02_every_flipped_bit_is_refused() {
     assert_eq!(paddings, [0, 1, 2]);
 }
 
-// T70: every other length, and every other spelling of the same bytes.
+// T70: every other length, and every other encoding of the same bytes.
 #[test]
 fn t70_truncated_extended_and_respelled_cookies_are_refused() {
     for Vector { app_key, cookie, .. } in vectors() {
@@ -126,7 +126,7 @@ fn t70_truncated_extended_and_respelled_cookies_are_refused() {
     }
 }
 
-// T02: the GCM tag alone is not enough.
+// T02: the GCM tag is not enough.
 #[test]
 fn t02_the_inner_hmac_counts() {
     let sealer = sealer();
@@ -160,7 +160,7 @@ fn t14_no_random_no_cookie() {
     assert!(sealer.seal(JSON).unwrap_err().is_random());
 }
 
-/// Nonces that all begin alike.
+/// Nonces that all begin with the same byte.
 struct Begins(u8);
 
 impl Random for Begins {
@@ -182,7 +182,7 @@ fn no_cookie_of_ours_begins_like_a_native_token() {
     }
 }
 
-// The third rule, where neither length nor padding tells: 5 bytes decide, whatever follows.
+// The third rule, if neither length nor padding decides: 5 bytes do.
 #[test]
 fn five_bytes_decide_where_padding_does_not() {
     let (native, ids) = (native(), [b"one".as_slice(), b"two", b"three"].map(|key| app_key(key).id()));
@@ -196,7 +196,7 @@ fn five_bytes_decide_where_padding_does_not() {
             assert_eq!(format_of(begins(&start).as_bytes(), &native), CookieFormat::Astra, "bit {bit}");
         }
     }
-    // Of these two Astra made the second one. It is refused as what it looks like: no other format is tried.
+    // Astra made the second of these. It is refused as a native token: no other format is tried.
     let nonce = [&[VERSION][..], &ids[0].to_bytes(), &[0; 7]].concat();
     let unlucky = independent::seal(APP_KEY, nonce.try_into().unwrap(), b"{\"abcde\":12}");
     assert!(!unlucky.contains('=') && sealer().open(unlucky.as_bytes()).is_ok());
@@ -238,7 +238,7 @@ proptest! {
         let padded = BASE64_URL_SAFE.encode(BASE64_URL_SAFE_NO_PAD.decode(&token).unwrap());
         prop_assert!(astra.open(padded.as_bytes()).is_err());
 
-        // Astra's own cookies, with any nonce but one in 2^40: those are in `five_bytes_decide_where_padding_does_not`.
+        // Astra's own cookies, with any nonce but one in 2^40: `five_bytes_decide_where_padding_does_not` tests those.
         let theirs = independent::seal(APP_KEY, nonce, &plaintext);
         let unlucky = nonce[0] == VERSION && native.names_a_key(&nonce[1..5]) && !theirs.contains('=');
         prop_assert_eq!(format_of(theirs.as_bytes(), &native) == CookieFormat::Native, unlucky);

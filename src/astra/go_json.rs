@@ -1,6 +1,6 @@
 //! A session's values as Go's `encoding/json` writes and reads them: the JSON that is shared with Astra.
 //!
-//! Go reads every number into a float64, so a number is written only if it is one: see [`write()`].
+//! Go reads every number into a float64, so only numbers that a float64 holds are written: see [`write()`].
 
 use rmp::Marker;
 
@@ -9,25 +9,25 @@ use crate::session::Payload;
 use crate::session::json::{EXACT, Rules, object_to_messagepack};
 use crate::session::messagepack::{MAX_DEPTH, bin_bytes, map_len, skip_value, str_bytes, take_len};
 
-/// The values of a JSON object, as Go reads it. An empty object is a session without values, as is `null`, which Go makes of a
-/// nil map.
+/// Reads the values of a JSON object, as Go does. An empty object is a session without values, and so is `null`, which
+/// Go writes for a nil map.
 ///
-/// A number that Go would take for an integer is one here, also if it is written `123.0` or `1e3`. Other digits are kept as
-/// they are, even beyond 2^53, where Go rounds. What is not Unicode (lone surrogates, invalid UTF-8) is U+FFFD, as in Go. Of a
-/// key that stands twice, the last one counts.
+/// A number that Go would read as an integer is an integer here, also if it is written `123.0` or `1e3`. Other digits
+/// are kept, even beyond 2^53, where Go rounds. Text that is not Unicode (lone surrogates, invalid UTF-8) becomes
+/// U+FFFD, as in Go. Of a repeated key, the last value counts.
 pub(crate) fn read(json: &[u8]) -> Option<Payload> {
     Payload::index(object_to_messagepack(json, Rules::Go)?.into())
 }
 
-/// The JSON object of these values, byte for byte as Go writes it: keys sorted, `<`, `>`, `&`, U+2028 and U+2029 escaped,
-/// floats in the shortest form that reads back.
+/// Writes the JSON object of these values, byte for byte as Go does: keys sorted, `<`, `>`, `&`, U+2028 and U+2029
+/// escaped, floats in the shortest form that reads back.
 ///
-/// A value that is the same in `shared`, which is what was read from JSON, is written whatever it is.
+/// A value that is the same in `shared`, the values that were read from JSON, is always written.
 ///
 /// # Errors
 ///
-/// [`is_value`](Error::is_value), naming key and kind, for what Go would not read and write again as it is here: an integer
-/// beyond 2^53, NaN and infinities, byte strings, maps with other keys than strings.
+/// [`is_value`](Error::is_value), naming key and kind, for a value that Go would not read and write back unchanged: an
+/// integer beyond 2^53, NaN and infinities, byte strings, maps with keys that are not strings.
 pub(crate) fn write(payload: &Payload, shared: Option<&Payload>) -> Result<Vec<u8>, Error> {
     let mut out = Vec::with_capacity(256);
     out.push(b'{');
@@ -46,7 +46,7 @@ pub(crate) fn write(payload: &Payload, shared: Option<&Payload>) -> Result<Vec<u
     Ok(out)
 }
 
-/// What has no place in the JSON.
+/// A kind of value that the JSON cannot hold.
 struct Unmapped(&'static str);
 
 struct Writer<'a> {
@@ -55,7 +55,7 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes the first value of `input`, and returns what follows it. As deep as a payload may be, no deeper.
+    /// Writes the first value of `input`, and returns the rest of `input`. Limited to the depth of a payload.
     fn value<'a>(&mut self, input: &'a [u8]) -> Result<&'a [u8], Unmapped> {
         let broken = || Unmapped("broken");
         let (&marker, rest) = input.split_first().ok_or_else(broken)?;
@@ -72,7 +72,7 @@ impl Writer<'_> {
             Marker::I8 | Marker::I16 | Marker::I32 | Marker::I64 => {
                 let len = 1 << (marker - 0xd0);
                 let bits = 64 - 8 * u32::try_from(len).map_err(|_| broken())?;
-                // Shifted up and down again, the sign fills what is above.
+                // Shifted up and down again, so that the sign extends into the upper bits.
                 let number = i64::from_ne_bytes(number(rest, len).ok_or_else(broken)?.to_ne_bytes());
                 let number = number << bits >> bits;
                 self.integer(number.into())?;
@@ -110,8 +110,9 @@ impl Writer<'_> {
         self.out.extend_from_slice(text.as_bytes());
     }
 
-    /// Beyond 2^53, a float64 holds some integers and not others. Go writes those that it holds with the fewest digits that read
-    /// back and zeros behind them: 1152921504606846976 (2^60) turns into 1152921504606847000 when Go saves the session.
+    /// Writes an integer, unless Go would change it. Beyond 2^53, a float64 holds some integers and not others. Go
+    /// writes those with the fewest digits that read back, and zeros: 1152921504606846976 (2^60) becomes
+    /// 1152921504606847000 when Go saves the session.
     #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // whether it loses any is the question
     fn integer(&mut self, number: i128) -> Result<(), Unmapped> {
         if number.unsigned_abs() > EXACT.into() && !self.as_it_was {
@@ -125,7 +126,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// As Go: no exponent from 1e-6 up to below 1e21, and the fewest digits that read back.
+    /// Formats a float as Go does: no exponent from 1e-6 up to below 1e21, and the fewest digits that read back.
     fn float(&mut self, number: f64) -> Result<(), Unmapped> {
         if !number.is_finite() {
             return Err(Unmapped("a number that is not finite"));
@@ -156,7 +157,7 @@ impl Writer<'_> {
     fn map<'a>(&mut self, len: usize, mut rest: &'a [u8]) -> Result<&'a [u8], Unmapped> {
         let mut entries = Vec::new();
         for _ in 0..len {
-            let (key, value) = str_bytes(rest).ok_or(Unmapped("a map with keys that are no strings"))?;
+            let (key, value) = str_bytes(rest).ok_or(Unmapped("a map with keys that are not strings"))?;
             entries.push((utf8(key)?, value));
             rest = skip_value(value, MAX_DEPTH).ok_or(Unmapped("broken"))?;
         }
@@ -175,7 +176,7 @@ impl Writer<'_> {
     }
 }
 
-/// The big-endian number in the first `len` bytes.
+/// Returns the big-endian number in the first `len` bytes.
 fn number(input: &[u8], len: usize) -> Option<u64> {
     Some(input.get(..len)?.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
@@ -184,7 +185,7 @@ fn utf8(text: &[u8]) -> Result<&str, Unmapped> {
     std::str::from_utf8(text).map_err(|_| Unmapped("text that is not UTF-8"))
 }
 
-/// A string with the escapes of Go's `json.Marshal`, which keep it harmless inside of HTML.
+/// Writes a string with the escapes of Go's `json.Marshal`, which keep it harmless inside of HTML.
 fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     for letter in text.chars() {

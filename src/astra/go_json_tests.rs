@@ -1,4 +1,4 @@
-//! Go's JSON: byte for byte where Go wrote it, by value where others did, and an error where Go would read something else.
+//! Go's JSON: byte for byte where Go wrote it, by value otherwise, and an error where Go would read another value.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ fn value<T: serde::de::DeserializeOwned>(json: &str) -> Result<T, Error> {
     value_codec::decode("k", &payload.get("k").unwrap())
 }
 
-// What Astra's own code wrote.
+// Written by Astra's own code.
 #[test]
 fn every_vector_is_written_again_byte_for_byte() {
     for line in include_str!("../../tests/vectors/astra-cookies.jsonl").lines() {
@@ -49,7 +49,7 @@ fn numbers_are_integers_where_go_takes_them_for_one() {
     assert_eq!(value::<i64>("9007199254740993").unwrap(), 9_007_199_254_740_993);
     assert_eq!(value::<u64>("18446744073709551615").unwrap(), u64::MAX);
     assert_eq!(value::<i64>("-9223372036854775808").unwrap(), i64::MIN);
-    // No integer any more: the text does not say which one was meant.
+    // Not an integer: the text does not determine one.
     assert!(value::<u64>("18446744073709551616").is_err() && value::<i64>("1e300").is_err());
     assert!(value::<i64>("1.5").unwrap_err().is_value(), "Go's GetInt would cut this to 1");
     assert!(read(b"{\"k\":1e400}").is_none(), "Go refuses this, too");
@@ -120,7 +120,7 @@ fn null_and_empty_things_stay_what_they_are() {
     assert_eq!(write(&payload, None).unwrap(), json.as_bytes());
     assert_eq!(value_codec::decode::<Option<u8>>("a", &payload.get("a").unwrap()).unwrap(), None);
     assert!(value_codec::decode::<String>("a", &payload.get("a").unwrap()).is_err());
-    // What Go makes of an empty map and of a nil one; it would panic on writing to what it reads from `null`.
+    // Go writes these for an empty map and a nil one; it would panic on writing to the map that it reads from `null`.
     assert!(read(b"{}").unwrap().is_empty() && read(b"null").unwrap().is_empty());
     assert_eq!(write(&read(b"null").unwrap(), None).unwrap(), b"{}");
 }
@@ -140,14 +140,14 @@ fn whatever_go_would_misread_is_an_error_that_names_key_and_kind() {
         assert!(why(written(number)).contains("an integer beyond 2^53"));
     }
     assert!(why(written(u64::MAX)).contains("an integer beyond 2^53"));
-    // Float64 values, all of them, that Go saves with other digits: snowflakes (milliseconds and a sequence), powers of two.
+    // Float64 values that Go saves with other digits: snowflakes (milliseconds and a sequence), powers of two.
     for number in [1 << 60, 1 << 62, 1_700_000_000_123 << 22, (1 << 53) + 2, i64::MIN] {
         assert!(why(written(number)).contains("Go would round"), "{number}");
     }
     for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         assert!(why(written(number)).contains("not finite"));
     }
-    assert!(why(written(BTreeMap::from([(1, 2)]))).contains("keys that are no strings"));
+    assert!(why(written(BTreeMap::from([(1, 2)]))).contains("keys that are not strings"));
     assert!(why(written(vec![BTreeMap::from([("x", i64::MAX)])])).contains("an integer beyond 2^53"));
     for (bytes, kind) in [
         (&b"\xd4\x01\x01"[..], "a MessagePack extension"),
@@ -244,7 +244,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-/// As Go has it: every number is a float64.
+/// Returns the value as Go reads it: every number is a float64.
 fn as_go(value: &Value) -> Value {
     match value {
         Value::Number(number) => Value::from(number.as_f64().unwrap()),
@@ -262,7 +262,7 @@ proptest! {
         let again = write(&payload, Some(&payload)).unwrap();
         let back: Value = serde_json::from_slice(&again).unwrap();
         prop_assert_eq!(as_go(&back), as_go(&serde_json::to_value(&object).unwrap()));
-        // Written once more it is the same, byte for byte, and nothing of it can end a script element.
+        // Written once more it is the same, byte for byte, and cannot end a script element.
         let payload = read(&again).unwrap();
         prop_assert_eq!(write(&payload, Some(&payload)).unwrap(), again.clone());
         let harmless = !again.iter().any(|byte| b"<>&\n\r".contains(byte));

@@ -1,7 +1,7 @@
 //! The formats of Astra, a web framework in Go: its cookies and its stored sessions, read and written.
 //!
-//! The rest of the crate knows two seams, [`ForeignFormat`](crate::store::ForeignFormat) for cookies and
-//! [`StoredFormat`](crate::store::StoredFormat) for entries. Everything that is Astra's is in this folder.
+//! The rest of the crate has two seams for them, [`ForeignFormat`](crate::store::ForeignFormat) for cookies and
+//! [`StoredFormat`](crate::store::StoredFormat) for entries. All code that is specific to Astra is in this folder.
 
 mod builder;
 mod cookie_format;

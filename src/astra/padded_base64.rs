@@ -1,18 +1,18 @@
-//! base64url with padding, as Astra writes it: each byte string has exactly one spelling.
+//! base64url with padding, as Astra writes it: each byte string has exactly one encoding.
 
 use base64_simd::URL_SAFE;
 
-/// The text of `bytes`, padded to a multiple of four characters.
+/// Encodes `bytes`, padded to a multiple of four characters.
 pub(super) fn encode_padded(bytes: &[u8]) -> String {
     URL_SAFE.encode_to_string(bytes)
 }
 
-/// The bytes of `text`, or `None` if it is not their one spelling, padded to a multiple of four characters.
+/// Decodes `text`. Returns `None` if it is not the canonical encoding, padded to a multiple of four characters.
 pub(super) fn decode_padded(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE.decode_to_vec(text).ok()
 }
 
-/// How many characters `bytes` bytes have, with padding.
+/// Returns how many characters `bytes` bytes have, with padding.
 pub(super) const fn padded_len(bytes: usize) -> usize {
     bytes.div_ceil(3) * 4
 }

@@ -1,4 +1,4 @@
-//! Entries as Astra has them: the value alone under its key, and no deadline but Redis' own time to live.
+//! Astra's entries in Redis: only the value under its key, whose deadline is Redis' own time to live.
 
 use std::time::Duration;
 
@@ -9,10 +9,11 @@ use crate::clock::Timestamp;
 use crate::store::Stored;
 use crate::store::redis::{Framing, Redis};
 
-// KEYS[1] is the entry. Arguments and answers are those of the scripts for framed entries, except that an entry is answered
-// with its time to live. "There already" is success as there: no two writes have the same value.
+// KEYS[1] is the entry. Arguments and replies are those of the scripts for framed entries, except that an entry is
+// returned with its time to live. An entry that is there already counts as success, as in those scripts: no two writes
+// have the same value.
 
-/// The entry, if there is one.
+/// Returns the entry, if there is one.
 const FETCH: &str = "\
 local old = redis.call('GET', KEYS[1])
 if not old then return false end
@@ -44,7 +45,7 @@ return redis.call('PEXPIRE', KEYS[1], ARGV[3])";
 
 const TOUCH: &str = "return redis.call('PEXPIRE', KEYS[1], ARGV[2])";
 
-/// How entries lie in Redis beside Astra.
+/// The framing of entries beside Astra.
 pub(super) const PLAIN: Framing = Framing {
     create: CREATE,
     replace: REPLACE,
@@ -56,22 +57,23 @@ pub(super) const PLAIN: Framing = Framing {
 };
 
 impl Redis {
-    /// Keeps values as they are, with no deadline but Redis' own: for a store that is
-    /// [beside Astra](crate::store::Builder::beside_astra). [`RedisStore::builder`](crate::RedisStore::builder) does it
+    /// Stores values unchanged, with Redis' own time to live as their only deadline: for a store that is [beside
+    /// Astra](crate::store::Builder::beside_astra). [`RedisStore::builder`](crate::RedisStore::builder) does it
     /// automatically.
     pub fn plain(self) -> Self {
         self.with_framing(&PLAIN)
     }
 }
 
-/// The entry in an answer. An entry without a time to live, which Astra does not write, has no deadline here either.
+/// Returns the entry in a reply. An entry without a time to live, which Astra does not write, has no deadline here
+/// either.
 fn entry(answer: Value, now: Timestamp) -> Option<Stored> {
     let Value::Array(parts) = answer else { return None };
     let Ok([Value::BulkString(value), Value::Int(millis)]) = <[Value; 2]>::try_from(parts) else {
         return None;
     };
     let expires = match u64::try_from(millis) {
-        // Rounded up: what Redis still has is there, to its last millisecond.
+        // Rounded up: an entry is alive to its last millisecond.
         Ok(millis) => now.saturating_add(Duration::from_secs(millis.div_ceil(1_000).max(1))),
         Err(_) => Timestamp::MAX,
     };

@@ -13,7 +13,7 @@ use crate::id::EntryId;
 use crate::session::Payload;
 use crate::store::{EntryAge, EntryValue, SessionList, SharedFormat, StoredFormat};
 
-/// What a store needs to know to share its sessions with Astra.
+/// The stored format that a store shares with Astra.
 pub(super) const FORMAT: SharedFormat = SharedFormat {
     program: "Astra",
     create: |config, random| Box::new(AstraFormat { cookie_name: config.cookie_name().into(), random }),
@@ -23,7 +23,7 @@ pub(super) const FORMAT: SharedFormat = SharedFormat {
     redis_framing: &super::redis_framing::PLAIN,
 };
 
-/// The tombstone. Astra takes what is no object for a broken session, and begins a new one under a new id.
+/// The tombstone. Astra treats a value that is not an object as a broken session, and begins a new one under a new id.
 const TOMBSTONE: &[u8] = b"\"regenerated\"";
 
 struct AstraFormat {
@@ -67,16 +67,16 @@ impl StoredFormat for AstraFormat {
         go_json::read(value).map(|payload| EntryValue::Session(EntryAge::default(), payload))
     }
 
-    /// Astra would not keep the lists, and its ids in a list would be logins.
+    /// Returns false: Astra would not maintain the lists, and its ids in a list could be used to log in.
     fn has_session_lists(&self) -> bool {
         false
     }
 }
 
 impl AstraFormat {
-    /// Two requests that do the same to one session must not write the same: see the contract of
-    /// [`Backend`](crate::store::Backend). JSON has no room for a revision, but white space may follow it, which every
-    /// reader skips: 32 spaces and tabs are 32 bits.
+    /// Makes each write unique: two requests with the same change must not write the same value, see the contract of
+    /// [`Backend`](crate::store::Backend). JSON has no room for a revision, but every reader skips white space after
+    /// it: 32 spaces and tabs are 32 bits.
     fn with_revision(&self, mut json: Vec<u8>) -> Result<Bytes, Error> {
         let [a, b, c, d, ..] = self.random.nonce([0; 4])?;
         let revision = u32::from_be_bytes([a, b, c, d]);
@@ -91,11 +91,11 @@ fn generate(random: &dyn Random, cookie_name: &str) -> Result<Token, Error> {
     random.fill(&mut *id)?;
     let text = Zeroizing::new(format!("{:032x}", u128::from_be_bytes(*id)));
     parse(text.as_bytes(), cookie_name)
-        .ok_or_else(|| Error::new(Kind::Internal("an id that does not read back")))
+        .ok_or_else(|| Error::new(Kind::Internal("a generated id that is not canonical")))
 }
 
-/// Reads 32 hexadecimal digits in lower case, as Astra writes them, and nothing else. Astra itself adopts any text. The
-/// entry id is the secret itself, the session id a hash of it.
+/// Reads 32 hexadecimal digits in lower case, Astra's form of an id, and nothing else. Astra itself adopts any text.
+/// The entry id is the secret itself, the session id a hash of it.
 fn parse(text: &[u8], cookie_name: &str) -> Option<Token> {
     let digits = text.len() == 32 && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let digits = std::str::from_utf8(text).ok().filter(|_| digits)?;

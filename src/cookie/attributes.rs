@@ -1,25 +1,27 @@
-//! `Attributes`: what follows the value and the age in a `Set-Cookie` line.
+//! The attributes of a `Set-Cookie` line that follow the value and the age.
 
 use std::fmt;
 
-use super::SameSite;
 use super::name::PrefixRules;
+use super::{Priority, SameSite};
 use crate::error::Error;
 
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
 const MAX_ATTRIBUTE: usize = 1024;
 
-/// The attributes of a cookie other than its age. Path, domain and partition are its scope: a browser keeps cookies of one
-/// name apart that differ in them (RFC 6265bis section 5.7, step 23), sends all that match, and says nothing about them.
+/// The attributes of a cookie other than its age. Path, domain and partition are its scope. A browser keeps cookies of one
+/// name with different scopes side by side (RFC 6265bis section 5.7, step 23), and sends all that match, without their
+/// scopes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Attributes {
     pub(super) path: String,
-    /// `None`: this host only.
+    /// `None`: only this host.
     pub(super) domain: Option<String>,
     pub(super) secure: bool,
     pub(super) http_only: bool,
     pub(super) same_site: SameSite,
     pub(super) partitioned: bool,
+    pub(super) priority: Option<Priority>,
 }
 
 impl Attributes {
@@ -44,12 +46,13 @@ impl fmt::Display for Attributes {
             f.write_str(if wanted { attribute } else { "" })?;
         }
         write!(f, "; SameSite={}", self.same_site.as_str())?;
-        f.write_str(if self.partitioned { "; Partitioned" } else { "" })
+        f.write_str(if self.partitioned { "; Partitioned" } else { "" })?;
+        self.priority.map_or(Ok(()), |priority| write!(f, "; Priority={}", priority.as_str()))
     }
 }
 
 /// Checks a `path-value` of RFC 6265bis section 4.1.1: no control character, no semicolon. A space, quote, angle bracket or
-/// backslash is refused, too: a text that holds one was not meant as a path.
+/// backslash is refused, too, because such a text was not meant as a path.
 pub(super) fn validate_path(path: &str) -> Result<(), Error> {
     let fine = |byte: u8| byte.is_ascii_graphic() && !b";,\"<>\\".contains(&byte);
     if !path.starts_with('/') || path.len() > MAX_ATTRIBUTE || !path.bytes().all(fine) {

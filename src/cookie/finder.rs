@@ -1,4 +1,4 @@
-//! Where a request's session cookie is found, chunks included.
+//! Finds a request's session cookie, including its chunks.
 
 use http::HeaderValue;
 use http::header::GetAll;
@@ -9,14 +9,14 @@ use super::pairs::{split_once, trim_end, trim_start};
 use super::{CookieName, MAX_ASSEMBLIES, MAX_CHUNKS, MAX_LOOKS};
 
 /// Finds one cookie, and the chunks `name.1` to `name.7` of it, among all others: a substring search for the name, then
-/// a look at what stands before and behind. Equal to filtering [`pairs`](super::pairs) by name, and tested to be.
+/// a look at what stands before and behind. Equal to filtering [`pairs`](super::pairs()) by name, and tested to be.
 #[derive(Debug)]
 pub(crate) struct CookieFinder {
     name: memmem::Finder<'static>,
 }
 
-/// The value of one cookie: a header field, shared by reference count, and where in it the value lies. Without `Debug`, since
-/// it is a secret.
+/// The value of one cookie: a shared header field, and the range of the value in it. Without `Debug`, because it is a
+/// secret.
 #[derive(Clone)]
 struct Piece {
     field: HeaderValue,
@@ -24,17 +24,18 @@ struct Piece {
     end: usize,
 }
 
-/// All that a request says about the cookie of one name. Copies nothing but reference counts.
+/// All cookies of one name in a request. Only reference counts are copied.
 #[derive(Default)]
 pub(crate) struct Found {
     /// Values under the name itself, in order of appearance.
     heads: SmallVec<[Piece; 1]>,
-    /// Values under `name.1` to `name.7`, with that number. Empty, and so not allocated, for all but large sessions.
+    /// Values under `name.1` to `name.7`, with that number. Only large sessions have any, so the vector is usually not
+    /// allocated.
     tails: Vec<(u8, Piece)>,
     overflow: bool,
 }
 
-/// One way to put a token together: a head, and a place in `tails` for each further chunk.
+/// One way to join a token from chunks: a head, and an index in `tails` for each further chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Assembly {
     head: usize,
@@ -53,7 +54,7 @@ impl CookieFinder {
         Self { name: memmem::Finder::new(name.as_str().as_bytes()).into_owned() }
     }
 
-    /// Walks all `Cookie` fields.
+    /// Searches all `Cookie` fields.
     //= RFC 9113 section 8.2.3: "the Cookie header field MAY be split into separate header fields, each with one or
     //# more cookie-pairs"
     pub(crate) fn find(&self, fields: GetAll<'_, HeaderValue>) -> Found {
@@ -66,7 +67,7 @@ impl CookieFinder {
 
     fn find_in(&self, field: &HeaderValue, found: &mut Found) {
         let bytes = field.as_bytes();
-        // All before `from` was looked at.
+        // The bytes before `from` were searched.
         let mut from = 0;
         while let Some(ahead) = bytes.get(from..).and_then(|rest| self.name.find(rest)) {
             let at = from + ahead;
@@ -84,7 +85,7 @@ impl CookieFinder {
             // `value` is a suffix of the field, so its place follows from lengths.
             let start = bytes.len() - value.len();
             let (value, _) = split_once(value, b';');
-            // No other cookie begins inside this value: it need not be searched.
+            // Another cookie cannot begin inside this value, so it is not searched.
             from = start + value.len();
             let value = trim_end(value);
             let lead = value.len() - trim_start(value).len();
@@ -98,7 +99,7 @@ impl Piece {
         self.field.as_bytes().get(self.start..self.end).unwrap_or_default()
     }
 
-    /// Returns true if this could be a part of some token: base64url, padded or not.
+    /// Returns true if this could be a part of a token: base64url, padded or not.
     fn is_plausible(&self) -> bool {
         let fine = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=');
         !self.bytes().is_empty() && self.bytes().iter().all(fine)
@@ -115,12 +116,12 @@ impl Found {
         }
     }
 
-    /// Returns true if the request has a cookie of the name, or a chunk of one.
+    /// Returns true if the request has a cookie of this name, or a chunk of one.
     pub(crate) fn is_present(&self) -> bool {
         !self.heads.is_empty() || !self.tails.is_empty()
     }
 
-    /// Returns true if there were more cookies of the name, or chunks, than are looked at.
+    /// Returns true if there were more cookies of this name, or chunks, than are examined.
     pub(crate) fn overflowed(&self) -> bool {
         self.overflow
     }
@@ -130,13 +131,13 @@ impl Found {
         self.heads.len()
     }
 
-    /// Returns true if the values of two heads are the same: one cookie in two scopes.
+    /// Returns true if the values of two heads are equal: one cookie in two scopes.
     pub(crate) fn are_equal(&self, head: usize, other: usize) -> bool {
         let bytes = |index| self.heads.get(index).map(Piece::bytes);
         bytes(head) == bytes(other)
     }
 
-    /// Returns true if a chunk comes twice. One of them belongs to another cookie, and the header does not tell which.
+    /// Returns true if a chunk comes twice. One of them belongs to another cookie, but the header does not reveal which.
     pub(crate) fn has_twins(&self) -> bool {
         let mut seen = 0_u8;
         self.tails.iter().any(|(number, _)| {
@@ -146,8 +147,8 @@ impl Found {
         })
     }
 
-    /// Returns the ways to put a token together that begins with the `head`-th value, the likeliest first. `chunk` is the number
-    /// of characters that fill a cookie.
+    /// Returns the ways to join a token that begins with the `head`-th value, the likeliest first. `chunk` is the number of
+    /// characters that fill a cookie.
     ///
     /// A token goes on in the next number if its last chunk fills its cookie. User agents order the cookies of each name alike
     /// (RFC 6265bis section 5.8.3), so the first token that has an `n`-th chunk owns the first value under that name, the second
@@ -204,7 +205,7 @@ impl Found {
         options
     }
 
-    /// Adds the ways to continue `assembly` that deviate from the likeliest in exactly so many places.
+    /// Adds the ways to continue `assembly` that deviate from the likeliest in exactly `deviations` chunks.
     fn extend(
         &self,
         options: &[SmallVec<[usize; 2]>; MAX_CHUNKS as usize],
@@ -228,14 +229,14 @@ impl Found {
             self.extend(options, chunk, left, assembly, assemblies);
             assembly.tails.pop();
         }
-        // The token ends here, although it could go on.
+        // The token ends here, although it could continue.
         let stops = usize::from(!places.is_empty());
         if deviations == stops && assemblies.len() < MAX_ASSEMBLIES {
             assemblies.push(assembly.clone());
         }
     }
 
-    /// Returns the token of an assembly, put together in `joined` where it has several chunks.
+    /// Returns the token of an assembly. If it has several chunks, they are joined in `joined`.
     pub(crate) fn token<'a>(&'a self, assembly: &Assembly, joined: &'a mut Vec<u8>) -> &'a [u8] {
         let head = self.heads.get(assembly.head).map(Piece::bytes).unwrap_or_default();
         if !assembly.is_joined() {
@@ -286,7 +287,7 @@ mod tests {
             assert!(found.overflowed(), "{more}");
             assert_eq!((found.len(), found.tails.len()), (MAX_LOOKS, MAX_LOOKS));
         }
-        // A name that stands twice is removed once all the same.
+        // A name that occurs twice is still removed only once.
         assert_eq!(find("s", &[b"s=x; s.3=a; s.3=b"]).tail_mask(), 0b1000);
     }
 
@@ -312,7 +313,7 @@ mod tests {
         }
     }
 
-    // T50-T56: what only looks like the cookie never is.
+    // T50-T56: text that is only similar to the cookie is never taken for it.
     #[test]
     fn t50_to_t56_lookalikes_do_not_match() {
         for field in [
@@ -348,7 +349,7 @@ mod tests {
         );
     }
 
-    /// The tokens of the `head`-th value, where two characters fill a cookie.
+    /// Returns the tokens of the `head`-th value, if two characters fill a cookie.
     fn tokens(found: &Found, head: usize) -> Vec<String> {
         let mut joined = Vec::new();
         let assemblies = found.assemblies(head, |_| 2);
@@ -361,19 +362,19 @@ mod tests {
         let found = find("s", &[b"s.2=e; s.1=cd; s=ab; s.3=zz"]);
         assert_eq!(tokens(&found, 0)[0], "abcde");
         assert_eq!(found.tail_mask(), 0b1110);
-        // A first piece that fills no cookie has no further ones, whatever the client still holds.
+        // A first chunk that does not fill a cookie has no further chunks, whatever the client still holds.
         assert_eq!(tokens(&find("s", &[b"s.1=cd; s=a"]), 0), ["a"]);
         let found = find("s", &[b"s.1=x; s=ab; s=cd; s.1=y"]);
         assert_eq!([0, 1].map(|head| tokens(&found, head)[0].clone()), ["abx", "cdy"]);
         assert_eq!(tokens(&found, 2), [""; 0]);
-        // T64: a cookie planted beside a large session takes none of its chunks.
+        // T64: a cookie that was planted beside a large session takes none of its chunks.
         let found = find("s", &[b"s=x; s=ab; s.1=cd; s.2=e"]);
         assert_eq!([0, 1].map(|head| tokens(&found, head)[0].clone()), ["x", "abcde"]);
         let found = find("s", &[b"s=ab; s=cd; s.1=x; s.1=yz; s.2=e"]);
         assert_eq!([0, 1].map(|head| tokens(&found, head)[0].clone()), ["abx", "cdyze"]);
     }
 
-    // T64: one chunk that is planted or left behind hides no session.
+    // T64: one chunk that was planted or left behind does not hide a session.
     #[test]
     fn t64_every_way_with_one_wrong_chunk_is_tried() {
         // Planted before and after each chunk, short and full; `name.1` beside a token that ends full.
@@ -408,7 +409,7 @@ mod tests {
         assert_eq!(distinct.len(), tokens.len());
     }
 
-    /// The naive reading: split, trim, compare.
+    /// A naive implementation: split, trim, compare.
     fn naive(field: &[u8], name: &[u8]) -> Vec<Vec<u8>> {
         pairs(field).filter(|(n, _)| *n == name).map(|(_, value)| value.to_vec()).take(MAX_LOOKS).collect()
     }

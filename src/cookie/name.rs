@@ -14,7 +14,7 @@ const MAX_NAME: usize = 256;
 /// use hyper_session::cookie::CookieName;
 ///
 /// assert_eq!(CookieName::new("__Host-session")?.as_str(), "__Host-session");
-/// // Browsers compare prefixes without regard to case, servers with: a name that differs in case alone protects nobody.
+/// // Browsers ignore the case of a prefix, and servers do not. So a name in another case would not protect the cookie.
 /// assert!(CookieName::new("__host-session").unwrap_err().is_config());
 /// assert!(CookieName::new("session id").unwrap_err().is_config());
 /// # Ok::<(), hyper_session::Error>(())
@@ -39,7 +39,7 @@ const PREFIXES: [PrefixRules; 4] = [
     PrefixRules { prefix: "__Secure-", http_only: false, host_only: false },
 ];
 
-/// Spellings that people take for a prefix and browsers do not.
+/// Spellings that look like a prefix but are not.
 const LOOKALIKES: [&str; 6] = ["host__", "__host_", "secure__", "__secure_", "http__", "__http_"];
 
 impl CookieName {
@@ -47,8 +47,8 @@ impl CookieName {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if the name is empty, longer than 256 bytes, holds a byte that no token has, is a
-    /// misspelt prefix, or ends in `.1` to `.7`, which name the further chunks of a large session.
+    /// [`is_config`](Error::is_config) if the name is empty, longer than 256 bytes, contains a character that a token must
+    /// not contain, is a misspelt prefix, or ends in `.1` to `.7`, which name the further chunks of a large session.
     ///
     /// [RFC 9110 section 5.6.2]: https://www.rfc-editor.org/rfc/rfc9110#section-5.6.2
     pub fn new(name: &str) -> Result<Self, Error> {
@@ -57,32 +57,32 @@ impl CookieName {
         }
         if let Some(bad) = name.chars().find(|&c| !is_token_char(c)) {
             return Err(Error::config(format!(
-                "a cookie name cannot hold {bad:?}: use letters, digits and !#$%&'*+-.^_`|~"
+                "a cookie name must not contain {bad:?}: use letters, digits and !#$%&'*+-.^_`|~"
             )));
         }
         let lower = name.to_ascii_lowercase();
         for rules in PREFIXES {
             if lower.starts_with(&rules.prefix.to_ascii_lowercase()) && !name.starts_with(rules.prefix) {
                 return Err(Error::config(format!(
-                    "the cookie name {name:?} spells the prefix {:?} in another case: spell it exactly so",
+                    "the cookie name {name:?} must spell the prefix {:?} exactly so",
                     rules.prefix
                 )));
             }
         }
         if LOOKALIKES.iter().any(|lookalike| lower.starts_with(lookalike)) {
             return Err(Error::config(format!(
-                "the cookie name {name:?} looks like a prefix but is none: use \"__Host-\" or another name"
+                "the cookie name {name:?} looks like a prefix but is not: use \"__Host-\" or another name"
             )));
         }
         if let [.., b'.', b'1'..=b'7'] = name.as_bytes() {
             return Err(Error::config(format!(
-                "the cookie name {name:?} ends like a further chunk of another cookie: choose another ending"
+                "the cookie name {name:?} must not end like a further chunk of another cookie: choose another ending"
             )));
         }
         Ok(Self(name.into()))
     }
 
-    /// The name.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(CookieName::new("__Host-s").unwrap().to_string(), "__Host-s");
     }
 
-    // T50, T59: prefixes are exact, lookalikes and case variants are refused.
+    // T50, T59: prefixes are exact. Similar spellings and other cases are refused.
     #[test]
     fn t59_prefixes_are_exact() {
         for good in ["__Host-s", "__Secure-s", "__Http-s", "__Host-Http-s", "session", "Hostess", "__Hosts"] {

@@ -22,10 +22,34 @@ pub enum SameSite {
     None,
 }
 
+/// Which cookies a browser drops first when a site has set too many: the `Priority` attribute.
+///
+/// It was proposed in draft-west-cookie-priority and is known to Chromium; other browsers ignore it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Before others.
+    Low,
+    /// What a cookie has without the attribute.
+    Medium,
+    /// After others.
+    High,
+}
+
+impl Priority {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "Low",
+            Self::Medium => "Medium",
+            Self::High => "High",
+        }
+    }
+}
+
 /// The Max-Age of a cookie.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum MaxAge {
-    /// There is none.
+    /// None.
     BrowserSession,
     /// The remaining life of the session.
     Lifetime,
@@ -51,11 +75,12 @@ impl SameSite {
 ///
 /// # Changing the options of a service in use
 ///
-/// A browser keeps cookies of one name apart that differ in `Domain`, `Path` or `Partitioned`, and sends all that match,
-/// without these attributes. So after such a change browsers hold the former cookie beside the new one. Of several authentic
-/// cookies the newest counts, and a logout ends all of them. Name the former scope with [`retired_domain`](Self::retired_domain),
-/// [`retired_host_only`](Self::retired_host_only), [`retired_path`](Self::retired_path) or [`retired_name`](Self::retired_name)
-/// for as long as cookies last: the former cookie is then expired by each response that sets or removes the new one.
+/// A browser keeps cookies of one name with different `Domain`, `Path` or `Partitioned` side by side, and sends all that
+/// match, without these attributes. So after such a change browsers hold the former cookie beside the new one. Of several
+/// authentic cookies the newest counts, and a logout ends all of them. Name the former scope with
+/// [`retired_domain`](Self::retired_domain), [`retired_host_only`](Self::retired_host_only),
+/// [`retired_path`](Self::retired_path) or [`retired_name`](Self::retired_name) for as long as cookies last. Each response
+/// that sets or removes the new cookie then expires the former one.
 ///
 /// # Examples
 ///
@@ -65,7 +90,7 @@ impl SameSite {
 /// let cart = CookieOptions::new().name("__Host-cart").same_site(SameSite::Strict);
 /// let store = CookieStore::builder(AppKey::generate()?).cookie(cart).build()?;
 ///
-/// // `__Host-` promises that no other host can set the cookie: a Domain would break the promise.
+/// // `__Host-` means that no other host can set the cookie, so a Domain is refused.
 /// let broken = CookieOptions::new().domain("example.com");
 /// let error = CookieStore::builder(AppKey::generate()?).cookie(broken).build().unwrap_err();
 /// assert!(error.to_string().contains("__Host-"));
@@ -84,6 +109,7 @@ pub struct CookieOptions {
     http_only: bool,
     same_site: SameSite,
     partitioned: bool,
+    priority: Option<Priority>,
     max_chunks: u8,
     development: bool,
     retired_domains: Vec<Option<String>>,
@@ -102,6 +128,7 @@ impl Default for CookieOptions {
             http_only: true,
             same_site: SameSite::Lax,
             partitioned: false,
+            priority: None,
             max_chunks: super::DEFAULT_MAX_CHUNKS,
             development: false,
             retired_domains: Vec::new(),
@@ -144,8 +171,8 @@ impl CookieOptions {
     ///
     /// # Limits
     ///
-    /// Only browsers look at it. A request outside of the path does not carry the cookie, so if its handler sets a value, it
-    /// begins a new session each time.
+    /// Only browsers enforce the path. A request outside of the path does not carry the cookie. If its handler sets a
+    /// value, it begins a new session each time.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
@@ -157,9 +184,9 @@ impl CookieOptions {
         self
     }
 
-    /// Sets how long the browser keeps the cookie at most. `None` means "until the browser closes". Default: the remaining life of
-    /// the session, which is 24 hours with the default idle timeout. It is capped at 400 days. The server enforces its own
-    /// deadlines in any case.
+    /// Sets how long the browser keeps the cookie at most. `None` means "until the browser closes". Default: the remaining
+    /// life of the session, which is 24 hours with the default idle timeout. It is capped at 400 days. The server enforces
+    /// its own deadlines in any case.
     ///
     /// A Max-Age that is shorter than the idle timeout is refused when the store is built: reading would keep the session
     /// alive, but the browser would drop its cookie. Lower the idle timeout instead.
@@ -196,6 +223,24 @@ impl CookieOptions {
         self
     }
 
+    /// Sets which cookies a browser drops first when this site has set too many. Default: no attribute, which is
+    /// [`Priority::Medium`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::{CookieOptions, Priority};
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// let login = CookieOptions::new().priority(Priority::High);
+    /// let store = CookieStore::builder(AppKey::generate()?).cookie(login).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = Some(priority);
+        self
+    }
+
     /// Sets over how many cookies of 4,096 bytes a large session may be spread, from 1 to 8. Default: 3.
     ///
     /// A browser whose cookies exceed the header limit of a server or proxy is locked out until they expire. hyper's HTTP/2
@@ -224,7 +269,7 @@ impl CookieOptions {
         self
     }
 
-    /// As [`retired_domain`](Self::retired_domain), for a cookie that had no `Domain` before.
+    /// Works as [`retired_domain`](Self::retired_domain), for a cookie that had no `Domain` before.
     ///
     /// # Examples
     ///
@@ -240,24 +285,24 @@ impl CookieOptions {
         self
     }
 
-    /// As [`retired_domain`](Self::retired_domain), for another `Path`.
+    /// Works as [`retired_domain`](Self::retired_domain), for another `Path`.
     pub fn retired_path(mut self, path: impl Into<String>) -> Self {
         self.retired_paths.push(path.into());
         self
     }
 
-    /// Names a cookie that held the session before. Its sessions are still read, and leave under the present name with the next
-    /// response. The cookie of that name is expired by each response that sets or removes the session's cookie. Can be called
+    /// Names a cookie that held the session before. Its sessions are still read, and move to the present name with the next
+    /// response. Each response that sets or removes the session's cookie expires the cookie of that name. Can be called
     /// several times.
     ///
     /// # Security
     ///
-    /// A cookie under a retired name logs its holder in, so its prefix protects as little as that name does. Drop the
-    /// retired name when the longest session under it has ended.
+    /// A cookie under a retired name logs its holder in, so it is only as protected as the prefix of that name allows. Drop
+    /// the retired name when the longest session under it has ended.
     ///
     /// # Errors
     ///
-    /// The store does not build if it keeps its sessions on a server: their session lists are bound to the name.
+    /// A store that keeps its sessions on a server does not build, because its session lists are bound to the name.
     ///
     /// # Examples
     ///
@@ -273,7 +318,7 @@ impl CookieOptions {
         self
     }
 
-    /// The Max-Age that was set explicitly.
+    /// Returns the Max-Age that was set explicitly.
     pub(crate) fn explicit_max_age(&self) -> Option<Duration> {
         match self.max_age {
             MaxAge::AtMost(max_age) => Some(max_age.min(MAX_AGE_CAP)),
@@ -291,6 +336,7 @@ impl CookieOptions {
             http_only: self.http_only,
             same_site: self.same_site,
             partitioned: self.partitioned,
+            priority: self.priority,
         };
         validate_prefix(&name, &attributes)?;
         if !attributes.secure && self.same_site == SameSite::None {
@@ -298,17 +344,17 @@ impl CookieOptions {
         }
         if !attributes.secure && self.partitioned {
             return Err(Error::config(
-                "Partitioned needs Secure: call secure(true), or drop partitioned(true)",
+                "Partitioned needs Secure: call secure(true), or do not call partitioned(true)",
             ));
         }
         if self.partitioned && self.same_site != SameSite::None {
             return Err(Error::config(
-                "Partitioned needs SameSite=None, because browsers send no other cookie to embedded pages: call same_site(SameSite::None), or drop partitioned(true)",
+                "Partitioned needs SameSite=None, because browsers send no other cookie to embedded pages: call same_site(SameSite::None), or do not call partitioned(true)",
             ));
         }
         if matches!(self.max_age, MaxAge::AtMost(max_age) if max_age.as_secs() == 0) {
             return Err(Error::config(
-                "a Max-Age under a second removes the cookie: call max_age() with a longer one, or with None for \"until the browser closes\"",
+                "the Max-Age must be one second or longer, because a shorter one removes the cookie: call max_age() with a longer one, or with None for \"until the browser closes\"",
             ));
         }
         if !(1..=super::MAX_CHUNKS).contains(&self.max_chunks) {
@@ -342,7 +388,7 @@ impl CookieOptions {
     }
 }
 
-/// Checks what the prefix of a name promises.
+/// Checks the attributes that the prefix of a name requires.
 fn validate_prefix(name: &CookieName, attributes: &Attributes) -> Result<(), Error> {
     let Some(rules) = name.prefix_rules() else { return Ok(()) };
     let prefix = rules.prefix;
@@ -358,12 +404,12 @@ fn validate_prefix(name: &CookieName, attributes: &Attributes) -> Result<(), Err
     }
     if rules.host_only && attributes.path != "/" {
         return Err(Error::config(format!(
-            "a cookie named {prefix}… must have the path \"/\": drop path(), or use the prefix \"__Secure-\""
+            "a cookie named {prefix}… must have the path \"/\": do not call path(), or use the prefix \"__Secure-\""
         )));
     }
     if rules.host_only && attributes.domain.is_some() {
         return Err(Error::config(format!(
-            "a cookie named {prefix}… cannot have a Domain: drop domain(), or use the prefix \"__Secure-\""
+            "a cookie named {prefix}… must not have a Domain: do not call domain(), or use the prefix \"__Secure-\""
         )));
     }
     Ok(())
@@ -400,7 +446,7 @@ mod tests {
         assert!(why(plain().partitioned(true)).contains("Partitioned"));
     }
 
-    // Browsers withhold a Lax or Strict cookie where a partitioned one is for.
+    // Browsers withhold a Lax or Strict cookie from embedded pages.
     #[test]
     fn partitioned_needs_same_site_none() {
         for same_site in [SameSite::Lax, SameSite::Strict] {
@@ -422,7 +468,7 @@ mod tests {
         let secure = |options: CookieOptions| options.validate().unwrap().is_secure();
         assert!(!secure(CookieOptions::new().name("cart").for_development(true)));
         assert!(secure(CookieOptions::new().secure(true).for_development(true)));
-        // A prefix that plain http cannot keep.
+        // A prefix whose rules cannot hold on plain http.
         let error = why(CookieOptions::new().name("__Host-cart").for_development(true));
         assert!(error.contains("__Host-") && error.contains("development()"), "{error}");
     }
@@ -437,7 +483,7 @@ mod tests {
         assert!(options().retired_domain("example.com").retired_path("/app").validate().is_ok());
     }
 
-    // T57: nothing can be injected through an attribute.
+    // T57: an attribute cannot inject another attribute.
     #[test]
     fn t57_attributes_cannot_inject() {
         let options = || CookieOptions::new().name("__Secure-s");
@@ -473,6 +519,15 @@ mod tests {
         let line = template.set(b"v", Duration::MAX, 0).unwrap();
         assert!(line[0].to_str().unwrap().contains("; Max-Age=34560000;"), "{line:?}");
         assert!(why(CookieOptions::new().max_age(Duration::from_millis(999))).contains("Max-Age"));
+    }
+
+    #[test]
+    fn a_priority_is_in_every_line() {
+        let template = CookieOptions::new().priority(Priority::High).validate().unwrap();
+        let set = template.set(b"v", Duration::from_secs(9), 0).unwrap();
+        for line in [&set[0], &template.remove(0).unwrap()[0]] {
+            assert!(line.to_str().unwrap().ends_with("; SameSite=Lax; Priority=High"), "{line:?}");
+        }
     }
 
     #[test]

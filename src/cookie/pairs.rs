@@ -1,4 +1,4 @@
-//! The pairs of a `Cookie` header, read where they lie.
+//! The pairs of a `Cookie` header, read without copying.
 
 use memchr::memchr;
 
@@ -59,8 +59,8 @@ pub(super) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) 
     }
 }
 
-/// The text without SP and HTAB at both ends, which are also the optional white space of RFC 9110 section 5.6.3. No other byte
-/// is white space here: see "Cookie Chaos" (T53).
+/// Removes SP and HTAB at both ends, which are also the optional white space of RFC 9110 section 5.6.3. No other byte is
+/// white space here: see "Cookie Chaos" (T53).
 pub(crate) fn trim(bytes: &[u8]) -> &[u8] {
     trim_start(trim_end(bytes))
 }

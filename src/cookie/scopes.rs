@@ -12,11 +12,11 @@ use http::{HeaderMap, HeaderValue, Uri};
 use super::attributes::{Attributes, validate_domain, validate_path};
 use super::name::PrefixRules;
 
-/// A host and its parent domains: at most so many are tried.
+/// A host and its parent domains: the number that is tried at most.
 const MAX_DOMAINS: usize = 4;
-/// The root, and the beginnings of the request's path.
+/// The root, and the prefixes of the request's path.
 const MAX_PATHS: usize = 4;
-/// How many scopes are tried in all. Each is a line in the response, and some proxies accept only 4 kB of them.
+/// The number of scopes that are tried in all. Each is a line in the response, and some proxies accept only 4 kB of them.
 const MAX_SCOPES: usize = 16;
 
 /// The host and the path that a request was sent to.
@@ -26,12 +26,12 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    /// Of a request with this URI and these headers. Copies nothing.
+    /// Creates the target of a request with this URI and these headers. Copies nothing.
     pub(crate) fn of(uri: &Uri, headers: &HeaderMap) -> Self {
         Self { uri: uri.clone(), host: headers.get(HOST).cloned() }
     }
 
-    /// Returns true if the path of the request is matched by this path of a cookie (RFC 6265bis section 5.1.4).
+    /// Returns true if this path of a cookie matches the path of the request (RFC 6265bis section 5.1.4).
     pub(super) fn is_within(&self, cookie_path: &str) -> bool {
         match self.uri.path().strip_prefix(cookie_path) {
             Some(rest) => rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'),
@@ -40,7 +40,7 @@ impl Target {
         }
     }
 
-    /// The host name, if the request has one that a cookie's `Domain` can be made from.
+    /// Returns the host name, if the request has one from which a cookie's `Domain` can be made.
     fn host(&self) -> Option<String> {
         let authority = self.uri.host().map(str::to_owned).or_else(|| {
             let host = self.host.as_ref()?.to_str().ok()?;
@@ -52,8 +52,8 @@ impl Target {
         is_name.then_some(host)
     }
 
-    /// The values of `Domain` that cover the host: itself and its parents, except for names of one label. (A browser refuses
-    /// a public suffix such as `co.uk` anyway.)
+    /// Returns the values of `Domain` that cover the host: itself and its parents, except for names of one label. (A
+    /// browser refuses a public suffix such as `co.uk` anyway.)
     fn domains(&self) -> Vec<String> {
         let host = self.host().unwrap_or_default();
         let parents =
@@ -61,7 +61,7 @@ impl Target {
         parents.filter(|name| name.contains('.')).take(MAX_DOMAINS).map(str::to_owned).collect()
     }
 
-    /// The values of `Path` that cover the path of the request (RFC 6265bis section 5.1.4), the shortest first.
+    /// Returns the values of `Path` that cover the path of the request (RFC 6265bis section 5.1.4), the shortest first.
     fn paths(&self) -> Vec<String> {
         let path = self.uri.path();
         let ends = path.match_indices('/').skip(1).flat_map(|(at, _)| [at, at + 1]);
@@ -74,11 +74,11 @@ impl Target {
     }
 }
 
-/// The attributes other than `present` that a cookie of this name may have been set with, if it came with a request to
-/// `target`.
+/// Returns the attributes other than `present` with which a cookie of this name may have been set, if it came with a
+/// request to `target`.
 ///
-/// With `several` cookies of the name, paths are varied, too. The same goes for the partition: browsers keep a partitioned and
-/// a plain cookie of one name side by side, and each needs a removal of its own.
+/// With `several` cookies of the name, paths are varied, too. Partitions are varied likewise: browsers keep a partitioned
+/// and a plain cookie of one name side by side, and each has to be removed separately.
 pub(super) fn elsewhere(
     present: &Attributes,
     prefix: Option<PrefixRules>,
@@ -96,8 +96,8 @@ pub(super) fn elsewhere(
         }
     }
     let mut scopes = vec![present.clone()];
-    // A cookie that is partitioned now may have been plain before. The reverse is likely only where other sites embed this
-    // one, or where two cookies came.
+    // A cookie that is partitioned now may have been plain before. The reverse is likely only if other sites embed this
+    // one, or if two cookies came.
     if several || present.partitioned || present.same_site == super::SameSite::None {
         scopes.push(Attributes { partitioned: !present.partitioned, ..present.clone() });
     }
@@ -177,7 +177,15 @@ mod tests {
     fn present(domain: Option<&str>, path: &str, same_site: SameSite) -> Attributes {
         let domain = domain.map(str::to_owned);
         let path = path.to_owned();
-        Attributes { path, domain, secure: true, http_only: true, same_site, partitioned: false }
+        Attributes {
+            path,
+            domain,
+            secure: true,
+            http_only: true,
+            same_site,
+            partitioned: false,
+            priority: None,
+        }
     }
 
     fn texts(scopes: &[Attributes]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! `Set-Cookie` lines: written from a template that was checked once, each in one allocation.
+//! `Set-Cookie` lines: written from a template that was checked once, with one allocation each.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::attributes::Attributes;
 use super::scopes::{Target, elsewhere};
-use super::{CookieName, MAX_CHUNKS, MAX_NAME_VALUE};
+use super::{CookieName, MAX_AGE_CAP, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
 
 /// The common part of all `Set-Cookie` lines of one session cookie. Can only be made from options that fit together.
@@ -20,7 +20,7 @@ pub(crate) struct CookieTemplate {
     text: Box<str>,
     max_age: Option<Duration>,
     max_chunks: u8,
-    /// The text of other attributes that this cookie was set with before.
+    /// The text of other attributes with which this cookie was set before.
     retired_scopes: Vec<Box<str>>,
     retired_cookies: Vec<RetiredCookie>,
 }
@@ -29,14 +29,14 @@ pub(crate) struct CookieTemplate {
 #[derive(Debug)]
 pub(crate) struct RetiredCookie {
     name: CookieName,
-    /// The text of each set of attributes that it may have been set with.
+    /// The text of each set of attributes with which it may have been set.
     scopes: Vec<Box<str>>,
 }
 
 impl RetiredCookie {
     pub(super) fn new(name: CookieName, scopes: &[Attributes]) -> Self {
         let prefix = name.prefix_rules();
-        // The line that removes a cookie with a prefix must keep its promises, too.
+        // The line that removes a cookie with a prefix must obey the prefix, too.
         let keep = |scope: &Attributes| Attributes {
             secure: scope.secure || prefix.is_some(),
             http_only: scope.http_only || prefix.is_some_and(|rules| rules.http_only),
@@ -44,7 +44,7 @@ impl RetiredCookie {
         };
         let mut scopes: Vec<Attributes> = scopes.iter().map(keep).collect();
         if prefix.is_some_and(|rules| rules.host_only) {
-            // The present cookie may have a scope that this one could not have.
+            // The present cookie may have a scope that the retired one could not have.
             let host_only = |scope: Attributes| Attributes { domain: None, path: "/".to_owned(), ..scope };
             scopes = scopes.into_iter().take(1).map(host_only).collect();
         }
@@ -59,7 +59,7 @@ impl RetiredCookie {
 /// The lines of one cookie: one, or as many as it has chunks, after the lines that expire it elsewhere.
 pub(crate) type SetCookies = SmallVec<[HeaderValue; 1]>;
 
-/// RFC 6265bis section 5.5 gives Max-Age precedence; Expires is for user agents that only know it.
+/// RFC 6265bis section 5.5 gives Max-Age precedence. Expires is for browsers that do not support Max-Age.
 const REMOVED: &str = "; Max-Age=0; Expires=Thu, 01 Jan 1970 00:00:00 GMT";
 
 impl CookieTemplate {
@@ -74,7 +74,7 @@ impl CookieTemplate {
         let prefix = name.prefix_rules();
         let others = scopes.iter().filter(|scope| **scope != attributes);
         let impossible = others.clone().find(|scope| !scope.fit(prefix));
-        // Beside a retired name, it is the scope of that one.
+        // With a retired name, the scope belongs to that name.
         if let Some(impossible) = impossible.filter(|_| retired_cookies.is_empty()) {
             return Err(Error::config(format!(
                 "browsers never kept a cookie named {name} with {}: drop retired_domain() or retired_path(), or name the former cookie with retired_name()",
@@ -95,7 +95,7 @@ impl CookieTemplate {
         self.attributes.secure
     }
 
-    /// The cookies that held the session before.
+    /// Returns the cookies that held the session before.
     pub(crate) fn retired_cookies(&self) -> &[RetiredCookie] {
         &self.retired_cookies
     }
@@ -110,13 +110,13 @@ impl CookieTemplate {
         chunk_size(&self.name, number)
     }
 
-    /// The longest token that can be set.
+    /// Returns the length of the longest token that can be set.
     fn max_token(&self) -> usize {
         token_len(&self.name, self.max_chunks)
     }
 
-    /// The longest token that any options could have set, under any of the names: a lower `max_chunks` of today does not refuse
-    /// it.
+    /// Returns the length of the longest token that any options could have set, under any of the names. A token that was
+    /// set with a higher `max_chunks` is still read.
     pub(crate) fn longest_token(&self) -> usize {
         let names = std::iter::once(&self.name).chain(self.retired_cookies.iter().map(RetiredCookie::name));
         names.map(|name| token_len(name, MAX_CHUNKS)).max().unwrap_or(0)
@@ -142,10 +142,20 @@ impl CookieTemplate {
     ///
     /// # Errors
     ///
-    /// As [`check_size`](Self::check_size).
+    /// The same as [`check_size`](Self::check_size).
     pub(crate) fn set(&self, token: &[u8], lifetime: Duration, held: u8) -> Result<SetCookies, Error> {
+        self.set_until(token, self.max_age.map(|max_age| max_age.min(lifetime)), held)
+    }
+
+    /// As [`set`](Self::set), with this Max-Age, or without one.
+    pub(crate) fn set_until(
+        &self,
+        token: &[u8],
+        max_age: Option<Duration>,
+        held: u8,
+    ) -> Result<SetCookies, Error> {
         self.check_size(token.len())?;
-        let seconds = self.max_age.map(|max_age| max_age.min(lifetime).as_secs());
+        let seconds = max_age.map(|max_age| max_age.min(MAX_AGE_CAP).as_secs());
         let mut lines = SetCookies::new();
         let mut rest = token;
         let mut number = 0;
@@ -163,14 +173,14 @@ impl CookieTemplate {
         Ok(lines)
     }
 
-    /// Removes the cookie and the chunks that the client holds, with the attributes that they were set with.
+    /// Removes the cookie and the chunks that the client holds, with the attributes with which they were set.
     pub(crate) fn remove(&self, held: u8) -> Result<SetCookies, Error> {
         let mut lines = SetCookies::new();
         remove(&self.name, &self.text, held, &mut lines)?;
         Ok(lines)
     }
 
-    /// Returns true if browsers send this cookie with a request to `target`, as far as its path goes.
+    /// Returns true if browsers send this cookie with a request to `target`, judging by its path.
     pub(crate) fn covers(&self, target: &Target) -> bool {
         target.is_within(&self.attributes.path)
     }
@@ -180,8 +190,8 @@ impl CookieTemplate {
         !self.retired_scopes.is_empty() || !self.retired_cookies.is_empty()
     }
 
-    /// Removes the cookie in the scopes and under the names that the options retire. `held` is that of the present name, and
-    /// `held_under` that of a retired one, by its place among [`retired_cookies`](Self::retired_cookies).
+    /// Removes the cookie in the retired scopes and under the retired names. `held` is the mask of the present name, and
+    /// `held_under` that of a retired name, by its index among [`retired_cookies`](Self::retired_cookies).
     pub(crate) fn expire_retired(
         &self,
         held: u8,
@@ -198,7 +208,7 @@ impl CookieTemplate {
         Ok(())
     }
 
-    /// Removes the cookie wherever else a browser may hold one that came with a request to `target`: see
+    /// Removes the cookie in all other scopes in which a browser may hold it, if it came with a request to `target`: see
     /// [`scopes`](super::scopes).
     pub(crate) fn expire_elsewhere(
         &self,
@@ -214,7 +224,7 @@ impl CookieTemplate {
     }
 }
 
-/// How many bytes of a token fit in the cookie `name` (0) or `name.n`.
+/// Returns how many bytes of a token fit in the cookie `name` (0) or `name.n`.
 pub(crate) fn chunk_size(name: &CookieName, number: u8) -> usize {
     let suffix = if number == 0 { 0 } else { 2 };
     MAX_NAME_VALUE - name.as_str().len() - suffix
@@ -245,7 +255,7 @@ fn remove_tails(
     Ok(())
 }
 
-/// `name[.n]=value{age}[seconds]{attributes}`
+/// Writes `name[.n]=value{age}[seconds]{attributes}`.
 fn line(
     name: &CookieName,
     number: u8,
@@ -272,7 +282,7 @@ fn line(
     Ok(line)
 }
 
-/// The decimal digits of `number`, at the end of `buffer`.
+/// Writes the decimal digits of `number` at the end of `buffer`.
 fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
     let mut start = buffer.len();
     for (at, slot) in buffer.iter_mut().enumerate().rev() {
@@ -286,7 +296,7 @@ fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
     buffer.get(start..).unwrap_or_default()
 }
 
-/// The cookie name that a `Set-Cookie` line sets.
+/// Returns the name of the cookie that a `Set-Cookie` line sets.
 pub(crate) fn cookie_name_of(line: &[u8]) -> &[u8] {
     let end = line.iter().position(|&byte| matches!(byte, b'=' | b';')).unwrap_or(line.len());
     line.get(..end).unwrap_or_default().trim_ascii()
@@ -352,7 +362,7 @@ mod tests {
         let template = CookieOptions::development().name("s").max_chunks(8).validate().unwrap();
         assert_eq!((template.chunk_size(0), template.chunk_size(1)), (4095, 4093));
         let whole = 4095 + 7 * 4093;
-        // (size, chunks, removals): a chunk that is full is followed by a removal, up to the last number.
+        // (size, chunks, removals): a full chunk is followed by a removal, up to the last number.
         for (size, chunks, removals) in [
             (4094, 1, 0),
             (4095, 1, 1),
@@ -432,7 +442,7 @@ mod tests {
         );
     }
 
-    // A `__Host-` cookie cannot have had another scope: the option is a mistake.
+    // A `__Host-` cookie cannot have had another scope, so the option is a mistake.
     #[test]
     fn a_scope_that_browsers_never_kept_is_not_retired() {
         for options in
@@ -442,7 +452,7 @@ mod tests {
             assert!(error.is_config() && error.to_string().contains("retired_name"), "{error}");
         }
         assert!(CookieOptions::new().retired_host_only().validate().is_ok());
-        // Beside a retired name they are the scopes of that one.
+        // With a retired name, the scopes belong to that name.
         let moved = CookieOptions::new().retired_name("s").retired_domain("example.com").retired_path("/app");
         let lines = retired(&moved.validate().unwrap(), 0, 0);
         assert_eq!(lines.len(), 4);

@@ -14,15 +14,15 @@ pub(super) const TEXT_PREFIX: &str = "hsk1_";
 
 pub(super) const MIN_LEN: usize = 32;
 
-/// Keys that stand in documentation, ours and other people's. None may ever protect anyone.
+/// Keys that are published in documentation. A service must not use them.
 const EXAMPLE_KEYS: [&[u8]; 4] = [
-    b"0123456789abcdef0123456789abcdef", // half the tutorials
+    b"0123456789abcdef0123456789abcdef", // in many tutorials
     b"an example very very secret key.",
     b"change this secret passphrase!!!",
     b"hyper-session example key, public", // docs/WIRE.md
 ];
 
-/// A secret of at least 32 random bytes, from which all other keys are derived. Wiped when dropped.
+/// A secret of at least 32 random bytes, from which all other keys are derived. It is wiped when dropped.
 ///
 /// Make one with [`generate`](Self::generate), `hyper-session key new` or `openssl rand -hex 32`. Keep its text in the
 /// environment or in a file, and read it with [`from_text`](Self::from_text).
@@ -68,7 +68,7 @@ impl AppKey {
         Self::danger_from_any_bytes(&bytes)
     }
 
-    /// Reads a key from what an environment variable or a file holds.
+    /// Reads a key from the text of an environment variable or a file.
     ///
     /// The text is one key, in any of three forms:
     ///
@@ -76,12 +76,13 @@ impl AppKey {
     /// - hexadecimal digits, 64 or more, as from `openssl rand -hex 32`,
     /// - base64 of 32 bytes or more, as from `openssl rand -base64 32`: either alphabet, with or without padding.
     ///
-    /// All forms of the same bytes are the same key. Around it there may be a byte order mark, white space, line ends, and one
-    /// pair of quotes, which shells and env files leave. [`Keyring::from_text`](crate::Keyring::from_text) reads several keys.
+    /// All forms of the same bytes are the same key. A byte order mark, white space, line ends, and one pair of quotes
+    /// around it are ignored, because shells and env files leave them. [`Keyring::from_text`](crate::Keyring::from_text)
+    /// reads several keys.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if the text has none of these forms, or for the reasons of
+    /// [`is_config`](Error::is_config) if the text has none of these forms, and for the reasons of
     /// [`from_bytes`](Self::from_bytes). No error quotes the text.
     ///
     /// # Examples
@@ -91,7 +92,7 @@ impl AppKey {
     ///
     /// let digits = "8f0c94d1a2b7e6533ad9c0f1b84e27d65590aa1fc3e7b8420d6f19ce3b75a284";
     /// let key = AppKey::from_text(digits)?;
-    /// // What `SESSION_KEY="…"` in an env file becomes where nothing strips the quotes.
+    /// // The text of `SESSION_KEY="…"` in an env file, if nothing removes the quotes.
     /// assert_eq!(AppKey::from_text(&format!("\"{digits}\"\n"))?.id(), key.id());
     /// assert!(AppKey::from_text("a passphrase").is_err());
     /// # Ok::<(), hyper_session::Error>(())
@@ -100,7 +101,7 @@ impl AppKey {
         key_text::read_key(text)
     }
 
-    /// Creates the key with exactly these bytes. For keys as text there is [`from_text`](Self::from_text).
+    /// Creates the key with exactly these bytes. To read a key as text, use [`from_text`](Self::from_text).
     ///
     /// # Errors
     ///
@@ -119,7 +120,7 @@ impl AppKey {
     pub(super) fn from_key_bytes(bytes: &[u8]) -> Result<Self, Error> {
         if bytes.len() < MIN_LEN {
             return Err(Error::config(format!(
-                "an application key must have at least 32 bytes, this one has {}: make one with AppKey::generate() or `openssl rand -hex 32`",
+                "an application key must be at least 32 bytes long, this one has {}: make one with AppKey::generate() or `openssl rand -hex 32`",
                 bytes.len()
             )));
         }
@@ -183,7 +184,7 @@ impl fmt::Debug for AppKey {
     }
 }
 
-/// True for a pattern that repeats (`aaaa…`, `abcabc…`) and for one that counts (`0123…`).
+/// Returns true for a pattern that repeats (`aaaa…`, `abcabc…`) or counts (`0123…`).
 pub(super) fn is_regular(bytes: &[u8]) -> bool {
     let repeats =
         (1..=bytes.len() / 2).any(|period| bytes.iter().zip(bytes.iter().skip(period)).all(|(a, b)| a == b));

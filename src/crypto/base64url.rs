@@ -1,22 +1,22 @@
-//! base64url, strictly: each byte string has exactly one spelling (RFC 4648 sections 3.5 and 5). Without padding.
+//! Strict base64url without padding: each byte string has exactly one spelling (RFC 4648 sections 3.5 and 5).
 
 use std::mem::MaybeUninit;
 
 use base64_simd::{Out, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 
-/// The text of `bytes`.
+/// Encodes `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode_to_string(bytes)
 }
 
-/// The bytes of `text`, or nothing if it is not their one spelling: no padding, no white space, no other alphabet, and
-/// the unused bits of the last character are zero.
+/// Decodes `text`. Returns `None` if it is not the only spelling of its bytes: padding, white space and other alphabets are
+/// refused, and the unused bits of the last character must be zero.
 pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode_to_vec(text).ok()
 }
 
-/// The bytes of `text` in base64 of either alphabet, with or without padding: what people make keys with. Each of the four is
-/// as strict as [`decode`].
+/// Decodes base64 of either alphabet, with or without padding, because tools for keys differ. Each of the four forms is as
+/// strict as [`decode`].
 pub(super) fn decode_any(text: &[u8]) -> Option<Vec<u8>> {
     [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD]
         .iter()
@@ -38,7 +38,7 @@ impl Scratch {
         Self { stack: [MaybeUninit::uninit(); SCRATCH], heap: Vec::new() }
     }
 
-    /// As [`decode`].
+    /// Works as [`decode`].
     pub(crate) fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
         if URL_SAFE_NO_PAD.estimated_decoded_length(text.len()) <= SCRATCH {
             return URL_SAFE_NO_PAD
@@ -51,7 +51,7 @@ impl Scratch {
     }
 }
 
-/// How many characters `bytes` bytes have.
+/// Returns how many characters encode `bytes` bytes.
 pub(crate) const fn encoded_len(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
 }
@@ -62,7 +62,7 @@ mod tests {
 
     #[test]
     fn each_value_has_one_spelling() {
-        // All texts of up to three characters over every byte: what decodes must encode to the same text.
+        // For all texts of up to three characters over every byte: if a text decodes, its bytes encode to the same text.
         for a in 0..=255 {
             for b in 0..=255 {
                 for text in [&[a][..], &[a, b], &[a, b, b'A'], &[b'Q', a, b], &[b'Q', b'Q', a, b]] {

@@ -1,4 +1,4 @@
-//! Key derivation: every key is HKDF-SHA256 (RFC 5869) of the application key and of what the key is for.
+//! Key derivation: every key is HKDF-SHA256 (RFC 5869) of the application key and of the use of the key.
 
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 
 const SALT: &[u8] = b"hyper-session v1";
 
-/// The pseudorandom key that an application key is extracted to. The library wipes it when it is dropped.
+/// The pseudorandom key that is extracted from an application key. The library wipes it when it is dropped.
 pub(super) struct Root {
     prk: Prk,
 }
@@ -26,23 +26,24 @@ pub(super) struct Info<'a> {
 impl Root {
     /// `HKDF-Extract(salt = "hyper-session v1", application key)`
     pub(super) fn extract(app_key: &[u8]) -> Self {
-        // By hand, which RFC 5869 section 2.2 defines as this: the library's `extract` would keep a copy of the application
-        // key for as long as this lives, and extract anew for every key.
+        // With HMAC, by which RFC 5869 section 2.2 defines it. The library's `extract` would keep a copy of the application
+        // key for as long as this value lives, and extract again for every key.
         let prk = hmac::sign(&hmac::Key::new(HMAC_SHA256, SALT), app_key);
         Self { prk: Prk::new_less_safe(HKDF_SHA256, prk.as_ref()) }
     }
 
-    /// `HKDF-Expand(PRK, info)`, 32 bytes. `epoch` is a further part of `info` where there is one.
+    /// `HKDF-Expand(PRK, info)`, 32 bytes. `epoch` is the last part of `info`, if there is one.
     ///
-    /// `info` is the parts, each behind its length as two bytes, with a zero byte between them. A part cannot end where
-    /// another would begin: moving a byte from one to the next changes a length (T07).
+    /// `info` is the parts, each after its length as two bytes, with a zero byte between them. Moving a byte from one part
+    /// to the next changes a length, so different parts never give the same `info` (T07).
     pub(super) fn key(&self, info: Info<'_>, epoch: Option<u32>) -> Result<Zeroizing<[u8; 32]>, Error> {
         let mut out = Zeroizing::new([0; 32]);
         self.expand(info, epoch, &mut *out)?;
         Ok(out)
     }
 
-    /// The public id of the application key. It knows no purpose and no name: one key has one id everywhere.
+    /// Returns the public id of the application key. It does not depend on purpose or name, so one key has one id
+    /// everywhere.
     pub(super) fn key_id(&self) -> Result<KeyId, Error> {
         let mut out = [0; 4];
         self.expand(Info { label: "key id", purpose: "", name: "" }, None, &mut out)?;
@@ -57,7 +58,7 @@ impl Root {
             if at > 0 {
                 text.push(0);
             }
-            // Labels and purposes are ours, names have at most 256 bytes: two bytes hold every length.
+            // Labels and purposes are constants, and names have at most 256 bytes, so two bytes hold every length.
             let len =
                 u16::try_from(part.len()).map_err(|_| Error::new(Kind::Internal("a long cookie name")))?;
             text.extend_from_slice(&len.to_be_bytes());
@@ -134,7 +135,7 @@ mod tests {
         );
     }
 
-    // T07, T08, T09: a byte moved over a boundary, another purpose, another name: another key.
+    // T07, T08, T09: moving a byte over a boundary, another purpose, or another name gives another key.
     #[test]
     fn t07_parts_do_not_run_into_each_other() {
         let keys = [

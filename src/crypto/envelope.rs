@@ -1,4 +1,4 @@
-//! The byte layout of a sealed token. No keys here: only where things are.
+//! The byte layout of a sealed token, without keys.
 //!
 //! ```text
 //! offset  bytes  field
@@ -45,8 +45,8 @@ impl Header {
         bytes
     }
 
-    /// Reads the header of a token that is long enough to be one. Nothing in it is to be trusted before the signature
-    /// over it is checked.
+    /// Reads the header of a token that is long enough to be one. Its content must not be trusted before the signature over
+    /// it is checked.
     pub(super) fn read(token: &[u8]) -> Result<Self, Refusal> {
         let Some((&[version, k0, k1, k2, k3, e0, e1, e2, e3, ref nonce @ ..], sealed)) =
             token.split_first_chunk::<HEADER_LEN>()
@@ -81,7 +81,7 @@ mod tests {
         assert_eq!(Header::read(&token), Ok(header));
     }
 
-    // T03, T70: every truncation is refused before anything is looked at.
+    // T03, T70: every truncation is refused before anything else is checked.
     #[test]
     fn t03_every_truncation_is_refused() {
         let token = [VERSION; OVERHEAD];

@@ -1,4 +1,4 @@
-//! Keys as text: what an environment variable or a file holds.
+//! Keys as text: the format of an environment variable or a file.
 
 use std::borrow::Cow;
 
@@ -12,7 +12,7 @@ const QUOTES: [char; 2] = ['"', '\''];
 
 const FORMS: &str = "\"hsk1_...\" (hyper-session key new), 64 hexadecimal digits (openssl rand -hex 32), or base64 of 32 bytes";
 
-/// Reads a key in any of its forms. No error quotes the text, since all of it or most of it may be the key.
+/// Reads a key in any of its forms. Errors never quote the text, because it may be a key, or most of one.
 pub(super) fn read_key(text: &str) -> Result<AppKey, Error> {
     let word = unwrapped(text)?;
     if word.is_empty() {
@@ -45,14 +45,14 @@ pub(super) fn read_key(text: &str) -> Result<AppKey, Error> {
     }
 }
 
-/// Returns true for `HSK1_…` and `hsk2_…`: base64url as a whole, and so another key, unless it is refused.
+/// Returns true for `HSK1_…` and `hsk2_…`. They are valid base64url of another key, so they must be refused.
 fn has_altered_prefix(word: &str) -> bool {
     word.get(..3).is_some_and(|letters| letters.eq_ignore_ascii_case("hsk"))
         && matches!(word.as_bytes(), [_, _, _, digit, b'_' | b'-', ..] if digit.is_ascii_digit())
 }
 
-/// Returns true if these bytes are the text of a key, whole or wrapped in what environments leave around it. As raw bytes they
-/// would be another key than the one that the text stands for.
+/// Returns true if these bytes are the text of a key, or such a text with the wrapping that environments leave around it.
+/// As raw bytes they would be another key than the text stands for.
 pub(super) fn is_key_text(bytes: &[u8]) -> bool {
     if bytes.windows(TEXT_PREFIX.len()).any(|window| window == TEXT_PREFIX.as_bytes()) {
         return true;
@@ -61,8 +61,8 @@ pub(super) fn is_key_text(bytes: &[u8]) -> bool {
     word.and_then(decode_foreign).is_some_and(|decoded| decoded.len() >= MIN_LEN)
 }
 
-/// The bytes that hexadecimal digits or base64 stand for. 64 hexadecimal digits are base64, too, of 48 bytes: digits win,
-/// since 64 random characters of base64 are all digits once in 10^38 times.
+/// Decodes hexadecimal digits or base64. 64 hexadecimal digits are also base64 of 48 bytes. They are read as digits,
+/// because 64 random characters of base64 are all digits once in 10^38 times.
 fn decode_foreign(word: &str) -> Option<Zeroizing<Vec<u8>>> {
     if word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return from_hex(word);
@@ -80,24 +80,24 @@ fn from_hex(word: &str) -> Option<Zeroizing<Vec<u8>>> {
     Some(bytes)
 }
 
-/// Why this text has none of the forms.
+/// Returns the error message for a text that has none of the forms.
 fn refusal(word: &str) -> Cow<'static, str> {
     if word.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return "the application key has an odd number of hexadecimal digits: was it cut?".into();
     }
     if word.split_once('=').is_some_and(|(name, _)| is_variable(name)) {
-        return "the text is an assignment (NAME=KEY): it must be the key alone".into();
+        return "the text is an assignment (NAME=KEY): it must be only the key".into();
     }
     format!("the text of an application key must be {FORMS}").into()
 }
 
-/// True for a name such as `SESSION_KEY`, which contains what no base64 does before its end.
+/// Returns true for a name such as `SESSION_KEY`, which contains a character that base64 does not have before its end.
 fn is_variable(name: &str) -> bool {
     name.contains('_') && name.bytes().all(|byte| byte.is_ascii_uppercase() || b"_0123456789".contains(&byte))
 }
 
-/// The text without what files and environments leave around it: a byte order mark, white space and line ends, and one pair
-/// of quotes.
+/// Removes the wrapping that files and environments leave around a text: a byte order mark, white space and line ends, and
+/// one pair of quotes.
 fn unwrapped(text: &str) -> Result<&str, Error> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).trim();
     for quote in QUOTES {
@@ -112,7 +112,7 @@ fn unbalanced() -> Error {
     Error::config("the text of the application key has a quote on one side only: was it cut?")
 }
 
-/// A word of the text of a keyring, and its line.
+/// A word in the text of a keyring.
 pub(super) enum Word {
     Key(AppKey),
     Revoked(KeyId),
@@ -144,7 +144,7 @@ pub(super) fn on_line(line: usize, error: &Error) -> Error {
     Error::config(format!("line {line}: {error}"))
 }
 
-/// The text without a byte order mark, and without the one pair of quotes around all of it that a shell or an env file left.
+/// Removes a byte order mark, and the one pair of quotes around the whole text that a shell or an env file leaves.
 fn without_quotes(text: &str) -> &str {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let trimmed = text.trim();
@@ -210,7 +210,7 @@ mod tests {
         }
     }
 
-    // The smallest input seen: the raw bytes of a text are another key, and everybody is logged out.
+    // Otherwise, the raw bytes of a text would be another key, and all users would be logged out.
     #[test]
     fn t13_the_text_of_a_key_is_never_taken_as_its_bytes() {
         for form in forms() {

@@ -1,4 +1,4 @@
-//! The keyring: which application key seals, which keys only open, and which are revoked.
+//! The keyring: the application key that seals, the keys that only open, and the revoked keys.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use super::key_text::{self, Word};
 use super::{AppKey, KeyId};
 use crate::error::Error;
 
-/// The application keys of a service: one that seals, any number that open, any number that are revoked.
+/// The application keys of a service: one seals, any number only open, and any number are revoked.
 ///
 /// A session that was opened with an older key is sealed with the sealing key on the same response. So an old key can be
-/// dropped when the last session that it sealed has ended. Tokens name their key, so a long keyring costs no time.
+/// dropped when the last session that it sealed has ended. Tokens name their key, so a long keyring does not cost time.
 ///
-/// Rotation without downtime takes three deployments. First `accept` the new key everywhere. Then make it the sealing key and
-/// `accept` the old one. Drop the old one when its sessions have ended. [Revoke](Self::revoke) a key that leaked.
+/// Rotation without downtime takes three deployments. First `accept` the new key everywhere. Then make it the sealing key
+/// and `accept` the old one. Drop the old key when its sessions have ended. [Revoke](Self::revoke) a key that leaked.
 ///
 /// # Examples
 ///
@@ -45,21 +45,21 @@ pub(super) struct RingKey {
 
 impl Keyring {
     /// Creates a keyring whose only key is `sealing`.
-    #[allow(clippy::needless_pass_by_value)] // taken, so that it is wiped here
+    #[allow(clippy::needless_pass_by_value)] // taken by value, so that it is wiped here
     pub fn new(sealing: AppKey) -> Self {
         Self { inner: Arc::new(Inner { keys: vec![RingKey::new(&sealing)], revoked: Vec::new() }) }
     }
 
-    /// Reads a keyring from what an environment variable or a file holds: the format that the operator's tool reads.
+    /// Reads a keyring from the text of an environment variable or a file. The operator's tool reads the same format.
     ///
-    /// Each line holds a key, in any of the forms of [`AppKey::from_text`]. The first key seals, the others only open. A line
-    /// `revoked:ID` [revokes](Self::revoke) the key of that id. `#` begins a comment, and blank lines are skipped. In an
-    /// environment variable, spaces do as well as line ends.
+    /// Each line holds a key, in any of the forms of [`AppKey::from_text`]. The first key seals, the others only open. A
+    /// line `revoked:ID` [revokes](Self::revoke) the key of that id. `#` begins a comment, and blank lines are skipped. In
+    /// an environment variable, spaces can replace line ends.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if a line cannot be read, if there is no key, if a key is there twice, or if the sealing
-    /// key is revoked. The message names the line, and never quotes it.
+    /// [`is_config`](Error::is_config) if a line cannot be read, if there is no key, if a key is repeated, or if the
+    /// sealing key is revoked. The message names the line, and never quotes it.
     ///
     /// # Examples
     ///
@@ -99,17 +99,17 @@ impl Keyring {
         Ok(ring)
     }
 
-    /// Also opens what `key` sealed.
-    #[allow(clippy::needless_pass_by_value)] // taken, so that it is wiped here
+    /// Adds a key that opens the tokens that it sealed.
+    #[allow(clippy::needless_pass_by_value)] // taken by value, so that it is wiped here
     pub fn accept(self, key: AppKey) -> Self {
         let mut keys = self.inner.keys.clone();
         keys.push(RingKey::new(&key));
         Self { inner: Arc::new(Inner { keys, revoked: self.inner.revoked.clone() }) }
     }
 
-    /// Refuses everything that the key of this id sealed, even if the key is still on the ring (T17).
+    /// Refuses everything that the key of this id sealed, even if the key is on the ring (T17).
     ///
-    /// Only the id is needed, so a leaked key need not stay in the configuration. Its sessions are refused with
+    /// Only the id is needed, so a leaked key can be removed from the configuration. Its sessions are refused with
     /// [`Refusal::RevokedKey`](crate::Refusal::RevokedKey) instead of `UnknownKey`.
     pub fn revoke(self, id: KeyId) -> Self {
         let mut revoked = self.inner.revoked.clone();
@@ -131,7 +131,7 @@ impl Keyring {
         &self.inner.revoked
     }
 
-    /// Checks what only the whole ring can tell.
+    /// Checks the rules that concern several keys.
     pub(super) fn validate(&self) -> Result<(), Error> {
         let ids: Vec<_> = self.keys().iter().map(|key| key.id).collect();
         for (at, id) in ids.iter().enumerate() {

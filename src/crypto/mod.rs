@@ -1,4 +1,4 @@
-//! Keys, sealing and randomness: the one place that knows which library does the work.
+//! Keys, sealing and randomness. Only this module uses the cryptographic library.
 
 mod app_key;
 mod base64url;
@@ -6,6 +6,7 @@ mod derive;
 mod envelope;
 mod key_text;
 mod keyring;
+pub(crate) mod masked_secret;
 mod name_hash;
 mod random;
 mod seal;
@@ -24,7 +25,7 @@ pub(crate) use self::random::{Random, SystemRandom, warm_up};
 pub(crate) use self::seal::{LAST_SECOND, Purpose, Sealer, key_of};
 pub(crate) use self::token::{Token, subject_id};
 
-// What the room of a foreign format is built from.
+// The building blocks of a foreign format.
 #[cfg(feature = "astra")]
 pub(crate) use self::{
     base64url::decode as decode_base64url,

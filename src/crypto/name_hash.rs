@@ -1,4 +1,4 @@
-//! What a revocation calls a subject or a label: a hash, so that a log of revocations reveals no users.
+//! The name of a subject or a label in a revocation: a hash, so that a log of revocations does not reveal users.
 
 use super::token::hashed_id;
 
@@ -6,16 +6,16 @@ const SUBJECT_DOMAIN: &[u8] = b"hyper-session revoked subject v1\0";
 const LABEL_DOMAIN: &[u8] = b"hyper-session revoked label v1\0";
 const NAMESPACE_DOMAIN: &[u8] = b"hyper-session label namespace v1\0";
 
-/// How many bytes at the front of a label's name say its namespace.
+/// The number of bytes at the start of a label's name that identify its namespace.
 pub(crate) const NAMESPACE_LEN: usize = 4;
 
-/// The name of the sessions of `subject`.
+/// Returns the name of the sessions of `subject`.
 pub(crate) fn subject_name(subject: &str) -> [u8; 16] {
     hashed_id(SUBJECT_DOMAIN, "", subject.as_bytes())
 }
 
-/// The name of the sessions with this label. Labels of one namespace begin with the same four bytes, so that a session can
-/// replace one by another without keeping the text. `namespace` must not hold a zero byte.
+/// Returns the name of the sessions with this label. Labels of one namespace begin with the same four bytes, so that a
+/// session can replace a label without keeping its text. `namespace` must not contain a zero byte.
 pub(crate) fn label_name(namespace: &str, value: &str) -> [u8; 16] {
     let mut name = hashed_id(LABEL_DOMAIN, namespace, value.as_bytes());
     let space = hashed_id(NAMESPACE_DOMAIN, namespace, b"");

@@ -9,19 +9,19 @@ use crate::error::{Error, Kind};
 
 pub(crate) const NONCE_LEN: usize = 12;
 
-/// How many nonces are drawn at once: the cost is the call to the generator, not the number of bytes.
+/// The number of nonces that are drawn at once. The cost is the call of the generator, not the number of bytes.
 const BATCH: usize = 64;
 
-/// The first bytes of the id of what a nonce is for.
+/// The first bytes of the id of the sealed entry or session.
 pub(crate) type Subject = [u8; 4];
 
 /// A source of random bytes. There is one implementation. Tests add others.
 pub(crate) trait Random: Send + Sync {
-    /// Fills `out` with random bytes, or fails. Never fills it with anything else.
+    /// Fills `out` with random bytes, or fails.
     fn fill(&self, out: &mut [u8]) -> Result<(), Error>;
 
-    /// Returns a nonce: public, and never to be used twice under one key. `subject` is the beginning of the id of what is
-    /// sealed, or zeros.
+    /// Returns a nonce. It is public, and must never be used twice under one key. `subject` is the beginning of the id of
+    /// the sealed entry or session, or zeros.
     fn nonce(&self, subject: Subject) -> Result<[u8; NONCE_LEN], Error> {
         let _ = subject;
         let mut nonce = [0; NONCE_LEN];
@@ -30,17 +30,18 @@ pub(crate) trait Random: Send + Sync {
     }
 }
 
-/// Draws the first random number of the process, which takes aws-lc some 50 ms: it gathers entropy from the CPU's jitter. So
-/// the store pays that when it is built, not the first login. An error is left to the first one that needs the number.
+/// Draws the first random number of the process. That takes aws-lc some 50 ms, because it gathers entropy from the CPU's
+/// jitter, so the store does it when it is built, and not during the first login. An error is ignored: the next call
+/// returns it again.
 pub(crate) fn warm_up(random: &dyn Random) {
     let _ = random.fill(&mut [0]);
 }
 
-/// The random generator of the cryptographic library, seeded by the operating system.
+/// The random generator of the cryptographic library, which the operating system seeds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SystemRandom;
 
-/// Nonces that one thread has drawn ahead.
+/// Nonces that one thread has drawn in advance.
 struct Batch {
     nonces: [[u8; NONCE_LEN]; BATCH],
     left: usize,
@@ -56,20 +57,21 @@ impl Random for SystemRandom {
         rand::fill(out).map_err(|_| Error::new(Kind::Random))
     }
 
-    /// Nonces are public, so they may wait in memory. Ids, tokens and keys never do.
+    /// Nonces are public, so they may wait in memory. Ids, tokens and keys are never drawn in advance.
     fn nonce(&self, subject: Subject) -> Result<[u8; NONCE_LEN], Error> {
         let drawn = NONCES.with_borrow_mut(|batch| batch.next(self))?;
         // Reading the clock is not a system call where the kernel shares it with processes (vDSO), as Linux does.
         let nanoseconds =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
-        #[allow(clippy::cast_possible_truncation)] // the low 64 bits differ just as well
+        #[allow(clippy::cast_possible_truncation)] // the low 64 bits are enough to differ
         Ok(hedge(drawn, nanoseconds as u64, subject))
     }
 }
 
-/// Makes nonces differ where batches do not: in a forked child, and in machines that were restored from one memory image.
+/// Makes nonces differ where batches are equal: in a forked child, and in machines that were restored from one memory
+/// image.
 ///
-/// A batch is uniformly random and used once, so its XOR with anything that does not depend on it is uniformly random, too.
+/// A batch is uniformly random and used once, so its XOR with a value that does not depend on it is uniformly random, too.
 /// Two copies of one batch give the same nonce only for the same nanosecond and the same first bytes of an id.
 fn hedge(drawn: [u8; NONCE_LEN], nanoseconds: u64, subject: Subject) -> [u8; NONCE_LEN] {
     let mut nonce = drawn;
@@ -81,7 +83,7 @@ fn hedge(drawn: [u8; NONCE_LEN], nanoseconds: u64, subject: Subject) -> [u8; NON
 impl Batch {
     fn next(&mut self, random: &impl Random) -> Result<[u8; NONCE_LEN], Error> {
         if self.left == 0 {
-            random.fill(self.nonces.as_flattened_mut())?; // after an error, none is left
+            random.fill(self.nonces.as_flattened_mut())?; // after an error, no nonce is left
             self.left = BATCH;
         }
         self.left -= 1;
@@ -97,7 +99,7 @@ pub(crate) mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    /// A generator whose operating system has nothing to give (T14).
+    /// A generator that always fails (T14).
     pub(crate) struct NoRandom;
 
     impl Random for NoRandom {
@@ -106,7 +108,7 @@ pub(crate) mod tests {
         }
     }
 
-    // T16: a million nonces over several threads, none twice.
+    // T16: a million nonces over several threads are all different.
     #[test]
     fn t16_nonces_do_not_repeat() {
         let threads: Vec<_> = (0..4)
@@ -168,7 +170,7 @@ pub(crate) mod tests {
         assert_eq!(seen.len(), 255 * NONCE_LEN + 1);
     }
 
-    // The path that is in use: a thread's batch is put back as a restored image would, and the same place of it used again.
+    // The path in production: a thread's batch is restored from an image, and the same nonce of it used again.
     #[test]
     fn t16_a_restored_batch_does_not_repeat_a_nonce() {
         SystemRandom.nonce([0; 4]).unwrap();

@@ -1,4 +1,4 @@
-//! Sealing and opening tokens: sign-then-check-first around AES-256-GCM, with a key for each hour.
+//! Sealing and opening tokens: the signature is checked before AES-256-GCM decrypts, with a key for each hour.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -26,7 +26,7 @@ pub(crate) enum Purpose {
     Session,
     /// An entry of a server-side store.
     Record,
-    /// Nothing: tests show with it that purposes are kept apart.
+    /// For tests that purposes are separate.
     #[cfg(test)]
     Test,
 }
@@ -59,17 +59,17 @@ struct SealKey {
     epochs: EpochKeys,
 }
 
-/// The encryption keys of the hours that are in use.
+/// The encryption keys of the hours in use.
 #[derive(Default)]
 struct EpochKeys {
     keys: RwLock<BTreeMap<u32, LessSafeKey>>,
 }
 
-/// Four days of hours: sessions that live longer cost a derivation (half a microsecond) now and then.
+/// Four days of hours. Older sessions sometimes cost one more derivation (half a microsecond).
 const EPOCHS_KEPT: usize = 96;
 
-/// The plaintext of a token whose signature was checked. Only [`Sealer::open`] makes one: what is not authentic cannot be
-/// decoded, since there is nothing to decode.
+/// The plaintext of a token whose signature was checked. Only [`Sealer::open`] makes one, so only authentic plaintexts can
+/// be decoded.
 pub(crate) struct Opened {
     plaintext: Bytes,
     old_key: bool,
@@ -77,7 +77,7 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// The first second of the hour in which the token was sealed.
+    /// Returns the first second of the hour in which the token was sealed.
     pub(crate) fn hour(&self) -> Timestamp {
         Timestamp::from_unix(u64::from(self.epoch) * EPOCH_SECONDS)
     }
@@ -111,16 +111,16 @@ impl Sealer {
         Ok(Self { keys, revoked: keyring.revoked().to_vec(), random })
     }
 
-    /// How many characters the token for `plaintext` bytes has.
+    /// Returns the length in characters of the token for `plaintext` bytes.
     pub(crate) const fn token_len(plaintext: usize) -> usize {
         base64url::encoded_len(plaintext + OVERHEAD)
     }
 
-    /// The token for the concatenation of `parts`.
+    /// Seals the concatenation of `parts` into a token.
     ///
     /// # Errors
     ///
-    /// [`is_random`](Error::is_random) without a nonce: there is no sealing without a fresh one.
+    /// [`is_random`](Error::is_random) if there is no fresh nonce.
     pub(crate) fn seal(&self, now: Timestamp, parts: &[&[u8]]) -> Result<String, Error> {
         self.seal_bytes(now, &[], parts).map(|token| base64url::encode(&token))
     }
@@ -133,7 +133,7 @@ impl Sealer {
         key.seal(header, place, parts)
     }
 
-    /// Opens `text` if it is, to the last bit, what [`seal`](Self::seal) returned under a key of this ring.
+    /// Opens `text` if [`seal`](Self::seal) returned exactly this text under a key of this ring.
     pub(crate) fn open(&self, text: &[u8]) -> Result<Opened, Refusal> {
         self.open_bytes(Scratch::new().decode(text).ok_or(Refusal::Encoding)?, &[])
     }
@@ -143,13 +143,13 @@ impl Sealer {
         Header::read(token).is_ok()
     }
 
-    /// Opens what [`seal_bytes`](Self::seal_bytes) made for the same `place`.
+    /// Opens a token that [`seal_bytes`](Self::seal_bytes) made for the same `place`.
     pub(crate) fn open_bytes(&self, token: &[u8], place: &[u8]) -> Result<Opened, Refusal> {
         let header = Header::read(token)?;
         if self.revoked.contains(&header.key) {
             return Err(Refusal::RevokedKey);
         }
-        // Key ids are public: comparing them tells nothing.
+        // Key ids are public, so the comparison need not take constant time.
         let found = self.keys.iter().enumerate().find(|(_, key)| key.ring.id == header.key);
         let (age, key) = found.ok_or(Refusal::UnknownKey)?;
         let plaintext = key.open(header, place, token)?;
@@ -157,14 +157,14 @@ impl Sealer {
     }
 }
 
-/// The key that a token names, which may be any, if it has the form of a token.
+/// Returns the id in a token, which need not be of this ring, if the text has the form of a token.
 pub(crate) fn key_of(text: &[u8]) -> Option<KeyId> {
     Header::read(Scratch::new().decode(text)?).ok().map(|header| header.key)
 }
 
 #[cfg(feature = "astra")]
 impl Sealer {
-    /// True if these bytes are the id of a key of this ring, revoked or not.
+    /// Returns true if these bytes are the id of a key of this ring, revoked or not.
     pub(crate) fn names_a_key(&self, id: &[u8]) -> bool {
         let ids = self.keys.iter().map(|key| key.ring.id).chain(self.revoked.iter().copied());
         ids.map(KeyId::to_bytes).any(|known| known == id)
@@ -208,8 +208,8 @@ impl SealKey {
         Ok(token)
     }
 
-    /// The signature is checked first, over everything, in constant time: forged bytes never reach the cipher, and never
-    /// cause a key to be derived, or memory to be allocated.
+    /// Checks the signature first, over all bytes, in constant time. So forged bytes never reach the cipher, never cause a
+    /// key to be derived, and never cause an allocation.
     fn open(&self, header: Header, place: &[u8], token: &[u8]) -> Result<Bytes, Refusal> {
         let (signed, mac) = token.split_last_chunk::<MAC_LEN>().ok_or(Refusal::Length)?;
         hmac::verify(&self.mac, signed, mac).map_err(|_| Refusal::Signature)?;
@@ -218,7 +218,7 @@ impl SealKey {
         let (body, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(Refusal::Length)?;
         let mut joined = SmallVec::new();
         let associated = Aad::from(associated(clear, place, &mut joined));
-        // Room of the right length. Zeros would do, but `calloc` takes several times as long as a copy.
+        // A buffer of the right length. Its content does not matter, but a copy is several times as fast as `calloc`.
         let mut plaintext = body.to_vec();
         let opened = self.with_epoch_key(header.epoch, |key| {
             key.open_separate_gather(nonce(header), associated, body, tag, &mut plaintext).is_ok()
@@ -229,9 +229,9 @@ impl SealKey {
         Ok(Bytes::from(plaintext))
     }
 
-    /// Runs `use_key` with the encryption key of `epoch`, derived if it is not at hand.
+    /// Calls `use_key` with the encryption key of `epoch`, which is derived if it is not cached.
     fn with_epoch_key<R>(&self, epoch: u32, use_key: impl FnOnce(&LessSafeKey) -> R) -> Option<R> {
-        // A panic while the lock is held leaves a map of whole keys: poisoning says nothing here.
+        // A panic while the lock is held leaves a map of complete keys, so poisoning is ignored.
         if let Some(key) = self.epochs.keys.read().unwrap_or_else(PoisonError::into_inner).get(&epoch) {
             return Some(use_key(key));
         }
@@ -248,15 +248,15 @@ impl SealKey {
     }
 }
 
-/// Makes room by dropping the oldest hour, but not the one in use: a token from long ago must not cost the present hour its
-/// key.
+/// Makes room by dropping the oldest hour, but not the hour in use: a token from long ago must not evict the key of the
+/// present hour.
 fn drop_oldest(keys: &mut BTreeMap<u32, LessSafeKey>, in_use: u32) {
     if let Some(&oldest) = keys.keys().find(|&&epoch| epoch != in_use) {
         keys.remove(&oldest);
     }
 }
 
-/// The beginning of the id of what is sealed: of the entry that it is bound to, or of the session in it.
+/// Returns the beginning of the id of the sealed entry, to which the token is bound, or of the sealed session.
 fn subject_of(place: &[u8], parts: &[&[u8]]) -> Subject {
     let mut subject = Subject::default();
     let bytes = place.iter().chain(parts.iter().copied().flatten());
@@ -264,7 +264,8 @@ fn subject_of(place: &[u8], parts: &[&[u8]]) -> Subject {
     subject
 }
 
-/// The clear header, and the place the sealed thing is bound to: nothing for a cookie, the id for a stored record.
+/// Returns the associated data: the clear header, and the place to which the token is bound. That is empty for a cookie,
+/// and the id for a stored entry.
 fn associated<'a>(clear: &'a [u8; HEADER_LEN], place: &[u8], joined: &'a mut SmallVec<[u8; 64]>) -> &'a [u8] {
     if place.is_empty() {
         return clear;
@@ -278,7 +279,7 @@ fn nonce(header: Header) -> Nonce {
     Nonce::assume_unique_for_key(header.nonce)
 }
 
-/// Hours since 1970. Saturates in the year 491,936.
+/// Returns the hours since 1970. Saturates in the year 491,936.
 fn epoch_of(now: Timestamp) -> u32 {
     u32::try_from(now.as_unix() / EPOCH_SECONDS).unwrap_or(u32::MAX)
 }
@@ -286,7 +287,7 @@ fn epoch_of(now: Timestamp) -> u32 {
 /// The last second of the last hour that a token can name.
 pub(crate) const LAST_SECOND: Timestamp = Timestamp::from_unix((u32::MAX as u64 + 1) * EPOCH_SECONDS - 1);
 
-// The primitives as they are called above, on whatever a published vector asks for.
+// The primitives as they are called above, for published test vectors.
 
 #[cfg(test)]
 pub(super) fn gcm_seal(key: &[u8], nonce: [u8; 12], aad: &[u8], body: &mut [u8]) -> [u8; TAG_LEN] {

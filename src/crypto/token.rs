@@ -1,4 +1,4 @@
-//! The opaque secret that a client of a server-side store holds, and the id it stands for.
+//! The opaque secret that a client of a server-side store holds, and the ids that are derived from it.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use crate::error::{Error, Kind};
 
 const LEN: usize = 32;
 
-/// The length of the longest text of a token: that of a native one.
+/// The length of the longest token, which is a native one.
 const MAX_TEXT: usize = base64url::encoded_len(LEN);
 
-/// Keeps the hash apart from any other use of SHA-256 on the same bytes.
+/// Separates the hash from any other use of SHA-256 on the same bytes.
 const ID_DOMAIN: &[u8] = b"hyper-session id v1\0";
 const SUBJECT_DOMAIN: &[u8] = b"hyper-session subject v1\0";
 
-/// The text of a token, on its way to a cookie. `Debug` shows none of it.
+/// The text of a token, to be set as a cookie. `Debug` shows none of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Bytes);
 
@@ -27,7 +27,7 @@ impl SecretText {
         Self(text.into())
     }
 
-    /// The text. It is what a client proves itself with: keep it out of logs.
+    /// Returns the text. It authenticates the client, so keep it out of logs.
     pub fn expose(&self) -> &[u8] {
         &self.0
     }
@@ -49,15 +49,15 @@ pub(crate) struct Token {
 }
 
 impl Token {
-    /// A token of this text. `None` if the text is longer than that of any format.
+    /// Creates a token of this text. Returns `None` if the text is longer than that of any format.
     pub(crate) fn new(text: &[u8], session_id: [u8; 16], entry_id: [u8; 16]) -> Option<Self> {
         let mut buffer = Zeroizing::new([0; MAX_TEXT]);
         buffer.get_mut(..text.len())?.copy_from_slice(text);
         Some(Self { text: buffer, len: text.len(), session_id, entry_id })
     }
 
-    /// Generates a native token: 256 random bits (T15), straight from the generator, since a secret never waits in a batch.
-    /// The backend knows only its hash.
+    /// Generates a native token: 256 random bits (T15), drawn when needed, because a secret must not wait in a batch. The
+    /// backend holds only its hash.
     pub(crate) fn generate(random: &dyn Random, cookie_name: &str) -> Result<Self, Error> {
         let mut secret = Zeroizing::new([0; LEN]);
         random.fill(&mut *secret)?;
@@ -67,11 +67,11 @@ impl Token {
             .ok_or_else(|| Error::new(Kind::Internal("a token of another length")))
     }
 
-    /// Reads the one spelling of a native token that [`generate`](Self::generate) writes: anything else is refused before it
-    /// can reach a store (T39).
+    /// Reads a native token in the only spelling that [`generate`](Self::generate) writes. Anything else is refused before
+    /// the backend is called (T39).
     ///
     /// The id is the first 16 bytes of SHA-256 of the cookie's name and the secret. Finding a token for a given id takes
-    /// 2^128 tries. A token that is moved to another cookie leads nowhere (T10: CVE-2022-46170).
+    /// 2^128 attempts. A token that is moved to another cookie leads to no session (T10: CVE-2022-46170).
     pub(crate) fn parse(text: &[u8], cookie_name: &str) -> Option<Self> {
         if text.len() != base64url::encoded_len(LEN) {
             return None;
@@ -81,23 +81,23 @@ impl Token {
         Self::new(text, id, id)
     }
 
-    /// The text that the client holds.
+    /// Returns the text that the client holds.
     pub(crate) fn to_text(&self) -> SecretText {
         SecretText(Bytes::copy_from_slice(self.text.get(..self.len).unwrap_or_default()))
     }
 
-    /// The public id of the session.
+    /// Returns the public id of the session.
     pub(crate) fn session_id(&self) -> [u8; 16] {
         self.session_id
     }
 
-    /// The id under which the backend keeps the session.
+    /// Returns the id under which the backend keeps the session.
     pub(crate) fn entry_id(&self) -> [u8; 16] {
         self.entry_id
     }
 }
 
-/// Where a server-side store keeps the sessions of `subject`. No token hashes to it: the domains differ.
+/// Returns the id of the session list of `subject`. No token hashes to it, because the domains differ.
 pub(crate) fn subject_id(cookie_name: &str, subject: &str) -> [u8; 16] {
     hashed_id(SUBJECT_DOMAIN, cookie_name, subject.as_bytes())
 }
@@ -106,7 +106,7 @@ pub(crate) fn hashed_id(domain: &[u8], cookie_name: &str, secret: &[u8]) -> [u8;
     let mut hash = digest::Context::new(&SHA256);
     hash.update(domain);
     hash.update(cookie_name.as_bytes());
-    hash.update(&[0]); // no name holds one
+    hash.update(&[0]); // no name contains a zero byte
     hash.update(secret);
     let mut id = [0; 16];
     id.iter_mut().zip(hash.finish().as_ref()).for_each(|(to, from)| *to = *from);
@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn t15_tokens_are_256_random_bits() {
-        // Over 4,000 tokens each of the 256 bits is set about half of the time: more than 8 sigma off would be a fault.
+        // Over 4,000 tokens each of the 256 bits is set about half of the time. A deviation of more than 8 sigma is a
+        // fault.
         let mut ones = [0_u32; 256];
         for _ in 0..4_000 {
             let text = Token::generate(&SystemRandom, "s").unwrap().to_text();
@@ -165,7 +166,7 @@ mod tests {
         ] {
             assert!(Token::parse(bad.as_bytes(), "s").is_none(), "{bad:?}");
         }
-        // 32 bytes leave two bits unused in the last character: of the four spellings one is read.
+        // 32 bytes leave two bits unused in the last character. Of the four spellings one is accepted.
         let spellings = (b'A'..=b'z').filter(|last| {
             let mut other = text.clone().into_bytes();
             other[42] = *last;

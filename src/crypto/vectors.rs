@@ -1,4 +1,4 @@
-//! Published vectors (Wycheproof, RFC 4231, RFC 5869) through the primitives that seal, open and derive.
+//! Published vectors (Wycheproof, RFC 4231, RFC 5869) for the primitives that seal, open and derive.
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 use wycheproof::{TestResult, aead, hkdf, mac};
@@ -7,7 +7,7 @@ use super::derive::hkdf_sha256;
 use super::envelope::{MAC_LEN, TAG_LEN};
 use super::seal::{gcm_open, gcm_seal, hmac_sign, hmac_verify};
 
-/// Bytes that a file spells in lower-case hexadecimal.
+/// Bytes in lower-case hexadecimal in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hex(pub(super) Vec<u8>);
 
@@ -27,8 +27,8 @@ impl<'de> Deserialize<'de> for Hex {
     }
 }
 
-/// How many vectors were held against the code. Each test says how many there are, so that a file that is not read, or
-/// read as nothing, is a failure.
+/// The number of vectors that were checked. Each test states its numbers, so that a file that is not read, or read as
+/// empty, is a failure.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ran {
     valid: usize,
@@ -37,9 +37,9 @@ struct Ran {
 }
 
 impl Ran {
-    /// Counts the vector; true if it has to succeed.
+    /// Counts the vector. Returns true if it has to succeed.
     fn count(&mut self, result: TestResult) -> bool {
-        // None of the sets in use has an "acceptable" one, which could go either way and so would show nothing.
+        // None of the sets in use has an "acceptable" vector, for which both results would be right.
         assert_ne!(result, TestResult::Acceptable);
         let valid = !result.must_fail();
         *(if valid { &mut self.valid } else { &mut self.invalid }) += 1;
@@ -67,13 +67,13 @@ fn t02_t03_t04_wycheproof_aes_256_gcm() {
             if valid {
                 assert_eq!(plaintext, &*test.pt, "{}", test.tc_id);
             } else if !test.pt.is_empty() {
-                // What does not open must not have been decrypted where the caller could read it.
+                // A token that does not open must not have been decrypted where the caller could read it.
                 assert_ne!(plaintext, &*test.pt, "{}", test.tc_id);
             }
 
             let mut body = test.pt.to_vec();
             let tag = gcm_seal(&test.key, nonce, &test.aad, &mut body);
-            // The invalid ones of these sizes have a false tag to a true ciphertext, or the reverse.
+            // The invalid vectors of these sizes have a false tag for a true ciphertext, or the reverse.
             assert_eq!((body, &tag[..]) == (test.ct.to_vec(), &test.tag), valid, "{}", test.tc_id);
         }
     }
@@ -86,7 +86,7 @@ fn t02_t03_wycheproof_hmac_sha256() {
     for group in mac::TestSet::load(mac::TestName::HmacSha256).unwrap().test_groups {
         for test in group.tests {
             let whole = group.tag_size == 8 * MAC_LEN;
-            // A tag that was cut off never verifies, whether or not its vector calls it valid.
+            // A truncated tag never verifies, whether or not its vector counts as valid.
             let valid = whole && test.result == TestResult::Valid;
             assert_eq!(hmac_verify(&test.key, &test.msg, &test.tag), valid, "{}", test.tc_id);
             if whole {
@@ -107,7 +107,7 @@ fn t02_wycheproof_hkdf_sha256() {
         for test in group.tests {
             let valid = ran.count(test.result);
             let mut out = vec![0; test.size];
-            // The invalid ones ask for more than 255 blocks.
+            // The invalid vectors ask for more than 255 blocks.
             assert_eq!(hkdf_sha256(&test.salt, &test.ikm, &test.info, &mut out), valid, "{}", test.tc_id);
             if valid {
                 assert_eq!(out, *test.okm, "{}", test.tc_id);
@@ -136,7 +136,7 @@ fn t02_rfc_4231_hmac_sha256() {
     for Case { key, data, tag } in &cases {
         let ours = hmac_sign(&key.0, &data.0);
         assert_eq!(ours[..tag.0.len()], tag.0);
-        // Case 5 shows a tag of 128 bits: right as far as it goes, and refused.
+        // Case 5 has a tag of 128 bits, which is correct but truncated, and so refused.
         let whole = tag.0.len() == MAC_LEN;
         cut += usize::from(!whole);
         assert_eq!(hmac_verify(&key.0, &data.0, &tag.0), whole);

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 21] = [
+const COUNTERS: [(&str, &str); 22] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -33,6 +33,8 @@ const COUNTERS: [(&str, &str); 21] = [
         "Responses whose session changes were dropped on purpose, by reason.",
     ),
     ("hyper_session_conflicts_total", "Times that a save took in what a concurrent request had changed."),
+    ("hyper_session_migrating_total", "Sessions loaded that are still to be moved, by where they are from."),
+    ("hyper_session_values_unreadable_total", "Values that did not decode, and were read as absent."),
     (
         "hyper_session_store_errors_total",
         "Failures of the store and oversize sessions, by operation and reason.",
@@ -44,10 +46,6 @@ const COUNTERS: [(&str, &str); 21] = [
     (
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
-    ),
-    (
-        "hyper_session_evicting_stores_total",
-        "Stores connected to a backend that may evict sessions, by policy.",
     ),
     ("hyper_session_revocations_total", "What happened to the revocations of cookie stores, by change."),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
@@ -69,14 +67,14 @@ pub fn describe_metrics() {
     describe_histogram!(STORE_SECONDS, Unit::Seconds, "How long the store took to answer, by operation.");
 }
 
-/// Every label has few values: the cookie's name is the application's, the others are names in this crate. A session's id
-/// is none of them: it would be a time series for each session.
+/// Counts an event. Every label has few values: the cookie's name is chosen by the application, and the others are names in
+/// this crate. Ids of sessions are not labels, because each would be a time series.
 pub(super) fn count(event: &Event<'_>) {
     let plain = |name: &'static str, cookie: &str| counter!(name, "cookie" => cookie.to_owned());
     match *event {
         Event::InsecureCookie { cookie } => plain("hyper_session_insecure_stores_total", cookie).increment(1),
         Event::NotWrapped { cookie } => plain("hyper_session_not_wrapped_total", cookie).increment(1),
-        // Not the key: clients can name any, and each would be a time series.
+        // Without the key: a client can name any key, and each would be a time series.
         Event::Refused { cookie, refusal, .. } => {
             counter!("hyper_session_refused_total", "cookie" => cookie.to_owned(), "reason" => refusal.as_str()).increment(1);
         }
@@ -103,6 +101,13 @@ pub(super) fn count(event: &Event<'_>) {
         Event::ConflictMerged { cookie, conflicts, .. } => {
             plain("hyper_session_conflicts_total", cookie).increment(conflicts.into());
         }
+        Event::Migrating { cookie, from, .. } => {
+            counter!("hyper_session_migrating_total", "cookie" => cookie.to_owned(), "from" => from.as_str())
+                .increment(1);
+        }
+        Event::ValueUnreadable { cookie, .. } => {
+            plain("hyper_session_values_unreadable_total", cookie).increment(1);
+        }
         Event::StoreAnswered { cookie, operation, elapsed, ok } => {
             let outcome = if ok { "ok" } else { "error" };
             histogram!(STORE_SECONDS, "cookie" => cookie.to_owned(), "operation" => operation.as_str(), "outcome" => outcome)
@@ -127,9 +132,8 @@ pub(super) fn count(event: &Event<'_>) {
             plain("hyper_session_subject_limit_total", cookie)
                 .increment(ended.try_into().unwrap_or(u64::MAX));
         }
-        Event::EvictionPolicy { cookie, policy } => {
-            counter!("hyper_session_evicting_stores_total", "cookie" => cookie.to_owned(), "policy" => policy.to_owned()).increment(1);
-        }
+        // Once for each store that connects: for a log, and nothing to count.
+        Event::EvictionPolicy { .. } => {}
         Event::Revocations { cookie, change } => {
             counter!("hyper_session_revocations_total", "cookie" => cookie.to_owned(), "change" => change.as_str()).increment(1);
         }

@@ -1,4 +1,4 @@
-//! What the log remembers, so that it tells states and numbers instead of one line for each request.
+//! The memory of the log, so that it writes states and numbers instead of one line for each request.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -6,10 +6,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Timestamp;
 
-/// How long events of one kind are counted together, in seconds.
+/// The period in which events of one kind are counted together, in seconds.
 const WINDOW: u64 = 60;
 
-/// The counts of a store's frequent events, and which of its operations fail at present.
+/// The counts of a store's frequent events, and the operations that fail at present.
 #[derive(Default)]
 pub(super) struct Journal {
     windows: Mutex<BTreeMap<Kind, Window>>,
@@ -17,7 +17,7 @@ pub(super) struct Journal {
     failing: AtomicUsize,
 }
 
-/// The name of an event and its reason: both are names of this crate, so there are few.
+/// The name of an event and its reason. Both are names of this crate, so there are few kinds.
 type Kind = (&'static str, &'static str);
 
 #[derive(Clone, Copy)]
@@ -26,14 +26,14 @@ struct Window {
     count: u64,
 }
 
-/// A line to be written: the number of its kind in this minute, and the number in the minute before.
+/// The counts for a line: its number within this minute, and the total of the minute before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) count: u64,
     pub(super) previous: Option<u64>,
 }
 
-/// What failed from `since` on.
+/// An operation that has failed since `since`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Outage {
     since: Timestamp,
@@ -56,8 +56,8 @@ impl Journal {
         }
     }
 
-    /// Counts an event. Returns its tally if it is the first, the tenth, the hundredth … of its kind within a minute: those
-    /// are worth a line, however many there are.
+    /// Counts an event. Returns its tally if it is the first, the tenth, the hundredth … of its kind within a minute. Only
+    /// those are logged at their level.
     pub(super) fn count(&self, event: &'static str, reason: &'static str, now: Timestamp) -> Option<Tally> {
         let mut windows = lock(&self.windows);
         let window = windows.entry((event, reason)).or_insert(Window { since: now, count: 0 });
@@ -80,7 +80,7 @@ impl Journal {
         self.failing.store(outages.len(), Ordering::Relaxed);
     }
 
-    /// Notes that an operation worked. Returns what is over with that.
+    /// Notes that an operation worked. Returns the outage that has ended with it.
     pub(super) fn worked(
         &self,
         operation: &'static str,
@@ -109,7 +109,7 @@ fn is_power_of_ten(mut number: u64) -> bool {
     number == 1
 }
 
-/// Counts are whole after each step, so a panic of another thread leaves nothing to distrust.
+/// Counts are complete after each step, so a panic of another thread is ignored.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -128,9 +128,9 @@ mod tests {
             lines.iter().map(|line| line.count).collect::<Vec<_>>(),
             [1, 10, 100, 1_000, 10_000, 100_000]
         );
-        // Another kind has a number of its own.
+        // Another kind has a count of its own.
         assert_eq!(journal.count("refused", "expired", at(100)), Some(Tally { count: 1, previous: None }));
-        // The next minute says how many there were in the one before.
+        // The next minute reports how many there were in the minute before.
         assert_eq!(journal.count("store_failed", "unavailable", at(159)), None);
         let next = journal.count("store_failed", "unavailable", at(160)).unwrap();
         assert_eq!(next, Tally { count: 1, previous: Some(537_745) });

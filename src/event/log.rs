@@ -6,17 +6,17 @@ use super::journal::{Journal, Recovery, Tally};
 use super::{Event, Refusal, RevocationChange};
 use crate::clock::Timestamp;
 
-/// Not the name of the crate: `EnvFilter` compares prefixes, and `hyper_session` begins with `hyper`, so that
+/// Not the name of the crate: `EnvFilter` compares prefixes, and `hyper_session` begins with `hyper`, so
 /// `RUST_LOG=info,hyper=warn` would silence the audit trail.
 const TARGET: &str = "session";
 
-/// Returns true if a subscriber reads the lines that say how long the store took.
+/// Returns true if a subscriber reads the lines with the time that the store took.
 #[inline]
 pub(super) fn wants_timings() -> bool {
     tracing::enabled!(target: TARGET, Level::TRACE)
 }
 
-/// Writes a line whose level is known only now.
+/// Writes a line whose level is known only at run time.
 macro_rules! line {
     ($level:expr, $($fields:tt)*) => {
         match $level {
@@ -28,11 +28,11 @@ macro_rules! line {
     };
 }
 
-/// Writes one line for each event. The field `event` is its name, and `session` an id: enough to follow a session through a
-/// log, and of no use to an attacker who reads it.
+/// Writes one line for each event. The field `event` is its name, and `session` is an id. With it, an operator can follow a
+/// session through a log, and an attacker cannot use it.
 ///
-/// Events that clients, applications or a store that is down can cause at any rate have their level for the first, the tenth,
-/// the hundredth … of a minute, with the number, and DEBUG for the others.
+/// Clients, applications and a failing store can cause some events at any rate. The first, the tenth, the hundredth … of a
+/// minute have their level and the number. All others have the level DEBUG.
 //= ASVS 5.0 16.3.3: "Verify that the application logs the security events that are defined in the documentation and also
 //# logs attempts to bypass the security controls"
 //= ASVS 5.0 16.2.5: "Other data, such as session tokens, may only be logged by being hashed or masked, either in full or
@@ -126,6 +126,13 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         Event::ConflictMerged { cookie, id, conflicts } => {
             tracing::debug!(target: TARGET, event = "conflict_merged", cookie, session = %id, conflicts, "concurrent session changes merged");
         }
+        Event::Migrating { cookie, id, from } => {
+            tracing::debug!(target: TARGET, event = "migrating", cookie, session = %id, from = from.as_str(), "session still to be moved");
+        }
+        Event::ValueUnreadable { cookie, id, error } => {
+            let session = id.map(tracing::field::display);
+            tracing::warn!(target: TARGET, event = "value_unreadable", cookie, session, reason = error.label(), "{error}");
+        }
         Event::StoreAnswered { cookie, operation, elapsed, ok } => {
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
             let operation = operation.as_str();
@@ -168,11 +175,30 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         }
         Event::HandlerFailed { cookie, error } => {
             let cause = std::error::Error::source(error).map(tracing::field::display);
-            tracing::error!(target: TARGET, event = "handler_failed", cookie, reason = error.label(), cause, "{error}");
+            let tally = tally("handler_failed", error.label());
+            line!(
+                level(tally, Level::ERROR),
+                event = "handler_failed",
+                cookie,
+                count = count(tally),
+                previous = previous(tally),
+                reason = error.label(),
+                cause,
+                "{error}"
+            );
         }
         Event::CookieWithheld { cookie, id } => {
             let session = id.map(tracing::field::display);
-            tracing::warn!(target: TARGET, event = "cookie_withheld", cookie, session, "a session was saved that the client cannot learn of");
+            let tally = tally("cookie_withheld", "");
+            line!(
+                level(tally, Level::WARN),
+                event = "cookie_withheld",
+                cookie,
+                session,
+                count = count(tally),
+                previous = previous(tally),
+                "a session was saved that the client cannot learn of"
+            );
         }
         Event::CacheControlReplaced { cookie } => {
             let tally = tally("cache_control_replaced", "");
@@ -197,7 +223,7 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             );
         }
         Event::SubjectLimit { cookie, ended } => {
-            tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the oldest were ended");
+            tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the least recently used were ended");
         }
         Event::EvictionPolicy { cookie, policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
@@ -233,8 +259,8 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
     }
 }
 
-/// A cookie that expired is routine. A key that is not there, a format of the future and a clock that is behind log out
-/// everyone at once. Forgeries are routine until there are many.
+/// Returns the level of a refusal. An expired cookie is routine. A missing key, an unknown format version and a clock that
+/// is behind log out all users at once. Forgeries are routine until there are many.
 fn refusal_level(refusal: Refusal, tally: Option<Tally>) -> Level {
     let Some(Tally { count, .. }) = tally else { return Level::DEBUG };
     let warned_from = match refusal {
@@ -245,7 +271,7 @@ fn refusal_level(refusal: Refusal, tally: Option<Tally>) -> Level {
     if count >= warned_from { Level::WARN } else { Level::INFO }
 }
 
-/// What an operator looks at first.
+/// Returns the likely cause, for operators.
 fn hint(refusal: Refusal) -> &'static str {
     match refusal {
         Refusal::UnknownKey => {
@@ -264,7 +290,7 @@ fn hint(refusal: Refusal) -> &'static str {
 mod tests {
     use super::TARGET;
 
-    // `EnvFilter` takes `hyper=warn` for all targets that begin with `hyper`.
+    // `EnvFilter` applies `hyper=warn` to all targets that begin with `hyper`.
     #[test]
     fn no_filter_for_a_dependency_silences_the_log() {
         let lock = include_str!("../../Cargo.lock");

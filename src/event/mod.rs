@@ -1,4 +1,4 @@
-//! What the session layer did and why: typed events for logs, metrics and tests.
+//! Typed events about the work of the session layer, for logs, metrics and tests.
 
 #[cfg(feature = "metrics")]
 pub(crate) mod count;
@@ -15,74 +15,74 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::error::Error;
 use crate::id::{KeyId, SessionId};
 
-/// Something worth counting or logging. It never carries a token, a key or a session value; sessions are named by their
-/// ids, which open nothing.
+/// An event to be counted or logged. It never contains a token, a key or a session value. Sessions are identified by their
+/// ids, which do not give access.
 ///
-/// With the features `tracing` and `metrics` every event is logged and counted by itself: the guide
-/// [`observability`](crate::guide::observability) has the names. An [`Observer`] hears of them in any case.
+/// With the features `tracing` and `metrics`, every event is logged and counted automatically: see the guide
+/// [`observability`](crate::guide::observability). An [`Observer`] receives the events in any case.
 ///
-/// New kinds may be added: match with a wildcard arm.
+/// Kinds may be added in any release: match with a wildcard arm.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A store was built with a cookie that any plain-http listener on the way can read.
+    /// A store was built with a cookie that is not `Secure`, which anyone on the network can read over plain http.
     #[non_exhaustive]
     InsecureCookie {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// A handler asked for its session, and no session service wraps it, or none of that name. There is no store, and so no
-    /// observer: this event is only logged and counted.
+    /// A handler asked for its session, but no session service wraps it, or none with that cookie name. There is no store,
+    /// and so no observer: this event is only logged and counted.
     #[non_exhaustive]
     NotWrapped {
-        /// The name that the handler asked for; empty if it named none.
+        /// The cookie name that the handler asked for. Empty if it named none.
         cookie: &'a str,
     },
-    /// A presented cookie was not accepted. The handler sees an empty session.
+    /// The cookie of a request was refused. The handler gets an empty session.
     #[non_exhaustive]
     Refused {
         /// Name of the session cookie.
         cookie: &'a str,
-        /// Why.
+        /// The reason.
         refusal: Refusal,
-        /// The key that the cookie names, if it is refused for its key. A client can name any.
+        /// The key that the cookie names, if that is the reason. A client can name any key.
         key: Option<KeyId>,
     },
-    /// A store that reads Astra's cookies beside its own was shown a cookie of this format. Counts how far a migration has
-    /// come; what was refused is in an [`Event::Refused`], too.
+    /// A store that reads Astra's cookies beside its own got a cookie of this format. It measures the progress of a
+    /// migration. A refused cookie also causes an [`Event::Refused`].
     #[non_exhaustive]
     CookieFormat {
         /// Name of the session cookie.
         cookie: &'a str,
-        /// By its form, before anything else is looked at.
+        /// The format, by the form of the cookie.
         format: CookieFormat,
-        /// Why it is no session; `None` if it is one.
+        /// Why it was refused. `None` if it was accepted.
         refusal: Option<Refusal>,
     },
-    /// A request carried several authentic sessions under the session's name. The newest of them counts.
+    /// A request carried several authentic sessions under the session's name. The newest one counts.
     ///
-    /// Browsers send such cookies after the `Domain` or `Path` of the session cookie was changed. If subjects differ, it may be an
-    /// attack: another host of the domain has set a cookie of its own session, to have the user act in it.
+    /// Browsers send such cookies after a change of the session cookie's `Domain` or `Path`. If the subjects differ, it may
+    /// be an attack: another host of the domain has set the cookie of its own session, so that the user acts in it.
     #[non_exhaustive]
     SeveralSessions {
         /// Name of the session cookie.
         cookie: &'a str,
         /// The session that counts.
         id: SessionId,
-        /// How many there are.
+        /// The number of sessions.
         sessions: usize,
         /// True if two of them belong to different subjects ([`Session::login`](crate::Session::login)).
         subjects_differ: bool,
     },
     /// A request carried more cookies of the session's name than are tried: more than four that could be authentic, or more
-    /// than 64 in all. Those beyond were ignored. No cookie is removed.
+    /// than 64 in all. Further cookies were ignored. No cookie is removed.
     #[non_exhaustive]
     TooManyCandidates {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// A session was opened with a key that no longer seals; unless the handler fails or ends it, it is sealed anew on this
-    /// response.
+    /// A session was opened with a key that no longer seals. Unless the handler fails or ends it, it is sealed with the
+    /// sealing key on this response.
     #[non_exhaustive]
     OldKey {
         /// Name of the session cookie.
@@ -90,7 +90,7 @@ pub enum Event<'a> {
         /// The session.
         id: SessionId,
     },
-    /// A session was stored that was not stored before.
+    /// A new session was stored.
     #[non_exhaustive]
     Created {
         /// Name of the session cookie.
@@ -98,8 +98,8 @@ pub enum Event<'a> {
         /// The session.
         id: SessionId,
     },
-    /// A session was bound to a subject and stored: a login. Beside it comes a [`Created`](Self::Created) or a
-    /// [`Regenerated`](Self::Regenerated) on a store that gives the session a new id.
+    /// A session was bound to a subject and stored: a login. On a store that gives the session a new id, a
+    /// [`Created`](Self::Created) or a [`Regenerated`](Self::Regenerated) accompanies it.
     #[non_exhaustive]
     LoggedIn {
         /// Name of the session cookie.
@@ -107,7 +107,7 @@ pub enum Event<'a> {
         /// The session.
         id: SessionId,
     },
-    /// A session was given a new id, as at a login; or it was ended and another one begun in the same response.
+    /// A session was given a new id, as at a login. Or it was ended, and a new one began in the same response.
     #[non_exhaustive]
     Regenerated {
         /// Name of the session cookie.
@@ -117,7 +117,7 @@ pub enum Event<'a> {
         /// Its id now.
         id: SessionId,
     },
-    /// A session was ended: destroyed, or left without any value.
+    /// A session was ended: it was destroyed, or no value was left.
     #[non_exhaustive]
     Destroyed {
         /// Name of the session cookie.
@@ -125,25 +125,45 @@ pub enum Event<'a> {
         /// The session.
         id: SessionId,
     },
-    /// Changes were not saved, on purpose.
+    /// Changes were dropped on purpose.
     #[non_exhaustive]
     ChangesDropped {
         /// Name of the session cookie.
         cookie: &'a str,
         /// The session, if it was stored.
         id: Option<SessionId>,
-        /// Why.
+        /// The reason.
         reason: DropReason,
     },
-    /// Another request had changed the session meanwhile; this request's changes were applied to the newer state.
+    /// Another request saved the session first. This request's changes were applied to the newer state.
     #[non_exhaustive]
     ConflictMerged {
         /// Name of the session cookie.
         cookie: &'a str,
         /// The session.
         id: SessionId,
-        /// How many times the newer state had to be taken in.
+        /// The number of newer states that had to be loaded.
         conflicts: u32,
+    },
+    /// A session was loaded that is still to be moved: from the old store of a
+    /// [`MigratingStore`](crate::store::MigratingStore), or one that was stored without sealing. Counts what still comes.
+    Migrating {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session.
+        id: SessionId,
+        /// Where it is from.
+        from: MigrationSource,
+    },
+    /// A value did not decode as the type that [`Session::get_lenient`](crate::Session::get_lenient) asked for, and was read
+    /// as absent.
+    ValueUnreadable {
+        /// Name of the session cookie.
+        cookie: &'a str,
+        /// The session, if it was stored.
+        id: Option<SessionId>,
+        /// Names the key, the kind of value that was found, and the type that was asked for.
+        error: &'a Error,
     },
     /// The store answered. Told only of stores that take their time (a [`CookieStore`](crate::CookieStore) answers at once), and
     /// measured only where somebody listens: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
@@ -151,27 +171,27 @@ pub enum Event<'a> {
     StoreAnswered {
         /// Name of the session cookie.
         cookie: &'a str,
-        /// What it was asked to do.
+        /// The operation.
         operation: Operation,
-        /// How long that took, conflicts and their repetitions included.
+        /// The duration, including conflicts and repetitions.
         elapsed: Duration,
-        /// False if it failed; [`StoreFailed`](Self::StoreFailed) says why.
+        /// False if it failed. [`StoreFailed`](Self::StoreFailed) has the reason.
         ok: bool,
     },
-    /// The store could not load or save a session, or it is too large to be saved. If it could not renew one
-    /// ([`Operation::Touch`]), the response is sent as it is: no handler asked for that.
+    /// The store could not load or save a session, or the session is too large. If the store could not renew a session
+    /// ([`Operation::Touch`]), the response is sent unchanged, because no handler asked for the renewal.
     #[non_exhaustive]
     StoreFailed {
         /// Name of the session cookie.
         cookie: &'a str,
         /// The session, if it was stored.
         id: Option<SessionId>,
-        /// What it was asked to do.
+        /// The operation.
         operation: Operation,
-        /// What it said.
+        /// The error.
         error: &'a Error,
     },
-    /// A handler returned an error of this crate. It was answered by a 503 or 500, and nothing was saved.
+    /// A handler returned an error of this crate. The response is a 503 or 500, and nothing was saved.
     #[non_exhaustive]
     HandlerFailed {
         /// Name of the session cookie.
@@ -179,7 +199,7 @@ pub enum Event<'a> {
         /// The error.
         error: &'a Error,
     },
-    /// A session was saved under a token that the client does not get, since a 1xx response carries no cookie.
+    /// A session was saved under a token that the client does not get, because a 1xx response carries no cookie.
     #[non_exhaustive]
     CookieWithheld {
         /// Name of the session cookie.
@@ -187,56 +207,56 @@ pub enum Event<'a> {
         /// The session.
         id: Option<SessionId>,
     },
-    /// A handler's `Cache-Control` would have let a cache keep a response that sets the session cookie; it was
-    /// replaced by `no-store`.
+    /// A handler's `Cache-Control` would have let a cache store a response that sets the session cookie. It was replaced by
+    /// `no-store`.
     #[non_exhaustive]
     CacheControlReplaced {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// A handler's own `Set-Cookie` for the session's name was replaced: a response sets one cookie of one name.
+    /// A handler's own `Set-Cookie` for the session's name was replaced, because a response sets each cookie once.
     #[non_exhaustive]
     SetCookieReplaced {
         /// Name of the session cookie.
         cookie: &'a str,
     },
-    /// A subject had as many sessions as it may have: the oldest ones were ended.
+    /// A subject had as many sessions as it may have: the least recently used ones were ended.
     #[non_exhaustive]
     SubjectLimit {
         /// Name of the session cookie.
         cookie: &'a str,
-        /// How many were ended.
+        /// The number of ended sessions.
         ended: usize,
     },
-    /// The backend may delete sessions that are in use when its memory is full: sessions end early, and a session that is
+    /// The backend may delete sessions in use when its memory is full. Such sessions end early, and a session that is
     /// deleted from its subject's list is not ended with the others. Reported when the store connects.
     #[non_exhaustive]
     EvictionPolicy {
         /// Name of the session cookie.
         cookie: &'a str,
-        /// The policy, as the backend names it. `noeviction` is the one that keeps sessions.
+        /// The policy, as the backend names it. Only `noeviction` keeps all sessions.
         policy: &'a str,
     },
-    /// The client went away while its session was being committed, and the commit ends or regenerates it, or may.
+    /// The client went away during the commit of its session, which ends or regenerates it, or may do so.
     #[non_exhaustive]
     Interrupted {
         /// Name of the session cookie.
         cookie: &'a str,
         /// The session, if it was stored.
         id: Option<SessionId>,
-        /// True if the store operation goes on in the background; false where no runtime was there to carry it.
+        /// True if the commit is completed in the background. False if there was no runtime for that.
         completing: bool,
     },
-    /// Something happened to the revocations of a [`CookieStore`](crate::CookieStore).
+    /// The state of the revocations of a [`CookieStore`](crate::CookieStore) changed.
     Revocations {
         /// Name of the session cookie.
         cookie: &'a str,
-        /// What happened.
+        /// The change.
         change: RevocationChange,
     },
 }
 
-/// What happened to the revocations of a store.
+/// A change of the revocations of a store.
 ///
 /// # Examples
 ///
@@ -248,26 +268,26 @@ pub enum Event<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum RevocationChange {
-    /// There were more than [`max_revocations`](crate::Revocations::max_revocations): the oldest were replaced by a floor. All
-    /// sessions from before it have ended, revoked or not.
+    /// There were more than [`max_revocations`](crate::Revocations::max_revocations), so a floor replaced the oldest ones.
+    /// All sessions from before the floor have ended, revoked or not.
     Floor,
     /// The log cannot be read. After `max_staleness` the failure policy applies.
     Unreachable,
     /// The log can be read again.
     Reachable,
-    /// The log ended before a position that it had given: a failover or a restored backup lost its last entries. What this
-    /// process knew of them was written again.
+    /// The log ended before a position that it had returned: a failover or a restored backup lost its last entries. This
+    /// process has written the lost entries that it knew again.
     RolledBack,
-    /// A session was accepted although it could not be confirmed that nothing ended it, by
+    /// A session was accepted although the store could not check whether it was revoked, because of
     /// [`FailurePolicy::Trust`](crate::revocation::FailurePolicy::Trust).
     Trusted,
-    /// One subject caused more revocations than it may: its further ones were joined into one that ends all its sessions, or,
-    /// where a session only got a new id, left out.
+    /// One subject caused more revocations than it may. Further ones were joined into one that ends all its sessions, or
+    /// were left out if a session only got a new id.
     SubjectLimit,
 }
 
 impl RevocationChange {
-    /// A stable short name, for metric labels.
+    /// Returns a short, stable name, for metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Floor => "floor",
@@ -280,7 +300,7 @@ impl RevocationChange {
     }
 }
 
-/// The format of a session cookie, where a store reads more than one.
+/// The format of a session cookie, in a store that reads several formats.
 ///
 /// # Examples
 ///
@@ -292,14 +312,14 @@ impl RevocationChange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CookieFormat {
-    /// This crate's own.
+    /// The format of this crate.
     Native,
-    /// That of Astra's cookie store.
+    /// The format of Astra's cookie store.
     Astra,
 }
 
 impl CookieFormat {
-    /// A stable short name, for metric labels.
+    /// Returns a short, stable name, for metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Native => "native",
@@ -308,24 +328,44 @@ impl CookieFormat {
     }
 }
 
+/// Where a session is from that is still to be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum MigrationSource {
+    /// The old store of a [`MigratingStore`](crate::store::MigratingStore).
+    Store,
+    /// An entry that was written before [`seal_records`](crate::store::Builder::seal_records) was called.
+    Unsealed,
+}
+
+impl MigrationSource {
+    /// A stable short name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Unsealed => "unsealed",
+        }
+    }
+}
+
 /// What a store is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Look up what a token stands for.
+    /// Loads the session of a token.
     Load,
-    /// Keep changed values, or begin a session.
+    /// Saves changed values, or a new session.
     Save,
-    /// Renew the idle deadline, or seal the token anew.
+    /// Renews the idle deadline, or seals the token again.
     Touch,
-    /// Move the session to a new id and token.
+    /// Moves the session to a new id and token.
     Regenerate,
-    /// End the session.
+    /// Ends the session.
     Destroy,
 }
 
 impl Operation {
-    /// A stable short name, for metric labels.
+    /// Returns a short, stable name, for metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Load => "load",
@@ -337,7 +377,7 @@ impl Operation {
     }
 }
 
-/// Why a presented cookie is no session. The client cannot tell one from another.
+/// The reason why a cookie was refused. The client cannot distinguish the reasons.
 ///
 /// # Examples
 ///
@@ -349,7 +389,7 @@ impl Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// Not the one spelling of base64url without padding that the token has.
+    /// Not the only spelling of a token in base64url without padding.
     Encoding,
     /// Shorter or longer than any token.
     Length,
@@ -359,33 +399,33 @@ pub enum Refusal {
     UnknownKey,
     /// Sealed by a key that was revoked.
     RevokedKey,
-    /// The signature does not fit: altered, made by someone else, or moved here from another cookie name or purpose.
+    /// The signature does not match: the token was altered, forged, or moved here from another cookie name or purpose.
     Signature,
-    /// The signature fits, but the ciphertext does not open.
+    /// The signature matches, but the ciphertext does not open.
     Ciphertext,
-    /// What was sealed or stored is not a session.
+    /// The sealed or stored data is not a session.
     Payload,
-    /// Idle for too long, or older than the absolute timeout.
+    /// Idle for longer than the idle timeout, or older than the absolute timeout.
     Expired,
-    /// Issued further in the future than clocks may differ.
+    /// Issued too far in the future, even if clocks differ.
     IssuedInFuture,
     /// Well-formed, but no such session is stored. Such an id is never adopted.
     UnknownId,
-    /// The session was given a new token moments ago. Other requests of the same browser may still carry the old one; so
-    /// may whoever stole it. The cookie is not removed: the new one is in the client, or on its way.
+    /// The session got a new token moments ago. Other requests of the same browser may still carry the old token. So may an
+    /// attacker who stole it. The cookie is not removed, because the browser has the new one, or will get it.
     Regenerated,
-    /// Of a format that is read until a deadline, which has passed.
+    /// In a format that is read only until a deadline, which has passed.
     RetiredFormat,
-    /// Ended before its deadline: by a logout, or because its subject, a label of it or everything was revoked. The cookie is
-    /// not removed by the response that finds it: the browser may have got another one meanwhile.
+    /// Ended before its deadline: by a logout, or because its subject, one of its labels or all sessions were revoked. The
+    /// response does not remove the cookie, because the browser may have got another cookie meanwhile.
     Revoked,
-    /// A tombstone in a cookie: the handler ended a session in a request with several cookies of its name. It hides the older
-    /// ones, and so stays.
+    /// A tombstone in a cookie: the handler ended a session in a request with several cookies of its name. The tombstone
+    /// hides older cookies, and so it stays.
     Ended,
 }
 
 impl Refusal {
-    /// A stable short name, for metric labels.
+    /// Returns a short, stable name, for metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Encoding => "encoding",
@@ -406,11 +446,12 @@ impl Refusal {
         }
     }
 
-    /// Returns true if a cookie that was refused for this reason is known to be dead, so that a response may remove it: expired,
-    /// ended, revoked or forged.
+    /// Returns true if a cookie that was refused for this reason is known to be dead, so that a response may remove it: it
+    /// has expired, is not stored, is sealed by a revoked key, is forged, is not a session, or is in a retired format.
     ///
-    /// A cookie is never removed for "I cannot tell". It may be in a format of a newer release, under a key that another host has
-    /// already, issued by a host whose clock is ahead, or the cookie of another application on the same host.
+    /// A cookie is never removed if it may be valid elsewhere: in a format of a newer release, under a key that another
+    /// host has already, issued by a host whose clock is ahead, or the cookie of another application on the same host. Nor
+    /// is it removed if the browser may have got another cookie meanwhile.
     ///
     /// # Examples
     ///
@@ -428,26 +469,27 @@ impl Refusal {
             | Self::Expired
             | Self::UnknownId
             | Self::RetiredFormat => true,
-            // Another application's.
+            // It may be the cookie of another application.
             Self::Encoding
             | Self::Length
-            // Another host's, which is ahead of this one.
+            // It may be the cookie of another host, with a newer release or key, or a clock that is ahead.
             | Self::Version
             | Self::UnknownKey
             | Self::IssuedInFuture
-            // Altered, or under another key: Astra's cookies do not name theirs. (A native token gets so far only if the holder of
-            // the key made it.)
+            // Altered, or under another key: Astra's cookies do not name their key. (A native token gets this far only if a
+            // holder of the key made it.)
             | Self::Ciphertext
-            // The browser has the new token, or it is on its way.
+            // The browser has the new token, or will get it.
             | Self::Regenerated
-            // The browser may have got another one since: the response to this request may be late.
+            // The browser may have got another cookie since, because the response to this request may be late.
             | Self::Revoked
-            // It would bring back what it hides.
+            // Its removal would bring back the cookies that it hides.
             | Self::Ended => false,
         }
     }
 
-    /// Returns true if it was decided by the form of the token alone, before a signature was checked or a backend was asked.
+    /// Returns true if it was decided only by the form of the token, before a signature was checked or a backend was
+    /// called.
     pub(crate) const fn is_by_form(self) -> bool {
         matches!(
             self,
@@ -467,24 +509,24 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why changes were dropped on purpose.
+/// The reason why changes were dropped on purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The response says that the handler failed: a 5xx status, or what
-    /// [`discard_changes_on`](crate::store::Builder::discard_changes_on) names.
+    /// The handler failed, according to the response: a 5xx status, 408, a failure of gRPC, or the rule of
+    /// [`discard_changes_on`](crate::store::Builder::discard_changes_on).
     ServerError,
-    /// The handler answered with a 1xx status, which carries no `Set-Cookie`.
+    /// The handler responded with a 1xx status, which carries no `Set-Cookie`.
     Informational,
-    /// The session was ended by another request, or its absolute timeout passed, while the request was running: a slow
-    /// request does not bring it back.
+    /// Another request ended the session, or its absolute timeout passed, while this request was running. A slow request
+    /// does not bring it back.
     SessionEnded,
-    /// [`save`](crate::Session::save) failed, and the handler, which was told, did not ask again.
+    /// [`save`](crate::Session::save) failed, and the handler did not call it again.
     SaveFailed,
 }
 
 impl DropReason {
-    /// A stable short name, for metric labels.
+    /// Returns a short, stable name, for metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ServerError => "server_error",
@@ -495,9 +537,9 @@ impl DropReason {
     }
 }
 
-/// Receives every [`Event`] of a store and of the services that use it. Called inline: keep it short.
+/// A receiver of every [`Event`] of a store and of the services that use it. It is called inline, so it must be fast.
 ///
-/// Any `Fn(&Event<'_>)` is one.
+/// Implemented for any `Fn(&Event<'_>)`.
 ///
 /// # Examples
 ///
@@ -514,11 +556,11 @@ impl DropReason {
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// Takes note of `event`.
+    /// Receives `event`.
     fn event(&self, event: &Event<'_>);
 }
 
-/// Tells of what happens to one store outside of its calls.
+/// A sender of events of one store outside of its calls.
 pub(crate) struct Reporter {
     pub(crate) cookie: String,
     pub(crate) observer: Option<Arc<dyn Observer>>,
@@ -540,21 +582,21 @@ impl<F: Fn(&Event<'_>) + Send + Sync + 'static> Observer for F {
     }
 }
 
-/// The facades that are compiled in, as one store uses them.
+/// The facades that are compiled in, for one store.
 #[derive(Default)]
 pub(crate) struct Facades {
     #[cfg(feature = "tracing")]
     journal: journal::Journal,
 }
 
-/// Those of events that belong to no store.
+/// The facades for events without a store.
 static NO_STORE: Facades = Facades {
     #[cfg(feature = "tracing")]
     journal: journal::Journal::new(),
 };
 
 impl Facades {
-    /// Hands `event` to each facade. `now` is the time of the store.
+    /// Passes `event` to each facade. `now` is the time of the store.
     #[cfg_attr(not(feature = "tracing"), allow(unused_variables, clippy::unused_self))]
     #[inline]
     pub(crate) fn publish(&self, event: &Event<'_>, now: impl Fn() -> Timestamp) {
@@ -564,7 +606,7 @@ impl Facades {
         count::count(event);
     }
 
-    /// Returns true if a facade wants to know how long the store takes; or whether it works again.
+    /// Returns true if a facade needs to know how long the store takes, or whether it works again.
     #[cfg_attr(not(feature = "tracing"), allow(clippy::unused_self))]
     #[inline]
     pub(crate) fn wants_timings(&self) -> bool {
@@ -576,7 +618,7 @@ impl Facades {
     }
 }
 
-/// Hands an event that belongs to no store to the facades.
+/// Passes an event without a store to the facades.
 pub(crate) fn publish_without_store(event: &Event<'_>) {
     NO_STORE.publish(event, || SystemClock.now());
 }
@@ -585,7 +627,7 @@ pub(crate) fn publish_without_store(event: &Event<'_>) {
 mod tests {
     use super::Refusal;
 
-    // The rule itself, as a list: expired, ended, revoked, forged, and nothing else.
+    // The rule as a list.
     #[test]
     fn a_cookie_is_removed_only_if_it_is_known_to_be_dead() {
         let all = [

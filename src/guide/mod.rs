@@ -1,4 +1,4 @@
-//! Guides: choosing a store, values, keys, security, operation, testing, migration, and limits. Every example in them is
+//! Guides: choosing a store, values, logins, forms, connections that stay open, changing the store, keys, security, operation, testing, migration, and limits. Every example in them is
 //! compiled, and run unless it needs a server.
 
 #[doc = include_str!("choosing_a_store.md")]
@@ -9,6 +9,18 @@ pub mod values {}
 
 #[doc = include_str!("revocation.md")]
 pub mod revocation {}
+
+#[doc = include_str!("logins.md")]
+pub mod logins {}
+
+#[doc = include_str!("forms.md")]
+pub mod forms {}
+
+#[doc = include_str!("connections.md")]
+pub mod connections {}
+
+#[doc = include_str!("changing_stores.md")]
+pub mod changing_stores {}
 
 #[doc = include_str!("key_rotation.md")]
 pub mod key_rotation {}

@@ -1,4 +1,4 @@
-//! How many revocations one subject may cause: nobody fills the log by logging out in a loop.
+//! A limit on the revocations of one subject, so that logging out in a loop cannot fill the log.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::session::Name;
 
-/// Counts what each subject caused within a horizon, approximately and never too low: a count-min sketch in two
-/// generations, of which the older one is dropped after each horizon.
+/// Counts the revocations of each subject within a horizon, approximately and never too low. It is a count-min sketch
+/// in two generations, of which the older one is dropped after each horizon.
 ///
-/// 16,384 counters in each of four rows: a million revocations of a million subjects count about 60 for each. The limit is
-/// far above that.
+/// It has 16,384 counters in each of four rows: a million revocations of a million subjects count about 60 for each
+/// subject. The limit is far above that.
 pub(super) struct Budget {
     limit: u16,
     state: Mutex<State>,
@@ -30,7 +30,7 @@ impl Budget {
         Self { limit, state: Mutex::default() }
     }
 
-    /// Counts one revocation of `owner`; false if there were too many.
+    /// Counts one revocation of `owner`. Returns false if there were too many.
     pub(super) fn spend(&self, owner: Name, now: Timestamp, horizon: Duration) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if now.as_unix().saturating_sub(state.began) > horizon.as_secs() {
@@ -53,7 +53,7 @@ impl Budget {
     }
 }
 
-/// A cell in each row. The name is a hash already: its bytes are as good as four hashes.
+/// Returns a cell in each row. The name is a hash already: its bytes serve as four hashes.
 fn cells(owner: Name) -> [usize; ROWS] {
     let owner = u128::from_be_bytes(owner);
     std::array::from_fn(|row| {
@@ -80,7 +80,7 @@ mod tests {
         let mallory = subject_name("mallory");
         let granted = (0..1_000).filter(|_| budget.spend(mallory, now, HORIZON)).count();
         assert!((200..=300).contains(&granted), "{granted}");
-        // A horizon later half of it is forgotten, and after another one all of it.
+        // After one horizon half of it is forgotten, after two all of it.
         let later = |horizons: u64| Timestamp::from_unix(5_000 + horizons * 1_001);
         assert!(!budget.spend(mallory, later(1), HORIZON));
         assert!(budget.spend(mallory, later(3), HORIZON));

@@ -1,4 +1,5 @@
-//! Follows a log, so that what any process revokes is known in this one, and gives back what the log has lost.
+//! The task that follows a log, so that this process knows the revocations of all processes. It also restores entries
+//! that the log lost.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -12,13 +13,13 @@ use super::revocation::{Key, Mark, Revocation};
 use crate::error::Error;
 use crate::event::RevocationChange;
 
-/// How long a read waits for something new. What is known is at most so old, while all is well.
+/// How long a read waits for new entries. While the log works, what this process knows is at most this old.
 pub(super) const WAIT: Duration = Duration::from_millis(100);
-/// A read that takes longer than it was told to wait, by this much, has failed.
+/// A read has failed if it takes this much longer than it was told to wait.
 const GRACE: Duration = Duration::from_millis(400);
-/// Reading everything, as at the start, and connecting again may take longer.
+/// Connecting again, or reading the whole log as at the start, may take longer.
 const FIRST_GRACE: Duration = Duration::from_secs(10);
-/// Between two attempts while the log cannot be read.
+/// The pause between two attempts while the log cannot be read.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often old entries are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -40,18 +41,18 @@ pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<u64, E
     }
 }
 
-/// Runs for as long as somebody holds the register.
+/// Runs until the register is dropped.
 pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut after: u64) {
     let mut swept = Instant::now();
     loop {
-        // Not held while the log is waited for: the last one who lets go of the register ends this task.
+        // The register is not held while the task waits for the log: dropping its last handle ends this task.
         let Some((seen, failing)) =
             register.upgrade().map(|register| (register.highest(), register.is_failing()))
         else {
             return;
         };
         let began = Instant::now();
-        // A new connection takes longer than an answer.
+        // A new connection takes longer than a reply.
         let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
         let page = read(&*log, after, wait, grace).await;
         let Some(register) = register.upgrade() else { return };
@@ -84,17 +85,17 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut a
             let horizon = register.horizon();
             drop(register);
             if horizon < Duration::MAX {
-                // If it fails, there is another time.
+                // If it fails, the next sweep tries again.
                 let _ = timeout(FIRST_GRACE, log.trim(horizon)).await;
             }
         }
     }
 }
 
-/// After the log was away, or came back shorter than it was: reads again what it has, and writes what it lacks.
+/// Reads the log again after it was unavailable or came back shorter, and writes the entries that it lacks.
 ///
-/// A server that took over may lack what the one before it had acknowledged. Revocations only add up, so they can be
-/// written again, by every process that knows them, at the positions that they had.
+/// A server that took over may lack entries that the one before it acknowledged. Revocations only add up, so every
+/// process that knows them can write them again, at their old positions.
 async fn heal(log: &dyn AnyLog, register: &Register, shorter: bool) -> Result<u64, Error> {
     let highest = register.highest();
     let (start, ours) = if shorter {
@@ -124,12 +125,12 @@ async fn heal(log: &dyn AnyLog, register: &Register, shorter: bool) -> Result<u6
     for batch in lost.chunks(BATCH) {
         timeout(FIRST_GRACE, log.append(batch.to_vec(), highest)).await.map_err(Error::unavailable)??;
     }
-    // Also where nothing was lost: what is written next must come behind all positions that sessions have.
+    // Also if no entry was lost: the next entry must come behind the positions of all sessions.
     timeout(FIRST_GRACE, log.top(highest)).await.map_err(Error::unavailable)??;
-    // What was appended before is there or was written again.
+    // Every entry that this process appended is in the log, or was written again.
     register.has_lost_entries(highest);
     register.confirmed(top, began);
-    // Not from `highest` on: others may have written below it before the log was raised.
+    // Not from `highest` on: other processes may have written below it before the log was raised.
     Ok(after.max(top))
 }
 

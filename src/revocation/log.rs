@@ -1,4 +1,4 @@
-//! The place where revocations are kept: a log that every process appends to and follows.
+//! The contract of a log of revocations, which every process appends to and follows.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -8,75 +8,76 @@ use super::Revocation;
 use crate::clock::Timestamp;
 use crate::error::Error;
 
-/// A durable log of revocations, shared by all processes that read the same sessions. Give it to
+/// A durable log of revocations, shared by all processes that read the same sessions, to be given to
 /// [`Revocations::open`](super::Revocations::open).
 ///
 /// # Contract
 ///
 /// - Each appended revocation gets a position: a number from 1 to 2^62 - 1, larger than that of all before it.
-/// - Positions never go back within an [incarnation](Self::incarnation). A log that lost entries (a failover) must still
-///   give positions above `above`, which the caller has seen.
+/// - Positions never go back within an [incarnation](Self::incarnation). A log that lost entries (a failover) must
+///   still give positions above `above`, the highest position that the caller knows.
 /// - When [`append`](Self::append) has returned, the entries are durable, and every later [`read`](Self::read) of any
 ///   process returns them.
-/// - A `read` that returns a page without `more` has seen everything that was appended before it was called.
+/// - A `read` that returns a page without `more` has returned all entries that were appended before it was called.
 /// - A future that is dropped before it is ready may or may not have had its effect.
-/// - A method must not wait forever: put a deadline on what it does, and return [`Error::unavailable`] past it.
+/// - A method does not wait for ever: it has a timeout, and returns [`Error::unavailable`] past it.
 ///
-/// The feature `testing` has a suite that checks a log against this contract.
+/// The feature `testing` has a test suite for this contract.
 ///
 /// # Examples
 ///
-/// `examples/custom_revocation_log.rs` is a whole log.
+/// `examples/custom_revocation_log.rs` is a complete log.
 pub trait RevocationLog: Send + Sync + 'static {
-    /// Which history the positions count in. Another number means that earlier positions say nothing: all sessions from
-    /// before count as older than everything in the log.
+    /// Returns which history the positions count in. In another incarnation, earlier positions have no meaning: all
+    /// earlier sessions then count as older than every entry of the log.
     fn incarnation(&self) -> u64;
 
-    /// Appends `revocations` in this order, all or none, at positions above `above`; returns the position of the last one.
+    /// Appends `revocations` in this order, all or none, at positions above `above`. Returns the position of the last
+    /// one.
     fn append(
         &self,
         revocations: Vec<Revocation>,
         above: u64,
     ) -> impl Future<Output = Result<u64, Error>> + Send;
 
-    /// Returns the position of the last entry. If that is below `at_least`, the log raises it to there first, so that what
-    /// is appended from now on comes behind it.
+    /// Returns the position of the last entry. If that is below `at_least`, the log first raises it to `at_least`, so
+    /// that later entries come behind it.
     fn top(&self, at_least: u64) -> impl Future<Output = Result<u64, Error>> + Send;
 
     /// Returns entries behind `after`, in order. If there are none, the log waits for some, but not longer than `wait`.
     fn read(&self, after: u64, wait: Duration) -> impl Future<Output = Result<Page, Error>> + Send;
 
-    /// Forgets entries that are older than `age`. A log may keep them for longer.
+    /// Deletes entries that are older than `age`. A log may keep them for longer.
     fn trim(&self, age: Duration) -> impl Future<Output = Result<(), Error>> + Send;
 }
 
-/// What a [`RevocationLog`] read.
+/// A page of a [`RevocationLog`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // logs make these: a further field would break them in any case
 pub struct Page {
     /// The entries, in the order of their positions.
     pub entries: Vec<Entry>,
-    /// The position of the last entry of the log, as far as this read has seen.
+    /// The position of the log's last entry, as of this read.
     pub top: u64,
-    /// True if there are entries behind these that were not read.
+    /// True if there are further entries, which were not read.
     pub more: bool,
 }
 
-/// A revocation in its place.
+/// A revocation and its position in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // as above
 pub struct Entry {
     /// The position.
     pub position: u64,
-    /// When it was appended, by the clock of whoever appended it: used for forgetting it, and for nothing else.
+    /// When it was appended, by the clock of the appending process. It only decides when the entry is forgotten.
     pub written: Timestamp,
-    /// What was appended.
+    /// The appended revocation.
     pub revocation: Revocation,
 }
 
 type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
 
-/// A [`RevocationLog`] of any kind.
+/// The object-safe form of [`RevocationLog`].
 pub(super) trait AnyLog: Send + Sync {
     fn incarnation(&self) -> u64;
     fn append(&self, revocations: Vec<Revocation>, above: u64) -> Answer<'_, u64>;

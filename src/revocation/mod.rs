@@ -1,9 +1,9 @@
 //! Revocations: a logout that stays, for sessions that live in cookies.
 //!
 //! A cookie that was copied before a logout is authentic until its deadline. With [`Revocations`], a
-//! [`CookieStore`](crate::CookieStore) remembers what was ended for as long as such a copy could live, and refuses it. What
-//! is remembered is in the memory of each process, so that a read costs no round trip, and in a log that all processes
-//! follow.
+//! [`CookieStore`](crate::CookieStore) remembers which sessions were ended for as long as such a copy could live, and
+//! refuses it. Revocations are in the memory of each process, so that a read costs no round trip, and in a log that all
+//! processes follow.
 //!
 //! The guide [`revocation`](crate::guide::revocation) shows how to use it.
 
@@ -38,20 +38,21 @@ use crate::error::Error;
 use crate::event::Reporter;
 use crate::session::SessionId;
 
-/// What was revoked: an option of a [`CookieStore`](crate::CookieStore), and a handle to revoke sessions with.
+/// The revocations of a [`CookieStore`](crate::CookieStore): an option of it, and a handle that revokes sessions.
 ///
-/// A clone is the same log. Stores that share one share its subjects and labels, too: give each application a log of its own.
+/// A clone is the same log. Stores with the same log share its subjects and labels, too: give each application a log of
+/// its own.
 ///
 /// # Limits
 ///
-/// - A revoked session is refused by this process when the revocation is answered, and by others within
+/// - This process refuses a revoked session as soon as the revocation has returned. Other processes do so within
 ///   [`max_staleness`](Self::max_staleness).
 /// - A revocation takes 36 to 45 bytes of each process, for as long as sessions can last. Beyond
 ///   [`max_revocations`](Self::max_revocations) the oldest ones are replaced by a floor, which ends all sessions from
 ///   before it.
-/// - One subject can cause [`max_per_subject`](Self::max_per_subject) revocations; sessions that were never logged in cause
-///   none.
-/// - It does not stop a client from presenting an older cookie of a session that goes on.
+/// - One subject can cause [`max_per_subject`](Self::max_per_subject) revocations. Sessions that were never logged in
+///   cause none.
+/// - It does not stop a client from presenting an older cookie of a session that continues.
 ///
 /// # Examples
 ///
@@ -68,7 +69,7 @@ use crate::session::SessionId;
 /// ```
 #[derive(Clone)]
 pub struct Revocations {
-    /// `Err`: there was no randomness, which the builder of the store reports.
+    /// An error if there was no randomness, which the builder of the store reports.
     register: Result<Arc<Register>, NoRandomness>,
     options: Options,
 }
@@ -85,28 +86,28 @@ struct Options {
     refuse_unknown: bool,
 }
 
-/// What happens to a session while it cannot be confirmed that nothing has ended it.
+/// The policy for sessions of which it cannot be confirmed that they have not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailurePolicy {
-    /// Loading it is an [unavailable](Error::is_unavailable) error: a request that asks for its session is answered with 503. The
-    /// default.
+    /// Loading such a session is an [unavailable](Error::is_unavailable) error, and the response of a request that asks
+    /// for it a 503. The default.
     #[default]
     Refuse,
-    /// It is accepted, with an [event](crate::RevocationChange::Trusted): availability before finality.
+    /// The session is accepted, with an [event](crate::RevocationChange::Trusted): availability before finality.
     Trust,
 }
 
-/// A revocation reaches other processes within so many times the time that they wait for news.
+/// A revocation reaches other processes within three times the wait of a read.
 const SHORTEST_STALENESS: Duration = Duration::from_millis(300);
 
 impl Revocations {
-    /// Keeps revocations in this process. Nothing else has to run.
+    /// Creates revocations that are kept in this process. No server is needed.
     ///
     /// # Security
     ///
-    /// A restart forgets them: a cookie that was copied before a logout works again, unless the application key is new, too,
-    /// or [`refuse_unknown`](Self::refuse_unknown) is on. Other processes know nothing of them.
+    /// A restart forgets them: a cookie that was copied before a logout then works again, unless the application key is
+    /// new, too, or [`refuse_unknown`](Self::refuse_unknown) is on. Other processes do not know them.
     ///
     /// # Examples
     ///
@@ -121,15 +122,15 @@ impl Revocations {
         Self::with(Register::in_memory(&SystemRandom).map(Arc::new).map_err(|_| NoRandomness))
     }
 
-    /// Reads `log` to its end, and follows it from now on: in a task of the present tokio runtime, which ends when the last
-    /// clone is dropped.
+    /// Reads `log` to its end, and follows it from now on, in a task of the present tokio runtime. The task ends when
+    /// the last clone is dropped.
     ///
     /// # Errors
     ///
-    /// Those of the log. [`is_config`](Error::is_config) outside of a tokio runtime.
+    /// The errors of the log. [`is_config`](Error::is_config) outside of a tokio runtime.
     pub async fn open(log: impl RevocationLog) -> Result<Self, Error> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
-            Error::config("revocations are followed by a task: open them within a tokio runtime")
+            Error::config("revocations must be opened inside a tokio runtime, where a task follows them")
         })?;
         let log: Arc<dyn AnyLog> = Arc::new(log);
         let register = Arc::new(Register::over(Arc::clone(&log), &SystemRandom)?);
@@ -151,25 +152,25 @@ impl Revocations {
 
     /// Sets how many revocations each process remembers. Default: a million, which take less than 60 MB.
     ///
-    /// With more, the oldest are replaced by a floor: all sessions from before it end, and an
-    /// [event](crate::RevocationChange::Floor) says so.
+    /// Beyond it, the oldest are replaced by a floor: all sessions from before it end, with an
+    /// [event](crate::RevocationChange::Floor).
     pub fn max_revocations(mut self, max: usize) -> Self {
         self.options.max_revocations = max;
         self
     }
 
-    /// Sets how many revocations one subject can cause, within the longest time that a session lasts and in each process, by
-    /// logging out, logging in again and regenerating. Default: 1000.
+    /// Sets how many revocations one subject can cause by logging out, logging in again and regenerating. They are
+    /// counted in each process, over the longest time that a session lasts. Default: 1000.
     ///
-    /// Beyond it, a logout revokes all sessions of that subject, which needs one entry however often it happens. A
-    /// regenerated session's old id is not revoked then. An [event](crate::RevocationChange::SubjectLimit) says so.
+    /// Beyond it, a logout revokes all sessions of that subject, which needs one entry however often it happens, and
+    /// regenerating does not revoke the old id. An [event](crate::RevocationChange::SubjectLimit) reports it.
     pub fn max_per_subject(mut self, max: u16) -> Self {
         self.options.max_per_subject = max;
         self
     }
 
-    /// Sets how old the knowledge of a process may be. Past it the [failure policy](Self::failure_policy) applies. Default: one
-    /// second; at least 300 ms. Of no effect in memory.
+    /// Sets how old the revocations that a process knows may be. Beyond that, the [failure
+    /// policy](Self::failure_policy) applies. Default: 1 second. At least 300 ms. It has no effect in memory.
     pub fn max_staleness(mut self, max: Duration) -> Self {
         self.options.max_staleness = max;
         self
@@ -181,77 +182,78 @@ impl Revocations {
         self
     }
 
-    /// Sets whether sessions of which the log knows nothing are over: those that were sealed before revocations were switched
-    /// on and, in memory, those from before the last start. Default: false.
+    /// Sets whether sessions that the log knows nothing of are refused: sessions that were sealed before revocations
+    /// were switched on and, in memory, sessions from before the last start. Default: false.
     pub fn refuse_unknown(mut self, yes: bool) -> Self {
         self.options.refuse_unknown = yes;
         self
     }
 
-    /// Ends the session with this id; if it is the id from its login, also the ids that the session was given since.
+    /// Ends the session with this id. The id from its login also ends the ids that the session was given since.
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be written to. The session may or may not have ended then.
+    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be written to. The session may or may not have
+    /// ended.
     pub async fn end_session(&self, id: SessionId) -> Result<(), Error> {
         self.revoke(vec![Revocation::of_id(id, false), Revocation::of_root(id, false)]).await
     }
 
-    /// Ends all sessions that [`login`](crate::Session::login) has bound to `subject` so far. A login afterwards, also in the
-    /// same request, begins a session that goes on.
+    /// Ends all sessions that [`login`](crate::Session::login) has bound to `subject` so far. A later login, also in
+    /// the same request, begins a session that stays.
     ///
     /// # Errors
     ///
-    /// As [`end_session`](Self::end_session).
+    /// The same as for [`end_session`](Self::end_session).
     pub async fn end_sessions_of(&self, subject: &str) -> Result<(), Error> {
         self.revoke(vec![Revocation::of_subject(subject)]).await
     }
 
-    /// Ends all sessions with this [label](crate::Session::label) that were logged in so far.
+    /// Ends all sessions with this [label](crate::Session::label) that have logged in so far.
     ///
     /// # Errors
     ///
-    /// As [`end_session`](Self::end_session); [`is_value`](Error::is_value) if it cannot be a label.
+    /// The same as for [`end_session`](Self::end_session), and [`is_value`](Error::is_value) if it cannot be a label.
     pub async fn end_labelled(&self, namespace: &str, value: &str) -> Result<(), Error> {
         self.revoke(vec![Revocation::of_label(namespace, value, false)?]).await
     }
 
-    /// Ends all sessions with this [label](crate::Session::label), those that are still to be logged in included.
+    /// Ends all sessions with this [label](crate::Session::label), also those of later logins.
     ///
-    /// For names that are never used again, such as the `sid` of an OpenID Connect provider: its logout may come before the
-    /// browser is back with the login.
+    /// It is meant for values that are never used again, such as the `sid` of an OpenID Connect provider, whose logout
+    /// may arrive before the browser returns with the login.
     ///
     /// # Errors
     ///
-    /// As [`end_labelled`](Self::end_labelled).
+    /// The same as for [`end_labelled`](Self::end_labelled).
     pub async fn end_labelled_for_good(&self, namespace: &str, value: &str) -> Result<(), Error> {
         self.revoke(vec![Revocation::of_label(namespace, value, true)?]).await
     }
 
-    /// Ends all sessions that began so far.
+    /// Ends all sessions that have begun so far.
     ///
     /// # Errors
     ///
-    /// As [`end_session`](Self::end_session).
+    /// The same as for [`end_session`](Self::end_session).
     pub async fn end_all(&self) -> Result<(), Error> {
         self.revoke(vec![Revocation::of_everything()]).await
     }
 
-    /// The present end of the log, for [`Session::login_at`](crate::Session::login_at).
+    /// Returns the present end of the log, for [`Session::login_at`](crate::Session::login_at).
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be asked.
+    /// [`is_unavailable`](Error::is_unavailable) if the log does not answer.
     pub async fn position(&self) -> Result<Position, Error> {
         self.register()?.position().await
     }
 
-    /// How many names of sessions, subjects and labels this process knows to be revoked.
+    /// Returns how many names of sessions, subjects and labels this process knows to be revoked.
     pub fn len(&self) -> usize {
         self.register.as_ref().map_or(0, |register| register.len())
     }
 
-    /// True if nothing is revoked.
+    /// Returns true if nothing is revoked.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -264,7 +266,7 @@ impl Revocations {
         self.register.as_ref().map_err(|NoRandomness| Error::new(crate::error::Kind::Random))
     }
 
-    /// Takes the options into use for a store whose sessions last for `horizon` at most.
+    /// Applies the options for a store whose sessions last for `horizon` at most.
     pub(crate) fn attach(
         &self,
         horizon: Duration,
@@ -277,7 +279,9 @@ impl Revocations {
             return Err(Error::config("max_revocations() and max_per_subject() must be more than zero"));
         }
         if !register.is_immediate() && max_staleness < SHORTEST_STALENESS {
-            return Err(Error::config("max_staleness() must be at least 300 ms: news takes a third of that"));
+            return Err(Error::config(
+                "max_staleness() must be at least 300 ms: other processes learn of a revocation within 100 ms",
+            ));
         }
         register.attach(max_revocations, max_per_subject, refuse_unknown, horizon, clock, reporter);
         Ok(())

@@ -1,4 +1,4 @@
-//! What one process knows of the log: the set of what was revoked, and how current that is.
+//! The revocations that one process knows, and how current they are.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -19,48 +19,48 @@ use crate::error::Error;
 use crate::event::{Event, Reporter, RevocationChange};
 use crate::session::{Labels, Lineage, Position, SessionId};
 
-/// For so long, the cookie of a session that goes on under another id may be on its way to be replaced.
+/// For this many seconds, the cookie of a session that was given another id may be on its way to be replaced.
 const MOMENTS: u64 = 60;
 
-/// What was written in the last minutes is kept in its order, to see whether a failover lost it.
+/// The entries of the last minutes are kept in order, to detect whether a failover lost them.
 const RECENT: Duration = Duration::from_secs(120);
 const MAX_RECENT: usize = 1 << 16;
 
-/// Hosts' clocks may differ by an hour, and forgetting is not urgent.
+/// Allows for differences between the clocks of hosts: forgetting late does no harm.
 pub(super) const MARGIN: Duration = Duration::from_secs(2 * 3_600);
 
 pub(crate) struct Register {
     place: Place,
     incarnation: u64,
     set: Set,
-    /// Sessions that stand below it are over: everything was revoked there.
+    /// Sessions with a lower position have ended: all were revoked.
     everything: AtomicU64,
-    /// Sessions that stand below it are over: what was revoked among them is forgotten.
+    /// Sessions with a lower position have ended: the revocations among them were forgotten.
     floor: AtomicU64,
-    /// Up to here all entries of the log are in the set.
+    /// All entries of the log up to here are in the set.
     known: AtomicU64,
-    /// The highest position that this process has seen, in the log or in an answer.
+    /// The highest position that this process has seen, in the log or in a reply.
     highest: AtomicU64,
     /// When `known` was confirmed last, in microseconds after `start`.
     confirmed: AtomicU64,
     start: Instant,
     /// How often the log was read to its end.
     rounds: AtomicU64,
-    /// The last read failed.
+    /// True if the last read failed.
     failing: AtomicBool,
-    /// Wakes those that wait for a confirmation.
+    /// Wakes tasks that wait for a confirmation.
     progress: Notify,
     timeline: Mutex<Timeline>,
     recent: Mutex<VecDeque<Recent>>,
-    /// What this process has appended, and not read back yet.
+    /// Entries that this process has appended, and not read back yet.
     unread: Mutex<Vec<Unread>>,
-    /// What is at or below it was forgotten.
+    /// Revocations at or below this position were forgotten.
     swept: AtomicU64,
     settings: OnceLock<Settings>,
-    /// Longest absolute timeout of the stores, in seconds; zero before there is one.
+    /// The longest absolute timeout of the stores, in seconds; zero before there is a store.
     horizon: AtomicU64,
     max: AtomicUsize,
-    /// One overflow is dealt with at a time.
+    /// Held while an overflow is handled.
     overflow: Mutex<()>,
 }
 
@@ -69,7 +69,7 @@ enum Place {
     Log(Arc<dyn AnyLog>),
 }
 
-/// What the first store that uses the register brings.
+/// The settings of the first store that uses the register.
 struct Settings {
     budget: Budget,
     clock: Arc<dyn Clock>,
@@ -80,25 +80,25 @@ struct Recent {
     seen: Instant,
     position: u64,
     revocation: Revocation,
-    /// It was read in the log, and not merely appended.
+    /// True if it was read in the log, and not merely appended.
     read: bool,
 }
 
-/// An entry that has to come when the log is read from `above` to `last`.
+/// An entry that must appear when the log is read from `above` to `last`.
 struct Unread {
     above: u64,
     last: u64,
     revocation: Revocation,
 }
 
-/// Whether a session goes on.
+/// The judgement on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Valid,
     Revoked,
-    /// It goes on under another id, which it was given moments ago.
+    /// It continues under another id, which it was given moments ago.
     Superseded,
-    /// Nothing that is known ends it, but what is known is not current.
+    /// No known revocation ends it, but the known revocations are not current.
     Unconfirmed,
 }
 
@@ -144,7 +144,7 @@ impl Register {
         })
     }
 
-    /// A store begins to use the register. The first one's limits count, and the longest timeout.
+    /// Attaches a store to the register. The limits of the first store count, and the longest timeout of all.
     pub(super) fn attach(
         &self,
         max: usize,
@@ -165,7 +165,7 @@ impl Register {
         self.bound();
     }
 
-    /// Whether the session with this id and lineage goes on.
+    /// Judges the session with this id and lineage.
     #[inline]
     pub(crate) fn judge(
         &self,
@@ -199,29 +199,29 @@ impl Register {
         if mark.is_superseded() && recent { Verdict::Superseded } else { Verdict::Revoked }
     }
 
-    /// A position of another incarnation is before all of this one.
+    /// Returns the sequence of a position. A position of another incarnation is before all of this one.
     #[inline]
     fn sequence(&self, position: Position) -> u64 {
         if position.incarnation == self.incarnation { position.sequence } else { 0 }
     }
 
-    /// True if everything up to `position` is known, and that was confirmed not longer than `max_staleness` ago.
+    /// Returns true if everything up to `position` is known, and was confirmed no longer than `max_staleness` ago.
     #[inline]
     fn is_current(&self, position: u64, max_staleness: Duration) -> bool {
         match self.place {
-            // Whoever writes to it writes to the set.
+            // Every append also writes to the set.
             Place::Memory(_) => true,
             Place::Log(_) => position <= self.known.load(Ordering::Acquire) && self.age() <= max_staleness,
         }
     }
 
-    /// How long ago the log was last read to its end.
+    /// Returns how long ago the log was last read to its end.
     fn age(&self) -> Duration {
         let confirmed = Duration::from_micros(self.confirmed.load(Ordering::Acquire));
         self.start.elapsed().saturating_sub(confirmed)
     }
 
-    /// Waits until the log was read up to `position` and that is current; false if it cannot be confirmed in time.
+    /// Waits until the log was read up to `position` and is current. Returns false if that cannot be confirmed in time.
     pub(crate) async fn confirm(&self, position: Position, max_staleness: Duration) -> bool {
         let position = self.sequence(position);
         let deadline = tokio::time::Instant::now() + max_staleness;
@@ -235,7 +235,7 @@ impl Register {
             if self.failing.load(Ordering::Acquire) {
                 return false;
             }
-            // The second read since began afterwards.
+            // The second read since then began afterwards.
             let read = self.rounds.load(Ordering::Acquire) >= rounds.saturating_add(2);
             if read && position > self.known.load(Ordering::Acquire) {
                 self.rolled_back(position).await;
@@ -247,16 +247,16 @@ impl Register {
         }
     }
 
-    /// The log ends before a position that it once gave: what is written from now on comes behind that.
+    /// Raises a log that ends before a position that it once gave, so that later entries come behind that position.
     async fn rolled_back(&self, position: u64) {
         self.report(RevocationChange::RolledBack);
         if let Place::Log(log) = &self.place {
-            // If it fails, the next request that comes with such a position tries again.
+            // If it fails, the next request with such a position tries again.
             let _ = log.top(position).await;
         }
     }
 
-    /// The present end of the log, for a session whose login is about to be checked.
+    /// Returns the present end of the log, for a session whose login is about to be checked.
     pub(crate) async fn position(&self) -> Result<Position, Error> {
         let sequence = match &self.place {
             Place::Memory(_) => self.known.load(Ordering::Acquire),
@@ -269,7 +269,8 @@ impl Register {
         Ok(self.at(sequence))
     }
 
-    /// As [`position`](Self::position), without asking: for a session that nobody has logged in to, and for a log in memory.
+    /// Does the same as [`position`](Self::position) without asking the log, for a session without a login and for a
+    /// log in memory.
     pub(crate) fn known_position(&self) -> Position {
         self.at(self.known.load(Ordering::Acquire))
     }
@@ -278,12 +279,12 @@ impl Register {
         Position { incarnation: self.incarnation, sequence }
     }
 
-    /// True if nothing ever has to be waited for.
+    /// Returns true if no operation ever has to wait.
     pub(crate) fn is_immediate(&self) -> bool {
         matches!(self.place, Place::Memory(_))
     }
 
-    /// Revokes at once; `None` if the log has to be waited for.
+    /// Revokes at once. Returns `None` if the log must be waited for.
     pub(crate) fn revoke_at_once(&self, revocations: &[Revocation]) -> Option<Position> {
         let Place::Memory(log) = &self.place else { return None };
         let now = self.now();
@@ -299,7 +300,7 @@ impl Register {
         Some(self.at(sequence))
     }
 
-    /// Revokes, and returns where: that is durable then, and every process will know it.
+    /// Revokes, and returns the position when the revocation is durable. Every process will then learn of it.
     pub(crate) async fn revoke(&self, revocations: Vec<Revocation>) -> Result<Position, Error> {
         if let Some(position) = self.revoke_at_once(&revocations) {
             return Ok(position);
@@ -309,7 +310,8 @@ impl Register {
         };
         let highest = self.highest.load(Ordering::Acquire);
         let last = log.append(revocations.clone(), highest).await?;
-        // The own process knows it now, the others when they read it. So does this one: until then `known` stays.
+        // This process knows the revocations now; other processes learn of them by reading. `known` only moves when
+        // this process reads them, too.
         self.highest.fetch_max(last, Ordering::AcqRel);
         for revocation in revocations {
             self.apply(last, revocation);
@@ -320,7 +322,7 @@ impl Register {
         Ok(self.at(last))
     }
 
-    /// True if `owner` has not caused too many revocations yet. Counts this one.
+    /// Counts one revocation of `owner`. Returns true if it has not caused too many yet.
     pub(crate) fn spend(&self, owner: crate::session::Name) -> bool {
         self.settings.get().is_none_or(|settings| settings.budget.spend(owner, self.now(), self.horizon()))
     }
@@ -353,7 +355,7 @@ impl Register {
         }
     }
 
-    /// How long revocations are remembered; the longest that can be told, before a store has said how long sessions last.
+    /// Returns how long revocations are remembered: without bound until a store has set how long sessions last.
     pub(super) fn horizon(&self) -> Duration {
         match self.horizon.load(Ordering::Acquire) {
             0 => Duration::MAX,
@@ -361,7 +363,7 @@ impl Register {
         }
     }
 
-    /// Forgets what is older than any session can be.
+    /// Forgets revocations that are older than any session can be.
     pub(super) fn sweep(&self) {
         let horizon = self.horizon();
         let then = self.now().as_unix().saturating_sub(horizon.as_secs());
@@ -385,13 +387,13 @@ impl Register {
     fn cut(&self, max: usize) -> bool {
         let _one = lock(&self.overflow);
         let mut positions: Vec<u64> = self.set.marks().iter().map(|(_, mark)| mark.position()).collect();
-        // A sixteenth at once, so that it is rarely done.
+        // A sixteenth at once, so that it rarely happens.
         let drop = positions.len().saturating_sub(max - max / 16);
         if positions.len() <= max || drop == 0 {
             return false;
         }
         let (_, &mut cut, _) = positions.select_nth_unstable(drop - 1);
-        // First the floor: in between, more is over and not less.
+        // The floor first: meanwhile more sessions have ended, not fewer.
         self.floor.fetch_max(cut, Ordering::AcqRel);
         self.swept.fetch_max(cut, Ordering::AcqRel);
         self.set.retain(|mark| mark.position() > cut);
@@ -408,19 +410,19 @@ impl Register {
         self.settings.get().map_or_else(|| SystemClock.now(), |settings| settings.clock.now())
     }
 
-    /// How many names are revoked.
+    /// Returns how many names are revoked.
     pub(super) fn len(&self) -> usize {
         self.set.len()
     }
 }
 
-/// What the follower of a log does to the register.
+/// The operations of the log's follower.
 impl Register {
     pub(super) fn highest(&self) -> u64 {
         self.highest.load(Ordering::Acquire)
     }
 
-    /// Takes in what was read.
+    /// Takes in entries that were read.
     pub(super) fn take_in(&self, entries: &[Entry]) {
         {
             let (mut timeline, horizon) = (lock(&self.timeline), self.horizon());
@@ -431,13 +433,13 @@ impl Register {
         for entry in entries {
             self.apply(entry.position, entry.revocation);
         }
-        // Of a whole log only the end can be recent.
+        // Of the whole log, only its end can be recent.
         let recent = entries.len().saturating_sub(MAX_RECENT / 2);
         self.remember(entries.iter().skip(recent).map(|entry| (entry.position, entry.revocation)), true);
         self.bound();
     }
 
-    /// The log was read to its end, which is `top`, by a read that began at `began`.
+    /// Notes that the log was read to its end, `top`, by a read that began at `began`.
     pub(super) fn confirmed(&self, top: u64, began: Instant) {
         self.highest.fetch_max(top, Ordering::AcqRel);
         self.known.fetch_max(top, Ordering::AcqRel);
@@ -450,8 +452,8 @@ impl Register {
         self.progress.notify_waiters();
     }
 
-    /// True if the log was read to `top`, and something that this process has appended was not there. Asked once of each
-    /// entry.
+    /// Returns true if the log was read to `top`, and an entry that this process appended was missing. Each entry is
+    /// checked once.
     pub(super) fn has_lost_entries(&self, top: u64) -> bool {
         let mut unread = lock(&self.unread);
         if unread.is_empty() {
@@ -459,7 +461,7 @@ impl Register {
         }
         let recent = lock(&self.recent);
         let is_there = |entry: &Unread| {
-            // It is among the last ones.
+            // It is among the last entries.
             recent.iter().rev().any(|recent| {
                 let at_its_place = recent.position > entry.above && recent.position <= entry.last;
                 recent.read && at_its_place && recent.revocation == entry.revocation
@@ -474,7 +476,7 @@ impl Register {
         lost
     }
 
-    /// The log could not be read.
+    /// Notes that the log could not be read.
     pub(super) fn failed(&self) {
         if !self.failing.swap(true, Ordering::AcqRel) {
             self.report(RevocationChange::Unreachable);
@@ -486,7 +488,7 @@ impl Register {
         self.failing.load(Ordering::Acquire)
     }
 
-    /// The position before everything that was written moments ago.
+    /// Returns the position before all recent entries.
     pub(super) fn before_recent(&self, top: u64) -> u64 {
         lock(&self.recent)
             .iter()
@@ -495,7 +497,7 @@ impl Register {
             .map_or(top, |first| first.saturating_sub(1))
     }
 
-    /// What was written moments ago, as it counts.
+    /// Returns the recent revocations that are in force.
     pub(super) fn recent(&self) -> Vec<(Key, Mark)> {
         let recent = lock(&self.recent);
         recent
@@ -504,7 +506,7 @@ impl Register {
             .collect()
     }
 
-    /// All that is known, as it counts.
+    /// Returns all known revocations that are in force.
     pub(super) fn everything_known(&self) -> Vec<(Key, Mark)> {
         let mut marks = self.set.marks();
         let everything = self.everything.load(Ordering::Acquire);
@@ -515,7 +517,7 @@ impl Register {
     }
 }
 
-/// No foreign code runs under these locks: poisoning says nothing.
+/// Locks a mutex. No foreign code runs under these locks, so poisoning is harmless.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

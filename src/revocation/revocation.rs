@@ -1,4 +1,4 @@
-//! One revocation: what it names, and from which position on it counts.
+//! One revocation: its key, and the position from which it counts.
 
 use std::fmt;
 
@@ -6,28 +6,28 @@ use crate::crypto::{label_name, subject_name};
 use crate::error::Error;
 use crate::session::{Name, SessionId, check_label};
 
-/// What a revocation is looked up by: 128 bits of a name, as two words.
+/// The key under which a revocation is looked up: 128 bits of a name, as two words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Key(pub(super) [u64; 2]);
 
-/// Keeps the id of a session apart from a root of the same bytes: a session's first id is both.
+/// Distinguishes the id of a session from a root of the same bytes: a session's first id is both.
 const ROOT: u128 = 0x726f_6f74_206f_6620_6120_7365_7373_696f;
 const EVERYTHING: Key = Key([0, 0]);
 
 impl Key {
-    /// The session with this id, and no later one of the same login.
+    /// Returns the key of the session with this id, and of no later id of the same login.
     #[inline]
     pub(super) fn of_id(id: SessionId) -> Self {
         Self::of_name(id.to_bytes())
     }
 
-    /// The session that had this id at its login, with all ids that it had since.
+    /// Returns the key of the session that had this id at its login, with all later ids.
     #[inline]
     pub(super) fn of_root(root: SessionId) -> Self {
         Self::of_name((u128::from_be_bytes(root.to_bytes()) ^ ROOT).to_be_bytes())
     }
 
-    /// The sessions of a subject, or those with a label.
+    /// Returns the key of the sessions of a subject, or of the sessions with a label.
     #[inline]
     pub(super) fn of_name(name: Name) -> Self {
         let name = u128::from_be_bytes(name);
@@ -40,11 +40,11 @@ impl Key {
     }
 }
 
-/// From which position on a key is revoked, in one word.
+/// The position from which on a key is revoked, in one word.
 ///
 /// ```text
 /// bit 63     forever: whatever the position of the session
-/// bit 62     superseded: the session goes on under another id
+/// bit 62     superseded: the session continues under another id
 /// bits 0..62 the position
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) struct Mark(u64);
 const FOREVER: u64 = 1 << 63;
 const SUPERSEDED: u64 = 1 << 62;
 
-/// The largest position that there can be.
+/// The largest possible position.
 pub(super) const MAX_POSITION: u64 = SUPERSEDED - 1;
 
 impl Mark {
@@ -77,13 +77,13 @@ impl Mark {
         self.0 & SUPERSEDED != 0
     }
 
-    /// True if a session that stands at `position` is over by this.
+    /// Returns true if this ends a session with this position.
     #[inline]
     pub(super) fn ends(self, position: u64) -> bool {
         self.0 & FOREVER != 0 || self.position() > position
     }
 
-    /// Both revocations of one key. What is over for good is not merely superseded.
+    /// Combines two revocations of one key. A key that was ended for good is not merely superseded.
     pub(super) fn and(self, other: Self) -> Self {
         let flags = (self.0 | other.0) & FOREVER | self.0 & other.0 & SUPERSEDED;
         Self(self.position().max(other.position()) | flags)
@@ -104,14 +104,14 @@ impl fmt::Debug for Mark {
 /// ```text
 /// offset  bytes  field
 ///      0     16  the name: of a session, a subject, a label, or zeros for everything
-///     16      1  flags: 1 whatever the session's position, 2 the session goes on under another id
+///     16      1  flags: 1 whatever the session's position, 2 the session continues under another id
 ///     17      8  the position that it had when it was first written, if it was written again; otherwise zero. Big-endian.
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Revocation {
     key: Key,
     flags: u8,
-    /// Zero: the position that it has in the log.
+    /// Zero if it counts from its position in the log.
     original: u64,
 }
 
@@ -119,7 +119,7 @@ const FLAG_FOREVER: u8 = 1;
 const FLAG_SUPERSEDED: u8 = 2;
 
 impl Revocation {
-    /// How many bytes it takes.
+    /// The number of its bytes.
     pub const LEN: usize = 25;
 
     pub(crate) fn of_id(id: SessionId, superseded: bool) -> Self {
@@ -156,7 +156,7 @@ impl Revocation {
         self.key
     }
 
-    /// What it means, if the log has it at `position`.
+    /// Returns its meaning, if the log has it at `position`.
     pub(super) fn mark(&self, position: u64) -> Mark {
         let position = if self.original == 0 { position } else { self.original };
         let forever = if self.flags & FLAG_FOREVER == 0 { 0 } else { FOREVER };
@@ -164,14 +164,14 @@ impl Revocation {
         Mark(Mark::at(position).0 | forever | superseded)
     }
 
-    /// The revocation behind `mark`, to be written again.
+    /// Returns the revocation that `mark` came from, to be written again.
     pub(super) fn again(key: Key, mark: Mark) -> Self {
         let forever = if mark.0 & FOREVER == 0 { 0 } else { FLAG_FOREVER };
         let superseded = if mark.is_superseded() { FLAG_SUPERSEDED } else { 0 };
         Self { key, flags: forever | superseded, original: mark.position() }
     }
 
-    /// The bytes to keep.
+    /// Returns the bytes to keep.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         let [high, low] = self.key.0;
@@ -181,7 +181,7 @@ impl Revocation {
         bytes
     }
 
-    /// Reads what [`to_bytes`](Self::to_bytes) wrote; `None` if the length is another one, or a flag is not known.
+    /// Reads the bytes of [`to_bytes`](Self::to_bytes). Returns `None` if the length is wrong, or a flag is unknown.
     ///
     /// # Examples
     ///

@@ -1,4 +1,4 @@
-//! The exact set of what was revoked: read without locks, without allocations, and without a write to shared memory.
+//! The exact set of revocations: read without locks, without allocations, and without a write to shared memory.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use arc_swap::{ArcSwap, Guard};
 
 use super::revocation::{Key, Mark};
 
-/// Each part grows on its own, so that an insert copies a 64th of the set at most.
+/// The number of parts. Each grows separately, so that an insert copies a 64th of the set at most.
 const PARTS: usize = 64;
 
 /// A map from [`Key`] to [`Mark`] with one writer at a time and any number of readers.
@@ -60,12 +60,12 @@ impl Set {
         View { parts: self.parts.load(), seed: self.seed }
     }
 
-    /// How many keys there are.
+    /// Returns how many keys there are.
     pub(super) fn len(&self) -> usize {
         self.len.load(Ordering::Relaxed)
     }
 
-    /// Takes in `mark`; what is there already under that key stays in force.
+    /// Adds `mark`. A mark that is already there under that key stays in force.
     pub(super) fn insert(&self, key: Key, mark: Mark) {
         let writer = self.lock();
         self.insert_locked(&writer, key, mark);
@@ -90,7 +90,7 @@ impl Set {
         self.replace(&parts, part(hash), larger);
     }
 
-    /// Forgets the marks that `keep` does not want. Readers go on meanwhile, writers wait for one part at a time.
+    /// Forgets the marks that `keep` rejects. Readers continue meanwhile; writers wait for one part at a time.
     pub(super) fn retain(&self, keep: impl Fn(Mark) -> bool) {
         for at in 0..PARTS {
             let _writer = self.lock();
@@ -107,7 +107,7 @@ impl Set {
         }
     }
 
-    /// All keys and marks, one part after the other.
+    /// Returns all keys and marks, one part after the other.
     pub(super) fn marks(&self) -> Vec<(Key, Mark)> {
         let parts = self.parts.load();
         parts.iter().flat_map(|table| table.marks()).collect()
@@ -121,12 +121,12 @@ impl Set {
         self.parts.store(Arc::new(parts));
     }
 
-    /// No foreign code runs under this lock: poisoning says nothing.
+    /// Locks the set for a writer. No foreign code runs under this lock, so poisoning is harmless.
     fn lock(&self) -> MutexGuard<'_, ()> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that the set holds on to.
+    /// Returns the number of bytes that the set holds.
     #[cfg(test)]
     fn size(&self) -> usize {
         let slots: usize = self.parts.load().iter().map(|table| table.slots.len()).sum();
@@ -135,7 +135,7 @@ impl Set {
 }
 
 impl View {
-    /// What is known of `key`.
+    /// Returns the mark of `key`, if there is one.
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<Mark> {
         let hash = hash(key, self.seed);
@@ -153,7 +153,7 @@ impl Table {
         }
     }
 
-    /// Seven tenths of the slots are used at most: then a search ends after one or two groups.
+    /// Returns true if fewer than seven tenths of the slots are used: a search then ends after one or two groups.
     fn has_room(&self) -> bool {
         (self.used.load(Ordering::Relaxed) + 1) * 10 <= self.slots.len() * 7
     }
@@ -175,8 +175,8 @@ impl Table {
         let mut group = self.first_group(hash);
         for _ in 0..self.tags.len() {
             let tags = self.tags.get(group)?.load(Ordering::Acquire);
-            // A byte of `differs` is zero where the tag is the wanted one. Bytes above one that is may seem so, too: each
-            // is looked at.
+            // A byte of `differs` is zero if the tag matches. Bytes above a match may seem to match, too: each is
+            // checked.
             let differs = tags ^ wanted;
             let mut candidates = differs.wrapping_sub(ONES) & !differs & TOPS;
             while candidates != 0 {
@@ -187,14 +187,14 @@ impl Table {
                 candidates &= candidates - 1;
             }
             if tags & TOPS != TOPS {
-                return None; // a free slot: the key would be there
+                return None; // the key would be in this free slot
             }
             group = if group + 1 == self.tags.len() { 0 } else { group + 1 };
         }
         None
     }
 
-    /// Adds a key that is not there, to a table that has room.
+    /// Adds a key that is missing, to a table that has room.
     fn add(&self, key: Key, hash: u64, mark: Mark) {
         let mut group = self.first_group(hash);
         for _ in 0..self.tags.len() {
@@ -217,7 +217,7 @@ impl Table {
         }
     }
 
-    /// The same keys, but for those that `keep` does not want, in a table of `groups` groups.
+    /// Returns a table of `groups` groups with the keys that `keep` accepts.
     fn rebuilt(&self, groups: usize, seed: [u64; 2], keep: impl Fn(Mark) -> bool) -> Self {
         let table = Self::new(groups);
         for (key, mark) in self.marks().filter(|(_, mark)| keep(*mark)) {
@@ -238,8 +238,8 @@ impl Table {
     }
 }
 
-/// Of uniform keys any bits would do; those that clients can influence are hashes, which they could search for the slots
-/// of. One wide multiplication by what only this process knows takes that away.
+/// Mixes a secret of this process into the key. Clients can influence hashed keys and search for some that share a
+/// slot. One wide multiplication by the secret prevents that.
 #[inline]
 fn hash(key: Key, [a, b]: [u64; 2]) -> u64 {
     let [high, low] = key.0;
@@ -267,7 +267,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn key(number: u64) -> Key {
-        // Spread as a hash is.
+        // Spread like a hash.
         let spread = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         Key([spread, spread.rotate_left(29) ^ number])
     }

@@ -16,7 +16,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 
-/// "hsrv": tells a file of this crate from any other.
+/// "hsrv": marks the file as one of this crate.
 const APPLICATION_ID: i64 = 0x6873_7276;
 const SCHEMA_VERSION: i64 = 1;
 
@@ -29,13 +29,13 @@ CREATE TABLE revocation (
 CREATE TABLE incarnation (number INTEGER NOT NULL) STRICT;
 ";
 
-/// How often another process' commits are looked for. It takes a microsecond.
+/// How often the file is checked for commits of other processes, which takes a microsecond.
 const POLL_EVERY: Duration = Duration::from_millis(20);
 
 /// How long a write waits for the writes of other processes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a caller waits for an answer.
+/// How long a caller waits for a reply.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many callers share one commit at most.
@@ -45,16 +45,17 @@ const GROUP: usize = 1_024;
 const PAGE: usize = 10_000;
 
 impl Revocations {
-    /// Keeps revocations in the SQLite file at `path`, which is created if it is missing: for the processes of one machine,
-    /// with nothing to run. It must be a file of its own, on a local disk.
+    /// Opens revocations in the SQLite file at `path`, for the processes of one machine. No server is needed. A missing
+    /// file is created. The file must be on a local disk, and hold nothing else.
     ///
-    /// A logout is on the disk before it is answered; logouts at the same time share a commit. Another process refuses a
-    /// session about 20 ms after it was revoked.
+    /// A logout is on the disk before it returns; concurrent logouts share a commit. Another process refuses a session
+    /// about 20 ms after it was revoked.
     ///
     /// # Errors
     ///
     /// [`is_config`](Error::is_config) if the file is not a log of revocations, or outside of a tokio runtime.
-    /// [`is_unavailable`](Error::is_unavailable) if the file cannot be opened, or is damaged; the source says why.
+    /// [`is_unavailable`](Error::is_unavailable) if the file cannot be opened or is damaged. The source gives the
+    /// reason.
     ///
     /// # Examples
     ///
@@ -82,7 +83,7 @@ impl Revocations {
 
 /// A SQLite file as a [`RevocationLog`].
 ///
-/// Two threads have a connection each: one writes, the other one reads and waits for news.
+/// Two threads have a connection each: one writes, the other reads and waits for new entries.
 pub struct SqliteLog {
     path: PathBuf,
     incarnation: u64,
@@ -112,7 +113,7 @@ impl SqliteLog {
     ///
     /// # Errors
     ///
-    /// As [`Revocations::sqlite`].
+    /// The same as for [`Revocations::sqlite`].
     pub async fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let (opened, is_open) = oneshot::channel();
@@ -127,7 +128,7 @@ impl SqliteLog {
             let (for_writes, for_reads, incarnation, identity) = match connections {
                 Ok(connections) => connections,
                 Err(error) => {
-                    let _ = opened.send(Err(error)); // nobody waits any more
+                    let _ = opened.send(Err(error)); // the caller may be gone
                     return;
                 }
             };
@@ -184,7 +185,7 @@ fn stopped() -> Error {
     Error::unavailable("the thread that serves the file of revocations has ended")
 }
 
-/// A connection to a file that is there.
+/// Connects to an existing file.
 fn connect(path: &Path) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     prepared(Connection::open_with_flags(path, flags))
@@ -207,7 +208,7 @@ fn failed(error: rusqlite::Error) -> Error {
     }
 }
 
-/// A connection to a file that is created if it is missing, and the incarnation of its positions.
+/// Connects to a file, creates it if it is missing, and returns the incarnation of its positions.
 fn create(path: &Path) -> Result<(Connection, u64), Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -238,13 +239,11 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
         (_, APPLICATION_ID, SCHEMA_VERSION) => {}
         (_, APPLICATION_ID, _) => {
             return Err(Error::config(
-                "the file for revocations was written by another release of this crate",
+                "the file for revocations was written by another release of this crate: give another path",
             ));
         }
         _ => {
-            return Err(Error::config(
-                "the file for revocations holds something else: give a path of its own",
-            ));
+            return Err(Error::config("the file for revocations holds other data: give another path"));
         }
     }
     let incarnation: i64 =
@@ -253,7 +252,7 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
     Ok((connection, u64::from_be_bytes(incarnation.to_be_bytes())))
 }
 
-/// Carries out what comes, as much as there is in one commit, until nobody is left who could ask.
+/// Commits the writes that wait, as many as there are in one commit, until the last sender is dropped.
 fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &Identity) {
     while let Ok(first) = queue.recv() {
         let writes: Vec<Write> = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)).collect();
@@ -262,11 +261,11 @@ fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &
         match committed {
             Ok(answers) => {
                 for (write, answer) in writes.into_iter().zip(answers) {
-                    let _ = write.answer.send(Ok(answer)); // whoever asked may have left
+                    let _ = write.answer.send(Ok(answer)); // the caller may be gone
                 }
             }
             Err(error) => {
-                // Errors cannot be copied; what SQLite says can.
+                // Errors cannot be copied, but their text can.
                 let text = std::error::Error::source(&error).map_or_else(String::new, ToString::to_string);
                 for write in writes {
                     let _ = write.answer.send(Err(Error::unavailable(text.clone())));
@@ -276,9 +275,9 @@ fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &
     }
 }
 
-/// All or nothing.
+/// Commits all writes or none.
 fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<Vec<u64>> {
-    // Where nothing is written, nothing has to reach the disk.
+    // A commit without writes does not have to reach the disk.
     let only_asks = writes.iter().all(|write| matches!(write.deed, Deed::Top { at_least: 0 }));
     let behavior = if only_asks { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = connection.transaction_with_behavior(behavior)?;
@@ -316,14 +315,14 @@ fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<Vec
     Ok(answers)
 }
 
-/// The position of the last entry that there ever was: AUTOINCREMENT keeps it, also when the entry is deleted.
+/// Returns the highest position that was ever given. AUTOINCREMENT keeps it when the entry is deleted.
 fn top_of(connection: &Connection) -> rusqlite::Result<u64> {
     let mut query = connection.prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'revocation'")?;
     let top: Option<i64> = query.query_row((), |row| row.get(0)).optional()?;
     Ok(top.and_then(|top| u64::try_from(top).ok()).unwrap_or(0))
 }
 
-/// What is inserted next gets a position above `at_least`.
+/// Raises the next position above `at_least`.
 fn raise(connection: &Connection, top: u64, at_least: u64) -> rusqlite::Result<()> {
     if top >= at_least {
         return Ok(());
@@ -340,7 +339,7 @@ fn raise(connection: &Connection, top: u64, at_least: u64) -> rusqlite::Result<(
 
 fn serve_reads(connection: &Connection, queue: &Receiver<Read>, identity: &Identity) {
     while let Ok(Read { after, wait, answer }) = queue.recv() {
-        let _ = answer.send(read(connection, after, wait, identity)); // whoever asked may have left
+        let _ = answer.send(read(connection, after, wait, identity)); // the caller may be gone
     }
 }
 
@@ -348,7 +347,7 @@ fn read(connection: &Connection, after: u64, wait: Duration, identity: &Identity
     let deadline = Instant::now() + wait;
     loop {
         identity.check()?;
-        // Asked first: what is committed from here on changes it.
+        // Read first: every later commit changes it.
         let version = data_version(connection)?;
         let page = page(connection, after).map_err(Error::unavailable)?;
         if !page.entries.is_empty() || page.top != after {
@@ -367,13 +366,13 @@ fn read(connection: &Connection, after: u64, wait: Duration, identity: &Identity
     }
 }
 
-/// Another number after each commit of another connection.
+/// Returns a number that changes with each commit of another connection.
 fn data_version(connection: &Connection) -> Result<i64, Error> {
     connection.pragma_query_value(None, "data_version", |row| row.get(0)).map_err(Error::unavailable)
 }
 
 fn page(connection: &Connection, after: u64) -> rusqlite::Result<Page> {
-    // One snapshot for both questions.
+    // One snapshot for both queries.
     let transaction = connection.unchecked_transaction()?;
     let top = top_of(&transaction)?;
     let mut query = transaction.prepare_cached(
@@ -393,7 +392,7 @@ fn page(connection: &Connection, after: u64) -> rusqlite::Result<Page> {
         let number = |at| row.get::<_, i64>(at).map(|number| u64::try_from(number).unwrap_or(0));
         let (position, written) = (number(0)?, Timestamp::from_unix(number(1)?));
         let value = row.get_ref(2)?.as_blob()?;
-        // What a later release writes is not known.
+        // Skips entries of a later release.
         if let Some(revocation) = Revocation::from_bytes(value) {
             page.entries.push(Entry { position, written, revocation });
         }
@@ -404,7 +403,7 @@ fn page(connection: &Connection, after: u64) -> rusqlite::Result<Page> {
     Ok(page)
 }
 
-/// Which file was opened: one that is deleted or replaced would be written to by nobody else.
+/// The identity of the opened file. If it is deleted or replaced, other processes write to another file.
 #[derive(Clone)]
 struct Identity {
     path: PathBuf,

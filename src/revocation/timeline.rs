@@ -1,20 +1,20 @@
-//! From positions to times: which revocations are old enough to be forgotten, and which were made moments ago.
+//! The mapping from positions to times: which revocations are old enough to be forgotten, and which are recent.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// How finely old times are kept: forgetting is late by this share of the horizon at most.
+/// The resolution of old times: forgetting is late by this share of the horizon at most.
 const STEPS: u64 = 64;
-/// How finely the last minutes are kept.
+/// For how long times are kept exactly.
 const RECENT: Duration = Duration::from_secs(300);
-/// A step before it is known how long sessions last.
+/// The step until it is known how long sessions last.
 const LONGEST_STEP: u64 = 12 * 3_600;
-/// So many points are not worth joining.
+/// Fewer points are not worth joining.
 const FEW: usize = 512;
 
-/// At which time the log had reached which position. Both only grow.
+/// The position that the log had reached at each time. Both only grow.
 #[derive(Default)]
 pub(super) struct Timeline {
     points: VecDeque<(Timestamp, u64)>,
@@ -33,7 +33,7 @@ impl Timeline {
         self.thin(time, horizon);
     }
 
-    /// Joins points of long ago, so that there are a few hundred at most: of those in one step, the last one stays.
+    /// Joins old points, so that there are a few hundred at most. Of the points in one step, the last one stays.
     fn thin(&mut self, now: Timestamp, horizon: Duration) {
         if self.points.len() < self.limit.max(FEW) {
             return;
@@ -53,7 +53,7 @@ impl Timeline {
         self.limit = 2 * self.points.len();
     }
 
-    /// The last position that was surely written at `time` or before; zero if none was.
+    /// Returns the last position that was surely written at `time` or before, or zero.
     pub(super) fn reached_by(&self, time: Timestamp) -> u64 {
         let after = self.points.partition_point(|(written, _)| *written <= time);
         after.checked_sub(1).and_then(|at| self.points.get(at)).map_or(0, |(_, position)| *position)
@@ -81,9 +81,9 @@ mod tests {
                 let reached = line.reached_by(Timestamp::from_unix(time));
                 let exact = written.iter().rev().find(|(at, _)| *at <= time).map_or(0, |(_, position)| *position);
                 prop_assert!(reached <= exact);
-                // And it is late by one step at most.
+                // It is late by one step at most.
                 let step = horizon.as_secs() / STEPS;
-                let late = written.iter().rev().find(|(at, _)| *at + step + 1 <= time).map_or(0, |(_, position)| *position);
+                let late = written.iter().rev().find(|(at, _)| *at + step < time).map_or(0, |(_, position)| *position);
                 prop_assert!(reached >= late, "{reached} < {late} at -{ago}");
             }
         }

@@ -1,4 +1,4 @@
-//! Carrying out what was decided: the store's verb, and what the session learns from it.
+//! Carries out a decided commit: calls the store, and updates the session with the result.
 
 use std::fmt;
 use std::future::Future;
@@ -17,8 +17,8 @@ use crate::event::{DropReason, Event, Operation, Refusal};
 use crate::session::{Changes, Committer, Disposition, Outcome, Record, Saved, Session, SessionId};
 use crate::store::{LoadFuture, StoreFuture};
 
-/// One commit of one session. It finishes although it is dropped, if it ends or regenerates the session: a client that
-/// hangs up does not stay logged in.
+/// A commit of one session. If it ends or regenerates the session, it is completed even if it is dropped, so that a user
+/// whose client disconnects does not stay logged in.
 #[allow(clippy::struct_excessive_bools)] // independent facts
 pub(super) struct Commit {
     slot: Arc<Slot>,
@@ -26,39 +26,39 @@ pub(super) struct Commit {
     stage: Stage,
     caller: Caller,
     answer: Disposition,
-    /// The permit to commit, from when it was acquired until the session knows how the commit ended.
+    /// The permit to commit, held until the session knows the result.
     permit: Option<Permit>,
     outcome: Outcome,
     must_finish: bool,
-    /// The stored session that this began with.
+    /// The id of the stored session before the commit.
     before: Option<SessionId>,
-    /// When it was decided: what is written counts from then.
+    /// The time of the decision. Timeouts count from it.
     now: Timestamp,
     /// The handler called `login`.
     logs_in: bool,
     stopwatch: Option<Stopwatch>,
-    /// The request's last one, no matter what waits for it: after it, nothing is committed.
+    /// The last commit of the request, whichever caller waits for it: nothing is committed after it.
     is_last: bool,
-    /// The response says something about the cookie already.
+    /// The response already contains a statement about the cookie.
     is_spoken_for: bool,
 }
 
-/// What waits for a commit.
+/// The caller that waits for a commit.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
     /// [`Session::save`].
     Handler,
     /// The end of the request.
     Request,
-    /// Nothing any more: it goes on by itself, for as long as its runtime does.
+    /// None: a background task completes it, for as long as its runtime lives.
     Background,
 }
 
 #[allow(clippy::large_enum_variant)] // made once for each commit, and a box would cost more
 enum Stage {
-    /// Another commit of this session is under way.
+    /// Another commit of this session is in progress.
     Waiting(Pin<Box<dyn Future<Output = Option<Permit>> + Send>>),
-    /// The store looks up the session of a cookie that the response sets already.
+    /// The store looks up the session of a cookie that the response already sets.
     LookingUp(LoadFuture),
     Destroying(StoreFuture<()>),
     Saving(StoreFuture<Saved>),
@@ -66,7 +66,7 @@ enum Stage {
     Done,
 }
 
-/// The permit to commit a session. One task at a time has it; dropping it lets the next one in.
+/// The permit to commit a session. One task at a time holds it. Dropping it releases it.
 struct Permit(Arc<Slot>);
 
 impl Permit {
@@ -74,14 +74,14 @@ impl Permit {
         slot.permit.try_acquire().ok().map(|permit| Self::own(slot, permit))
     }
 
-    /// Waits for the permit. `None` if there will never be one.
+    /// Waits for the permit. Returns `None` if the semaphore is closed.
     async fn acquire(slot: Arc<Slot>) -> Option<Self> {
         let permit = slot.permit.acquire().await.ok()?;
         Some(Self::own(&slot, permit))
     }
 
     fn own(slot: &Arc<Slot>, permit: SemaphorePermit<'_>) -> Self {
-        permit.forget(); // given back by `drop`
+        permit.forget(); // `drop` returns it
         Self(Arc::clone(slot))
     }
 }
@@ -93,7 +93,7 @@ impl Drop for Permit {
 }
 
 impl Commit {
-    /// The commit at the end of a request. `said` is what the response says about the cookie already.
+    /// Creates the commit at the end of a request. `said` is what the response already says about the cookie.
     pub(super) fn last(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, said: Said) -> Self {
         Self::start(slot, loaded, answer, Caller::Request, said)
     }
@@ -130,7 +130,7 @@ impl Commit {
         commit
     }
 
-    /// Starts, or waits for another commit of this session to end.
+    /// Starts the commit, or waits until another commit of this session has ended.
     fn begin(&mut self) -> Stage {
         if self.permit.is_some() {
             return self.decide();
@@ -138,14 +138,14 @@ impl Commit {
         Stage::Waiting(Box::pin(Permit::acquire(Arc::clone(&self.slot))))
     }
 
-    /// Starts the store's verb.
+    /// Decides what to do, and calls the store.
     fn decide(&mut self) -> Stage {
         if self.caller == Caller::Handler && self.loaded.session.is_closed() {
-            // The end of the request came first, and took what there was to save.
+            // The commit at the end of the request came first, and saved the changes.
             self.permit = None;
             return Stage::Failed(Error::new(Kind::HeadSent));
         }
-        // Read before the session is locked: the clock may be the application's.
+        // Read before the session is locked, because the clock may be code of the application.
         let now = self.slot.now_since(self.loaded.now);
         self.now = now;
         let spoken_for = self.is_spoken_for;
@@ -208,19 +208,19 @@ impl Commit {
         }
     }
 
-    /// The stage in which the store works on `answer`.
+    /// Returns the stage in which the store works on `answer`.
     fn timed<T>(&mut self, answer: StoreFuture<T>, stage: fn(StoreFuture<T>) -> Stage) -> Stage {
         self.stopwatch = Stopwatch::start(self.slot.connection.config(), self.operation(), &answer);
         stage(answer)
     }
 
-    /// Tells the session how it went, and lets the next commit begin.
+    /// Gives the session the result, and lets the next commit begin.
     fn settle(&mut self, saved: Option<Saved>) {
         self.loaded.session.commit_done(saved);
         self.permit = None;
     }
 
-    /// The store has answered.
+    /// Handles the result of the store.
     fn finish(&mut self, answer: Result<Saved, Error>) -> Result<(), Error> {
         let stopwatch = self.stopwatch.take();
         let slot = Arc::clone(&self.slot);
@@ -234,7 +234,7 @@ impl Commit {
                     Saved::Stored { record, .. } if self.logs_in => Some(record.id()),
                     _ => None,
                 };
-                // First the session, then those who are told of it: an observer may panic.
+                // The session is updated before events are emitted, because an observer may panic.
                 self.settle(Some(saved));
                 stop(true);
                 for event in news.into_iter().flatten() {
@@ -243,12 +243,12 @@ impl Commit {
                 if let Some(id) = login {
                     self.slot.emit(&Event::LoggedIn { cookie, id });
                 }
-                // At the end of a request the event says it: the response is not about this session any more.
+                // At the end of a request, only the event reports it: the response no longer depends on this session.
                 if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
             }
             Err(error) => {
-                // Work that no handler asked for fails no request, and a response that tells of a failure need not be
-                // replaced by another one that does.
+                // A failure of work that no handler asked for does not fail the request. A response that already reports a
+                // failure need not be replaced by another error response.
                 let optional =
                     self.outcome.is_optional() || self.is_last && self.answer == Disposition::DropValues;
                 self.loaded.session.commit_failed();
@@ -266,7 +266,7 @@ impl Commit {
         }
     }
 
-    /// What became of the session, for those who keep a record of such things.
+    /// Returns the events about the result.
     fn news<'a>(&self, saved: &Saved, cookie: &'a str) -> [Option<Event<'a>>; 2] {
         let (merged, became) = match (saved, self.before) {
             (Saved::Stored { record, conflicts, .. }, before) => {
@@ -283,7 +283,7 @@ impl Commit {
             }
             (Saved::Removed, Some(id)) => (None, Some(Event::Destroyed { cookie, id })),
             (Saved::Removed, None) => (None, None),
-            // A renewal that finds the session ended has dropped nothing.
+            // A renewal that finds the session ended drops no changes.
             (Saved::Ended, id) => {
                 let reason = DropReason::SessionEnded;
                 let dropped = !self.outcome.is_optional();
@@ -293,7 +293,7 @@ impl Commit {
         [merged, became]
     }
 
-    /// What a connection remembers of an answer.
+    /// Keeps the saved session in the connection memo.
     fn remember(&self, saved: &Saved) {
         if let Saved::Stored { record, token, .. } = saved {
             self.slot.connection.sealed(token.expose(), record, self.now);
@@ -310,12 +310,12 @@ impl Future for Commit {
             match &mut this.stage {
                 Stage::LookingUp(looking) => {
                     let found = ready!(Pin::new(looking).poll(cx));
-                    // Whatever happens from here on, that future is not polled again.
+                    // From here on, that future is not polled again.
                     this.stage = Stage::Done;
                     match found {
                         Ok(Ok(record)) => this.loaded.session.go_on_from(record),
                         Ok(Err(Refusal::Ended)) => this.loaded.session.end_by_response(),
-                        // Not of this store: another cookie of the same name.
+                        // Not from this store: it is another cookie of the same name.
                         Ok(Err(_)) => {
                             let cookie = this.slot.cookie_name();
                             this.slot.emit(&Event::SetCookieReplaced { cookie });
@@ -367,13 +367,13 @@ impl Future for Commit {
 }
 
 impl Drop for Commit {
-    /// The client went away, or the handler gave up, or something panicked.
+    /// Handles a disconnected client, a handler that stopped waiting, and a panic.
     fn drop(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         let goes_on = match &stage {
-            // What it will do is not decided yet: it may be to end the session.
+            // The commit is not decided yet, and may end the session.
             Stage::Waiting(_) | Stage::LookingUp(_) => self.caller == Caller::Request,
-            // A runtime that drops what it carries on is shutting down: it would drop the next one, too.
+            // A runtime that drops a background task is shutting down, and would drop the next one, too.
             Stage::Saving(_) | Stage::Destroying(_) => self.must_finish && self.caller != Caller::Background,
             Stage::Failed(_) | Stage::Done => false,
         };
@@ -393,15 +393,15 @@ impl Drop for Commit {
                 };
                 drop(runtime.spawn(rest));
             }
-            // What was not acknowledged did not happen, as far as this session can tell: its changes stay in it. The
-            // permit is dropped afterwards.
+            // An operation that was not acknowledged counts as not done, so its changes stay in the session. The permit is
+            // dropped afterwards.
             None if self.permit.is_some() => self.loaded.session.commit_failed(),
             None => {}
         }
         if self.is_last && !completing {
             self.loaded.session.discard_for_good();
         }
-        // Last: an observer that panics takes nothing with it.
+        // Emitted last, because an observer may panic.
         if goes_on && !std::thread::panicking() {
             let cookie = self.slot.cookie_name();
             self.slot.emit(&Event::Interrupted { cookie, id: self.before, completing });
@@ -423,6 +423,17 @@ impl Committer for Slot {
                 None => Err(Error::new(Kind::HeadSent)),
             }
         })
+    }
+
+    fn unreadable(&self, id: Option<SessionId>, error: &Error) {
+        self.emit(&Event::ValueUnreadable { cookie: self.cookie_name(), id, error });
+    }
+
+    fn end_others(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
+        Box::pin(Slot::end_other_sessions(self, session))
     }
 }
 

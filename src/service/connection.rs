@@ -8,23 +8,23 @@ use crate::config::Config;
 use crate::session::{PayloadFormat, Record};
 use crate::store::Store;
 
-/// A store, as one connection sees it.
+/// A store with the memo of one connection.
 pub(crate) struct Connection {
     store: Arc<dyn Store>,
     memo: Option<Memo>,
-    /// A session may end while the memo has it.
+    /// A session in the memo may have ended.
     revocable: bool,
 }
 
 impl Connection {
-    /// The first connection of a service, with a memo where the store wants one.
+    /// Creates the first connection of a service. It has a memo if the store wants one.
     pub(crate) fn new(store: impl Store) -> Arc<Self> {
         let memo = store.config().connection_memo.then(Memo::default);
         let revocable = store.config().revocable;
         Arc::new(Self { store: Arc::new(store), memo, revocable })
     }
 
-    /// For services that are cloned for each request: what one clone learned, no other would ever use.
+    /// Creates a connection for services that are cloned for each request. A memo would be lost with each clone.
     #[cfg(any(feature = "tower", feature = "testing"))]
     pub(crate) fn without_memo(store: impl Store) -> Arc<Self> {
         Arc::new(Self { store: Arc::new(store), memo: None, revocable: false })
@@ -42,7 +42,7 @@ impl Connection {
         }
     }
 
-    /// Returns true if both are of one store: clones of a store share their options.
+    /// Returns true if both have the same store. Clones of a store share their options.
     pub(super) fn is_of_same_store(&self, other: &Self) -> bool {
         std::ptr::eq(self.config(), other.config())
     }
@@ -55,29 +55,29 @@ impl Connection {
         self.store.config()
     }
 
-    /// The record in `token`, if this connection brought the same one last time.
+    /// Returns the record in `token`, if the last request of this connection had the same token.
     pub(super) fn recall(&self, token: &[u8], now: Timestamp) -> Option<Record> {
         let record = self.memo.as_ref()?.recall(token, now)?;
         // A record that the memo does not vouch for is loaded, and refused by the store.
         (!self.revocable || self.store.is_still_valid(&record, now)).then_some(record)
     }
 
-    /// `record` was found in `token`.
+    /// Keeps `record`, which was found in `token`.
     pub(super) fn opened(&self, token: &[u8], record: &Record, now: Timestamp) {
         if let Some(memo) = &self.memo {
             memo.keep(token, record, now);
         }
     }
 
-    /// `record` was put into `token`, which the client will bring back.
+    /// Keeps `record`, which was written into `token`. The client will send it with the next request.
     pub(super) fn sealed(&self, token: &[u8], record: &Record, now: Timestamp) {
-        // JSON has no form for some values (not a number becomes null): what is read back is not quite what was written.
+        // Some values cannot be expressed in JSON (NaN becomes null), so a loaded session differs from the saved one.
         if self.config().format == PayloadFormat::MessagePack {
             self.opened(token, record, now);
         }
     }
 
-    /// The session was ended.
+    /// Drops the entry, because the session was ended.
     pub(super) fn ended(&self) {
         if let Some(memo) = &self.memo {
             memo.forget();

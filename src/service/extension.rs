@@ -1,4 +1,4 @@
-//! How a handler reaches its session: through the extensions of the request.
+//! `SessionExt`: gets the session from the extensions of a request.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -12,12 +12,12 @@ use crate::error::{Error, Kind};
 use crate::event::{Event, publish_without_store};
 use crate::session::Session;
 
-/// The sessions of a request, outermost first. One in almost every service: the second place is for free.
+/// The sessions of a request, outermost first. Almost every service has one. The second place does not increase the size.
 #[derive(Clone, Debug)]
 struct Handles(SmallVec<[SessionHandle; 2]>);
 
-/// The session of `request` in the store of `connection`. The second value is true if the caller has to commit it, false if a
-/// session service around the caller has the same session.
+/// Returns the session of `request` in the store of `connection`. The second value is true if the caller has to commit it,
+/// and false if a session service around the caller has the same session.
 pub(super) fn begin<B>(connection: &Arc<Connection>, request: &Request<B>) -> (SessionHandle, bool) {
     match find(request.extensions(), |handle| handle.is_open_in(connection)) {
         Some(handle) => (handle, false),
@@ -32,10 +32,10 @@ pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
     }
 }
 
-/// The session of a request that came through a [`SessionService`](super::SessionService).
+/// Access to the session of a request that came through a [`SessionService`](super::SessionService).
 ///
-/// Implemented for [`Request`], for [`Parts`](request::Parts) where the body was taken already, and for [`Extensions`], which
-/// is all that some frameworks (tonic) show of a request. The futures borrow nothing.
+/// Implemented for [`Request`], for [`Parts`](request::Parts) if the body was taken already, and for [`Extensions`],
+/// because some frameworks (tonic) show only these. The futures borrow nothing.
 ///
 /// # Examples
 ///
@@ -48,33 +48,49 @@ pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
 /// }
 /// ```
 pub trait SessionExt {
-    /// The session, decoded at this call; at a later one it is there already. With several session services, the
-    /// innermost one's.
+    /// Returns the session, loaded by the first call. If several session services wrap the handler, it is the session of
+    /// the innermost one.
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell, [`is_not_wrapped`](Error::is_not_wrapped) if no
-    /// session service wraps this handler.
+    /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable, [`is_not_wrapped`](Error::is_not_wrapped) if
+    /// no session service wraps this handler.
     fn session(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
         load(find(self.session_extensions(), |_| true), String::new())
+    }
+
+    /// As [`session`](Self::session), but reading does not keep the session alive: see
+    /// [`SessionHandle::load_without_renewal`].
+    ///
+    /// # Errors
+    ///
+    /// As [`session`](Self::session).
+    fn session_without_renewal(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
+        let handle = find(self.session_extensions(), |_| true);
+        async move {
+            match handle {
+                Some(handle) => handle.load_without_renewal().await,
+                None => Err(Error::new(Kind::NotWrapped)),
+            }
+        }
     }
 
     /// The session whose cookie has this name.
     ///
     /// # Errors
     ///
-    /// As [`session`](Self::session).
+    /// The same as [`session`](Self::session).
     fn session_named(&self, cookie: &str) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
         load(find(self.session_extensions(), |handle| handle.cookie_name() == cookie), cookie.to_owned())
     }
 
-    /// The handle of the session, not yet loaded: to hand on to code that does not see the request. `None` if no
-    /// [`SessionService`](super::SessionService) wraps this handler.
+    /// Returns the handle of the session, which is not loaded yet, for code that does not get the request. Returns `None`
+    /// if no [`SessionService`](super::SessionService) wraps this handler.
     fn session_handle(&self) -> Option<SessionHandle> {
         find(self.session_extensions(), |_| true)
     }
 
-    /// Where the session services leave their handles.
+    /// Returns the extensions in which session services leave their handles.
     #[doc(hidden)]
     fn session_extensions(&self) -> &Extensions;
 }
@@ -109,7 +125,8 @@ async fn load(handle: Option<SessionHandle>, cookie: String) -> Result<Session, 
     }
 }
 
-/// The error where no session service wraps a handler. The log says it, too: frameworks turn errors into empty responses.
+/// Returns the error for a handler that no session service wraps. It is logged, too, because frameworks turn errors into
+/// empty responses.
 pub(crate) fn not_wrapped(cookie: &str) -> Error {
     publish_without_store(&Event::NotWrapped { cookie });
     Error::new(Kind::NotWrapped)

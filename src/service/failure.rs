@@ -1,4 +1,4 @@
-//! Errors as responses: what a client gets whose session could not be saved, or whose handler failed.
+//! Errors as responses: for a session that could not be saved, and for a handler that failed.
 
 use std::any::Any;
 use std::error::Error as StdError;
@@ -9,16 +9,16 @@ use http::{Response, StatusCode};
 
 use crate::error::{Error, Kind};
 
-/// Makes the response for an [`Error`]: one that a handler returned, or one in the place of a response that must not be
-/// sent, since its session was not saved.
+/// Makes the response for an [`Error`]. The error was returned by a handler, or its response replaces a response that must
+/// not be sent because the session was not saved.
 ///
-/// Any `Fn(&Error) -> Response<R>` is one.
+/// Implemented for any `Fn(&Error) -> Response<R>`.
 #[diagnostic::on_unimplemented(
     message = "there is no response with the body `{R}` for a session that could not be saved",
     note = "a body type without a `Default` needs `.on_failure(|error: &hyper_session::Error| ...)` on the session service"
 )]
 pub trait FailureResponse<R> {
-    /// The response for `error`. It must tell nothing of the response that it replaces.
+    /// Returns the response for `error`. It must not reveal anything of the response that it replaces.
     fn response(&self, error: &Error) -> Response<R>;
 }
 
@@ -28,8 +28,8 @@ impl<R, F: Fn(&Error) -> Response<R>> FailureResponse<R> for F {
     }
 }
 
-/// An empty response: `503 Service Unavailable` with `Retry-After: 1` where trying again may help, and `500 Internal Server
-/// Error` otherwise.
+/// Makes an empty response: `503 Service Unavailable` with `Retry-After: 1` if a later attempt may help, and `500 Internal
+/// Server Error` otherwise.
 ///
 /// # Examples
 ///
@@ -52,23 +52,25 @@ impl<R: Default> FailureResponse<R> for ServiceUnavailable {
         if error.is_transient() {
             *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        } else if error.is_forgery() {
+            *response.status_mut() = StatusCode::FORBIDDEN;
         }
         response
     }
 }
 
 /// Marks a response that was made from an error. The session service then saves nothing, as for a handler that returns the
-/// error itself.
+/// error.
 #[derive(Clone)]
 struct MadeFrom(Arc<Error>);
 
 impl Error {
-    /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, and a 500 otherwise.
-    /// The response does not say what went wrong, because an error may name keys of the session.
+    /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, a 403 for a
+    /// [forgery](Error::is_forgery), and a 500 otherwise. The response does not say what went wrong, because an error may name keys of the session.
     ///
-    /// A session service treats it as the error itself: nothing is saved, and an
-    /// [event](crate::Event::HandlerFailed) tells of the error. A handler that returns `Err` of this type needs no
-    /// conversion. It is for handlers with an error type of their own.
+    /// A session service treats the response as the error: it saves nothing, and emits an
+    /// [event](crate::Event::HandlerFailed) with the error. This method is for handlers with an error type of their own. A
+    /// handler that returns `Err` of this type does not need it.
     ///
     /// # Examples
     ///
@@ -102,7 +104,7 @@ impl Error {
     /// }
     ///
     /// async fn handler(session: SessionHandle) -> Result<Response<String>, std::convert::Infallible> {
-    ///     Ok(page(session).await.unwrap_or_else(Response::from)) // the one line
+    ///     Ok(page(session).await.unwrap_or_else(Response::from)) // no other conversion is needed
     /// }
     ///
     /// let response = Response::from(AppError::Session(Error::unavailable("connection refused")));
@@ -115,7 +117,7 @@ impl Error {
     }
 }
 
-/// Takes the error that `response` was made from, if it was made from one.
+/// Takes the error from which `response` was made, if there is one.
 pub(super) fn take_error<R>(response: &mut Response<R>) -> Option<Arc<Error>> {
     if response.extensions().is_empty() {
         return None; // as in almost every response
@@ -123,13 +125,13 @@ pub(super) fn take_error<R>(response: &mut Response<R>) -> Option<Arc<Error>> {
     response.extensions_mut().remove::<MadeFrom>().map(|MadeFrom(error)| error)
 }
 
-/// The error that a handler returned, if it is this crate's: as itself, or boxed. Otherwise the handler's own.
+/// Extracts this crate's error from the error of a handler, either plain or boxed.
 ///
 /// # Errors
 ///
-/// The handler's error, if it is another one.
+/// Any other error of the handler, unchanged.
 pub(super) fn own<E: 'static>(error: E) -> Result<Error, E> {
-    // By way of `Any`: a generic service cannot ask for a trait that only some errors have.
+    // With `Any`, because a generic service cannot require a trait that only some errors have.
     let mut error = Some(error);
     let any: &mut dyn Any = &mut error;
     let own = if let Some(error) = any.downcast_mut::<Option<Error>>() {
@@ -150,7 +152,7 @@ pub(super) fn own<E: 'static>(error: E) -> Result<Error, E> {
     }
 }
 
-/// A box of any error: the three kinds in use.
+/// A box of any error. Three kinds are in use.
 trait AnyError: Sized {
     fn downcast(self) -> Result<Box<Error>, Self>;
 }
@@ -167,7 +169,7 @@ macro_rules! any_error {
 
 any_error!(dyn StdError + Send + Sync, dyn StdError + Send, dyn StdError);
 
-/// Takes this crate's error out of its box. A box of another error stays where it is.
+/// Takes this crate's error out of its box. Another error stays in its box.
 fn unbox<B: AnyError>(error: &mut Option<B>) -> Option<Error> {
     match error.take()?.downcast() {
         Ok(own) => Some(*own),

@@ -1,4 +1,4 @@
-//! The way out: from the handler's response to the one that is sent.
+//! From the handler's response to the response that is sent.
 
 use std::sync::Arc;
 
@@ -10,15 +10,15 @@ use super::head;
 use super::slot::{Loaded, Slot};
 use crate::error::Error;
 use crate::event::{DropReason, Event};
-use crate::session::{Disposition, Reply};
+use crate::session::{CookieLifetime, Disposition, Reply};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
-/// How a response with this head treats what the handler did to its session.
+/// Returns how a response with this head treats the handler's changes to its session.
 fn disposition(status: StatusCode, headers: &HeaderMap, slot: &Slot) -> Disposition {
     let config = slot.connection.config();
     if status.is_informational() {
-        // RFC 9110 section 15.2: a 1xx is no final response, and carries no cookie of ours.
+        // RFC 9110 section 15.2: a 1xx is not a final response, so the cookie is not sent with it.
         if config.only_in_cookie { Disposition::Unreachable } else { Disposition::NoCookie }
     } else if config.discard_rule.applies(status, headers) {
         Disposition::DropValues
@@ -27,32 +27,37 @@ fn disposition(status: StatusCode, headers: &HeaderMap, slot: &Slot) -> Disposit
     }
 }
 
-/// Returns true if the response says something about the session's cookie already. What no handler asked for yields to it.
+/// Returns true if the response already contains a statement about the session's cookie. Work that no handler asked for
+/// yields to it.
 pub(super) fn is_spoken_for(slot: &Slot, headers: &HeaderMap) -> bool {
     head::speaks_of(headers, slot.connection.config().cookie.name())
 }
 
-/// The commit of what the handler left.
+/// Starts the commit at the end of a request.
 pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, response: &Response<R>) -> Commit {
     let (status, headers) = (response.status(), response.headers());
     let said = head::said(headers, slot.connection.config().cookie.name());
     Commit::last(Arc::clone(slot), loaded.clone(), disposition(status, headers, slot), said)
 }
 
-/// What the response has to tell the client, once.
+/// Takes the reply that the response has to carry.
 pub(super) fn reply(slot: &Slot) -> Reply {
     slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.take_reply())
+}
+
+/// What the session says of its cookie, as it was saved.
+fn cookie_lifetime(slot: &Slot) -> CookieLifetime {
+    slot.loaded().map_or(CookieLifetime::Configured, |loaded| loaded.session.stored_cookie_lifetime())
 }
 
 /// As [`write_head`], for a response that stands in for one whose session could not be saved. What an earlier
 /// [`save`](crate::Session::save) of the same request was promised still reaches the client: its old token may be dead.
 pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
-    // What cannot be written now was not promised either.
+    // On an error, no token was promised either.
     let _ = write_head(slot, reply(slot), response);
 }
 
-/// Puts `replacement` in the place of `response`. Other sessions were committed by then: the lines that tell the client of
-/// them stay.
+/// Replaces `response` with `replacement`. Other sessions were committed by then, so their `Set-Cookie` lines stay.
 pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacement: Response<R>) {
     if head::keep_session_lines(response.headers(), replacement.headers_mut()) {
         head::forbid_storing(replacement.headers_mut());
@@ -61,12 +66,11 @@ pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacemen
     write_failure_head(slot, response);
 }
 
-/// Writes into the head what a client and a cache must know. The head is changed once, and only after the store has
-/// acknowledged.
+/// Writes the headers that clients and caches need. The head is changed once, and only after the store has acknowledged.
 ///
 /// # Errors
 ///
-/// If the cookie cannot be set: then the head is as it was.
+/// An error if the cookie cannot be set. The head is then unchanged.
 pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R>) -> Result<(), Error> {
     let template = &slot.connection.config().cookie;
     let cookie = slot.cookie_name();
@@ -87,7 +91,11 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         Reply::Set { token, expires, .. } => {
             let lifetime = expires.saturating_since(slot.connection.config().now());
             // A cookie that has expired is worth nothing to the client.
-            if lifetime.is_zero() { None } else { Some(slot.set_cookie(token.expose(), lifetime)?) }
+            if lifetime.is_zero() {
+                None
+            } else {
+                Some(slot.set_cookie(token.expose(), lifetime, cookie_lifetime(slot))?)
+            }
         }
         Reply::Remove { .. } => Some(slot.remove_cookie()?),
     };
@@ -112,7 +120,7 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     Ok(())
 }
 
-/// Tells of a save before a 1xx response, which cannot carry the cookie.
+/// Reports a save before a 1xx response, which cannot carry the cookie.
 fn withheld(slot: &Slot) {
     let (cookie, id) = (slot.cookie_name(), slot.loaded().and_then(|loaded| loaded.session.id()));
     if slot.connection.config().only_in_cookie {

@@ -1,4 +1,4 @@
-//! A service from a function that takes the session beside the request.
+//! A service from a function that takes the session as an argument.
 
 use std::fmt;
 use std::future::Future;
@@ -14,10 +14,10 @@ use super::future::ResponseFuture;
 use super::handle::SessionHandle;
 use crate::store::Store;
 
-/// Makes a hyper service from `handler`, which is given each request and the handle of its session.
+/// Makes a hyper service from `handler`, which takes each request and the handle of its session.
 ///
-/// As [`SessionService`](super::SessionService), without the request extensions: an untouched request costs one
-/// allocation.
+/// Works as [`SessionService`](super::SessionService), without request extensions: a request whose handler does not ask for
+/// the session costs one allocation.
 ///
 /// # Examples
 ///
@@ -46,7 +46,7 @@ pub fn session_fn<H>(store: impl Store, handler: H) -> SessionFn<H> {
 
 /// The service that [`session_fn`] returns.
 ///
-/// Clone it for each connection, as hyper's services are: see [`SessionService`](super::SessionService).
+/// Clone it for each connection, like any hyper service: see [`SessionService`](super::SessionService).
 pub struct SessionFn<H, F = ServiceUnavailable> {
     handler: H,
     connection: Arc<Connection>,
@@ -54,8 +54,8 @@ pub struct SessionFn<H, F = ServiceUnavailable> {
 }
 
 impl<H, F> SessionFn<H, F> {
-    /// Makes the response that a client gets when its session could not be saved, or the handler returned an
-    /// [`Error`](crate::Error): see [`SessionService::on_failure`](super::SessionService::on_failure).
+    /// Sets how the response is made when the session could not be saved, or when the handler returned an
+    /// [`Error`](crate::Error). See [`SessionService::on_failure`](super::SessionService::on_failure).
     pub fn on_failure<G>(self, failure: G) -> SessionFn<H, G> {
         SessionFn { handler: self.handler, connection: self.connection, failure }
     }
@@ -65,7 +65,7 @@ impl<H, F, B, T, R, E> Service<Request<B>> for SessionFn<H, F>
 where
     H: Fn(Request<B>, SessionHandle) -> T,
     T: Future<Output = Result<Response<R>, E>>,
-    // To find this crate's error in it.
+    // Needed to find this crate's error in it.
     E: 'static,
     F: FailureResponse<R> + Clone,
 {

@@ -1,4 +1,4 @@
-//! The future of a response: the handler, then the commit, in one named type without a box.
+//! The future of a response: first the handler, then the commit, in one named type without a box.
 
 use std::fmt;
 use std::future::Future;
@@ -17,29 +17,29 @@ use crate::error::Error;
 use crate::event::Event;
 
 pin_project! {
-    /// What [`SessionService`](super::SessionService) and [`SessionFn`](super::SessionFn) return.
+    /// The future that [`SessionService`](super::SessionService) and [`SessionFn`](super::SessionFn) return.
     ///
     /// # Cancel safety
     ///
-    /// Dropped before the handler is done, nothing is saved. Dropped afterwards, a save is done or not done, never in
-    /// parts; destroying and regenerating go on to their end in the background.
+    /// If it is dropped before the handler is done, nothing is saved. If it is dropped afterwards, a save is done
+    /// completely or not at all. Destroying and regenerating are completed in the background.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, R, F> {
-        // Until it is done: what it holds is not to outlive it.
+        // Dropped when it is done, so that it does not outlive the handler.
         #[pin]
         handler: Option<S>,
         handle: SessionHandle,
-        // False for a service inside of another one for the same session: the outer one commits it.
+        // False for a service inside of another session service with the same session, which commits it.
         commits: bool,
-        // The handler is done, and its session closed.
+        // The handler is done, and its session is closed.
         concluded: bool,
         failure: F,
-        // The response, while its session is being committed by a store that does not answer at once.
+        // The response, while the store works on the commit of its session.
         committing: Option<Box<(Response<R>, Commit)>>,
     }
 
     impl<S, R, F> PinnedDrop for ResponseFuture<S, R, F> {
-        // A task that outlives the handler must not believe that what it writes will be kept.
+        // Closed, so that a task that outlives the handler gets an error for a write that would be lost.
         fn drop(this: Pin<&mut Self>) {
             if this.commits && !this.concluded {
                 this.handle.discard();
@@ -68,7 +68,7 @@ where
         let (mut response, reply) = if let Some(committing) = this.committing.as_deref_mut() {
             let (_, commit) = committing;
             let committed = ready!(Pin::new(commit).poll(cx));
-            #[allow(clippy::expect_used)] // it was there two lines above
+            #[allow(clippy::expect_used)] // it is checked two lines above
             let (response, _) = *this.committing.take().expect("the response that is being committed");
             (response, committed.map(|()| finish::reply(slot)))
         } else {
@@ -85,7 +85,7 @@ where
             let conclusion = this.handle.conclude(spoken_for);
             *this.concluded = true;
             let asked = !matches!(conclusion, Conclusion::Untouched);
-            // An error, returned as such or turned into a response by a framework: nothing is saved.
+            // An error, either returned or converted into a response by a framework: nothing is saved.
             let (error, mut response) = match answer.map_err(failure::own) {
                 Ok(mut response) => (failure::take_error(&mut response), response),
                 Err(Ok(error)) => {

@@ -7,12 +7,13 @@ use http::{HeaderMap, Uri};
 
 use super::connection::Connection;
 use super::slot::{Loaded, Slot};
+use super::watch::SessionWatch;
 use crate::error::Error;
 use crate::session::{Reply, Session};
 
 /// The session of one request, not yet loaded.
 ///
-/// It costs nothing until [`load`](Self::load) is called. Clones are the same session.
+/// It costs nothing until [`load`](Self::load) is called. Clones are handles of the same session.
 ///
 /// # Examples
 ///
@@ -44,9 +45,9 @@ pub struct SessionHandle {
 
 /// The state in which a handler leaves its session.
 pub(super) enum Conclusion<'a> {
-    /// It never asked for its session.
+    /// The handler never asked for its session.
     Untouched,
-    /// It asked, and there is nothing to commit.
+    /// The handler asked for it, and there is nothing to commit.
     Asked(Reply),
     /// There is something to commit.
     Unsettled(&'a Loaded),
@@ -57,30 +58,113 @@ impl SessionHandle {
         Self { slot: Arc::new(Slot::new(connection, uri, headers)) }
     }
 
-    /// Decodes the session; the second time, and for a clone, it is there already.
+    /// Loads the session. Later calls, also on clones, return the same session.
     ///
-    /// Without a cookie, or with one that is not authentic, expired or unknown, the session is empty.
+    /// If the cookie is missing, not authentic, expired or unknown, the session is empty.
     ///
     /// # Errors
     ///
     /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable. Never falls back to an empty session: writing to
     /// it could overwrite the real one.
     pub async fn load(&self) -> Result<Session, Error> {
-        Slot::session(&self.slot).await
+        Slot::session(&self.slot, true).await
     }
 
-    /// The name of the session's cookie.
+    /// As [`load`](Self::load), but reading does not keep the session alive: its idle deadline stays where it is, and the
+    /// response sets no cookie. For a page that polls while its user may be away (notifications, a countdown), or that
+    /// fetches ahead.
+    ///
+    /// A change of a value is saved as ever, and renews. So does a call of [`load`](Self::load) in the same request.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn, testing::{self, FakeClock}};
+    /// use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let clock = FakeClock::at(0);
+    /// let store = CookieStore::builder(AppKey::generate()?).clock(clock.clone()).build()?;
+    /// let service = session_fn(store.clone(), |request: Request<()>, handle: SessionHandle| async move {
+    ///     let session = match request.uri().path() {
+    ///         "/countdown" => handle.load_without_renewal().await?,
+    ///         _ => handle.load().await?,
+    ///     };
+    ///     Ok::<_, Error>(Response::new(session.remaining().unwrap_or_default().as_secs()))
+    /// });
+    ///
+    /// let request = |path| Request::builder().uri(path).body(()).unwrap();
+    /// let polling = testing::with_session(request("/countdown"), &store, |session| session.login("ada")).await?;
+    /// clock.advance(Duration::from_secs(20 * 3600)); // of 24 hours
+    /// let response = service.call(polling).await?;
+    /// assert_eq!(*response.body(), 4 * 3600);
+    /// assert!(!response.headers().contains_key("set-cookie"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn load_without_renewal(&self) -> Result<Session, Error> {
+        Slot::session(&self.slot, false).await
+    }
+
+    /// Returns a watch on the stored session, for a connection that outlives this request; `None` if nothing is stored. Loads
+    /// the session, without keeping it alive.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{Error, MemoryStore, SessionHandle, session_fn, testing};
+    ///
+    /// let store = MemoryStore::builder().build()?;
+    /// // What a handler does before it upgrades a connection; here the watch is the response's body.
+    /// let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    ///     Ok::<_, Error>(Response::new(session.watch().await?))
+    /// });
+    /// assert!(service.call(Request::new(())).await?.into_body().is_none());
+    ///
+    /// let request = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// let watch = service.call(request).await?.into_body().expect("a session");
+    /// assert!(watch.is_alive().await?);
+    /// store.end_sessions_of("ada", None).await?;
+    /// assert!(!watch.is_alive().await?);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    pub async fn watch(&self) -> Result<Option<SessionWatch>, Error> {
+        let session = self.load_without_renewal().await?;
+        let record = session.stored_record();
+        Ok(record.map(|record| SessionWatch::new(&self.slot.connection, record)))
+    }
+
+    /// Returns the name of the session's cookie.
     pub fn cookie_name(&self) -> &str {
         self.slot.cookie_name()
     }
 
-    /// Ends the handler's part: from now on its session can only be read. `spoken_for` is true if the response says something
-    /// about the cookie already, so that a renewal has no place in it.
+    /// Ends the handler's part and makes its session read-only. `spoken_for` is true if the response already contains a
+    /// statement about the cookie, so that a renewal is not due.
     pub(super) fn conclude(&self, spoken_for: bool) -> Conclusion<'_> {
         self.slot.close();
         match self.slot.loaded() {
             Some(loaded) => {
-                // Read before the session is locked: the clock may be the application's.
+                // Read before the session is locked, because the clock may be code of the application.
                 let now = self.slot.now_since(loaded.now);
                 match loaded.session.conclude(|record| self.slot.standing(record, now, spoken_for)) {
                     Some(reply) => Conclusion::Asked(reply),
@@ -101,7 +185,7 @@ impl SessionHandle {
         }
     }
 
-    /// Returns true if this is the session of a request that is being handled, in the store of `connection`.
+    /// Returns true if this is the session of a request in progress, in the store of `connection`.
     pub(super) fn is_open_in(&self, connection: &Connection) -> bool {
         self.slot.connection.is_of_same_store(connection) && !self.slot.is_closed()
     }

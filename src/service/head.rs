@@ -1,12 +1,12 @@
-//! The headers of a response that concern the session: `Vary`, `Cache-Control` and `Set-Cookie`. Pure functions.
+//! The response headers for the session: `Vary`, `Cache-Control` and `Set-Cookie`. Pure functions.
 
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SET_COOKIE, VARY};
 
 use crate::cookie::{CookieName, SetCookies, cookie_name_of, trim};
 
-/// Returns true if a header speaks to some caches only, which then ignore `Cache-Control` (RFC 9213 section 2.2, and what caches
-/// had before it): `CDN-Cache-Control` and those of one operator, `Surrogate-Control`, Akamai's `Edge-Control`, nginx's
+/// Returns true if a header is addressed to some caches, which then ignore `Cache-Control` (RFC 9213 section 2.2, and older
+/// headers): `CDN-Cache-Control` and those of one operator, `Surrogate-Control`, Akamai's `Edge-Control`, nginx's
 /// `X-Accel-Expires`.
 fn is_targeted(name: &HeaderName) -> bool {
     let name = name.as_str();
@@ -16,7 +16,7 @@ fn is_targeted(name: &HeaderName) -> bool {
         || matches!(name, "surrogate-control" | "x-accel-expires")
 }
 
-/// Tells caches that the response depends on the request's cookies, unless it says so already.
+/// Adds `Cookie` to `Vary`, unless it is there already.
 //= RFC 9110 section 12.5.5: "A list containing the member "*" signals that other aspects of the request might have
 //# played a role in selecting the response representation"
 pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
@@ -31,7 +31,7 @@ pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
     }
 }
 
-/// Forbids caches to keep a response, unless it does so already. Returns true if the handler had said something laxer.
+/// Forbids caches to store a response. Returns true if that replaced a laxer directive of the handler.
 //= RFC 9111 section 7.3: "the presence of the Set-Cookie response header field does not inhibit caching"
 pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
     let names = headers.keys().filter(|name| is_targeted(name) && !says_no_store(headers, name));
@@ -73,7 +73,7 @@ fn is_of(line: &HeaderValue, name: &CookieName) -> bool {
 
 /// Returns what the response says about the cookie `name`.
 ///
-/// Session services mark their fields as sensitive, which keeps tokens out of logs; handlers rarely do.
+/// Session services mark their fields as sensitive, which keeps tokens out of logs. Handlers rarely do.
 pub(super) fn said(headers: &HeaderMap, name: &CookieName) -> Said {
     let mut token = Vec::new();
     let (mut present, mut by_service) = (false, false);
@@ -82,7 +82,7 @@ pub(super) fn said(headers: &HeaderMap, name: &CookieName) -> Said {
         by_service |= line.is_sensitive();
         let bytes = line.as_bytes();
         let value = bytes.split(|&byte| byte == b';').next().unwrap_or_default();
-        // Chunks are set in their order; the ones to remove are empty.
+        // Chunks are set in order. Removed chunks are empty.
         token.extend_from_slice(value.splitn(2, |&byte| byte == b'=').nth(1).unwrap_or_default());
     }
     match (present, by_service) {
@@ -93,8 +93,8 @@ pub(super) fn said(headers: &HeaderMap, name: &CookieName) -> Said {
     }
 }
 
-/// Copies the `Set-Cookie` fields of session services from one response to the one that replaces it. Returns true if there
-/// were such. See [`said`].
+/// Copies the `Set-Cookie` fields of session services from one response to its replacement. Returns true if there were any.
+/// See [`said`].
 pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
     let mut kept = false;
     for line in from.get_all(SET_COOKIE).iter().filter(|line| line.is_sensitive()) {
@@ -109,11 +109,11 @@ fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
     fields.flat_map(|field| directives(field.as_bytes())).any(|name| name.eq_ignore_ascii_case(b"no-store"))
 }
 
-/// Sets the session's cookies, each line a header of its own, instead of any that are there under the same names. Returns true
-/// if a handler had set one of those itself. Other cookies stay, in their order.
+/// Sets the session's cookies, each line as a header of its own, and removes existing lines of the same names. Returns true
+/// if a handler had set one of those. Other cookies stay, in order.
 ///
-/// Of our own lines several may have one name, in different scopes: one that sets the cookie, and others that expire what earlier
-/// options have set. To a browser those are different cookies.
+/// Several lines of the session service may have one name, in different scopes: one line sets the cookie, and others expire
+/// it in the scopes of earlier options. To a browser those are different cookies.
 //= RFC 6265bis section 4.1.1: "Servers SHOULD NOT include more than one Set-Cookie header field in the same response with
 //# the same cookie-name"
 //= RFC 9110 section 5.3: a Set-Cookie field is never combined with another into one line
@@ -130,7 +130,7 @@ pub(super) fn replace_set_cookie(headers: &mut HeaderMap, name: &CookieName, lin
     set_by_handler
 }
 
-/// Removes the fields of `name` whose value `unwanted` picks.
+/// Removes the fields of `name` whose value `unwanted` selects.
 fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&HeaderValue) -> bool) {
     if !headers.get_all(name).iter().any(&unwanted) {
         return;
@@ -143,7 +143,8 @@ fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&H
     }
 }
 
-/// The names of the directives of a `Cache-Control` field. Quoted arguments may hold commas, and are not directives.
+/// Returns the names of the directives of a `Cache-Control` field. Quoted arguments may contain commas, and are not
+/// directives.
 fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
     let separator = move |byte: &u8| {
@@ -239,7 +240,7 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("max-age=600"));
             assert!(forbid_storing(&mut headers), "{name}");
             assert_eq!(headers.len(), 1, "{name}");
-            // As strict as ours: it stays, and nothing was replaced.
+            // As strict as `no-store`: it stays, and nothing was replaced.
             headers.insert(name, HeaderValue::from_static("private, No-Store"));
             assert!(!forbid_storing(&mut headers), "{name}");
             assert_eq!(headers.len(), 2, "{name}");

@@ -1,4 +1,4 @@
-//! The connection memo: the last session cookie of a connection, so that it is not decrypted each time it comes again.
+//! The connection memo: the last session cookie of a connection, so that it is not decrypted for each request.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,17 +9,17 @@ use zeroize::Zeroizing;
 use crate::clock::Timestamp;
 use crate::session::Record;
 
-/// Tokens that are spread over several cookies are not kept: a connection should hold a few kilobytes at most.
+/// Tokens that are spread over several cookies are not kept, so that a connection holds only a few kilobytes.
 const MAX_TOKEN: usize = 4096;
 
-/// After so many cookies in a row that were not the last one, a connection carries the requests of many users, as a proxy's does.
-/// Keeping the last cookie is then useless.
+/// After this many different cookies in a row, the connection is assumed to carry the requests of many users, like that of
+/// a proxy. Keeping the last cookie is then useless.
 const MAX_MISSES: u32 = 16;
 
-/// One entry: the token that was opened or sealed last, and its record.
+/// A memo of one entry: the token that was opened or sealed last, and its record.
 ///
-/// It skips no check: the same bytes were authenticated on this very connection, under keys that a store never changes, and
-/// the deadline in the record is checked each time.
+/// It skips no check. The same bytes were authenticated on this connection, under keys that a store never changes, and the
+/// deadline in the record is checked each time.
 #[derive(Default)]
 pub(super) struct Memo {
     entry: Mutex<Option<Entry>>,
@@ -29,13 +29,13 @@ pub(super) struct Memo {
 struct Entry {
     token: Zeroizing<Vec<u8>>,
     record: Record,
-    /// When it was opened or sealed. Before that moment it may be too far in the future to be accepted.
+    /// When it was opened or sealed. Before that moment, it may count as issued in the future.
     since: Timestamp,
 }
 
 impl Memo {
-    /// Returns the record in `token`, if that is the last one. The comparison takes a time that does not depend on how much of the
-    /// token matches.
+    /// Returns the record in `token`, if it is the last token. The time of the comparison does not depend on how much of
+    /// the token matches.
     pub(super) fn recall(&self, token: &[u8], now: Timestamp) -> Option<Record> {
         if self.gave_up() {
             return None;
@@ -63,7 +63,7 @@ impl Memo {
             return;
         }
         let Ok(mut entry) = self.entry.try_lock() else { return };
-        // Asked under the lock: a request that gives up at the same time has either dropped the entry, or will.
+        // Checked under the lock: a request that gives up at the same time has dropped the entry, or will drop it.
         if self.gave_up() {
             return;
         }

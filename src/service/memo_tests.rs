@@ -16,7 +16,7 @@ fn native() -> Record {
     record(Origin::native(false))
 }
 
-/// A memo that keeps `token` from second 10 on.
+/// Returns a memo that keeps `token` from second 10 on.
 fn keeping(token: &[u8]) -> Memo {
     let memo = Memo::default();
     memo.keep(token, &native(), at(10));
@@ -29,7 +29,7 @@ fn the_last_token_is_known_while_its_session_lasts() {
     let known = |token: &[u8], now| memo.recall(token, at(now)).map(|record| record.id());
     assert_eq!(known(b"token", 10), Some(native().id()));
     assert!(known(b"token", 19).is_some());
-    // A clock that goes back may make it one that is not valid yet; a deadline is a deadline.
+    // If the clock goes back, the token may count as not yet valid. A deadline is exact.
     assert!(known(b"token", 9).is_none() && known(b"token", 20).is_none());
     for other in [&b"tokem"[..], b"toke", b"token ", b""] {
         assert!(known(other, 10).is_none(), "{other:?}");
@@ -57,7 +57,7 @@ fn only_short_sealed_tokens_are_kept() {
     }
 }
 
-// A proxy's connection carries many users: the memo stops to look, for good.
+// A proxy's connection carries many users, so the memo stops, for good.
 #[test]
 fn it_gives_up_after_misses_in_a_row() {
     let memo = keeping(b"token");

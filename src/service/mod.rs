@@ -1,10 +1,13 @@
-//! The adapter: any hyper service, with a session.
+//! The adapter for hyper: it adds a session to any hyper service.
 //!
-//! A request passes through here in one direction. `handle` finds the cookie and puts a handle beside the request. The handler
-//! runs, and if it asks for its session, `slot` loads it. `finish` commits what was changed and writes the response head. A request that never asks costs a look at the header and one handle.
+//! `handle` finds the cookie and puts a handle beside the request. The handler runs, and if it asks for its session, `slot`
+//! loads it. `finish` commits the changes and writes the response head. If the handler does not ask, the request costs only
+//! the search in the header and one handle.
 
 mod commit;
 mod connection;
+mod cross_origin;
+mod devices;
 mod extension;
 mod failure;
 mod finish;
@@ -15,6 +18,7 @@ mod head;
 mod memo;
 mod slot;
 mod stopwatch;
+mod watch;
 
 use std::sync::Arc;
 
@@ -22,6 +26,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 pub(crate) use self::connection::Connection;
+pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService, Forbidden};
 pub use self::extension::SessionExt;
 #[cfg(feature = "axum")]
 pub(crate) use self::extension::not_wrapped;
@@ -29,27 +34,29 @@ pub use self::failure::{FailureResponse, ServiceUnavailable};
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
 pub use self::handle::SessionHandle;
+pub use self::watch::SessionWatch;
 
 use crate::store::Store;
 
-/// Gives a hyper service sessions.
+/// A hyper service with sessions.
 ///
-/// Handlers reach theirs with [`SessionExt::session`]; requests that do not ask are passed through untouched, and so are
-/// their responses. Service futures are not boxed, and neither is anything else on the way of a cookie session.
+/// Handlers get their session with [`SessionExt::session`]. If a handler does not ask for it, request and response are
+/// passed through unchanged. Neither service futures nor anything else on the path of a cookie session is boxed.
 ///
-/// Several of these around one service, each with a cookie name of its own, work side by side: see
-/// [`SessionExt::session_named`]. Two with the same store, one around the other, are one session, which the outer one
-/// saves. What a service says about its session's cookie stands, unless a service around it was asked for more: a renewal
-/// yields to a change, a change to a new token, and a new token to a logout.
+/// Several session services with different cookie names can wrap one service: see [`SessionExt::session_named`]. If two of
+/// them have the same store, they share one session, which the outer one saves. A statement of the inner service about the
+/// cookie stays, unless the outer service has a stronger one: a renewal yields to a change, a change to a new token, and a
+/// new token to a logout.
 ///
-/// Clone it for each connection, as hyper's services are. A clone keeps the last session cookie that it opened or set, with
-/// what is in it, until it is dropped: a browser sends the same one again and again, and the second time it is compared
-/// instead of decrypted ([`connection_memo`](crate::store::Builder::connection_memo)).
+/// Clone it for each connection, like any hyper service. A clone keeps the last session cookie that it opened or set, and
+/// the session in it, until it is dropped. A browser sends the same cookie many times, and from the second time on it is
+/// compared instead of decrypted ([`connection_memo`](crate::store::Builder::connection_memo)).
 ///
-/// If the session cannot be saved, the handler's response is replaced. If the handler returns an [`Error`] (boxed or as it
-/// is), that is answered, too, and nothing is saved. Both give by default an empty 503 with `Retry-After` where trying again
-/// may help, and an empty 500 otherwise: see [`on_failure`](Self::on_failure). Errors of any other type pass through as they
-/// are; [`Error::into_http_response`](crate::Error::into_http_response) is for handlers with such a type.
+/// If the session cannot be saved, the handler's response is replaced. If the handler returns an [`Error`] (boxed or
+/// plain), the service responds to that, and nothing is saved. In both cases, the response is by default an empty 503 with
+/// `Retry-After` if a later attempt may help, and an empty 500 otherwise: see [`on_failure`](Self::on_failure). Errors of
+/// any other type are passed through. Handlers with such a type can use
+/// [`Error::into_http_response`](crate::Error::into_http_response).
 ///
 /// [`Error`]: crate::Error
 ///
@@ -88,11 +95,11 @@ impl<S> SessionService<S> {
 }
 
 impl<S, F> SessionService<S, F> {
-    /// Makes the response that a client gets when its session could not be saved, or the handler returned an
+    /// Sets how the response is made when the session could not be saved, or when the handler returned an
     /// [`Error`](crate::Error). Default: [`ServiceUnavailable`].
     ///
-    /// Nothing of the replaced response is kept, except for `Set-Cookie` fields of session services, whose sessions are saved
-    /// by then. They are told from others by being marked [sensitive](http::HeaderValue::is_sensitive).
+    /// Of the replaced response, only the `Set-Cookie` fields of session services are kept, because their sessions were
+    /// saved by then. These fields are recognised by being marked [sensitive](http::HeaderValue::is_sensitive).
     ///
     /// # Examples
     ///
@@ -114,9 +121,9 @@ impl<S, F> SessionService<S, F> {
         SessionService { inner: self.inner, connection: self.connection, failure }
     }
 
-    /// The way in, for both traits that a session service implements.
+    /// Puts a handle beside the request, for both traits that a session service implements.
     ///
-    /// The second value is false if a service around this one has the same session: then that one commits it.
+    /// The second value is false if a service around this one has the same session, and commits it.
     pub(crate) fn begin<B>(&self, request: &mut Request<B>) -> (SessionHandle, bool) {
         let (handle, commits) = extension::begin(&self.connection, request);
         extension::insert(request.extensions_mut(), handle.clone());
@@ -127,7 +134,7 @@ impl<S, F> SessionService<S, F> {
 impl<S, F, B, R> Service<Request<B>> for SessionService<S, F>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    // To find this crate's error in it.
+    // Needed to find this crate's error in it.
     S::Error: 'static,
     F: FailureResponse<R> + Clone,
 {

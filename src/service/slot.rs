@@ -20,14 +20,15 @@ use crate::cookie::{
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, Recency, Record, Reply, Saved, Session, SessionId, Standing, Weight,
+    Changes, Circumstances, Committer, CookieLifetime, Recency, Record, Reply, Saved, Session, SessionId,
+    Standing, Weight,
 };
 use crate::store::StoreFuture;
 
-/// Headers by which a browser, or a script in a page, says that it loads a page ahead.
+/// Headers by which a browser, or a script in a page, declares that it loads a page ahead.
 ///
-/// `Sec-Purpose` is the Fetch standard's. `Purpose` and `X-Moz` are what Chromium, Safari and Firefox sent before, and what
-/// scripts send that load pages ahead: a script cannot set `Sec-Purpose`, so some set `X-Sec-Purpose`.
+/// `Sec-Purpose` is in the Fetch standard. Chromium, Safari and Firefox sent `Purpose` and `X-Moz` before, and scripts that
+/// load pages ahead still do. A script cannot set `Sec-Purpose`, so some set `X-Sec-Purpose`.
 const PURPOSES: [HeaderName; 4] = [
     HeaderName::from_static("sec-purpose"),
     HeaderName::from_static("x-sec-purpose"),
@@ -35,19 +36,20 @@ const PURPOSES: [HeaderName; 4] = [
     HeaderName::from_static("x-moz"),
 ];
 
-/// All that one request and its response need to know about one session.
+/// The state of one session for one request and its response.
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
     found: Found,
     /// The cookies under each retired name.
     found_retired: Vec<Found>,
-    /// Where the request went to, if the scope of its cookies depends on that.
+    /// The host and path of the request, if the scope of its cookies depends on them.
     target: Option<Box<Target>>,
-    /// Only one task at a time waits for the store: to load, to commit for [`Session::save`], or to commit at the end.
+    /// The permit to wait for the store: to load, to commit for [`Session::save`], or to commit at the end. One task at a
+    /// time holds it.
     pub(super) permit: Semaphore,
     loaded: OnceLock<Loaded>,
     several: OnceLock<Several>,
-    /// The token that was replaced by a new one moments ago, if one was.
+    /// The token that was superseded moments ago, if there is one.
     superseded: OnceLock<Zeroizing<Vec<u8>>>,
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
@@ -61,7 +63,7 @@ pub(super) struct Loaded {
     pub(super) session: Session,
     /// When it was loaded.
     pub(super) now: Timestamp,
-    /// The id of the session that was loaded, if there was one: the client has its token.
+    /// The id of the loaded session, if there was one. The client has its token.
     pub(super) id: Option<SessionId>,
     pub(super) renewal: Renewal,
 }
@@ -69,17 +71,17 @@ pub(super) struct Loaded {
 /// Says if the session that was loaded is renewed although its handler asks for nothing.
 #[derive(Clone)]
 pub(super) enum Renewal {
-    /// When its deadline or its key say so.
+    /// When its deadline or its key require it.
     WhenDue,
-    /// Now, as long as it is this record: it came under a retired name.
+    /// Now, if it is still this record, because it came under a retired name.
     Now(Record),
-    /// Never: a newer session may be among the cookies that were not tried.
+    /// Never, because a newer session may be among the cookies that were not tried.
     Never,
 }
 
 /// The rest of what the request brought: other authentic sessions, or cookies that were not tried.
 struct Several {
-    /// All authentic sessions, the newest first. That one is the session of the request.
+    /// All authentic sessions, the newest first. The first one is the session of the request.
     sessions: Vec<Record>,
 }
 
@@ -94,42 +96,42 @@ enum Opening<'a> {
 struct Opened {
     /// The authentic sessions.
     candidates: SmallVec<[Candidate; 1]>,
-    /// The newest tombstone: sessions that were not written after it have ended.
+    /// The newest tombstone. Sessions that were not written after it have ended.
     hidden: Option<Recency>,
     /// Each cookie of the session's name is known to be dead.
     all_dead: bool,
-    /// One of the tokens was replaced by a new one moments ago.
+    /// One of the tokens was superseded moments ago.
     regenerated: bool,
-    /// There are cookies that were not tried.
+    /// Some cookies were not tried.
     exhausted: bool,
 }
 
 struct Candidate {
     record: Record,
     assembly: Assembly,
-    /// It came under this retired name.
+    /// The retired name under which it came.
     retired: Option<usize>,
 }
 
-/// How much was spent on the cookies of one request.
+/// The work spent on the cookies of one request.
 #[derive(Default)]
 struct Tries {
     /// Cookies whose signature was checked, or that the backend was asked for.
     candidates: usize,
-    /// Signatures that were checked, and tokens that were put together from chunks.
+    /// Signatures that were checked, and tokens that were joined from chunks.
     signatures: usize,
     /// Refusals by form that were reported.
     reported: usize,
 }
 
 impl Slot {
-    /// The slot of a request with this URI and these headers.
+    /// Creates the slot of a request with this URI and these headers.
     pub(super) fn new(connection: &Arc<Connection>, uri: &Uri, headers: &HeaderMap) -> Self {
         let config = connection.config();
         let find = |finder: &crate::cookie::CookieFinder| finder.find(headers.get_all(COOKIE));
         let found = find(&config.finder);
         let found_retired: Vec<Found> = config.retired_finders.iter().map(find).collect();
-        // Without a cookie there is nothing that a speculative request could use up.
+        // Without a cookie, a speculative request cannot consume a flash value.
         let present = found.is_present() || found_retired.iter().any(Found::is_present);
         let speculative = present && is_speculative(headers);
         let depends = present && config.cookie.depends_on_target();
@@ -149,14 +151,18 @@ impl Slot {
         }
     }
 
-    /// Loads the session, or returns the one that was loaded before.
-    pub(super) async fn session(self: &Arc<Self>) -> Result<Session, Error> {
+    /// Loads the session, or returns the one that was loaded before. Unless it `renews`, reading the session leaves its
+    /// deadline where it is.
+    pub(super) async fn session(self: &Arc<Self>, renews: bool) -> Result<Session, Error> {
         let loaded = if let Some(loaded) = self.loaded.get() {
             loaded
         } else {
             self.asked.store(true, Ordering::SeqCst);
             self.load().await?
         };
+        if renews {
+            loaded.session.request_renewal();
+        }
         // The response may have been sent meanwhile. It closes a session that it finds loaded. This closes one that was loaded
         // afterwards.
         if self.closed.load(Ordering::SeqCst) {
@@ -174,7 +180,8 @@ impl Slot {
         self.closed.load(Ordering::SeqCst)
     }
 
-    /// The present moment, for a session that was loaded at `loaded`. A clock that goes back takes no time from it.
+    /// Returns the present moment, for a session that was loaded at `loaded`. It is never before `loaded`, even if the
+    /// clock goes back.
     pub(super) fn now_since(&self, loaded: Timestamp) -> Timestamp {
         self.connection.config().now().max(loaded)
     }
@@ -182,7 +189,7 @@ impl Slot {
     /// Returns what the options say about `record` at `now`. No renewal is due where the response says something about the cookie
     /// already (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
-        let mut standing = self.connection.config().timeouts.standing(record, now);
+        let mut standing = self.connection.config().standing(record, now);
         match self.loaded().map(|loaded| &loaded.renewal) {
             Some(Renewal::Now(loaded)) => standing.renewal_due |= record.is(loaded),
             Some(Renewal::Never) => standing.renewal_due = false,
@@ -220,7 +227,7 @@ impl Slot {
             Opening::Loaded(loaded) => return Ok(loaded),
             Opening::Opened(opened) => opened,
         };
-        // Seconds, and the sequence in them, may be equal: then anything decides that does not depend on the order of cookies.
+        // Times and sequences may be equal. The order must not depend on the order of cookies.
         opened.candidates.sort_by_key(|candidate| {
             let record = &candidate.record;
             Reverse((record.recency(), record.created(), record.expires(), record.id().to_bytes()))
@@ -230,15 +237,15 @@ impl Slot {
             newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
         self.report(newest, &opened);
         let record = newest.map(|newest| newest.record.clone());
-        // Among the cookies that were not tried may be a newer session, which a renewal would cover. One that came under a
-        // retired name is set under the present one.
+        // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
+        // under a retired name is set under the present name.
         let renewal = match newest {
             _ if opened.exhausted => Renewal::Never,
             Some(Candidate { retired: Some(_), record, .. }) => Renewal::Now(record.clone()),
             _ => Renewal::WhenDue,
         };
-        // A dead cookie is removed, unless the handler replaces it. But the response to a request that was overtaken by a login
-        // must not take away the cookie that the login gave.
+        // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
+        // must not remove the cookie of the login.
         let overtaken = record.is_none() && opened.regenerated;
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
@@ -249,7 +256,7 @@ impl Slot {
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
         if opened.candidates.len() > 1 || opened.exhausted && !opened.candidates.is_empty() {
             let sessions = opened.candidates.into_iter().map(|candidate| candidate.record).collect();
-            // Two tasks whose store answers at once find the same.
+            // If two tasks load at once, both find the same sessions.
             let _ = self.several.set(Several { sessions });
         }
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
@@ -260,11 +267,11 @@ impl Slot {
             revocable: config.revocable,
         };
         let session = Session::new(record, overtaken, reply, circumstances, committer);
-        // Of two tasks whose store answers at once, the first one counts.
+        // If two tasks load at once, the first one counts.
         Ok(self.loaded.get_or_init(|| Loaded { session, now, id, renewal }))
     }
 
-    /// Emits the events of a session that was found.
+    /// Emits the events about the sessions that were found.
     fn report(&self, newest: Option<&Candidate>, opened: &Opened) {
         let cookie = self.cookie_name();
         if opened.exhausted {
@@ -287,13 +294,14 @@ impl Slot {
         }
     }
 
-    /// Opens the cookies of the session's name, those of retired names included.
+    /// Opens the cookies of the session's name, including those of retired names.
     ///
-    /// All are opened, not only the first authentic one: no rule may rest on their order, which depends on the browser and on
-    /// other hosts of the domain (RFC 6265bis section 5.8.3). A cookie that is refused by its form costs next to nothing and
-    /// does not count. The others are limited.
+    /// All cookies are opened, not only the first authentic one: no rule may depend on their order, which depends on the
+    /// browser and on other hosts of the domain (RFC 6265bis section 5.8.3). A cookie that is refused by its form costs
+    /// almost nothing and does not count. The number of other cookies is limited.
     ///
-    /// A task that has to wait for the store first takes the permit, and then finds what a task before it has loaded.
+    /// A task that has to wait for the store takes the permit first, and then uses the session that an earlier task has
+    /// loaded.
     async fn open_cookies<'a>(
         &'a self,
         now: Timestamp,
@@ -347,13 +355,13 @@ impl Slot {
                 }
             }
         }
-        // Chunks without a first one may be planted or left behind: they say nothing about a session.
+        // Chunks without a first one may be planted or left behind, so they do not show that a session is dead.
         opened.all_dead &= heads > 0;
         self.remember(opened.candidates.as_slice(), now);
         Ok(Opening::Opened(opened))
     }
 
-    /// Opens one cookie, by the first way to put its token together that is authentic.
+    /// Opens one cookie. Of the ways to join its chunks, the first authentic one counts.
     async fn open_cookie<'a>(
         &'a self,
         name: Option<usize>,
@@ -397,13 +405,14 @@ impl Slot {
                 Err(refusal) => refusal,
             };
             if refusal == Refusal::Regenerated {
-                // Of several, any one leads to its session.
+                // If there are several, each of them leads to its session.
                 let _ = self.superseded.set(Zeroizing::new(token.to_vec()));
             }
             let is_tombstone = refusal == Refusal::Ended;
             let hides = if is_tombstone { self.connection.store().hidden_by(token, now) } else { None };
             let hides = hides.map(|(written, sequence)| Recency { written, sequence });
-            // Put together in another way it may be whole. Any other reason holds for each token that begins so.
+            // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
+            // way.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
                 first.get_or_insert((refusal, hides, None));
             } else {
@@ -422,8 +431,8 @@ impl Slot {
         Ok(Attempt::Refused { refusal, hides, exhausted })
     }
 
-    /// Has the store open a token. The outer `Err` is the store's failure, the inner one a session that another task has loaded
-    /// meanwhile.
+    /// Calls the store to open a token. The outer `Err` is a failure of the store. The inner `Err` is a session that
+    /// another task has loaded meanwhile.
     async fn ask_store<'a>(
         &'a self,
         name: Option<usize>,
@@ -462,7 +471,7 @@ impl Slot {
         }
     }
 
-    /// Saves, as the store does. If nothing is left, the session has ended, and with it all others that the request brought.
+    /// Saves the session in the store. If no value is left, this and all other sessions of the request end.
     pub(super) fn save(
         &self,
         base: Option<Record>,
@@ -482,7 +491,7 @@ impl Slot {
         }
     }
 
-    /// Regenerates, as the store does. If a new session begins instead, all others that the request brought end, too.
+    /// Regenerates the session in the store. If a new session begins instead, all other sessions of the request end, too.
     pub(super) fn regenerate(
         &self,
         base: Record,
@@ -501,20 +510,20 @@ impl Slot {
         }
     }
 
-    /// Ends the session, and all others that the request brought: the user may be logged in by any of them.
+    /// Ends the session and all other sessions of the request, because the user may be logged in with any of them.
     pub(super) fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
         let destroying = self.connection.store().destroy(base, now);
         match self.end_others(now) {
             None => destroying,
             Some(ending) => StoreFuture::boxed(async move {
-                // Whatever became of the first one.
+                // Both are completed, even if the first one fails.
                 let (destroyed, ended) = (destroying.await, ending.await);
                 destroyed.and(ended)
             }),
         }
     }
 
-    /// Ends the session of the token that was replaced moments ago: the handler ended what it was shown, which is empty.
+    /// Ends the session of the token that was superseded moments ago: the handler ended the session, which it saw as empty.
     pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
         match self.superseded.get() {
             Some(token) => self.connection.store().end_superseded(token, now),
@@ -544,17 +553,23 @@ impl Slot {
         &self,
         token: &[u8],
         lifetime: std::time::Duration,
+        kept: CookieLifetime,
     ) -> Result<SetCookies, Error> {
-        let template = &self.connection.config().cookie;
+        let (template, held) = (&self.connection.config().cookie, self.found.tail_mask());
         let mut lines = self.expirations()?;
-        lines.extend(template.set(token, lifetime, self.found.tail_mask())?);
+        lines.extend(match kept {
+            CookieLifetime::Configured => template.set(token, lifetime, held)?,
+            CookieLifetime::Persistent => template.set_until(token, Some(lifetime), held)?,
+            CookieLifetime::BrowserSession => template.set_until(token, None, held)?,
+        });
         Ok(lines)
     }
 
-    /// The lines that remove the cookie.
+    /// Returns the lines that remove the cookie.
     ///
-    /// If the handler ended a session, and the request brought several or more than were tried, a browser may hold one in a scope
-    /// that is not known, and send it again. So a tombstone is set instead, which hides what is older.
+    /// If the handler ended a session, and the request brought several sessions or more cookies than were tried, a browser
+    /// may hold one of them in an unknown scope, and send it again. So a tombstone is set instead, which hides older
+    /// sessions.
     pub(super) fn remove_cookie(&self) -> Result<SetCookies, Error> {
         let config = self.connection.config();
         let several = self.several.get().filter(|_| self.was_ended());
@@ -562,7 +577,7 @@ impl Slot {
             .and_then(|several| self.connection.store().tombstone(&several.sessions, config.now()))
             .transpose()?;
         if let Some((token, lifetime)) = tombstone {
-            return self.set_cookie(token.expose(), lifetime);
+            return self.set_cookie(token.expose(), lifetime, CookieLifetime::Configured);
         }
         let mut lines = self.expirations()?;
         if self.may_remove() {
@@ -578,8 +593,8 @@ impl Slot {
         self.was_ended() || self.target.as_deref().is_none_or(|target| template.covers(target))
     }
 
-    /// The lines that expire the cookie where it was set by earlier options. They come before the line that sets it, for clients
-    /// that do not tell scopes apart.
+    /// Returns the lines that expire the cookie in the scopes of earlier options. They precede the line that sets it, for
+    /// clients that do not distinguish scopes.
     fn expirations(&self) -> Result<SetCookies, Error> {
         let template = &self.connection.config().cookie;
         let held = self.found.tail_mask();
@@ -599,7 +614,7 @@ impl Slot {
         self.loaded.get().is_some_and(|loaded| loaded.session.was_ended_by_handler())
     }
 
-    /// Returns true if the response must not be stored: the handler read, or has begun, the session of a subject.
+    /// Returns true if the response must not be stored, because the handler read or began the session of a subject.
     pub(super) fn is_private(&self) -> bool {
         self.connection.config().private_pages_no_store
             && (self.had_subject.load(Ordering::SeqCst)
@@ -614,14 +629,14 @@ enum Attempt<'a> {
     Opened(Candidate),
     Refused {
         refusal: Refusal,
-        /// It is a tombstone, and hides what was not written after this.
+        /// It is a tombstone, and hides sessions that were not written after this.
         hides: Option<Recency>,
-        /// Not all ways to put it together were tried.
+        /// Not all ways to join its chunks were tried.
         exhausted: bool,
     },
 }
 
-/// Returns true if a browser loads the page on a guess that the user may come here.
+/// Returns true if a browser loads the page before the user asks for it.
 ///
 /// The value is a token `prefetch`. Prerendering adds a parameter.
 fn is_speculative(headers: &HeaderMap) -> bool {

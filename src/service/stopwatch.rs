@@ -1,4 +1,4 @@
-//! How long the store takes, measured where somebody listens.
+//! Measures how long the store takes, if an observer, a log or a metric wants to know.
 
 use std::time::Instant;
 
@@ -6,21 +6,21 @@ use crate::config::Config;
 use crate::event::{Event, Operation};
 use crate::store::StoreFuture;
 
-/// Runs while the store does. Tells nobody if it is dropped: what was interrupted took no time of its own.
+/// Measures one call of the store. If it is dropped, nothing is reported: an interrupted call has no duration.
 pub(super) struct Stopwatch {
     operation: Operation,
     started: Instant,
 }
 
 impl Stopwatch {
-    /// `None` where nobody listens, or the store has answered at once, as a cookie store does: then there is nothing to
-    /// measure, and reading the time would cost more than it tells.
+    /// Starts measuring. Returns `None` if no observer wants timings, or if the store has answered at once, like a cookie
+    /// store. Reading the clock would then cost more than it is worth.
     pub(super) fn start<T>(config: &Config, operation: Operation, answer: &StoreFuture<T>) -> Option<Self> {
         let wanted = !answer.is_immediate() && config.wants_timings();
         wanted.then(|| Self { operation, started: Instant::now() })
     }
 
-    /// The store answered.
+    /// Reports the duration when the store has answered.
     pub(super) fn stop(self, config: &Config, ok: bool) {
         let (cookie, operation, elapsed) = (config.cookie_name(), self.operation, self.started.elapsed());
         config.emit(&Event::StoreAnswered { cookie, operation, elapsed, ok });

@@ -1,4 +1,4 @@
-//! What a handler changed: a log, one entry for each key, that can be applied to newer data than it was made on.
+//! The changes of a handler: a log with one entry for each key, which can be applied to newer values than it was made on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,24 +11,26 @@ use super::value_equality::is_same_value;
 use super::{Payload, Position};
 use crate::error::Error;
 
-/// A read-modify-write step, from the value before to the value after; `None` leaves the value as it is.
+/// A read-modify-write step from the old value to the new one. `None` leaves the value as it is.
 pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Option<Bytes>, Error> + Send + Sync>;
 
 /// The changes that one request made to a session.
 ///
-/// A store applies them to what it holds, and applies them again to something newer where another request came first.
+/// A store applies them to the entry that it holds, and again to the newer entry if another request saved first.
 #[derive(Clone, Default)]
 #[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Changes {
-    /// Everything below is gone: `clear` or `destroy` was called.
+    /// All values below are dropped: `clear` or `destroy` was called.
     cleared: bool,
-    /// The session starts over: `destroy` was called, and what follows belongs to a new session.
+    /// The session starts over: `destroy` was called, and later changes belong to a new session.
     restarted: bool,
-    /// The user authenticated: the absolute timeout begins anew.
+    /// The user authenticated, so the absolute timeout begins again.
     logged_in: bool,
+    /// The user of before authenticated again: the absolute timeout begins anew.
+    reauthenticated: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
-    /// Where in the log of revocations a login takes place, if the handler has asked before.
+    /// The position in the log of revocations at which the login takes place, if the handler passed one.
     login_position: Option<Position>,
     keys: KeyMap<Change>,
     displaced: Displaced,
@@ -38,7 +40,7 @@ pub struct Changes {
 enum Change {
     Set(Bytes),
     Delete,
-    /// The result of `steps` was `value` when they were recorded; `idle` if that is what was there before.
+    /// The result of `steps` was `value` when they were recorded. `idle`: that is equal to the value before.
     Update {
         steps: Vec<Step>,
         value: Bytes,
@@ -46,26 +48,26 @@ enum Change {
     },
 }
 
-/// Entries that hold closures of the application and are in the log no more. Dropping a closure runs code of the
-/// application, so whoever holds a lock around the log takes them out and drops them after unlocking.
+/// Entries that hold closures of the application and are no longer in the log. Dropping a closure runs code of the
+/// application. So a caller that holds a lock around the log takes them out, and drops them after unlocking.
 #[derive(Default)]
 pub(super) struct Displaced(Vec<Change>);
 
 impl Clone for Displaced {
-    /// A copy of a log has displaced nothing.
+    /// A copy of a log starts without displaced entries.
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-/// What the log says about a key.
+/// The entry of the log for one key.
 pub(super) enum Lookup<'a> {
     Value(&'a Bytes),
     Absent,
     Unchanged,
 }
 
-/// Returns true if `value`, or its absence, is what is there already.
+/// Returns true if `value`, or its absence, equals the value below.
 fn is_unchanged(value: Option<&[u8]>, below: Option<&[u8]>) -> bool {
     match (value, below) {
         (Some(value), Some(below)) => is_same_value(value, below),
@@ -84,14 +86,14 @@ impl Changes {
         }
     }
 
-    /// Returns true if applying the log would do nothing. Updates that changed nothing are in it all the same: if others do
-    /// change something, they run again on newer values, too.
+    /// Returns true if applying the log would change nothing. Updates that changed nothing are still in the log: if other
+    /// updates do change a value, all run again on newer values.
     pub(crate) fn is_empty(&self) -> bool {
         !self.cleared
             && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
     }
 
-    /// Sets where in the log of revocations the login takes place, if the handler has asked before.
+    /// Sets the position in the log of revocations at which the login takes place, if the handler passed one.
     pub(super) fn set_login_position(&mut self, position: Option<Position>) {
         self.login_position = position;
     }
@@ -101,36 +103,46 @@ impl Changes {
         self.logged_in
     }
 
-    /// Where in the log of revocations the login takes place, if the handler has said so.
+    /// Returns the position in the log of revocations at which the login takes place, if the handler passed one.
     pub(crate) fn login_position(&self) -> Option<Position> {
         self.login_position
     }
 
-    /// Returns true if the session starts over: a new id, a new beginning, none of the old values.
+    /// Returns true if the session starts over with a new id, a new beginning and none of the old values.
     pub(crate) fn restarts(&self) -> bool {
         self.restarted
     }
 
-    /// Returns true if the absolute timeout begins anew: the session starts over, or its user authenticated.
+    /// Returns true if the absolute timeout begins again: the session starts over, or its user authenticated.
     pub(crate) fn begins_anew(&self) -> bool {
-        self.restarted || self.logged_in
+        self.restarted || self.logged_in || self.reauthenticated
     }
 
-    /// Records `value`, or a deletion, where `below` is what is there without this log.
+    /// Records `value`, or a deletion. `below` is the value without this log.
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
         let below = if self.cleared { None } else { below };
         if is_unchanged(value.as_deref(), below) {
-            let displaced = self.keys.remove(key); // what is there already is no change
+            let displaced = self.keys.remove(key); // an equal value is not a change
             self.displaced.keep(displaced);
         } else {
             self.insert(key, value.map_or(Change::Delete, Change::Set));
         }
     }
 
-    /// Records the login of a user under `key`, whatever is there: newer values must not lack it.
+    /// Records the login of a user under `key` even if the value is equal: newer values must contain it, too.
     pub(super) fn login(&mut self, key: &str, subject: Bytes) {
         self.insert(key, Change::Set(subject));
         self.logged_in = true;
+    }
+
+    /// Records that the user of before authenticated again.
+    pub(super) fn reauthenticate(&mut self) {
+        self.reauthenticated = true;
+    }
+
+    /// Records `value`, or a deletion, whatever is there.
+    pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
+        self.insert(key, value.map_or(Change::Delete, Change::Set));
     }
 
     /// Records a step that led to `value`, where `below` is what is there without this log.
@@ -141,7 +153,7 @@ impl Changes {
                 *idle = is_unchanged(Some(&value), below);
                 *result = value;
             }
-            // What this log itself set or deleted is known: the result is, too.
+            // If this log itself set or deleted the value, the result is known.
             Some(_) => self.put(key, Some(value), below),
             None if self.cleared => self.put(key, Some(value), None),
             None => {
@@ -157,10 +169,10 @@ impl Changes {
             self.displaced.keep(Some(change));
         }
         self.cleared = true;
-        self.logged_in = false;
+        (self.logged_in, self.reauthenticated) = (false, false);
     }
 
-    /// Returns true if nothing that was there before is left.
+    /// Returns true if no earlier value is left.
     pub(super) fn clears(&self) -> bool {
         self.cleared
     }
@@ -170,12 +182,12 @@ impl Changes {
         self.restarted = true;
     }
 
-    /// The values below are newer than those that this log was made on.
+    /// Notes that the values below are newer than the values that this log was made on.
     pub(super) fn outdate(&mut self) {
         self.outdated = true;
     }
 
-    /// Takes out what must not be dropped under a lock.
+    /// Takes out the entries that must not be dropped under a lock.
     pub(super) fn take_displaced(&mut self) -> Displaced {
         std::mem::take(&mut self.displaced)
     }
@@ -185,7 +197,7 @@ impl Changes {
         self.displaced.keep(displaced);
     }
 
-    /// This log, then `later`.
+    /// Returns this log followed by `later`.
     pub(super) fn then(&self, later: &Self) -> Self {
         if later.cleared {
             return Self { restarted: self.restarted || later.restarted, ..later.clone() };
@@ -193,6 +205,7 @@ impl Changes {
         let mut both = self.clone();
         both.outdated |= later.outdated;
         both.logged_in |= later.logged_in;
+        both.reauthenticated |= later.reauthenticated;
         both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {
@@ -211,12 +224,12 @@ impl Changes {
         both
     }
 
-    /// The values after these changes, made to the values that they were recorded on.
+    /// Applies the changes to the values that they were recorded on.
     pub(crate) fn apply(&self, base: Option<&Payload>) -> Result<Payload, Error> {
         self.merge(base, self.outdated)
     }
 
-    /// The values after these changes, made to newer ones: every update runs again.
+    /// Applies the changes to newer values: every update runs again.
     pub(crate) fn replay(&self, base: Option<&Payload>) -> Result<Payload, Error> {
         self.merge(base, true)
     }
@@ -248,7 +261,7 @@ impl Changes {
         Payload::merge(base, changes.iter().map(|(key, value)| (*key, value.as_deref())))
     }
 
-    /// The keys that this log says something about.
+    /// Returns the keys that have an entry in this log.
     pub(super) fn keys(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|(key, _)| key)
     }
@@ -256,7 +269,7 @@ impl Changes {
 
 impl Displaced {
     fn keep(&mut self, change: Option<Change>) {
-        // The others are bytes, and are dropped where they are.
+        // Other changes are bytes, and can be dropped under a lock.
         if let Some(change @ Change::Update { .. }) = change {
             self.0.push(change);
         }
@@ -414,7 +427,7 @@ mod tests {
         assert!(log.is_empty());
     }
 
-    /// Who logs in again is logged in, although another request cleared the session meanwhile.
+    /// A user who logs in again is logged in, even if another request cleared the session meanwhile.
     #[test]
     fn what_is_set_whatever_is_there_is_set_on_newer_values_too() {
         let (base, newer) = (BTreeMap::from([("a".to_owned(), 1)]), BTreeMap::from([("b".to_owned(), 2)]));
@@ -426,7 +439,7 @@ mod tests {
         assert_eq!(values(&log.replay(Some(&payload(&newer))).unwrap()), both);
     }
 
-    /// A step that refuses a newer value leaves it as it is.
+    /// A step that refuses a newer value leaves the value as it is.
     #[test]
     fn a_step_without_a_result_changes_nothing() {
         let take_one: Step = Arc::new(|old| Ok(old.map_or(0, number).checked_sub(1).map(encoded)));

@@ -1,11 +1,11 @@
-//! From what a handler did and how it answered to what happens: the commit rules, as one table.
+//! The commit rules, as one table: from what a handler did and how it responded, to the outcome.
 //!
-//! Four rules stand behind the rows. `docs/DESIGN.md` gives their reasons.
+//! The rows follow from four rules. `docs/DESIGN.md` gives their reasons.
 //!
 //! 1. Optional work never fails a request: [`Outcome::is_optional`].
-//! 2. A cookie is removed only when it is known to be dead: [`Outcome::Destroy`], [`Outcome::Expire`], and a cookie that was
-//!    refused for good.
-//! 3. What is written counts from when it is written: the facts are those of the commit, not of the load.
+//! 2. A cookie is removed only when it is known to be dead: [`Outcome::Destroy`], [`Outcome::Expire`], and a cookie that
+//!    was refused for good.
+//! 3. Timeouts count from the time of the commit, not of the load: the facts are those at the commit.
 //! 4. A weaker statement yields to a stronger one: [`Weight`].
 
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use std::sync::Arc;
 use super::{Changes, Record};
 use crate::event::DropReason;
 
-/// What happens to a session when its response head is ready.
+/// The result of the commit rules when the response head is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// Nothing.
     Keep,
-    /// The idle deadline is renewed, or the token sealed anew.
+    /// The idle deadline is renewed, or the token is sealed again.
     Touch,
-    /// The values are saved; a session that was not stored is created.
+    /// The values are saved. A session that was not stored is created.
     Save,
-    /// The values are saved under a new id and token, and the old ones refused from then on.
+    /// The values are saved under a new id and token. The old ones are refused from then on.
     Regenerate,
     /// The stored session is ended.
     Destroy,
-    /// The absolute timeout passed while the request was running. The changes are dropped, the cookie is removed.
+    /// The absolute timeout passed while the request was running. The changes are dropped, and the cookie is removed.
     Expire,
 }
 
 impl Outcome {
-    /// Returns true if no handler asked for it: if it fails, the response and the cookie stay as they are.
+    /// Returns true if no handler asked for it. If it fails, the response and the cookie stay as they are.
     pub(crate) fn is_optional(self) -> bool {
         matches!(self, Self::Keep | Self::Touch | Self::Expire)
     }
 
-    /// How much what the response then says about the cookie counts.
+    /// Returns the weight of what the response then says about the cookie.
     pub(crate) fn weight(self) -> Weight {
         match self {
             Self::Keep | Self::Expire => Weight::DeadCookie,
@@ -48,7 +48,7 @@ impl Outcome {
     }
 }
 
-/// How much a statement about the session's cookie counts, from the weakest to the strongest.
+/// The weight of a statement about the session's cookie, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Weight {
     /// A cookie that is known to be dead is removed.
@@ -64,60 +64,60 @@ pub(crate) enum Weight {
 }
 
 impl Weight {
-    /// Returns true if a handler asked for it. Anything else yields to what the response itself says about the cookie.
+    /// Returns true if a handler asked for it. Other statements yield to a statement that the response already contains.
     pub(crate) fn is_asked_for(self) -> bool {
         self > Self::Renewal
     }
 }
 
-/// How the handler answered, as far as the session is concerned.
+/// The meaning of the handler's response for the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Disposition {
-    /// All that it did counts.
+    /// All changes count.
     Accept,
-    /// Values are not saved; `destroy` and `regenerate` are done.
+    /// Values are not saved. `destroy` and `regenerate` are done.
     DropValues,
-    /// The response carries no cookie: of all that it did, only `destroy` is done.
+    /// The response cannot carry a cookie: only `destroy` is done.
     NoCookie,
-    /// The response carries no cookie, and the cookie is the only copy of the session: nothing can be done.
+    /// The response cannot carry a cookie, and the cookie is the only copy of the session: nothing can be done.
     Unreachable,
 }
 
-/// What a handler did to its session, and how old the session is.
+/// The facts about a session at a commit.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::struct_excessive_bools)] // independent facts, each a column of the table
 pub(super) struct Facts {
-    /// The store holds it.
+    /// The store holds the session.
     pub(super) stored: bool,
-    /// A value differs from what the store holds.
+    /// A value differs from the stored one.
     pub(super) changed: bool,
-    /// No value is left. Looked at only where `changed` is true.
+    /// No value is left. Used only if `changed` is true.
     pub(super) empty: bool,
-    /// `clear` was called: what other requests set meanwhile goes, too.
+    /// `clear` was called: values that other requests set meanwhile are deleted, too.
     pub(super) cleared: bool,
     /// `regenerate` or `login` was called.
     pub(super) regenerate: bool,
-    /// `login` was called: the absolute timeout begins anew.
+    /// `login` was called: the absolute timeout begins again.
     pub(super) login: bool,
     pub(super) destroyed: bool,
     /// The absolute timeout has passed.
     pub(super) over: bool,
-    /// The renewal threshold is passed, or an old key opened it.
+    /// The renewal threshold is reached, or an old key opened it.
     pub(super) renewal_due: bool,
 }
 
-/// What the present options say about a stored session at the moment of a commit.
+/// The timeouts of a stored session at the moment of a commit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     /// The absolute timeout has passed.
     pub(crate) over: bool,
-    /// Its deadline, as it is stored, has passed.
+    /// Its stored deadline has passed.
     pub(crate) expired: bool,
     pub(crate) renewal_due: bool,
 }
 
 impl Facts {
-    /// The commit rules. The first row that fits counts; `·` fits always.
+    /// The commit rules. The first row that fits counts. `·` always fits.
     ///
     /// | answer | stored | destroyed | changed | empty | regenerate | over | renewal due | outcome |
     /// |---|---|---|---|---|---|---|---|---|
@@ -134,8 +134,8 @@ impl Facts {
     /// | · | yes | · | · | · | · | · | yes | touch |
     /// | · | · | · | · | · | · | · | · | keep |
     ///
-    /// A session whose last value was deleted is saved, too: the store ends it if nothing is left by then. Another request
-    /// may have set something meanwhile, and that is not ours to delete.
+    /// A session whose last value was deleted is saved, too. The store ends it if it is then empty. Another request may
+    /// have set a value meanwhile, which this request must not delete.
     pub(super) fn decide(self, answer: Disposition) -> Outcome {
         let changed = self.changed && answer == Disposition::Accept;
         let login = self.login && answer == Disposition::Accept;
@@ -154,17 +154,17 @@ impl Facts {
     }
 }
 
-/// A decided commit: all that carrying it out needs, so that the session can go on being read meanwhile.
+/// A decided commit, with all that it needs, so that the session can be read while it is carried out.
 #[derive(Clone, Debug)]
 pub(crate) struct Commit {
     pub(crate) outcome: Outcome,
     pub(crate) base: Option<Record>,
     pub(crate) changes: Arc<Changes>,
-    /// Why changes were left out, if any were.
+    /// The reason why changes were dropped, if any were.
     pub(crate) dropped: Option<DropReason>,
-    /// The handler ended, or logged in to, a session that goes on under a token which this request does not have.
+    /// The handler ended, or logged in to, a session that continues under a token which this request does not have.
     pub(crate) ends_superseded: bool,
-    /// It ends the session, or its token: it is carried out although the client goes away.
+    /// It ends the session or its token, so it is completed even if the client goes away.
     pub(crate) must_finish: bool,
 }
 
@@ -172,7 +172,7 @@ pub(crate) struct Commit {
 mod tests {
     use super::*;
 
-    /// The outcome that stands in the documented table: in its first row that fits.
+    /// Returns the outcome of the first row of the documented table that fits.
     fn by_the_table(facts: Facts, answer: Disposition) -> &'static str {
         let rows =
             include_str!("commit_table.rs").lines().filter_map(|line| line.trim().strip_prefix("/// | "));
@@ -200,14 +200,14 @@ mod tests {
                 && (fits(over, facts.over) || over == "yes, no login" && facts.over && !login)
                 && fits(renewal_due, facts.renewal_due)
         };
-        // The first line is the head.
+        // The first line is the header.
         rows.skip(1).find(fitting).expect("the last row fits always")[8]
     }
 
     const ANSWERS: [Disposition; 4] =
         [Disposition::Accept, Disposition::DropValues, Disposition::NoCookie, Disposition::Unreachable];
 
-    /// Every combination of facts and answers.
+    /// Returns every combination of facts and responses.
     fn all() -> impl Iterator<Item = (Facts, Disposition)> {
         (0..512_u32).flat_map(|bits| {
             let bit = |n: u32| bits >> n & 1 == 1;
@@ -235,28 +235,29 @@ mod tests {
         }
     }
 
-    /// Every combination of facts and answers against the rules, said as sentences instead of rows.
+    /// Checks every combination of facts and responses against the rules as sentences.
     #[test]
     fn the_table_keeps_its_promises() {
         for (facts, answer) in all() {
             let Facts { stored, changed, empty, regenerate, destroyed, cleared, over, login, .. } = facts;
             let outcome = facts.decide(answer);
             let context = format!("{facts:?} {answer:?} {outcome:?}");
-            // What is not stored cannot be touched, regenerated, destroyed, or too old.
+            // A session that is not stored cannot be renewed, regenerated, destroyed, or too old.
             assert!(stored || matches!(outcome, Outcome::Keep | Outcome::Save), "{context}");
-            // Nothing empty is ever created (T71).
+            // An empty session is never created (T71).
             assert!(!(empty && !stored && outcome == Outcome::Save), "{context}");
-            // Values are saved only when the answer accepts them.
+            // Values are saved only if the response accepts them.
             assert!(outcome != Outcome::Save || answer == Disposition::Accept, "{context}");
-            // A stored session that was destroyed does not go on.
+            // A stored session that was destroyed does not continue.
             if stored && destroyed && answer != Disposition::Unreachable {
                 assert!(matches!(outcome, Outcome::Destroy | Outcome::Regenerate), "{context}");
             }
-            // Without a cookie in the response, no client is left with a dead token by a regenerate.
+            // If the response cannot carry a cookie, no regenerate leaves a client with a dead token.
             if matches!(answer, Disposition::NoCookie | Disposition::Unreachable) {
                 assert!(matches!(outcome, Outcome::Keep | Outcome::Destroy), "{context}");
             }
-            // Emptied is not "unchanged" (T28): cleared is destroyed, and a last delete goes to the store.
+            // An emptied session is not unchanged (T28): a cleared one is destroyed, and the deletion of the last value
+            // goes to the store.
             if stored && changed && empty && answer == Disposition::Accept {
                 assert!(!matches!(outcome, Outcome::Keep | Outcome::Touch), "{context}");
                 assert!(!cleared || outcome == Outcome::Destroy, "{context}");
@@ -266,7 +267,7 @@ mod tests {
             if stored && regenerate && !destroyed && !(changed && empty) && answered && !over {
                 assert_eq!(outcome, Outcome::Regenerate, "{context}");
             }
-            // No session outlives its absolute timeout, but by a login or by starting over (T30).
+            // A session outlives its absolute timeout only by a login or by starting over (T30).
             if stored && over && !(login && answer == Disposition::Accept) && !destroyed {
                 assert!(
                     !matches!(outcome, Outcome::Touch | Outcome::Save | Outcome::Regenerate),
@@ -276,7 +277,7 @@ mod tests {
         }
     }
 
-    /// Rule 1: what may fail without failing the request is what no handler asked for.
+    /// Rule 1: work may fail without failing the request only if no handler asked for it.
     #[test]
     fn b1_optional_work_is_what_no_handler_asked_for() {
         for (facts, answer) in all() {
@@ -288,7 +289,7 @@ mod tests {
         }
     }
 
-    /// Rule 4: ending over login over change over renewal over the removal of a dead cookie.
+    /// Rule 4: the order is end, login, change, renewal, removal of a dead cookie.
     #[test]
     fn b8_statements_are_ordered() {
         let order = [Outcome::Destroy, Outcome::Regenerate, Outcome::Save, Outcome::Touch, Outcome::Keep];

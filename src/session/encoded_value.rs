@@ -1,4 +1,4 @@
-//! A value that is not decoded yet, in a form that outlives the lock of the session.
+//! An undecoded value, in a form that outlives the lock of the session.
 
 use std::ops::{Deref, Range};
 
@@ -6,16 +6,16 @@ use bytes::Bytes;
 
 use super::Record;
 
-/// The MessagePack bytes of one value. Decoding runs code of the application, so it must not borrow from what is locked.
+/// The MessagePack bytes of one value. Decoding runs code of the application, so it must not borrow locked data.
 pub(super) enum EncodedValue {
     /// From the log of changes.
     Changed(Bytes),
-    /// Where it lies in a record's payload: cheaper to hold than a view of its own.
+    /// The position in a record's payload, which is cheaper to hold than a view.
     Stored(Record, Range<usize>),
 }
 
 impl EncodedValue {
-    /// The same bytes as a view that can be cut.
+    /// Returns the same bytes as a view that can be sliced.
     pub(super) fn into_bytes(self) -> Bytes {
         match self {
             Self::Changed(bytes) => bytes,

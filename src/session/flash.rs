@@ -1,4 +1,4 @@
-//! Flash values: set now, seen once, usually by the page after a redirect.
+//! Flash values: they are set for the next page and read once, usually after a redirect.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -8,7 +8,7 @@ use super::{ReadKey, Session, WriteKey};
 use crate::error::Error;
 
 impl Session {
-    /// Where the flash value under `key` is kept: in a namespace of its own, or among all others, as in Astra.
+    /// Returns the key of the flash value: in a namespace of its own, or among all other values, as in Astra.
     fn flash_key(&self, key: &str) -> Result<String, Error> {
         if self.shares_flash() {
             check_key(key)?;
@@ -17,8 +17,8 @@ impl Session {
         Ok(format!("{RESERVED}f{key}"))
     }
 
-    /// Stores `value` to be seen once, by [`flash`](Self::flash). Flash values have a namespace of their own, but for
-    /// stores that share sessions with Astra: there they are values like any other.
+    /// Stores `value` to be read once, by [`flash`](Self::flash). Flash values have a namespace of their own, except in
+    /// stores that share sessions with Astra: there they are stored among the other values.
     ///
     /// # Errors
     ///
@@ -31,7 +31,7 @@ impl Session {
     /// session.set_flash("notice", "Saved.")?;
     /// assert_eq!(session.peek::<String>("notice")?.as_deref(), Some("Saved."));
     /// assert_eq!(session.flash::<String>("notice")?.as_deref(), Some("Saved."));
-    /// assert_eq!(session.flash::<String>("notice")?, None); // seen once
+    /// assert_eq!(session.flash::<String>("notice")?, None); // read once
     /// # Ok(())
     /// # }).unwrap();
     /// ```
@@ -40,16 +40,51 @@ impl Session {
         self.put_value(&self.flash_key(key)?, key, &value)
     }
 
-    /// Takes the flash value under `key`: it is gone when the response is committed. If the handler fails (5xx, `Err`), it
-    /// is still there for the next request.
+    /// Replaces the flash value under `key` by `change(old value)`, and returns the new one: for messages that are added to
+    /// those which no page has shown yet.
     ///
-    /// A request that the browser makes ahead (`Sec-Purpose: prefetch`, which prerendering sends, too) sees none: nobody may
-    /// ever look at its answer. The value waits for the next request.
+    /// As [`update`](Self::update), `change` runs again if another request came first, so no message is lost on a server-side
+    /// store.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no `T`: it stays. [`is_head_sent`](Error::is_head_sent) as for
-    /// [`set`](Self::set).
+    /// As [`update`](Self::update).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// let add = |message: &'static str| {
+    ///     session.update_flash("notices", move |old: Option<Vec<String>>| {
+    ///         old.unwrap_or_default().into_iter().chain([message.to_owned()]).collect()
+    ///     })
+    /// };
+    /// add("Saved.")?;
+    /// add("You have mail.")?;
+    /// assert_eq!(session.flash::<Vec<String>>("notices")?.unwrap(), ["Saved.", "You have mail."]);
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "add_flash")]
+    pub fn update_flash<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
+    where
+        T: Serialize + DeserializeOwned,
+        F: Fn(Option<T>) -> T + Send + Sync + 'static,
+    {
+        let key = key.as_key();
+        self.update_value(&self.flash_key(key)?, key, move |old| Ok(change(old)))
+    }
+
+    /// Takes the flash value under `key`: it is gone when the response is committed. If the handler fails (5xx, `Err`), it
+    /// is still there for the next request.
+    ///
+    /// Returns `None` for a request that loads the page ahead (`Sec-Purpose: prefetch`, which prerendering sends, too),
+    /// because the user may never look at the response. The value stays for the next request.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if the value is not a `T`. The value then stays. [`is_head_sent`](Error::is_head_sent)
+    /// if the response is on its way.
     ///
     /// # Examples
     ///
@@ -74,11 +109,11 @@ impl Session {
         Ok(value)
     }
 
-    /// The flash value under `key`, left in place.
+    /// Returns the flash value under `key`, and keeps it for the next page.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no `T`.
+    /// [`is_value`](Error::is_value) if the value is not a `T`.
     ///
     /// # Examples
     ///
@@ -89,13 +124,14 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "keep_flash")]
     pub fn peek<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_key();
         self.get_value(&self.flash_key(key)?, key)
     }
 
-    /// The keys that have a flash value, in order. None for stores that share sessions with Astra: there, nothing tells
-    /// flash values from others.
+    /// Returns the keys that have a flash value, in order. Returns none in stores that share sessions with Astra, because
+    /// flash values cannot be distinguished from other values there.
     ///
     /// # Examples
     ///

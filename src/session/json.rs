@@ -1,7 +1,7 @@
 //! JSON read as MessagePack (RFC 8259).
 //!
-//! Not by way of `serde_json::Value`: another crate of the program can switch on `serde_json/arbitrary_precision`, and then
-//! each number in such a value turns into a map as soon as another format serializes it.
+//! Without `serde_json::Value`: another crate of the program can switch on `serde_json/arbitrary_precision`, and then each
+//! number in such a value becomes a map when another format serializes it.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -10,28 +10,28 @@ use rmp::encode;
 
 use super::messagepack::MAX_DEPTH;
 
-/// How to read what the grammar leaves open.
+/// Rules for what the JSON grammar leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rules {
-    /// This crate's own JSON: text is UTF-8, and numbers keep the type that their form has.
+    /// This crate's own JSON: text is UTF-8, and the form of a number determines its type.
     Strict,
-    /// As Go's `encoding/json` reads into an `any`: what is not Unicode becomes U+FFFD, and every number is a float64, so that
-    /// `1.0` and `1e3` are integers here.
+    /// JSON as Go's `encoding/json` reads it into an `any`: invalid Unicode becomes U+FFFD, and every number is a float64,
+    /// so `1.0` and `1e3` are integers here.
     #[cfg_attr(not(feature = "astra"), allow(dead_code))]
     Go,
 }
 
-/// Integers up to here, and down to its negative, are all float64 values.
+/// Integers up to this one, and down to its negative, are all float64 values.
 pub(crate) const EXACT: u64 = 1 << 53;
 
-/// Reads a JSON object as the MessagePack map of the same values, with sorted keys. Of a key that stands twice, the last one
-/// counts. `None` if this is not a JSON object, or is nested too deeply.
+/// Reads a JSON object as the MessagePack map of the same values, with sorted keys. If a key is repeated, its last value
+/// counts. Returns `None` if this is not a JSON object, or is nested too deeply.
 pub(crate) fn object_to_messagepack(json: &[u8], rules: Rules) -> Option<Vec<u8>> {
     let mut reader = Reader { rest: json, rules };
     let mut out = Vec::with_capacity(json.len());
     reader.skip_space();
     if rules == Rules::Go && reader.rest.starts_with(b"null") {
-        // What Go makes of a nil map.
+        // Go writes a nil map as null.
         reader.literal(b"null")?;
         encode::write_map_len(&mut out, 0).ok()?;
     } else {
@@ -63,7 +63,7 @@ impl<'a> Reader<'a> {
         Some(byte)
     }
 
-    /// Takes this byte, or nothing if another one comes.
+    /// Takes this byte, or returns `None` if the next byte is different.
     fn byte(&mut self, wanted: u8) -> Option<()> {
         (self.peek()? == wanted).then(|| self.next()).flatten().map(drop)
     }
@@ -105,7 +105,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an array behind its bracket.
+    /// Reads an array after its opening bracket.
     fn array(&mut self, out: &mut Vec<u8>, depth: usize) -> Option<()> {
         let depth = depth.checked_sub(1)?;
         let (mut values, mut len) = (Vec::new(), 0_u32);
@@ -127,7 +127,7 @@ impl<'a> Reader<'a> {
         Some(())
     }
 
-    /// Reads an object behind its brace.
+    /// Reads an object after its opening brace.
     fn object(&mut self, out: &mut Vec<u8>, depth: usize) -> Option<()> {
         let depth = depth.checked_sub(1)?;
         let mut entries = BTreeMap::new();
@@ -165,7 +165,7 @@ impl<'a> Reader<'a> {
         }
         self.rest = rest;
         let text = std::str::from_utf8(text).ok()?;
-        // "-0" is a float: there is no other zero with a sign.
+        // "-0" is a float, because integers have no signed zero.
         if let Ok(number) = text.parse::<u64>() {
             encode::write_uint(out, number).ok()?;
         } else if let Some(number) = text.parse::<i64>().ok().filter(|number| *number != 0) {
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads what follows a backslash.
+    /// Reads the rest of an escape after its backslash.
     fn escape(&mut self) -> Option<char> {
         Some(match self.next()? {
             b'"' => '"',
@@ -226,7 +226,7 @@ impl<'a> Reader<'a> {
                 if let Some(letter) = char::from_u32(unit) {
                     return Some(letter);
                 }
-                // A surrogate: half of a letter, if the other half follows.
+                // A surrogate: half of a character, if the other half follows.
                 let other = self.rest.strip_prefix(b"\\u").and_then(hex);
                 match other.and_then(|other| paired(unit, other)) {
                     Some(letter) => {
@@ -248,13 +248,13 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The number of the first four hexadecimal digits.
+/// Returns the number in the first four hexadecimal digits.
 fn hex(text: &[u8]) -> Option<u32> {
     let digits = text.get(..4)?;
     digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }
 
-/// The letter of a high and a low surrogate.
+/// Returns the character of a high and a low surrogate.
 fn paired(high: u32, low: u32) -> Option<char> {
     if !(0xd800..0xdc00).contains(&high) || !(0xdc00..0xe000).contains(&low) {
         return None;
@@ -262,7 +262,7 @@ fn paired(high: u32, low: u32) -> Option<char> {
     char::from_u32(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00))
 }
 
-/// As Go replaces: one U+FFFD for each byte that belongs to no letter.
+/// Replaces bytes as Go does: one U+FFFD for each byte that belongs to no character.
 fn replace_invalid(mut bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len() + 8);
     loop {
@@ -280,13 +280,13 @@ fn replace_invalid(mut bytes: &[u8]) -> String {
     }
 }
 
-/// The integer that this number is, if nothing around it is the same float64.
+/// Returns the number as an integer, if no other integer is the same float64.
 #[allow(clippy::cast_possible_truncation, clippy::cast_precision_loss)] // both bounds are exact
 fn integer(number: f64) -> Option<i64> {
     (number.fract() == 0.0 && number.abs() <= EXACT as f64).then_some(number as i64)
 }
 
-/// RFC 8259 section 6: `[ minus ] int [ frac ] [ exp ]`.
+/// Returns true for a number of RFC 8259 section 6: `[ minus ] int [ frac ] [ exp ]`.
 fn is_number(text: &[u8]) -> bool {
     let text = text.strip_prefix(b"-").unwrap_or(text);
     let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -317,7 +317,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// By way of `serde_json`, whose features are the default ones here.
+    /// Reads with `serde_json`, which has its default features here.
     fn by_serde(json: &[u8]) -> Option<Vec<u8>> {
         let object: BTreeMap<String, Value> = serde_json::from_slice(json).ok()?;
         rmp_serde::to_vec_named(&object).ok()
@@ -446,7 +446,7 @@ mod tests {
             prop_assert_eq!(object_to_messagepack(&json, Rules::Strict), by_serde(&json));
         }
 
-        /// Pieces of JSON in any order: what one reader takes, the other takes, too.
+        /// Pieces of JSON in any order: both readers accept the same texts.
         #[test]
         fn the_same_texts_are_json(
             pieces in proptest::collection::vec(

@@ -1,16 +1,36 @@
-//! Names of values: plain strings, or constants that know the type of what they name.
+//! Names of values: strings, or constants that know the type of their value.
 
 use std::fmt;
 use std::marker::PhantomData;
 
+use super::lineage::is_lineage;
 use crate::error::{Error, Kind};
 
-/// Keys that begin with U+0001 belong to the crate; applications cannot name them.
+/// Keys that begin with U+0001 are reserved for the crate. Applications cannot use them.
 pub(super) const RESERVED: char = '\u{1}';
+
+/// Under this key a session keeps its [`Lifetime`](super::Lifetime).
+pub(super) const LIFETIME: &str = "\u{1}l";
+
+/// Under this key a session keeps when and how its subject was authenticated.
+pub(super) const AUTHENTICATION: &str = "\u{1}a";
+
+/// Under this key a session keeps what the application calls the device.
+pub(super) const DESCRIPTION: &str = "\u{1}d";
+
+/// Under this key a session keeps the secrets of its form tokens. Not bookkeeping: a visitor whose form is protected has a
+/// session.
+pub(super) const CSRF_SECRETS: &str = "\u{1}c";
+
+/// Returns true for a key that says something about its session and is not a part of what the session holds: a session with
+/// nothing else is empty.
+pub(super) fn is_bookkeeping(key: &str) -> bool {
+    matches!(key, LIFETIME | AUTHENTICATION | DESCRIPTION) || is_lineage(key)
+}
 
 /// The name of a value, and its type: write both once.
 ///
-/// Wherever a [`Session`](crate::Session) takes a key, it takes a string or one of these. What is stored is the same:
+/// A [`Session`](crate::Session) takes a string or a `Key` wherever it takes a key. Both name the same value:
 /// `session.get(USER)` and `session.get::<UserId>("user")` read one value.
 ///
 /// # Examples
@@ -36,7 +56,7 @@ pub(super) const RESERVED: char = '\u{1}';
 /// # }).unwrap();
 /// ```
 ///
-/// What does not fit does not compile:
+/// A value of another type does not compile:
 ///
 /// ```compile_fail
 /// # use hyper_session::Key;
@@ -48,17 +68,17 @@ pub(super) const RESERVED: char = '\u{1}';
 /// ```
 pub struct Key<T> {
     name: &'static str,
-    // Neither owns nor borrows a T: a key is shared and sent whatever it names.
+    // Neither owns nor borrows a `T`, so a key is `Send` and `Sync` for any `T`.
     value: PhantomData<fn() -> T>,
 }
 
 impl<T> Key<T> {
-    /// A key of this name. Names that start with U+0001 are reserved, and refused when something is written.
+    /// Creates a key with this name. Names that start with U+0001 are reserved, and refused when a value is written.
     pub const fn new(name: &'static str) -> Self {
         Self { name, value: PhantomData }
     }
 
-    /// The name.
+    /// Returns the name.
     pub const fn name(self) -> &'static str {
         self.name
     }
@@ -78,21 +98,22 @@ impl<T> fmt::Debug for Key<T> {
     }
 }
 
-/// What names a value of a session: a reference to any string, or a [`Key`].
+/// The name of a value of a session: a reference to any string, or a [`Key`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` does not name a session value",
     note = "pass a `&str`, or a `Key`"
 )]
 pub trait AsKey: Copy + sealed::Sealed {
-    /// The name.
+    /// Returns the name.
     fn as_key(&self) -> &str;
 }
 
-/// What names a value that is read as a `T`.
+/// The name of a value that can be read as a `T`.
 #[diagnostic::on_unimplemented(message = "`{Self}` does not name a session value of type `{T}`")]
 pub trait ReadKey<T>: AsKey {}
 
-/// What names a value that may be set to a `V`: for a [`Key<T>`](Key) that is a `T` or a `&T`, for a string anything.
+/// The name of a value that can be set to a `V`. For a [`Key<T>`](Key), that is a `T` or a `&T`. For a string, it is any
+/// type.
 #[diagnostic::on_unimplemented(message = "the session value named by `{Self}` cannot be set to a `{V}`")]
 pub trait WriteKey<V>: AsKey {}
 
@@ -114,18 +135,18 @@ impl<T> AsKey for Key<T> {
 impl<T> ReadKey<T> for Key<T> {}
 impl<T> WriteKey<T> for Key<T> {}
 impl<T> WriteKey<&T> for Key<T> {}
-// So that nobody allocates a String to store it.
+// Only references, so that callers do not allocate a `String`.
 impl WriteKey<&str> for Key<String> {}
 
 mod sealed {
-    #[allow(unnameable_types)] // that is how it is sealed
+    #[allow(unnameable_types)] // this seals the trait
     pub trait Sealed {}
 
     impl<S: AsRef<str> + ?Sized> Sealed for &S {}
     impl<T> Sealed for super::Key<T> {}
 }
 
-/// Refuses a key that belongs to the crate.
+/// Refuses a reserved key.
 pub(super) fn check_key(key: &str) -> Result<(), Error> {
     if key.starts_with(RESERVED) {
         Err(Error::new(Kind::ReservedKey { key: key.to_owned() }))

@@ -1,14 +1,14 @@
-//! A map from keys to what is said about them, sorted, without an allocation for the first one.
+//! A sorted map from keys to values, without an allocation for the first key.
 
 use std::collections::{BTreeMap, btree_map};
 
 use smallvec::SmallVec;
 
-/// Keys in order, each once. Most requests change one value: a tree would allocate more than that takes to store.
+/// Keys in order, each once. Most requests change one value, and a tree would allocate more than that value needs.
 #[derive(Clone)]
 pub(super) struct KeyMap<T> {
     few: SmallVec<[(String, T); 1]>,
-    /// All keys, once there are more than [`FEW`]: inserting into an array takes time that is linear in its length.
+    /// All keys, if there are more than [`FEW`]. Inserting into an array takes time that is linear in its length.
     many: BTreeMap<String, T>,
 }
 
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    // Forty thousand keys in descending order took a second of moving: inserting at the front of an array.
+    // Forty thousand keys in descending order took a second, because each was inserted at the front of an array.
     #[test]
     fn many_keys_are_not_in_an_array() {
         let mut map = KeyMap::default();

@@ -5,30 +5,30 @@ use super::lineage::{LABELS, with_label};
 use crate::crypto::label_name;
 use crate::error::{Error, Kind};
 
-/// A namespace is a word of the application's.
+/// A namespace is one word that the application chooses.
 const MAX_NAMESPACE: usize = 64;
-/// The longest label is an issuer's URL and a session id.
+/// The longest label is the URL of an issuer with a session id.
 const MAX_VALUE: usize = 4096;
 
 impl Session {
     /// Labels the session with `value`, so that [`CookieStore::end_labelled`](crate::CookieStore::end_labelled) can end it.
     ///
-    /// A session has one label in each namespace, and labels in at most four namespaces: a second one in the same namespace
-    /// replaces the first. Labels stay when the session is regenerated and when the same subject logs in again. They end
-    /// with the session.
+    /// A session can have labels in at most four namespaces, and one label in each. A second label in the same namespace
+    /// replaces the first one. Labels stay when the session is regenerated and when the same subject logs in again. They
+    /// end with the session.
     ///
     /// The token holds a hash of the label (18 bytes), not its text.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if the store keeps no revocations: the label would have no effect.
-    /// [`is_value`](Error::is_value) if `namespace` is empty, longer than 64 bytes or holds a zero byte, if `value` is empty
-    /// or longer than 4096 bytes, or if the session has labels in four other namespaces.
+    /// [`is_config`](Error::is_config) if the store does not keep revocations, because the label would have no effect.
+    /// [`is_value`](Error::is_value) if `namespace` is empty, longer than 64 bytes or contains a zero byte, if `value` is
+    /// empty or longer than 4096 bytes, or if the session has labels in four other namespaces.
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
     ///
     /// # Examples
     ///
-    /// The session of an OpenID Connect provider, which back-channel logout names:
+    /// The session at an OpenID Connect provider, which back-channel logout names:
     ///
     /// ```
     /// # hyper_session::__example(|session| {
@@ -54,7 +54,7 @@ impl Session {
     }
 }
 
-/// Refuses what is not a label.
+/// Refuses an invalid label.
 pub(crate) fn check_label(namespace: &str, value: &str) -> Result<(), Error> {
     let namespaced = (1..=MAX_NAMESPACE).contains(&namespace.len()) && !namespace.contains('\0');
     if namespaced && (1..=MAX_VALUE).contains(&value.len()) { Ok(()) } else { Err(Error::new(Kind::Label)) }

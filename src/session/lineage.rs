@@ -1,4 +1,4 @@
-//! What a session carries so that it can be revoked: its position in the log, and the names that revocations know it by.
+//! The data in a session that makes it revocable: its position in the log, and the names by which revocations refer to it.
 
 use std::fmt;
 
@@ -11,25 +11,25 @@ use super::{Payload, SessionId};
 use crate::crypto::{NAMESPACE_LEN, subject_name};
 use crate::error::{Error, Kind};
 
-/// Under this key a revocable session keeps its [`Lineage`]. Applications cannot name it.
+/// The reserved key of the [`Lineage`] of a revocable session.
 pub(super) const LINEAGE: &str = "\u{1}r";
 
-/// Under this key it keeps the names of its labels.
+/// The reserved key of the names of its labels.
 pub(super) const LABELS: &str = "\u{1}n";
 
 /// How many labels a session may have.
 pub(super) const MAX_LABELS: usize = 4;
 
-/// What a revocation calls a group of sessions: a hash of a subject or of a label.
+/// The name of a group of sessions in a revocation: a hash of a subject or of a label.
 pub(crate) type Name = [u8; 16];
 
 /// The names of a session's labels.
 pub(crate) type Labels = SmallVec<[Name; MAX_LABELS]>;
 
-/// A place in the log of revocations: a session that has one is older than every revocation behind it.
+/// A position in the log of revocations. A session is older than every revocation after its position.
 ///
-/// Positions count within one incarnation of the log. A log in memory has a new one at each start; a position of an earlier
-/// incarnation is before all positions of the present one.
+/// Positions count within one incarnation of the log. A log in memory has a new incarnation after each start. A position of
+/// an earlier incarnation is before all positions of the present one.
 ///
 /// # Examples
 ///
@@ -52,25 +52,25 @@ pub struct Position {
 }
 
 impl Position {
-    /// The longest that a position takes in a token: for asking whether a session fits before its position is known.
+    /// The position with the longest encoding, for checking whether a session fits before its position is known.
     pub(crate) const LONGEST: Self = Self { incarnation: u64::MAX, sequence: u64::MAX };
 }
 
-/// Where a session stands towards revocations.
+/// The data by which a revocation finds a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lineage {
-    /// Of its login, or of its beginning if nobody has logged in.
+    /// The position at its login, or at its beginning if it has no login.
     pub(crate) position: Position,
     /// The subject that it was bound to at the login.
     pub(crate) owner: Option<Name>,
-    /// The id that it had at the login. `None`: the one that it has now.
+    /// The id that it had at the login. `None`: the id that it has now.
     pub(crate) root: Option<SessionId>,
 }
 
 impl Lineage {
-    /// An array of integers, which both formats of a payload can hold: incarnation and sequence of the position, then the
-    /// halves of the owner and of the root, as far as there are any. Without an owner the root is of no use: nothing that
-    /// was never logged in is revoked by its root.
+    /// Encodes the lineage as an array of integers, which both formats of a payload can hold: incarnation and sequence of
+    /// the position, then the halves of the owner and of the root, if there are any. Without an owner the root is left out,
+    /// because only sessions with a login are revoked by their root.
     fn to_bytes(self) -> Result<Bytes, Error> {
         let Self { position, owner, root } = self;
         let mut numbers = SmallVec::<[u64; 6]>::new();
@@ -91,12 +91,13 @@ impl Lineage {
     }
 }
 
-/// True for the keys that are no part of what a session holds: a session with nothing but these is empty.
+/// Returns true for the keys that do not count as content of a session: a session with only these keys is empty.
 pub(super) fn is_lineage(key: &str) -> bool {
     key == LINEAGE || key == LABELS
 }
 
-/// The labels of `stored` with `name` in the place of one of the same namespace; `None` if there are too many.
+/// Adds `name` to the labels of `stored`, instead of the label of the same namespace if there is one. Returns `None` if
+/// there are too many labels.
 pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Bytes, Error>> {
     let mut labels = stored.map(labels_of).unwrap_or_default();
     let same_namespace = |label: &Name| label.iter().zip(name).take(NAMESPACE_LEN).all(|(a, b)| *a == b);
@@ -117,8 +118,8 @@ fn labels_of(bytes: &[u8]) -> Labels {
 }
 
 impl Payload {
-    /// Where the session stands; one that was sealed before revocation was switched on stands at the beginning, and belongs
-    /// to its subject.
+    /// Returns the lineage. A session that was sealed before revocation was switched on is at the first position, and
+    /// belongs to its subject.
     pub(crate) fn lineage(&self) -> Lineage {
         let stored = self.find_reserved(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
         stored.unwrap_or_else(|| {
@@ -127,12 +128,12 @@ impl Payload {
         })
     }
 
-    /// The names of its labels.
+    /// Returns the names of its labels.
     pub(crate) fn labels(&self) -> Labels {
         self.find_reserved(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
     }
 
-    /// The same values under another lineage, with the labels of `labelled` if there are none.
+    /// Returns the same values with another lineage, and with the labels of `labelled` if there are none.
     pub(crate) fn with_lineage(&self, lineage: &Lineage, labelled: Option<&Self>) -> Result<Self, Error> {
         let lineage = lineage.to_bytes()?;
         let labels = match self.find(LABELS) {
@@ -142,16 +143,11 @@ impl Payload {
         let labels = labels.as_deref().map(|labels| (LABELS, Some(labels)));
         Self::merge(Some(self), labels.into_iter().chain([(LINEAGE, Some(&*lineage))]))
     }
-
-    /// True if nothing is in it, but for what revocation needs.
-    pub(crate) fn is_vacant(&self) -> bool {
-        self.iter().all(|(key, _)| is_lineage(key))
-    }
 }
 
 fn halves(name: Name) -> [u64; 2] {
     let name = u128::from_be_bytes(name);
-    #[allow(clippy::cast_possible_truncation)] // the lower half is what is asked for
+    #[allow(clippy::cast_possible_truncation)] // the lower half is wanted
     [(name >> 64) as u64, name as u64]
 }
 
@@ -193,7 +189,7 @@ where
             Marker::U8 => 1,
             Marker::U16 => 2,
             Marker::U32 => 4,
-            // Most of them: names are hashes.
+            // Most of the numbers, because names are hashes.
             Marker::U64 => {
                 let (number, after) = after.split_first_chunk()?;
                 numbers.push(u64::from_be_bytes(*number));
@@ -247,7 +243,7 @@ mod tests {
                 let read = Payload::parse(bytes).unwrap();
                 prop_assert_eq!(read.lineage(), lineage);
                 prop_assert_eq!(&read.labels()[..], &names[..]);
-                prop_assert!(!read.is_vacant());
+                prop_assert!(!read.is_empty());
             }
         }
 

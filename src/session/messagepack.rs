@@ -1,11 +1,11 @@
-//! The MessagePack grammar that a payload keeps to: where a value begins and ends.
+//! The MessagePack grammar of a payload: where a value begins and ends.
 
 use rmp::Marker;
 
 /// How deep arrays and maps may be nested, the session's own map included.
 pub(crate) const MAX_DEPTH: usize = 64;
 
-/// Reads the header of a map: how many entries it has, and what follows.
+/// Reads the header of a map. Returns the number of entries, and the rest of the input.
 pub(crate) fn map_len(input: &[u8]) -> Option<(usize, &[u8])> {
     let (&marker, rest) = input.split_first()?;
     match Marker::from_u8(marker) {
@@ -16,7 +16,7 @@ pub(crate) fn map_len(input: &[u8]) -> Option<(usize, &[u8])> {
     }
 }
 
-/// Reads a string: its bytes, and what follows.
+/// Reads a string. Returns its bytes, and the rest of the input.
 pub(crate) fn str_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&marker, rest) = input.split_first()?;
     let (len, rest) = match Marker::from_u8(marker) {
@@ -29,7 +29,7 @@ pub(crate) fn str_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(len)
 }
 
-/// Reads a byte string: its bytes, and what follows.
+/// Reads a byte string. Returns its bytes, and the rest of the input.
 pub(crate) fn bin_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&marker, rest) = input.split_first()?;
     let (len, rest) = match Marker::from_u8(marker) {
@@ -41,11 +41,11 @@ pub(crate) fn bin_bytes(input: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(len)
 }
 
-/// Passes over one value, at most `depth` levels deep: what follows it, or nothing if it is cut short, nested too deeply
-/// or not MessagePack.
+/// Skips one value, at most `depth` levels deep. Returns the rest of the input, or `None` if the value is cut short, nested
+/// too deeply or not MessagePack.
 ///
-/// Every length is held against what is there, so that decoding a value that passed allocates in proportion to its bytes
-/// and no more (T65, T66).
+/// Every length is checked against the input, so that decoding a value that was skipped allocates only in proportion to its
+/// bytes (T65, T66).
 pub(crate) fn skip_value(input: &[u8], depth: usize) -> Option<&[u8]> {
     let (&marker, rest) = input.split_first()?;
     let bytes = |len: usize| rest.get(len..);
@@ -77,7 +77,7 @@ pub(crate) fn skip_value(input: &[u8], depth: usize) -> Option<&[u8]> {
     }
 }
 
-/// Passes over the `count` values inside a container. Each has at least one byte, so the work is bounded by the input.
+/// Skips the `count` values inside a container. Each has at least one byte, so the work is bounded by the input.
 fn skip_values(count: usize, mut input: &[u8], depth: usize) -> Option<&[u8]> {
     let depth = depth.checked_sub(1)?;
     for _ in 0..count {
@@ -86,7 +86,7 @@ fn skip_values(count: usize, mut input: &[u8], depth: usize) -> Option<&[u8]> {
     Some(input)
 }
 
-/// A big-endian length of `N` bytes, and what follows.
+/// Reads a big-endian length of `N` bytes. Returns it, and the rest of the input.
 pub(crate) fn take_len<const N: usize>(input: &[u8]) -> Option<(usize, &[u8])> {
     let (bytes, rest) = input.split_first_chunk::<N>()?;
     let len = bytes.iter().fold(0_usize, |len, byte| len << 8 | usize::from(*byte));
@@ -98,7 +98,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The first bytes of a value of each format of MessagePack, and how many more bytes there are.
+    /// The first bytes of a value of each MessagePack format, and the number of bytes that follow.
     const FORMATS: [(&[u8], usize); 38] = [
         (&[0x00], 0),
         (&[0x7f], 0),
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn each_format_ends_where_its_length_says() {
         for (head, len) in FORMATS {
-            // Zeros: whatever is counted, bytes or values, each is a byte long.
+            // Zeros: each counted item, byte or value, is one byte long.
             let whole = [head, &vec![0; len], b"next"].concat();
             assert_eq!(skip_value(&whole, 1), Some(&b"next"[..]), "{head:x?}");
             assert_eq!(skip_value(&whole[..head.len() + len - usize::from(len > 0)], 1).is_none(), len > 0);
@@ -218,7 +218,7 @@ mod tests {
             if let Some(rest) = skip_value(&bytes, MAX_DEPTH) {
                 let used = &bytes[..bytes.len() - rest.len()];
                 let mut decoder = rmp_serde::Deserializer::from_read_ref(used);
-                // The decoder refuses some that we pass over (extensions, bad UTF-8), but never reads past our end.
+                // The decoder refuses some values that are skipped (extensions, bad UTF-8), but never reads past their end.
                 let _ = <serde::de::IgnoredAny as serde::Deserialize>::deserialize(&mut decoder);
                 prop_assert!(!used.is_empty());
             } else {

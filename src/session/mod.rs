@@ -1,7 +1,10 @@
-//! The session itself: what a handler reads and changes. Synchronous, and free of stores and HTTP.
+//! The session: the values that a handler reads and changes. Synchronous, and independent of stores and HTTP.
 
+mod authentication;
 mod changes;
 mod commit_table;
+mod csrf_token;
+mod description;
 mod encoded_value;
 mod flash;
 mod id;
@@ -10,6 +13,7 @@ mod key;
 mod key_map;
 mod label;
 mod lifecycle;
+mod lifetime;
 mod lineage;
 pub(crate) mod messagepack;
 mod nil_fields;
@@ -17,7 +21,7 @@ mod payload;
 mod recency;
 mod record;
 mod saved;
-#[allow(clippy::module_inception)] // the type is the module's namesake, and each type has a file of its own
+#[allow(clippy::module_inception)] // each type has a file named for it
 mod session;
 mod state;
 mod struct_values;
@@ -27,8 +31,10 @@ pub(crate) mod value_codec;
 mod value_equality;
 mod view;
 
+pub use self::authentication::Authentication;
 pub use self::changes::Changes;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
+pub use self::lifetime::Lifetime;
 pub use self::lineage::Position;
 pub use self::payload::PayloadFormat;
 pub use self::record::Record;
@@ -40,6 +46,7 @@ pub use crate::id::SessionId;
 
 pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 pub(crate) use self::label::check_label;
+pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::recency::Recency;
@@ -47,7 +54,7 @@ pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
 pub(crate) use self::state::Reply;
 
-/// Runs an example of the documentation on an empty session that no store knows.
+/// Runs an example of the documentation on an empty session without a store.
 #[doc(hidden)]
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {

@@ -1,7 +1,7 @@
-//! Fields of a struct that are nil: which of them are `None`, and how the others read back.
+//! Fields of a struct that are nil: which of them are `None`, and how others are read back.
 //!
-//! MessagePack writes `None`, `()` and JSON's null alike. A field that is absent reads back as `None` and as nothing else, so
-//! only `None` is left out of a session. A nil that is stored is therefore the content of a `Some`.
+//! MessagePack encodes `None`, `()` and JSON's null alike. An absent field reads back only as `None`. So only `None` is
+//! left out of a session, and a stored nil is the content of a `Some`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,18 +13,19 @@ use serde::ser::{Impossible, Serialize, SerializeMap, SerializeStruct, Serialize
 use super::messagepack::str_bytes;
 use super::value_codec;
 
-/// What `None` is in MessagePack.
+/// The MessagePack encoding of `None`.
 pub(super) const NIL: &[u8] = &[0xc0];
 
-/// The names of the fields, or keys, whose value is `None` itself.
+/// Returns the names of the fields, or keys, whose value is `None` itself.
 pub(super) fn none_fields<T: Serialize + ?Sized>(value: &T) -> BTreeSet<String> {
     let mut fields = NoneFields::default();
-    // What is neither a struct nor a map is refused elsewhere.
+    // Values that are neither structs nor maps are refused elsewhere.
     let _ = value.serialize(&mut fields);
     fields.names
 }
 
-/// Reads a `T` from entries that hold a nil, taking each nil for the content of a `Some`. `None` if that is not a `T`.
+/// Reads a `T` from entries that hold a nil, and takes each nil for the content of a `Some`. Returns `None` if that is not
+/// a `T`.
 pub(super) fn read_with_nils<'a, T: DeserializeOwned>(
     entries: impl Iterator<Item = (&'a str, &'a [u8])>,
 ) -> Option<T> {
@@ -32,15 +33,15 @@ pub(super) fn read_with_nils<'a, T: DeserializeOwned>(
     T::deserialize(MapDeserializer::new(entries)).ok()
 }
 
-/// Finds the fields that are `None`.
+/// A serializer that finds the fields that are `None`.
 #[derive(Default)]
 struct NoneFields {
     names: BTreeSet<String>,
-    /// The key of a map whose value comes next.
+    /// The key of the map entry whose value comes next.
     key: Option<String>,
 }
 
-/// Succeeds for `None`, and for nothing else.
+/// A serializer that succeeds only for `None`.
 struct IsNone;
 
 fn is_none<T: Serialize + ?Sized>(value: &T) -> bool {
@@ -127,7 +128,7 @@ impl Serializer for IsNone {
         _: &'static str,
         _: &T,
     ) -> Result<(), fmt::Error> {
-        // It is written as what is in it, but a field of that type must not be absent.
+        // It is encoded like its content, but a field of that type must not be absent.
         Err(fmt::Error)
     }
 }

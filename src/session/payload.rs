@@ -1,4 +1,4 @@
-//! The values of a session as one buffer: a sorted MessagePack map, indexed without decoding any value.
+//! The values of a session in one buffer: a sorted MessagePack map, indexed without decoding any value.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,28 +8,30 @@ use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::json;
+use super::key::is_bookkeeping;
 use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
 use crate::error::{Error, Kind};
 
-/// How a store writes the values of a session. Both are always read.
+/// The format in which a store writes the values of a session. Both formats are always read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PayloadFormat {
-    /// A MessagePack map: smaller, indexed in place, holds byte strings. The default.
+    /// A MessagePack map. It is smaller, is indexed without a copy, and can hold byte strings. The default.
     #[default]
     MessagePack,
-    /// A JSON object, for other programs that read the same sessions. Holds no byte strings.
+    /// A JSON object, for other programs that read the same sessions. It cannot hold byte strings.
     Json,
 }
 
-/// The values of a session, undecoded: keys sorted, each once.
+/// The undecoded values of a session. Keys are sorted and unique.
 #[derive(Default)]
 pub(crate) struct Payload {
     buffer: Bytes,
     entries: SmallVec<[Entry; 8]>,
 }
 
-/// Where in the buffer a key's text begins, where its value does (the text ends there), and where that ends.
+/// Offsets in the buffer: the begin of the key's text, the begin of the value (the end of the text), and the end of the
+/// value.
 #[derive(Clone, Copy)]
 struct Entry {
     key: u32,
@@ -48,9 +50,9 @@ impl Entry {
 }
 
 impl Payload {
-    /// Indexes what was sealed or stored, or says that it is no payload: no map, a key out of order or twice, a value that
-    /// is cut short or nested too deeply, anything behind the end, or no entry at all (T33: an empty session is never
-    /// written, so one that is read is not ours).
+    /// Indexes a sealed or stored payload. Returns `None` if it is not a payload: not a map, a key out of order or
+    /// repeated, a value that is cut short or nested too deeply, bytes after the end, or no entry at all. (T33: an empty
+    /// session is never written, so an empty payload did not come from this crate.)
     pub(crate) fn parse(buffer: Bytes) -> Option<Self> {
         let payload = match buffer.first()? {
             b'{' => Self::index(json::object_to_messagepack(&buffer, json::Rules::Strict)?.into())?,
@@ -78,13 +80,13 @@ impl Payload {
         rest.is_empty().then_some(Self { buffer, entries })
     }
 
-    /// The entries of `base`, with those of `changes` in their place: a value to set, or `None` to delete; the keys of
-    /// `changes` are sorted, each there once. What did not change is copied as it is, undecoded.
+    /// Merges `changes` into the entries of `base`. A change is a value to set, or `None` to delete. The keys of `changes`
+    /// must be sorted and unique. Unchanged values are copied undecoded.
     pub(crate) fn merge<'a>(
         base: Option<&Self>,
         changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + Clone,
     ) -> Result<Self, Error> {
-        // Room to the byte, so that the buffer can be shared as it is.
+        // The exact size, so that the buffer can be shared without a copy.
         let mut room = 0;
         Self::merged(base, changes.clone(), |key, value| {
             room += Writer::room(key, value);
@@ -95,7 +97,7 @@ impl Payload {
         writer.finish()
     }
 
-    /// Hands out what [`merge`](Self::merge) keeps, in order.
+    /// Calls `keep` with the entries of [`merge`](Self::merge), in order.
     fn merged<'a>(
         base: Option<&Self>,
         changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
@@ -115,55 +117,56 @@ impl Payload {
         stored.try_for_each(|(key, value)| keep(key, value))
     }
 
+    /// Returns true if nothing is held but bookkeeping: such a session is not kept.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.iter().all(|(key, _)| is_bookkeeping(key))
     }
 
-    /// The undecoded value under `key`, as a view.
+    /// Returns the undecoded value under `key` as a view.
     pub(crate) fn get(&self, key: &str) -> Option<Bytes> {
         self.find(key).map(|range| self.view(range))
     }
 
-    /// As [`find`](Self::find), for the crate's own keys, which are the first ones: faster than searching.
+    /// Works as [`find`](Self::find), for the reserved keys. They come first, so this is faster than a search.
     pub(super) fn find_reserved(&self, key: &str) -> Option<Range<usize>> {
         let own = |entry: &&Entry| self.slice(entry.key()).first() == Some(&1);
         let mut entries = self.entries.iter().take_while(own);
         entries.find(|entry| self.slice(entry.key()) == key.as_bytes()).map(|entry| entry.value())
     }
 
-    /// Where the value under `key` lies.
+    /// Returns the range of the value under `key`.
     pub(super) fn find(&self, key: &str) -> Option<Range<usize>> {
         let by_key = |entry: &Entry| self.slice(entry.key()).cmp(key.as_bytes());
         let entry = self.entries.get(self.entries.binary_search_by(by_key).ok()?)?;
         Some(entry.value())
     }
 
-    /// What lies there, which [`find`](Self::find) told.
+    /// Returns the value in a range that [`find`](Self::find) returned.
     pub(super) fn view(&self, range: Range<usize>) -> Bytes {
         self.buffer.slice(range)
     }
 
-    /// The keys and undecoded values, in order.
+    /// Returns the keys and undecoded values, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // Keys were checked to be UTF-8 when they were indexed.
         self.undecoded().map(|(key, value)| (std::str::from_utf8(key).unwrap_or_default(), value))
     }
 
-    /// As [`iter`](Self::iter), with the bytes of the keys.
+    /// Works as [`iter`](Self::iter), with the bytes of the keys.
     fn undecoded(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.entries.iter().map(|entry| (self.slice(entry.key()), self.slice(entry.value())))
     }
 
-    /// As [`view`](Self::view), borrowed.
+    /// Works as [`view`](Self::view), borrowed.
     pub(super) fn slice(&self, range: Range<usize>) -> &[u8] {
         self.buffer.get(range).unwrap_or_default()
     }
 
-    /// The bytes to seal or store.
+    /// Returns the bytes to seal or store.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if a value has no form in `format`; the error names the key.
+    /// [`is_value`](Error::is_value) if a value cannot be expressed in `format`. The error names the key.
     pub(crate) fn to_format(&self, format: PayloadFormat) -> Result<Cow<'_, [u8]>, Error> {
         match format {
             PayloadFormat::MessagePack => Ok(Cow::Borrowed(&self.buffer)),
@@ -180,19 +183,19 @@ impl Payload {
                 Ok((key.to_owned(), value))
             })
             .collect();
-        serde_json::to_vec(&object?).map_err(|_| Error::new(Kind::Internal("a JSON object that has no text")))
+        serde_json::to_vec(&object?).map_err(|_| Error::new(Kind::Internal("JSON that cannot be written")))
     }
 }
 
-/// Writes the entries of a map, in order, before it is known how many there will be.
+/// A writer of the entries of a map, in order, before their number is known.
 struct Writer {
-    /// The entries, behind room for the longest header of a map.
+    /// The entries, after room for the longest header of a map.
     buffer: Vec<u8>,
     entries: SmallVec<[Entry; 8]>,
 }
 
 impl Writer {
-    /// The header of a map of up to 2^32 entries.
+    /// The length of the header of a map of up to 2^32 entries.
     const ROOM: usize = 5;
 
     fn new(capacity: usize) -> Self {
@@ -201,7 +204,7 @@ impl Writer {
         Self { buffer, entries: SmallVec::new() }
     }
 
-    /// How many bytes an entry takes.
+    /// Returns how many bytes an entry takes.
     fn room(key: &[u8], value: &[u8]) -> usize {
         let header = match key.len() {
             0..32 => 1,
@@ -224,7 +227,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Puts the header where it ends at the first entry.
+    /// Writes the header so that it ends at the first entry.
     fn finish(self) -> Result<Payload, Error> {
         let Self { mut buffer, mut entries } = self;
         let mut header = [0; Self::ROOM];
@@ -244,7 +247,7 @@ impl Writer {
     }
 }
 
-/// True if these bytes are UTF-8. Keys are short and rarely more than ASCII, which is faster to tell.
+/// Returns true if these bytes are UTF-8. Keys are short and usually ASCII, which is faster to check.
 fn is_text(bytes: &[u8]) -> bool {
     bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
@@ -253,7 +256,7 @@ fn too_large<E>(_: E) -> Error {
     Error::new(Kind::Internal("a session of four gigabytes"))
 }
 
-// Not derived: a `SmallVec` clones its items one by one, also where they could be copied.
+// Not derived: a `SmallVec` clones its items one by one, even if they are `Copy`.
 impl Clone for Payload {
     fn clone(&self) -> Self {
         Self { buffer: self.buffer.clone(), entries: SmallVec::from_slice(&self.entries) }
@@ -296,12 +299,12 @@ mod tests {
             b"[]",
             b"{\"a\":1",
             b"{\"a\":1}x",
-            b"\x81\xa1a\x01\x00",         // something behind the end
+            b"\x81\xa1a\x01\x00",         // bytes after the end
             b"\x81\xa1a",                 // no value
-            b"\x82\xa1a\x01",             // an entry too few
+            b"\x82\xa1a\x01",             // an entry is missing
             b"\x82\xa1b\x01\xa1a\x01",    // keys out of order
             b"\x82\xa1a\x01\xa1a\x01",    // a key twice
-            b"\x81\x01\x01",              // a key that is no string
+            b"\x81\x01\x01",              // a key that is not a string
             b"\x81\xa1\xff\x01",          // a key that is not UTF-8
             b"\x81\xc4\x01a\x01",         // a key of bytes
             b"\xdf\xff\xff\xff\xff\xa1a", // four billion entries
@@ -335,7 +338,7 @@ mod tests {
         assert!(error.is_value() && error.to_string().contains("blob"), "{error}");
     }
 
-    // serde_json's default is a faster reader that is off by one unit in the last place for a number in a few.
+    // By default, serde_json uses a faster parser, which for a few numbers is off by one unit in the last place.
     #[test]
     fn floats_in_json_are_read_as_they_were_written() {
         for json in [
@@ -371,7 +374,7 @@ mod tests {
             let expected: Vec<_> = expected.iter().map(|(k, v)| (k.clone(), encode(v).to_vec())).collect();
             let actual: Vec<_> = merged.iter().map(|(k, v)| (k.to_owned(), v.to_vec())).collect();
             prop_assert_eq!(actual, expected);
-            // What was written reads back, unless it is empty.
+            // A written payload reads back, unless it is empty.
             let again = Payload::parse(merged.buffer.clone());
             prop_assert_eq!(again.is_some(), !merged.is_empty());
             if let Some(again) = again {

@@ -2,29 +2,30 @@
 
 use crate::clock::Timestamp;
 
-/// When a session was last written. Of several authentic sessions in one request the one with the greatest value counts.
+/// The time of the last write of a session. Of several authentic sessions in one request, the one with the greatest value
+/// counts.
 ///
 /// Clocks have seconds, and the clocks of two hosts differ. So a token that is written in response to another token gets a
 /// [greater value](Self::after) than that one, whatever the clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Recency {
     pub(crate) written: Timestamp,
-    /// Which write of that second it was, up to [`MAX_SEQUENCE`](Self::MAX_SEQUENCE).
+    /// The number of the write within that second, up to [`MAX_SEQUENCE`](Self::MAX_SEQUENCE).
     pub(crate) sequence: u8,
 }
 
 impl Recency {
     pub(crate) const MAX_SEQUENCE: u8 = 15;
 
-    /// The first write of this second.
+    /// Returns the first write of this second.
     pub(crate) const fn at(written: Timestamp) -> Self {
         Self { written, sequence: 0 }
     }
 
-    /// A write at `now`, in response to a session that was written at `previous`.
+    /// Returns a write at `now`, in response to a session that was written at `previous`.
     ///
-    /// The sequence saturates and does not carry into the seconds: a session that is written often would run ahead of the
-    /// clock, until it is refused as issued in the future.
+    /// The sequence saturates and does not carry into the seconds. Otherwise a session that is written often would run
+    /// ahead of the clock, until it is refused as issued in the future.
     pub(crate) fn after(previous: Option<Self>, now: Timestamp) -> Self {
         match previous {
             Some(Self { written, sequence }) if written >= now => {
@@ -47,7 +48,7 @@ mod tests {
     fn what_is_written_later_is_newer_whatever_the_clock_says() {
         let first = Recency::after(None, at(100));
         assert_eq!(first, Recency::at(at(100)));
-        // In the same second, and on a host whose clock is behind.
+        // In the same second, or on a host whose clock is behind.
         for now in [100, 99, 40, 0] {
             let next = Recency::after(Some(first), at(now));
             assert!(next > first, "{now}");

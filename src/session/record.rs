@@ -9,10 +9,10 @@ use super::{Payload, Recency, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::Token;
 
-/// A session as a store returned it: id, times and values. A clone is the same record.
+/// A session as a store returned it: id, times and values. Clones share one record.
 #[derive(Clone)]
 pub struct Record {
-    // Shared: it is handed from store to session and back, and a view of a value keeps all of it.
+    // Shared, because a record is passed between store and session, and a view of a value keeps all of it in memory.
     inner: Arc<Inner>,
 }
 
@@ -25,44 +25,46 @@ struct Inner {
     recency: Recency,
 }
 
-/// What the store that made a record wants back with it.
+/// Data for the store that made the record.
 #[derive(Clone, Debug)]
 pub(crate) enum Origin {
     /// From a sealed token.
     Sealed {
-        /// A key opened it that does not seal any more.
+        /// The key that opened it no longer seals.
         old_key: bool,
-        /// It is to be written anew: under the present key, or in the format that the store writes.
+        /// It is to be written again: under the present key, or in the present format.
         rewrite: bool,
     },
-    /// From a token of another program's format.
-    #[cfg_attr(not(feature = "astra"), allow(dead_code))] // the one such format
+    /// From a token in the format of another program.
+    #[cfg_attr(not(feature = "astra"), allow(dead_code))] // the only such format
     Foreign {
         /// It is to be written in the native format.
         rewrite: bool,
     },
-    /// From a server-side store: the secret that led there, and the stored value that a replacement must find unchanged.
+    /// From a server-side store: the secret token, and the stored value that a replacement must find unchanged.
     Stored {
         token: Token,
         value: Bytes,
         /// The deadline of the entry, which may be later than that of the session.
         deadline: Timestamp,
     },
+    /// From a store whose sessions are taken over: as it was loaded there.
+    Elsewhere(Record),
 }
 
 impl Origin {
-    /// Of a native token.
+    /// Returns the origin of a native token.
     pub(crate) fn native(old_key: bool) -> Self {
         Self::Sealed { old_key, rewrite: old_key }
     }
 
-    /// What led to a record of a server-side store, and the stored value.
+    /// Returns the token and the stored value of a record of a server-side store.
     pub(crate) fn stored(&self) -> Option<(&Token, &Bytes)> {
         let Self::Stored { token, value, .. } = self else { return None };
         Some((token, value))
     }
 
-    /// The value and the deadline of the entry that a record of a server-side store was loaded from.
+    /// Returns the value and the deadline of the entry that a record of a server-side store was loaded from.
     pub(crate) fn entry(&self) -> Option<(&Bytes, Timestamp)> {
         let Self::Stored { value, deadline, .. } = self else { return None };
         Some((value, *deadline))
@@ -80,7 +82,7 @@ impl Record {
         Self::written(id, created, expires, payload, origin, Recency::at(created))
     }
 
-    /// As [`new`](Self::new), of a session that is known to have been written at another moment than it was created.
+    /// Works as [`new`](Self::new), for a session that was written at another moment than it was created.
     pub(crate) fn written(
         id: SessionId,
         created: Timestamp,
@@ -92,7 +94,7 @@ impl Record {
         Self { inner: Arc::new(Inner { id, created, expires, payload, origin, recency }) }
     }
 
-    /// The same, until another moment.
+    /// Returns the same record with another deadline.
     pub(crate) fn until(&self, expires: Timestamp) -> Self {
         let Inner { id, created, payload, origin, recency, .. } = &*self.inner;
         let mut origin = origin.clone();
@@ -103,13 +105,12 @@ impl Record {
     }
 
     /// The same, with another origin.
-    #[cfg(feature = "astra")]
     pub(crate) fn with_origin(&self, origin: Origin) -> Self {
         let Inner { id, created, expires, payload, recency, .. } = &*self.inner;
         Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
     }
 
-    /// The same, due to be written anew: it came under a retired name of the cookie.
+    /// Returns the same record, due to be written again because it came under a retired name of the cookie.
     pub(crate) fn to_be_rewritten(&self) -> Self {
         let Inner { id, created, expires, payload, origin, recency } = &*self.inner;
         let origin = match origin {
@@ -119,56 +120,56 @@ impl Record {
         Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
     }
 
-    /// When the session was written, to compare it with others of the same request.
+    /// Returns when the session was written, to compare it with others of the same request.
     pub(crate) fn recency(&self) -> Recency {
         self.inner.recency
     }
 
-    /// Returns true if both are one record: clones of each other.
+    /// Returns true if both are clones of one record.
     pub(crate) fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// The id.
+    /// Returns the id of the session.
     pub fn id(&self) -> SessionId {
         self.inner.id
     }
 
-    /// When the session began. Regenerating its id does not change that.
+    /// Returns when the session began. Regenerating it does not change that.
     pub fn created(&self) -> Timestamp {
         self.inner.created
     }
 
-    /// The first moment at which the session is over: the nearer of its idle and its absolute deadline.
+    /// Returns the first moment at which the session has expired: the earlier one of its idle and its absolute deadline.
     pub fn expires(&self) -> Timestamp {
         self.inner.expires
     }
 
-    /// The values.
+    /// Returns the values.
     pub(crate) fn payload(&self) -> &Payload {
         &self.inner.payload
     }
 
-    /// What the store that made it wants back.
+    /// Returns the data for the store that made the record.
     pub(crate) fn origin(&self) -> &Origin {
         &self.inner.origin
     }
 
-    /// True if it is the content of a native token.
+    /// Returns true if it was the content of a native token.
     pub(crate) fn is_sealed(&self) -> bool {
         matches!(self.inner.origin, Origin::Sealed { .. })
     }
 
-    /// True if a key opened it that does not seal any more.
+    /// Returns true if the key that opened it no longer seals.
     pub(crate) fn with_old_key(&self) -> bool {
         matches!(self.inner.origin, Origin::Sealed { old_key: true, .. })
     }
 
-    /// True if it is to be written anew, whatever its deadline: under the present key, or in the present format.
+    /// Returns true if it is to be written again whatever its deadline: under the present key, or in the present format.
     pub(crate) fn is_outdated(&self) -> bool {
         match self.inner.origin {
             Origin::Sealed { rewrite, .. } | Origin::Foreign { rewrite } => rewrite,
-            Origin::Stored { .. } => false,
+            Origin::Stored { .. } | Origin::Elsewhere(_) => false,
         }
     }
 }

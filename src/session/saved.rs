@@ -1,9 +1,9 @@
-//! `Saved`: how a store's save ended, as the session learns of it.
+//! `Saved`: the result of a store's save.
 
 use super::Record;
 use crate::crypto::SecretText;
 
-/// How saving ended.
+/// The result of a save.
 #[derive(Debug)]
 #[non_exhaustive]
 #[allow(clippy::large_enum_variant)] // moved once, and a box would cost more than the move
@@ -11,15 +11,15 @@ pub enum Saved {
     /// The session is stored.
     #[non_exhaustive]
     Stored {
-        /// As it is stored now.
+        /// The session as it is stored now.
         record: Record,
-        /// What the client shall hold: a secret.
+        /// The new token of the client: a secret.
         token: SecretText,
-        /// How often another request had been first.
+        /// How often another request saved first.
         conflicts: u32,
     },
-    /// After the changes nothing was left, so the session was ended.
+    /// No value was left after the changes, so the session was ended.
     Removed,
-    /// The session was ended by another request meanwhile. Nothing was written: a slow request does not bring it back.
+    /// Another request ended the session meanwhile. Nothing was written, so a slow request does not bring it back.
     Ended,
 }

@@ -1,4 +1,4 @@
-//! `Session`: what a handler reads and changes.
+//! `Session`: the values that a handler reads and changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,12 +20,12 @@ use crate::error::{Error, Kind};
 
 /// The session of one request.
 ///
-/// A handle: clones are the same session, and may be used from several tasks. After the one `await` that loads it, reading
-/// and writing are synchronous. What was changed is saved by itself when the handler's response head is ready; writes
-/// after that are errors, never silently lost.
+/// Clones are handles of the same session, and may be used from several tasks. Loading a session is asynchronous. Reading
+/// and writing it are synchronous. Changes are saved automatically when the head of the handler's response is ready. A
+/// write after that returns an error and is never silently lost.
 ///
-/// Keys are strings, or [`Key`](crate::Key)s that know the type of their value; values are whatever serde can write. Keys
-/// that start with U+0001 are reserved.
+/// Keys are strings, or [`Key`](crate::Key)s that know the type of their value. Values are of any type that serde can
+/// serialize. Keys that start with U+0001 are reserved.
 ///
 /// # Examples
 ///
@@ -52,45 +52,63 @@ pub(super) struct Inner {
     pub(super) committer: Weak<dyn Committer>,
 }
 
-/// What a session knows of its request.
+/// The facts about its request that a session needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Circumstances {
-    /// The moment in which the request lives.
+    /// The time of the request.
     pub(crate) now: Timestamp,
-    /// The browser asked ahead, and may show the answer to nobody.
+    /// The browser loads the page ahead, and may never show the response to the user.
     pub(crate) speculative: bool,
-    /// Flash values are values like any other, as in Astra.
+    /// Flash values are stored among the other values, as in Astra.
     pub(crate) shared_flash: bool,
     /// The store keeps revocations, so that labels have an effect.
     pub(crate) revocable: bool,
 }
 
-/// How often [`Session::update`] runs again because of another clone of the handle.
+/// How often [`Session::update`] runs again because another clone of the handle changed the value.
 const MAX_RERUNS: u32 = 64;
 
-/// Saves a session now, for [`Session::save`]. The layer above implements it: a session knows no store.
+/// Saves a session at once, for [`Session::save`]. The layer above implements it, because a session does not know its
+/// store.
 pub(crate) trait Committer: Send + Sync {
     fn commit_now(
         self: Arc<Self>,
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+    /// A value that did not decode was read as absent, for [`Session::get_lenient`].
+    fn unreadable(&self, id: Option<SessionId>, error: &Error);
+
+    /// Ends the other sessions of the session's subject, for [`Session::end_other_sessions`].
+    fn end_others(
+        self: Arc<Self>,
+        session: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>;
 }
 
-/// Commits for a session that no store knows: there is none of it.
+/// The committer of a session without a store. It has no values.
 pub(super) enum NoCommitter {}
 
 impl Committer for NoCommitter {
     fn commit_now(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
         match *self {}
     }
+
+    fn unreadable(&self, _: Option<SessionId>, _: &Error) {
+        match *self {}
+    }
+
+    fn end_others(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
+        match *self {}
+    }
 }
 
 impl Session {
-    /// The value under `key`, or `None` if there is none. Decoded at this call, this value alone.
+    /// Returns the value under `key`, or `None` if there is none. Only this value is decoded, at this call.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no `T`. The error names key, kind and type, not the value.
+    /// [`is_value`](Error::is_value) if the value is not a `T`. The error names key, kind and type, not the value.
     ///
     /// # Examples
     ///
@@ -103,15 +121,40 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "get_value")]
     pub fn get<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         self.get_value(key.as_key(), key.as_key())
+    }
+
+    /// Returns the value under `key`, or `None` if there is none or it is not a `T`: for a value whose type changed between
+    /// releases, and which is worth no error. An [`Event::ValueUnreadable`](crate::Event::ValueUnreadable) says that it
+    /// happened. The value stays until it is set or deleted.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.set("theme", 3)?; // an older release stored a number
+    /// assert_eq!(session.get_lenient::<String>("theme"), None);
+    /// assert_eq!(session.get_lenient::<u8>("theme"), Some(3));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "get_or_none")]
+    pub fn get_lenient<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Option<T> {
+        self.get(key).unwrap_or_else(|error| {
+            if let Some(committer) = self.inner.committer.upgrade() {
+                committer.unreadable(self.id(), &error);
+            }
+            None
+        })
     }
 
     /// The string under `key`, as a view of the decoded session: nothing is copied.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no string.
+    /// [`is_value`](Error::is_value) if the value is not a string.
     ///
     /// # Examples
     ///
@@ -129,12 +172,12 @@ impl Session {
         self.get_view(key.as_key(), "a string", text)
     }
 
-    /// The byte string under `key` (stored as such, with `serde_bytes` or [`bytes::Bytes`] for example), as a view of the
-    /// decoded session: nothing is copied.
+    /// Returns the byte string under `key` as a view of the decoded session, without a copy. Byte strings are stored with
+    /// `serde_bytes` or [`bytes::Bytes`], for example.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no byte string.
+    /// [`is_value`](Error::is_value) if the value is not a byte string.
     ///
     /// # Examples
     ///
@@ -150,11 +193,11 @@ impl Session {
         self.get_view(key.as_key(), "a byte string", bytes)
     }
 
-    /// The integer under `key`.
+    /// Returns the integer under `key`.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no integer, or none that fits.
+    /// [`is_value`](Error::is_value) if the value is not an integer, or does not fit into an `i64`.
     ///
     /// # Examples
     ///
@@ -171,11 +214,11 @@ impl Session {
         self.get(key.as_key())
     }
 
-    /// The boolean under `key`.
+    /// Returns the boolean under `key`.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is no boolean.
+    /// [`is_value`](Error::is_value) if the value is not a boolean.
     ///
     /// # Examples
     ///
@@ -190,7 +233,7 @@ impl Session {
         self.get(key.as_key())
     }
 
-    /// True if there is a value under `key`.
+    /// Returns true if there is a value under `key`.
     ///
     /// # Examples
     ///
@@ -201,11 +244,12 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "contains")]
     pub fn has(&self, key: impl AsKey) -> bool {
         self.lock().get(key.as_key()).is_some()
     }
 
-    /// The keys that have a value, in order. Flash values are not among them.
+    /// Returns the keys that have a value, in order. Keys of flash values are not included.
     ///
     /// # Examples
     ///
@@ -218,11 +262,12 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "entries")]
     pub fn keys(&self) -> Vec<String> {
         self.all_keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
     }
 
-    /// True if there is neither a value nor a flash value. Such a session is not stored, or will be destroyed.
+    /// Returns true if there is neither a value nor a flash value. If such a session is stored, it is destroyed.
     ///
     /// # Examples
     ///
@@ -238,15 +283,15 @@ impl Session {
         self.lock().is_empty()
     }
 
-    /// Stores `value` under `key`. A value equal to the present one is no change, in whatever order a map lists its entries. A
-    /// `HashSet` has another order each time, and lists are not equal in another order: use a `BTreeSet`.
+    /// Stores `value` under `key`. A value that is equal to the present one is not a change. The order of entries in a map
+    /// does not matter. The order of lists does, and a `HashSet` has another order each time: use a `BTreeSet`.
     ///
-    /// Do not store what the server should not hand out and keep: passwords, card numbers, whole requests.
+    /// Do not store data that the server should not keep: passwords, card numbers, whole requests.
     ///
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the value does not serialize, nests deeper than 64 levels or `key` is reserved;
-    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way. Nothing is changed then.
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way. On an error, nothing is changed.
     ///
     /// # Examples
     ///
@@ -261,13 +306,14 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "insert")]
     pub fn set<V: Serialize>(&self, key: impl WriteKey<V>, value: V) -> Result<(), Error> {
         let key = key.as_key();
         check_key(key)?;
         self.put_value(key, key, &value)
     }
 
-    /// Removes the value under `key`; true if there was one.
+    /// Deletes the value under `key`. Returns true if there was one.
     ///
     /// # Errors
     ///
@@ -283,17 +329,18 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "remove")]
     pub fn delete(&self, key: impl AsKey) -> Result<bool, Error> {
         check_key(key.as_key())?;
         self.delete_value(key.as_key())
     }
 
-    /// Removes the value under `key` and returns it, or `None` if there was none.
+    /// Deletes the value under `key` and returns it, or returns `None` if there is none.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the value is not a `T`: it stays. [`is_head_sent`](Error::is_head_sent) if the
-    /// response is on its way.
+    /// [`is_value`](Error::is_value) if the value is not a `T`. The value then stays. [`is_head_sent`](Error::is_head_sent)
+    /// if the response is on its way.
     ///
     /// # Examples
     ///
@@ -317,11 +364,11 @@ impl Session {
         Ok(value)
     }
 
-    /// Forgets what was changed and not saved: values, `regenerate`, `login` and `destroy`. The session is as it was loaded,
-    /// or last [saved](Self::save).
+    /// Drops all changes that were not saved: values, `regenerate`, `login` and `destroy`. The session is then as it was
+    /// loaded, or last [saved](Self::save).
     ///
-    /// For a handler that fails halfway and answers with a status that
-    /// [saves changes](crate::store::Builder::discard_changes_on), such as a 4xx.
+    /// For a handler that fails halfway and responds with a status for which changes [are
+    /// saved](crate::store::Builder::discard_changes_on), such as a 4xx.
     ///
     /// # Errors
     ///
@@ -329,7 +376,7 @@ impl Session {
     ///
     /// # Security
     ///
-    /// A logout that was not saved is forgotten, too.
+    /// A logout that was not saved is dropped, too.
     ///
     /// # Examples
     ///
@@ -348,7 +395,7 @@ impl Session {
         Ok(())
     }
 
-    /// Removes all values and flash values. Unless something is set afterwards, the session is destroyed.
+    /// Deletes all values and flash values. Unless a value is set afterwards, the session is destroyed.
     ///
     /// # Errors
     ///
@@ -369,12 +416,12 @@ impl Session {
         Ok(())
     }
 
-    /// Replaces the value under `key` by `change(old value)` and returns the new one.
+    /// Replaces the value under `key` with `change(old value)` and returns the new value.
     ///
-    /// On a server-side store, `change` runs again on the newer value if another request came first: a counter never loses
-    /// an increment. So it must depend on its argument alone, and not change this key itself. Where a save was not
-    /// acknowledged, it may be applied twice. Use [`save`](Self::save) and [`get`](Self::get) where the
-    /// response must show the final value.
+    /// On a server-side store, `change` runs again on the newer value if another request saved first. So a counter does not
+    /// lose an increment. `change` must depend only on its argument, and must not change this key itself. If a save was not
+    /// acknowledged, `change` may be applied twice. To show the final value in the response, call [`save`](Self::save) and
+    /// then [`get`](Self::get).
     ///
     /// # Errors
     ///
@@ -390,6 +437,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "entry")]
     pub fn update<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
@@ -398,13 +446,14 @@ impl Session {
         self.try_update(key, move |old| Ok(change(old)))
     }
 
-    /// As [`update`](Self::update), with a `change` that may fail: then nothing is changed, and its error is returned.
+    /// Works as [`update`](Self::update), with a `change` that may fail. Nothing is changed then, and its error is
+    /// returned.
     ///
-    /// Where `change` runs again because another request came first, and fails then, the newer value is left as it is.
+    /// If `change` fails when it runs again because another request saved first, the newer value stays as it is.
     ///
     /// # Errors
     ///
-    /// That of `change`, or those of [`update`](Self::update), converted.
+    /// The error of `change`, or the converted errors of [`update`](Self::update).
     ///
     /// # Examples
     ///
@@ -445,6 +494,15 @@ impl Session {
     {
         let key = key.as_key();
         check_key(key)?;
+        self.update_value(key, key, change)
+    }
+
+    pub(super) fn update_value<T, E, F>(&self, full_key: &str, key: &str, change: F) -> Result<T, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<Error>,
+        F: Fn(Option<T>) -> Result<T, E> + Send + Sync + 'static,
+    {
         let owned_key = key.to_owned();
         let change = Arc::new(move |old: Option<&[u8]>| {
             let old = old.map(|old| value_codec::decode(&owned_key, old)).transpose()?;
@@ -453,26 +511,27 @@ impl Session {
                 Err(refused) => Err(refused),
             })
         });
-        // `change` is the application's and may use this session: it runs without the lock, and again if another clone
-        // of the handle changed the value meanwhile. A closure that changes it itself would never be done.
+        // `change` is code of the application and may use this session. So it runs without the lock, and again if another
+        // clone of the handle changed the value meanwhile. The loop is bounded because the closure may change the value
+        // itself.
         for _ in 0..MAX_RERUNS {
-            let old = self.lock_open()?.get_encoded(key);
+            let old = self.lock_open()?.get_encoded(full_key);
             let (new, bytes) = change(old.as_deref())??;
             let mut state = self.lock_open()?;
-            if state.get(key) == old.as_deref() {
+            if state.get(full_key) == old.as_deref() {
                 let step = Arc::clone(&change);
                 let step = Arc::new(move |old: Option<&[u8]>| Ok(step(old)?.ok().map(|(_, bytes)| bytes)));
-                state.update(key, step, bytes);
+                state.update(full_key, step, bytes);
                 return Ok(new);
             }
         }
         Err(Error::new(Kind::Conflict { attempts: MAX_RERUNS }).into())
     }
 
-    /// The id of the stored session; `None` until something was stored.
+    /// Returns the id of the stored session, or `None` if no session was stored yet.
     ///
-    /// A new session has an id after it was saved, and another one after it was regenerated: [`save`](Self::save) first if
-    /// the handler needs to know it.
+    /// A new session gets an id when it is saved, and another id when it is regenerated. If the handler needs the id, call
+    /// [`save`](Self::save) first.
     ///
     /// # Examples
     ///
@@ -487,20 +546,21 @@ impl Session {
         self.lock().base().map(Record::id)
     }
 
-    /// When the stored session began: when it was created, or at its last [login](Self::login).
+    /// Returns when the stored session began: when it was created, or at its last [login](Self::login).
     pub fn created_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::created)
     }
 
     /// The first moment at which the stored session is over, if nothing renews it.
+    #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::expires)
     }
 
-    /// How long the stored session lasts from now on, if nothing renews it: for a "you will be logged out" countdown.
-    /// `None` until something was stored. "Now" is the moment of this request.
+    /// Returns how long the stored session lasts, unless it is renewed, for a "you will be logged out" countdown. Returns
+    /// `None` if no session was stored yet. Counted from the time of this request.
     ///
-    /// Asking through the session may itself renew it, as any reading does.
+    /// A request that reads this may itself renew the session, as any request that reads it.
     ///
     /// # Examples
     ///
@@ -511,17 +571,19 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "expiry_age")]
+    #[doc(alias = "ttl")]
     pub fn remaining(&self) -> Option<Duration> {
         self.expires_at().map(|expires| expires.saturating_since(self.inner.circumstances.now))
     }
 
-    /// Gives the session a new id and a new token. Values and absolute deadline stay; a [`login`](Self::login) begins the latter
-    /// anew. The old token is refused from then on by server-side stores and by cookie stores with
-    /// [revocations](crate::store::Builder::revocations). A cookie store without revocations can only replace it in this
-    /// browser.
+    /// Gives the session a new id and a new token. Values and absolute deadline stay. (A [`login`](Self::login) also begins
+    /// a new absolute timeout.) The old token is refused from then on by server-side stores and by cookie stores with
+    /// [revocations](crate::store::Builder::revocations). A cookie store without revocations can only replace the cookie in
+    /// this browser.
     ///
-    /// Call it whenever the user gains or loses rights, above all at login: an id that was planted before is worthless
-    /// afterwards (session fixation).
+    /// Call it whenever the user gains or loses rights, above all at login. An id that an attacker planted before is
+    /// worthless afterwards (session fixation).
     ///
     /// # Errors
     ///
@@ -531,21 +593,23 @@ impl Session {
     ///
     /// ```
     /// # hyper_session::__example(|session| {
-    /// session.regenerate()?; // who logs in leaves a planted id behind
+    /// session.regenerate()?; // an id that was planted before the login is worthless
     /// session.set("user", "ada")?;
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "cycle_id")]
+    #[doc(alias = "renew")]
     pub fn regenerate(&self) -> Result<(), Error> {
         self.lock_open()?.regenerate();
         Ok(())
     }
 
-    /// Ends the session: the stored one is deleted, the cookie removed. What is set afterwards begins a new session.
+    /// Ends the session: deletes the stored one and removes the cookie. Values that are set afterwards begin a new session.
     ///
-    /// A session that lives in a cookie alone ends in this browser; a copy of the cookie made before works until its
-    /// deadline. Where that matters, use a server-side store, or a cookie store with
-    /// [revocations](crate::store::Builder::revocations): then the copy is refused.
+    /// A cookie session without revocations ends only in this browser: a copy of the cookie works until its deadline. If
+    /// that matters, use a server-side store, or a cookie store with [revocations](crate::store::Builder::revocations),
+    /// which refuses the copy.
     ///
     /// # Errors
     ///
@@ -561,30 +625,79 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "flush")]
+    #[doc(alias = "purge")]
+    #[doc(alias = "logout")]
     pub fn destroy(&self) -> Result<(), Error> {
         self.lock_open()?.destroy();
         Ok(())
     }
 
-    /// Saves now what is otherwise saved when the response head is ready, so that the handler can act on a failure.
+    /// Saves the session now instead of when the response head is ready, so that the handler can react to a failure.
     ///
     /// # Errors
     ///
-    /// [`is_too_large`](Error::is_too_large), [`is_unavailable`](Error::is_unavailable), [`is_conflict`](Error::is_conflict)
-    /// or [`is_random`](Error::is_random) if it cannot be saved: what is stored stays as it was, the changes stay in the
-    /// session. The handler answers for that: its response is sent, and the changes are not saved with it, unless the handler
-    /// asks for something else or calls `save` again. [`is_ended`](Error::is_ended) if another request ended the session
-    /// meanwhile, or its absolute timeout passed: nothing brings it back.
+    /// [`is_too_large`](Error::is_too_large), [`is_unavailable`](Error::is_unavailable),
+    /// [`is_conflict`](Error::is_conflict) or [`is_random`](Error::is_random) if it cannot be saved. The stored session
+    /// stays as it was, and the changes stay in this one. The handler decides what follows: its response is sent, and the
+    /// changes are not saved with it, unless the handler changes the session again or calls `save` again.
+    /// [`is_ended`](Error::is_ended) if another request ended the session meanwhile, or its absolute timeout passed. Such a
+    /// session cannot be saved again.
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
     ///
     /// # Security
     ///
-    /// The client learns of a new token with the response. A handler that regenerates, saves, and then returns an error other
-    /// than an [`Error`] sends none, and on a server-side store leaves the user logged out.
+    /// The client gets a new token with the response. A handler that regenerates, saves, and then returns an error other
+    /// than an [`Error`] sends no token. On a server-side store the user is then logged out.
     pub async fn save(&self) -> Result<(), Error> {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);
         committer.commit_now(self.clone()).await
+    }
+
+    /// Ends all other sessions of this session's subject, and returns how many: "log out my other devices", at a change of
+    /// password for example. This session is saved first, so a new token that the handler asked for is the one that stays.
+    ///
+    /// # Errors
+    ///
+    /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
+    /// store keeps no session lists, as a [`CookieStore`](crate::CookieStore). Those of [`save`](Self::save), and
+    /// [`is_unavailable`](Error::is_unavailable) if the store did not confirm the end of each: ask again.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{Error, Session};
+    ///
+    /// async fn password_changed(session: &Session) -> Result<usize, Error> {
+    ///     session.reauthenticate()?;
+    ///     session.end_other_sessions().await
+    /// }
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{MemoryStore, SessionHandle, session_fn, testing};
+    /// # let store = MemoryStore::builder().build()?;
+    /// # let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    /// #     Ok::<_, Error>(Response::new(password_changed(&session.load().await?).await?))
+    /// # });
+    /// # let phone = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # let laptop = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # assert_eq!(*service.call(laptop).await?.body(), 1);
+    /// # assert!(service.call(phone).await.unwrap_err().is_not_logged_in());
+    /// # assert_eq!(store.sessions_of("ada").await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    #[doc(alias = "logout_others")]
+    pub async fn end_other_sessions(&self) -> Result<usize, Error> {
+        let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
+        drop(self.lock_open()?);
+        committer.end_others(self.clone()).await
     }
 
     pub(super) fn put_value<T: Serialize>(&self, full_key: &str, key: &str, value: &T) -> Result<(), Error> {
@@ -602,30 +715,35 @@ impl Session {
         value.map(|value| value_codec::decode(key, &value)).transpose()
     }
 
-    /// The undecoded value under `full_key`.
+    /// Returns the undecoded value under `full_key`.
     pub(super) fn raw(&self, full_key: &str) -> Option<Bytes> {
         self.lock().get_encoded(full_key).map(EncodedValue::into_bytes)
     }
 
-    /// The keys that have a value, those of the crate included.
+    /// Returns the keys that have a value, including the reserved keys of this crate.
     pub(super) fn all_keys(&self) -> BTreeSet<String> {
         self.lock().keys()
     }
 
-    /// The values that are not the crate's own, undecoded.
+    /// Returns the undecoded values of the application.
     pub(super) fn visible_entries(&self) -> Vec<(String, Bytes)> {
         let state = self.lock();
         let keys = state.keys().into_iter().filter(|key| !key.starts_with(RESERVED));
         keys.filter_map(|key| state.get_encoded(&key).map(|value| (key, value.into_bytes()))).collect()
     }
 
-    /// Sets or deletes these values, all of them or, where the head is out, none.
+    /// Sets or deletes these values: all of them, or none if the head was sent.
     pub(super) fn put_all(&self, values: BTreeMap<&str, Option<Bytes>>) -> Result<(), Error> {
         let mut state = self.lock_open()?;
         for (key, value) in values {
             state.put(key, value);
         }
         Ok(())
+    }
+
+    /// The moment in which the request lives.
+    pub(super) fn now(&self) -> Timestamp {
+        self.inner.circumstances.now
     }
 
     pub(super) fn is_speculative(&self) -> bool {
@@ -649,8 +767,8 @@ impl Session {
         value.map(|value| view(&value).ok_or_else(|| value_codec::mismatch(key, &value, what))).transpose()
     }
 
-    /// No code of an application runs under this lock, so a panic cannot leave a state half changed: poisoning says
-    /// nothing here.
+    /// Locks the state. No code of the application runs under this lock, so a panic cannot leave a state half changed, and
+    /// poisoning is ignored.
     pub(super) fn lock(&self) -> Locked<'_> {
         Locked::new(self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -667,7 +785,7 @@ impl fmt::Debug for Session {
     }
 }
 
-/// The value, if nothing follows it.
+/// Returns the value if nothing follows it.
 fn whole<'a>(parsed: Option<(&'a [u8], &'a [u8])>) -> Option<&'a [u8]> {
     match parsed {
         Some((value, [])) => Some(value),

@@ -1,4 +1,4 @@
-//! What a session is between loading and committing: what the store holds, what changed, what is asked for.
+//! The state of a session between loading and committing: the stored record, the changes, the requests of the handler.
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut, Range};
@@ -9,7 +9,8 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Commit, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::lineage::{Position, is_lineage};
+use super::key::is_bookkeeping;
+use super::lineage::Position;
 use super::{Record, Saved};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
@@ -18,34 +19,37 @@ use crate::event::DropReason;
 /// The state behind a [`Session`](super::Session).
 #[allow(clippy::struct_excessive_bools)] // independent facts, not one state in disguise
 pub(super) struct State {
-    /// What the store holds.
+    /// The record in the store.
     base: Option<Record>,
-    /// What is being committed right now.
+    /// The commit in progress.
     pending: Option<Pending>,
-    /// What was changed since.
+    /// The changes since then.
     changes: Changes,
     wishes: Wishes,
+    /// The handler reads the session as one that is in use.
+    renews: bool,
     /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
     /// remove or to replace, unless the handler says so.
     overtaken: bool,
     /// The absolute timeout passed while the request was running.
     expired: bool,
-    /// Ended by another request, as far as this one can tell: what is set is dropped, and nothing brings it back.
+    /// Another request ended the session, as far as this request knows. Changes are dropped, and nothing brings the session
+    /// back.
     ended: bool,
-    /// The response head is out: reads go on, writes fail.
+    /// The response head was sent: reads still work, writes fail.
     closed: bool,
-    /// The request is over: nothing is committed any more.
+    /// The request has ended: nothing is committed after this.
     discarded: bool,
-    /// A save failed, the handler was told, and it asked for nothing since: the answer is the handler's.
+    /// A save failed, the handler got the error, and has changed nothing since. The response is the handler's decision.
     failure_told: bool,
-    /// A renewal failed: one attempt in a request is enough.
+    /// A renewal failed. It is not attempted again in this request.
     renewal_failed: bool,
     reply: Reply,
-    /// The handler ended a session, and that was done. What it began afterwards does not change that.
+    /// The handler ended a session, and the store carried it out. This stays true if the handler then begins a new session.
     ended_by_handler: bool,
 }
 
-/// What the handler asked for beside changing values.
+/// The requests of a handler other than changes of values.
 #[derive(Clone, Copy, Debug, Default)]
 struct Wishes {
     regenerate: bool,
@@ -58,21 +62,22 @@ struct Pending {
     outcome: Outcome,
 }
 
-/// What the response will tell the client about its cookie.
+/// The reply to the client about its cookie, which the response carries.
 pub(crate) enum Reply {
     Nothing,
     Set { token: SecretText, expires: Timestamp, weight: Weight },
     Remove { weight: Weight },
 }
 
-/// What a commit leaves to be dropped without the lock of the session: closures of the application may be in it.
+/// The remains of a commit, which must be dropped without the lock of the session: they may hold closures of the
+/// application.
 #[must_use = "closures of the application must be dropped after unlocking"]
 pub(super) struct Leftovers {
     _changes: (Option<Arc<Changes>>, Changes),
 }
 
-/// The state, locked. Closures of the application that the state no longer needs are dropped after it is unlocked: dropping
-/// one may run code that uses this very session.
+/// The locked state. Closures of the application that the state no longer needs are dropped after it is unlocked, because
+/// dropping a closure may run code that uses this session.
 pub(super) struct Locked<'a> {
     // Fields are dropped in this order.
     state: MutexGuard<'a, State>,
@@ -105,7 +110,7 @@ impl DerefMut for Locked<'_> {
     }
 }
 
-/// The undecoded value of a key, where it lies.
+/// The undecoded value of a key, not copied.
 enum Value<'a> {
     Changed(&'a Bytes),
     Stored(&'a Record, Range<usize>),
@@ -122,7 +127,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The undecoded value under `key` without the changes that are not being committed yet.
+/// Returns the undecoded value under `key` without the changes that are not being committed yet.
 fn below<'a>(pending: Option<&'a Pending>, base: Option<&'a Record>, key: &str) -> Value<'a> {
     match pending.map_or(Lookup::Unchanged, |pending| pending.changes.get(key)) {
         Lookup::Value(value) => Value::Changed(value),
@@ -141,6 +146,7 @@ impl State {
             pending: None,
             changes: Changes::default(),
             wishes: Wishes::default(),
+            renews: false,
             overtaken,
             expired: false,
             ended: overtaken,
@@ -165,6 +171,12 @@ impl State {
         self.changes.update(key, step, value, below.as_slice());
     }
 
+    /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
+    pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
+        self.failure_told = false;
+        self.changes.force(key, value);
+    }
+
     pub(super) fn clear(&mut self) {
         self.failure_told = false;
         if !self.is_empty() {
@@ -172,13 +184,19 @@ impl State {
         }
     }
 
-    /// Under `key` the session keeps whose it is.
+    /// Binds the session to `subject`, which is kept under `key`.
     pub(super) fn login(&mut self, key: &str, subject: Bytes, position: Option<Position>) {
         if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
         self.changes.login(key, subject);
         self.changes.set_login_position(position);
+        self.regenerate();
+    }
+
+    /// The subject was authenticated again: a new token, and the absolute timeout begins anew.
+    pub(super) fn reauthenticate(&mut self) {
+        self.changes.reauthenticate();
         self.regenerate();
     }
 
@@ -193,18 +211,22 @@ impl State {
         self.wishes = Wishes { destroy: true, regenerate: false };
     }
 
+    pub(super) fn request_renewal(&mut self) {
+        self.renews = true;
+    }
+
     pub(super) fn close(&mut self) {
         self.closed = true;
     }
 
-    /// Forgets what was changed and asked for since the last save. What is returned is for the caller to drop, unlocked.
+    /// Drops the changes and requests since the last save. The caller must drop the returned value after unlocking.
     pub(super) fn forget_changes(&mut self) -> Leftovers {
         self.failure_told = false;
         self.wishes = Wishes::default();
         Leftovers { _changes: (None, std::mem::take(&mut self.changes)) }
     }
 
-    /// As [`forget_changes`](Self::forget_changes), for good: a commit that fails gives nothing back.
+    /// Works as [`forget_changes`](Self::forget_changes), for good: a commit that fails does not bring the changes back.
     pub(super) fn discard(&mut self) -> Leftovers {
         self.discarded = true;
         self.forget_changes()
@@ -214,7 +236,7 @@ impl State {
         self.closed
     }
 
-    /// Returns true if another request ended the session, and this one has begun no other since.
+    /// Returns true if another request ended the session, and this request has not begun a new one since.
     fn is_ended(&self) -> bool {
         let begins_another =
             self.changes.restarts() || self.wishes.regenerate && (self.overtaken || self.expired);
@@ -228,10 +250,11 @@ impl State {
         !wished && !renewal_due && self.changes.is_empty() && self.pending.is_none()
     }
 
-    /// A token that an earlier save was given is renewed, too, if it has expired by now: the response sets no dead cookie.
+    /// Returns true if the session is to be renewed. A token that an earlier save returned is renewed, too, if it has
+    /// expired by now, so that the response does not set a dead cookie.
     fn renewal_due(&self, standing: Standing) -> bool {
         let expired = standing.expired && matches!(self.reply, Reply::Set { .. });
-        !self.renewal_failed && !standing.over && (standing.renewal_due || expired)
+        !self.renewal_failed && !standing.over && (standing.renewal_due && self.renews || expired)
     }
 
     pub(super) fn base(&self) -> Option<&Record> {
@@ -242,17 +265,17 @@ impl State {
         self.ended_by_handler
     }
 
-    /// What to tell the client, once.
+    /// Takes what the response has to tell the client.
     pub(super) fn take_reply(&mut self) -> Reply {
         std::mem::replace(&mut self.reply, Reply::Nothing)
     }
 
-    /// The undecoded value under `key`.
+    /// Returns the undecoded value under `key`.
     pub(super) fn get(&self, key: &str) -> Option<&[u8]> {
         self.look_up(key).as_slice()
     }
 
-    /// The undecoded value under `key`, to be decoded without the lock.
+    /// Returns the undecoded value under `key`, to be decoded without the lock.
     pub(super) fn get_encoded(&self, key: &str) -> Option<EncodedValue> {
         match self.look_up(key) {
             Value::Changed(value) => Some(EncodedValue::Changed(value.clone())),
@@ -269,25 +292,25 @@ impl State {
         }
     }
 
-    /// Returns true if no key has a value, those of the crate included, but for what revocation needs.
+    /// Returns true if no key has a value, those of the crate included, but for bookkeeping.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().filter(|key| !is_lineage(key)).all(|key| self.get(key).is_none())
+        self.mentioned().filter(|key| !is_bookkeeping(key)).all(|key| self.get(key).is_none())
     }
 
-    /// The keys that have a value, those of the crate included.
+    /// Returns the keys that have a value, including reserved keys.
     pub(super) fn keys(&self) -> BTreeSet<String> {
         self.mentioned().filter(|key| self.get(key).is_some()).map(str::to_owned).collect()
     }
 
-    /// Every key that the store, a commit or a change knows of, some of them more than once, with a value or without.
+    /// Returns every key in the record, the commit or the changes, with or without a value. Keys may be repeated.
     fn mentioned(&self) -> impl Iterator<Item = &str> {
         let stored = self.base.iter().flat_map(|base| base.payload().iter()).map(|(key, _)| key);
         let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
         stored.chain(pending).chain(self.changes.keys())
     }
 
-    /// Decides what is to be done. `last` is true at the end of the request, where a failure that the handler was told of is
-    /// not tried again: the handler has answered for it.
+    /// Decides what to commit. `last` is true at the end of the request. A failure that the handler got as an error is not
+    /// tried again then, because the handler has decided on the response.
     pub(super) fn begin_commit(
         &mut self,
         answer: Disposition,
@@ -315,7 +338,7 @@ impl State {
         let outcome = facts.decide(answer);
         let only_destroyed = wishes.destroy && self.changes.keys().next().is_none();
         let dropped = match answer {
-            // The cookie goes on leading to the session.
+            // The cookie still leads to the session.
             Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
             _ if !modified || only_destroyed => None,
             _ if told => Some(DropReason::SaveFailed),
@@ -350,7 +373,7 @@ impl State {
     }
 
     pub(super) fn end_by_response(&mut self) {
-        // A handler that ends the session, too, has the store end it.
+        // If the handler ends the session, too, the store ends it.
         if self.base.is_some() && !self.wishes.destroy {
             self.base = None;
             self.ended = true;
@@ -358,7 +381,7 @@ impl State {
         }
     }
 
-    /// The commit did not happen: all that it was to do is still to be done.
+    /// Notes that the commit failed: all that it was to do remains to be done.
     pub(super) fn commit_failed(&mut self) -> Leftovers {
         let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
             return Leftovers { _changes: (None, Changes::default()) };
@@ -374,20 +397,25 @@ impl State {
         Leftovers { _changes: (Some(changes), later) }
     }
 
-    /// The handler was told that a save failed. Until it asks for something else, that is not tried again.
+    /// Notes that the handler got the error of a failed save. It is not tried again until the handler changes the session.
     pub(super) fn failure_was_told(&mut self) {
         self.failure_told = true;
     }
 
-    /// The commit happened. `saved` is what the store answered, if it was asked.
+    /// Notes that the commit succeeded. `saved` is the result of the store, if it was called.
     pub(super) fn commit_done(&mut self, saved: Option<Saved>) -> Leftovers {
         let pending = self.pending.take();
         let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
         let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
         if destroyed || matches!(saved, Some(Saved::Removed)) {
             self.ended_by_handler = true;
-            self.ended = false; // what follows is another session
+            self.ended = false; // a later change begins another session
         }
+        // The handler asked for another session, which is stored with its first value: that may come after this commit.
+        let begins_another = pending.as_ref().is_some_and(|pending| pending.wishes.regenerate)
+            && self.base.is_none()
+            && (self.overtaken || self.expired);
+        self.ended &= !begins_another;
         if self.changes.keys().next().is_some() {
             self.changes.outdate();
         }
@@ -398,7 +426,7 @@ impl State {
                 self.ended = true;
                 self.reply = Reply::Remove { weight: Weight::DeadCookie };
             }
-            // The handler ends what another request has given a new token to: its user wants to be logged out here.
+            // The handler ended a session that has a new token from another request: its user wants to be logged out here.
             None if destroyed && self.overtaken && self.base.is_none() => {
                 self.reply = Reply::Remove { weight: Weight::End };
             }
@@ -420,7 +448,7 @@ impl State {
             Some(Saved::Ended) => {
                 self.base = None;
                 self.ended = true;
-                // A token that an earlier save was given is dead, and may not overwrite one that is not.
+                // The token from an earlier save is dead, and must not overwrite a live one.
                 self.reply = Reply::Nothing;
             }
         }

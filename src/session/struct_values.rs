@@ -1,4 +1,4 @@
-//! The whole session as a struct of the application's: each field is the value under its name.
+//! The whole session as one struct of the application: each field is the value under its name.
 
 use std::collections::BTreeMap;
 
@@ -12,17 +12,17 @@ use super::nil_fields::{NIL, none_fields, read_with_nils};
 use super::{Session, value_codec};
 use crate::error::{Error, Kind};
 
-/// In errors, in the place of a key.
+/// Used in errors instead of a key.
 const WHOLE: &str = "(all of them)";
 
 impl Session {
-    /// All values as one `T`, each field from the value of its name; `None` if there is no value at all.
+    /// Returns all values as one `T`, each field from the value of its name. Returns `None` if there is no value at all.
     ///
-    /// Give fields that may be missing an `Option` or `#[serde(default)]`; values that no field names are passed over.
+    /// Fields that may be missing must be an `Option` or have `#[serde(default)]`. Values without a field are ignored.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if the values are no `T`.
+    /// [`is_value`](Error::is_value) if the values are not a `T`.
     ///
     /// # Examples
     ///
@@ -41,7 +41,7 @@ impl Session {
     /// visitor.visits += 1;
     /// session.set_all(&visitor)?;
     /// assert_eq!(session.get::<u64>("visits")?, Some(1)); // the same values, one by one
-    /// assert!(!session.has("user")); // `None` is no value
+    /// assert!(!session.has("user")); // `None` is not a value
     /// assert_eq!(session.get_all()?, Some(visitor));
     /// # Ok(())
     /// # }).unwrap();
@@ -69,16 +69,17 @@ impl Session {
         value_codec::decode(WHOLE, &map).map(Some)
     }
 
-    /// Stores each field of `value` under its name; a field that is `None` is deleted. Other values stay. What
-    /// [`get_all`](Self::get_all) reads is equal to `value`, if it reads the same fields.
+    /// Stores each field of `value` under its name. A field that is `None` is deleted. Other values stay. A struct with the
+    /// same fields that [`get_all`](Self::get_all) reads is equal to `value`.
     ///
-    /// Fields that are equal to what is there are no change, so two requests that change different fields do not undo each
-    /// other on a server-side store. For a counter use [`update`](Self::update).
+    /// Fields that are equal to their stored value are not changes. So two requests that change different fields do not
+    /// overwrite each other on a server-side store. For a counter use [`update`](Self::update).
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if `value` is no struct or map with strings for keys, or one of its fields cannot be
-    /// [set](Self::set); [`is_head_sent`](Error::is_head_sent) if the response is on its way. Nothing is changed then.
+    /// [`is_value`](Error::is_value) if `value` is not a struct or a map with string keys, or if one of its fields cannot
+    /// be [set](Self::set). [`is_head_sent`](Error::is_head_sent) if the response is on its way. On an error, nothing is
+    /// changed.
     pub fn set_all<T: Serialize>(&self, value: &T) -> Result<(), Error> {
         let bytes = value_codec::encode(WHOLE, value)?;
         let not_a_map = || Error::new(Kind::Encode { key: WHOLE.to_owned() });
@@ -139,13 +140,15 @@ mod tests {
         .unwrap();
     }
 
-    /// A field is left out only where its absence reads back as what it was.
+    /// A field is left out only if its absence reads back as the same value.
     #[test]
     fn b19_every_kind_of_nil_reads_back() {
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         struct Unit;
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         struct Nothing(Option<u8>);
+        // A field may be any kind of nil, the doubtful ones too.
+        #[allow(clippy::option_option)]
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[allow(clippy::option_option)] // that is what is tested
         struct Nils {
@@ -176,7 +179,7 @@ mod tests {
             assert_eq!(session.get_all()?, Some(nils.clone()));
             assert!(!session.has("none") && !session.has("none_unit"));
             assert!(session.has("some_none") && session.has("json"));
-            // All of them at once, as a map: of that, too, only `None` is absent.
+            // All of them together, as a map: here, too, only `None` is absent.
             let map = BTreeMap::from([("x", None), ("some", Some(2))]);
             session.set_all(&map)?;
             assert!(!session.has("x") && session.has("unit"));
@@ -185,7 +188,7 @@ mod tests {
         .unwrap();
     }
 
-    /// A nil that was set by itself reads as `None` where only that fits.
+    /// A nil that was set with `set` reads as `None` if the field has no other reading.
     #[test]
     fn b19_a_nil_that_was_set_alone_is_none() {
         __example(|session| {

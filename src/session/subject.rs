@@ -1,26 +1,27 @@
-//! Who a session belongs to: binding it to a subject when somebody logs in.
+//! The subject of a session: the user that it was bound to at the login.
 
+use super::state::State;
 use super::{Payload, Position, Session, Text, messagepack, value_codec};
 use crate::error::{Error, Kind};
 
-/// Under this key the subject is kept among the values. Applications cannot name it.
+/// The reserved key of the subject.
 pub(super) const SUBJECT: &str = "\u{1}s";
 
-/// A user id is rarely longer than a UUID or an e-mail address; an attacker's should not fill an index.
+/// User ids are rarely longer than a UUID or an e-mail address. The limit keeps an attacker from filling a session list.
 const MAX_SUBJECT: usize = 512;
 
 impl Session {
-    /// Binds the session to `subject`, the application's own name for who logged in, and gives it a new id and token.
+    /// Records the user and gives the session a new id and token. `subject` is the application's own name of the user.
     ///
-    /// The absolute timeout begins at the login, and anew at each one (reauthentication).
+    /// The absolute timeout begins at the login, and again at each later login (reauthentication).
     ///
-    /// The values of an anonymous session stay. If the session belongs to another subject, that one's session is ended,
-    /// and this begins as a new one without values.
+    /// The values of an anonymous session stay. If the session belongs to another subject, it is ended, and a new session
+    /// without values begins.
     ///
-    /// On a server-side store the session is then among
-    /// [those of its subject](crate::ServerStore::sessions_of), which can be listed and ended from elsewhere. A
-    /// [`CookieStore`](crate::CookieStore) remembers the subject and knows of no other sessions; with
-    /// [revocations](crate::store::Builder::revocations) it can [end them](crate::CookieStore::end_sessions_of).
+    /// On a server-side store the session is then in the [session list of its subject](crate::ServerStore::sessions_of),
+    /// from which it can be ended elsewhere. A [`CookieStore`](crate::CookieStore) has no session lists. With
+    /// [revocations](crate::store::Builder::revocations) it can [end the sessions of a
+    /// subject](crate::CookieStore::end_sessions_of).
     ///
     /// # Errors
     ///
@@ -29,8 +30,8 @@ impl Session {
     ///
     /// # Security
     ///
-    /// Call it on every login, and again after every rise of privilege: a token from before is worthless afterwards, so
-    /// planting one in a browser gains nothing (session fixation).
+    /// Call it on every login, and again whenever the user gains privileges. The token from before is worthless afterwards,
+    /// so an attacker gains nothing by planting one in a browser (session fixation).
     ///
     /// # Examples
     ///
@@ -45,14 +46,14 @@ impl Session {
         self.bind(subject, None)
     }
 
-    /// As [`login`](Self::login), at a [`Position`] of the log of revocations that the handler asked for before it checked the
-    /// password ([`CookieStore::revocation_position`](crate::CookieStore::revocation_position)).
+    /// Works as [`login`](Self::login), at a [`Position`] in the log of revocations. The handler gets the position from
+    /// [`CookieStore::revocation_position`](crate::CookieStore::revocation_position) before it checks the password.
     ///
-    /// A session is ended by what is revoked after its login. `login` asks for the position when the session is saved: an old
-    /// password that was checked just before "change the password and end all sessions" then leads to a session that
-    /// survives it. With the position from before the check, it does not.
+    /// A revocation ends the sessions whose login is before it. `login` reads the position when the session is saved. If a
+    /// user changes the password and ends all sessions between the check of the old password and this save, a session with
+    /// the old password survives. With the position from before the check, it does not.
     ///
-    /// A store without revocations does not look at the position.
+    /// A store without revocations ignores the position.
     ///
     /// # Errors
     ///
@@ -90,12 +91,16 @@ impl Session {
             return Err(Error::new(Kind::Subject));
         }
         let value = value_codec::encode("the subject", &subject)?;
+        let stamp = self.authentication_stamp()?;
         // In one step: a save of another task in between would store whose it is under the id from before.
-        self.lock_open()?.login(SUBJECT, value, position);
+        let mut state = self.lock_open()?;
+        state.login(SUBJECT, value, position);
+        state.authenticated(stamp);
         Ok(())
     }
 
-    /// Who the session was last bound to by [`login`](Self::login); nobody after [`clear`](Self::clear).
+    /// Returns the subject that [`login`](Self::login) last bound the session to, or `None`. [`clear`](Self::clear) deletes
+    /// it.
     pub fn subject(&self) -> Option<Text> {
         self.raw(SUBJECT).and_then(|value| {
             let (text, rest) = messagepack::str_bytes(&value)?;
@@ -104,7 +109,19 @@ impl Session {
     }
 }
 
+impl State {
+    /// Returns true if the session is bound to a subject.
+    pub(super) fn has_subject(&self) -> bool {
+        self.get(SUBJECT).is_some()
+    }
+}
+
 impl Payload {
+    /// Returns true if there is a subject.
+    pub(crate) fn has_subject(&self) -> bool {
+        self.find(SUBJECT).is_some()
+    }
+
     /// The subject, for a store's index.
     pub(crate) fn subject(&self) -> Option<String> {
         let value = self.get(SUBJECT)?;
@@ -136,7 +153,7 @@ mod tests {
         .unwrap();
     }
 
-    // T36: no session belongs to nobody.
+    // T36: every session with a subject has a subject of at least one byte.
     #[test]
     fn t36_subjects_are_not_empty_nor_endless() {
         __example(|session| {

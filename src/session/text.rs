@@ -6,9 +6,9 @@ use std::ops::Deref;
 use bytes::Bytes;
 use bytestring::ByteString;
 
-/// A string value of a session, as a view of the buffer the session was decoded into: cloning it copies nothing.
+/// A string value of a session, as a view of the buffer that the session was decoded into. Cloning it copies nothing.
 ///
-/// It keeps that whole buffer alive (a few kilobytes at most): turn it into a `String` to keep it for long.
+/// It keeps that whole buffer (a few kilobytes) in memory. Convert it to a `String` to keep it for long.
 ///
 /// # Examples
 ///
@@ -21,21 +21,21 @@ use bytestring::ByteString;
 /// # Ok(())
 /// # }).unwrap();
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Text(ByteString);
 
 impl Text {
-    /// The text of `bytes`, or nothing if they are not UTF-8.
+    /// Creates the text of `bytes`. Returns `None` if they are not UTF-8.
     pub(super) fn from_utf8(bytes: Bytes) -> Option<Self> {
         ByteString::try_from(bytes).ok().map(Self)
     }
 
-    /// The string.
+    /// Returns the string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The bytes of the string, still as a view.
+    /// Returns the bytes of the string, still as a view.
     pub fn into_bytes(self) -> Bytes {
         self.0.into_bytes()
     }

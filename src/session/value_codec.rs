@@ -1,4 +1,4 @@
-//! Values: one serde value to and from its MessagePack bytes.
+//! The codec of values: between a serde value and its MessagePack bytes.
 
 use std::any::type_name;
 
@@ -11,13 +11,14 @@ use smallvec::SmallVec;
 use super::messagepack::{MAX_DEPTH, skip_value};
 use crate::error::{Error, Kind};
 
-/// The bytes of `value`: structs as maps with their field names, so that fields may come and go between releases; in the
-/// human-readable forms (a `Uuid` as its text), so that a value is the same whether a store writes MessagePack or JSON.
+/// Encodes `value`. Structs are maps with their field names, so that releases can add and drop fields. The human-readable
+/// forms are used (a `Uuid` as its text), so that a value is the same in a store that writes MessagePack and in a store
+/// that writes JSON.
 pub(crate) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Bytes, Error> {
-    // On the stack: most values are short, and their length is known only afterwards.
+    // On the stack: most values are short, and the length is known only after encoding.
     let mut buffer = SmallVec::<[u8; 128]>::new();
     let mut serializer = rmp_serde::Serializer::new(&mut buffer).with_struct_map().with_human_readable();
-    // The cause may quote the value: it stays out of the error.
+    // The cause may quote the value, so it is left out of the error.
     value.serialize(&mut serializer).map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
     match skip_value(&buffer, MAX_DEPTH - 1) {
         Some([]) => Ok(Bytes::copy_from_slice(&buffer)),
@@ -25,19 +26,19 @@ pub(crate) fn encode<T: Serialize + ?Sized>(key: &str, value: &T) -> Result<Byte
     }
 }
 
-/// The value of `bytes`, which are one MessagePack value that was checked to be whole.
+/// Decodes the value in `bytes`, which were checked to be one whole MessagePack value.
 pub(crate) fn decode<T: DeserializeOwned>(key: &str, bytes: &[u8]) -> Result<T, Error> {
     let mut deserializer = rmp_serde::Deserializer::from_read_ref(bytes).with_human_readable();
-    // serde's messages quote the value that did not fit: they stay out of the error.
+    // Messages of serde quote the value that did not fit, so they are left out of the error.
     T::deserialize(&mut deserializer).map_err(|_| mismatch(key, bytes, type_name::<T>()))
 }
 
-/// "This is not what you asked for", without saying what it is.
+/// Creates the error for a value of another type than requested, without quoting the value.
 pub(crate) fn mismatch(key: &str, bytes: &[u8], expected: &'static str) -> Error {
     Error::new(Kind::Decode { key: key.to_owned(), found: kind_of(bytes), expected })
 }
 
-/// The kind of a value, by its first byte.
+/// Returns the kind of a value by its first byte.
 fn kind_of(bytes: &[u8]) -> &'static str {
     match bytes.first().map(|&marker| Marker::from_u8(marker)) {
         Some(Marker::Null) => "null",

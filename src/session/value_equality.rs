@@ -1,4 +1,4 @@
-//! Equality of encoded values: by what they say, not by their bytes.
+//! Equality of encoded values, by content instead of by bytes.
 
 use std::cmp::Ordering;
 
@@ -6,13 +6,13 @@ use rmp::Marker;
 
 use super::messagepack::{MAX_DEPTH, bin_bytes, map_len, skip_value, str_bytes, take_len};
 
-/// Returns true if storing `new` where `old` is would change nothing that can be read.
+/// Returns true if replacing `old` with `new` would change nothing that can be read.
 ///
-/// One value has several encodings: a map lists its entries in any order (a `HashMap` in another one each time, a JSON
-/// object in the order of its keys), and numbers have several widths. So values are compared part by part.
+/// One value has several encodings. A map lists its entries in any order: a `HashMap` in a different one each time, a JSON
+/// object in the order of its keys. Numbers have several widths. So values are compared part by part.
 ///
-/// Only one pair of different types counts as equal: a float where an equal integer is stored, since JSON writers drop
-/// `.0`. An integer where a float is stored is a change, because a float does not read back as an integer.
+/// Only one pair of different types counts as equal: a new float and an equal stored integer, because JSON writers drop
+/// `.0`. A new integer and a stored float differ, because a float does not read back as an integer.
 pub(super) fn is_same_value(new: &[u8], old: &[u8]) -> bool {
     new == old || same(new, old).is_some_and(|(new, old)| new.is_empty() && old.is_empty())
 }
@@ -21,20 +21,20 @@ pub(super) fn is_same_value(new: &[u8], old: &[u8]) -> bool {
 enum Node<'a> {
     Nil,
     Bool(bool),
-    /// Holds every integer of MessagePack.
+    /// Any integer of MessagePack.
     Integer(i128),
     Float(f64),
     Str(&'a [u8]),
     Bin(&'a [u8]),
-    /// The number of elements, which follow.
+    /// An array with this number of elements, which follow.
     Array(usize),
-    /// The number of entries, which follow.
+    /// A map with this number of entries, which follow.
     Map(usize),
-    /// An extension, with its header.
+    /// An extension, including its header.
     Other(&'a [u8]),
 }
 
-/// Reads one level of a value, and what follows it.
+/// Reads one level of a value. Returns it, and the rest of the input.
 fn node(input: &[u8]) -> Option<(Node<'_>, &[u8])> {
     let (&marker, rest) = input.split_first()?;
     let marker = Marker::from_u8(marker);
@@ -83,8 +83,8 @@ fn number<'a, const N: usize>(
     Some((read(*bytes), rest))
 }
 
-/// Compares one value of each, and returns what follows them; `None` if they differ. Values are nested at most
-/// [`MAX_DEPTH`] levels deep: deeper ones are refused when they are encoded or loaded.
+/// Compares one value of each input, and returns the rest of both. Returns `None` if the values differ. Values are nested
+/// at most [`MAX_DEPTH`] levels deep, because deeper values are refused when they are encoded or loaded.
 fn same<'n, 'o>(new: &'n [u8], old: &'o [u8]) -> Option<(&'n [u8], &'o [u8])> {
     let ((new, new_rest), (old, old_rest)) = (node(new)?, node(old)?);
     let equal = match (new, old) {
@@ -108,20 +108,20 @@ fn same<'n, 'o>(new: &'n [u8], old: &'o [u8]) -> Option<(&'n [u8], &'o [u8])> {
     equal.then_some((new_rest, old_rest))
 }
 
-/// Equal bits, or not a number both: 0.0 and -0.0 are not the same value.
+/// Returns true if both have equal bits, or both are NaN. 0.0 and -0.0 are different values.
 fn same_float(new: f64, old: f64) -> bool {
     new.to_bits() == old.to_bits() || new.is_nan() && old.is_nan()
 }
 
 /// Returns true if `float` is this integer, and reads back as the same float from it.
-#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // that is what is compared
+#[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation)] // compared after converting back
 fn is_integer(float: f64, integer: i128) -> bool {
     same_float(float, integer as f64) && float as i128 == integer
 }
 
 type Entry<'a> = (Key<'a>, &'a [u8]);
 
-/// The key of a map, in a form that can be ordered.
+/// A key of a map, in a form that can be ordered.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Key<'a> {
     Str(&'a [u8]),
@@ -140,7 +140,7 @@ fn same_map<'n, 'o>(len: usize, new: &'n [u8], old: &'o [u8]) -> Option<(&'n [u8
     equal.then_some((new_rest, old_rest))
 }
 
-/// The entries of a map in the order of their keys, and what follows it.
+/// Returns the entries of a map in the order of their keys, and the rest of the input.
 fn sorted_entries(len: usize, mut input: &[u8]) -> Option<(Vec<Entry<'_>>, &[u8])> {
     let mut entries = Vec::new();
     for _ in 0..len {
@@ -155,7 +155,7 @@ fn sorted_entries(len: usize, mut input: &[u8]) -> Option<(Vec<Entry<'_>>, &[u8]
         entries.push((key, value));
         input = skip_value(value, MAX_DEPTH)?;
     }
-    // Stable: of a key that stands twice, the first one stays the first.
+    // Stable: if a key is repeated, the first one stays first.
     entries.sort_by(|(one, _), (other, _)| one.cmp(other));
     Some((entries, input))
 }
@@ -175,7 +175,7 @@ mod tests {
         encode("k", value).unwrap().to_vec()
     }
 
-    /// `value` as it lies in a session that was written in `format` and loaded.
+    /// Returns `value` as it is in a session that was written in `format` and loaded.
     fn stored(value: &[u8], format: PayloadFormat) -> Vec<u8> {
         let payload = Payload::merge(None, [("k", Some(value))].into_iter()).unwrap();
         let written = payload.to_format(format).unwrap().into_owned();
@@ -198,7 +198,7 @@ mod tests {
         assert!(!is_same_value(&bytes(&0.0), &bytes(&-0.0)));
     }
 
-    /// What is stored reads back as what was set: a float from an integer, but not an integer from a float.
+    /// The stored value reads back as the new one: an integer as a float, but not a float as an integer.
     #[test]
     fn a_float_equals_the_integer_that_it_reads_back_from_and_not_the_other_way_round() {
         assert!(is_same_value(&bytes(&5.0), &bytes(&5)));
@@ -236,7 +236,7 @@ mod tests {
         let mut changed = other;
         changed[9] = 7; // the number in the array
         assert!(!is_same_value(&one, &changed));
-        // A key more, a key less, the same key twice.
+        // One more key, one key less, the same key twice.
         assert!(!is_same_value(&[0x81, 1, 1], &[0x82, 1, 1, 2, 2]));
         assert!(!is_same_value(&[0x82, 1, 1, 1, 1], &[0x82, 1, 1, 2, 1]));
     }
@@ -279,7 +279,7 @@ mod tests {
         fn no_bytes_are_too_odd_to_compare(
             one in proptest::collection::vec(any::<u8>(), 0..30), other in proptest::collection::vec(any::<u8>(), 0..30),
         ) {
-            // Values are checked before they are compared; anything else is at worst not equal.
+            // Only checked values are compared. Other bytes may differ, but must not panic.
             let _ = is_same_value(&one, &other);
             prop_assert!(is_same_value(&one, &one));
         }

@@ -1,4 +1,4 @@
-//! What a place for sessions must offer: five primitives on opaque bytes, each of them atomic.
+//! The contract of a storage for sessions: five atomic primitives on opaque bytes.
 
 use std::fmt;
 use std::future::Future;
@@ -11,43 +11,44 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
 
-/// For how long a backend keeps an entry that has expired, for requests that loaded it in time.
+/// For how long a backend keeps an expired entry, for requests that loaded it in time.
 #[cfg_attr(not(any(feature = "memory", feature = "redis")), allow(dead_code))]
 pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 
-/// A place to keep sessions on the server: give it to [`ServerStore`](super::ServerStore).
+/// A storage for sessions on the server, to be given to [`ServerStore`](super::ServerStore).
 ///
 /// # Contract
 ///
-/// - Each method is one atomic step on one id: all of it happens or none, and no other step on that id happens in between.
-/// - An entry whose `expires` is not after `now` is gone: it is neither returned nor replaced nor touched. A storage that
-///   expires entries by its own clock may decide by that clock instead.
-///   Do not free its memory at once, but a quarter of an hour later: a request that loaded a session in time saves it by a
-///   `now` from before the deadline, however long it took, and loses it if the entry was freed.
-/// - A write that was acknowledged is seen by every later call.
-/// - A future that is dropped before it is ready may or may not have had its effect, and must not let another call
-///   receive its answer.
-/// - A write can be repeated when its answer was lost: where an entry already has the very value that `create` or `replace`
-///   would give it, that is success. No two writes of a store have the same value, so it is told from another's write. A
-///   backend that repeats a removal itself, and then finds no entry, reports success.
-/// - A method does not wait for ever: put a deadline on whatever it does, and return [`Error::unavailable`] past it. "Not
-///   known now" is an error, never `None`.
-/// - Ids are hashes, except beside Astra, where they are what logs in. Values hold what the application stores: keep them out of logs.
+/// - Each method is one atomic step on one id: all of it happens or none. No other step on that id happens in between.
+/// - An entry whose `expires` is not after `now` has expired: it is not returned, replaced or touched. A storage that
+///   expires entries by its own clock may decide by that clock instead. Free its memory a quarter of an hour later, not
+///   at once: a long request saves the session that it loaded in time with a `now` from before the deadline. That save
+///   fails if the entry was freed.
+/// - Every later call sees an acknowledged write.
+/// - A future that is dropped before it is ready may or may not have had its effect. It must not let another call
+///   receive its reply.
+/// - A write can be repeated when its reply was lost. If the entry already has the value that `create` or `replace`
+///   would give it, the call succeeds. No two writes of a store have the same value, so another request's write is
+///   never mistaken for this one. A backend that repeats a deletion itself, and then finds no entry, reports success.
+/// - A method does not wait for ever: it has a timeout, and returns [`Error::unavailable`] past it. "Not known now" is
+///   an error, never `None`.
+/// - Ids are hashes, except beside Astra, where an id is what logs a client in. Values hold the application's data:
+///   keep them out of logs.
 ///
-/// The feature `testing` has a suite that holds a backend to this contract.
+/// The feature `testing` has a test suite for this contract.
 ///
 /// # Examples
 ///
-/// `examples/custom_store.rs` is a whole backend in fewer than 100 lines.
+/// `examples/custom_store.rs` is a complete backend in fewer than 100 lines.
 pub trait Backend: Send + Sync + 'static {
-    /// The entry, if there is one.
+    /// Returns the entry, if there is one.
     fn fetch(
         &self,
         id: EntryId,
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send;
 
-    /// Stores `entry` if there is none of this id; false if there is, unless it is this one.
+    /// Stores `entry` if the id has none. Returns false if it has an entry with another value.
     fn create(
         &self,
         id: EntryId,
@@ -55,8 +56,8 @@ pub trait Backend: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// If the entry's value is byte for byte `expected`, or that of `entry` already: puts `entry` in its place, or removes it
-    /// where that is `None`.
+    /// Replaces the entry by `entry`, or deletes it if that is `None`, provided that its value is `expected`, byte for
+    /// byte. Also succeeds if the value is already that of `entry`.
     fn replace(
         &self,
         id: EntryId,
@@ -65,8 +66,8 @@ pub trait Backend: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Replaced, Error>> + Send;
 
-    /// As [`replace`](Self::replace), by a caller that also knows the deadline with which it last saw the entry. Only values
-    /// decide: the deadline may have moved since.
+    /// Does the same as [`replace`](Self::replace), for a caller that also knows the deadline of the entry that it
+    /// loaded. Only values decide: the deadline may have moved since.
     ///
     /// The default calls `replace`. A backend whose storage compares whole entries, deadline included, saves a round trip by
     /// implementing it.
@@ -80,10 +81,11 @@ pub trait Backend: Send + Sync + 'static {
         self.replace(id, seen.value, entry, now)
     }
 
-    /// Sets the deadline of the entry, if it still has the value with which the caller saw it; otherwise tells what is there.
+    /// Sets the deadline of the entry if it still has the value that the caller loaded. Otherwise returns the present
+    /// entry.
     ///
-    /// The default calls [`touch`](Self::touch) and [`fetch`](Self::fetch), and so may also have set the deadline of what it
-    /// tells. A backend whose storage can do it in one step saves a round trip by implementing it.
+    /// The default calls [`touch`](Self::touch) and [`fetch`](Self::fetch), and so may also have set the deadline of
+    /// the entry that it returns. A backend whose storage can do it in one step saves a round trip by implementing it.
     fn renew(
         &self,
         id: EntryId,
@@ -105,13 +107,13 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Returns what the storage's own clock shows when this host's clock shows `now`.
     ///
-    /// The default is `now`. A backend whose storage has a clock implements it, so that hosts whose clocks disagree agree on
-    /// how long ago something was stored.
+    /// The default is `now`. A backend whose storage has a clock implements it, so that hosts whose clocks differ agree
+    /// on the age of an entry.
     fn time(&self, now: Timestamp) -> Timestamp {
         now
     }
 
-    /// Sets the deadline of the entry, if there is one, without touching its value; false if there is none.
+    /// Sets the deadline of the entry, if there is one, without changing its value. Returns false if there is none.
     fn touch(
         &self,
         id: EntryId,
@@ -119,10 +121,10 @@ pub trait Backend: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<bool, Error>> + Send;
 
-    /// Removes the entry, if there is one.
+    /// Deletes the entry, if there is one.
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Takes the clock of a store that is built on this backend: only memory frees by it.
+    /// Receives the clock of a store that is built on this backend. Only the memory backend uses it.
     #[doc(hidden)]
     fn __use_clock(&self, _: &Arc<dyn Clock>) {}
 }
@@ -131,9 +133,9 @@ pub trait Backend: Send + Sync + 'static {
 #[derive(Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // backends make these: a further field would break them in any case
 pub struct Stored {
-    /// The session, encoded. Opaque to the backend.
+    /// The encoded session, opaque to the backend.
     pub value: Bytes,
-    /// The first moment at which the entry is gone.
+    /// The first moment at which the entry has expired.
     pub expires: Timestamp,
 }
 
@@ -146,15 +148,15 @@ impl fmt::Debug for Stored {
     }
 }
 
-/// How [`Backend::replace`] ended.
+/// The result of [`Backend::replace`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)] // there is no fourth way
 pub enum Replaced {
-    /// The entry was as expected, and is replaced or removed.
+    /// The entry was as expected, and is replaced or deleted.
     Done,
-    /// The entry has another value: this one. Nothing was written.
+    /// The entry has this other value. Nothing was written.
     Conflict(Stored),
-    /// There is no such entry. Nothing was written.
+    /// There is no entry. Nothing was written.
     Missing,
 }
 

@@ -1,4 +1,4 @@
-//! The future of a store's verb: a value that is there already, or a boxed future.
+//! The future of a store's verb: an immediate result, or a boxed future.
 
 use std::fmt;
 use std::future::Future;
@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use crate::error::Error;
 
-/// What a [`Store`](super::Store) returns. A store that answers at once allocates nothing.
+/// The future that a [`Store`](super::Store) returns. An immediate result costs no allocation.
 #[must_use = "futures do nothing unless polled"]
 pub struct StoreFuture<T> {
     inner: Inner<T>,
@@ -27,13 +27,13 @@ impl<T> StoreFuture<T> {
         Self { inner: Inner::Boxed(Box::pin(future)) }
     }
 
-    /// True if the answer is there already: nothing was waited for.
+    /// Returns true if the result is there already.
     pub(crate) fn is_immediate(&self) -> bool {
         matches!(self.inner, Inner::Ready(_))
     }
 }
 
-// Nothing in it is pinned in place: the value is moved out, the box pins what is in it.
+// No field is pinned structurally: the value is moved out, and the box pins its own contents.
 impl<T> Unpin for StoreFuture<T> {}
 
 impl<T> Future for StoreFuture<T> {
@@ -41,7 +41,7 @@ impl<T> Future for StoreFuture<T> {
 
     /// # Panics
     ///
-    /// If it is polled after it was ready, as futures may.
+    /// If it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match &mut self.inner {
             #[allow(clippy::expect_used)] // the contract of `Future::poll`; no input reaches this

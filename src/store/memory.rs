@@ -14,13 +14,13 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
 
-/// Keeps sessions in memory, under the same contract as any server-side store. They end with the process.
+/// A store that keeps sessions in memory, under the same contract as any server-side store. They end with the process.
 ///
 /// # Limits
 ///
-/// An entry takes about 150 bytes beside its value. The memory of expired entries is freed in the background, in small steps:
-/// within seconds after the store's clock has passed their deadline, whether or not there are requests. A request never waits
-/// for more than a few of them.
+/// An entry takes about 150 bytes beside its value. A background thread frees expired entries in small steps, within
+/// seconds after their deadline by the store's clock, whether or not there are requests. A request waits for a few of
+/// them at most.
 ///
 /// # Examples
 ///
@@ -40,21 +40,21 @@ impl MemoryStore {
 }
 
 /// The backend of [`MemoryStore`].
-///
-/// Whether an entry has expired is decided by the `now` that each call brings. Its memory is freed by the clocks of the stores
+/// The `now` of each call decides whether an entry has expired. Its memory is freed by the earliest clock of the stores
+/// that use this backend: a test that moves a [fake clock](crate::testing::FakeClock) moves both.
 /// that use this backend, by the earliest of them: a test that moves a [fake clock](crate::testing::FakeClock) moves both.
 pub struct Memory {
     shared: Arc<Shared>,
 }
 
-/// How many parts the entries are divided into, so that requests rarely wait for each other.
+/// The number of parts the entries are divided into, so that requests rarely wait for each other.
 const SHARDS: usize = 64;
 
 /// How many expired entries are freed while a shard is locked: some microseconds.
 const BATCH: usize = 32;
 
-/// How many expired entries a request frees that creates one. The background thread does the rest; this bounds the memory
-/// where it cannot run.
+/// How many expired entries a request frees when it creates one. The background thread frees the others; this bounds
+/// the memory where the thread cannot run.
 const BATCH_OF_REQUEST: usize = 2;
 
 /// How often the background thread looks for expired entries.
@@ -73,18 +73,19 @@ struct Shared {
 #[derive(Default)]
 struct Shard {
     entries: BTreeMap<EntryId, Entry>,
-    /// Each entry once, the one that is freed first in front.
+    /// Each entry once, ordered by the time at which its memory may be freed.
     to_free: BTreeSet<(Timestamp, EntryId)>,
 }
 
 struct Entry {
     stored: Stored,
-    /// When its memory may be freed: after it expired, since a request that loaded the session in time may still save it.
+    /// When its memory may be freed: some time after it expired, since a request that loaded the session in time may
+    /// still save it.
     free_at: Timestamp,
 }
 
 impl Entry {
-    /// Keeps what is written at `now` for twice its lifetime longer, but no longer than any backend does.
+    /// Keeps an entry that is written at `now` for twice its lifetime longer, but no longer than other backends do.
     fn new(stored: Stored, now: Timestamp) -> Self {
         let lifetime = stored.expires.saturating_since(now);
         let free_at = stored.expires.saturating_add(lifetime.saturating_mul(2).min(RETENTION));
@@ -92,7 +93,7 @@ impl Entry {
     }
 }
 
-/// What becomes of an entry.
+/// The effect of a step on an entry.
 enum Op {
     Keep,
     Put(Stored),
@@ -141,14 +142,14 @@ impl Shared {
         shard.map(lock).ok_or_else(|| Error::unavailable("an entry id leads to no shard"))
     }
 
-    /// The earliest time of the stores' clocks: what has expired by then has expired for each of them.
+    /// Returns the earliest time of the stores' clocks: an entry that has expired by then has expired for each store.
     fn time(&self) -> Option<Timestamp> {
         let clocks: Vec<_> = lock(&self.clocks).iter().filter_map(Weak::upgrade).collect();
         clocks.iter().map(Clock::now).min()
     }
 
-    /// Frees all expired entries, a few at a time: one batch of each shard in turn, so that requests get at the others
-    /// meanwhile, and at this one before its next batch.
+    /// Frees all expired entries in small steps: one batch of each shard after the other, so that requests can use the
+    /// other shards meanwhile, and this one before its next batch.
     fn sweep(&self) {
         let Some(now) = self.time() else { return };
         let mut due: Vec<_> = self.shards.iter().collect();
@@ -167,7 +168,7 @@ impl Memory {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Runs one atomic step on the entry of `id`, which sees it only if it has not expired.
+    /// Runs one atomic step on the entry of `id`. The step sees the entry only if it has not expired.
     fn step<R>(
         &self,
         id: EntryId,
@@ -256,7 +257,7 @@ impl fmt::Debug for Memory {
     }
 }
 
-/// A step never leaves a shard half changed, so a panic of another thread leaves nothing to distrust.
+/// Locks a mutex. A step never leaves a shard half changed, so poisoning is harmless.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -269,7 +270,7 @@ mod sweeper {
     static STORES: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
     static RUNS: AtomicBool = AtomicBool::new(false);
 
-    /// Tells the thread of these entries, and starts it if it does not run.
+    /// Registers these entries with the thread, and starts it if it does not run.
     pub(super) fn register(shared: &Arc<Shared>) {
         if shared.is_swept.load(Ordering::Relaxed) && RUNS.load(Ordering::Relaxed) {
             return;
@@ -286,7 +287,7 @@ mod sweeper {
     }
 
     fn run() {
-        /// Also where an application's clock panics: the next session starts the thread again.
+        /// Also if an application's clock panics: the next session starts the thread again.
         struct Ends;
         impl Drop for Ends {
             fn drop(&mut self) {
@@ -361,7 +362,7 @@ mod tests {
             assert!(now + BATCH_OF_REQUEST > left && now <= left, "{left} -> {now}");
             left = now;
         }
-        // Each one that comes sees at least two off.
+        // Each request that creates an entry frees at least two.
         for number in 1_000..20_000 {
             assert!(run(memory.create(id(1 << 32 | number), stored(200), after)).unwrap());
         }
@@ -387,7 +388,7 @@ mod tests {
         assert!(run(memory.create(id(1), stored(10), Timestamp::from_unix(0))).unwrap());
         *lock(&clocks[0].0) = 100;
         memory.shared.sweep();
-        // The store that is ahead frees nothing that the other one still has.
+        // The store that is ahead frees no entry that is alive for the other store.
         assert!(run(memory.create(id(1 + 64 * 256), stored(200), Timestamp::from_unix(100))).unwrap());
         assert!(run(memory.fetch(id(1), Timestamp::from_unix(0))).unwrap().is_some());
         *lock(&clocks[1].0) = 29;

@@ -27,7 +27,7 @@ pub struct FakeClock {
 }
 
 impl FakeClock {
-    /// A clock that shows this many seconds since 1970.
+    /// Creates a clock that shows this many seconds since 1970.
     pub fn at(seconds: u64) -> Self {
         Self { seconds: Arc::new(AtomicU64::new(seconds)) }
     }
@@ -37,7 +37,7 @@ impl FakeClock {
         self.set(self.now().saturating_add(by).as_unix());
     }
 
-    /// Sets the clock, back as well as forward.
+    /// Sets the clock, backward as well as forward.
     pub fn set(&self, seconds: u64) {
         self.seconds.store(seconds, Ordering::SeqCst);
     }

@@ -1,4 +1,4 @@
-//! The suite that holds a backend to its contract.
+//! The test suite for the contract of backends.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -12,13 +12,14 @@ use crate::crypto::{Random as _, SystemRandom};
 use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
-/// Holds `backend` to the [contract](Backend#contract) of backends, with entries of its own under random ids.
+/// Checks `backend` against the [contract](Backend#contract) of backends, with separate entries under random ids.
 ///
-/// `now` is the present moment as the backend sees it: the machine's time for one that counts down by itself.
+/// `now` is the present moment as the backend sees it: the machine's time for a backend that expires entries by its own
+/// clock.
 ///
 /// # Panics
 ///
-/// With a description, where the backend does not keep the contract.
+/// If the backend breaks the contract, with a description.
 ///
 /// # Examples
 ///
@@ -35,7 +36,7 @@ use crate::store::{Backend, Replaced, Stored};
 /// # #[cfg(not(feature = "memory"))]
 /// # fn main() {}
 /// ```
-#[allow(clippy::panic)] // a failed check is what it is for
+#[allow(clippy::panic)] // reports a failed check
 pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     let suite = Suite { backend, now };
     suite.created_once().await;
@@ -55,7 +56,7 @@ struct Suite<'a, B> {
     now: Timestamp,
 }
 
-#[allow(clippy::expect_used)] // a failed check is what it is for
+#[allow(clippy::expect_used)] // reports a failed check
 impl<B: Backend> Suite<'_, B> {
     fn id() -> EntryId {
         let mut id = [0; 16];
@@ -85,7 +86,7 @@ impl<B: Backend> Suite<'_, B> {
 
     async fn created_once(&self) {
         let id = Self::id();
-        assert_eq!(self.value(id).await, None, "an entry that nobody created");
+        assert_eq!(self.value(id).await, None, "an entry that was not created");
         assert!(self.create(id, b"one").await, "create of a new id must succeed");
         assert!(!self.create(id, b"two").await, "create of an id that exists must fail");
         assert_eq!(self.value(id).await.as_deref(), Some(&b"one"[..]), "a failed create must not write");
@@ -111,10 +112,10 @@ impl<B: Backend> Suite<'_, B> {
         assert_eq!(self.value(id).await.as_deref(), Some(&b"two"[..]));
         assert!(
             matches!(self.replace(id, b"one", None).await, Replaced::Conflict(_)),
-            "removal must compare, too"
+            "a deletion must compare, too"
         );
         assert_eq!(self.replace(id, b"two", None).await, Replaced::Done);
-        assert_eq!(self.value(id).await, None, "replaced by nothing is removed");
+        assert_eq!(self.value(id).await, None, "a replace without a new entry must delete it");
     }
 
     async fn touched_without_a_rewrite(&self) {
@@ -163,10 +164,10 @@ impl<B: Backend> Suite<'_, B> {
         assert!(matches!(outcome, Replaced::Conflict(_)), "exchange must compare values");
         let outcome = self.backend.exchange(id, self.entry(b"two"), None, self.now).await.expect("exchange");
         assert_eq!(outcome, Replaced::Done);
-        assert_eq!(self.value(id).await, None, "exchanged for nothing is removed");
+        assert_eq!(self.value(id).await, None, "an exchange without a new entry must delete it");
     }
 
-    /// A backend that counts down by itself rounds, and lives on while this runs.
+    /// Allows for a backend that counts down by its own clock: it rounds, and the clock runs on.
     fn check_deadline(shown: Timestamp, set: Timestamp, rule: &str) {
         let off = shown.saturating_since(set).max(set.saturating_since(shown));
         assert!(off <= Duration::from_secs(5), "{rule}: the deadline is off by {off:?}");
@@ -186,32 +187,36 @@ impl<B: Backend> Suite<'_, B> {
     async fn repeated_is_done(&self) {
         let id = Self::id();
         assert!(self.create(id, b"one").await);
-        assert!(self.create(id, b"one").await, "a create that is repeated has succeeded");
+        assert!(self.create(id, b"one").await, "a repeated create must succeed");
         assert_eq!(self.replace(id, b"one", Some(b"two")).await, Replaced::Done);
-        assert_eq!(self.replace(id, b"one", Some(b"two")).await, Replaced::Done, "so has a replace");
+        assert_eq!(
+            self.replace(id, b"one", Some(b"two")).await,
+            Replaced::Done,
+            "a repeated replace must succeed"
+        );
         assert_eq!(self.value(id).await.as_deref(), Some(&b"two"[..]));
         assert!(
             matches!(self.replace(id, b"one", Some(b"three")).await, Replaced::Conflict(_)),
-            "another value is another write"
+            "a different value must be a different write"
         );
     }
 
     async fn deleted_for_good(&self) {
         let id = Self::id();
-        self.backend.delete(id).await.expect("delete of nothing is no error");
+        self.backend.delete(id).await.expect("delete of nothing must succeed");
         self.create(id, b"one").await;
         self.backend.delete(id).await.expect("delete");
-        assert_eq!(self.value(id).await, None, "deleted must be gone");
+        assert_eq!(self.value(id).await, None, "a deleted entry must be gone");
         assert_eq!(
             self.replace(id, b"one", Some(b"two")).await,
             Replaced::Missing,
-            "deleted must not come back"
+            "a deleted entry must not come back"
         );
         assert!(
             !self.backend.touch(id, Timestamp::MAX, self.now).await.expect("touch"),
-            "deleted must not be touched"
+            "a deleted entry must not be touched"
         );
-        assert_eq!(self.value(id).await, None, "deleted must stay gone");
+        assert_eq!(self.value(id).await, None, "a deleted entry must stay gone");
     }
 
     async fn expired_is_gone(&self) {
@@ -219,10 +224,17 @@ impl<B: Backend> Suite<'_, B> {
         let expired = Stored { value: Bytes::from_static(b"old"), expires: self.now };
         self.backend.create(id, expired, self.now).await.expect("create");
         assert_eq!(self.value(id).await, None, "an entry that expires now must not be returned");
-        assert_eq!(self.replace(id, b"old", Some(b"x")).await, Replaced::Missing, "nor replaced");
+        assert_eq!(
+            self.replace(id, b"old", Some(b"x")).await,
+            Replaced::Missing,
+            "an entry that expires now must not be replaced"
+        );
         let later = self.now.saturating_add(Duration::from_secs(600));
-        assert!(!self.backend.touch(id, later, self.now).await.expect("touch"), "nor touched");
-        assert!(self.create(id, b"new").await, "its id is free again");
+        assert!(
+            !self.backend.touch(id, later, self.now).await.expect("touch"),
+            "an entry that expires now must not be touched"
+        );
+        assert!(self.create(id, b"new").await, "the id of an expired entry must be free again");
     }
 
     async fn values_are_opaque(&self) {
@@ -241,22 +253,26 @@ impl<B: Backend> Suite<'_, B> {
                 matches!(outcome, Replaced::Conflict(_)),
                 "values must compare byte for byte, not {outcome:?}"
             );
-            assert_eq!(self.replace(id, value, None).await, Replaced::Done, "and compare byte for byte");
+            assert_eq!(
+                self.replace(id, value, None).await,
+                Replaced::Done,
+                "values must compare byte for byte"
+            );
         }
     }
 
     async fn one_winner(&self) {
         let id = Self::id();
         let (a, b) = join(self.create(id, b"a"), self.create(id, b"b")).await;
-        assert!(a != b, "of two creates at once one must win");
+        assert!(a != b, "of two concurrent creates one must win");
         let won = self.value(id).await.expect("the winner's entry");
         let (a, b) = join(self.replace(id, &won, Some(b"c")), self.replace(id, &won, Some(b"d"))).await;
         let done = [&a, &b].into_iter().filter(|outcome| **outcome == Replaced::Done).count();
-        assert_eq!(done, 1, "of two replaces of one value one must win: {a:?}, {b:?}");
+        assert_eq!(done, 1, "of two concurrent replaces of one value one must win: {a:?}, {b:?}");
     }
 }
 
-/// Runs both at once, in turns.
+/// Polls both futures in turns.
 pub(super) async fn join<T, U>(one: impl Future<Output = T>, two: impl Future<Output = U>) -> (T, U) {
     let (mut one, mut two) = (pin!(one), pin!(two));
     let (mut first, mut second) = (None, None);

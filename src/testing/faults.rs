@@ -10,9 +10,9 @@ use crate::error::Error;
 use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
-/// What a [`Backend`] can be asked.
+/// A primitive of a [`Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(clippy::exhaustive_enums)] // a backend has these and no others
+#[allow(clippy::exhaustive_enums)] // the primitives of a backend
 pub enum Primitive {
     /// [`Backend::fetch`].
     Fetch,
@@ -26,17 +26,17 @@ pub enum Primitive {
     Delete,
 }
 
-/// How a primitive fails.
+/// The way in which a primitive fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {
-    /// It is not carried out: the storage cannot be reached.
+    /// It is not executed: the storage cannot be reached.
     Unreachable,
-    /// It is carried out, and the answer is lost on the way back.
+    /// It is executed, and its reply is lost.
     AnswerLost,
 }
 
-/// A backend around another one, that fails where a test says so, with [`Error::unavailable`]. A clone is the same backend.
+/// A wrapper around a backend that fails on command, with [`Error::unavailable`]. A clone is the same backend.
 ///
 /// # Examples
 ///
@@ -88,22 +88,22 @@ struct Plan {
 }
 
 impl<B> Faulty<B> {
-    /// `backend`, without faults so far.
+    /// Wraps `backend`, without faults so far.
     pub fn new(backend: B) -> Self {
         Self { inner: Arc::new(Inner { backend, plan: Mutex::default() }) }
     }
 
-    /// From now on, `primitive` fails like this.
+    /// Makes `primitive` fail like this from now on.
     pub fn fail(&self, primitive: Primitive, fault: Fault) {
         self.plan().faults.insert(primitive, fault);
     }
 
-    /// From now on, everything works.
+    /// Makes all primitives work from now on.
     pub fn repair(&self) {
         self.plan().faults.clear();
     }
 
-    /// How often `primitive` was asked for, whether it failed or not.
+    /// Returns how often `primitive` was called, whether it failed or not.
     pub fn calls(&self, primitive: Primitive) -> usize {
         self.plan().calls.get(&primitive).copied().unwrap_or(0)
     }
@@ -112,7 +112,7 @@ impl<B> Faulty<B> {
         self.inner.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Carries out `call`, as far as the plan lets it.
+    /// Executes `call`, unless the present fault prevents it.
     async fn run<T>(
         &self,
         primitive: Primitive,
@@ -125,10 +125,10 @@ impl<B> Faulty<B> {
         };
         match fault {
             None => call.await,
-            Some(Fault::Unreachable) => Err(Error::unavailable("unreachable, as the test wants it")),
+            Some(Fault::Unreachable) => Err(Error::unavailable("the test made the backend unreachable")),
             Some(Fault::AnswerLost) => {
                 call.await?;
-                Err(Error::unavailable("answer lost, as the test wants it"))
+                Err(Error::unavailable("the test lost the backend's reply"))
             }
         }
     }

@@ -1,5 +1,5 @@
-//! For tests, of applications and of stores: requests that carry sessions, responses read as a browser would, a clock to
-//! move, a backend that fails on command, a network that does, and the suite that holds a backend to its contract.
+//! Tools for tests of applications and of stores: requests that carry sessions, responses read as a browser would, a
+//! clock to move, faulty backends and networks, and test suites for the contracts of backends and revocation logs.
 //!
 //! The guide [`testing`](crate::guide::testing) shows them together.
 

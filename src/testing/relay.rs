@@ -1,4 +1,4 @@
-//! A relay before a server, for tests of what a network does: latency, silence, and cuts.
+//! A relay before a server, for tests of faulty networks: latency, silence, and cuts.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -10,21 +10,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Where a [`Relay`] cuts a connection.
+/// The point at which a [`Relay`] cuts a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cut {
     /// Before the request: the server never sees it.
     BeforeRequest,
-    /// After the request, before its reply: the server has done what was asked, and the client does not learn of it.
+    /// After the request, before its reply: the server has executed it, but the client does not know.
     BeforeReply,
     /// In the middle of the reply.
     InReply,
 }
 
-/// A relay on a port of its own that carries bytes to a server and back, and misbehaves as a test says.
+/// A relay on a separate port that carries bytes to a server and back, and misbehaves on command.
 ///
-/// It runs on threads of its own, whatever runtime the test has, and ends when it is dropped.
+/// It runs on its own threads, whatever runtime the test has, and ends when it is dropped.
 ///
 /// # Examples
 ///
@@ -72,7 +72,7 @@ pub struct Relay {
 struct State {
     target: SocketAddr,
     latency_micros: AtomicU64,
-    /// Nothing comes through, for connections of this generation and before.
+    /// No bytes pass on connections of this generation and before.
     silent_until: AtomicU64,
     all_silent: AtomicBool,
     opened: AtomicU64,
@@ -87,7 +87,7 @@ impl Relay {
     ///
     /// # Errors
     ///
-    /// If `server` is no address, or no port is free.
+    /// If `server` is not an address, or no port is free.
     pub fn before(server: impl ToSocketAddrs) -> io::Result<Self> {
         let target = server.to_socket_addrs()?.next().ok_or(io::ErrorKind::InvalidInput)?;
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -122,30 +122,30 @@ impl Relay {
         self.address
     }
 
-    /// Sets how long bytes take in each direction, from now on: half of a round trip. Default: none.
+    /// Sets how long bytes take in each direction from now on: half of a round trip. Default: none.
     pub fn set_latency(&self, one_way: Duration) {
         let micros = u64::try_from(one_way.as_micros()).unwrap_or(u64::MAX);
         self.state.latency_micros.store(micros, Ordering::SeqCst);
     }
 
-    /// Makes every connection that is open now silent for good: it stays open, and nothing comes through. Connections that
-    /// are made afterwards work. As a load balancer does that forgot its connections.
+    /// Makes every open connection silent for good: it stays open, but no bytes pass. Later connections work. This is
+    /// how a load balancer behaves that has dropped its connections.
     pub fn silence_open_connections(&self) {
         let opened = self.state.opened.load(Ordering::SeqCst);
         self.state.silent_until.store(opened, Ordering::SeqCst);
     }
 
-    /// Makes all connections silent, later ones included; or lets later bytes through again.
+    /// Makes all connections silent, later ones included, or lets later bytes pass again.
     pub fn set_silent(&self, yes: bool) {
         self.state.all_silent.store(yes, Ordering::SeqCst);
     }
 
-    /// Cuts the connection on which the next request comes that contains `request`, once.
+    /// Cuts the connection of the next request that contains `request`, once.
     pub fn cut_next(&self, request: impl Into<Vec<u8>>, cut: Cut) {
         self.state.cuts().push_back((request.into(), cut));
     }
 
-    /// Returns true if all that [`cut_next`](Self::cut_next) was told to do has happened.
+    /// Returns true if every cut of [`cut_next`](Self::cut_next) has happened.
     pub fn is_done(&self) -> bool {
         self.state.cuts().is_empty()
     }
@@ -155,7 +155,7 @@ impl Relay {
         self.state.open.load(Ordering::SeqCst)
     }
 
-    /// Returns how many pieces clients have sent: what is written at once and arrives at once is one.
+    /// Returns how many pieces clients have sent. Bytes that are written and arrive at once are one piece.
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
@@ -175,11 +175,11 @@ impl fmt::Debug for Relay {
     }
 }
 
-/// One connection that is carried.
+/// One connection that the relay carries.
 struct Carried {
     state: Arc<State>,
     number: u64,
-    /// What happens to the reply to the request that went last.
+    /// The cut for the reply to the last request.
     armed: Mutex<Option<Cut>>,
     client: TcpStream,
     server: TcpStream,
@@ -208,7 +208,7 @@ impl State {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the cut that is for a request of these bytes.
+    /// Takes the cut that is meant for a request of these bytes.
     fn cut_for(&self, bytes: &[u8]) -> Option<Cut> {
         let mut cuts = self.cuts();
         let (wanted, _) = cuts.front()?;
@@ -236,7 +236,7 @@ impl State {
 type Piece = (Instant, Vec<u8>);
 
 impl Carried {
-    /// Reads until the end, and passes on what is read with the moment at which it is to arrive.
+    /// Reads until the end, and passes on the bytes with the moment at which they must arrive.
     fn read(&self, up: bool, arrivals: &Sender<Piece>) {
         let mut from = if up { &self.client } else { &self.server };
         let mut buffer = vec![0; 1 << 16];
@@ -265,7 +265,7 @@ impl Carried {
             drop(armed);
             let latency = Duration::from_micros(self.state.latency_micros.load(Ordering::SeqCst));
             if arrivals.send((Instant::now() + latency, bytes)).is_err() || last {
-                // What was passed on still arrives: the writer closes the connection.
+                // The pieces that were passed on still arrive: the writer closes the connection.
                 return;
             }
         }
@@ -350,7 +350,7 @@ mod tests {
         assert_eq!(relay.connections(), 2);
     }
 
-    /// Many pieces are under way at once, as on a line: latency is not time that each takes by itself.
+    /// Many pieces are under way at once, as on a line: their latencies do not add up.
     #[test]
     fn latency_does_not_add_up() {
         let relay = Relay::before(server()).unwrap();

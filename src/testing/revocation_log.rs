@@ -1,4 +1,4 @@
-//! The suite that checks a log of revocations against its contract.
+//! The test suite for the contract of revocation logs.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -8,16 +8,16 @@ use crate::crypto::{Random, SystemRandom};
 use crate::revocation::{Entry, Revocation, RevocationLog};
 
 /// Checks a log against the [contract](RevocationLog#contract) of logs. `one` and `other` are the same log, as two
-/// processes have it. Entries that are in it already stay.
+/// processes open it. Its present entries stay.
 ///
 /// # Panics
 ///
-/// With a description, where the log breaks the contract.
+/// If the log breaks the contract, with a description.
 ///
 /// # Examples
 ///
 /// `examples/custom_revocation_log.rs` checks its own log.
-#[allow(clippy::panic)] // a failed check is what it is for
+#[allow(clippy::panic)] // reports a failed check
 pub async fn check_revocation_log<L: RevocationLog>(one: &L, other: &L) {
     assert_eq!(one.incarnation(), other.incarnation(), "both processes count in one incarnation");
     let suite = Suite { one, other };
@@ -35,7 +35,7 @@ struct Suite<'a, L> {
     other: &'a L,
 }
 
-#[allow(clippy::expect_used)] // a failed check is what it is for
+#[allow(clippy::expect_used)] // reports a failed check
 impl<L: RevocationLog> Suite<'_, L> {
     fn some(count: usize) -> Vec<Revocation> {
         let revocation = |_| {
@@ -47,7 +47,7 @@ impl<L: RevocationLog> Suite<'_, L> {
         (0..count).map(revocation).collect()
     }
 
-    /// All entries behind `after`, in as many pages as it takes.
+    /// Returns all entries behind `after`, in as many pages as it takes.
     async fn read_all(log: &L, mut after: u64) -> (Vec<Entry>, u64) {
         let mut all: Vec<Entry> = Vec::new();
         loop {
@@ -78,20 +78,20 @@ impl<L: RevocationLog> Suite<'_, L> {
         let three = Self::some(3);
         let last = self.one.append(three.clone(), 0).await.expect("append");
         let (entries, top) = Self::read_all(self.other, before).await;
-        assert_eq!(
-            Self::revocations(&entries),
-            three,
-            "appended entries must be read as they were, in order"
-        );
+        assert_eq!(Self::revocations(&entries), three, "appended entries must be read unchanged, in order");
         assert_eq!(
             entries.last().map(|entry| entry.position),
             Some(last),
             "append must return the last position"
         );
         assert_eq!(top, last);
-        assert_eq!(self.other.top(0).await.expect("top"), last, "the top is the position of the last entry");
+        assert_eq!(
+            self.other.top(0).await.expect("top"),
+            last,
+            "the top must be the position of the last entry"
+        );
         let (nothing, _) = Self::read_all(self.one, last).await;
-        assert!(nothing.is_empty(), "there is nothing behind the last entry");
+        assert!(nothing.is_empty(), "there must be nothing behind the last entry");
     }
 
     async fn positions_rise_above_what_the_caller_has_seen(&self) {
@@ -104,7 +104,7 @@ impl<L: RevocationLog> Suite<'_, L> {
         let (entries, _) = Self::read_all(self.one, top).await;
         assert!(
             Self::revocations(&entries).ends_with(&one) || Self::revocations(&entries).starts_with(&one),
-            "and the entry must be there"
+            "the appended entry must be there"
         );
     }
 
@@ -116,7 +116,7 @@ impl<L: RevocationLog> Suite<'_, L> {
         let position = self.other.append(one.clone(), 0).await.expect("append");
         assert!(position > raised, "an entry that is appended afterwards must come behind it");
         let (entries, _) = Self::read_all(self.other, raised).await;
-        assert_eq!(Self::revocations(&entries), one, "whatever raised the log is no revocation behind it");
+        assert_eq!(Self::revocations(&entries), one, "raising the log must not add a revocation");
     }
 
     async fn many_come_in_pages(&self) {
@@ -138,11 +138,11 @@ impl<L: RevocationLog> Suite<'_, L> {
             positions.extend([first.expect("append"), second.expect("append")]);
             expected.extend([a, b].concat().iter().map(|revocation| revocation.to_bytes()));
         }
-        assert_eq!(positions.len(), 40, "no two appends get one position");
+        assert_eq!(positions.len(), 40, "no two appends may get the same position");
         let (entries, _) = Self::read_all(self.other, before).await;
         let read: BTreeSet<_> = entries.iter().map(|entry| entry.revocation.to_bytes()).collect();
-        assert_eq!(read, expected, "none of them may be lost");
-        assert_eq!(entries.len(), 80, "nor be there twice");
+        assert_eq!(read, expected, "no appended entry may be lost");
+        assert_eq!(entries.len(), 80, "no appended entry may be there twice");
     }
 
     async fn a_reader_is_woken(&self) {
@@ -151,7 +151,7 @@ impl<L: RevocationLog> Suite<'_, L> {
         let (page, appended) =
             join(self.other.read(top, Duration::from_secs(20)), self.one.append(one.clone(), 0)).await;
         appended.expect("append");
-        // It may have been woken by nothing, or just before.
+        // It may have been woken without a new entry, or just before it.
         let page = page.expect("read");
         let (rest, _) =
             Self::read_all(self.other, page.entries.last().map_or(top, |last| last.position)).await;

@@ -12,13 +12,13 @@ use crate::service::{Connection, SessionHandle, session_fn};
 use crate::session::{Session, SessionView};
 use crate::store::Store;
 
-/// `request`, carrying a session that `fill` gave its values: as if its browser had been here before.
+/// Returns `request` with a session whose values `fill` set, as if its browser had been here before.
 ///
-/// Other cookies of the request stay. If `fill` stores nothing, the request is returned as it was.
+/// Other cookies of the request stay. If `fill` stores nothing, the request is returned unchanged.
 ///
 /// # Errors
 ///
-/// Those of `fill`, and of saving the session.
+/// The errors of `fill`, and of saving the session.
 ///
 /// # Examples
 ///
@@ -68,11 +68,11 @@ pub async fn with_session<B>(
     Ok(request)
 }
 
-/// The session that the browser has after `response`, as far as that says; `None` if it sets none, or removes it.
+/// Returns the session that the browser has after `response`, or `None` if the response sets none, or removes it.
 ///
 /// # Errors
 ///
-/// [`is_unavailable`](Error::is_unavailable) if the store cannot tell.
+/// [`is_unavailable`](Error::is_unavailable) if the store is unavailable.
 ///
 /// # Examples
 ///
@@ -90,8 +90,8 @@ pub async fn session_in<R>(
     Ok(session.id().map(|_| session.view()))
 }
 
-/// A browser's cookies, for one host: what responses set and remove is what requests carry. Paths, domains and deadlines
-/// are not looked at.
+/// A browser's cookies for one host: requests carry the cookies that responses set, until one removes them. Paths,
+/// domains and deadlines are ignored.
 ///
 /// # Examples
 ///
@@ -115,12 +115,12 @@ pub struct Cookies {
 }
 
 impl Cookies {
-    /// None.
+    /// Creates an empty jar.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes in what a response sets and removes.
+    /// Stores the cookies that a response sets, and removes those it removes.
     pub fn receive(&mut self, headers: &HeaderMap) {
         for line in headers.get_all(SET_COOKIE) {
             let mut parts = line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
@@ -135,15 +135,15 @@ impl Cookies {
         }
     }
 
-    /// The `Cookie` header that the browser sends; `None` if it has no cookie.
+    /// Returns the `Cookie` header that the browser sends, or `None` if it has no cookie.
     pub fn header(&self) -> Option<HeaderValue> {
         let pairs: Vec<Vec<u8>> =
             self.jar.iter().map(|(name, value)| [name.as_slice(), value].join(&b'=')).collect();
-        // What came in a header goes into one.
+        // Every pair came in a header, so it fits into one.
         if pairs.is_empty() { None } else { HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok() }
     }
 
-    /// The value of a cookie.
+    /// Returns the value of a cookie.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.jar.get(name.as_bytes()).map(Vec::as_slice)
     }

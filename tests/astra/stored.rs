@@ -273,7 +273,7 @@ fn logins_are_not_listed_by_subject() {
     world.visit(&mut jar, |session| session.login("ada"));
     let id = jar.get(NAME).unwrap();
     assert_ne!(id, anonymous);
-    assert_eq!(world.json(id).unwrap(), r#"{"\u0001s":"ada","cart":1}"#);
+    assert_eq!(world.json(id).unwrap(), r#"{"\u0001a":1800000000,"\u0001s":"ada","cart":1}"#);
     assert!(block_on(world.store.sessions_of("ada")).unwrap_err().is_config());
     assert!(block_on(world.store.end_sessions_of("ada", None)).unwrap_err().is_config());
     world.visit(&mut jar, Session::destroy);

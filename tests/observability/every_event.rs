@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Backend, EntryId, Memory, Replaced, Store, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, MigratingStore, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
     AppKey, CookieStore, Error, Keyring, Revocations, ServerStore, Session, SessionExt, SessionHandle,
@@ -177,6 +177,11 @@ async fn cookie_sessions() {
     let both = CookieStore::builder(keys()).migrate_from_astra(keys(), Timestamp::MAX).build().unwrap();
     visit(&both, &mut presenting("planted"), |_| async { ok() }).await;
 
+    let server = ServerStore::with_backend(Memory::new()).clock(clock.clone()).build().unwrap();
+    set(&store, &mut cookies, "f").await;
+    let moving = MigratingStore::new(server, store.clone(), Timestamp::MAX).unwrap();
+    visit(&moving, &mut cookies, |_| async { ok() }).await; // migrating
+
     // Two users in one request: several_sessions. And more cookies than are looked at: too_many_candidates.
     let mut jars = [Cookies::new(), Cookies::new()];
     for (jar, user) in jars.iter_mut().zip(["ada", "bob"]) {
@@ -200,6 +205,12 @@ async fn server_sessions() {
         ServerStore::with_backend(backend.clone()).idle_timeout(IDLE).clock(clock.clone()).build().unwrap();
     let mut cookies = Cookies::new();
     set(&store, &mut cookies, "a").await; // created
+
+    visit(&store, &mut cookies.clone(), |session| async move {
+        assert_eq!(session.get_lenient::<u64>("a"), None); // value_unreadable
+        ok()
+    })
+    .await;
 
     // Another request comes in between: conflict_merged, then session_ended.
     visit(&store, &mut cookies.clone(), |session| {

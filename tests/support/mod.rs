@@ -61,6 +61,8 @@ impl Observer for Events {
             Event::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
             Event::CookieWithheld { .. } => "cookie_withheld".to_owned(),
             Event::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
+            Event::Migrating { from, .. } => format!("migrating:{}", from.as_str()),
+            Event::ValueUnreadable { .. } => "value_unreadable".to_owned(),
             Event::StoreFailed { .. } => "store_failed".to_owned(),
             Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),
             Event::SetCookieReplaced { .. } => "set_cookie_replaced".to_owned(),

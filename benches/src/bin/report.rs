@@ -275,7 +275,7 @@ impl Results {
             one multiplexed connection. *Load* is the store's own call, with decoding. *Change* reads a number and writes \
             the next one. For hyper-session that is a whole request through the service, with a check that no other \
             request wrote meanwhile. For the others it is the calls of their stores, without such a check. *Commands* are \
-            those that Redis executed for one operation, including those in scripts.\n\n"
+            the commands that Redis executed for one operation, including those in scripts.\n\n"
             .to_owned();
         for operation in ["load", "change"] {
             let _ = writeln!(

@@ -1,4 +1,4 @@
-//! The command line: which command, with which operands and options, and the files and variables that hold secrets.
+//! The command line: the command, its operands and options, and the files and variables that hold secrets.
 
 use std::collections::BTreeMap;
 use std::env::VarError;
@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::report::Failure;
 
-/// What the user asks for.
+/// The request of the user.
 pub(crate) enum Request {
     Help,
     Version,
@@ -57,7 +57,7 @@ const COMMANDS: [(&str, &str, &[&str], &[&str]); 6] = [
 ];
 
 impl Request {
-    /// Reads the command line, without the program's name.
+    /// Parses the command line, without the program's name.
     pub(crate) fn parse(arguments: Vec<OsString>) -> Result<Self, Failure> {
         refuse_secrets(&arguments)?;
         let (mut words, mut options) = (Vec::new(), BTreeMap::new());
@@ -110,7 +110,7 @@ impl Request {
 }
 
 impl Command {
-    /// The command of these words, and the options that it takes. A group has its singular and its plural name.
+    /// Returns the command of these words, and the options that it takes. A group has a singular and a plural name.
     fn parse(words: &[String]) -> Result<(Self, &'static [&'static str]), Failure> {
         let mut words = words.iter().map(String::as_str);
         let given = words.next().ok_or_else(|| Failure::usage("which command?"))?;
@@ -172,7 +172,7 @@ impl Arguments {
         self.get("name").unwrap_or("__Host-session")
     }
 
-    /// A moment, in seconds since 1970.
+    /// Returns a moment, in seconds since 1970.
     pub(crate) fn seconds(&self, option: &str) -> Result<Option<u64>, Failure> {
         let number = |text: &str| {
             text.parse()
@@ -181,7 +181,7 @@ impl Arguments {
         self.get(option).map(number).transpose()
     }
 
-    /// A duration: seconds, or a number with one of the units s, m, h and d.
+    /// Returns a duration: seconds, or a number with one of the units s, m, h and d.
     pub(crate) fn duration(&self, option: &str) -> Result<Option<Duration>, Failure> {
         let wrong = || Failure::usage(format!("--{option} must be a duration such as 900, 15m, 24h or 7d"));
         let duration = |text: &str| {
@@ -199,7 +199,7 @@ impl Arguments {
         self.get(option).map(duration).transpose()
     }
 
-    /// The contents of the file that `option` names, or of the first of these variables that is set.
+    /// Returns the contents of the file that `option` names, or of the first of these variables that is set.
     pub(crate) fn secret(&self, option: &str, variables: &[&str]) -> Result<Option<Secret>, Failure> {
         if let Some(path) = self.get(option) {
             return file(path).map(Some);
@@ -218,23 +218,25 @@ impl Arguments {
         Ok(None)
     }
 
-    /// The keyring of the service.
+    /// Returns the keyring of the service.
     pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
         let secret = self.secret("keys", &["SESSION_KEYS", "SESSION_KEY"])?.ok_or_else(|| {
-            Failure::usage("which keys? Name a file with --keys, or set SESSION_KEYS or SESSION_KEY")
+            Failure::usage(
+                "the keyring is missing: name a file with --keys, or set SESSION_KEYS or SESSION_KEY",
+            )
         })?;
         secret.keyring()
     }
 }
 
 impl Secret {
-    /// The keyring that the text holds. An error names the file or variable, and the line.
+    /// Parses the text as a keyring. An error names the file or variable, and the line.
     pub(crate) fn keyring(&self) -> Result<Keyring, Failure> {
         Keyring::from_text(&self.text).map_err(|error| Failure::usage(format!("{}: {error}", self.source)))
     }
 }
 
-/// The text of a file that holds a secret.
+/// Returns the text of a file that holds a secret.
 pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
     let failed = |error: std::io::Error| {
         Failure::usage(if error.kind() == std::io::ErrorKind::InvalidData {
@@ -248,10 +250,10 @@ pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
 }
 
 fn text(argument: OsString) -> Result<String, Failure> {
-    argument.into_string().map_err(|_| Failure::usage("an argument is not UTF-8"))
+    argument.into_string().map_err(|_| Failure::usage("arguments must be UTF-8"))
 }
 
-/// An error for a word that is not known. The word is not repeated, since what was mistyped may be a secret.
+/// Returns the error for an unknown word. It does not repeat the word, since a mistyped word may be a secret.
 fn no_such<'a>(
     what: &str,
     given: &str,
@@ -267,7 +269,7 @@ fn no_such<'a>(
     }
 }
 
-/// How many letters to insert, delete or replace on the way from `a` to `b` (Levenshtein).
+/// Returns how many letters to insert, delete or replace to get from `a` to `b` (Levenshtein).
 fn distance(a: &str, b: &str) -> usize {
     let mut row: Vec<usize> = (0..=b.chars().count()).collect();
     for (at, letter) in a.chars().enumerate() {
@@ -288,9 +290,9 @@ fn refuse_secrets(arguments: &[OsString]) -> Result<(), Failure> {
         argument.contains("hsk1_") || argument.contains("://") && argument.contains('@')
     };
     if arguments.iter().any(is_secret) {
-        // Too late for this one, and in time for the next.
+        // Too late for this secret, but in time for the next.
         return Err(Failure::usage(
-            "a secret is on the command line, where every process can read it: replace it, and give the new one by environment or file",
+            "the command line contains a secret, which every process can read: replace the secret, and pass it by environment or file",
         ));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Opening a session cookie: prints what is inside, or why it is refused.
+//! Opening a session cookie: prints its contents, or why it is refused.
 
 use std::fmt::Write;
 use std::io::Read;
@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use crate::arguments::Arguments;
 use crate::report::{Failure, Report, time};
 
-/// What the events said.
+/// The facts that events reported.
 #[derive(Clone, Default)]
 struct Seen(Arc<Mutex<(Option<Refusal>, bool)>>);
 
@@ -37,7 +37,7 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
     let seen = Seen::default();
     let told = seen.clone();
     let now = arguments.seconds("at")?.map_or_else(|| SystemClock.now(), Timestamp::from_unix);
-    // The sealed deadlines count, not the timeouts of some service.
+    // The sealed deadlines count, not the timeouts of a service.
     let timeouts = Timeouts { idle: Duration::MAX, absolute: Duration::MAX, renewal: Duration::ZERO };
     let store = CookieStore::builder(arguments.keyring()?)
         .cookie(CookieOptions::new().name(name).max_chunks(MAX_CHUNKS))
@@ -56,7 +56,7 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
     let service = session_fn(store, move |_: Request<()>, handle: SessionHandle| {
         let heard = heard.clone();
         async move {
-            // Here, before the end of the request renews what was sealed.
+            // Loaded here, before the end of the request renews the sealed deadlines.
             let session = handle.load().await?;
             let (_, old_key) = *heard.0.lock().unwrap_or_else(PoisonError::into_inner);
             let report = session.id().map(|_| inside(&session, old_key, now)).transpose()?;
@@ -70,11 +70,11 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
     match (report, refusal) {
         (Some(report), _) => Ok(report),
         (None, Some(refusal)) => Ok(refused(refusal)),
-        (None, None) => Err(Failure::usage(format!("there is no cookie of the name {name} (see --name)"))),
+        (None, None) => Err(Failure::usage(format!("the input has no cookie named {name} (see --name)"))),
     }
 }
 
-/// The `Cookie` header, from a file or standard input; a token alone is given the name.
+/// Returns the `Cookie` header from a file or standard input. A token without a name is given the name.
 fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
     let mut input = Zeroizing::new(String::new());
     match arguments.secret("cookie", &[])? {
@@ -87,7 +87,7 @@ fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
         Zeroizing::new(if input.contains('=') { input.to_owned() } else { format!("{name}={input}") });
     header
         .parse()
-        .map_err(|_| Failure::usage("this is not a cookie: it has characters that no header may have"))
+        .map_err(|_| Failure::usage("the cookie must not contain characters that are invalid in a header"))
 }
 
 fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Error> {
@@ -103,7 +103,7 @@ fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Er
     let (created, expires) = (session.created_at().unwrap_or(now), session.expires_at().unwrap_or(now));
     let left = expires.saturating_since(now).as_secs();
     let subject = session.subject().map(String::from);
-    let key = if old_key { "an old one: due to be sealed anew" } else { "the sealing one" };
+    let key = if old_key { "an old one: due to be sealed again" } else { "the sealing one" };
     let mut text = format!(
         "id       {}\ncreated  {}\nexpires  {} (in {left} s)\nkey      {key}\n",
         id.as_deref().unwrap_or("none"),
@@ -133,18 +133,18 @@ fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Er
 
 fn refused(refusal: Refusal) -> Report {
     let why = match refusal {
-        Refusal::Encoding => "it is not base64url without padding: was all of it copied, and nothing else?",
+        Refusal::Encoding => "it is not base64url without padding: copy the whole token, and nothing else",
         Refusal::Length => "it is shorter or longer than any token",
-        Refusal::Version => "it has a version that this release does not know",
+        Refusal::Version => "its version is unknown to this release",
         Refusal::UnknownKey => "the keyring does not hold the key that sealed it",
         Refusal::RevokedKey => "the key that sealed it is revoked",
         Refusal::Signature => {
-            "its signature does not fit: altered, forged, or sealed for another cookie name (see --name)"
+            "its signature is wrong: altered, forged, or sealed for another cookie name (see --name)"
         }
         Refusal::Expired => "it has expired (see --at)",
-        Refusal::IssuedInFuture => "it was issued in the future: do the clocks agree?",
-        Refusal::Payload => "what it holds is not a session",
-        _ => "it does not open",
+        Refusal::IssuedInFuture => "it was issued in the future: compare the clocks of the hosts",
+        Refusal::Payload => "its contents are not a session",
+        _ => "it cannot be opened",
     };
     let json = json!({ "refused": refusal.as_str(), "why": why });
     Report { json, text: format!("refused ({refusal}): {why}"), yes: false }

@@ -1,4 +1,4 @@
-//! Application keys: making one, and checking a keyring before a rotation.
+//! Application keys: generating one, and checking a keyring before a rotation.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::report::{Failure, Report, duration};
 pub(crate) fn new() -> Result<Report, Failure> {
     let key = AppKey::generate()?;
     let (id, text) = (key.id().to_string(), key.to_text());
-    // The id goes to standard error, so that `key new > FILE` writes the key alone.
+    // The id goes to standard error, so that `key new > FILE` writes only the key.
     eprintln!("id {id}");
     Ok(Report { json: json!({ "id": id, "key": *text }), text: text.to_string(), yes: true })
 }
@@ -53,16 +53,16 @@ pub(crate) fn check(arguments: &Arguments) -> Result<Report, Failure> {
     Ok(Report { json: rings.into_iter().collect(), text, yes })
 }
 
-/// What going from one keyring to another does to users, where instances change over one after the other.
+/// The effects on users of changing from one keyring to another, with instances that change over one after the other.
 #[derive(Default)]
 struct Verdict {
     problems: Vec<String>,
-    /// What two keyrings cannot tell.
+    /// The facts that two keyrings do not determine.
     unknown: Vec<String>,
 }
 
 impl Verdict {
-    /// `since` is how long ago the last instance stopped sealing with a key that `next` drops.
+    /// Compares two keyrings. `since` is how long ago the last instance stopped sealing with a key that `next` drops.
     fn of(now: &Keyring, next: &Keyring, since: Option<Duration>, absolute: Duration) -> Self {
         let mut verdict = Self::default();
         if let Some(new) = next.ids().next().filter(|new| !opens(now, *new)) {
@@ -101,7 +101,7 @@ fn opens(ring: &Keyring, id: KeyId) -> bool {
     !ring.revoked().contains(&id) && ring.ids().any(|key| key == id)
 }
 
-/// The ids, and what each key does.
+/// Returns the ids, and the role of each key.
 fn roles(ring: &Keyring) -> Vec<(KeyId, &'static str)> {
     let role = |(at, id): (usize, KeyId)| match (opens(ring, id), at) {
         (false, _) => (id, "revoked"),

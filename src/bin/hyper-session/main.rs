@@ -16,7 +16,7 @@ const HELP: &str = include_str!("help.txt");
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    // Also where the rest of the command line cannot be read.
+    // Also if the rest of the command line cannot be read.
     let json = arguments.iter().any(|argument| argument == "--json");
     match Request::parse(arguments) {
         Ok(Request::Help) => report::print(HELP),

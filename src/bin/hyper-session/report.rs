@@ -1,4 +1,4 @@
-//! What the tool prints: the same facts in words and as JSON.
+//! The output of the tool: the same facts in words and as JSON.
 
 use std::fmt::Write;
 use std::io::Write as _;
@@ -24,7 +24,7 @@ impl Report {
     }
 }
 
-/// Prints to standard output. A reader that has seen enough and closes the pipe (`| head`) is not an error.
+/// Prints to standard output. A reader that closes the pipe early (`| head`) is not an error.
 pub(crate) fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -36,7 +36,7 @@ pub(crate) fn print(text: &str) -> ExitCode {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 pub(crate) struct Failure {
     message: String,
     status: u8,
@@ -68,8 +68,8 @@ impl From<Error> for Failure {
             let _ = write!(message, ": {source}");
             cause = source.source();
         }
-        if message.contains("does not read back") {
-            message.push_str(" (are --sealed, --keys and --name those of the service?)");
+        if message.contains("session list of the subject is unreadable") {
+            message.push_str(" (check that --sealed, --keys and --name are those of the service)");
         }
         Self { message, status: if error.is_transient() { 3 } else { 2 } }
     }
@@ -92,7 +92,7 @@ impl From<std::io::Error> for Failure {
     }
 }
 
-/// A duration in its largest whole units: `6d 23h`.
+/// Formats a duration in its largest whole units: `6d 23h`.
 pub(crate) fn duration(duration: Duration) -> String {
     let mut seconds = duration.as_secs();
     let mut parts = Vec::new();
@@ -105,10 +105,10 @@ pub(crate) fn duration(duration: Duration) -> String {
     if parts.is_empty() { "0s".to_owned() } else { parts.join(" ") }
 }
 
-/// A moment as people and programs read it: `2026-11-22T23:25:47Z`.
+/// Formats a moment for people and programs: `2026-11-22T23:25:47Z`.
 pub(crate) fn time(timestamp: Timestamp) -> String {
     let (days, seconds) = (timestamp.as_unix() / 86_400, timestamp.as_unix() % 86_400);
-    // Years that begin in March, in eras of 400 years, which are all alike: the leap day is the last one.
+    // Years that begin in March, in eras of 400 years, which are all alike: the leap day comes last.
     let days = days + 719_468;
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -15,19 +15,21 @@ use crate::report::{Failure, Report, time};
 struct Sessions<'a> {
     store: RedisStore,
     arguments: &'a Arguments,
-    /// The idle timeout of the service, if it was given: only it tells when a session was last seen.
+    /// The idle timeout of the service, if it was given: the last use of a session is computed from it.
     idle: Option<Duration>,
 }
 
 impl<'a> Sessions<'a> {
     async fn open(arguments: &'a Arguments) -> Result<Self, Failure> {
         let url = arguments.secret("redis", &["REDIS_URL"])?;
-        let url =
-            url.ok_or_else(|| Failure::usage("which Redis? Name a file with --redis, or set REDIS_URL"))?;
-        let prefix =
-            arguments.get("prefix").ok_or_else(|| Failure::usage("which store? Give its --prefix"))?;
+        let url = url.ok_or_else(|| {
+            Failure::usage("the URL of Redis is missing: name a file with --redis, or set REDIS_URL")
+        })?;
+        let prefix = arguments
+            .get("prefix")
+            .ok_or_else(|| Failure::usage("the prefix of the store is missing: give --prefix"))?;
         let idle = arguments.duration("idle")?;
-        // What was not given must not hide a session: then the deadlines in Redis count.
+        // A missing option must not hide a session: then the deadlines in Redis count.
         let absolute = arguments.duration("absolute")?.unwrap_or(Duration::MAX);
         let timeouts =
             Timeouts { idle: idle.unwrap_or(Duration::MAX).min(absolute), absolute, renewal: Duration::ZERO };
@@ -66,16 +68,16 @@ impl<'a> Sessions<'a> {
         let mut line =
             format!("{}  {}  {last_seen:<20}  {}", session.id, time(session.created), time(session.expires));
         if !session.readable {
-            line.push_str("  unreadable: are --sealed and --keys those of the service?");
+            line.push_str("  unreadable: check that --sealed and --keys are those of the service");
         }
         line
     }
 
-    /// Names what was looked at, since another prefix or cookie name has other lists.
+    /// Names the prefix and the cookie name, since others have other lists.
     fn none(&self, subject: &str, json: Value) -> Report {
         let (prefix, name) = (self.arguments.get("prefix").unwrap_or_default(), self.arguments.cookie_name());
         let text = format!(
-            "no session of {subject:?} is listed for the prefix {prefix:?} and the cookie name {name:?}: are they those of the service?"
+            "no session of {subject:?} is listed for the prefix {prefix:?} and the cookie name {name:?}: check that they are those of the service"
         );
         if self.arguments.has("json") {
             eprintln!("hyper-session: {text}");

@@ -1,4 +1,4 @@
-//! Forgeries: tokens that are altered, cut, stretched, spliced or made up.
+//! Forgeries: tokens that are altered, cut, extended, spliced or invented.
 
 use super::harness::{
     APP_KEY, EPOCH, NAME, NONCE, PLAINTEXT, cached, keys, open_raw, refuses_all, sealer, session_plaintext,
@@ -25,7 +25,7 @@ fn t02_every_flipped_bit_is_refused() {
 
 #[test]
 fn t02_every_other_character_is_refused() {
-    // Lengths that leave none, two and four unused bits in the last character.
+    // Lengths that leave zero, two and four unused bits in the last character.
     for len in [0, 1, 2, 40] {
         let text = encode(&keys().seal(NONCE, &PLAINTEXT[..len])).into_bytes();
         let changed = (0..text.len()).flat_map(|at| {
@@ -50,7 +50,7 @@ fn t03_t70_every_truncation_is_refused() {
         assert_eq!(refuses_all(&sealer(), cuts), 2 * token.len());
         let cuts = (0..text.len()).flat_map(|at| [text[..at].to_vec(), text[text.len() - at..].to_vec()]);
         assert_eq!(refuses_all(&sealer(), cuts), 2 * text.len());
-        // A byte that is missing anywhere, not at the ends alone.
+        // A byte is missing anywhere, not only at the ends.
         let gaps = (0..token.len()).map(|at| [&token[..at], &token[at + 1..]].concat());
         assert_eq!(refuses_all(&sealer(), gaps.map(|gap| encode(&gap).into_bytes())), token.len());
     }
@@ -87,7 +87,7 @@ fn t02_halves_of_two_tokens_are_refused() {
         for at in 0..one.len().max(other.len()) {
             let (a, b) = (at.min(one.len()), at.min(other.len()));
             for token in [[&one[..a], &other[b..]].concat(), [&other[..b], &one[a..]].concat()] {
-                // Up to where the two first differ, a splice is one of the two.
+                // Up to the first difference, a splice equals one of the two.
                 if token != one && token != *other {
                     spliced += refuses_all(&sealer(), [encode(&token).into_bytes()]);
                 }
@@ -138,7 +138,7 @@ fn t01_t67_what_was_never_sealed_is_refused() {
         session.clone(),
         encode(&session).into_bytes(),
         astra.to_vec(),
-        // The plaintext where the ciphertext belongs, with room for tag and signature.
+        // The plaintext instead of the ciphertext, with room for tag and signature.
         encode(&[&header[..], &session].concat()).into_bytes(),
         encode(&[&header[..], &session, &[0; 48]].concat()).into_bytes(),
         vec![0; 4096],
@@ -155,7 +155,7 @@ fn t02_the_signature_is_checked_before_the_ciphertext() {
     let signed_by = |key: &[u8], message: &[u8]| [signed, &hmac_sign(key, message)].concat();
     let swapped: Vec<u8> = [&mac[16..], &mac[..16]].concat();
 
-    // The ciphertext is what the right key made; the signature is not.
+    // The ciphertext is from the right key, but the signature is not.
     let wrong = [
         [signed, &[0; MAC_LEN]].concat(),
         [signed, &[0xff; MAC_LEN]].concat(),
@@ -177,7 +177,7 @@ fn t02_the_signature_is_checked_before_the_ciphertext() {
     assert_eq!(open_raw(&sealer, &signed_by(&keys.mac, signed)).unwrap(), PLAINTEXT);
 }
 
-// Only who holds the signing key gets here. The cipher refuses by itself what the signature lets through.
+// Only a holder of the signing key gets here. The cipher refuses tokens that the signature accepts.
 #[test]
 fn t02_signed_but_altered_ciphertexts_are_refused() {
     let keys = keys();
@@ -218,7 +218,7 @@ fn t03_short_tags_and_signatures_are_refused() {
         let token = keys.seal(NONCE, &PLAINTEXT[..len]);
         let (signed, mac) = token.split_at(token.len() - MAC_LEN);
         for tag in 0..TAG_LEN {
-            // Signed anew, so that the length of the GCM tag alone is wrong.
+            // Signed again, so that only the length of the GCM tag is wrong.
             let token = keys.sign(&signed[..signed.len() - TAG_LEN + tag]);
             let expected = if token.len() < OVERHEAD { Refusal::Length } else { Refusal::Ciphertext };
             assert_eq!(open_raw(&sealer(), &token), Err(expected), "{len}, {tag}");

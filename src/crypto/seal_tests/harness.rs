@@ -1,4 +1,4 @@
-//! Keys, names and sealers of these tests, and what must come of tokens.
+//! Keys, names and sealers of these tests, and the expected refusals.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(super) const NONCE: [u8; NONCE_LEN] = *b"twelve bytes";
 
 pub(super) const PLAINTEXT: &[u8] = b"forty bytes that nobody else may read...";
 
-/// Gives the same nonce each time, so that a token can be known beforehand.
+/// A generator that returns the same nonce each time, so that a token is known beforehand.
 struct FixedNonce([u8; NONCE_LEN]);
 
 impl Random for FixedNonce {
@@ -55,7 +55,7 @@ pub(super) fn fixed_sealer(app_key: &[u8], purpose: Purpose, name: &str, nonce: 
     Sealer::new(&ring(&[app_key]), purpose, name, Arc::new(FixedNonce(nonce))).unwrap()
 }
 
-/// The keys of [`sealer`], by the other implementation.
+/// Returns the keys of [`sealer`], from the independent implementation.
 pub(super) fn keys() -> Keys {
     Keys::new(APP_KEY, "session", NAME, EPOCH)
 }
@@ -72,13 +72,13 @@ pub(super) fn open_raw(sealer: &Sealer, token: &[u8]) -> Result<Bytes, Refusal> 
     open(sealer, encode(token))
 }
 
-/// The hours whose encryption keys the sealing key holds.
+/// Returns the hours whose encryption keys the sealing key holds.
 pub(super) fn cached(sealer: &Sealer) -> Vec<u32> {
     let keys = sealer.keys[0].epochs.keys.read().unwrap();
     keys.keys().copied().collect()
 }
 
-/// Why [`sealer`], whose key has this `id`, refuses a text that nobody sealed: the order of checks in docs/WIRE.md.
+/// Returns why [`sealer`], whose key has this `id`, refuses a forged text, by the order of checks in docs/WIRE.md.
 pub(super) fn reason(text: &[u8], id: [u8; 4]) -> Refusal {
     let Some(token) = decode(text) else {
         return Refusal::Encoding;
@@ -92,8 +92,8 @@ pub(super) fn reason(text: &[u8], id: [u8; 4]) -> Refusal {
     }
 }
 
-/// Holds that `sealer` refuses each of `texts`, for the documented reason, and derives no key for any. Returns how many
-/// there were.
+/// Asserts that `sealer` refuses each of `texts` for the documented reason, and derives no key for any. Returns the number
+/// of texts.
 pub(super) fn refuses_all(sealer: &Sealer, texts: impl IntoIterator<Item = Vec<u8>>) -> usize {
     let (before, id) = (cached(sealer), keys().id);
     let mut count = 0;
@@ -106,8 +106,8 @@ pub(super) fn refuses_all(sealer: &Sealer, texts: impl IntoIterator<Item = Vec<u
     count
 }
 
-/// A session as docs/WIRE.md lays it out, for readers of cookies in another program: 10 minutes into its hour, as old, with
-/// half an hour to go.
+/// Returns a session as docs/WIRE.md lays it out, for programs that read cookies: 10 minutes into its hour, 10 minutes old,
+/// with half an hour left.
 pub(super) fn session_plaintext(payload: &[u8]) -> Vec<u8> {
     let issued = (600_u16 << 4).to_be_bytes();
     let [age, lifetime] = [600_u32, 1_800].map(u32::to_be_bytes);

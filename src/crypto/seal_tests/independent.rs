@@ -1,4 +1,4 @@
-//! The token format once more, from docs/WIRE.md and with RustCrypto. It shares no code with the crate.
+//! A second implementation of the token format, from docs/WIRE.md and with RustCrypto. It shares no code with the crate.
 
 use aes_gcm::aead::{Aead as _, Payload};
 use aes_gcm::{Aes256Gcm, KeyInit as _};
@@ -38,7 +38,7 @@ impl Keys {
         [&[1], &self.id[..], &self.epoch.to_be_bytes(), &nonce].concat()
     }
 
-    /// Ciphertext and GCM tag.
+    /// Returns the ciphertext and the GCM tag.
     pub(super) fn encrypt(&self, nonce: [u8; 12], aad: &[u8], msg: &[u8]) -> Vec<u8> {
         let cipher = Aes256Gcm::new(&self.encrypt.into());
         cipher.encrypt(&nonce.into(), Payload { msg, aad }).unwrap()
@@ -48,7 +48,7 @@ impl Keys {
         <Hmac<Sha256> as Mac>::new_from_slice(&self.mac).unwrap().chain_update(signed)
     }
 
-    /// The token of whatever `signed` is, with its true signature.
+    /// Returns the token of `signed`, with its true signature.
     pub(super) fn sign(&self, signed: &[u8]) -> Vec<u8> {
         [signed, &self.hmac(signed).finalize().into_bytes()].concat()
     }

@@ -1,4 +1,4 @@
-//! Keys by purpose, name, ring and hour, and what each of them opens.
+//! Keys by purpose, name, ring and hour, and the tokens that each of them opens.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Barrier};
@@ -42,7 +42,7 @@ fn t07_t08_t09_a_token_opens_where_it_was_sealed_and_nowhere_else() {
         .flat_map(|(key, purpose)| names.map(|name| (key, purpose, name)))
         .collect();
     assert_eq!(places.len(), 48);
-    // The same nonce, hour and plaintext everywhere: nothing but the place tells the tokens apart.
+    // Nonce, hour and plaintext are the same everywhere, so only purpose, name and key distinguish the tokens.
     let sealers = places.iter().map(|&(key, purpose, name)| fixed_sealer(key, purpose, name, NONCE));
     let sealers: Vec<Sealer> = sealers.collect();
     for (sealed, from) in sealers.iter().zip(&places) {
@@ -82,7 +82,7 @@ fn t12_the_first_key_seals_and_each_key_opens() {
             let opened = sealer.open(encode(&token).as_bytes()).unwrap();
             assert_eq!(opened.with_old_key(), place != 0, "key {place} of {size}");
             assert_eq!(opened.into_plaintext(), PLAINTEXT);
-            // Sealing stays with the first key, whichever one opened.
+            // The first key seals, whichever key opened.
             let again = sealer.seal(NOW, &[PLAINTEXT]).unwrap();
             assert!(independent::open(app_keys[0], "session", NAME, &again).is_some());
         }
@@ -153,7 +153,7 @@ fn t67_forged_tokens_have_no_keys_derived() {
     });
     assert_eq!(refuses_all(&sealer, forged.collect::<Vec<_>>()), 1000);
     assert_eq!(cached(&sealer), [0_u32; 0]);
-    // An authentic one does, so that the emptiness above says something.
+    // An authentic token does derive a key, so the check above can fail.
     open_raw(&sealer, &keys().seal(NONCE, PLAINTEXT)).unwrap();
     assert_eq!(cached(&sealer), [EPOCH]);
 }
@@ -162,7 +162,7 @@ fn t67_forged_tokens_have_no_keys_derived() {
 fn the_key_of_an_hour_is_derived_once() {
     let sealer = sealer();
     sealer.seal(NOW, &[PLAINTEXT]).unwrap();
-    // With another key in its place, it shows that the one at hand is used.
+    // A wrong key in the cache shows that the cached key is used.
     let zero = || LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[0; 32]).unwrap());
     let replaced = sealer.keys[0].epochs.keys.write().unwrap().insert(EPOCH, zero());
     assert!(replaced.is_some());
@@ -173,7 +173,7 @@ fn the_key_of_an_hour_is_derived_once() {
     assert_eq!(open_raw(&sealer, &zero_keys.seal(NONCE, PLAINTEXT)).unwrap(), PLAINTEXT);
     let text = sealer.seal(NOW, &[PLAINTEXT]).unwrap();
     assert_eq!(independent::open(APP_KEY, "session", NAME, &text), None);
-    // The next hour has its own.
+    // The next hour has its own key.
     let text = sealer.seal(hour(EPOCH + 1), &[PLAINTEXT]).unwrap();
     assert_eq!(independent::open(APP_KEY, "session", NAME, &text).as_deref(), Some(PLAINTEXT));
 }
@@ -193,11 +193,11 @@ fn keys_of_hours_are_bounded_and_an_old_token_does_not_cost_the_present_hour_its
         text
     });
     let texts: Vec<String> = texts.collect();
-    // Tokens of hours whose keys are gone open all the same, in any order, and the bound holds.
+    // Tokens of hours whose keys were evicted still open, in any order, and the bound holds.
     for (epoch, text) in hours.clone().zip(&texts).chain(hours.clone().zip(&texts).rev()) {
         assert_eq!(open(&sealer, text).unwrap(), epoch.to_be_bytes()[..]);
         let cached = cached(&sealer);
-        // The hour in use is always among them, so that a long session does not derive its key again each time.
+        // The hour in use is always cached, so that a long session does not derive its key again each time.
         assert!(cached.contains(&epoch) && cached.len() == EPOCHS_KEPT);
         assert!(cached.contains(&present), "the hour that seals was evicted by {epoch}");
     }
@@ -207,7 +207,7 @@ fn keys_of_hours_are_bounded_and_an_old_token_does_not_cost_the_present_hour_its
 
 #[test]
 fn tokens_of_any_hour_open() {
-    // Whether a session is over is for its plaintext to say; the hour only chooses the key.
+    // The plaintext decides whether a session has expired. The hour only selects the key.
     for epoch in [0, 1, EPOCH - 10_000, EPOCH - 1, EPOCH, EPOCH + 1, u32::MAX] {
         let token = Keys::new(APP_KEY, "session", NAME, epoch).seal(NONCE, PLAINTEXT);
         assert_eq!(open_raw(&sealer(), &token).unwrap(), PLAINTEXT);
@@ -217,7 +217,7 @@ fn tokens_of_any_hour_open() {
 #[test]
 fn threads_agree_over_many_hours() {
     let sealer = fixed_sealer(APP_KEY, Purpose::Session, NAME, NONCE);
-    // More hours than are kept, so that keys come and go while others use them.
+    // More hours than are kept, so that keys are evicted while other threads use them.
     let hours = EPOCH..EPOCH + 2 * u32::try_from(EPOCHS_KEPT).unwrap();
     let expected: Vec<String> = hours
         .clone()

@@ -62,7 +62,7 @@ fn to_hex(bytes: &[u8]) -> String {
 /// One row: application key, name, time, nonce, plaintext.
 type Row<'a> = (&'a [u8], &'a str, u64, [u8; NONCE_LEN], &'a [u8]);
 
-/// What `tests/vectors/tokens.json` has to hold, made by the independent implementation.
+/// Returns the expected content of `tests/vectors/tokens.json`, made by the independent implementation.
 fn expected_file() -> Value {
     let counting: Vec<u8> = (0..=255).cycle().take(1000).collect();
     let long_name = "n".repeat(256); // its length takes both bytes
@@ -169,7 +169,7 @@ proptest! {
         header in any::<bool>(),
         encoded in any::<bool>(),
     ) {
-        // Half of them name the right version and key, and so come as far as the signature.
+        // Half of them name the right version and key, and so get as far as the signature.
         let start = if header { keys().header(NONCE) } else { Vec::new() };
         let token = [start, bytes].concat();
         let text = if encoded { encode(&token).into_bytes() } else { token };

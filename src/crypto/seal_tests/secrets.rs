@@ -1,4 +1,4 @@
-//! Secrets: nonces that never come twice, and keys that are never printed.
+//! Secrets: nonces that are never repeated, and keys that are never printed.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ fn t14_without_random_bytes_there_is_no_token() {
     for _ in 0..2 {
         assert!(sealer.seal(NOW, &[PLAINTEXT]).unwrap_err().is_random());
     }
-    // Opening asks for none.
+    // Opening needs no nonce.
     assert_eq!(open_raw(&sealer, &keys().seal(NONCE, PLAINTEXT)).unwrap(), PLAINTEXT);
 }
 
 #[test]
 fn t14_random_bytes_that_run_out_are_not_made_up_for() {
-    /// Has one nonce to give.
+    /// A generator that returns one nonce.
     struct One(std::sync::atomic::AtomicBool);
     impl Random for One {
         fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
@@ -64,7 +64,7 @@ fn t16_each_token_has_a_nonce_of_its_own() {
             texts.insert(text);
         }
     });
-    // The same plaintext in the same hour: no two tokens are alike.
+    // The same plaintext in the same hour: all tokens differ.
     assert_eq!((nonces.len(), texts.len()), (2000, 2000));
 }
 
@@ -74,7 +74,7 @@ fn t16_a_nonce_that_comes_again_elsewhere_meets_another_key() {
         let text = fixed_sealer(app_key, purpose, name, NONCE).seal(hour(epoch), &[&[0; 40]]).unwrap();
         decode(text.as_bytes()).unwrap()[21..61].to_vec()
     };
-    // Of zeros the ciphertext is the key stream: two of them alike would be the same key and nonce twice.
+    // The ciphertext of zeros is the key stream. Two equal ones would mean that key and nonce were used twice.
     let streams = HashSet::from([
         ciphertext(APP_KEY, Purpose::Session, NAME, EPOCH),
         ciphertext(APP_KEY, Purpose::Session, NAME, EPOCH + 1),
@@ -88,7 +88,7 @@ fn t16_a_nonce_that_comes_again_elsewhere_meets_another_key() {
 
 // ---- Debug ------------------------------------------------------------------------------------------------------
 
-/// True if `printed` has eight bytes of `secret` in a row, in a form that `Debug` gives to bytes.
+/// Returns true if `printed` contains eight consecutive bytes of `secret`, in a form in which `Debug` prints bytes.
 fn shows(printed: &str, secret: &[u8]) -> bool {
     let printed: String = printed.split_whitespace().collect();
     secret.windows(8).any(|bytes| {

@@ -12,16 +12,16 @@ use crate::store::Saved;
 
 /// The cookie format of another program, which a [`CookieStore`](super::CookieStore) reads, and may write, beside its own.
 pub(crate) trait ForeignFormat: Send + Sync + 'static {
-    /// Tells the format of a token by its form. No other format is tried afterwards.
+    /// Returns the format that the token has by its form. No other format is tried afterwards.
     fn format_of(&self, token: &[u8], native: &Sealer) -> CookieFormat;
 
     /// Opens a token of this format.
     fn open(&self, config: &Config, token: &[u8], now: Timestamp) -> Result<Record, Refusal>;
 
-    /// Passes on a record that came in a native token, marked if it is to be written in this format.
+    /// Returns a record that came in a native token, marked if it is to be written in this format.
     fn opened_native(&self, config: &Config, record: Record) -> Record;
 
-    /// Saves in this format. `None` if the native format is the one to write.
+    /// Saves in this format. `None` if the native format is to be written.
     fn save(
         &self,
         config: &Config,

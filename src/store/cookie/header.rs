@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 use crate::crypto::{EPOCH_SECONDS, LAST_SECOND};
 use crate::session::{Recency, SessionId};
 
-/// The header that a cookie token seals before the payload. A token without a deadline cannot be written: the type has no
-/// field for one that is missing (T20).
+/// The header that a cookie token seals before the payload. A token without a deadline cannot be written: the type
+/// requires one (T20).
 ///
 /// ```text
 /// offset  bytes  field
@@ -32,8 +32,8 @@ pub(super) struct SealedHeader {
 impl SealedHeader {
     pub(super) const LEN: usize = 26;
 
-    /// A header whose times fit the layout. Where one does not, the session ends earlier, never later: no token is issued
-    /// after the last hour that a token can name, and a session lasts at most 2^32 - 1 seconds (136 years).
+    /// Creates a header whose times fit the layout. Where one does not, the session ends earlier, never later: no token
+    /// is issued after the last hour that a token can name, and a session lasts at most 2^32 - 1 seconds (136 years).
     pub(super) fn new(id: SessionId, created: Timestamp, issued: Recency, expires: Timestamp) -> Self {
         let issued = Recency { written: issued.written.min(LAST_SECOND), ..issued };
         let created = created.min(issued.written);
@@ -54,7 +54,7 @@ impl SealedHeader {
         bytes
     }
 
-    /// Takes the header off the front of `plaintext`, which was sealed in the hour that begins with `hour`.
+    /// Takes the header from the front of `plaintext`, which was sealed in the hour that begins with `hour`.
     pub(super) fn take(plaintext: &mut Bytes, hour: Timestamp) -> Option<Self> {
         if plaintext.len() < Self::LEN {
             return None;
@@ -64,7 +64,7 @@ impl SealedHeader {
         let moment = plaintext.get_u16();
         let second = u64::from(moment >> 4);
         if second >= EPOCH_SECONDS {
-            return None; // it has another spelling
+            return None; // not the canonical form
         }
         let written = hour.saturating_add(Duration::from_secs(second));
         let age = u64::from(plaintext.get_u32());
@@ -76,7 +76,7 @@ impl SealedHeader {
     }
 }
 
-/// When a session ends at the latest, because its age has no more digits.
+/// Returns the latest end of a session: its age has no more digits.
 fn oldest_end(created: Timestamp) -> Timestamp {
     created.saturating_add(Duration::from_secs(u32::MAX.into()))
 }

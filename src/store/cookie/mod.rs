@@ -1,4 +1,4 @@
-//! Sessions that live in the cookie: encrypted, signed, with their deadlines inside.
+//! The cookie store: sessions that live in the cookie, encrypted and signed, with their deadlines inside.
 
 pub(crate) mod format;
 mod header;
@@ -22,19 +22,19 @@ use crate::event::{CookieFormat, Event, Refusal};
 use crate::revocation::Revocations;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
-/// Keeps each session in its own cookie, so that no server is needed: AES-256-GCM encrypted, HMAC-SHA256 signed, with idle
-/// and absolute deadline sealed inside and enforced here.
+/// A store that keeps each session in its own cookie, without a server: AES-256-GCM encrypted and HMAC-SHA256 signed.
+/// Idle and absolute deadline are sealed inside and checked on each load.
 ///
 /// A clone is the same store.
 ///
-/// # What it cannot do
+/// # Limits
 ///
-/// The client holds the only copy. It can present an older one again (undo a purchase, bring back a flash message). Where
-/// that matters, use a server-side store; keep deadlines short in any case.
+/// The client holds the only copy. It can present an older one again, for example to undo a purchase. If that matters,
+/// use a server-side store. Keep timeouts short in any case.
 ///
-/// Without [`revocations`](Builder::revocations), a copy taken before a logout works until its deadline, and of two requests
-/// at once, the browser keeps the answer that arrives last, also if it only renews what the other one ended. With them, a
-/// logout is final.
+/// Without [`revocations`](Builder::revocations), a copy taken before a logout works until its deadline. Of two
+/// concurrent requests, the browser keeps the cookie of the response that arrives last, even if that only renews a
+/// session that the other one ended. With revocations, a logout is final.
 ///
 /// # Examples
 ///
@@ -54,7 +54,7 @@ pub struct CookieStore {
 struct Inner {
     config: Config,
     sealer: Sealer,
-    /// For the tokens under each retired name of the cookie.
+    /// One for each retired name of the cookie.
     retired: Vec<Sealer>,
     random: Arc<dyn Random>,
     revoking: Option<Arc<Revoking>>,
@@ -66,12 +66,12 @@ pub struct CookieKeys {
     keys: Keyring,
     random: Arc<dyn Random>,
     revocations: Option<Revocations>,
-    /// Another program's cookies are read, too.
+    /// Creates the format of another program, whose cookies are read, too.
     pub(crate) foreign: Option<CreateForeign>,
 }
 
 impl CookieStore {
-    /// A builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
+    /// Returns a builder for a store with these keys: an [`AppKey`](crate::AppKey), or a [`Keyring`] with older ones.
     pub fn builder(keys: impl Into<Keyring>) -> Builder<CookieKeys> {
         let kind = CookieKeys {
             keys: keys.into(),
@@ -84,20 +84,20 @@ impl CookieStore {
 }
 
 impl Builder<CookieKeys> {
-    /// Whether each connection keeps its last cookie, so that a request that brings the same one again has it compared
-    /// instead of decrypted: several times as fast. Default is true.
+    /// Sets whether each connection keeps its last cookie. A request with the same cookie then has it compared instead
+    /// of decrypted, which is several times as fast. Default: true.
     ///
     /// # Security
     ///
-    /// The comparison takes constant time; deadlines are looked at each time; nothing that one connection learned is used
-    /// for another connection. Its cost: the values of the last session of each connection, and its token, stay in
-    /// the server's memory until the connection ends or brings another cookie, instead of until the request ends.
+    /// The comparison takes constant time. Deadlines are checked each time. Nothing passes from one connection to
+    /// another. The cost: the token and the values of each connection's last session stay in the server's memory until
+    /// the connection ends or brings another cookie, instead of until the request ends.
     ///
     /// # Limits
     ///
-    /// One token of at most 4096 bytes, and its values, for each connection. A connection that carries many users' requests,
-    /// as a proxy's does, gives up after 16 cookies in a row that were not the last one. A store that reads Astra's cookies,
-    /// too, keeps none; neither do the services of a
+    /// One token of at most 4096 bytes, and its values, for each connection. A connection that carries many users'
+    /// requests, for example a proxy's, stops after 16 cookies in a row that differ from the one before. A store that
+    /// also reads Astra's cookies keeps none; neither do the services of a
     #[cfg_attr(feature = "tower", doc = "[`SessionLayer`](crate::SessionLayer),")]
     #[cfg_attr(not(feature = "tower"), doc = "`SessionLayer` (feature `tower`),")]
     /// since frameworks clone them for each request.
@@ -126,7 +126,7 @@ impl Builder<CookieKeys> {
         // With revocations a session can be ended without its cookie.
         config.only_in_cookie = kind.revocations.is_none();
         if kind.foreign.is_some() {
-            config.connection_memo = false; // each opening tells which format came
+            config.connection_memo = false; // each opening reports the format of the cookie
         }
         let revoking = match kind.revocations {
             None => None,
@@ -166,7 +166,7 @@ impl Inner {
         }
     }
 
-    /// Opens a token that came under a retired name. It is due to be written under the present one.
+    /// Opens a token that came under a retired name. It will be written again under the present name.
     fn open_retired(&self, name: usize, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
         self.check_length(token)?;
         let sealer = self.retired.get(name).ok_or(Refusal::UnknownKey)?;
@@ -174,12 +174,12 @@ impl Inner {
         Ok(record.to_be_rewritten())
     }
 
-    /// Checks before a byte is decoded: a token that no options could have set is not worth an allocation.
+    /// Checks the length before a byte is decoded: a token too long for any options is not worth an allocation.
     fn check_length(&self, token: &[u8]) -> Result<(), Refusal> {
         if token.len() > self.config.cookie.longest_token() { Err(Refusal::Length) } else { Ok(()) }
     }
 
-    /// Opens a token by the format that its form says, and by no other.
+    /// Opens a token in the format that its form indicates, and in no other.
     fn open_either(
         &self,
         foreign: &dyn ForeignFormat,
@@ -198,7 +198,7 @@ impl Inner {
         opened
     }
 
-    /// Saves in the foreign format, if that is the one to write.
+    /// Saves in the foreign format, if that is the format to write.
     fn save_foreign(
         &self,
         base: Option<&Record>,
@@ -215,15 +215,18 @@ impl Inner {
         }
         // The deadline that was sealed, or what the present options allow, whichever comes first: a shorter timeout holds
         // for tokens that are out already.
-        let expires =
-            header.expires.min(self.config.timeouts.deadline(header.created, header.issued.written));
-        if now >= expires {
+        if now >= header.expires {
             return Err(Refusal::Expired);
         }
         if payload.is_empty() {
             return Err(Refusal::Ended); // a tombstone
         }
         let payload = Payload::parse(payload).ok_or(Refusal::Payload)?;
+        let allowed = self.config.deadline(header.created, &payload, header.issued.written);
+        let expires = header.expires.min(allowed);
+        if now >= expires {
+            return Err(Refusal::Expired);
+        }
         let origin = Origin::native(old_key);
         Ok(Record::written(header.id, header.created, expires, payload, origin, header.issued))
     }
@@ -237,10 +240,10 @@ impl Inner {
         base: Option<&Record>,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        if payload.is_vacant() {
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(Saved::Removed);
         }
-        let expires = self.config.timeouts.deadline(created, now);
+        let expires = self.config.deadline(created, &payload, now);
         let header = header(id, created, base.map(Record::recency), expires, now);
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
@@ -254,7 +257,7 @@ impl Inner {
         self.sealer.seal(header.issued.written, &[&header.to_bytes(), body]).map(SecretText::new)
     }
 
-    /// Seals a token without a session in it. It counts as long as the last of `ended` would.
+    /// Seals a token without a session. It is needed until the last of `ended` expires.
     fn tombstone(&self, ended: &[Record], now: Timestamp) -> Result<(SecretText, Duration), Error> {
         let newest = ended.iter().map(Record::recency).max();
         let expires = ended.iter().map(Record::expires).max().unwrap_or(now);
@@ -274,9 +277,15 @@ impl Inner {
         }
     }
 
+    fn adopt(&self, record: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+        let payload = changes.apply(Some(record.payload()))?;
+        let created = if changes.begins_anew() { now } else { record.created() };
+        self.seal(SessionId::generate(&*self.random)?, created, payload, None, now)
+    }
+
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         if let Some(saved) = self.save_foreign(Some(base), changes, now) {
-            return saved; // it has a new id in any case: that of its bytes
+            return saved; // the id of a foreign token is that of its bytes, so it is new in any case
         }
         let created = if changes.begins_anew() { now } else { base.created() };
         let payload = changes.apply(Some(base.payload()))?;
@@ -284,7 +293,7 @@ impl Inner {
     }
 }
 
-/// Checks the signature, and takes the token apart: header, payload, and whether an old key had sealed it.
+/// Checks the signature, and splits the token into header, payload, and whether an old key had sealed it.
 fn unseal(sealer: &Sealer, token: &[u8]) -> Result<(SealedHeader, Bytes, bool), Refusal> {
     let opened = sealer.open(token)?;
     let (old_key, hour) = (opened.with_old_key(), opened.hour());
@@ -293,7 +302,7 @@ fn unseal(sealer: &Sealer, token: &[u8]) -> Result<(SealedHeader, Bytes, bool), 
     Ok((header, plaintext, old_key))
 }
 
-/// The header of a token that is written at `now`, in response to a token that was written at `previous`.
+/// Returns the header of a token that is written at `now`, in response to a token that was written at `previous`.
 fn header(
     id: SessionId,
     created: Timestamp,
@@ -322,6 +331,15 @@ impl Store for CookieStore {
         key_of(token)
     }
 
+    /// The client has the only copy: what is known of it is its deadline, and what was revoked.
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        match &self.inner.revoking {
+            _ if now >= base.expires() => StoreFuture::ready(Ok(Err(Refusal::Expired))),
+            Some(revoking) => self.load_revocable(revoking, base, now),
+            None => StoreFuture::ready(Ok(Ok(base))),
+        }
+    }
+
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         match &self.inner.revoking {
             Some(revoking) => self.save_revocable(revoking, base, &changes, now),
@@ -329,10 +347,21 @@ impl Store for CookieStore {
         }
     }
 
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        match &self.inner.revoking {
+            Some(revoking) => self.adopt_revocable(revoking, &record, &changes, now),
+            None => StoreFuture::ready(self.inner.adopt(&record, &changes, now)),
+        }
+    }
+
+    fn supersede(&self, _: Record, _: Timestamp) -> StoreFuture<bool> {
+        StoreFuture::ready(Ok(true)) // the only copy is the client's: the response replaces it
+    }
+
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
         match &self.inner.revoking {
             Some(revoking) => self.destroy_revocable(revoking, &base, now),
-            None => StoreFuture::ready(Ok(())), // the only copy is the client's: the response removes it
+            None => StoreFuture::ready(Ok(())), // the response removes the only copy
         }
     }
 

@@ -1,4 +1,4 @@
-//! Cookie sessions that can be revoked: what they seal, what ends them, and when that is asked.
+//! Cookie sessions that can be revoked: what they seal, and how revocations end them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -22,19 +22,19 @@ pub(super) struct Revoking {
     max_staleness: Duration,
 }
 
-/// A session to be sealed, once it is known where in the log it stands.
+/// A session to be sealed once its position in the log is known.
 struct Plan {
     id: SessionId,
     created: Timestamp,
     payload: Payload,
-    /// What it is written in response to.
+    /// The session that it is written in response to.
     base: Option<Record>,
-    /// It keeps the labels of `base`, if it has none of its own.
+    /// True if it keeps the labels of `base`, unless it has its own.
     keeps_labels: bool,
     lineage: Lineage,
-    /// Somebody logs in: the session stands where the log ends now.
+    /// True at a login: the session then begins at the present end of the log.
     asks_position: bool,
-    /// What must be durable before the session is sealed.
+    /// The revocations that must be durable before the session is sealed.
     revocations: Vec<Revocation>,
 }
 
@@ -45,13 +45,14 @@ impl Plan {
 }
 
 impl Builder<CookieKeys> {
-    /// Sets where revocations are kept, so that a logout is final: a cookie that was copied before it is refused from then on.
-    /// Default: nowhere.
+    /// Sets where revocations are kept, so that a logout is final: a cookie that was copied before it is refused from
+    /// then on. Default: none.
     ///
-    /// [`destroy`](crate::Session::destroy), [`regenerate`](crate::Session::regenerate) and
-    /// [`login`](crate::Session::login) then revoke the session or its old id, if somebody was logged in, and the response
-    /// waits until that is durable. [`end_session`](CookieStore::end_session), [`end_sessions_of`](CookieStore::end_sessions_of),
-    /// [`end_labelled`](CookieStore::end_labelled) and [`end_all`](CookieStore::end_all) end sessions from elsewhere.
+    /// If a user was logged in, [`destroy`](crate::Session::destroy), [`regenerate`](crate::Session::regenerate) and
+    /// [`login`](crate::Session::login) then revoke the session or its old id. The response waits until that is
+    /// durable. [`end_session`](CookieStore::end_session), [`end_sessions_of`](CookieStore::end_sessions_of),
+    /// [`end_labelled`](CookieStore::end_labelled) and [`end_all`](CookieStore::end_all) end sessions outside of their
+    /// requests.
     ///
     /// # Limits
     ///
@@ -72,17 +73,18 @@ impl Builder<CookieKeys> {
 }
 
 impl CookieStore {
-    /// The revocations of this store; `None` if it was built without.
+    /// Returns the revocations of this store, or `None` if it was built without.
     pub fn revocations(&self) -> Option<&Revocations> {
         self.inner.revoking.as_ref().map(|revoking| &revoking.revocations)
     }
 
-    /// Ends the session with this id; if it is the id from its login, also the ids that the session was given since.
+    /// Ends the session with this id. The id from its login also ends the ids that the session was given since.
     ///
     /// # Errors
     ///
     /// [`is_config`](Error::is_config) if the store was built without [`revocations`](Builder::revocations).
-    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be written to: the session may or may not have ended then.
+    /// [`is_unavailable`](Error::is_unavailable) if the log cannot be written to: the session may or may not have
+    /// ended.
     ///
     /// # Examples
     ///
@@ -104,18 +106,18 @@ impl CookieStore {
         self.revoking()?.end_session(id).await
     }
 
-    /// Ends all sessions that [`login`](crate::Session::login) has bound to `subject` so far: "log out everywhere". A login
-    /// afterwards, also in the same request, begins a session that goes on.
+    /// Ends all sessions that [`login`](crate::Session::login) has bound to `subject` so far: "log out everywhere". A
+    /// later login, also in the same request, begins a session that stays.
     ///
-    /// Which sessions there are, only a [`ServerStore`](crate::ServerStore) knows.
+    /// Only a [`ServerStore`](crate::ServerStore) can list the sessions.
     ///
     /// # Errors
     ///
-    /// As [`end_session`](Self::end_session).
+    /// The same as for [`end_session`](Self::end_session).
     ///
     /// # Examples
     ///
-    /// A new password ends every session but the one that this request begins:
+    /// A new password ends every session except that of the present request:
     ///
     /// ```
     /// use hyper_session::{CookieStore, Error, Session};
@@ -129,41 +131,41 @@ impl CookieStore {
         self.revoking()?.end_sessions_of(subject).await
     }
 
-    /// Ends all sessions with this [label](crate::Session::label) that were logged in so far.
+    /// Ends all sessions with this [label](crate::Session::label) that have logged in so far.
     ///
     /// # Errors
     ///
-    /// As [`end_session`](Self::end_session); [`is_value`](Error::is_value) if it cannot be a label.
+    /// The same as for [`end_session`](Self::end_session), and [`is_value`](Error::is_value) if it cannot be a label.
     pub async fn end_labelled(&self, namespace: &str, value: &str) -> Result<(), Error> {
         self.revoking()?.end_labelled(namespace, value).await
     }
 
-    /// Ends all sessions with this [label](crate::Session::label), those that are still to be logged in included: for names
-    /// that are never used again, such as the `sid` of an OpenID Connect provider, whose logout may come before the browser is
-    /// back with the login.
+    /// Ends all sessions with this [label](crate::Session::label), also those of later logins. It is meant for values
+    /// that are never used again, such as the `sid` of an OpenID Connect provider, whose logout may arrive before the
+    /// browser returns with the login.
     ///
     /// # Errors
     ///
-    /// As [`end_labelled`](Self::end_labelled).
+    /// The same as for [`end_labelled`](Self::end_labelled).
     pub async fn end_labelled_for_good(&self, namespace: &str, value: &str) -> Result<(), Error> {
         self.revoking()?.end_labelled_for_good(namespace, value).await
     }
 
-    /// Ends all sessions that began so far.
+    /// Ends all sessions that have begun so far.
     ///
     /// # Errors
     ///
-    /// As [`end_session`](Self::end_session).
+    /// The same as for [`end_session`](Self::end_session).
     pub async fn end_all(&self) -> Result<(), Error> {
         self.revoking()?.end_all().await
     }
 
-    /// Returns the present end of the log, for [`Session::login_at`](crate::Session::login_at): ask before checking the
-    /// password.
+    /// Returns the present end of the log, for [`Session::login_at`](crate::Session::login_at). Ask for it before you
+    /// check the password.
     ///
     /// # Errors
     ///
-    /// As [`end_session`](Self::end_session).
+    /// The same as for [`end_session`](Self::end_session).
     pub async fn revocation_position(&self) -> Result<Position, Error> {
         self.revoking()?.position().await
     }
@@ -177,7 +179,7 @@ impl CookieStore {
 
 impl Revoking {
     pub(super) fn new(revocations: Revocations, config: &Config) -> Result<Self, Error> {
-        revocations.attach(config.timeouts.absolute, Arc::clone(config.clock()), config.reporter())?;
+        revocations.attach(config.longest(), Arc::clone(config.clock()), config.reporter())?;
         let register = Arc::clone(revocations.register()?);
         let max_staleness = revocations.max_stale();
         Ok(Self { revocations, register, max_staleness })
@@ -188,7 +190,7 @@ impl Revoking {
         self.register.judge(record.id(), &payload.lineage(), &payload.labels(), now, self.max_staleness)
     }
 
-    /// True if nothing ends the session, and that is current.
+    /// Returns true if no revocation ends the session, and the log is known to be current.
     pub(super) fn vouches_for(&self, record: &Record, now: Timestamp) -> bool {
         self.judge(record, now) == Verdict::Valid
     }
@@ -214,7 +216,7 @@ impl Revoking {
         }
     }
 
-    /// What ends the session of `base`; nothing, if nobody was ever logged in to it.
+    /// Returns the revocations that end the session of `base`: none if no user was ever logged in to it.
     fn logout(&self, base: &Record) -> Vec<Revocation> {
         let lineage = base.payload().lineage();
         let Some(owner) = lineage.owner else { return Vec::new() };
@@ -226,7 +228,8 @@ impl Revoking {
         }
     }
 
-    /// What ends the id of `base`, whose session goes on under another one, or all of its ids, at a login.
+    /// Returns the revocations of the id of `base`, whose session continues under a new id. At a login, those of all
+    /// its ids.
     fn supersede(&self, base: &Record, at_login: bool) -> Vec<Revocation> {
         let lineage = base.payload().lineage();
         let Some(owner) = lineage.owner else { return Vec::new() };
@@ -274,7 +277,7 @@ impl CookieStore {
         if revoking.has_ended(&base, now) {
             return StoreFuture::ready(Ok(Saved::Ended));
         }
-        match plan_renewed(&base, changes) {
+        match self.inner.plan_renewed(&base, changes, now) {
             // Nothing is left: the session ends.
             Ok(None) => self.end(revoking, &base, now, || Saved::Removed),
             Ok(Some(plan)) => StoreFuture::ready(self.inner.seal_plan(plan, None, now)),
@@ -300,6 +303,16 @@ impl CookieStore {
         }
     }
 
+    pub(super) fn adopt_revocable(
+        &self,
+        revoking: &Revoking,
+        record: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        self.carry_out(revoking, self.inner.plan_adopted(revoking, record, changes, now), now)
+    }
+
     pub(super) fn destroy_revocable(
         &self,
         revoking: &Revoking,
@@ -309,7 +322,7 @@ impl CookieStore {
         self.end(revoking, base, now, || ())
     }
 
-    /// Ends the session of `base`, and answers `ended` when that is durable.
+    /// Ends the session of `base`, and returns `ended` when that is durable.
     fn end<T: Send + 'static>(
         &self,
         revoking: &Revoking,
@@ -317,7 +330,7 @@ impl CookieStore {
         now: Timestamp,
         ended: fn() -> T,
     ) -> StoreFuture<T> {
-        // One that was superseded is ended under its other ids, too.
+        // A session that was superseded is ended under its other ids, too.
         let is_over = revoking.judge(base, now) == Verdict::Revoked;
         let revocations = if is_over { Vec::new() } else { revoking.logout(base) };
         if revocations.is_empty() || revoking.register.revoke_at_once(&revocations).is_some() {
@@ -328,7 +341,7 @@ impl CookieStore {
         )
     }
 
-    /// Revokes what the plan says, and seals its session; nothing to seal is a removed session.
+    /// Records the revocations of the plan, and seals its session. Without a session, the cookie is removed.
     fn carry_out(
         &self,
         revoking: &Revoking,
@@ -360,7 +373,7 @@ impl CookieStore {
         })
     }
 
-    /// A future that owns what it needs of the store.
+    /// Returns a future that owns the parts of the store that it needs.
     fn later<T, F>(
         &self,
         work: impl FnOnce(Arc<Revoking>, Arc<Inner>) -> F + Send + 'static,
@@ -380,7 +393,7 @@ impl CookieStore {
 }
 
 impl Inner {
-    /// A session that is not stored yet; `None` if there is nothing in it.
+    /// Plans a session that is not stored yet. `None` if it is empty.
     fn plan_new(
         &self,
         revoking: &Revoking,
@@ -388,7 +401,7 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(None)?;
-        if payload.is_vacant() {
+        if payload.is_empty() {
             return Ok(None);
         }
         let (lineage, asks_position) = begin(revoking, changes, &payload);
@@ -406,6 +419,33 @@ impl Inner {
         }))
     }
 
+    /// A session that another store loaded. It stands where the log ends now: what this log ended before is not about it.
+    fn plan_adopted(
+        &self,
+        revoking: &Revoking,
+        record: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(Some(record.payload()))?;
+        if payload.is_empty() {
+            return Ok(None);
+        }
+        let owner = payload.subject().map(|subject| subject_name(&subject));
+        let known = changes.login_position();
+        let position = known.unwrap_or_else(|| revoking.register.known_position());
+        Ok(Some(Plan {
+            id: SessionId::generate(&*self.random)?,
+            created: if changes.begins_anew() { now } else { record.created() },
+            payload,
+            base: None,
+            keeps_labels: false,
+            lineage: Lineage { position, owner, root: None },
+            asks_position: owner.is_some() && known.is_none(),
+            revocations: Vec::new(),
+        }))
+    }
+
     /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
     fn plan_regenerated(
         &self,
@@ -415,7 +455,8 @@ impl Inner {
         now: Timestamp,
     ) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(Some(base.payload()))?;
-        if payload.is_vacant() {
+        let created = if changes.begins_anew() { now } else { base.created() };
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(None);
         }
         let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
@@ -427,7 +468,7 @@ impl Inner {
         };
         let mut plan = Plan {
             id: SessionId::generate(&*self.random)?,
-            created: if changes.begins_anew() { now } else { base.created() },
+            created,
             payload,
             base: Some(base.clone()),
             keeps_labels: !restarts,
@@ -435,13 +476,28 @@ impl Inner {
             asks_position,
             revocations: Vec::new(),
         };
-        // What is too large to be sealed must not end the session that there is.
+        // A session that is too large to be sealed must not end the present one.
         self.check_plan(&plan)?;
         if revoking.judge(base, now) != Verdict::Revoked {
             plan.revocations =
                 if restarts && !logs_in { revoking.logout(base) } else { revoking.supersede(base, logs_in) };
         }
         Ok(Some(plan))
+    }
+
+    /// The session of `base` under the same id; `None` if there is nothing left in it.
+    fn plan_renewed(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Option<Plan>, Error> {
+        let payload = changes.apply(Some(base.payload()))?;
+        Ok((!self.config.leaves_nothing(base.created(), &payload, now)).then(|| Plan {
+            id: base.id(),
+            created: base.created(),
+            payload,
+            base: Some(base.clone()),
+            keeps_labels: true,
+            lineage: base.payload().lineage(),
+            asks_position: false,
+            revocations: Vec::new(),
+        }))
     }
 
     /// Refuses what does not fit, wherever in the log it will stand.
@@ -452,6 +508,7 @@ impl Inner {
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
     }
 
+    #[allow(clippy::needless_pass_by_value)] // a plan is carried out once
     fn seal_plan(&self, plan: Plan, position: Option<Position>, now: Timestamp) -> Result<Saved, Error> {
         let mut lineage = plan.lineage;
         if let Some(position) = position.filter(|_| plan.asks_position) {
@@ -462,7 +519,7 @@ impl Inner {
     }
 }
 
-/// Where a session stands that begins with `changes`, and whether its position is still to be asked for.
+/// Returns where a session stands that begins with `changes`, and whether its position must still be asked for.
 fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage, bool) {
     let position = revoking.register.known_position();
     if !changes.logs_in() {
@@ -473,19 +530,4 @@ fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage,
         Some(position) => (Lineage { position, owner, root: None }, false),
         None => (Lineage { position, owner, root: None }, true),
     }
-}
-
-/// The session of `base` under the same id.
-fn plan_renewed(base: &Record, changes: &Changes) -> Result<Option<Plan>, Error> {
-    let payload = changes.apply(Some(base.payload()))?;
-    Ok((!payload.is_vacant()).then(|| Plan {
-        id: base.id(),
-        created: base.created(),
-        payload,
-        base: Some(base.clone()),
-        keeps_labels: true,
-        lineage: base.payload().lineage(),
-        asks_position: false,
-        revocations: Vec::new(),
-    }))
 }

@@ -43,12 +43,12 @@ fn opened(store: &CookieStore, token: &[u8], now: u64) -> Result<Timestamp, Refu
     store.inner.open(token, at(now)).map(|record| record.expires())
 }
 
-/// A token that is authentic, whatever is in it.
+/// A token that is authentic, whatever its contents.
 fn authentic(plaintext: &[u8]) -> String {
     authentic_at(START, plaintext)
 }
 
-/// As [`authentic`], sealed in the hour of this moment.
+/// The same as [`authentic`], sealed in the hour of this moment.
 fn authentic_at(issued: u64, plaintext: &[u8]) -> String {
     let sealer =
         Sealer::new(&key().into(), Purpose::Session, "__Host-session", Arc::new(SystemRandom)).unwrap();
@@ -118,7 +118,7 @@ fn t24_issued_in_the_future_is_refused_beyond_the_skew() {
     assert!(opened(&store, &ahead, START).is_ok(), "sixty seconds are no more than clocks differ");
     let ahead = token(&store, START + 61, START + 61);
     assert_eq!(opened(&store, &ahead, START), Err(Refusal::IssuedInFuture));
-    // A clock that is set back an hour does not honour what was issued before.
+    // A clock that is set back an hour refuses tokens that were issued before.
     let token = token(&store, START, START);
     assert_eq!(opened(&store, &token, START - 3_600), Err(Refusal::IssuedInFuture));
 }
@@ -227,8 +227,8 @@ fn stored(saved: Saved) -> (Record, Vec<u8>) {
     }
 }
 
-// Of several tokens the newest counts, so one that was made from another must be newer: in the same second, and on a host whose
-// clock is behind.
+// Of several tokens the newest counts, so a token that was made from another must be newer: also in the same second,
+// and on a host whose clock is behind.
 #[test]
 fn a_token_is_newer_than_the_one_that_it_replaces() {
     let store = builder().build().unwrap();
@@ -275,7 +275,7 @@ fn the_machines_clock_is_the_default() {
     assert!(store.config().now().saturating_since(now) < Duration::from_secs(60));
 }
 
-/// Counts what is asked of it.
+/// Counts its calls.
 struct Counting(std::sync::atomic::AtomicUsize);
 
 impl Random for Counting {

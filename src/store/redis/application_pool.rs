@@ -1,4 +1,4 @@
-//! A pool that the application has already, whose connections the store shares.
+//! A connection pool of the application, whose connections the store shares.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -58,8 +58,8 @@ where
     M: ManageConnection<Error = RedisError>,
     M::Connection: ConnectionLike + Clone + Sync,
 {
-    /// As a store's own connections, but which connection is fresh only the application's pool knows: a command that is not
-    /// answered fails at the deadline.
+    /// Runs a command as over a store's own connections. Only the application's pool knows which connection is fresh,
+    /// so an unanswered command fails at the deadline.
     async fn run(&self, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
         let mut lost = 0;
         loop {

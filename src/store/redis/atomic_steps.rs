@@ -1,7 +1,7 @@
-//! Creating, replacing and removing an entry in one step: by the server's own compare-and-set, or by scripts.
+//! Creating, replacing and deleting an entry in one step: by the server's own compare-and-set, or by scripts.
 //!
-//! The server's own way needs no right to run scripts and costs it a third of the time. It compares whole entries, deadline
-//! included: if only the deadline differs, which a renewal moved, the step is tried again with the new one.
+//! The server's own way needs no right to run scripts and costs it a third of the time. It compares whole entries,
+//! deadline included: if a renewal has moved the deadline, the step is tried again with the new one.
 
 use bb8_redis::redis::{Cmd, Value};
 use bytes::Bytes;
@@ -21,14 +21,14 @@ pub(super) enum Way {
     CompareAndSet(Removal),
 }
 
-/// How an entry is removed where it is as expected.
+/// How an entry is deleted if it has the expected value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removal {
     /// `DELIFEQ`: Valkey 9.
     DelIfEq,
     /// `DELEX … IFEQ`: Redis 8.4.
     DelEx,
-    /// By a value that is no entry, and that lives for a millisecond: Valkey 8.1.
+    /// By a value that is not an entry and lives for a millisecond: Valkey 8.1.
     Overwrite,
 }
 
@@ -52,11 +52,11 @@ impl Way {
     }
 }
 
-/// A renewal of another request can move the deadline between two attempts. This many in a row do not happen.
+/// A renewal of another request can move the deadline between two attempts. This many in a row are not expected.
 const MAX_ATTEMPTS: u32 = 32;
 
 impl Redis {
-    /// Runs a script by its hash, or whole where the server does not have it.
+    /// Runs a script by its hash, or sends the whole script if the server does not have it.
     pub(super) async fn run(&self, call: &Call<'_>, limits: &Limits) -> Result<Value, Trouble> {
         match self.send(call.key, &call.by_hash(), limits).await {
             Err(Trouble::Reply(error)) if error.code() == Some("NOSCRIPT") => {
@@ -66,7 +66,7 @@ impl Redis {
         }
     }
 
-    /// Stores `frame` if there is no entry. True if this frame is there now.
+    /// Stores `frame` if there is no entry. Returns true if this frame is there now.
     pub(super) async fn create_frame(
         &self,
         key: &str,
@@ -90,7 +90,7 @@ impl Redis {
         }
     }
 
-    /// Puts `new` in the place of an entry that has the value `seen`.
+    /// Replaces an entry that has the value `seen` by `new`.
     pub(super) async fn replace_frame(
         &self,
         key: &str,
@@ -132,7 +132,7 @@ impl Redis {
         Err(Failure::Lost("the entry was renewed at each attempt").into())
     }
 
-    /// Removes an entry that has the value `seen`.
+    /// Deletes an entry that has the value `seen`.
     pub(super) async fn remove_frame(
         &self,
         key: &str,
@@ -165,7 +165,7 @@ impl Redis {
                     answer => return Ok(Some(answer)),
                 },
                 Value::BulkString(present) if present == expected => return Ok(None),
-                // What the first attempt left, whose reply was lost.
+                // The first attempt left this, and its reply was lost.
                 Value::BulkString(present) if present.is_empty() && limits.is_repeated() => return Ok(None),
                 Value::BulkString(present) => present,
                 answer => return Ok(Some(answer)),
@@ -178,8 +178,8 @@ impl Redis {
         Err(Failure::Lost("the entry was renewed at each attempt").into())
     }
 
-    /// Moves the time to live of an entry that has the value `expected`, and not the copy in front of it: all that a server
-    /// without memory for a write allows.
+    /// Moves the time to live of an entry that has the value `expected`, but not the copy in front of the value. A
+    /// server without memory for a write allows nothing else.
     pub(super) async fn extend(
         &self,
         key: &str,

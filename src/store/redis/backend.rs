@@ -45,11 +45,11 @@ pub(super) struct Settings {
     pub(super) max_entry_len: usize,
 }
 
-/// Between two attempts while a server is loading, electing or being replaced: the first pause, which doubles.
+/// The first pause between two attempts while a server is loading, electing or being replaced. It doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Redis' time to live decides whether an entry is alive. One that is alive, although its deadline has passed by this host's
-/// clock, is read as expiring this much later, so that its renewal is due.
+/// Redis' time to live decides whether an entry is alive. A live entry whose deadline has passed by this host's clock
+/// is read as expiring this much later, so that its renewal is due.
 const ALIVE: Duration = Duration::from_secs(1);
 
 impl Redis {
@@ -64,17 +64,17 @@ impl Redis {
         }
     }
 
-    /// Creates a backend over a pool that the application has already, with its entries under `prefix`. For
+    /// Creates a backend over a pool of the application, with its entries under `prefix`. For
     /// [`ServerStore::with_backend`](crate::ServerStore::with_backend).
     ///
-    /// The deadlines are the defaults of [`RedisStore::builder`](super::RedisStore::builder), and entries are compared and
-    /// set by scripts. When a connection counts as broken is up to the pool's manager: that of bb8-redis finds out by a PING
-    /// before each request, and without that (`test_on_check_out(false)`) never. A connection that is silent fails the
+    /// The timeouts are the defaults of [`RedisStore::builder`](super::RedisStore::builder), and entries are compared
+    /// and set by scripts. The pool's manager decides when a connection is broken. That of bb8-redis sends a PING
+    /// before each request; without it (`test_on_check_out(false)`), it never notices. A silent connection fails the
     /// requests that use it.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if the prefix is not valid. It does not connect.
+    /// [`is_config`](Error::is_config) if the prefix is not valid. This method does not connect.
     pub fn from_pool<M>(pool: Pool<M>, prefix: &str) -> Result<Self, Error>
     where
         M: ManageConnection<Error = RedisError>,
@@ -87,14 +87,14 @@ impl Redis {
         Ok(Self::new(Transport::Pool(Box::new(pool)), counters, settings))
     }
 
-    /// The same backend with another framing of its entries.
+    /// Returns the same backend with another framing of its entries.
     pub(crate) fn with_framing(mut self, framing: &'static Framing) -> Self {
         self.scripts = Scripts::new(framing);
         self.set_way(Way::Scripts);
         self
     }
 
-    /// Returns the figures of the connections and of the commands since the store was made.
+    /// Returns the figures of connections and commands since the store was made.
     pub fn stats(&self) -> RedisStats {
         RedisStats::new(&self.transport.connected(), &self.counters)
     }
@@ -118,7 +118,7 @@ impl Redis {
         key
     }
 
-    /// The limits of a step that begins now.
+    /// Returns the limits of a step that begins now.
     pub(super) fn limits(&self) -> Limits {
         let Settings { checkout_timeout, command_timeout, .. } = self.settings;
         Limits::new(
@@ -128,7 +128,8 @@ impl Redis {
         )
     }
 
-    /// Sends `command` and waits for its reply until the deadline. While the server refuses for now, it is sent again.
+    /// Sends `command` and waits for its reply until the deadline. While the server refuses temporarily, it is sent
+    /// again.
     pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
         let mut pause = FIRST_PAUSE;
         Counters::add(&self.counters.commands);
@@ -140,7 +141,7 @@ impl Redis {
             if !matches!(remedy(&error), Remedy::Wait | Remedy::Elsewhere) {
                 return Err(Trouble::Reply(error));
             }
-            // Refused, so not executed.
+            // The server refused the command, so it did not execute it.
             let next = Instant::now() + pause;
             pause *= 2;
             if next >= limits.deadline {
@@ -159,7 +160,8 @@ impl Redis {
         }
     }
 
-    /// A host of another version may have promoted an older server: what it does not know is done by scripts from now on.
+    /// Switches to scripts, and returns true, if the server does not support the command: a host of another version may
+    /// have promoted an older server.
     fn falls_back(&self, trouble: &Trouble) -> bool {
         let Trouble::Reply(error) = trouble else { return false };
         let unknown = error.code() == Some("ERR") && self.way() != Way::Scripts;
@@ -169,16 +171,16 @@ impl Redis {
         unknown
     }
 
-    /// Checks that an entry can be read again before it is written.
+    /// Checks that an entry is short enough to be read again, before it is written.
     fn check_len(&self, entry: &Stored) -> Result<(), Error> {
         let deadline = if self.scripts.framing.has_deadline { super::scripts::DEADLINE_LEN } else { 0 };
         let (size, limit) = (entry.value.len() + deadline, self.settings.max_entry_len);
         if size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
     }
 
-    /// The entry in an answer. `None` if what lies there is too short to be one.
+    /// Returns the entry in a reply. `None` if the value is too short for an entry.
     fn entry(&self, answer: Value, now: Timestamp) -> Result<Option<Stored>, Error> {
-        // Before anything is made of it (T78): no session has that size.
+        // Checked before it is copied or decoded (T78): no session has that size.
         let len = match &answer {
             Value::BulkString(frame) => frame.len(),
             Value::Array(parts) => match parts.first() {
@@ -194,7 +196,7 @@ impl Redis {
         Ok(found.map(|stored| self.by_this_clock(stored)))
     }
 
-    /// The same entry with its deadline by this host's clock.
+    /// Returns the same entry with its deadline by this host's clock.
     fn by_this_clock(&self, stored: Stored) -> Stored {
         if !self.scripts.framing.has_deadline {
             return stored;
@@ -202,8 +204,8 @@ impl Redis {
         Stored { expires: shifted(stored.expires, -self.ahead.load(Ordering::Relaxed)), ..stored }
     }
 
-    /// An entry whose deadline has passed by this host's clock, unless it is only kept for requests that loaded it in time.
-    /// The clocks may have moved apart since they were compared: Redis' time to live decides.
+    /// Returns an entry whose deadline has passed by this host's clock, unless Redis keeps it only for requests that
+    /// loaded it in time. The clocks may have drifted since they were compared: Redis' time to live decides.
     async fn if_alive(
         &self,
         key: &str,
@@ -220,7 +222,7 @@ impl Redis {
         Ok((left > RETENTION).then(|| Stored { expires: now.saturating_add(ALIVE), ..found }))
     }
 
-    /// The same entry with its deadline by the server's clock.
+    /// Returns the same entry with its deadline by the server's clock.
     fn by_server_clock(&self, stored: Stored) -> Stored {
         Stored { expires: shifted(stored.expires, self.ahead.load(Ordering::Relaxed)), ..stored }
     }
@@ -254,7 +256,7 @@ impl Redis {
                     (answer, _) => answer?,
                 }
             }
-            // An entry that has expired is none.
+            // An entry that has expired does not count.
             _ => match self.remove_frame(key, seen, limits).await? {
                 // The first attempt removed it, and its reply was lost.
                 Some(Value::Int(0) | Value::Nil) if limits.is_repeated() => None,
@@ -290,7 +292,7 @@ impl Backend for Redis {
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.check_len(&entry)?;
-        // An entry that has expired is none.
+        // An entry that has expired does not count.
         let Some(lifetime) = self.scripts.framing.lifetime(entry.expires, now) else { return Ok(true) };
         let (key, limits) = (self.key(id), self.limits());
         let frame = self.scripts.frame(&self.by_server_clock(entry.clone()));
@@ -301,7 +303,7 @@ impl Backend for Redis {
         if created.map_err(|trouble| self.failed(trouble))? {
             return Ok(true);
         }
-        // What stands in the way may have expired: a session list, whose id is always the same.
+        // The present entry may have expired: a session list always has the same id.
         let Some(present) = self.fetch(id, Timestamp::from_unix(0)).await? else { return Ok(false) };
         if present.expires > now || self.fetch(id, now).await?.is_some() {
             return Ok(false);
@@ -316,7 +318,7 @@ impl Backend for Redis {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        // The deadline that the entry has is not known: with the new one, a first comparison fails and brings it.
+        // The entry's deadline is unknown: with the new one, a first comparison fails and returns it.
         let expires = entry.as_ref().map_or(now, |entry| entry.expires);
         self.exchange(id, Stored { value: expected, expires }, entry, now).await
     }
@@ -394,7 +396,7 @@ impl Backend for Redis {
 }
 
 fn is_out_of_memory(error: &RedisError) -> bool {
-    // Before Redis 7 a script wraps the error that it met.
+    // Before Redis 7, a script wraps the server's error.
     error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("-OOM"))
 }
 

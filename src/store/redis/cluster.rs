@@ -17,16 +17,16 @@ use super::slot_map::{SLOTS, parse_slots, parse_target, slot_of};
 use super::stats::{Connected, Counters};
 use super::transport::Limits;
 
-/// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after a
-/// pause, which doubles.
+/// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after
+/// a pause, which doubles.
 const QUICK_REDIRECTIONS: u32 = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
-/// How long one node may take to say which node has which slots.
+/// How long one node may take to list which node has which slots.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(250);
 
-/// The store's own client for a Cluster. Each node has its own connections and its own failure detection, so a node that
-/// hangs costs the sessions of the other nodes nothing.
+/// The store's own client for a Cluster. Each node has its own connections and its own failure detection, so a node
+/// that hangs does not affect the sessions of the other nodes.
 pub(super) struct Cluster {
     seeds: Vec<(String, u16)>,
     access: Arc<Access>,
@@ -66,14 +66,14 @@ impl Cluster {
         }
     }
 
-    /// Finds the masters by the seeds, and makes the connections to each.
+    /// Finds the masters by the seeds, and connects to each.
     pub(super) async fn connect(&self) -> Result<(), Failure> {
         let mut failure = Failure::NoConnection;
         for seed in &self.seeds {
             match self.ask_seed(seed).await {
                 Ok(()) => {
                     for member in self.masters() {
-                        // A master that is down costs its own sessions only.
+                        // A master that is down affects its own sessions only.
                         if let Err(Failure::Setup(what)) = member.node.connect().await {
                             return Err(Failure::Setup(what));
                         }
@@ -111,7 +111,7 @@ impl Cluster {
         }
     }
 
-    /// Sends `command` to the node that `key` is on, by as many redirections as it takes.
+    /// Sends `command` to the node that `key` is on, and follows redirections.
     pub(super) async fn send(
         self: &Arc<Self>,
         key: &str,
@@ -155,7 +155,8 @@ impl Cluster {
                     return Err(trouble);
                 }
                 Trouble::Failed(_) => {
-                    // Another node may have taken over by now. A request that was turned away does not wait to hear of it.
+                    // Another node may have taken over by now. A request that was turned away does not wait for the
+                    // refresh.
                     let failed = Arc::clone(&member);
                     if was_up && Instant::now() < limits.deadline {
                         self.refresh(Some(&failed), limits.deadline).await;
@@ -176,7 +177,7 @@ impl Cluster {
         }
     }
 
-    /// Returns where an error redirects to, and whether the slot has moved there for good.
+    /// Returns the target of a redirection, and whether the slot has moved there for good.
     fn target(&self, error: &RedisError, from: &Member) -> Option<(Arc<Member>, bool)> {
         let (target, _) = error.redirect_node()?;
         let address = parse_target(target, &from.address.0)?;
@@ -197,7 +198,7 @@ impl Cluster {
         *owners = Arc::new(Owners(moved));
     }
 
-    /// The masters that have slots.
+    /// Returns the masters that have slots.
     fn masters(&self) -> Vec<Arc<Member>> {
         let owners = Arc::clone(&self.owners.read().unwrap_or_else(PoisonError::into_inner));
         let mut masters: Vec<Arc<Member>> = Vec::new();
@@ -229,7 +230,7 @@ impl Cluster {
     }
 
     fn refresh_in_background(self: &Arc<Self>, failed: &Arc<Member>) {
-        // Another task is at it already.
+        // Another task is already refreshing.
         let Ok(last) = self.refreshed.try_lock() else { return };
         if last.is_some_and(|last| last.elapsed() < PROBE_EVERY) {
             return;
@@ -270,7 +271,7 @@ impl Cluster {
                 return;
             }
         }
-        // No node is known to work: begin again with the seeds.
+        // No known node works: begin again with the seeds.
         for seed in &self.seeds {
             let asking = tokio::time::timeout_at(deadline, self.ask_seed(seed));
             if matches!(asking.await, Ok(Ok(()))) || Instant::now() >= deadline {
@@ -279,7 +280,7 @@ impl Cluster {
         }
     }
 
-    /// Takes the reply to CLUSTER SLOTS for the truth. `None` if it says nothing.
+    /// Adopts the reply to CLUSTER SLOTS. Returns `None` if it assigns no slots.
     fn adopt(&self, reply: &Value, asked: &str) -> Option<()> {
         let ranges = parse_slots(reply, asked).filter(|ranges| !ranges.is_empty())?;
         let mut owners = vec![None; SLOTS];
@@ -290,7 +291,7 @@ impl Cluster {
             }
         }
         *self.owners.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(Owners(owners));
-        // Nodes that have no slots any more are forgotten, with their connections.
+        // Nodes without slots are forgotten, with their connections.
         let masters = self.masters();
         self.nodes
             .write()

@@ -1,4 +1,4 @@
-//! One multiplexed connection to one server, that knows whether it is broken.
+//! One multiplexed connection to one server, which notices when it breaks.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -34,8 +34,8 @@ impl Connection {
         !self.broken.swap(true, Ordering::AcqRel)
     }
 
-    /// Sends `command` and waits for its reply; with `asking`, behind an ASKING that is sent in the same piece, since the
-    /// server applies it to the next command of the connection.
+    /// Sends `command` and waits for its reply. With `asking`, an ASKING is sent in front of it in the same piece,
+    /// since the server applies it to the next command of the connection.
     pub(super) async fn send(&self, command: &Cmd, asking: bool) -> RedisResult<Value> {
         let _waiting = Waiting::new(&self.waiting);
         let mut connection = self.inner.clone();
@@ -48,7 +48,7 @@ impl Connection {
         } else {
             connection.send_packed_command(command).await?
         };
-        // The server's refusals come as values.
+        // Errors of the server arrive as values.
         reply.extract_error()
     }
 }

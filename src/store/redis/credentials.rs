@@ -1,4 +1,4 @@
-//! The user and the password that connections log in with, where they change.
+//! The user and the password that connections log in with.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -43,7 +43,7 @@ impl fmt::Debug for Credentials {
 
 type Provided = Result<Credentials, Box<dyn StdError + Send + Sync>>;
 
-/// Asked for credentials before each connection is made.
+/// A function that is asked for credentials before each connection is made.
 #[derive(Clone)]
 pub(super) struct Provider(Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Provided> + Send>> + Send + Sync>);
 

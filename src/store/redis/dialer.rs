@@ -1,4 +1,4 @@
-//! Making a connection: to a server, or to the master that the sentinels name.
+//! Making a connection to a server, or to the master that the sentinels name.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use super::credentials::{Credentials, Provider};
 use super::fault::Failure;
 use super::tls::Tls;
 
-/// An idle connection is probed after this long, and then this often: sooner than a load balancer forgets it.
+/// An idle connection is probed after this long, and then this often: sooner than a load balancer drops it.
 const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
 
 /// A connection whose bytes are not acknowledged for this long is closed by the kernel.
@@ -35,7 +35,7 @@ pub(super) struct Access {
     pub(super) timeout: Duration,
 }
 
-/// Where a connection leads to, and what the server there must be.
+/// The destination of a connection, and what the server there must be.
 pub(super) enum Target {
     Server(ConnectionAddr),
     ClusterNode(ConnectionAddr),
@@ -45,11 +45,11 @@ pub(super) enum Target {
 pub(super) struct Dialer {
     pub(super) target: Target,
     pub(super) access: Arc<Access>,
-    /// The server closes the connection at HELLO.
+    /// True if the server closes the connection at HELLO.
     plain: AtomicBool,
 }
 
-/// What a server says of itself in its reply to HELLO. Empty where it does not know that command.
+/// A server's description of itself in its reply to HELLO. Empty if it does not support that command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Greeting {
     pub(super) mode: Option<String>,
@@ -61,7 +61,7 @@ impl Dialer {
         Self { target, access, plain: AtomicBool::new(false) }
     }
 
-    /// Makes a connection, and sees that the server is of the kind that the URL names.
+    /// Makes a connection, and checks that the server is of the kind that the URL names.
     pub(super) async fn dial(&self) -> Result<(MultiplexedConnection, Greeting), Failure> {
         let (address, master) = match &self.target {
             Target::Server(address) | Target::ClusterNode(address) => (address.clone(), false),
@@ -89,7 +89,7 @@ impl Dialer {
     }
 }
 
-/// The failure of a Cluster URL that leads to a single server.
+/// Returns the failure of a Cluster URL that leads to a single server.
 pub(super) fn not_a_cluster() -> Failure {
     Failure::Setup(
         "the server is not a node of a Redis Cluster: begin the URL with redis:// (rediss:// with TLS) instead of \
@@ -109,23 +109,23 @@ impl Access {
             let mut connection = self.open(address.clone()).await?;
             let ping = || cmd("PING");
             if plain.load(Ordering::Relaxed) {
-                // Any reply will do: it shows that the server accepts commands.
+                // Any reply shows that the server accepts commands.
                 let _ = connection
                     .send_packed_command(&ping())
                     .await
                     .map_err(|error| Failure::connecting(&error))?;
                 return Ok((connection, Greeting::default()));
             }
-            // HELLO needs no right of its own, so it does not show in the server's log of denials.
+            // HELLO needs no right, so it does not appear in the server's log of denials.
             match connection.send_packed_command(&cmd("HELLO")).await.and_then(Value::extract_error) {
                 Ok(reply) => Ok((connection, greeting(reply))),
                 Err(error) if error.code() == Some("NOAUTH") || max_clients(&error) => {
                     Err(Failure::connecting(&error))
                 }
-                // Another reply is a reply: the server does not know the command, or may not tell.
+                // Any other reply will do: the server does not support the command, or denies it.
                 Err(error) if error.code().is_some() => Ok((connection, Greeting::default())),
                 Err(error) => {
-                    // Some proxies close the connection at a command that they do not know.
+                    // Some proxies close the connection at an unknown command.
                     let mut connection = self.open(address).await?;
                     let reply = connection.send_packed_command(&ping()).await;
                     match reply.and_then(Value::extract_error) {
@@ -144,7 +144,7 @@ impl Access {
 
     async fn open(&self, address: ConnectionAddr) -> Result<MultiplexedConnection, Failure> {
         let credentials = match &self.provider {
-            // What its error says may hold a secret.
+            // The error's text may hold a secret.
             Some(provider) => Some(provider.provide().await.map_err(|_| {
                 Failure::Connect("the credentials provider gave an error instead of credentials".to_owned())
             })?),
@@ -166,7 +166,7 @@ impl Access {
         let client = Tls::client(self.tls.as_ref(), info)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
-            // Each command has a timer of its own.
+            // Each command has its own timer.
             .set_response_timeout(None);
         client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
     }
@@ -176,10 +176,10 @@ fn max_clients(error: &bb8_redis::redis::RedisError) -> bool {
     error.detail().is_some_and(|detail| detail.contains("max number of clients"))
 }
 
-/// The options of every socket.
+/// Returns the options of every socket.
 ///
-/// Without `TCP_NODELAY` a command waits until the ones before it are acknowledged. A connection that is given up is closed
-/// by a reset, so that what it still holds is not delivered after its repetition.
+/// Without `TCP_NODELAY` a command waits until earlier ones are acknowledged. A connection that is given up is closed
+/// by a reset, so that its unsent commands are not delivered after their repetition.
 fn tcp_settings() -> TcpSettings {
     let (time, interval, retries) = KEEPALIVE;
     let keepalive = TcpKeepalive::new().with_time(time).with_interval(interval);
@@ -225,9 +225,9 @@ pub(super) struct Sentinels {
     pub(super) addresses: Vec<ConnectionAddr>,
     pub(super) master: String,
     pub(super) access: Access,
-    /// The master is connected to with TLS.
+    /// True if the connection to the master uses TLS.
     pub(super) tls: bool,
-    /// The one that answered last is asked first.
+    /// The sentinel that answered last, which is asked first.
     first: AtomicUsize,
     plain: AtomicBool,
 }
@@ -238,7 +238,7 @@ impl Sentinels {
         Self { addresses, master: master.to_owned(), access, tls, first, plain }
     }
 
-    /// Asks the sentinels in turn for the address of the master.
+    /// Asks one sentinel after the other for the address of the master.
     async fn master(&self) -> Result<ConnectionAddr, Failure> {
         let (first, mut failure) = (self.first.load(Ordering::Relaxed), None);
         let places = (0..self.addresses.len()).map(|turn| (first + turn) % self.addresses.len());
@@ -249,7 +249,7 @@ impl Sentinels {
                     self.first.store(place, Ordering::Relaxed);
                     return Ok(server_address(&host, port, self.tls));
                 }
-                // A mistake in the set-up says more than a sentinel that does not answer.
+                // A mistake in the set-up is more useful than a sentinel that does not answer.
                 Err(Failure::Setup(what)) => {
                     failure = Some(Failure::Setup(format!("{what} (of the sentinels)")));
                 }
@@ -288,7 +288,7 @@ impl Sentinels {
     }
 }
 
-/// The address of a server.
+/// Returns the address of a server.
 pub(super) fn server_address(host: &str, port: u16, tls: bool) -> ConnectionAddr {
     if tls {
         ConnectionAddr::TcpTls { host: host.to_owned(), port, insecure: false, tls_params: None }

@@ -1,4 +1,4 @@
-//! What redis-rs reports, what is done about it, and what the caller is told.
+//! The mapping from redis-rs' errors to remedies and to the caller's errors.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,7 +7,7 @@ use bb8_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::error::Error;
 
-/// Why one attempt to send a command brought no value.
+/// The reason why one attempt to send a command returned no value.
 #[derive(Debug)]
 pub(super) enum Trouble {
     /// The server answered with an error.
@@ -16,7 +16,7 @@ pub(super) enum Trouble {
     Failed(Failure),
 }
 
-/// What to do about an error.
+/// The remedy for an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// The server does not have the script: send the whole script.
@@ -25,11 +25,11 @@ pub(super) enum Remedy {
     Reconnect,
     /// The server cannot do it now: wait, and ask it again.
     Wait,
-    /// The server is not the master any more: wait, and ask the server that is.
+    /// The server is no longer the master: wait, and ask the present master.
     Elsewhere,
     /// The slot is on another node of the Cluster.
     Redirect,
-    /// The server did not answer in time. Whether it executed the command is not known.
+    /// The server did not answer in time. Whether it executed the command is unknown.
     TimedOut,
     /// Trying again does not help.
     GiveUp,
@@ -47,7 +47,7 @@ pub(super) fn remedy(error: &RedisError) -> Remedy {
         // The server runs a script of another client.
         _ if error.code() == Some("BUSY") => Remedy::Wait,
         _ if error.is_timeout() => Remedy::TimedOut,
-        // A reply that ends too early, or is not RESP: the connection is of no more use than a closed one.
+        // A reply that ends too early or is not RESP: the connection is as useless as a closed one.
         ErrorKind::Io | ErrorKind::Parse => Remedy::Reconnect,
         _ if error.is_connection_dropped() => Remedy::Reconnect,
         _ => Remedy::GiveUp,
@@ -59,12 +59,13 @@ pub(super) fn breaks_connection(error: &RedisError) -> bool {
     match remedy(error) {
         Remedy::Reconnect | Remedy::Elsewhere | Remedy::TimedOut => true,
         Remedy::SendScript | Remedy::Wait | Remedy::Redirect => false,
-        // The connection has lost its user.
+        // The connection is no longer authenticated.
         Remedy::GiveUp => error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH"),
     }
 }
 
-/// Why Redis did not do what it was asked. It reveals neither keys nor values: a server's own words may quote them.
+/// The reason why Redis did not execute a step. It reveals neither keys nor values: the server's own text may quote
+/// them.
 #[derive(Clone, Debug)]
 pub(super) enum Failure {
     /// No connection was ready in time.
@@ -98,7 +99,8 @@ impl Failure {
         }
     }
 
-    /// Why a connection could not be made. Of the server's own words only the code is kept: they may quote the password.
+    /// Returns the reason why a connection could not be made. Of the server's own text only the code is kept: it may
+    /// quote the password.
     pub(super) fn connecting(error: &RedisError) -> Self {
         let detail = error.detail().unwrap_or_default();
         if detail.contains("max number of clients") {
@@ -149,7 +151,7 @@ impl Failure {
         matches!(self, Self::Refused(code) if matches!(&**code, "NOPERM" | "NOAUTH" | "WRONGPASS" | "ERR"))
     }
 
-    /// The error of [`connect`](crate::store::Builder::connect).
+    /// Returns the error of [`connect`](crate::store::Builder::connect).
     pub(super) fn at_startup(self) -> Error {
         match self {
             Self::Setup(message) => Error::config(message),
@@ -158,7 +160,7 @@ impl Failure {
     }
 }
 
-/// Returns an error code as Redis writes them. Text of another form is not repeated in logs.
+/// Returns an error code in the form that Redis uses. Text of another form is not repeated in logs.
 fn known(code: &str) -> String {
     let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
     if is_code { code.to_owned() } else { "an error of unknown form".to_owned() }

@@ -1,4 +1,4 @@
-//! Whether one server answers. While it does not, requests fail at once, and one at a time finds out whether it is back.
+//! Whether one server answers. While it does not, requests fail at once, and one request at a time tries it.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use super::fault::Failure;
 
-/// While a server is down, one request in this time tries it. Recovery is noticed this long after the fact, if there is
-/// traffic.
+/// While a server is down, one request in this time tries it. With traffic, recovery is thus noticed this much later at
+/// most.
 pub(super) const PROBE_EVERY: Duration = Duration::from_millis(100);
 
-/// One slow command proves little. This many steps in a row, each of which tried a fresh connection and got no reply, and
-/// no reply in between, mean that the server is down.
+/// The server counts as down after this many steps in a row that each tried a fresh connection and got no reply. One
+/// slow command proves little.
 const TIMEOUTS_IN_A_ROW: u32 = 3;
 
 pub(super) struct Health {
@@ -19,7 +19,7 @@ pub(super) struct Health {
     /// Milliseconds after `since` at which the next request may try. 0 while the server is up.
     probe_at: AtomicU64,
     timeouts: AtomicU32,
-    /// Why it is down.
+    /// The reason why it is down.
     cause: Mutex<Failure>,
 }
 
@@ -33,17 +33,17 @@ impl Health {
         }
     }
 
-    /// Returns true if a request may use the server: always while it is up, and for the request that finds out whether it
-    /// is up again.
+    /// Returns true if a request may use the server: always while it is up, otherwise only for the request that tries
+    /// it.
     pub(super) fn admits(&self) -> bool {
         self.is_up() || self.admits_probe(self.now())
     }
 
-    /// True for one request at a time, if it is time to try again `now`.
+    /// Returns true for one request at a time, if it is time to try again `now`.
     fn admits_probe(&self, now: u64) -> bool {
         let probe_at = self.probe_at.load(Ordering::Acquire);
         if probe_at == 0 {
-            return true; // meanwhile
+            return true; // it came back meanwhile
         }
         let next = now.saturating_add(millis(PROBE_EVERY));
         now >= probe_at
@@ -56,7 +56,7 @@ impl Health {
 
     /// Notes that the server answered.
     pub(super) fn answered(&self) {
-        // Loads first: while all is well, every core only reads these lines.
+        // Loads first: while the server is healthy, every core only reads these lines.
         if self.timeouts.load(Ordering::Relaxed) != 0 {
             self.timeouts.store(0, Ordering::Relaxed);
         }
@@ -79,7 +79,7 @@ impl Health {
         self.probe_at.store(next, Ordering::Release);
     }
 
-    /// Why it is down, for requests that are turned away.
+    /// Returns the reason why it is down, for requests that are turned away.
     pub(super) fn cause(&self) -> Failure {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,7 +1,7 @@
 //! Sessions in Redis: one server, the master that Sentinel names, or a Cluster.
 //!
 //! From the outside in: options and connecting, the primitives, the two ways to compare and set, the connections to each
-//! server, and what is done about faults.
+//! server, and the remedies for faults.
 
 mod application_pool;
 mod atomic_steps;

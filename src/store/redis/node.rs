@@ -1,5 +1,4 @@
-//! One server: its connections, whether it answers, and what a silent or lost connection costs a request: nothing, while
-//! the server is healthy.
+//! One server: its connections, its health, and repeating commands over a fresh connection when one is silent or lost.
 
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -32,11 +31,11 @@ pub(super) struct Node {
     counters: Arc<Counters>,
 }
 
-/// The place of one connection.
+/// The slot of one connection.
 #[derive(Default)]
 struct Slot {
     connection: Option<Arc<Connection>>,
-    /// A task is making it.
+    /// True while a task makes the connection.
     dialing: bool,
     /// When it last could not be made, and why.
     failed: Option<(Instant, Failure)>,
@@ -48,10 +47,10 @@ impl Slot {
     }
 }
 
-/// How an attempt on one connection ended.
+/// The result of an attempt on one connection.
 enum Attempt {
     Over(Result<Value, Trouble>),
-    /// The connection is lost; whether the command was executed is not known.
+    /// The connection is lost. Whether the command was executed is unknown.
     Lost(Failure),
 }
 
@@ -68,7 +67,7 @@ impl Node {
         }
     }
 
-    /// Makes all connections, or fails. Returns what the server said of itself.
+    /// Makes all connections, or fails. Returns the server's description of itself.
     pub(super) async fn connect(&self) -> Result<Greeting, Failure> {
         let mut greeting = Greeting::default();
         let places = self.read().len();
@@ -99,9 +98,9 @@ impl Node {
 
     /// Sends `command` and waits for its reply until the deadline.
     ///
-    /// If the connection is lost, the command is sent again over another one. If the connection is silent for the limit's
-    /// patience, the command is sent once more over a connection that was made since, and the first reply counts: each
-    /// write has a value of its own, so executing it twice is the same as executing it once.
+    /// If the connection is lost, the command is sent again over another connection. If it is silent for the limit's
+    /// patience, the command is sent once more over a newer connection, and the first reply counts. Each write has a
+    /// unique value, so executing it twice has the same effect as executing it once.
     pub(super) async fn send(
         self: &Arc<Self>,
         command: &Cmd,
@@ -124,7 +123,7 @@ impl Node {
             let mut first = pin!(connection.send(command, asking));
             let patience = limits.deadline.min(Instant::now() + limits.patience);
             let Ok(outcome) = timeout_at(patience, &mut first).await else {
-                // Boxed: it is rare, and would make the future of every command three times as large.
+                // Boxed: it is rare, and unboxed it would make the future of every command three times as large.
                 return Box::pin(self.despite_silence(&connection, first, command, asking, begun, limits))
                     .await;
             };
@@ -141,13 +140,14 @@ impl Node {
         }
     }
 
-    /// Asks over a connection that works, if there is one. Whatever comes of it, the server's health stays as it is.
+    /// Asks over a working connection, if there is one. The result does not change the server's health.
     pub(super) async fn query(self: &Arc<Self>, question: &Cmd, deadline: Instant) -> Option<Value> {
         let connection = self.ready(Instant::now())?;
         timeout_at(deadline, connection.send(question, false)).await.ok()?.ok()
     }
 
-    /// Takes the connection out of use, and sends the command again over a fresh one, unless the reply comes after all.
+    /// Takes the connection out of use, and sends the command again over a fresh one, unless the reply arrives after
+    /// all.
     async fn despite_silence(
         self: &Arc<Self>,
         silent: &Arc<Connection>,
@@ -172,14 +172,14 @@ impl Node {
             answered => return answered,
         };
         if first_is_pending {
-            // No fresh connection, but the server may still be about to answer.
+            // There is no fresh connection, but the server may still be about to answer.
             if let Ok(outcome) = timeout_at(limits.deadline, first).await {
                 if let Attempt::Over(result) = self.judge(silent, outcome) {
                     return result;
                 }
             }
         }
-        // It was sent, and not answered.
+        // The command was sent, and not answered.
         Counters::add(&self.counters.timeouts);
         if matches!(failure, Failure::TimedOut | Failure::NoConnection) {
             self.health.timed_out(Failure::TimedOut);
@@ -188,8 +188,8 @@ impl Node {
         Err(failure.into())
     }
 
-    /// Sends the command over a connection that was made after `begun`, or, if none can be made, over one that nothing is
-    /// known against.
+    /// Sends the command over a connection that was made after `begun`. If none can be made, over one without a known
+    /// fault.
     async fn over_fresh(
         self: &Arc<Self>,
         command: &Cmd,
@@ -233,7 +233,7 @@ impl Node {
             self.retire(connection);
         }
         match remedy(&error) {
-            // The kernel gave the connection up (TCP_USER_TIMEOUT): it is lost like any other.
+            // The kernel gave the connection up (TCP_USER_TIMEOUT): it is lost.
             Remedy::Reconnect | Remedy::TimedOut => Attempt::Lost(Failure::of(&error)),
             _ => Attempt::Over(Err(Trouble::Reply(error))),
         }
@@ -245,7 +245,7 @@ impl Node {
         }
     }
 
-    /// Returns the working connection whose turn it is, and lets missing ones be made.
+    /// Returns the working connection to use now, and starts to make missing ones.
     fn ready(self: &Arc<Self>, now: Instant) -> Option<Arc<Connection>> {
         let (chosen, all_work) = {
             let slots = self.read();
@@ -261,8 +261,8 @@ impl Node {
         chosen
     }
 
-    /// Waits for a connection, one made after `after` if that is given. Fails as soon as one could not be made since
-    /// `begun` and no other is being made.
+    /// Waits for a connection; if `after` is given, for one that was made after it. Fails as soon as one could not be
+    /// made since `begun` and no other is being made.
     async fn wait_for(
         self: &Arc<Self>,
         after: Option<Instant>,
@@ -297,8 +297,8 @@ impl Node {
         result
     }
 
-    /// Starts to make missing connections. One that could not be made is tried again after a pause, or for a task that
-    /// waits since `begun` and has seen no failure yet.
+    /// Starts to make missing connections. A connection that could not be made is tried again after a pause, or for a
+    /// task that waits since `begun` and has seen no failure yet.
     fn mend(self: &Arc<Self>, begun: Option<Instant>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let now = Instant::now();
@@ -338,7 +338,7 @@ impl Node {
                     // A full server still serves the connections that it has.
                     down = (!is_connected).then_some(failure);
                 }
-                // Its runtime ended.
+                // The runtime of the task has ended.
                 None => {}
             }
         }
@@ -357,7 +357,7 @@ impl Node {
     }
 }
 
-/// A connection that is being made. Whatever becomes of the task that makes it, the slot learns of it.
+/// A connection that is being made. Dropping it updates the slot, so that a task that ends early does not block it.
 struct Dialing {
     node: Arc<Node>,
     place: usize,
@@ -376,7 +376,7 @@ impl Drop for Dialing {
     }
 }
 
-/// How long a silent connection is waited for before its command is sent again: half of what a command may take.
+/// Returns how long a silent connection is waited for before its command is sent again: half of the command timeout.
 pub(super) fn patience(command_timeout: Duration) -> Duration {
     command_timeout / 2
 }

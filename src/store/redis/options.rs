@@ -23,24 +23,24 @@ use crate::store::server::format::SharedFormat;
 use crate::store::server::session_list::SessionList;
 use crate::store::{Builder, ServerKind, ServerStore, Store as _};
 
-/// Keeps sessions in Redis. The cookie holds an opaque token of 256 random bits; Redis sees a hash of it.
+/// A store that keeps sessions in Redis. The cookie holds an opaque token of 256 random bits; Redis sees a hash of it.
 ///
-/// It needs Redis 6.2 or Valkey 7.2, or later. Loading, saving, renewing and ending a session are one round trip each;
-/// regenerating is two. Logging in and out takes a few more, for the list of a subject's sessions.
+/// It needs Redis 6.2 or Valkey 7.2, or later. Loading, saving, renewing and ending a session take one round trip each,
+/// regenerating takes two. Logging in and out takes a few more, for the session list.
 ///
 /// # Failure
 ///
 /// No step takes longer than [`checkout_timeout`](Builder::checkout_timeout) and
 /// [`command_timeout`](Builder::command_timeout) together. A command whose connection is lost, or silent for half of the
-/// command timeout, is sent again over another connection within that time. While a server does not answer, requests that
-/// need a session on it fail at once, and one in a tenth of a second tries it. In a Cluster, the sessions of other nodes are
-/// served as usual.
+/// command timeout, is sent again over another connection within that time. While a server does not answer, requests
+/// that need a session on it fail at once, and one request in a tenth of a second tries it. In a Cluster, the sessions
+/// of other nodes are served as usual.
 ///
 /// # Security
 ///
-/// A reader of Redis cannot log in with what it finds: entries are named by a hash of the token. With
-/// [`seal_records`](Builder::seal_records) it does not see the sessions' values either. Redis replicates asynchronously: a
-/// master that dies within milliseconds of a logout can take the logout with it. `min-replicas-to-write` narrows that; the
+/// A reader of Redis cannot log in with its contents: entries are named by a hash of the token. With
+/// [`seal_records`](Builder::seal_records) the sessions' values are hidden, too. Redis replicates asynchronously: a
+/// master that dies within milliseconds of a logout can lose the logout. `min-replicas-to-write` narrows that; the
 /// guide on deployment has the settings.
 ///
 /// # Examples
@@ -61,7 +61,7 @@ use crate::store::{Builder, ServerKind, ServerStore, Store as _};
 pub type RedisStore = ServerStore<Redis>;
 
 impl RedisStore {
-    /// Creates a builder for a store in the Redis at `url`: `redis://[user:password@]host[:port][/db]`, `unix:///path`,
+    /// Returns a builder for a store in the Redis at `url`: `redis://[user:password@]host[:port][/db]`, `unix:///path`,
     /// `redis+sentinel://host,host,host/master-name` or `redis-cluster://host,host`; with TLS `rediss://`,
     /// `rediss+sentinel://` or `rediss-cluster://`. `?protocol=resp3` at the end selects RESP3.
     pub fn builder(url: impl Into<String>) -> Builder<RedisOptions> {
@@ -90,13 +90,13 @@ impl RedisOptions {
     }
 }
 
-/// 1 MiB: a hundred times what a session should be, and small enough to be read by mistake.
+/// 1 MiB: a hundred times the size that a session should have, and small enough to be read by mistake.
 pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
 
 /// Redis refuses longer strings.
 const LONGEST_ENTRY: usize = 512 << 20;
 
-/// What a [`RedisStore`] is built from; [`RedisStore::builder`] creates it.
+/// The options of a [`RedisStore`], from [`RedisStore::builder`].
 #[derive(Clone)]
 pub struct RedisOptions {
     pub(super) url: String,
@@ -118,8 +118,8 @@ pub struct RedisOptions {
 impl ServerKind for RedisOptions {}
 
 impl Builder<RedisOptions> {
-    /// Sets what the names of all entries begin with, followed by `:` and the id. It must be set: it keeps this
-    /// application's sessions apart from everything else in that Redis.
+    /// Sets the beginning of the names of all entries, followed by `:` and the id. It must be set: it separates this
+    /// application's sessions from other data in that Redis.
     ///
     /// # Limits
     ///
@@ -129,8 +129,8 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets how many connections are kept to each server: the nodes of a Cluster have as many each. Default: 2. Requests
-    /// share them, so this does not limit requests.
+    /// Sets how many connections are kept to each server, or to each node of a Cluster. Default: 2. Requests share
+    /// them, so this does not limit requests.
     pub fn connections(mut self, connections: u32) -> Self {
         self.kind.connections = connections;
         self
@@ -142,8 +142,8 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets how long a request waits for a connection. Default: 500 ms. A request waits only while connections are being
-    /// made.
+    /// Sets how long a request waits for a connection. Default: 500 ms. A request waits only while connections are
+    /// being made.
     pub fn checkout_timeout(mut self, timeout: Duration) -> Self {
         self.kind.checkout_timeout = timeout;
         self
@@ -156,19 +156,19 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets the length of the longest entry, in bytes. Default: 1 MiB. A longer session is refused when it is saved, by an
-    /// error for which [`is_too_large`](Error::is_too_large) is true.
+    /// Sets the length of the longest entry, in bytes. Default: 1 MiB. Saving a longer session fails with
+    /// [`is_too_large`](Error::is_too_large).
     ///
     /// # Limits
     ///
-    /// At most 512 MiB, and long enough for the list of as many sessions as
-    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) allows (about 70 bytes each).
+    /// At most 512 MiB, and long enough for a session list of
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (about 70 bytes each).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self
     }
 
-    /// Sets user and password, instead of those in the URL. Nothing in them needs to be escaped here.
+    /// Sets user and password, instead of those in the URL. They are not escaped here.
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.kind.credentials = Some(credentials);
         self
@@ -178,7 +178,7 @@ impl Builder<RedisOptions> {
     /// as the tokens of a cloud's IAM.
     ///
     /// A connection stays logged in when the password changes. The function should answer from a cache, within the
-    /// [`connect_timeout`](Self::connect_timeout); its error is not logged, since it may hold a secret.
+    /// [`connect_timeout`](Self::connect_timeout). Its error is not logged, since it may hold a secret.
     ///
     /// # Examples
     ///
@@ -204,54 +204,55 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets user and password of the sentinels. Default: none. Those in the URL are for Redis itself.
+    /// Sets user and password of the sentinels. Default: none. The URL's are for Redis itself.
     pub fn sentinel_credentials(mut self, credentials: Credentials) -> Self {
         self.kind.sentinel_credentials = Some(credentials);
         self
     }
 
-    /// Sets whether the sentinels are asked with TLS. Default: as Redis, by the URL's scheme.
+    /// Sets whether the sentinels are asked with TLS. Default: the same as for Redis, by the URL's scheme.
     pub fn sentinel_tls(mut self, yes: bool) -> Self {
         self.kind.sentinel_tls = Some(yes);
         self
     }
 
-    /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: those of
+    /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: the authorities of
     /// [`root_certificates`](Self::root_certificates).
     pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.kind.sentinel_root = Some(pem.into());
         self
     }
 
-    /// Sets the authorities whose certificates the servers must have, as PEM, instead of those that the system trusts.
+    /// Sets the authorities whose certificates the servers must have, as PEM. Default: the authorities that the system
+    /// trusts.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.kind.tls.root = Some(pem.into());
         self
     }
 
-    /// Sets the certificate that proves who calls, and its private key, both as PEM.
+    /// Sets the certificate that authenticates this client, and its private key, both as PEM.
     pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.kind.tls.client = Some((certificate.into(), key.into()));
         self
     }
 
-    /// Compares and sets entries by scripts even where the server can do it itself (`SET … IFEQ`: Valkey 8.1, Redis 8.4).
+    /// Compares and sets entries by scripts even if the server can do it itself (`SET … IFEQ`: Valkey 8.1, Redis 8.4).
     /// Default: the server's own way, if it has one.
     pub fn scripts_only(mut self) -> Self {
         self.kind.scripts_only = true;
         self
     }
 
-    /// Checks the options, connects, and checks that Redis lets the store do what it needs.
+    /// Checks the options, connects, and checks that Redis permits every command that the store needs.
     ///
-    /// An [`Event::EvictionPolicy`] says if Redis may delete sessions that are in use to free memory.
+    /// An [`Event::EvictionPolicy`] reports a Redis that may delete sessions in use to free memory.
     ///
     /// # Errors
     ///
     /// [`is_config`](Error::is_config) if options do not fit together, the URL is not valid or names servers of another
-    /// kind, no tokio runtime runs, or Redis refuses the password or the commands; the message says what to change.
+    /// kind, no tokio runtime runs, or Redis refuses the password or the commands. The message names what to change.
     /// [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
-    /// [source](std::error::Error::source) says why.
+    /// [source](std::error::Error::source) gives the reason.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         if tokio::runtime::Handle::try_current().is_err() {
             return Err(Error::config(
@@ -373,7 +374,7 @@ impl RedisOptions {
     }
 }
 
-/// The same address, with TLS or without.
+/// Returns the same address, with TLS or without.
 fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::redis::ConnectionAddr {
     use bb8_redis::redis::ConnectionAddr::{Tcp, TcpTls};
     match address {
@@ -391,7 +392,7 @@ impl Settings {
     ) -> Result<Self, Error> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_-./".contains(&byte);
         if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
-            return Err(Error::config("a prefix must have 1 to 64 letters, digits, and : _ - . /"));
+            return Err(Error::config("prefix() must be 1 to 64 letters, digits, and : _ - . /"));
         }
         if checkout_timeout.is_zero() || command_timeout.is_zero() {
             return Err(Error::config("checkout_timeout() and command_timeout() must be more than zero"));

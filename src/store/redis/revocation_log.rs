@@ -21,17 +21,17 @@ const PAGE: usize = 1_000;
 /// A position is milliseconds and number of an entry's id, in 42 and 20 bits: enough until the year 2109.
 const SEQUENCE_BITS: u32 = 20;
 
-/// A blocking read is answered after as long as it may wait, and so much later at the latest.
+/// A blocking read is answered at the end of its wait, and this much later at the latest.
 const GRACE: Duration = Duration::from_millis(400);
 
 /// The longest that one read waits.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-/// What positions count in: the milliseconds of their ids go on in an emptied Redis.
+/// The incarnation of all positions. It is constant, since the milliseconds of ids continue in an emptied Redis.
 const INCARNATION: u64 = 0x72_65_64_69_73; // "redis"
 
-/// The next id is above the server's clock, the last entry and what the caller has seen: a clock that a failover put back
-/// does not put positions back.
+/// The next id is above the server's clock, the last entry and the position that the caller has seen: positions do not
+/// go back when a failover sets the clock back.
 ///
 /// ARGV: milliseconds and number that the caller has seen, then the values. Returns the id of the last entry.
 const APPEND_CODE: &str = "\
@@ -56,8 +56,8 @@ end
 return id";
 static APPEND: Steps = Steps { code: APPEND_CODE, script: LazyLock::new(|| Script::new(APPEND_CODE)) };
 
-/// ARGV: milliseconds and number to be reached. Writes an entry that is no revocation there, if the log ends before it.
-/// Returns the id of the last entry, if there is one.
+/// ARGV: milliseconds and number to be reached. If the log ends before that, writes an entry there that is not a
+/// revocation. Returns the id of the last entry, if there is one.
 const TOP_CODE: &str = "\
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local m, s = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -70,7 +70,8 @@ if m == 0 and s == 0 then return false end
 return redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', m, s), 't', '')";
 static TOP: Steps = Steps { code: TOP_CODE, script: LazyLock::new(|| Script::new(TOP_CODE)) };
 
-/// ARGV: milliseconds that entries are kept for, by the server's clock. The last one stays: it holds the position.
+/// ARGV: the milliseconds for which entries are kept, by the server's clock. The last entry stays: it holds the
+/// position.
 const TRIM_CODE: &str = "\
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 if not last then return 0 end
@@ -83,9 +84,9 @@ if ms <= m then id = string.format('%.0f', ms) end
 return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)";
 static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::new(TRIM_CODE)) };
 
-/// ARGV: the exclusive beginning and the most entries. Returns the last entry, and the entries from there on: what comes in
-/// between is among the entries. A replica refuses, since what it has may be old: a command that writes nothing is a write
-/// to it.
+/// ARGV: the exclusive beginning and the largest number of entries. Returns the last entry, and the entries behind the
+/// beginning; entries that arrive in between are among them. The XTRIM removes nothing, but makes the script a write,
+/// which a replica refuses: its data may be old.
 const PAGE_CODE: &str = "\
 redis.call('XTRIM', KEYS[1], 'MINID', '0')
 return {
@@ -98,12 +99,13 @@ impl Revocations {
     /// Keeps revocations in the Redis at `url`, for any number of machines. The forms of the URL are those of
     /// [`RedisStore::builder`](crate::RedisStore::builder).
     ///
-    /// All processes of an application use one stream, `{prefix}:revoked`, and follow it: another process refuses a session
-    /// about a tenth of a millisecond after it was revoked. Reads cost no round trip; a logout costs one, and so does a login.
+    /// All processes of an application use one stream, `{prefix}:revoked`, and follow it. Another process refuses a
+    /// session about a tenth of a millisecond after it was revoked. Reads cost no round trip; a logout costs one, and
+    /// so does a login.
     ///
     /// # Security
     ///
-    /// The stream holds hashes and random ids. Anyone who can write to it can end sessions, and begin none.
+    /// The stream holds hashes and random ids. Anyone who can write to it can end sessions, but not begin any.
     ///
     /// # Examples
     ///
@@ -121,7 +123,7 @@ impl Revocations {
     }
 }
 
-/// What [`Revocations`] in Redis are built from; [`Revocations::redis`] makes one.
+/// The options of [`Revocations`] in Redis, from [`Revocations::redis`].
 #[must_use = "a builder does nothing until it connects"]
 pub struct RedisRevocations {
     prefix: Option<String>,
@@ -129,8 +131,8 @@ pub struct RedisRevocations {
 }
 
 impl RedisRevocations {
-    /// Sets what the name of the stream begins with. It must be given: it keeps this application apart from whatever else is
-    /// in that Redis. 1 to 64 letters, digits, and `:`, `_`, `-`, `.`, `/`.
+    /// Sets the beginning of the stream's name: 1 to 64 letters, digits, and `:`, `_`, `-`, `.`, `/`. It must be set:
+    /// it separates this application from other data in that Redis.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = Some(prefix.into());
         self
@@ -142,39 +144,41 @@ impl RedisRevocations {
         self
     }
 
-    /// Sets how long a logout or a login waits for an answer. Default: 500 ms.
+    /// Sets how long a logout or a login waits for a reply. Default: 500 ms.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.connection.command_timeout = timeout;
         self
     }
 
-    /// Sets whom to trust with TLS: PEM certificates of authorities. Default: those that the system trusts.
+    /// Sets the authorities whose certificates the server must have, as PEM. Default: the authorities that the system
+    /// trusts.
     pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.connection.tls.root = Some(pem.into());
         self
     }
 
-    /// Sets how to prove with TLS who calls: a PEM certificate and its private key.
+    /// Sets the certificate that authenticates this client, and its private key, both as PEM.
     pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.connection.tls.client = Some((certificate.into(), key.into()));
         self
     }
 
-    /// Connects, reads what was revoked, and follows it from now on: in a task of the present tokio runtime.
+    /// Connects, reads all revocations, and follows them from now on, in a task of the present tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not one, or Redis refuses the password or
-    /// the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer.
+    /// [`is_config`](Error::is_config) if options do not fit together, the URL is not valid, or Redis refuses the
+    /// password or the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not
+    /// answer.
     pub async fn connect(self) -> Result<Revocations, Error> {
         Revocations::open(self.into_log().await?).await
     }
 
-    /// Connects to the log itself, which [`Revocations::open`] takes: for tools and tests.
+    /// Connects to the log only, which [`Revocations::open`] takes: for tools and tests.
     ///
     /// # Errors
     ///
-    /// As [`connect`](Self::connect).
+    /// The same as for [`connect`](Self::connect).
     pub async fn into_log(self) -> Result<RedisLog, Error> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_-./".contains(&byte);
         let prefix = self.prefix.unwrap_or_default();
@@ -195,10 +199,10 @@ impl RedisRevocations {
         let log = RedisLog {
             key: format!("{prefix}:revoked"),
             writer: link(command_timeout).await?,
-            // A read that blocks must not hold up a logout: it has connections of its own.
+            // A read that blocks must not hold up a logout: it has its own connections.
             reader: link(LONGEST_WAIT + GRACE).await?,
         };
-        // Tries each command once. An entry that is no revocation shows that the log can be written to.
+        // Tries each command once. An entry that is not a revocation shows that the log can be written to.
         let top = log.top(0).await.map_err(not_allowed)?;
         let top = log.top(top.saturating_add(1)).await.map_err(not_allowed)?;
         log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
@@ -207,7 +211,7 @@ impl RedisRevocations {
     }
 }
 
-/// What Redis will not allow later either is for whoever set it up.
+/// Returns a configuration error for a refusal that lasts until the set-up is changed.
 fn not_allowed(error: Error) -> Error {
     let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
     match failure {
@@ -239,12 +243,12 @@ impl Link {
         Limits::new(deadline, self.connect_timeout, self.reply_timeout)
     }
 
-    /// Sends `command`, which does no harm when it is done twice.
+    /// Sends `command`, which may be executed twice without harm.
     async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Trouble> {
         self.transport.send(key, command, &self.limits()).await
     }
 
-    /// Runs a script by its hash, or whole where the server does not have it.
+    /// Runs a script by its hash, or sends the whole script if the server does not have it.
     async fn run<T: FromRedisValue>(
         &self,
         script: &Steps,
@@ -280,7 +284,7 @@ fn not_understood() -> Error {
     Failure::Lost("the reply was not of the kind that was asked for").into()
 }
 
-/// A script and, once it was needed, its hash.
+/// A script and its hash, once it was computed.
 struct Steps {
     code: &'static str,
     script: LazyLock<Script>,
@@ -315,7 +319,7 @@ impl RedisLog {
         for (id, fields) in entries {
             reached = position(&id)?;
             let [field, value] = fields.as_slice() else { continue };
-            // What raised the log is no revocation, and what a later release writes is not known.
+            // Skips entries that only raised the log, and entries of a later release.
             if let (b"r", Some(revocation)) = (field.as_slice(), Revocation::from_bytes(value)) {
                 let written = Timestamp::from_unix(unpack(reached).0 / 1_000);
                 page.entries.push(Entry { position: reached, written, revocation });
@@ -364,7 +368,7 @@ impl RevocationLog for RedisLog {
     }
 }
 
-/// The position of the entry with this id.
+/// Returns the position of the entry with this id.
 fn position(id: &str) -> Result<u64, Error> {
     let parsed = id.split_once('-');
     let parsed = parsed.and_then(|(ms, number)| Some((ms.parse::<u64>().ok()?, number.parse::<u64>().ok()?)));

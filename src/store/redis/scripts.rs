@@ -1,8 +1,8 @@
-//! The scripts that compare and set, and the frame that every entry has in Redis.
+//! The scripts that compare and set, and the framing of entries in Redis.
 //!
-//! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is that of the server's
-//! clock, so that one GET tells all there is to know. Redis' own time to live ends later, so that a request which loaded a
-//! session in time can still save it.
+//! An entry is a string under `{prefix}:{id}`: eight bytes of deadline, then the value. The deadline is by the server's
+//! clock, so that one GET is enough. Redis' own time to live ends later, so that a request which loaded a session in
+//! time can still save it.
 
 use std::time::Duration;
 
@@ -15,18 +15,19 @@ use crate::store::backend::RETENTION;
 
 pub(super) const DEADLINE_LEN: usize = 8;
 
-/// The longest time to live that is asked for, about 272 years: more overflows what Redis counts in.
+/// The longest time to live that is set, about 272 years: Redis' counter would overflow with more.
 const LONGEST: Duration = Duration::from_secs(1 << 33);
 
-// In all of them, KEYS[1] is the entry. A value too short for a deadline was not written by this store: it is read as no
-// entry, and never overwritten. Each script touches one key, as a Cluster demands.
+// In all of them, KEYS[1] is the entry. A value too short for a deadline was not written by this store: it is read as
+// missing, and never overwritten. Each script touches one key, as a Cluster requires.
 
-/// ARGV: frame, milliseconds to live. 1 if the entry is there now, 0 if another one is.
+/// ARGV: frame, milliseconds to live. Returns 1 if the entry is there now, 0 if there is a different one.
 const CREATE: &str = "\
 if redis.call('SET', KEYS[1], ARGV[1], 'NX', 'PX', ARGV[2]) then return 1 end
 return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0";
 
-/// ARGV: expected value, frame or nothing, milliseconds to live. 1 if done, 0 if there is no entry, else the entry.
+/// ARGV: expected value, frame or nothing, milliseconds to live. Returns 1 if done, 0 if there is no entry, else the
+/// entry.
 const REPLACE: &str = "\
 local old = redis.call('GET', KEYS[1])
 if not old or #old < 8 then return 0 end
@@ -40,7 +41,7 @@ else
 end
 return 1";
 
-/// ARGV: expected value, deadline, milliseconds to live. As REPLACE by the same value, which is not sent twice.
+/// ARGV: expected value, deadline, milliseconds to live. Like REPLACE by the same value, which is sent only once.
 const RENEW: &str = "\
 local old = redis.call('GET', KEYS[1])
 if not old or #old < 8 then return 0 end
@@ -49,7 +50,7 @@ redis.call('SETRANGE', KEYS[1], 0, ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 return 1";
 
-/// ARGV: deadline, milliseconds to live. 1 if done, 0 if there is no entry.
+/// ARGV: deadline, milliseconds to live. Returns 1 if done, 0 if there is no entry.
 const TOUCH: &str = "\
 local old = redis.call('GET', KEYS[1])
 if not old or #old < 8 then return 0 end
@@ -57,18 +58,18 @@ redis.call('SETRANGE', KEYS[1], 0, ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1";
 
-/// How an entry lies in Redis, and the scripts that know it.
+/// How an entry is laid out in Redis, and the scripts for that layout.
 pub(crate) struct Framing {
     pub(crate) create: &'static str,
     pub(crate) replace: &'static str,
-    /// Replaces the deadline of an entry only, if it has the expected value.
+    /// Replaces only the deadline of an entry, if it has the expected value.
     pub(crate) renew: Option<&'static str>,
     pub(crate) touch: &'static str,
-    /// Reads an entry, where GET does not tell all there is to know.
+    /// Reads an entry, if GET is not enough.
     pub(crate) fetch: Option<&'static str>,
     /// A deadline precedes the value. Redis keeps the entry for [`RETENTION`] longer.
     pub(crate) has_deadline: bool,
-    /// The entry in an answer of the scripts. `None` if the answer is not of this framing.
+    /// Returns the entry in a reply of the scripts. `None` if the reply is not of this framing.
     pub(crate) unframe: fn(Value, Timestamp) -> Option<Stored>,
 }
 
@@ -96,7 +97,7 @@ pub(super) struct Scripts {
     fetch: Option<Step>,
 }
 
-/// A script and its hash: sent by its hash, and whole if the server does not have it.
+/// A script and its hash. It is sent by its hash, and whole if the server does not have it.
 struct Step {
     source: &'static str,
     hash: String,
@@ -127,7 +128,7 @@ impl Scripts {
         }
     }
 
-    /// The bytes of an entry.
+    /// Returns the bytes of an entry.
     pub(super) fn frame(&self, entry: &Stored) -> Bytes {
         if self.framing.has_deadline { frame(entry) } else { entry.value.clone() }
     }
@@ -174,7 +175,7 @@ impl Call<'_> {
         self.command("EVALSHA", &self.step.hash)
     }
 
-    /// Runs it, and leaves it with the server that the key is on.
+    /// Returns the command that sends the whole script, which the server then keeps.
     pub(super) fn whole(&self) -> Cmd {
         self.command("EVAL", self.step.source)
     }
@@ -195,7 +196,7 @@ fn deadline(expires: Timestamp) -> Bytes {
     Bytes::copy_from_slice(&expires.as_unix().to_be_bytes())
 }
 
-/// An entry behind its deadline.
+/// Returns an entry behind its deadline.
 fn frame(entry: &Stored) -> Bytes {
     let mut frame = Vec::with_capacity(DEADLINE_LEN + entry.value.len());
     frame.put_u64(entry.expires.as_unix());
@@ -203,7 +204,7 @@ fn frame(entry: &Stored) -> Bytes {
     frame.into()
 }
 
-/// What a frame holds, unless it is too short to be one.
+/// Returns the entry in a frame, unless it is too short.
 pub(super) fn unframe(frame: Vec<u8>) -> Option<Stored> {
     let mut value = Bytes::from(frame);
     let expires = value.try_get_u64().ok()?;
@@ -211,7 +212,7 @@ pub(super) fn unframe(frame: Vec<u8>) -> Option<Stored> {
 }
 
 impl Framing {
-    /// For how many milliseconds Redis is to keep an entry that expires at `expires`. `None` if it has expired.
+    /// Returns for how many milliseconds Redis must keep an entry that expires at `expires`. `None` if it has expired.
     pub(super) fn lifetime(&self, expires: Timestamp, now: Timestamp) -> Option<Bytes> {
         let left = expires.saturating_since(now);
         let retention = if self.has_deadline { RETENTION } else { Duration::ZERO };

@@ -1,4 +1,4 @@
-//! Which node of a Cluster a key is on.
+//! The mapping from keys to the nodes of a Cluster.
 
 use bb8_redis::redis::Value;
 
@@ -6,13 +6,13 @@ use super::dialer::text;
 
 pub(super) const SLOTS: usize = 16_384;
 
-/// The slot of a key, as the Redis Cluster specification computes it.
+/// Returns the slot of a key, as the Redis Cluster specification computes it.
 pub(super) fn slot_of(key: &str) -> usize {
     // A prefix has no braces, so there is no hash tag to look for.
     usize::from(crc16(key.as_bytes())) % SLOTS
 }
 
-/// CRC-16/XMODEM.
+/// Computes CRC-16/XMODEM.
 fn crc16(bytes: &[u8]) -> u16 {
     bytes.iter().fold(0, |crc, byte| {
         (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| {
@@ -30,7 +30,7 @@ pub(super) struct SlotRange {
     pub(super) port: u16,
 }
 
-/// Reads the reply to CLUSTER SLOTS. A node that does not know its own address means the one that it was asked at.
+/// Reads the reply to CLUSTER SLOTS. A node that does not know its own address has the address at which it was asked.
 pub(super) fn parse_slots(reply: &Value, asked: &str) -> Option<Vec<SlotRange>> {
     let Value::Array(ranges) = reply else { return None };
     let number = |value: &Value| match value {
@@ -51,7 +51,7 @@ pub(super) fn parse_slots(reply: &Value, asked: &str) -> Option<Vec<SlotRange>> 
         .collect()
 }
 
-/// Reads the target of a redirection, `host:port`. An empty host is the one that was asked.
+/// Reads the target of a redirection, `host:port`. An empty host means the node that was asked.
 pub(super) fn parse_target(target: &str, asked: &str) -> Option<(String, u16)> {
     let (host, port) = target.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');

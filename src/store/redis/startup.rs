@@ -1,5 +1,5 @@
-//! What is found out at `connect()`: whether the user may do what the store needs, how the server compares and sets, its
-//! time, and what it evicts.
+//! The checks of `connect()`: whether the user may run the commands of the store, how the server compares and sets, its
+//! time, and its eviction policy.
 
 use bb8_redis::redis::{Value, cmd};
 use bytes::Bytes;
@@ -15,8 +15,8 @@ use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
 impl Redis {
-    /// Finds out how the server compares and sets, and writes, renews, reads and deletes a test entry: a user that lacks a
-    /// permission, or a URL that leads to a replica, shows now and not at the first login.
+    /// Finds out how the server compares and sets, and writes, renews, reads and deletes a test entry. A missing
+    /// permission, or a URL that leads to a replica, thus shows now and not at the first login.
     ///
     /// `now` is the time by the clock of the store.
     pub(super) async fn check(&self, scripts_only: bool, now: Timestamp) -> Result<(), Error> {
@@ -31,7 +31,7 @@ impl Redis {
             }
         }
         let lived = self.live(id, now).await;
-        // Also where it did not come to its end. What cannot be deleted expires after seconds.
+        // Also after a failure. An entry that cannot be deleted expires after seconds.
         match self.delete(id).await.and(lived) {
             Ok(()) => Ok(()),
             Err(error) => Err(self.explained(error, &key).await),
@@ -53,7 +53,7 @@ impl Redis {
         Ok(())
     }
 
-    /// Tries what the server can do, on a key that does not exist.
+    /// Finds out what the server supports, on a key that does not exist.
     async fn best_way(&self, key: &str) -> Way {
         let mut set = cmd("SET");
         set.arg(key).arg("").arg("IFEQ").arg("none").arg("GET").arg("PX").arg(1);
@@ -73,7 +73,8 @@ impl Redis {
         Way::CompareAndSet(Removal::Overwrite)
     }
 
-    /// Measures by how much the server's clock is ahead. A user that may not ask for the time relies on the host's clock.
+    /// Measures by how much the server's clock is ahead. A user that may not ask for the time relies on the host's
+    /// clock.
     async fn measure_clock(&self, key: &str, now: Timestamp) {
         let Ok(Value::Array(parts)) = self.send(key, &cmd("TIME"), &self.limits()).await else { return };
         let seconds = parts.first().and_then(text).and_then(|seconds| seconds.parse::<i64>().ok());
@@ -85,7 +86,7 @@ impl Redis {
         }
     }
 
-    /// The eviction policy, where the user may ask for it.
+    /// Returns the eviction policy, if the user may ask for it.
     pub(super) async fn eviction_policy(&self) -> Option<String> {
         let mut info = cmd("INFO");
         info.arg("memory");
@@ -96,7 +97,7 @@ impl Redis {
         Some(policy.trim().to_owned())
     }
 
-    /// What the server will not allow later either is a matter of its set-up.
+    /// Turns a refusal that lasts until the set-up is changed into a configuration error.
     async fn explained(&self, error: Error, key: &str) -> Error {
         let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
         let Some(failure) = failure else { return error };
@@ -110,7 +111,7 @@ impl Redis {
         match failure {
             _ if failure.is_lasting() => Error::config(format!("{failure}, but {needs}")),
             Failure::Setup(message) => Error::config(message.clone()),
-            // A proxy that knows no scripts closes the connection. Other commands go through.
+            // A proxy that does not support scripts closes the connection, but passes on other commands.
             Failure::Lost(what) if *what == CONNECTION_LOST && self.way() == Way::Scripts => {
                 match self.send(key, &get(key), &self.limits()).await {
                     Ok(Value::Nil) => Error::config(format!(

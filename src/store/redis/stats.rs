@@ -1,4 +1,4 @@
-//! Figures for metrics: how many connections there are, and how commands went.
+//! Figures for metrics: connections and commands.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -47,7 +47,7 @@ impl Counters {
 #[non_exhaustive]
 pub struct RedisStats {
     /// False while a server does not answer, and requests for its sessions fail at once. In a Cluster: while any master
-    /// does not.
+    /// does not answer.
     pub up: bool,
     /// Servers that sessions are on: 1, or the masters of a Cluster that were used so far.
     pub servers: u32,
@@ -65,13 +65,13 @@ pub struct RedisStats {
     pub checkouts_direct: u64,
     /// Attempts that waited until a connection was made.
     pub checkouts_waited: u64,
-    /// Attempts that waited for a connection in vain.
+    /// Attempts that waited for a connection and got none.
     pub checkouts_timed_out: u64,
-    /// How long all of them waited together.
+    /// The total time that attempts waited for a connection.
     pub checkout_wait: Duration,
-    /// Commands. A script that had to be sent whole counts twice, a command that was sent again once.
+    /// Commands. A script that had to be sent whole counts twice. A command that was sent again counts once.
     pub commands: u64,
-    /// Commands that failed, whatever the reason: timeouts and turned away included.
+    /// Commands that failed for any reason, including timeouts and commands that were turned away.
     pub failures: u64,
     /// Commands that were sent and not answered in time.
     pub timeouts: u64,

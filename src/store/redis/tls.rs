@@ -1,4 +1,4 @@
-//! TLS to Redis: which certificates, and whose cryptography. Without the feature `redis-tls`, the refusal.
+//! TLS to Redis: certificates and the cryptography provider. Without the feature `redis-tls`, the refusal.
 
 use bb8_redis::redis::{Client, ConnectionInfo};
 #[cfg(feature = "redis-tls")]
@@ -10,7 +10,7 @@ use rustls::crypto::aws_lc_rs as aws_lc;
 use super::fault::Failure;
 use crate::error::Error;
 
-/// Certificates, as PEM. Without any, those that the system trusts.
+/// Certificates, as PEM. Without any, the authorities that the system trusts.
 #[derive(Clone, Default)]
 pub(super) struct Tls {
     pub(super) root: Option<Vec<u8>>,
@@ -30,11 +30,11 @@ impl Tls {
     pub(super) fn check(&self) -> Result<(), Error> {
         const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
         let is_pem = |root: &Vec<u8>| root.windows(BEGIN.len()).any(|line| line == BEGIN);
-        // Without a certificate in it, rustls trusts no server and reports the server's certificate as the fault.
+        // With an empty set of certificates, rustls trusts no server and reports the server's certificate as the fault.
         if !self.root.as_ref().is_none_or(is_pem) {
             return Err(Error::config("root_certificates() must get a PEM certificate"));
         }
-        // If the application installed one first, that one stays. Without any, rustls would panic.
+        // A provider that the application installed earlier stays. Without any, rustls would panic.
         let _ = aws_lc::default_provider().install_default();
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Tls {
             Some(tls) => Client::build_with_tls(info, tls.certificates()),
             None => Client::open(info),
         };
-        // What the library says may hold parts of a key file.
+        // The library's error may hold parts of a key file.
         client.map_err(|_| {
             Failure::Setup("the certificates for Redis are not PEM of the right kind".to_owned())
         })

@@ -1,4 +1,4 @@
-//! What carries commands: the connections to one server, to the nodes of a Cluster, or a pool of the application.
+//! The connections to one server or to the nodes of a Cluster, or a pool of the application.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,7 +22,7 @@ pub(super) enum Transport {
 /// How long one step may take, and whether a command of it was sent again.
 pub(super) struct Limits {
     pub(super) deadline: Instant,
-    /// How long it waits for a connection.
+    /// How long it may wait for a connection.
     pub(super) checkout: Duration,
     /// How long a connection may be silent before the command is sent over a fresh one.
     pub(super) patience: Duration,
@@ -47,7 +47,7 @@ impl Limits {
 }
 
 impl Transport {
-    /// Makes the first connections, to see that the servers are there and of the kind that the URL names.
+    /// Makes the first connections, to check that the servers are there and of the kind that the URL names.
     pub(super) async fn connect(&self) -> Result<(), Failure> {
         match self {
             Self::One(node) => node.connect().await.map(drop),

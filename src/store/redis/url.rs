@@ -1,11 +1,11 @@
-//! Reading the URL: which servers, of what kind, and how to log in.
+//! Parsing the URL: the servers, their kind, and the credentials.
 
 use bb8_redis::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 
 use super::credentials::Credentials;
 use crate::error::Error;
 
-/// What a URL names. Every part of it may be secret: it is never printed.
+/// The contents of a URL. Every part of it may be secret: it is never printed.
 pub(super) struct Url {
     pub(super) kind: Kind,
     pub(super) tls: bool,
@@ -51,7 +51,7 @@ impl Url {
             if !is_unix && !matches!(scheme.as_str(), "redis" | "rediss" | "valkey" | "valkeys") {
                 return Err(malformed());
             }
-            // Without the feature, redis-rs refuses the scheme: what is missing is said by `Tls::check`.
+            // Without the feature, redis-rs refuses the scheme. `Tls::check` names the missing feature.
             let plain = if tls && !cfg!(feature = "redis-tls") {
                 url.replacen("s://", "://", 1)
             } else {
@@ -97,7 +97,7 @@ impl Url {
     }
 }
 
-/// One entry for each host, as redis-rs reads it: it knows escapes and IPv6.
+/// Returns one entry for each host, as redis-rs parses it: it handles escapes and IPv6.
 fn nodes(
     tls: bool,
     user_info: &str,
@@ -149,7 +149,7 @@ fn check_query(query: &str) -> Result<(), Error> {
     for part in query.split('&').filter(|part| !part.is_empty()) {
         if !matches!(part, "protocol=2" | "protocol=3" | "protocol=resp2" | "protocol=resp3") {
             return Err(Error::config(
-                "behind the ? of a Redis URL there can be protocol=resp2 or protocol=resp3, and nothing else",
+                "the only option after the ? of a Redis URL must be protocol=resp2 or protocol=resp3",
             ));
         }
     }

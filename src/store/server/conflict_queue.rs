@@ -4,8 +4,9 @@ use tokio::sync::Mutex;
 
 use crate::session::SessionId;
 
-/// A task whose save conflicted queues behind the other tasks of this process whose saves did, so that each of them gets
-/// through: without queues, tasks that retry at once starve those that are late. The first attempt waits for no task.
+/// Queues for tasks of this process. A task whose save conflicted queues behind the other tasks whose saves did, so
+/// that each of them succeeds: without queues, tasks that retry at once starve late ones. The first attempt does not
+/// queue.
 pub(super) struct ConflictQueues([Mutex<()>; 64]);
 
 impl ConflictQueues {
@@ -13,7 +14,7 @@ impl ConflictQueues {
         Self([const { Mutex::const_new(()) }; 64])
     }
 
-    /// Returns the queue of this session. Another session may share it, which costs time and nothing else.
+    /// Returns the queue of this session. Sessions that share a queue only wait longer.
     pub(super) fn of(&self, id: SessionId) -> &Mutex<()> {
         let [first, ..] = id.to_bytes();
         let Self(queues) = self;

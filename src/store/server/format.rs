@@ -16,15 +16,16 @@ use crate::session::Payload;
 
 /// How a server-side store writes its tokens and the values of its entries.
 ///
-/// The store decides what is written and when; a format decides only about bytes.
+/// The store decides what is written and when. A format only decides about bytes.
 pub(crate) trait StoredFormat: Send + Sync + 'static {
-    /// Reads a token. `None` if the text does not have the form of one: such a text never reaches the backend (T39).
+    /// Reads a token. `None` if the text does not have the form of a token: such a text never reaches the backend
+    /// (T39).
     fn parse_token(&self, text: &[u8]) -> Option<Token>;
 
     /// Generates a token.
     fn generate_token(&self) -> Result<Token, Error>;
 
-    /// Encodes a session. `from` is the stored value that its values came from, if they did.
+    /// Encodes a session. `from` is the stored value that its values came from, if there is one.
     fn encode_session(
         &self,
         id: EntryId,
@@ -34,7 +35,7 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
         now: Timestamp,
     ) -> Result<Bytes, Error>;
 
-    /// Encodes what regenerate leaves under the old id.
+    /// Encodes the tombstone that regenerate leaves under the old id.
     fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error>;
 
     /// Encodes the session list of a subject.
@@ -43,38 +44,44 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Decodes the value of the entry `id`. `None` if this format did not write it there.
     fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue>;
 
-    /// Returns why [`decode`](Self::decode) did not understand this value.
+    /// Returns why [`decode`](Self::decode) could not read this value.
     fn refusal(&self, value: &[u8]) -> Refusal {
         let _ = value;
         Refusal::Payload
+    }
+
+    /// Returns true for a value that was decoded, and that would be sealed if it was written now.
+    fn is_to_be_sealed(&self, value: &Bytes) -> bool {
+        let _ = value;
+        false
     }
 
     /// Returns true if subjects have session lists. Without them, sessions of a subject cannot be listed or ended.
     fn has_session_lists(&self) -> bool;
 }
 
-/// What an entry says about the age of its session. A shared format says nothing.
+/// The age of a session, as its entry records it. A shared format records nothing.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EntryAge {
     /// When the session began.
     pub(crate) created: Option<Timestamp>,
     /// When its values were last written.
     pub(crate) written: Option<Timestamp>,
-    /// For how long the entry was to last from when the session was last used.
+    /// The lifetime that the entry was given when the session was last used.
     pub(crate) lifetime: Option<Duration>,
 }
 
-/// What an entry holds.
+/// The contents of an entry.
 pub(crate) enum EntryValue {
     /// A session: its age and its values.
     Session(EntryAge, Payload),
-    /// A tombstone: the session goes on under another token.
+    /// A tombstone: the session continues under another token.
     Tombstone,
     /// The session list of a subject.
     List(SessionList),
 }
 
-/// A format that is shared with another program, and what a store needs to know before it is built.
+/// A format that is shared with another program, and what a store must know of it before it is built.
 #[derive(Clone, Copy)]
 pub(crate) struct SharedFormat {
     /// The name of the other program, for messages.
@@ -84,7 +91,7 @@ pub(crate) struct SharedFormat {
     /// Where the other program keeps its sessions in Redis.
     #[cfg(feature = "redis")]
     pub(crate) redis_prefix: &'static str,
-    /// How it frames its entries in Redis.
+    /// How the other program frames its entries in Redis.
     #[cfg(feature = "redis")]
     pub(crate) redis_framing: &'static crate::store::redis::Framing,
 }

@@ -1,13 +1,13 @@
-//! Waiting for several steps of the backend at once: they take about as long as one.
+//! Waiting for several steps of the backend at once, which takes about as long as one step.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-/// So many steps are under way at a time.
+/// How many steps run at a time.
 const WIDTH: usize = 128;
 
-/// Runs the steps that `step` makes of `items`, [`WIDTH`] at a time. Their results come in the order of the items.
+/// Runs the steps that `step` makes of `items`, [`WIDTH`] at a time. Returns their results in the order of the items.
 pub(super) async fn join_all<I, T, F>(items: impl IntoIterator<Item = I>, step: impl Fn(I) -> F) -> Vec<T>
 where
     F: Future<Output = T>,
@@ -35,7 +35,7 @@ where
             if running.is_empty() && items.size_hint().1 == Some(0) {
                 return Poll::Ready(());
             }
-            // Those that take the free places have not been polled yet.
+            // The steps that were just added have not been polled yet.
             if running.len() == before || items.size_hint().1 == Some(0) {
                 return Poll::Pending;
             }
@@ -45,7 +45,7 @@ where
     results.into_iter().flatten().collect()
 }
 
-/// Waits for both.
+/// Waits for both futures.
 pub(super) async fn join<A, B>(one: impl Future<Output = A>, two: impl Future<Output = B>) -> (A, B) {
     let (mut one, mut two) = (pin!(one), pin!(two));
     let (mut first, mut second) = (None, None);

@@ -1,14 +1,14 @@
-//! Which session list a session is on, from its last load in this process, so that the next load can ask for both at once.
+//! Remembers the session list of each session that this process loaded, so that the next load can fetch both at once.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::id::EntryId;
 
-/// A table of fixed size: a session that is loaded takes the place of another one now and then, which costs that one a
-/// round trip.
+/// A table of fixed size. A session that is loaded replaces another entry now and then, whose session then costs a
+/// round trip more.
 pub(super) struct ListMemo(Box<[Place]>);
 
-/// A session's entry, and that of its list.
+/// The entry ids of a session and of its session list.
 type Place = Mutex<Option<(EntryId, EntryId)>>;
 
 /// 4,096 sessions, in 200 kB.

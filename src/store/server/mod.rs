@@ -6,6 +6,7 @@ mod join;
 mod list_memo;
 mod native_format;
 mod regenerate;
+mod session_limit;
 pub(crate) mod session_list;
 mod subjects;
 
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::session_limit::SessionLimit;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
@@ -28,24 +30,25 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
-use crate::event::Refusal;
+use crate::event::{Event, MigrationSource, Refusal};
 use crate::id::EntryId;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
-/// How often a save takes in newer state before it gives up. Those of one process take turns, so this many other
-/// processes must be in the way, each time.
+/// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
+/// would have to be faster, each time.
 const MAX_ATTEMPTS: u32 = 256;
 
-/// Keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees a hash of it.
+/// A store that keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees
+/// a hash of it.
 ///
-/// Concurrent requests lose nothing: a save replaces exactly what was loaded, and if another request came first, the
-/// changes are applied to the newer state. A session that was ended stays ended.
+/// Concurrent requests lose no changes. A save replaces exactly the state that it loaded; if another request was first,
+/// the changes are applied to the newer state. A session that was ended stays ended.
 ///
 /// A clone is the same store.
 ///
 /// # Examples
 ///
-/// `examples/custom_store.rs` has a backend of its own. With the one behind `MemoryStore`:
+/// `examples/custom_store.rs` implements a backend. With that of `MemoryStore`:
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
@@ -68,28 +71,29 @@ struct Inner<B> {
     backend: B,
     format: Box<dyn StoredFormat>,
     max_sessions_per_subject: usize,
-    /// Present if a session of a subject counts only while it is on that subject's list.
+    /// Present if a session of a subject counts only while it is on that subject's session list.
     list_memo: Option<ListMemo>,
+    at_session_limit: SessionLimit,
     queues: ConflictQueues,
-    /// Those of session lists. A task may wait in one of these while it holds a permit of the others, never the other way
-    /// round.
+    /// The queues of session lists. A task may wait in one of these while it holds a permit of `queues`, never the
+    /// reverse.
     list_queues: ConflictQueues,
 }
 
-/// What a save found and did.
+/// The result of an attempt to save.
 enum Step {
     Done(Saved),
-    /// Another request was first; this is what it left.
+    /// Another request was first, and left this entry.
     Conflict(Payload, Stored),
 }
 
 impl<B: Backend> ServerStore<B> {
-    /// A builder for a store that keeps its sessions in `backend`.
+    /// Returns a builder for a store that keeps its sessions in `backend`.
     pub fn with_backend(backend: B) -> Builder<B> {
         Builder::new(backend)
     }
 
-    /// The backend.
+    /// Returns the backend.
     pub fn backend(&self) -> &B {
         &self.inner.backend
     }
@@ -100,7 +104,7 @@ impl<B: Backend> Builder<B> {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if options do not fit together; the message says what to change.
+    /// [`is_config`](Error::is_config) if options do not fit together. The message names what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
         let inner = Inner::new(self, Arc::new(SystemRandom))?;
         Ok(ServerStore { inner: Arc::new(inner) })
@@ -110,8 +114,15 @@ impl<B: Backend> Builder<B> {
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
         let (backend, config, options) = builder.validate()?;
-        let ServerOptions { record_keys, max_sessions_per_subject, check_session_list, shared_format } =
-            options;
+        let ServerOptions {
+            record_keys,
+            accept_unsealed,
+            max_sessions_per_subject,
+            at_session_limit,
+            check_session_list,
+            shared_format,
+        } = options;
+        let accept_unsealed = accept_unsealed.map(|until| (until, Arc::clone(config.clock())));
         if !config.retired_finders.is_empty() {
             return Err(Error::config(
                 "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
@@ -134,9 +145,10 @@ impl<B: Backend> Inner<B> {
                 Box::new(NativeFormat {
                     payload_format,
                     sealer,
+                    accept_unsealed,
                     random,
                     cookie_name: name.into(),
-                    timeouts: config.timeouts,
+                    limits: config.limits(),
                 })
             }
         };
@@ -147,7 +159,16 @@ impl<B: Backend> Inner<B> {
         }
         let list_memo = check_session_list.then(ListMemo::new);
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
-        Ok(Self { config, backend, format, max_sessions_per_subject, list_memo, queues, list_queues })
+        Ok(Self {
+            config,
+            backend,
+            format,
+            max_sessions_per_subject,
+            at_session_limit,
+            list_memo,
+            queues,
+            list_queues,
+        })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
@@ -189,11 +210,15 @@ impl<B: Backend> Inner<B> {
         };
         let created = age.created.unwrap_or(now);
         // Without dates, each write sets the idle deadline anew.
-        let without_dates = || stored.expires.saturating_sub(self.config.timeouts.idle);
+        let without_dates = || stored.expires.saturating_sub(self.config.timeouts_of(&payload).idle);
         let recency = Recency::at(age.written.unwrap_or_else(without_dates));
-        let expires = self.expires(stored.expires, created, age);
+        let expires = self.expires(stored.expires, created, age, &payload);
         if now >= expires {
             return Err(Refusal::Expired);
+        }
+        if self.format.is_to_be_sealed(&stored.value) {
+            let (cookie, id) = (self.config.cookie_name(), session_id(&token));
+            self.config.emit(&Event::Migrating { cookie, id, from: MigrationSource::Unsealed });
         }
         let (id, origin) =
             (session_id(&token), Origin::Stored { token, value: stored.value, deadline: stored.expires });
@@ -202,25 +227,24 @@ impl<B: Backend> Inner<B> {
 
     /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
     /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
-    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge) -> Timestamp {
-        let timeouts = self.config.timeouts;
+    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge, payload: &Payload) -> Timestamp {
         let allowed = match age.lifetime {
-            Some(lifetime) => timeouts.deadline(created, stored.saturating_sub(lifetime)),
-            None => created.saturating_add(timeouts.absolute),
+            Some(lifetime) => self.config.deadline(created, payload, stored.saturating_sub(lifetime)),
+            None => created.saturating_add(self.config.timeouts_of(payload).absolute),
         };
         stored.min(allowed)
     }
 
-    /// Returns true if moving the entry's deadline by itself would leave a false lifetime in it.
+    /// Returns true if moving only the entry's deadline would leave a false lifetime in it.
     fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
         let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
         let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
             return false;
         };
-        self.config.timeouts.deadline(base.created(), now).saturating_since(now) != lifetime
+        self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
     }
 
-    /// The entry of these values, which came from the stored value `from`, if they did.
+    /// Encodes an entry of these values, which came from the stored value `from`, if there is one.
     fn encode(
         &self,
         id: EntryId,
@@ -230,13 +254,13 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Stored, Error> {
         let value = self.format.encode_session(id, created, payload, from, now)?;
-        Ok(Stored { value, expires: self.config.timeouts.deadline(created, now) })
+        Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
-    /// Stores a session that was not there, under a new token. One that belongs to a subject is entered among that
-    /// subject's sessions first, so that whoever ends them all finds it, and counts only if it is still there afterwards.
-    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. `None` if the
-    /// subject's sessions were ended meanwhile.
+    /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
+    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards.
+    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. Returns
+    /// `None` if the subject's sessions were ended meanwhile.
     async fn create(
         &self,
         created: Timestamp,
@@ -246,13 +270,14 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
         let subject = self.listed_subject(&payload);
-        // 2^128 ids: the second round has never been seen, and the third would mean a broken generator.
+        // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
         for _ in 0..3 {
             let token = self.format.generate_token()?;
             let id = session_id(&token);
             let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
             if let Some(subject) = &subject {
-                if !self.enter(subject, id, instead_of, created, now).await? {
+                let until = self.config.latest_deadline(created);
+                if !self.enter(subject, id, instead_of, until, now).await? {
                     return Ok(None);
                 }
             }
@@ -301,8 +326,8 @@ impl<B: Backend> Inner<B> {
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
-    /// Puts `payload`, which came from the stored value `from`, in the place of `expected`, or removes the entry if nothing
-    /// is left.
+    /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is
+    /// left.
     async fn replace(
         &self,
         base: &Record,
@@ -313,7 +338,7 @@ impl<B: Backend> Inner<B> {
         conflicts: u32,
     ) -> Result<Step, Error> {
         let (token, _) = origin(base)?;
-        let entry = if payload.is_empty() {
+        let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
@@ -324,7 +349,8 @@ impl<B: Backend> Inner<B> {
             (Replaced::Missing, _) => Step::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
                 Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current),
-                // It goes on under another token, or whoever overwrote it ended it: not ours any more.
+                // The session continues under another token, or a foreign writer overwrote it. In both cases it has
+                // ended here.
                 _ => Step::Done(Saved::Ended),
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
@@ -336,13 +362,13 @@ impl<B: Backend> Inner<B> {
         })
     }
 
-    /// Renews the session: the same value with a later deadline, in one step. A session of a subject that is missing from
-    /// the subject's list, since that was evicted or lost, is entered again.
+    /// Renews the session: the same value with a later deadline, in one step. If the session is missing from its
+    /// subject's list (evicted or lost), it is entered again.
     async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
-        let expires = self.config.timeouts.deadline(base.created(), now);
+        let expires = self.config.deadline(base.created(), base.payload(), now);
         let renewing = self.backend.renew(key_of(&base), seen, expires, as_of(&base, now));
-        // Where only listed sessions count, what is not listed was ended.
+        // If only listed sessions count, a session that is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
         let outcome = match &subject {
             None => renewing.await?,
@@ -358,12 +384,12 @@ impl<B: Backend> Inner<B> {
         match outcome {
             Replaced::Done => stored(base.until(expires), 0),
             Replaced::Missing => Ok(Saved::Ended),
-            // Another request wrote it, and so renewed it; or gave the browser another token: the answer must not take away
-            // the cookie that came with that.
+            // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
+            // this response must not remove the new cookie.
             Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
                 Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
-                Some(EntryValue::Tombstone) if present.expires > self.tombstone_expires(now) => {
-                    // A tombstone is not to last as long as a session.
+                Some(EntryValue::Tombstone) if present.expires == expires => {
+                    // The backend moved its deadline, too. A tombstone must not last as long as a session.
                     self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
                     Ok(Saved::Ended)
                 }
@@ -380,23 +406,23 @@ impl<B: Backend> Inner<B> {
     }
 }
 
-/// The moment at which a backend is asked about the entry of `base`. The request loaded it in time, and keeps it although it may
-/// have expired meanwhile: a session lasts as long as its requests.
+/// Returns the moment at which a backend is asked about the entry of `base`. The request loaded the session in time,
+/// and keeps it although it may have expired meanwhile: a session lasts as long as its requests.
 fn as_of(base: &Record, now: Timestamp) -> Timestamp {
     now.min(base.expires().saturating_sub(Duration::from_secs(1)))
 }
 
-/// The id of the entry that this token leads to.
+/// Returns the id of the entry that this token leads to.
 fn entry_id(token: &Token) -> EntryId {
     EntryId::from_bytes(token.entry_id())
 }
 
-/// The public id of the session that this token leads to.
+/// Returns the public id of the session that this token leads to.
 fn session_id(token: &Token) -> SessionId {
     SessionId::from_bytes(token.session_id())
 }
 
-/// The id of the entry that holds this session.
+/// Returns the id of the entry that holds this session.
 fn key_of(record: &Record) -> EntryId {
     let of_session = || EntryId::from_bytes(record.id().to_bytes());
     record.origin().stored().map_or_else(of_session, |(token, _)| entry_id(token))
@@ -410,7 +436,7 @@ fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
     Ok((token.clone(), value.clone()))
 }
 
-/// The entry of the session as it was loaded.
+/// Returns the entry of the session as it was loaded.
 fn seen(record: &Record) -> Result<Stored, Error> {
     let entry = record.origin().entry();
     let (value, expires) =
@@ -440,6 +466,14 @@ impl<B: Backend> Store for ServerStore<B> {
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
 
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let (token, _) = origin(&base)?;
+            inner.load(token, now).await
+        })
+    }
+
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
@@ -453,6 +487,38 @@ impl<B: Backend> Store for ServerStore<B> {
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let payload = changes.apply(Some(record.payload()))?;
+            if payload.is_empty() {
+                return Ok(Saved::Removed);
+            }
+            let created = if changes.begins_anew() { now } else { record.created() };
+            inner.create(created, payload, None, None, now).await.map(ended_or_stored)
+        })
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.supersede(&base, now).await })
+    }
+
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.sessions_of(&subject).await })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.end_session_of(&subject, id).await })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        StoreFuture::boxed(async move { store.end_sessions_of(&subject, keep).await })
     }
 }
 

@@ -9,8 +9,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 
 use super::format::{EntryAge, EntryValue, StoredFormat};
 use super::session_list::SessionList;
-use crate::clock::Timestamp;
-use crate::config::Timeouts;
+use crate::clock::{Clock, Timestamp};
+use crate::config::TimeoutLimits;
 use crate::crypto::{Random, Sealer, Token};
 use crate::error::Error;
 use crate::event::Refusal;
@@ -20,16 +20,18 @@ use crate::session::{Payload, PayloadFormat};
 /// Tokens of 256 random bits, and values behind a header.
 pub(super) struct NativeFormat {
     pub(super) payload_format: PayloadFormat,
-    /// With it, every written value is sealed and bound to its entry id, and only sealed values are read.
+    /// If present, every written value is sealed and bound to its entry id, and only sealed values are read.
     pub(super) sealer: Option<Sealer>,
+    /// Until then, values that were written without sealing are read, too.
+    pub(super) accept_unsealed: Option<(Timestamp, Arc<dyn Clock>)>,
     pub(super) random: Arc<dyn Random>,
     pub(super) cookie_name: Box<str>,
-    pub(super) timeouts: Timeouts,
+    pub(super) limits: TimeoutLimits,
 }
 
-/// The header that a server-side store keeps before the payload. The deadline of the entry is the backend's, so that it moves
-/// without a rewrite. The absolute timeout counts from `created`. With `lifetime` the deadline tells when the session was last
-/// used, so that shorter timeouts apply to it.
+/// The header that a server-side store keeps before the payload. The backend holds the deadline of the entry, so that
+/// it moves without a rewrite. The absolute timeout counts from `created`. Deadline and `lifetime` together give the
+/// last use of the session, so that shorter timeouts apply to it.
 ///
 /// ```text
 /// offset  bytes  field
@@ -37,7 +39,7 @@ pub(super) struct NativeFormat {
 ///      1      5  created, seconds since 1970, big-endian
 ///      6      4  age: written - created, in seconds
 ///     10      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
-///                0xffffffff if that is longer than this field can say
+///                0xffffffff if that does not fit the field
 ///     14      8  revision: random, and new for each write, so that a write whose reply was lost recognizes its own value
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl StoredHeader {
         bytes
     }
 
-    /// Takes the header off the front of `value`.
+    /// Takes the header from the front of `value`.
     pub(super) fn take(value: &mut Bytes) -> Option<Self> {
         if value.len() < Self::LEN || value.get_u8() != Self::KIND {
             return None;
@@ -83,7 +85,7 @@ impl StoredHeader {
     }
 }
 
-/// What five bytes hold: the year 36,812.
+/// The largest value of five bytes: the year 36,812.
 const MAX_CREATED: u64 = (1 << 40) - 1;
 
 /// The first byte of a clear tombstone; 1 is that of [`StoredHeader`].
@@ -113,7 +115,7 @@ impl StoredFormat for NativeFormat {
         now: Timestamp,
     ) -> Result<Bytes, Error> {
         let body = payload.to_format(self.payload_format)?;
-        let lifetime = self.timeouts.deadline(created, now).saturating_since(now).as_secs();
+        let lifetime = self.limits.of(payload).deadline(created, now).saturating_since(now).as_secs();
         let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
         let header = StoredHeader { created, written: now, lifetime, revision: self.revision()? };
         self.value(id, now, &[&header.to_bytes(), &body])
@@ -133,6 +135,7 @@ impl StoredFormat for NativeFormat {
             (Some(sealer), (&SEALED, token)) => {
                 sealer.open_bytes(token, &id.to_bytes()).ok()?.into_plaintext()
             }
+            (Some(_), _) if self.accepts_unsealed() => value.clone(),
             // Anyone who can write to the backend could put anything there.
             (Some(_), _) => return None,
         };
@@ -147,8 +150,8 @@ impl StoredFormat for NativeFormat {
         }
     }
 
-    /// A value of a kind that is not known may be of a newer release. A sealed one may be of a host that has another key, or that
-    /// seals already.
+    /// Returns the reason. A value of an unknown kind may come from a newer release. A sealed one may come from a host
+    /// that has another key, or that seals already.
     fn refusal(&self, value: &[u8]) -> Refusal {
         match (&self.sealer, value.split_first()) {
             (Some(sealer), Some((&SEALED, token))) => match sealer.open_bytes(token, &[]) {
@@ -164,9 +167,17 @@ impl StoredFormat for NativeFormat {
     fn has_session_lists(&self) -> bool {
         true
     }
+
+    fn is_to_be_sealed(&self, value: &Bytes) -> bool {
+        self.sealer.is_some() && value.first() != Some(&SEALED)
+    }
 }
 
 impl NativeFormat {
+    fn accepts_unsealed(&self) -> bool {
+        self.accept_unsealed.as_ref().is_some_and(|(until, clock)| clock.now() < *until)
+    }
+
     fn value(&self, id: EntryId, now: Timestamp, parts: &[&[u8]]) -> Result<Bytes, Error> {
         let mut value = BytesMut::with_capacity(parts.iter().map(|part| part.len()).sum());
         match &self.sealer {
@@ -179,7 +190,7 @@ impl NativeFormat {
         Ok(value.freeze())
     }
 
-    /// Returns bytes that are public and different for each write: part of a nonce will do.
+    /// Returns bytes that are public and different for each write: part of a nonce.
     fn revision(&self) -> Result<[u8; 8], Error> {
         let [revision @ .., _, _, _, _] = self.random.nonce([0; 4])?;
         Ok(revision)

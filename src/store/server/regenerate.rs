@@ -1,4 +1,4 @@
-//! Giving a session another token: the new entry first, then a mark in the place of the old one.
+//! Giving a session another token: first the new entry is written, then the old one is replaced by a tombstone.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use crate::id::EntryId;
 use crate::session::{Changes, Payload, Record};
 use crate::store::{Backend, Replaced, Saved, Stored};
 
-/// For so long an old token is known to have been replaced by a new one: longer than any request that still carries it.
+/// For how long a tombstone lasts: longer than any request that still carries the old token.
 const REGENERATED_FOR: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Inner<B> {
-    /// Writes the new entry, then removes the old one if it is still what the new one was made from. If it changed
-    /// meanwhile, the new entry takes that in first; if it is gone, the session was ended, and the new one goes, too.
+    /// Writes the new entry, then replaces the old one if it is unchanged. If it changed meanwhile, the new entry takes
+    /// in the change first. If it is missing, the session was ended, and the new entry is deleted, too.
     pub(super) async fn regenerate(
         &self,
         base: Record,
@@ -26,13 +26,14 @@ impl<B: Backend> Inner<B> {
     ) -> Result<Saved, Error> {
         let mut new = None;
         let result = self.move_to_new(&base, changes, now, &mut new).await;
-        // An entry whose token nobody was given is debris. Where the backend does not answer, its deadline removes it.
+        // An entry whose token no client has is useless. If the backend does not answer, the entry's deadline removes
+        // it.
         let useless = match &result {
             Ok(saved) => !matches!(saved, Saved::Stored { .. }),
             Err(error) => !error.is_unavailable(),
         };
         if let Some(new) = new.filter(|_| useless) {
-            // If that fails, its deadline removes it; what happened to the session is the answer.
+            // If that fails, the entry's deadline removes it. The result reports what happened to the session.
             let _ = self.remove(&new, now).await;
         }
         result
@@ -58,7 +59,7 @@ impl<B: Backend> Inner<B> {
             if !self.write_new(new, base, created, payload, &expected.value, now).await? {
                 return Ok(Saved::Ended);
             }
-            // Where nothing is left to go on, nothing takes its place.
+            // If no value is left, there is no new entry, and the old one is deleted without a tombstone.
             let successor = new.is_some().then(|| tombstone.clone());
             match self.backend.exchange(key_of(base), expected, successor, as_of(base, now)).await? {
                 Replaced::Done => {
@@ -83,7 +84,7 @@ impl<B: Backend> Inner<B> {
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
-    /// Ends the session and begins another one, which has nothing of it: whether it had ended already makes no difference.
+    /// Ends the session and begins an empty one. Whether the old one had ended already makes no difference.
     async fn start_over(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
         let saved = if payload.is_empty() {
@@ -95,20 +96,20 @@ impl<B: Backend> Inner<B> {
         Ok(saved)
     }
 
-    /// What takes the place of a session whose browser was given another token. Not nothing: a step that is repeated since
-    /// its answer was lost knows itself again, and a request that still carries the old token is told from one that carries
-    /// a token of nothing.
+    /// Returns the tombstone for a session whose browser was given another token. It lets a repeated step, whose reply
+    /// was lost, recognise its own write. It also distinguishes an old token from an unknown one.
     fn tombstone(&self, id: EntryId, now: Timestamp) -> Result<Stored, Error> {
         Ok(Stored { value: self.format.encode_tombstone(id, now)?, expires: self.tombstone_expires(now) })
     }
 
-    /// Counted from when it is written, which may be long after the request began.
+    /// Returns the deadline of a tombstone. It counts from the time of writing, which may be long after the request
+    /// began.
     pub(super) fn tombstone_expires(&self, now: Timestamp) -> Timestamp {
         now.max(self.config.now()).saturating_add(REGENERATED_FOR)
     }
 
-    /// Ends the session for good, whatever it holds by now; its browser was given another one.
-    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<(), Error> {
+    /// Ends the session for good, whatever it holds by now; its browser was given another one. False if it had ended already.
+    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<bool, Error> {
         let mut expected = seen(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut turn = None;
@@ -116,23 +117,24 @@ impl<B: Backend> Inner<B> {
             let tombstone = Some(tombstone.clone());
             match self.backend.exchange(key_of(base), expected, tombstone, as_of(base, now)).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
-                    Some(EntryValue::Tombstone) => return Ok(()),
+                    Some(EntryValue::Tombstone) => return Ok(false),
                     _ => expected = current,
                 },
-                Replaced::Done | Replaced::Missing => {
+                outcome @ (Replaced::Done | Replaced::Missing) => {
                     self.leave(base, now).await;
-                    return Ok(());
+                    return Ok(outcome == Replaced::Done);
                 }
             }
             if turn.is_none() {
                 turn = Some(self.queues.of(base.id()).lock().await);
             }
         }
-        self.remove(base, now).await
+        self.remove(base, now).await?;
+        Ok(true)
     }
 
-    /// Makes the new entry hold `payload`, or be none if that is empty. Nobody else knows its token. False if the sessions
-    /// of its subject were ended meanwhile.
+    /// Makes the new entry hold `payload`, or deletes it if that is empty. No client has its token yet. Returns false
+    /// if the sessions of its subject were ended meanwhile.
     async fn write_new(
         &self,
         new: &mut Option<Record>,
@@ -149,10 +151,10 @@ impl<B: Backend> Inner<B> {
                 *new = Some(record);
                 return Ok(true);
             }
-            // Nothing is left to hold, or the backend lost it (eviction): the session must not be lost with it.
+            // No value is left, or the backend evicted the new entry: the session must not be lost with it.
             self.leave(&written, now).await;
         }
-        if payload.is_empty() {
+        if self.config.leaves_nothing(created, &payload, now) {
             return Ok(true);
         }
         *new = self.create(created, payload, Some(base.id()), Some(from), now).await?;

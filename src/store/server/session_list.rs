@@ -24,7 +24,7 @@ pub(crate) struct ListedSession {
     pub(crate) id: SessionId,
     pub(crate) entered: Timestamp,
     pub(crate) until: Timestamp,
-    /// Somebody is about to remove the session. It is not one any more.
+    /// True once a call has begun to end the session, which then no longer counts.
     pub(crate) ending: bool,
 }
 
@@ -33,8 +33,8 @@ impl ListedSession {
 }
 
 impl SessionList {
-    /// The longest entry of a list in which a subject may have `sessions`. Logins at once can be on it beyond that number
-    /// for a moment, and so can sessions that are being ended.
+    /// Returns the length of the longest entry of a list for `sessions` sessions. Concurrent logins can exceed that number for
+    /// a moment, and so can sessions that are being ended.
     #[cfg_attr(not(feature = "redis"), allow(dead_code))] // the one backend with a limit so far
     pub(crate) const fn max_len(sessions: usize) -> usize {
         const FRAME_AND_SEAL: usize = 128;
@@ -73,12 +73,12 @@ impl SessionList {
         bytes
     }
 
-    /// The sessions that nobody is ending.
+    /// Returns the sessions that no call has begun to end.
     pub(crate) fn live(&self) -> impl Iterator<Item = &ListedSession> {
         self.entries.iter().filter(|entry| !entry.ending)
     }
 
-    /// Returns true if the session is on the list, whether it is being ended or not.
+    /// Returns true if the session is on the list, whether or not it is being ended.
     pub(crate) fn names(&self, id: SessionId) -> bool {
         self.entries.iter().any(|entry| entry.id == id)
     }
@@ -87,26 +87,26 @@ impl SessionList {
         self.live().any(|entry| entry.id == id)
     }
 
-    /// Enters a session, next to the one that it replaces, if it replaces one. False if that one is being ended: it shall not
-    /// go on under another id.
+    /// Enters a session, next to the session that it replaces, if there is one. Returns false if that session is being
+    /// ended: it must not continue under another id.
     pub(crate) fn enter(&mut self, entry: ListedSession, instead_of: Option<SessionId>) -> bool {
         let replaced = self.entries.iter().position(|entry| Some(entry.id) == instead_of);
         if replaced.and_then(|at| self.entries.get(at)).is_some_and(|entry| entry.ending) {
             return false;
         }
-        // There already: the answer to the step that entered it was lost. It may be being ended by now.
+        // If it is there already, the reply to the step that entered it was lost. It may be being ended by now.
         if self.entries.iter().all(|present| present.id != entry.id) {
             self.entries.insert(replaced.map_or(self.entries.len(), |at| at + 1), entry);
         }
         true
     }
 
-    /// True if somebody began to end a session: it is under way, or was given up.
+    /// Returns true if a call began to end a session, and is still at it or gave up.
     pub(crate) fn is_unfinished(&self) -> bool {
         self.entries.iter().any(|entry| entry.ending)
     }
 
-    /// Drops what is past its deadline.
+    /// Drops sessions that have expired.
     pub(crate) fn prune(&mut self, now: Timestamp) {
         self.entries.retain(|entry| entry.until > now);
     }
@@ -115,7 +115,8 @@ impl SessionList {
         self.entries.retain(|entry| !ids.contains(&entry.id));
     }
 
-    /// Marks the sessions that `which` picks as being ended: those, and any that somebody began to end and did not finish.
+    /// Flags the sessions that `which` picks as being ended. Returns them, and any that an earlier call left
+    /// unfinished.
     pub(crate) fn end(&mut self, which: impl Fn(&ListedSession) -> bool) -> Vec<ListedSession> {
         for entry in &mut self.entries {
             entry.ending |= which(entry);
@@ -123,7 +124,7 @@ impl SessionList {
         self.entries.iter().filter(|entry| entry.ending).copied().collect()
     }
 
-    /// When the last of them is over.
+    /// Returns the latest deadline of the listed sessions.
     pub(crate) fn until(&self) -> Option<Timestamp> {
         self.entries.iter().map(|entry| entry.until).max()
     }

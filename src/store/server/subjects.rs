@@ -1,9 +1,11 @@
-//! The sessions of a subject: entering and leaving, listing, ending them from elsewhere.
+//! The sessions of a subject: entering them in the session list, listing them, and ending them outside of their
+//! requests.
 
 use std::time::Duration;
 
 use super::format::EntryValue;
 use super::join::join_all;
+use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
@@ -14,17 +16,17 @@ use crate::id::EntryId;
 use crate::session::{Payload, Record, SessionId};
 use crate::store::{Backend, Replaced, Store, Stored};
 
-/// An entered session may be missing for so long: whoever entered it is about to write it.
+/// For how long a listed session may be missing: the request that entered it is about to write it.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// A list, and the entry that it was read from.
+/// A session list, and the entry that it was read from.
 #[derive(Default)]
 struct Known {
     list: SessionList,
     stored: Option<Stored>,
 }
 
-/// An entered session, and what the backend has under its id.
+/// A listed session, and the backend's entry under its id.
 struct Found {
     listed: ListedSession,
     stored: Result<Option<Stored>, Error>,
@@ -33,12 +35,12 @@ struct Found {
 /// A moment before each deadline.
 const ALWAYS: Timestamp = Timestamp::from_unix(0);
 
-/// What becomes of a list that does not read back.
+/// The outcome for a session list that is unreadable.
 #[derive(Clone, Copy)]
 enum Unreadable {
-    /// Whoever asks is told: nothing can be promised of sessions that are not known.
+    /// The call fails: it cannot vouch for sessions that it cannot list.
     IsAnError,
-    /// Somebody logs in: that must go on.
+    /// The list is overwritten: a login must succeed.
     IsOverwritten,
 }
 
@@ -50,23 +52,32 @@ enum Unreadable {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SubjectSession {
-    /// The id, which names the session and gives no access to it.
+    /// The public id of the session, which gives no access to it.
     pub id: SessionId,
     /// When the session began: at its last login.
     pub created: Timestamp,
-    /// When the session was last known to be in use: exact to the renewal threshold.
+    /// When the session was last known to be in use, exact to the renewal threshold.
     pub last_seen: Timestamp,
-    /// The first moment at which it is over, if it is not used again.
+    /// The first moment at which it has expired, if it is not used again.
     pub expires: Timestamp,
+    /// What [`Session::describe`](crate::Session::describe) said.
+    pub description: Option<String>,
     /// False if the backend has the session, but this store cannot read it: it was sealed under a key that is not on the
     /// ring, or written by a newer release. Its times are then those that the list and the backend know.
     pub readable: bool,
 }
 
 impl SubjectSession {
-    /// A session of which only the list tells, since its entry cannot be read.
+    /// Describes a session whose entry cannot be read, by the list.
     fn unreadable(listed: &ListedSession, expires: Timestamp) -> Self {
-        Self { id: listed.id, created: listed.entered, last_seen: listed.entered, expires, readable: false }
+        Self {
+            id: listed.id,
+            created: listed.entered,
+            last_seen: listed.entered,
+            expires,
+            readable: false,
+            description: None,
+        }
     }
 }
 
@@ -74,14 +85,14 @@ impl<B: Backend> ServerStore<B> {
     /// Lists the live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their
     /// logins.
     ///
-    /// This only reads: an administrator's process with other timeouts or keys than the service's ends no session by it.
-    /// Sessions that this store cannot read are [said to be unreadable](SubjectSession::readable).
+    /// This only reads: a process with other timeouts or keys than the service's ends no session by it. Sessions that
+    /// this store cannot read are [marked as unreadable](SubjectSession::readable).
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the backend cannot tell, or what it has is no list: damaged, or sealed
-    /// under a key that is not on the ring; the next login begins a new one. For this and the other two:
-    /// [`is_config`](Error::is_config) if the sessions are shared with Astra, which keeps no such list.
+    /// [`is_unavailable`](Error::is_unavailable) if the backend is unavailable, or the list is damaged or sealed under
+    /// a key that is not on the ring. The next login then begins a new list. [`is_config`](Error::is_config) if the
+    /// sessions are shared with Astra, which keeps no lists. The same holds for the other two methods.
     ///
     /// # Examples
     ///
@@ -103,12 +114,12 @@ impl<B: Backend> ServerStore<B> {
         let (inner, now) = (&self.inner, self.config().now());
         let known = inner.known(subject, now).await?;
         let mut sessions = Vec::new();
-        // Those that an interrupted call began to end are alive until the next one ends them.
+        // Sessions that an interrupted call began to end are alive until the next call ends them.
         for found in inner.find(known.list.entries.iter()).await {
             let listed = found.listed;
             match found.stored {
                 Err(error) if error.is_unreadable() => {
-                    sessions.push(SubjectSession::unreadable(&listed, listed.until))
+                    sessions.push(SubjectSession::unreadable(&listed, listed.until));
                 }
                 stored => sessions.extend(inner.session_of(subject, &listed, stored?, now)),
             }
@@ -116,62 +127,65 @@ impl<B: Backend> ServerStore<B> {
         Ok(sessions)
     }
 
-    /// Ends the session `id` if it is one of `subject`'s; false if it is not, or not any more.
+    /// Ends the session `id` if it belongs to `subject`. Returns false if it does not, or has ended already.
     ///
     /// # Errors
     ///
-    /// As [`end_sessions_of`](Self::end_sessions_of).
+    /// The same as for [`end_sessions_of`](Self::end_sessions_of).
     pub async fn end_session_of(&self, subject: &str, id: SessionId) -> Result<bool, Error> {
         Ok(self.inner.end(subject, self.config().now(), None, &[], |entry| entry.id == id).await? > 0)
     }
 
-    /// Ends all sessions of `subject`, except one to keep: "log out everywhere", or everywhere else. The number of those
-    /// that were ended.
+    /// Ends all sessions of `subject`, except one to keep: "log out everywhere", or everywhere else. Returns how many
+    /// were ended.
     ///
-    /// A login that is under way at the same time either is ended, too, or happens after this. A session that is given
-    /// another token at the same time is ended under both; so is one to keep, if that is the old one.
+    /// A concurrent login is either ended, too, or happens after this. A session that is given another token at the
+    /// same time is ended under both. So is the session to keep, if `keep` is its old id.
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it: ask again; none that was not ended is
-    /// forgotten. So, too, if [the list](Self::sessions_of) does not read: then only deadlines end what was on it.
+    /// [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it. Call it again: the list keeps each
+    /// session that was not ended. Also if [the list](Self::sessions_of) is unreadable: then only their deadlines end
+    /// the sessions that were on it.
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped, some sessions may be ended and others not yet. The next call that ends a session of `subject`
-    /// ends those, too, as does the next login.
+    /// If the future is dropped, some sessions may have ended and others not yet. The next call that ends a session of
+    /// `subject`, or the next login, ends the others.
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
         self.inner.end(subject, self.config().now(), None, &[], |entry| Some(entry.id) != keep).await
     }
 }
 
 impl<B: Backend> Inner<B> {
-    /// The subject under which a session with these values is listed. Sessions that are shared with Astra are not: it
-    /// would not keep the list, and its ids in a list would be logins.
+    /// Returns the subject under which a session with these values is listed. Sessions that are shared with Astra are
+    /// not listed: Astra would not maintain the list, and its ids in a list could be used to log in.
     pub(super) fn listed_subject(&self, payload: &Payload) -> Option<String> {
         if self.format.has_session_lists() { payload.subject() } else { None }
     }
 
-    /// Enters a session that is about to be written. `instead_of` is one that it replaces, which does not count. False if
+    /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is one that it replaces, which does not count. False if
     /// somebody is ending that one.
     pub(super) async fn enter(
         &self,
         subject: &str,
         id: SessionId,
         instead_of: Option<SessionId>,
-        created: Timestamp,
+        until: Timestamp,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let until = created.saturating_add(self.config.timeouts.absolute);
         // When it is entered may be long after the request began.
         let entered = self.backend.time(now.max(self.config.now()));
         let entry = ListedSession { id, entered, until, ending: false };
         let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
         let add = |list: &mut SessionList| {
             list.prune(now);
+            let goes_on = instead_of.is_some_and(|id| list.has(id));
             let entered = list.enter(entry, instead_of);
             let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            (entered, surplus)
+            // One that is there already is not refused, although fewer are allowed by now.
+            let stays = goes_on && self.at_session_limit == SessionLimit::RefuseLogin;
+            (entered, if stays { 0 } else { surplus })
         };
         let ((entered, surplus), known) =
             self.edit(subject, now, Unreadable::IsOverwritten, None, add).await?;
@@ -179,39 +193,53 @@ impl<B: Backend> Inner<B> {
             return Ok(false);
         }
         if surplus > 0 {
-            self.make_room(subject, known, counts, now).await?;
+            self.make_room(subject, known, id, counts, now).await?;
         } else if known.list.is_unfinished() {
             self.end(subject, now, Some(known), &[], |_| false).await?;
         }
         Ok(true)
     }
 
-    /// Ends the oldest sessions beyond those that the subject may have; but some may be over by now.
+    /// Ends sessions beyond those that the subject may have, or refuses `login`, the one that was just entered. Some may
+    /// have expired by now.
     async fn make_room(
         &self,
         subject: &str,
         known: Known,
+        login: SessionId,
         counts: impl Fn(&&ListedSession) -> bool,
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
         let found = self.find(known.list.live().filter(&counts)).await;
         for Found { listed, stored } in &found {
-            let is_session = match stored {
-                Ok(stored) => {
-                    self.session_of(subject, listed, stored.clone(), now).is_some_and(|found| found.readable)
-                }
-                // Whatever it is, it takes a place.
-                Err(_) => true,
+            if listed.id == login {
+                live.push((Timestamp::MAX, login)); // about to be written, and used
+                continue;
+            }
+            let Ok(stored) = stored else {
+                live.push((listed.entered, listed.id)); // whatever it is, it takes a place
+                continue;
             };
-            if is_session || !self.is_settled(listed, now) {
-                live.push(listed.id);
-            } else {
-                over.push(listed.id);
+            let session = self.session_of(subject, listed, stored.clone(), now);
+            match session.filter(|session| session.readable) {
+                Some(session) => live.push((session.last_seen, listed.id)),
+                None if !self.is_settled(listed, now) => live.push((listed.entered, listed.id)),
+                None => over.push(listed.id),
             }
         }
-        let surplus = live.len().saturating_sub(self.max_sessions_per_subject);
-        over.extend(live.iter().take(surplus));
+        match self.at_session_limit {
+            SessionLimit::EndLeastRecentlyUsed => {
+                over.extend(session_limit::surplus(live, self.max_sessions_per_subject));
+            }
+            SessionLimit::RefuseLogin => {
+                if session_limit::came_too_late(&live, self.max_sessions_per_subject, login) {
+                    let forget = |list: &mut SessionList| list.remove(&[login]);
+                    self.edit(subject, now, Unreadable::IsAnError, Some(known), forget).await?;
+                    return Err(Error::new(Kind::SessionLimit));
+                }
+            }
+        }
         let ended = self.end(subject, now, Some(known), &found, |entry| over.contains(&entry.id)).await?;
         if ended > 0 {
             self.config.emit(&Event::SubjectLimit { cookie: self.config.cookie_name(), ended });
@@ -219,7 +247,7 @@ impl<B: Backend> Inner<B> {
         Ok(())
     }
 
-    /// Enters a session again that is missing from `list`. If that fails, its next renewal tries again.
+    /// Enters a session that is missing from `list` again. If that fails, its next renewal tries again.
     pub(super) async fn enter_again(
         &self,
         subject: &str,
@@ -228,7 +256,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) {
         if list.is_ok_and(|list| !list.names(record.id())) {
-            let until = record.created().saturating_add(self.config.timeouts.absolute);
+            let until = self.config.latest_deadline(record.created());
             let entered = self.backend.time(now);
             let entry = ListedSession { id: record.id(), entered, until, ending: false };
             let add = |list: &mut SessionList| {
@@ -240,8 +268,8 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// True if the list in a backend's answer has the session. A list that does not read has none: what is not known to be
-    /// a session is none.
+    /// Returns true if the list in a backend's reply has the session. An unreadable list has none: a session that
+    /// cannot be confirmed is refused.
     pub(super) fn is_on(
         &self,
         list: EntryId,
@@ -254,12 +282,12 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// True if the session was entered so long ago that it has been written, if it ever is.
+    /// Returns true if the session was entered so long ago that it must have been written, if it ever is.
     fn is_settled(&self, entry: &ListedSession, now: Timestamp) -> bool {
         entry.entered.saturating_add(GRACE) <= self.backend.time(now)
     }
 
-    /// What the backend has under the ids of these sessions.
+    /// Returns the backend's entries of these sessions, expired or not.
     async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>) -> Vec<Found> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
             let id = EntryId::from_bytes(listed.id.to_bytes());
@@ -268,7 +296,7 @@ impl<B: Backend> Inner<B> {
         .await
     }
 
-    /// True if nobody ended the session since it was entered.
+    /// Returns true if the session is still on the list.
     pub(super) async fn is_entered(
         &self,
         subject: &str,
@@ -278,8 +306,7 @@ impl<B: Backend> Inner<B> {
         Ok(self.list(subject, now).await?.has(id))
     }
 
-    /// Takes a session off its subject's list that is not there any more. If that fails, whoever reads the list next does
-    /// it.
+    /// Takes a session that has ended off its subject's list. If that fails, the next call that edits the list does it.
     pub(super) async fn leave(&self, record: &Record, now: Timestamp) {
         if let Some(subject) = self.listed_subject(record.payload()) {
             let forget = |list: &mut SessionList| list.remove(&[record.id()]);
@@ -287,9 +314,9 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// First marks what is to be ended, then removes it, then forgets it: a login under way sees the mark, and what was
-    /// begun and not finished is finished by the next one who comes here. The number of sessions that this ended of those
-    /// that `which` picks. `known` is the list as it was seen last, `found` what was seen of its sessions.
+    /// Flags the sessions as being ended, deletes their entries, then takes them off the list. A concurrent login sees
+    /// the flag; the next call finishes what an interrupted one began. Returns how many of the sessions that `which`
+    /// picks this ended. `known` is the list and `found` its sessions, as they were last read.
     async fn end(
         &self,
         subject: &str,
@@ -301,7 +328,7 @@ impl<B: Backend> Inner<B> {
         let marked = self.edit(subject, now, Unreadable::IsAnError, known, |list| list.end(&which)).await;
         let (ending, known) = match marked {
             Ok(marked) => marked,
-            // The backend may have no room for a mark, and still delete.
+            // The backend may have no room to write the list, and still delete entries.
             Err(error) if error.is_unavailable() && !error.is_unreadable() => {
                 return self.end_unmarked(subject, now, which, error).await;
             }
@@ -312,13 +339,13 @@ impl<B: Backend> Inner<B> {
             let ids: Vec<_> = ending.iter().map(|entry| entry.id).collect();
             let forget = |list: &mut SessionList| list.remove(&ids);
             let forgotten = self.edit(subject, now, Unreadable::IsAnError, Some(known), forget).await;
-            // They are ended, and the next one who comes here forgets them.
+            // The sessions are ended. The next call takes them off the list.
             forgotten.map(drop).or_else(|error| if error.is_unavailable() { Ok(()) } else { Err(error) })?;
         }
         Ok(ended)
     }
 
-    /// Ends sessions without marking them first. A login that is under way meanwhile happens after this.
+    /// Ends sessions without flagging them first. A concurrent login happens after this.
     async fn end_unmarked(
         &self,
         subject: &str,
@@ -335,7 +362,7 @@ impl<B: Backend> Inner<B> {
         Ok(ended)
     }
 
-    /// Ends these sessions, and counts those that `which` picks.
+    /// Ends these sessions, and returns how many of them `which` picks.
     async fn end_all(
         &self,
         subject: &str,
@@ -348,7 +375,7 @@ impl<B: Backend> Inner<B> {
             let known = found.iter().find(|found| found.listed.id == entry.id);
             let found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
                 Some(stored) => Ok(Some(stored)),
-                // Whatever is there, expired or not: a request that loaded the session in time could renew it.
+                // Fetches the entry even if it has expired: a request that loaded the session in time could renew it.
                 None => self.backend.fetch(EntryId::from_bytes(entry.id.to_bytes()), ALWAYS).await,
             };
             self.end_one(subject, entry.id, found, now).await
@@ -361,8 +388,8 @@ impl<B: Backend> Inner<B> {
         Ok(ended)
     }
 
-    /// Ends the session `id`, if it is the subject's: that is for the session to say (T37). True if it was one. `found` is
-    /// what the backend had under its id.
+    /// Ends the session `id` if its own values name the subject (T37). Returns true if they do. `found` is the
+    /// backend's entry under its id.
     async fn end_one(
         &self,
         subject: &str,
@@ -372,7 +399,7 @@ impl<B: Backend> Inner<B> {
     ) -> Result<bool, Error> {
         let entry = EntryId::from_bytes(id.to_bytes());
         let mut current = match found {
-            // It cannot say whose it is. That it is on the list has to do.
+            // An unreadable session cannot name its subject: that it is on the list must do.
             Err(error) if error.is_unreadable() => {
                 self.backend.delete(entry).await?;
                 return Ok(true);
@@ -387,16 +414,16 @@ impl<B: Backend> Inner<B> {
                 Some(EntryValue::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => {
                     expires > now
                 }
-                // It goes on under another id, which is on the list, too; or is nobody's any more.
+                // The session continues under another id, which is also on the list, or it belongs to no subject now.
                 Some(_) => return Ok(false),
-                // What this server cannot read, another one with other keys might.
+                // A host with other keys might read this session.
                 None => false,
             };
             current = match self.backend.exchange(entry, seen, None, ALWAYS).await {
-                // If it is missing now, somebody else who was asked to end it was faster.
+                // If it is missing now, a concurrent call ended it first.
                 Ok(Replaced::Done | Replaced::Missing) => return Ok(is_session),
                 Ok(Replaced::Conflict(newer)) => Some(newer),
-                // Deleting may be allowed where comparing is not.
+                // Deleting may be permitted where comparing is not.
                 Err(error) if error.is_unavailable() => {
                     return match self.backend.delete(entry).await {
                         Ok(()) => Ok(is_session),
@@ -409,12 +436,12 @@ impl<B: Backend> Inner<B> {
                 turn = Some(self.queues.of(id).lock().await);
             }
         }
-        // Nobody stays logged in by writing all the time.
+        // A client cannot stay logged in by writing all the time.
         self.backend.delete(entry).await?;
         Ok(true)
     }
 
-    /// No list is another answer than an empty one.
+    /// Returns an error if this store keeps no session lists: that differs from an empty list.
     fn check_listed(&self) -> Result<(), Error> {
         if !self.format.has_session_lists() {
             return Err(Error::config(
@@ -424,7 +451,8 @@ impl<B: Backend> Inner<B> {
         Ok(())
     }
 
-    /// What became of an entered session. The session itself says whose it is, not the list (T37: CVE-2024-51996).
+    /// Returns what became of a listed session. The session itself names its subject, not the list (T37:
+    /// CVE-2024-51996).
     fn session_of(
         &self,
         subject: &str,
@@ -439,13 +467,14 @@ impl<B: Backend> Inner<B> {
             None => return Some(SubjectSession::unreadable(entry, stored.expires.min(entry.until))),
         };
         let created = age.created?;
-        let expires = self.expires(stored.expires, created, age);
+        let expires = self.expires(stored.expires, created, age, &payload);
         if payload.subject().as_deref() != Some(subject) || expires <= now {
             return None;
         }
-        let lifetime = age.lifetime.unwrap_or(self.config.timeouts.idle);
+        let lifetime = age.lifetime.unwrap_or_else(|| self.config.timeouts_of(&payload).idle);
         let last_seen = stored.expires.saturating_sub(lifetime).max(created);
-        Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true })
+        let description = payload.description();
+        Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true, description })
     }
 
     pub(super) async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
@@ -463,16 +492,16 @@ impl<B: Backend> Inner<B> {
         EntryId::from_bytes(subject_id(self.config.cookie_name(), subject))
     }
 
-    /// A list that cannot be read is lost: what was on it is not known.
+    /// Decodes the list. If it is unreadable, the sessions on it are unknown.
     fn read_list(&self, id: EntryId, stored: Option<&Stored>) -> Result<SessionList, Error> {
         let Some(stored) = stored else { return Ok(SessionList::default()) };
         match self.format.decode(id, &stored.value) {
             Some(EntryValue::List(list)) => Ok(list),
-            _ => Err(Error::unreadable("the list of a subject's sessions does not read back")),
+            _ => Err(Error::unreadable("the session list of the subject is unreadable")),
         }
     }
 
-    /// Reads the list, to be edited. Where it does not read and may be overwritten, an event says that it is lost.
+    /// Decodes the list in order to edit it. If it is unreadable and may be overwritten, an event reports the loss.
     fn list_to_edit(
         &self,
         id: EntryId,
@@ -498,7 +527,8 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// The entry of the list. One that is too long for an entry, or of another kind, is deleted if it may be overwritten.
+    /// Fetches the list's entry. If it is too long or of another kind, it is deleted, provided that it may be
+    /// overwritten.
     async fn fetch_to_edit(
         &self,
         id: EntryId,
@@ -515,8 +545,8 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// Changes the list of `subject`'s sessions in one atomic step, on whatever it is by then. Begins with `known`, where
-    /// the list was looked at just before.
+    /// Changes the session list of `subject` in one atomic step, whatever it is by then. Begins with `known` if the
+    /// list was just read.
     async fn edit<R>(
         &self,
         subject: &str,

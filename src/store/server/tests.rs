@@ -1,4 +1,4 @@
-//! The order of steps and the faults that no real backend can be made to show.
+//! The order of steps, and faults that no real backend can be made to show.
 
 use std::future::Future;
 
@@ -6,7 +6,7 @@ use super::native_format::StoredHeader;
 use super::*;
 use crate::crypto::NoRandom;
 
-/// A backend whose every id is taken.
+/// A backend in which every id is in use.
 struct Full;
 
 impl Backend for Full {
@@ -38,7 +38,16 @@ impl Backend for Full {
 }
 
 fn inner<B: Backend>(backend: B, random: Arc<dyn Random>) -> Inner<B> {
-    Inner::new(ServerStore::with_backend(backend), random).unwrap()
+    Inner::new(ServerStore::with_backend(backend).clock(At(NOW)), random).unwrap()
+}
+
+/// A clock that stands still.
+struct At(Timestamp);
+
+impl crate::clock::Clock for At {
+    fn now(&self) -> Timestamp {
+        self.0
+    }
 }
 
 fn run<T>(future: impl Future<Output = T>) -> T {
@@ -122,7 +131,7 @@ fn a_new_entry_that_was_evicted_is_written_again() {
     assert_eq!(values, [Some(1), Some(1), Some(2)]);
 }
 
-/// A backend that stores what is new, and fails when something is to be replaced.
+/// A backend that creates entries, and fails when an entry is to be replaced.
 struct Failing {
     error: fn() -> Error,
     deleted: std::sync::atomic::AtomicU32,
@@ -157,7 +166,7 @@ impl Backend for Failing {
     }
 }
 
-// Where the answer was lost, the old entry may be gone: then the new one is all that is left of the session.
+// If the reply was lost, the old entry may be gone: then only the new one is left of the session.
 #[test]
 fn a_failed_regenerate_removes_the_new_entry_unless_the_backend_is_away() {
     let cases: [(fn() -> Error, u32); 2] =
@@ -170,8 +179,7 @@ fn a_failed_regenerate_removes_the_new_entry_unless_the_backend_is_away() {
     }
 }
 
-// Found by fuzzing: what a regenerate leaves in a session's place can be touched, and the answer then set the old token
-// again, over the new one.
+// Found by fuzzing: a tombstone was touched, and the response then set the old token again, over the new one.
 #[cfg(feature = "memory")]
 #[test]
 fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
@@ -184,7 +192,7 @@ fn a_renewal_that_a_regenerate_overtook_sets_no_cookie() {
     assert!(matches!(renewed, Saved::Ended), "{renewed:?}");
 }
 
-// What a regenerate leaves is known for a minute, however often the old cookie comes: it is no session that is renewed.
+// A tombstone lasts a minute, however often the old cookie comes: it is not renewed like a session.
 #[cfg(feature = "memory")]
 #[test]
 fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
@@ -198,7 +206,8 @@ fn a_renewal_does_not_keep_alive_what_a_regenerate_left() {
     assert_eq!(mark(), left);
 }
 
-// Who starts over after another request gave the browser a new token finds its mark, and that is not its own to write.
+// A request that starts over after another request gave the browser a new token finds the tombstone, and does not overwrite
+// it.
 #[cfg(feature = "memory")]
 #[test]
 fn starting_over_leaves_the_mark_of_another_request_alone() {
@@ -211,14 +220,14 @@ fn starting_over_leaves_the_mark_of_another_request_alone() {
     assert_eq!(mark(), left);
 }
 
-// T14: no random bytes, no session; and a generator that only gives ids that are taken is a broken one.
+// T14: no random bytes, no session. A generator that only gives used ids is broken.
 #[test]
 fn t14_no_random_no_token() {
     assert!(create(Arc::new(NoRandom)).unwrap_err().is_random());
     assert!(create(Arc::new(SystemRandom)).unwrap_err().is_random());
 }
 
-/// Counts what is asked of it.
+/// Counts its calls.
 struct Counting(std::sync::atomic::AtomicUsize);
 
 impl Random for Counting {

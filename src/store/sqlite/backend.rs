@@ -1,4 +1,4 @@
-//! The five primitives on a file: reads where the caller runs, writes by way of the one thread that writes.
+//! The five primitives on a file: reads happen in the caller's thread, writes in the writing thread.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::store::{Backend, Replaced, Stored};
 
 /// The [`Backend`] behind [`SqliteStore`](super::SqliteStore).
 ///
-/// Dropping it closes the file. Writes that are under way are finished first, which takes as long as a write takes.
+/// Dropping it closes the file, after the writes that are under way.
 pub struct Sqlite {
     /// None while it is being dropped: the reading connections close first, so that the writing connection removes the log.
     pub(super) reading: Option<Reading>,
@@ -103,7 +103,7 @@ impl Drop for Sqlite {
             queue.close();
         }
         self.writes.close();
-        // The thread itself may hold the last one for a moment: a caller that it wakes can be gone.
+        // The writing thread may hold the last reference for a moment, if the caller that it wakes is gone.
         if thread::current().id() != self.writer {
             self.writes.wait_for_workers();
         }

@@ -1,4 +1,4 @@
-//! One match from what SQLite reports to what the caller is told.
+//! The mapping from SQLite's errors to those of the caller.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -17,7 +17,7 @@ pub(super) enum Failure {
     Full,
     /// The file cannot be written.
     ReadOnly,
-    /// The file's contents make no sense.
+    /// The file's contents are invalid.
     Damaged,
     /// The file is not an SQLite database.
     NotADatabase,
@@ -29,19 +29,19 @@ pub(super) enum Failure {
     ProcessLock(io::ErrorKind),
     /// The entry is longer than the option allows.
     TooLarge,
-    /// The answer did not come in time. Whether a write happened is not known.
+    /// The reply did not come in time. Whether a write happened is unknown.
     TimedOut,
-    /// As many calls wait as may.
+    /// The queue is full.
     QueueFull,
-    /// The thread that would have answered is gone.
+    /// The thread that serves the calls has stopped.
     Stopped,
-    /// Anything else, by SQLite's extended code.
+    /// Any other error, by SQLite's extended code.
     Other(i32),
 }
 
 impl Failure {
     pub(super) fn of(error: &rusqlite::Error) -> Self {
-        // Everything but a failure of SQLite is a row of other types than the schema has.
+        // All other errors mean that a row has other types than the schema.
         let Some(failure) = error.sqlite_error() else { return Self::Damaged };
         match failure.code {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Locked,

@@ -20,11 +20,12 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::store::{Builder, ServerKind, ServerStore, Stored};
 
-/// Keeps sessions in one SQLite file. The cookie holds an opaque token of 256 random bits, the file has a hash of it.
+/// A store that keeps sessions in one SQLite file. The cookie holds an opaque token of 256 random bits, the file a hash
+/// of it.
 ///
-/// It needs nothing beside the service: SQLite is compiled in. Several processes of one machine may share the file. Loading a
-/// session takes microseconds, in the thread that asks. Writes go through one thread, which commits together what came in
-/// together, so one sync of the disk serves many requests.
+/// It needs no server: SQLite is compiled in. Several processes of one machine may share the file. Loading a session
+/// takes microseconds, in the caller's thread. Writes go through one thread, which commits concurrent changes together,
+/// so that one sync of the disk serves many requests.
 ///
 /// # Durability
 ///
@@ -33,21 +34,21 @@ use crate::store::{Builder, ServerKind, ServerStore, Stored};
 /// # Failure
 ///
 /// A write that is not done within [`busy_timeout`](Builder::busy_timeout) fails with
-/// [`is_unavailable`](Error::is_unavailable). So do reads and writes when the disk is full or fails, or when the file is
-/// damaged or locked by another program. The [source](std::error::Error::source) says which. When the cause is gone, the store
-/// works again.
+/// [`is_unavailable`](Error::is_unavailable). So do reads and writes while the disk is full or fails, or the file is
+/// damaged or locked by another program. The [source](std::error::Error::source) gives the cause. Once the cause is
+/// gone, the store works again.
 ///
 /// # Security
 ///
-/// Anyone who can read the file can read the sessions, unless [`seal_records`](Builder::seal_records) is on, but cannot log
-/// in with it: entries are named by a hash of the token. On Unix a new file can be read by its owner only.
+/// Anyone who can read the file can read the sessions, unless [`seal_records`](Builder::seal_records) is on. They
+/// cannot log in with it: entries are named by a hash of the token. On Unix, only its owner can read a new file.
 ///
 /// # Limits
 ///
 /// - The file must be on a local disk. A network file system is not safe for SQLite's write-ahead log.
-/// - While a store has it open, the file must not be moved, replaced or deleted. Three files stand beside it, by their endings:
-///   `-wal` and `-shm` of SQLite, `-lock` and `-next` for the processes that share it.
-/// - Space of deleted sessions is used again. The file does not shrink.
+/// - While a store has it open, the file must not be moved, replaced or deleted. SQLite keeps two files beside it
+///   (`-wal` and `-shm`), and the processes that share it two more (`-lock` and `-next`).
+/// - Space of deleted sessions is reused. The file does not shrink.
 ///
 /// # Examples
 ///
@@ -101,11 +102,11 @@ impl SqliteStore {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Synchronous {
-    /// Before the call is answered: a power cut loses nothing that was answered.
+    /// Before the call returns: a power cut loses no acknowledged change.
     #[default]
     Full,
-    /// Some time after the call is answered. If a process crashes, nothing is lost. A power cut takes back the last changes, so
-    /// a session that was ended can live again; the file stays in order.
+    /// Some time after the call returns. A crash of the process loses nothing. A power cut takes back the last changes,
+    /// so a session that was ended can live again; the file stays intact.
     Normal,
 }
 
@@ -118,7 +119,7 @@ impl Synchronous {
     }
 }
 
-/// The options of a [`SqliteStore`], as [`SqliteStore::builder`] makes them.
+/// The options of a [`SqliteStore`], from [`SqliteStore::builder`].
 pub struct SqliteOptions {
     path: PathBuf,
     synchronous: Synchronous,
@@ -132,7 +133,7 @@ pub struct SqliteOptions {
 
 impl ServerKind for SqliteOptions {}
 
-/// How long a read in the caller's thread may wait for another process. It then keeps a runtime thread from other work.
+/// How long a read in the caller's thread may wait for another process. It blocks a runtime thread meanwhile.
 const MAX_INLINE_WAIT: Duration = Duration::from_millis(250);
 
 const MAX_READ_THREADS: usize = 256;
@@ -148,10 +149,11 @@ impl Builder<SqliteOptions> {
         self
     }
 
-    /// Sets how many threads read the file. Default: 0, and reads happen in the thread that asks.
+    /// Sets how many threads read the file. Default: 0, which means that reads happen in the caller's thread.
     ///
-    /// A read takes microseconds while the operating system has the file in memory, less than to ask another thread. If the file
-    /// does not fit in memory, or the disk is slow, runtime threads would wait for it: give it some threads.
+    /// A read takes microseconds while the operating system has the file in memory, less than a hand-over to another
+    /// thread. If the file does not fit in memory, or the disk is slow, use some threads: otherwise runtime threads
+    /// wait for the disk.
     #[doc(alias = "spawn_blocking")]
     pub fn read_threads(mut self, threads: usize) -> Self {
         self.kind.read_threads = threads;
@@ -160,8 +162,8 @@ impl Builder<SqliteOptions> {
 
     /// Sets how long a call may wait: for other processes that write, and for the disk. Default: 5 seconds.
     ///
-    /// A read in the thread that asks waits for other processes for at most 250 ms. Nothing limits how long it waits for the
-    /// disk; see [`read_threads`](Self::read_threads).
+    /// A read in the caller's thread waits for other processes for at most 250 ms. Its wait for the disk is not
+    /// limited; see [`read_threads`](Self::read_threads).
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.kind.busy_timeout = timeout;
         self
@@ -169,14 +171,15 @@ impl Builder<SqliteOptions> {
 
     /// Sets how often expired entries are looked for and deleted, in steps of at most 256. Default: once a minute.
     ///
-    /// An expired entry is not returned in any case. Its space is free for others some twenty minutes after it has expired.
+    /// An expired entry is not returned in any case. Its space is free for others some twenty minutes after it has
+    /// expired.
     pub fn sweep_interval(mut self, interval: Duration) -> Self {
         self.kind.sweep_interval = interval;
         self
     }
 
-    /// Sets the length of the longest entry in bytes. Default: 1 MiB. A longer one is neither written
-    /// ([`is_too_large`](Error::is_too_large)) nor read ([`is_unavailable`](Error::is_unavailable)).
+    /// Sets the length of the longest entry in bytes. Default: 1 MiB. A longer entry is not written
+    /// ([`is_too_large`](Error::is_too_large)) or read ([`is_unavailable`](Error::is_unavailable)).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self
@@ -184,13 +187,14 @@ impl Builder<SqliteOptions> {
 
     /// Checks the options, opens the file, and creates it if it is missing.
     ///
-    /// It waits for the disk, some milliseconds, and needs no runtime: call it while the service starts.
+    /// Blocks for the disk, some milliseconds, and needs no runtime: call it while the service starts.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if options do not fit together, or the file cannot be used: it is read-only, damaged, the
-    /// file of another program or of a newer release, or its folder is missing. [`is_unavailable`](Error::is_unavailable) if
-    /// it may be possible later: the disk is full, or another program holds a lock.
+    /// [`is_config`](Error::is_config) if options do not fit together, or the file cannot be used: it is read-only,
+    /// damaged, belongs to another program or a newer release, or its folder is missing.
+    /// [`is_unavailable`](Error::is_unavailable) if opening may succeed later: the disk is full, or another program
+    /// holds a lock.
     pub fn open(self) -> Result<SqliteStore, Error> {
         let (options, builder) = self.with_kind(());
         let sqlite = options.open()?;
@@ -239,7 +243,7 @@ impl SqliteOptions {
             Err(mpsc::RecvTimeoutError::Timeout) => return Err(Failure::TimedOut.into()),
             Err(mpsc::RecvTimeoutError::Disconnected) => return Err(Failure::Stopped.into()),
         }
-        // From here on, dropping it closes the file.
+        // From here on, dropping `sqlite` closes the file.
         let mut sqlite =
             Sqlite { reading: None, writes, writer: thread, max_entry_len: self.max_entry_len, counters };
         watch(&sqlite.writes)?;
@@ -261,7 +265,7 @@ impl SqliteOptions {
         let inline = self.read_threads == 0;
         let busy_timeout = if inline { self.busy_timeout.min(MAX_INLINE_WAIT) } else { self.busy_timeout };
         let opening = Opening { path, busy_timeout, max_entry_len: self.max_entry_len };
-        // A file that cannot be read is found now, and not by the first request.
+        // An unreadable file fails now, and not at the first request.
         opening.open().map_err(|failure| unusable(&opening.path, &failure))?;
         if inline {
             return Ok(Reading::Inline(Readers::new(opening)));
@@ -293,7 +297,7 @@ struct WriterOptions {
 }
 
 impl WriterOptions {
-    /// The body of the writing thread: opens the file, says how that went, and serves.
+    /// Runs the writing thread: opens the file, reports the result, and serves.
     fn run(
         self,
         path: &Path,
@@ -322,7 +326,7 @@ impl WriterOptions {
             ))
         })?;
         let connection = open_writer(path, self.synchronous, self.busy_timeout, self.max_entry_len)?;
-        // It fails for tables that are missing or have other columns.
+        // It fails if tables are missing or have other columns.
         Writer::check(&connection).map_err(|error| match Failure::of(&error) {
             Failure::Other(_) => unusable(path, &Failure::Damaged),
             _ => opening(path, &error),

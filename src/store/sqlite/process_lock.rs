@@ -1,4 +1,4 @@
-//! The lock by which processes that share a file write in turns.
+//! The lock that makes processes which share a file write one after the other.
 
 use std::fs::File;
 #[cfg(unix)]
@@ -10,19 +10,21 @@ use std::path::PathBuf;
 
 /// A lock that every process which writes takes around its transactions.
 ///
-/// SQLite's own lock is polled: a process that sleeps between two looks loses against one that does not, for seconds. `flock`
-/// sleeps in the kernel. A single one would let a process that has just released the lock take it again before a waiting one
-/// has woken up. So there are two: to take the second, a process holds the first, and keeps it until it has the
-/// second. A process that releases the second finds the first one taken, if another process waits.
+/// SQLite's own lock is polled: a process that sleeps between two attempts loses against one that does not, for
+/// seconds. `flock` sleeps in the kernel. With a single lock, a process that has just released it could take it again
+/// before a waiting one has woken up. So there are two: to take the second, a process holds the first, and keeps it
+/// until it has the second. A process that releases the second then finds the first one taken, if another process
+/// waits.
 ///
-/// They are files of their own, since closing any descriptor of the database file would drop the locks that SQLite holds on it.
+/// They are separate files, since closing any descriptor of the database file would drop the locks that SQLite holds on
+/// it.
 #[cfg(unix)]
 pub(super) struct ProcessLock {
     next: File,
     writer: File,
 }
 
-/// SQLite's own lock is all there is on this system.
+/// On this system, SQLite's own lock is the only one.
 #[cfg(not(unix))]
 pub(super) struct ProcessLock;
 
@@ -31,12 +33,12 @@ pub(super) struct Held<'a>(Option<&'a File>);
 
 #[cfg(unix)]
 impl ProcessLock {
-    /// Opens the lock's files beside the database at `path`, and makes them if they are missing.
+    /// Opens the lock's files beside the database at `path`, and creates them if they are missing.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         Ok(Self { next: lock_file(path, "-next")?, writer: lock_file(path, "-lock")? })
     }
 
-    /// Waits until no other process writes. Not limited in time.
+    /// Waits until no other process writes. The wait is not limited.
     pub(super) fn acquire(&self) -> io::Result<Held<'_>> {
         lock(&self.next)?;
         let acquired = lock(&self.writer);

@@ -21,7 +21,7 @@ fn remove(path: &Path) {
     }
 }
 
-/// True once another process holds `next`: it has the next turn.
+/// Returns true once another process holds `next` and so writes next.
 fn another_waits(lock: &ProcessLock) -> bool {
     let free = flock(&lock.next, FlockOperation::NonBlockingLockExclusive).is_ok();
     if free {
@@ -34,7 +34,7 @@ fn another_waits(lock: &ProcessLock) -> bool {
 #[test]
 fn a_process_that_waits_comes_before_one_that_has_just_written() {
     let path = path();
-    // Each opening is locked on its own, as by a process.
+    // Each opening is locked separately, as by a process.
     let (busy, patient) = (ProcessLock::open(&path).unwrap(), ProcessLock::open(&path).unwrap());
     let writes = AtomicU64::new(0);
     for _ in 0..200 {

@@ -10,13 +10,15 @@ use super::fault::Failure;
 
 /// Jobs for worker threads, and the replies that callers wait for.
 ///
-/// A reply is sent once: by the worker, or by [`watch`](Self::watch) when its time is up, so that a worker that is stuck in the
-/// operating system does not hold up its callers. All jobs have the same time, so deadlines pass in the order of the queue.
+/// A reply is sent once: by the worker, or by [`watch`](Self::watch) when its time is up. A worker that is stuck in the
+/// operating system thus does not hold up its callers. All jobs have the same time, so deadlines pass in the order of
+/// the queue.
 pub(super) struct Queue<J, A> {
     state: Mutex<State<J, A>>,
     /// Workers wait here for jobs.
     work: Condvar,
-    /// The watch waits here for the next deadline, and the thread that closes the queue for the end of the workers.
+    /// The watch waits here for the next deadline. The thread that closes the queue waits here for the end of the
+    /// workers.
     changed: Condvar,
     timeout: Duration,
 }
@@ -27,7 +29,7 @@ struct State<J, A> {
     bytes: usize,
     /// The number of the job whose reply stands first in `replies`.
     first: u64,
-    /// Of jobs that wait and of jobs that are being done, in the order of their numbers.
+    /// The replies of waiting and running jobs, in the order of their numbers.
     replies: VecDeque<Reply<A>>,
     workers: usize,
     /// How many of the workers wait for a job.
@@ -49,21 +51,21 @@ type Sender<A> = oneshot::Sender<Result<A, Failure>>;
 pub(super) enum Taken<J> {
     /// Jobs with their numbers, at least one.
     Jobs(Vec<(u64, J)>),
-    /// None came during the pause.
+    /// No job came during the pause.
     Idle,
     /// The queue is closed, and empty.
     Closed,
 }
 
-/// How many jobs may wait. At this many, the next ones would time out in any case.
+/// How many jobs may wait. Beyond that, further ones would time out in any case.
 const MAX_WAITING: usize = 16_384;
 /// How many bytes the jobs that wait may hold together.
 const MAX_WAITING_BYTES: usize = 64 << 20;
-/// How many bytes the jobs may hold that a worker takes at once, before it takes no further one.
+/// A worker takes no further job once its jobs hold this many bytes.
 const MAX_TAKEN_BYTES: usize = 4 << 20;
 
 impl<J, A> Queue<J, A> {
-    /// An empty queue, which gives each job this long. Workers are added with [`worker`](Self::worker).
+    /// Creates an empty queue, which gives each job this long. Workers are added with [`worker`](Self::worker).
     pub(super) fn new(timeout: Duration) -> Self {
         let state = State {
             waiting: VecDeque::new(),
@@ -82,7 +84,7 @@ impl<J, A> Queue<J, A> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands a job of `size` bytes to a worker, and waits for the answer.
+    /// Gives a job of `size` bytes to a worker, and waits for the reply.
     pub(super) async fn call(&self, job: J, size: usize) -> Result<A, Failure> {
         let reply = self.push(job, size)?;
         reply.await.unwrap_or(Err(Failure::Stopped))
@@ -90,7 +92,7 @@ impl<J, A> Queue<J, A> {
 
     fn push(&self, job: J, size: usize) -> Result<oneshot::Receiver<Result<A, Failure>>, Failure> {
         let (sender, receiver) = oneshot::channel();
-        // A deadline too far away to be told is as good as one in a year.
+        // A deadline that overflows becomes one in a year.
         let now = Instant::now();
         let deadline =
             now.checked_add(self.timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400));
@@ -117,7 +119,8 @@ impl<J, A> Queue<J, A> {
         Ok(receiver)
     }
 
-    /// Takes up to `max` jobs that callers still wait for. Waits for the first one, at most for `pause` where there is one.
+    /// Takes up to `max` jobs that callers still wait for. Waits for the first one, for at most `pause` if that is
+    /// given.
     pub(super) fn take(&self, max: usize, pause: Option<Duration>) -> Taken<J> {
         let mut state = self.state();
         loop {
@@ -153,7 +156,7 @@ impl<J, A> Queue<J, A> {
         }
     }
 
-    /// Sends the answers of jobs by their numbers. An answer is dropped if the time of its job was up.
+    /// Sends the replies of jobs by their numbers. A reply is dropped if the time of its job was up.
     pub(super) fn answer(&self, answers: impl IntoIterator<Item = (u64, Result<A, Failure>)>) {
         let mut state = self.state();
         let due: Vec<_> = answers
@@ -162,13 +165,13 @@ impl<J, A> Queue<J, A> {
             .collect();
         state.drop_answered();
         drop(state);
-        // Not under the lock: what it wakes may end up in this queue again.
+        // Not under the lock: the task that it wakes may call this queue again.
         for (sender, answer) in due {
             let _ = sender.send(answer); // a caller that went away does not want to know
         }
     }
 
-    /// Answers jobs whose time is up, until the last worker is gone. The body of a thread of its own.
+    /// Answers jobs whose time is up, until the last worker is gone. It is the body of a thread.
     pub(super) fn watch(&self) {
         let mut state = self.state();
         loop {
@@ -201,7 +204,7 @@ impl<J, A> Queue<J, A> {
         }
     }
 
-    /// Takes no more jobs. Workers do the waiting jobs, and then stop.
+    /// Closes the queue. Workers do the waiting jobs, and then stop.
     pub(super) fn close(&self) {
         self.state().closed = true;
         self.work.notify_all();
@@ -219,7 +222,7 @@ impl<J, A> Queue<J, A> {
         }
     }
 
-    /// Counts a worker in, until the result is dropped.
+    /// Registers a worker, until the result is dropped.
     pub(super) fn worker(self: &Arc<Self>) -> Worker<J, A> {
         self.state().workers += 1;
         Worker(Arc::clone(self))
@@ -251,7 +254,7 @@ impl<J, A> State<J, A> {
     }
 }
 
-/// A worker of a [`Queue`]. With the last one, the queue is closed, and the calls that still wait fail.
+/// A worker of a [`Queue`]. Dropping the last one closes the queue and fails the calls that still wait.
 pub(super) struct Worker<J, A>(Arc<Queue<J, A>>);
 
 impl<J, A> Worker<J, A> {

@@ -1,4 +1,4 @@
-//! Connections that read: one for each runtime thread, used where the caller runs, or threads of their own.
+//! Connections that read: one for each runtime thread, used in the caller's thread, or threads that only read.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -26,7 +26,7 @@ pub(super) struct Opening {
     pub(super) max_entry_len: usize,
 }
 
-/// A question: which entry, and when.
+/// A request to read an entry.
 #[derive(Clone, Copy)]
 pub(super) struct Read {
     pub(super) id: [u8; 16],
@@ -50,7 +50,7 @@ impl Opening {
         };
         let found = fetch(opened, read, self.max_entry_len);
         if matches!(found, Err(ref failure) if *failure != Failure::TooLarge) {
-            // The next read begins with a new connection, in case the old one is to blame.
+            // The next read begins with a new connection, in case the old one is at fault.
             *connection = None;
         }
         found
@@ -72,7 +72,7 @@ fn fetch(connection: &Connection, read: Read, max_entry_len: usize) -> Result<Op
     Ok(Some(Stored { value: Bytes::copy_from_slice(value), expires }))
 }
 
-/// Reading connections by thread. A thread uses the connection of its slot; with more threads than slots, some share.
+/// Reading connections by thread. A thread uses the connection of its slot. With more threads than slots, some share.
 ///
 /// They belong to the store and are closed with it, which a thread-local connection would not be.
 pub(super) struct Readers {
@@ -91,18 +91,18 @@ impl Readers {
         Self { opening, slots, gate: Mutex::new(()) }
     }
 
-    /// Reads an entry in the calling thread.
+    /// Reads an entry in the caller's thread.
     pub(super) fn read(&self, read: Read) -> Result<Option<Stored>, Failure> {
         let Some(mut slot) = self.slot() else { return Err(Failure::Stopped) };
         let _gate = self.pass_gate();
         self.opening.read(&mut slot, read)
     }
 
-    /// Waits for another read of this process to end, for as long as one usually takes.
+    /// Waits for another read of this process to end, for as long as a read usually takes.
     ///
-    /// SQLite, as it is compiled in, has its connections share a few locks. Two threads that read at once meet at them several
-    /// times a read, and each time one goes to sleep and is woken up, which takes longer than the read. The gate is not a lock:
-    /// a read that waits for the disk delays other reads by no more than this.
+    /// As it is compiled here, SQLite's connections share a few locks. Two threads that read at once contend for them
+    /// several times a read; each time one goes to sleep and is woken up, which takes longer than the read. The gate is
+    /// not a lock: a read that waits for the disk delays other reads by no more than this.
     fn pass_gate(&self) -> Option<MutexGuard<'_, ()>> {
         for _ in 0..GATE_SPINS {
             match self.gate.try_lock() {
@@ -124,12 +124,12 @@ impl Readers {
                 Err(TryLockError::WouldBlock) => {}
             }
         }
-        // All are reading: what they do takes microseconds.
+        // All slots are in use: a read takes microseconds.
         from.first().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// A number that this thread keeps.
+/// Returns a number that this thread keeps.
 fn thread_number() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local! {
@@ -138,7 +138,7 @@ fn thread_number() -> usize {
     NUMBER.with(Cell::get)
 }
 
-/// The body of a thread that reads for others.
+/// Serves reads for callers, as the body of a thread.
 pub(super) fn serve(worker: &Worker<Read, Option<Stored>>, opening: &Opening) {
     let mut connection = None;
     loop {
@@ -158,8 +158,8 @@ pub(super) fn serve(worker: &Worker<Read, Option<Stored>>, opening: &Opening) {
 
 /// Where reads happen.
 pub(super) enum Reading {
-    /// In the thread that asks.
+    /// In the caller's thread.
     Inline(Readers),
-    /// In threads of their own.
+    /// In separate threads.
     Threads(Arc<Queue<Read, Option<Stored>>>),
 }

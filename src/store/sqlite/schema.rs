@@ -1,4 +1,4 @@
-//! The tables of the file, and how a file is told that is not one of ours.
+//! The tables of the file, and how another program's file is recognised.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,13 +11,13 @@ use super::options::Synchronous;
 use crate::clock::Timestamp;
 use crate::error::Error;
 
-/// Says in the file's header whose file it is: `hses` in ASCII.
+/// Marks the file as one of this crate: `hses` in ASCII.
 const APPLICATION_ID: i32 = 0x6873_6573;
 
 /// The version of the tables below, kept as `user_version`.
 const VERSION: i32 = 1;
 
-// The primary key is the table: one look-up finds the entry.
+// The table is stored by its primary key: one look-up finds the entry.
 const CREATE: &str = "
 CREATE TABLE entries (
     id      BLOB NOT NULL PRIMARY KEY,
@@ -41,8 +41,9 @@ pub(super) fn open_writer(
     prepare_file(path, &connection)?;
     let set_up = || {
         limit(&connection, max_entry_len);
-        // fullfsync: what fsync does on other systems, on macOS. secure_delete: a deleted session does not stay in the file's
-        // free space. The writer checkpoints after it has answered; automatically only if that failed for long.
+        // fullfsync: the effect of fsync on other systems, on macOS. secure_delete: a deleted session does not stay in
+        // the file's free space. The writer checkpoints after it has answered; SQLite does so automatically only if
+        // that failed for long.
         connection.execute_batch(
             "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA secure_delete = ON;
              PRAGMA wal_autocheckpoint = 10000; PRAGMA journal_size_limit = 67108864;",
@@ -68,14 +69,14 @@ pub(super) fn open_reader(
     Ok(connection)
 }
 
-/// For a file that is damaged, or that another program has written.
+/// Makes SQLite careful with a file that is damaged, or that another program has written.
 fn careful(connection: &Connection) -> rusqlite::Result<()> {
-    // Not mapped into memory: a disk that fails would be a signal there, and reads are slower while pages change.
+    // Not mapped into memory: there, a failing disk would raise a signal, and reads are slower while pages change.
     connection
         .execute_batch("PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")
 }
 
-/// Has SQLite refuse rows that are longer than an entry may be, before it makes room for them.
+/// Makes SQLite refuse rows that are longer than an entry may be, before it allocates memory for them.
 fn limit(connection: &Connection, max_entry_len: usize) {
     let row = i32::try_from(max_entry_len.saturating_add(ROW)).unwrap_or(i32::MAX);
     // It fails for negative numbers only.
@@ -85,7 +86,7 @@ fn limit(connection: &Connection, max_entry_len: usize) {
 /// The bytes of a row beside its value, at most.
 pub(super) const ROW: usize = 128;
 
-/// Checks whose file it is, and makes the tables in one that is empty.
+/// Checks that the file belongs to this crate, and creates the tables in an empty one.
 fn prepare_file(path: &Path, connection: &Connection) -> Result<(), Error> {
     let look = || {
         let number = |name| connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get::<_, i32>(0));
@@ -117,18 +118,18 @@ fn create(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch("COMMIT")
 }
 
-/// Writes and takes it back: SQLite opens a file that it may not write for reading, and does not say so.
+/// Writes and rolls back: SQLite silently opens a read-only file for reading.
 fn may_write(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("BEGIN IMMEDIATE; PRAGMA user_version = {VERSION}; ROLLBACK"))
 }
 
-/// Readers then do not wait for the writer, and a commit is one write and one sync.
+/// Switches to the write-ahead log: readers do not wait for the writer, and a commit is one write and one sync.
 fn enter_wal(connection: &Connection) -> rusqlite::Result<()> {
     let mode: String = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
     if mode == "wal" { Ok(()) } else { Err(rusqlite::Error::InvalidQuery) }
 }
 
-/// An error at opening: the mistake, where the set-up is wrong.
+/// Returns the error of a failed opening. It names the mistake if the set-up is wrong.
 pub(super) fn opening(path: &Path, error: &rusqlite::Error) -> Error {
     if matches!(error, rusqlite::Error::InvalidQuery) {
         return Error::config(format!(
@@ -138,7 +139,7 @@ pub(super) fn opening(path: &Path, error: &rusqlite::Error) -> Error {
     unusable(path, &Failure::of(error))
 }
 
-/// The mistake, for a failure that lasts until the set-up is changed.
+/// Returns the configuration error for a failure that lasts until the set-up is changed.
 pub(super) fn unusable(path: &Path, failure: &Failure) -> Error {
     match failure {
         Failure::ReadOnly => Error::config(format!(
@@ -157,12 +158,13 @@ pub(super) fn unusable(path: &Path, failure: &Failure) -> Error {
     }
 }
 
-/// A moment as the file has it. SQLite has no unsigned numbers: the last one stands for all that are later.
+/// Returns a moment as the file stores it. SQLite has no unsigned numbers: the largest one stands for all later
+/// moments.
 pub(super) fn seconds(moment: Timestamp) -> i64 {
     i64::try_from(moment.as_unix()).unwrap_or(i64::MAX)
 }
 
-/// The reverse of [`seconds`]. A moment before 1970 was not written by this crate, and has passed.
+/// Reverses [`seconds`]. This crate writes no moment before 1970: such a moment counts as expired.
 pub(super) fn timestamp(seconds: i64) -> Timestamp {
     match seconds {
         i64::MAX => Timestamp::MAX,

@@ -38,7 +38,7 @@ impl Counters {
 pub struct SqliteStats {
     /// Calls of `create`, `replace`, `touch` and `delete` that were answered from a transaction.
     pub changes: u64,
-    /// Transactions that those shared.
+    /// The transactions that committed them.
     pub commits: u64,
     /// Calls that failed.
     pub failures: u64,

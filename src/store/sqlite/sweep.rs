@@ -6,11 +6,11 @@ use rusqlite::{Connection, Statement};
 
 use crate::clock::Timestamp;
 
-// An entry is deleted when two clocks agree. By the clock of the store's callers it has expired. And by the machine's clock
-// its whole lifetime has passed since it was written, which holds even if another process runs on another clock (a test's,
-// say), so that its entries look as if they had expired in 1970. `sweep` has the second: a moment of the machine's clock, counted in
-// periods, which are coarse for two reasons: the index changes only when the period does, and a clock that was set
-// back by some minutes deletes nothing.
+// An entry is deleted when two clocks agree. By the clock of the store's callers it has expired. By the machine's clock
+// its whole lifetime has passed since it was written. The second protects entries of a process that runs on another
+// clock (a test's, say), which look as if they had expired in 1970. `sweep` holds a moment of the machine's clock,
+// counted in periods. Periods are coarse for two reasons: the index changes only when the period does, and a clock that
+// was set back by some minutes deletes nothing.
 
 /// The length of a period in seconds.
 const PERIOD: u64 = 1_024;
@@ -18,14 +18,15 @@ const PERIOD: u64 = 1_024;
 /// How many entries a step looks at.
 const STEP: i64 = 256;
 
-/// The period in which an entry may be deleted that was written at `machine`, the machine's time, and lives for `lifetime`.
+/// Returns the period in which an entry may be deleted that was written at `machine`, the machine's time, and lives for
+/// `lifetime`.
 pub(super) fn period_after(machine: Timestamp, lifetime: Duration) -> i64 {
     // Two more: this one has begun already, and a whole one is the margin.
     let period = machine.saturating_add(lifetime).as_unix() / PERIOD + 2;
     i64::try_from(period).unwrap_or(i64::MAX)
 }
 
-/// When an entry is looked at again, at the latest, that has expired by the machine's clock only.
+/// An entry that has expired only by the machine's clock is checked again after this long at the latest.
 const LATER: Duration = Duration::from_secs(86_400);
 
 /// The statements of a step.
@@ -68,7 +69,8 @@ impl<'c> Sweep<'c> {
                 self.delete.execute([&id])?;
                 deleted += 1;
             } else {
-                // The callers' clock is behind the machine's, or the entry is another clock's: it is looked at again.
+                // The callers' clock is behind the machine's, or the entry belongs to another clock: it is checked
+                // again.
                 let period = period_after(machine, expires.saturating_since(callers).min(LATER));
                 self.postpone.execute((&id, period))?;
             }
@@ -77,7 +79,7 @@ impl<'c> Sweep<'c> {
     }
 }
 
-/// Says when the next step is due. Writes drive it: without any, nothing expires that would be in the way.
+/// Decides when the next step is due. Writes drive it: without writes, no new entry needs their space.
 pub(super) struct Schedule {
     interval: Duration,
     next: Option<Instant>,
@@ -94,7 +96,7 @@ impl Schedule {
         self.callers = Some(self.callers.map_or(now, |earliest| earliest.min(now)));
     }
 
-    /// The callers' time to take for a step, if one is due.
+    /// Returns the callers' time for a step, if one is due.
     pub(super) fn due(&self) -> Option<Timestamp> {
         self.next.is_some_and(|next| next <= Instant::now()).then_some(self.callers).flatten()
     }

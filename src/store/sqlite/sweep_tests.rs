@@ -7,7 +7,7 @@ use super::super::options::Synchronous;
 use super::super::schema::{open_writer, seconds};
 use super::*;
 
-/// A database of its own, removed at the end.
+/// A separate database, removed at the end.
 struct Database {
     connection: Option<Connection>,
     path: PathBuf,
@@ -151,7 +151,8 @@ fn event() -> impl Strategy<Value = Event> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Processes whose clocks are years apart share a file: whichever sweeps, an entry lives as long as its writer said.
+    /// Processes whose clocks are years apart share a file: whichever process sweeps, an entry lives as long as its
+    /// writer intended.
     #[test]
     fn no_live_entry_is_ever_deleted_whatever_the_clocks(
         clocks in [0..2 * NOW, 0..2 * NOW, NOW..NOW + 1],

@@ -1,4 +1,4 @@
-//! The thread that writes: what came in together is committed in one transaction, and answered after it.
+//! The writing thread: commits waiting changes in one transaction, and then answers them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,14 +41,14 @@ pub(super) enum Step {
 /// The answer to a [`Write`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// Of `create`, `touch` and `delete`, whose answer is true.
+    /// The reply to `create`, `touch` and `delete`, whose result is true.
     Done(bool),
-    /// Of `replace`.
+    /// The reply to `replace`.
     Replaced(Replaced),
 }
 
 impl Write {
-    /// The bytes it holds.
+    /// Returns the number of bytes it holds.
     pub(super) fn size(&self) -> usize {
         let entry = |entry: &Stored| entry.value.len();
         64 + match &self.step {
@@ -76,12 +76,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Prepares every statement, which fails if a table or a column is missing.
+    /// Prepares every statement. It fails if a table or a column is missing.
     pub(super) fn check(connection: &Connection) -> rusqlite::Result<()> {
         Statements::prepare(connection).map(drop)
     }
 
-    /// The body of the thread.
+    /// Runs the thread.
     pub(super) fn serve(&self, worker: &Worker<Write, Answer>) {
         let Ok(mut statements) = Statements::prepare(&self.connection) else { return };
         let mut schedule = Schedule::new(self.sweep_interval);
@@ -141,7 +141,8 @@ impl Writer {
                 Counters::add(&self.counters.commits, 1);
                 answers
             }
-            // A large change must not fail the small ones beside it, nor the deletions. Nothing of the group was written.
+            // A large change must not fail the small ones in its group, or the deletions. Nothing of the group was
+            // written.
             Err(Failure::Full) if group.len() > 1 => {
                 group.chunks(1).flat_map(|one| self.commit_or_part(statements, one)).collect()
             }
@@ -175,7 +176,7 @@ impl Writer {
         let machine = self.machine.now();
         let mut answers = Vec::with_capacity(group.len());
         for (_, write) in group {
-            // Each has one statement that writes. SQLite undoes a statement that fails.
+            // Each change has one statement that writes. SQLite undoes a statement that fails.
             let answer = statements.apply(write, machine).map_err(|error| Failure::of(&error));
             match answer {
                 Err(failure) if self.connection.is_autocommit() => return Err(failure),
@@ -309,7 +310,7 @@ impl<'c> Statements<'c> {
     }
 }
 
-/// Deadline, value and period of the entry in a row of `find`, unless it has expired.
+/// Returns deadline, value and period of the entry in a row of `find`, unless it has expired.
 fn live<'r>(
     row: Option<&'r Row<'_>>,
     now: Timestamp,

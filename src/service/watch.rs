@@ -1,0 +1,179 @@
+//! `SessionWatch`: a session as a connection sees it that outlives its request.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::connection::Connection;
+use super::slot::Slot;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::event::{Event, Operation, Refusal};
+use crate::session::{Changes, Circumstances, Committer, Record, Reply, Session, SessionId, SessionView};
+use crate::store::Saved;
+
+/// The session of a connection that outlives its request: a WebSocket, a stream of server-sent events, a long poll.
+///
+/// It looks at the store anew whenever it is asked. Nothing that it does reaches the browser, so it sets no cookie. Take it
+/// from [`SessionHandle::watch`](super::SessionHandle::watch) before the response is returned.
+///
+/// # Limits
+///
+/// It follows one token. When the session is given another one ([`regenerate`](Session::regenerate),
+/// [`login`](Session::login), [`reauthenticate`](Session::reauthenticate)), it has ended for this connection
+/// ([`Refusal::Regenerated`]), and the browser connects again with the new cookie.
+///
+/// A [`CookieStore`](crate::CookieStore) has no copy of a session. There a watch shows the session as it was when it was taken,
+/// until its deadline; it does not learn of a logout, and cannot renew. Use a server-side store for connections that must end
+/// with the login.
+///
+/// # Examples
+///
+/// See the guide [`connections`](crate::guide::connections).
+pub struct SessionWatch {
+    connection: Arc<Connection>,
+    record: Mutex<Record>,
+}
+
+impl SessionWatch {
+    pub(super) fn new(connection: &Arc<Connection>, record: Record) -> Self {
+        Self { connection: Arc::clone(connection), record: Mutex::new(record) }
+    }
+
+    /// Returns the id that the session had when the watch was taken.
+    pub fn id(&self) -> SessionId {
+        self.record().id()
+    }
+
+    /// Loads the session as it is now, without keeping it alive; or says why it is none any more.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell.
+    pub async fn reload(&self) -> Result<Result<SessionView, Refusal>, Error> {
+        let now = self.connection.config().now();
+        Ok(self.look(now).await?.map(|record| self.view(record, now)))
+    }
+
+    /// Returns true if the session still lives, without keeping it alive.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell.
+    pub async fn is_alive(&self) -> Result<bool, Error> {
+        Ok(self.look(self.connection.config().now()).await?.is_ok())
+    }
+
+    /// Keeps the session alive, as a request would: moves its idle deadline. Returns false if it has ended.
+    ///
+    /// Call it when the user did something, not because the connection is open: otherwise an abandoned page is never logged
+    /// out. The cookie in the browser keeps its `Max-Age` until the next request.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) if the store cannot be reached. [`is_config`](Error::is_config) on a
+    /// [`CookieStore`](crate::CookieStore), whose deadlines are in the cookie.
+    #[doc(alias = "touch")]
+    pub async fn renew(&self) -> Result<bool, Error> {
+        let now = self.connection.config().now();
+        let Ok(record) = self.look(now).await? else { return Ok(false) };
+        if record.origin().stored().is_none() {
+            return Err(Error::config(
+                "the deadline of this session is in its cookie, which only a response can renew: use a server-side store",
+            ));
+        }
+        if !self.connection.config().standing(&record, now).renewal_due {
+            return Ok(true);
+        }
+        let saving = self.connection.store().save(Some(record), Arc::new(Changes::default()), now);
+        let saved = saving.await.inspect_err(|error| self.failed(Operation::Touch, error))?;
+        let Saved::Stored { record, .. } = saved else { return Ok(false) };
+        self.keep(record);
+        Ok(true)
+    }
+
+    /// Waits until the session has ended, and says how: by a logout, by an administrator, by a deadline, or under another
+    /// token.
+    ///
+    /// The store is asked at once, and after each `pause`: so a session that ended is noticed after one pause and one look at
+    /// the store, at most.
+    ///
+    /// # Errors
+    ///
+    /// [`is_unavailable`](Error::is_unavailable) as soon as the store cannot tell. Whether the connection stays open then is
+    /// for the application to decide.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use hyper_session::{Error, SessionWatch};
+    /// use std::time::Duration;
+    ///
+    /// # async fn example(watch: SessionWatch) -> Result<(), Error> {
+    /// let why = watch.ended(|| tokio::time::sleep(Duration::from_secs(5))).await?;
+    /// println!("closing the socket: {why}");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn ended<P, F>(&self, pause: P) -> Result<Refusal, Error>
+    where
+        P: Fn() -> F,
+        F: Future<Output = ()>,
+    {
+        loop {
+            if let Err(refusal) = self.look(self.connection.config().now()).await? {
+                return Ok(refusal);
+            }
+            pause().await;
+        }
+    }
+
+    /// Looks at the store, and keeps what is there.
+    async fn look(&self, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
+        let reloading = self.connection.store().reload(self.record(), now);
+        let looked = reloading.await.inspect_err(|error| self.failed(Operation::Load, error))?;
+        if let Ok(record) = &looked {
+            self.keep(record.clone());
+        }
+        Ok(looked)
+    }
+
+    /// A session that can only be read, and that no response is about.
+    fn view(&self, record: Record, now: Timestamp) -> SessionView {
+        let config = self.connection.config();
+        let circumstances = Circumstances {
+            now,
+            speculative: true,
+            shared_flash: config.shared_flash,
+            revocable: config.revocable,
+        };
+        let committer: Weak<dyn Committer> = Weak::<Slot>::new();
+        let session = Session::new(Some(record), false, Reply::Nothing, circumstances, committer);
+        session.close();
+        session.view()
+    }
+
+    fn record(&self) -> Record {
+        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn keep(&self, record: Record) {
+        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+    }
+
+    fn failed(&self, operation: Operation, error: &Error) {
+        let config = self.connection.config();
+        let id = Some(self.id());
+        config.emit(&Event::StoreFailed { cookie: config.cookie_name(), id, operation, error });
+    }
+}
+
+impl fmt::Debug for SessionWatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionWatch").field("id", &self.id()).finish_non_exhaustive()
+    }
+}

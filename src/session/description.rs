@@ -1,0 +1,62 @@
+//! What the application calls the device of a session, for a page of "my devices".
+
+use super::key::DESCRIPTION;
+use super::{Payload, Session, Text, messagepack, value_codec};
+use crate::error::{Error, Kind};
+
+/// A user agent and a place fit in; a list of sessions stays small.
+const MAX_DESCRIPTION: usize = 256;
+
+impl Session {
+    /// Describes the device of this session, for a list of sessions that its user looks at:
+    /// [`SubjectSession::description`](crate::store::SubjectSession::description). Call it at login, with the user agent and the
+    /// place, or whatever the user will recognize.
+    ///
+    /// The description stays through regenerates and further logins of the same subject. Alone it is no session, and is not
+    /// stored. A [`CookieStore`](crate::CookieStore) keeps it, and has no list to show it on.
+    ///
+    /// # Errors
+    ///
+    /// [`is_value`](Error::is_value) if `description` is empty or longer than 256 bytes.
+    /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
+    ///
+    /// # Security
+    ///
+    /// A user agent is text that a client chose: escape it where it is shown, and do not rely on it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// session.login("ada")?;
+    /// session.describe("Firefox on Linux, London")?;
+    /// assert_eq!(session.description().as_deref(), Some("Firefox on Linux, London"));
+    /// assert!(session.describe(&"x".repeat(257)).unwrap_err().is_value());
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn describe(&self, description: &str) -> Result<(), Error> {
+        if description.is_empty() || description.len() > MAX_DESCRIPTION {
+            return Err(Error::new(Kind::Description));
+        }
+        let value = value_codec::encode("the description", &description)?;
+        self.lock_open()?.put(DESCRIPTION, Some(value));
+        Ok(())
+    }
+
+    /// Returns what [`describe`](Self::describe) said.
+    pub fn description(&self) -> Option<Text> {
+        let value = self.raw(DESCRIPTION)?;
+        let (text, rest) = messagepack::str_bytes(&value)?;
+        if rest.is_empty() { Text::from_utf8(value.slice_ref(text)) } else { None }
+    }
+}
+
+impl Payload {
+    /// Returns what the application calls the device.
+    pub(crate) fn description(&self) -> Option<String> {
+        let value = self.get(DESCRIPTION)?;
+        let (text, rest) = messagepack::str_bytes(&value)?;
+        if rest.is_empty() { String::from_utf8(text.to_vec()).ok() } else { None }
+    }
+}

@@ -1,0 +1,280 @@
+//! `MigratingStore`: moves sessions from one store to another, without logging anyone out.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{KeyId, Saved, SecretText, Store, StoreFuture, SubjectSession};
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::error::Error;
+use crate::event::{Event, MigrationSource, Refusal};
+use crate::session::{Changes, Origin, Record, SessionId};
+
+/// A store that takes over the sessions of another one, until a date: from cookies to a server, from a server to cookies, or
+/// from one server to another.
+///
+/// A token is looked up in the new store first, then in the old one. A session of the old store is read there, and moved when
+/// it is saved or renewed: it gets a new id and a new token of the new store, keeps its values, its beginning and its
+/// lifetime, and ends in the old store. [`Event::Migrating`] counts what still comes from the old store.
+///
+/// From the date on, the old store is not asked any more. Nobody is logged out if the date lies a
+/// [longest lifetime](super::Builder::longest_lifetime) ahead, by default the absolute timeout.
+///
+/// # Limits
+///
+/// - Both stores have the same cookie name. The new store's options apply to what it writes.
+/// - A request that carries the old token while another one moves the session sees an empty session, as after a
+///   [`regenerate`](crate::Session::regenerate), and the cookie stays.
+/// - An old [`CookieStore`](crate::CookieStore) cannot end its cookies: a copy works until its deadline or the date. Two requests
+///   that move one cookie at once make two sessions, and the browser keeps the one whose response arrives last.
+/// - Both stores must not share a backend: to switch on sealing, use
+///   [`accept_unsealed_until`](super::Builder::accept_unsealed_until).
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "memory")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
+/// use http::{Request, Response};
+/// use hyper::service::Service;
+/// use hyper_session::store::MigratingStore;
+/// use hyper_session::{AppKey, CookieStore, Error, MemoryStore, SessionHandle, Timestamp, session_fn, testing};
+///
+/// let cookies = CookieStore::builder(AppKey::generate()?).build()?;
+/// let server = MemoryStore::builder().build()?;
+/// let until = Timestamp::from_unix(4_000_000_000);
+/// let store = MigratingStore::new(server.clone(), cookies.clone(), until)?;
+///
+/// let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+///     let session = session.load().await?;
+///     session.set("seen", true)?;
+///     Ok::<_, Error>(Response::new(session.subject()))
+/// });
+/// let request = testing::with_session(Request::new(()), &cookies, |session| session.login("ada")).await?;
+/// let response = service.call(request).await?;
+/// assert_eq!(response.body().as_deref(), Some("ada"));
+/// assert!(testing::session_in(&response, &server).await?.unwrap().has("seen"), "moved");
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "memory"))]
+/// # fn main() {}
+/// ```
+#[derive(Clone)]
+pub struct MigratingStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    new: Arc<dyn Store>,
+    old: Arc<dyn Store>,
+    until: Timestamp,
+}
+
+impl MigratingStore {
+    /// Creates a store that keeps sessions in `new`, and takes over those of `old` until a date.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if the stores have different cookie names.
+    pub fn new(new: impl Store, old: impl Store, until: Timestamp) -> Result<Self, Error> {
+        if new.config().cookie_name() != old.config().cookie_name() {
+            return Err(Error::config(
+                "both stores of a migration must have the same cookie name: call cookie() with the same options",
+            ));
+        }
+        Ok(Self { inner: Arc::new(Inner { new: Arc::new(new), old: Arc::new(old), until }) })
+    }
+}
+
+impl Inner {
+    async fn load(&self, token: Vec<u8>, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
+        let refusal = match self.new.load(&token, now).await? {
+            Err(refusal) if now < self.until => refusal,
+            loaded => return Ok(loaded),
+        };
+        match self.old.load(&token, now).await? {
+            Ok(record) => {
+                let cookie = self.new.config().cookie_name();
+                let event = Event::Migrating { cookie, id: record.id(), from: MigrationSource::Store };
+                self.new.config().emit(&event);
+                Ok(Ok(record.with_origin(Origin::Elsewhere(record.clone()))))
+            }
+            // It was a token of the old store, which knows more about it.
+            Err(of_old @ (Refusal::Regenerated | Refusal::Expired)) => Ok(Err(of_old)),
+            Err(_) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Writes the session to the new store, then ends it in the old one. If another request ended or moved it meanwhile, it is
+    /// not brought back.
+    async fn take_over(&self, old: Record, changes: Arc<Changes>, now: Timestamp) -> Result<Saved, Error> {
+        let saved = if changes.restarts() {
+            self.new.save(None, changes, now).await?
+        } else {
+            self.new.adopt(old.clone(), changes, now).await?
+        };
+        let superseded = self.old.supersede(old, now).await;
+        if let (Ok(true), _) | (_, Saved::Removed) = (&superseded, &saved) {
+            return Ok(saved);
+        }
+        if let Saved::Stored { record, .. } = saved {
+            // If that fails, its deadline removes it: nobody was given its token.
+            let _ = self.new.destroy(record, now).await;
+        }
+        superseded.map(|_| Saved::Ended)
+    }
+
+    /// Asks both stores. An old one without session lists has nothing to say.
+    async fn of_both<T: Default>(
+        &self,
+        new: StoreFuture<T>,
+        old: impl FnOnce(&dyn Store) -> StoreFuture<T>,
+        both: impl FnOnce(T, T) -> T,
+    ) -> Result<T, Error> {
+        let of_new = new.await?;
+        if self.new.config().now() >= self.until {
+            return Ok(of_new);
+        }
+        match old(&self.old).await {
+            Err(error) if error.is_config() => Ok(of_new),
+            of_old => Ok(both(of_new, of_old?)),
+        }
+    }
+}
+
+/// The record in the old store, if the session is still there.
+fn elsewhere(record: &Record) -> Option<Record> {
+    match record.origin() {
+        Origin::Elsewhere(old) => Some(old.clone()),
+        _ => None,
+    }
+}
+
+impl Store for MigratingStore {
+    fn config(&self) -> &Config {
+        self.inner.new.config()
+    }
+
+    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
+        StoreFuture::boxed(async move { inner.load(token, now).await })
+    }
+
+    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+        let Some(old) = elsewhere(&base) else { return self.inner.new.reload(base, now) };
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            if now >= inner.until {
+                return Ok(Err(Refusal::Expired));
+            }
+            let reloaded = inner.old.reload(old, now).await?;
+            Ok(reloaded.map(|record| record.with_origin(Origin::Elsewhere(record.clone()))))
+        })
+    }
+
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let Some(old) = base.as_ref().and_then(elsewhere) else {
+            return self.inner.new.save(base, changes, now);
+        };
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.take_over(old, changes, now).await })
+    }
+
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        match elsewhere(&base) {
+            Some(old) => self.inner.old.destroy(old, now),
+            None => self.inner.new.destroy(base, now),
+        }
+    }
+
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let Some(old) = elsewhere(&base) else { return self.inner.new.regenerate(base, changes, now) };
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.take_over(old, changes, now).await })
+    }
+
+    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+        self.inner.new.__key_of(token).or_else(|| self.inner.old.__key_of(token))
+    }
+
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
+        StoreFuture::boxed(async move {
+            inner.new.end_superseded(&token, now).await?;
+            if now < inner.until { inner.old.end_superseded(&token, now).await } else { Ok(()) }
+        })
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        match elsewhere(record) {
+            Some(old) => now < self.inner.until && self.inner.old.is_still_valid(&old, now),
+            None => self.inner.new.is_still_valid(record, now),
+        }
+    }
+
+    fn load_retired(
+        &self,
+        name: usize,
+        token: &[u8],
+        now: Timestamp,
+    ) -> StoreFuture<Result<Record, Refusal>> {
+        self.inner.new.load_retired(name, token, now)
+    }
+
+    fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
+        self.inner.new.tombstone(ended, now)
+    }
+
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        self.inner.new.hidden_by(token, now)
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        self.inner.new.adopt(record, changes, now)
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        match elsewhere(&base) {
+            Some(old) => self.inner.old.supersede(old, now),
+            None => self.inner.new.supersede(base, now),
+        }
+    }
+
+    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        StoreFuture::boxed(async move {
+            let (new, old) = (inner.new.sessions_of(&subject), |old: &dyn Store| old.sessions_of(&subject));
+            inner.of_both(new, old, |new, old| old.into_iter().chain(new).collect()).await
+        })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        StoreFuture::boxed(async move {
+            let (new, old) =
+                (inner.new.end_session_of(&subject, id), |old: &dyn Store| old.end_session_of(&subject, id));
+            inner.of_both(new, old, |new, old| new || old).await
+        })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        StoreFuture::boxed(async move {
+            let (new, old) = (inner.new.end_sessions_of(&subject, keep), |old: &dyn Store| {
+                old.end_sessions_of(&subject, keep)
+            });
+            inner.of_both(new, old, |new, old| new + old).await
+        })
+    }
+}
+
+impl fmt::Debug for MigratingStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MigratingStore")
+            .field("config", self.config())
+            .field("until", &self.inner.until)
+            .finish_non_exhaustive()
+    }
+}

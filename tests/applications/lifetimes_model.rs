@@ -1,0 +1,231 @@
+//! Lifetimes under random operations, clocks and deployments, against a model: no session lasts longer than allowed, and none
+//! ends earlier than promised.
+
+use std::time::Duration;
+
+use hyper_session::{Lifetime, Session, Timeouts, Timestamp};
+use proptest::prelude::*;
+
+use crate::stores::{Kind, Options, Reading, World, max_age, seconds};
+use crate::support::{Jar, block_on, set_cookies};
+
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    Advance(u64),
+    Read,
+    Peek,
+    Write,
+    Regenerate,
+    Login,
+    Reauthenticate,
+    SetLifetime(usize),
+    Deploy(usize),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => prop_oneof![0..12_u64, 0..120_u64, 0..500_u64].prop_map(Op::Advance),
+        4 => Just(Op::Read),
+        1 => Just(Op::Peek),
+        2 => Just(Op::Write),
+        1 => Just(Op::Regenerate),
+        1 => Just(Op::Login),
+        1 => Just(Op::Reauthenticate),
+        2 => (0..LIFETIMES.len()).prop_map(Op::SetLifetime),
+        2 => (0..4_usize).prop_map(Op::Deploy),
+    ]
+}
+
+/// Whether the cookie is kept (`None`: as configured), idle and absolute timeout.
+type Life = (Option<bool>, Option<u64>, Option<u64>);
+
+const LIFETIMES: [Life; 7] = [
+    (None, None, None),
+    (Some(true), Some(1_000), Some(1_000)),
+    (Some(true), Some(50), Some(50)),
+    (Some(false), None, None),
+    (None, Some(30), None),
+    (Some(false), Some(20), Some(200)),
+    (None, None, Some(90)),
+];
+
+fn lifetime((kept, idle, absolute): Life) -> Lifetime {
+    let mut lifetime = match kept {
+        None => Lifetime::new(),
+        Some(true) => Lifetime::persistent(seconds(1)),
+        Some(false) => Lifetime::until_browser_closes(),
+    };
+    if let Some(idle) = idle {
+        lifetime = lifetime.idle_timeout(seconds(idle));
+    }
+    if let Some(absolute) = absolute {
+        lifetime = lifetime.absolute_timeout(seconds(absolute));
+    }
+    lifetime
+}
+
+fn options(number: usize) -> Options {
+    let timeouts = |idle, absolute| Timeouts {
+        idle: seconds(idle),
+        absolute: seconds(absolute),
+        renewal: seconds(idle / 10),
+    };
+    let default = Options { timeouts: timeouts(100, 400), ..Options::default() };
+    match number {
+        0 => default,
+        1 => Options { longest: Some(seconds(900)), ..default },
+        2 => Options { anonymous: Some(timeouts(40, 80)), longest: Some(seconds(400)), ..default },
+        _ => Options { timeouts: timeouts(60, 150), longest: Some(seconds(600)), ..default },
+    }
+}
+
+/// What a session of the model is.
+#[derive(Clone, Copy)]
+struct Model {
+    began: u64,
+    subject: bool,
+    life: Life,
+    /// The last write or renewal.
+    used: u64,
+    /// The deadline that it set.
+    written: u64,
+    /// What the session last said.
+    promised: u64,
+    deployed_since: bool,
+}
+
+/// Idle timeout, absolute timeout and renewal threshold, worked out without the crate.
+fn allowed(options: &Options, model: &Model) -> (u64, u64, u64) {
+    let whole = |duration: Duration| duration.as_secs();
+    let store = options.anonymous.filter(|_| !model.subject).unwrap_or(options.timeouts);
+    let longest = options.longest.unwrap_or(options.timeouts.absolute);
+    let (_, idle, absolute) = model.life;
+    if (idle, absolute) == (None, None) {
+        return (whole(store.idle), whole(store.absolute), whole(store.renewal));
+    }
+    let absolute = absolute.unwrap_or(whole(store.absolute)).min(whole(longest));
+    let idle = idle.unwrap_or(whole(store.idle)).min(whole(longest)).min(absolute);
+    (idle, absolute, whole(store.renewal) * idle / whole(store.idle))
+}
+
+#[allow(clippy::too_many_lines)] // one step of a random walk
+async fn run(kind: Kind, ops: &[Op]) {
+    let mut world = World::new(kind, options(0));
+    let mut present = options(0);
+    let mut jar = Jar::new();
+    let mut model: Option<Model> = None;
+    for (step, &op) in ops.iter().enumerate() {
+        let context = format!("{kind:?}, step {step}, {op:?}");
+        if let Op::Advance(by) = op {
+            world.clock.advance(seconds(by));
+        }
+        let now = world.now().as_unix();
+        let stored = world.expires(&jar).await.map(Timestamp::as_unix);
+        if let Some(known) = model {
+            let (idle, absolute, _) = allowed(&present, &known);
+            let written = if known.deployed_since { known.written } else { known.promised };
+            let end = written.min(known.began + absolute);
+            match stored {
+                // Nobody lives longer than allowed.
+                Some(expires) => assert!(now < end && expires <= end, "{context}: {expires} after {end}"),
+                // Nobody dies earlier than promised, or than new options allow.
+                None if known.deployed_since => {
+                    assert!(now >= end.min(known.used + idle), "{context}: died before {end}");
+                }
+                None => assert!(now >= known.promised, "{context}: died before {}", known.promised),
+            }
+            if stored.is_none() {
+                (model, jar) = (None, Jar::new());
+            }
+        } else {
+            assert_eq!(stored, None, "{context}");
+        }
+        let act = move |session: &Session| -> Result<(), hyper_session::Error> {
+            match op {
+                Op::Advance(_) | Op::Peek | Op::Read | Op::Deploy(_) => Ok(()),
+                Op::Write => session.set("a", now + step as u64),
+                Op::Regenerate => session.regenerate(),
+                Op::Login => session.login("ada"),
+                Op::Reauthenticate => match session.reauthenticate() {
+                    Err(error) if error.is_not_logged_in() => Ok(()),
+                    done => done,
+                },
+                Op::SetLifetime(number) => session.set_lifetime(lifetime(LIFETIMES[number])),
+            }
+        };
+        if let Op::Deploy(number) = op {
+            present = options(number);
+            world.deploy(present);
+            if let Some(model) = &mut model {
+                model.deployed_since = true;
+            }
+        }
+        if matches!(op, Op::Advance(_) | Op::Deploy(_)) {
+            continue;
+        }
+        let reading = if matches!(op, Op::Peek) { Reading::LeavesTheDeadline } else { Reading::Renews };
+        let (response, ()) = world.visit(&mut jar, reading, act).await;
+        let expires = world.expires(&jar).await.map(Timestamp::as_unix);
+        if model.is_none() && matches!(op, Op::Write | Op::Login) {
+            let life = (None, None, None);
+            model = Some(Model {
+                began: now,
+                subject: false,
+                life,
+                used: now,
+                written: 0,
+                promised: 0,
+                deployed_since: false,
+            });
+        }
+        let Some(known) = &mut model else {
+            assert_eq!(expires, None, "{context}: nothing was stored");
+            continue;
+        };
+        match op {
+            Op::Login => (known.began, known.subject) = (now, true),
+            Op::Reauthenticate if known.subject => known.began = now,
+            Op::SetLifetime(number) => known.life = LIFETIMES[number],
+            _ => {}
+        }
+        let (idle, absolute, renewal) = allowed(&present, known);
+        let full = (now + idle).min(known.began + absolute);
+        if full <= now && expires.is_none() {
+            // A lifetime that has passed already.
+            (model, jar) = (None, Jar::new());
+            continue;
+        }
+        let expires = expires.unwrap_or_else(|| panic!("{context}: the session is gone"));
+        let set = !set_cookies(response.headers()).is_empty();
+        match op {
+            Op::Peek => assert!(!set && Some(expires) == stored, "{context}"),
+            Op::Write | Op::Regenerate | Op::Login => assert_eq!(expires, full, "{context}"),
+            _ if set => assert_eq!(expires, full, "{context}"),
+            // What is not worth a renewal is near enough.
+            _ => assert!(
+                full <= expires || full - expires < renewal.max(1),
+                "{context}: {expires}, not {full}"
+            ),
+        }
+        if set {
+            let kept = match known.life.0 {
+                Some(false) => None,
+                _ => Some(expires - now),
+            };
+            assert_eq!(max_age(&response), kept, "{context}");
+            (known.used, known.written, known.deployed_since) = (now, full, false);
+        }
+        known.promised = expires;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_session_outlives_its_lifetime_and_none_ends_early(ops in proptest::collection::vec(op(), 1..40)) {
+        for kind in [Kind::Cookie, Kind::Server] {
+            block_on(run(kind, &ops));
+        }
+    }
+}

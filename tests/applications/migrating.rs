@@ -1,0 +1,330 @@
+//! Moving sessions from one store to another, and switching on sealing, without logging anyone out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::Service;
+use hyper_session::cookie::CookieOptions;
+use hyper_session::store::{Backend, MigratingStore, Store};
+use hyper_session::testing::FakeClock;
+use hyper_session::{
+    AppKey, Clock, CookieStore, Error, Lifetime, MemoryStore, Session, SessionHandle, Timestamp, session_fn,
+};
+
+use crate::stores::{Act, START, seconds};
+use crate::support::{Events, Jar, block_on, request, set_cookies, status};
+
+const UNTIL: u64 = START + 10_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Cookie,
+    Server,
+}
+
+const MOVES: [(Kind, Kind); 4] = [
+    (Kind::Cookie, Kind::Server),
+    (Kind::Server, Kind::Cookie),
+    (Kind::Server, Kind::Server),
+    (Kind::Cookie, Kind::Cookie),
+];
+
+struct World {
+    clock: FakeClock,
+    events: Events,
+    old: Arc<dyn Store>,
+    new: Arc<dyn Store>,
+    both: MigratingStore,
+}
+
+impl World {
+    fn new(from: Kind, to: Kind) -> Self {
+        println!("{from:?} to {to:?}");
+        let (clock, events) = (FakeClock::at(START), Events::new());
+        let build = |kind| -> Arc<dyn Store> {
+            match kind {
+                Kind::Cookie => {
+                    let builder =
+                        CookieStore::builder(AppKey::generate().unwrap()).idle_timeout(seconds(1_000));
+                    Arc::new(builder.clock(clock.clone()).observer(events.clone()).build().unwrap())
+                }
+                Kind::Server => {
+                    let builder = MemoryStore::builder().idle_timeout(seconds(1_000));
+                    Arc::new(builder.clock(clock.clone()).observer(events.clone()).build().unwrap())
+                }
+            }
+        };
+        let (old, new) = (build(from), build(to));
+        let both = MigratingStore::new(new.clone(), old.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+        Self { clock, events, old, new, both }
+    }
+}
+
+async fn edit<R: Send>(
+    store: &(impl Store + Clone),
+    jar: &mut Jar,
+    act: impl Fn(&Session) -> Result<R, Error> + Send + Sync,
+) -> (Vec<String>, R) {
+    let seen = std::sync::Mutex::new(None);
+    let service = session_fn(store.clone(), |_: http::Request<_>, handle: SessionHandle| async {
+        let handle = handle;
+        *seen.lock().unwrap() = Some(act(&handle.load().await?)?);
+        Ok::<_, Error>(status(200))
+    });
+    let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
+    assert_eq!(response.status(), 200);
+    jar.store(response.headers());
+    let seen = seen.lock().unwrap().take().unwrap();
+    (set_cookies(response.headers()), seen)
+}
+
+#[allow(clippy::unnecessary_wraps)] // what a handler does
+fn user(session: &Session) -> Result<Option<String>, Error> {
+    Ok(session.subject().map(|user| user.to_string()))
+}
+
+/// A session of the old store.
+async fn log_in(world: &World) -> Jar {
+    let mut jar = Jar::new();
+    edit(&world.old, &mut jar, |session| {
+        session.login("ada")?;
+        session.set_lifetime(Lifetime::persistent(seconds(9_000)))?;
+        session.set("cart", 3)
+    })
+    .await;
+    jar
+}
+
+#[test]
+fn a_session_is_read_in_the_old_store_and_moved_when_it_is_saved() {
+    for (from, to) in MOVES {
+        block_on(async {
+            let world = World::new(from, to);
+            let mut jar = log_in(&world).await;
+            let before = jar.clone();
+            world.events.take();
+            world.clock.advance(seconds(10));
+            let (lines, who) = edit(&world.both, &mut jar, user).await;
+            assert_eq!((lines.len(), who.as_deref()), (0, Some("ada")), "reading moves nothing");
+            assert_eq!(world.events.take(), ["migrating:store"]);
+
+            edit(&world.both, &mut jar, |session| session.set("cart", 4)).await;
+            assert_ne!(jar.0, before.0);
+            world.events.take();
+            let facts = |session: &Session| {
+                Ok((
+                    user(session)?,
+                    session.get::<u8>("cart")?,
+                    session.lifetime(),
+                    session.created_at().unwrap().as_unix(),
+                    session.authenticated_at().unwrap().as_unix(),
+                    session.remaining().unwrap(),
+                ))
+            };
+            let (_, moved) = edit(&world.new, &mut jar, facts).await;
+            let lifetime = Lifetime::persistent(seconds(9_000));
+            assert_eq!(moved, (Some("ada".into()), Some(4), lifetime, START, START, seconds(8_990)));
+            assert_eq!(world.events.take(), [""; 0], "the old store is not asked");
+            if from == Kind::Server {
+                assert_eq!(edit(&world.old, &mut before.clone(), user).await.1, None, "it has ended there");
+                let (lines, who) = edit(&world.both, &mut before.clone(), user).await;
+                assert_eq!((lines.len(), who), (0, None), "and the cookie of a late request is not removed");
+            }
+        });
+    }
+}
+
+#[test]
+fn each_way_to_write_moves_a_session() {
+    let ways: [Act; 3] = [Session::regenerate, Session::reauthenticate, |session| session.login("ada")];
+    for (from, to) in MOVES {
+        for way in ways {
+            block_on(async {
+                let world = World::new(from, to);
+                let mut jar = log_in(&world).await;
+                edit(&world.both, &mut jar, way).await;
+                assert_eq!(edit(&world.new, &mut jar, user).await.1.as_deref(), Some("ada"));
+                assert_eq!(edit(&world.new, &mut jar, |session| session.get::<u8>("cart")).await.1, Some(3));
+            });
+        }
+        block_on(async {
+            let world = World::new(from, to);
+            let mut jar = log_in(&world).await;
+            edit(&world.both, &mut jar, |session| session.login("bob")).await;
+            let (_, seen) =
+                edit(&world.new, &mut jar, |session| Ok((user(session)?, session.has("cart")))).await;
+            assert_eq!(seen, (Some("bob".into()), false), "another subject gets nothing");
+            let mut jar = log_in(&world).await;
+            world.clock.advance(seconds(5_000));
+            let (lines, ()) = edit(&world.both, &mut jar, |_| Ok(())).await;
+            assert_eq!(lines.len(), 0, "a persistent session is not renewed");
+        });
+    }
+}
+
+#[test]
+fn a_renewal_moves_a_session() {
+    for (from, to) in MOVES {
+        block_on(async {
+            let world = World::new(from, to);
+            let mut jar = Jar::new();
+            edit(&world.old, &mut jar, |session| session.login("ada")).await;
+            world.clock.advance(seconds(500));
+            edit(&world.both, &mut jar, |_| Ok(())).await;
+            world.clock.advance(seconds(999));
+            assert_eq!(edit(&world.new, &mut jar, user).await.1.as_deref(), Some("ada"));
+        });
+    }
+}
+
+#[test]
+fn a_logout_ends_the_session_in_the_old_store() {
+    for (from, to) in MOVES {
+        block_on(async {
+            let world = World::new(from, to);
+            let mut jar = log_in(&world).await;
+            let stolen = jar.clone();
+            edit(&world.both, &mut jar, Session::destroy).await;
+            assert!(jar.0.is_empty());
+            if from == Kind::Server {
+                assert_eq!(edit(&world.both, &mut stolen.clone(), user).await.1, None);
+            }
+        });
+    }
+}
+
+// T34: a slow request brings nothing back, neither in the old store nor in the new one.
+#[test]
+fn t34_a_session_that_ended_meanwhile_is_not_moved() {
+    for to in [Kind::Cookie, Kind::Server] {
+        block_on(async {
+            let world = World::new(Kind::Server, to);
+            let jar = log_in(&world).await;
+            let slow = session_fn(
+                world.both.clone(),
+                |_: http::Request<crate::support::Body>, handle: SessionHandle| {
+                    let (old, mut other) = (world.old.clone(), jar.clone());
+                    async move {
+                        let session = handle.load().await?;
+                        session.set("cart", 9)?;
+                        edit(&old, &mut other, Session::destroy).await;
+                        assert!(session.save().await.unwrap_err().is_ended());
+                        Ok::<_, Error>(status(200))
+                    }
+                },
+            );
+            let mut after = jar.clone();
+            let response = slow.call(request("/", jar.header().as_deref())).await.unwrap();
+            after.store(response.headers());
+            assert_eq!(edit(&world.both, &mut after, user).await.1, None);
+            assert!(world.events.take().contains(&"dropped:session_ended".to_owned()));
+        });
+    }
+}
+
+#[test]
+fn from_the_date_on_the_old_store_is_not_asked() {
+    for (from, to) in MOVES {
+        block_on(async {
+            let world = World::new(from, to);
+            let build = |until| MigratingStore::new(world.new.clone(), world.old.clone(), until).unwrap();
+            let jar = log_in(&world).await;
+            for (until, alive) in [(START + 1, true), (START, false)] {
+                let store = build(Timestamp::from_unix(until));
+                assert_eq!(edit(&store, &mut jar.clone(), user).await.1.is_some(), alive);
+            }
+        });
+    }
+}
+
+#[test]
+fn lists_are_those_of_both_stores() {
+    block_on(async {
+        let world = World::new(Kind::Server, Kind::Server);
+        let mut moved = log_in(&world).await;
+        let stays = log_in(&world).await;
+        edit(&world.both, &mut moved, |session| session.set("cart", 1)).await;
+        assert_eq!(world.both.sessions_of("ada").await.unwrap().len(), 2);
+        let id = edit(&world.both, &mut stays.clone(), |session| Ok(session.id().unwrap())).await.1;
+        assert!(world.both.end_session_of("ada", id).await.unwrap());
+        assert_eq!(edit(&world.both, &mut stays.clone(), user).await.1, None);
+        log_in(&world).await;
+        assert_eq!(world.both.end_sessions_of("ada", None).await.unwrap(), 2);
+        assert_eq!(edit(&world.both, &mut moved, user).await.1, None);
+        // A cookie store has no list, so only the other one's sessions are on it.
+        let world = World::new(Kind::Cookie, Kind::Server);
+        edit(&world.both, &mut log_in(&world).await, |session| session.set("cart", 1)).await;
+        assert_eq!(world.both.sessions_of("ada").await.unwrap().len(), 1);
+        assert!(
+            World::new(Kind::Cookie, Kind::Cookie).both.sessions_of("ada").await.unwrap_err().is_config()
+        );
+    });
+}
+
+#[test]
+fn a_watch_follows_the_old_store_until_the_date() {
+    block_on(async {
+        let world = World::new(Kind::Server, Kind::Server);
+        let jar = log_in(&world).await;
+        let service =
+            session_fn(world.both.clone(), |_: http::Request<_>, session: SessionHandle| async move {
+                Ok::<_, Error>(http::Response::new(session.watch().await?))
+            });
+        let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
+        let watch = response.into_body().unwrap();
+        assert!(watch.is_alive().await.unwrap());
+        edit(&world.old, &mut jar.clone(), Session::destroy).await;
+        assert!(!watch.is_alive().await.unwrap());
+    });
+}
+
+#[test]
+fn stores_of_different_cookies_are_refused() {
+    let named = |name: &str| MemoryStore::builder().cookie(CookieOptions::new().name(name)).build().unwrap();
+    let error = MigratingStore::new(named("__Host-a"), named("__Host-b"), Timestamp::MAX).unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("cookie"), "{error}");
+}
+
+#[test]
+fn sealing_is_switched_on_without_logging_anyone_out() {
+    block_on(async {
+        let (clock, events) = (FakeClock::at(START), Events::new());
+        let memory = Arc::new(hyper_session::store::Memory::new());
+        let builder = || {
+            hyper_session::ServerStore::with_backend(memory.clone())
+                .idle_timeout(Duration::from_secs(100_000))
+                .clock(clock.clone())
+                .observer(events.clone())
+        };
+        let key = AppKey::generate().unwrap().to_text();
+        let clear = builder().build().unwrap();
+        let seal = || builder().seal_records(key.parse::<AppKey>().unwrap());
+        let until = Timestamp::from_unix(START + 50_000);
+        let moving = seal().accept_unsealed_until(until).build().unwrap();
+        let (mut reads, mut writes) = (Jar::new(), Jar::new());
+        for jar in [&mut reads, &mut writes] {
+            edit(&clear, jar, |session| session.login("ada").and_then(|()| session.set("cart", 3))).await;
+        }
+
+        assert_eq!(edit(&moving, &mut reads, user).await.1.as_deref(), Some("ada"));
+        assert_eq!(events.take(), ["migrating:unsealed"]);
+        let id = edit(&moving, &mut writes, |session| Ok(session.id().unwrap())).await.1;
+        edit(&moving, &mut writes, |session| session.set("cart", 4)).await;
+        let entry = hyper_session::store::EntryId::from_bytes(id.to_bytes());
+        assert_eq!(memory.fetch(entry, clock.now()).await.unwrap().unwrap().value[0], 4, "sealed now");
+        events.take();
+        assert_eq!(edit(&moving, &mut writes, |session| session.get::<u8>("cart")).await.1, Some(4));
+        assert_eq!(events.take(), [""; 0]);
+        // The session list of before counts.
+        edit(&moving, &mut Jar::new(), |session| session.login("ada")).await;
+        assert_eq!(moving.sessions_of("ada").await.unwrap().len(), 3);
+        events.take();
+
+        clock.set(START + 50_000);
+        assert_eq!(edit(&moving, &mut reads, user).await.1, None, "the date has passed");
+        assert_eq!(events.take(), ["refused:payload"]);
+        assert_eq!(edit(&moving, &mut writes, user).await.1.as_deref(), Some("ada"));
+        let error = builder().accept_unsealed_until(until).build().unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("seal_records()"), "{error}");
+    });
+}

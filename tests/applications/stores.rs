@@ -1,0 +1,206 @@
+//! Both kinds of store, which can be deployed anew with other options, and a browser.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::Response;
+use hyper::service::Service;
+use hyper_session::store::{Builder, Memory, SessionLimit, Store};
+use hyper_session::testing::FakeClock;
+use hyper_session::{
+    AppKey, Clock, CookieStore, Error, PayloadFormat, ServerStore, Session, SessionHandle, Timeouts,
+    Timestamp, session_fn,
+};
+
+use crate::support::{Body, Events, Jar, block_on, request, set_cookies, status};
+
+pub(crate) const START: u64 = 1_000_000;
+
+pub(crate) const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Cookie,
+    Server,
+}
+
+/// The options of one deployment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    pub(crate) timeouts: Timeouts,
+    pub(crate) anonymous: Option<Timeouts>,
+    pub(crate) longest: Option<Duration>,
+    pub(crate) format: PayloadFormat,
+    pub(crate) max_sessions: usize,
+    pub(crate) at_limit: SessionLimit,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let timeouts = Timeouts { idle: seconds(100), absolute: seconds(400), renewal: seconds(10) };
+        Self {
+            timeouts,
+            anonymous: None,
+            longest: None,
+            format: PayloadFormat::MessagePack,
+            max_sessions: 100,
+            at_limit: SessionLimit::default(),
+        }
+    }
+}
+
+/// What a handler does to its session.
+pub(crate) type Act = fn(&Session) -> Result<(), Error>;
+
+/// How a handler asks for its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Renews,
+    LeavesTheDeadline,
+}
+
+pub(crate) struct World {
+    pub(crate) kind: Kind,
+    pub(crate) clock: FakeClock,
+    pub(crate) events: Events,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) server: Option<ServerStore<Arc<Memory>>>,
+    key: String,
+    backend: Arc<Memory>,
+}
+
+impl World {
+    pub(crate) fn new(kind: Kind, options: Options) -> Self {
+        let (clock, events) = (FakeClock::at(START), Events::new());
+        let (key, backend) = (AppKey::generate().unwrap().to_text().to_string(), Arc::new(Memory::new()));
+        let (store, server) = build(kind, options, &clock, &events, &key, &backend);
+        Self { kind, clock, events, store, server, key, backend }
+    }
+
+    /// The same keys and entries under other options, in a new process.
+    pub(crate) fn deploy(&mut self, options: Options) {
+        let (store, server) = build(self.kind, options, &self.clock, &self.events, &self.key, &self.backend);
+        (self.store, self.server) = (store, server);
+    }
+
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// A request whose handler does `act`; the jar takes in what the response sets.
+    pub(crate) async fn visit<A, R>(&self, jar: &mut Jar, reading: Reading, act: A) -> (Response<Body>, R)
+    where
+        A: Fn(&Session) -> Result<R, Error> + Send + Sync,
+        R: Send,
+    {
+        let seen = Mutex::new(None);
+        let service = session_fn(Arc::clone(&self.store), |_, handle: SessionHandle| async {
+            let handle = handle;
+            let session = match reading {
+                Reading::Renews => handle.load().await?,
+                Reading::LeavesTheDeadline => handle.load_without_renewal().await?,
+            };
+            *seen.lock().unwrap() = Some(act(&session)?);
+            Ok::<_, Error>(status(200))
+        });
+        let response = service.call(request("/", jar.header().as_deref())).await.expect("a response");
+        assert_eq!(response.status(), 200);
+        jar.store(response.headers());
+        let seen = seen.lock().unwrap().take();
+        (response, seen.unwrap())
+    }
+
+    pub(crate) async fn edit<A, R>(&self, jar: &mut Jar, act: A) -> R
+    where
+        A: Fn(&Session) -> Result<R, Error> + Send + Sync,
+        R: Send,
+    {
+        self.visit(jar, Reading::Renews, act).await.1
+    }
+
+    /// What `look` sees, without a trace.
+    pub(crate) async fn look<L, R>(&self, jar: &Jar, look: L) -> R
+    where
+        L: Fn(&Session) -> R + Send + Sync,
+        R: Send,
+    {
+        let look = |session: &Session| Ok(look(session));
+        self.visit(&mut jar.clone(), Reading::LeavesTheDeadline, look).await.1
+    }
+
+    pub(crate) async fn expires(&self, jar: &Jar) -> Option<Timestamp> {
+        self.look(jar, Session::expires_at).await
+    }
+
+    pub(crate) async fn is_alive(&self, jar: &Jar) -> bool {
+        self.expires(jar).await.is_some()
+    }
+}
+
+type Built = (Arc<dyn Store>, Option<ServerStore<Arc<Memory>>>);
+
+fn build(
+    kind: Kind,
+    options: Options,
+    clock: &FakeClock,
+    events: &Events,
+    key: &str,
+    backend: &Arc<Memory>,
+) -> Built {
+    match kind {
+        Kind::Cookie => {
+            let store = apply(CookieStore::builder(key.parse::<AppKey>().unwrap()), options, clock, events)
+                .build()
+                .unwrap();
+            (Arc::new(store), None)
+        }
+        Kind::Server => {
+            let builder = ServerStore::with_backend(Arc::clone(backend));
+            let builder = apply(builder, options, clock, events)
+                .max_sessions_per_subject(options.max_sessions)
+                .at_session_limit(options.at_limit);
+            let store = builder.build().unwrap();
+            (Arc::new(store.clone()), Some(store))
+        }
+    }
+}
+
+fn apply<K>(builder: Builder<K>, options: Options, clock: &FakeClock, events: &Events) -> Builder<K> {
+    let mut builder = builder
+        .timeouts(options.timeouts)
+        .payload_format(options.format)
+        .clock(clock.clone())
+        .observer(events.clone());
+    if let Some(anonymous) = options.anonymous {
+        builder = builder.anonymous_timeouts(anonymous);
+    }
+    if let Some(longest) = options.longest {
+        builder = builder.longest_lifetime(longest);
+    }
+    builder
+}
+
+/// Runs a scenario on both kinds of store, in both formats of a payload.
+pub(crate) fn everywhere_with<T: Future<Output = ()>>(options: Options, scenario: impl Fn(World) -> T) {
+    for kind in [Kind::Cookie, Kind::Server] {
+        for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
+            println!("{kind:?} store, {format:?}"); // shown if the scenario fails
+            block_on(scenario(World::new(kind, Options { format, ..options })));
+        }
+    }
+}
+
+pub(crate) fn everywhere<T: Future<Output = ()>>(scenario: impl Fn(World) -> T) {
+    everywhere_with(Options::default(), scenario);
+}
+
+/// The `Max-Age` of the one `Set-Cookie` line of a response; `None` if it has none.
+pub(crate) fn max_age(response: &Response<Body>) -> Option<u64> {
+    let lines = set_cookies(response.headers());
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let (_, after) = lines[0].split_once("; Max-Age=")?;
+    after.split(';').next().unwrap().parse().ok()
+}
