@@ -497,7 +497,7 @@ impl<B: Backend> Store for ServerStore<B> {
                 return Ok(Saved::Removed);
             }
             let created = if changes.begins_anew() { now } else { record.created() };
-            inner.create(created, payload, None, None, now).await.map(ended_or_stored)
+            inner.create(created, payload, None, None, now).await.and_then(ended_or_stored)
         })
     }
 
