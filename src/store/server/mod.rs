@@ -388,8 +388,8 @@ impl<B: Backend> Inner<B> {
             // this response must not remove the new cookie.
             Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
                 Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
-                Some(EntryValue::Tombstone) if present.expires > self.tombstone_expires(now) => {
-                    // A tombstone must not last as long as a session.
+                Some(EntryValue::Tombstone) if present.expires == expires => {
+                    // The backend moved its deadline, too. A tombstone must not last as long as a session.
                     self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
                     Ok(Saved::Ended)
                 }
