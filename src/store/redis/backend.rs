@@ -134,7 +134,8 @@ impl Redis {
         let mut pause = FIRST_PAUSE;
         Counters::add(&self.counters.commands);
         loop {
-            let error = match self.transport.send(key, command, limits).await {
+            // Boxed: the futures around it are moved more often than this one is made.
+            let error = match Box::pin(self.transport.send(key, command, limits)).await {
                 Err(Trouble::Reply(error)) => error,
                 answered => return answered,
             };

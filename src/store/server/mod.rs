@@ -172,11 +172,25 @@ impl<B: Backend> Inner<B> {
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        let id = entry_id(&token);
-        let Some(memo) = &self.list_memo else {
-            let Some(stored) = self.backend.fetch(id, now).await? else { return Ok(Err(Refusal::UnknownId)) };
-            return Ok(self.decode(token, stored, now));
+        // Boxed: what few stores do would make the future of every load larger.
+        if let Some(memo) = &self.list_memo {
+            return Box::pin(self.load_listed(memo, token, now)).await;
+        }
+        let Some(stored) = self.backend.fetch(entry_id(&token), now).await? else {
+            return Ok(Err(Refusal::UnknownId));
         };
+        Ok(self.decode(token, stored, now))
+    }
+
+    /// Loads a session, which counts only if it is on the list of its subject, if it has one. The list is read at the same
+    /// time where this process knows it.
+    async fn load_listed(
+        &self,
+        memo: &ListMemo,
+        token: Token,
+        now: Timestamp,
+    ) -> Result<Result<Record, Refusal>, Error> {
+        let id = entry_id(&token);
         let (stored, list) = match memo.get(id) {
             Some(known) => {
                 let (stored, list) = join(self.backend.fetch(id, now), self.backend.fetch(known, now)).await;
@@ -302,10 +316,10 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return self.create(now, payload, None, None, now).await.and_then(ended_or_stored);
+            return Box::pin(self.create(now, payload, None, None, now)).await.and_then(ended_or_stored);
         };
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {
-            return self.renew(base, now).await;
+            return Box::pin(self.renew(base, now)).await;
         }
         let mut expected = seen(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
