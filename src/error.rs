@@ -65,8 +65,8 @@ pub(crate) enum Kind {
         size: usize,
         limit: usize,
     },
+    // The backends with a limit.
     #[cfg_attr(not(any(feature = "redis", feature = "sqlite")), allow(dead_code))]
-    // the backends with a limit
     EntryTooLarge {
         size: usize,
         limit: usize,
