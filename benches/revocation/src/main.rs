@@ -88,7 +88,8 @@ async fn memory_and_look_up() {
     .await;
     for (what, cookies) in [("id, root and subject", plain), ("the same and four labels", labelled)] {
         let record = record(&store, &cookies).await.unwrap();
-        let allocated = allocation_counter::measure(|| assert!(store.is_still_valid(&record, SystemClock.now())));
+        let allocated =
+            allocation_counter::measure(|| assert!(store.is_still_valid(&record, SystemClock.now())));
         for threads in [1, 2] {
             println!(
                 "look-up of {what}, {threads} threads: {:.1} ns, {} allocations (goal 40, 0)",
@@ -109,7 +110,9 @@ fn look_up(store: &CookieStore, record: &Record, threads: usize) -> f64 {
                 let run = || {
                     let start = Instant::now();
                     for _ in 0..TIMES {
-                        assert!(std::hint::black_box(store).is_still_valid(std::hint::black_box(record), now));
+                        assert!(
+                            std::hint::black_box(store).is_still_valid(std::hint::black_box(record), now)
+                        );
                     }
                     start.elapsed().as_secs_f64() * 1e9 / f64::from(TIMES)
                 };
@@ -198,7 +201,10 @@ async fn on_sqlite(folder: &std::path::Path) {
         done as f64 / seconds
     };
     let (one, many) = (rate(1, 3.0).await, rate(64, 3.0).await);
-    println!("SQLite, durable revocations a second: {one:.0} with one task, {many:.0} with 64: {:.1} times (goal 10)", many / one);
+    println!(
+        "SQLite, durable revocations a second: {one:.0} with one task, {many:.0} with 64: {:.1} times (goal 10)",
+        many / one
+    );
 
     let path = folder.join("start.db");
     fill(&SqliteLog::open(&path).await.unwrap()).await;

@@ -55,7 +55,8 @@ async fn numbers_read_back<S: Store + Clone>(store: S, largest: u64) {
         session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).map(drop)
     })
     .await;
-    let n = visit(&store, cookies, |session| Ok((session.get::<u64>("n")?, session.get::<f64>("float")?))).await;
+    let n =
+        visit(&store, cookies, |session| Ok((session.get::<u64>("n")?, session.get::<f64>("float")?))).await;
     assert_eq!(n, (Some(6), Some(0.1)));
 }
 
