@@ -72,13 +72,8 @@ pub(crate) enum Kind {
         size: usize,
         limit: usize,
     },
-<<<<<<< HEAD
-    #[cfg_attr(not(any(feature = "redis", feature = "sqlite")), allow(dead_code))]
-    // the backends with a limit
-=======
     // The backends with a limit.
     #[cfg_attr(not(any(feature = "redis", feature = "sqlite")), allow(dead_code))]
->>>>>>> fuzzfix
     EntryTooLarge {
         size: usize,
         limit: usize,
