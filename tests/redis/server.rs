@@ -117,7 +117,7 @@ impl Server {
 
     /// Returns true if the server compares and sets by itself.
     pub(crate) fn compares_and_sets(&self) -> bool {
-        self.cli(&["SET", "no-such-key", "x", "IFEQ", "y"]) == ""
+        self.cli(&["SET", "no-such-key", "x", "IFEQ", "y"]).is_empty()
             && !self.cli(&["INFO", "errorstats"]).contains("errorstat_ERR")
     }
 
