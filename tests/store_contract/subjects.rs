@@ -242,9 +242,9 @@ fn a7_a12_a_bounded_number_of_round_trips_each() {
             let handler = service_fn(move |request: Request<Body>| async move {
                 let session = request.session().await?;
                 if login {
-                    session.login("ada")?
+                    session.login("ada")?;
                 } else {
-                    session.get::<u8>("cart").map(drop)?
+                    session.get::<u8>("cart").map(drop)?;
                 }
                 Ok::<_, Error>(status(200))
             });

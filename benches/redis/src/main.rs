@@ -1,8 +1,9 @@
 //! Sessions in a real Redis on the loopback interface: loading one, and changing one value of it, at 1 to 256 tasks. Each
 //! task has a session of its own. Prints one JSON object a line.
 //!
-//! `hyper-session-benches-redis [--quick] [--arm=NAME] [CASE]...`, where a case is `load/256`, or `change/1`; all of them by
-//! default. One arm alone is for a profiler.
+//! `hyper-session-benches-redis [--quick] [--arm=NAME] [--scripts-only] [CASE]...`, where a case is `load/256`, or `change/1`;
+//! all of them by default. One arm alone is for a profiler. The server is `redis-server`, or what `HYPER_SESSION_REDIS_SERVER`
+//! names; by `--scripts-only` the store leaves a server's own compare-and-set alone.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -59,7 +60,7 @@ async fn main() {
     let server = Server::start();
     let mut arms = vec![
         bare(&server.url()).await,
-        ours(&server.url()).await,
+        ours(&server.url(), flags.iter().any(|flag| flag == "--scripts-only")).await,
         bb8_pool(&server.url(), true).await,
         bb8_pool(&server.url(), false).await,
         fred(server.port).await,
@@ -177,8 +178,12 @@ async fn bare(url: &str) -> Arm {
 }
 
 /// Loading through `Store::load`; changing through the whole service, from request to response.
-async fn ours(url: &str) -> Arm {
-    let store = RedisStore::builder(url).prefix("bench:session").connect().await.unwrap();
+async fn ours(url: &str, scripts_only: bool) -> Arm {
+    let mut builder = RedisStore::builder(url).prefix("bench:session");
+    if scripts_only {
+        builder = builder.scripts_only();
+    }
+    let store = builder.connect().await.unwrap();
     let service = by_argument(store.clone());
     let mut cookies = Vec::new();
     for _ in 0..TASKS[3] {
@@ -341,7 +346,8 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let child = Command::new("redis-server")
+        let program = std::env::var("HYPER_SESSION_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let child = Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
             .spawn()
