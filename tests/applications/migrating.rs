@@ -328,3 +328,31 @@ fn sealing_is_switched_on_without_logging_anyone_out() {
         assert!(error.is_config() && error.to_string().contains("seal_records()"), "{error}");
     });
 }
+
+// A cookie that was copied before the move would be a login again, until its deadline.
+#[test]
+fn t25_a_copied_cookie_of_a_revocable_store_is_refused_after_the_move() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let cookies = CookieStore::builder(AppKey::generate().unwrap())
+            .revocations(hyper_session::Revocations::in_memory())
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let server = MemoryStore::builder().clock(clock).build().unwrap();
+        let both = MigratingStore::new(server, cookies.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+        let (mut jar, mut ended) = (Jar::new(), Jar::new());
+        for jar in [&mut jar, &mut ended] {
+            edit(&cookies, jar, |session| session.login("ada")).await;
+        }
+        let copied = jar.clone();
+        edit(&both, &mut jar, |session| session.set("cart", 1)).await;
+        assert_eq!(edit(&both, &mut jar, user).await.1.as_deref(), Some("ada"));
+        assert_eq!(edit(&both, &mut copied.clone(), user).await.1, None, "not in either store");
+        // One that was ended elsewhere is not moved.
+        let copied = ended.clone();
+        edit(&cookies, &mut ended, Session::destroy).await;
+        edit(&both, &mut copied.clone(), |session| session.set("cart", 1)).await;
+        assert_eq!(edit(&both, &mut copied.clone(), user).await.1, None);
+    });
+}

@@ -354,8 +354,12 @@ impl Store for CookieStore {
         }
     }
 
-    fn supersede(&self, _: Record, _: Timestamp) -> StoreFuture<bool> {
-        StoreFuture::ready(Ok(true)) // the only copy is the client's: the response replaces it
+    /// The client has the only copy, and the response replaces it. If sessions can be revoked, a copy made before is refused, too.
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        match &self.inner.revoking {
+            Some(revoking) => self.supersede_revocable(revoking, &base, now),
+            None => StoreFuture::ready(Ok(true)),
+        }
     }
 
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {

@@ -313,6 +313,25 @@ impl CookieStore {
         self.carry_out(revoking, self.inner.plan_adopted(revoking, record, changes, now), now)
     }
 
+    /// Ends the session of `base`, which goes on in another store. Returns false if it had ended.
+    pub(super) fn supersede_revocable(
+        &self,
+        revoking: &Revoking,
+        base: &Record,
+        now: Timestamp,
+    ) -> StoreFuture<bool> {
+        if revoking.has_ended(base, now) {
+            return StoreFuture::ready(Ok(false));
+        }
+        let revocations = revoking.supersede(base, true);
+        if revocations.is_empty() || revoking.register.revoke_at_once(&revocations).is_some() {
+            return StoreFuture::ready(Ok(true));
+        }
+        self.later(
+            move |revoking, _| async move { revoking.register.revoke(revocations).await.map(|_| true) },
+        )
+    }
+
     pub(super) fn destroy_revocable(
         &self,
         revoking: &Revoking,
