@@ -349,7 +349,7 @@ fn t25_a_copied_cookie_of_a_revocable_store_is_refused_after_the_move() {
         edit(&both, &mut jar, |session| session.set("cart", 1)).await;
         assert_eq!(edit(&both, &mut jar, user).await.1.as_deref(), Some("ada"));
         assert_eq!(edit(&both, &mut copied.clone(), user).await.1, None, "not in either store");
-        // One that was ended elsewhere is not moved.
+        // A session that was ended elsewhere is not moved.
         let copied = ended.clone();
         edit(&cookies, &mut ended, Session::destroy).await;
         edit(&both, &mut copied.clone(), |session| session.set("cart", 1)).await;

@@ -2,8 +2,8 @@
 //! task has a session of its own. Prints one JSON object a line.
 //!
 //! `hyper-session-benches-redis [--quick] [--arm=NAME] [--scripts-only] [CASE]...`, where a case is `load/256`, or `change/1`;
-//! all of them by default. One arm alone is for a profiler. The server is `redis-server`, or what `HYPER_SESSION_REDIS_SERVER`
-//! names; by `--scripts-only` the store leaves a server's own compare-and-set alone.
+//! all of them by default. A single arm is for a profiler. The server is `redis-server`, or what `HYPER_SESSION_REDIS_SERVER`
+//! names; by `--scripts-only` the store does not use a server's own compare-and-set.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -82,7 +82,7 @@ async fn main() {
             let mut runs = vec![Vec::new(); arms.len()];
             let mut commands = vec![0.0; arms.len()];
             for round in 0..rounds {
-                // Each round begins with another one: nobody always comes behind the same.
+                // Each round begins with a different arm, so that no arm always runs after the same one.
                 for place in (0..arms.len()).map(|turn| (turn + round) % arms.len()) {
                     let arm = &arms[place];
                     let operation = if change { &arm.change } else { &arm.load };
@@ -295,7 +295,7 @@ async fn fred(port: u16) -> Arm {
     }
 }
 
-/// actix-session's store: one connection that everybody shares, by an older release of the client that ours uses. A session is a
+/// actix-session's store: one connection that all tasks share, by an older release of the client that ours uses. A session is a
 /// map of JSON texts in a JSON text.
 async fn actix(url: &str) -> Arm {
     let store = RedisSessionStore::builder(url).build().await.unwrap();
@@ -346,7 +346,8 @@ struct Server {
 impl Server {
     fn start() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let program = std::env::var("HYPER_SESSION_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
+        let program =
+            std::env::var("HYPER_SESSION_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned());
         let child = Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .stdout(Stdio::null())
