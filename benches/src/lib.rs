@@ -17,8 +17,9 @@ use std::task::{Context, Poll, Waker};
 /// The payloads that are sealed and opened, in bytes.
 pub const SIZES: [usize; 4] = [64, 256, 1024, 3000];
 
-/// The application key of every arm that takes one. It has as many bytes as the key of any peer needs.
-pub const KEY: [u8; 64] = *b"W2QzPp8rV1yTn5cL9gXkB3sJ7mHdR4fA6uEoZ0iKqYwNvCxStGbDhMjUlFaOeI-_";
+/// The application key of every arm that takes one. It has as many bytes as the key of any peer needs, and is not
+/// the text of a key.
+pub const KEY: [u8; 64] = *b"W2Qz!p8rV1yTn5cL#gXkB3sJ7mHd%4fA6uEoZ0iK&YwNvCxStGb(hMjUlFaO)I-_";
 
 /// The output of a future that waits for nothing: in process, no arm does.
 ///

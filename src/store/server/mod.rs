@@ -164,8 +164,8 @@ impl<B: Backend> Inner<B> {
             backend,
             format,
             max_sessions_per_subject,
-            list_memo,
             at_session_limit,
+            list_memo,
             queues,
             list_queues,
         })
