@@ -65,11 +65,10 @@ pub fn work(name: &str) -> Box<dyn FnMut()> {
             Box::new(move || times(|| ready(store.save(Some(record.clone()), changes.clone(), NOW))))
         }
         ["limit", "seal", size] => {
-            let size: usize = size.parse().unwrap();
-            let token = token(&store, size);
+            let token = token(&store, size.parse().unwrap());
             let mut limit = Limit::of(&token, NAME);
             let (mut buffer, mut text) = (vec![0; token.len()], vec![0; token.len()]);
-            let plaintext = vec![b'x'; size + 40];
+            let plaintext = vec![b'x'; limit.plaintext_len(&token)];
             Box::new(move || times(|| limit.seal(black_box(&plaintext), &mut buffer, &mut text).len()))
         }
         ["untouched", arm] => service(arm, Action::Untouched),

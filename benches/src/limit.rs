@@ -49,6 +49,11 @@ impl Limit {
         self.key.open_in_place(nonce, Aad::from(&*head), body).unwrap()
     }
 
+    /// The length of the plaintext of `token`.
+    pub fn plaintext_len(&self, token: &[u8]) -> usize {
+        token.len() * 3 / 4 - HEADER - TAG - MAC
+    }
+
     /// The token for `plaintext`, in `text`; `buffer` holds the bytes meanwhile.
     pub fn seal<'b>(&mut self, plaintext: &[u8], buffer: &mut [u8], text: &'b mut [u8]) -> &'b [u8] {
         if self.left == 0 {

@@ -143,7 +143,7 @@ fn seal(size: usize) -> Comparison {
     let record = record(&store, &token);
     let mut limit = Limit::of(&token, NAME);
     let (mut buffer, mut text) = (vec![0; token.len()], vec![0; token.len()]);
-    let plaintext = vec![b'x'; size + 40];
+    let plaintext = vec![b'x'; limit.plaintext_len(&token)];
     #[allow(unused_mut)]
     let mut arms: Vec<(&'static str, Run)> = vec![
         ("limit", repeated(move || limit.seal(black_box(&plaintext), &mut buffer, &mut text).len())),
