@@ -144,6 +144,7 @@ async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
 }
 
 /// Where a logout is remembered, so that a cookie that was copied before it is refused.
+#[cfg_attr(not(feature = "redis"), allow(clippy::unused_async))]
 async fn revocations() -> Result<Revocations, Error> {
     match std::env::var("REVOCATIONS") {
         #[cfg(feature = "redis")]

@@ -85,11 +85,14 @@ impl SessionHandle {
     /// ```
     /// use http::{Request, Response};
     /// use hyper::service::Service;
-    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn, testing::{self, FakeClock}};
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
     /// use std::time::Duration;
     ///
+    /// # #[cfg(feature = "testing")]
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Error> {
+    /// use hyper_session::testing::{self, FakeClock};
+    ///
     /// let clock = FakeClock::at(0);
     /// let store = CookieStore::builder(AppKey::generate()?).clock(clock.clone()).build()?;
     /// let service = session_fn(store.clone(), |request: Request<()>, handle: SessionHandle| async move {
@@ -108,6 +111,8 @@ impl SessionHandle {
     /// assert!(!response.headers().contains_key("set-cookie"));
     /// # Ok(())
     /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
     /// ```
     pub async fn load_without_renewal(&self) -> Result<Session, Error> {
         Slot::session(&self.slot, false).await
