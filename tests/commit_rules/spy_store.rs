@@ -43,6 +43,9 @@ pub(crate) enum Verb {
 /// A backend in memory that writes down what it is asked, fails when told to, and waits when told to.
 pub(crate) struct Spy {
     memory: Memory,
+    /// The only clock that `memory` knows. It stands still, so that `memory` frees nothing: without a clock, `create` frees
+    /// what expired in its shard, and which shard that is depends on random ids.
+    _still: Arc<dyn Clock>,
     calls: Mutex<Vec<(Verb, EntryId)>>,
     ids: Mutex<BTreeSet<EntryId>>,
     pub(crate) failing: Mutex<Vec<Verb>>,
@@ -59,8 +62,11 @@ pub(crate) enum Gate {
 
 impl Spy {
     fn new() -> Self {
+        let (memory, still) = (Memory::new(), Arc::new(FakeClock::at(0)) as Arc<dyn Clock>);
+        memory.__use_clock(&still);
         Self {
-            memory: Memory::new(),
+            memory,
+            _still: still,
             calls: Mutex::default(),
             ids: Mutex::default(),
             failing: Mutex::default(),
