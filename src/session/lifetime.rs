@@ -201,7 +201,8 @@ impl Session {
 impl Payload {
     /// Returns the lifetime of the session with these values.
     pub(crate) fn lifetime(&self) -> Lifetime {
-        self.get(LIFETIME).and_then(|value| Lifetime::from_bytes(&value)).unwrap_or_default()
+        let stored = self.find_reserved(LIFETIME);
+        stored.and_then(|range| Lifetime::from_bytes(self.slice(range))).unwrap_or_default()
     }
 }
 

@@ -123,7 +123,10 @@ impl Payload {
     pub(crate) fn lineage(&self) -> Lineage {
         let stored = self.find_reserved(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
         stored.unwrap_or_else(|| {
-            let owner = self.find(SUBJECT).and_then(|_| self.subject()).map(|subject| subject_name(&subject));
+            let owner = self
+                .find_reserved(SUBJECT)
+                .and_then(|_| self.subject())
+                .map(|subject| subject_name(&subject));
             Lineage { owner, ..Lineage::default() }
         })
     }
@@ -136,7 +139,7 @@ impl Payload {
     /// Returns the same values with another lineage, and with the labels of `labelled` if there are none.
     pub(crate) fn with_lineage(&self, lineage: &Lineage, labelled: Option<&Self>) -> Result<Self, Error> {
         let lineage = lineage.to_bytes()?;
-        let labels = match self.find(LABELS) {
+        let labels = match self.find_reserved(LABELS) {
             Some(_) => None,
             None => labelled.and_then(|labelled| labelled.get(LABELS)),
         };

@@ -119,7 +119,7 @@ impl State {
 impl Payload {
     /// Returns true if there is a subject.
     pub(crate) fn has_subject(&self) -> bool {
-        self.find(SUBJECT).is_some()
+        self.find_reserved(SUBJECT).is_some()
     }
 
     /// The subject, for a store's index.
