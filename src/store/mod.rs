@@ -9,6 +9,7 @@ mod backend;
 mod builder;
 mod cookie;
 mod future;
+pub(crate) mod join;
 #[cfg(feature = "memory")]
 mod memory;
 mod migrating;

@@ -1,8 +1,5 @@
 //! The test suite for the contract of backends.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
-use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +7,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::crypto::{Random as _, SystemRandom};
 use crate::id::EntryId;
+use crate::store::join::join;
 use crate::store::{Backend, Replaced, Stored};
 
 /// Checks `backend` against the [contract](Backend#contract) of backends, with separate entries under random ids.
@@ -269,34 +267,5 @@ impl<B: Backend> Suite<'_, B> {
         let (a, b) = join(self.replace(id, &won, Some(b"c")), self.replace(id, &won, Some(b"d"))).await;
         let done = [&a, &b].into_iter().filter(|outcome| **outcome == Replaced::Done).count();
         assert_eq!(done, 1, "of two concurrent replaces of one value one must win: {a:?}, {b:?}");
-    }
-}
-
-/// Polls both futures in turns.
-pub(super) async fn join<T, U>(one: impl Future<Output = T>, two: impl Future<Output = U>) -> (T, U) {
-    let (mut one, mut two) = (pin!(one), pin!(two));
-    let (mut first, mut second) = (None, None);
-    poll_fn(|cx| {
-        if first.is_none() {
-            first = ready(one.as_mut().poll(cx));
-        }
-        if second.is_none() {
-            second = ready(two.as_mut().poll(cx));
-        }
-        match (first.take(), second.take()) {
-            (Some(one), Some(two)) => Poll::Ready((one, two)),
-            (one, two) => {
-                (first, second) = (one, two);
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
-fn ready<T>(poll: Poll<T>) -> Option<T> {
-    match poll {
-        Poll::Ready(value) => Some(value),
-        Poll::Pending => None,
     }
 }

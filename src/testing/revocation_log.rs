@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::contract::join;
 use crate::crypto::{Random, SystemRandom};
 use crate::revocation::{Entry, Revocation, RevocationLog};
+use crate::store::join::join;
 
 /// Checks a log against the [contract](RevocationLog#contract) of logs. `one` and `other` are the same log, as two
 /// processes open it. Its present entries stay.

@@ -2,7 +2,6 @@
 
 mod conflict_queue;
 pub(crate) mod format;
-mod join;
 mod list_memo;
 mod native_format;
 mod regenerate;
@@ -21,10 +20,10 @@ pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
 use self::format::{EntryAge, EntryValue, StoredFormat};
-use self::join::join;
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
+use super::join::join;
 use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
 use crate::clock::Timestamp;
 use crate::config::Config;

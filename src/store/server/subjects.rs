@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use super::format::EntryValue;
-use super::join::join_all;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, ServerStore};
@@ -14,6 +13,7 @@ use crate::error::{Error, Kind};
 use crate::event::{Event, Operation};
 use crate::id::EntryId;
 use crate::session::{Payload, Record, SessionId};
+use crate::store::join::join_all;
 use crate::store::{Backend, Replaced, Store, Stored};
 
 /// For how long a listed session may be missing: the request that entered it is about to write it.
