@@ -21,6 +21,8 @@ mod model;
 mod on_redis;
 #[cfg(feature = "sqlite")]
 mod on_sqlite;
+#[cfg(any(feature = "redis", feature = "sqlite"))]
+mod real_backends;
 mod repeats;
 mod subject_fixture;
 mod subject_races;
