@@ -52,7 +52,7 @@ fn t20_the_deadline_ends_what_has_no_end() {
     // Eleven days later, long after both timeouts, it is a session still: nothing in it says otherwise.
     world.clock.set(START + 999_999);
     assert_eq!(world.load(jar.get(NAME).unwrap()), Ok(()));
-    // What it was turned into has the deadlines of this store.
+    // The migrated session has the deadlines of this store.
     world.visit(&mut migrated, look);
     assert_eq!(world.events.take(), ["format:astra", "format:native:expired", "refused:expired"]);
 

@@ -86,7 +86,7 @@ impl Deployment {
         Self { stores, clocks, events }
     }
 
-    /// One request: whom the session belongs to, and how many visits it counts, before `act` is done.
+    /// One request: the user of the session, and how many visits it counts, before `act` is done.
     async fn visit(&self, release: usize, user: &mut User, act: Act) -> Option<(String, u64)> {
         let seen = Arc::new(Mutex::new(None));
         let (sink, name, big) = (Arc::clone(&seen), user.name.clone(), user.big);
@@ -236,7 +236,7 @@ async fn rehearse(in_cookies: bool, seed: u64) {
                 either += 1;
             }
         }
-        // What the user is from here on.
+        // The state of the user from here on.
         if act == Act::LogIn {
             (user.since, user.last, user.visits) = (Some(now), now, 1);
         } else if found.is_none() || act == Act::LogOut {
