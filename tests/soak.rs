@@ -40,7 +40,7 @@ struct Counts {
     unclear: AtomicU64,
 }
 
-/// What a client knows of its session.
+/// A client's view of its session.
 #[derive(Default)]
 struct Client {
     jar: Jar,
@@ -77,7 +77,7 @@ impl Client {
                 "/add" if fresh => _ = counts.orphans.fetch_add(1, Ordering::Relaxed),
                 "/add" => self.possible += 1,
                 "/logout" | "/regenerate" => {
-                    // Who was not told cannot rely on either: this client begins anew.
+                    // Without a confirmation the client cannot rely on either: it begins anew.
                     counts.unclear.fetch_add(2, Ordering::Relaxed);
                     *self = Self::default();
                 }

@@ -30,7 +30,7 @@ async fn t26_log_out_everywhere_else() {
     let server = Server::start();
     let store = builder(&server).connect().await.unwrap();
     everywhere_but_here(&store).await;
-    // What is left is bob's session and the list it is on.
+    // Bob's session and the list that it is on are left.
     server.has_entries(2);
 }
 

@@ -139,7 +139,7 @@ async fn run(deeds: &[Deed], order: &[usize]) {
     let finished = |request: usize| order.iter().rposition(|at| *at == request).unwrap();
     for (at, deed, cookies) in &answers {
         let Some(_) = cookies.header() else { continue };
-        // A request that finds no session may begin one of nobody's.
+        // A request that finds no session may begin one without a subject.
         let accepted = site.user(cookies).await.as_deref() == Some("ada");
         match deed {
             // A login begins a session of its own. It ends by what ends its subject afterwards, and by nothing else here.

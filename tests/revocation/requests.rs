@@ -48,7 +48,7 @@ impl Site {
         Self { store, clock, changes }
     }
 
-    /// What happened to the revocations since the last call.
+    /// Takes the changes of the revocations since the last call.
     pub(crate) fn changes(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.changes.lock().unwrap())
     }
