@@ -1,4 +1,4 @@
-//! What a server-side store reads back: any bytes under an id that a client presents.
+//! Reads of a server-side store: any bytes under an id that a client presents.
 
 use bytes::Bytes;
 use hyper_session::store::{Backend, EntryId, Replaced, ServerStore, Store, Stored};
