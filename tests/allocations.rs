@@ -36,7 +36,7 @@ fn store_with_memo() -> CookieStore {
 fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("a cookie session waits for nothing"),
+        Poll::Pending => panic!("a cookie session never waits"),
     }
 }
 

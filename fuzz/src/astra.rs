@@ -41,7 +41,7 @@ pub fn astra_open(data: &[u8]) {
     let mut expected = match before {
         Some(Value::Object(map)) => map,
         Some(Value::Null) => serde_json::Map::new(),
-        other => panic!("{other:?} is no session"),
+        other => panic!("{other:?} is not a session"),
     };
     expected.insert("fuzz".to_owned(), Value::from(1));
     // Too large for one cookie, or the same already.

@@ -432,7 +432,7 @@ async fn act(
 ) -> Result<(), Error> {
     let failures = lock(world).failures;
     let loaded = handle.load().await;
-    assert!(loaded.is_ok() || lock(world).failures > failures, "an error that nobody made");
+    assert!(loaded.is_ok() || lock(world).failures > failures, "an error that no fault explains");
     let session = loaded?;
     let seen = of(&session);
     {

@@ -191,7 +191,7 @@ impl Play {
                 assert!(!request.void && !request.is_unsaved(), "lost without a word: {request:?}");
             }
             StatusCode::INTERNAL_SERVER_ERROR => {}
-            _ => assert!(request.void || request.faulted, "an error that nobody made"),
+            _ => assert!(request.void || request.faulted, "an error that no fault explains"),
         }
         let lines: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
         assert!(lines.len() <= 1, "one cookie, one line");

@@ -85,7 +85,7 @@ fn load(token: &[u8]) -> Result<(), Refusal> {
             answer(&forged).unwrap()
         });
         let expected = if refusal.removes_cookie() { &*REMOVED } else { &*KEPT };
-        assert_eq!(head, *expected, "the client can tell {refusal}");
+        assert_eq!(head, *expected, "the client can distinguish {refusal}");
     }
     loaded
 }
@@ -256,7 +256,7 @@ fn check_authentic(plaintext: &[u8], expires: Option<u64>) {
     assert!(counted.bytes_max <= bound, "{} bytes for {}", counted.bytes_max, text.len());
     let Ok(record) = loaded else { return };
     assert!(plaintext.len() > 26, "a session without values");
-    assert!(record.expires() > Timestamp::from_unix(NOW), "a session that is over");
+    assert!(record.expires() > Timestamp::from_unix(NOW), "a session that has expired");
     if let Some(expires) = expires {
         assert_eq!(record.expires().as_unix(), expires);
     }

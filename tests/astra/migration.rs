@@ -35,7 +35,7 @@ fn every_vector_changes_over() {
         let mut jar = Jar::with(NAME, &vector.cookie);
         world.visit(&mut jar, look);
         let expected: std::collections::BTreeMap<String, Value> = serde_json::from_str(&vector.json).unwrap();
-        assert_eq!(jar.get(NAME).is_none(), expected.is_empty(), "what is empty is no session any more");
+        assert_eq!(jar.get(NAME).is_none(), expected.is_empty(), "an empty session is no longer a session");
         assert_eq!(world.values(&jar), expected, "{}", vector.json);
     }
 }

@@ -215,11 +215,16 @@ async fn rehearse(in_cookies: bool, seed: u64) {
             (alive, over)
         });
         match promised {
-            None => assert_eq!(found, None, "nobody is logged in who is not: {}", context()),
+            None => assert_eq!(found, None, "a user is logged in who had not logged in: {}", context()),
             Some(_) if found.is_none() && too_early => {
                 deferred += 1;
                 if act != Act::LogIn {
-                    assert_eq!(user.jar.0, before.0, "what cannot be told is left alone: {}", context());
+                    assert_eq!(
+                        user.jar.0,
+                        before.0,
+                        "a cookie that cannot be judged is left alone: {}",
+                        context()
+                    );
                     continue;
                 }
             }
@@ -228,7 +233,7 @@ async fn rehearse(in_cookies: bool, seed: u64) {
                 lived += 1;
             }
             Some((_, true)) => {
-                assert_eq!(found, None, "nobody stays who should not: {}", context());
+                assert_eq!(found, None, "a user stays logged in for too long: {}", context());
                 gone += 1;
             }
             Some(_) => {

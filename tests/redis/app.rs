@@ -225,7 +225,7 @@ impl<B: Backend> App<B> {
     pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         let start = Instant::now();
         while !done().await {
-            assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+            assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

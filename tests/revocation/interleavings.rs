@@ -152,7 +152,7 @@ async fn run(deeds: &[Deed], order: &[usize]) {
                 if logged_out || ended_at.is_some() {
                     assert!(!accepted, "request {at} brought the session back, {context}");
                 } else if deeds.iter().all(|deed| matches!(deed, Deed::Read | Deed::Set)) {
-                    assert!(accepted, "request {at} was ended by nobody, {context}");
+                    assert!(accepted, "no request ended the session of request {at}, {context}");
                 } else if *deed == Deed::Regenerate && !deeds.contains(&Deed::Login) {
                     assert!(accepted, "request {at} has a new id, {context}");
                 }

@@ -46,7 +46,7 @@ async fn host(path: &Path) -> Site {
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !done().await {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited for {what} in vain");
+        assert!(start.elapsed() < Duration::from_secs(30), "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -203,7 +203,7 @@ fn what_is_no_log_is_left_alone() {
         let text = folder.0.join("notes.txt");
         std::fs::write(
             &text,
-            "not a database, but long enough to be taken for one if nobody looked at its first bytes",
+            "not a database, but long enough to be taken for one by a store that ignores the first bytes",
         )
         .unwrap();
         assert!(Revocations::sqlite(&text).await.unwrap_err().is_config());

@@ -73,7 +73,7 @@ fn t37_one_ends_only_ones_own() {
     assert!(!world.end_one("bob", world.id(&ada)));
     assert!(!world.end_one("", world.id(&ada)) && !world.end_one("ad", world.id(&ada)));
     assert_eq!(world.subject(&ada).as_deref(), Some("ada"));
-    assert!(!world.end_one("ada", list_id("bob").to_string().parse().unwrap()), "a list is no session");
+    assert!(!world.end_one("ada", list_id("bob").to_string().parse().unwrap()), "a list is not a session");
     assert_eq!(world.listed("bob").len(), 1);
     let id = world.id(&ada);
     assert!(world.end_one("ada", id));

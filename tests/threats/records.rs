@@ -274,7 +274,7 @@ fn t26_ending_all_sessions_ends_those_under_keys_that_are_not_on_the_ring() {
         let (both, _) = sealed(&rows, Keyring::new(copy(&new)).accept(old));
         both.edit(&mut two, log_in).await;
         let (_, store) = sealed(&rows, new);
-        assert_eq!(store.end_sessions_of(SUBJECT, None).await.unwrap(), 1, "one that it can tell to be one");
+        assert_eq!(store.end_sessions_of(SUBJECT, None).await.unwrap(), 1, "only one is readable here");
         assert_eq!((both.value(&one).await, both.value(&two).await), (None, None));
         assert_eq!(rows.ids(), []);
     });

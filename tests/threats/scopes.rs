@@ -110,7 +110,7 @@ fn changes() -> Vec<(&'static str, CookieOptions, CookieOptions)> {
         ("a Path is dropped", options().path("/area"), options()),
         ("Domain and Path", options().domain("example.com").path("/area"), options()),
         ("it is partitioned", embedded(), embedded().partitioned(true)),
-        ("it is not partitioned any more", embedded().partitioned(true), embedded()),
+        ("it is no longer partitioned", embedded().partitioned(true), embedded()),
     ]
 }
 
@@ -470,7 +470,7 @@ fn a_cookie_that_a_host_cannot_judge_is_left_alone() {
         assert_eq!(ahead.events.take(), [refused(Refusal::IssuedInFuture)]);
         assert_eq!(jar.0, before.0);
         ahead.clock.set(START);
-        assert!(ahead.value(&jar).await.is_some(), "nobody was logged out");
+        assert!(ahead.value(&jar).await.is_some(), "no user was logged out");
     });
 }
 

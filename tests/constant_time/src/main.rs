@@ -95,7 +95,7 @@ fn main() -> ExitCode {
             name: "signature wrong, or right over a bad GCM tag",
             inputs: [text(&first), text(&bad_tag)],
             run: &load,
-            expected: Expected::Harmless("whoever can sign has the key"),
+            expected: Expected::Harmless("only a holder of the key can sign"),
         },
         Case {
             name: "key id unknown, or known and the signature wrong",
