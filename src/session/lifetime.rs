@@ -38,6 +38,8 @@ const NAME: &str = "the lifetime";
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use = "a lifetime does nothing until it is given to Session::set_lifetime"]
+#[doc(alias = "Expiry")]
+#[doc(alias = "SessionLifecycle")]
 pub struct Lifetime {
     cookie: CookieLifetime,
     idle: Option<u64>,

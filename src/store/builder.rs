@@ -184,6 +184,8 @@ impl<K> Builder<K> {
     /// assert_eq!(store.config().cookie_name(), "session");
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
+    #[doc(alias = "cookie_secure")]
+    #[doc(alias = "with_secure")]
     pub fn development(mut self) -> Self {
         self.options.development = true;
         self
@@ -194,6 +196,8 @@ impl<K> Builder<K> {
     ///
     /// A request keeps the session that it loaded in time, however long it takes. The next idle deadline counts from
     /// when the response is ready.
+    #[doc(alias = "session_ttl")]
+    #[doc(alias = "with_expiry")]
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
         self.options.idle = idle;
         self
@@ -219,6 +223,9 @@ impl<K> Builder<K> {
     ///
     /// With zero, every response whose handler asked for the session moves it, if that gains a second. Near the
     /// absolute timeout there is nothing to gain.
+    #[doc(alias = "rolling")]
+    #[doc(alias = "session_ttl_extension_policy")]
+    #[doc(alias = "with_always_save")]
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
         self

@@ -47,6 +47,7 @@ use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone)]
+#[doc(alias = "CookieSessionStore")]
 pub struct CookieStore {
     inner: Arc<Inner>,
 }
