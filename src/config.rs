@@ -111,7 +111,7 @@ impl Timeouts {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
 
-    /// Where `record` stands at `now`.
+    /// Returns where `record` stands at `now`.
     fn standing(&self, record: &Record, now: Timestamp) -> Standing {
         let renewed = self.deadline(record.created(), now);
         let expired = record.expires() <= now;

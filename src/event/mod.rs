@@ -339,7 +339,7 @@ pub enum MigrationSource {
 }
 
 impl MigrationSource {
-    /// A stable short name, for metric labels.
+    /// Returns a short, stable name, for metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Store => "store",

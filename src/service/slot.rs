@@ -548,7 +548,7 @@ impl Slot {
         }))
     }
 
-    /// The lines that set the cookie to `token`, after the lines that expire it in other scopes and under other names.
+    /// Returns the lines that set the cookie to `token`, after the lines that expire it in other scopes and under other names.
     pub(super) fn set_cookie(
         &self,
         token: &[u8],

@@ -142,7 +142,7 @@ impl SessionWatch {
         Ok(looked)
     }
 
-    /// A session that can only be read, and that no response is about.
+    /// Returns a session that can only be read, and that belongs to no response.
     fn view(&self, record: Record, now: Timestamp) -> SessionView {
         let config = self.connection.config();
         let circumstances = Circumstances {

@@ -45,7 +45,7 @@ impl Authentication {
         Some(Self { at: Timestamp::from_unix(at), acr, amr })
     }
 
-    /// The time, which is all that most logins say; or an array of the time, the class and the methods.
+    /// Encodes the time, if there is nothing else, or an array of the time, the class and the methods.
     fn to_bytes(&self) -> Result<Bytes, Error> {
         if self.acr.is_none() && self.amr.is_empty() {
             return value_codec::encode(NAME, &self.at.as_unix());

@@ -194,7 +194,7 @@ impl State {
         self.regenerate();
     }
 
-    /// The subject was authenticated again: a new token, and the absolute timeout begins anew.
+    /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins anew.
     pub(super) fn reauthenticate(&mut self) {
         self.changes.reauthenticate();
         self.regenerate();

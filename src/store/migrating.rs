@@ -144,7 +144,7 @@ impl Inner {
     }
 }
 
-/// The record in the old store, if the session is still there.
+/// Returns the record in the old store, if the session is still there.
 fn elsewhere(record: &Record) -> Option<Record> {
     match record.origin() {
         Origin::Elsewhere(old) => Some(old.clone()),
