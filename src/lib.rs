@@ -114,8 +114,8 @@
 //!   further dependencies.
 //! - `redis`: [`RedisStore`], sessions in Redis: one server, Sentinel or Cluster. Depends on bb8-redis and redis.
 //!   See [`guide::deploying_on_redis`].
-//! - `sqlite`: [`SqliteStore`], sessions in one SQLite file, which the processes of one machine may share. Depends on rusqlite,
-//!   and compiles SQLite, so it needs a C compiler. It needs no server.
+//! - `sqlite`: [`SqliteStore`], sessions in one SQLite file, which the processes of one machine may share. It needs no
+//!   server. Depends on rusqlite and rustix, and compiles SQLite with the C compiler that aws-lc-rs needs, too.
 //! - `redis-tls`: TLS to Redis, with rustls on aws-lc-rs.
 //! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it:
 //!   see [`guide::moving_from_astra`]. No further dependencies.
