@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (first, second) = (AppKey::generate()?, AppKey::generate()?);
     let leaked = first.id();
     let (first, second) = (first.to_text(), second.to_text());
-    // What a file or SESSION_KEYS holds in each deployment: the first key seals.
+    // The text of a file or of SESSION_KEYS in each deployment: the first key seals.
     let keys = |text: &str| Keyring::from_text(text);
 
     println!("1. before: the first key seals");

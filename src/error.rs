@@ -281,7 +281,7 @@ impl fmt::Display for Error {
             ),
             Kind::Lifetime => f.write_str("the timeouts of a lifetime must be a second or longer"),
             Kind::AuthenticationContext => f.write_str(
-                "an acr must have at most 256 bytes, and an amr at most 16 names of at most 64 bytes",
+                "an acr must be at most 256 bytes long, and an amr must name at most 16 methods of at most 64 bytes",
             ),
             Kind::Description => f.write_str("a description must be 1 to 256 bytes long"),
             Kind::TimeOutOfRange => f.write_str("the moment is outside of the range of the system's clock"),

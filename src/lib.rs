@@ -38,7 +38,7 @@
 //! - [`ServerStore`] keeps sessions on the server, in a [`Backend`](store::Backend): [`RedisStore`] (feature `redis`) in Redis,
 //!   [`SqliteStore`] (feature `sqlite`) in a file, [`MemoryStore`] (feature `memory`) in this process. Their entries
 //!   [can be sealed](store::Builder::seal_records).
-//! - [`Session::login`] says who logged in, under a new token; [`ServerStore::sessions_of`] lists the sessions of somebody,
+//! - [`Session::login`] records the user and gives the session a new token; [`ServerStore::sessions_of`] lists a user's sessions,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
 //! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. In memory, in a SQLite file or in
 //!   Redis.
@@ -79,12 +79,12 @@
 //! | left it empty | the session is destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
-//! | called `login` | new id and token, bound to a subject, a new absolute deadline; if it was bound to another one, ended, and a new one begun |
+//! | called `login` | new id and token, bound to a subject, a new absolute deadline; if it was bound to a different subject, ended, and a new one begun |
 //! | called `reauthenticate` | as `regenerate`, with a new absolute deadline |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | called `discard` | what was not saved is forgotten |
 //! | answered with a 5xx status, 408, or a failure of gRPC | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
-//! | answered with a 1xx status | no cookie; of all it did, `destroy` alone is done |
+//! | answered with a 1xx status | no cookie; of all it did, only `destroy` is done |
 //! | returned an [`Error`] | nothing is saved; a 503 with `Retry-After`, or a 500 |
 //! | returned another error, panicked, was dropped | nothing is saved |
 //! | called `save`, which failed | its response is sent; no other attempt, unless the handler makes one |

@@ -32,11 +32,11 @@ fn store_with_memo() -> CookieStore {
     CookieStore::builder(AppKey::generate().unwrap()).build().unwrap()
 }
 
-/// The output of a future that waits for nothing: a cookie session never does.
+/// The output of a future that is ready at its first poll, as every future of a cookie session is.
 fn ready<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
-        Poll::Pending => panic!("a cookie session waits for nothing"),
+        Poll::Pending => panic!("a cookie session never waits"),
     }
 }
 
@@ -106,7 +106,7 @@ fn through_function(store: &CookieStore, cookies: &[HeaderValue]) -> u64 {
     count(&session_fn(store.clone(), handler), cookies)
 }
 
-/// The session cookie alone, among twenty others in one field, and among twenty others in fields of their own.
+/// The session cookie as the only one, among twenty others in one field, and among twenty others in fields of their own.
 fn cookie_headers(store: &CookieStore) -> [(&'static str, Vec<HeaderValue>); 3] {
     let session = session_of_256_bytes(store);
     let others: Vec<_> =
@@ -199,7 +199,7 @@ fn refusing_a_token_allocates_nothing() {
     }
 }
 
-/// What `read` allocates on an open session, the first time and after that.
+/// The allocations of `read` on an open session, the first time and after that.
 fn reading(read: impl Fn(&Session) + Send + Sync + 'static) -> [u64; 2] {
     let store = store();
     inside(&store, &[session_of_256_bytes(&store)], move |request| {
@@ -245,7 +245,7 @@ fn a_request_that_reads_costs_nine_allocations() {
 fn the_same_cookie_again_costs_one_allocation_to_load() {
     let (store, reads) = (store_with_memo(), |session: &Session| session.get::<u64>("visits").map(drop));
     assert_eq!(whole(&store, reads), 4 + 1 + 2);
-    // Nothing of one connection is used for another one: a clone opens the cookie, once.
+    // A memo serves its own connection only: a clone opens the cookie, once.
     let (loads, cookie) = (Arc::new(Mutex::new(Vec::new())), session_of_256_bytes(&store));
     let to_fill = Arc::clone(&loads);
     let service = session_fn(store, move |_: Request<Body>, handle: SessionHandle| {
@@ -262,7 +262,7 @@ fn the_same_cookie_again_costs_one_allocation_to_load() {
     assert_eq!([loads[1], loads[2], loads[4], loads[5]], [1; 4]);
 }
 
-/// What each of these cookies costs to load, one after the other on one connection.
+/// The allocations that loading each of these cookies costs, one after the other on one connection.
 fn loads(store: &CookieStore, cookies: &[&HeaderValue]) -> Vec<u64> {
     let loads = Arc::new(Mutex::new(Vec::new()));
     let to_fill = Arc::clone(&loads);

@@ -138,7 +138,7 @@ fn help_is_there_and_mistakes_are_told() {
         let answer = run(arguments, &[], "");
         assert!(answer.status == 2 && answer.out.is_empty() && !answer.err.is_empty(), "{arguments:?}");
     }
-    // What is missing or mistyped is named, and the nearest word with it.
+    // The error names what is missing, or the word nearest to a mistyped one.
     for (arguments, why) in [
         (&["keys", "chek"][..], "did you mean `check`?"),
         (&["sesions", "list", "ada"], "did you mean `sessions`?"),
@@ -231,7 +231,7 @@ fn a_cookie_shows_what_is_inside() {
     });
     assert_eq!((answer.status, json), (0, expected));
 
-    // The token alone, from a file; in words; and with a keyring whose second key it is.
+    // Only the token, from a file; in words; and with a keyring whose second key sealed it.
     let file = File::new("cookie", cookie.split_once('=').unwrap().1);
     let ring = File::new("ring", &format!("{} # seals\n\n{key} # opens\nrevoked:00c0ffee\n", new_key().0));
     let arguments = ["cookie", "open", &at, "--keys", ring.path(), "--cookie", file.path()];
@@ -282,7 +282,8 @@ fn a_rotation_is_checked_before_it_happens() {
         let (status, json) = check(&now, &next);
         assert_eq!((status, &json["problems"]), (0, &json!([])));
     }
-    // Whether the last one comes too early, two keyrings cannot tell: it is said, or asked.
+    // Two keyrings do not show whether a key is dropped too early. The tool reports that sessions may be alive, unless --since
+    // says when the key stopped sealing.
     let (now, next) = (File::new("unknown-now", &both(&new, &old)), File::new("unknown-next", &new));
     let check_since = |more: &[&str]| {
         run(&[&["key", "check", "--keys", now.path(), "--next", next.path()], more].concat(), &[], "")
@@ -352,7 +353,7 @@ fn the_sessions_of_a_subject_are_listed_shown_and_ended() {
         for gone in [sessions(&["end", "ada", id]), sessions(&["show", "ada", id])] {
             assert_eq!((gone.status, gone.json()), (1, json!({ "error": "not found" })));
         }
-        // Another subject's id is nobody's.
+        // The id of another subject's session is not found.
         let eve = sessions(&["list", "eve"]).json()["sessions"][0]["id"].as_str().unwrap().to_owned();
         assert_eq!(sessions(&["end", "ada", &eve]).status, 1);
         assert_eq!(sessions(&["end", "ada", "--all"]).json(), json!({ "ended": 2 }));
@@ -419,14 +420,14 @@ fn listing_ends_no_session() {
         let listed = tool(&["list", "ada", "--prefix", "month"]).json();
         let id = listed["sessions"][0]["id"].as_str().unwrap().to_owned();
         assert_eq!(tool(&["show", "ada", &id, "--prefix", "month"]).status, 0);
-        // Under timeouts by which it is over, too.
+        // Timeouts by which the session has expired do not end it.
         for option in ["--idle=1d", "--absolute=7d"] {
             tool(&["list", "ada", "--prefix", "month", option]);
             tool(&["show", "ada", &id, "--prefix", "month", option]);
         }
         assert_eq!(month.sessions_of("ada").await.unwrap().len(), 1, "it lives");
 
-        // The tool has the new key alone: what it cannot read is said, and lives.
+        // The tool has only the new key. It lists the session that it cannot read as unreadable, and does not end it.
         let listed = tool(&["list", "ada", "--prefix", "ring", "--sealed"]).json();
         let readable = |at: usize| listed["sessions"][at]["readable"].as_bool().unwrap();
         assert_eq!([readable(0), readable(1)], [false, true]);

@@ -34,7 +34,7 @@ fn key(byte: u8) -> AppKey {
     AppKey::from_bytes(&bytes).unwrap()
 }
 
-/// What a request does, by its path; the answer is all that it saw.
+/// Acts on the session by the path of the request; the answer is all that the handler saw.
 fn act(session: &Session, path: &str) -> Answer {
     let seen = format!(
         "{:?} {:?} {:?} {:?} {:?} {:?}",
@@ -86,7 +86,7 @@ fn body(response: Response<Body>) -> String {
     block_on(text(response))
 }
 
-/// What a response tells a browser, without what is random in it.
+/// The fields of a response that a browser acts on, without their random parts.
 fn told(response: &Response<Body>) -> String {
     let lines = set_cookies(response.headers());
     let attributes = lines.iter().map(|line| {
@@ -106,7 +106,7 @@ fn told(response: &Response<Body>) -> String {
 
 #[derive(Clone, Debug)]
 enum Cookie {
-    /// The one that the last response set, or an earlier one.
+    /// The cookie that the last response set, or an earlier one.
     Kept(usize),
     /// With one character changed.
     Altered(usize, usize),
@@ -171,7 +171,7 @@ proptest! {
     fn a_memo_changes_nothing_that_can_be_seen(steps in proptest::collection::vec(step(), 1..40), json: bool) {
         let clock = FakeClock::at(START);
         let format = if json { PayloadFormat::Json } else { PayloadFormat::MessagePack };
-        // Some cookies were sealed with a key that does not seal any more.
+        // Some cookies were sealed with a key that no longer seals.
         let (before, _) = connection(key(1).into(), &clock, format, false);
         let ring = || Keyring::new(key(2)).accept(key(1));
         let (with, events_with) = connection(ring(), &clock, format, true);
@@ -219,7 +219,7 @@ fn t20_a_known_cookie_is_over_when_its_deadline_says() {
     assert_eq!(events.take(), ["refused:expired"]);
 }
 
-// T03: whatever bit of a known cookie is changed, it is not the known one any more.
+// T03: whatever bit of a known cookie is changed, it is no longer the known one.
 #[test]
 fn t03_no_spelling_of_a_known_cookie_is_taken_for_it() {
     let clock = FakeClock::at(START);

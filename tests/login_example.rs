@@ -38,7 +38,7 @@ impl Drop for Server {
     }
 }
 
-/// `cargo test` builds the examples beside the tests; where this file is tested alone, it builds the one it needs.
+/// `cargo test` builds the examples beside the tests. If cargo runs only this file, the example is built here.
 fn example() -> Command {
     static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
         let test = std::env::current_exe().unwrap();

@@ -78,7 +78,7 @@ fn expired_sessions_are_freed_without_a_request() {
     clock.advance(IDLE.saturating_sub(Duration::from_secs(1)));
     let kept =
         block_on(with_session(Request::new(()), &store, |session| session.set("user", "bob"))).unwrap();
-    // The clock alone moves. What has expired is kept for a quarter of an hour, for requests that loaded it in time.
+    // Only the clock moves. An expired entry is kept for a quarter of an hour, for requests that loaded it in time.
     let until_freed = IDLE + RETENTION;
     clock.advance(Duration::from_secs(1));
     for _ in 0..2 {
@@ -149,7 +149,7 @@ fn one_million_sessions_that_expire() {
         requests += 1;
     }
     println!("freed in {:?}; {requests} requests meanwhile, the slowest took {slowest:?}", expired.elapsed());
-    // What was freed is the allocator's: it keeps it for what comes next.
+    // The freed memory belongs to the allocator, which keeps it for later.
     println!("resident {} MB", resident());
 }
 

@@ -40,7 +40,7 @@ struct Counts {
     unclear: AtomicU64,
 }
 
-/// What a client knows of its session.
+/// A client's view of its session.
 #[derive(Default)]
 struct Client {
     jar: Jar,
@@ -77,7 +77,7 @@ impl Client {
                 "/add" if fresh => _ = counts.orphans.fetch_add(1, Ordering::Relaxed),
                 "/add" => self.possible += 1,
                 "/logout" | "/regenerate" => {
-                    // Who was not told cannot rely on either: this client begins anew.
+                    // Without a confirmation the client cannot rely on either: it begins anew.
                     counts.unclear.fetch_add(2, Ordering::Relaxed);
                     *self = Self::default();
                 }
@@ -93,7 +93,7 @@ impl Client {
             return;
         }
         self.confirmed += u64::from(path == "/add");
-        let n: u64 = text(response).await.parse().expect("a session that nobody ended is there");
+        let n: u64 = text(response).await.parse().expect("a session that no request ended is there");
         assert!((self.confirmed..=self.confirmed + self.possible).contains(&n), "{n} of {}", self.confirmed);
         (self.confirmed, self.possible) = (n, self.confirmed + self.possible - n);
     }
@@ -197,7 +197,7 @@ async fn soak(length: Duration) {
     let (open_first, open_last) =
         (median(open[..third.max(1)].to_vec()), median(open[open.len() - third.max(1)..].to_vec()));
     println!(
-        "{keys} keys, {live} live sessions, at most {orphans} that nobody was told of and {unclear} that nobody knows of"
+        "{keys} keys, {live} live sessions, at most {orphans} whose token was lost and {unclear} whose end was not confirmed"
     );
     println!("memory {first} kB -> {last} kB, descriptors {open_first} -> {open_last}");
     println!("{:?}", app.store.backend().stats());

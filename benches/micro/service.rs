@@ -20,7 +20,7 @@ fn service(c: &mut Criterion) {
         let follows = matches!(action, Action::Untouched | Action::Read);
         for (arm, cookie) in arms.iter_mut().zip(&cookies).filter(|(arm, _)| follows || arm.name != MEMO) {
             let cookie = cookie.clone().filter(|_| with_cookie);
-            // What the bare service ignores is on its way all the same.
+            // The bare service ignores the cookie, and gets one all the same.
             let cookie = cookie.or_else(|| cookies[1].clone().filter(|_| with_cookie));
             let arm = std::cell::RefCell::new(arm);
             let fresh = || match action {

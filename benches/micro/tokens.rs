@@ -71,7 +71,7 @@ fn seal(c: &mut Criterion) {
     }
 }
 
-/// What is not a session, at each step where that can be found out.
+/// Refused tokens, one for each step that can refuse.
 fn reject(c: &mut Criterion) {
     let store = store(app_key());
     let good = token(&store, 256);
@@ -127,7 +127,7 @@ mod peers {
 
     const NAME: &str = "session";
 
-    /// A cookie of `size` bytes, which is no session yet: nothing is decoded, and nothing knows when it ends.
+    /// A cookie of `size` bytes, which is not a session yet: nothing is decoded, and nothing knows when it ends.
     pub fn open(group: &mut BenchmarkGroup<'_, WallTime>, size: usize) {
         let text = text_of(size);
         let key = Key::from(&KEY);

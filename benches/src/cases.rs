@@ -11,7 +11,7 @@ use crate::ready;
 use crate::services::{Action, Arm, MEMO, arms, request};
 use crate::tokens::{NAME, NOW, app_key, cookie_field, no_changes, record, store, token};
 
-/// How often the work is done for one count. What it works on is made before.
+/// How often the work is done for one count. Its input is made before.
 pub const TIMES: usize = 64;
 
 /// The names of the cases. Of each, what belongs to the primitives or to the bare service is taken off by counting it, too:

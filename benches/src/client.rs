@@ -33,7 +33,7 @@ pub struct Client {
     poll: Poll,
     events: Events,
     connections: Vec<Connection>,
-    /// Any status will do: where the session lives on the server, its value is another one after a change.
+    /// Any status will do: where the session lives on the server, its value differs after a change.
     any_status: bool,
 }
 
@@ -269,7 +269,7 @@ fn frame(input: &[u8], any_status: bool, output: &mut Vec<u8>) -> Option<(usize,
     Some((9 + len, ended.then_some(stream)))
 }
 
-/// What a client says first, with windows that are not used up in a run.
+/// The first bytes of a client, with windows that are not used up in a run.
 fn preface() -> Vec<u8> {
     let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     bytes.extend_from_slice(&[0, 0, 12, 4, 0, 0, 0, 0, 0]);

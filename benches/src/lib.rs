@@ -1,4 +1,4 @@
-//! What is measured, by whatever measures it: times, allocations, instructions, and load over sockets use the same arms.
+//! The arms of all measurements: times, allocations, instructions, and load over sockets.
 
 pub mod cases;
 pub mod client;
@@ -21,7 +21,7 @@ pub const SIZES: [usize; 4] = [64, 256, 1024, 3000];
 /// the text of a key.
 pub const KEY: [u8; 64] = *b"W2Qz!p8rV1yTn5cL#gXkB3sJ7mHd%4fA6uEoZ0iK&YwNvCxStGb(hMjUlFaO)I-_";
 
-/// The output of a future that waits for nothing: in process, no arm does.
+/// The output of a future that is ready at its first poll: in process, every arm's is.
 ///
 /// # Panics
 ///

@@ -1,4 +1,4 @@
-//! What the crate is compared with, each as its documentation says, with the same values in its session.
+//! The libraries that the crate is compared with, each as its documentation says, with the same values in its session.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use tower_sessions_cookie_store::{CookieSessionConfig, CookieSessionManagerLayer
 use crate::services::{Action, Arm, Body, USER, VISITS, checked, hello, text};
 use crate::{KEY, ready};
 
-/// What a tower service must be to be served by hyper.
+/// A tower service that hyper can serve.
 pub trait Peer<B>:
     Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
 {

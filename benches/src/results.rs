@@ -1,8 +1,8 @@
-//! Results, from the programs that measure to the one that writes the report: one JSON object a line.
+//! Results, from the programs that measure to the program that writes the report: one JSON object a line.
 
 use serde::{Deserialize, Serialize};
 
-/// What `paired` prints.
+/// The output of `paired`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Timing {
     /// `operation/case`
@@ -14,7 +14,7 @@ pub struct Timing {
     pub lowest: f64,
 }
 
-/// What `load` prints: one arm behind hyper, against the bare service before and after it.
+/// The output of `load`: one arm behind hyper, against the bare service before and after it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Load {
     /// `h1` or `h2`
@@ -38,7 +38,7 @@ pub struct Load {
     pub latency: [f64; 3],
 }
 
-/// What `allocations` prints.
+/// The output of `allocations`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Allocations {
     /// `operation/case`
@@ -48,7 +48,7 @@ pub struct Allocations {
     pub bytes: u64,
 }
 
-/// What the Redis benchmark prints.
+/// The output of the Redis benchmark.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RedisRun {
     pub operation: String,

@@ -16,7 +16,7 @@ use crate::tokens::{cookie_pair, default_store, plain_store, text_of};
 /// The body of requests in process, and of all responses.
 pub type Body = Full<Bytes>;
 
-/// What a handler does to its session, by the path of the request.
+/// An action of a handler on its session, by the path of the request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Puts the session's values in: 256 bytes of them, as the crate encodes them.
@@ -179,7 +179,7 @@ impl Arm {
         (self.call)(request)
     }
 
-    /// The `Cookie` field of somebody who has logged in.
+    /// Logs in, and returns the `Cookie` field of the session.
     pub fn login(&mut self) -> Option<HeaderValue> {
         let response = self.call(request(Action::Login, None));
         assert_eq!(response.status(), 200, "{}", self.name);
@@ -201,7 +201,7 @@ impl Arm {
         assert_eq!(call(Action::Read, None).status(), 418, "a read without a session");
         let changed = call(Action::Change, Some(&cookie));
         assert_eq!(changed.status(), 200);
-        // Of a cookie store the new cookie holds the change, of another one the store does.
+        // A cookie store puts the change into a new cookie, and other stores keep it themselves.
         let next = match set(changed.headers()) {
             true => HeaderValue::from_str(&cookie_pair(changed.headers())).unwrap(),
             false => cookie.clone(),

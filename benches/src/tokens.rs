@@ -107,7 +107,7 @@ pub fn cookie_field(pair: &str, others: usize) -> HeaderValue {
     HeaderValue::from_str(&pairs.join("; ")).unwrap()
 }
 
-/// What the token stands for.
+/// The record that the token stands for.
 pub fn record(store: &CookieStore, token: &[u8]) -> Record {
     ready(store.load(token, NOW)).unwrap().unwrap()
 }

@@ -1,4 +1,4 @@
-//! Astra's cookies: those that nobody sealed, and those that are authentic whatever is in them.
+//! Astra's cookies: forged cookies, and authentic cookies with any contents.
 
 use std::sync::LazyLock;
 
@@ -26,8 +26,8 @@ fn load(token: &[u8]) -> Result<(), Refusal> {
     run(STORE.load(token, Timestamp::from_unix(NOW))).expect("a cookie store is always there").map(drop)
 }
 
-/// What the fuzzer makes up is refused, whichever format it is taken for; what is authentic is refused or a session, and
-/// saving another value leaves what was there as Go reads it.
+/// Input of the fuzzer is refused, whichever format it is taken for. An authentic cookie is refused or is a session, and
+/// saving another value leaves its values as Go reads them.
 pub fn astra_open(data: &[u8]) {
     assert!(load(data).is_err(), "a forgery");
     for text in [BASE64_URL_SAFE.encode(data), BASE64_URL_SAFE_NO_PAD.encode(data)] {
@@ -41,7 +41,7 @@ pub fn astra_open(data: &[u8]) {
     let mut expected = match before {
         Some(Value::Object(map)) => map,
         Some(Value::Null) => serde_json::Map::new(),
-        other => panic!("{other:?} is no session"),
+        other => panic!("{other:?} is not a session"),
     };
     expected.insert("fuzz".to_owned(), Value::from(1));
     // Too large for one cookie, or the same already.
@@ -51,7 +51,7 @@ pub fn astra_open(data: &[u8]) {
     assert_eq!(as_go(&after), as_go(&Value::Object(expected)));
 }
 
-/// The cookie of this session after a handler set `fuzz`, if it is another one.
+/// The cookie of this session after a handler set `fuzz`, if the cookie changed.
 fn saved(token: &str) -> Option<String> {
     type Body = Empty<bytes::Bytes>;
     let service = session_fn(STORE.clone(), |_: Request<Body>, session: SessionHandle| async move {

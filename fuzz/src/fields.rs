@@ -102,7 +102,7 @@ fn spell(piece: &Piece<'_>) -> Vec<u8> {
     }
 }
 
-/// What a request's cookies lead to.
+/// The outcome of a request with certain cookies.
 #[derive(Debug, Default, PartialEq)]
 struct Seen {
     /// Which of the tokens is the session.
@@ -113,7 +113,7 @@ struct Seen {
     removed: Vec<String>,
 }
 
-/// What the pairs of a request say, by the plainest reading.
+/// The pairs of a request, by the plainest reading.
 struct Model {
     /// The values of `s` (0) and of `s.1` to `s.7`.
     values: [Vec<Vec<u8>>; 8],

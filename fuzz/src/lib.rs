@@ -1,4 +1,4 @@
-//! What each fuzz target checks. The targets, the replay of seeds and regressions, and the property tests all call these.
+//! The checks of each fuzz target. The targets, the replay of seeds and regressions, and the property tests all call these.
 //!
 //! Each check takes any bytes and panics if a promise of the crate is broken: stronger than "does not crash".
 

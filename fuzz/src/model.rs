@@ -313,7 +313,7 @@ impl Backend for Server {
             let starts_over = moves && own && request.log.destroy;
             assert!(
                 !moves || own && request.log.regenerate || starts_over,
-                "a session that nobody regenerates moves"
+                "a session moves that no request regenerates"
             );
             match answer {
                 Replaced::Conflict(current) if Entry::read(&current).is_some() => {}
@@ -387,7 +387,7 @@ impl World {
         let after = request.log.apply(&Values::new());
         assert!(
             request.log.destroy || request.log.cleared && after.is_empty(),
-            "a session that nobody ended"
+            "a session that no request ended"
         );
         let fresh = request.fresh.filter(|_| !after.is_empty());
         assert_eq!(fresh.map(|id| &self.sessions[&id].values), (!after.is_empty()).then_some(&after));

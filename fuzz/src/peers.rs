@@ -10,9 +10,9 @@ type Values<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
 /// `pairs` against the `cookie` crate and `biscotti`, on what all three can read. The differences, each on purpose:
 ///
-/// - both take text alone; we take bytes, as header fields are bytes. What is not UTF-8 is not compared.
+/// - both take only text; we take bytes, as header fields are bytes. Fields that are not UTF-8 are not compared.
 /// - both trim whatever Unicode calls white space; we trim SP and HTAB (T53: a name behind U+2000 is another name).
-/// - `biscotti` refuses a whole header for one segment that is no pair or has no name; we skip the segment.
+/// - `biscotti` refuses a whole header for one segment that is not a pair or has no name; we skip the segment.
 pub fn cookie_header_peers(data: &[u8]) {
     let (Ok(_), Ok(text)) = (HeaderValue::from_bytes(data), std::str::from_utf8(data)) else { return };
     let ours: Vec<_> = pairs(data)

@@ -61,7 +61,7 @@ enum Action {
     Fail,
 }
 
-/// What a handler sets by the session's name.
+/// The value of a cookie that a handler sets by the session's name.
 const OWN: &str = "from the handler";
 
 const ACTIONS: [Action; 7] = [
@@ -80,7 +80,7 @@ enum Piece<'a> {
     Cookie,
     Chunk(u8),
     Semicolon,
-    /// The token of one of two sessions, of the last one that was set, of a stranger, of one that is over.
+    /// The token of one of two sessions, of the last one that was set, of a stranger, of one that has expired.
     First,
     Second,
     Latest,
@@ -183,7 +183,7 @@ fn cookie_store(key: &[u8], now: u64) -> CookieStore {
 }
 
 static STORE: LazyLock<CookieStore> = LazyLock::new(|| cookie_store(APP_KEY, NOW));
-/// Tokens that are no session any more, or never were one here.
+/// Tokens that are no longer a session, or never were one here.
 static OVER: LazyLock<String> = LazyLock::new(|| created(&cookie_store(APP_KEY, NOW - 200_000), 0));
 static STRANGER: LazyLock<String> =
     LazyLock::new(|| created(&cookie_store(b"another key, of another service", NOW), 0));
@@ -241,8 +241,8 @@ fn of(session: &Session) -> Option<(usize, u64)> {
 /// - The handler sees a session if and only if the request has a genuine cookie, and it sees that one.
 /// - A response never sets the session's cookie twice, and one that did not look is untouched.
 /// - A logout ends all sessions whose cookies the request has.
-/// - What was answered is kept; what was not is done or not done: no count is lost, none is counted twice, nobody who
-///   logged out is back.
+/// - The work of an answered request is kept. That of another request is done or not done: no count is lost, none is counted
+///   twice, no user who logged out is back.
 pub fn service_e2e(data: &[u8]) {
     let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else { return };
     let world = Shared::default();
@@ -266,7 +266,7 @@ pub fn service_e2e(data: &[u8]) {
     }
 }
 
-/// What a server-side store holds after the connection has gone is what it held before a request or after it.
+/// The state of a server-side store after the connection has gone is the state before a request or after it.
 fn settled(store: &(impl Store + Clone), world: &World) {
     for (number, line) in world.lines.iter().enumerate() {
         let tokens = world.tokens.iter().filter(|(_, (of, ..))| *of == number);
@@ -390,7 +390,7 @@ fn drive(connection: impl Future, polls: usize, tasks: &Tasks) {
     tasks.clear();
 }
 
-/// What a request is about, from the handler to the look at the response.
+/// The facts about a request, from the handler to the look at the response.
 #[derive(Clone, Debug)]
 struct About {
     action: Action,
@@ -432,13 +432,13 @@ async fn act(
 ) -> Result<(), Error> {
     let failures = lock(world).failures;
     let loaded = handle.load().await;
-    assert!(loaded.is_ok() || lock(world).failures > failures, "an error that nobody made");
+    assert!(loaded.is_ok() || lock(world).failures > failures, "an error that no fault explains");
     let session = loaded?;
     let seen = of(&session);
     {
         let mut world = lock(world);
         let world = &mut *world;
-        // One of the genuine ones counts. One that a request is about to end may be either.
+        // One of the genuine cookies counts. A cookie whose session a request is about to end may count or not.
         let mut values = candidates(request.headers());
         values.sort_unstable();
         values.dedup();
@@ -556,7 +556,7 @@ fn answered(response: &Response<Body>, world: &mut World) {
     world.lines_set += usize::from(set.is_some());
     let Some(about) = response.extensions().get::<About>() else {
         assert!(world.failures > 0 && response.status() == StatusCode::SERVICE_UNAVAILABLE, "{response:?}");
-        // What an earlier save was promised is set even so; the count is somewhere between.
+        // A token that an earlier save promised is set even so; the count is somewhere between.
         return;
     };
     assert_eq!(headers.contains_key(VARY), about.asked, "{response:?}");

@@ -23,7 +23,7 @@ use crate::{NAME, NOW};
 type Body = Empty<bytes::Bytes>;
 type Answer = Result<Response<Body>, Error>;
 
-/// What a handler does to its session.
+/// An action of a handler on its session.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 enum Deed {
     Set(u8),
@@ -65,7 +65,7 @@ enum Step {
 
 struct Client {
     token: Option<String>,
-    /// What it sent, and waits for.
+    /// The request that it sent, and waits for.
     request: Option<(usize, Pin<Box<dyn Future<Output = Answer> + Send>>)>,
 }
 
@@ -121,7 +121,7 @@ async fn play(steps: Vec<Step>) {
         play.finish(client).await;
     }
     play.server.lock().fault = None;
-    // Whatever anyone ever held leads to its session or to none. (That it is the one which the model has, the backend
+    // Whatever anyone ever held leads to its session or to none. (Whether it is the session that the model has, the backend
     // checks when it is asked.)
     for (token, id) in std::mem::take(&mut play.tokens) {
         play.clients[0].token = Some(token);
@@ -191,7 +191,7 @@ impl Play {
                 assert!(!request.void && !request.is_unsaved(), "lost without a word: {request:?}");
             }
             StatusCode::INTERNAL_SERVER_ERROR => {}
-            _ => assert!(request.void || request.faulted, "an error that nobody made"),
+            _ => assert!(request.void || request.faulted, "an error that no fault explains"),
         }
         let lines: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
         assert!(lines.len() <= 1, "one cookie, one line");
@@ -330,7 +330,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         }
         Deed::Delete(key) => {
             session.delete(&name(key)).unwrap();
-            // What this request itself had made is as if it had never been.
+            // A value that this request itself had made is as if it had never been.
             if !request.log.cleared && request.known.contains_key(&name(key)) {
                 request.log.keys.insert(name(key), Change::Delete);
             } else {

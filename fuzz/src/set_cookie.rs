@@ -83,7 +83,7 @@ pub fn set_cookie_build(data: &[u8]) {
         let read = cookie::Cookie::parse(line).expect("a line that another library reads");
         assert_eq!(read.name(), cookie_name(&name, number));
         if left == 0 {
-            // What a reader would take for the next chunk of a token that ends with a full one.
+            // A reader would take this cookie for the next chunk of a token that ends with a full one.
             assert!(number > 0 && full && line.contains("=; Max-Age=0; "), "{line}");
             full = false;
             continue;
@@ -110,8 +110,8 @@ pub fn set_cookie_build(data: &[u8]) {
     assert!(!options.partitioned || same_site == SameSite::None);
 }
 
-/// What the cookies of a session with a string of this many bytes hold together: base64url of 26 bytes of header, a map of one
-/// entry, and what is around it (docs/WIRE.md).
+/// The length of the token of a session with a string of this many bytes, in all of its cookies together: base64url of 26 bytes
+/// of header, a map of one entry, and the envelope around them (docs/WIRE.md).
 fn token_len(len: usize) -> usize {
     let marker = match len {
         0..32 => 1,

@@ -1,4 +1,4 @@
-//! Tokens: those that nobody sealed, those that were tampered with, and those that are authentic whatever is in them.
+//! Tokens: forged ones, altered ones, and authentic ones with any contents.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -85,7 +85,7 @@ fn load(token: &[u8]) -> Result<(), Refusal> {
             answer(&forged).unwrap()
         });
         let expected = if refusal.removes_cookie() { &*REMOVED } else { &*KEPT };
-        assert_eq!(head, *expected, "the client can tell {refusal}");
+        assert_eq!(head, *expected, "the client can distinguish {refusal}");
     }
     loaded
 }
@@ -106,7 +106,7 @@ fn answer(token: &[u8]) -> Option<String> {
     Some(format!("{} {:?}", head.status, fields.collect::<Vec<_>>()))
 }
 
-/// What the fuzzer makes up is refused: it does not hold the key. (It knows it, but has not the time.)
+/// Input of the fuzzer is refused: it does not hold the key. (It knows it, but has not the time.)
 pub fn unseal_raw(data: &[u8]) {
     assert!(load(data).is_err(), "a forgery");
     // The same bytes in the right alphabet, so that they get further.
@@ -233,8 +233,8 @@ fn read(token: &str) -> Values {
     found.lock().unwrap().clone()
 }
 
-/// What is authentic is decoded with as little trust as any: refused or a session, whose values all decode, and which
-/// is over when it says so.
+/// An authentic token is decoded with as little trust as any: it is refused or a session, whose values all decode, and
+/// which expires when it says so.
 pub fn unseal_past_crypto(data: &[u8]) {
     // The fuzzer's bytes as the whole plaintext, and as the payload behind a good header.
     check_authentic(data, None);
@@ -256,7 +256,7 @@ fn check_authentic(plaintext: &[u8], expires: Option<u64>) {
     assert!(counted.bytes_max <= bound, "{} bytes for {}", counted.bytes_max, text.len());
     let Ok(record) = loaded else { return };
     assert!(plaintext.len() > 26, "a session without values");
-    assert!(record.expires() > Timestamp::from_unix(NOW), "a session that is over");
+    assert!(record.expires() > Timestamp::from_unix(NOW), "a session that has expired");
     if let Some(expires) = expires {
         assert_eq!(record.expires().as_unix(), expires);
     }

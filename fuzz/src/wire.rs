@@ -52,7 +52,7 @@ fn text(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes);
 }
 
-/// What the client has to send next.
+/// The client's next step.
 pub enum Next {
     Bytes(Vec<u8>),
     Wait,

@@ -21,7 +21,7 @@ fn hold(inputs: Vec<(String, Vec<u8>)>, check: Check) {
     }
 }
 
-/// `fuzz/coverage` runs this and the regressions alone, as the same inputs are there for everybody.
+/// `fuzz/coverage` runs only this and the regressions, as their inputs are the same on every machine.
 #[test]
 fn seeds_hold() {
     for (target, check) in CHECKS {
@@ -58,8 +58,8 @@ fn regression(target: &str, name: &str) {
     check(&fs::read(path).unwrap());
 }
 
-/// The renewal of a session that another request had regenerated meanwhile touched what is left in its place, and set the
-/// old token again.
+/// The renewal of a session that another request had regenerated meanwhile touched its tombstone, and set the old token
+/// again.
 #[test]
 fn renewal_of_a_regenerated_session() {
     regression("session_model", "renewal_of_a_regenerated_session");

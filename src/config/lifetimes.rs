@@ -6,7 +6,7 @@ use super::{Config, Timeouts};
 use crate::clock::Timestamp;
 use crate::session::{Payload, Record, Standing};
 
-/// What the options say about the timeouts of sessions.
+/// The limits that the options set for the timeouts of sessions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeoutLimits {
     pub(super) timeouts: Timeouts,

@@ -30,7 +30,7 @@ pub enum SameSite {
 pub enum Priority {
     /// Before others.
     Low,
-    /// What a cookie has without the attribute.
+    /// The default of a cookie without the attribute.
     Medium,
     /// After others.
     High,

@@ -1,4 +1,4 @@
-//! A secret that is shown masked: each text of it is another one, so that compression beside it reveals nothing (BREACH).
+//! A secret that is shown masked: each text of it is different, so that compression beside it reveals nothing (BREACH).
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 

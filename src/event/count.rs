@@ -4,7 +4,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
 use super::Event;
 
-/// What there is to count: name, and what it says.
+/// The counters: name and description.
 const COUNTERS: [(&str, &str); 22] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
@@ -47,7 +47,7 @@ const COUNTERS: [(&str, &str); 22] = [
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
     ),
-    ("hyper_session_revocations_total", "What happened to the revocations of cookie stores, by change."),
+    ("hyper_session_revocations_total", "State changes of the revocations of cookie stores, by change."),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
 

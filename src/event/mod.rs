@@ -166,7 +166,7 @@ pub enum Event<'a> {
         error: &'a Error,
     },
     /// The store answered. Told only of stores that take their time (a [`CookieStore`](crate::CookieStore) answers at once), and
-    /// measured only where somebody listens: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
+    /// measured only if there is a listener: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
     #[non_exhaustive]
     StoreAnswered {
         /// Name of the session cookie.
@@ -348,7 +348,7 @@ impl MigrationSource {
     }
 }
 
-/// What a store is asked to do.
+/// An operation of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {

@@ -155,7 +155,7 @@ impl CrossOriginProtection {
             Ok(method) if plain => self.exempt.push(Pattern { method, path: path.to_owned() }),
             _ => {
                 return Err(Error::config(
-                    "an exempt pattern must be a path such as /webhooks/, after a method and a space or alone, without wildcards, empty or dot segments",
+                    "an exempt pattern must be a path such as /webhooks/, or a method, a space and a path, without wildcards, empty or dot segments",
                 ));
             }
         }
@@ -350,7 +350,7 @@ impl<R: Default> FailureResponse<R> for Forbidden {
 }
 
 pin_project! {
-    /// What a [`CrossOriginService`] returns.
+    /// The future of a [`CrossOriginService`]'s response.
     #[must_use = "futures do nothing unless polled"]
     pub struct CrossOriginFuture<T, R> {
         // One of the two, until it is ready.

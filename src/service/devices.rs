@@ -7,7 +7,7 @@ use crate::error::{Error, Kind};
 use crate::session::{Committer, Session};
 
 impl Slot {
-    /// Saves the session, so that its id is the one that it has from now on, and ends the others of its subject.
+    /// Saves the session first, which settles its id, and ends the other sessions of its subject.
     pub(super) async fn end_other_sessions(self: Arc<Self>, session: Session) -> Result<usize, Error> {
         let Some(subject) = session.subject() else { return Err(Error::new(Kind::NotLoggedIn)) };
         Arc::clone(&self).commit_now(session.clone()).await?;

@@ -45,13 +45,13 @@ pub(super) fn reply(slot: &Slot) -> Reply {
     slot.loaded().map_or(Reply::Nothing, |loaded| loaded.session.take_reply())
 }
 
-/// What the session says of its cookie, as it was saved.
+/// Returns the lifetime of the session's cookie, as it was saved.
 fn cookie_lifetime(slot: &Slot) -> CookieLifetime {
     slot.loaded().map_or(CookieLifetime::Configured, |loaded| loaded.session.stored_cookie_lifetime())
 }
 
-/// As [`write_head`], for a response that stands in for one whose session could not be saved. What an earlier
-/// [`save`](crate::Session::save) of the same request was promised still reaches the client: its old token may be dead.
+/// As [`write_head`], for a response that stands in for one whose session could not be saved. A token that an earlier
+/// [`save`](crate::Session::save) of the same request promised still reaches the client: its old token may be dead.
 pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
     // On an error, no token was promised either.
     let _ = write_head(slot, reply(slot), response);

@@ -68,7 +68,7 @@ pub(super) struct Loaded {
     pub(super) renewal: Renewal,
 }
 
-/// Says if the session that was loaded is renewed although its handler asks for nothing.
+/// Whether the loaded session is renewed although its handler did not ask for that.
 #[derive(Clone)]
 pub(super) enum Renewal {
     /// When its deadline or its key require it.
@@ -151,7 +151,7 @@ impl Slot {
         }
     }
 
-    /// Loads the session, or returns the one that was loaded before. Unless it `renews`, reading the session leaves its
+    /// Loads the session, or returns the session that was loaded before. Unless it `renews`, reading the session leaves its
     /// deadline where it is.
     pub(super) async fn session(self: &Arc<Self>, renews: bool) -> Result<Session, Error> {
         let loaded = if let Some(loaded) = self.loaded.get() {

@@ -19,7 +19,7 @@ use crate::store::Saved;
 ///
 /// # Limits
 ///
-/// It follows one token. When the session is given another one ([`regenerate`](Session::regenerate),
+/// It follows one token. When the session is given a new token ([`regenerate`](Session::regenerate),
 /// [`login`](Session::login), [`reauthenticate`](Session::reauthenticate)), it has ended for this connection
 /// ([`Refusal::Regenerated`]), and the browser connects again with the new cookie.
 ///
@@ -45,11 +45,11 @@ impl SessionWatch {
         self.record().id()
     }
 
-    /// Loads the session as it is now, without keeping it alive; or says why it is none any more.
+    /// Loads the session as it is now, without keeping it alive. Returns the reason if it has ended.
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell.
+    /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable.
     pub async fn reload(&self) -> Result<Result<SessionView, Refusal>, Error> {
         let now = self.connection.config().now();
         Ok(self.look(now).await?.map(|record| self.view(record, now)))
@@ -59,7 +59,7 @@ impl SessionWatch {
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the store cannot tell.
+    /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable.
     pub async fn is_alive(&self) -> Result<bool, Error> {
         Ok(self.look(self.connection.config().now()).await?.is_ok())
     }
@@ -100,7 +100,7 @@ impl SessionWatch {
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) as soon as the store cannot tell. Whether the connection stays open then is
+    /// [`is_unavailable`](Error::is_unavailable) as soon as the store is unavailable. Whether the connection stays open then is
     /// for the application to decide.
     ///
     /// # Cancel safety

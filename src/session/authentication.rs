@@ -10,7 +10,7 @@ use super::{Session, value_codec};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 
-/// In errors, in the place of a key.
+/// Stands in errors where a key would.
 const NAME: &str = "the authentication";
 
 /// A context class reference is a short name or a URL.
@@ -170,7 +170,7 @@ impl Session {
         self.authenticated_at().is_some_and(|at| self.now().saturating_since(at) <= age)
     }
 
-    /// What a login stores of itself.
+    /// Returns the value that a login stores: its time.
     pub(super) fn authentication_stamp(&self) -> Result<Bytes, Error> {
         Authentication { at: self.now(), acr: None, amr: Vec::new() }.to_bytes()
     }

@@ -284,7 +284,7 @@ mod tests {
             let outcome = facts.decide(answer);
             let asked = facts.changed && answer == Disposition::Accept || facts.regenerate || facts.destroyed;
             assert!(asked || outcome.is_optional(), "{facts:?} {answer:?} {outcome:?}");
-            // And a renewal never takes the place of what was asked for.
+            // And a renewal never replaces a change that was asked for.
             assert!(!(asked && outcome == Outcome::Touch), "{facts:?} {answer:?}");
         }
     }

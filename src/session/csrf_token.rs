@@ -9,7 +9,7 @@ use super::{Session, value_codec};
 use crate::crypto::{SystemRandom, masked_secret};
 use crate::error::{Error, Kind};
 
-/// In errors, in the place of a key.
+/// Stands in errors where a key would.
 const NAME: &str = "the form secrets";
 
 /// Two pages that are loaded at once draw a secret each, and both are kept. More than a browser loads at once are not.
@@ -23,7 +23,7 @@ impl Session {
     /// renewals and regenerates, until the next [`login`](Self::login) or [`reauthenticate`](Self::reauthenticate), which
     /// refuse tokens of before.
     ///
-    /// The first call stores a secret in the session. So a visitor to whom a form is shown gets a session. Set
+    /// The first call stores a secret in the session. So a visitor who is shown a form gets a session. Set
     /// [`anonymous_timeouts`](crate::store::Builder::anonymous_timeouts) to keep those short.
     ///
     /// # Errors
@@ -104,12 +104,12 @@ impl Session {
     }
 }
 
-/// Reads stored secrets. What does not read is none: its tokens are refused.
+/// Reads stored secrets. If they cannot be read, there are none, and their tokens are refused.
 fn secrets(value: &[u8]) -> Vec<String> {
     value_codec::decode(NAME, value).unwrap_or_default()
 }
 
-/// Adds a secret to those that another page drew meanwhile.
+/// Adds a secret to the secrets that other pages drew meanwhile.
 fn add(old: Option<&[u8]>, secret: &str) -> Result<Bytes, Error> {
     let mut secrets = old.map(secrets).unwrap_or_default();
     if secrets.iter().all(|present| present != secret) {

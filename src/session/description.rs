@@ -1,4 +1,4 @@
-//! What the application calls the device of a session, for a page of "my devices".
+//! The description of a session's device, for a page of "my devices".
 
 use super::key::DESCRIPTION;
 use super::{Payload, Session, Text, messagepack, value_codec};
@@ -12,7 +12,7 @@ impl Session {
     /// [`SubjectSession::description`](crate::store::SubjectSession::description). Call it at login, with the user agent and the
     /// place, or whatever the user will recognize.
     ///
-    /// The description stays through regenerates and further logins of the same subject. Alone it is no session, and is not
+    /// The description stays through regenerates and further logins of the same subject. A session with nothing else is not
     /// stored. A [`CookieStore`](crate::CookieStore) keeps it, and has no list to show it on.
     ///
     /// # Errors

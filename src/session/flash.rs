@@ -40,8 +40,8 @@ impl Session {
         self.put_value(&self.flash_key(key)?, key, &value)
     }
 
-    /// Replaces the flash value under `key` by `change(old value)`, and returns the new one: for messages that are added to
-    /// those which no page has shown yet.
+    /// Replaces the flash value under `key` by `change(old value)`, and returns the new one: for a message that is added to
+    /// messages that no page has shown yet.
     ///
     /// As [`update`](Self::update), `change` runs again if another request came first, so no message is lost on a server-side
     /// store.

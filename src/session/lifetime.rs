@@ -6,12 +6,12 @@ use super::key::LIFETIME;
 use super::{Payload, Session, value_codec};
 use crate::error::{Error, Kind};
 
-/// In errors, in the place of a key.
+/// Stands in errors where a key would.
 const NAME: &str = "the lifetime";
 
 /// How long one session lasts, and whether the browser keeps its cookie when it closes.
 ///
-/// Give it to [`Session::set_lifetime`]. What it does not say is as the store's options say. No session lasts longer than the
+/// Give it to [`Session::set_lifetime`]. The store's options apply to the rest. No session lasts longer than the
 /// store's [`longest_lifetime`](crate::store::Builder::longest_lifetime), by default its absolute timeout: a longer one is cut
 /// to that, also when the option is lowered later.
 ///
@@ -122,7 +122,7 @@ impl Lifetime {
         seconds(self.absolute)
     }
 
-    /// Reads what [`set_lifetime`](Session::set_lifetime) stored. What does not read is the store's lifetime.
+    /// Reads the lifetime that [`set_lifetime`](Session::set_lifetime) stored. If it cannot be read, the store's applies.
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (cookie, idle, absolute) = value_codec::decode(NAME, bytes).ok()?;
         let cookie = match cookie {

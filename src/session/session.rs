@@ -551,7 +551,7 @@ impl Session {
         self.lock().base().map(Record::created)
     }
 
-    /// The first moment at which the stored session is over, if nothing renews it.
+    /// Returns the first moment at which the stored session has expired, if nothing renews it.
     #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::expires)
@@ -656,7 +656,7 @@ impl Session {
     }
 
     /// Ends all other sessions of this session's subject, and returns how many: "log out my other devices", at a change of
-    /// password for example. This session is saved first, so a new token that the handler asked for is the one that stays.
+    /// password for example. This session is saved first, and stays, under a new token if the handler asked for one.
     ///
     /// # Errors
     ///

@@ -28,7 +28,7 @@ pub(super) struct State {
     wishes: Wishes,
     /// The handler reads the session as one that is in use.
     renews: bool,
-    /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
+    /// The request came with a token that was superseded moments ago: the client has a cookie that is not ours to
     /// remove or to replace, unless the handler says so.
     overtaken: bool,
     /// The absolute timeout passed while the request was running.

@@ -102,10 +102,10 @@ impl<K: ServerKind> Builder<K> {
     }
 
     /// Reads entries that were written without sealing, too, until a date, so that switching on
-    /// [`seal_records`](Self::seal_records) logs nobody out. What is written is sealed; an entry that is only read and renewed
+    /// [`seal_records`](Self::seal_records) logs no user out. Each write seals its entry; an entry that is only read and renewed
     /// stays as it is. [`Event::Migrating`](crate::Event::Migrating) counts what still comes. Default: never.
     ///
-    /// Nobody is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
+    /// No user is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
     /// timeout.
     ///
     /// # Security
@@ -130,7 +130,7 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
-    /// Sets how many sessions one subject may have at a time. What happens to one more says
+    /// Sets how many sessions one subject may have at a time. The rule for one more is
     /// [`at_session_limit`](Self::at_session_limit). Default: 100.
     ///
     /// It bounds what one user's logins cost (OWASP ASVS 5.0, 7.1.2): each login rewrites the session list.
@@ -232,7 +232,7 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets the timeouts of sessions without a subject: those that [`Session::login`](crate::Session::login) has not bound.
+    /// Sets the timeouts of sessions without a subject, which [`Session::login`](crate::Session::login) has not bound to one.
     /// Default: those of all sessions.
     ///
     /// With short ones, crawlers and visitors who do not come back do not fill a server-side store. An application that logs

@@ -398,7 +398,7 @@ mod tests {
         memory.shared.sweep();
         assert_eq!(entries(&memory), 1);
         drop((shared, clocks));
-        assert_eq!(memory.shared.time(), None, "clocks of stores that are gone count for nothing");
+        assert_eq!(memory.shared.time(), None, "clocks of dropped stores do not count");
     }
 
     proptest! {

@@ -11,20 +11,20 @@ use crate::error::Error;
 use crate::event::{Event, MigrationSource, Refusal};
 use crate::session::{Changes, Origin, Record, SessionId};
 
-/// A store that takes over the sessions of another one, until a date: from cookies to a server, from a server to cookies, or
+/// A store that takes over the sessions of an old store, until a date: from cookies to a server, from a server to cookies, or
 /// from one server to another.
 ///
 /// A token is looked up in the new store first, then in the old one. A session of the old store is read there, and moved when
 /// it is saved or renewed: it gets a new id and a new token of the new store, keeps its values, its beginning and its
 /// lifetime, and ends in the old store. [`Event::Migrating`] counts what still comes from the old store.
 ///
-/// From the date on, the old store is not asked any more. Nobody is logged out if the date lies a
+/// From the date on, the old store is no longer asked. No user is logged out if the date lies a
 /// [longest lifetime](super::Builder::longest_lifetime) ahead, by default the absolute timeout.
 ///
 /// # Limits
 ///
 /// - Both stores have the same cookie name. The new store's options apply to what it writes.
-/// - A request that carries the old token while another one moves the session sees an empty session, as after a
+/// - A request that carries the old token while a second request moves the session sees an empty session, as after a
 ///   [`regenerate`](crate::Session::regenerate), and the cookie stays.
 /// - An old [`CookieStore`](crate::CookieStore) cannot end its cookies: a copy works until its deadline or the date. Two requests
 ///   that move one cookie at once make two sessions, and the browser keeps the one whose response arrives last.
@@ -120,7 +120,7 @@ impl Inner {
             return Ok(saved);
         }
         if let Saved::Stored { record, .. } = saved {
-            // If that fails, its deadline removes it: nobody was given its token.
+            // If that fails, its deadline removes it: no client was given its token.
             let _ = self.new.destroy(record, now).await;
         }
         superseded.map(|_| Saved::Ended)

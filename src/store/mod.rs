@@ -86,7 +86,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Loads a session again that was loaded before, as it is now; or says why it is none any more. For a connection that
+    /// Loads a session again that was loaded before, as it is now. Returns the reason if it has ended. For a connection that
     /// outlives its request.
     fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>>;
 
@@ -104,8 +104,8 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
-    /// Ends a session whose browser was given the token of another one. False if it had ended, or was given another token,
-    /// already.
+    /// Ends a session whose browser was given the token of a different session. Returns false if it had already ended, or had
+    /// already been given a new token.
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
 
     /// Lists the live sessions of a subject: [`ServerStore::sessions_of`].
@@ -139,8 +139,8 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         StoreFuture::ready(Err(no_session_lists()))
     }
 
-    /// Ends the session that `token` stood for until it was given another one moments ago ([`Refusal::Regenerated`]). Does
-    /// nothing where the old token does not lead to the session any more.
+    /// Ends the session that `token` stood for until it was given a new token moments ago ([`Refusal::Regenerated`]). Does
+    /// nothing if the old token no longer leads to the session.
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let _ = (token, now);
         StoreFuture::ready(Ok(()))

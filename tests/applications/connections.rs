@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use crate::stores::{Kind, Options, START, World, everywhere, seconds};
 use crate::support::{Jar, block_on, request, set_cookies};
 
-/// What a handler takes for its connection, in a request that sets no cookie.
+/// The watch that a handler takes for its connection, in a request that sets no cookie.
 async fn watch(world: &World, jar: &Jar) -> Option<SessionWatch> {
     let service = session_fn(world.store.clone(), |_: Request<_>, session: SessionHandle| async move {
         Ok::<_, Error>(Response::new(session.watch().await?))
@@ -147,7 +147,7 @@ fn each_way_to_end_is_seen_after_one_pause() {
     });
 }
 
-// "I cannot tell" is not an end.
+// "The store is unavailable" is not an end.
 #[test]
 fn r12_an_unreachable_store_is_an_error_and_not_an_end() {
     block_on(async {

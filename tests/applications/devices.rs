@@ -161,7 +161,7 @@ fn at_the_limit_the_least_recently_used_session_ends() {
     });
 }
 
-/// What a handler sees of a login that it saves at once.
+/// The result of a login that the handler saves at once.
 async fn try_log_in(world: &World, jar: &mut Jar) -> Result<(), Error> {
     let saved = Mutex::new(None);
     let service = session_fn(world.store.clone(), |_: http::Request<_>, handle: SessionHandle| async {
@@ -193,7 +193,7 @@ fn at_the_limit_a_login_can_be_refused() {
         assert!(error.is_session_limit() && error.label() == "session_limit");
         assert!(third.0.is_empty());
         assert_eq!(devices(&world).await, ["one", "two"]);
-        // Those that are there can be authenticated again, also when fewer are allowed.
+        // The sessions that exist can be authenticated again, also when fewer are allowed.
         world.deploy(Options { max_sessions: 1, ..refusing });
         world.edit(&mut one, Session::reauthenticate).await;
         assert!(world.is_alive(&one).await && world.is_alive(&two).await);

@@ -24,7 +24,7 @@ fn remember_me_outlasts_the_timeouts_and_is_kept_by_the_browser() {
         };
         let (response, ()) = world.visit(&mut jar, Reading::Renews, log_in).await;
         assert_eq!(max_age(&response), Some(2_000));
-        // Nobody comes for longer than both timeouts of the store.
+        // No request comes for longer than both timeouts of the store.
         world.clock.set(START + 1_999);
         assert!(world.is_alive(&jar).await);
         assert_eq!(world.look(&jar, Session::remaining).await, Some(seconds(1)));

@@ -79,7 +79,7 @@ fn options(number: usize) -> Options {
     }
 }
 
-/// What a session of the model is.
+/// A session of the model.
 #[derive(Clone, Copy)]
 struct Model {
     began: u64,
@@ -89,7 +89,7 @@ struct Model {
     used: u64,
     /// The deadline that it set.
     written: u64,
-    /// What the session last said.
+    /// The deadline that the session last reported.
     promised: u64,
     deployed_since: bool,
 }
@@ -126,9 +126,9 @@ async fn run(kind: Kind, ops: &[Op]) {
             let written = if known.deployed_since { known.written } else { known.promised };
             let end = written.min(known.began + absolute);
             match stored {
-                // Nobody lives longer than allowed.
+                // No session lives longer than allowed.
                 Some(expires) => assert!(now < end && expires <= end, "{context}: {expires} after {end}"),
-                // Nobody dies earlier than promised, or than new options allow.
+                // No session ends earlier than promised, or than new options allow.
                 None if known.deployed_since => {
                     assert!(now >= end.min(known.used + idle), "{context}: died before {end}");
                 }
@@ -201,7 +201,7 @@ async fn run(kind: Kind, ops: &[Op]) {
             Op::Peek => assert!(!set && Some(expires) == stored, "{context}"),
             Op::Write | Op::Regenerate | Op::Login => assert_eq!(expires, full, "{context}"),
             _ if set => assert_eq!(expires, full, "{context}"),
-            // What is not worth a renewal is near enough.
+            // A deadline that falls short by less than the renewal threshold is not renewed.
             _ => assert!(
                 full <= expires || full - expires < renewal.max(1),
                 "{context}: {expires}, not {full}"

@@ -1,4 +1,4 @@
-//! What applications ask of a session, on the cookie store and on a server-side store, through the public API.
+//! Tasks of applications, on the cookie store and on a server-side store, through the public API.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

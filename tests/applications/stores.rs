@@ -52,7 +52,7 @@ impl Default for Options {
     }
 }
 
-/// What a handler does to its session.
+/// An action of a handler on its session.
 pub(crate) type Act = fn(&Session) -> Result<(), Error>;
 
 /// How a handler asks for its session.
@@ -121,7 +121,7 @@ impl World {
         self.visit(jar, Reading::Renews, act).await.1
     }
 
-    /// What `look` sees, without a trace.
+    /// Returns the result of `look`, in a request that leaves no trace.
     pub(crate) async fn look<L, R>(&self, jar: &Jar, look: L) -> R
     where
         L: Fn(&Session) -> R + Send + Sync,

@@ -67,7 +67,7 @@ pub(crate) fn app(members: Members, store: impl Store) -> Router {
         .layer(CrossOriginProtection::new())
 }
 
-/// Sends the browser to the provider. What must be known when it comes back is in the session.
+/// Sends the browser to the provider. The session keeps the values that the callback needs.
 async fn log_in(State(members): State<Members>, session: Session) -> Result<Redirect, Error> {
     let verifier = AppKey::generate()?.to_text().to_string();
     session.set_flash(VERIFIER, &verifier)?;
@@ -146,7 +146,7 @@ async fn send_events(watch: SessionWatch, client: Sender<String>, look: Arc<Noti
     let _ = client.send(last).await;
 }
 
-/// What the task of a stream sends, as a body.
+/// A body of the texts that the task of a stream sends.
 struct Events(Receiver<String>);
 
 impl Body for Events {

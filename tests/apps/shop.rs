@@ -18,7 +18,7 @@ const CART: Key<Vec<String>> = Key::new("cart");
 const NOTICES: &str = "notices";
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// What one process knows.
+/// The state of one process.
 #[derive(Clone)]
 pub(crate) struct Shop {
     pub(crate) store: Arc<dyn Store>,

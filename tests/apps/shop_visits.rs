@@ -23,7 +23,7 @@ use crate::support::{Jar, block_on, set_cookies};
 const START: u64 = 1_700_000_000;
 const MINUTE: u64 = 60;
 
-/// What the shop asks of any store.
+/// The options of the shop, the same for any store.
 fn options<K>(builder: Builder<K>, clock: &FakeClock) -> Builder<K> {
     let visitors = Timeouts {
         idle: Duration::from_secs(20 * MINUTE),

@@ -38,7 +38,7 @@ fn a_new_session_is_astras_from_the_start() {
     assert_eq!(jar.get(NAME), None, "where Astra would keep a cookie of {{}}");
 }
 
-// What reading does not change, it does not write: as in Astra, whose Max-Age counts from the last save.
+// A request that only reads writes nothing: as in Astra, whose Max-Age counts from the last save.
 #[test]
 fn t20_reading_renews_nothing_and_nothing_but_max_age_ends_it() {
     let world = World::beside();
@@ -230,14 +230,14 @@ fn as_go(value: &Value) -> Value {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    // Whoever serves a request, the browser's session is what all of them made of it.
+    // Whichever program serves a request, the browser's session is the sum of all their changes.
     #[test]
     fn requests_to_both_in_any_order_are_one_session(steps in proptest::collection::vec(step(), 1..12)) {
         let (world, mut jar) = (World::beside(), Jar::new());
         let mut model = serde_json::Map::new();
         let mut nonce = [7; 12];
         for step in steps {
-            // What Go's process holds of the session: nothing but the cookie.
+            // Go's process knows nothing of the session but the cookie.
             let mut go: serde_json::Map<String, Value> =
                 astra_json(&jar).map(|json| serde_json::from_str(&json).unwrap()).unwrap_or_default();
             let go_writes = matches!(step, Step::Go(..) | Step::GoFlash(_));

@@ -70,7 +70,7 @@ impl World {
         (response.status().as_u16(), crate::support::set_cookies(response.headers()))
     }
 
-    /// What a handler sees of this browser's session, as JSON values.
+    /// The values that a handler reads in this browser's session, as JSON.
     pub(crate) fn values(&self, jar: &Jar) -> BTreeMap<String, Value> {
         let seen = Arc::new(std::sync::Mutex::new(BTreeMap::new()));
         let to = Arc::clone(&seen);
@@ -94,7 +94,7 @@ impl World {
 
 /// A browser with a cookie that Astra made of this JSON.
 pub(crate) fn astra_jar(json: &str) -> Jar {
-    // The nonce is as good as any, and another one for each JSON.
+    // Any nonce will do, as long as each JSON has its own.
     let mut nonce = *b"a nonce here";
     json.bytes().enumerate().for_each(|(at, byte)| nonce[at % 12] ^= byte);
     Jar::with(NAME, &independent::seal(ASTRA_KEY, nonce, json.as_bytes()))

@@ -35,7 +35,7 @@ fn every_vector_changes_over() {
         let mut jar = Jar::with(NAME, &vector.cookie);
         world.visit(&mut jar, look);
         let expected: std::collections::BTreeMap<String, Value> = serde_json::from_str(&vector.json).unwrap();
-        assert_eq!(jar.get(NAME).is_none(), expected.is_empty(), "what is empty is no session any more");
+        assert_eq!(jar.get(NAME).is_none(), expected.is_empty(), "an empty session is no longer a session");
         assert_eq!(world.values(&jar), expected, "{}", vector.json);
     }
 }
@@ -52,7 +52,7 @@ fn t20_the_deadline_ends_what_has_no_end() {
     // Eleven days later, long after both timeouts, it is a session still: nothing in it says otherwise.
     world.clock.set(START + 999_999);
     assert_eq!(world.load(jar.get(NAME).unwrap()), Ok(()));
-    // What it was turned into has the deadlines of this store.
+    // The migrated session has the deadlines of this store.
     world.visit(&mut migrated, look);
     assert_eq!(world.events.take(), ["format:astra", "format:native:expired", "refused:expired"]);
 

@@ -44,7 +44,7 @@ fn jar() -> Jar {
     Jar::with(NAME, ID)
 }
 
-/// What a decoder of JSON makes of the value under `key`: it takes all of it, or the test fails.
+/// The value under `key`, decoded as JSON: the decoder takes all of it, or the test fails.
 fn decoded(server: &Server, key: &str) -> Value {
     let text = server.cli(&["GET", key]);
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text:?}"))
@@ -102,7 +102,7 @@ async fn sessions_end_when_redis_says_so() {
     assert_eq!(events.take(), ["refused:unknown_id"]);
     assert!(lines[0].starts_with("astra_session=; Max-Age=0"), "{lines:?}");
 
-    // One that never ends, which Astra does not write, is a session as well.
+    // An entry without a deadline, which Astra does not write, is a session as well.
     server.cli(&["SET", KEY, r#"{"user":"ada"}"#]);
     assert_eq!(edit(&store, &mut jar(), |session| session.set("n", 1)).await.0, 200);
     assert!((86_000..=86_400).contains(&ttl(&server)));

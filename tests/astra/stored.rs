@@ -143,7 +143,7 @@ fn t32_t39_unknown_ids_are_never_adopted() {
     }
 }
 
-// T75: the id that Astra stores is the secret itself: what may be logged is another one.
+// T75: the id that Astra stores is the secret itself, so the id for the logs is a different one.
 #[test]
 fn t75_the_public_id_does_not_tell_the_secret() {
     let world = World::new();
@@ -338,7 +338,7 @@ fn what_cannot_be_mapped_changes_nothing() {
     assert_eq!(jar.get(NAME), None);
 }
 
-// T33: what is not Astra's JSON is no session, and is left alone.
+// T33: an entry that is not Astra's JSON is refused, and is left alone.
 #[test]
 fn t33_values_that_are_no_json_object_are_refused() {
     let world = World::new();

@@ -1,4 +1,4 @@
-//! What a value is on either side, and where flash values are.
+//! How each side reads and writes a value, and where flash values are.
 
 use hyper_session::Session;
 

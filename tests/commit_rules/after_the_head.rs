@@ -1,4 +1,4 @@
-//! What happens after the head of the response was sent, and after the client hung up.
+//! Reads and writes after the head of the response was sent, and after the client hung up.
 
 use std::sync::{Arc, Mutex};
 
@@ -56,7 +56,7 @@ fn writes_after_the_head_are_errors_and_reads_go_on() {
     });
 }
 
-/// "writes after the head is sent (streaming body) | a typed error, never silence", where nobody asked before.
+/// "writes after the head is sent (streaming body) | a typed error, never silence", if the handler did not ask before.
 #[test]
 fn a_session_first_loaded_after_the_head_can_be_read_alone() {
     everywhere(|world| async move {

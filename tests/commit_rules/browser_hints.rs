@@ -1,4 +1,4 @@
-//! What a browser says beside its cookies, and is told beside them: requests made ahead, `Clear-Site-Data`, countdowns.
+//! Hints beside the cookies, from the browser and to it: requests made ahead, `Clear-Site-Data`, countdowns.
 
 use std::time::Duration;
 
@@ -43,7 +43,7 @@ fn ahead(purpose: &str) -> Request<()> {
     Request::builder().header("sec-purpose", purpose).body(()).unwrap()
 }
 
-/// R7: a page that nobody may ever see shows no flash value, and uses none up.
+/// R7: a page that a user may never see shows no flash value, and uses none up.
 async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
     let fill = |session: &Session| session.set_flash("notice", "Saved.");
     for purpose in ["prefetch", "prefetch;prerender", "prefetch;anonymous-client-ip"] {
@@ -62,7 +62,7 @@ async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
         let request = with_session(ahead(purpose), &store, fill).await.unwrap();
         assert_eq!(visit(&store, request, notice).await.body(), "Saved.", "{purpose}");
     }
-    // A look is no use, and what a page sets itself is not kept from it for long.
+    // `peek` shows the value in a prefetch, too, because it uses nothing up.
     let request = with_session(ahead("prefetch"), &store, fill).await.unwrap();
     let peeked = visit(&store, request, |session| {
         Ok(Response::new(session.peek::<String>("notice")?.unwrap_or_default()))
@@ -102,7 +102,7 @@ async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
     let late = |session: &Session| session.destroy().and_then(|()| empty());
     assert_eq!(told(visit(&store, Request::new(()), late).await.headers()), forgets);
 
-    // What is no logout.
+    // These responses are not a logout.
     let kept = |session: &Session| session.set("user", "Eve").and_then(|()| empty());
     assert_eq!(told(visit(&store, logged_in().await, kept).await.headers()), None);
     let dropped = |session: &Session| session.clear().and_then(|()| answer(500));

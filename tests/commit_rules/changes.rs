@@ -1,4 +1,4 @@
-//! What a handler leaves of its values: not asked for, read, changed, left empty, or shown once.
+//! Values of a session that a handler did not ask for, read, changed, emptied, or showed once.
 
 use std::fmt::Debug;
 

@@ -12,7 +12,7 @@ use crate::support::{Jar, status};
 
 use crate::dropped_futures::{finish, meanwhile};
 
-/// What an `update` closure holds, to see that it was dropped.
+/// A value that an `update` closure holds, so that a test sees the closure dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct Held(Arc<()>);
 

@@ -36,7 +36,7 @@ fn an_update_is_replayed_on_what_another_request_left() {
             Ok(status(200))
         });
         assert!(poll(&mut slow).is_pending());
-        world.gate(Gate::Before(Verb::Touch)); // wakes the slow one, which nobody polls
+        world.gate(Gate::Before(Verb::Touch)); // wakes the slow request, which is not polled
         let quick = |session: &Session| increment(session).and_then(|()| session.set("quick", 1_u64));
         world.edit(&mut other, quick).await;
         jar.store(slow.await.unwrap().headers());
@@ -82,7 +82,7 @@ fn an_update_during_a_save_that_meets_a_conflict_is_replayed_once() {
     });
 }
 
-/// A slow request does not bring back a session that another one ended.
+/// A slow request does not bring back a session that a faster request ended.
 #[test]
 fn t34_a_slow_request_does_not_bring_back_a_session_that_was_ended() {
     let deeds: [Act; 3] = [|session| session.set("b", 2_u64), increment, Session::regenerate];

@@ -86,7 +86,7 @@ impl Deployment {
         Self { stores, clocks, events }
     }
 
-    /// One request: whom the session belongs to, and how many visits it counts, before `act` is done.
+    /// One request: the user of the session, and how many visits it counts, before `act` is done.
     async fn visit(&self, release: usize, user: &mut User, act: Act) -> Option<(String, u64)> {
         let seen = Arc::new(Mutex::new(None));
         let (sink, name, big) = (Arc::clone(&seen), user.name.clone(), user.big);
@@ -215,11 +215,16 @@ async fn rehearse(in_cookies: bool, seed: u64) {
             (alive, over)
         });
         match promised {
-            None => assert_eq!(found, None, "nobody is logged in who is not: {}", context()),
+            None => assert_eq!(found, None, "a user is logged in who had not logged in: {}", context()),
             Some(_) if found.is_none() && too_early => {
                 deferred += 1;
                 if act != Act::LogIn {
-                    assert_eq!(user.jar.0, before.0, "what cannot be told is left alone: {}", context());
+                    assert_eq!(
+                        user.jar.0,
+                        before.0,
+                        "a cookie that cannot be judged is left alone: {}",
+                        context()
+                    );
                     continue;
                 }
             }
@@ -228,7 +233,7 @@ async fn rehearse(in_cookies: bool, seed: u64) {
                 lived += 1;
             }
             Some((_, true)) => {
-                assert_eq!(found, None, "nobody stays who should not: {}", context());
+                assert_eq!(found, None, "a user stays logged in for too long: {}", context());
                 gone += 1;
             }
             Some(_) => {
@@ -236,7 +241,7 @@ async fn rehearse(in_cookies: bool, seed: u64) {
                 either += 1;
             }
         }
-        // What the user is from here on.
+        // The state of the user from here on.
         if act == Act::LogIn {
             (user.since, user.last, user.visits) = (Some(now), now, 1);
         } else if found.is_none() || act == Act::LogOut {

@@ -13,7 +13,7 @@ use crate::spy_store::{
 };
 use crate::support::{Answer, Jar, block_on, status};
 
-/// Lets a response go on until it is there. One that waits for what nobody brings fails the test, and does not hang it.
+/// Polls a response until it is ready. A response that never becomes ready fails the test, and does not hang it.
 pub(crate) async fn finish<F: Future + ?Sized>(response: &mut Pin<Box<F>>) -> F::Output {
     for _ in 0..1_000 {
         if let Poll::Ready(answer) = poll(response) {
@@ -206,7 +206,7 @@ fn a_new_session_begun_during_a_save_that_finds_the_old_one_ended_is_stored() {
     });
 }
 
-// What is printed.
+// Output of Debug.
 
 #[test]
 fn what_a_store_answers_prints_no_token_and_no_value() {

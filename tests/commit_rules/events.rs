@@ -31,7 +31,7 @@ fn observer(log: &Log) -> impl Fn(&Event<'_>) + Send + Sync + 'static + use<> {
 struct Case {
     act: Act,
     saves: bool,
-    /// What is told of a session in a cookie, and of one on a server.
+    /// The events for a session in a cookie, and for one on a server.
     in_cookie: &'static [&'static str],
     on_server: &'static [&'static str],
     /// Whether the old cookie still leads to a session.

@@ -72,7 +72,7 @@ fn rule<K>(builder: Builder<K>, events: Events) -> Builder<K> {
         .discard_changes_on(|status, headers| status.is_client_error() || headers.contains_key("x-failed"))
 }
 
-/// A rule of the application's takes the place of the default.
+/// A rule of the application replaces the default.
 #[test]
 fn b10_an_application_names_the_responses() {
     let cookie = stores(|events| {
@@ -137,7 +137,7 @@ fn b10_a_handler_discards_what_it_did() {
     });
 }
 
-/// What was saved before stays, and what is set afterwards is saved.
+/// A change that was saved before stays, and a value that is set afterwards is saved.
 #[test]
 fn b10_a_discard_is_no_end() {
     everywhere(|world| async move {

@@ -14,7 +14,7 @@ use crate::support::{Body, Jar, request, set_cookies, status, text};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What reaches hyper is a response: 503 where trying again may help, 500 where a value has another type.
+/// Hyper gets a response: 503 where trying again may help, 500 where a value has another type.
 #[test]
 fn b9_an_error_of_this_crate_is_a_response() {
     let cases: [(Act, u16, &str); 3] = [
@@ -65,7 +65,7 @@ fn b9_a_store_that_is_down_is_a_503() {
     });
 }
 
-/// What `save` gave the client before the handler failed is still told: its old token may be dead.
+/// A token that `save` promised the client before the handler failed is still sent: the client's old token may be dead.
 #[test]
 fn b9_a_token_that_was_saved_before_the_error_is_sent() {
     everywhere(|world| async move {
@@ -177,7 +177,8 @@ impl From<AppError> for Response<Body> {
     }
 }
 
-/// An application with an error type of its own: its errors pass, or one line makes responses of them. Those that come from
+/// An application with an error type of its own: its errors pass, or one line makes responses of them. Errors of this
+/// crate inside them have the same effect as if they were returned: nothing is saved.
 /// this crate are the same as if they were returned: nothing is saved.
 #[test]
 fn b9_an_application_error_passes_or_is_converted_by_one_line() {

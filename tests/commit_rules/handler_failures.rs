@@ -66,7 +66,7 @@ fn a_server_error_still_renews() {
     });
 }
 
-/// What a handler can do to its session, for the rows in which none of it counts.
+/// All that a handler can do to its session, for the rows in which none of it counts.
 const DEEDS: [Act; 4] =
     [|session| session.set("a", 9_u64), Session::clear, Session::regenerate, Session::destroy];
 
@@ -140,7 +140,7 @@ enum End {
 }
 
 /// "returned `Err`, panicked, or was dropped | nothing saved", and what comes too late is "a typed error, never silence":
-/// for a task, too, that goes on with the session of a request that is over.
+/// for a task, too, that goes on with the session of a request that has ended.
 fn a_task_that_goes_on_is_told(end: End) {
     everywhere(|world| async move {
         let jar = world.jar().await;

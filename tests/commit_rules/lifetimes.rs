@@ -54,7 +54,7 @@ fn b6_the_absolute_timeout_starts_at_the_login() {
             let listed = server.sessions_of("ada").await.unwrap();
             assert_eq!(listed.iter().map(|listed| listed.created.as_unix()).collect::<Vec<_>>(), [again]);
         }
-        // A new token alone begins nothing anew (T30).
+        // A new token without a login begins nothing anew (T30).
         let end = again + ABSOLUTE.as_secs();
         jar = until(jar, again, end - 1).await;
         world.edit(&mut jar, Session::regenerate).await;

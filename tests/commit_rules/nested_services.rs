@@ -1,4 +1,4 @@
-//! Services around services: what one says about the session's cookie, and what another one may say over it.
+//! Services around services: how the outer service treats the session cookie that the inner one set.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -73,7 +73,7 @@ impl Nested {
         }
     }
 
-    /// A request to a service that does `before` to its session, calls another one that does `act`, and then does `after`.
+    /// A request to a service that does `before` to its session, calls an inner service that does `act`, and then does `after`.
     async fn visit(&self, outer: Outer, jar: &mut Jar, before: Act, act: Act, after: Act) -> Response<Body> {
         let (inner, request) = (self.inner(act, 200), request("/", jar.header().as_deref()));
         let response = match outer {
@@ -144,7 +144,7 @@ impl Nested {
 
 const NOTHING: Act = |_| Ok(());
 
-/// A gateway that only reads renews the session. What the service behind it says is more.
+/// A gateway that only reads renews the session. A cookie that the inner service sets overrides the renewal.
 #[test]
 fn b8_a_renewal_yields_to_what_the_response_says() {
     nested(async |nested| {
@@ -169,7 +169,7 @@ fn b8_a_renewal_yields_to_what_the_response_says() {
     });
 }
 
-/// A dead cookie is removed, unless the response puts another one in its place.
+/// A dead cookie is removed, unless the response sets a new one of its name.
 #[test]
 fn b8_the_removal_of_a_dead_cookie_yields_to_a_login() {
     nested(async |nested| {

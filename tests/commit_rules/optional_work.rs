@@ -77,7 +77,7 @@ fn b1_a_session_that_cannot_be_sealed_anew_goes_on_as_it_is() {
                     let told = events.take();
                     assert_eq!(told.iter().filter(|event| *event == "store_failed").count(), 1, "{told:?}");
                 }
-                // What a handler asks for and does not get is an error.
+                // A change that the handler asks for and does not get is an error.
                 let response = visit(&after, &mut jar, 200, |session| session.set("more", 1)).await;
                 assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
                 assert_eq!(jar.0, stored.0);
@@ -98,7 +98,7 @@ fn b1_a_session_that_cannot_be_sealed_anew_goes_on_as_it_is() {
     }
 }
 
-/// Explicitly saving a session in which nothing was changed asks for nothing: a renewal that fails is no failed save.
+/// `save` of an unchanged session asks for no write, so a renewal that fails does not fail it.
 #[test]
 fn b1_saving_an_unchanged_session_does_not_fail_with_its_renewal() {
     on_server(|world| async move {

@@ -67,7 +67,7 @@ fn with_panicking_observer(form: Form) -> (World, Arc<AtomicBool>) {
     (World { store: Arc::new(store), ..world }, armed)
 }
 
-/// What makes a save tell its observer something.
+/// The reason for which a save calls its observer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Cause {
     Conflict,

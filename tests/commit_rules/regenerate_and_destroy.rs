@@ -71,7 +71,7 @@ fn a_server_side_store_refuses_the_token_from_before_regenerate() {
 }
 
 /// Requests that a login overtook still carry the old token. Their answers must not take away the cookie that the login
-/// gave; a minute later there are none, and who comes with that token has nothing else.
+/// gave. A minute later none of them are left, and a client that comes with the old token has no other.
 #[test]
 fn r3_t40_the_cookie_of_an_overtaken_request_is_not_removed_for_a_minute() {
     let starts_over = |session: &Session| session.destroy().and_then(|()| session.set("a", 1_u64));
@@ -103,8 +103,8 @@ fn r3_t40_the_cookie_of_an_overtaken_request_is_not_removed_for_a_minute() {
     });
 }
 
-/// What an overtaken request sets is dropped with an event, and an error from `save`: its cookie would take the place of the
-/// login's. A login of its own begins a session of its own.
+/// A value that an overtaken request sets is dropped with an event, and an error from `save`: its cookie would replace that
+/// of the login. A login of its own begins a session of its own.
 #[test]
 fn r3_an_overtaken_request_does_not_displace_the_login() {
     on_server(|world| async move {
@@ -152,7 +152,7 @@ fn r3_an_overtaken_save_says_that_it_is_none() {
     });
 }
 
-/// Who logs out is logged out in this browser, whatever a request before it did.
+/// A user who logs out is logged out in this browser, whatever a request before it did.
 #[test]
 fn r3_t25_an_overtaken_logout_removes_the_cookie() {
     on_server(|world| async move {
@@ -251,7 +251,7 @@ fn destroy_then_set_is_a_new_session() {
     });
 }
 
-// The cookie is no session.
+// The cookie does not lead to a session.
 
 /// "cookie invalid, expired, unknown id | an empty session and an event saying why; the value is never adopted as an id;
 /// removed from the client if the handler looked, and it is known to be dead"
@@ -295,7 +295,7 @@ fn a_cookie_that_is_no_session_is_empty_told_and_removed_if_it_is_known_to_be_de
             let mut failed = jar.clone();
             answers(&world.answer(&mut failed, 500, |_| Ok(())).await);
 
-            // What is set begins a session of its own.
+            // Values that the handler sets begin a session of their own.
             let mut adopted = jar.clone();
             assert_set(&world, &world.edit(&mut adopted, |session| session.set("b", 2_u64)).await);
             assert_ne!(adopted.get(world.name()), jar.get(world.name()));
@@ -308,7 +308,7 @@ fn a_cookie_that_is_no_session_is_empty_told_and_removed_if_it_is_known_to_be_de
     });
 }
 
-/// What is not in our format may be another application's: not even a destroy of the session that it is not removes it.
+/// A cookie that is not in our format may be another application's: even `destroy` does not remove it.
 #[test]
 fn ending_a_session_that_is_none_leaves_a_cookie_that_is_not_ours() {
     everywhere(|world| async move {

@@ -155,7 +155,7 @@ fn two_saves_at_once_make_one_session() {
     });
 }
 
-/// What a handler does to its session while a save of a task is under way, and what the next request finds then.
+/// An action of a handler while a task's save is under way, and the values that the next request then finds.
 struct Race {
     deed: Act,
     code: u16,

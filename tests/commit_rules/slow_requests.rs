@@ -103,7 +103,7 @@ fn b5_a_slow_read_renews_at_its_end() {
     });
 }
 
-/// What `save` wrote early in a slow request is written again at its end, before its cookie is sent expired.
+/// A session that `save` wrote early in a slow request is written again at its end, before its cookie is sent expired.
 #[test]
 fn b5_no_expired_cookie_is_sent() {
     everywhere(|world| async move {

@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 use crate::support::{Answer, Body, Events, Jar, block_on, is_session, request, set_cookies, status};
 
-/// What a handler does to its session.
+/// An action of a handler on its session.
 pub(crate) type Act = fn(&Session) -> Result<(), Error>;
 
 pub(crate) const START: u64 = 1_700_000_000;
@@ -174,7 +174,7 @@ pub(crate) struct World {
     pub(crate) events: Events,
 }
 
-/// What a handler is given, in either form.
+/// The argument of a handler, in either form.
 pub(crate) enum Ask {
     Request(Request<Body>),
     Handle(SessionHandle),
@@ -299,7 +299,7 @@ impl World {
         self.answer(jar, 200, act).await
     }
 
-    /// What `look` sees in the session of this jar, in a request that changes nothing.
+    /// Returns the result of `look` on the session of this jar, in a request that changes nothing.
     pub(crate) async fn look<R, L>(&self, jar: &Jar, look: L) -> R
     where
         R: Send + 'static,
@@ -372,7 +372,7 @@ pub(crate) fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Outp
     future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// Lets the tasks in the background run until they wait for something that nobody brings.
+/// Lets the tasks in the background run until they wait for something that does not come.
 pub(crate) async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;

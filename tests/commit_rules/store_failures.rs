@@ -53,7 +53,7 @@ fn a_failed_save_is_a_503_without_a_cookie_and_without_the_answer() {
     });
 }
 
-/// Nobody asked for a renewal: if it fails, the response and the cookie stay as they are.
+/// The handler did not ask for the renewal: if it fails, the response and the cookie stay as they are.
 #[test]
 fn b1_a_failed_renewal_changes_nothing_but_is_told() {
     on_server(|world| async move {
@@ -106,7 +106,7 @@ fn the_failure_hook_makes_the_response() {
     });
 }
 
-/// "save failed": a session that is too large is no trouble that passes, so the client is not told to try again.
+/// "save failed": a session that is too large stays too large, so the client is not told to try again.
 #[test]
 fn a_session_too_large_for_its_cookies_is_a_500_and_the_old_one_goes_on() {
     let setup = Setup { cookie: CookieOptions::new().max_chunks(1), ..Setup::default() };
@@ -171,7 +171,7 @@ fn a_load_that_failed_can_be_tried_again() {
     });
 }
 
-/// "load failed": with one good cookie among several, a store that cannot tell is not taken for "no session".
+/// "load failed": with one good cookie among several, a store that is unavailable is not taken for "no session".
 #[test]
 fn a_store_that_fails_on_one_of_two_cookies_clears_nothing() {
     on_server(|world| async move {

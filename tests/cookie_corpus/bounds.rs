@@ -113,8 +113,8 @@ impl Asked {
 /// How many cookies of the session's name are looked at, and how many chunks.
 const LOOKS: usize = 64;
 
-/// What a request with so many cookies that are no tokens, and a genuine one behind them, reports. `many` is true if there are
-/// more cookies of the session's name, or chunks, than are looked at.
+/// Checks the reports on a request with so many cookies that are not tokens, and a genuine one behind them. `many` is true if
+/// there are more cookies of the session's name, or chunks, than are looked at.
 fn check_bounded(candidates: usize, many: bool, (found, events): (bool, Vec<String>), what: &str) {
     let refused = events.iter().filter(|event| event.starts_with("refused:")).count();
     let too_many = events.iter().filter(|event| *event == "too_many_candidates").count();

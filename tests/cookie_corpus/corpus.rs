@@ -30,7 +30,7 @@ fn yes() -> bool {
 }
 
 impl Row {
-    /// What the suite sends.
+    /// The header field that the suite sends.
     pub(crate) fn field(&self) -> Vec<u8> {
         let Some(hex) = &self.header_hex else {
             return self.header.clone().into_bytes();
@@ -92,12 +92,12 @@ pub(crate) fn rows() -> Vec<Row> {
     REQUEST_ROWS.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What the crate reads.
+/// The pairs that the crate reads.
 pub(crate) fn ours(field: &[u8]) -> Owned {
     pairs(field).map(|(name, value)| (name.to_vec(), value.to_vec())).collect()
 }
 
-/// What other projects do and this crate does not: each of them a documented difference.
+/// Habits of other projects that this crate does not share: each of them is a documented difference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Habit {
     DecodePercent,

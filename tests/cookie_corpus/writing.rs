@@ -265,7 +265,7 @@ fn t23_huge_durations_give_a_max_age_that_reads_back() {
             assert_eq!(read, expected as i64, "{max_age:?} at {now}: {line}");
         }
     }
-    // After the last hour that a token can name nothing is left of a session, and that is no panic either.
+    // After the last hour that a token can name, nothing is left of a session. That must not be a panic either.
     for now in [i64::MAX as u64, u64::MAX] {
         let store = CookieStore::builder(AppKey::generate().unwrap()).clock(At(now)).build().unwrap();
         let lines = lines_of(store);

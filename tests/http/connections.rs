@@ -174,7 +174,7 @@ fn t62_t64_of_two_candidates_the_authentic_one_wins_and_the_other_is_reported() 
             for version in VERSIONS {
                 assert_eq!(Client::connect(version, address).await.get("/who", &fields).await, "ada");
                 assert_eq!(events.take(), [refused(why)]);
-                // Nobody asks, nobody looks.
+                // If no handler asks for the session, its cookies are not examined.
                 Client::connect(version, address).await.get("/ping", &fields).await;
                 assert_eq!(events.take(), Vec::<String>::new());
             }

@@ -225,7 +225,7 @@ fn t46_t61_several_sessions_set_their_cookies_on_lines_of_their_own() {
         let again =
             format!("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nCookie: {}\r\n\r\n", sent.join("; "));
         assert!(raw(address, again.as_bytes()).await.ends_with("true true"));
-        // A token under the other's name is nobody's.
+        // A token under the other cookie's name opens no session.
         let swapped = again.replace("user=", "u=").replace("cart=", "user=").replace("u=", "cart=");
         assert!(raw(address, swapped.as_bytes()).await.ends_with("false false"));
     });
@@ -233,7 +233,7 @@ fn t46_t61_several_sessions_set_their_cookies_on_lines_of_their_own() {
 
 // ---------------------------------------------------------------------------------------------------------- types
 
-/// What hyper's connections ask of a service.
+/// The requirements of hyper's connections on a service.
 fn is_servable<B, R, S>(_: &S)
 where
     S: Service<Request<B>, Response = Response<R>, Error = Error> + Clone + Send + Sync + 'static,

@@ -75,7 +75,7 @@ where
     address
 }
 
-/// What the handlers of most tests do, by path. Only `/ping` never asks for its session.
+/// The handlers of most tests, by path. Only `/ping` never asks for its session.
 pub(crate) async fn app<B>(
     request: &Request<B>,
     session: impl Future<Output = Result<Session, Error>>,

@@ -113,7 +113,7 @@ impl Backend for Spy {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         self.count();
-        // Removed, or replaced by what is no session.
+        // Removed, or replaced by an entry that is not a session.
         let ends = entry.as_ref().is_none_or(|entry| !is_session(&entry.value));
         if ends {
             self.hold().await;
@@ -173,7 +173,7 @@ impl Waiting {
         Self { how, wire, answer, client }
     }
 
-    /// Goes away. What is returned keeps alive what is left of the connection.
+    /// Goes away. The client that this returns keeps alive what is left of the connection.
     async fn hang_up(self) -> Client {
         match self.how {
             HangUp::Wire(_) => {

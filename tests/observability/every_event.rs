@@ -20,7 +20,7 @@ use crate::support::block_on;
 
 const IDLE: Duration = Duration::from_secs(600);
 
-/// What handlers store, and nobody may see.
+/// Values that handlers store, and that must not show.
 pub(crate) const SECRETS: [&str; 2] = ["hunter2", "planted"];
 
 /// A request by the browser with these cookies, whose handler is `deed`.
@@ -73,7 +73,7 @@ pub(crate) fn one_cookie_session() {
     block_on(set(&store, &mut Cookies::new(), "a"));
 }
 
-/// `Memory`, whose deletes take two polls: somebody may leave in between.
+/// `Memory`, whose deletes take two polls: a client may leave in between.
 struct Slow(Memory);
 
 impl Backend for Slow {
@@ -150,7 +150,7 @@ async fn cookie_sessions() {
     let store = CookieStore::builder(old()).clock(clock.clone()).build().unwrap();
     CookieStore::builder(old()).development().build().unwrap(); // insecure_cookie
 
-    // What the head must not say: a cache may keep it; another cookie of the name.
+    // A response that a cache may keep, and that sets another cookie of the name: both are reported.
     let mut cookies = Cookies::new();
     visit(&store, &mut cookies, |session| async move {
         session.set("a", SECRETS[0])?;

@@ -1,4 +1,4 @@
-//! What can come with every request is counted, not repeated: by default, the log has a few lines a minute of each kind.
+//! Events that can come with every request are counted, not repeated: by default, the log has a few lines a minute of each kind.
 
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn a_store_that_is_down_is_said_and_that_it_is_back() {
             assert!(read(&store, &cookie).await);
         }
     });
-    // What the handler answers is its own affair.
+    // The failures of the handler have events of their own.
     let lines: Vec<_> = lines.into_iter().filter(|line| !line.contains("handler_failed")).collect();
     assert_eq!(counts(&lines), [1, 10, 100, 1_000, 1], "{lines:#?}");
     assert!(lines[0].starts_with("ERROR event=store_failed") && lines[0].contains("cause="), "{}", lines[0]);

@@ -1,4 +1,4 @@
-//! What an operator sees: every event in the log and in the metrics, under the names that the guide documents, and nothing
+//! The operator's view: every event in the log and in the metrics, under the names that the guide documents, and nothing
 //! that must not be there.
 #![allow(
     clippy::unwrap_used,
@@ -32,7 +32,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 
 pub(crate) const GUIDE: &str = include_str!("../../src/guide/observability.md");
 
-/// What the guide's table rows begin with: the names in backquotes.
+/// The names in backquotes that the guide's table rows begin with.
 fn documented(prefix: &str) -> Vec<&'static str> {
     let cell = |line: &'static str| line.strip_prefix("| `")?.split('`').next();
     GUIDE.lines().filter_map(cell).filter(|name| name.starts_with(prefix)).collect()

@@ -27,7 +27,7 @@ const UNHURRIED: Duration = Duration::from_secs(30);
 /// failures, and successes only after some time ([`App::recovers`]).
 const HURRIED: Duration = Duration::from_millis(400);
 
-/// What does not end by itself takes longer than this; what ends takes less, however busy the machine is.
+/// A request that would hang takes longer than this. A request that ends takes less, however busy the machine is.
 pub(crate) const BOUND: Duration = PATIENCE;
 
 /// A store whose deadlines are not met.
@@ -168,13 +168,13 @@ impl<B: Backend> App<B> {
         assert!(start.elapsed() < BOUND, "{path} took {:?}", start.elapsed());
     }
 
-    /// Fail closed: with a store that cannot be asked, who asks for his session gets neither a session nor an empty one to
-    /// write to, keeps his cookie, and who does not ask is served.
+    /// Fails closed: while the store is unavailable, a handler that asks for its session gets neither that session nor an empty
+    /// one to write to, and the cookie stays. A handler that does not ask is served.
     pub(crate) async fn fails_closed(&self, jar: &Jar) {
         for path in ["/read", "/add", "/logout", "/regenerate", "/clear"] {
             self.fails(path, jar).await;
         }
-        // A visitor without a cookie has no session to load; what he writes cannot be kept.
+        // A visitor without a cookie has no session to load, and the value that the handler sets cannot be kept.
         self.fails("/add", &Jar::new()).await;
         self.untouched(jar).await;
     }
@@ -188,7 +188,7 @@ impl<B: Backend> App<B> {
         }
     }
 
-    /// What the store's error says beneath its own words, when a session is loaded and changed.
+    /// Returns the source of the store's error, when a session is loaded and changed.
     pub(crate) async fn cause(&self, jar: &Jar) -> String {
         static FRESH: AtomicU64 = AtomicU64::new(0);
         let cause = Arc::new(Mutex::new(String::new()));
@@ -225,7 +225,7 @@ impl<B: Backend> App<B> {
     pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         let start = Instant::now();
         while !done().await {
-            assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
+            assert!(start.elapsed() < PATIENCE, "waited too long until {what}");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

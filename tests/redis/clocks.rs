@@ -61,7 +61,7 @@ async fn a8_a_host_that_is_behind_renews_in_time() {
     assert!(left > 590_000, "{left}");
 }
 
-/// Whoever lists sessions meanwhile does not take a login for one that was given up, though its clock says so.
+/// A list that is read meanwhile does not take a login for an abandoned one, though the clock of the list's host says so.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a8_a_list_on_a_host_that_is_ahead_ends_no_login_under_way() {
     let server = Server::start();

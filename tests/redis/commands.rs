@@ -1,4 +1,4 @@
-//! What Redis is asked, command by command: how often, and with what in it.
+//! The commands that the store sends to Redis: how many, and with which contents.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Stdio};
@@ -41,7 +41,7 @@ async fn each_request_costs_exactly_these_commands() {
         costs(&app, &server, "/add", &mut jar).await,
         commands(&[("get", 2), ("evalsha", 1), ("set", 1)])
     );
-    // The same value again is no change.
+    // Setting the same value again changes nothing.
     app.ok("/set/same", &mut jar).await;
     assert_eq!(costs(&app, &server, "/set/same", &mut jar).await, commands(&[("get", 1)]));
     assert_eq!(
@@ -115,7 +115,7 @@ async fn t39_ids_of_odd_forms_never_reach_redis() {
     assert_eq!(server.command_counts(), commands(&[("get", 1)]));
 }
 
-/// T6 (CVE-2019-16782), T74 (CVE-2020-26228): whoever reads all of Redis, or listens to it, can log in as nobody.
+/// T6 (CVE-2019-16782), T74 (CVE-2020-26228): an attacker who reads all of Redis, or listens to it, cannot log in as any user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t06_t74_no_token_is_in_any_command_key_or_value() {
     let server = Server::start();
@@ -135,7 +135,7 @@ async fn t06_t74_no_token_is_in_any_command_key_or_value() {
             tokens.extend(jar.0.values().cloned());
         }
     }
-    // What somebody guesses is not passed on either.
+    // A guessed token is not passed on either.
     let name = jars[0].0.keys().next().unwrap().clone();
     for guess in ["Zm9yZ2VkLWJ5LXNvbWVib2R5LWVsc2UtZm9yLXN1cmU", "short"] {
         app.ok("/read", &mut Jar::with(&name, guess)).await;

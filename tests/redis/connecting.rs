@@ -1,4 +1,4 @@
-//! Connecting: what is wrong is said at once, for whoever can mend it, and without the password.
+//! Connecting: a mistake is an error at once, worded for the operator who can mend it, and without the password.
 
 use std::future::Future;
 use std::time::{Duration, Instant};
@@ -96,7 +96,7 @@ async fn t75_a_server_that_quotes_the_password_does_not_get_it_into_a_log() {
     }
 }
 
-/// Who may not do what the store needs learns it when connecting, not when the first user logs in.
+/// Missing rights are an error when the store connects, not when the first user logs in.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn rights_that_are_missing_are_a_config_error_at_connect() {
     let server = Server::start();

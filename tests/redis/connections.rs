@@ -43,7 +43,7 @@ async fn f01_r12_a_server_that_is_gone_fails_fast_and_is_found_again() {
     server.kill();
     app.fails_closed(&jar).await;
     assert!(!app.store.backend().stats().up);
-    // Who is turned away does not wait: two thousand of them do not even take the deadline of one step each.
+    // A request that is turned away does not wait, so two thousand of them end within the bound.
     let (before, start) = (app.store.backend().stats(), Instant::now());
     for _ in 0..2_000 {
         app.fails("/read", &jar).await;
@@ -190,7 +190,7 @@ async fn f04_while_writes_are_paused_reads_are_served_and_saves_fail_loudly() {
     }
     server.cli(&["CLIENT", "UNPAUSE"]);
     app.recovers("/set/x", &mut jar).await;
-    // Nobody knows how many of those that failed happened after all; this one did.
+    // Each of the three failed increments may have happened after all. The write of `x` did happen.
     let n: u64 = app.recovers("/read", &mut jar).await.parse().unwrap();
     assert!((1..=4).contains(&n), "{n}");
     assert_eq!(unhurried.ok("/add", &mut jar).await, (n + 1).to_string());
@@ -285,7 +285,7 @@ async fn f06_killed_connections_fail_no_request() {
         server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
         assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
     }
-    // Closed by the server, since nobody used them.
+    // The server closes connections that are idle.
     app.is_whole(3).await;
     server.cli(&["CONFIG", "SET", "timeout", "1"]);
     wait_for("idle connections to be closed", || server.other_clients() == 0);
@@ -314,7 +314,7 @@ async fn a_store_that_is_dropped_closes_its_connections() {
     wait_for("connections to be closed", || clients() == 0);
 }
 
-/// With one connection where there were to be two, everybody is served over that one.
+/// With one connection where there were to be two, all requests are served over that one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f07_a_server_without_room_for_another_client_does_not_take_the_store_down() {
     let server = Server::start();
@@ -332,7 +332,7 @@ async fn f07_a_server_without_room_for_another_client_does_not_take_the_store_do
     let stats = app.store.backend().stats();
     assert!(proxy.is_done() && stats.connections_broken == 1 && stats.connections == 1, "{stats:?}");
     assert_eq!((stats.failures, stats.turned_away, stats.up), (0, 0, true), "{stats:?}");
-    // Whoever connects now is told.
+    // A store that connects now gets an error.
     let error = builder(server.url()).connect().await.unwrap_err();
     assert!(error.is_unavailable(), "{error:?}");
     admin.config("maxclients", "100");
@@ -358,7 +358,7 @@ async fn f08_an_exhausted_pool_is_an_error_in_time_that_says_so() {
     app.fails_closed(&jar).await;
     let stats = app.store.backend().stats();
     assert!(stats.failures >= 5 && stats.idle_connections == 0 && stats.connections == 1, "{stats:?}");
-    // Who has waited in vain three times does not queue any more.
+    // After three timeouts, requests do not queue.
     assert!(stats.turned_away > 0, "{stats:?}");
     drop(held);
     assert_eq!(app.recovers("/read", &mut jar).await, "1");

@@ -10,7 +10,7 @@ use hyper_session::{Error, RedisStore, SessionHandle, session_fn};
 use crate::server::PATIENCE;
 use crate::support::{Body, Jar, request};
 
-/// What a client knows of its session: how often counting was confirmed, and how often it may have happened unconfirmed.
+/// A client's view of its session: how often counting was confirmed, and how often it may have happened unconfirmed.
 #[derive(Debug, Default)]
 pub(crate) struct Book {
     pub(crate) jar: Jar,
@@ -88,7 +88,7 @@ async fn client(
                 assert!(error.is_unavailable(), "{error:?}");
                 failed.fetch_add(1, Ordering::SeqCst);
                 if logout {
-                    // Ended or not: whoever was not told cannot rely on either.
+                    // Ended or not: a client without a confirmation cannot rely on either.
                     book = Book::default();
                 } else if !before {
                     book.unknown += 1;
@@ -111,12 +111,12 @@ pub(crate) async fn count(store: &RedisStore, jar: &mut Jar) -> Result<(), Error
 pub(crate) async fn end(store: &RedisStore, jar: &mut Jar) -> Result<(), Error> {
     let sent = jar.clone();
     let ended = handle(store, jar, hyper_session::Session::destroy).await;
-    // The book keeps the token: it must not work any more.
+    // The book keeps the token: it must no longer work.
     *jar = sent;
     ended
 }
 
-/// What the session behind the jar counts up to; `None` if there is no session.
+/// Returns the count of the session behind the jar; `None` if there is no session.
 pub(crate) async fn counted(store: &RedisStore, jar: &Jar) -> Result<Option<u64>, Error> {
     let service = session_fn(store.clone(), |_: http::Request<Body>, session: SessionHandle| async move {
         let count: Option<u64> = session.load().await?.get("n")?;

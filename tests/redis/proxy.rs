@@ -24,7 +24,7 @@ pub(crate) enum Line {
     Slices,
     /// Connections are accepted and kept, and nothing comes through: a half-open line.
     BlackHole,
-    /// Connections are accepted and reset at once; those that were there, too.
+    /// Connections are accepted and reset at once. Open connections are reset, too.
     Reset,
     /// Of so many requests, the connection of one is cut: before it, after it, or in the middle of its reply.
     Breaks {
@@ -32,10 +32,10 @@ pub(crate) enum Line {
     },
 }
 
-/// What happens once, to one connection.
+/// A fault that happens once, to one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// The connection is closed in the place of the request: it is never done.
+    /// The connection is closed and the request not passed on: it is never done.
     CutBefore,
     /// The request is done, the reply never comes: the connection is closed.
     CutAfter,

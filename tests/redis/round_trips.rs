@@ -1,4 +1,4 @@
-//! What logging in, listing and ending cost over a line with latency (A7, A12), as it shows on the clock.
+//! The cost of logging in, listing and ending over a line with latency (A7, A12), as it shows on the clock.
 
 use std::time::{Duration, Instant};
 

@@ -121,7 +121,7 @@ pub(crate) async fn progress(load: &Load, more: u64) {
     tokio::time::timeout(PATIENCE, reached).await.expect("requests succeed again");
 }
 
-/// Until the faults are over: a thousand successes in a row, and no failure between them.
+/// Waits until the faults have ended: a thousand successes in a row, and no failure between them.
 pub(crate) async fn calm(load: &Load) {
     for _ in 0..100 {
         let failures = load.failures();
@@ -165,7 +165,7 @@ async fn f14_an_ordered_failover_leaves_the_demoted_master_alone() {
     });
     progress(&load, 500).await;
     let _ = load.stop().await;
-    // Writes go to the new master alone: what is on the old one came from there.
+    // Writes go only to the new master: the entries of the old master came from there.
     let role = tokio::task::block_in_place(|| {
         wait_for("the old master to follow", || cli(before, &["ROLE"]).starts_with("slave"));
         cli(before, &["ROLE"])

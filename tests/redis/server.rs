@@ -119,7 +119,7 @@ impl Server {
         signal(self.pid(), "CONT");
     }
 
-    /// What redis-cli prints for a command, without the line end; nothing if the server cannot be reached.
+    /// Returns the output of redis-cli for a command, without the line end; nothing if the server cannot be reached.
     pub(crate) fn cli(&self, args: &[&str]) -> String {
         cli(self.port, args)
     }
@@ -129,19 +129,19 @@ impl Server {
         self.cli(&[&["--user", user, "--pass", password, "--no-auth-warning"], args].concat())
     }
 
-    /// Waits until the server has this many entries. One that Valkey 8 removes is there for a millisecond more.
+    /// Waits until the server has this many entries. An entry that Valkey 8 removes is counted for a millisecond more.
     pub(crate) fn has_entries(&self, count: usize) {
         wait_for(&format!("{count} entries"), || self.cli(&["DBSIZE"]) == count.to_string());
     }
 
-    /// How many clients are connected, beside the one that asks.
+    /// How many clients are connected, without the client that asks.
     pub(crate) fn other_clients(&self) -> usize {
         let list = self.cli(&["CLIENT", "LIST", "TYPE", "normal"]);
-        // What a client last did has different names on different servers.
+        // The name of a client's last command differs from server to server.
         list.lines().filter(|line| line.contains("cmd=")).count().saturating_sub(1)
     }
 
-    /// Returns true if the server compares and sets by itself.
+    /// Returns true if the server's own `SET` compares and sets.
     pub(crate) fn compares_and_sets(&self) -> bool {
         self.cli(&["SET", "no-such-key", "x", "IFEQ", "y"]).is_empty()
             && !self.cli(&["INFO", "errorstats"]).contains("errorstat_ERR")
@@ -200,7 +200,7 @@ pub(crate) fn signal(pid: u32, name: &str) {
 pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < PATIENCE, "waited for {what} in vain");
+        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,4 +1,4 @@
-//! Lists of sessions that are lost (A5): they heal, or, where they are checked, what was on them is over.
+//! Lists of sessions that are lost (A5): they heal, or, where they are checked, their sessions have ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,7 +32,7 @@ pub(crate) async fn log_in(store: &RedisStore, user: &str) -> Jar {
     jar
 }
 
-/// Who is logged in with this jar, as a request that only reads finds out.
+/// The user of this jar's session, as a request that only reads finds out.
 pub(crate) async fn user(store: &RedisStore, jar: &Jar) -> Option<String> {
     let seen = Arc::new(std::sync::Mutex::new(None));
     let note = seen.clone();
@@ -74,7 +74,7 @@ async fn a5_a_renewal_enters_a_session_again_that_was_lost_from_its_list() {
     assert_eq!(app.store.sessions_of("ada").await.unwrap().len(), 2);
     assert_eq!(app.store.end_sessions_of("ada", None).await.unwrap(), 2);
     assert_eq!(user(&app.store, &jars[0]).await, None);
-    // What was ended is not entered again.
+    // A session that was ended is not entered again.
     clock.advance(Duration::from_secs(3 * 3_600));
     assert_eq!(user(&app.store, &jars[1]).await, None);
     server.has_entries(0);
@@ -118,7 +118,7 @@ async fn a5_with_the_list_checked_no_session_outlives_the_loss_of_its_list() {
     assert_eq!(user(&app.store, &jar).await, None);
 }
 
-/// The check costs a command, and no round trip once the session was seen; sessions of nobody cost nothing.
+/// The check costs a command, and no round trip once the session was seen. Sessions without a subject cost nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a5_checking_the_list_takes_part_in_everything_a_session_does() {
     let server = Server::start();

@@ -49,7 +49,7 @@ async fn a1_every_connection_of_every_kind_has_its_options() {
     let server = Server::start();
     let app = App::with(builder(server.url()).connections(3)).await;
     check("one server", &[server.port], 3);
-    // Those that are made later, too.
+    // Connections that are made later have them, too.
     server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let mut jar = app.jar().await;
     app.until("all connections are made anew", async || {

@@ -12,7 +12,7 @@ async fn everywhere_but_here(store: &RedisStore) {
         (log_in(store, "ada").await, log_in(store, "ada").await, log_in(store, "bob").await);
     let devices = store.sessions_of("ada").await.unwrap();
     assert_eq!(devices.len(), 2);
-    assert!(!store.end_session_of("bob", devices[0].id).await.unwrap(), "nobody ends another's session");
+    assert!(!store.end_session_of("bob", devices[0].id).await.unwrap(), "bob cannot end ada's session");
     assert_eq!(user(store, &laptop).await.as_deref(), Some("ada"));
 
     assert_eq!(store.end_sessions_of("ada", Some(devices[1].id)).await.unwrap(), 1);
@@ -30,7 +30,7 @@ async fn t26_log_out_everywhere_else() {
     let server = Server::start();
     let store = builder(&server).connect().await.unwrap();
     everywhere_but_here(&store).await;
-    // What is left is bob's session and the list it is on.
+    // Bob's session and the list that it is on are left.
     server.has_entries(2);
 }
 

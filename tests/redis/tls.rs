@@ -1,4 +1,4 @@
-//! TLS to Redis: whom it trusts, and proving who calls.
+//! TLS to Redis: which certificates the store trusts, and its own certificate.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +15,7 @@ fn openssl(dir: &Path, args: &str) {
     assert!(status.expect("openssl is installed (./tests/run installs it)").success(), "openssl {args}");
 }
 
-/// An authority, a certificate for 127.0.0.1, one for a client, and another authority that nobody knows.
+/// An authority, a certificate for 127.0.0.1, one for a client, and a second authority that neither side trusts.
 fn certificates(dir: &Path) {
     std::fs::write(dir.join("san"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
     for authority in ["ca", "other"] {
@@ -93,7 +93,7 @@ async fn tls_trusts_whom_it_is_told_to_and_proves_who_calls() {
         assert_eq!(app.ok("/add", &mut jar).await, "2");
         app.ok("/big", &mut jar).await;
 
-        // Nobody, or somebody else, answers for the server's certificate.
+        // A store without the authority, or with a foreign one, does not trust the server's certificate.
         for stranger in [builder(url.clone()), builder(url.clone()).root_certificates(read("other.crt"))] {
             let error = stranger.connect().await.unwrap_err();
             assert!(error.is_unavailable() && words(&error).contains("certificate"), "{}", words(&error));

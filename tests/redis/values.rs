@@ -1,4 +1,4 @@
-//! What is under a session's key is not what was put there (F16, F17, F19, F20), and what answers is not Redis (F18).
+//! Entries that are not as the store left them (F16, F17, F19, F20), and servers that are not Redis (F18).
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -76,7 +76,7 @@ async fn f16_a_value_that_is_no_session_is_no_session_and_r11_does_not_stay_in_t
         assert_eq!(events.len(), 1, "told once: {events:?}");
         assert!(events[0].starts_with("refused:"), "{events:?}");
         assert_eq!(raw.get(key), value, "evidence is left alone");
-        // It is in nobody's way: the visitor gets a new session under another id.
+        // The entry is not in the way: the visitor gets a new session under another id.
         let mut jar = mine.clone();
         assert_eq!(app.ok("/add", &mut jar).await, "1");
         assert_eq!(app.ok("/logout", &mut jar).await, "none");
@@ -233,7 +233,7 @@ async fn f18_what_is_not_redis_is_an_error_and_does_not_fill_memory() {
         let said = format!("{error:?} {error}");
         assert!(!said.contains("hunter2") && !said.contains('\n') && said.len() < 400, "{said}");
         assert!(start.elapsed() < BOUND, "{said}");
-        // Once nobody waits for it, nobody reads it either.
+        // Once no caller waits for the reply, the store no longer reads it.
         let mut before = u64::MAX;
         wait_for("the connection to be closed", || {
             std::thread::sleep(Duration::from_millis(20));
@@ -277,7 +277,8 @@ async fn f20_two_instances_in_the_middle_of_a_rotation_read_each_other_and_a_thi
     assert_eq!(after.ok("/add", &mut jar).await, "2");
     assert_eq!(before.ok("/add", &mut jar).await, "3");
     assert_eq!(after.ok("/add", &mut jar).await, "4");
-    // An instance that does not know the new key cannot open it, and leaves the cookie alone. A token of nothing is removed.
+    // An instance without the new key cannot open the entry, and leaves the cookie in place. The cookie of an unknown token is
+    // removed.
     let unknown = Jar::with(jar.0.keys().next().unwrap(), &"A".repeat(43));
     let (a, b) =
         (late.visit("/read", &mut jar.clone()).await, late.visit("/read", &mut unknown.clone()).await);
@@ -286,7 +287,7 @@ async fn f20_two_instances_in_the_middle_of_a_rotation_read_each_other_and_a_thi
     assert_eq!(after.ok("/read", &mut jar).await, "4", "and it is left alone");
 }
 
-/// 32 bytes that are no pattern.
+/// 32 bytes without a pattern.
 pub(crate) fn key(seed: u8) -> [u8; 32] {
     std::array::from_fn(|at| u8::try_from((at * at * 31 + at * 7 + usize::from(seed) * 89) % 251).unwrap())
 }

@@ -1,4 +1,4 @@
-//! What the option costs: bytes of a token, allocations of a look-up, and nothing where it is off.
+//! The cost of the option: bytes of a token, allocations of a look-up, and nothing where it is off.
 
 use hyper_session::store::Store;
 use hyper_session::testing::{Cookies, FakeClock};

@@ -88,7 +88,7 @@ fn a_login_ends_the_session_from_before_it_and_a_regenerated_id_says_so_for_a_mi
             Ok(())
         })
         .await;
-        // What the browser had sent meanwhile must not take the new cookie away.
+        // Late requests with the old cookie must not take the new one away.
         assert_eq!(site.refusal(&before).await, Some(Refusal::Regenerated));
         let late = site.answer(&before, |session| async move { session.set("lost", 1) }).await;
         assert!(!late.headers().contains_key("set-cookie"));

@@ -216,7 +216,7 @@ fn a_tail_is_written_again_although_the_new_log_has_grown_past_it() {
         let copy = browser.clone();
         one.logout(&mut browser).await;
         log.settled().await;
-        // While nobody can read it, another server takes over, and is written to by others.
+        // While the log is unreadable for this host, another server takes over, and other hosts write to it.
         log.set(Fault::Refuses);
         while !(one.changes().contains(&"unreachable")) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -247,7 +247,7 @@ fn a_position_that_the_log_does_not_reach_is_refused_once_and_the_log_is_raised(
         }
         let browser = one.logged_in("ada").await;
         drop(one);
-        log.fail_over(3); // a backup was restored, and nobody is left who knows better
+        log.fail_over(3); // a backup was restored, and no host is left that knows better
         let two = host(&log, START).await;
         let response = two.answer(&browser, |_| async { Ok(()) }).await;
         assert_eq!(response.status(), 503);
@@ -316,7 +316,7 @@ fn a_follower_ends_with_its_last_user() {
     });
 }
 
-/// `SharedLog`, of which it can be seen whether somebody holds it.
+/// `SharedLog`, with a count of its holders.
 struct Held(SharedLog, #[allow(dead_code)] Arc<()>);
 
 impl RevocationLog for Held {

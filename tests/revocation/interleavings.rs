@@ -139,7 +139,7 @@ async fn run(deeds: &[Deed], order: &[usize]) {
     let finished = |request: usize| order.iter().rposition(|at| *at == request).unwrap();
     for (at, deed, cookies) in &answers {
         let Some(_) = cookies.header() else { continue };
-        // A request that finds no session may begin one of nobody's.
+        // A request that finds no session may begin one without a subject.
         let accepted = site.user(cookies).await.as_deref() == Some("ada");
         match deed {
             // A login begins a session of its own. It ends by what ends its subject afterwards, and by nothing else here.
@@ -152,7 +152,7 @@ async fn run(deeds: &[Deed], order: &[usize]) {
                 if logged_out || ended_at.is_some() {
                     assert!(!accepted, "request {at} brought the session back, {context}");
                 } else if deeds.iter().all(|deed| matches!(deed, Deed::Read | Deed::Set)) {
-                    assert!(accepted, "request {at} was ended by nobody, {context}");
+                    assert!(accepted, "no request ended the session of request {at}, {context}");
                 } else if *deed == Deed::Regenerate && !deeds.contains(&Deed::Login) {
                     assert!(accepted, "request {at} has a new id, {context}");
                 }

@@ -1,4 +1,4 @@
-//! What is remembered for how long, what happens when it is too much, and who can make it so much.
+//! How long revocations are remembered, what happens when there are too many, and which clients can cause that.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@ async fn host(server: &Server, staleness: Duration) -> Site {
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !done().await {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited for {what} in vain");
+        assert!(start.elapsed() < Duration::from_secs(30), "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -46,7 +46,7 @@ async fn host(path: &Path) -> Site {
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !done().await {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited for {what} in vain");
+        assert!(start.elapsed() < Duration::from_secs(30), "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }
@@ -186,7 +186,7 @@ fn a_locked_file_a_full_one_and_a_deleted_one() {
         site.logout(&mut browser).await;
         assert!(!site.accepts(&copy).await);
 
-        // It is no use to write to what others do not see.
+        // A write to a file that other hosts no longer see fails.
         std::fs::rename(folder.file(), folder.0.join("moved.db")).unwrap();
         assert!(site.store.end_sessions_of("ada").await.unwrap_err().is_unavailable());
         until("the follower to notice", async || site.changes().contains(&"unreachable")).await;
@@ -203,7 +203,7 @@ fn what_is_no_log_is_left_alone() {
         let text = folder.0.join("notes.txt");
         std::fs::write(
             &text,
-            "not a database, but long enough to be taken for one if nobody looked at its first bytes",
+            "not a database, but long enough to be taken for one by a store that ignores the first bytes",
         )
         .unwrap();
         assert!(Revocations::sqlite(&text).await.unwrap_err().is_config());
@@ -260,7 +260,7 @@ fn a_restored_backup_is_noticed() {
         }
         std::fs::rename(backup, folder.file()).unwrap();
         let site = host(&folder.file()).await;
-        // What the backup lacks is lost, which the first session from after it reveals.
+        // Revocations that the backup lacks are lost, which the first session from after the backup reveals.
         assert_eq!(site.answer(&alive, |_| async { Ok(()) }).await.status(), 503);
         assert!(site.changes().contains(&"rolled_back"));
         until("the log to be raised", async || site.accepts(&alive).await).await;

@@ -48,7 +48,7 @@ impl Site {
         Self { store, clock, changes }
     }
 
-    /// What happened to the revocations since the last call.
+    /// Takes the changes of the revocations since the last call.
     pub(crate) fn changes(&self) -> Vec<&'static str> {
         std::mem::take(&mut self.changes.lock().unwrap())
     }
@@ -127,7 +127,7 @@ impl Site {
     /// Why the store refuses these cookies; `None` if it does not.
     pub(crate) async fn refusal(&self, cookies: &Cookies) -> Option<Refusal> {
         let token = cookies.get(NAME).expect("a cookie");
-        self.store.load(token, self.clock.now()).await.expect("the store can tell").err()
+        self.store.load(token, self.clock.now()).await.expect("the store is available").err()
     }
 
     pub(crate) async fn accepts(&self, cookies: &Cookies) -> bool {

@@ -13,13 +13,13 @@ use tokio::task::yield_now;
 use crate::concurrent_requests::{Deed, START, Values, Watched, look, poll_once, server, shared_session};
 use crate::support::{Body, Events, block_on, request, status};
 
-/// What is there after a request was dropped, and all that goes on in the background is done.
+/// The state after a request was dropped, and all of its work in the background is done.
 #[derive(Debug)]
 struct Dropped {
     /// The handler had done its part, up to its own `save` if it has one.
     handled: bool,
     entries: usize,
-    /// What the token that the request came with leads to.
+    /// The values of the session that the request's old token leads to.
     by_old_token: Option<Values>,
     /// Every session is, byte for byte, what was stored before; but each write has another revision.
     as_before: bool,

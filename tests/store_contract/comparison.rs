@@ -40,7 +40,7 @@ async fn perform(session: &Session, ops: &[Op]) -> Result<Vec<Seen<SessionId>>, 
             Op::Regenerate => session.regenerate().map(|()| Seen::Nothing)?,
             Op::Destroy => session.destroy().map(|()| Seen::Nothing)?,
             Op::Save => match session.save().await {
-                // What an overtaken request sets is dropped, and it is told.
+                // The changes of an overtaken request are dropped, and `save` returns an error.
                 Err(error) if error.is_ended() => Seen::Dropped,
                 saved => saved.map(|()| Seen::Nothing)?,
             },
@@ -49,7 +49,7 @@ async fn perform(session: &Session, ops: &[Op]) -> Result<Vec<Seen<SessionId>>, 
     Ok(seen)
 }
 
-/// What a request shall do, and what came of it: both travel beside the messages.
+/// The operations of a request and whether it fails; [`Report`] is the result. Both travel beside the messages.
 #[derive(Clone)]
 struct Script(Vec<Op>, bool);
 
@@ -137,8 +137,8 @@ where
         self.model.settle(before.as_deref(), jar.get(NAME), draft);
     }
 
-    /// Puts the real id in the place of the model's name for it. A name that is new to the model has an id that nobody
-    /// had before: that is what regenerating is for.
+    /// Replaces the model's name of an id by the real id. A name that is new to the model has an id that was never used before:
+    /// that is what regenerating is for.
     fn with_real_id(&mut self, expected: Seen<u64>, seen: &Seen<SessionId>) -> Seen<SessionId> {
         match expected {
             Seen::Session(Some((name, created, expires)), keys) => {
@@ -226,7 +226,7 @@ proptest! {
     }
 }
 
-/// Whatever leads there, a value equal to the stored one is no change: nothing is written, no cookie set.
+/// A value that ends up equal to the stored one changes nothing, whichever way it got there: no write, and no cookie set.
 #[test]
 fn changes_that_lead_back_to_the_stored_value_write_nothing() {
     let cases: [(&str, &[Op]); 6] = [

@@ -44,12 +44,12 @@ impl Watched {
         Self { in_turns: true, ..Self::default() }
     }
 
-    /// The same backend, for somebody who takes turns.
+    /// The same backend, taking turns.
     pub(crate) fn taking_turns(&self) -> Self {
         Self { in_turns: true, ..self.clone() }
     }
 
-    /// Every poll of a request is a permit to make one call: whoever polls decides on the order of all calls.
+    /// Every poll of a request is a permit to make one call: the test that polls decides on the order of all calls.
     async fn turn(&self) {
         if self.in_turns {
             yield_now().await;
@@ -123,7 +123,7 @@ impl Backend for Watched {
     }
 }
 
-/// What one of several requests does to the session that they share, which is `n = 5` at first.
+/// The action of one of several requests on the session that they share, which is `n = 5` at first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Deed {
     Set,
@@ -180,7 +180,7 @@ impl Deed {
         matches!(self, Self::DeleteLast | Self::RegenerateAndDeleteLast | Self::Clear | Self::Destroy)
     }
 
-    /// What this does alone, at `now`: the session after it, if there is one.
+    /// The result of this action without the others, at `NOW`: the session after it, if there is one.
     pub(crate) fn alone(self, client: usize, (created, mut values): State) -> Option<State> {
         let created = if self == Self::DestroyAndSet { NOW } else { created };
         if matches!(self, Self::Clear | Self::Destroy | Self::DestroyAndSet) {
@@ -240,7 +240,7 @@ pub(crate) fn shared_session(store: &ServerStore<Watched>) -> Jar {
     jar
 }
 
-/// What a cookie leads to.
+/// The session that a cookie leads to.
 #[derive(Clone)]
 pub(crate) struct Found {
     pub(crate) id: SessionId,

@@ -84,7 +84,7 @@ impl Plain {
         new.is_some_and(|new| new.value == current.value)
     }
 
-    /// What the comparison of `replace` says, by this backend's lights.
+    /// The result of the comparison in `replace`, with this backend's fault.
     fn is_expected(&self, current: &[u8], expected: &[u8], removing: bool) -> bool {
         let until_nul = |value: &[u8]| value.split(|byte| *byte == 0).next().unwrap().to_vec();
         match self.fault {
@@ -232,7 +232,7 @@ impl Backend for Plain {
     }
 }
 
-/// What the suite says of `backend`: `None` if it finds nothing.
+/// The complaint of the suite about `backend`: `None` if it finds nothing.
 fn verdict(backend: &impl Backend) -> Option<String> {
     let check = || block_on(check_backend(backend, Timestamp::from_unix(START)));
     let panic = std::panic::catch_unwind(AssertUnwindSafe(check)).err()?;

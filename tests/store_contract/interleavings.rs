@@ -1,4 +1,4 @@
-//! Interleavings of requests: every one of a few, and those that threads happen upon.
+//! Interleavings of requests: all of a few requests, and some that threads produce.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
@@ -48,9 +48,9 @@ struct Client {
 /// How a schedule ended.
 pub(crate) struct Ended {
     clients: Vec<Client>,
-    /// What the clients' cookies lead to, by id, each session once.
+    /// The sessions that the clients' cookies lead to, by id, each session once.
     sessions: BTreeMap<SessionId, State>,
-    /// What the store holds.
+    /// The sessions that the store holds.
     stored: BTreeSet<SessionId>,
     /// All of that, for the message of a failure.
     context: String,
@@ -168,7 +168,8 @@ fn permutations(of: usize) -> Vec<Vec<usize>> {
 
 /// The rules for requests that run at once, as what some order of running them one after the other leaves: a request
 /// that found the session and comes when it has ended, or has another token, is dropped; one that did not find it
-/// works on a session of its own, unless the token that it came with was replaced moments ago. Returns the sessions that are left, and who was dropped.
+/// works on a session of its own, unless the token that it came with was replaced moments ago. Returns the sessions that are
+/// left, and which clients' changes were dropped.
 fn one_after_the_other(ended: &Ended, order: &[usize]) -> (Vec<State>, Vec<Option<bool>>) {
     let mut shared = Some((START, Values::from([("n".to_owned(), 5)])));
     let mut others = Vec::new();
@@ -177,7 +178,7 @@ fn one_after_the_other(ended: &Ended, order: &[usize]) -> (Vec<State>, Vec<Optio
         let client = &ended.clients[number];
         let deed = client.deed;
         if client.overtaken && !deed.regenerates() && !deed.starts_over() {
-            // What it sets would take the place of the token that its client was just given.
+            // A session of its own would take away the token that its client was just given.
             dropped[number] = Some(deed.alone(number, (NOW, Values::new())).is_some());
             continue;
         }
@@ -186,13 +187,13 @@ fn one_after_the_other(ended: &Ended, order: &[usize]) -> (Vec<State>, Vec<Optio
             dropped[number] = Some(false);
             continue;
         }
-        // What begins another session goes on, whatever became of the one before.
+        // A deed that begins another session goes on, whatever became of the one before.
         if deed.starts_over() && shared.is_none() {
             others.extend(deed.alone(number, (NOW, Values::new())));
             dropped[number] = Some(false);
             continue;
         }
-        // Ending what has ended is no loss, so whether it is told is left open.
+        // Ending a session that has ended loses nothing, so it may be reported or not.
         dropped[number] = (!deed.ends()).then_some(shared.is_none());
         if let Some(state) = shared.take() {
             let after = deed.alone(number, state);
@@ -237,7 +238,7 @@ fn requests_that_set_different_keys_both_keep_them_in_every_interleaving() {
             BTreeMap::from([("client0".to_owned(), 1), ("client1".to_owned(), 1), ("n".to_owned(), 5)]);
         assert_eq!(ended.sessions.values().collect::<Vec<_>>(), [&(START, expected)], "{}", ended.context);
     });
-    // Three turns each (to the load, to the save, to the end), and one more for the one that comes second.
+    // Three turns each (to the load, to the save, to the end), and one more for the request that comes second.
     assert!(schedules >= 20, "{schedules}");
 }
 
@@ -251,8 +252,8 @@ fn updates_add_up_in_every_interleaving() {
     }
 }
 
-/// Whoever loaded before the logout and saves after it saves nothing. (A request that gets a new token before the logout
-/// deletes the old one has won: the logout then presents a token that is refused. Its own client alone holds the new.)
+/// A request that loaded before the logout and saves after it saves nothing. (A request that gets a new token before the logout
+/// deletes the old one has won: the logout then presents a token that is refused. Only its own client holds the new one.)
 #[test]
 fn t34_a_slow_request_never_brings_back_what_was_ended() {
     for other in DEEDS {
@@ -260,7 +261,7 @@ fn t34_a_slow_request_never_brings_back_what_was_ended() {
             every_schedule(&[other, end], |ended| {
                 assert_in_order(ended);
                 let [slow, logout] = &ended.clients[..] else { panic!("two clients") };
-                // One that a new token overtook has nothing to clear; to destroy is to log out in any case.
+                // A logout that a new token overtook has nothing to clear; to destroy is to log out in any case.
                 if end == Deed::Destroy || *logout.found.lock().unwrap() == Some(true) || !other.regenerates()
                 {
                     assert_eq!(

@@ -9,7 +9,7 @@ use hyper_session::{Error, ServerStore, Session, Timestamp};
 use crate::concurrent_requests::{NAME, Watched, poll_once, run};
 use crate::subject_fixture::{World, list_id};
 
-/// What cannot be known is an error, and not "nothing": whoever logs out everywhere must learn that it did not happen.
+/// A list that cannot be read is an error, and not "nothing": a user who logs out everywhere must learn that it did not happen.
 #[test]
 pub(crate) fn t26_a_damaged_list_is_an_error_until_the_next_login() {
     for damage in [&b""[..], b"\x03", b"\x03revision\0", b"{}", b"\x01revision", &[3; 9 + 33]] {

@@ -7,7 +7,7 @@ use proptest::sample::Index;
 
 use crate::concurrent_requests::{ABSOLUTE, IDLE, RENEWAL, Values};
 
-/// What a handler does.
+/// An operation of a handler.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Look,
@@ -24,7 +24,7 @@ pub(crate) enum Op {
     Save,
 }
 
-/// What it sees.
+/// The result of an operation.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Seen<Id> {
     Nothing,
@@ -32,7 +32,7 @@ pub(crate) enum Seen<Id> {
     Session(Option<(Id, u64, u64)>, Vec<String>),
     Value(Option<i64>),
     Removed(bool),
-    /// What was to be saved is not.
+    /// The changes were not saved.
     Dropped,
 }
 
@@ -49,7 +49,7 @@ pub(crate) enum Step {
         client: usize,
         offset: i64,
     },
-    /// The client's cookie is one of those that it once had.
+    /// The client presents a cookie that it had at some time.
     Replay {
         client: usize,
         which: Index,
@@ -106,12 +106,12 @@ pub(crate) enum Cookie {
     Removed,
 }
 
-/// What all stores promise, in the plainest words: what each token stands for.
+/// The promise of all stores, in the plainest words: the session of each token.
 pub(crate) struct Model {
     /// A server-side store has one state of a session, and tokens that it can take back.
     pub(crate) server_side: bool,
     pub(crate) tokens: HashMap<String, Kept>,
-    /// Tokens whose browser was given another one, and until when that is remembered.
+    /// Tokens whose browser was given a newer one, and until when that is remembered.
     pub(crate) replaced: HashMap<String, u64>,
     pub(crate) names: u64,
 }
@@ -126,7 +126,7 @@ pub(crate) struct Draft {
     destroyed: bool,
     /// It came with a token that was replaced, and asked for no session of its own: what it sets is dropped.
     overtaken: bool,
-    /// What became of the token that the request came with: the first that happened to it.
+    /// The fate of the token that the request came with: the first that happened to it.
     fate: Option<Fate>,
     pub(crate) cookie: Cookie,
 }

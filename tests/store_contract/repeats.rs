@@ -12,12 +12,12 @@ use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionServi
 use crate::concurrent_requests::{START, run};
 use crate::support::{Body, Jar, is_session, status, visit};
 
-/// What becomes of an answer that is lost.
+/// The consequence of an answer that is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Lost {
     /// The step is done again, as a backend may that lost its connection.
     Repeated,
-    /// It was done, and nobody knows.
+    /// The step was done, and the store gets an error.
     Reported,
 }
 
@@ -42,7 +42,7 @@ impl Lossy {
         now
     }
 
-    /// What becomes of the answer to a step that was done just now.
+    /// The consequence for a step that was done just now, if its answer is lost.
     fn fate(&self) -> Option<Lost> {
         let lost = self.loses_this_one();
         lost.then_some(self.lost)
@@ -86,7 +86,7 @@ impl Backend for Lossy {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        // A removal that is repeated finds nothing, and would take that for somebody else's doing.
+        // A removal that is repeated finds nothing, and would look like the removal of another request.
         let answer = self.memory.replace(id, expected.clone(), entry.clone(), now).await;
         match self.fate() {
             Some(Lost::Repeated) if entry.is_some() => self.memory.replace(id, expected, entry, now).await,
@@ -157,8 +157,8 @@ async fn number(store: &ServerStore<Lossy>, jar: &Jar) -> Option<i64> {
     found.lock().unwrap().take()
 }
 
-/// Loses the answer to each write of each act in turn, on a session of nobody and on one of "ada"; `check` judges. Returns
-/// how many answers were lost.
+/// Loses the answer to each write of each act in turn, on a session without a subject and on one of "ada"; `check` judges.
+/// Returns how many answers were lost.
 fn lose_each_answer(lost: Lost, check: impl Fn(&str, &Served, Option<i64>, Option<i64>, usize)) -> usize {
     let mut count = 0;
     for (name, act) in ACTS {
@@ -185,7 +185,7 @@ fn lose_each_answer(lost: Lost, check: impl Fn(&str, &Served, Option<i64>, Optio
     count
 }
 
-/// The backend does the step again: it is counted once, and whoever asked for it is told that it was done.
+/// The backend does the step again: it is counted once, and the request succeeds.
 #[test]
 fn r2_a_step_that_is_repeated_is_done_once() {
     let lost = lose_each_answer(Lost::Repeated, |context, served, _, new, live| {
@@ -194,7 +194,7 @@ fn r2_a_step_that_is_repeated_is_done_once() {
     assert!(lost >= 20, "{lost}");
 }
 
-/// Whoever asked for it is told that it is not known. What was asked for was done once or not at all.
+/// The store gets an error, and the change was made once or not at all.
 #[test]
 fn r12_an_answer_that_is_lost_is_a_failure_and_counts_nothing_twice() {
     let lost = lose_each_answer(Lost::Reported, |context, served, old, new, live| {

@@ -96,7 +96,7 @@ impl World {
         self.clock.advance(Duration::from_secs(seconds));
     }
 
-    /// What the backend holds as the list of `subject`'s sessions.
+    /// Returns the backend's entry for the list of `subject`'s sessions.
     pub(crate) fn list(&self, subject: &str) -> Option<Stored> {
         run(self.store.backend().memory.fetch(list_id(subject), self.clock.now())).unwrap()
     }

@@ -17,12 +17,12 @@ use sha2::Digest as _;
 use crate::concurrent_requests::{NAME, NOW, START, Watched, poll_once, run, server};
 use crate::support::{Body, Events, Jar, request, status, visit};
 
-/// What one of several does, all at once. At first "ada" is logged in once: that is the device.
+/// An action of one of several, all at once. At first "ada" is logged in once: that is the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {
     /// "ada" logs in with a browser that has no session.
     Login,
-    /// As `Login`, with a session of nobody.
+    /// As `Login`, with a browser that has a session without a subject.
     LoginOnAnonymous,
     /// The device sets a value.
     Save,
@@ -46,7 +46,7 @@ enum Deed {
 
 use Deed::*;
 
-/// Whoever had the device before this may still have it afterwards.
+/// The actions that begin with the device's cookie, and may leave it with a session.
 const OF_DEVICE: [Deed; 5] = [Save, Regenerate, LoginAgain, LoginAsBob, Logout];
 
 impl Deed {
@@ -69,7 +69,7 @@ impl Deed {
 struct Racer {
     deed: Deed,
     jar: Jar,
-    /// What it was told: the `Set-Cookie` fields, or the answer of an ending.
+    /// Yields the headers of the response, or the result of an ending.
     future: Option<Pin<Box<dyn Future<Output = Told>>>>,
     begun: usize,
     done: usize,
@@ -222,7 +222,7 @@ fn check(store: &ServerStore<Watched>, backend: &Watched, racers: &[Racer], devi
 
     for ending in racers.iter().filter(|racer| matches!(racer.deed, EndAll | EndOne)) {
         let everywhere = ending.deed == EndAll;
-        // The device was logged in before, so it is not any more, under whatever token it has by now.
+        // The device was logged in before, so it no longer is, under whatever token it has by now.
         if everywhere || ending.ended == Some(1) {
             assert!(device_now.is_none(), "the device lives on: {context}");
             for (racer, found) in racers.iter().zip(&clients) {
@@ -247,7 +247,7 @@ fn check(store: &ServerStore<Watched>, backend: &Watched, racers: &[Racer], devi
             assert!(!matches!(racer.deed, Login | LoginOnAnonymous) || found.is_some(), "{context}");
         }
     }
-    // Whoever ends the device says so, unless somebody else did it.
+    // A call that ends the device reports that, unless another request did it.
     for ended in racers.iter().filter_map(|racer| racer.ended) {
         let alone = racers.iter().all(|racer| racer.ended.is_some() || racer.deed == Save);
         let enders = racers.iter().filter(|racer| racer.ended.is_some()).count();
@@ -296,7 +296,7 @@ pub(crate) fn r9_every_interleaving_of_two_logins() {
     assert!(count >= 200, "{count}");
 }
 
-/// Where one was logged in before "log out everywhere" began, nobody is logged in afterwards: not under a token that was
+/// A device that was logged in before "log out everywhere" began is not logged in afterwards: not under a token that was
 /// given meanwhile, either.
 #[test]
 pub(crate) fn t26_every_interleaving_of_an_ending_and_a_save_or_a_logout() {
@@ -348,7 +348,7 @@ fn t26_r1_interleavings_of_many() {
     some_schedules(&[Login, LoginOnAnonymous, EndAll, EndOne, Save, Regenerate, LoginAgain, List], SOME / 2);
 }
 
-/// A login that takes longer than any should: whoever tidies up meanwhile may end it, and never hide it.
+/// A login that takes longer than any should: a list that tidies up meanwhile may end it, and never hide it.
 #[test]
 fn r9_interleavings_of_a_slow_login_and_a_list() {
     some_schedules(&[Login, List, Wait], SOME);

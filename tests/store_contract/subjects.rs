@@ -54,7 +54,7 @@ pub(crate) fn t26_ending_all_but_one_leaves_that_one_and_other_subjects() {
     assert_eq!([alive(&jars[0]), alive(&jars[1]), alive(&jars[2]), alive(&bob)], [false, true, false, true]);
     assert_eq!(world.look(&anonymous, |session| session.get::<u8>("cart").unwrap()), Some(1));
     world.events.take();
-    // To "keep" somebody else's keeps none.
+    // To "keep" the session of another subject keeps none.
     assert_eq!(world.end_all("ada", Some(world.id(&bob))), 1);
     assert_eq!((world.end_all("ada", None), world.end_all("nobody", None)), (0, 0));
     assert_eq!(world.store.backend().ids().len(), 2);
@@ -73,7 +73,7 @@ fn t37_one_ends_only_ones_own() {
     assert!(!world.end_one("bob", world.id(&ada)));
     assert!(!world.end_one("", world.id(&ada)) && !world.end_one("ad", world.id(&ada)));
     assert_eq!(world.subject(&ada).as_deref(), Some("ada"));
-    assert!(!world.end_one("ada", list_id("bob").to_string().parse().unwrap()), "a list is no session");
+    assert!(!world.end_one("ada", list_id("bob").to_string().parse().unwrap()), "a list is not a session");
     assert_eq!(world.listed("bob").len(), 1);
     let id = world.id(&ada);
     assert!(world.end_one("ada", id));
@@ -81,7 +81,7 @@ fn t37_one_ends_only_ones_own() {
     assert_eq!((world.subject(&ada), world.subject(&bob).as_deref()), (None, Some("bob")));
 }
 
-/// The session says whose it is, and not the list: one that was emptied of its subject is nobody's to end.
+/// The session names its subject, and not the list: a session whose subject was cleared cannot be ended as the subject's.
 #[test]
 fn t37_a_session_that_was_cleared_is_not_the_subjects_any_more() {
     let world = World::with(|builder| builder.max_sessions_per_subject(1));
@@ -162,7 +162,7 @@ pub(crate) fn regenerate_and_logout_keep_the_list_right() {
     assert_eq!(world.listed("ada"), [world.id(&two)]);
     world.edit(&mut two, Session::clear);
     assert!(world.list("ada").is_none());
-    // Emptied by a last delete, or by starting over as nobody.
+    // Emptied by a last delete, or by starting over without a subject.
     let (mut three, mut four) = (world.login("ada"), world.login("ada"));
     world.edit(&mut three, |session| session.destroy().and_then(|()| session.set("cart", 1)));
     world.edit(&mut four, |session| session.regenerate().and_then(|()| session.clear()));
@@ -176,7 +176,7 @@ pub(crate) fn t71_beyond_the_limit_the_oldest_session_ends_and_an_event_says_so(
     let world = World::with(|builder| builder.max_sessions_per_subject(3));
     let mut jars: Vec<_> = (0..3).map(|_| world.login("ada")).collect();
     world.login("bob");
-    // A new token is no new session.
+    // A new token is not a new session.
     world.edit(&mut jars[0], Session::regenerate);
     world.edit(&mut jars[1], |session| session.login("ada"));
     assert_eq!(world.events.take(), [""; 0]);
@@ -325,14 +325,14 @@ fn listing_by_other_timeouts_and_keys_ends_nothing() {
             .idle_timeout(Duration::from_secs(idle))
             .absolute_timeout(Duration::from_secs(absolute))
     };
-    // By its timeouts the session is over: it is not shown, and not ended.
+    // By these timeouts the session has expired: listing does not end it.
     for (idle, absolute) in [(10, 10), (10, ABSOLUTE), (1, 50)] {
         let store = admin(idle, absolute).build().unwrap();
         run(store.sessions_of("ada")).unwrap();
         assert_eq!(world.subject(&jar).as_deref(), Some("ada"), "{idle} {absolute}");
         assert_eq!(world.listed("ada"), [world.id(&jar)]);
     }
-    // What lies under the session's id, sealed under another key, damaged, or of a format to come.
+    // Entries under the session's id that this process cannot read: sealed under another key, of a format to come, damaged.
     let id = world.id(&jar);
     let entry = EntryId::from_bytes(id.to_bytes());
     let now = world.clock.now();

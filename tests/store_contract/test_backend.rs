@@ -196,7 +196,7 @@ mod sqlite {
         let folder =
             std::env::temp_dir().join(format!("hyper-session-contract-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
-        // What a power cut would leave is not what these tests are about, and syncs are most of the time.
+        // These tests are not about power cuts, and syncs are most of the time.
         let builder = SqliteStore::builder(folder.join("sessions.db")).synchronous(Synchronous::Normal);
         let store = builder.development().open().unwrap();
         CURRENT.set(Some(Arc::new(Shared { store: store.clone(), runtime: runtime() })));

@@ -5,7 +5,7 @@
 use http::HeaderMap;
 use http::header::SET_COOKIE;
 
-/// What identifies a cookie (RFC 6265bis section 5.7, step 23, and CHIPS).
+/// The identity of a cookie (RFC 6265bis section 5.7, step 23, and CHIPS).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub(crate) name: String,

@@ -1,4 +1,4 @@
-//! What the tests share: a browser's cookie jar, a recorder of events, and a client for services in this process.
+//! Shared parts of the tests: a browser's cookie jar, a recorder of events, and a client for services in this process.
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use hyper_session::{DropReason, Error, Event, Observer, Refusal};
 
 pub(crate) type Body = Full<Bytes>;
 
-/// What a test handler returns: its own failures are the test's.
+/// The result of a test handler: its own failures are the test's.
 pub(crate) type Answer = Result<Response<Body>, Error>;
 
 /// Sees every event as one line, without what the line must not hold.
@@ -69,7 +69,7 @@ impl Observer for Events {
             Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
             Event::EvictionPolicy { policy, .. } => format!("eviction_policy:{policy}"),
             Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
-            // What went well has tests of its own: tests/observability.rs.
+            // Events of success have tests of their own: tests/observability/.
             Event::Created { .. }
             | Event::LoggedIn { .. }
             | Event::Regenerated { .. }

@@ -19,14 +19,14 @@ use hyper_session::{
 
 use crate::support::{Body, Events, Jar, block_on, is_session, request, set_cookies, status};
 
-/// What a handler does to its session.
+/// An action of a handler on its session.
 pub(crate) type Act = fn(&Session) -> Result<(), Error>;
 
 pub(crate) const START: u64 = 1_700_000_000;
 pub(crate) const IDLE: u64 = 1_000;
 pub(crate) const ABSOLUTE: u64 = 5_000;
 pub(crate) const NAME: &str = "__Host-session";
-/// What the tests look for where it must not be.
+/// The value that the tests look for where it must not be.
 pub(crate) const VALUE: &str = "hunter2-hunter2";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl World {
         response
     }
 
-    /// What a request with this `Cookie` header sees under `a`, and the response to it.
+    /// The value that a request with this `Cookie` header sees under `a`, and the response to it.
     pub(crate) async fn present(&self, cookie: &[u8]) -> (Option<String>, Response<Body>) {
         let seen = Mutex::new(None);
         let mut request = request("/", None);
@@ -139,7 +139,7 @@ impl World {
         (seen.into_inner().unwrap(), response)
     }
 
-    /// What this jar's session holds under `a`, in a request whose response the jar does not get.
+    /// The value under `a` of this jar's session, in a request whose response the jar does not get.
     pub(crate) async fn value(&self, jar: &Jar) -> Option<String> {
         self.present(jar.header().unwrap_or_default().as_bytes()).await.0
     }
@@ -212,7 +212,7 @@ impl Rows {
         self.with(|table| table.rows.keys().map(|id| SessionId::from_bytes(id.to_bytes())).collect())
     }
 
-    /// Puts `value` in the place of that of the only row.
+    /// Replaces the value of the only row by `value`.
     pub(crate) fn tamper(&self, value: &[u8]) {
         self.with(|table| {
             assert_eq!(table.rows.len(), 1);

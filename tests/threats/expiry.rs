@@ -155,7 +155,7 @@ fn t23_the_longest_durations_and_the_last_moments_do_not_overflow() {
                     world.edit(&mut jar, Session::regenerate).await;
                     assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE), "{kind:?} at {now}");
                 }
-                // The last moment of all: whatever it is, it is no panic.
+                // Even the last moment of all must not panic.
                 world.clock.set(u64::MAX);
                 assert_eq!(world.value(&jar).await, None);
                 assert_eq!(
@@ -232,7 +232,7 @@ proptest! {
                     acts[act](session)
                 }).await;
                 let now = world.clock.now();
-                // Where the old session was over, a new one may have begun.
+                // Where the old session had expired, a new one may have begun.
                 born = created.into_inner().unwrap().map_or(now.as_unix(), Timestamp::as_unix).max(born);
                 let expected = now.as_unix().saturating_add(IDLE).min(born + ABSOLUTE);
                 for (at, expires) in rows.with(|table| table.deadlines.clone()) {

@@ -31,7 +31,7 @@ fn t06_t74_no_row_and_no_command_holds_what_a_client_holds() {
             assert!(!contains(&value, part) && !contains(&id.to_bytes(), part));
         }
         assert!(!contains(&value, token.as_bytes()));
-        // Whoever dumps the rows is not logged in by anything in them.
+        // An attacker who dumps the rows cannot log in with anything in them.
         let dumped = [
             BASE64.encode(id.to_bytes()),
             id.to_string(),

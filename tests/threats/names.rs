@@ -104,7 +104,7 @@ fn t12_t17_keys_that_seal_open_or_are_no_longer_trusted() {
         assert_eq!(rotated.events.take(), [""; 0]);
         assert_eq!(rotated.id(&jar).await, before.id(&original).await, "still the same session");
         assert_eq!(rotated.value(&jar).await.as_deref(), Some(VALUE));
-        // What begins now is sealed with the new key, too.
+        // A session that begins now is sealed with the new key, too.
         assert_eq!(key_of(&rotated.jar().await), id_bytes(new_id));
 
         // Dropped from the ring, revoked, revoked although still on the ring.

@@ -1,4 +1,4 @@
-//! Sealed records: what whoever reads or writes the backend can learn and do.
+//! Sealed records: what an attacker who reads or writes the backend can learn and do.
 
 use std::sync::{Arc, Mutex};
 
@@ -92,7 +92,7 @@ fn t74_t78_a_dump_of_sealed_rows_reveals_no_value_and_no_subject() {
                 assert_eq!(shows(clear), !seals, "{clear:?}");
             }
             assert!(!shows(&token[..8]) && !shows(&token[24..]));
-            // Which sessions are one person's is to be seen in the list alone.
+            // Only a list that is not sealed shows which sessions are one person's.
             let lists = dump.iter().filter(|row| contains(&row[16..], &id.to_bytes())).count();
             assert_eq!(lists, usize::from(!seals));
             assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE));
@@ -123,7 +123,7 @@ fn t78_rows_that_are_swapped_do_not_open() {
         put(&rows, ids[1], &values[1]);
         assert_eq!(world.value(&ada).await.as_deref(), Some(VALUE));
 
-        // Nor lists: eve's in the place of ada's would have her sessions shown and ended as ada's.
+        // Nor do lists: eve's list under the id of ada's would have eve's sessions shown and ended as ada's.
         let all: Vec<_> = rows.ids().into_iter().filter(|id| !ids.contains(id)).collect();
         let lists = [value_of(&rows, all[0]), value_of(&rows, all[1])];
         put(&rows, all[0], &lists[1]);
@@ -217,7 +217,7 @@ fn t78_turning_sealing_on_refuses_what_was_stored_before() {
         let (world, store) = sealed(&rows, AppKey::generate().unwrap());
         assert_eq!(world.value(&jar).await, None);
         assert_eq!(world.events.take(), [refused(Refusal::Payload)]);
-        // The list of before says nothing either, until somebody logs in.
+        // The list of before is unreadable, too, until the next login.
         assert!(store.sessions_of(SUBJECT).await.unwrap_err().is_unavailable());
         world.edit(&mut Jar::new(), log_in).await;
         assert_eq!(world.events.take(), ["store_failed"]);
@@ -262,7 +262,7 @@ fn t12_t17_rotation_keeps_sessions_and_revocation_ends_them() {
     });
 }
 
-/// What one server cannot read, another one with other keys might: "log out everywhere" ends it all the same.
+/// A session that one server cannot read may be readable for a server with other keys: "log out everywhere" ends it all the same.
 #[test]
 fn t26_ending_all_sessions_ends_those_under_keys_that_are_not_on_the_ring() {
     block_on(async {
@@ -274,7 +274,7 @@ fn t26_ending_all_sessions_ends_those_under_keys_that_are_not_on_the_ring() {
         let (both, _) = sealed(&rows, Keyring::new(copy(&new)).accept(old));
         both.edit(&mut two, log_in).await;
         let (_, store) = sealed(&rows, new);
-        assert_eq!(store.end_sessions_of(SUBJECT, None).await.unwrap(), 1, "one that it can tell to be one");
+        assert_eq!(store.end_sessions_of(SUBJECT, None).await.unwrap(), 1, "only one is readable here");
         assert_eq!((both.value(&one).await, both.value(&two).await), (None, None));
         assert_eq!(rows.ids(), []);
     });
@@ -304,7 +304,7 @@ fn t35_t36_subjects_are_kept_in_either_format() {
             assert_eq!(subject.into_inner().unwrap().as_deref(), Some(SUBJECT));
             let id = world.id(&jar).await.unwrap();
             assert_eq!(store.sessions_of(SUBJECT).await.unwrap()[0].id, id);
-            // The list, under an id that no token hashes to, and that is another one under another cookie's name.
+            // The list, under an id that no token hashes to, and that is different under another cookie's name.
             let named = |name: &str| {
                 let hash = sha2::Sha256::new()
                     .chain_update(b"hyper-session subject v1\0")

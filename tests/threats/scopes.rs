@@ -20,7 +20,7 @@ struct Deployment {
     world: World,
 }
 
-/// What all deployments share.
+/// The state that all deployments share.
 #[derive(Clone)]
 struct Shared {
     kind: Kind,
@@ -110,7 +110,7 @@ fn changes() -> Vec<(&'static str, CookieOptions, CookieOptions)> {
         ("a Path is dropped", options().path("/area"), options()),
         ("Domain and Path", options().domain("example.com").path("/area"), options()),
         ("it is partitioned", embedded(), embedded().partitioned(true)),
-        ("it is not partitioned any more", embedded().partitioned(true), embedded()),
+        ("it is no longer partitioned", embedded().partitioned(true), embedded()),
     ]
 }
 
@@ -126,7 +126,7 @@ fn everywhere(scenario: impl Fn(&Shared, &str, CookieOptions, CookieOptions)) {
 /// Below the path of all options.
 const LOOK: &str = "/area/look";
 
-// Two cookies side by side: the login before the deployment, and the login after it. The user is the one who logged in last.
+// Two cookies side by side: the login before the deployment, and the login after it. The user of the later login counts.
 #[test]
 fn t64_the_latest_login_counts_whatever_the_order_of_cookies() {
     everywhere(|shared, what, before, after| {
@@ -148,7 +148,7 @@ fn t64_the_latest_login_counts_whatever_the_order_of_cookies() {
     });
 }
 
-// The user before the deployment, who is then another one: by the same browser, with one cookie in the request.
+// The user of the cookie changes: another user logs in, in the same browser, with one cookie in the request.
 #[test]
 fn t64_a_login_replaces_the_user_of_a_former_scope() {
     everywhere(|shared, what, before, after| {
@@ -197,7 +197,7 @@ fn t27_a_logout_ends_all_sessions_that_the_request_brought() {
                 assert_eq!(new.visit(&mut browser, LOOK), "", "{ending}, {what}: {browser:?}");
             }
             if shared.kind == Kind::Memory {
-                // On the server nothing is left of them, for whoever has a copy of a token.
+                // On the server nothing is left of them for an attacker who has a copy of a token.
                 for token in tokens {
                     let seen = new.send(Some(&format!("__Secure-s={token}")), LOOK);
                     assert_eq!(block_on(crate::support::text(seen)), "", "{what}");
@@ -207,7 +207,8 @@ fn t27_a_logout_ends_all_sessions_that_the_request_brought() {
     }
 }
 
-// What a browser cannot be told to drop, since no option and no request says its scope: it comes again, and does not count.
+// A cookie that a browser cannot be told to drop, since no option and no request says its scope: it comes again, and does
+// not count.
 #[test]
 fn t27_a_logout_stays_although_the_former_cookie_comes_again() {
     for kind in KINDS {
@@ -303,7 +304,7 @@ fn the_newer_copy_of_a_session_counts() {
     });
 }
 
-// On a server-side store the later write counts, not the later use: reading alone does not make a session newer.
+// On a server-side store the later write counts, not the later use: a read does not make a session newer.
 #[test]
 fn on_a_server_the_session_that_was_written_last_counts() {
     let shared = Shared::new(Kind::Memory);
@@ -315,7 +316,7 @@ fn on_a_server_the_session_that_was_written_last_counts() {
     deployment.visit(&mut bob, "/bob");
     let both = |ada: &Browser, bob: &Browser| Browser { kept: [&ada.kept[..], &bob.kept[..]].concat() };
     assert_eq!(deployment.sees(&both(&ada, &bob)), "bob");
-    // Ada's is used alone, where the other cookie is not sent, and renewed.
+    // Ada's is used and renewed where the other cookie is not sent.
     deployment.world.clock.set(START + 600);
     let before = ada.clone();
     assert_eq!(deployment.visit(&mut ada, "/look"), "ada");
@@ -339,7 +340,7 @@ fn retired_scopes_are_expired_by_the_next_response_that_sets_the_cookie() {
             let shared = Shared::new(kind);
             let mut browser = Browser::default();
             shared.deploy(before, 0).visit(&mut browser, "/area/ada");
-            // A change is enough; nobody logs out.
+            // A change is enough, without a logout.
             let new = shared.deploy(after, 10);
             new.visit(&mut browser, "/area/set");
             assert_eq!(browser.kept.len(), 1, "{kind:?}: {browser:?}");
@@ -374,7 +375,7 @@ fn a_session_under_a_retired_name_moves_to_the_present_one() {
     new.visit(&mut browser, "/logout");
     assert_eq!(browser.names(), ["__Host-session"], "the tombstone: {browser:?}");
     assert_eq!(new.visit(&mut browser, "/look"), "");
-    // The old cookie alone, by a client that did not drop it: it has moved, or ended.
+    // Only the old cookie, by a client that did not drop it: it has moved, or ended.
     new.world.clock.set(START + 100 + 2 * crate::attack_fixture::IDLE);
     assert_eq!(new.visit(&mut browser, "/look"), "");
     assert_eq!(browser.kept, [], "the tombstone is needed no longer than what it hides");
@@ -427,7 +428,7 @@ fn the_lines_of_a_logout_are_bounded() {
     assert!(lines.last().unwrap().starts_with("s.2=; Max-Age=0; "), "the present scope comes last");
 }
 
-// B2, B24: a host that cannot tell leaves the cookie alone, and one that can goes on with it.
+// B2, B24: a host that cannot judge a cookie leaves it in the browser, and a host that can goes on with it.
 #[test]
 fn a_cookie_that_a_host_cannot_judge_is_left_alone() {
     let (old_key, new_key) = (AppKey::generate().unwrap().to_text(), AppKey::generate().unwrap().to_text());
@@ -469,7 +470,7 @@ fn a_cookie_that_a_host_cannot_judge_is_left_alone() {
         assert_eq!(ahead.events.take(), [refused(Refusal::IssuedInFuture)]);
         assert_eq!(jar.0, before.0);
         ahead.clock.set(START);
-        assert!(ahead.value(&jar).await.is_some(), "nobody was logged out");
+        assert!(ahead.value(&jar).await.is_some(), "no user was logged out");
     });
 }
 
@@ -583,7 +584,7 @@ fn t64_an_orphan_beside_a_token_that_fills_its_cookie_does_no_harm() {
             assert_eq!(set_cookies(response.headers()), [""; 0]);
         }
         assert_eq!(world.events.take(), [""; 0]);
-        // One that the browser has in our own scope is expired with the token that it would continue, also unseen.
+        // An orphan in our own scope is expired with the token that it would continue, also unseen.
         let response =
             block_on(world.edit(&mut jar, move |session| session.set("a", filler(len).to_uppercase())));
         let lines = set_cookies(response.headers());

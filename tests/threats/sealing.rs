@@ -18,7 +18,7 @@ async fn visible(response: Response<Body>) -> (StatusCode, Vec<(HeaderName, Head
     (response.status(), ordered(response.headers()), text(response).await)
 }
 
-/// Why a value that is not a token of this store is refused, by the format alone: an oracle that knows no key.
+/// Why a value that is not a token of this store is refused, judged only by the format: an oracle that knows no key.
 fn refusal(kind: Kind, value: &[u8], genuine: &str) -> Refusal {
     let value = value.split(|&byte| byte == b';').next().unwrap();
     let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
@@ -40,7 +40,7 @@ fn refusal(kind: Kind, value: &[u8], genuine: &str) -> Refusal {
 
 /// Presents each of `values` as the session cookie: an empty session, one event that says why, and one of two responses. The
 /// cookie is removed, or it is not, since it may be another application's or another host's. Which of the two follows from the
-/// public form of the token: one that nobody could tell apart without the key is removed.
+/// public form of the token: a token that only the key can distinguish from a genuine one is removed.
 async fn all_refused_alike(
     kind: Kind,
     world: &World,
@@ -144,7 +144,7 @@ fn t03_a_shorter_tag_or_signature_is_refused() {
 
 #[test]
 fn t01_t33_t67_plain_data_is_no_session() {
-    // What a session holds, unsealed, in every dress that some store of the past would have taken.
+    // The contents of a session, unsealed, in every dress that some store of the past would have taken.
     let msgpack: &[u8] = b"\x81\xa1a\xa1x";
     let json: &[u8] = br#"{"a":"x"}"#;
     let header = [&[1_u8][..], &[0; 68]].concat();
@@ -232,7 +232,7 @@ fn t05_signatures_are_only_compared_by_the_library() {
         }
     }
     made.sort();
-    // One key, one signature; and the derivation of keys, which nobody compares. For Astra's cookies: the two keys that are
+    // One key, one signature; and the derivation of keys, which is not compared. For Astra's cookies: the two keys that are
     // derived with, and that which signs; the two steps of the derivation, and one signature.
     let astra = ["HMAC_SHA256,", "HMAC_SHA256,", "hmac::Context", "hmac::sign(", "hmac::sign("];
     let ours =

@@ -117,7 +117,7 @@ fn login_and_logout() {
         let mut browser = serve(routes().layer(cookie_layer())).await;
         let untouched = browser.get("/lazy").await;
         assert_eq!(untouched.body, "cookie __Host-session");
-        assert!(!untouched.headers.contains_key("vary"), "the handle alone is no look at the session");
+        assert!(!untouched.headers.contains_key("vary"), "taking the handle does not read the session");
 
         assert_eq!(browser.get("/").await.body, "nobody");
         let answer = browser.post("/login", "Ada").await;
@@ -160,7 +160,7 @@ fn a_store_that_is_down_is_a_503_and_no_logout() {
         assert_eq!(answer.headers["retry-after"], "1");
         assert_eq!(browser.get("/lenient").await.body, "no session: unavailable");
         backend.repair();
-        assert_eq!(browser.get("/").await.body, "Ada", "and nobody was logged out");
+        assert_eq!(browser.get("/").await.body, "Ada", "and no user was logged out");
     });
 }
 

@@ -134,7 +134,7 @@ impl Service<Request<tonic::body::Body>> for Counter {
 
     fn call(&mut self, request: Request<tonic::body::Body>) -> Self::Future {
         Box::pin(async move {
-            // What a handler of tonic sees: the extensions alone.
+            // A handler of tonic sees only the extensions.
             let request = tonic::Request::from_http(request);
             let answer = match request.extensions().session().await {
                 Ok(session) => session.update("calls", |old: Option<u64>| old.unwrap_or(0) + 1),

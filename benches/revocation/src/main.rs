@@ -1,4 +1,4 @@
-//! What revocations cost. Prints one figure a line, beside its goal.
+//! The cost of revocations. Prints one figure a line, beside its goal.
 //!
 //! ```text
 //! cargo run --release --manifest-path benches/revocation/Cargo.toml

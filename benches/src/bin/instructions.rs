@@ -11,7 +11,7 @@ use hyper_session_benches::cases::{CASES, TIMES, work};
 /// By how much a count may move, in percent of itself: the order of memory differs from build to build.
 const TOLERANCE: i64 = 3;
 
-/// Callgrind counts inside of this function alone.
+/// Callgrind counts only inside of this function.
 #[inline(never)]
 fn measured(work: &mut dyn FnMut()) {
     work();

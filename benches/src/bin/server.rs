@@ -82,7 +82,7 @@ where
         let (stream, _) = listener.accept().await.unwrap();
         stream.set_nodelay(true).unwrap();
         let (io, service) = (TokioIo::new(stream), service.clone());
-        // A client that closes its connection is no failure.
+        // A client that closes its connection is not a failure.
         tokio::spawn(async move {
             if second {
                 let _ = http2::Builder::new(TokioExecutor::new()).serve_connection(io, service).await;

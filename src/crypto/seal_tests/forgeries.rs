@@ -78,7 +78,7 @@ fn t02_halves_of_two_tokens_are_refused() {
     let one = keys().seal(NONCE, PLAINTEXT);
     let others = [
         keys().seal(*b"other nonce.", PLAINTEXT),
-        keys().seal(NONCE, b"forty other bytes that nobody may read.."),
+        keys().seal(NONCE, b"forty other bytes that no reader may see"),
         keys().seal(NONCE, b"fewer bytes"),
         Keys::new(APP_KEY, "session", NAME, EPOCH + 1).seal(NONCE, PLAINTEXT),
     ];
@@ -101,7 +101,7 @@ fn t02_halves_of_two_tokens_are_refused() {
 fn t02_fields_of_two_tokens_are_refused() {
     let tokens = [
         keys().seal(NONCE, PLAINTEXT),
-        keys().seal(*b"other nonce.", b"forty other bytes that nobody may read.."),
+        keys().seal(*b"other nonce.", b"forty other bytes that no reader may see"),
     ];
     let fields = [0..9, 9..21, 21..61, 61..77, 77..109];
     let mut refused = 0;

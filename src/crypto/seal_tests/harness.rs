@@ -21,7 +21,7 @@ pub(super) const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 pub(super) const EPOCH: u32 = 500_000;
 pub(super) const NONCE: [u8; NONCE_LEN] = *b"twelve bytes";
 
-pub(super) const PLAINTEXT: &[u8] = b"forty bytes that nobody else may read...";
+pub(super) const PLAINTEXT: &[u8] = b"forty bytes that no other reader may see";
 
 /// A generator that returns the same nonce each time, so that a token is known beforehand.
 struct FixedNonce([u8; NONCE_LEN]);

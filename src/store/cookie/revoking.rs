@@ -465,7 +465,7 @@ impl Inner {
         }))
     }
 
-    /// The session of `base` under another id, or one that begins in its place; `None` if there is nothing left in it.
+    /// The session of `base` under another id, or a session that begins instead; `None` if there is nothing left in it.
     fn plan_regenerated(
         &self,
         revoking: &Revoking,

@@ -112,7 +112,7 @@ mod tests {
             !health.admits_probe(probe_at) && !health.admits_probe(next - 1),
             "the others do not wait for it"
         );
-        assert!(health.admits_probe(next), "after a while another one tries");
+        assert!(health.admits_probe(next), "after a while another request tries");
         health.answered();
         assert!(health.admits() && health.admits() && health.is_up());
     }

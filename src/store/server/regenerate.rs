@@ -108,7 +108,8 @@ impl<B: Backend> Inner<B> {
         now.max(self.config.now()).saturating_add(REGENERATED_FOR)
     }
 
-    /// Ends the session for good, whatever it holds by now; its browser was given another one. False if it had ended already.
+    /// Ends the session for good, whatever it holds by now: its browser was given the token of a different session. Returns
+    /// false if it had already ended.
     pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<bool, Error> {
         let mut expected = seen(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;

@@ -1,9 +1,9 @@
-//! What happens to a login of a subject that has as many sessions as it may have.
+//! The session limit: the outcome of a login of a subject that has as many sessions as it may have.
 
 use crate::clock::Timestamp;
 use crate::session::SessionId;
 
-/// What a store does when a subject logs in that has as many sessions as it may have
+/// The outcome of a login of a subject that has as many sessions as it may have
 /// ([`max_sessions_per_subject`](crate::store::Builder::max_sessions_per_subject)).
 ///
 /// # Examples
@@ -29,8 +29,8 @@ pub enum SessionLimit {
     RefuseLogin,
 }
 
-/// Returns the sessions to end so that `max` are left: those that were not used for the longest time, of those that were used
-/// at the same time the ones that logged in first. `live` is in the order of logins.
+/// Returns the sessions to end so that `max` are left: first the sessions that were not used for the longest time, and, of
+/// sessions that were used at the same time, the earliest logins. `live` is in the order of logins.
 pub(super) fn surplus(mut live: Vec<(Timestamp, SessionId)>, max: usize) -> Vec<SessionId> {
     let surplus = live.len().saturating_sub(max);
     live.sort_by_key(|(last_seen, _)| *last_seen); // stable: the order of logins stays

@@ -60,10 +60,10 @@ pub struct SubjectSession {
     pub last_seen: Timestamp,
     /// The first moment at which it has expired, if it is not used again.
     pub expires: Timestamp,
-    /// What [`Session::describe`](crate::Session::describe) said.
+    /// The description of the device, from [`Session::describe`](crate::Session::describe).
     pub description: Option<String>,
     /// False if the backend has the session, but this store cannot read it: it was sealed under a key that is not on the
-    /// ring, or written by a newer release. Its times are then those that the list and the backend know.
+    /// ring, or written by a newer release. Its times are then taken from the list and the backend.
     pub readable: bool,
 }
 
@@ -164,8 +164,8 @@ impl<B: Backend> Inner<B> {
         if self.format.has_session_lists() { payload.subject() } else { None }
     }
 
-    /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is one that it replaces, which does not count. False if
-    /// somebody is ending that one.
+    /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is a session that it
+    /// replaces, which does not count. Returns false if another call is ending the replaced session.
     pub(super) async fn enter(
         &self,
         subject: &str,
@@ -183,7 +183,7 @@ impl<B: Backend> Inner<B> {
             let goes_on = instead_of.is_some_and(|id| list.has(id));
             let entered = list.enter(entry, instead_of);
             let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            // One that is there already is not refused, although fewer are allowed by now.
+            // A session that is listed already is not refused, although fewer are allowed by now.
             let stays = goes_on && self.at_session_limit == SessionLimit::RefuseLogin;
             (entered, if stays { 0 } else { surplus })
         };
@@ -200,8 +200,8 @@ impl<B: Backend> Inner<B> {
         Ok(true)
     }
 
-    /// Ends sessions beyond those that the subject may have, or refuses `login`, the one that was just entered. Some may
-    /// have expired by now.
+    /// Ends sessions beyond the number that the subject may have, or refuses `login`, which was just entered. Some may have
+    /// expired by now.
     async fn make_room(
         &self,
         subject: &str,

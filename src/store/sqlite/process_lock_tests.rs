@@ -58,7 +58,7 @@ fn a_process_that_waits_comes_before_one_that_has_just_written() {
             assert_eq!(
                 waiting.join().unwrap(),
                 before,
-                "the busy one wrote again before the one that waited"
+                "the busy store wrote again before the waiting store"
             );
         });
     }

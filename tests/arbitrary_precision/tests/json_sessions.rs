@@ -1,4 +1,4 @@
-//! What a session stores as JSON reads back with its type, whatever features another crate gives serde_json.
+//! A value that a session stores as JSON reads back with its type, whatever features another crate gives serde_json.
 
 use std::collections::BTreeMap;
 

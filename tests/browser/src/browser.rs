@@ -83,7 +83,7 @@ impl Browser {
         self.command("WebDriver:ElementClick", json!({ "id": element }));
     }
 
-    /// What a script of the page gets to see.
+    /// Runs a script in the page, and returns its result.
     pub fn run(&self, script: &str) -> Value {
         self.command("WebDriver:ExecuteScript", json!({ "script": script, "args": [] }))
     }

@@ -96,7 +96,7 @@ impl Launched {
     }
 
     fn firefox(&mut self) -> Link {
-        // Port 0 is any free one; Firefox writes the one that it took into its profile.
+        // Port 0 is any free port. Firefox writes its number into the profile.
         let preferences = "user_pref(\"marionette.port\", 0);\n\
                            user_pref(\"datareporting.policy.dataSubmissionEnabled\", false);\n\
                            user_pref(\"toolkit.telemetry.enabled\", false);\n\

@@ -1,4 +1,4 @@
-//! What the browser tests are made of: the example behind TLS, and a browser of each engine.
+//! The fixtures of the browser tests: the example behind TLS, and a browser of each engine.
 
 mod browser;
 mod engine;

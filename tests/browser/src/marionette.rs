@@ -40,7 +40,7 @@ impl Marionette {
         if !answer[2].is_null() {
             return Err(answer[2].to_string());
         }
-        // What is no object comes wrapped in one.
+        // A result that is not an object comes wrapped in one.
         let result = answer[3].clone();
         match result.as_object() {
             Some(object) if object.len() == 1 && object.contains_key("value") => Ok(result["value"].clone()),

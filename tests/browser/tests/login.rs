@@ -42,7 +42,7 @@ fn the_browser_keeps_the_cookie_as_it_was_meant() {
     let left = Duration::from_secs(expiry.unwrap()).saturating_sub(now);
     assert!(left > Duration::from_secs(23 * 3600) && left <= Duration::from_secs(24 * 3600), "{left:?}");
 
-    // Scripts can neither see it nor put another in its place.
+    // Scripts can neither read it nor replace it.
     assert_eq!(browser.run("return document.cookie"), "");
     assert_eq!(browser.run("return cookieStore.getAll().then(all => all.length)"), 0);
     browser.run("document.cookie = '__Host-session=planted; Path=/; Secure'");
@@ -69,7 +69,7 @@ fn login_flash_once_two_tabs_logout_back() {
     browser.reload();
     assert_eq!(browser.run("return document.querySelector('#visits').innerText"), "1");
 
-    // A page of another site sends a form here: nobody is logged out.
+    // A page of another site sends a form here: the user stays logged in.
     let forged = format!(
         "data:text/html,<form method=post action='{}'><button>win</button></form>",
         server.url("/logout")
@@ -125,14 +125,14 @@ fn the_page_fits_a_desk_and_a_phone() {
             log_out(&browser);
         }
     }
-    // What can be touched is large enough to be touched (WCAG 2.2, 2.5.8: 24 by 24 CSS pixels).
+    // The targets of a touch are large enough (WCAG 2.2, 2.5.8: 24 by 24 CSS pixels).
     let smallest = browser.run(
         "return Math.min(...[...document.querySelectorAll('input, button')].filter(e => e.offsetHeight).map(e => e.offsetHeight))",
     );
     assert!(smallest.as_u64().unwrap() >= 24, "{smallest}");
 }
 
-/// What holds in every engine: the session is kept, seen in a second tab, hidden from scripts, and gone after the logout.
+/// The rules that hold in every engine: the session is kept, seen in a second tab, hidden from scripts, and gone after the logout.
 fn a_session_from_login_to_logout(engine: Engine) {
     let server = Server::start();
     let browser = Browser::launch(engine, &server);

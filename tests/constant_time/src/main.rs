@@ -32,7 +32,7 @@ const HEADER: usize = 21;
 const MAC: usize = 32;
 const THRESHOLD: f64 = 5.0;
 
-/// What is measured: the time for one of two inputs.
+/// A measurement: the time for one of two inputs.
 struct Case<'a> {
     name: &'a str,
     inputs: [Vec<u8>; 2],
@@ -41,9 +41,9 @@ struct Case<'a> {
 }
 
 enum Expected {
-    /// A difference would help whoever forges tokens.
+    /// A difference would help an attacker forge tokens.
     None,
-    /// It tells nothing that is not public, or nothing to those who hold no key.
+    /// A difference reveals only public facts, or nothing to an attacker without a key.
     Harmless(&'static str),
     /// The control: if this is not caught, nothing is.
     Difference,
@@ -95,7 +95,7 @@ fn main() -> ExitCode {
             name: "signature wrong, or right over a bad GCM tag",
             inputs: [text(&first), text(&bad_tag)],
             run: &load,
-            expected: Expected::Harmless("whoever can sign has the key"),
+            expected: Expected::Harmless("only a holder of the key can sign"),
         },
         Case {
             name: "key id unknown, or known and the signature wrong",

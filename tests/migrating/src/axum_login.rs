@@ -91,7 +91,7 @@ mod after {
     use axum::{Router, routing::get};
     use hyper_session::{Error, MemoryStore, Session, SessionLayer};
 
-    /// The user that is logged in: an extractor takes the place of `AuthSession` and `login_required!`.
+    /// The user that is logged in: an extractor that replaces `AuthSession` and `login_required!`.
     struct User {
         id: String,
         session: Session,
