@@ -233,7 +233,7 @@ pub struct Config {
     /// Find the cookies of retired names, in the order in which the options name them.
     pub(crate) retired_finders: Vec<CookieFinder>,
     pub(crate) timeouts: Timeouts,
-    /// Those of sessions without a subject, if they differ.
+    /// The timeouts of sessions without a subject, if they differ.
     anonymous: Option<Timeouts>,
     /// No session lasts longer, whatever its own lifetime says.
     longest: Duration,

@@ -146,7 +146,7 @@ pub enum Event<'a> {
         conflicts: u32,
     },
     /// A session was loaded that is still to be moved: from the old store of a
-    /// [`MigratingStore`](crate::store::MigratingStore), or one that was stored without sealing. Counts what still comes.
+    /// [`MigratingStore`](crate::store::MigratingStore), or an entry that was stored without sealing.
     Migrating {
         /// Name of the session cookie.
         cookie: &'a str,

@@ -132,7 +132,7 @@ impl SessionWatch {
         }
     }
 
-    /// Looks at the store, and keeps what is there.
+    /// Loads the session from the store again, and keeps the record.
     async fn look(&self, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
         let reloading = self.connection.store().reload(self.record(), now);
         let looked = reloading.await.inspect_err(|error| self.failed(Operation::Load, error))?;

@@ -265,7 +265,7 @@ impl State {
         self.ended_by_handler
     }
 
-    /// Takes what the response has to tell the client.
+    /// Takes the reply that the response has to carry.
     pub(super) fn take_reply(&mut self) -> Reply {
         std::mem::replace(&mut self.reply, Reply::Nothing)
     }

@@ -519,7 +519,7 @@ impl Inner {
         }))
     }
 
-    /// Refuses what does not fit, wherever in the log it will stand.
+    /// Refuses a session that does not fit its cookies, whichever position in the log it will get.
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         let lineage = Lineage { position: Position::LONGEST, ..plan.lineage };
         let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
