@@ -111,7 +111,7 @@ impl Timeouts {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
 
-    /// Where `record` stands at `now`.
+    /// Returns where `record` stands at `now`.
     fn standing(&self, record: &Record, now: Timestamp) -> Standing {
         let renewed = self.deadline(record.created(), now);
         let expired = record.expires() <= now;
@@ -233,7 +233,7 @@ pub struct Config {
     /// Find the cookies of retired names, in the order in which the options name them.
     pub(crate) retired_finders: Vec<CookieFinder>,
     pub(crate) timeouts: Timeouts,
-    /// Those of sessions without a subject, if they differ.
+    /// The timeouts of sessions without a subject, if they differ.
     anonymous: Option<Timeouts>,
     /// No session lasts longer, whatever its own lifetime says.
     longest: Duration,

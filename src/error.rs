@@ -189,9 +189,9 @@ impl Error {
         matches!(self.inner.kind, Kind::Ended)
     }
 
-    /// True when a value could not be stored or read as asked: it does not serialize, is nested deeper than 64 levels,
-    /// has another type than the one asked for, has no form in the format of the store, its key is reserved, or a subject, a
-    /// label, a description, a lifetime or another argument is out of its bounds.
+    /// Returns true if a value could not be stored or read as asked: it does not serialize, is nested deeper than 64
+    /// levels, has a type other than the requested one, or has no form in the format of the store. Also true if a key is
+    /// reserved, or if a subject, a label, a description, a lifetime or another argument is out of its bounds.
     pub fn is_value(&self) -> bool {
         matches!(
             self.inner.kind,
@@ -226,8 +226,8 @@ impl Error {
         matches!(self.inner.kind, Kind::Forgery)
     }
 
-    /// True when the session is larger than its cookies, or an entry of its store, may be;
-    /// [`size_and_limit`](Self::size_and_limit) has both numbers. The session stays as it was.
+    /// Returns true if the session is larger than its cookies, or an entry of its store, may be. The stored session stays as it
+    /// was. [`size_and_limit`](Self::size_and_limit) has both numbers.
     pub fn is_too_large(&self) -> bool {
         matches!(self.inner.kind, Kind::TooLarge { .. } | Kind::EntryTooLarge { .. })
     }

@@ -40,15 +40,15 @@
 //!   [can be sealed](store::Builder::seal_records).
 //! - [`Session::login`] records the user and gives the session a new token; [`ServerStore::sessions_of`] lists a user's sessions,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
-//! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. In memory, in a SQLite file or in
-//!   Redis.
+//! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. They are kept in memory, in an SQLite
+//!   file or in Redis.
 //! - [`Session::set_lifetime`] is "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
 //!   [`CrossOriginProtection`] refuses the forms of other sites.
 //! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
 //!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
-//! - [`Event`] says what happened and why; give a store an [`Observer`] to hear of it.
+//! - [`Event`] reports what happened and why, to the [`Observer`] of a store.
 //! - [`Error`] is the one error type.
 //!
 //! # Guides
@@ -79,7 +79,7 @@
 //! | left it empty | the session is destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
-//! | called `login` | new id and token, bound to a subject, a new absolute deadline; if it was bound to a different subject, ended, and a new one begun |
+//! | called `login` | new id and token, bound to a subject, with a new absolute deadline; a session that was bound to a different subject ends, and a new one begins |
 //! | called `reauthenticate` | as `regenerate`, with a new absolute deadline |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | called `discard` | what was not saved is forgotten |
@@ -94,8 +94,8 @@
 //! not sent. A failure of work that the handler did not ask for, such as a renewal, does not fail the request. If a session
 //! cannot be loaded, the handler gets the error, and no cookie is removed.
 //!
-//! If a cookie is not authentic, expired or unknown, the handler gets an empty session and the cookie is removed. An
-//! [`Event`] holds the reason, which the client does not learn. A token that `regenerate` or `login` replaced on a
+//! If a cookie is forged, expired or unknown, the handler gets an empty session and the cookie is removed. An [`Event`]
+//! holds the reason, which the client does not learn. A token that `regenerate` or `login` replaced on a
 //! server-side store within the last minute gives an empty session, too, but its cookie is not removed: the browser has the
 //! new token, or is about to get it. Cookies that may be valid elsewhere are not removed either, for example those under an
 //! unknown key: see [`Refusal::removes_cookie`].
@@ -114,8 +114,8 @@
 //!   further dependencies.
 //! - `redis`: [`RedisStore`], sessions in Redis: one server, Sentinel or Cluster. Depends on bb8-redis and redis.
 //!   See [`guide::deploying_on_redis`].
-//! - `sqlite`: [`SqliteStore`], sessions in one SQLite file, which the processes of one machine may share. Depends on rusqlite,
-//!   and compiles SQLite, so it needs a C compiler. It needs no server.
+//! - `sqlite`: [`SqliteStore`], sessions in one SQLite file, which the processes of one machine may share. It needs no
+//!   server. Depends on rusqlite and rustix, and compiles SQLite with the C compiler that aws-lc-rs needs, too.
 //! - `redis-tls`: TLS to Redis, with rustls on aws-lc-rs.
 //! - `astra`: reads and writes the cookies and the stored sessions of Astra (Go), to run beside it or to move away from it:
 //!   see [`guide::moving_from_astra`]. No further dependencies.

@@ -43,6 +43,8 @@ use crate::store::Store;
 /// # }
 /// ```
 #[derive(Clone)]
+#[doc(alias = "SessionManagerLayer")]
+#[doc(alias = "SessionMiddleware")]
 pub struct SessionLayer<F = ServiceUnavailable> {
     connection: Arc<Connection>,
     failure: F,

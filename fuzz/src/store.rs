@@ -51,7 +51,10 @@ pub fn record_decode(data: &[u8]) {
         let bound = 256 * data.len() as u64 + 4096;
         assert!(counted.bytes_max <= bound, "{} bytes for {}", counted.bytes_max, data.len());
         let Ok(record) = loaded else { continue };
-        assert!(record.expires() > now && record.expires().as_unix() <= expires, "a session that has expired");
+        assert!(
+            record.expires() > now && record.expires().as_unix() <= expires,
+            "a session that has expired"
+        );
         let absolute = record.created().saturating_add(store.config().timeouts().absolute);
         assert!(record.expires() <= absolute, "a session older than any may be");
         assert_eq!(data[0], 1, "a version that does not exist");

@@ -10,7 +10,7 @@ use crate::session::{Payload, Record, Standing};
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TimeoutLimits {
     pub(super) timeouts: Timeouts,
-    /// Those of sessions without a subject, if they differ.
+    /// The timeouts of sessions without a subject, if they differ.
     pub(super) anonymous: Option<Timeouts>,
     /// No session lasts longer, whatever its own lifetime says.
     pub(super) longest: Duration,
@@ -35,7 +35,7 @@ impl TimeoutLimits {
 }
 
 impl Config {
-    /// Returns what the options say about the timeouts of sessions.
+    /// Returns the limits that the options set for the timeouts of sessions.
     pub(crate) fn limits(&self) -> TimeoutLimits {
         TimeoutLimits { timeouts: self.timeouts, anonymous: self.anonymous, longest: self.longest }
     }

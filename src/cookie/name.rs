@@ -104,7 +104,7 @@ impl fmt::Display for CookieName {
     }
 }
 
-/// `tchar` of RFC 9110: any visible ASCII character that is not a delimiter.
+/// Returns true for a `tchar` of RFC 9110: any visible ASCII character that is not a delimiter.
 fn is_token_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
 }

@@ -51,7 +51,7 @@ impl std::fmt::Debug for Pairs<'_> {
     }
 }
 
-/// The bytes before the first `separator`, and those after it, if it is there.
+/// Returns the bytes before the first `separator`, and the bytes after it, if it is there.
 pub(super) fn split_once(input: &[u8], separator: u8) -> (&[u8], Option<&[u8]>) {
     match memchr(separator, input).and_then(|at| input.split_at_checked(at)) {
         Some((before, after)) => (before, after.get(1..)),

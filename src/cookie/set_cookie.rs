@@ -147,7 +147,7 @@ impl CookieTemplate {
         self.set_until(token, self.max_age.map(|max_age| max_age.min(lifetime)), held)
     }
 
-    /// As [`set`](Self::set), with this Max-Age, or without one.
+    /// Works as [`set`](Self::set), with this Max-Age, or without one.
     pub(crate) fn set_until(
         &self,
         token: &[u8],

@@ -47,6 +47,7 @@ const EXAMPLE_KEYS: [&[u8]; 4] = [
 /// assert!(AppKey::from_bytes(b"short").is_err());
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
+#[doc(alias = "secret")]
 pub struct AppKey {
     bytes: Zeroizing<Vec<u8>>,
     id: KeyId,

@@ -24,7 +24,7 @@ pub(super) struct Info<'a> {
 }
 
 impl Root {
-    /// `HKDF-Extract(salt = "hyper-session v1", application key)`
+    /// Returns `HKDF-Extract(salt = "hyper-session v1", application key)`.
     pub(super) fn extract(app_key: &[u8]) -> Self {
         // With HMAC, by which RFC 5869 section 2.2 defines it. The library's `extract` would keep a copy of the application
         // key for as long as this value lives, and extract again for every key.
@@ -32,7 +32,7 @@ impl Root {
         Self { prk: Prk::new_less_safe(HKDF_SHA256, prk.as_ref()) }
     }
 
-    /// `HKDF-Expand(PRK, info)`, 32 bytes. `epoch` is the last part of `info`, if there is one.
+    /// Returns `HKDF-Expand(PRK, info)`, 32 bytes. `epoch` is the last part of `info`, if there is one.
     ///
     /// `info` is the parts, each after its length as two bytes, with a zero byte between them. Moving a byte from one part
     /// to the next changes a length, so different parts never give the same `info` (T07).

@@ -125,7 +125,7 @@ impl Sealer {
         self.seal_bytes(now, &[], parts).map(|token| base64url::encode(&token))
     }
 
-    /// As [`seal`](Self::seal), without the text, and bound to its place: it opens only together with the same `place`.
+    /// Works as [`seal`](Self::seal), without the text. The result opens only together with the same `place`.
     pub(crate) fn seal_bytes(&self, now: Timestamp, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
         let nonce = self.random.nonce(subject_of(place, parts))?;

@@ -146,7 +146,7 @@ pub enum Event<'a> {
         conflicts: u32,
     },
     /// A session was loaded that is still to be moved: from the old store of a
-    /// [`MigratingStore`](crate::store::MigratingStore), or one that was stored without sealing. Counts what still comes.
+    /// [`MigratingStore`](crate::store::MigratingStore), or an entry that was stored without sealing.
     Migrating {
         /// Name of the session cookie.
         cookie: &'a str,
@@ -339,7 +339,7 @@ pub enum MigrationSource {
 }
 
 impl MigrationSource {
-    /// A stable short name, for metric labels.
+    /// Returns a short, stable name, for metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Store => "store",

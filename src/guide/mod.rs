@@ -1,5 +1,7 @@
-//! Guides: choosing a store, values, logins, forms, connections that stay open, changing the store, keys, security, operation, testing, migration, and limits. Every example in them is
-//! compiled, and run unless it needs a server.
+//! Guides: choosing a store, values, logins, forms, connections that stay open, changing the store, keys, revocation, security,
+//! operation, testing, migration, and limits.
+//!
+//! Every example in them is compiled, and run unless it needs a server.
 
 #[doc = include_str!("choosing_a_store.md")]
 pub mod choosing_a_store {}

@@ -30,7 +30,7 @@ impl Connection {
         Arc::new(Self { store: Arc::new(store), memo: None, revocable: false })
     }
 
-    /// Another connection to the same service. Nothing that one connection learned is used for another connection.
+    /// Returns another connection to the same service. Nothing that one connection learned is used for another connection.
     pub(crate) fn another(self: &Arc<Self>) -> Arc<Self> {
         match self.memo {
             None => Arc::clone(self),

@@ -59,12 +59,12 @@ pub trait SessionExt {
         load(find(self.session_extensions(), |_| true), String::new())
     }
 
-    /// As [`session`](Self::session), but reading does not keep the session alive: see
+    /// Returns the session as [`session`](Self::session) does, but reading does not keep it alive: see
     /// [`SessionHandle::load_without_renewal`].
     ///
     /// # Errors
     ///
-    /// As [`session`](Self::session).
+    /// The same as [`session`](Self::session).
     fn session_without_renewal(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
         let handle = find(self.session_extensions(), |_| true);
         async move {
@@ -75,7 +75,7 @@ pub trait SessionExt {
         }
     }
 
-    /// The session whose cookie has this name.
+    /// Returns the session whose cookie has this name.
     ///
     /// # Errors
     ///

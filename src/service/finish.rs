@@ -50,7 +50,7 @@ fn cookie_lifetime(slot: &Slot) -> CookieLifetime {
     slot.loaded().map_or(CookieLifetime::Configured, |loaded| loaded.session.stored_cookie_lifetime())
 }
 
-/// As [`write_head`], for a response that stands in for one whose session could not be saved. A token that an earlier
+/// Works as [`write_head`], for a response that stands in for one whose session could not be saved. A token that an earlier
 /// [`save`](crate::Session::save) of the same request promised still reaches the client: its old token may be dead.
 pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
     // On an error, no token was promised either.

@@ -70,7 +70,7 @@ impl SessionHandle {
         Slot::session(&self.slot, true).await
     }
 
-    /// As [`load`](Self::load), but reading does not keep the session alive: its idle deadline stays where it is, and the
+    /// Works as [`load`](Self::load), but reading does not keep the session alive: its idle deadline stays where it is, and the
     /// response sets no cookie. For a page that polls while its user may be away (notifications, a countdown), or that
     /// fetches ahead.
     ///
@@ -78,7 +78,7 @@ impl SessionHandle {
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
+    /// The same as [`load`](Self::load).
     ///
     /// # Examples
     ///
@@ -123,7 +123,7 @@ impl SessionHandle {
     ///
     /// # Errors
     ///
-    /// As [`load`](Self::load).
+    /// The same as [`load`](Self::load).
     ///
     /// # Examples
     ///
@@ -181,7 +181,7 @@ impl SessionHandle {
         }
     }
 
-    /// As [`conclude`](Self::conclude), and nothing is committed from now on: changes that were not saved are forgotten.
+    /// Works as [`conclude`](Self::conclude), and nothing is committed from now on: changes that were not saved are forgotten.
     pub(super) fn discard(&self) {
         self.slot.close();
         if let Some(loaded) = self.slot.loaded() {

@@ -186,8 +186,8 @@ impl Slot {
         self.connection.config().now().max(loaded)
     }
 
-    /// Returns what the options say about `record` at `now`. No renewal is due where the response says something about the cookie
-    /// already (`spoken_for`).
+    /// Returns the standing of `record` at `now`, by the options. No renewal is due if the response already sets or removes the
+    /// cookie (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().standing(record, now);
         match self.loaded().map(|loaded| &loaded.renewal) {
@@ -548,7 +548,7 @@ impl Slot {
         }))
     }
 
-    /// The lines that set the cookie to `token`, after the lines that expire it in other scopes and under other names.
+    /// Returns the lines that set the cookie to `token`, after the lines that expire it in other scopes and under other names.
     pub(super) fn set_cookie(
         &self,
         token: &[u8],

@@ -132,7 +132,7 @@ impl SessionWatch {
         }
     }
 
-    /// Looks at the store, and keeps what is there.
+    /// Loads the session from the store again, and keeps the record.
     async fn look(&self, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
         let reloading = self.connection.store().reload(self.record(), now);
         let looked = reloading.await.inspect_err(|error| self.failed(Operation::Load, error))?;
@@ -142,7 +142,7 @@ impl SessionWatch {
         Ok(looked)
     }
 
-    /// A session that can only be read, and that no response is about.
+    /// Returns a session that can only be read, and that belongs to no response.
     fn view(&self, record: Record, now: Timestamp) -> SessionView {
         let config = self.connection.config();
         let circumstances = Circumstances {

@@ -45,7 +45,7 @@ impl Authentication {
         Some(Self { at: Timestamp::from_unix(at), acr, amr })
     }
 
-    /// The time, which is all that most logins say; or an array of the time, the class and the methods.
+    /// Encodes the time, if there is nothing else, or an array of the time, the class and the methods.
     fn to_bytes(&self) -> Result<Bytes, Error> {
         if self.acr.is_none() && self.amr.is_empty() {
             return value_codec::encode(NAME, &self.at.as_unix());
@@ -63,8 +63,8 @@ impl Session {
     /// Stamps the time of an authentication that has just succeeded, and gives the session a new id and token: after the
     /// user proved again who they are, or proved more than before.
     ///
-    /// Values, subject and lifetime stay. The absolute timeout begins anew, form tokens of before are refused, and what
-    /// [`set_authentication_context`](Self::set_authentication_context) said before is forgotten.
+    /// Values, subject and lifetime stay. The absolute timeout begins anew, earlier form tokens are refused, and the context
+    /// of an earlier [`set_authentication_context`](Self::set_authentication_context) is dropped.
     /// [`login`](Self::login) with the same subject does the same.
     ///
     /// # Errors
@@ -177,8 +177,8 @@ impl Session {
 }
 
 impl State {
-    /// Stores the stamp of an authentication, and forgets what form tokens of before are checked with: a token that was
-    /// planted or seen before is worthless afterwards.
+    /// Stores the stamp of an authentication, and drops the secrets of earlier form tokens: a token that was planted or seen
+    /// before is worthless afterwards.
     pub(super) fn authenticated(&mut self, stamp: Bytes) {
         self.force(AUTHENTICATION, Some(stamp));
         self.force(CSRF_SECRETS, None);

@@ -117,7 +117,7 @@ pub(crate) struct Standing {
 }
 
 impl Facts {
-    /// The commit rules. The first row that fits counts. `·` always fits.
+    /// Decides by the commit rules. The first row that fits counts. `·` always fits.
     ///
     /// | answer | stored | destroyed | changed | empty | regenerate | over | renewal due | outcome |
     /// |---|---|---|---|---|---|---|---|---|

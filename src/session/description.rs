@@ -44,7 +44,7 @@ impl Session {
         Ok(())
     }
 
-    /// Returns what [`describe`](Self::describe) said.
+    /// Returns the description of the device, from [`describe`](Self::describe).
     pub fn description(&self) -> Option<Text> {
         let value = self.raw(DESCRIPTION)?;
         let (text, rest) = messagepack::str_bytes(&value)?;
@@ -53,7 +53,7 @@ impl Session {
 }
 
 impl Payload {
-    /// Returns what the application calls the device.
+    /// Returns the description of the device.
     pub(crate) fn description(&self) -> Option<String> {
         let value = self.get(DESCRIPTION)?;
         let (text, rest) = messagepack::str_bytes(&value)?;

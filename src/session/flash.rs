@@ -22,7 +22,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`set`](Self::set).
+    /// The same as [`set`](Self::set).
     ///
     /// # Examples
     ///
@@ -48,7 +48,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`update`](Self::update).
+    /// The same as [`update`](Self::update).
     ///
     /// # Examples
     ///

@@ -12,18 +12,18 @@ pub(super) const RESERVED: char = '\u{1}';
 /// Under this key a session keeps its [`Lifetime`](super::Lifetime).
 pub(super) const LIFETIME: &str = "\u{1}l";
 
-/// Under this key a session keeps when and how its subject was authenticated.
+/// Under this key a session keeps the time and the method of its subject's authentication.
 pub(super) const AUTHENTICATION: &str = "\u{1}a";
 
-/// Under this key a session keeps what the application calls the device.
+/// Under this key a session keeps the description of its device.
 pub(super) const DESCRIPTION: &str = "\u{1}d";
 
 /// Under this key a session keeps the secrets of its form tokens. Not bookkeeping: a visitor whose form is protected has a
 /// session.
 pub(super) const CSRF_SECRETS: &str = "\u{1}c";
 
-/// Returns true for a key that says something about its session and is not a part of what the session holds: a session with
-/// nothing else is empty.
+/// Returns true for a key whose value is about the session, and is not a part of its contents: a session with nothing else
+/// is empty.
 pub(super) fn is_bookkeeping(key: &str) -> bool {
     matches!(key, LIFETIME | AUTHENTICATION | DESCRIPTION) || is_lineage(key)
 }

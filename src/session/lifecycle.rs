@@ -20,12 +20,12 @@ impl Session {
         Self { inner: Arc::new(Inner { state, circumstances, committer }) }
     }
 
-    /// The session as the store holds it, as far as this request knows.
+    /// Returns the session as the store holds it, as far as this request knows.
     pub(crate) fn stored_record(&self) -> Option<Record> {
         self.lock().base().cloned()
     }
 
-    /// The handler reads the session as one that is in use: reading renews it, if that is due.
+    /// Notes that the session is in use: reading renews it, if that is due.
     pub(crate) fn request_renewal(&self) {
         self.lock().request_renewal();
     }

@@ -38,6 +38,8 @@ const NAME: &str = "the lifetime";
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[must_use = "a lifetime does nothing until it is given to Session::set_lifetime"]
+#[doc(alias = "Expiry")]
+#[doc(alias = "SessionLifecycle")]
 pub struct Lifetime {
     cookie: CookieLifetime,
     idle: Option<u64>,
@@ -57,12 +59,12 @@ pub(crate) enum CookieLifetime {
 }
 
 impl Lifetime {
-    /// The lifetime that the store's options give every session: the default.
+    /// Creates the lifetime that the store's options give every session: the default.
     pub const fn new() -> Self {
         Self { cookie: CookieLifetime::Configured, idle: None, absolute: None }
     }
 
-    /// A session that lasts for `duration` from the login on, whether it is used or not, and whose cookie the browser keeps
+    /// Creates a lifetime of `duration` from the login on, whether the session is used or not. The browser keeps the cookie
     /// when it closes (a persistent cookie).
     ///
     /// Both timeouts are set to `duration`. The store must allow it:
@@ -80,8 +82,8 @@ impl Lifetime {
         Self { cookie: CookieLifetime::Persistent, idle: seconds, absolute: seconds }
     }
 
-    /// A session whose cookie has no `Max-Age`, so that the browser drops it when it closes. The timeouts are the store's,
-    /// and the server enforces them: browsers that restore their windows keep such cookies.
+    /// Creates a lifetime with a cookie without `Max-Age`, which the browser drops when it closes. The timeouts are the
+    /// store's, and the server enforces them, because browsers that restore their windows keep such cookies.
     #[doc(alias = "OnSessionEnd")]
     #[doc(alias = "BrowserSession")]
     pub const fn until_browser_closes() -> Self {
@@ -192,7 +194,7 @@ impl Session {
         self.raw(LIFETIME).and_then(|value| Lifetime::from_bytes(&value)).unwrap_or_default()
     }
 
-    /// How long a browser keeps the cookie of the session as it is stored.
+    /// Returns how long a browser keeps the cookie of the session as it is stored.
     pub(crate) fn stored_cookie_lifetime(&self) -> CookieLifetime {
         self.lock().base().map_or(CookieLifetime::Configured, |base| base.payload().lifetime().cookie)
     }

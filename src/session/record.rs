@@ -104,7 +104,7 @@ impl Record {
         Self::written(*id, *created, expires, payload.clone(), origin, *recency)
     }
 
-    /// The same, with another origin.
+    /// Returns the same record with another origin.
     pub(crate) fn with_origin(&self, origin: Origin) -> Self {
         let Inner { id, created, expires, payload, recency, .. } = &*self.inner;
         Self::written(*id, *created, *expires, payload.clone(), origin, *recency)

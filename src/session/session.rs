@@ -76,7 +76,7 @@ pub(crate) trait Committer: Send + Sync {
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 
-    /// A value that did not decode was read as absent, for [`Session::get_lenient`].
+    /// Reports a value that did not decode and was read as absent, for [`Session::get_lenient`].
     fn unreadable(&self, id: Option<SessionId>, error: &Error);
 
     /// Ends the other sessions of the session's subject, for [`Session::end_other_sessions`].
@@ -150,7 +150,7 @@ impl Session {
         })
     }
 
-    /// The string under `key`, as a view of the decoded session: nothing is copied.
+    /// Returns the string under `key`, as a view of the decoded session: nothing is copied.
     ///
     /// # Errors
     ///
@@ -425,7 +425,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get) and [`set`](Self::set).
+    /// The same as [`get`](Self::get) and [`set`](Self::set).
     ///
     /// # Examples
     ///
@@ -661,7 +661,7 @@ impl Session {
     /// # Errors
     ///
     /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
-    /// store keeps no session lists, as a [`CookieStore`](crate::CookieStore). Those of [`save`](Self::save), and
+    /// store keeps no session lists, as a [`CookieStore`](crate::CookieStore). The errors of [`save`](Self::save), and
     /// [`is_unavailable`](Error::is_unavailable) if the store did not confirm the end of each: ask again.
     ///
     /// # Examples
@@ -741,7 +741,7 @@ impl Session {
         Ok(())
     }
 
-    /// The moment in which the request lives.
+    /// Returns the time of the request.
     pub(super) fn now(&self) -> Timestamp {
         self.inner.circumstances.now
     }

@@ -194,7 +194,7 @@ impl State {
         self.regenerate();
     }
 
-    /// The subject was authenticated again: a new token, and the absolute timeout begins anew.
+    /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins anew.
     pub(super) fn reauthenticate(&mut self) {
         self.changes.reauthenticate();
         self.regenerate();
@@ -265,7 +265,7 @@ impl State {
         self.ended_by_handler
     }
 
-    /// Takes what the response has to tell the client.
+    /// Takes the reply that the response has to carry.
     pub(super) fn take_reply(&mut self) -> Reply {
         std::mem::replace(&mut self.reply, Reply::Nothing)
     }

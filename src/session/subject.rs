@@ -57,7 +57,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As [`login`](Self::login).
+    /// The same as [`login`](Self::login).
     ///
     /// # Examples
     ///
@@ -122,7 +122,7 @@ impl Payload {
         self.find_reserved(SUBJECT).is_some()
     }
 
-    /// The subject, for a store's index.
+    /// Returns the subject, for a store's session list.
     pub(crate) fn subject(&self) -> Option<String> {
         let value = self.get(SUBJECT)?;
         let (text, rest) = messagepack::str_bytes(&value)?;

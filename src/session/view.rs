@@ -42,7 +42,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::get`].
+    /// The same as [`Session::get`].
     pub fn get<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         self.0.get(key)
     }
@@ -51,7 +51,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::get_all`].
+    /// The same as [`Session::get_all`].
     pub fn get_all<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         self.0.get_all()
     }
@@ -60,7 +60,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::get_str`].
+    /// The same as [`Session::get_str`].
     pub fn get_str(&self, key: impl AsKey) -> Result<Option<Text>, Error> {
         self.0.get_str(key)
     }
@@ -69,7 +69,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::get_bytes`].
+    /// The same as [`Session::get_bytes`].
     pub fn get_bytes(&self, key: impl AsKey) -> Result<Option<Bytes>, Error> {
         self.0.get_bytes(key)
     }
@@ -78,7 +78,7 @@ impl SessionView {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::peek`].
+    /// The same as [`Session::peek`].
     pub fn peek<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         self.0.peek(key)
     }
@@ -118,46 +118,46 @@ impl SessionView {
         self.0.remaining()
     }
 
-    /// As [`Session::subject`].
+    /// Works as [`Session::subject`].
     pub fn subject(&self) -> Option<Text> {
         self.0.subject()
     }
 
-    /// As [`Session::authentication`].
+    /// Works as [`Session::authentication`].
     pub fn authentication(&self) -> Option<Authentication> {
         self.0.authentication()
     }
 
-    /// As [`Session::authenticated_at`].
+    /// Works as [`Session::authenticated_at`].
     pub fn authenticated_at(&self) -> Option<Timestamp> {
         self.0.authenticated_at()
     }
 
-    /// As [`Session::authenticated_within`].
+    /// Works as [`Session::authenticated_within`].
     pub fn authenticated_within(&self, age: Duration) -> bool {
         self.0.authenticated_within(age)
     }
 
-    /// As [`Session::lifetime`].
+    /// Works as [`Session::lifetime`].
     pub fn lifetime(&self) -> Lifetime {
         self.0.lifetime()
     }
 
-    /// As [`Session::description`].
+    /// Works as [`Session::description`].
     pub fn description(&self) -> Option<Text> {
         self.0.description()
     }
 
-    /// As [`Session::verify_csrf`].
+    /// Works as [`Session::verify_csrf`].
     ///
     /// # Errors
     ///
-    /// As there.
+    /// The same as [`Session::verify_csrf`].
     pub fn verify_csrf(&self, token: &str) -> Result<(), Error> {
         self.0.verify_csrf(token)
     }
 
-    /// As [`Session::get_lenient`].
+    /// Works as [`Session::get_lenient`].
     pub fn get_lenient<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Option<T> {
         self.0.get_lenient(key)
     }

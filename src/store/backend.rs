@@ -40,6 +40,7 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 /// # Examples
 ///
 /// `examples/custom_store.rs` is a complete backend in fewer than 100 lines.
+#[doc(alias = "SessionStore")]
 pub trait Backend: Send + Sync + 'static {
     /// Returns the entry, if there is one.
     fn fetch(

@@ -31,7 +31,7 @@ use crate::session::PayloadFormat;
 /// | [`payload_format`](Self::payload_format): encoding of values | MessagePack |
 /// | [`discard_changes_on`](Self::discard_changes_on): responses that drop changed values | 5xx, 408, failures of gRPC |
 /// | [`keep_values_on_server_error`](Self::keep_values_on_server_error) | false |
-/// | [`clear_site_data`](Self::clear_site_data): what the browser forgets at a logout | nothing |
+/// | [`clear_site_data`](Self::clear_site_data): data that the browser deletes at a logout | none |
 /// | [`private_pages_no_store`](Self::private_pages_no_store) | false |
 /// | [`clock`](Self::clock) | the machine's clock |
 /// | [`observer`](Self::observer): receiver of events | none |
@@ -103,7 +103,7 @@ impl<K: ServerKind> Builder<K> {
 
     /// Reads entries that were written without sealing, too, until a date, so that switching on
     /// [`seal_records`](Self::seal_records) logs no user out. Each write seals its entry; an entry that is only read and renewed
-    /// stays as it is. [`Event::Migrating`](crate::Event::Migrating) counts what still comes. Default: never.
+    /// stays as it is. [`Event::Migrating`](crate::Event::Migrating) reports each load of an unsealed entry. Default: never.
     ///
     /// No user is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
     /// timeout.
@@ -184,6 +184,8 @@ impl<K> Builder<K> {
     /// assert_eq!(store.config().cookie_name(), "session");
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
+    #[doc(alias = "cookie_secure")]
+    #[doc(alias = "with_secure")]
     pub fn development(mut self) -> Self {
         self.options.development = true;
         self
@@ -194,6 +196,8 @@ impl<K> Builder<K> {
     ///
     /// A request keeps the session that it loaded in time, however long it takes. The next idle deadline counts from
     /// when the response is ready.
+    #[doc(alias = "session_ttl")]
+    #[doc(alias = "with_expiry")]
     pub fn idle_timeout(mut self, idle: Duration) -> Self {
         self.options.idle = idle;
         self
@@ -219,6 +223,9 @@ impl<K> Builder<K> {
     ///
     /// With zero, every response whose handler asked for the session moves it, if that gains a second. Near the
     /// absolute timeout there is nothing to gain.
+    #[doc(alias = "rolling")]
+    #[doc(alias = "session_ttl_extension_policy")]
+    #[doc(alias = "with_always_save")]
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
         self
@@ -317,8 +324,8 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets what the browser forgets when the handler ends a session (`destroy`, `clear`): the response gets a
-    /// `Clear-Site-Data` header beside the removed cookie. Default: nothing. Browsers obey it over https only, and may
+    /// Sets which data the browser deletes when the handler ends a session (`destroy`, `clear`): the response gets a
+    /// `Clear-Site-Data` header beside the removed cookie. Default: none. Browsers obey it over https only, and may
     /// take a while.
     ///
     /// A handler's own `Clear-Site-Data` stays as it is.

@@ -16,7 +16,7 @@ use crate::session::{Changes, Origin, Record, SessionId};
 ///
 /// A token is looked up in the new store first, then in the old one. A session of the old store is read there, and moved when
 /// it is saved or renewed: it gets a new id and a new token of the new store, keeps its values, its beginning and its
-/// lifetime, and ends in the old store. [`Event::Migrating`] counts what still comes from the old store.
+/// lifetime, and ends in the old store. [`Event::Migrating`] reports each load from the old store.
 ///
 /// From the date on, the old store is no longer asked. No user is logged out if the date lies a
 /// [longest lifetime](super::Builder::longest_lifetime) ahead, by default the absolute timeout.
@@ -144,7 +144,7 @@ impl Inner {
     }
 }
 
-/// The record in the old store, if the session is still there.
+/// Returns the record in the old store, if the session is still there.
 fn elsewhere(record: &Record) -> Option<Record> {
     match record.origin() {
         Origin::Elsewhere(old) => Some(old.clone()),

@@ -123,7 +123,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`sessions_of`](Self::sessions_of).
+    /// The same as [`sessions_of`](Self::sessions_of).
     fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
         let _ = (subject, id);
         StoreFuture::ready(Err(no_session_lists()))
@@ -133,7 +133,7 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// As [`sessions_of`](Self::sessions_of).
+    /// The same as [`sessions_of`](Self::sessions_of).
     fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
         let _ = (subject, keep);
         StoreFuture::ready(Err(no_session_lists()))

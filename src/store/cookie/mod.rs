@@ -47,6 +47,7 @@ use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone)]
+#[doc(alias = "CookieSessionStore")]
 pub struct CookieStore {
     inner: Arc<Inner>,
 }
@@ -331,7 +332,7 @@ impl Store for CookieStore {
         key_of(token)
     }
 
-    /// The client has the only copy: what is known of it is its deadline, and what was revoked.
+    /// Checks the deadline and the revocations: the client has the only copy.
     fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
         match &self.inner.revoking {
             _ if now >= base.expires() => StoreFuture::ready(Ok(Err(Refusal::Expired))),
@@ -354,7 +355,7 @@ impl Store for CookieStore {
         }
     }
 
-    /// The client has the only copy, and the response replaces it. If sessions can be revoked, a copy made before is refused, too.
+    /// Revokes the session, if sessions can be revoked: the client has the only copy, and the response replaces it.
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
         match &self.inner.revoking {
             Some(revoking) => self.supersede_revocable(revoking, &base, now),

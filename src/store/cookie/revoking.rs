@@ -438,7 +438,7 @@ impl Inner {
         }))
     }
 
-    /// A session that another store loaded. It stands where the log ends now: what this log ended before is not about it.
+    /// Plans a session that another store loaded. Its position is the end of the log: older revocations do not concern it.
     fn plan_adopted(
         &self,
         revoking: &Revoking,
@@ -465,7 +465,7 @@ impl Inner {
         }))
     }
 
-    /// The session of `base` under another id, or a session that begins instead; `None` if there is nothing left in it.
+    /// Plans the session of `base` under another id, or a session that begins instead; `None` if there is nothing left in it.
     fn plan_regenerated(
         &self,
         revoking: &Revoking,
@@ -504,7 +504,7 @@ impl Inner {
         Ok(Some(plan))
     }
 
-    /// The session of `base` under the same id; `None` if there is nothing left in it.
+    /// Plans the session of `base` under the same id; `None` if there is nothing left in it.
     fn plan_renewed(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Option<Plan>, Error> {
         let payload = changes.apply(Some(base.payload()))?;
         Ok((!self.config.leaves_nothing(base.created(), &payload, now)).then(|| Plan {
@@ -519,7 +519,7 @@ impl Inner {
         }))
     }
 
-    /// Refuses what does not fit, wherever in the log it will stand.
+    /// Refuses a session that does not fit its cookies, whichever position in the log it will get.
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         let lineage = Lineage { position: Position::LONGEST, ..plan.lineage };
         let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;

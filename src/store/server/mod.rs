@@ -238,7 +238,7 @@ impl<B: Backend> Inner<B> {
         Ok(Record::written(id, created, expires, payload, origin, recency))
     }
 
-    /// The deadline of a session: that of its entry, or what the present options allow if that is earlier. A backend that keeps
+    /// Returns the deadline of a session: its entry's, or what the present options allow if that is earlier. A backend that keeps
     /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
     fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge, payload: &Payload) -> Timestamp {
         let allowed = match age.lifetime {

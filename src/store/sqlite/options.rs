@@ -171,8 +171,8 @@ impl Builder<SqliteOptions> {
 
     /// Sets how often expired entries are looked for and deleted, in steps of at most 256. Default: once a minute.
     ///
-    /// An expired entry is not returned in any case. Its space is free for others some twenty minutes after it has
-    /// expired.
+    /// An expired entry is not returned in any case. The first sweep that comes 17 to 34 minutes after it has expired frees
+    /// its space.
     pub fn sweep_interval(mut self, interval: Duration) -> Self {
         self.kind.sweep_interval = interval;
         self
