@@ -24,7 +24,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// How often old entries are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// How long other processes have to write again the entries that a log may have lost, before this process believes it.
-const SETTLE: Duration = Duration::from_secs(1);
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How many lost revocations are written at once.
 const BATCH: usize = 256;
 

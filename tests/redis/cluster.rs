@@ -99,7 +99,10 @@ impl Cluster {
         self.nodes.iter_mut().find(|node| node.port == master).unwrap().kill();
         wait_for("the replica to take over", || {
             let rest = self.nodes.iter().find(|node| !cli(node.port, &["PING"]).is_empty()).unwrap();
-            self.masters().len() == 3 && rest.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+            let masters = self.masters();
+            masters.len() == 3
+                && masters.iter().all(|(_, port)| *port != master)
+                && rest.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
         });
     }
 }

@@ -13,7 +13,7 @@ use super::stats::Counters;
 use super::transport::{Limits, Transport};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations};
+use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations, SETTLE};
 
 /// How many entries one read returns at most. The server answers other clients in between.
 const PAGE: u64 = 1_000;
@@ -36,8 +36,8 @@ const INCARNATION: u64 = 0x72_65_64_69_73; // "redis"
 /// The last entry may have been written by another server process, or be missing. Then a failover, a restart or a restored
 /// backup may have lost entries behind it, whose positions sessions hold already. The next id leaves room for all of them:
 /// it is two hours above the server's clock, which covers a former server whose clock was ahead. A new `history` tells
-/// followers about it. The first half of a history names the server process, the second half is the time of its first
-/// entry.
+/// followers about it. The first half of a history names the server process, the second half is the time at which it
+/// began, as the lower 32 bits of milliseconds.
 ///
 /// ARGV: milliseconds and number that the caller has seen.
 macro_rules! next_id {
@@ -62,7 +62,7 @@ above(last_ms, last_seq)
 local goes_on = string.sub(history, 1, 8) == run
 if not goes_on then
   ms, seq = math.max(ms, now + 7200000) + 60000, 0
-  history = run .. string.format('%08x', ms % 4294967296)
+  history = run .. string.format('%08x', now % 4294967296)
 end
 local function add(kind, value)
   if seq > 1048575 then ms, seq = ms + 1, 0 end
@@ -109,7 +109,7 @@ if ms <= m then id = string.format('%.0f', ms) end
 return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)";
 static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::new(TRIM_CODE)) };
 
-/// ARGV: the exclusive beginning and the largest number of entries. Returns the server's time in seconds, the id and the
+/// ARGV: the exclusive beginning and the largest number of entries. Returns the server's time in milliseconds, the id and the
 /// field of the last entry, the id of the last entry that was read, how many were read, and the revocations among them in
 /// one string: the client library takes a microsecond for each part of a reply. Entries that arrive in between are among
 /// them. The XTRIM removes nothing, but makes the script a write, which a replica refuses: its data may be old.
@@ -125,9 +125,10 @@ for i = 1, #entries do
     parts[#parts + 1] = reached .. ' ' .. fields[2]
   end
 end
-local time = redis.call('TIME')[1]
-if not last then return {time, '', '', reached, #entries, ''} end
-return {time, last[1], last[2][1], reached, #entries, table.concat(parts)}";
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+if not last then return {now, '', '', reached, #entries, ''} end
+return {now, last[1], last[2][1], reached, #entries, table.concat(parts)}";
 static PAGES: Steps = Steps { code: PAGE_CODE, script: LazyLock::new(|| Script::new(PAGE_CODE)) };
 
 impl Revocations {
@@ -242,6 +243,10 @@ impl RedisRevocations {
         let top = log.top(top.saturating_add(1)).await.map_err(not_allowed)?;
         log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
         log.read(top, Duration::from_millis(1)).await.map_err(not_allowed)?;
+        if log.page(top).await?.1 < SETTLE {
+            // Processes that were there before write again what the log may have lost.
+            tokio::time::sleep(SETTLE).await;
+        }
         Ok(log)
     }
 }
@@ -336,14 +341,14 @@ impl RedisLog {
         self.writer.run(script, &self.key, &arguments).await
     }
 
-    /// Reads without waiting.
-    async fn page(&self, mut after: u64) -> Result<Page, Error> {
+    /// Reads without waiting. Returns how long ago the history began, too.
+    async fn page(&self, mut after: u64) -> Result<(Page, Duration), Error> {
         loop {
             let (ms, number) = unpack(after);
             let arguments = [format!("({ms}-{number}").into_bytes(), number_text(PAGE)];
             let (now, last, field, reached, count, packed): (u64, String, String, String, u64, Vec<u8>) =
                 self.reader.run(&PAGES, &self.key, &arguments).await?;
-            let entries = unpack_entries(&packed, Timestamp::from_unix(now))?;
+            let entries = unpack_entries(&packed, Timestamp::from_unix(now / 1_000))?;
             let more = count == PAGE;
             if more && entries.is_empty() {
                 // Only entries that raised the log, or are of a later release.
@@ -352,7 +357,9 @@ impl RedisLog {
             }
             let top = if last.is_empty() { 0 } else { position(&last)? };
             let history = field.get(1..).and_then(|history| u64::from_str_radix(history, 16).ok());
-            return Ok(Page { entries, top, more, history: history.unwrap_or(0) });
+            let history = history.unwrap_or(0);
+            let age = Duration::from_millis(now.wrapping_sub(history) & 0xffff_ffff);
+            return Ok((Page { entries, top, more, history }, age));
         }
     }
 }
@@ -395,7 +402,7 @@ impl RevocationLog for RedisLog {
     }
 
     async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
-        let page = self.page(after).await?;
+        let (page, _) = self.page(after).await?;
         if !page.entries.is_empty() || page.more || page.top != after || wait.is_zero() {
             return Ok(page);
         }
@@ -405,7 +412,7 @@ impl RevocationLog for RedisLog {
         command.arg("COUNT").arg(1).arg("BLOCK").arg(wait);
         command.arg("STREAMS").arg(&self.key).arg(format!("{ms}-{number}"));
         self.reader.send(&self.key, &command).await.map_err(failed)?;
-        self.page(after).await
+        Ok(self.page(after).await?.0)
     }
 
     async fn trim(&self, age: Duration) -> Result<(), Error> {
