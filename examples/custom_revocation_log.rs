@@ -38,6 +38,7 @@ impl Log {
             entries: state.entries.iter().filter(|entry| entry.position > after).copied().collect(),
             top: state.top,
             more: false,
+            history: 0, // it never loses entries
         })
     }
 }

@@ -18,8 +18,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use http::Request;
+use hyper_session::store::Store;
 use hyper_session::testing::{FakeClock, with_session};
-use hyper_session::{AppKey, Clock, CookieStore, Keyring, RedisStore, SystemClock};
+use hyper_session::{AppKey, Clock, CookieStore, Keyring, RedisStore, Refusal, Revocations, SystemClock};
 use serde_json::{Value, json};
 
 struct Answer {
@@ -132,6 +133,10 @@ fn help_is_there_and_mistakes_are_told() {
         &["key", "new", "now"],
         &["sessions", "list", "ada", "--all"],
         &["sessions", "end", "ada", "id", "--all"],
+        &["revoke", "subject", "ada"],
+        &["revoke", "subject", "ada", "--sqlite", "/does/not/exist"],
+        &["revoke", "subject", "ada", "--for-good", "--sqlite", "/does/not/exist"],
+        &["revocations", "everything", "else"],
         &["--json=yes", "key", "new"],
         &["-x"],
     ] {
@@ -145,6 +150,10 @@ fn help_is_there_and_mistakes_are_told() {
         (&["sessions", "list", "ada", "--prefx", "p"], "did you mean `--prefix`?"),
         (&["sessions"], "`sessions` needs one of: list, show, end"),
         (&["session", "list"], "`sessions list` needs a SUBJECT"),
+        (&["revoke"], "`revoke` needs one of: session, subject, label, everything"),
+        (&["revoke", "label", "oidc"], "`revoke label` needs a VALUE"),
+        (&["revoke", "subject", "ada"], "give --prefix"),
+        (&["revocation", "sumary"], "did you mean `summary`?"),
         (&["sessions", "show", "ada"], "`sessions show` needs an ID"),
         (&["sessions", "end", "ada"], "needs an ID, or --all"),
         (&["cookie", "open", "--name"], "--name needs a value"),
@@ -442,7 +451,85 @@ fn listing_ends_no_session() {
 #[test]
 fn a_redis_that_is_not_there_is_status_3_and_keeps_its_password() {
     let file = File::new("url", "redis://user:hunter2@127.0.0.1:1\n");
-    let answer = run(&["sessions", "list", "ada", "--prefix", "p", "--redis", file.path()], &[], "");
-    assert_eq!(answer.status, 3, "{}", answer.err);
-    assert!(!answer.err.contains("hunter2"), "{}", answer.err);
+    for command in [["sessions", "list", "ada"], ["revoke", "subject", "ada"]] {
+        let answer = run(&[&command[..], &["--prefix", "p", "--redis", file.path()]].concat(), &[], "");
+        assert_eq!(answer.status, 3, "{}", answer.err);
+        assert!(!answer.err.contains("hunter2"), "{}", answer.err);
+    }
+}
+
+/// Waits until the store refuses this cookie as revoked.
+async fn until_revoked(store: &CookieStore, token: &str) {
+    let start = std::time::Instant::now();
+    while store.load(token.as_bytes(), SystemClock.now()).await.unwrap().err() != Some(Refusal::Revoked) {
+        assert!(start.elapsed() < server::PATIENCE, "the session goes on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[test]
+fn sessions_are_revoked_and_revocations_found_in_redis_and_in_a_file() {
+    let redis = server::Server::start();
+    let url = redis.url();
+    let path = std::env::temp_dir().join(format!("hyper-session-cli-{}.db", std::process::id()));
+    let path = path.to_str().unwrap();
+    for place in [&["--prefix", "shop"][..], &["--sqlite", path]] {
+        let tool = |arguments: &[&str]| run(&[arguments, place].concat(), &[("REDIS_URL", &url)], "");
+        block_on(async {
+            let revocations = if place[0] == "--sqlite" {
+                Revocations::sqlite(path).await.unwrap()
+            } else {
+                Revocations::redis(&*url).prefix("shop").connect().await.unwrap()
+            };
+            let key = AppKey::danger_from_any_bytes(b"a key for tests").unwrap();
+            let revocations = revocations.max_staleness(Duration::from_secs(20));
+            let store = CookieStore::builder(key).revocations(revocations).build().unwrap();
+            let mut tokens = Vec::new();
+            for user in ["ada", "bob", "eve", "joe"] {
+                let request = with_session(Request::new(()), &store, |session| {
+                    session.login(user)?;
+                    session.label("device", &format!("phone of {user}"))
+                });
+                let cookie = request.await.unwrap().headers()["cookie"].to_str().unwrap().to_owned();
+                tokens.push(cookie.strip_prefix("__Host-session=").unwrap().to_owned());
+            }
+            let bob = store.load(tokens[1].as_bytes(), SystemClock.now()).await.unwrap().unwrap();
+            let bob = bob.id().to_string();
+
+            assert_eq!(tool(&["revocations", "summary"]).status, 1, "nothing is revoked");
+            let first = tool(&["revoke", "subject", "ada"]);
+            assert!(first.status == 0 && first.out.contains("held no revocation before"), "{}", first.err);
+            until_revoked(&store, &tokens[0]).await;
+            assert_eq!(tool(&["revoke", "session", &bob]).out, format!("revoked: session {bob}\n"));
+            until_revoked(&store, &tokens[1]).await;
+            let label = ["label", "device", "phone of eve"];
+            let revoked = tool(&[&["revoke"], &label[..], &["--for-good", "--json"]].concat());
+            assert_eq!(revoked.json(), json!({ "revoked": true, "first": false }));
+            until_revoked(&store, &tokens[2]).await;
+            assert!(
+                store.load(tokens[3].as_bytes(), SystemClock.now()).await.unwrap().is_ok(),
+                "joe's goes on"
+            );
+            for (named, count) in [
+                (&["subject", "ada"][..], 1),
+                (&["subject", "joe"], 0),
+                (&label, 1),
+                (&["label", "device", "phone of joe"], 0),
+                (&["session", &bob], 2),
+                (&["everything"], 0),
+            ] {
+                let answer = tool(&[&["revocations"], named, &["--json"]].concat());
+                assert_eq!(answer.json()["revocations"].as_array().unwrap().len(), count, "{named:?}");
+                assert_eq!(answer.status, i32::from(count == 0));
+            }
+            assert_eq!(tool(&["revoke", "everything"]).status, 0);
+            until_revoked(&store, &tokens[3]).await;
+            assert!(tool(&["revocations", "everything"]).out.starts_with("revoked: all sessions\n20"));
+            assert_eq!(tool(&["revocations", "summary", "--json"]).json()["entries"], 5);
+            assert_eq!(tool(&["revoke", "session", "not-an-id"]).status, 2);
+        });
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{path}{suffix}"));
+    }
 }

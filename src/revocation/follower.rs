@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, timeout};
 
-use super::log::{AnyLog, Page};
+use super::log::{AnyLog, Entry, Page};
 use super::register::Register;
 use super::revocation::{Key, Mark, Revocation};
 use crate::error::Error;
@@ -23,117 +23,193 @@ const FIRST_GRACE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often old entries are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// How long other processes have to write again the entries that a log may have lost, before this process believes it.
+pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How many lost revocations are written at once.
 const BATCH: usize = 256;
 
+/// The end of the log, as this process has read it.
+#[derive(Clone, Copy)]
+pub(super) struct End {
+    position: u64,
+    history: u64,
+}
+
 /// Reads the whole log into `register`, and returns its end.
-pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<u64, Error> {
-    let mut after = 0;
-    loop {
-        let began = Instant::now();
-        let page = read(log, after, Duration::ZERO, FIRST_GRACE).await?;
-        register.take_in(&page.entries);
-        after = page.entries.last().map_or(after, |last| last.position);
-        if !page.more {
-            register.confirmed(page.top, began);
-            return Ok(page.top.max(after));
-        }
-    }
+pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<End, Error> {
+    let (end, top, began) = read_on(log, register, 0, |_| ()).await?;
+    register.confirmed(top, began);
+    Ok(end)
 }
 
 /// Runs until the register is dropped.
-pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut after: u64) {
+pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut end: End) {
     let mut swept = Instant::now();
     loop {
-        // The register is not held while the task waits for the log: dropping its last handle ends this task.
-        let Some((seen, failing)) =
-            register.upgrade().map(|register| (register.highest(), register.is_failing()))
-        else {
-            return;
-        };
-        let began = Instant::now();
-        // A new connection takes longer than a reply.
-        let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
-        let page = read(&*log, after, wait, grace).await;
-        let Some(register) = register.upgrade() else { return };
-        let caught_up = match page {
-            Ok(page) if failing || page.top < seen => heal(&*log, &register, page.top < seen).await,
-            Ok(page) => {
-                register.take_in(&page.entries);
-                let last = page.entries.last().map_or(after, |last| last.position);
-                if page.more {
-                    Ok(last)
-                } else if register.has_lost_entries(page.top) {
-                    heal(&*log, &register, false).await
-                } else {
-                    register.confirmed(page.top, began);
-                    Ok(last.max(page.top))
-                }
-            }
-            Err(error) => Err(error),
-        };
-        let Ok(last) = caught_up else {
-            register.failed();
-            drop(register);
-            sleep(PAUSE).await;
+        match step(&*log, &register, end).await {
+            Step::Reached(reached) => end = reached,
+            Step::Failed => sleep(PAUSE).await,
+            Step::Dropped => return,
+        }
+        if swept.elapsed() < SWEEP_EVERY {
             continue;
-        };
-        after = last;
-        if swept.elapsed() >= SWEEP_EVERY {
-            swept = Instant::now();
-            register.sweep();
-            let horizon = register.horizon();
-            drop(register);
-            if horizon < Duration::MAX {
-                // If it fails, the next sweep tries again.
-                let _ = timeout(FIRST_GRACE, log.trim(horizon)).await;
-            }
+        }
+        swept = Instant::now();
+        let Some(register) = register.upgrade() else { return };
+        register.sweep();
+        let horizon = register.horizon();
+        drop(register);
+        if horizon < Duration::MAX {
+            // If it fails, the next sweep tries again.
+            let _ = timeout(FIRST_GRACE, log.trim(horizon)).await;
         }
     }
 }
 
-/// Reads the log again after it was unavailable or came back shorter, and writes the entries that it lacks.
+enum Step {
+    Reached(End),
+    Failed,
+    /// The last handle of the register was dropped.
+    Dropped,
+}
+
+/// Waits for entries behind `end`, and takes them in.
+async fn step(log: &dyn AnyLog, register: &Weak<Register>, end: End) -> Step {
+    // The register is not held while the task waits for the log: dropping its last handle ends this task.
+    let Some(failing) = register.upgrade().map(|register| register.is_failing()) else {
+        return Step::Dropped;
+    };
+    let began = Instant::now();
+    // A new connection takes longer than a reply.
+    let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
+    let page = read(log, end.position, wait, grace).await;
+    let Some(register) = register.upgrade() else { return Step::Dropped };
+    let reached = match page {
+        Ok(page) => take_in(log, &register, end, page, began).await,
+        Err(error) => Err(error),
+    };
+    match reached {
+        Ok(reached) => Step::Reached(reached),
+        Err(_) => {
+            register.failed();
+            Step::Failed
+        }
+    }
+}
+
+/// Takes in a page that was read behind `end`. If the log may have lost entries, writes them again.
+async fn take_in(
+    log: &dyn AnyLog,
+    register: &Register,
+    end: End,
+    mut page: Page,
+    began: Instant,
+) -> Result<End, Error> {
+    let highest = register.highest();
+    let shorter = page.top < highest;
+    if register.is_failing() {
+        // The log may be on another server now, whose first write shows it.
+        in_time(log.top(highest)).await?;
+        page = read(log, end.position, Duration::ZERO, FIRST_GRACE).await?;
+    }
+    if shorter || page.history != end.history {
+        return heal(log, register, Loss::Any { shorter }).await;
+    }
+    if register.is_failing() {
+        return heal(log, register, Loss::Recent).await;
+    }
+    register.take_in(&page.entries);
+    let last = page.entries.last().map_or(end.position, |last| last.position);
+    if page.more {
+        return Ok(End { position: last, ..end });
+    }
+    if register.has_lost_entries(page.top) {
+        return heal(log, register, Loss::Recent).await;
+    }
+    register.confirmed(page.top, began);
+    Ok(End { position: last.max(page.top), ..end })
+}
+
+/// The entries that a log may have lost.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Loss {
+    /// Those of the last minutes.
+    Recent,
+    /// All. `shorter`: it ended before a position that it had returned.
+    Any { shorter: bool },
+}
+
+/// Writes the entries that this process knows and the log lacks.
 ///
 /// A server that took over may lack entries that the one before it acknowledged. Revocations only add up, so every
 /// process that knows them can write them again, at their old positions.
-async fn heal(log: &dyn AnyLog, register: &Register, shorter: bool) -> Result<u64, Error> {
+async fn heal(log: &dyn AnyLog, register: &Register, loss: Loss) -> Result<End, Error> {
     let highest = register.highest();
-    let (start, ours) = if shorter {
-        register.report(RevocationChange::RolledBack);
-        (0, register.everything_known())
-    } else {
-        (register.before_recent(highest), register.recent())
+    // Before all else: entries that are written from now on come behind the positions of all sessions.
+    in_time(log.top(highest)).await?;
+    let (start, ours) = match loss {
+        Loss::Recent => (register.before_recent(highest), register.recent()),
+        Loss::Any { .. } => (0, register.everything_known()),
     };
     let mut theirs: HashMap<Key, Mark> = HashMap::new();
-    let mut after = start;
-    let (top, began) = loop {
-        let began = Instant::now();
-        let page = read(log, after, Duration::ZERO, FIRST_GRACE).await?;
-        for entry in &page.entries {
-            let mark = entry.revocation.mark(entry.position);
-            theirs.entry(entry.revocation.key()).and_modify(|known| *known = known.and(mark)).or_insert(mark);
-        }
-        register.take_in(&page.entries);
-        after = page.entries.last().map_or(after, |last| last.position);
-        if !page.more {
-            break (page.top, began);
-        }
+    let note = |theirs: &mut HashMap<Key, Mark>, entry: &Entry| {
+        let mark = entry.revocation.mark(entry.position);
+        theirs.entry(entry.revocation.key()).and_modify(|known| *known = known.and(mark)).or_insert(mark);
     };
-    let lacks = |(key, mark): &(Key, Mark)| theirs.get(key).is_none_or(|known| known.and(*mark) != *known);
-    let lost: Vec<Revocation> =
-        ours.into_iter().filter(lacks).map(|(key, mark)| Revocation::again(key, mark)).collect();
-    for batch in lost.chunks(BATCH) {
-        timeout(FIRST_GRACE, log.append(batch.to_vec(), highest)).await.map_err(Error::unavailable)??;
+    let (mut end, mut top, mut began) =
+        read_on(log, register, start, |entry| note(&mut theirs, entry)).await?;
+    let mut ours = ours.into_iter();
+    let mut lost = 0;
+    loop {
+        let lacks =
+            |(key, mark): &(Key, Mark)| theirs.get(key).is_none_or(|known| known.and(*mark) != *known);
+        let batch: Vec<Revocation> =
+            ours.by_ref().filter(lacks).take(BATCH).map(|(key, mark)| Revocation::again(key, mark)).collect();
+        if batch.is_empty() {
+            break;
+        }
+        lost += batch.len();
+        in_time(log.append(batch, highest)).await?;
+        // Other processes write the same entries, each in an order of its own. None is to be there many times.
+        (end, top, began) = read_on(log, register, end.position, |entry| note(&mut theirs, entry)).await?;
     }
-    // Also if no entry was lost: the next entry must come behind the positions of all sessions.
-    timeout(FIRST_GRACE, log.top(highest)).await.map_err(Error::unavailable)??;
+    if lost > 0 || loss == (Loss::Any { shorter: true }) {
+        register.report(RevocationChange::RolledBack);
+    }
+    if matches!(loss, Loss::Any { .. }) {
+        sleep(SETTLE).await;
+        (end, top, began) = read_on(log, register, end.position, |_| ()).await?;
+    }
     // Every entry that this process appended is in the log, or was written again.
     register.has_lost_entries(highest);
     register.confirmed(top, began);
-    // Not from `highest` on: other processes may have written below it before the log was raised.
-    Ok(after.max(top))
+    Ok(end)
+}
+
+/// Takes in all entries behind `after`. Returns the end of the log, its top, and when the last read began.
+async fn read_on(
+    log: &dyn AnyLog,
+    register: &Register,
+    mut after: u64,
+    mut note: impl FnMut(&Entry),
+) -> Result<(End, u64, Instant), Error> {
+    loop {
+        let began = Instant::now();
+        let page = read(log, after, Duration::ZERO, FIRST_GRACE).await?;
+        page.entries.iter().for_each(&mut note);
+        register.take_in(&page.entries);
+        after = page.entries.last().map_or(after, |last| last.position);
+        if !page.more {
+            let end = End { position: after.max(page.top), history: page.history };
+            return Ok((end, page.top, began));
+        }
+    }
 }
 
 async fn read(log: &dyn AnyLog, after: u64, wait: Duration, grace: Duration) -> Result<Page, Error> {
     timeout(wait + grace, log.read(after, wait)).await.map_err(Error::unavailable)?
+}
+
+async fn in_time(write: impl Future<Output = Result<u64, Error>>) -> Result<u64, Error> {
+    timeout(FIRST_GRACE, write).await.map_err(Error::unavailable)?
 }

@@ -15,7 +15,8 @@ use crate::error::Error;
 ///
 /// - Each appended revocation gets a position: a number from 1 to 2^62 - 1, larger than that of all before it.
 /// - Positions never go back within an [incarnation](Self::incarnation). A log that lost entries (a failover) must
-///   still give positions above `above`, the highest position that the caller knows.
+///   still give positions above `above`, the highest position that the caller knows. It should leave out more positions
+///   than it can have lost: a revocation must come behind all logins before it, also behind those that were lost.
 /// - When [`append`](Self::append) has returned, the entries are durable, and every later [`read`](Self::read) of any
 ///   process returns them.
 /// - A `read` that returns a page without `more` has returned all entries that were appended before it was called.
@@ -59,8 +60,12 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// The position of the log's last entry, as of this read.
     pub top: u64,
-    /// True if there are further entries, which were not read.
+    /// True if there are further entries, which were not read. The page then has an entry.
     pub more: bool,
+    /// Which server's writes the log ends with, or zero if a log never loses entries. When it changes, entries may have been
+    /// lost that were acknowledged before, for example because a server took over. Each process then writes the entries
+    /// again that it knows and the log lacks.
+    pub history: u64,
 }
 
 /// A revocation and its position in the log.

@@ -29,6 +29,8 @@ pub use self::revocation::Revocation;
 pub use self::sqlite::SqliteLog;
 pub use crate::session::Position;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::follower::SETTLE;
 pub(crate) use self::register::{Register, Verdict};
 
 use self::log::AnyLog;

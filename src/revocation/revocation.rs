@@ -171,6 +171,44 @@ impl Revocation {
         Self { key, flags: forever | superseded, original: mark.position() }
     }
 
+    /// Returns true if this revokes the session with the id `id`. The id from its login also ends the ids that the session was
+    /// given since.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use hyper_session::revocation::{Revocation, RevocationLog};
+    ///
+    /// /// Returns the positions at which the sessions of `subject` were revoked.
+    /// async fn positions(log: &impl RevocationLog, subject: &str) -> Result<Vec<u64>, hyper_session::Error> {
+    ///     let page = log.read(0, Duration::ZERO).await?; // the first one
+    ///     let named = page.entries.iter().filter(|entry| entry.revocation.names_subject(subject));
+    ///     Ok(named.map(|entry| entry.position).collect())
+    /// }
+    /// # let zeros = Revocation::from_bytes(&[0; Revocation::LEN]).unwrap();
+    /// # assert!(zeros.names_everything() && !zeros.names_subject("ada") && !zeros.names_label("a", "b"));
+    /// ```
+    pub fn names_session(&self, id: SessionId) -> bool {
+        self.key == Key::of_id(id) || self.key == Key::of_root(id)
+    }
+
+    /// Returns true if this revokes the sessions of `subject`.
+    pub fn names_subject(&self, subject: &str) -> bool {
+        self.key == Key::of_name(subject_name(subject))
+    }
+
+    /// Returns true if this revokes the sessions with this label.
+    pub fn names_label(&self, namespace: &str, value: &str) -> bool {
+        self.key == Key::of_name(label_name(namespace, value))
+    }
+
+    /// Returns true if this revokes all sessions.
+    pub fn names_everything(&self) -> bool {
+        self.key.is_everything()
+    }
+
     /// Returns the bytes to keep.
     pub fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];

@@ -44,6 +44,10 @@ const GROUP: usize = 1_024;
 /// How many entries one read returns at most.
 const PAGE: usize = 10_000;
 
+/// How many positions are left out each time that the file is opened. A restored backup lacks the last entries, whose
+/// positions sessions hold already. What is revoked from then on must come behind all of them.
+const ROOM: u64 = 1 << 32;
+
 impl Revocations {
     /// Opens revocations in the SQLite file at `path`, for the processes of one machine. No server is needed. A missing
     /// file is created. The file must be on a local disk, and hold nothing else.
@@ -248,6 +252,8 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
     }
     let incarnation: i64 =
         transaction.query_row("SELECT number FROM incarnation", (), |row| row.get(0)).map_err(failed)?;
+    let top = top_of(&transaction).map_err(failed)?;
+    raise(&transaction, top, top.saturating_add(ROOM)).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok((connection, u64::from_be_bytes(incarnation.to_be_bytes())))
 }
@@ -376,16 +382,13 @@ fn page(connection: &Connection, after: u64) -> rusqlite::Result<Page> {
     let transaction = connection.unchecked_transaction()?;
     let top = top_of(&transaction)?;
     let mut query = transaction.prepare_cached(
-        "SELECT position, written, value FROM revocation WHERE position > ?1 ORDER BY position LIMIT ?2",
+        "SELECT position, written, value FROM revocation WHERE position > ?1 ORDER BY position",
     )?;
     let after = i64::try_from(after).unwrap_or(i64::MAX);
-    let limit = i64::try_from(PAGE + 1).unwrap_or(i64::MAX);
-    let mut rows = query.query([after, limit])?;
-    let mut page = Page { entries: Vec::new(), top, more: false };
-    let mut count = 0;
+    let mut rows = query.query([after])?;
+    let mut page = Page { entries: Vec::new(), top, more: false, history: 0 };
     while let Some(row) = rows.next()? {
-        count += 1;
-        if count > PAGE {
+        if page.entries.len() == PAGE {
             page.more = true;
             break;
         }

@@ -79,7 +79,7 @@ impl Cluster {
     }
 
     /// The masters' ids and ports.
-    fn masters(&self) -> Vec<(String, u16)> {
+    pub(crate) fn masters(&self) -> Vec<(String, u16)> {
         let nodes =
             self.nodes.iter().map(|node| node.cli(&["CLUSTER", "NODES"])).find(|nodes| !nodes.is_empty());
         let nodes = nodes.unwrap();
@@ -92,6 +92,18 @@ impl Cluster {
                 (id, address.rsplit(':').next().unwrap().parse().unwrap())
             })
             .collect()
+    }
+
+    /// Kills the master on this port, and waits until its replica has taken over.
+    pub(crate) fn replace(&mut self, master: u16) {
+        self.nodes.iter_mut().find(|node| node.port == master).unwrap().kill();
+        wait_for("the replica to take over", || {
+            let rest = self.nodes.iter().find(|node| !cli(node.port, &["PING"]).is_empty()).unwrap();
+            let masters = self.masters();
+            masters.len() == 3
+                && masters.iter().all(|(_, port)| *port != master)
+                && rest.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
+        });
     }
 }
 
@@ -144,11 +156,7 @@ async fn f15_a_killed_master_recovers() {
     progress(&load, 300).await;
     tokio::task::block_in_place(|| {
         let (_, port) = cluster.masters()[0].clone();
-        cluster.nodes.iter_mut().find(|node| node.port == port).unwrap().kill();
-        wait_for("the replica to take over", || {
-            let rest = cluster.nodes.iter().find(|node| !cli(node.port, &["PING"]).is_empty()).unwrap();
-            cluster.masters().len() == 3 && rest.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
-        });
+        cluster.replace(port);
     });
     calm(&load).await;
     let books = load.stop().await;

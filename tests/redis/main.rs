@@ -66,6 +66,10 @@ mod limits;
 mod load;
 mod proxy;
 mod refusals;
+#[path = "../revocation/requests.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod requests;
+mod revocations;
 mod round_trips;
 mod sealing;
 mod sentinel;

@@ -69,7 +69,7 @@ impl Deployment {
         cli(port, &[if self.password.is_empty() { &[][..] } else { &login[..] }, question].concat())
     }
 
-    fn kill_master(&mut self) -> u16 {
+    pub(crate) fn kill_master(&mut self) -> u16 {
         let port = self.master_port().unwrap();
         self.servers.iter_mut().find(|server| server.port == port).unwrap().kill();
         port

@@ -5,6 +5,8 @@ mod cost;
 mod endings;
 mod hosts;
 mod interleavings;
+#[cfg(feature = "sqlite")]
+mod kill;
 mod limits;
 #[cfg(feature = "redis")]
 mod on_redis;

@@ -1,8 +1,6 @@
 //! Revocations in a SQLite file: shared by processes, killed, locked, full, damaged, taken for something else.
 
-use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,16 +8,16 @@ use hyper_session::revocation::{Revocation, RevocationLog, SqliteLog};
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
-use crate::requests::{NAME, Site, block_on};
+use crate::requests::{Site, block_on};
 
 /// For a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);
 
 /// A folder that is removed afterwards.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let dir = std::env::temp_dir().join(format!("hyper-session-revoked-{}-{number}", std::process::id()));
@@ -27,7 +25,7 @@ impl Folder {
         Self(dir)
     }
 
-    fn file(&self) -> PathBuf {
+    pub(crate) fn file(&self) -> PathBuf {
         self.0.join("revocations.db")
     }
 }
@@ -111,64 +109,6 @@ fn ending_all_and_logging_in_within_one_request_on_two_processes() {
     });
 }
 
-/// A process that logs in and out until it is killed, and says which cookies it has ended.
-#[test]
-#[ignore = "run by the test below, as a process of its own"]
-fn child() {
-    let path = std::env::var_os("REVOCATIONS_FILE").expect("the parent says where");
-    block_on(async {
-        let site = host(Path::new(&path)).await;
-        let mut out = std::io::stdout();
-        for number in 0_u64.. {
-            let mut browser = site.logged_in(&format!("{}-{number}", std::process::id())).await;
-            let token = String::from_utf8(browser.get(NAME).unwrap().to_vec()).unwrap();
-            site.logout(&mut browser).await;
-            writeln!(out, "\nended {token}").unwrap();
-            out.flush().unwrap();
-        }
-    });
-}
-
-#[test]
-fn what_was_answered_survives_a_killed_process() {
-    let kills = std::env::var("HYPER_SESSION_KILLS").map_or(20, |kills| kills.parse().unwrap());
-    let folder = Folder::new();
-    let mut ended: Vec<String> = Vec::new();
-    for kill in 0..kills {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--ignored", "--exact", "on_sqlite::child", "--nocapture"])
-            .env("REVOCATIONS_FILE", folder.file())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        // Random enough: some microseconds into one of the first hundred logouts.
-        let wanted = 1 + kill * 37 % 100;
-        let mut seen = 0;
-        for line in lines {
-            let Some(token) = line.unwrap().strip_prefix("ended ").map(str::to_owned) else { continue };
-            ended.push(token);
-            seen += 1;
-            if seen == wanted {
-                std::thread::sleep(Duration::from_micros(kill * 7_919 % 2_000));
-                child.kill().unwrap();
-            }
-        }
-        child.wait().unwrap();
-    }
-    block_on(async {
-        let site = host(&folder.file()).await;
-        for token in &ended {
-            let loaded =
-                hyper_session::store::Store::load(&site.store, token.as_bytes(), SystemClock.now()).await;
-            assert_eq!(loaded.unwrap().unwrap_err(), Refusal::Revoked);
-        }
-        assert!(ended.len() as u64 >= kills, "the children logged out");
-        println!("{} answered logouts, {kills} killed processes, none lost", ended.len());
-    });
-}
-
 #[test]
 fn a_locked_file_a_full_one_and_a_deleted_one() {
     let folder = Folder::new();
@@ -241,7 +181,7 @@ fn a_damaged_file_is_an_error_and_no_empty_log() {
 }
 
 #[test]
-fn a_restored_backup_is_noticed() {
+fn what_is_revoked_after_a_backup_was_restored_ends_the_sessions_from_before() {
     let folder = Folder::new();
     block_on(async {
         let backup = folder.0.join("backup.db");
@@ -260,10 +200,10 @@ fn a_restored_backup_is_noticed() {
         }
         std::fs::rename(backup, folder.file()).unwrap();
         let site = host(&folder.file()).await;
-        // Revocations that the backup lacks are lost, which the first session from after the backup reveals.
-        assert_eq!(site.answer(&alive, |_| async { Ok(()) }).await.status(), 503);
-        assert!(site.changes().contains(&"rolled_back"));
-        until("the log to be raised", async || site.accepts(&alive).await).await;
+        // The file never gave the position of this login, and does not give it to a revocation either.
+        assert!(site.accepts(&alive).await);
+        site.store.end_sessions_of("bob").await.unwrap();
+        assert!(!site.accepts(&alive).await);
         assert!(site.accepts(&copy).await, "as documented: a restored backup forgets");
     });
 }

@@ -22,6 +22,8 @@ struct Inner {
 struct State {
     entries: Vec<Entry>,
     top: u64,
+    /// How many servers there were before this one.
+    history: u64,
     fault: Fault,
     reads: u64,
 }
@@ -53,6 +55,7 @@ impl SharedLog {
         self.with(|state| {
             state.entries.retain(|entry| entry.position <= position);
             state.top = position;
+            state.history += 1;
             state.fault = Fault::None;
         });
     }
@@ -84,7 +87,7 @@ impl SharedLog {
             let mut behind = state.entries.iter().filter(|entry| entry.position > after).copied();
             // Small pages, so that there are several.
             let entries: Vec<Entry> = behind.by_ref().take(100).collect();
-            Page { entries, top: state.top, more: behind.next().is_some() }
+            Page { entries, top: state.top, more: behind.next().is_some(), history: state.history }
         })
     }
 }

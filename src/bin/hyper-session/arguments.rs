@@ -10,6 +10,7 @@ use lexopt::Arg;
 use zeroize::Zeroizing;
 
 use crate::report::Failure;
+use crate::revocations::Named;
 
 /// The request of the user.
 pub(crate) enum Request {
@@ -23,9 +24,20 @@ pub(crate) enum Command {
     KeyNew,
     KeyCheck,
     CookieOpen,
-    List { subject: String },
-    Show { subject: String, id: String },
-    End { subject: String, id: Option<String> },
+    List {
+        subject: String,
+    },
+    Show {
+        subject: String,
+        id: String,
+    },
+    End {
+        subject: String,
+        id: Option<String>,
+    },
+    Revoke(Named),
+    /// Without a name, the whole log.
+    Revocations(Option<Named>),
 }
 
 /// The options of a command.
@@ -39,21 +51,33 @@ pub(crate) struct Secret {
     pub(crate) source: String,
 }
 
-const FLAGS: [&str; 3] = ["json", "sealed", "all"];
-const OPTIONS: [&str; 10] =
-    ["name", "keys", "next", "since", "cookie", "at", "redis", "prefix", "idle", "absolute"];
+const FLAGS: [&str; 4] = ["json", "sealed", "all", "for-good"];
+const OPTIONS: [&str; 11] =
+    ["name", "keys", "next", "since", "cookie", "at", "redis", "sqlite", "prefix", "idle", "absolute"];
 
 /// The options of the commands on sessions.
 const SESSIONS: &[&str] = &["json", "name", "keys", "redis", "prefix", "sealed", "idle", "absolute"];
 
+/// The options of the commands on revocations.
+const LOG: &[&str] = &["json", "redis", "sqlite", "prefix"];
+
 /// Each command: its words, its operands, its options.
-const COMMANDS: [(&str, &str, &[&str], &[&str]); 6] = [
+const COMMANDS: [(&str, &str, &[&str], &[&str]); 15] = [
     ("key", "new", &[], &["json"]),
     ("key", "check", &[], &["json", "keys", "next", "since", "absolute"]),
     ("cookie", "open", &[], &["json", "name", "keys", "cookie", "at"]),
     ("sessions", "list", &["SUBJECT"], SESSIONS),
     ("sessions", "show", &["SUBJECT", "ID"], SESSIONS),
     ("sessions", "end", &["SUBJECT", "ID"], SESSIONS),
+    ("revoke", "session", &["ID"], LOG),
+    ("revoke", "subject", &["SUBJECT"], LOG),
+    ("revoke", "label", &["NAMESPACE", "VALUE"], &["json", "redis", "sqlite", "prefix", "for-good"]),
+    ("revoke", "everything", &[], LOG),
+    ("revocations", "summary", &[], LOG),
+    ("revocations", "session", &["ID"], LOG),
+    ("revocations", "subject", &["SUBJECT"], LOG),
+    ("revocations", "label", &["NAMESPACE", "VALUE"], LOG),
+    ("revocations", "everything", &[], LOG),
 ];
 
 impl Request {
@@ -118,11 +142,12 @@ impl Command {
             "keys" => "key",
             "cookies" => "cookie",
             "session" => "sessions",
+            "revocation" => "revocations",
             other => other,
         };
         let of_group: Vec<_> = COMMANDS.iter().filter(|command| command.0 == group).collect();
         if of_group.is_empty() {
-            let groups = ["key", "cookie", "sessions", "help"];
+            let groups = ["key", "cookie", "sessions", "revoke", "revocations", "help"];
             return Err(Failure::usage(no_such("command", given, groups.iter(), "")));
         }
         let verbs = of_group.iter().map(|command| command.1);
@@ -143,10 +168,21 @@ impl Command {
                 ))
             })
         };
+        let mut named = |verb: &str| {
+            Ok::<_, Failure>(match verb {
+                "session" => Named::Session(operand("ID")?),
+                "subject" => Named::Subject(operand("SUBJECT")?),
+                "label" => Named::Label(operand("NAMESPACE")?, operand("VALUE")?),
+                _ => Named::Everything,
+            })
+        };
         let command = match (group, *verb) {
             ("key", "new") => Self::KeyNew,
             ("key", _) => Self::KeyCheck,
             ("cookie", _) => Self::CookieOpen,
+            ("revoke", verb) => Self::Revoke(named(verb)?),
+            ("revocations", "summary") => Self::Revocations(None),
+            ("revocations", verb) => Self::Revocations(Some(named(verb)?)),
             (_, "list") => Self::List { subject: operand("SUBJECT")? },
             (_, "show") => Self::Show { subject: operand("SUBJECT")?, id: operand("ID")? },
             _ => Self::End { subject: operand("SUBJECT")?, id: operand("ID").ok() },
@@ -216,6 +252,11 @@ impl Arguments {
             }
         }
         Ok(None)
+    }
+
+    /// Returns the URL of Redis. `missing` says what to do if there is none.
+    pub(crate) fn redis_url(&self, missing: &str) -> Result<Secret, Failure> {
+        self.secret("redis", &["REDIS_URL"])?.ok_or_else(|| Failure::usage(missing))
     }
 
     /// Returns the keyring of the service.

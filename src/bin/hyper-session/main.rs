@@ -1,10 +1,11 @@
-//! The operator's tool: keys, cookies, and the sessions of a subject.
+//! The operator's tool: keys, cookies, the sessions of a subject, and revocations.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 mod arguments;
 mod cookie;
 mod keys;
 mod report;
+mod revocations;
 mod sessions;
 
 use std::process::ExitCode;
@@ -39,5 +40,7 @@ fn run(command: Command, arguments: &Arguments) -> Result<Report, Failure> {
         Command::Show { subject, id } => runtime.block_on(sessions::show(arguments, &subject, &id)),
         Command::End { subject, id: Some(id) } => runtime.block_on(sessions::end(arguments, &subject, &id)),
         Command::End { subject, id: None } => runtime.block_on(sessions::end_all(arguments, &subject)),
+        Command::Revoke(named) => runtime.block_on(revocations::revoke(arguments, &named)),
+        Command::Revocations(named) => runtime.block_on(revocations::find(arguments, named.as_ref())),
     }
 }

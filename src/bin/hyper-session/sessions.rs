@@ -21,10 +21,8 @@ struct Sessions<'a> {
 
 impl<'a> Sessions<'a> {
     async fn open(arguments: &'a Arguments) -> Result<Self, Failure> {
-        let url = arguments.secret("redis", &["REDIS_URL"])?;
-        let url = url.ok_or_else(|| {
-            Failure::usage("the URL of Redis is missing: name a file with --redis, or set REDIS_URL")
-        })?;
+        let url =
+            arguments.redis_url("the URL of Redis is missing: name a file with --redis, or set REDIS_URL")?;
         let prefix = arguments
             .get("prefix")
             .ok_or_else(|| Failure::usage("the prefix of the store is missing: give --prefix"))?;

@@ -13,10 +13,10 @@ use super::stats::Counters;
 use super::transport::{Limits, Transport};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations};
+use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations, SETTLE};
 
-/// How many entries one read returns at most. The client library takes longer for each entry of a long reply.
-const PAGE: usize = 1_000;
+/// How many entries one read returns at most. The server answers other clients in between.
+const PAGE: u64 = 1_000;
 
 /// A position is milliseconds and number of an entry's id, in 42 and 20 bits: enough until the year 2109.
 const SEQUENCE_BITS: u32 = 20;
@@ -30,44 +30,69 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// The incarnation of all positions. It is constant, since the milliseconds of ids continue in an emptied Redis.
 const INCARNATION: u64 = 0x72_65_64_69_73; // "redis"
 
-/// The next id is above the server's clock, the last entry and the position that the caller has seen: positions do not
-/// go back when a failover sets the clock back.
+/// The first lines of the scripts that append. They set `ms` and `seq`, the next id, which is above the server's clock,
+/// the last entry and the position that the caller has seen. They also set `history`, a part of the names of fields.
 ///
-/// ARGV: milliseconds and number that the caller has seen, then the values. Returns the id of the last entry.
-const APPEND_CODE: &str = "\
+/// The last entry may have been written by another server process, or be missing. Then a failover, a restart or a restored
+/// backup may have lost entries behind it, whose positions sessions hold already. The next id leaves room for all of them:
+/// it is two hours above the server's clock, which covers a former server whose clock was ahead. A new `history` tells
+/// followers about it. The first half of a history names the server process, the second half is the time at which it
+/// began, as the lower 32 bits of milliseconds.
+///
+/// ARGV: milliseconds and number that the caller has seen.
+macro_rules! next_id {
+    () => {
+        "\
 local time = redis.call('TIME')
-local ms, seq = time[1] * 1000 + math.floor(time[2] / 1000), 0
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local run = string.match(redis.call('INFO', 'server'), 'run_id:(%x%x%x%x%x%x%x%x)') or '00000000'
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local seen_ms, seen_seq = tonumber(ARGV[1]), tonumber(ARGV[2])
+local last_ms, last_seq, history = 0, 0, ''
+if last then
+  last_ms, last_seq = string.match(last[1], '(%d+)-(%d+)')
+  last_ms, last_seq, history = tonumber(last_ms), tonumber(last_seq), string.sub(last[2][1], 2)
+end
+local ms, seq = now, 0
 local function above(m, s)
   if m > ms or (m == ms and s >= seq) then ms, seq = m, s + 1 end
 end
-above(tonumber(ARGV[1]), tonumber(ARGV[2]))
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-if last then
-  local m, s = string.match(last[1], '(%d+)-(%d+)')
-  above(tonumber(m), tonumber(s))
+above(seen_ms, seen_seq)
+above(last_ms, last_seq)
+local goes_on = string.sub(history, 1, 8) == run
+if not goes_on then
+  ms, seq = math.max(ms, now + 7200000) + 60000, 0
+  history = run .. string.format('%08x', now % 4294967296)
 end
-local id
-for i = 3, #ARGV do
+local function add(kind, value)
   if seq > 1048575 then ms, seq = ms + 1, 0 end
-  id = string.format('%.0f-%.0f', ms, seq)
-  redis.call('XADD', KEYS[1], id, 'r', ARGV[i])
+  local id = string.format('%.0f-%.0f', ms, seq)
+  redis.call('XADD', KEYS[1], id, kind .. history, value)
   seq = seq + 1
+  return id
 end
-return id";
+"
+    };
+}
+
+/// ARGV: as above, then the values. Returns the id of the last entry.
+const APPEND_CODE: &str = concat!(
+    next_id!(),
+    "\
+local id
+for i = 3, #ARGV do id = add('r', ARGV[i]) end
+return id"
+);
 static APPEND: Steps = Steps { code: APPEND_CODE, script: LazyLock::new(|| Script::new(APPEND_CODE)) };
 
-/// ARGV: milliseconds and number to be reached. If the log ends before that, writes an entry there that is not a
-/// revocation. Returns the id of the last entry, if there is one.
-const TOP_CODE: &str = "\
-local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-local m, s = tonumber(ARGV[1]), tonumber(ARGV[2])
-if last then
-  local lm, ls = string.match(last[1], '(%d+)-(%d+)')
-  lm, ls = tonumber(lm), tonumber(ls)
-  if lm > m or (lm == m and ls >= s) then return last[1] end
-end
-if m == 0 and s == 0 then return false end
-return redis.call('XADD', KEYS[1], string.format('%.0f-%.0f', m, s), 't', '')";
+/// ARGV: as above. If the log ends before that, or another history begins, writes an entry that is not a revocation.
+/// Returns the id of the last entry.
+const TOP_CODE: &str = concat!(
+    next_id!(),
+    "\
+if goes_on and (last_ms > seen_ms or (last_ms == seen_ms and last_seq >= seen_seq)) then return last[1] end
+return add('t', '')"
+);
 static TOP: Steps = Steps { code: TOP_CODE, script: LazyLock::new(|| Script::new(TOP_CODE)) };
 
 /// ARGV: the milliseconds for which entries are kept, by the server's clock. The last entry stays: it holds the
@@ -84,15 +109,26 @@ if ms <= m then id = string.format('%.0f', ms) end
 return redis.call('XTRIM', KEYS[1], 'MINID', '~', id)";
 static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::new(TRIM_CODE)) };
 
-/// ARGV: the exclusive beginning and the largest number of entries. Returns the last entry, and the entries behind the
-/// beginning; entries that arrive in between are among them. The XTRIM removes nothing, but makes the script a write,
-/// which a replica refuses: its data may be old.
+/// ARGV: the exclusive beginning and the largest number of entries. Returns the server's time in milliseconds, the id and the
+/// field of the last entry, the id of the last entry that was read, how many were read, and the revocations among them in
+/// one string: the client library takes a microsecond for each part of a reply. Entries that arrive in between are among
+/// them. The XTRIM removes nothing, but makes the script a write, which a replica refuses: its data may be old.
 const PAGE_CODE: &str = "\
 redis.call('XTRIM', KEYS[1], 'MINID', '0')
-return {
-  redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1),
-  redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
-}";
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
+local parts, reached = {}, ''
+for i = 1, #entries do
+  local fields = entries[i][2]
+  reached = entries[i][1]
+  if string.byte(fields[1]) == 114 and #fields[2] == 25 then
+    parts[#parts + 1] = reached .. ' ' .. fields[2]
+  end
+end
+local time = redis.call('TIME')
+local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+if not last then return {now, '', '', reached, #entries, ''} end
+return {now, last[1], last[2][1], reached, #entries, table.concat(parts)}";
 static PAGES: Steps = Steps { code: PAGE_CODE, script: LazyLock::new(|| Script::new(PAGE_CODE)) };
 
 impl Revocations {
@@ -207,6 +243,10 @@ impl RedisRevocations {
         let top = log.top(top.saturating_add(1)).await.map_err(not_allowed)?;
         log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
         log.read(top, Duration::from_millis(1)).await.map_err(not_allowed)?;
+        if log.page(top).await?.1 < SETTLE {
+            // Processes that were there before write again what the log may have lost.
+            tokio::time::sleep(SETTLE).await;
+        }
         Ok(log)
     }
 }
@@ -216,8 +256,8 @@ fn not_allowed(error: Error) -> Error {
     let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
     match failure {
         Some(failure) if failure.is_lasting() => Error::config(format!(
-            "{failure}, but revocations need EVALSHA, EVAL and XREAD, and in scripts TIME, XADD, XRANGE, XREVRANGE and XTRIM, \
-             on the stream of their prefix"
+            "{failure}, but revocations need EVALSHA, EVAL and XREAD, and in scripts INFO, TIME, XADD, XRANGE, XREVRANGE and \
+             XTRIM, on the stream of their prefix"
         )),
         _ => error,
     }
@@ -296,38 +336,51 @@ impl Steps {
     }
 }
 
-/// A stream's entry: its id, and its fields and values.
-type StreamEntry = (String, Vec<Vec<u8>>);
-
 impl RedisLog {
     async fn script<T: FromRedisValue>(&self, script: &Steps, arguments: Vec<Vec<u8>>) -> Result<T, Error> {
         self.writer.run(script, &self.key, &arguments).await
     }
 
-    /// Reads without waiting.
-    async fn page(&self, after: u64) -> Result<Page, Error> {
-        let (ms, number) = unpack(after);
-        let arguments = [format!("({ms}-{number}").into_bytes(), PAGE.to_string().into_bytes()];
-        let (last, entries): (Vec<StreamEntry>, Vec<StreamEntry>) =
-            self.reader.run(&PAGES, &self.key, &arguments).await?;
-        let more = entries.len() == PAGE;
-        let mut page = Page { entries: Vec::with_capacity(entries.len()), top: 0, more };
-        for (id, _) in &last {
-            page.top = position(id)?;
-        }
-        let mut reached = 0;
-        for (id, fields) in entries {
-            reached = position(&id)?;
-            let [field, value] = fields.as_slice() else { continue };
-            // Skips entries that only raised the log, and entries of a later release.
-            if let (b"r", Some(revocation)) = (field.as_slice(), Revocation::from_bytes(value)) {
-                let written = Timestamp::from_unix(unpack(reached).0 / 1_000);
-                page.entries.push(Entry { position: reached, written, revocation });
+    /// Reads without waiting. Returns how long ago the history began, too.
+    async fn page(&self, mut after: u64) -> Result<(Page, Duration), Error> {
+        loop {
+            let (ms, number) = unpack(after);
+            let arguments = [format!("({ms}-{number}").into_bytes(), number_text(PAGE)];
+            let (now, last, field, reached, count, packed): (u64, String, String, String, u64, Vec<u8>) =
+                self.reader.run(&PAGES, &self.key, &arguments).await?;
+            let entries = unpack_entries(&packed, Timestamp::from_unix(now / 1_000))?;
+            let more = count == PAGE;
+            if more && entries.is_empty() {
+                // Only entries that raised the log, or are of a later release.
+                after = position(&reached)?;
+                continue;
             }
+            let top = if last.is_empty() { 0 } else { position(&last)? };
+            let history = field.get(1..).and_then(|history| u64::from_str_radix(history, 16).ok());
+            let history = history.unwrap_or(0);
+            let age = Duration::from_millis(now.wrapping_sub(history) & 0xffff_ffff);
+            return Ok((Page { entries, top, more, history }, age));
         }
-        page.top = page.top.max(reached);
-        Ok(page)
     }
+}
+
+/// Reads the revocations of a page: for each the id, a space, and the bytes.
+fn unpack_entries(mut packed: &[u8], now: Timestamp) -> Result<Vec<Entry>, Error> {
+    let mut entries = Vec::with_capacity(packed.len() / (Revocation::LEN + 16));
+    while !packed.is_empty() {
+        let (id, rest) =
+            packed.split_at(packed.iter().position(|byte| *byte == b' ').ok_or_else(not_understood)?);
+        let position = position(std::str::from_utf8(id).map_err(|_| not_understood())?)?;
+        let (value, rest) = rest.split_at_checked(1 + Revocation::LEN).ok_or_else(not_understood)?;
+        packed = rest;
+        // A revocation of a later release is skipped.
+        if let Some(revocation) = value.get(1..).and_then(Revocation::from_bytes) {
+            // A history begins ahead of the server's clock.
+            let written = Timestamp::from_unix(unpack(position).0 / 1_000).min(now);
+            entries.push(Entry { position, written, revocation });
+        }
+    }
+    Ok(entries)
 }
 
 impl RevocationLog for RedisLog {
@@ -345,11 +398,11 @@ impl RevocationLog for RedisLog {
     async fn top(&self, at_least: u64) -> Result<u64, Error> {
         let (ms, number) = unpack(at_least);
         let arguments = vec![number_text(ms), number_text(number)];
-        self.script::<Option<String>>(&TOP, arguments).await?.map_or(Ok(0), |id| position(&id))
+        position(&self.script::<String>(&TOP, arguments).await?)
     }
 
     async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
-        let page = self.page(after).await?;
+        let (page, _) = self.page(after).await?;
         if !page.entries.is_empty() || page.more || page.top != after || wait.is_zero() {
             return Ok(page);
         }
@@ -359,7 +412,7 @@ impl RevocationLog for RedisLog {
         command.arg("COUNT").arg(1).arg("BLOCK").arg(wait);
         command.arg("STREAMS").arg(&self.key).arg(format!("{ms}-{number}"));
         self.reader.send(&self.key, &command).await.map_err(failed)?;
-        self.page(after).await
+        Ok(self.page(after).await?.0)
     }
 
     async fn trim(&self, age: Duration) -> Result<(), Error> {
