@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Config, Timeouts};
 use crate::clock::Timestamp;
-use crate::session::{Payload, Record, Standing};
+use crate::session::{Lifetime, Payload, Record, Standing};
 
 /// The limits that the options set for the timeouts of sessions.
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +25,14 @@ impl TimeoutLimits {
         };
         let lifetime = payload.lifetime();
         if lifetime.idle().is_none() && lifetime.absolute().is_none() {
-            return store;
+            store
+        } else {
+            self.own(lifetime, store)
         }
+    }
+
+    /// Returns the timeouts of a session with a lifetime of its own, where `store` has the others.
+    fn own(&self, lifetime: Lifetime, store: Timeouts) -> Timeouts {
         let within = |own: Option<Duration>, otherwise: Duration| own.unwrap_or(otherwise).min(self.longest);
         let absolute = within(lifetime.absolute(), store.absolute);
         let idle = within(lifetime.idle(), store.idle).min(absolute);
@@ -55,10 +61,21 @@ impl Config {
         self.timeouts_of(payload).deadline(created, now)
     }
 
-    /// Returns true if a session with these values is not to be written at `now`: it holds nothing, or the lifetime that it was
-    /// given has passed already.
+    /// Returns the deadline of a session with these values that is written at `now`. `None` if it is not to be written: it
+    /// holds nothing, or the lifetime that it was given has passed already.
+    pub(crate) fn kept_until(
+        &self,
+        created: Timestamp,
+        payload: &Payload,
+        now: Timestamp,
+    ) -> Option<Timestamp> {
+        let deadline = self.deadline(created, payload, now);
+        (deadline > now && !payload.is_empty()).then_some(deadline)
+    }
+
+    /// Returns true if a session with these values is not to be written at `now`.
     pub(crate) fn leaves_nothing(&self, created: Timestamp, payload: &Payload, now: Timestamp) -> bool {
-        payload.is_empty() || self.deadline(created, payload, now) <= now
+        self.kept_until(created, payload, now).is_none()
     }
 
     /// Returns a moment when a session that began at `created` has ended, whatever lifetime it is given later.

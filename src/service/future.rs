@@ -80,9 +80,9 @@ where
             if !*this.commits {
                 return Poll::Ready(answer);
             }
-            let spoken_for =
-                answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()));
-            let conclusion = this.handle.conclude(spoken_for);
+            let conclusion = this.handle.conclude(|slot| {
+                answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
+            });
             *this.concluded = true;
             let asked = !matches!(conclusion, Conclusion::Untouched);
             // An error, either returned or converted into a response by a framework: nothing is saved.

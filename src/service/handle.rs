@@ -163,14 +163,15 @@ impl SessionHandle {
         self.slot.cookie_name()
     }
 
-    /// Ends the handler's part and makes its session read-only. `spoken_for` is true if the response already contains a
-    /// statement about the cookie, so that a renewal is not due.
-    pub(super) fn conclude(&self, spoken_for: bool) -> Conclusion<'_> {
+    /// Ends the handler's part and makes its session read-only. `is_spoken_for` returns true if the response already contains
+    /// a statement about the cookie, so that a renewal is not due.
+    pub(super) fn conclude(&self, is_spoken_for: impl FnOnce(&Slot) -> bool) -> Conclusion<'_> {
         self.slot.close();
         match self.slot.loaded() {
             Some(loaded) => {
                 // Read before the session is locked, because the clock may be code of the application.
                 let now = self.slot.now_since(loaded.now);
+                let spoken_for = is_spoken_for(&self.slot);
                 match loaded.session.conclude(|record| self.slot.standing(record, now, spoken_for)) {
                     Some(reply) => Conclusion::Asked(reply),
                     None => Conclusion::Unsettled(loaded),

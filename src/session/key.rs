@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::lineage::is_lineage;
+use super::lineage::{LABELS, LINEAGE};
 use crate::error::{Error, Kind};
 
 /// Keys that begin with U+0001 are reserved for the crate. Applications cannot use them.
@@ -24,8 +24,11 @@ pub(super) const CSRF_SECRETS: &str = "\u{1}c";
 
 /// Returns true for a key whose value is about the session, and is not a part of its contents: a session with nothing else
 /// is empty.
-pub(super) fn is_bookkeeping(key: &str) -> bool {
-    matches!(key, LIFETIME | AUTHENTICATION | DESCRIPTION) || is_lineage(key)
+#[inline]
+pub(super) fn is_bookkeeping(key: &[u8]) -> bool {
+    const KEYS: [&str; 5] = [LIFETIME, AUTHENTICATION, DESCRIPTION, LINEAGE, LABELS];
+    // Most keys are the application's.
+    key.first() == Some(&1) && KEYS.iter().any(|bookkeeping| bookkeeping.as_bytes() == key)
 }
 
 /// The name of a value, and its type: write both once.

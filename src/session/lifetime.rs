@@ -202,6 +202,7 @@ impl Session {
 
 impl Payload {
     /// Returns the lifetime of the session with these values.
+    #[inline]
     pub(crate) fn lifetime(&self) -> Lifetime {
         let stored = self.find_reserved(LIFETIME);
         stored.and_then(|range| Lifetime::from_bytes(self.slice(range))).unwrap_or_default()

@@ -91,11 +91,6 @@ impl Lineage {
     }
 }
 
-/// Returns true for the keys that do not count as content of a session: a session with only these keys is empty.
-pub(super) fn is_lineage(key: &str) -> bool {
-    key == LINEAGE || key == LABELS
-}
-
 /// Adds `name` to the labels of `stored`, instead of the label of the same namespace if there is one. Returns `None` if
 /// there are too many labels.
 pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Bytes, Error>> {

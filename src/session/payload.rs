@@ -119,7 +119,7 @@ impl Payload {
 
     /// Returns true if nothing is held but bookkeeping: such a session is not kept.
     pub(crate) fn is_empty(&self) -> bool {
-        self.iter().all(|(key, _)| is_bookkeeping(key))
+        self.undecoded().all(|(key, _)| is_bookkeeping(key))
     }
 
     /// Returns the undecoded value under `key` as a view.
@@ -127,13 +127,14 @@ impl Payload {
         self.find(key).map(|range| self.view(range))
     }
 
-    /// Works as [`find`](Self::find), for the reserved keys. They come first, so this is faster than a search. Inlined, it
-    /// compares their two bytes as one number.
+    /// Works as [`find`](Self::find), for the reserved keys. Only the empty key and keys that begin with a zero byte are
+    /// sorted before them, so this is faster than a search.
     #[inline]
     pub(super) fn find_reserved(&self, key: &str) -> Option<Range<usize>> {
-        let own = |entry: &&Entry| self.slice(entry.key()).first() == Some(&1);
-        let mut entries = self.entries.iter().take_while(own);
-        entries.find(|entry| self.slice(entry.key()) == key.as_bytes()).map(|entry| entry.value())
+        let first = |entry: &&Entry| self.slice(entry.key()).first().copied().unwrap_or(0);
+        let reserved = self.entries.iter().skip_while(|entry| first(entry) < 1);
+        let mut reserved = reserved.take_while(|entry| first(entry) == 1);
+        reserved.find(|entry| self.slice(entry.key()) == key.as_bytes()).map(|entry| entry.value())
     }
 
     /// Returns the range of the value under `key`.
@@ -287,6 +288,25 @@ mod tests {
         assert_eq!(value, &b"\xa3xyz"[..]);
         assert!(payload.buffer.as_ptr_range().contains(&value.as_ptr()));
         assert_eq!(payload.get("c"), None);
+    }
+
+    // An application may use the empty key, and keys that begin with a zero byte. Both are sorted before the reserved keys, and
+    // must not hide them.
+    #[test]
+    fn keys_of_the_application_never_hide_the_reserved_ones() {
+        let reserved = ["\u{1}a", "\u{1}l", "\u{1}s"];
+        for own in [&[][..], &[""], &["\0"], &["", "\0", "\0\u{1}s", "\u{2}", "z"], &["a"]] {
+            let mut keys: Vec<&str> = own.iter().chain(&reserved).copied().collect();
+            keys.sort_unstable();
+            let entries: Vec<_> = keys.iter().map(|key| (*key, &b"\xa3ada"[..])).collect();
+            let payload = payload_of(&entries);
+            for key in reserved {
+                assert!(payload.find_reserved(key).is_some(), "{key:?} beside {own:?}");
+                assert_eq!(payload.find_reserved(key), payload.find(key));
+            }
+            assert_eq!(payload.find_reserved("\u{1}b"), None);
+            assert!(payload.has_subject() && !payload.is_empty());
+        }
     }
 
     #[test]

@@ -23,8 +23,8 @@ pub(super) struct State {
     base: Option<Record>,
     /// The commit in progress.
     pending: Option<Pending>,
-    /// The changes since then.
-    changes: Changes,
+    /// The changes since then. `None` if there are none, as in most requests: then nothing is moved, or dropped.
+    changes: Option<Arc<Changes>>,
     wishes: Wishes,
     /// The handler reads the session as one that is in use.
     renews: bool,
@@ -73,7 +73,7 @@ pub(crate) enum Reply {
 /// application.
 #[must_use = "closures of the application must be dropped after unlocking"]
 pub(super) struct Leftovers {
-    _changes: (Option<Arc<Changes>>, Changes),
+    _changes: [Option<Arc<Changes>>; 2],
 }
 
 /// The locked state. Closures of the application that the state no longer needs are dropped after it is unlocked, because
@@ -92,7 +92,10 @@ impl<'a> Locked<'a> {
 
 impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.displaced = self.state.changes.take_displaced();
+        // A log that is shared was not changed under this lock.
+        if let Some(changes) = self.state.changes.as_mut().and_then(Arc::get_mut) {
+            self.displaced = changes.take_displaced();
+        }
     }
 }
 
@@ -127,6 +130,12 @@ impl<'a> Value<'a> {
     }
 }
 
+/// Returns the log of changes, to record another one. Only a commit shares it, and takes it out of the state first, so it is
+/// not copied.
+fn log(changes: &mut Option<Arc<Changes>>) -> &mut Changes {
+    Arc::make_mut(changes.get_or_insert_with(Arc::default))
+}
+
 /// Returns the undecoded value under `key` without the changes that are not being committed yet.
 fn below<'a>(pending: Option<&'a Pending>, base: Option<&'a Record>, key: &str) -> Value<'a> {
     match pending.map_or(Lookup::Unchanged, |pending| pending.changes.get(key)) {
@@ -144,7 +153,7 @@ impl State {
         Self {
             base,
             pending: None,
-            changes: Changes::default(),
+            changes: None,
             wishes: Wishes::default(),
             renews: false,
             overtaken,
@@ -162,25 +171,25 @@ impl State {
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
         self.failure_told = false;
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
-        self.changes.put(key, value, below.as_slice());
+        log(&mut self.changes).put(key, value, below.as_slice());
     }
 
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
         self.failure_told = false;
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
-        self.changes.update(key, step, value, below.as_slice());
+        log(&mut self.changes).update(key, step, value, below.as_slice());
     }
 
     /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
     pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
         self.failure_told = false;
-        self.changes.force(key, value);
+        log(&mut self.changes).force(key, value);
     }
 
     pub(super) fn clear(&mut self) {
         self.failure_told = false;
         if !self.is_empty() {
-            self.changes.clear();
+            log(&mut self.changes).clear();
         }
     }
 
@@ -189,14 +198,15 @@ impl State {
         if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
-        self.changes.login(key, subject);
-        self.changes.set_login_position(position);
+        let changes = log(&mut self.changes);
+        changes.login(key, subject);
+        changes.set_login_position(position);
         self.regenerate();
     }
 
     /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins anew.
     pub(super) fn reauthenticate(&mut self) {
-        self.changes.reauthenticate();
+        log(&mut self.changes).reauthenticate();
         self.regenerate();
     }
 
@@ -207,7 +217,7 @@ impl State {
 
     pub(super) fn destroy(&mut self) {
         self.failure_told = false;
-        self.changes.restart();
+        log(&mut self.changes).restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
     }
 
@@ -223,7 +233,7 @@ impl State {
     pub(super) fn forget_changes(&mut self) -> Leftovers {
         self.failure_told = false;
         self.wishes = Wishes::default();
-        Leftovers { _changes: (None, std::mem::take(&mut self.changes)) }
+        Leftovers { _changes: [self.changes.take(), None] }
     }
 
     /// Works as [`forget_changes`](Self::forget_changes), for good: a commit that fails does not bring the changes back.
@@ -238,8 +248,8 @@ impl State {
 
     /// Returns true if another request ended the session, and this request has not begun a new one since.
     fn is_ended(&self) -> bool {
-        let begins_another =
-            self.changes.restarts() || self.wishes.regenerate && (self.overtaken || self.expired);
+        let restarts = self.changes.as_ref().is_some_and(|changes| changes.restarts());
+        let begins_another = restarts || self.wishes.regenerate && (self.overtaken || self.expired);
         self.ended && !begins_another
     }
 
@@ -247,7 +257,12 @@ impl State {
     pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
         let renewal_due = self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
-        !wished && !renewal_due && self.changes.is_empty() && self.pending.is_none()
+        !wished && !renewal_due && !self.is_modified() && self.pending.is_none()
+    }
+
+    /// Returns true if applying the changes would change a value.
+    fn is_modified(&self) -> bool {
+        self.changes.as_ref().is_some_and(|changes| !changes.is_empty())
     }
 
     /// Returns true if the session is to be renewed. A token that an earlier save returned is renewed, too, if it has
@@ -285,7 +300,7 @@ impl State {
     }
 
     fn look_up(&self, key: &str) -> Value<'_> {
-        match self.changes.get(key) {
+        match self.changes.as_ref().map_or(Lookup::Unchanged, |changes| changes.get(key)) {
             Lookup::Value(value) => Value::Changed(value),
             Lookup::Absent => Value::Absent,
             Lookup::Unchanged => below(self.pending.as_ref(), self.base.as_ref(), key),
@@ -294,7 +309,7 @@ impl State {
 
     /// Returns true if no key has a value, those of the crate included, but for bookkeeping.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().filter(|key| !is_bookkeeping(key)).all(|key| self.get(key).is_none())
+        self.mentioned().filter(|key| !is_bookkeeping(key.as_bytes())).all(|key| self.get(key).is_none())
     }
 
     /// Returns the keys that have a value, including reserved keys.
@@ -306,7 +321,7 @@ impl State {
     fn mentioned(&self) -> impl Iterator<Item = &str> {
         let stored = self.base.iter().flat_map(|base| base.payload().iter()).map(|(key, _)| key);
         let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
-        stored.chain(pending).chain(self.changes.keys())
+        stored.chain(pending).chain(self.changes.iter().flat_map(|changes| changes.keys()))
     }
 
     /// Decides what to commit. `last` is true at the end of the request. A failure that the handler got as an error is not
@@ -318,7 +333,7 @@ impl State {
         standing: impl FnOnce(&Record) -> Standing,
     ) -> (Commit, Leftovers) {
         let told = last && self.failure_told;
-        let (modified, ended) = (!self.changes.is_empty(), self.is_ended());
+        let (modified, ended) = (self.is_modified(), self.is_ended());
         let standing = self.base.as_ref().map(standing);
         let renewal_due = standing.is_some_and(|standing| self.renewal_due(standing));
         let empty = modified && self.is_empty();
@@ -328,15 +343,15 @@ impl State {
             stored: self.base.is_some(),
             changed: modified && !ended && !told,
             empty,
-            cleared: self.changes.clears(),
+            cleared: self.changes.as_ref().is_some_and(|changes| changes.clears()),
             regenerate: wishes.regenerate,
-            login: self.changes.begins_anew() && !told,
+            login: !told && self.changes.as_ref().is_some_and(|changes| changes.begins_anew()),
             destroyed: wishes.destroy,
             over: standing.is_some_and(|standing| standing.over),
             renewal_due,
         };
         let outcome = facts.decide(answer);
-        let only_destroyed = wishes.destroy && self.changes.keys().next().is_none();
+        let only_destroyed = wishes.destroy && !self.names_keys();
         let dropped = match answer {
             // The cookie still leads to the session.
             Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
@@ -347,11 +362,10 @@ impl State {
             Disposition::DropValues => Some(DropReason::ServerError),
             Disposition::NoCookie | Disposition::Unreachable => Some(DropReason::Informational),
         };
-        let recorded = std::mem::take(&mut self.changes);
+        let recorded = self.changes.take();
         let accepted = answer == Disposition::Accept && !told && outcome != Outcome::Expire;
-        let (changes, refused) =
-            if accepted { (recorded, Changes::default()) } else { (Changes::default(), recorded) };
-        let changes = Arc::new(changes);
+        let (changes, refused) = if accepted { (recorded, None) } else { (None, recorded) };
+        let changes = changes.unwrap_or_default();
         self.pending = Some(Pending { changes: Arc::clone(&changes), wishes, outcome });
         let ends = wishes.destroy || changes.logs_in();
         let ends_superseded = ends && self.overtaken && self.base.is_none();
@@ -363,13 +377,25 @@ impl State {
         };
         let commit =
             Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish };
-        (commit, Leftovers { _changes: (None, refused) })
+        (commit, Leftovers { _changes: [refused, None] })
+    }
+
+    /// Returns true if the log has an entry for a key.
+    fn names_keys(&self) -> bool {
+        self.changes.as_ref().is_some_and(|changes| changes.keys().next().is_some())
+    }
+
+    /// Notes that the values below the changes are newer than those that the changes were made on.
+    fn outdate(&mut self) {
+        if let Some(changes) = &mut self.changes {
+            Arc::make_mut(changes).outdate();
+        }
     }
 
     pub(super) fn go_on_from(&mut self, record: Record) {
         self.base = Some(record);
         self.ended = false;
-        self.changes.outdate();
+        self.outdate();
     }
 
     pub(super) fn end_by_response(&mut self) {
@@ -384,17 +410,20 @@ impl State {
     /// Notes that the commit failed: all that it was to do remains to be done.
     pub(super) fn commit_failed(&mut self) -> Leftovers {
         let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
-            return Leftovers { _changes: (None, Changes::default()) };
+            return Leftovers { _changes: [None, None] };
         };
         self.renewal_failed |= outcome == Outcome::Touch;
-        let mut later = Changes::default();
-        if !self.discarded {
-            let both = changes.then(&self.changes);
-            later = std::mem::replace(&mut self.changes, both);
-            self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
-            self.wishes.destroy |= wishes.destroy;
+        if self.discarded {
+            return Leftovers { _changes: [Some(changes), None] };
         }
-        Leftovers { _changes: (Some(changes), later) }
+        self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
+        self.wishes.destroy |= wishes.destroy;
+        let (both, leftovers) = match self.changes.take() {
+            None => (changes, [None, None]),
+            Some(later) => (Arc::new(changes.then(&later)), [Some(changes), Some(later)]),
+        };
+        self.changes = Some(both);
+        Leftovers { _changes: leftovers }
     }
 
     /// Notes that the handler got the error of a failed save. It is not tried again until the handler changes the session.
@@ -416,9 +445,7 @@ impl State {
             && self.base.is_none()
             && (self.overtaken || self.expired);
         self.ended &= !begins_another;
-        if self.changes.keys().next().is_some() {
-            self.changes.outdate();
-        }
+        self.outdate();
         match saved {
             None if outcome == Outcome::Expire => {
                 self.base = None;
@@ -452,6 +479,6 @@ impl State {
                 self.reply = Reply::Nothing;
             }
         }
-        Leftovers { _changes: (pending.map(|pending| pending.changes), Changes::default()) }
+        Leftovers { _changes: [pending.map(|pending| pending.changes), None] }
     }
 }

@@ -241,10 +241,9 @@ impl Inner {
         base: Option<&Record>,
         now: Timestamp,
     ) -> Result<Saved, Error> {
-        if self.config.leaves_nothing(created, &payload, now) {
+        let Some(expires) = self.config.kept_until(created, &payload, now) else {
             return Ok(Saved::Removed);
-        }
-        let expires = self.config.deadline(created, &payload, now);
+        };
         let header = header(id, created, base.map(Record::recency), expires, now);
         let body = payload.to_format(self.config.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
