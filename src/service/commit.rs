@@ -258,6 +258,7 @@ impl Commit {
                 if optional {
                     return Ok(());
                 }
+                // Not before the event: if an observer panics, the handler gets no error.
                 if self.caller == Caller::Handler {
                     self.loaded.session.failure_was_told();
                 }

@@ -54,6 +54,8 @@ pub(super) struct Slot {
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
     speculative: bool,
+    /// The options say that this request does not keep its session alive by reading it.
+    only_looks: bool,
     asked: AtomicBool,
     closed: AtomicBool,
 }
@@ -135,6 +137,7 @@ impl Slot {
         let present = found.is_present() || found_retired.iter().any(Found::is_present);
         let speculative = present && is_speculative(headers);
         let depends = present && config.cookie.depends_on_target();
+        let only_looks = present && config.no_renewal_rule.as_ref().is_some_and(|rule| rule(uri, headers));
         Self {
             connection: Arc::clone(connection),
             found,
@@ -146,6 +149,7 @@ impl Slot {
             superseded: OnceLock::new(),
             had_subject: AtomicBool::new(false),
             speculative,
+            only_looks,
             asked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -160,7 +164,7 @@ impl Slot {
             self.asked.store(true, Ordering::SeqCst);
             self.load().await?
         };
-        if renews {
+        if renews && !self.only_looks {
             loaded.session.request_renewal();
         }
         // The response may have been sent meanwhile. It closes a session that it finds loaded. This closes one that was loaded

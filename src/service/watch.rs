@@ -24,8 +24,9 @@ use crate::store::Saved;
 /// ([`Refusal::Regenerated`]), and the browser connects again with the new cookie.
 ///
 /// A [`CookieStore`](crate::CookieStore) has no copy of a session. There a watch shows the session as it was when it was taken,
-/// until its deadline; it does not learn of a logout, and cannot renew. Use a server-side store for connections that must end
-/// with the login.
+/// and cannot renew it. With [revocations](crate::store::Builder::revocations) it ends with a logout, after
+/// [`max_staleness`](crate::Revocations::max_staleness) at the latest if that happened on another host. Without them it ends
+/// only at the deadline that the session then had.
 ///
 /// # Examples
 ///

@@ -23,6 +23,8 @@ pub(super) struct State {
     base: Option<Record>,
     /// The commit in progress.
     pending: Option<Pending>,
+    /// The changes and requests of a commit that failed, until the next one.
+    failed: Option<Box<Failed>>,
     /// The changes since then.
     changes: Changes,
     wishes: Wishes,
@@ -40,8 +42,6 @@ pub(super) struct State {
     closed: bool,
     /// The request has ended: nothing is committed after this.
     discarded: bool,
-    /// A save failed, the handler got the error, and has changed nothing since. The response is the handler's decision.
-    failure_told: bool,
     /// A renewal failed. It is not attempted again in this request.
     renewal_failed: bool,
     reply: Reply,
@@ -62,6 +62,22 @@ struct Pending {
     outcome: Outcome,
 }
 
+/// The changes and requests of a commit that failed.
+struct Failed {
+    changes: Changes,
+    wishes: Wishes,
+    /// The handler got the error, and answers for it: they are committed again only if it asks for that.
+    told: bool,
+}
+
+impl Failed {
+    /// Returns true if there are changes other than the end of the session.
+    fn has_changes(&self) -> bool {
+        let only_destroyed = self.wishes.destroy && self.changes.keys().next().is_none();
+        !self.changes.is_empty() && !only_destroyed
+    }
+}
+
 /// The reply to the client about its cookie, which the response carries.
 pub(crate) enum Reply {
     Nothing,
@@ -74,6 +90,13 @@ pub(crate) enum Reply {
 #[must_use = "closures of the application must be dropped after unlocking"]
 pub(super) struct Leftovers {
     _changes: (Option<Arc<Changes>>, Changes),
+    _failed: Option<Box<Failed>>,
+}
+
+impl Leftovers {
+    fn new(committed: Option<Arc<Changes>>, dropped: Changes) -> Self {
+        Self { _changes: (committed, dropped), _failed: None }
+    }
 }
 
 /// The locked state. Closures of the application that the state no longer needs are dropped after it is unlocked, because
@@ -144,6 +167,7 @@ impl State {
         Self {
             base,
             pending: None,
+            failed: None,
             changes: Changes::default(),
             wishes: Wishes::default(),
             renews: false,
@@ -152,7 +176,6 @@ impl State {
             ended: overtaken,
             closed: false,
             discarded: false,
-            failure_told: false,
             renewal_failed: false,
             reply,
             ended_by_handler: false,
@@ -160,26 +183,49 @@ impl State {
     }
 
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
-        self.failure_told = false;
+        self.mend(key);
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         self.changes.put(key, value, below.as_slice());
     }
 
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
-        self.failure_told = false;
+        self.mend(key);
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
+        // `value` was computed without the values that a failed save was to delete, so it is a change in any case.
+        let below = if self.failed.as_ref().is_some_and(|failed| failed.changes.clears()) {
+            Value::Absent
+        } else {
+            below
+        };
         self.changes.update(key, step, value, below.as_slice());
     }
 
     /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
     pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
-        self.failure_told = false;
+        self.mend(key);
         self.changes.force(key, value);
     }
 
+    /// Takes the changes of a failed save back into the log before `key` is changed, if one of them is of that key: the
+    /// handler mends what failed, for example by deleting the value that was too large. A change of another key (a flash
+    /// value that reports the failure) does not repeat them.
+    fn mend(&mut self, key: &str) {
+        if self.failed.as_ref().is_some_and(|failed| !failed.told || failed.changes.has_entry(key)) {
+            self.retry_failed();
+        }
+    }
+
+    fn retry_failed(&mut self) {
+        if let Some(failed) = self.failed.take() {
+            self.changes.follow(failed.changes);
+            self.wishes.regenerate |= failed.wishes.regenerate && !self.wishes.destroy;
+            self.wishes.destroy |= failed.wishes.destroy;
+        }
+    }
+
     pub(super) fn clear(&mut self) {
-        self.failure_told = false;
         if !self.is_empty() {
+            self.retry_failed();
             self.changes.clear();
         }
     }
@@ -189,6 +235,7 @@ impl State {
         if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
+        self.mend(key);
         self.changes.login(key, subject);
         self.changes.set_login_position(position);
         self.regenerate();
@@ -201,12 +248,11 @@ impl State {
     }
 
     pub(super) fn regenerate(&mut self) {
-        self.failure_told = false;
         self.wishes.regenerate = true;
     }
 
     pub(super) fn destroy(&mut self) {
-        self.failure_told = false;
+        self.retry_failed();
         self.changes.restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
     }
@@ -221,9 +267,8 @@ impl State {
 
     /// Drops the changes and requests since the last save. The caller must drop the returned value after unlocking.
     pub(super) fn forget_changes(&mut self) -> Leftovers {
-        self.failure_told = false;
         self.wishes = Wishes::default();
-        Leftovers { _changes: (None, std::mem::take(&mut self.changes)) }
+        Leftovers { _failed: self.failed.take(), ..Leftovers::new(None, std::mem::take(&mut self.changes)) }
     }
 
     /// Works as [`forget_changes`](Self::forget_changes), for good: a commit that fails does not bring the changes back.
@@ -247,7 +292,8 @@ impl State {
     pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
         let renewal_due = self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
-        !wished && !renewal_due && self.changes.is_empty() && self.pending.is_none()
+        let none_open = self.pending.is_none() && self.failed.is_none();
+        !wished && !renewal_due && self.changes.is_empty() && none_open
     }
 
     /// Returns true if the session is to be renewed. A token that an earlier save returned is renewed, too, if it has
@@ -288,7 +334,11 @@ impl State {
         match self.changes.get(key) {
             Lookup::Value(value) => Value::Changed(value),
             Lookup::Absent => Value::Absent,
-            Lookup::Unchanged => below(self.pending.as_ref(), self.base.as_ref(), key),
+            Lookup::Unchanged => match self.failed.as_ref().map(|failed| failed.changes.get(key)) {
+                Some(Lookup::Value(value)) => Value::Changed(value),
+                Some(Lookup::Absent) => Value::Absent,
+                Some(Lookup::Unchanged) | None => below(self.pending.as_ref(), self.base.as_ref(), key),
+            },
         }
     }
 
@@ -306,31 +356,35 @@ impl State {
     fn mentioned(&self) -> impl Iterator<Item = &str> {
         let stored = self.base.iter().flat_map(|base| base.payload().iter()).map(|(key, _)| key);
         let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
-        stored.chain(pending).chain(self.changes.keys())
+        let failed = self.failed.iter().flat_map(|failed| failed.changes.keys());
+        stored.chain(pending).chain(failed).chain(self.changes.keys())
     }
 
-    /// Decides what to commit. `last` is true at the end of the request. A failure that the handler got as an error is not
-    /// tried again then, because the handler has decided on the response.
+    /// Decides what to commit. `last` is true at the end of the request. The changes of a save whose failure the handler got as
+    /// an error are not tried again then, because the handler has decided on the response.
     pub(super) fn begin_commit(
         &mut self,
         answer: Disposition,
         last: bool,
         standing: impl FnOnce(&Record) -> Standing,
     ) -> (Commit, Leftovers) {
-        let told = last && self.failure_told;
+        let told = if last { self.failed.take_if(|failed| failed.told) } else { None };
+        self.retry_failed();
+        if told.as_ref().is_some_and(|told| told.changes.clears()) {
+            self.changes.outdate();
+        }
         let (modified, ended) = (!self.changes.is_empty(), self.is_ended());
         let standing = self.base.as_ref().map(standing);
         let renewal_due = standing.is_some_and(|standing| self.renewal_due(standing));
         let empty = modified && self.is_empty();
         let wishes = std::mem::take(&mut self.wishes);
-        let wishes = if told { Wishes::default() } else { wishes };
         let facts = Facts {
             stored: self.base.is_some(),
-            changed: modified && !ended && !told,
+            changed: modified && !ended,
             empty,
             cleared: self.changes.clears(),
             regenerate: wishes.regenerate,
-            login: self.changes.begins_anew() && !told,
+            login: self.changes.begins_anew(),
             destroyed: wishes.destroy,
             over: standing.is_some_and(|standing| standing.over),
             renewal_due,
@@ -340,15 +394,19 @@ impl State {
         let dropped = match answer {
             // The cookie still leads to the session.
             Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
-            _ if !modified || only_destroyed => None,
-            _ if told => Some(DropReason::SaveFailed),
+            _ if !modified || only_destroyed => {
+                let failed = told.as_ref().is_some_and(|told| told.has_changes());
+                failed.then_some(DropReason::SaveFailed)
+            }
             _ if ended || outcome == Outcome::Expire => Some(DropReason::SessionEnded),
-            Disposition::Accept => None,
+            Disposition::Accept => {
+                told.as_ref().filter(|told| told.has_changes()).map(|_| DropReason::SaveFailed)
+            }
             Disposition::DropValues => Some(DropReason::ServerError),
             Disposition::NoCookie | Disposition::Unreachable => Some(DropReason::Informational),
         };
         let recorded = std::mem::take(&mut self.changes);
-        let accepted = answer == Disposition::Accept && !told && outcome != Outcome::Expire;
+        let accepted = answer == Disposition::Accept && outcome != Outcome::Expire;
         let (changes, refused) =
             if accepted { (recorded, Changes::default()) } else { (Changes::default(), recorded) };
         let changes = Arc::new(changes);
@@ -363,7 +421,7 @@ impl State {
         };
         let commit =
             Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish };
-        (commit, Leftovers { _changes: (None, refused) })
+        (commit, Leftovers { _failed: told, ..Leftovers::new(None, refused) })
     }
 
     pub(super) fn go_on_from(&mut self, record: Record) {
@@ -384,22 +442,21 @@ impl State {
     /// Notes that the commit failed: all that it was to do remains to be done.
     pub(super) fn commit_failed(&mut self) -> Leftovers {
         let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
-            return Leftovers { _changes: (None, Changes::default()) };
+            return Leftovers::new(None, Changes::default());
         };
         self.renewal_failed |= outcome == Outcome::Touch;
-        let mut later = Changes::default();
-        if !self.discarded {
-            let both = changes.then(&self.changes);
-            later = std::mem::replace(&mut self.changes, both);
-            self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
-            self.wishes.destroy |= wishes.destroy;
+        if self.discarded {
+            return Leftovers::new(Some(changes), Changes::default());
         }
-        Leftovers { _changes: (Some(changes), later) }
+        self.failed = Some(Box::new(Failed { changes: (*changes).clone(), wishes, told: false }));
+        Leftovers::new(Some(changes), Changes::default())
     }
 
-    /// Notes that the handler got the error of a failed save. It is not tried again until the handler changes the session.
+    /// Notes that the handler got the error of the commit that failed. It is not tried again unless the handler asks for it.
     pub(super) fn failure_was_told(&mut self) {
-        self.failure_told = true;
+        if let Some(failed) = &mut self.failed {
+            failed.told = true;
+        }
     }
 
     /// Notes that the commit succeeded. `saved` is the result of the store, if it was called.
@@ -407,7 +464,9 @@ impl State {
         let pending = self.pending.take();
         let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
         let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
-        if destroyed || matches!(saved, Some(Saved::Removed)) {
+        // A new session whose lifetime has passed already, for example. The client has no cookie of it.
+        let is_stillborn = self.base.is_none() && !self.overtaken && matches!(saved, Some(Saved::Removed));
+        if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             self.ended_by_handler = true;
             self.ended = false; // a later change begins another session
         }
@@ -441,6 +500,7 @@ impl State {
                 self.base = Some(record);
                 self.ended = false;
             }
+            Some(Saved::Removed) if is_stillborn => {}
             Some(Saved::Removed) => {
                 self.reply = Reply::Remove { weight: Weight::End };
                 self.base = None;
@@ -452,6 +512,6 @@ impl State {
                 self.reply = Reply::Nothing;
             }
         }
-        Leftovers { _changes: (pending.map(|pending| pending.changes), Changes::default()) }
+        Leftovers::new(pending.map(|pending| pending.changes), Changes::default())
     }
 }
