@@ -9,7 +9,9 @@ use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
-use crate::session::{Changes, Circumstances, Committer, Record, Reply, Session, SessionId, SessionView};
+use crate::session::{
+    Changes, Circumstances, Committer, Former, Record, Reply, Session, SessionId, SessionView,
+};
 use crate::store::Saved;
 
 /// The session of a connection that outlives its request: a WebSocket, a stream of server-sent events, a long poll.
@@ -153,7 +155,7 @@ impl SessionWatch {
             revocable: config.revocable,
         };
         let committer: Weak<dyn Committer> = Weak::<Slot>::new();
-        let session = Session::new(Some(record), false, Reply::Nothing, circumstances, committer);
+        let session = Session::new(Some(record), Former::None, Reply::Nothing, circumstances, committer);
         session.close();
         session.view()
     }

@@ -33,6 +33,8 @@ pub(super) struct State {
     /// The request came with a token that another one replaced moments ago: the client has a cookie that is not ours to
     /// remove or to replace, unless the handler says so.
     overtaken: bool,
+    /// The request came with the token of a session that has expired.
+    came_expired: bool,
     /// The absolute timeout passed while the request was running.
     expired: bool,
     /// Another request ended the session, as far as this request knows. Changes are dropped, and nothing brings the session
@@ -47,6 +49,17 @@ pub(super) struct State {
     reply: Reply,
     /// The handler ended a session, and the store carried it out. This stays true if the handler then begins a new session.
     ended_by_handler: bool,
+}
+
+/// A session that the request's token led to, and that it does not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Former {
+    /// None is known.
+    None,
+    /// It has another token since moments ago.
+    Superseded,
+    /// It has expired. A slow request that loaded it in time may still keep it.
+    Expired,
 }
 
 /// The requests of a handler other than changes of values.
@@ -163,7 +176,8 @@ fn below<'a>(pending: Option<&'a Pending>, base: Option<&'a Record>, key: &str) 
 }
 
 impl State {
-    pub(super) fn new(base: Option<Record>, overtaken: bool, reply: Reply) -> Self {
+    pub(super) fn new(base: Option<Record>, former: Former, reply: Reply) -> Self {
+        let overtaken = former == Former::Superseded;
         Self {
             base,
             pending: None,
@@ -172,6 +186,7 @@ impl State {
             wishes: Wishes::default(),
             renews: false,
             overtaken,
+            came_expired: former == Former::Expired,
             expired: false,
             ended: overtaken,
             closed: false,
@@ -411,16 +426,16 @@ impl State {
             if accepted { (recorded, Changes::default()) } else { (Changes::default(), recorded) };
         let changes = Arc::new(changes);
         self.pending = Some(Pending { changes: Arc::clone(&changes), wishes, outcome });
-        let ends = wishes.destroy || changes.logs_in();
-        let ends_superseded = ends && self.overtaken && self.base.is_none();
+        let ends_former = self.base.is_none()
+            && (wishes.destroy && (self.overtaken || self.came_expired)
+                || changes.logs_in() && self.overtaken);
         let must_finish = match outcome {
-            _ if ends_superseded => true,
+            _ if ends_former => true,
             Outcome::Destroy | Outcome::Regenerate => true,
             Outcome::Save => facts.empty,
             Outcome::Keep | Outcome::Touch | Outcome::Expire => false,
         };
-        let commit =
-            Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish };
+        let commit = Commit { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
         (commit, Leftovers { _failed: told, ..Leftovers::new(None, refused) })
     }
 
@@ -465,7 +480,7 @@ impl State {
         let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
         let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
         // A new session whose lifetime has passed already, for example. The client has no cookie of it.
-        let is_stillborn = self.base.is_none() && !self.overtaken && matches!(saved, Some(Saved::Removed));
+        let is_stillborn = self.base.is_none() && !destroyed && !self.overtaken;
         if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             self.ended_by_handler = true;
             self.ended = false; // a later change begins another session
