@@ -108,6 +108,13 @@ impl TryFrom<Timestamp> for SystemTime {
 pub trait Clock: Send + Sync + 'static {
     /// Returns the present moment.
     fn now(&self) -> Timestamp;
+
+    /// Calls `moved` each time that a caller sets this clock, until `moved` returns false. The clock of a machine
+    /// never calls it.
+    #[doc(hidden)]
+    fn __when_set(&self, moved: Box<dyn Fn() -> bool + Send + Sync>) {
+        drop(moved);
+    }
 }
 
 /// The machine's clock. A date before 1970 reads as 1970. Every stored session is then refused as issued in the future: a
@@ -124,5 +131,9 @@ impl Clock for SystemClock {
 impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
     fn now(&self) -> Timestamp {
         (**self).now()
+    }
+
+    fn __when_set(&self, moved: Box<dyn Fn() -> bool + Send + Sync>) {
+        (**self).__when_set(moved);
     }
 }

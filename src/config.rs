@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub(crate) use self::lifetimes::TimeoutLimits;
 use http::header::COOKIE;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
@@ -193,6 +193,11 @@ pub(crate) trait HeadRule: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync {}
 
 impl<F: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync> HeadRule for F {}
 
+/// A rule that decides by the head of a request.
+pub(crate) trait RequestRule: Fn(&Uri, &HeaderMap) -> bool + Send + Sync {}
+
+impl<F: Fn(&Uri, &HeaderMap) -> bool + Send + Sync> RequestRule for F {}
+
 impl DiscardRule {
     pub(crate) fn applies(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         match self {
@@ -240,6 +245,8 @@ pub struct Config {
     pub(crate) format: PayloadFormat,
     /// The responses that mean that the handler failed.
     pub(crate) discard_rule: DiscardRule,
+    /// The requests that do not keep their session alive by reading it.
+    pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
     /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
     pub(crate) only_in_cookie: bool,
     /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session.
@@ -330,6 +337,7 @@ pub(crate) struct Options {
     pub(crate) longest: Option<Duration>,
     pub(crate) format: PayloadFormat,
     pub(crate) discard_rule: DiscardRule,
+    pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
     pub(crate) connection_memo: bool,
     pub(crate) shared_flash: bool,
     /// False: unless a threshold is set, a session is renewed only when it is saved.
@@ -353,6 +361,7 @@ impl Default for Options {
             longest: None,
             format: PayloadFormat::default(),
             discard_rule: DiscardRule::default(),
+            no_renewal_rule: None,
             connection_memo: false,
             shared_flash: false,
             renew_on_read: true,
@@ -413,6 +422,7 @@ impl Options {
             longest,
             format: self.format,
             discard_rule: self.discard_rule,
+            no_renewal_rule: self.no_renewal_rule,
             only_in_cookie: false,
             connection_memo: self.connection_memo,
             shared_flash: self.shared_flash,

@@ -63,7 +63,6 @@ pub(crate) enum Kind {
     TooDeep {
         key: String,
     },
-    #[cfg_attr(not(feature = "astra"), allow(dead_code))] // only shared JSON has values that it cannot hold
     NoJson {
         key: String,
         found: &'static str,
@@ -131,7 +130,9 @@ impl Error {
         matches!(self.inner.kind, Kind::Unreadable)
     }
 
-    /// Returns a short, stable name of what went wrong, for metric labels and structured logs.
+    /// Returns a short, stable name of what went wrong, for metric labels and structured logs: one of `config`, `not_wrapped`,
+    /// `head_sent`, `ended`, `value`, `not_logged_in`, `session_limit`, `forgery`, `too_large`, `random`, `unavailable`,
+    /// `conflict` and `internal`.
     ///
     /// # Examples
     ///
@@ -293,7 +294,7 @@ impl fmt::Display for Error {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")
             }
             Kind::NoJson { key, found } => {
-                write!(f, "the value under session key {key:?} is {found}, which has no form in Astra's JSON")
+                write!(f, "the value under session key {key:?} is {found}, which the session's JSON cannot hold")
             }
             Kind::TooDeep { key } => {
                 write!(f, "the value for session key {key:?} is nested deeper than 64 levels")

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// The counters: name and description.
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 23] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -48,6 +48,7 @@ const COUNTERS: [(&str, &str); 22] = [
         "Clients that went away while their session was being ended or regenerated.",
     ),
     ("hyper_session_revocations_total", "State changes of the revocations of cookie stores, by change."),
+    ("hyper_session_cross_origin_refused_total", "Requests that another site may have made, by reason."),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
 
@@ -73,6 +74,9 @@ pub(super) fn count(event: &Event<'_>) {
     let plain = |name: &'static str, cookie: &str| counter!(name, "cookie" => cookie.to_owned());
     match *event {
         Event::InsecureCookie { cookie } => plain("hyper_session_insecure_stores_total", cookie).increment(1),
+        Event::CrossOriginRefused { reason } => {
+            counter!("hyper_session_cross_origin_refused_total", "reason" => reason.as_str()).increment(1);
+        }
         Event::NotWrapped { cookie } => plain("hyper_session_not_wrapped_total", cookie).increment(1),
         // Without the key: a client can name any key, and each would be a time series.
         Event::Refused { cookie, refusal, .. } => {

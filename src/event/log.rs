@@ -47,6 +47,17 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         Event::InsecureCookie { cookie } => {
             tracing::warn!(target: TARGET, event = "insecure_cookie", cookie, "the session cookie is not Secure");
         }
+        Event::CrossOriginRefused { reason } => {
+            let tally = tally("cross_origin_refused", reason.as_str());
+            line!(
+                level(tally, Level::WARN),
+                event = "cross_origin_refused",
+                reason = reason.as_str(),
+                count = count(tally),
+                previous = previous(tally),
+                "a request that another site may have made was refused"
+            );
+        }
         Event::NotWrapped { cookie } => {
             let tally = tally("not_wrapped", "");
             line!(
@@ -127,11 +138,31 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             tracing::debug!(target: TARGET, event = "conflict_merged", cookie, session = %id, conflicts, "concurrent session changes merged");
         }
         Event::Migrating { cookie, id, from } => {
-            tracing::debug!(target: TARGET, event = "migrating", cookie, session = %id, from = from.as_str(), "session still to be moved");
+            let tally = tally("migrating", from.as_str());
+            line!(
+                level(tally, Level::INFO),
+                event = "migrating",
+                cookie,
+                session = %id,
+                from = from.as_str(),
+                count = count(tally),
+                previous = previous(tally),
+                "session still to be moved"
+            );
         }
         Event::ValueUnreadable { cookie, id, error } => {
             let session = id.map(tracing::field::display);
-            tracing::warn!(target: TARGET, event = "value_unreadable", cookie, session, reason = error.label(), "{error}");
+            let tally = tally("value_unreadable", error.label());
+            line!(
+                level(tally, Level::WARN),
+                event = "value_unreadable",
+                cookie,
+                session,
+                reason = error.label(),
+                count = count(tally),
+                previous = previous(tally),
+                "{error}"
+            );
         }
         Event::StoreAnswered { cookie, operation, elapsed, ok } => {
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);

@@ -38,6 +38,13 @@ pub enum Event<'a> {
         /// The cookie name that the handler asked for. Empty if it named none.
         cookie: &'a str,
     },
+    /// A [`CrossOriginProtection`](crate::CrossOriginProtection) refused a request that another site may have made. It belongs to
+    /// no store, and so to no observer: this event is only logged and counted.
+    #[non_exhaustive]
+    CrossOriginRefused {
+        /// The reason.
+        reason: CrossOriginReason,
+    },
     /// The cookie of a request was refused. The handler gets an empty session.
     #[non_exhaustive]
     Refused {
@@ -296,6 +303,42 @@ impl RevocationChange {
             Self::RolledBack => "rolled_back",
             Self::Trusted => "trusted",
             Self::SubjectLimit => "subject_limit",
+        }
+    }
+}
+
+/// The reason why a request of another origin was refused: a browser's statement about the page that made it.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::CrossOriginReason;
+///
+/// assert_eq!(CrossOriginReason::CrossSite.as_str(), "cross_site"); // a label that stays the same
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CrossOriginReason {
+    /// A page of another site (`Sec-Fetch-Site: cross-site`).
+    CrossSite,
+    /// A page of another origin of the same site: a sibling subdomain, or another scheme or port
+    /// (`Sec-Fetch-Site: same-site`).
+    SameSite,
+    /// A browser without `Sec-Fetch-Site`, whose `Origin` is not the request's host. If there are many, a proxy changes
+    /// `Host`.
+    OtherOrigin,
+    /// The fields are repeated, or have a value that no browser sends.
+    Malformed,
+}
+
+impl CrossOriginReason {
+    /// Returns a short, stable name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::CrossSite => "cross_site",
+            Self::SameSite => "same_site",
+            Self::OtherOrigin => "other_origin",
+            Self::Malformed => "malformed",
         }
     }
 }

@@ -162,8 +162,8 @@ impl Commit {
         self.outcome = commit.outcome;
         self.logs_in = commit.changes.logs_in();
         match (commit.outcome, commit.base) {
-            (Outcome::Save, None) if commit.ends_superseded => {
-                let ending = self.slot.end_superseded(now);
+            (Outcome::Save, None) if commit.ends_former => {
+                let ending = self.slot.end_former(now);
                 let saving = self.slot.save(None, commit.changes, now);
                 let both = StoreFuture::boxed(async move {
                     ending.await?;
@@ -180,9 +180,9 @@ impl Commit {
                 self.timed(self.slot.regenerate(base, commit.changes, now), Stage::Saving)
             }
             (Outcome::Destroy, Some(base)) => self.timed(self.slot.destroy(base, now), Stage::Destroying),
-            (_, None) if commit.ends_superseded => {
+            (_, None) if commit.ends_former => {
                 self.outcome = Outcome::Destroy;
-                self.timed(self.slot.end_superseded(now), Stage::Destroying)
+                self.timed(self.slot.end_former(now), Stage::Destroying)
             }
             (
                 Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
@@ -258,6 +258,7 @@ impl Commit {
                 if optional {
                     return Ok(());
                 }
+                // Not before the event: if an observer panics, the handler gets no error.
                 if self.caller == Caller::Handler {
                     self.loaded.session.failure_was_told();
                 }

@@ -71,7 +71,7 @@ impl Connection {
 
     /// Keeps `record`, which was written into `token`. The client will send it with the next request.
     pub(super) fn sealed(&self, token: &[u8], record: &Record, now: Timestamp) {
-        // Some values cannot be expressed in JSON (NaN becomes null), so a loaded session differs from the saved one.
+        // A session that was saved as JSON may read back in another form: a number as another type of the same value.
         if self.config().format == PayloadFormat::MessagePack {
             self.opened(token, record, now);
         }

@@ -10,12 +10,13 @@ use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HOST, HeaderName, ORIGIN, UPGRADE};
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
 use super::failure::FailureResponse;
 use crate::error::{Error, Kind};
+use crate::event::{CrossOriginReason, Event, publish_without_store};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -162,17 +163,17 @@ impl CrossOriginProtection {
         Ok(self)
     }
 
-    /// Checks one request.
+    /// Checks one request. An [`Event::CrossOriginRefused`] reports each request that does not pass.
     ///
     /// # Errors
     ///
     /// [`is_forgery`](Error::is_forgery) if it is to be refused, with a 403.
     pub fn check<B>(&self, request: &Request<B>) -> Result<(), Error> {
         if is_safe(request) || is_same_origin(request) || self.is_exempt(request) {
-            Ok(())
-        } else {
-            Err(Error::new(Kind::Forgery))
+            return Ok(());
         }
+        publish_without_store(&Event::CrossOriginRefused { reason: reason(request) });
+        Err(Error::new(Kind::Forgery))
     }
 
     /// Wraps a service: refused requests do not reach it, and are answered with an empty 403.
@@ -225,6 +226,17 @@ fn is_same_origin<B>(request: &Request<B>) -> bool {
         let authority = origin.to_str().ok().and_then(split_origin).map(|(_, authority)| authority);
         authority.is_some_and(|authority| host.as_ref() == Some(&authority))
     })
+}
+
+/// Returns why a request that is not of the same origin is refused.
+fn reason<B>(request: &Request<B>) -> CrossOriginReason {
+    let mut sites = request.headers().get_all(&SEC_FETCH_SITE).iter();
+    match (sites.next().map(HeaderValue::as_bytes), sites.next()) {
+        (None, _) => CrossOriginReason::OtherOrigin,
+        (Some(b"cross-site"), None) => CrossOriginReason::CrossSite,
+        (Some(b"same-site"), None) => CrossOriginReason::SameSite,
+        (Some(_), _) => CrossOriginReason::Malformed,
+    }
 }
 
 /// Returns true for a request that must not change anything (RFC 9110 section 9.2.1), and opens no WebSocket.

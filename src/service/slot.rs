@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
@@ -20,8 +20,8 @@ use crate::cookie::{
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, CookieLifetime, Recency, Record, Reply, Saved, Session, SessionId,
-    Standing, Weight,
+    Changes, Circumstances, Committer, CookieLifetime, Former, Recency, Record, Reply, Saved, Session,
+    SessionId, Standing, Weight,
 };
 use crate::store::StoreFuture;
 
@@ -48,9 +48,13 @@ pub(super) struct Slot {
     several: OnceLock<Several>,
     /// The token that was superseded moments ago, if there is one.
     superseded: OnceLock<Zeroizing<Vec<u8>>>,
+    /// The tokens of sessions that have expired, as far as is known.
+    expired: Mutex<Vec<Zeroizing<Vec<u8>>>>,
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
     speculative: bool,
+    /// The options say that this request does not keep its session alive by reading it.
+    only_looks: bool,
     asked: AtomicBool,
     closed: AtomicBool,
 }
@@ -132,6 +136,7 @@ impl Slot {
         let present = found.is_present() || found_retired.iter().any(Found::is_present);
         let speculative = present && is_speculative(headers);
         let depends = present && config.cookie.depends_on_target();
+        let only_looks = present && config.no_renewal_rule.as_ref().is_some_and(|rule| rule(uri, headers));
         Self {
             connection: Arc::clone(connection),
             found,
@@ -141,8 +146,10 @@ impl Slot {
             loaded: OnceLock::new(),
             several: OnceLock::new(),
             superseded: OnceLock::new(),
+            expired: Mutex::default(),
             had_subject: AtomicBool::new(false),
             speculative,
+            only_looks,
             asked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -157,7 +164,7 @@ impl Slot {
             self.asked.store(true, Ordering::SeqCst);
             self.load().await?
         };
-        if renews {
+        if renews && !self.only_looks {
             loaded.session.request_renewal();
         }
         // The response may have been sent meanwhile. It closes a session that it finds loaded. This closes one that was loaded
@@ -263,7 +270,12 @@ impl Slot {
             shared_flash: config.shared_flash,
             revocable: config.revocable,
         };
-        let session = Session::new(record, overtaken, reply, circumstances, committer);
+        let former = match &record {
+            None if overtaken => Former::Superseded,
+            None if !self.expired().is_empty() => Former::Expired,
+            _ => Former::None,
+        };
+        let session = Session::new(record, former, reply, circumstances, committer);
         // If two tasks load at once, the first one counts.
         Ok(self.loaded.get_or_init(|| Loaded { session, now, id, renewal }))
     }
@@ -405,6 +417,9 @@ impl Slot {
                 // If there are several, each of them leads to its session.
                 let _ = self.superseded.set(Zeroizing::new(token.to_vec()));
             }
+            if matches!(refusal, Refusal::Expired | Refusal::UnknownId) {
+                self.expired().push(Zeroizing::new(token.to_vec()));
+            }
             let is_tombstone = refusal == Refusal::Ended;
             let hides = if is_tombstone { self.connection.store().hidden_by(token, now) } else { None };
             let hides = hides.map(|(written, sequence)| Recency { written, sequence });
@@ -520,12 +535,23 @@ impl Slot {
         }
     }
 
-    /// Ends the session of the token that was superseded moments ago: the handler ended the session, which it saw as empty.
-    pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
-        match self.superseded.get() {
-            Some(token) => self.connection.store().end_superseded(token, now),
-            None => StoreFuture::ready(Ok(())),
+    /// Ends the session of the token that was superseded moments ago, or the sessions that have expired, which slower requests
+    /// may keep: the handler ended the session, which it saw as empty.
+    pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
+        if let Some(token) = self.superseded.get() {
+            return self.connection.store().end_superseded(token, now);
         }
+        let (store, expired) = (Arc::clone(self.connection.store()), std::mem::take(&mut *self.expired()));
+        StoreFuture::boxed(async move {
+            for token in expired {
+                store.end_expired(&token, now).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn expired(&self) -> MutexGuard<'_, Vec<Zeroizing<Vec<u8>>>> {
+        self.expired.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends the authentic sessions of the request other than the newest. `None` if there are none.

@@ -9,7 +9,9 @@ use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{Event, Operation, Refusal};
-use crate::session::{Changes, Circumstances, Committer, Record, Reply, Session, SessionId, SessionView};
+use crate::session::{
+    Changes, Circumstances, Committer, Former, Record, Reply, Session, SessionId, SessionView,
+};
 use crate::store::Saved;
 
 /// The session of a connection that outlives its request: a WebSocket, a stream of server-sent events, a long poll.
@@ -24,8 +26,9 @@ use crate::store::Saved;
 /// ([`Refusal::Regenerated`]), and the browser connects again with the new cookie.
 ///
 /// A [`CookieStore`](crate::CookieStore) has no copy of a session. There a watch shows the session as it was when it was taken,
-/// until its deadline; it does not learn of a logout, and cannot renew. Use a server-side store for connections that must end
-/// with the login.
+/// and cannot renew it. With [revocations](crate::store::Builder::revocations) it ends with a logout, after
+/// [`max_staleness`](crate::Revocations::max_staleness) at the latest if that happened on another host. Without them it ends
+/// only at the deadline that the session then had.
 ///
 /// # Examples
 ///
@@ -152,7 +155,7 @@ impl SessionWatch {
             revocable: config.revocable,
         };
         let committer: Weak<dyn Committer> = Weak::<Slot>::new();
-        let session = Session::new(Some(record), false, Reply::Nothing, circumstances, committer);
+        let session = Session::new(Some(record), Former::None, Reply::Nothing, circumstances, committer);
         session.close();
         session.view()
     }

@@ -164,8 +164,8 @@ impl Changes {
     }
 
     pub(super) fn clear(&mut self) {
-        let displaced = std::mem::take(&mut self.keys);
-        for (_, change) in displaced {
+        let before = std::mem::take(&mut self.keys);
+        for (_, change) in before {
             self.displaced.keep(Some(change));
         }
         self.cleared = true;
@@ -195,6 +195,20 @@ impl Changes {
     fn insert(&mut self, key: &str, change: Change) {
         let displaced = self.keys.insert(key, change);
         self.displaced.keep(displaced);
+    }
+
+    /// Puts `earlier` in front of this log.
+    pub(super) fn follow(&mut self, earlier: Self) {
+        let both = earlier.then(self);
+        let later = std::mem::replace(self, both);
+        for log in [earlier, later] {
+            self.displaced.keep_all(log);
+        }
+    }
+
+    /// Returns true if this log has an entry for `key`.
+    pub(super) fn has_entry(&self, key: &str) -> bool {
+        self.keys.get(key).is_some()
     }
 
     /// Returns this log followed by `later`.
@@ -273,6 +287,13 @@ impl Displaced {
         if let Some(change @ Change::Update { .. }) = change {
             self.0.push(change);
         }
+    }
+
+    fn keep_all(&mut self, log: Changes) {
+        for (_, change) in log.keys {
+            self.keep(Some(change));
+        }
+        self.0.extend(log.displaced.0);
     }
 }
 

@@ -162,8 +162,9 @@ pub(crate) struct Commit {
     pub(crate) changes: Arc<Changes>,
     /// The reason why changes were dropped, if any were.
     pub(crate) dropped: Option<DropReason>,
-    /// The handler ended, or logged in to, a session that continues under a token which this request does not have.
-    pub(crate) ends_superseded: bool,
+    /// The handler ended, or logged in to, a session that continues under a token which this request does not have. Or it
+    /// ended one that has expired, and that a slower request may still keep.
+    pub(crate) ends_former: bool,
     /// It ends the session or its token, so it is completed even if the client goes away.
     pub(crate) must_finish: bool,
 }

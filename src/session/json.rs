@@ -6,9 +6,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use rmp::encode;
+use rmp::{Marker, encode};
 
-use super::messagepack::MAX_DEPTH;
+use super::messagepack::{MAX_DEPTH, skip_value};
+use crate::error::{Error, Kind};
 
 /// Rules for what the JSON grammar leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,44 @@ pub(crate) fn object_to_messagepack(json: &[u8], rules: Rules) -> Option<Vec<u8>
     }
     reader.skip_space();
     reader.rest.is_empty().then_some(out)
+}
+
+/// Returns the JSON of the MessagePack value under `key`.
+///
+/// # Errors
+///
+/// [`is_value`](Error::is_value) if JSON cannot hold it. `serde_json` would write NaN and infinities as null, without an error.
+pub(super) fn value_of(key: &str, value: &[u8]) -> Result<serde_json::Value, Error> {
+    if !is_finite(value) {
+        return Err(Error::new(Kind::NoJson { key: key.to_owned(), found: "a number that is not finite" }));
+    }
+    rmp_serde::from_slice(value).map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))
+}
+
+/// Returns true if no number in this MessagePack value is NaN or infinite. Containers are a header before their values, so
+/// one pass over the bytes sees each number.
+fn is_finite(mut value: &[u8]) -> bool {
+    while let Some((&marker, rest)) = value.split_first() {
+        let next = match Marker::from_u8(marker) {
+            Marker::F32 => rest
+                .split_first_chunk()
+                .filter(|(bits, _)| f32::from_be_bytes(**bits).is_finite())
+                .map(|it| it.1),
+            Marker::F64 => rest
+                .split_first_chunk()
+                .filter(|(bits, _)| f64::from_be_bytes(**bits).is_finite())
+                .map(|it| it.1),
+            Marker::FixArray(_) | Marker::FixMap(_) => Some(rest),
+            Marker::Array16 | Marker::Map16 => rest.get(2..),
+            Marker::Array32 | Marker::Map32 => rest.get(4..),
+            _ => skip_value(value, 0),
+        };
+        match next {
+            Some(next) => value = next,
+            None => return false,
+        }
+    }
+    true
 }
 
 struct Reader<'a> {

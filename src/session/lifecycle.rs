@@ -4,19 +4,19 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::commit_table::{Commit, Disposition, Standing};
 use super::session::{Circumstances, Committer, Inner};
-use super::state::{Reply, State};
+use super::state::{Former, Reply, State};
 use super::{Record, Saved, Session};
 
 impl Session {
-    /// Creates a session on the loaded record, or an empty one.
+    /// Creates a session on the loaded record, or an empty one, for a request whose token led to no session for the reason `former`.
     pub(crate) fn new(
         base: Option<Record>,
-        overtaken: bool,
+        former: Former,
         reply: Reply,
         circumstances: Circumstances,
         committer: Weak<dyn Committer>,
     ) -> Self {
-        let state = Mutex::new(State::new(base, overtaken, reply));
+        let state = Mutex::new(State::new(base, former, reply));
         Self { inner: Arc::new(Inner { state, circumstances, committer }) }
     }
 

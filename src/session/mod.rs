@@ -52,7 +52,7 @@ pub(crate) use self::payload::Payload;
 pub(crate) use self::recency::Recency;
 pub(crate) use self::record::Origin;
 pub(crate) use self::session::{Circumstances, Committer};
-pub(crate) use self::state::Reply;
+pub(crate) use self::state::{Former, Reply};
 
 /// Runs an example of the documentation on an empty session without a store.
 #[doc(hidden)]
@@ -61,5 +61,5 @@ pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> 
     let now = crate::clock::Timestamp::from_unix(0);
     let circumstances = Circumstances { now, speculative: false, shared_flash: false, revocable: true };
     let committer = std::sync::Weak::<session::NoCommitter>::new();
-    example(&Session::new(None, false, Reply::Nothing, circumstances, committer))
+    example(&Session::new(None, Former::None, Reply::Nothing, circumstances, committer))
 }

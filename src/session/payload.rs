@@ -19,7 +19,8 @@ pub enum PayloadFormat {
     /// A MessagePack map. It is smaller, is indexed without a copy, and can hold byte strings. The default.
     #[default]
     MessagePack,
-    /// A JSON object, for other programs that read the same sessions. It cannot hold byte strings.
+    /// A JSON object, for other programs that read the same sessions. It cannot hold byte strings, NaN or infinities: a session
+    /// with such a value is not saved, and the error names the key.
     Json,
 }
 
@@ -178,14 +179,8 @@ impl Payload {
     }
 
     fn to_json(&self) -> Result<Vec<u8>, Error> {
-        let object: Result<serde_json::Map<_, _>, Error> = self
-            .iter()
-            .map(|(key, value)| {
-                let value: serde_json::Value = rmp_serde::from_slice(value)
-                    .map_err(|_| Error::new(Kind::Encode { key: key.to_owned() }))?;
-                Ok((key.to_owned(), value))
-            })
-            .collect();
+        let object: Result<serde_json::Map<_, _>, Error> =
+            self.iter().map(|(key, value)| Ok((key.to_owned(), json::value_of(key, value)?))).collect();
         serde_json::to_vec(&object?).map_err(|_| Error::new(Kind::Internal("JSON that cannot be written")))
     }
 }
@@ -307,6 +302,30 @@ mod tests {
             assert_eq!(payload.find_reserved("\u{1}b"), None);
             assert!(payload.has_subject() && !payload.is_empty());
         }
+    }
+
+    #[test]
+    fn a_number_that_json_does_not_have_is_an_error_and_not_null() {
+        let bad = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
+        let encoded = bad.into_iter().flat_map(|bad| {
+            #[allow(clippy::cast_possible_truncation)]
+            let narrow = rmp_serde::to_vec(&(bad as f32)).unwrap();
+            let long: Vec<f64> = (0..70_000).map(|n| if n == 69_999 { bad } else { 0.5 }).collect();
+            let nested = std::collections::BTreeMap::from([("a", (1, "text", vec![Some(bad)]))]);
+            [rmp_serde::to_vec(&bad), rmp_serde::to_vec(&long), rmp_serde::to_vec(&nested), Ok(narrow)]
+        });
+        for value in encoded {
+            let value = value.unwrap();
+            let payload = payload_of(&[("n", &value)]);
+            let error = payload.to_format(PayloadFormat::Json).unwrap_err();
+            assert!(error.is_value() && error.to_string().contains("\"n\""), "{error}");
+            assert!(payload.to_format(PayloadFormat::MessagePack).is_ok());
+        }
+        // Bytes of a text that look like a number are none.
+        let text = "\u{7f}\u{fffd}\u{7ff}NaN".to_owned();
+        let fine = (f64::MAX, f32::MIN_POSITIVE, -0.0, text, u64::MAX, i64::MIN, Some(()), [1.5; 20]);
+        let payload = payload_of(&[("n", &rmp_serde::to_vec(&fine).unwrap())]);
+        assert!(payload.to_format(PayloadFormat::Json).is_ok());
     }
 
     #[test]

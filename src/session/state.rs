@@ -23,6 +23,8 @@ pub(super) struct State {
     base: Option<Record>,
     /// The commit in progress.
     pending: Option<Pending>,
+    /// The changes and requests of a commit that failed, until the next one.
+    failed: Option<Box<Failed>>,
     /// The changes since then. `None` if there are none, as in most requests: then nothing is moved, or dropped.
     changes: Option<Arc<Changes>>,
     wishes: Wishes,
@@ -31,6 +33,8 @@ pub(super) struct State {
     /// The request came with a token that was superseded moments ago: the client has a cookie that is not ours to
     /// remove or to replace, unless the handler says so.
     overtaken: bool,
+    /// The request came with the token of a session that has expired.
+    came_expired: bool,
     /// The absolute timeout passed while the request was running.
     expired: bool,
     /// Another request ended the session, as far as this request knows. Changes are dropped, and nothing brings the session
@@ -40,13 +44,22 @@ pub(super) struct State {
     closed: bool,
     /// The request has ended: nothing is committed after this.
     discarded: bool,
-    /// A save failed, the handler got the error, and has changed nothing since. The response is the handler's decision.
-    failure_told: bool,
     /// A renewal failed. It is not attempted again in this request.
     renewal_failed: bool,
     reply: Reply,
     /// The handler ended a session, and the store carried it out. This stays true if the handler then begins a new session.
     ended_by_handler: bool,
+}
+
+/// A session that the request's token led to, and that it does not get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Former {
+    /// None is known.
+    None,
+    /// It has another token since moments ago.
+    Superseded,
+    /// It has expired. A slow request that loaded it in time may still keep it.
+    Expired,
 }
 
 /// The requests of a handler other than changes of values.
@@ -62,6 +75,22 @@ struct Pending {
     outcome: Outcome,
 }
 
+/// The changes and requests of a commit that failed.
+struct Failed {
+    changes: Arc<Changes>,
+    wishes: Wishes,
+    /// The handler got the error, and answers for it: they are committed again only if it asks for that.
+    told: bool,
+}
+
+impl Failed {
+    /// Returns true if there are changes other than the end of the session.
+    fn has_changes(&self) -> bool {
+        let only_destroyed = self.wishes.destroy && self.changes.keys().next().is_none();
+        !self.changes.is_empty() && !only_destroyed
+    }
+}
+
 /// The reply to the client about its cookie, which the response carries.
 pub(crate) enum Reply {
     Nothing,
@@ -74,6 +103,13 @@ pub(crate) enum Reply {
 #[must_use = "closures of the application must be dropped after unlocking"]
 pub(super) struct Leftovers {
     _changes: [Option<Arc<Changes>>; 2],
+    _failed: Option<Box<Failed>>,
+}
+
+impl Leftovers {
+    fn new(committed: Option<Arc<Changes>>, dropped: Option<Arc<Changes>>) -> Self {
+        Self { _changes: [committed, dropped], _failed: None }
+    }
 }
 
 /// The locked state. Closures of the application that the state no longer needs are dropped after it is unlocked, because
@@ -130,7 +166,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Returns the log of changes, to record another one. Only a commit shares it, and takes it out of the state first, so it is
+/// Returns the log of changes, to record a change. Only a commit shares it, and takes it out of the state first, so it is
 /// not copied.
 fn log(changes: &mut Option<Arc<Changes>>) -> &mut Changes {
     Arc::make_mut(changes.get_or_insert_with(Arc::default))
@@ -149,19 +185,21 @@ fn below<'a>(pending: Option<&'a Pending>, base: Option<&'a Record>, key: &str) 
 }
 
 impl State {
-    pub(super) fn new(base: Option<Record>, overtaken: bool, reply: Reply) -> Self {
+    pub(super) fn new(base: Option<Record>, former: Former, reply: Reply) -> Self {
+        let overtaken = former == Former::Superseded;
         Self {
             base,
             pending: None,
+            failed: None,
             changes: None,
             wishes: Wishes::default(),
             renews: false,
             overtaken,
+            came_expired: former == Former::Expired,
             expired: false,
             ended: overtaken,
             closed: false,
             discarded: false,
-            failure_told: false,
             renewal_failed: false,
             reply,
             ended_by_handler: false,
@@ -169,26 +207,53 @@ impl State {
     }
 
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
-        self.failure_told = false;
+        self.mend(key);
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         log(&mut self.changes).put(key, value, below.as_slice());
     }
 
     pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
-        self.failure_told = false;
+        self.mend(key);
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
+        // `value` was computed without the values that a failed save was to delete, so it is a change in any case.
+        let below = if self.failed.as_ref().is_some_and(|failed| failed.changes.clears()) {
+            Value::Absent
+        } else {
+            below
+        };
         log(&mut self.changes).update(key, step, value, below.as_slice());
     }
 
     /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
     pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
-        self.failure_told = false;
+        self.mend(key);
         log(&mut self.changes).force(key, value);
     }
 
+    /// Takes the changes of a failed save back into the log before `key` is changed, if one of them is of that key: the
+    /// handler mends what failed, for example by deleting the value that was too large. A change of another key (a flash
+    /// value that reports the failure) does not repeat them.
+    fn mend(&mut self, key: &str) {
+        if self.failed.as_ref().is_some_and(|failed| !failed.told || failed.changes.has_entry(key)) {
+            self.retry_failed();
+        }
+    }
+
+    fn retry_failed(&mut self) {
+        if let Some(failed) = self.failed.take() {
+            let Failed { changes, wishes, .. } = *failed;
+            match &mut self.changes {
+                None => self.changes = Some(changes),
+                Some(later) => Arc::make_mut(later).follow(Arc::unwrap_or_clone(changes)),
+            }
+            self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
+            self.wishes.destroy |= wishes.destroy;
+        }
+    }
+
     pub(super) fn clear(&mut self) {
-        self.failure_told = false;
         if !self.is_empty() {
+            self.retry_failed();
             log(&mut self.changes).clear();
         }
     }
@@ -198,6 +263,7 @@ impl State {
         if self.get(key).is_some_and(|present| *present != *subject) {
             self.destroy();
         }
+        self.mend(key);
         let changes = log(&mut self.changes);
         changes.login(key, subject);
         changes.set_login_position(position);
@@ -211,12 +277,11 @@ impl State {
     }
 
     pub(super) fn regenerate(&mut self) {
-        self.failure_told = false;
         self.wishes.regenerate = true;
     }
 
     pub(super) fn destroy(&mut self) {
-        self.failure_told = false;
+        self.retry_failed();
         log(&mut self.changes).restart();
         self.wishes = Wishes { destroy: true, regenerate: false };
     }
@@ -231,9 +296,8 @@ impl State {
 
     /// Drops the changes and requests since the last save. The caller must drop the returned value after unlocking.
     pub(super) fn forget_changes(&mut self) -> Leftovers {
-        self.failure_told = false;
         self.wishes = Wishes::default();
-        Leftovers { _changes: [self.changes.take(), None] }
+        Leftovers { _failed: self.failed.take(), ..Leftovers::new(None, self.changes.take()) }
     }
 
     /// Works as [`forget_changes`](Self::forget_changes), for good: a commit that fails does not bring the changes back.
@@ -257,7 +321,8 @@ impl State {
     pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
         let renewal_due = self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
-        !wished && !renewal_due && !self.is_modified() && self.pending.is_none()
+        let none_open = self.pending.is_none() && self.failed.is_none();
+        !wished && !renewal_due && !self.is_modified() && none_open
     }
 
     /// Returns true if applying the changes would change a value.
@@ -303,7 +368,11 @@ impl State {
         match self.changes.as_ref().map_or(Lookup::Unchanged, |changes| changes.get(key)) {
             Lookup::Value(value) => Value::Changed(value),
             Lookup::Absent => Value::Absent,
-            Lookup::Unchanged => below(self.pending.as_ref(), self.base.as_ref(), key),
+            Lookup::Unchanged => match self.failed.as_ref().map(|failed| failed.changes.get(key)) {
+                Some(Lookup::Value(value)) => Value::Changed(value),
+                Some(Lookup::Absent) => Value::Absent,
+                Some(Lookup::Unchanged) | None => below(self.pending.as_ref(), self.base.as_ref(), key),
+            },
         }
     }
 
@@ -321,31 +390,36 @@ impl State {
     fn mentioned(&self) -> impl Iterator<Item = &str> {
         let stored = self.base.iter().flat_map(|base| base.payload().iter()).map(|(key, _)| key);
         let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
-        stored.chain(pending).chain(self.changes.iter().flat_map(|changes| changes.keys()))
+        let failed = self.failed.iter().flat_map(|failed| failed.changes.keys());
+        let changed = self.changes.iter().flat_map(|changes| changes.keys());
+        stored.chain(pending).chain(failed).chain(changed)
     }
 
-    /// Decides what to commit. `last` is true at the end of the request. A failure that the handler got as an error is not
-    /// tried again then, because the handler has decided on the response.
+    /// Decides what to commit. `last` is true at the end of the request. The changes of a save whose failure the handler got as
+    /// an error are not tried again then, because the handler has decided on the response.
     pub(super) fn begin_commit(
         &mut self,
         answer: Disposition,
         last: bool,
         standing: impl FnOnce(&Record) -> Standing,
     ) -> (Commit, Leftovers) {
-        let told = last && self.failure_told;
+        let told = if last { self.failed.take_if(|failed| failed.told) } else { None };
+        self.retry_failed();
+        if told.as_ref().is_some_and(|told| told.changes.clears()) {
+            self.outdate();
+        }
         let (modified, ended) = (self.is_modified(), self.is_ended());
         let standing = self.base.as_ref().map(standing);
         let renewal_due = standing.is_some_and(|standing| self.renewal_due(standing));
         let empty = modified && self.is_empty();
         let wishes = std::mem::take(&mut self.wishes);
-        let wishes = if told { Wishes::default() } else { wishes };
         let facts = Facts {
             stored: self.base.is_some(),
-            changed: modified && !ended && !told,
+            changed: modified && !ended,
             empty,
             cleared: self.changes.as_ref().is_some_and(|changes| changes.clears()),
             regenerate: wishes.regenerate,
-            login: !told && self.changes.as_ref().is_some_and(|changes| changes.begins_anew()),
+            login: self.changes.as_ref().is_some_and(|changes| changes.begins_anew()),
             destroyed: wishes.destroy,
             over: standing.is_some_and(|standing| standing.over),
             renewal_due,
@@ -355,29 +429,33 @@ impl State {
         let dropped = match answer {
             // The cookie still leads to the session.
             Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
-            _ if !modified || only_destroyed => None,
-            _ if told => Some(DropReason::SaveFailed),
+            _ if !modified || only_destroyed => {
+                let failed = told.as_ref().is_some_and(|told| told.has_changes());
+                failed.then_some(DropReason::SaveFailed)
+            }
             _ if ended || outcome == Outcome::Expire => Some(DropReason::SessionEnded),
-            Disposition::Accept => None,
+            Disposition::Accept => {
+                told.as_ref().filter(|told| told.has_changes()).map(|_| DropReason::SaveFailed)
+            }
             Disposition::DropValues => Some(DropReason::ServerError),
             Disposition::NoCookie | Disposition::Unreachable => Some(DropReason::Informational),
         };
         let recorded = self.changes.take();
-        let accepted = answer == Disposition::Accept && !told && outcome != Outcome::Expire;
+        let accepted = answer == Disposition::Accept && outcome != Outcome::Expire;
         let (changes, refused) = if accepted { (recorded, None) } else { (None, recorded) };
         let changes = changes.unwrap_or_default();
         self.pending = Some(Pending { changes: Arc::clone(&changes), wishes, outcome });
-        let ends = wishes.destroy || changes.logs_in();
-        let ends_superseded = ends && self.overtaken && self.base.is_none();
+        let ends_former = self.base.is_none()
+            && (wishes.destroy && (self.overtaken || self.came_expired)
+                || changes.logs_in() && self.overtaken);
         let must_finish = match outcome {
-            _ if ends_superseded => true,
+            _ if ends_former => true,
             Outcome::Destroy | Outcome::Regenerate => true,
             Outcome::Save => facts.empty,
             Outcome::Keep | Outcome::Touch | Outcome::Expire => false,
         };
-        let commit =
-            Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish };
-        (commit, Leftovers { _changes: [refused, None] })
+        let commit = Commit { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
+        (commit, Leftovers { _failed: told, ..Leftovers::new(None, refused) })
     }
 
     /// Returns true if the log has an entry for a key.
@@ -385,7 +463,7 @@ impl State {
         self.changes.as_ref().is_some_and(|changes| changes.keys().next().is_some())
     }
 
-    /// Notes that the values below the changes are newer than those that the changes were made on.
+    /// Notes that the values below the changes are newer than the values that they were made on.
     fn outdate(&mut self) {
         if let Some(changes) = &mut self.changes {
             Arc::make_mut(changes).outdate();
@@ -410,25 +488,21 @@ impl State {
     /// Notes that the commit failed: all that it was to do remains to be done.
     pub(super) fn commit_failed(&mut self) -> Leftovers {
         let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
-            return Leftovers { _changes: [None, None] };
+            return Leftovers::new(None, None);
         };
         self.renewal_failed |= outcome == Outcome::Touch;
         if self.discarded {
-            return Leftovers { _changes: [Some(changes), None] };
+            return Leftovers::new(Some(changes), None);
         }
-        self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
-        self.wishes.destroy |= wishes.destroy;
-        let (both, leftovers) = match self.changes.take() {
-            None => (changes, [None, None]),
-            Some(later) => (Arc::new(changes.then(&later)), [Some(changes), Some(later)]),
-        };
-        self.changes = Some(both);
-        Leftovers { _changes: leftovers }
+        self.failed = Some(Box::new(Failed { changes, wishes, told: false }));
+        Leftovers::new(None, None)
     }
 
-    /// Notes that the handler got the error of a failed save. It is not tried again until the handler changes the session.
+    /// Notes that the handler got the error of the commit that failed. It is not tried again unless the handler asks for it.
     pub(super) fn failure_was_told(&mut self) {
-        self.failure_told = true;
+        if let Some(failed) = &mut self.failed {
+            failed.told = true;
+        }
     }
 
     /// Notes that the commit succeeded. `saved` is the result of the store, if it was called.
@@ -436,7 +510,9 @@ impl State {
         let pending = self.pending.take();
         let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
         let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
-        if destroyed || matches!(saved, Some(Saved::Removed)) {
+        // A new session whose lifetime has passed already, for example. The client has no cookie of it.
+        let is_stillborn = self.base.is_none() && !destroyed && !self.overtaken;
+        if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             self.ended_by_handler = true;
             self.ended = false; // a later change begins another session
         }
@@ -468,6 +544,7 @@ impl State {
                 self.base = Some(record);
                 self.ended = false;
             }
+            Some(Saved::Removed) if is_stillborn => {}
             Some(Saved::Removed) => {
                 self.reply = Reply::Remove { weight: Weight::End };
                 self.base = None;
@@ -479,6 +556,6 @@ impl State {
                 self.reply = Reply::Nothing;
             }
         }
-        Leftovers { _changes: [pending.map(|pending| pending.changes), None] }
+        Leftovers::new(pending.map(|pending| pending.changes), None)
     }
 }

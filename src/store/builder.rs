@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Uri};
 
 use super::server::format::SharedFormat;
 use super::{Backend, SessionLimit};
@@ -228,6 +228,26 @@ impl<K> Builder<K> {
     #[doc(alias = "with_always_save")]
     pub fn renewal_threshold(mut self, renewal: Duration) -> Self {
         self.options.renewal = Some(renewal);
+        self
+    }
+
+    /// Sets which requests do not keep their session alive by reading it: those of a page that polls while its user may be
+    /// away, for example. In such a request, [`load`](crate::SessionHandle::load) works as
+    /// [`load_without_renewal`](crate::SessionHandle::load_without_renewal). A change is saved as usual, and renews.
+    /// Default: none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .no_renewal_on(|uri, _headers| uri.path().starts_with("/poll/"))
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn no_renewal_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
+        self.options.no_renewal_rule = Some(Arc::new(rule));
         self
     }
 

@@ -18,9 +18,9 @@ use crate::id::EntryId;
 ///
 /// # Limits
 ///
-/// An entry takes about 150 bytes beside its value. A background thread frees expired entries in small steps, within
-/// seconds after their deadline by the store's clock, whether or not there are requests. A request waits for a few of
-/// them at most.
+/// An entry takes about 150 bytes beside its value. As in every backend, an expired entry is kept for another quarter of an
+/// hour, for requests that loaded its session in time. Then a background thread frees it, in small steps, whether or not
+/// there are requests. The store's clock decides. A request waits for a few of them at most.
 ///
 /// # Examples
 ///
@@ -40,9 +40,9 @@ impl MemoryStore {
 }
 
 /// The backend of [`MemoryStore`].
+///
 /// The `now` of each call decides whether an entry has expired. Its memory is freed by the earliest clock of the stores
 /// that use this backend: a test that moves a [fake clock](crate::testing::FakeClock) moves both.
-/// that use this backend, by the earliest of them: a test that moves a [fake clock](crate::testing::FakeClock) moves both.
 pub struct Memory {
     shared: Arc<Shared>,
 }
@@ -85,10 +85,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// Keeps an entry that is written at `now` for twice its lifetime longer, but no longer than other backends do.
-    fn new(stored: Stored, now: Timestamp) -> Self {
-        let lifetime = stored.expires.saturating_since(now);
-        let free_at = stored.expires.saturating_add(lifetime.saturating_mul(2).min(RETENTION));
+    fn new(stored: Stored) -> Self {
+        let free_at = stored.expires.saturating_add(RETENTION);
         Self { stored, free_at }
     }
 }
@@ -180,7 +178,7 @@ impl Memory {
         let (result, op) = step(present.filter(|stored| stored.expires > now));
         match op {
             Op::Keep => {}
-            Op::Put(stored) => shard.put(id, Entry::new(stored, now)),
+            Op::Put(stored) => shard.put(id, Entry::new(stored)),
             Op::Remove => shard.remove(id),
         }
         Ok(result)
@@ -241,6 +239,14 @@ impl Backend for Memory {
         clocks.retain(|clock| clock.strong_count() > 0);
         clocks.push(Arc::downgrade(clock));
         self.shared.has_clock.store(true, Ordering::Relaxed);
+        let shared = Arc::downgrade(&self.shared);
+        clock.__when_set(Box::new(move || {
+            let shared = shared.upgrade();
+            shared.is_some_and(|shared| {
+                shared.sweep();
+                true
+            })
+        }));
     }
 }
 
@@ -345,7 +351,7 @@ mod tests {
     #[test]
     fn no_request_pays_for_more_than_a_few_expired_entries() {
         let memory = Memory::new();
-        let (before, after) = (Timestamp::from_unix(0), Timestamp::from_unix(100));
+        let (before, after) = (Timestamp::from_unix(0), Timestamp::from_unix(10 + RETENTION.as_secs()));
         for number in 0..10_000 {
             assert!(run(memory.create(id(number), stored(10), before)).unwrap());
         }
@@ -357,14 +363,14 @@ mod tests {
             let replaced = run(memory.replace(id(number), Bytes::new(), None, after)).unwrap();
             assert_eq!(replaced, Replaced::Missing);
             assert_eq!(entries(&memory), left, "reading frees nothing");
-            assert!(run(memory.create(id(1 << 32 | number), stored(200), after)).unwrap());
+            assert!(run(memory.create(id(1 << 32 | number), stored(2_000), after)).unwrap());
             let now = entries(&memory);
             assert!(now + BATCH_OF_REQUEST > left && now <= left, "{left} -> {now}");
             left = now;
         }
         // Each request that creates an entry frees at least two.
         for number in 1_000..20_000 {
-            assert!(run(memory.create(id(1 << 32 | number), stored(200), after)).unwrap());
+            assert!(run(memory.create(id(1 << 32 | number), stored(2_000), after)).unwrap());
         }
         assert_eq!(entries(&memory), 20_000, "what was left of the first ones is freed");
     }
@@ -386,15 +392,15 @@ mod tests {
             memory.__use_clock(clock);
         }
         assert!(run(memory.create(id(1), stored(10), Timestamp::from_unix(0))).unwrap());
-        *lock(&clocks[0].0) = 100;
+        *lock(&clocks[0].0) = 1_000;
         memory.shared.sweep();
         // The store that is ahead frees no entry that is alive for the other store.
-        assert!(run(memory.create(id(1 + 64 * 256), stored(200), Timestamp::from_unix(100))).unwrap());
+        assert!(run(memory.create(id(1 + 64 * 256), stored(2_000), Timestamp::from_unix(1_000))).unwrap());
         assert!(run(memory.fetch(id(1), Timestamp::from_unix(0))).unwrap().is_some());
-        *lock(&clocks[1].0) = 29;
+        *lock(&clocks[1].0) = 10 + RETENTION.as_secs() - 1;
         memory.shared.sweep();
-        assert_eq!(entries(&memory), 2, "it expired at 10, and is kept for twice as long as it lived");
-        *lock(&clocks[1].0) = 30;
+        assert_eq!(entries(&memory), 2, "it expired at 10, and is kept for a quarter of an hour");
+        *lock(&clocks[1].0) = 10 + RETENTION.as_secs();
         memory.shared.sweep();
         assert_eq!(entries(&memory), 1);
         drop((shared, clocks));

@@ -207,6 +207,14 @@ impl Store for MigratingStore {
         })
     }
 
+    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
+        StoreFuture::boxed(async move {
+            inner.new.end_expired(&token, now).await?;
+            if now < inner.until { inner.old.end_expired(&token, now).await } else { Ok(()) }
+        })
+    }
+
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         match elsewhere(record) {
             Some(old) => now < self.inner.until && self.inner.old.is_still_valid(&old, now),

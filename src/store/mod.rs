@@ -146,6 +146,14 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
         StoreFuture::ready(Ok(()))
     }
 
+    /// Ends the session that `token` stands for, although it has expired: a slower request that loaded it in time must not
+    /// keep it.
+    #[doc(hidden)]
+    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let _ = (token, now);
+        StoreFuture::ready(Ok(()))
+    }
+
     /// Returns false if `record`, which this store loaded earlier, may have ended since: it must then be loaded again.
     /// The service asks only stores that can end sessions whose tokens are still in use.
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
@@ -222,6 +230,10 @@ impl<T: Store + ?Sized> Store for Arc<T> {
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         (**self).end_superseded(token, now)
+    }
+
+    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        (**self).end_expired(token, now)
     }
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {

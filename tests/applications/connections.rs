@@ -10,13 +10,16 @@ use hyper::service::Service;
 use hyper::{Request, Response};
 use hyper_session::store::Memory;
 use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive};
-use hyper_session::{Error, Refusal, ServerStore, Session, SessionHandle, SessionWatch, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, Error, Refusal, Revocations, ServerStore, Session, SessionHandle, SessionWatch,
+    session_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use crate::stores::{Kind, Options, START, World, everywhere, seconds};
+use crate::stores::{Act, Kind, Options, START, World, everywhere, seconds};
 use crate::support::{Jar, block_on, request, set_cookies};
 
 /// The watch that a handler takes for its connection, in a request that sets no cookie.
@@ -255,5 +258,58 @@ fn a_socket_is_closed_by_a_logout_elsewhere() {
         pause.notify_one();
         assert_eq!(read_until(&mut socket, "\n").await, "bye: unknown_id\n");
         assert_eq!(socket.read(&mut [0]).await.unwrap(), 0, "closed");
+    });
+}
+
+/// A cookie store has no copy of a session, but its revocations say what has ended.
+#[test]
+fn a_watch_over_a_cookie_store_ends_with_a_revocation() {
+    let build = |revoking: bool| {
+        let builder = CookieStore::builder(AppKey::generate().unwrap()).clock(FakeClock::at(START));
+        let builder = if revoking { builder.revocations(Revocations::in_memory()) } else { builder };
+        builder.build().unwrap()
+    };
+    let ends: [Act; 3] = [Session::destroy, Session::regenerate, |session| session.login("bob")];
+    block_on(async {
+        for revoking in [true, false] {
+            for end in ends {
+                let store = build(revoking);
+                let visit = async |jar: &mut Jar, act: Act| {
+                    let service =
+                        session_fn(store.clone(), |_: Request<_>, handle: SessionHandle| async move {
+                            let watch = handle.watch().await?;
+                            act(&handle.load().await?)?;
+                            Ok::<_, Error>(Response::new(watch))
+                        });
+                    let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
+                    jar.store(response.headers());
+                    response.into_body()
+                };
+                let mut jar = Jar::new();
+                visit(&mut jar, |session| session.login("ada")).await;
+                let watch = visit(&mut jar, |_| Ok(())).await.unwrap();
+                assert!(watch.is_alive().await.unwrap());
+                visit(&mut jar, end).await;
+                assert_eq!(watch.is_alive().await.unwrap(), !revoking);
+                if revoking {
+                    let why = watch.ended(std::future::pending).await.unwrap();
+                    assert!(matches!(why, Refusal::Revoked | Refusal::Regenerated), "{why}");
+                }
+            }
+            // "Log out everywhere", from outside of a request.
+            if revoking {
+                let store = build(true);
+                let service = session_fn(store.clone(), |_: Request<_>, handle: SessionHandle| async move {
+                    let session = handle.load().await?;
+                    session.login("ada")?;
+                    session.save().await?;
+                    Ok::<_, Error>(Response::new(handle.watch().await?))
+                });
+                let watch = service.call(request("/", None)).await.unwrap().into_body().unwrap();
+                assert!(watch.is_alive().await.unwrap());
+                store.end_sessions_of("ada").await.unwrap();
+                assert_eq!(watch.ended(std::future::pending).await.unwrap(), Refusal::Revoked);
+            }
+        }
     });
 }

@@ -1,12 +1,14 @@
 //! "Remember me", "until the browser closes", kiosks, and visitors: the lifetime of one session.
 
+use hyper::service::Service;
 use hyper_session::cookie::CookieOptions;
-use hyper_session::{AppKey, CookieStore, Lifetime, Session, Timeouts};
+use hyper_session::testing::FakeClock;
+use hyper_session::{AppKey, CookieStore, Error, Lifetime, Session, SessionHandle, Timeouts, session_fn};
 
 use crate::stores::{
     Act, Kind, Options, Reading, START, World, everywhere, everywhere_with, max_age, seconds,
 };
-use crate::support::{Jar, block_on};
+use crate::support::{Jar, block_on, request, set_cookies, status};
 
 const LONGEST: u64 = 3_000;
 
@@ -156,6 +158,22 @@ fn nothing_but_a_lifetime_is_not_stored_and_nothing_else_ends_the_session() {
         if world.kind == Kind::Server {
             assert!(!world.is_alive(&token).await);
         }
+    });
+}
+
+// The client has no cookie of it, so there is none to remove.
+#[test]
+fn a_new_session_whose_lifetime_has_passed_sets_and_removes_no_cookie() {
+    block_on(async {
+        // At the end of time every deadline has passed.
+        let clock = FakeClock::at(u64::MAX);
+        let store = CookieStore::builder(AppKey::generate().unwrap()).clock(clock).build().unwrap();
+        let service = session_fn(store, |_: http::Request<_>, session: SessionHandle| async move {
+            session.load().await?.set("a", 1)?;
+            Ok::<_, Error>(status(200))
+        });
+        let response = service.call(request("/", None)).await.unwrap();
+        assert_eq!((response.status().as_u16(), set_cookies(response.headers()).len()), (200, 0));
     });
 }
 

@@ -1,7 +1,11 @@
 //! Reading without renewing.
 
+use std::sync::Arc;
+
 use hyper::service::{Service, service_fn};
-use hyper_session::{Error, Session, SessionExt, SessionService};
+use hyper_session::store::{Builder, Store};
+use hyper_session::testing::FakeClock;
+use hyper_session::{AppKey, CookieStore, Error, MemoryStore, Session, SessionExt, SessionService};
 
 use crate::stores::{Kind, Options, Reading, START, World, everywhere, seconds};
 use crate::support::{Jar, block_on, request, set_cookies, status};
@@ -101,5 +105,64 @@ fn flash_messages_are_added_and_kept_until_a_page_shows_them() {
         let shown = world.edit(&mut jar, |session| session.flash::<Vec<String>>("notices")).await;
         assert_eq!(shown.unwrap(), ["one", "two"]);
         assert!(jar.0.is_empty());
+    });
+}
+
+/// The same by a rule for requests, so that the handler of a page that polls need not know.
+#[test]
+fn a_rule_names_the_requests_that_keep_no_session_alive() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let build = |cookies: bool| -> Arc<dyn Store> {
+            fn quiet<K>(builder: Builder<K>, clock: &FakeClock) -> Builder<K> {
+                builder.idle_timeout(seconds(100)).clock(clock.clone()).no_renewal_on(|uri, headers| {
+                    uri.path().starts_with("/poll/") || headers.contains_key("x-polling")
+                })
+            }
+            if cookies {
+                let builder = CookieStore::builder(AppKey::generate().unwrap());
+                Arc::new(quiet(builder, &clock).build().unwrap())
+            } else {
+                Arc::new(quiet(MemoryStore::builder(), &clock).build().unwrap())
+            }
+        };
+        for cookies in [true, false] {
+            clock.set(START);
+            let inner = service_fn(|request: http::Request<crate::support::Body>| async move {
+                let session = request.session().await?;
+                match request.uri().path() {
+                    "/login" => session.login("ada")?,
+                    "/poll/changes" => session.set("seen", true)?,
+                    _ => {}
+                }
+                Ok::<_, Error>(status(200))
+            });
+            let service = SessionService::new(inner, build(cookies));
+            let mut jar = Jar::new();
+            let mut visit = async |path: &str, polling: bool| {
+                let mut request = request(path, jar.header().as_deref());
+                if polling {
+                    request.headers_mut().insert("x-polling", "1".parse().unwrap());
+                }
+                let response = service.call(request).await.unwrap();
+                jar.store(response.headers());
+                set_cookies(response.headers()).len()
+            };
+            assert_eq!(visit("/login", true).await, 1, "what is changed is saved");
+            for (after, path, polling, lines) in [
+                (50, "/poll/news", false, 0),
+                (60, "/", true, 0),
+                (70, "/poll/changes", false, 1),
+                (71, "/", false, 0), // not due
+                (120, "/", false, 1),
+                (215, "/poll/news", false, 0),
+                (219, "/", true, 0),
+            ] {
+                clock.set(START + after);
+                assert_eq!(visit(path, polling).await, lines, "{path} after {after} s");
+            }
+            clock.set(START + 220);
+            assert_eq!(visit("/", false).await, usize::from(true), "expired: the dead cookie is removed");
+        }
     });
 }

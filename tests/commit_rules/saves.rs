@@ -329,23 +329,27 @@ fn b27_a_page_that_says_too_large_is_sent() {
     }
 }
 
-/// Asked again, it is tried again: by another save, or by whatever else the handler asks for.
+/// A failed save is tried again if the handler asks for it: by another save, or by mending one of the keys that failed.
 #[test]
 fn b27_what_is_asked_again_is_tried_again() {
-    let asks: [Act; 3] = [
-        |session| session.set("c", 3_u64),
-        |session| session.update("c", |_: Option<u64>| 3_u64).map(drop),
+    let asks: [Act; 5] = [
         |session| session.set("b", 2_u64).and_then(|()| session.set("c", 3_u64)),
+        |session| session.set("b", 2_u64),
+        |session| session.update("b", |_: Option<u64>| 2_u64).map(drop),
+        |session| session.delete("big").map(drop),
+        Session::clear,
     ];
     on_server(|world| async move {
-        for again in asks {
+        for (number, again) in asks.into_iter().enumerate() {
             let mut jar = world.jar().await;
             let store = world.server.clone().unwrap();
             let response = world.visit(&mut jar, move |ask| {
                 let store = store.clone();
                 async move {
                     let session = ask.session().await?;
-                    session.set("b", 2_u64)?;
+                    session.set("b", 1_u64)?;
+                    session.set("big", 9_u64)?;
+                    session.set("c", 3_u64)?;
                     *store.backend().failing.lock().unwrap() = vec![Verb::Replace];
                     assert!(session.save().await.is_err());
                     store.backend().failing.lock().unwrap().clear();
@@ -354,7 +358,89 @@ fn b27_what_is_asked_again_is_tried_again() {
                 }
             });
             assert_eq!(set_cookies(response.await.headers()).len(), 1);
-            assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2), ("c", 3)]));
+            let (b, c) = (if number < 3 { 2 } else { 1 }, ("c", 3));
+            let expected = match number {
+                4 => Vec::new(),
+                3 => pairs(&[("a", 1), ("b", b), c]),
+                _ => pairs(&[("a", 1), ("b", b), ("big", 9), c]),
+            };
+            assert_eq!(world.values(&jar).await, expected, "{number}");
         }
+    });
+}
+
+/// A handler that reports the failure, with a flash value for example, saves only that. The failed changes, login or end
+/// are not tried again, although the store would do it now.
+#[test]
+fn b27_a_report_of_the_failure_is_saved_without_what_failed() {
+    let fails: [Act; 6] = [
+        |session| session.set("b", 2_u64),
+        |session| session.update("a", |old: Option<u64>| old.unwrap_or(0) + 5).map(drop),
+        |session| session.login("eve").and_then(|()| session.set("b", 2_u64)),
+        Session::clear,
+        Session::destroy,
+        Session::regenerate,
+    ];
+    let reports: [Act; 3] = [
+        |session| session.set("note", 7_u64),
+        |session| session.update("note", |old: Option<u64>| old.unwrap_or(0) + 7).map(drop),
+        |session| session.set_flash("note", 7_u64),
+    ];
+    on_server(|world| async move {
+        for fail in fails {
+            for report in reports {
+                let mut jar = world.jar().await;
+                let before = jar.clone();
+                let store = world.server.clone().unwrap();
+                let response = world.visit(&mut jar, move |ask| {
+                    let store = store.clone();
+                    async move {
+                        let session = ask.session().await?;
+                        fail(&session)?;
+                        *store.backend().failing.lock().unwrap() =
+                            vec![Verb::Create, Verb::Replace, Verb::Delete];
+                        assert!(session.save().await.unwrap_err().is_unavailable());
+                        store.backend().failing.lock().unwrap().clear();
+                        report(&session)?;
+                        Ok(status(303))
+                    }
+                });
+                let response = response.await;
+                assert_eq!(response.status(), 303, "the handler's page is sent");
+                assert_eq!(set_cookies(response.headers()).len(), 1);
+                let token = |jar: &Jar| jar.header();
+                assert_eq!(token(&jar), token(&before), "no login, no new token");
+                let seen = world.look(&jar, |session| {
+                    let note = session.get::<u64>("note").unwrap();
+                    let flash = session.flash::<u64>("note").unwrap();
+                    (session.get::<u64>("a").unwrap(), session.has("b"), session.subject(), note.or(flash))
+                });
+                assert_eq!(seen.await, (Some(1), false, None, Some(7)));
+            }
+        }
+    });
+}
+
+/// A counter that another request moves while a save fails: no increment is lost, and none is counted twice.
+#[test]
+fn b27_an_update_after_a_failure_runs_on_what_is_there() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let store = world.server.clone().unwrap();
+        let response = world.visit(&mut jar, move |ask| {
+            let store = store.clone();
+            async move {
+                let session = ask.session().await?;
+                session.clear()?;
+                *store.backend().failing.lock().unwrap() = vec![Verb::Create, Verb::Replace, Verb::Delete];
+                assert!(session.save().await.is_err());
+                store.backend().failing.lock().unwrap().clear();
+                // The session reads as cleared, but `a` is still 1 in the store.
+                assert_eq!(session.update("a", |old: Option<u64>| old.unwrap_or(0) + 1)?, 1);
+                Ok(status(200))
+            }
+        });
+        assert_eq!(set_cookies(response.await.headers()).len(), 1);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 2)]));
     });
 }

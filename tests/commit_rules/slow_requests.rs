@@ -273,6 +273,48 @@ fn b5_t34_a_logout_is_not_undone_by_a_slow_request() {
     });
 }
 
+/// A destroy of another request that comes too late to find the session ends it for the slow one, too: the user has logged
+/// out. The slow request may change the session, read it, or give it a new token.
+#[test]
+fn b5_t34_a_logout_after_the_deadline_ends_a_slow_request() {
+    let acts: [Act; 4] = [
+        |session| session.set("b", 2_u64),
+        |session| session.regenerate().and_then(|()| session.set("b", 2_u64)),
+        |session| session.update("a", |old: Option<u64>| old.unwrap_or(0) + 1).map(drop),
+        |_| Ok(()),
+    ];
+    on_server(|world| async move {
+        for act in acts {
+            for subject in [None, Some("ada")] {
+                for late in [IDLE, 2 * IDLE, ABSOLUTE] {
+                    let mut jar = world.jar().await;
+                    if let Some(subject) = subject {
+                        let login = |session: &Session| session.login(subject);
+                        world.answer(&mut jar, 200, login).await;
+                    }
+                    let (inner, other) = (world.clone(), jar.clone());
+                    let response = world.visit(&mut jar, move |ask| {
+                        let (world, mut other) = (inner.clone(), other.clone());
+                        async move {
+                            let session = ask.session().await?;
+                            world.clock.advance(late);
+                            let logout = world.edit(&mut other, Session::destroy).await;
+                            assert_removed(&world, &logout);
+                            act(&session)?;
+                            Ok(status(200))
+                        }
+                    });
+                    let response = response.await;
+                    let lines = set_cookies(response.headers());
+                    assert!(lines.iter().all(|line| line.contains("Max-Age=0")), "{lines:?}");
+                    assert_eq!(world.rows().await, 0, "{subject:?} {late:?}");
+                    assert!(world.look(&jar, Session::is_empty).await);
+                }
+            }
+        }
+    });
+}
+
 /// A clock that goes back during a request takes no time from the session.
 #[test]
 fn b5_a_clock_that_goes_back_shortens_nothing() {

@@ -11,8 +11,8 @@ use hyper::service::Service;
 use hyper_session::store::{Backend, EntryId, Memory, MigratingStore, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, Error, Keyring, Revocations, ServerStore, Session, SessionExt, SessionHandle,
-    Timestamp, session_fn,
+    AppKey, CookieStore, CrossOriginProtection, Error, Keyring, Revocations, ServerStore, Session,
+    SessionExt, SessionHandle, Timestamp, session_fn,
 };
 use tokio::task::yield_now;
 
@@ -131,6 +131,8 @@ pub(crate) fn three_logins() {
 pub(crate) fn cause_every_event() {
     block_on(async {
         Request::new(()).session().await.unwrap_err(); // not_wrapped
+        let forged = Request::post("/").header("sec-fetch-site", "cross-site").body(()).unwrap();
+        CrossOriginProtection::new().check(&forged).unwrap_err(); // cross_origin_refused
         subjects().await;
         cookie_sessions().await;
         server_sessions().await;

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Memory, Store};
+use hyper_session::store::{Memory, MigratingStore, Store};
 use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive, with_session};
-use hyper_session::{AppKey, CookieStore, Error, ServerStore, SessionExt, SessionHandle, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, CrossOriginProtection, Error, ServerStore, SessionExt, SessionHandle, Timestamp,
+    session_fn,
+};
 use tracing::Level;
 
 use crate::alone;
@@ -189,4 +192,72 @@ fn what_belongs_to_the_audit_trail_is_not_bounded() {
     });
     let of = |name: &str| lines.iter().filter(|line| line.contains(name)).count();
     assert_eq!((of("event=created"), of("event=logged_in")), (40, 40));
+}
+
+/// A value whose type changed, and a migration, come with every request of every user.
+#[test]
+fn lines_that_every_user_causes_are_bounded() {
+    let _turn = alone();
+    let clock = FakeClock::at(1_000_000);
+    let store = CookieStore::builder(AppKey::generate().unwrap()).clock(clock.clone()).build().unwrap();
+    let new = ServerStore::with_backend(Memory::new()).clock(clock.clone()).build().unwrap();
+    let moving = MigratingStore::new(new, store.clone(), Timestamp::MAX).unwrap();
+    let cookie = cookie_of(&store);
+    let lenient = session_fn(store.clone(), |_: Request<()>, handle: SessionHandle| async move {
+        assert_eq!(handle.load().await?.get_lenient::<u64>("user"), None);
+        Ok::<_, Error>(Response::new(()))
+    });
+    let lines = logged(async {
+        for _ in 0..100 {
+            let request = Request::builder().header("cookie", &cookie).body(()).unwrap();
+            lenient.call(request).await.unwrap();
+        }
+    });
+    assert_eq!(counts(&lines), [1, 10, 100], "{lines:#?}");
+    assert!(lines[0].starts_with("WARN event=value_unreadable"), "{}", lines[0]);
+    let lines = logged(async {
+        for _ in 0..100 {
+            assert!(read(&moving, &cookie).await);
+        }
+    });
+    assert_eq!(counts(&lines), [1, 10, 100], "{lines:#?}");
+    assert!(lines[0].starts_with("INFO event=migrating"), "{}", lines[0]);
+}
+
+/// Each reason for which a request of another origin is refused, as it is logged and counted.
+#[test]
+fn refused_requests_of_other_origins_are_told_apart_and_bounded() {
+    let _turn = alone();
+    let protection = CrossOriginProtection::new();
+    let post = |headers: &[(&str, &str)]| {
+        let mut request = Request::post("/a").header("host", "app.example");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        protection.check(&request.body(()).unwrap()).is_ok()
+    };
+    for (headers, reason) in [
+        (&[("sec-fetch-site", "cross-site")][..], "cross_site"),
+        (&[("sec-fetch-site", "same-site"), ("origin", "https://x.app.example")], "same_site"),
+        (&[("origin", "https://evil.example")], "other_origin"),
+        (&[("origin", "null")], "other_origin"),
+        (&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], "malformed"),
+        (&[("sec-fetch-site", "")], "malformed"),
+    ] {
+        let recorder = crate::metrics::Recorder::default();
+        let lines = logged(async {
+            ::metrics::with_local_recorder(&recorder, || {
+                for _ in 0..1_000 {
+                    assert!(!post(headers));
+                }
+            });
+        });
+        let name = format!(r#"hyper_session_cross_origin_refused_total{{reason="{reason}"}}"#);
+        assert_eq!(recorder.get(&name), Some(1_000.0), "{}", recorder.text());
+        assert!(lines.len() <= 4, "{lines:#?}");
+        let all =
+            lines.iter().all(|line| line.contains("event=cross_origin_refused") && line.contains(reason));
+        assert!(all, "{lines:#?}");
+    }
+    assert!(logged(async { assert!(post(&[("sec-fetch-site", "same-origin")])) }).is_empty());
 }

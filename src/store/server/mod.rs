@@ -33,6 +33,9 @@ use crate::event::{Event, MigrationSource, Refusal};
 use crate::id::EntryId;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
+/// A moment before each deadline.
+const ALWAYS: Timestamp = Timestamp::from_unix(0);
+
 /// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
 /// would have to be faster, each time.
 const MAX_ATTEMPTS: u32 = 256;
@@ -411,6 +414,16 @@ impl<B: Backend> Inner<B> {
         }
     }
 
+    /// Ends the session that `token` leads to, which has expired. The backend keeps its entry for slow requests.
+    async fn end_expired(&self, token: Token, now: Timestamp) -> Result<(), Error> {
+        let id = entry_id(&token);
+        let Some(Stored { value, expires }) = self.backend.fetch(id, ALWAYS).await? else { return Ok(()) };
+        let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else { return Ok(()) };
+        let (session, created) = (session_id(&token), age.created.unwrap_or(now));
+        let origin = Origin::Stored { token, value, deadline: expires };
+        self.remove(&Record::new(session, created, expires, payload, origin), now).await
+    }
+
     /// Ends the session for good.
     async fn remove(&self, record: &Record, now: Timestamp) -> Result<(), Error> {
         self.backend.delete(key_of(record)).await?;
@@ -500,6 +513,12 @@ impl<B: Backend> Store for ServerStore<B> {
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+
+    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let Some(token) = self.inner.format.parse_token(token) else { return StoreFuture::ready(Ok(())) };
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.end_expired(token, now).await })
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

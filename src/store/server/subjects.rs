@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::format::EntryValue;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
-use super::{Inner, MAX_ATTEMPTS, ServerStore};
+use super::{ALWAYS, Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
@@ -31,9 +31,6 @@ struct Found {
     listed: ListedSession,
     stored: Result<Option<Stored>, Error>,
 }
-
-/// A moment before each deadline.
-const ALWAYS: Timestamp = Timestamp::from_unix(0);
 
 /// The outcome for a session list that is unreadable.
 #[derive(Clone, Copy)]
