@@ -10,6 +10,8 @@ use hyper_session::{
 
 use crate::requests::{NAME, START, Site, block_on};
 
+type Nothing = http_body_util::Empty<bytes::Bytes>;
+
 /// Two hosts of one deployment with one key, in the middle of a rollout: one keeps revocations, the other does not.
 fn with_and_without() -> (Site, Site) {
     let clock = FakeClock::at(START);
@@ -76,12 +78,13 @@ fn a_logout_on_a_host_without_revocations_is_not_final_and_does_no_harm() {
 }
 
 /// A request with these cookies to `service`, and the cookies that its response leaves in the browser.
-async fn send<S>(service: &S, cookies: &mut Cookies)
+async fn send<S, A, B>(service: &S, cookies: &mut Cookies)
 where
-    S: Service<Request<()>, Response = Response<()>>,
+    S: Service<Request<A>, Response = Response<B>>,
     S::Error: std::fmt::Debug,
+    A: Default,
 {
-    let mut request = Request::new(());
+    let mut request = Request::new(A::default());
     request.headers_mut().extend(cookies.header().map(|cookies| (COOKIE, cookies)));
     cookies.receive(service.call(request).await.unwrap().headers());
 }
@@ -101,10 +104,11 @@ fn a_logout_in_an_inner_service_is_final_whatever_the_outer_one_does() {
                 let site = Site::in_memory();
                 let mut browser = site.logged_in("ada").await;
                 let copy = browser.clone();
-                let inner = session_fn(site.store.clone(), |_: Request<()>, handle: SessionHandle| async move {
-                    handle.load().await?.destroy()?;
-                    Ok::<_, Error>(Response::new(()))
-                });
+                let inner =
+                    session_fn(site.store.clone(), |_: Request<()>, handle: SessionHandle| async move {
+                        handle.load().await?.destroy()?;
+                        Ok::<_, Error>(Response::new(()))
+                    });
                 let inner = std::sync::Arc::new(inner);
                 let outer = session_fn(site.store.clone(), |request: Request<()>, handle: SessionHandle| {
                     let inner = std::sync::Arc::clone(&inner);
@@ -131,12 +135,12 @@ fn a_logout_in_an_inner_service_is_final_whatever_the_outer_one_does() {
         let site = Site::in_memory();
         let mut browser = site.logged_in("ada").await;
         let copy = browser.clone();
-        let handler = hyper::service::service_fn(|request: Request<()>| async move {
-            request.session().load().await?.destroy()?;
-            Ok::<_, Error>(Response::new(()))
+        let handler = hyper::service::service_fn(|request: Request<Nothing>| async move {
+            request.session().await?.destroy()?;
+            Ok::<_, Error>(Response::new(Nothing::new()))
         });
-        let inner = SessionService::new(site.store.clone(), handler);
-        send(&SessionService::new(site.store.clone(), inner), &mut browser).await;
+        let inner = SessionService::new(handler, site.store.clone());
+        send(&SessionService::new(inner, site.store.clone()), &mut browser).await;
         assert!(browser.header().is_none() && !site.accepts(&copy).await);
     });
 }
@@ -166,7 +170,8 @@ fn of_two_cookies_of_the_name_a_revoked_one_hides_no_other_and_a_logout_ends_bot
             handle.load().await?.destroy()?;
             Ok::<_, Error>(Response::new(()))
         });
-        let request = Request::builder().header(COOKIE, header(&[&alive, &revoked, &other])).body(()).unwrap();
+        let request =
+            Request::builder().header(COOKIE, header(&[&alive, &revoked, &other])).body(()).unwrap();
         assert_eq!(log_out.call(request).await.unwrap().status(), 200);
         for copy in [&alive, &other, &revoked] {
             assert_eq!(site.refusal(copy).await, Some(Refusal::Revoked));
