@@ -131,6 +131,16 @@ impl Payload {
         self.find_reserved(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
     }
 
+    /// Returns the same values for a session that is given another id than `id` by a store without revocations. If a store
+    /// with revocations began it, a logout there must still find its copies from before.
+    pub(crate) fn keeping_root(self, id: SessionId) -> Result<Self, Error> {
+        if self.find_reserved(LINEAGE).is_none() {
+            return Ok(self);
+        }
+        let lineage = self.lineage();
+        self.with_lineage(&Lineage { root: lineage.root.or(Some(id)), ..lineage }, None)
+    }
+
     /// Returns the same values with another lineage, and with the labels of `labelled` if there are none.
     pub(crate) fn with_lineage(&self, lineage: &Lineage, labelled: Option<&Self>) -> Result<Self, Error> {
         let lineage = lineage.to_bytes()?;

@@ -6,5 +6,8 @@ mod support;
 
 mod members;
 mod members_visits;
+#[path = "../../examples/oidc_logout.rs"]
+mod oidc_logout;
+mod oidc_logout_visits;
 mod shop;
 mod shop_visits;

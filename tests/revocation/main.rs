@@ -5,6 +5,7 @@ mod cost;
 mod endings;
 mod hosts;
 mod interleavings;
+mod interplay;
 #[cfg(feature = "sqlite")]
 mod kill;
 mod limits;

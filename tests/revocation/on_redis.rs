@@ -76,7 +76,7 @@ fn ending_all_and_logging_in_within_one_request_on_two_hosts() {
     block_on(async {
         let hosts = [host(&server, PATIENT).await, host(&server, PATIENT).await];
         let mut browser = hosts[0].logged_in("ada").await;
-        for turn in 0..500 {
+        for turn in 0..10_000 {
             let (here, there) = (&hosts[turn % 2], &hosts[(turn + 1) % 2]);
             let copy = browser.clone();
             let store = here.store.clone();

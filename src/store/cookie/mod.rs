@@ -288,7 +288,10 @@ impl Inner {
             return saved; // the id of a foreign token is that of its bytes, so it is new in any case
         }
         let created = if changes.begins_anew() { now } else { base.created() };
-        let payload = changes.apply(Some(base.payload()))?;
+        let mut payload = changes.apply(Some(base.payload()))?;
+        if !changes.logs_in() && !changes.restarts() {
+            payload = payload.keeping_root(base.id())?;
+        }
         self.seal(SessionId::generate(&*self.random)?, created, payload, Some(base), now)
     }
 }

@@ -109,6 +109,20 @@ impl Browser {
             .collect()
     }
 
+    /// Puts a cookie of the page's host into the browser, as a person with developer tools can.
+    pub fn put_back(&self, cookie: &Cookie) {
+        // Without a domain: it then belongs to the host only, as `__Host-` asks for.
+        let cookie = json!({
+            "name": cookie.name, "value": cookie.value, "path": cookie.path, "secure": cookie.secure,
+            "httpOnly": cookie.http_only, "sameSite": cookie.same_site, "expiry": cookie.expiry,
+        });
+        self.command("WebDriver:AddCookie", json!({ "cookie": cookie }));
+    }
+
+    pub fn delete_cookies(&self) {
+        self.command("WebDriver:DeleteAllCookies", json!({}));
+    }
+
     /// The tab that is looked at.
     pub fn tab(&self) -> String {
         self.command("WebDriver:GetWindowHandle", json!({})).as_str().expect("a handle").to_owned()

@@ -103,6 +103,46 @@ fn login_flash_once_two_tabs_logout_back() {
     assert!(!browser.text().contains("Ada"), "back: {}", browser.text());
 }
 
+/// A cookie that was copied before the logout opens nothing after it.
+fn a_cookie_that_is_put_back_after_the_logout(engine: Engine) {
+    let server = Server::start();
+    let browser = Browser::launch(engine, &server);
+    log_in(&browser, &server, "Ada");
+    let saved = browser.cookies();
+    let [copy] = &saved[..] else { panic!("one cookie: {saved:?}") };
+    // While the session goes on, the copy is as good as the cookie.
+    browser.delete_cookies();
+    browser.reload();
+    browser.wait_for("nobody yet");
+    browser.put_back(copy);
+    browser.reload();
+    browser.wait_for("Ada");
+    log_out(&browser);
+    browser.put_back(copy);
+    assert_eq!(browser.cookies().iter().map(|cookie| &*cookie.value).collect::<Vec<_>>(), [&*copy.value]);
+    browser.reload();
+    browser.wait_for("nobody yet");
+    assert!(!browser.text().contains("Ada"), "{}", browser.text());
+    log_in(&browser, &server, "Ada");
+    browser.reload();
+    browser.wait_for("Ada");
+}
+
+#[test]
+fn t25_a_cookie_that_is_put_back_after_the_logout_in_chromium() {
+    a_cookie_that_is_put_back_after_the_logout(Engine::Chromium);
+}
+
+#[test]
+fn t25_a_cookie_that_is_put_back_after_the_logout_in_firefox() {
+    a_cookie_that_is_put_back_after_the_logout(Engine::Firefox);
+}
+
+#[test]
+fn t25_a_cookie_that_is_put_back_after_the_logout_in_webkit() {
+    a_cookie_that_is_put_back_after_the_logout(Engine::WebKit);
+}
+
 #[test]
 fn the_page_fits_a_desk_and_a_phone() {
     let server = Server::start();

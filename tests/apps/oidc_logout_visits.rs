@@ -1,0 +1,133 @@
+//! Logouts that an identity provider posts, as its users and its enemies see them.
+
+use hyper_session::{AppKey, CookieStore, Revocations};
+use serde_json::{Value, json};
+
+use crate::oidc_logout::{Provider, post, start, visit};
+use crate::support::block_on;
+
+struct Deployment {
+    provider: std::sync::Arc<Provider>,
+    application: String,
+}
+
+impl Deployment {
+    async fn start() -> Self {
+        let key = AppKey::danger_from_any_bytes(b"a key for tests").unwrap();
+        let store =
+            CookieStore::builder(key).revocations(Revocations::in_memory()).development().build().unwrap();
+        let (provider, application) = start(store).await.unwrap();
+        Self { provider, application }
+    }
+
+    async fn log_in(&self, user: &str, sid: &str) -> String {
+        let url = format!("{}/callback?code={user}.{sid}", self.application);
+        visit(url, "").await.unwrap().1.unwrap()
+    }
+
+    async fn is_logged_in(&self, cookie: &str) -> bool {
+        visit(format!("{}/", self.application), cookie).await.unwrap().0 != "nobody"
+    }
+
+    /// Posts a logout token. Returns the status of the answer.
+    async fn log_out(&self, token: String) -> u16 {
+        let url = format!("{}/back-channel-logout", self.application);
+        let form = "application/x-www-form-urlencoded";
+        post(url, form, format!("state=x&logout_token={token}")).await.unwrap().0.as_u16()
+    }
+
+    async fn event(&self, token: String) -> (u16, String) {
+        let url = format!("{}/events", self.application);
+        let (status, body) = post(url, "application/secevent+jwt", token).await.unwrap();
+        (status.as_u16(), body)
+    }
+
+    fn logout_token(&self, claims: &Value) -> String {
+        self.provider.logout_token(claims).unwrap()
+    }
+}
+
+#[test]
+fn a_logout_at_the_provider_ends_the_session_that_began_there() {
+    block_on(async {
+        let site = Deployment::start().await;
+        let (phone, laptop, bob) =
+            (site.log_in("ada", "1").await, site.log_in("ada", "2").await, site.log_in("bob", "3").await);
+        assert_eq!(site.log_out(site.logout_token(&json!({ "sub": "ada", "sid": "1" }))).await, 200);
+        assert!(!site.is_logged_in(&phone).await);
+        assert!(site.is_logged_in(&laptop).await && site.is_logged_in(&bob).await);
+        // Without a session of the provider, all sessions of the user end. The user may return.
+        assert_eq!(site.log_out(site.logout_token(&json!({ "sub": "ada" }))).await, 200);
+        assert!(!site.is_logged_in(&laptop).await && site.is_logged_in(&bob).await);
+        assert!(site.is_logged_in(&site.log_in("ada", "4").await).await);
+        // A logout that overtakes the callback.
+        assert_eq!(site.log_out(site.logout_token(&json!({ "sid": "5" }))).await, 200);
+        assert!(!site.is_logged_in(&site.log_in("ada", "5").await).await);
+    });
+}
+
+#[test]
+fn a_security_event_ends_a_session_or_all_of_a_user() {
+    block_on(async {
+        let site = Deployment::start().await;
+        let (phone, laptop, bob) =
+            (site.log_in("ada", "1").await, site.log_in("ada", "2").await, site.log_in("bob", "3").await);
+        let event = |subject: Value| site.provider.session_revoked(&subject).unwrap();
+        assert_eq!(site.event(event(json!({ "format": "opaque", "id": "1" }))).await.0, 202);
+        assert!(!site.is_logged_in(&phone).await && site.is_logged_in(&laptop).await);
+        let elsewhere = json!({ "format": "iss_sub", "iss": "https://elsewhere.test", "sub": "ada" });
+        let (status, body) = site.event(event(elsewhere)).await;
+        assert!(status == 400 && body.contains(r#""err":"invalid_request""#), "{body}");
+        assert!(site.is_logged_in(&laptop).await);
+        let ada = json!({ "format": "iss_sub", "iss": site.provider.issuer, "sub": "ada" });
+        assert_eq!(site.event(event(ada)).await.0, 202);
+        assert!(!site.is_logged_in(&laptop).await && site.is_logged_in(&bob).await);
+    });
+}
+
+#[test]
+fn tokens_that_the_provider_did_not_mean_end_nothing() {
+    block_on(async {
+        let site = Deployment::start().await;
+        let ada = site.log_in("ada", "1").await;
+        let provider = &site.provider;
+        let claims = json!({ "sub": "ada", "sid": "1" });
+        let forger = Provider::new(provider.issuer.clone(), &provider.client_id).unwrap();
+        let foreign = Provider::new("http://127.0.0.1:1".to_owned(), &provider.client_id).unwrap();
+        let good = site.logout_token(&claims);
+        let (head, rest) = good.split_once('.').unwrap();
+        let with = |more: Value| {
+            let mut claims = claims.clone();
+            claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            claims
+        };
+        let bad = [
+            ("of another key", forger.logout_token(&claims).unwrap()),
+            ("of another issuer", foreign.logout_token(&claims).unwrap()),
+            ("for another application", site.logout_token(&with(json!({ "aud": "other" })))),
+            ("that expired", site.logout_token(&with(json!({ "exp": 1_000_000_000 })))),
+            ("without an expiry", site.logout_token(&with(json!({ "exp": null })))),
+            ("from long ago", site.logout_token(&with(json!({ "iat": 1_000_000_000 })))),
+            ("with a nonce", site.logout_token(&with(json!({ "nonce": "n" })))),
+            ("without the event", site.logout_token(&with(json!({ "events": {} })))),
+            ("that names no session", site.logout_token(&json!({}))),
+            ("that is an ID token", provider.sign("JWT", &claims).unwrap()),
+            ("without a signature", format!("{head}.{}.", rest.split_once('.').unwrap().0)),
+            ("that says none", format!("eyJhbGciOiJub25lIiwidHlwIjoibG9nb3V0K2p3dCIsImtpZCI6IjEifQ.{rest}")),
+            ("that is text", "x".repeat(10_000)),
+            ("that is too large", "x".repeat(1_000_000)),
+        ];
+        for (what, token) in bad {
+            assert_eq!(site.log_out(token.clone()).await, 400, "a token {what}");
+            assert_eq!(site.event(token).await.0, 400, "a token {what}");
+            assert!(site.is_logged_in(&ada).await, "a token {what}");
+        }
+        // Sent again after a later login, it ends nothing.
+        let of_the_user = site.logout_token(&json!({ "sub": "ada" }));
+        assert_eq!(site.log_out(of_the_user.clone()).await, 200);
+        assert!(!site.is_logged_in(&ada).await);
+        let later = site.log_in("ada", "2").await;
+        assert_eq!(site.log_out(of_the_user).await, 400);
+        assert!(site.is_logged_in(&later).await);
+    });
+}
