@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
-use crate::event::{Event, Facades, Observer, Reporter};
+use crate::event::{Event, EventKind, Facades, Observer, Reporter};
 use crate::session::{PayloadFormat, Record, Standing};
 
 /// How far in the future a token may claim to have been issued. Clocks of servers differ by seconds, not minutes.
@@ -299,10 +299,11 @@ impl Config {
         Reporter { cookie: self.cookie_name().to_owned(), observer: self.observer.clone() }
     }
 
-    pub(crate) fn emit(&self, event: &Event<'_>) {
-        self.facades.publish(event, || self.now());
+    pub(crate) fn emit(&self, kind: EventKind<'_>) {
+        let event = Event { cookie: self.cookie_name(), kind };
+        self.facades.publish(&event, || self.now());
         if let Some(observer) = &self.observer {
-            observer.event(event);
+            observer.event(&event);
         }
     }
 }
@@ -424,7 +425,7 @@ impl Options {
             facades: Facades::default(),
         };
         if !config.cookie.is_secure() {
-            config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });
+            config.emit(EventKind::InsecureCookie);
         }
         Ok(config)
     }

@@ -151,8 +151,8 @@ struct Names(Arc<std::sync::Mutex<Vec<String>>>);
 
 impl Observer for Names {
     fn event(&self, event: &Event<'_>) {
-        let Event::InsecureCookie { cookie } = event else { panic!("{event:?}") };
-        self.0.lock().unwrap().push((*cookie).to_owned());
+        let EventKind::InsecureCookie = event.kind else { panic!("{event:?}") };
+        self.0.lock().unwrap().push(event.cookie.to_owned());
     }
 }
 

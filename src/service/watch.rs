@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::event::{Event, Operation, Refusal};
+use crate::event::{EventKind, Operation, Refusal};
 use crate::session::{Changes, Circumstances, Committer, Record, Reply, Session, SessionId, SessionView};
 use crate::store::Saved;
 
@@ -166,9 +166,8 @@ impl SessionWatch {
     }
 
     fn failed(&self, operation: Operation, error: &Error) {
-        let config = self.connection.config();
         let id = Some(self.id());
-        config.emit(&Event::StoreFailed { cookie: config.cookie_name(), id, operation, error });
+        self.connection.config().emit(EventKind::StoreFailed { id, operation, error });
     }
 }
 

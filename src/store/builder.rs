@@ -103,7 +103,7 @@ impl<K: ServerKind> Builder<K> {
 
     /// Reads entries that were written without sealing, too, until a date, so that switching on
     /// [`seal_records`](Self::seal_records) logs nobody out. What is written is sealed; an entry that is only read and renewed
-    /// stays as it is. [`Event::Migrating`](crate::Event::Migrating) counts what still comes. Default: never.
+    /// stays as it is. [`EventKind::Migrating`](crate::EventKind::Migrating) counts what still comes. Default: never.
     ///
     /// Nobody is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
     /// timeout.
@@ -351,7 +351,7 @@ impl<K> Builder<K> {
     ///
     /// After a logout the back button then shows nothing in any browser. The cost: going back within the session loads
     /// the page again. A laxer `Cache-Control` of the handler is replaced, with an
-    /// [`Event::CacheControlReplaced`](crate::Event::CacheControlReplaced).
+    /// [`EventKind::CacheControlReplaced`](crate::EventKind::CacheControlReplaced).
     ///
     /// # Examples
     ///

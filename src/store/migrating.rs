@@ -8,7 +8,7 @@ use super::{KeyId, Saved, SecretText, Store, StoreFuture, SubjectSession};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::error::Error;
-use crate::event::{Event, MigrationSource, Refusal};
+use crate::event::{EventKind, MigrationSource, Refusal};
 use crate::session::{Changes, Origin, Record, SessionId};
 
 /// A store that takes over the sessions of another one, until a date: from cookies to a server, from a server to cookies, or
@@ -16,7 +16,7 @@ use crate::session::{Changes, Origin, Record, SessionId};
 ///
 /// A token is looked up in the new store first, then in the old one. A session of the old store is read there, and moved when
 /// it is saved or renewed: it gets a new id and a new token of the new store, keeps its values, its beginning and its
-/// lifetime, and ends in the old store. [`Event::Migrating`] counts what still comes from the old store.
+/// lifetime, and ends in the old store. [`EventKind::Migrating`] counts what still comes from the old store.
 ///
 /// From the date on, the old store is not asked any more. Nobody is logged out if the date lies a
 /// [longest lifetime](super::Builder::longest_lifetime) ahead, by default the absolute timeout.
@@ -96,9 +96,8 @@ impl Inner {
         };
         match self.old.load(&token, now).await? {
             Ok(record) => {
-                let cookie = self.new.config().cookie_name();
-                let event = Event::Migrating { cookie, id: record.id(), from: MigrationSource::Store };
-                self.new.config().emit(&event);
+                let event = EventKind::Migrating { id: record.id(), from: MigrationSource::Store };
+                self.new.config().emit(event);
                 Ok(Ok(record.with_origin(Origin::Elsewhere(record.clone()))))
             }
             // It was a token of the old store, which knows more about it.

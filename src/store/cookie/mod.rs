@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
 use crate::error::Error;
-use crate::event::{CookieFormat, Event, Refusal};
+use crate::event::{CookieFormat, EventKind, Refusal};
 use crate::revocation::Revocations;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
@@ -194,7 +194,7 @@ impl Inner {
             _ => foreign.open(&self.config, token, now),
         };
         let refusal = opened.as_ref().err().copied();
-        self.config.emit(&Event::CookieFormat { cookie: self.config.cookie_name(), format, refusal });
+        self.config.emit(EventKind::CookieFormat { format, refusal });
         opened
     }
 

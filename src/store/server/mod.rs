@@ -29,7 +29,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
-use crate::event::{Event, MigrationSource, Refusal};
+use crate::event::{EventKind, MigrationSource, Refusal};
 use crate::id::EntryId;
 use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
 
@@ -230,8 +230,8 @@ impl<B: Backend> Inner<B> {
             return Err(Refusal::Expired);
         }
         if self.format.is_to_be_sealed(&stored.value) {
-            let (cookie, id) = (self.config.cookie_name(), session_id(&token));
-            self.config.emit(&Event::Migrating { cookie, id, from: MigrationSource::Unsealed });
+            let id = session_id(&token);
+            self.config.emit(EventKind::Migrating { id, from: MigrationSource::Unsealed });
         }
         let (id, origin) =
             (session_id(&token), Origin::Stored { token, value: stored.value, deadline: stored.expires });
