@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::lifetimes::TimeoutLimits;
-use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
@@ -266,19 +265,6 @@ impl Config {
     /// Returns the timeouts.
     pub fn timeouts(&self) -> Timeouts {
         self.timeouts
-    }
-
-    /// Returns how many cookies of the session's name these headers hold. Benchmarks measure it: it is the cost of a
-    /// request whose handler does not ask for the session.
-    #[doc(hidden)]
-    pub fn __candidates(&self, headers: &HeaderMap) -> usize {
-        self.finder.find(headers.get_all(COOKIE)).len()
-    }
-
-    /// Returns the `Set-Cookie` line for `token`. For benchmarks.
-    #[doc(hidden)]
-    pub fn __set_cookie(&self, token: &[u8]) -> Option<HeaderValue> {
-        self.cookie.set(token, self.timeouts.idle, 0).ok()?.pop()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

@@ -416,7 +416,7 @@ impl Slot {
                 first.get_or_insert((refusal, hides, None));
             } else {
                 let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
-                let key = if by_key { self.connection.store().__key_of(token) } else { None };
+                let key = if by_key { self.connection.store().key_of(token) } else { None };
                 first = Some((refusal, hides, key));
                 break;
             }

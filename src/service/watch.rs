@@ -9,8 +9,9 @@ use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{EventKind, Operation, Refusal};
-use crate::session::{Changes, Circumstances, Committer, Record, Reply, Session, SessionId, SessionView};
-use crate::store::Saved;
+use crate::session::{
+    Changes, Circumstances, Committer, Record, Reply, Saved, Session, SessionId, SessionView,
+};
 
 /// The session of a connection that outlives its request: a WebSocket, a stream of server-sent events, a long poll.
 ///

@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{KeyId, Saved, SecretText, Store, StoreFuture, SubjectSession};
+use super::{Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::{EventKind, MigrationSource, Refusal};
-use crate::session::{Changes, Origin, Record, SessionId};
+use crate::session::{Changes, Origin, Record, Saved, SessionId};
 
 /// A store that takes over the sessions of another one, until a date: from cookies to a server, from a server to cookies, or
 /// from one server to another.
@@ -128,8 +129,8 @@ impl Inner {
     /// Asks both stores. An old one without session lists has nothing to say.
     async fn of_both<T: Default>(
         &self,
-        new: StoreFuture<T>,
-        old: impl FnOnce(&dyn Store) -> StoreFuture<T>,
+        new: Listing<T>,
+        old: impl FnOnce(&dyn Store) -> Listing<T>,
         both: impl FnOnce(T, T) -> T,
     ) -> Result<T, Error> {
         let of_new = new.await?;
@@ -156,12 +157,41 @@ impl Store for MigratingStore {
         self.inner.new.config()
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        Box::pin(async move {
+            let (new, old) = (inner.new.sessions_of(&subject), |old: &dyn Store| old.sessions_of(&subject));
+            inner.of_both(new, old, |new, old| old.into_iter().chain(new).collect()).await
+        })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        Box::pin(async move {
+            let (new, old) =
+                (inner.new.end_session_of(&subject, id), |old: &dyn Store| old.end_session_of(&subject, id));
+            inner.of_both(new, old, |new, old| new || old).await
+        })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        Box::pin(async move {
+            let (new, old) = (inner.new.end_sessions_of(&subject, keep), |old: &dyn Store| {
+                old.end_sessions_of(&subject, keep)
+            });
+            inner.of_both(new, old, |new, old| new + old).await
+        })
+    }
+}
+
+impl Verbs for MigratingStore {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
 
-    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
         let Some(old) = elsewhere(&base) else { return self.inner.new.reload(base, now) };
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move {
@@ -194,8 +224,8 @@ impl Store for MigratingStore {
         StoreFuture::boxed(async move { inner.take_over(old, changes, now).await })
     }
 
-    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
-        self.inner.new.__key_of(token).or_else(|| self.inner.old.__key_of(token))
+    fn key_of(&self, token: &[u8]) -> Option<KeyId> {
+        self.inner.new.key_of(token).or_else(|| self.inner.old.key_of(token))
     }
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
@@ -213,12 +243,7 @@ impl Store for MigratingStore {
         }
     }
 
-    fn load_retired(
-        &self,
-        name: usize,
-        token: &[u8],
-        now: Timestamp,
-    ) -> StoreFuture<Result<Record, Refusal>> {
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         self.inner.new.load_retired(name, token, now)
     }
 
@@ -239,33 +264,6 @@ impl Store for MigratingStore {
             Some(old) => self.inner.old.supersede(old, now),
             None => self.inner.new.supersede(base, now),
         }
-    }
-
-    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
-        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
-        StoreFuture::boxed(async move {
-            let (new, old) = (inner.new.sessions_of(&subject), |old: &dyn Store| old.sessions_of(&subject));
-            inner.of_both(new, old, |new, old| old.into_iter().chain(new).collect()).await
-        })
-    }
-
-    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
-        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
-        StoreFuture::boxed(async move {
-            let (new, old) =
-                (inner.new.end_session_of(&subject, id), |old: &dyn Store| old.end_session_of(&subject, id));
-            inner.of_both(new, old, |new, old| new || old).await
-        })
-    }
-
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
-        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
-        StoreFuture::boxed(async move {
-            let (new, old) = (inner.new.end_sessions_of(&subject, keep), |old: &dyn Store| {
-                old.end_sessions_of(&subject, keep)
-            });
-            inner.of_both(new, old, |new, old| new + old).await
-        })
     }
 }
 

@@ -197,7 +197,8 @@ fn events_name_format_and_reason() {
         .unwrap();
     let cookie = astra_jar("{\"a\":1}").get(NAME).unwrap().to_owned();
     for now in [START, START, START + 1] {
-        let loaded = hyper_session::store::Store::load(&store, cookie.as_bytes(), Timestamp::from_unix(now));
+        let loaded =
+            hyper_session::__internals::Verbs::load(&store, cookie.as_bytes(), Timestamp::from_unix(now));
         let _ = crate::support::block_on(loaded).unwrap();
     }
     let counts = counts.lock().unwrap();

@@ -161,7 +161,8 @@ fn what_was_answered_survives_a_killed_process() {
         let site = host(&folder.file()).await;
         for token in &ended {
             let loaded =
-                hyper_session::store::Store::load(&site.store, token.as_bytes(), SystemClock.now()).await;
+                hyper_session::__internals::Verbs::load(&site.store, token.as_bytes(), SystemClock.now())
+                    .await;
             assert_eq!(loaded.unwrap().unwrap_err(), Refusal::Revoked);
         }
         assert!(ended.len() as u64 >= kills, "the children logged out");

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex};
 use http::header::COOKIE;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Builder, CookieKeys, Store};
+use hyper_session::__internals::Verbs;
+use hyper_session::store::{Builder, CookieKeys};
 use hyper_session::testing::{Cookies, FakeClock};
 use hyper_session::{
     AppKey, Clock, CookieStore, Error, Event, EventKind, Refusal, Revocations, Session, SessionHandle,

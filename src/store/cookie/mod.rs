@@ -13,14 +13,14 @@ use bytes::Bytes;
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
 use self::revoking::Revoking;
-use super::{Builder, LoadFuture, Saved, Store, StoreFuture};
+use super::{Builder, LoadFuture, Store, StoreFuture, Verbs};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
 use crate::error::Error;
 use crate::event::{CookieFormat, EventKind, Refusal};
 use crate::revocation::Revocations;
-use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, Saved, SessionId};
 
 /// A store that keeps each session in its own cookie, without a server: AES-256-GCM encrypted and HMAC-SHA256 signed.
 /// Idle and absolute deadline are sealed inside and checked on each load.
@@ -319,7 +319,9 @@ impl Store for CookieStore {
     fn config(&self) -> &Config {
         &self.inner.config
     }
+}
 
+impl Verbs for CookieStore {
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         match (&self.inner.revoking, self.inner.open(token, now)) {
             (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
@@ -327,12 +329,12 @@ impl Store for CookieStore {
         }
     }
 
-    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+    fn key_of(&self, token: &[u8]) -> Option<KeyId> {
         key_of(token)
     }
 
     /// The client has the only copy: what is known of it is its deadline, and what was revoked.
-    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
         match &self.inner.revoking {
             _ if now >= base.expires() => StoreFuture::ready(Ok(Err(Refusal::Expired))),
             Some(revoking) => self.load_revocable(revoking, base, now),
@@ -387,12 +389,7 @@ impl Store for CookieStore {
         self.inner.revoking.as_ref().is_none_or(|revoking| revoking.vouches_for(record, now))
     }
 
-    fn load_retired(
-        &self,
-        name: usize,
-        token: &[u8],
-        now: Timestamp,
-    ) -> StoreFuture<Result<Record, Refusal>> {
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         match (&self.inner.revoking, self.inner.open_retired(name, token, now)) {
             (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
             (_, opened) => StoreFuture::ready(Ok(opened)),
