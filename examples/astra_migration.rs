@@ -30,7 +30,7 @@ const ASTRA_KEY: [u8; 31] = [
 
 /// Sends a request with `cookie` to a service that greets its user and counts the visit; keeps the new cookie.
 async fn visit(builder: Builder<CookieKeys>, cookie: &mut String) -> Result<(), Box<dyn std::error::Error>> {
-    let tell = |event: &Event<'_>| println!("    event: {event:?}");
+    let tell = |event: &Event<'_>| println!("    event: {:?}", event.kind);
     let store = builder.cookie(CookieOptions::astra()).observer(tell).build()?;
     let service = session_fn(store, |_: Request<Body>, session: SessionHandle| async move {
         let session = session.load().await?;

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::server::conn::http1;
 use hyper::{Request, Response, body::Incoming};
-use hyper_session::store::{Backend, EntryId, Replaced, ServerStore, Stored};
-use hyper_session::{Error, SessionHandle, Timestamp, session_fn};
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
+use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 

@@ -18,7 +18,7 @@ type Body = Full<Bytes>;
 fn service(
     keys: Keyring,
 ) -> Result<impl Service<Request<Body>, Response = Response<Body>, Error = Error>, Error> {
-    let tell = |event: &Event<'_>| println!("    event: {event:?}");
+    let tell = |event: &Event<'_>| println!("    event: {:?}", event.kind);
     let store = CookieStore::builder(keys).observer(tell).build()?;
     Ok(session_fn(store, |_: Request<Body>, session: SessionHandle| async move {
         let session = session.load().await?;

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use self::lifetimes::TimeoutLimits;
-use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::error::Error;
-use crate::event::{Event, Facades, Observer, Reporter};
+use crate::event::{Event, EventKind, Facades, Observer, Reporter};
 use crate::session::{PayloadFormat, Record, Standing};
 
 /// How far in the future a token may claim to have been issued. Clocks of servers differ by seconds, not minutes.
@@ -275,19 +274,6 @@ impl Config {
         self.timeouts
     }
 
-    /// Returns how many cookies of the session's name these headers hold. Benchmarks measure it: it is the cost of a
-    /// request whose handler does not ask for the session.
-    #[doc(hidden)]
-    pub fn __candidates(&self, headers: &HeaderMap) -> usize {
-        self.finder.find(headers.get_all(COOKIE)).len()
-    }
-
-    /// Returns the `Set-Cookie` line for `token`. For benchmarks.
-    #[doc(hidden)]
-    pub fn __set_cookie(&self, token: &[u8]) -> Option<HeaderValue> {
-        self.cookie.set(token, self.timeouts.idle, 0).ok()?.pop()
-    }
-
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
@@ -306,10 +292,11 @@ impl Config {
         Reporter { cookie: self.cookie_name().to_owned(), observer: self.observer.clone() }
     }
 
-    pub(crate) fn emit(&self, event: &Event<'_>) {
-        self.facades.publish(event, || self.now());
+    pub(crate) fn emit(&self, kind: EventKind<'_>) {
+        let event = Event { cookie: self.cookie_name(), kind };
+        self.facades.publish(&event, || self.now());
         if let Some(observer) = &self.observer {
-            observer.event(event);
+            observer.event(&event);
         }
     }
 }
@@ -434,7 +421,7 @@ impl Options {
             facades: Facades::default(),
         };
         if !config.cookie.is_secure() {
-            config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });
+            config.emit(EventKind::InsecureCookie);
         }
         Ok(config)
     }

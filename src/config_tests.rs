@@ -1,6 +1,9 @@
 //! Tests of the options: the defaults, the combinations that are refused, and when a session is renewed.
 
+use http::header::COOKIE;
+
 use super::*;
+use crate::__internals::{candidates, set_cookie};
 
 fn config(change: impl Fn(&mut Options)) -> Result<Config, Error> {
     let mut options = Options::default();
@@ -151,8 +154,8 @@ struct Names(Arc<std::sync::Mutex<Vec<String>>>);
 
 impl Observer for Names {
     fn event(&self, event: &Event<'_>) {
-        let Event::InsecureCookie { cookie } = event else { panic!("{event:?}") };
-        self.0.lock().unwrap().push((*cookie).to_owned());
+        let EventKind::InsecureCookie = event.kind else { panic!("{event:?}") };
+        self.0.lock().unwrap().push(event.cookie.to_owned());
     }
 }
 
@@ -182,10 +185,10 @@ fn a_config_is_what_its_options_were() {
     assert!(insecure.wants_timings(), "there is an observer");
     assert_eq!(Options::default().validate().unwrap().wants_timings(), Facades::default().wants_timings());
     let mut headers = HeaderMap::new();
-    assert_eq!(insecure.__candidates(&headers), 0);
+    assert_eq!(candidates(&insecure, &headers), 0);
     headers.insert(COOKIE, HeaderValue::from_static("s=1; s=2; t=3"));
-    assert_eq!(insecure.__candidates(&headers), 2);
-    let line = insecure.__set_cookie(b"token").unwrap();
+    assert_eq!(candidates(&insecure, &headers), 2);
+    let line = set_cookie(&insecure, b"token").unwrap();
     assert!(line.to_str().unwrap().starts_with("s=token; Max-Age=86400; "));
 }
 

@@ -195,6 +195,10 @@ mod axum;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+#[doc(hidden)]
+#[path = "internals.rs"]
+pub mod __internals;
+
 #[cfg(any(doc, doctest))]
 pub mod guide;
 
@@ -205,10 +209,10 @@ pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
 pub use self::event::{
-    CookieFormat, CrossOriginReason, DropReason, Event, MigrationSource, Observer, Operation, Refusal,
-    RevocationChange,
+    CookieFormat, CrossOriginReason, DropReason, Event, EventKind, MigrationSource, Observer, Operation,
+    Refusal, RevocationChange,
 };
-pub use self::revocation::Revocations;
+pub use self::revocation::revocations::Revocations;
 pub use self::service::{
     CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
     ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,
@@ -216,16 +220,17 @@ pub use self::service::{
 #[doc(hidden)]
 pub use self::session::__example;
 pub use self::session::{
-    AsKey, Authentication, Changes, Key, Lifetime, PayloadFormat, ReadKey, Record, Session, SessionId,
-    SessionView, Text, WriteKey,
+    AsKey, Authentication, Key, Lifetime, PayloadFormat, ReadKey, Session, SessionId, SessionView, Text,
+    WriteKey,
 };
+pub use self::store::cookie::CookieStore;
 #[cfg(feature = "memory")]
-pub use self::store::MemoryStore;
+pub use self::store::memory::MemoryStore;
 #[cfg(feature = "redis")]
-pub use self::store::RedisStore;
+pub use self::store::redis::options::RedisStore;
+pub use self::store::server::ServerStore;
 #[cfg(feature = "sqlite")]
-pub use self::store::SqliteStore;
-pub use self::store::{CookieStore, ServerStore};
+pub use self::store::sqlite::options::SqliteStore;
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;
 
@@ -249,8 +254,8 @@ mod tests {
         shared::<Keyring>();
         shared::<AppKey>();
         shared::<Error>();
-        shared::<Record>();
-        shared::<Changes>();
+        shared::<__internals::Record>();
+        shared::<__internals::Changes>();
         shared::<SessionService<()>>();
         sendable::<ResponseFuture<std::future::Ready<()>, (), ServiceUnavailable>>();
     }

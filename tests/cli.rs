@@ -18,7 +18,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use http::Request;
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session::testing::{FakeClock, with_session};
 use hyper_session::{AppKey, Clock, CookieStore, Keyring, RedisStore, Refusal, Revocations, SystemClock};
 use serde_json::{Value, json};

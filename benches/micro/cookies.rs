@@ -5,6 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
 use http::header::COOKIE;
+use hyper_session::__internals as internals;
 use hyper_session::store::Store;
 use hyper_session_benches::tokens::{NAME, app_key, cookie_field, store, token};
 
@@ -25,9 +26,9 @@ fn find(c: &mut Criterion) {
             Some(memchr::memchr(b';', rest).unwrap_or(rest.len()))
         };
         assert_eq!(scan(field), Some(token.len()));
-        assert_eq!(store.config().__candidates(&headers), 1);
+        assert_eq!(internals::candidates(store.config(), &headers), 1);
         let by_pairs = |field: &str| {
-            hyper_session::cookie::pairs(field.as_bytes())
+            internals::pairs(field.as_bytes())
                 .find(|(name, _)| *name == NAME.as_bytes())
                 .map(|pair| pair.1.len())
         };
@@ -37,7 +38,7 @@ fn find(c: &mut Criterion) {
         group.throughput(Throughput::Bytes(field.len() as u64));
         group.bench_function("limit", |b| b.iter(|| scan(black_box(field))));
         group.bench_function("hyper-session", |b| {
-            b.iter(|| store.config().__candidates(black_box(&headers)));
+            b.iter(|| internals::candidates(store.config(), black_box(&headers)));
         });
         group.bench_function("hyper-session-pairs", |b| b.iter(|| by_pairs(black_box(field))));
         #[cfg(feature = "peers")]
@@ -58,11 +59,11 @@ fn set_cookie(c: &mut Criterion) {
     let store = store(app_key());
     for size in [64, 256, 1024] {
         let token = token(&store, size);
-        let line = store.config().__set_cookie(&token).unwrap();
+        let line = internals::set_cookie(store.config(), &token).unwrap();
         assert!(line.to_str().unwrap().starts_with(&format!("{NAME}=")));
         let mut group = c.benchmark_group(format!("set_cookie/{size}"));
         group.bench_function("hyper-session", |b| {
-            b.iter(|| store.config().__set_cookie(black_box(&token)));
+            b.iter(|| internals::set_cookie(store.config(), black_box(&token)));
         });
         #[cfg(feature = "peers")]
         {

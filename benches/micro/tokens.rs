@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use hyper_session::store::{Saved, Store};
+use hyper_session::__internals::{Saved, Verbs};
 use hyper_session::{Keyring, Refusal};
 use hyper_session_benches::limit::Limit;
 use hyper_session_benches::tokens::{NAME, NOW, app_key, no_changes, other_key, record, store, token};

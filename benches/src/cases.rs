@@ -4,6 +4,7 @@ use std::hint::black_box;
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
+use hyper_session::__internals::{Verbs, candidates};
 use hyper_session::store::Store;
 
 use crate::limit::Limit;
@@ -46,8 +47,8 @@ pub fn work(name: &str) -> Box<dyn FnMut()> {
             let others = cookies.parse::<usize>().unwrap() - 1;
             let mut headers = HeaderMap::new();
             headers.insert(COOKIE, cookie_field(&format!("{NAME}={token}"), others));
-            assert_eq!(store.config().__candidates(&headers), 1);
-            Box::new(move || times(|| store.config().__candidates(black_box(&headers))))
+            assert_eq!(candidates(store.config(), &headers), 1);
+            Box::new(move || times(|| candidates(store.config(), black_box(&headers))))
         }
         ["open", size] => {
             let token = token(&store, size.parse().unwrap());

@@ -3,11 +3,9 @@
 use http::header::SET_COOKIE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::service::Service;
-use hyper_session::store::Store;
+use hyper_session::__internals::{Changes, Record, Verbs};
 use hyper_session::testing::FakeClock;
-use hyper_session::{
-    AppKey, Changes, CookieStore, Error, Keyring, Record, SessionHandle, Timestamp, session_fn,
-};
+use hyper_session::{AppKey, CookieStore, Error, Keyring, SessionHandle, Timestamp, session_fn};
 
 use crate::{KEY, ready};
 

@@ -10,7 +10,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::service::Service;
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session::{AppKey, CookieStore, Error, Refusal, SessionHandle, Timestamp, session_fn};
 use serde_json::Value;
 use sha2::Sha256;

@@ -8,7 +8,8 @@ use http::header::{COOKIE, HeaderValue, SET_COOKIE};
 use http::{Request, Response};
 use http_body_util::Empty;
 use hyper::service::Service;
-use hyper_session::cookie::{CookieOptions, pairs};
+use hyper_session::__internals::pairs;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::{CookieStore, Error, SessionHandle, session_fn};
 
 use crate::unseal::{builder, seal_values};

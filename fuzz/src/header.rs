@@ -1,6 +1,6 @@
 //! The `Cookie` header, against a naive reading.
 
-use hyper_session::cookie::pairs;
+use hyper_session::__internals::pairs;
 
 /// `pairs` reads what splitting and trimming reads, as slices of the input, in order; and reads its own output again.
 pub fn cookie_header(data: &[u8]) {

@@ -74,7 +74,7 @@ impl Refusals {
 
 impl hyper_session::Observer for Refusals {
     fn event(&self, event: &hyper_session::Event<'_>) {
-        if let hyper_session::Event::Refused { refusal, .. } = event {
+        if let hyper_session::EventKind::Refused { refusal, .. } = event.kind {
             self.0.lock().unwrap().push(refusal.to_string());
         }
     }

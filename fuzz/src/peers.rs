@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use biscotti::{Processor, ProcessorConfig, RequestCookies};
 use http::HeaderValue;
-use hyper_session::cookie::pairs;
+use hyper_session::__internals::pairs;
 
 type Values<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 

@@ -1,9 +1,10 @@
 //! Reads of a server-side store: any bytes under an id that a client presents.
 
 use bytes::Bytes;
-use hyper_session::store::{Backend, EntryId, Replaced, ServerStore, Store, Stored};
+use hyper_session::__internals::Verbs;
+use hyper_session::store::{Backend, EntryId, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Error, Refusal, Timestamp};
+use hyper_session::{Error, Refusal, ServerStore, Timestamp};
 
 use crate::{NOW, run};
 

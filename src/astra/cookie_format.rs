@@ -10,8 +10,8 @@ use crate::cookie::MAX_NAME_VALUE;
 use crate::crypto::{AppKey, Random, Sealer, SecretText};
 use crate::error::{Error, Kind};
 use crate::event::{CookieFormat, Refusal};
-use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
-use crate::store::{Builder, CookieKeys, ForeignFormat, Saved};
+use crate::session::{Changes, Origin, Payload, Recency, Record, Saved, SessionId};
+use crate::store::{Builder, CookieKeys, ForeignFormat};
 
 /// Both formats are read in each mode.
 #[derive(Clone, Copy)]

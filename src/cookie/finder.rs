@@ -9,7 +9,7 @@ use super::pairs::{split_once, trim_end, trim_start};
 use super::{CookieName, MAX_ASSEMBLIES, MAX_CHUNKS, MAX_LOOKS};
 
 /// Finds one cookie, and the chunks `name.1` to `name.7` of it, among all others: a substring search for the name, then
-/// a look at the bytes before and behind it. Equal to filtering [`pairs`](super::pairs()) by name, and tested to be.
+/// a look at the bytes before and behind it. Equal to filtering [`pairs`](super::pairs::pairs) by name, and tested to be.
 #[derive(Debug)]
 pub(crate) struct CookieFinder {
     name: memmem::Finder<'static>,
@@ -258,7 +258,7 @@ impl Found {
 
 #[cfg(test)]
 mod tests {
-    use super::super::pairs;
+    use super::super::pairs::pairs;
     use super::*;
     use http::{HeaderMap, header::COOKIE};
     use proptest::prelude::*;

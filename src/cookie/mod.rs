@@ -16,39 +16,22 @@
 
 mod attributes;
 mod finder;
-mod name;
+pub(crate) mod limits;
+pub(crate) mod name;
 mod options;
-mod pairs;
+pub(crate) mod pairs;
 mod scopes;
 mod set_cookie;
 
-pub use self::name::CookieName;
+pub use self::limits::MAX_CHUNKS;
 pub use self::options::{CookieOptions, Priority, SameSite};
-pub use self::pairs::{Pairs, pairs};
 
 pub(crate) use self::finder::{Assembly, CookieFinder, Found};
+pub(crate) use self::limits::{
+    DEFAULT_MAX_CHUNKS, MAX_ASSEMBLIES, MAX_CANDIDATES, MAX_LOOKS, MAX_NAME_VALUE,
+};
+pub(crate) use self::name::CookieName;
 pub(crate) use self::options::MAX_AGE_CAP;
 pub(crate) use self::pairs::trim;
 pub(crate) use self::scopes::Target;
 pub(crate) use self::set_cookie::{CookieTemplate, RetiredCookie, SetCookies, chunk_size, cookie_name_of};
-
-/// RFC 6265bis section 5.7: user agents drop a cookie whose name and value together are longer than this.
-pub const MAX_NAME_VALUE: usize = 4096;
-
-/// The number of cookies over which a large token is split at most.
-pub const MAX_CHUNKS: u8 = 8;
-
-/// The default limit of cookies for one session. They fit into the 16 KiB of headers that a hyper HTTP/2 server accepts by
-/// default, with room for other cookies.
-pub const DEFAULT_MAX_CHUNKS: u8 = 3;
-
-/// The number of cookies of the session's name whose signature is checked (or that the backend is asked for) in one request.
-///
-/// Cookies that are refused before that, by their form or the id of their key, do not count.
-pub const MAX_CANDIDATES: usize = 4;
-
-/// The number of cookies of the session's name, and of chunks, that are examined in one request.
-pub(crate) const MAX_LOOKS: usize = 64;
-
-/// The number of signatures that are checked in one request, if chunks can be joined in several ways.
-pub(crate) const MAX_ASSEMBLIES: usize = 16;

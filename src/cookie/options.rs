@@ -148,7 +148,7 @@ impl CookieOptions {
     /// [`name`](Self::name) and [`secure`](Self::secure) say otherwise.
     ///
     /// Anyone on the network can read and copy it. A store built with it reports that in an
-    /// [`Event::InsecureCookie`](crate::Event::InsecureCookie).
+    /// [`EventKind::InsecureCookie`](crate::EventKind::InsecureCookie).
     pub fn development() -> Self {
         Self::default().for_development(true)
     }

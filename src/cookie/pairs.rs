@@ -10,7 +10,7 @@ use memchr::memchr;
 /// # Examples
 ///
 /// ```
-/// use hyper_session::cookie::pairs;
+/// use hyper_session::__internals::pairs;
 ///
 /// let mut pairs = pairs(b"a=1; flag; =nameless;  b = \"2;3\"; a=4");
 /// assert_eq!(pairs.next(), Some((&b"a"[..], &b"1"[..])));

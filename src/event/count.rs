@@ -1,8 +1,8 @@
 //! Events as counters and one histogram, through the `metrics` facade.
 
-use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
+use metrics::{Unit, describe_counter, describe_histogram, histogram};
 
-use super::Event;
+use super::{Event, EventKind};
 
 /// The counters: name and description.
 const COUNTERS: [(&str, &str); 23] = [
@@ -71,79 +71,84 @@ pub fn describe_metrics() {
 /// Counts an event. Every label has few values: the cookie's name is chosen by the application, and the others are names in
 /// this crate. Ids of sessions are not labels, because each would be a time series.
 pub(super) fn count(event: &Event<'_>) {
-    let plain = |name: &'static str, cookie: &str| counter!(name, "cookie" => cookie.to_owned());
-    match *event {
-        Event::InsecureCookie { cookie } => plain("hyper_session_insecure_stores_total", cookie).increment(1),
-        Event::CrossOriginRefused { reason } => {
-            counter!("hyper_session_cross_origin_refused_total", "reason" => reason.as_str()).increment(1);
+    let Event { cookie, kind } = *event;
+    /// Returns the counter with these labels, and the cookie's name as another.
+    macro_rules! counter {
+        ($name:literal $(, $label:literal => $value:expr)*) => {
+            metrics::counter!($name, "cookie" => cookie.to_owned() $(, $label => $value)*)
+        };
+    }
+    match kind {
+        EventKind::InsecureCookie => counter!("hyper_session_insecure_stores_total").increment(1),
+        EventKind::NotWrapped => counter!("hyper_session_not_wrapped_total").increment(1),
+        EventKind::CrossOriginRefused { reason } => {
+            metrics::counter!("hyper_session_cross_origin_refused_total", "reason" => reason.as_str())
+                .increment(1);
         }
-        Event::NotWrapped { cookie } => plain("hyper_session_not_wrapped_total", cookie).increment(1),
         // Without the key: a client can name any key, and each would be a time series.
-        Event::Refused { cookie, refusal, .. } => {
-            counter!("hyper_session_refused_total", "cookie" => cookie.to_owned(), "reason" => refusal.as_str()).increment(1);
+        EventKind::Refused { refusal, .. } => {
+            counter!("hyper_session_refused_total", "reason" => refusal.as_str()).increment(1);
         }
-        Event::CookieFormat { cookie, format, refusal } => {
+        EventKind::CookieFormat { format, refusal } => {
             let outcome = if refusal.is_none() { "opened" } else { "refused" };
-            counter!("hyper_session_cookie_format_total", "cookie" => cookie.to_owned(), "format" => format.as_str(), "outcome" => outcome)
+            counter!("hyper_session_cookie_format_total", "format" => format.as_str(), "outcome" => outcome)
                 .increment(1);
         }
-        Event::SeveralSessions { cookie, subjects_differ, .. } => {
+        EventKind::SeveralSessions { subjects_differ, .. } => {
             let subjects = if subjects_differ { "differ" } else { "same" };
-            counter!("hyper_session_several_sessions_total", "cookie" => cookie.to_owned(), "subjects" => subjects).increment(1);
+            counter!("hyper_session_several_sessions_total", "subjects" => subjects).increment(1);
         }
-        Event::TooManyCandidates { cookie } => {
-            plain("hyper_session_too_many_candidates_total", cookie).increment(1);
+        EventKind::TooManyCandidates => {
+            counter!("hyper_session_too_many_candidates_total").increment(1);
         }
-        Event::OldKey { cookie, .. } => plain("hyper_session_old_key_total", cookie).increment(1),
-        Event::Created { cookie, .. } => plain("hyper_session_created_total", cookie).increment(1),
-        Event::LoggedIn { cookie, .. } => plain("hyper_session_logins_total", cookie).increment(1),
-        Event::Regenerated { cookie, .. } => plain("hyper_session_regenerated_total", cookie).increment(1),
-        Event::Destroyed { cookie, .. } => plain("hyper_session_destroyed_total", cookie).increment(1),
-        Event::ChangesDropped { cookie, reason, .. } => {
-            counter!("hyper_session_changes_dropped_total", "cookie" => cookie.to_owned(), "reason" => reason.as_str()).increment(1);
+        EventKind::OldKey { .. } => counter!("hyper_session_old_key_total").increment(1),
+        EventKind::Created { .. } => counter!("hyper_session_created_total").increment(1),
+        EventKind::LoggedIn { .. } => counter!("hyper_session_logins_total").increment(1),
+        EventKind::Regenerated { .. } => counter!("hyper_session_regenerated_total").increment(1),
+        EventKind::Destroyed { .. } => counter!("hyper_session_destroyed_total").increment(1),
+        EventKind::ChangesDropped { reason, .. } => {
+            counter!("hyper_session_changes_dropped_total", "reason" => reason.as_str()).increment(1);
         }
-        Event::ConflictMerged { cookie, conflicts, .. } => {
-            plain("hyper_session_conflicts_total", cookie).increment(conflicts.into());
+        EventKind::ConflictMerged { conflicts, .. } => {
+            counter!("hyper_session_conflicts_total").increment(conflicts.into());
         }
-        Event::Migrating { cookie, from, .. } => {
-            counter!("hyper_session_migrating_total", "cookie" => cookie.to_owned(), "from" => from.as_str())
-                .increment(1);
+        EventKind::Migrating { from, .. } => {
+            counter!("hyper_session_migrating_total", "from" => from.as_str()).increment(1);
         }
-        Event::ValueUnreadable { cookie, .. } => {
-            plain("hyper_session_values_unreadable_total", cookie).increment(1);
+        EventKind::ValueUnreadable { .. } => {
+            counter!("hyper_session_values_unreadable_total").increment(1);
         }
-        Event::StoreAnswered { cookie, operation, elapsed, ok } => {
+        EventKind::StoreAnswered { operation, elapsed, ok } => {
             let outcome = if ok { "ok" } else { "error" };
             histogram!(STORE_SECONDS, "cookie" => cookie.to_owned(), "operation" => operation.as_str(), "outcome" => outcome)
                 .record(elapsed.as_secs_f64());
         }
-        Event::StoreFailed { cookie, operation, error, .. } => {
-            counter!("hyper_session_store_errors_total", "cookie" => cookie.to_owned(), "operation" => operation.as_str(), "reason" => error.label()).increment(1);
+        EventKind::StoreFailed { operation, error, .. } => {
+            counter!("hyper_session_store_errors_total", "operation" => operation.as_str(), "reason" => error.label()).increment(1);
         }
-        Event::HandlerFailed { cookie, error } => {
-            counter!("hyper_session_handler_errors_total", "cookie" => cookie.to_owned(), "reason" => error.label()).increment(1);
+        EventKind::HandlerFailed { error } => {
+            counter!("hyper_session_handler_errors_total", "reason" => error.label()).increment(1);
         }
-        Event::CookieWithheld { cookie, .. } => {
-            plain("hyper_session_cookies_withheld_total", cookie).increment(1);
+        EventKind::CookieWithheld { .. } => {
+            counter!("hyper_session_cookies_withheld_total").increment(1);
         }
-        Event::CacheControlReplaced { cookie } => {
-            counter!("hyper_session_headers_replaced_total", "cookie" => cookie.to_owned(), "header" => "cache-control").increment(1);
+        EventKind::CacheControlReplaced => {
+            counter!("hyper_session_headers_replaced_total", "header" => "cache-control").increment(1);
         }
-        Event::SetCookieReplaced { cookie } => {
-            counter!("hyper_session_headers_replaced_total", "cookie" => cookie.to_owned(), "header" => "set-cookie").increment(1);
+        EventKind::SetCookieReplaced => {
+            counter!("hyper_session_headers_replaced_total", "header" => "set-cookie").increment(1);
         }
-        Event::SubjectLimit { cookie, ended } => {
-            plain("hyper_session_subject_limit_total", cookie)
-                .increment(ended.try_into().unwrap_or(u64::MAX));
+        EventKind::SubjectLimit { ended } => {
+            counter!("hyper_session_subject_limit_total").increment(ended.try_into().unwrap_or(u64::MAX));
         }
         // Once for each store that connects: for a log, and nothing to count.
-        Event::EvictionPolicy { .. } => {}
-        Event::Revocations { cookie, change } => {
-            counter!("hyper_session_revocations_total", "cookie" => cookie.to_owned(), "change" => change.as_str()).increment(1);
+        EventKind::EvictionPolicy { .. } => {}
+        EventKind::Revocations { change } => {
+            counter!("hyper_session_revocations_total", "change" => change.as_str()).increment(1);
         }
-        Event::Interrupted { cookie, completing, .. } => {
+        EventKind::Interrupted { completing, .. } => {
             let completing = if completing { "true" } else { "false" };
-            counter!("hyper_session_interrupted_total", "cookie" => cookie.to_owned(), "completing" => completing).increment(1);
+            counter!("hyper_session_interrupted_total", "completing" => completing).increment(1);
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Events as structured log lines, with the target `session`.
 
+use std::error::Error;
+
 use tracing::Level;
 
-use super::journal::{Journal, Recovery, Tally};
-use super::{Event, Refusal, RevocationChange};
+use super::journal::{Journal, Recovery};
+use super::{Event, EventKind, Refusal, RevocationChange};
 use crate::clock::Timestamp;
 
 /// Not the name of the crate: `EnvFilter` compares prefixes, and `hyper_session` begins with `hyper`, so
@@ -31,269 +33,219 @@ macro_rules! line {
 /// Writes one line for each event. The field `event` is its name, and `session` is an id. With it, an operator can follow a
 /// session through a log, and an attacker cannot use it.
 ///
-/// Clients, applications and a failing store can cause some events at any rate. The first, the tenth, the hundredth … of a
-/// minute have their level and the number. All others have the level DEBUG.
+/// Clients, applications and a failing store can cause some events at any rate. These are counted: the first, the tenth, the
+/// hundredth … of a minute have their level and the number. All others have the level DEBUG.
 //= ASVS 5.0 16.3.3: "Verify that the application logs the security events that are defined in the documentation and also
 //# logs attempts to bypass the security controls"
 //= ASVS 5.0 16.2.5: "Other data, such as session tokens, may only be logged by being hashed or masked, either in full or
 //# partially."
 #[allow(clippy::too_many_lines)] // one arm for each event
 pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timestamp) {
-    let tally = |event, reason| journal.count(event, reason, now());
-    let level = |tally: Option<Tally>, level| if tally.is_some() { level } else { Level::DEBUG };
-    let count = |tally: Option<Tally>| tally.map(|tally| tally.count);
-    let previous = |tally: Option<Tally>| tally.and_then(|tally| tally.previous);
-    match *event {
-        Event::InsecureCookie { cookie } => {
+    let Event { cookie, kind } = *event;
+    /// Counts an event by name and reason, and writes its line. `$level` is a function of the count.
+    macro_rules! counted {
+        ($level:expr, $name:literal, $reason:expr, $message:expr $(, $($fields:tt)+)?) => {{
+            let tally = journal.count($name, $reason, now());
+            let level = tally.map_or(Level::DEBUG, |tally| $level(tally.count));
+            let (count, previous) = (tally.map(|tally| tally.count), tally.and_then(|tally| tally.previous));
+            line!(level, event = $name, cookie, $($($fields)+,)? count, previous, "{}", $message);
+        }};
+    }
+    let (error, warn, info) = (|_| Level::ERROR, |_| Level::WARN, |_| Level::INFO);
+    match kind {
+        EventKind::InsecureCookie => {
             tracing::warn!(target: TARGET, event = "insecure_cookie", cookie, "the session cookie is not Secure");
         }
-        Event::CrossOriginRefused { reason } => {
-            let tally = tally("cross_origin_refused", reason.as_str());
-            line!(
-                level(tally, Level::WARN),
-                event = "cross_origin_refused",
-                reason = reason.as_str(),
-                count = count(tally),
-                previous = previous(tally),
-                "a request that another site may have made was refused"
-            );
-        }
-        Event::NotWrapped { cookie } => {
-            let tally = tally("not_wrapped", "");
-            line!(
-                level(tally, Level::ERROR),
-                event = "not_wrapped",
-                cookie,
-                count = count(tally),
-                previous = previous(tally),
-                "a handler asked for its session, and no SessionService or SessionLayer wraps it: wrap the service, or put the layer around this route"
-            );
-        }
-        Event::Refused { cookie, refusal, key } => {
-            let tally = tally("refused", refusal.as_str());
-            let key = key.map(tracing::field::display);
-            line!(
-                refusal_level(refusal, tally),
-                event = "refused",
-                cookie,
-                reason = refusal.as_str(),
-                key,
-                count = count(tally),
-                previous = previous(tally),
-                "session cookie refused{}",
-                hint(refusal)
-            );
-        }
-        Event::CookieFormat { cookie, format, refusal } => {
+        EventKind::CrossOriginRefused { reason } => counted!(
+            warn,
+            "cross_origin_refused",
+            reason.as_str(),
+            "a request that another site may have made was refused",
+            reason = reason.as_str()
+        ),
+        EventKind::NotWrapped => counted!(
+            error,
+            "not_wrapped",
+            "",
+            "a handler asked for its session, but no SessionService or SessionLayer wraps it: wrap the service, or put the layer around this route"
+        ),
+        EventKind::Refused { refusal, key } => counted!(
+            |count| refusal_level(refusal, count),
+            "refused",
+            refusal.as_str(),
+            format_args!("session cookie refused{}", hint(refusal)),
+            reason = refusal.as_str(),
+            key = key.map(display)
+        ),
+        EventKind::CookieFormat { format, refusal } => {
             let reason = refusal.map(Refusal::as_str);
-            tracing::debug!(target: TARGET, event = "cookie_format", cookie, format = format.as_str(), reason, "session cookie of this format");
+            tracing::debug!(target: TARGET, event = "cookie_format", cookie, format = format.as_str(), reason, "format of a session cookie");
         }
-        Event::SeveralSessions { cookie, id, sessions, subjects_differ: false } => {
+        EventKind::SeveralSessions { id, sessions, subjects_differ: false } => {
             tracing::info!(target: TARGET, event = "several_sessions", cookie, session = %id, sessions, subjects_differ = false, "several sessions in one request: the newest counts");
         }
-        Event::SeveralSessions { cookie, id, sessions, subjects_differ: true } => {
+        EventKind::SeveralSessions { id, sessions, subjects_differ: true } => {
             tracing::warn!(target: TARGET, event = "several_sessions", cookie, session = %id, sessions, subjects_differ = true, "sessions of different subjects in one request: the newest counts");
         }
-        Event::TooManyCandidates { cookie } => {
-            let tally = tally("too_many_candidates", "");
-            line!(
-                level(tally, Level::INFO),
-                event = "too_many_candidates",
-                cookie,
-                count = count(tally),
-                previous = previous(tally),
-                "too many cookies of the session's name"
-            );
-        }
-        Event::OldKey { cookie, id } => {
+        EventKind::TooManyCandidates => counted!(
+            info,
+            "too_many_candidates",
+            "",
+            "too many cookies with the session's name: some were ignored"
+        ),
+        EventKind::OldKey { id } => {
             tracing::debug!(target: TARGET, event = "old_key", cookie, session = %id, "session opened with an old key");
         }
-        Event::Created { cookie, id } => {
+        EventKind::Created { id } => {
             tracing::info!(target: TARGET, event = "created", cookie, session = %id, "session created");
         }
-        Event::LoggedIn { cookie, id } => {
+        EventKind::LoggedIn { id } => {
             tracing::info!(target: TARGET, event = "logged_in", cookie, session = %id, "session bound to a subject");
         }
-        Event::Regenerated { cookie, from, id } => {
+        EventKind::Regenerated { from, id } => {
             tracing::info!(target: TARGET, event = "regenerated", cookie, from = %from, session = %id, "session regenerated");
         }
-        Event::Destroyed { cookie, id } => {
+        EventKind::Destroyed { id } => {
             tracing::info!(target: TARGET, event = "destroyed", cookie, session = %id, "session destroyed");
         }
-        Event::ChangesDropped { cookie, id, reason } => {
-            let session = id.map(tracing::field::display);
-            let tally = tally("changes_dropped", reason.as_str());
-            line!(
-                level(tally, Level::INFO),
-                event = "changes_dropped",
-                cookie,
-                session,
-                reason = reason.as_str(),
-                count = count(tally),
-                previous = previous(tally),
-                "session changes dropped"
-            );
-        }
-        Event::ConflictMerged { cookie, id, conflicts } => {
+        EventKind::ChangesDropped { id, reason } => counted!(
+            info,
+            "changes_dropped",
+            reason.as_str(),
+            "session changes dropped",
+            session = id.map(display),
+            reason = reason.as_str()
+        ),
+        EventKind::ConflictMerged { id, conflicts } => {
             tracing::debug!(target: TARGET, event = "conflict_merged", cookie, session = %id, conflicts, "concurrent session changes merged");
         }
-        Event::Migrating { cookie, id, from } => {
-            let tally = tally("migrating", from.as_str());
-            line!(
-                level(tally, Level::INFO),
-                event = "migrating",
-                cookie,
-                session = %id,
-                from = from.as_str(),
-                count = count(tally),
-                previous = previous(tally),
-                "session still to be moved"
-            );
-        }
-        Event::ValueUnreadable { cookie, id, error } => {
-            let session = id.map(tracing::field::display);
-            let tally = tally("value_unreadable", error.label());
-            line!(
-                level(tally, Level::WARN),
-                event = "value_unreadable",
-                cookie,
-                session,
-                reason = error.label(),
-                count = count(tally),
-                previous = previous(tally),
-                "{error}"
-            );
-        }
-        Event::StoreAnswered { cookie, operation, elapsed, ok } => {
+        EventKind::Migrating { id, from } => counted!(
+            info,
+            "migrating",
+            from.as_str(),
+            "session still to be moved",
+            session = %id,
+            from = from.as_str()
+        ),
+        EventKind::ValueUnreadable { id, error } => counted!(
+            warn,
+            "value_unreadable",
+            error.label(),
+            error,
+            session = id.map(display),
+            reason = error.label()
+        ),
+        EventKind::StoreAnswered { operation, elapsed, ok } => {
             let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
             let operation = operation.as_str();
             tracing::trace!(target: TARGET, event = "store_answered", cookie, operation, micros, ok, "session store answered");
             let recovery = if ok { journal.worked(operation, &now) } else { None };
             if let Some(Recovery { failures, seconds }) = recovery {
-                let tally = tally("store_recovered", operation);
-                line!(
-                    level(tally, Level::WARN),
-                    event = "store_recovered",
-                    cookie,
+                counted!(
+                    warn,
+                    "store_recovered",
+                    operation,
+                    "the session store works again",
                     operation,
                     failures,
-                    seconds,
-                    count = count(tally),
-                    previous = previous(tally),
-                    "the session store works again"
+                    seconds
                 );
             }
         }
-        Event::StoreFailed { cookie, id, operation, error } => {
-            let session = id.map(tracing::field::display);
-            let cause = std::error::Error::source(error).map(tracing::field::display);
-            let tally = tally("store_failed", error.label());
-            if error.is_unavailable() {
+        EventKind::StoreFailed { id, operation, error: failure } => {
+            if failure.is_unavailable() {
                 journal.failed(operation.as_str(), now());
             }
-            line!(
-                level(tally, Level::ERROR),
-                event = "store_failed",
-                cookie,
-                session,
+            counted!(
+                error,
+                "store_failed",
+                failure.label(),
+                failure,
+                session = id.map(display),
                 operation = operation.as_str(),
-                count = count(tally),
-                previous = previous(tally),
-                reason = error.label(),
-                cause,
-                "{error}"
+                reason = failure.label(),
+                cause = failure.source().map(display)
             );
         }
-        Event::HandlerFailed { cookie, error } => {
-            let cause = std::error::Error::source(error).map(tracing::field::display);
-            let tally = tally("handler_failed", error.label());
-            line!(
-                level(tally, Level::ERROR),
-                event = "handler_failed",
-                cookie,
-                count = count(tally),
-                previous = previous(tally),
-                reason = error.label(),
-                cause,
-                "{error}"
-            );
-        }
-        Event::CookieWithheld { cookie, id } => {
-            let session = id.map(tracing::field::display);
-            let tally = tally("cookie_withheld", "");
-            line!(
-                level(tally, Level::WARN),
-                event = "cookie_withheld",
-                cookie,
-                session,
-                count = count(tally),
-                previous = previous(tally),
-                "a session was saved that the client cannot learn of"
-            );
-        }
-        Event::CacheControlReplaced { cookie } => {
-            let tally = tally("cache_control_replaced", "");
-            line!(
-                level(tally, Level::WARN),
-                event = "cache_control_replaced",
-                cookie,
-                count = count(tally),
-                previous = previous(tally),
-                "a handler's Cache-Control would have let caches keep a session cookie"
-            );
-        }
-        Event::SetCookieReplaced { cookie } => {
-            let tally = tally("set_cookie_replaced", "");
-            line!(
-                level(tally, Level::WARN),
-                event = "set_cookie_replaced",
-                cookie,
-                count = count(tally),
-                previous = previous(tally),
-                "a handler's own Set-Cookie of the session's name was replaced"
-            );
-        }
-        Event::SubjectLimit { cookie, ended } => {
+        EventKind::HandlerFailed { error: failure } => counted!(
+            error,
+            "handler_failed",
+            failure.label(),
+            failure,
+            reason = failure.label(),
+            cause = failure.source().map(display)
+        ),
+        EventKind::CookieWithheld { id } => counted!(
+            warn,
+            "cookie_withheld",
+            "",
+            "session saved under a token that the client does not get",
+            session = id.map(display)
+        ),
+        EventKind::CacheControlReplaced => counted!(
+            warn,
+            "cache_control_replaced",
+            "",
+            "replaced a handler's Cache-Control, which allows caches to store the session cookie"
+        ),
+        EventKind::SetCookieReplaced => counted!(
+            warn,
+            "set_cookie_replaced",
+            "",
+            "replaced a handler's own Set-Cookie with the session's name"
+        ),
+        EventKind::SubjectLimit { ended } => {
             tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the least recently used were ended");
         }
-        Event::EvictionPolicy { cookie, policy } => {
+        EventKind::EvictionPolicy { policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
         }
-        Event::Revocations {
-            cookie,
-            change: change @ (RevocationChange::Reachable | RevocationChange::Trusted),
-        } => {
-            tracing::info!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
+        EventKind::Revocations { change } => {
+            let (level, message) = revocation_line(change);
+            line!(level, event = "revocations", cookie, change = change.as_str(), "{message}");
         }
-        Event::Revocations { cookie, change } => {
-            tracing::warn!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
+        EventKind::Interrupted { id, completing: true } => counted!(
+            info,
+            "interrupted",
+            "completing",
+            "client disconnected: the commit that ends or regenerates its session continues",
+            session = id.map(display),
+            completing = true
+        ),
+        EventKind::Interrupted { id, completing: false } => counted!(
+            error,
+            "interrupted",
+            "lost",
+            "client disconnected: the commit that ends or regenerates its session was lost",
+            session = id.map(display),
+            completing = false
+        ),
+    }
+}
+
+/// Returns the level and the message of a change of the revocations.
+fn revocation_line(change: RevocationChange) -> (Level, &'static str) {
+    match change {
+        RevocationChange::Floor => {
+            (Level::WARN, "too many revocations: all sessions from before the floor have ended")
         }
-        Event::Interrupted { cookie, id, completing } => {
-            let session = id.map(tracing::field::display);
-            let (reason, wanted, message) = if completing {
-                ("completing", Level::INFO, "client gone, the session's end goes on")
-            } else {
-                ("lost", Level::ERROR, "client gone, the session's end was lost")
-            };
-            let tally = tally("interrupted", reason);
-            line!(
-                level(tally, wanted),
-                event = "interrupted",
-                cookie,
-                session,
-                completing,
-                count = count(tally),
-                previous = previous(tally),
-                "{message}"
-            );
+        RevocationChange::Unreachable => (Level::WARN, "the revocation log cannot be read"),
+        RevocationChange::Reachable => (Level::INFO, "the revocation log can be read again"),
+        RevocationChange::RolledBack => {
+            (Level::WARN, "the revocation log lost its last entries: those known here were written again")
+        }
+        RevocationChange::Trusted => {
+            (Level::INFO, "session accepted without a check of the revocations, by the failure policy")
+        }
+        RevocationChange::SubjectLimit => {
+            (Level::WARN, "a subject caused too many revocations: further ones were joined")
         }
     }
 }
 
 /// Returns the level of a refusal. An expired cookie is routine. A missing key, an unknown format version and a clock that
 /// is behind log out all users at once. Forgeries are routine until there are many.
-fn refusal_level(refusal: Refusal, tally: Option<Tally>) -> Level {
-    let Some(Tally { count, .. }) = tally else { return Level::DEBUG };
+fn refusal_level(refusal: Refusal, count: u64) -> Level {
     let warned_from = match refusal {
         Refusal::UnknownKey | Refusal::RevokedKey | Refusal::Version | Refusal::IssuedInFuture => 1,
         Refusal::Signature | Refusal::Ciphertext | Refusal::Payload => 10,

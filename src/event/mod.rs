@@ -20,26 +20,28 @@ use crate::id::{KeyId, SessionId};
 ///
 /// With the features `tracing` and `metrics`, every event is logged and counted automatically: see the guide
 /// [`observability`](crate::guide::observability). An [`Observer`] receives the events in any case.
-///
-/// Kinds may be added in any release: match with a wildcard arm.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
-pub enum Event<'a> {
+pub struct Event<'a> {
+    /// Name of the session cookie. It tells the stores of one application apart.
+    pub cookie: &'a str,
+    /// The kind of event, with its facts.
+    pub kind: EventKind<'a>,
+}
+
+/// The kind of an [`Event`], with the facts about it.
+///
+/// Kinds and facts may be added in any release: match with a wildcard arm.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum EventKind<'a> {
     /// A store was built with a cookie that is not `Secure`, which anyone on the network can read over plain http.
-    #[non_exhaustive]
-    InsecureCookie {
-        /// Name of the session cookie.
-        cookie: &'a str,
-    },
-    /// A handler asked for its session, but no session service wraps it, or none with that cookie name. There is no store,
-    /// and so no observer: this event is only logged and counted.
-    #[non_exhaustive]
-    NotWrapped {
-        /// The cookie name that the handler asked for. Empty if it named none.
-        cookie: &'a str,
-    },
+    InsecureCookie,
+    /// A handler asked for its session, but no session service wraps it, or none with that cookie name (empty if the handler
+    /// named none). There is no store, and so no observer: this event is only logged and counted.
+    NotWrapped,
     /// A [`CrossOriginProtection`](crate::CrossOriginProtection) refused a request that another site may have made. It belongs to
-    /// no store, and so to no observer: this event is only logged and counted.
+    /// no store, and so to no observer and no cookie name: this event is only logged and counted.
     #[non_exhaustive]
     CrossOriginRefused {
         /// The reason.
@@ -48,19 +50,15 @@ pub enum Event<'a> {
     /// The cookie of a request was refused. The handler gets an empty session.
     #[non_exhaustive]
     Refused {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The reason.
         refusal: Refusal,
         /// The key that the cookie names, if that is the reason. A client can name any key.
         key: Option<KeyId>,
     },
     /// A store that reads Astra's cookies beside its own got a cookie of this format. It measures the progress of a
-    /// migration. A refused cookie also causes an [`Event::Refused`].
+    /// migration. A refused cookie also causes an [`Refused`](Self::Refused).
     #[non_exhaustive]
     CookieFormat {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The format, by the form of the cookie.
         format: CookieFormat,
         /// Why it was refused. `None` if it was accepted.
@@ -72,8 +70,6 @@ pub enum Event<'a> {
     /// be an attack: another host of the domain has set the cookie of its own session, so that the user acts in it.
     #[non_exhaustive]
     SeveralSessions {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session that counts.
         id: SessionId,
         /// The number of sessions.
@@ -83,25 +79,17 @@ pub enum Event<'a> {
     },
     /// A request carried more cookies of the session's name than are tried: more than four that could be authentic, or more
     /// than 64 in all. Further cookies were ignored. No cookie is removed.
-    #[non_exhaustive]
-    TooManyCandidates {
-        /// Name of the session cookie.
-        cookie: &'a str,
-    },
+    TooManyCandidates,
     /// A session was opened with a key that no longer seals. Unless the handler fails or ends it, it is sealed with the
     /// sealing key on this response.
     #[non_exhaustive]
     OldKey {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session.
         id: SessionId,
     },
     /// A new session was stored.
     #[non_exhaustive]
     Created {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session.
         id: SessionId,
     },
@@ -109,16 +97,12 @@ pub enum Event<'a> {
     /// [`Created`](Self::Created) or a [`Regenerated`](Self::Regenerated) accompanies it.
     #[non_exhaustive]
     LoggedIn {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session.
         id: SessionId,
     },
     /// A session was given a new id, as at a login. Or it was ended, and a new one began in the same response.
     #[non_exhaustive]
     Regenerated {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// Its id before.
         from: SessionId,
         /// Its id now.
@@ -127,16 +111,12 @@ pub enum Event<'a> {
     /// A session was ended: it was destroyed, or no value was left.
     #[non_exhaustive]
     Destroyed {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session.
         id: SessionId,
     },
     /// Changes were dropped on purpose.
     #[non_exhaustive]
     ChangesDropped {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session, if it was stored.
         id: Option<SessionId>,
         /// The reason.
@@ -145,8 +125,6 @@ pub enum Event<'a> {
     /// Another request saved the session first. This request's changes were applied to the newer state.
     #[non_exhaustive]
     ConflictMerged {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session.
         id: SessionId,
         /// The number of newer states that had to be loaded.
@@ -154,9 +132,8 @@ pub enum Event<'a> {
     },
     /// A session was loaded that is still to be moved: from the old store of a
     /// [`MigratingStore`](crate::store::MigratingStore), or an entry that was stored without sealing.
+    #[non_exhaustive]
     Migrating {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session.
         id: SessionId,
         /// Where it is from.
@@ -164,20 +141,17 @@ pub enum Event<'a> {
     },
     /// A value did not decode as the type that [`Session::get_lenient`](crate::Session::get_lenient) asked for, and was read
     /// as absent.
+    #[non_exhaustive]
     ValueUnreadable {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session, if it was stored.
         id: Option<SessionId>,
         /// Names the key, the kind of value that was found, and the type that was asked for.
         error: &'a Error,
     },
-    /// The store answered. Told only of stores that take their time (a [`CookieStore`](crate::CookieStore) answers at once), and
-    /// measured only if there is a listener: an observer, a `tracing` subscriber that wants this, or the feature `metrics`.
+    /// The store answered. Emitted only by stores that take time (a [`CookieStore`](crate::CookieStore) answers at once), and only
+    /// if the duration is wanted: by an observer, a `tracing` subscriber at this level, or the feature `metrics`.
     #[non_exhaustive]
     StoreAnswered {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The operation.
         operation: Operation,
         /// The duration, including conflicts and repetitions.
@@ -189,8 +163,6 @@ pub enum Event<'a> {
     /// ([`Operation::Touch`]), the response is sent unchanged, because no handler asked for the renewal.
     #[non_exhaustive]
     StoreFailed {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session, if it was stored.
         id: Option<SessionId>,
         /// The operation.
@@ -201,37 +173,23 @@ pub enum Event<'a> {
     /// A handler returned an error of this crate. The response is a 503 or 500, and nothing was saved.
     #[non_exhaustive]
     HandlerFailed {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The error.
         error: &'a Error,
     },
     /// A session was saved under a token that the client does not get, because a 1xx response carries no cookie.
     #[non_exhaustive]
     CookieWithheld {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session.
         id: Option<SessionId>,
     },
     /// A handler's `Cache-Control` would have let a cache store a response that sets the session cookie. It was replaced by
     /// `no-store`.
-    #[non_exhaustive]
-    CacheControlReplaced {
-        /// Name of the session cookie.
-        cookie: &'a str,
-    },
+    CacheControlReplaced,
     /// A handler's own `Set-Cookie` for the session's name was replaced, because a response sets each cookie once.
-    #[non_exhaustive]
-    SetCookieReplaced {
-        /// Name of the session cookie.
-        cookie: &'a str,
-    },
+    SetCookieReplaced,
     /// A subject had as many sessions as it may have: the least recently used ones were ended.
     #[non_exhaustive]
     SubjectLimit {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The number of ended sessions.
         ended: usize,
     },
@@ -239,25 +197,20 @@ pub enum Event<'a> {
     /// deleted from its subject's list is not ended with the others. Reported when the store connects.
     #[non_exhaustive]
     EvictionPolicy {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The policy, as the backend names it. Only `noeviction` keeps all sessions.
         policy: &'a str,
     },
     /// The client went away during the commit of its session, which ends or regenerates it, or may do so.
     #[non_exhaustive]
     Interrupted {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The session, if it was stored.
         id: Option<SessionId>,
         /// True if the commit is completed in the background. False if there was no runtime for that.
         completing: bool,
     },
     /// The state of the revocations of a [`CookieStore`](crate::CookieStore) changed.
+    #[non_exhaustive]
     Revocations {
-        /// Name of the session cookie.
-        cookie: &'a str,
         /// The change.
         change: RevocationChange,
     },
@@ -587,11 +540,11 @@ impl DropReason {
 /// # Examples
 ///
 /// ```
-/// use hyper_session::{AppKey, CookieStore, Event};
+/// use hyper_session::{AppKey, CookieStore, Event, EventKind};
 ///
 /// let store = CookieStore::builder(AppKey::generate()?)
 ///     .observer(|event: &Event<'_>| {
-///         if let Event::Refused { refusal, .. } = event {
+///         if let EventKind::Refused { refusal, .. } = event.kind {
 ///             // count it, labelled with refusal.as_str()
 ///         }
 ///     })
@@ -610,8 +563,8 @@ pub(crate) struct Reporter {
 }
 
 impl Reporter {
-    pub(crate) fn report<'a>(&'a self, event: impl FnOnce(&'a str) -> Event<'a>) {
-        let event = event(&self.cookie);
+    pub(crate) fn report(&self, kind: EventKind<'_>) {
+        let event = Event { cookie: &self.cookie, kind };
         publish_without_store(&event);
         if let Some(observer) = &self.observer {
             observer.event(&event);

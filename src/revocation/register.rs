@@ -16,7 +16,7 @@ use super::timeline::Timeline;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::Random;
 use crate::error::Error;
-use crate::event::{Event, Reporter, RevocationChange};
+use crate::event::{EventKind, Reporter, RevocationChange};
 use crate::session::{Labels, Lineage, Position, SessionId};
 
 /// For this many seconds, the cookie of a session that was given another id may be on its way to be replaced.
@@ -402,7 +402,7 @@ impl Register {
 
     pub(crate) fn report(&self, change: RevocationChange) {
         if let Some(settings) = self.settings.get() {
-            settings.reporter.report(|cookie| Event::Revocations { cookie, change });
+            settings.reporter.report(EventKind::Revocations { change });
         }
     }
 

@@ -13,7 +13,7 @@ use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
-use crate::event::{DropReason, Event, Operation, Refusal};
+use crate::event::{DropReason, EventKind, Operation, Refusal};
 use crate::session::{Changes, Committer, Disposition, Outcome, Record, Saved, Session, SessionId};
 use crate::store::{LoadFuture, StoreFuture};
 
@@ -153,10 +153,9 @@ impl Commit {
             .loaded
             .session
             .begin_commit(self.answer, self.is_last, |record| self.slot.standing(record, now, spoken_for));
-        let cookie = self.slot.cookie_name();
         self.before = commit.base.as_ref().map(Record::id);
         if let Some(reason) = commit.dropped {
-            self.slot.emit(&Event::ChangesDropped { cookie, id: self.before, reason });
+            self.slot.emit(EventKind::ChangesDropped { id: self.before, reason });
         }
         self.must_finish = commit.must_finish;
         self.outcome = commit.outcome;
@@ -225,11 +224,11 @@ impl Commit {
         let stopwatch = self.stopwatch.take();
         let slot = Arc::clone(&self.slot);
         let stop = |ok| stopwatch.map(|stopwatch| stopwatch.stop(slot.connection.config(), ok));
-        let (cookie, operation) = (slot.cookie_name(), self.operation());
+        let operation = self.operation();
         match answer {
             Ok(saved) => {
                 let ended = matches!(saved, Saved::Ended);
-                let news = self.news(&saved, cookie);
+                let news = self.news(&saved);
                 let login = match &saved {
                     Saved::Stored { record, .. } if self.logs_in => Some(record.id()),
                     _ => None,
@@ -238,10 +237,10 @@ impl Commit {
                 self.settle(Some(saved));
                 stop(true);
                 for event in news.into_iter().flatten() {
-                    slot.emit(&event);
+                    slot.emit(event);
                 }
                 if let Some(id) = login {
-                    self.slot.emit(&Event::LoggedIn { cookie, id });
+                    self.slot.emit(EventKind::LoggedIn { id });
                 }
                 // At the end of a request, only the event reports it: the response no longer depends on this session.
                 if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
@@ -254,7 +253,7 @@ impl Commit {
                 self.loaded.session.commit_failed();
                 self.permit = None;
                 stop(false);
-                slot.emit(&Event::StoreFailed { cookie, id: self.before, operation, error: &error });
+                slot.emit(EventKind::StoreFailed { id: self.before, operation, error: &error });
                 if optional {
                     return Ok(());
                 }
@@ -268,27 +267,27 @@ impl Commit {
     }
 
     /// Returns the events about the result.
-    fn news<'a>(&self, saved: &Saved, cookie: &'a str) -> [Option<Event<'a>>; 2] {
+    fn news(&self, saved: &Saved) -> [Option<EventKind<'static>>; 2] {
         let (merged, became) = match (saved, self.before) {
             (Saved::Stored { record, conflicts, .. }, before) => {
                 let (id, conflicts) = (record.id(), *conflicts);
-                let merged = (conflicts > 0).then_some(Event::ConflictMerged { cookie, id, conflicts });
+                let merged = (conflicts > 0).then_some(EventKind::ConflictMerged { id, conflicts });
                 let became = match before {
-                    None => Some(Event::Created { cookie, id }),
+                    None => Some(EventKind::Created { id }),
                     Some(from) if self.outcome == Outcome::Regenerate => {
-                        Some(Event::Regenerated { cookie, from, id })
+                        Some(EventKind::Regenerated { from, id })
                     }
                     Some(_) => None,
                 };
                 (merged, became)
             }
-            (Saved::Removed, Some(id)) => (None, Some(Event::Destroyed { cookie, id })),
+            (Saved::Removed, Some(id)) => (None, Some(EventKind::Destroyed { id })),
             (Saved::Removed, None) => (None, None),
             // A renewal that finds the session ended drops no changes.
             (Saved::Ended, id) => {
                 let reason = DropReason::SessionEnded;
                 let dropped = !self.outcome.is_optional();
-                (None, dropped.then_some(Event::ChangesDropped { cookie, id, reason }))
+                (None, dropped.then_some(EventKind::ChangesDropped { id, reason }))
             }
         };
         [merged, became]
@@ -318,17 +317,11 @@ impl Future for Commit {
                         Ok(Err(Refusal::Ended)) => this.loaded.session.end_by_response(),
                         // Not from this store: it is another cookie of the same name.
                         Ok(Err(_)) => {
-                            let cookie = this.slot.cookie_name();
-                            this.slot.emit(&Event::SetCookieReplaced { cookie });
+                            this.slot.emit(EventKind::SetCookieReplaced);
                         }
                         Err(error) => {
-                            let (cookie, operation) = (this.slot.cookie_name(), Operation::Load);
-                            this.slot.emit(&Event::StoreFailed {
-                                cookie,
-                                id: None,
-                                operation,
-                                error: &error,
-                            });
+                            let operation = Operation::Load;
+                            this.slot.emit(EventKind::StoreFailed { id: None, operation, error: &error });
                             return Poll::Ready(Err(error));
                         }
                     }
@@ -404,8 +397,7 @@ impl Drop for Commit {
         }
         // Emitted last, because an observer may panic.
         if goes_on && !std::thread::panicking() {
-            let cookie = self.slot.cookie_name();
-            self.slot.emit(&Event::Interrupted { cookie, id: self.before, completing });
+            self.slot.emit(EventKind::Interrupted { id: self.before, completing });
         }
     }
 }
@@ -427,7 +419,7 @@ impl Committer for Slot {
     }
 
     fn unreadable(&self, id: Option<SessionId>, error: &Error) {
-        self.emit(&Event::ValueUnreadable { cookie: self.cookie_name(), id, error });
+        self.emit(EventKind::ValueUnreadable { id, error });
     }
 
     fn end_others(

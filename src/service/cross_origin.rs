@@ -16,7 +16,7 @@ use pin_project_lite::pin_project;
 
 use super::failure::FailureResponse;
 use crate::error::{Error, Kind};
-use crate::event::{CrossOriginReason, Event, publish_without_store};
+use crate::event::{CrossOriginReason, Event, EventKind, publish_without_store};
 
 static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -172,7 +172,8 @@ impl CrossOriginProtection {
         if is_safe(request) || is_same_origin(request) || self.is_exempt(request) {
             return Ok(());
         }
-        publish_without_store(&Event::CrossOriginRefused { reason: reason(request) });
+        let kind = EventKind::CrossOriginRefused { reason: reason(request) };
+        publish_without_store(&Event { cookie: "", kind });
         Err(Error::new(Kind::Forgery))
     }
 

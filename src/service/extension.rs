@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::connection::Connection;
 use super::handle::SessionHandle;
 use crate::error::{Error, Kind};
-use crate::event::{Event, publish_without_store};
+use crate::event::{Event, EventKind, publish_without_store};
 use crate::session::Session;
 
 /// The sessions of a request, outermost first. Almost every service has one. The second place does not increase the size.
@@ -128,6 +128,6 @@ async fn load(handle: Option<SessionHandle>, cookie: String) -> Result<Session, 
 /// Returns the error for a handler that no session service wraps. It is logged, too, because frameworks turn errors into
 /// empty responses.
 pub(crate) fn not_wrapped(cookie: &str) -> Error {
-    publish_without_store(&Event::NotWrapped { cookie });
+    publish_without_store(&Event { cookie, kind: EventKind::NotWrapped });
     Error::new(Kind::NotWrapped)
 }

@@ -69,7 +69,7 @@ impl Error {
     /// [forgery](Error::is_forgery), and a 500 otherwise. The response does not say what went wrong, because an error may name keys of the session.
     ///
     /// A session service treats the response as the error: it saves nothing, and emits an
-    /// [event](crate::Event::HandlerFailed) with the error. This method is for handlers with an error type of their own. A
+    /// [event](crate::EventKind::HandlerFailed) with the error. This method is for handlers with an error type of their own. A
     /// handler that returns `Err` of this type does not need it.
     ///
     /// # Examples

@@ -9,7 +9,7 @@ use super::commit::Commit;
 use super::head;
 use super::slot::{Loaded, Slot};
 use crate::error::Error;
-use crate::event::{DropReason, Event};
+use crate::event::{DropReason, EventKind};
 use crate::session::{CookieLifetime, Disposition, Reply};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
@@ -73,7 +73,6 @@ pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacemen
 /// An error if the cookie cannot be set. The head is then unchanged.
 pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R>) -> Result<(), Error> {
     let template = &slot.connection.config().cookie;
-    let cookie = slot.cookie_name();
     let informational = response.status().is_informational();
     let lines = match reply {
         Reply::Nothing => None,
@@ -111,22 +110,22 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     let sets_cookie = lines.as_ref().is_some_and(|lines| !lines.is_empty());
     if let Some(lines) = lines.filter(|_| sets_cookie) {
         if head::replace_set_cookie(headers, template.name(), lines) {
-            slot.emit(&Event::SetCookieReplaced { cookie });
+            slot.emit(EventKind::SetCookieReplaced);
         }
     }
     if (sets_cookie || slot.is_private()) && head::forbid_storing(headers) {
-        slot.emit(&Event::CacheControlReplaced { cookie });
+        slot.emit(EventKind::CacheControlReplaced);
     }
     Ok(())
 }
 
 /// Reports a save before a 1xx response, which cannot carry the cookie.
 fn withheld(slot: &Slot) {
-    let (cookie, id) = (slot.cookie_name(), slot.loaded().and_then(|loaded| loaded.session.id()));
+    let id = slot.loaded().and_then(|loaded| loaded.session.id());
     if slot.connection.config().only_in_cookie {
         // The client keeps the session from before.
-        slot.emit(&Event::ChangesDropped { cookie, id, reason: DropReason::Informational });
+        slot.emit(EventKind::ChangesDropped { id, reason: DropReason::Informational });
     } else if id != slot.loaded().and_then(|loaded| loaded.id) {
-        slot.emit(&Event::CookieWithheld { cookie, id });
+        slot.emit(EventKind::CookieWithheld { id });
     }
 }

@@ -14,7 +14,7 @@ use super::failure::{self, FailureResponse};
 use super::finish;
 use super::handle::{Conclusion, SessionHandle};
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::EventKind;
 
 pin_project! {
     /// The future that [`SessionService`](super::SessionService) and [`SessionFn`](super::SessionFn) return.
@@ -99,8 +99,7 @@ where
             };
             if let Some(error) = error {
                 this.handle.discard();
-                let (cookie, error) = (slot.cookie_name(), &*error);
-                slot.emit(&Event::HandlerFailed { cookie, error });
+                slot.emit(EventKind::HandlerFailed { error: &error });
                 if asked {
                     finish::write_failure_head(slot, &mut response);
                 }

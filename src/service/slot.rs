@@ -18,7 +18,7 @@ use crate::cookie::{
     Assembly, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target, chunk_size, trim,
 };
 use crate::error::Error;
-use crate::event::{Event, Operation, Refusal};
+use crate::event::{EventKind, Operation, Refusal};
 use crate::session::{
     Changes, Circumstances, Committer, CookieLifetime, Former, Recency, Record, Reply, Saved, Session,
     SessionId, Standing, Weight,
@@ -210,7 +210,7 @@ impl Slot {
         self.asked.load(Ordering::SeqCst)
     }
 
-    pub(super) fn emit(&self, event: &Event<'_>) {
+    pub(super) fn emit(&self, event: EventKind<'_>) {
         self.connection.config().emit(event);
     }
 
@@ -282,14 +282,13 @@ impl Slot {
 
     /// Emits the events about the sessions that were found.
     fn report(&self, newest: Option<&Candidate>, opened: &Opened) {
-        let cookie = self.cookie_name();
         if opened.exhausted {
-            self.emit(&Event::TooManyCandidates { cookie });
+            self.emit(EventKind::TooManyCandidates);
         }
         let Some(newest) = newest else { return };
         let id = newest.record.id();
         if newest.record.with_old_key() {
-            self.emit(&Event::OldKey { cookie, id });
+            self.emit(EventKind::OldKey { id });
         }
         if opened.candidates.len() > 1 {
             let subjects: Vec<String> = opened
@@ -299,7 +298,7 @@ impl Slot {
                 .collect();
             let subjects_differ = subjects.iter().any(|subject| Some(subject) != subjects.first());
             let sessions = opened.candidates.len();
-            self.emit(&Event::SeveralSessions { cookie, id, sessions, subjects_differ });
+            self.emit(EventKind::SeveralSessions { id, sessions, subjects_differ });
         }
     }
 
@@ -429,7 +428,7 @@ impl Slot {
                 first.get_or_insert((refusal, hides, None));
             } else {
                 let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
-                let key = if by_key { self.connection.store().__key_of(token) } else { None };
+                let key = if by_key { self.connection.store().key_of(token) } else { None };
                 first = Some((refusal, hides, key));
                 break;
             }
@@ -438,7 +437,7 @@ impl Slot {
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
-            self.emit(&Event::Refused { cookie: self.cookie_name(), refusal, key });
+            self.emit(EventKind::Refused { refusal, key });
         }
         Ok(Attempt::Refused { refusal, hides, exhausted })
     }
@@ -468,9 +467,8 @@ impl Slot {
         if let Some(stopwatch) = stopwatch {
             stopwatch.stop(config, loaded.is_ok());
         }
-        let cookie = self.cookie_name();
         loaded.map(Ok).inspect_err(|error| {
-            self.emit(&Event::StoreFailed { cookie, id: None, operation: Operation::Load, error });
+            self.emit(EventKind::StoreFailed { id: None, operation: Operation::Load, error });
         })
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use crate::config::Config;
-use crate::event::{Event, Operation};
+use crate::event::{EventKind, Operation};
 use crate::store::StoreFuture;
 
 /// Measures one call of the store. If it is dropped, nothing is reported: an interrupted call has no duration.
@@ -22,7 +22,7 @@ impl Stopwatch {
 
     /// Reports the duration when the store has answered.
     pub(super) fn stop(self, config: &Config, ok: bool) {
-        let (cookie, operation, elapsed) = (config.cookie_name(), self.operation, self.started.elapsed());
-        config.emit(&Event::StoreAnswered { cookie, operation, elapsed, ok });
+        let (operation, elapsed) = (self.operation, self.started.elapsed());
+        config.emit(EventKind::StoreAnswered { operation, elapsed, ok });
     }
 }

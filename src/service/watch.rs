@@ -8,11 +8,10 @@ use super::connection::Connection;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::event::{Event, Operation, Refusal};
+use crate::event::{EventKind, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, Former, Record, Reply, Session, SessionId, SessionView,
+    Changes, Circumstances, Committer, Former, Record, Reply, Saved, Session, SessionId, SessionView,
 };
-use crate::store::Saved;
 
 /// The session of a connection that outlives its request: a WebSocket, a stream of server-sent events, a long poll.
 ///
@@ -169,9 +168,8 @@ impl SessionWatch {
     }
 
     fn failed(&self, operation: Operation, error: &Error) {
-        let config = self.connection.config();
         let id = Some(self.id());
-        config.emit(&Event::StoreFailed { cookie: config.cookie_name(), id, operation, error });
+        self.connection.config().emit(EventKind::StoreFailed { id, operation, error });
     }
 }
 

@@ -127,7 +127,7 @@ impl Session {
     }
 
     /// Returns the value under `key`, or `None` if there is none or it is not a `T`: for a value whose type changed between
-    /// releases, and which is worth no error. An [`Event::ValueUnreadable`](crate::Event::ValueUnreadable) says that it
+    /// releases, and which is worth no error. An [`EventKind::ValueUnreadable`](crate::EventKind::ValueUnreadable) says that it
     /// happened. The value stays until it is set or deleted.
     ///
     /// # Examples

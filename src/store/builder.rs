@@ -103,7 +103,7 @@ impl<K: ServerKind> Builder<K> {
 
     /// Reads entries that were written without sealing, too, until a date, so that switching on
     /// [`seal_records`](Self::seal_records) logs no user out. Each write seals its entry; an entry that is only read and renewed
-    /// stays as it is. [`Event::Migrating`](crate::Event::Migrating) reports each load of an unsealed entry. Default: never.
+    /// stays as it is. [`EventKind::Migrating`](crate::EventKind::Migrating) reports each load of an unsealed entry. Default: never.
     ///
     /// No user is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
     /// timeout.
@@ -378,7 +378,7 @@ impl<K> Builder<K> {
     ///
     /// After a logout the back button then shows nothing in any browser. The cost: going back within the session loads
     /// the page again. A laxer `Cache-Control` of the handler is replaced, with an
-    /// [`Event::CacheControlReplaced`](crate::Event::CacheControlReplaced).
+    /// [`EventKind::CacheControlReplaced`](crate::EventKind::CacheControlReplaced).
     ///
     /// # Examples
     ///

@@ -4,19 +4,20 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{KeyId, Saved, SecretText, Store, StoreFuture, SubjectSession};
+use super::{Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
-use crate::event::{Event, MigrationSource, Refusal};
-use crate::session::{Changes, Origin, Record, SessionId};
+use crate::event::{EventKind, MigrationSource, Refusal};
+use crate::session::{Changes, Origin, Record, Saved, SessionId};
 
 /// A store that takes over the sessions of an old store, until a date: from cookies to a server, from a server to cookies, or
 /// from one server to another.
 ///
 /// A token is looked up in the new store first, then in the old one. A session of the old store is read there, and moved when
 /// it is saved or renewed: it gets a new id and a new token of the new store, keeps its values, its beginning and its
-/// lifetime, and ends in the old store. [`Event::Migrating`] reports each load from the old store.
+/// lifetime, and ends in the old store. [`EventKind::Migrating`] reports each load from the old store.
 ///
 /// From the date on, the old store is no longer asked. No user is logged out if the date lies a
 /// [longest lifetime](super::Builder::longest_lifetime) ahead, by default the absolute timeout.
@@ -96,9 +97,8 @@ impl Inner {
         };
         match self.old.load(&token, now).await? {
             Ok(record) => {
-                let cookie = self.new.config().cookie_name();
-                let event = Event::Migrating { cookie, id: record.id(), from: MigrationSource::Store };
-                self.new.config().emit(&event);
+                let event = EventKind::Migrating { id: record.id(), from: MigrationSource::Store };
+                self.new.config().emit(event);
                 Ok(Ok(record.with_origin(Origin::Elsewhere(record.clone()))))
             }
             // It was a token of the old store, which knows more about it.
@@ -129,8 +129,8 @@ impl Inner {
     /// Asks both stores. An old one without session lists has nothing to say.
     async fn of_both<T: Default>(
         &self,
-        new: StoreFuture<T>,
-        old: impl FnOnce(&dyn Store) -> StoreFuture<T>,
+        new: Listing<T>,
+        old: impl FnOnce(&dyn Store) -> Listing<T>,
         both: impl FnOnce(T, T) -> T,
     ) -> Result<T, Error> {
         let of_new = new.await?;
@@ -157,12 +157,41 @@ impl Store for MigratingStore {
         self.inner.new.config()
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        Box::pin(async move {
+            let (new, old) = (inner.new.sessions_of(&subject), |old: &dyn Store| old.sessions_of(&subject));
+            inner.of_both(new, old, |new, old| old.into_iter().chain(new).collect()).await
+        })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        Box::pin(async move {
+            let (new, old) =
+                (inner.new.end_session_of(&subject, id), |old: &dyn Store| old.end_session_of(&subject, id));
+            inner.of_both(new, old, |new, old| new || old).await
+        })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
+        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
+        Box::pin(async move {
+            let (new, old) = (inner.new.end_sessions_of(&subject, keep), |old: &dyn Store| {
+                old.end_sessions_of(&subject, keep)
+            });
+            inner.of_both(new, old, |new, old| new + old).await
+        })
+    }
+}
+
+impl Verbs for MigratingStore {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
 
-    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
         let Some(old) = elsewhere(&base) else { return self.inner.new.reload(base, now) };
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move {
@@ -195,8 +224,8 @@ impl Store for MigratingStore {
         StoreFuture::boxed(async move { inner.take_over(old, changes, now).await })
     }
 
-    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
-        self.inner.new.__key_of(token).or_else(|| self.inner.old.__key_of(token))
+    fn key_of(&self, token: &[u8]) -> Option<KeyId> {
+        self.inner.new.key_of(token).or_else(|| self.inner.old.key_of(token))
     }
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
@@ -222,12 +251,7 @@ impl Store for MigratingStore {
         }
     }
 
-    fn load_retired(
-        &self,
-        name: usize,
-        token: &[u8],
-        now: Timestamp,
-    ) -> StoreFuture<Result<Record, Refusal>> {
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         self.inner.new.load_retired(name, token, now)
     }
 
@@ -248,33 +272,6 @@ impl Store for MigratingStore {
             Some(old) => self.inner.old.supersede(old, now),
             None => self.inner.new.supersede(base, now),
         }
-    }
-
-    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
-        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
-        StoreFuture::boxed(async move {
-            let (new, old) = (inner.new.sessions_of(&subject), |old: &dyn Store| old.sessions_of(&subject));
-            inner.of_both(new, old, |new, old| old.into_iter().chain(new).collect()).await
-        })
-    }
-
-    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
-        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
-        StoreFuture::boxed(async move {
-            let (new, old) =
-                (inner.new.end_session_of(&subject, id), |old: &dyn Store| old.end_session_of(&subject, id));
-            inner.of_both(new, old, |new, old| new || old).await
-        })
-    }
-
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
-        let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
-        StoreFuture::boxed(async move {
-            let (new, old) = (inner.new.end_sessions_of(&subject, keep), |old: &dyn Store| {
-                old.end_sessions_of(&subject, keep)
-            });
-            inner.of_both(new, old, |new, old| new + old).await
-        })
     }
 }
 

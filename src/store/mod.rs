@@ -1,39 +1,44 @@
 //! The stores that keep sessions between requests, and the contract that they implement.
 //!
-//! A [`Store`] has four verbs: load, save, destroy, regenerate. There are two kinds. [`CookieStore`] keeps the session
-//! in the cookie itself. [`ServerStore`] keeps it in a [`Backend`], which only has to offer five primitives on opaque
-//! bytes. `ServerStore` adds identity, deadlines, merging of concurrent changes and the order of writes. To keep
-//! sessions elsewhere, implement [`Backend`].
+//! There are two kinds of [`Store`]. [`CookieStore`] keeps the session in the cookie itself. [`ServerStore`] keeps it in a
+//! [`Backend`], which only has to offer five primitives on opaque bytes. `ServerStore` adds identity, deadlines, merging of
+//! concurrent changes and the order of writes. To keep sessions elsewhere, implement [`Backend`].
 
 mod backend;
 mod builder;
-mod cookie;
-mod future;
+pub(crate) mod cookie;
+pub(crate) mod future;
 pub(crate) mod join;
 #[cfg(feature = "memory")]
-mod memory;
+pub(crate) mod memory;
 mod migrating;
 #[cfg(feature = "redis")]
 pub mod redis;
-mod server;
+pub(crate) mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+pub(crate) mod verbs;
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 pub use self::backend::{Backend, Replaced, Stored};
 pub use self::builder::{Builder, ServerKind};
-pub use self::cookie::{CookieKeys, CookieStore};
-pub use self::future::StoreFuture;
+pub use self::cookie::CookieKeys;
 #[cfg(feature = "memory")]
-pub use self::memory::{Memory, MemoryStore};
+pub use self::memory::Memory;
 pub use self::migrating::MigratingStore;
-#[cfg(feature = "redis")]
-pub use self::redis::RedisStore;
-pub use self::server::{ServerStore, SessionLimit, SubjectSession};
-#[cfg(feature = "sqlite")]
-pub use self::sqlite::SqliteStore;
+pub use self::server::{SessionLimit, SubjectSession};
 pub use crate::id::EntryId;
+
+// Public at the root of the crate.
+pub(crate) use self::cookie::CookieStore;
+pub(crate) use self::server::ServerStore;
+
+// Public only for the tests and benchmarks of this project.
+pub(crate) use self::future::StoreFuture;
+pub(crate) use self::verbs::{LoadFuture, Verbs};
 
 // The parts that a foreign format builds on.
 #[cfg(feature = "astra")]
@@ -43,70 +48,39 @@ pub(crate) use self::{
     server::session_list::SessionList,
 };
 
-use crate::clock::Timestamp;
 use crate::config::Config;
-pub use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
-use crate::event::Refusal;
-pub use crate::session::Saved;
-use crate::session::{Changes, Record, SessionId};
+use crate::session::SessionId;
 
-/// Loads and saves sessions. This crate's stores implement it. To keep sessions in your own storage, implement
-/// [`Backend`].
+/// A store of sessions: a [`CookieStore`](crate::CookieStore), a [`ServerStore`](crate::ServerStore) or a [`MigratingStore`].
 ///
-/// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`] are ready at once and allocate
-/// nothing.
+/// A service takes any store, also as `Arc<dyn Store>`. The trait is sealed: to keep sessions in your own storage, implement
+/// [`Backend`].
 ///
 /// # Examples
 ///
-/// Looking at a token outside of a request, as a tool would:
+/// A store that is chosen when the program starts:
 ///
 /// ```
+/// # #[cfg(feature = "memory")] {
 /// use hyper_session::store::Store;
-/// use hyper_session::{AppKey, CookieStore, Refusal, SystemClock, Clock};
+/// use hyper_session::{AppKey, CookieStore, Error, MemoryStore};
+/// use std::sync::Arc;
 ///
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), hyper_session::Error> {
-/// let store = CookieStore::builder(AppKey::generate()?).build()?;
-/// let loaded = store.load(b"not a token", SystemClock.now()).await?;
-/// assert_eq!(loaded.unwrap_err(), Refusal::Encoding);
-/// # Ok(())
+/// fn store(key: Option<AppKey>) -> Result<Arc<dyn Store>, Error> {
+///     Ok(match key {
+///         Some(key) => Arc::new(CookieStore::builder(key).build()?),
+///         None => Arc::new(MemoryStore::builder().build()?),
+///     })
+/// }
+///
+/// assert_eq!(store(None)?.config().cookie_name(), "__Host-session");
 /// # }
+/// # Ok::<(), hyper_session::Error>(())
 /// ```
-pub trait Store: sealed::Sealed + Send + Sync + 'static {
+pub trait Store: Verbs {
     /// Returns the options that the store was built with.
     fn config(&self) -> &Config;
-
-    /// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
-    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
-
-    /// Returns the key that a refused token names, for the log. `None` if tokens name no key.
-    #[doc(hidden)]
-    fn __key_of(&self, _token: &[u8]) -> Option<KeyId> {
-        None
-    }
-
-    /// Loads a session again that was loaded before, as it is now. Returns the reason if it has ended. For a connection that
-    /// outlives its request.
-    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>>;
-
-    /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
-    /// session is created. Without changes its deadline is renewed.
-    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
-
-    /// Ends the session.
-    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()>;
-
-    /// Does the same as [`save`](Self::save), under a new id and token. The new entry is stored before the old one is
-    /// deleted.
-    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
-
-    /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
-    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
-
-    /// Ends a session whose browser was given the token of a different session. Returns false if it had already ended, or had
-    /// already been given a new token.
-    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
 
     /// Lists the live sessions of a subject: [`ServerStore::sessions_of`].
     ///
@@ -114,9 +88,12 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     ///
     /// For this and the other two: [`is_config`](Error::is_config) if the store keeps no session lists, and those of the
     /// method of [`ServerStore`].
-    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+    fn sessions_of(
+        &self,
+        subject: &str,
+    ) -> Pin<Box<dyn Future<Output = Result<Vec<SubjectSession>, Error>> + Send>> {
         let _ = subject;
-        StoreFuture::ready(Err(no_session_lists()))
+        Box::pin(std::future::ready(Err(no_session_lists())))
     }
 
     /// Ends one session of a subject: [`ServerStore::end_session_of`].
@@ -124,9 +101,13 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// # Errors
     ///
     /// The same as [`sessions_of`](Self::sessions_of).
-    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+    fn end_session_of(
+        &self,
+        subject: &str,
+        id: SessionId,
+    ) -> Pin<Box<dyn Future<Output = Result<bool, Error>> + Send>> {
         let _ = (subject, id);
-        StoreFuture::ready(Err(no_session_lists()))
+        Box::pin(std::future::ready(Err(no_session_lists())))
     }
 
     /// Ends the sessions of a subject, except one to keep: [`ServerStore::end_sessions_of`].
@@ -134,62 +115,13 @@ pub trait Store: sealed::Sealed + Send + Sync + 'static {
     /// # Errors
     ///
     /// The same as [`sessions_of`](Self::sessions_of).
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+    fn end_sessions_of(
+        &self,
+        subject: &str,
+        keep: Option<SessionId>,
+    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
         let _ = (subject, keep);
-        StoreFuture::ready(Err(no_session_lists()))
-    }
-
-    /// Ends the session that `token` stood for until it was given a new token moments ago ([`Refusal::Regenerated`]). Does
-    /// nothing if the old token no longer leads to the session.
-    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let _ = (token, now);
-        StoreFuture::ready(Ok(()))
-    }
-
-    /// Ends the session that `token` stands for, although it has expired: a slower request that loaded it in time must not
-    /// keep it.
-    #[doc(hidden)]
-    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let _ = (token, now);
-        StoreFuture::ready(Ok(()))
-    }
-
-    /// Returns false if `record`, which this store loaded earlier, may have ended since: it must then be loaded again.
-    /// The service asks only stores that can end sessions whose tokens are still in use.
-    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
-        let _ = (record, now);
-        true
-    }
-
-    /// Loads the session of a token that came under a retired cookie name: the `name`-th of the options.
-    #[doc(hidden)]
-    fn load_retired(
-        &self,
-        name: usize,
-        token: &[u8],
-        now: Timestamp,
-    ) -> StoreFuture<Result<Record, Refusal>> {
-        let _ = (name, token, now);
-        StoreFuture::ready(Ok(Err(Refusal::Encoding)))
-    }
-
-    /// Returns a token that hides older tokens of these sessions, which the handler has ended, and for how long it is needed.
-    /// `None` if the store itself knows which sessions have ended.
-    #[doc(hidden)]
-    fn tombstone(
-        &self,
-        ended: &[Record],
-        now: Timestamp,
-    ) -> Option<Result<(SecretText, std::time::Duration), Error>> {
-        let _ = (ended, now);
-        None
-    }
-
-    /// Returns which sessions a [tombstone](Self::tombstone) hides: all that were not written after this moment.
-    #[doc(hidden)]
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
-        let _ = (token, now);
-        None
+        Box::pin(std::future::ready(Err(no_session_lists())))
     }
 }
 
@@ -199,99 +131,23 @@ fn no_session_lists() -> Error {
     )
 }
 
+/// The future of a store's session lists.
+type Listing<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
+
 impl<T: Store + ?Sized> Store for Arc<T> {
     fn config(&self) -> &Config {
         (**self).config()
     }
 
-    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
-        (**self).load(token, now)
-    }
-
-    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
-        (**self).__key_of(token)
-    }
-
-    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
-        (**self).reload(base, now)
-    }
-
-    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        (**self).save(base, changes, now)
-    }
-
-    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
-        (**self).destroy(base, now)
-    }
-
-    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        (**self).regenerate(base, changes, now)
-    }
-
-    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        (**self).end_superseded(token, now)
-    }
-
-    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        (**self).end_expired(token, now)
-    }
-
-    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
-        (**self).is_still_valid(record, now)
-    }
-
-    fn load_retired(
-        &self,
-        name: usize,
-        token: &[u8],
-        now: Timestamp,
-    ) -> StoreFuture<Result<Record, Refusal>> {
-        (**self).load_retired(name, token, now)
-    }
-
-    fn tombstone(
-        &self,
-        ended: &[Record],
-        now: Timestamp,
-    ) -> Option<Result<(SecretText, std::time::Duration), Error>> {
-        (**self).tombstone(ended, now)
-    }
-
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
-        (**self).hidden_by(token, now)
-    }
-
-    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        (**self).adopt(record, changes, now)
-    }
-
-    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
-        (**self).supersede(base, now)
-    }
-
-    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
+    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
         (**self).sessions_of(subject)
     }
 
-    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
+    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
         (**self).end_session_of(subject, id)
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
         (**self).end_sessions_of(subject, keep)
     }
-}
-
-/// The future of [`Store::load`]: the session, or why the token stands for none.
-pub type LoadFuture = StoreFuture<Result<Record, Refusal>>;
-
-mod sealed {
-    /// The verbs take and give types that only this crate can make sense of.
-    #[allow(unnameable_types)] // that is how it is sealed
-    pub trait Sealed {}
-
-    impl Sealed for super::CookieStore {}
-    impl Sealed for super::MigratingStore {}
-    impl<B: super::Backend> Sealed for super::ServerStore<B> {}
-    impl<T: super::Store + ?Sized> Sealed for std::sync::Arc<T> {}
 }

@@ -3,7 +3,7 @@
 use crate::go_peer::{NAME, START, World, astra_jar, astra_json, builder, key, look};
 use crate::independent::vectors;
 use crate::support::Jar;
-use hyper_session::{Event, Refusal, Timestamp};
+use hyper_session::{Event, EventKind, Refusal, Timestamp};
 use serde_json::Value;
 
 #[test]
@@ -184,7 +184,7 @@ fn events_name_format_and_reason() {
     let counts = std::sync::Arc::new(std::sync::Mutex::new(std::collections::BTreeMap::new()));
     let to = std::sync::Arc::clone(&counts);
     let observer = move |event: &Event<'_>| {
-        if let Event::CookieFormat { format, refusal, .. } = event {
+        if let EventKind::CookieFormat { format, refusal, .. } = event.kind {
             let label = (format.as_str(), refusal.map_or("opened", Refusal::as_str));
             *to.lock().unwrap().entry(label).or_insert(0) += 1;
         }
@@ -197,7 +197,8 @@ fn events_name_format_and_reason() {
         .unwrap();
     let cookie = astra_jar("{\"a\":1}").get(NAME).unwrap().to_owned();
     for now in [START, START, START + 1] {
-        let loaded = hyper_session::store::Store::load(&store, cookie.as_bytes(), Timestamp::from_unix(now));
+        let loaded =
+            hyper_session::__internals::Verbs::load(&store, cookie.as_bytes(), Timestamp::from_unix(now));
         let _ = crate::support::block_on(loaded).unwrap();
     }
     let counts = counts.lock().unwrap();

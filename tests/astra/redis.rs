@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use hyper_session::__internals::Verbs;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::redis::{Redis, RedisOptions};
-use hyper_session::store::{Backend, Builder, Store};
+use hyper_session::store::{Backend, Builder};
 use hyper_session::testing::check_backend;
 use hyper_session::{Clock, Error, RedisStore, ServerStore, Session, SessionHandle, SystemClock, session_fn};
 use serde_json::{Value, json};

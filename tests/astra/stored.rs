@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper_session::__internals::Verbs;
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{Backend, Builder, Memory, Store, Stored};
+use hyper_session::store::{Backend, Builder, Memory, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, ServerStore, Session, SessionHandle, SessionId, Timestamp, session_fn};
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
-use hyper_session::store::Saved;
+use hyper_session::__internals::Saved;
 use hyper_session::{Clock, Error, Session};
 
 use crate::spy_store::{

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use http::Request;
 use hyper::service::Service;
 use hyper_session::store::{Memory, Store};
-use hyper_session::{AppKey, CookieStore, Event, ServerStore, Session, SessionHandle, session_fn};
+use hyper_session::{AppKey, CookieStore, Event, EventKind, ServerStore, Session, SessionHandle, session_fn};
 
 use crate::spy_store::Act;
 use crate::support::{Answer, Body, Jar, block_on, request, set_cookies, status};
@@ -15,13 +15,13 @@ type Log = Arc<Mutex<Vec<String>>>;
 fn observer(log: &Log) -> impl Fn(&Event<'_>) + Send + Sync + 'static + use<> {
     let log = Arc::clone(log);
     move |event| {
-        let line = match event {
-            Event::Created { .. } => "created".to_owned(),
-            Event::Destroyed { .. } => "destroyed".to_owned(),
-            Event::Regenerated { .. } => "regenerated".to_owned(),
-            Event::ChangesDropped { reason, .. } => format!("dropped:{}", reason.as_str()),
-            Event::CookieWithheld { id, .. } => format!("withheld:{}", id.is_some()),
-            Event::StoreAnswered { .. } => return,
+        let line = match event.kind {
+            EventKind::Created { .. } => "created".to_owned(),
+            EventKind::Destroyed { .. } => "destroyed".to_owned(),
+            EventKind::Regenerated { .. } => "regenerated".to_owned(),
+            EventKind::ChangesDropped { reason, .. } => format!("dropped:{}", reason.as_str()),
+            EventKind::CookieWithheld { id, .. } => format!("withheld:{}", id.is_some()),
+            EventKind::StoreAnswered { .. } => return,
             other => format!("{other:?}"),
         };
         log.lock().unwrap().push(line);

@@ -3,7 +3,8 @@
 use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::cookie::{CookieOptions, pairs};
+use hyper_session::__internals::pairs;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
 use proptest::prelude::*;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hyper_session::cookie::pairs;
+use hyper_session::__internals::pairs;
 use proptest::prelude::*;
 use serde::Deserialize;
 

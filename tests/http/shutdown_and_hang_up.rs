@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
-use hyper_session::{Error, Event, ServerStore, SessionHandle, Timestamp, session_fn};
+use hyper_session::{Error, Event, EventKind, ServerStore, SessionHandle, Timestamp, session_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -315,8 +315,8 @@ fn a_client_that_hangs_up_while_its_session_is_ended_does_not_stay_logged_in() {
                 let store = ServerStore::with_backend(spy.clone())
                     .cookie(CookieOptions::development().name("s"))
                     .observer(move |event: &Event<'_>| {
-                        if let Event::Interrupted { completing, .. } = event {
-                            interrupted.send(*completing).unwrap();
+                        if let EventKind::Interrupted { completing, .. } = event.kind {
+                            interrupted.send(completing).unwrap();
                         }
                     })
                     .build()

@@ -95,7 +95,7 @@ fn every_event_is_logged_and_documented() {
     assert!(text.contains("ERROR event=store_failed cookie=__Host-session operation=load"), "{text}");
     assert!(
         text.contains(
-            "reason=unavailable cause=the test made the backend unreachable: the session store is unavailable"
+            "reason=unavailable cause=the test made the backend unreachable count=1: the session store is unavailable"
         ),
         "{text}"
     );

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use hyper_session::store::redis::Redis;
-use hyper_session::store::{Backend, Builder, EntryId, Replaced, ServerStore, Stored};
+use hyper_session::store::{Backend, Builder, EntryId, Replaced, Stored};
 use hyper_session::testing::check_backend;
-use hyper_session::{Clock, SystemClock};
+use hyper_session::{Clock, ServerStore, SystemClock};
 
 use crate::server::Server;
 

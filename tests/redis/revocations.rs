@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use hyper_session::__internals::Verbs;
 use hyper_session::revocation::RevocationLog;
-use hyper_session::store::Store;
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{Clock, Revocations, SystemClock};
 

@@ -1,6 +1,6 @@
 //! The cost of the option: bytes of a token, allocations of a look-up, and nothing where it is off.
 
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session::testing::{Cookies, FakeClock};
 use hyper_session::{Clock, Revocations};
 

@@ -132,8 +132,11 @@ fn a_subject_a_label_an_id_and_everything() {
         assert!(!site.accepts(&two).await && !site.accepts(&again).await && site.accepts(&bob).await);
 
         let token = bob.get(NAME).unwrap();
-        let record =
-            hyper_session::store::Store::load(&site.store, token, hyper_session::Clock::now(&site.clock));
+        let record = hyper_session::__internals::Verbs::load(
+            &site.store,
+            token,
+            hyper_session::Clock::now(&site.clock),
+        );
         site.store.end_session(record.await.unwrap().unwrap().id()).await.unwrap();
         assert!(!site.accepts(&bob).await && site.accepts(&anonymous).await);
 

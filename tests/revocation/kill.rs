@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session::testing::FakeClock;
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 

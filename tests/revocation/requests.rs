@@ -6,10 +6,12 @@ use std::sync::{Arc, Mutex};
 use http::header::COOKIE;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Builder, CookieKeys, Store};
+use hyper_session::__internals::Verbs;
+use hyper_session::store::{Builder, CookieKeys};
 use hyper_session::testing::{Cookies, FakeClock};
 use hyper_session::{
-    AppKey, Clock, CookieStore, Error, Event, Refusal, Revocations, Session, SessionHandle, session_fn,
+    AppKey, Clock, CookieStore, Error, Event, EventKind, Refusal, Revocations, Session, SessionHandle,
+    session_fn,
 };
 
 pub(crate) const NAME: &str = "__Host-session";
@@ -39,7 +41,7 @@ impl Site {
         let changes = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&changes);
         let observer = move |event: &Event<'_>| {
-            if let Event::Revocations { change, .. } = event {
+            if let EventKind::Revocations { change, .. } = event.kind {
                 seen.lock().unwrap().push(change.as_str());
             }
         };

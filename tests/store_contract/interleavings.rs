@@ -11,7 +11,7 @@ use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::store::{Backend, Memory};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Error, Event, Refusal, ServerStore, SessionExt, SessionId, SessionService};
+use hyper_session::{Error, Event, EventKind, Refusal, ServerStore, SessionExt, SessionId, SessionService};
 
 use crate::concurrent_requests::{
     Deed, IDLE, NAME, NOW, START, State, Values, Watched, look, poll_once, run, server, shared_session,
@@ -370,8 +370,8 @@ fn hammer<B: Backend>(backend: B) -> u32 {
     let to_raise = Arc::clone(&most_conflicts);
     let store = ServerStore::with_backend(backend)
         .observer(move |event: &Event<'_>| {
-            if let Event::ConflictMerged { conflicts, .. } = event {
-                to_raise.fetch_max(*conflicts, Ordering::SeqCst);
+            if let EventKind::ConflictMerged { conflicts, .. } = event.kind {
+                to_raise.fetch_max(conflicts, Ordering::SeqCst);
             }
         })
         .build()

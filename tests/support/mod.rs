@@ -11,7 +11,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use hyper::service::Service;
-use hyper_session::{DropReason, Error, Event, Observer, Refusal};
+use hyper_session::{DropReason, Error, Event, EventKind, Observer, Refusal};
 
 pub(crate) type Body = Full<Bytes>;
 
@@ -35,46 +35,48 @@ impl Events {
 
 impl Observer for Events {
     fn event(&self, event: &Event<'_>) {
-        let line = match event {
-            Event::InsecureCookie { .. } => "insecure_cookie".to_owned(),
-            Event::Refused { refusal, .. } => format!("refused:{refusal}"),
-            Event::CookieFormat { format, refusal: None, .. } => format!("format:{}", format.as_str()),
-            Event::CookieFormat { format, refusal: Some(refusal), .. } => {
+        let line = match event.kind {
+            EventKind::InsecureCookie => "insecure_cookie".to_owned(),
+            EventKind::Refused { refusal, .. } => format!("refused:{refusal}"),
+            EventKind::CookieFormat { format, refusal: None, .. } => format!("format:{}", format.as_str()),
+            EventKind::CookieFormat { format, refusal: Some(refusal), .. } => {
                 format!("format:{}:{refusal}", format.as_str())
             }
-            Event::SeveralSessions { sessions, subjects_differ, .. } => {
-                let subjects = if *subjects_differ { "differ" } else { "same" };
+            EventKind::SeveralSessions { sessions, subjects_differ, .. } => {
+                let subjects = if subjects_differ { "differ" } else { "same" };
                 format!("several_sessions:{sessions}:{subjects}")
             }
-            Event::TooManyCandidates { .. } => "too_many_candidates".to_owned(),
-            Event::OldKey { .. } => "old_key".to_owned(),
-            Event::ChangesDropped { reason: DropReason::ServerError, .. } => {
+            EventKind::TooManyCandidates => "too_many_candidates".to_owned(),
+            EventKind::OldKey { .. } => "old_key".to_owned(),
+            EventKind::ChangesDropped { reason: DropReason::ServerError, .. } => {
                 "dropped:server_error".to_owned()
             }
-            Event::ChangesDropped { reason: DropReason::Informational, .. } => {
+            EventKind::ChangesDropped { reason: DropReason::Informational, .. } => {
                 "dropped:informational".to_owned()
             }
-            Event::ChangesDropped { reason: DropReason::SessionEnded, .. } => {
+            EventKind::ChangesDropped { reason: DropReason::SessionEnded, .. } => {
                 "dropped:session_ended".to_owned()
             }
-            Event::ChangesDropped { reason: DropReason::SaveFailed, .. } => "dropped:save_failed".to_owned(),
-            Event::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
-            Event::CookieWithheld { .. } => "cookie_withheld".to_owned(),
-            Event::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
-            Event::Migrating { from, .. } => format!("migrating:{}", from.as_str()),
-            Event::ValueUnreadable { .. } => "value_unreadable".to_owned(),
-            Event::StoreFailed { .. } => "store_failed".to_owned(),
-            Event::CacheControlReplaced { .. } => "cache_control_replaced".to_owned(),
-            Event::SetCookieReplaced { .. } => "set_cookie_replaced".to_owned(),
-            Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
-            Event::EvictionPolicy { policy, .. } => format!("eviction_policy:{policy}"),
-            Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
+            EventKind::ChangesDropped { reason: DropReason::SaveFailed, .. } => {
+                "dropped:save_failed".to_owned()
+            }
+            EventKind::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
+            EventKind::CookieWithheld { .. } => "cookie_withheld".to_owned(),
+            EventKind::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
+            EventKind::Migrating { from, .. } => format!("migrating:{}", from.as_str()),
+            EventKind::ValueUnreadable { .. } => "value_unreadable".to_owned(),
+            EventKind::StoreFailed { .. } => "store_failed".to_owned(),
+            EventKind::CacheControlReplaced => "cache_control_replaced".to_owned(),
+            EventKind::SetCookieReplaced => "set_cookie_replaced".to_owned(),
+            EventKind::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
+            EventKind::EvictionPolicy { policy, .. } => format!("eviction_policy:{policy}"),
+            EventKind::Interrupted { completing, .. } => format!("interrupted:{completing}"),
             // Events of success have tests of their own: tests/observability/.
-            Event::Created { .. }
-            | Event::LoggedIn { .. }
-            | Event::Regenerated { .. }
-            | Event::Destroyed { .. }
-            | Event::StoreAnswered { .. } => return,
+            EventKind::Created { .. }
+            | EventKind::LoggedIn { .. }
+            | EventKind::Regenerated { .. }
+            | EventKind::Destroyed { .. }
+            | EventKind::StoreAnswered { .. } => return,
             other => format!("unknown:{other:?}"),
         };
         self.0.lock().unwrap().push(line);

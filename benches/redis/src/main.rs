@@ -20,7 +20,7 @@ use bb8_redis::RedisConnectionManager;
 use bb8_redis::bb8::Pool;
 use http::header::{COOKIE, HeaderValue};
 use hyper::service::Service;
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session::{Clock, RedisStore, SystemClock};
 use hyper_session_benches::results::RedisRun;
 use hyper_session_benches::services::{Action, USER, VISITS, by_argument, request, text};

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use http::header::{COOKIE, HeaderValue};
 use hyper::service::Service;
-use hyper_session::store::{Backend, EntryId, Replaced, Store, Stored};
+use hyper_session::__internals::Verbs;
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::{Clock, SqliteStore, SystemClock, Timestamp};
 use hyper_session_benches::services::{Action, USER, VISITS, by_argument, request, text};
 use hyper_session_benches::tokens::cookie_pair;

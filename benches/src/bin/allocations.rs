@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use allocation_counter::measure;
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session_benches::ready;
 use hyper_session_benches::results::Allocations;
 use hyper_session_benches::services::{Action, MEMO, arms, request};

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session_benches::limit::Limit;
 use hyper_session_benches::results::Timing;
 use hyper_session_benches::services::{Action, Arm, MEMO, arms, by_extension, request};

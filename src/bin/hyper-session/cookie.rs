@@ -10,8 +10,8 @@ use http::{HeaderValue, Request, Response};
 use hyper::service::Service;
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::{
-    Clock, CookieStore, Error, Event, Refusal, Session, SessionHandle, SystemClock, Timeouts, Timestamp,
-    session_fn,
+    Clock, CookieStore, Error, Event, EventKind, Refusal, Session, SessionHandle, SystemClock, Timeouts,
+    Timestamp, session_fn,
 };
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -45,9 +45,9 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
         .clock(At(now))
         .observer(move |event: &Event<'_>| {
             let mut seen = told.0.lock().unwrap_or_else(PoisonError::into_inner);
-            match event {
-                Event::Refused { refusal, .. } => seen.0 = Some(*refusal),
-                Event::OldKey { .. } => seen.1 = true,
+            match event.kind {
+                EventKind::Refused { refusal, .. } => seen.0 = Some(refusal),
+                EventKind::OldKey { .. } => seen.1 = true,
                 _ => {}
             }
         })

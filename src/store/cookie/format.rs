@@ -7,8 +7,7 @@ use crate::config::Config;
 use crate::crypto::{Random, Sealer};
 use crate::error::Error;
 use crate::event::{CookieFormat, Refusal};
-use crate::session::{Changes, Record};
-use crate::store::Saved;
+use crate::session::{Changes, Record, Saved};
 
 /// The cookie format of another program, which a [`CookieStore`](super::CookieStore) reads, and may write, beside its own.
 pub(crate) trait ForeignFormat: Send + Sync + 'static {

@@ -13,14 +13,14 @@ use bytes::Bytes;
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
 use self::revoking::Revoking;
-use super::{Builder, LoadFuture, Saved, Store, StoreFuture};
+use super::{Builder, LoadFuture, Store, StoreFuture, Verbs};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
 use crate::error::Error;
-use crate::event::{CookieFormat, Event, Refusal};
+use crate::event::{CookieFormat, EventKind, Refusal};
 use crate::revocation::Revocations;
-use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, Saved, SessionId};
 
 /// A store that keeps each session in its own cookie, without a server: AES-256-GCM encrypted and HMAC-SHA256 signed.
 /// Idle and absolute deadline are sealed inside and checked on each load.
@@ -195,7 +195,7 @@ impl Inner {
             _ => foreign.open(&self.config, token, now),
         };
         let refusal = opened.as_ref().err().copied();
-        self.config.emit(&Event::CookieFormat { cookie: self.config.cookie_name(), format, refusal });
+        self.config.emit(EventKind::CookieFormat { format, refusal });
         opened
     }
 
@@ -322,7 +322,9 @@ impl Store for CookieStore {
     fn config(&self) -> &Config {
         &self.inner.config
     }
+}
 
+impl Verbs for CookieStore {
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         match (&self.inner.revoking, self.inner.open(token, now)) {
             (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
@@ -330,12 +332,12 @@ impl Store for CookieStore {
         }
     }
 
-    fn __key_of(&self, token: &[u8]) -> Option<KeyId> {
+    fn key_of(&self, token: &[u8]) -> Option<KeyId> {
         key_of(token)
     }
 
     /// Checks the deadline and the revocations: the client has the only copy.
-    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
         match &self.inner.revoking {
             _ if now >= base.expires() => StoreFuture::ready(Ok(Err(Refusal::Expired))),
             Some(revoking) => self.load_revocable(revoking, base, now),
@@ -390,12 +392,7 @@ impl Store for CookieStore {
         self.inner.revoking.as_ref().is_none_or(|revoking| revoking.vouches_for(record, now))
     }
 
-    fn load_retired(
-        &self,
-        name: usize,
-        token: &[u8],
-        now: Timestamp,
-    ) -> StoreFuture<Result<Record, Refusal>> {
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         match (&self.inner.revoking, self.inner.open_retired(name, token, now)) {
             (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
             (_, opened) => StoreFuture::ready(Ok(opened)),

@@ -12,8 +12,8 @@ use crate::crypto::{Sealer, subject_name};
 use crate::error::Error;
 use crate::event::{Refusal, RevocationChange};
 use crate::revocation::{FailurePolicy, Register, Revocation, Revocations, Verdict};
-use crate::session::{Changes, Lineage, Payload, Position, Record, SessionId};
-use crate::store::{Builder, Saved, StoreFuture};
+use crate::session::{Changes, Lineage, Payload, Position, Record, Saved, SessionId};
+use crate::store::{Builder, LoadFuture, StoreFuture};
 
 /// The revocations of a store, if it keeps any.
 pub(super) struct Revoking {
@@ -247,12 +247,7 @@ impl Revoking {
 
 /// The verbs of a store whose sessions can be revoked.
 impl CookieStore {
-    pub(super) fn load_revocable(
-        &self,
-        revoking: &Revoking,
-        record: Record,
-        now: Timestamp,
-    ) -> StoreFuture<Result<Record, Refusal>> {
+    pub(super) fn load_revocable(&self, revoking: &Revoking, record: Record, now: Timestamp) -> LoadFuture {
         let verdict = revoking.judge(&record, now);
         if verdict != Verdict::Unconfirmed {
             return StoreFuture::ready(revoking.verdict(verdict, record));

@@ -13,7 +13,7 @@ mod dialer;
 mod fault;
 mod health;
 mod node;
-mod options;
+pub(crate) mod options;
 mod revocation_log;
 mod scripts;
 mod slot_map;
@@ -25,7 +25,7 @@ mod url;
 
 pub use self::backend::Redis;
 pub use self::credentials::Credentials;
-pub use self::options::{RedisOptions, RedisStore};
+pub use self::options::RedisOptions;
 pub use self::revocation_log::{RedisLog, RedisRevocations};
 pub use self::stats::RedisStats;
 

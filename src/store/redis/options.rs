@@ -18,7 +18,7 @@ use super::transport::Transport;
 use super::url::{Kind, Url};
 use crate::clock::Timestamp;
 use crate::error::Error;
-use crate::event::Event;
+use crate::event::EventKind;
 use crate::store::server::format::SharedFormat;
 use crate::store::server::session_list::SessionList;
 use crate::store::{Builder, ServerKind, ServerStore, Store as _};
@@ -245,7 +245,7 @@ impl Builder<RedisOptions> {
 
     /// Checks the options, connects, and checks that Redis permits every command that the store needs.
     ///
-    /// An [`Event::EvictionPolicy`] reports a Redis that may delete sessions in use to free memory.
+    /// An [`EventKind::EvictionPolicy`] reports a Redis that may delete sessions in use to free memory.
     ///
     /// # Errors
     ///
@@ -268,8 +268,7 @@ impl Builder<RedisOptions> {
         let ((), builder) = builder.with_kind(redis);
         let store = builder.build()?;
         if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
-            let config = store.config();
-            config.emit(&Event::EvictionPolicy { cookie: config.cookie_name(), policy: &policy });
+            store.config().emit(EventKind::EvictionPolicy { policy: &policy });
         }
         Ok(store)
     }

@@ -24,14 +24,14 @@ use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
 use super::join::join;
-use super::{Backend, Builder, LoadFuture, Replaced, Saved, Store, StoreFuture, Stored};
+use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
-use crate::event::{Event, MigrationSource, Refusal};
+use crate::event::{EventKind, MigrationSource, Refusal};
 use crate::id::EntryId;
-use crate::session::{Changes, Origin, Payload, Recency, Record, SessionId};
+use crate::session::{Changes, Origin, Payload, Recency, Record, Saved, SessionId};
 
 /// A moment before each deadline.
 const ALWAYS: Timestamp = Timestamp::from_unix(0);
@@ -233,8 +233,8 @@ impl<B: Backend> Inner<B> {
             return Err(Refusal::Expired);
         }
         if self.format.is_to_be_sealed(&stored.value) {
-            let (cookie, id) = (self.config.cookie_name(), session_id(&token));
-            self.config.emit(&Event::Migrating { cookie, id, from: MigrationSource::Unsealed });
+            let id = session_id(&token);
+            self.config.emit(EventKind::Migrating { id, from: MigrationSource::Unsealed });
         }
         let (id, origin) =
             (session_id(&token), Origin::Stored { token, value: stored.value, deadline: stored.expires });
@@ -484,6 +484,23 @@ impl<B: Backend> Store for ServerStore<B> {
         &self.inner.config
     }
 
+    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        Box::pin(async move { store.sessions_of(&subject).await })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        Box::pin(async move { store.end_session_of(&subject, id).await })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        Box::pin(async move { store.end_sessions_of(&subject, keep).await })
+    }
+}
+
+impl<B: Backend> Verbs for ServerStore<B> {
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let Some(token) = self.inner.format.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
@@ -492,7 +509,7 @@ impl<B: Backend> Store for ServerStore<B> {
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
 
-    fn reload(&self, base: Record, now: Timestamp) -> StoreFuture<Result<Record, Refusal>> {
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move {
             let (token, _) = origin(&base)?;
@@ -536,21 +553,6 @@ impl<B: Backend> Store for ServerStore<B> {
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.supersede(&base, now).await })
-    }
-
-    fn sessions_of(&self, subject: &str) -> StoreFuture<Vec<SubjectSession>> {
-        let (store, subject) = (self.clone(), subject.to_owned());
-        StoreFuture::boxed(async move { store.sessions_of(&subject).await })
-    }
-
-    fn end_session_of(&self, subject: &str, id: SessionId) -> StoreFuture<bool> {
-        let (store, subject) = (self.clone(), subject.to_owned());
-        StoreFuture::boxed(async move { store.end_session_of(&subject, id).await })
-    }
-
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> StoreFuture<usize> {
-        let (store, subject) = (self.clone(), subject.to_owned());
-        StoreFuture::boxed(async move { store.end_sessions_of(&subject, keep).await })
     }
 }
 

@@ -9,8 +9,8 @@ use super::{Inner, MAX_ATTEMPTS, Step, as_of, ended_or_stored, key_of, seen, sto
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
-use crate::session::{Changes, Payload, Record};
-use crate::store::{Backend, Replaced, Saved, Stored};
+use crate::session::{Changes, Payload, Record, Saved};
+use crate::store::{Backend, Replaced, Stored};
 
 /// For how long a tombstone lasts: longer than any request that still carries the old token.
 const REGENERATED_FOR: Duration = Duration::from_secs(60);

@@ -10,7 +10,7 @@ use super::{ALWAYS, Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
-use crate::event::{Event, Operation};
+use crate::event::{EventKind, Operation};
 use crate::id::EntryId;
 use crate::session::{Payload, Record, SessionId};
 use crate::store::join::join_all;
@@ -239,7 +239,7 @@ impl<B: Backend> Inner<B> {
         }
         let ended = self.end(subject, now, Some(known), &found, |entry| over.contains(&entry.id)).await?;
         if ended > 0 {
-            self.config.emit(&Event::SubjectLimit { cookie: self.config.cookie_name(), ended });
+            self.config.emit(EventKind::SubjectLimit { ended });
         }
         Ok(())
     }
@@ -517,8 +517,8 @@ impl<B: Backend> Inner<B> {
         match unreadable {
             Unreadable::IsAnError => Err(()),
             Unreadable::IsOverwritten => {
-                let (cookie, operation) = (self.config.cookie_name(), Operation::Load);
-                self.config.emit(&Event::StoreFailed { cookie, id: None, operation, error });
+                let operation = Operation::Load;
+                self.config.emit(EventKind::StoreFailed { id: None, operation, error });
                 Ok(())
             }
         }

@@ -8,7 +8,7 @@
 
 mod backend;
 mod fault;
-mod options;
+pub(crate) mod options;
 mod process_lock;
 mod queue;
 mod readers;
@@ -18,5 +18,5 @@ mod sweep;
 mod writer;
 
 pub use self::backend::Sqlite;
-pub use self::options::{SqliteOptions, SqliteStore, Synchronous};
+pub use self::options::{SqliteOptions, Synchronous};
 pub use self::stats::SqliteStats;

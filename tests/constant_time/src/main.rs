@@ -21,7 +21,7 @@ use hmac::{Hmac, Mac};
 use http::{Request, Response};
 use hyper::service::Service;
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Error, Refusal, SessionHandle, Timestamp, session_fn};
 use sha2::Sha256;

@@ -1,0 +1,25 @@
+//! Items for the tests, fuzz targets and benchmarks of this project, beside the public API. They may change in any release.
+
+use http::header::COOKIE;
+use http::{HeaderMap, HeaderValue};
+
+use crate::config::Config;
+
+pub use crate::cookie::limits::{MAX_CANDIDATES, MAX_NAME_VALUE};
+pub use crate::cookie::name::CookieName;
+pub use crate::cookie::pairs::{Pairs, pairs};
+pub use crate::crypto::SecretText;
+pub use crate::session::{Changes, Record, Saved};
+pub use crate::store::future::StoreFuture;
+pub use crate::store::verbs::{LoadFuture, Verbs};
+
+/// Returns how many cookies of the session's name these headers hold. It is the cost of a request whose handler does not ask
+/// for the session.
+pub fn candidates(config: &Config, headers: &HeaderMap) -> usize {
+    config.finder.find(headers.get_all(COOKIE)).len()
+}
+
+/// Returns the `Set-Cookie` line for `token`.
+pub fn set_cookie(config: &Config, token: &[u8]) -> Option<HeaderValue> {
+    config.cookie.set(token, config.timeouts().idle, 0).ok()?.pop()
+}

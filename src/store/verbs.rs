@@ -1,0 +1,160 @@
+//! `Verbs`: the requests that the services make to a store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::StoreFuture;
+use crate::clock::Timestamp;
+use crate::crypto::{KeyId, SecretText};
+use crate::error::Error;
+use crate::event::Refusal;
+use crate::session::{Changes, Record, Saved};
+
+/// The verbs of a [`Store`](super::Store). They take and return types that are not a part of the public API.
+///
+/// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`](super::CookieStore) are ready at once
+/// and allocate nothing.
+pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
+    /// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
+
+    /// Returns the key that a refused token names, for the log. `None` if tokens name no key.
+    fn key_of(&self, _token: &[u8]) -> Option<KeyId> {
+        None
+    }
+
+    /// Loads a session again that was loaded before, as it is now. Returns the reason if it has ended. For a connection that
+    /// outlives its request.
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture;
+
+    /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
+    /// session is created. Without changes its deadline is renewed.
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Ends the session.
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()>;
+
+    /// Does the same as [`save`](Self::save), under a new id and token. The new entry is stored before the old one is
+    /// deleted.
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
+
+    /// Ends a session whose browser was given the token of a different session. Returns false if it had already ended, or had
+    /// already been given a new token.
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
+
+    /// Ends the session that `token` stood for until it was given a new token moments ago ([`Refusal::Regenerated`]). Does
+    /// nothing if the old token no longer leads to the session.
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let _ = (token, now);
+        StoreFuture::ready(Ok(()))
+    }
+
+    /// Ends the session that `token` stands for, although it has expired: a slower request that loaded it in time must not
+    /// keep it.
+    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let _ = (token, now);
+        StoreFuture::ready(Ok(()))
+    }
+
+    /// Returns false if `record`, which this store loaded earlier, may have ended since: it must then be loaded again.
+    /// The service asks only stores that can end sessions whose tokens are still in use.
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        let _ = (record, now);
+        true
+    }
+
+    /// Loads the session of a token that came under a retired cookie name: the `name`-th of the options.
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
+        let _ = (name, token, now);
+        StoreFuture::ready(Ok(Err(Refusal::Encoding)))
+    }
+
+    /// Returns a token that hides older tokens of these sessions, which the handler has ended, and for how long it is needed.
+    /// `None` if the store itself knows which sessions have ended.
+    fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
+        let _ = (ended, now);
+        None
+    }
+
+    /// Returns which sessions a [tombstone](Self::tombstone) hides: all that were not written after this moment.
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        let _ = (token, now);
+        None
+    }
+}
+
+/// The future of [`Verbs::load`]: the session, or the reason that there is none.
+pub type LoadFuture = StoreFuture<Result<Record, Refusal>>;
+
+impl<T: Verbs + ?Sized> Verbs for Arc<T> {
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
+        (**self).load(token, now)
+    }
+
+    fn key_of(&self, token: &[u8]) -> Option<KeyId> {
+        (**self).key_of(token)
+    }
+
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
+        (**self).reload(base, now)
+    }
+
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        (**self).save(base, changes, now)
+    }
+
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        (**self).destroy(base, now)
+    }
+
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        (**self).regenerate(base, changes, now)
+    }
+
+    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        (**self).end_superseded(token, now)
+    }
+
+    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        (**self).end_expired(token, now)
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        (**self).is_still_valid(record, now)
+    }
+
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
+        (**self).load_retired(name, token, now)
+    }
+
+    fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
+        (**self).tombstone(ended, now)
+    }
+
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+        (**self).hidden_by(token, now)
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        (**self).adopt(record, changes, now)
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        (**self).supersede(base, now)
+    }
+}
+
+mod sealed {
+    use super::super::{Backend, CookieStore, MigratingStore, ServerStore};
+
+    #[allow(unnameable_types)] // that is how the stores are sealed
+    pub trait Sealed {}
+
+    impl Sealed for CookieStore {}
+    impl Sealed for MigratingStore {}
+    impl<B: Backend> Sealed for ServerStore<B> {}
+    impl<T: super::Verbs + ?Sized> Sealed for std::sync::Arc<T> {}
+}
