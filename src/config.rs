@@ -118,7 +118,7 @@ impl Timeouts {
         let worth_it = renewed.saturating_since(record.expires()) >= self.renewal
             || expired && self.renewal != Self::NEVER;
         Standing {
-            over: record.created().saturating_add(self.absolute) <= now,
+            absolute_passed: record.created().saturating_add(self.absolute) <= now,
             expired,
             renewal_due: record.is_outdated() || renewed > record.expires() && worth_it,
         }

@@ -9,7 +9,7 @@ pub use crate::cookie::limits::{MAX_CANDIDATES, MAX_NAME_VALUE};
 pub use crate::cookie::name::CookieName;
 pub use crate::cookie::pairs::{Pairs, pairs};
 pub use crate::crypto::SecretText;
-pub use crate::session::{Changes, Record, Saved};
+pub use crate::session::{Changes, Recency, Record, Saved};
 pub use crate::store::future::StoreFuture;
 pub use crate::store::verbs::{LoadFuture, Verbs};
 

@@ -97,7 +97,7 @@ struct Opened {
     /// The authentic sessions.
     candidates: SmallVec<[Candidate; 1]>,
     /// The newest tombstone. Sessions that were not written after it have ended.
-    hidden: Option<Recency>,
+    tombstone: Option<Recency>,
     /// Each cookie of the session's name is known to be dead.
     all_dead: bool,
     /// One of the tokens was superseded moments ago.
@@ -233,8 +233,8 @@ impl Slot {
             Reverse((record.recency(), record.created(), record.expires(), record.id().to_bytes()))
         });
         let newest = opened.candidates.first();
-        let newest =
-            newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
+        let newest = newest
+            .filter(|newest| opened.tombstone.is_none_or(|tombstone| newest.record.recency() > tombstone));
         self.report(newest, &opened);
         let record = newest.map(|newest| newest.record.clone());
         // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
@@ -309,7 +309,7 @@ impl Slot {
         let retired = self.connection.config().cookie.retired_cookies();
         let mut opened = Opened {
             candidates: SmallVec::new(),
-            hidden: None,
+            tombstone: None,
             all_dead: true,
             regenerated: false,
             exhausted: false,
@@ -342,11 +342,11 @@ impl Slot {
                         judged.push(head);
                         opened.candidates.push(candidate);
                     }
-                    Attempt::Refused { refusal, hides, exhausted } => {
+                    Attempt::Refused { refusal, tombstone, exhausted } => {
                         if !refusal.is_by_form() {
                             judged.push(head);
                         }
-                        opened.hidden = opened.hidden.max(hides);
+                        opened.tombstone = opened.tombstone.max(tombstone);
                         opened.regenerated |= refusal == Refusal::Regenerated;
                         opened.all_dead &= refusal.removes_cookie();
                         opened.exhausted |= exhausted;
@@ -408,26 +408,26 @@ impl Slot {
                 let _ = self.superseded.set(Zeroizing::new(token.to_vec()));
             }
             let is_tombstone = refusal == Refusal::Ended;
-            let hides = if is_tombstone { self.connection.store().hidden_by(token, now) } else { None };
-            let hides = hides.map(|(written, sequence)| Recency { written, sequence });
+            let tombstone =
+                if is_tombstone { self.connection.store().tombstone_recency(token, now) } else { None };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
             // way.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, hides, None));
+                first.get_or_insert((refusal, tombstone, None));
             } else {
                 let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
                 let key = if by_key { self.connection.store().key_of(token) } else { None };
-                first = Some((refusal, hides, key));
+                first = Some((refusal, tombstone, key));
                 break;
             }
         }
-        let (refusal, hides, key) = first.unwrap_or((Refusal::Encoding, None, None));
+        let (refusal, tombstone, key) = first.unwrap_or((Refusal::Encoding, None, None));
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
             self.emit(EventKind::Refused { refusal, key });
         }
-        Ok(Attempt::Refused { refusal, hides, exhausted })
+        Ok(Attempt::Refused { refusal, tombstone, exhausted })
     }
 
     /// Calls the store to open a token. The outer `Err` is a failure of the store. The inner `Err` is a session that
@@ -627,8 +627,8 @@ enum Attempt<'a> {
     Opened(Candidate),
     Refused {
         refusal: Refusal,
-        /// It is a tombstone, and hides sessions that were not written after this.
-        hides: Option<Recency>,
+        /// When it was written, if it is a tombstone. It hides sessions that were not written after that.
+        tombstone: Option<Recency>,
         /// Not all ways to join its chunks were tried.
         exhausted: bool,
     },

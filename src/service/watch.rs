@@ -87,7 +87,7 @@ impl SessionWatch {
             return Ok(true);
         }
         let saving = self.connection.store().save(Some(record), Arc::new(Changes::default()), now);
-        let saved = saving.await.inspect_err(|error| self.failed(Operation::Touch, error))?;
+        let saved = saving.await.inspect_err(|error| self.failed(Operation::Renew, error))?;
         let Saved::Stored { record, .. } = saved else { return Ok(false) };
         self.keep(record);
         Ok(true)

@@ -254,7 +254,7 @@ impl State {
     /// expired by now, so that the response does not set a dead cookie.
     fn renewal_due(&self, standing: Standing) -> bool {
         let expired = standing.expired && matches!(self.reply, Reply::Set { .. });
-        !self.renewal_failed && !standing.over && (standing.renewal_due && self.renews || expired)
+        !self.renewal_failed && !standing.absolute_passed && (standing.renewal_due && self.renews || expired)
     }
 
     pub(super) fn base(&self) -> Option<&Record> {
@@ -332,7 +332,7 @@ impl State {
             regenerate: wishes.regenerate,
             login: self.changes.begins_anew() && !told,
             destroyed: wishes.destroy,
-            over: standing.is_some_and(|standing| standing.over),
+            absolute_passed: standing.is_some_and(|standing| standing.absolute_passed),
             renewal_due,
         };
         let outcome = facts.decide(answer);
@@ -359,7 +359,7 @@ impl State {
             _ if ends_superseded => true,
             Outcome::Destroy | Outcome::Regenerate => true,
             Outcome::Save => facts.empty,
-            Outcome::Keep | Outcome::Touch | Outcome::Expire => false,
+            Outcome::Keep | Outcome::Renew | Outcome::Expire => false,
         };
         let commit =
             Commit { outcome, base: self.base.clone(), changes, dropped, ends_superseded, must_finish };
@@ -386,7 +386,7 @@ impl State {
         let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
             return Leftovers { _changes: (None, Changes::default()) };
         };
-        self.renewal_failed |= outcome == Outcome::Touch;
+        self.renewal_failed |= outcome == Outcome::Renew;
         let mut later = Changes::default();
         if !self.discarded {
             let both = changes.then(&self.changes);

@@ -69,10 +69,17 @@ pub(crate) struct ServerOptions {
     pub(crate) shared_format: Option<SharedFormat>,
 }
 
-/// A kind of store that keeps sessions on the server.
-pub trait ServerKind {}
+/// A kind of store that keeps sessions on the server: a [`Backend`], or the options from which one is made.
+pub trait ServerKind: sealed::Sealed {}
 
 impl<B: Backend> ServerKind for B {}
+
+pub(super) mod sealed {
+    #[allow(unnameable_types)] // that is how it is sealed
+    pub trait Sealed {}
+
+    impl<B: super::Backend> Sealed for B {}
+}
 
 impl<K: ServerKind> Builder<K> {
     /// Seals the entries of the backend under keys of this ring. A copy of the backend's data then reveals no session,

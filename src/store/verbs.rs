@@ -8,12 +8,13 @@ use crate::clock::Timestamp;
 use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::Refusal;
-use crate::session::{Changes, Record, Saved};
+use crate::session::{Changes, Recency, Record, Saved};
 
 /// The verbs of a [`Store`](super::Store). They take and return types that are not a part of the public API.
 ///
 /// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`](super::CookieStore) are ready at once
 /// and allocate nothing.
+#[doc(hidden)] // also the implementations, on the pages of the stores
 pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
@@ -72,8 +73,8 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Returns which sessions a [tombstone](Self::tombstone) hides: all that were not written after this moment.
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+    /// Returns when a [tombstone](Self::tombstone) was written. It hides all sessions that were not written after that.
+    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
         let _ = (token, now);
         None
     }
@@ -123,8 +124,8 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
         (**self).tombstone(ended, now)
     }
 
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
-        (**self).hidden_by(token, now)
+    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
+        (**self).tombstone_recency(token, now)
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

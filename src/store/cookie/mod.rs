@@ -401,11 +401,11 @@ impl Verbs for CookieStore {
         self.inner.foreign.is_none().then(|| self.inner.tombstone(ended, now))
     }
 
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
         let mut sealers = std::iter::once(&self.inner.sealer).chain(&self.inner.retired);
         let (header, payload, _) = sealers.find_map(|sealer| unseal(sealer, token).ok())?;
         let counts = payload.is_empty() && now < header.expires;
-        counts.then_some((header.issued.written, header.issued.sequence))
+        counts.then_some(header.issued)
     }
 }
 

@@ -116,6 +116,7 @@ pub struct RedisOptions {
 }
 
 impl ServerKind for RedisOptions {}
+impl crate::store::builder::sealed::Sealed for RedisOptions {}
 
 impl Builder<RedisOptions> {
     /// Sets the beginning of the names of all entries, followed by `:` and the id. It must be set: it separates this

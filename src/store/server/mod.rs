@@ -322,7 +322,7 @@ impl<B: Backend> Inner<B> {
         }
         let mut expected = seen(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
-        let mut turn = None;
+        let mut lock = None;
         for conflicts in 0..MAX_ATTEMPTS {
             let from = expected.value.clone();
             match self.replace(&base, expected, payload, &from, now, conflicts).await? {
@@ -330,8 +330,8 @@ impl<B: Backend> Inner<B> {
                 Step::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
                     expected = stored;
-                    if turn.is_none() {
-                        turn = Some(self.queues.of(base.id()).lock().await);
+                    if lock.is_none() {
+                        lock = Some(self.queues.of(base.id()).lock().await);
                     }
                 }
             }
