@@ -1,4 +1,5 @@
-//! What the tests, fuzz targets and benchmarks of this project use beside the public API. It may change in any release.
+//! The parts that the tests, fuzz targets and benchmarks of this project use beside the public API. They may change in any
+//! release.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};

@@ -1,4 +1,4 @@
-//! `Verbs`: what the services ask of a store.
+//! `Verbs`: the operations that the services call on a store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Loads a session again that was loaded before, as it is now; or says why it is none any more. For a connection that
-    /// outlives its request.
+    /// Loads the present state of a session that was loaded before, or returns why it has ended. For a connection that outlives
+    /// its request.
     fn reload(&self, base: Record, now: Timestamp) -> LoadFuture;
 
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
@@ -42,12 +42,12 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
-    /// Ends a session whose browser was given the token of another one. False if it had ended, or was given another token,
-    /// already.
+    /// Ends a session whose browser was given the token of another session. Returns false if it had ended already, or was given
+    /// another token.
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
 
-    /// Ends the session that `token` stood for until it was given another one moments ago ([`Refusal::Regenerated`]). Does
-    /// nothing where the old token does not lead to the session any more.
+    /// Ends the session of a token that was superseded moments ago ([`Refusal::Regenerated`]). Does nothing if the old token no
+    /// longer leads to the session.
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let _ = (token, now);
         StoreFuture::ready(Ok(()))
