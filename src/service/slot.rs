@@ -251,7 +251,7 @@ impl Slot {
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
         let id = record.as_ref().map(Record::id);
-        let subject = record.as_ref().filter(|_| config.private_pages_no_store);
+        let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
         if opened.candidates.len() > 1 || opened.exhausted && !opened.candidates.is_empty() {
@@ -263,7 +263,7 @@ impl Slot {
         let circumstances = Circumstances {
             now,
             speculative: self.speculative,
-            shared_flash: config.shared_flash,
+            shared_flash: config.settings.shared_flash,
             revocable: config.revocable,
         };
         let session = Session::new(record, overtaken, reply, circumstances, committer);
@@ -614,7 +614,7 @@ impl Slot {
 
     /// Returns true if the response must not be stored, because the handler read or began the session of a subject.
     pub(super) fn is_private(&self) -> bool {
-        self.connection.config().private_pages_no_store
+        self.connection.config().settings.private_pages_no_store
             && (self.had_subject.load(Ordering::SeqCst)
                 || self.loaded.get().is_some_and(|loaded| loaded.session.subject().is_some()))
     }

@@ -149,7 +149,7 @@ impl SessionWatch {
         let circumstances = Circumstances {
             now,
             speculative: true,
-            shared_flash: config.shared_flash,
+            shared_flash: config.settings.shared_flash,
             revocable: config.revocable,
         };
         let committer: Weak<dyn Committer> = Weak::<Slot>::new();

@@ -287,7 +287,7 @@ impl<K> Builder<K> {
 
     /// Sets how values are written. Default: [`PayloadFormat::MessagePack`]. Both formats are read.
     pub fn payload_format(mut self, format: PayloadFormat) -> Self {
-        self.options.format = format;
+        self.options.settings.format = format;
         self
     }
 
@@ -313,14 +313,14 @@ impl<K> Builder<K> {
         mut self,
         rule: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.options.discard_rule = DiscardRule::Rule(Arc::new(rule));
+        self.options.settings.discard_rule = DiscardRule::Rule(Arc::new(rule));
         self
     }
 
     /// Sets whether changed values are saved regardless of the response. Default: false. True is the same as a
     /// [rule](Self::discard_changes_on) that matches no response.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
-        self.options.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };
+        self.options.settings.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };
         self
     }
 
@@ -349,7 +349,7 @@ impl<K> Builder<K> {
     //= ASVS 5.0 14.3.1: "Verify that authenticated data is cleared from client storage, such as the browser DOM, after the
     //# client or session is terminated. The 'Clear-Site-Data' HTTP response header field may be able to help with this"
     pub fn clear_site_data(mut self, kinds: &[SiteData]) -> Self {
-        self.options.clear_site_data = SiteData::header(kinds);
+        self.options.settings.clear_site_data = SiteData::header(kinds);
         self
     }
 
@@ -371,19 +371,19 @@ impl<K> Builder<K> {
     //= ASVS 5.0 14.3.2: "Verify that the application sets sufficient anti-caching HTTP response header fields (i.e.,
     //# Cache-Control: no-store) so that sensitive data is not cached in browsers"
     pub fn private_pages_no_store(mut self, yes: bool) -> Self {
-        self.options.private_pages_no_store = yes;
+        self.options.settings.private_pages_no_store = yes;
         self
     }
 
     /// Sets the source of the time. Default: the machine's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.options.clock = Arc::new(clock);
+        self.options.settings.clock = Arc::new(clock);
         self
     }
 
     /// Sets the receiver of [events](crate::Event). Default: none.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.options.observer = Some(Arc::new(observer));
+        self.options.settings.observer = Some(Arc::new(observer));
         self
     }
 

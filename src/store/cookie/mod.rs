@@ -111,7 +111,7 @@ impl Builder<CookieKeys> {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub fn connection_memo(mut self, yes: bool) -> Self {
-        self.options.connection_memo = yes;
+        self.options.settings.connection_memo = yes;
         self
     }
 
@@ -126,7 +126,7 @@ impl Builder<CookieKeys> {
         // With revocations a session can be ended without its cookie.
         config.only_in_cookie = kind.revocations.is_none();
         if kind.foreign.is_some() {
-            config.connection_memo = false; // each opening reports the format of the cookie
+            config.settings.connection_memo = false; // each opening reports the format of the cookie
         }
         let revoking = match kind.revocations {
             None => None,
@@ -245,7 +245,7 @@ impl Inner {
         }
         let expires = self.config.deadline(created, &payload, now);
         let header = header(id, created, base.map(Record::recency), expires, now);
-        let body = payload.to_format(self.config.format)?;
+        let body = payload.to_format(self.config.settings.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.seal_parts(header, &body)?;
         let SealedHeader { created, issued, expires, .. } = header;

@@ -215,7 +215,7 @@ fn a_token_has_127_characters_beside_its_payload() {
     let token = token(&store, START, START);
     assert_eq!(
         token.len(),
-        ((payload.to_format(store.inner.config.format).unwrap().len() + 95) * 4).div_ceil(3)
+        ((payload.to_format(store.inner.config.settings.format).unwrap().len() + 95) * 4).div_ceil(3)
     );
     assert_eq!(Sealer::token_len(SealedHeader::LEN), 127);
 }

@@ -261,7 +261,7 @@ impl Builder<RedisOptions> {
             ));
         }
         let shared = self.server.shared_format;
-        let now = self.options.clock.now();
+        let now = self.options.settings.clock.now();
         let max_sessions = self.server.max_sessions_per_subject;
         let (options, builder) = self.with_kind(());
         let redis = options.connect(shared, max_sessions, now).await?;

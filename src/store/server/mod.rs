@@ -140,7 +140,7 @@ impl<B: Backend> Inner<B> {
             (None, keys) => {
                 let name = config.cookie_name();
                 let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
-                let (payload_format, sealer) = (config.format, keys.map(seal).transpose()?);
+                let (payload_format, sealer) = (config.settings.format, keys.map(seal).transpose()?);
                 Box::new(NativeFormat {
                     payload_format,
                     sealer,

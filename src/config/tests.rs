@@ -176,7 +176,8 @@ fn a_config_is_what_its_options_were() {
     let names = Names::default();
     let config = |cookie: CookieOptions| {
         let observer = Some(Arc::new(names.clone()) as Arc<dyn Observer>);
-        let options = Options { cookie, observer, clock: Arc::new(At(7)), ..Options::default() };
+        let settings = Settings { observer, clock: Arc::new(At(7)), ..Settings::default() };
+        let options = Options { cookie, settings, ..Options::default() };
         options.validate().unwrap()
     };
     assert_eq!(config(CookieOptions::new()).cookie_name(), "__Host-session");
