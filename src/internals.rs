@@ -1,4 +1,5 @@
-//! Items for the tests, fuzz targets and benchmarks of this project, beside the public API. They may change in any release.
+//! The parts that the tests, fuzz targets and benchmarks of this project use beside the public API. They may change in any
+//! release.
 
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
@@ -9,7 +10,7 @@ pub use crate::cookie::limits::{MAX_CANDIDATES, MAX_NAME_VALUE};
 pub use crate::cookie::name::CookieName;
 pub use crate::cookie::pairs::{Pairs, pairs};
 pub use crate::crypto::SecretText;
-pub use crate::session::{Changes, Record, Saved};
+pub use crate::session::{Changes, Recency, Record, Saved};
 pub use crate::store::future::StoreFuture;
 pub use crate::store::verbs::{LoadFuture, Verbs};
 

@@ -215,7 +215,7 @@ pub use self::event::{
 pub use self::revocation::revocations::Revocations;
 pub use self::service::{
     CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
-    ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,
+    SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, StatusOnly, session_fn,
 };
 #[doc(hidden)]
 pub use self::session::__example;
@@ -257,7 +257,7 @@ mod tests {
         shared::<__internals::Record>();
         shared::<__internals::Changes>();
         shared::<SessionService<()>>();
-        sendable::<ResponseFuture<std::future::Ready<()>, (), ServiceUnavailable>>();
+        sendable::<ResponseFuture<std::future::Ready<()>, (), StatusOnly>>();
     }
 
     #[test]

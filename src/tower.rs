@@ -10,7 +10,7 @@ use tower_service::Service;
 
 use crate::service::{
     Connection, CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse,
-    ResponseFuture, ServiceUnavailable, SessionService,
+    ResponseFuture, SessionService, StatusOnly,
 };
 use crate::store::Store;
 
@@ -45,7 +45,7 @@ use crate::store::Store;
 #[derive(Clone)]
 #[doc(alias = "SessionManagerLayer")]
 #[doc(alias = "SessionMiddleware")]
-pub struct SessionLayer<F = ServiceUnavailable> {
+pub struct SessionLayer<F = StatusOnly> {
     connection: Arc<Connection>,
     failure: F,
 }
@@ -53,7 +53,7 @@ pub struct SessionLayer<F = ServiceUnavailable> {
 impl SessionLayer {
     /// Creates a layer whose sessions are kept in `store`.
     pub fn new(store: impl Store) -> Self {
-        Self { connection: Connection::without_memo(store), failure: ServiceUnavailable }
+        Self { connection: Connection::without_memo(store), failure: StatusOnly }
     }
 }
 

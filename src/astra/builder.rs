@@ -42,7 +42,7 @@ impl<K: ServerKind> Builder<K> {
     /// # fn main() {}
     /// ```
     pub fn beside_astra(mut self) -> Self {
-        self.options.shared_flash = true;
+        self.options.settings.shared_flash = true;
         self.server.shared_format = Some(FORMAT);
         self.options.renew_on_read = false;
         self

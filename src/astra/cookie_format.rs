@@ -104,7 +104,7 @@ impl Builder<CookieKeys> {
         self.kind.foreign = Some(Box::new(move |random: Arc<dyn Random>| {
             Ok(Box::new(AstraCookies { sealer: AstraSealer::new(&key, random)?, mode }) as _)
         }));
-        self.options.shared_flash = true;
+        self.options.settings.shared_flash = true;
         self
     }
 }

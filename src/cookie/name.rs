@@ -11,7 +11,7 @@ const MAX_NAME: usize = 256;
 /// # Examples
 ///
 /// ```
-/// use hyper_session::cookie::CookieName;
+/// use hyper_session::__internals::CookieName;
 ///
 /// assert_eq!(CookieName::new("__Host-session")?.as_str(), "__Host-session");
 /// // Browsers ignore the case of a prefix, and servers do not. So a name in another case would not protect the cookie.

@@ -148,7 +148,7 @@ mod tests {
         }
         journal.failed("save", at(12));
         assert!(journal.is_failing());
-        assert_eq!(recovered("touch", 20), None);
+        assert_eq!(recovered("renew", 20), None);
         assert_eq!(recovered("load", 40), Some(Recovery { failures: 5, seconds: 30 }));
         assert_eq!(recovered("load", 41), None);
         assert_eq!(recovered("save", 42), Some(Recovery { failures: 1, seconds: 30 }));

@@ -160,7 +160,7 @@ pub enum EventKind<'a> {
         ok: bool,
     },
     /// The store could not load or save a session, or the session is too large. If the store could not renew a session
-    /// ([`Operation::Touch`]), the response is sent unchanged, because no handler asked for the renewal.
+    /// ([`Operation::Renew`]), the response is sent unchanged, because no handler asked for the renewal.
     #[non_exhaustive]
     StoreFailed {
         /// The session, if it was stored.
@@ -353,7 +353,7 @@ pub enum Operation {
     /// Saves changed values, or a new session.
     Save,
     /// Renews the idle deadline, or seals the token again.
-    Touch,
+    Renew,
     /// Moves the session to a new id and token.
     Regenerate,
     /// Ends the session.
@@ -366,7 +366,7 @@ impl Operation {
         match self {
             Self::Load => "load",
             Self::Save => "save",
-            Self::Touch => "touch",
+            Self::Renew => "renew",
             Self::Regenerate => "regenerate",
             Self::Destroy => "destroy",
         }

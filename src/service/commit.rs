@@ -171,7 +171,7 @@ impl Commit {
                 self.timed(both, Stage::Saving)
             }
             (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
-            (Outcome::Touch, Some(base)) => self.timed(
+            (Outcome::Renew, Some(base)) => self.timed(
                 self.slot.connection.store().save(Some(base), Arc::new(Changes::default()), now),
                 Stage::Saving,
             ),
@@ -184,7 +184,7 @@ impl Commit {
                 self.timed(self.slot.end_former(now), Stage::Destroying)
             }
             (
-                Outcome::Keep | Outcome::Touch | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
+                Outcome::Keep | Outcome::Renew | Outcome::Regenerate | Outcome::Destroy | Outcome::Expire,
                 _,
             ) => {
                 self.settle(None);
@@ -201,7 +201,7 @@ impl Commit {
     fn operation(&self) -> Operation {
         match self.outcome {
             Outcome::Keep | Outcome::Save | Outcome::Expire => Operation::Save,
-            Outcome::Touch => Operation::Touch,
+            Outcome::Renew => Operation::Renew,
             Outcome::Regenerate => Operation::Regenerate,
             Outcome::Destroy => Operation::Destroy,
         }

@@ -19,7 +19,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Creates the first connection of a service. It has a memo if the store wants one.
     pub(crate) fn new(store: impl Store) -> Arc<Self> {
-        let memo = store.config().connection_memo.then(Memo::default);
+        let memo = store.config().settings.connection_memo.then(Memo::default);
         let revocable = store.config().revocable;
         Arc::new(Self { store: Arc::new(store), memo, revocable })
     }
@@ -72,7 +72,7 @@ impl Connection {
     /// Keeps `record`, which was written into `token`. The client will send it with the next request.
     pub(super) fn sealed(&self, token: &[u8], record: &Record, now: Timestamp) {
         // A session that was saved as JSON may read back in another form: a number as another type of the same value.
-        if self.config().format == PayloadFormat::MessagePack {
+        if self.config().settings.format == PayloadFormat::MessagePack {
             self.opened(token, record, now);
         }
     }

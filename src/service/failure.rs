@@ -28,23 +28,23 @@ impl<R, F: Fn(&Error) -> Response<R>> FailureResponse<R> for F {
     }
 }
 
-/// Makes an empty response: `503 Service Unavailable` with `Retry-After: 1` if a later attempt may help, and `500 Internal
-/// Server Error` otherwise.
+/// Makes an empty response whose status tells what kind of error it was: `503 Service Unavailable` with `Retry-After: 1` if a
+/// later attempt may help, `403 Forbidden` for a [forgery](Error::is_forgery), and `500 Internal Server Error` otherwise.
 ///
 /// # Examples
 ///
 /// ```
 /// use http::{Response, StatusCode};
-/// use hyper_session::{Error, FailureResponse, ServiceUnavailable};
+/// use hyper_session::{Error, FailureResponse, StatusOnly};
 ///
-/// let response: Response<String> = ServiceUnavailable.response(&Error::unavailable("connection refused"));
+/// let response: Response<String> = StatusOnly.response(&Error::unavailable("connection refused"));
 /// assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
 /// assert_eq!(response.headers()["retry-after"], "1");
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ServiceUnavailable;
+pub struct StatusOnly;
 
-impl<R: Default> FailureResponse<R> for ServiceUnavailable {
+impl<R: Default> FailureResponse<R> for StatusOnly {
     fn response(&self, error: &Error) -> Response<R> {
         let mut response = Response::new(R::default());
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -111,7 +111,7 @@ impl Error {
     /// assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     /// ```
     pub fn into_http_response<R: Default>(self) -> Response<R> {
-        let mut response = ServiceUnavailable.response(&self);
+        let mut response = StatusOnly.response(&self);
         response.extensions_mut().insert(MadeFrom(Arc::new(self)));
         response
     }

@@ -20,7 +20,7 @@ fn disposition(status: StatusCode, headers: &HeaderMap, slot: &Slot) -> Disposit
     if status.is_informational() {
         // RFC 9110 section 15.2: a 1xx is not a final response, so the cookie is not sent with it.
         if config.only_in_cookie { Disposition::Unreachable } else { Disposition::NoCookie }
-    } else if config.discard_rule.applies(status, headers) {
+    } else if config.settings.discard_rule.applies(status, headers) {
         Disposition::DropValues
     } else {
         Disposition::Accept
@@ -98,7 +98,7 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         }
         Reply::Remove { .. } => Some(slot.remove_cookie()?),
     };
-    let forget = slot.connection.config().clear_site_data.as_ref().filter(|_| {
+    let forget = slot.connection.config().settings.clear_site_data.as_ref().filter(|_| {
         let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_ended_by_handler());
         ended && !informational
     });

@@ -9,7 +9,7 @@ use hyper::service::Service;
 
 use super::connection::Connection;
 use super::extension;
-use super::failure::{FailureResponse, ServiceUnavailable};
+use super::failure::{FailureResponse, StatusOnly};
 use super::future::ResponseFuture;
 use super::handle::SessionHandle;
 use crate::store::Store;
@@ -41,13 +41,13 @@ use crate::store::Store;
 /// # Ok::<(), Error>(())
 /// ```
 pub fn session_fn<H>(store: impl Store, handler: H) -> SessionFn<H> {
-    SessionFn { handler, connection: Connection::new(store), failure: ServiceUnavailable }
+    SessionFn { handler, connection: Connection::new(store), failure: StatusOnly }
 }
 
 /// The service that [`session_fn`] returns.
 ///
 /// Clone it for each connection, like any hyper service: see [`SessionService`](super::SessionService).
-pub struct SessionFn<H, F = ServiceUnavailable> {
+pub struct SessionFn<H, F = StatusOnly> {
     handler: H,
     connection: Arc<Connection>,
     failure: F,

@@ -30,7 +30,7 @@ pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOrig
 pub use self::extension::SessionExt;
 #[cfg(feature = "axum")]
 pub(crate) use self::extension::not_wrapped;
-pub use self::failure::{FailureResponse, ServiceUnavailable};
+pub use self::failure::{FailureResponse, StatusOnly};
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
 pub use self::handle::SessionHandle;
@@ -81,7 +81,7 @@ use crate::store::Store;
 /// # is_service(&service); // hand it to hyper's `serve_connection`
 /// # Ok::<(), Error>(())
 /// ```
-pub struct SessionService<S, F = ServiceUnavailable> {
+pub struct SessionService<S, F = StatusOnly> {
     pub(crate) inner: S,
     pub(crate) connection: Arc<Connection>,
     pub(crate) failure: F,
@@ -90,13 +90,13 @@ pub struct SessionService<S, F = ServiceUnavailable> {
 impl<S> SessionService<S> {
     /// Wraps `inner` with sessions from `store`.
     pub fn new(inner: S, store: impl Store) -> Self {
-        Self { inner, connection: Connection::new(store), failure: ServiceUnavailable }
+        Self { inner, connection: Connection::new(store), failure: StatusOnly }
     }
 }
 
 impl<S, F> SessionService<S, F> {
     /// Sets how the response is made when the session could not be saved, or when the handler returned an
-    /// [`Error`](crate::Error). Default: [`ServiceUnavailable`].
+    /// [`Error`](crate::Error). Default: [`StatusOnly`].
     ///
     /// Of the replaced response, only the `Set-Cookie` fields of session services are kept, because their sessions were
     /// saved by then. These fields are recognised by being marked [sensitive](http::HeaderValue::is_sensitive).

@@ -98,7 +98,7 @@ struct Opened {
     /// The authentic sessions.
     candidates: SmallVec<[Candidate; 1]>,
     /// The newest tombstone. Sessions that were not written after it have ended.
-    hidden: Option<Recency>,
+    tombstone: Option<Recency>,
     /// Each cookie of the session's name is known to be dead.
     all_dead: bool,
     /// One of the tokens was superseded moments ago.
@@ -136,7 +136,8 @@ impl Slot {
         let present = found.is_present() || found_retired.iter().any(Found::is_present);
         let speculative = present && is_speculative(headers);
         let depends = present && config.cookie.depends_on_target();
-        let only_looks = present && config.no_renewal_rule.as_ref().is_some_and(|rule| rule(uri, headers));
+        let only_looks =
+            present && config.settings.no_renewal_rule.as_ref().is_some_and(|rule| rule(uri, headers));
         Self {
             connection: Arc::clone(connection),
             found,
@@ -237,8 +238,8 @@ impl Slot {
             Reverse((record.recency(), record.created(), record.expires(), record.id().to_bytes()))
         });
         let newest = opened.candidates.first();
-        let newest =
-            newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
+        let newest = newest
+            .filter(|newest| opened.tombstone.is_none_or(|tombstone| newest.record.recency() > tombstone));
         self.report(newest, &opened);
         let record = newest.map(|newest| newest.record.clone());
         // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
@@ -255,7 +256,7 @@ impl Slot {
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
         let id = record.as_ref().map(Record::id);
-        let subject = record.as_ref().filter(|_| config.private_pages_no_store);
+        let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
         if opened.candidates.len() > 1 || opened.exhausted && !opened.candidates.is_empty() {
@@ -267,7 +268,7 @@ impl Slot {
         let circumstances = Circumstances {
             now,
             speculative: self.speculative,
-            shared_flash: config.shared_flash,
+            shared_flash: config.settings.shared_flash,
             revocable: config.revocable,
         };
         let former = match &record {
@@ -318,7 +319,7 @@ impl Slot {
         let retired = self.connection.config().cookie.retired_cookies();
         let mut opened = Opened {
             candidates: SmallVec::new(),
-            hidden: None,
+            tombstone: None,
             all_dead: true,
             regenerated: false,
             exhausted: false,
@@ -351,11 +352,11 @@ impl Slot {
                         judged.push(head);
                         opened.candidates.push(candidate);
                     }
-                    Attempt::Refused { refusal, hides, exhausted } => {
+                    Attempt::Refused { refusal, tombstone, exhausted } => {
                         if !refusal.is_by_form() {
                             judged.push(head);
                         }
-                        opened.hidden = opened.hidden.max(hides);
+                        opened.tombstone = opened.tombstone.max(tombstone);
                         opened.regenerated |= refusal == Refusal::Regenerated;
                         opened.all_dead &= refusal.removes_cookie();
                         opened.exhausted |= exhausted;
@@ -420,26 +421,26 @@ impl Slot {
                 self.expired().push(Zeroizing::new(token.to_vec()));
             }
             let is_tombstone = refusal == Refusal::Ended;
-            let hides = if is_tombstone { self.connection.store().hidden_by(token, now) } else { None };
-            let hides = hides.map(|(written, sequence)| Recency { written, sequence });
+            let tombstone =
+                if is_tombstone { self.connection.store().tombstone_recency(token, now) } else { None };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
             // way.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, hides, None));
+                first.get_or_insert((refusal, tombstone, None));
             } else {
                 let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
                 let key = if by_key { self.connection.store().key_of(token) } else { None };
-                first = Some((refusal, hides, key));
+                first = Some((refusal, tombstone, key));
                 break;
             }
         }
-        let (refusal, hides, key) = first.unwrap_or((Refusal::Encoding, None, None));
+        let (refusal, tombstone, key) = first.unwrap_or((Refusal::Encoding, None, None));
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
             self.emit(EventKind::Refused { refusal, key });
         }
-        Ok(Attempt::Refused { refusal, hides, exhausted })
+        Ok(Attempt::Refused { refusal, tombstone, exhausted })
     }
 
     /// Calls the store to open a token. The outer `Err` is a failure of the store. The inner `Err` is a session that
@@ -637,7 +638,7 @@ impl Slot {
 
     /// Returns true if the response must not be stored, because the handler read or began the session of a subject.
     pub(super) fn is_private(&self) -> bool {
-        self.connection.config().private_pages_no_store
+        self.connection.config().settings.private_pages_no_store
             && (self.had_subject.load(Ordering::SeqCst)
                 || self.loaded.get().is_some_and(|loaded| loaded.session.subject().is_some()))
     }
@@ -650,8 +651,8 @@ enum Attempt<'a> {
     Opened(Candidate),
     Refused {
         refusal: Refusal,
-        /// It is a tombstone, and hides sessions that were not written after this.
-        hides: Option<Recency>,
+        /// When it was written, if it is a tombstone. It hides sessions that were not written after that.
+        tombstone: Option<Recency>,
         /// Not all ways to join its chunks were tried.
         exhausted: bool,
     },

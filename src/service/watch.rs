@@ -88,7 +88,7 @@ impl SessionWatch {
             return Ok(true);
         }
         let saving = self.connection.store().save(Some(record), Arc::new(Changes::default()), now);
-        let saved = saving.await.inspect_err(|error| self.failed(Operation::Touch, error))?;
+        let saved = saving.await.inspect_err(|error| self.failed(Operation::Renew, error))?;
         let Saved::Stored { record, .. } = saved else { return Ok(false) };
         self.keep(record);
         Ok(true)
@@ -150,7 +150,7 @@ impl SessionWatch {
         let circumstances = Circumstances {
             now,
             speculative: true,
-            shared_flash: config.shared_flash,
+            shared_flash: config.settings.shared_flash,
             revocable: config.revocable,
         };
         let committer: Weak<dyn Committer> = Weak::<Slot>::new();

@@ -19,7 +19,7 @@ pub(crate) enum Outcome {
     /// Nothing.
     Keep,
     /// The idle deadline is renewed, or the token is sealed again.
-    Touch,
+    Renew,
     /// The values are saved. A session that was not stored is created.
     Save,
     /// The values are saved under a new id and token. The old ones are refused from then on.
@@ -33,14 +33,14 @@ pub(crate) enum Outcome {
 impl Outcome {
     /// Returns true if no handler asked for it. If it fails, the response and the cookie stay as they are.
     pub(crate) fn is_optional(self) -> bool {
-        matches!(self, Self::Keep | Self::Touch | Self::Expire)
+        matches!(self, Self::Keep | Self::Renew | Self::Expire)
     }
 
     /// Returns the weight of what the response then says about the cookie.
     pub(crate) fn weight(self) -> Weight {
         match self {
             Self::Keep | Self::Expire => Weight::DeadCookie,
-            Self::Touch => Weight::Renewal,
+            Self::Renew => Weight::Renewal,
             Self::Save => Weight::Change,
             Self::Regenerate => Weight::Login,
             Self::Destroy => Weight::End,
@@ -101,7 +101,7 @@ pub(super) struct Facts {
     pub(super) login: bool,
     pub(super) destroyed: bool,
     /// The absolute timeout has passed.
-    pub(super) over: bool,
+    pub(super) absolute_passed: bool,
     /// The renewal threshold is reached, or an old key opened it.
     pub(super) renewal_due: bool,
 }
@@ -110,7 +110,7 @@ pub(super) struct Facts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Standing {
     /// The absolute timeout has passed.
-    pub(crate) over: bool,
+    pub(crate) absolute_passed: bool,
     /// Its stored deadline has passed.
     pub(crate) expired: bool,
     pub(crate) renewal_due: bool,
@@ -119,7 +119,7 @@ pub(crate) struct Standing {
 impl Facts {
     /// Decides by the commit rules. The first row that fits counts. `·` always fits.
     ///
-    /// | answer | stored | destroyed | changed | empty | regenerate | over | renewal due | outcome |
+    /// | answer | stored | destroyed | changed | empty | regenerate | absolute passed | renewal due | outcome |
     /// |---|---|---|---|---|---|---|---|---|
     /// | unreachable | · | · | · | · | · | · | · | keep |
     /// | no cookie | yes | yes | · | · | · | · | · | destroy |
@@ -131,7 +131,7 @@ impl Facts {
     /// | · | yes | · | · | · | yes | · | · | regenerate |
     /// | accept | yes | · | yes | · | · | · | · | save |
     /// | accept | · | · | yes | no | · | · | · | save |
-    /// | · | yes | · | · | · | · | · | yes | touch |
+    /// | · | yes | · | · | · | · | · | yes | renew |
     /// | · | · | · | · | · | · | · | · | keep |
     ///
     /// A session whose last value was deleted is saved, too. The store ends it if it is then empty. Another request may
@@ -145,10 +145,10 @@ impl Facts {
             (_, true) if self.destroyed && changed && !self.empty => Outcome::Regenerate,
             (_, true) if self.destroyed => Outcome::Destroy,
             (_, true) if changed && self.empty && self.cleared => Outcome::Destroy,
-            (_, true) if self.over && !login => Outcome::Expire,
+            (_, true) if self.absolute_passed && !login => Outcome::Expire,
             (_, true) if self.regenerate => Outcome::Regenerate,
             (_, stored) if changed && (stored || !self.empty) => Outcome::Save,
-            (_, true) if self.renewal_due => Outcome::Touch,
+            (_, true) if self.renewal_due => Outcome::Renew,
             _ => Outcome::Keep,
         }
     }
@@ -180,7 +180,8 @@ mod tests {
         let rows = rows.map(|row| row.trim_end_matches(" |").split(" | ").collect::<Vec<_>>());
         let fits = |cell: &str, fact: bool| cell == "·" || cell == if fact { "yes" } else { "no" };
         let fitting = |row: &Vec<&str>| {
-            let [answers, stored, destroyed, changed, empty, regenerate, over, renewal_due, _] = row[..]
+            let [answers, stored, destroyed, changed, empty, regenerate, absolute_passed, renewal_due, _] =
+                row[..]
             else {
                 panic!("{row:?}");
             };
@@ -198,7 +199,8 @@ mod tests {
                     || changed == "yes, cleared" && facts.changed && facts.cleared)
                 && fits(empty, facts.empty)
                 && fits(regenerate, facts.regenerate)
-                && (fits(over, facts.over) || over == "yes, no login" && facts.over && !login)
+                && (fits(absolute_passed, facts.absolute_passed)
+                    || absolute_passed == "yes, no login" && facts.absolute_passed && !login)
                 && fits(renewal_due, facts.renewal_due)
         };
         // The first line is the header.
@@ -220,7 +222,7 @@ mod tests {
                 destroyed: bit(4),
                 renewal_due: bit(5),
                 cleared: bit(6),
-                over: bit(7),
+                absolute_passed: bit(7),
                 login: bit(8),
             };
             ANSWERS.map(|answer| (facts, answer))
@@ -240,7 +242,9 @@ mod tests {
     #[test]
     fn the_table_keeps_its_promises() {
         for (facts, answer) in all() {
-            let Facts { stored, changed, empty, regenerate, destroyed, cleared, over, login, .. } = facts;
+            let Facts {
+                stored, changed, empty, regenerate, destroyed, cleared, absolute_passed, login, ..
+            } = facts;
             let outcome = facts.decide(answer);
             let context = format!("{facts:?} {answer:?} {outcome:?}");
             // A session that is not stored cannot be renewed, regenerated, destroyed, or too old.
@@ -260,18 +264,18 @@ mod tests {
             // An emptied session is not unchanged (T28): a cleared one is destroyed, and the deletion of the last value
             // goes to the store.
             if stored && changed && empty && answer == Disposition::Accept {
-                assert!(!matches!(outcome, Outcome::Keep | Outcome::Touch), "{context}");
+                assert!(!matches!(outcome, Outcome::Keep | Outcome::Renew), "{context}");
                 assert!(!cleared || outcome == Outcome::Destroy, "{context}");
             }
             let answered = matches!(answer, Disposition::Accept | Disposition::DropValues);
             // Regenerate is done even if the handler failed.
-            if stored && regenerate && !destroyed && !(changed && empty) && answered && !over {
+            if stored && regenerate && !destroyed && !(changed && empty) && answered && !absolute_passed {
                 assert_eq!(outcome, Outcome::Regenerate, "{context}");
             }
             // A session outlives its absolute timeout only by a login or by starting over (T30).
-            if stored && over && !(login && answer == Disposition::Accept) && !destroyed {
+            if stored && absolute_passed && !(login && answer == Disposition::Accept) && !destroyed {
                 assert!(
-                    !matches!(outcome, Outcome::Touch | Outcome::Save | Outcome::Regenerate),
+                    !matches!(outcome, Outcome::Renew | Outcome::Save | Outcome::Regenerate),
                     "{context}"
                 );
             }
@@ -286,14 +290,14 @@ mod tests {
             let asked = facts.changed && answer == Disposition::Accept || facts.regenerate || facts.destroyed;
             assert!(asked || outcome.is_optional(), "{facts:?} {answer:?} {outcome:?}");
             // And a renewal never replaces a change that was asked for.
-            assert!(!(asked && outcome == Outcome::Touch), "{facts:?} {answer:?}");
+            assert!(!(asked && outcome == Outcome::Renew), "{facts:?} {answer:?}");
         }
     }
 
     /// Rule 4: the order is end, login, change, renewal, removal of a dead cookie.
     #[test]
     fn b8_statements_are_ordered() {
-        let order = [Outcome::Destroy, Outcome::Regenerate, Outcome::Save, Outcome::Touch, Outcome::Keep];
+        let order = [Outcome::Destroy, Outcome::Regenerate, Outcome::Save, Outcome::Renew, Outcome::Keep];
         assert!(order.is_sorted_by(|stronger, weaker| stronger.weight() > weaker.weight()));
         for outcome in order {
             assert_eq!(outcome.weight().is_asked_for(), !outcome.is_optional(), "{outcome:?}");

@@ -8,10 +8,11 @@ use crate::clock::Timestamp;
 /// Clocks have seconds, and the clocks of two hosts differ. So a token that is written in response to another token gets a
 /// [greater value](Self::after) than that one, whatever the clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Recency {
-    pub(crate) written: Timestamp,
+pub struct Recency {
+    /// The time of the write.
+    pub written: Timestamp,
     /// The number of the write within that second, up to [`MAX_SEQUENCE`](Self::MAX_SEQUENCE).
-    pub(crate) sequence: u8,
+    pub sequence: u8,
 }
 
 impl Recency {

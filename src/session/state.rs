@@ -334,7 +334,7 @@ impl State {
     /// expired by now, so that the response does not set a dead cookie.
     fn renewal_due(&self, standing: Standing) -> bool {
         let expired = standing.expired && matches!(self.reply, Reply::Set { .. });
-        !self.renewal_failed && !standing.over && (standing.renewal_due && self.renews || expired)
+        !self.renewal_failed && !standing.absolute_passed && (standing.renewal_due && self.renews || expired)
     }
 
     pub(super) fn base(&self) -> Option<&Record> {
@@ -421,7 +421,7 @@ impl State {
             regenerate: wishes.regenerate,
             login: self.changes.as_ref().is_some_and(|changes| changes.begins_anew()),
             destroyed: wishes.destroy,
-            over: standing.is_some_and(|standing| standing.over),
+            absolute_passed: standing.is_some_and(|standing| standing.absolute_passed),
             renewal_due,
         };
         let outcome = facts.decide(answer);
@@ -452,7 +452,7 @@ impl State {
             _ if ends_former => true,
             Outcome::Destroy | Outcome::Regenerate => true,
             Outcome::Save => facts.empty,
-            Outcome::Keep | Outcome::Touch | Outcome::Expire => false,
+            Outcome::Keep | Outcome::Renew | Outcome::Expire => false,
         };
         let commit = Commit { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
         (commit, Leftovers { _failed: told, ..Leftovers::new(None, refused) })
@@ -490,7 +490,7 @@ impl State {
         let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
             return Leftovers::new(None, None);
         };
-        self.renewal_failed |= outcome == Outcome::Touch;
+        self.renewal_failed |= outcome == Outcome::Renew;
         if self.discarded {
             return Leftovers::new(Some(changes), None);
         }

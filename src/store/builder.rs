@@ -69,10 +69,17 @@ pub(crate) struct ServerOptions {
     pub(crate) shared_format: Option<SharedFormat>,
 }
 
-/// A kind of store that keeps sessions on the server.
-pub trait ServerKind {}
+/// A kind of store that keeps sessions on the server: a [`Backend`], or the options from which one is made.
+pub trait ServerKind: sealed::Sealed {}
 
 impl<B: Backend> ServerKind for B {}
+
+pub(super) mod sealed {
+    #[allow(unnameable_types)] // that is how it is sealed
+    pub trait Sealed {}
+
+    impl<B: super::Backend> Sealed for B {}
+}
 
 impl<K: ServerKind> Builder<K> {
     /// Seals the entries of the backend under keys of this ring. A copy of the backend's data then reveals no session,
@@ -247,7 +254,7 @@ impl<K> Builder<K> {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub fn no_renewal_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
-        self.options.no_renewal_rule = Some(Arc::new(rule));
+        self.options.settings.no_renewal_rule = Some(Arc::new(rule));
         self
     }
 
@@ -307,7 +314,7 @@ impl<K> Builder<K> {
 
     /// Sets how values are written. Default: [`PayloadFormat::MessagePack`]. Both formats are read.
     pub fn payload_format(mut self, format: PayloadFormat) -> Self {
-        self.options.format = format;
+        self.options.settings.format = format;
         self
     }
 
@@ -333,14 +340,14 @@ impl<K> Builder<K> {
         mut self,
         rule: impl Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static,
     ) -> Self {
-        self.options.discard_rule = DiscardRule::Rule(Arc::new(rule));
+        self.options.settings.discard_rule = DiscardRule::Rule(Arc::new(rule));
         self
     }
 
     /// Sets whether changed values are saved regardless of the response. Default: false. True is the same as a
     /// [rule](Self::discard_changes_on) that matches no response.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
-        self.options.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };
+        self.options.settings.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };
         self
     }
 
@@ -369,7 +376,7 @@ impl<K> Builder<K> {
     //= ASVS 5.0 14.3.1: "Verify that authenticated data is cleared from client storage, such as the browser DOM, after the
     //# client or session is terminated. The 'Clear-Site-Data' HTTP response header field may be able to help with this"
     pub fn clear_site_data(mut self, kinds: &[SiteData]) -> Self {
-        self.options.clear_site_data = SiteData::header(kinds);
+        self.options.settings.clear_site_data = SiteData::header(kinds);
         self
     }
 
@@ -391,19 +398,19 @@ impl<K> Builder<K> {
     //= ASVS 5.0 14.3.2: "Verify that the application sets sufficient anti-caching HTTP response header fields (i.e.,
     //# Cache-Control: no-store) so that sensitive data is not cached in browsers"
     pub fn private_pages_no_store(mut self, yes: bool) -> Self {
-        self.options.private_pages_no_store = yes;
+        self.options.settings.private_pages_no_store = yes;
         self
     }
 
     /// Sets the source of the time. Default: the machine's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.options.clock = Arc::new(clock);
+        self.options.settings.clock = Arc::new(clock);
         self
     }
 
     /// Sets the receiver of [events](crate::Event). Default: none.
     pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.options.observer = Some(Arc::new(observer));
+        self.options.settings.observer = Some(Arc::new(observer));
         self
     }
 

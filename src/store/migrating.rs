@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::{EventKind, MigrationSource, Refusal};
-use crate::session::{Changes, Origin, Record, Saved, SessionId};
+use crate::session::{Changes, Origin, Recency, Record, Saved, SessionId};
 
 /// A store that takes over the sessions of an old store, until a date: from cookies to a server, from a server to cookies, or
 /// from one server to another.
@@ -259,8 +259,8 @@ impl Verbs for MigratingStore {
         self.inner.new.tombstone(ended, now)
     }
 
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
-        self.inner.new.hidden_by(token, now)
+    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
+        self.inner.new.tombstone_recency(token, now)
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

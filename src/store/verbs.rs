@@ -1,4 +1,4 @@
-//! `Verbs`: the requests that the services make to a store.
+//! `Verbs`: the operations that the services call on a store.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,12 +8,13 @@ use crate::clock::Timestamp;
 use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::Refusal;
-use crate::session::{Changes, Record, Saved};
+use crate::session::{Changes, Recency, Record, Saved};
 
 /// The verbs of a [`Store`](super::Store). They take and return types that are not a part of the public API.
 ///
 /// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`](super::CookieStore) are ready at once
 /// and allocate nothing.
+#[doc(hidden)] // also the implementations, on the pages of the stores
 pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
@@ -23,8 +24,8 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Loads a session again that was loaded before, as it is now. Returns the reason if it has ended. For a connection that
-    /// outlives its request.
+    /// Loads the present state of a session that was loaded before, or returns the reason that it has ended. For a connection
+    /// that outlives its request.
     fn reload(&self, base: Record, now: Timestamp) -> LoadFuture;
 
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
@@ -45,8 +46,8 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// already been given a new token.
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
 
-    /// Ends the session that `token` stood for until it was given a new token moments ago ([`Refusal::Regenerated`]). Does
-    /// nothing if the old token no longer leads to the session.
+    /// Ends the session of a token that was superseded moments ago ([`Refusal::Regenerated`]). Does nothing if the old token no
+    /// longer leads to the session.
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let _ = (token, now);
         StoreFuture::ready(Ok(()))
@@ -79,8 +80,8 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Returns which sessions a [tombstone](Self::tombstone) hides: all that were not written after this moment.
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+    /// Returns when a [tombstone](Self::tombstone) was written. It hides all sessions that were not written after that.
+    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
         let _ = (token, now);
         None
     }
@@ -134,8 +135,8 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
         (**self).tombstone(ended, now)
     }
 
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
-        (**self).hidden_by(token, now)
+    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
+        (**self).tombstone_recency(token, now)
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

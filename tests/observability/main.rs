@@ -71,7 +71,7 @@ fn every_metric_is_counted_described_and_documented() {
         assert_eq!(recorder.get(metric), Some(times), "{metric} in\n{}", recorder.text());
     }
     let text = recorder.text();
-    for operation in ["load", "save", "touch", "regenerate", "destroy"] {
+    for operation in ["load", "save", "renew", "regenerate", "destroy"] {
         let timed = format!(r#"operation="{operation}",outcome="ok""#);
         assert!(text.contains(&timed), "{operation} is not timed:\n{text}");
     }

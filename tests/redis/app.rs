@@ -13,7 +13,7 @@ use hyper::service::Service;
 use hyper_session::store::redis::RedisOptions;
 use hyper_session::store::{Backend, Builder};
 use hyper_session::{
-    Error, FailureResponse, RedisStore, ServerStore, ServiceUnavailable, Session, SessionHandle, session_fn,
+    Error, FailureResponse, RedisStore, ServerStore, Session, SessionHandle, StatusOnly, session_fn,
 };
 use tokio::sync::Semaphore;
 
@@ -125,7 +125,7 @@ impl<B: Backend> App<B> {
                 let answer = match act(request.uri().path(), &session, &gate).await {
                     Ok(text) => Response::new(Body::from(text)),
                     // The load failed. The application answers as the hook does.
-                    Err(error) => ServiceUnavailable.response(&error),
+                    Err(error) => StatusOnly.response(&error),
                 };
                 handled.fetch_add(1, Ordering::SeqCst);
                 Ok::<_, Infallible>(answer)
@@ -201,7 +201,7 @@ impl<B: Backend> App<B> {
         let also_tell = tell.clone();
         let service = session_fn(self.store.clone(), handler).on_failure(move |error: &Error| {
             also_tell(error);
-            ServiceUnavailable.response(error)
+            StatusOnly.response(error)
         });
         if let Err(error) = service.call(request("/", jar.header().as_deref())).await {
             tell(&error);

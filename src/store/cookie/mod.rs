@@ -112,7 +112,7 @@ impl Builder<CookieKeys> {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub fn connection_memo(mut self, yes: bool) -> Self {
-        self.options.connection_memo = yes;
+        self.options.settings.connection_memo = yes;
         self
     }
 
@@ -127,7 +127,7 @@ impl Builder<CookieKeys> {
         // With revocations a session can be ended without its cookie.
         config.only_in_cookie = kind.revocations.is_none();
         if kind.foreign.is_some() {
-            config.connection_memo = false; // each opening reports the format of the cookie
+            config.settings.connection_memo = false; // each opening reports the format of the cookie
         }
         let revoking = match kind.revocations {
             None => None,
@@ -245,7 +245,7 @@ impl Inner {
             return Ok(Saved::Removed);
         };
         let header = header(id, created, base.map(Record::recency), expires, now);
-        let body = payload.to_format(self.config.format)?;
+        let body = payload.to_format(self.config.settings.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.seal_parts(header, &body)?;
         let SealedHeader { created, issued, expires, .. } = header;
@@ -404,11 +404,11 @@ impl Verbs for CookieStore {
         self.inner.foreign.is_none().then(|| self.inner.tombstone(ended, now))
     }
 
-    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<(Timestamp, u8)> {
+    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
         let mut sealers = std::iter::once(&self.inner.sealer).chain(&self.inner.retired);
         let (header, payload, _) = sealers.find_map(|sealer| unseal(sealer, token).ok())?;
         let counts = payload.is_empty() && now < header.expires;
-        counts.then_some((header.issued.written, header.issued.sequence))
+        counts.then_some(header.issued)
     }
 }
 

@@ -518,7 +518,7 @@ impl Inner {
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         let lineage = Lineage { position: Position::LONGEST, ..plan.lineage };
         let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
-        let body = payload.to_format(self.config.format)?;
+        let body = payload.to_format(self.config.settings.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
     }
 

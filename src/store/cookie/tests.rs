@@ -215,7 +215,7 @@ fn a_token_has_127_characters_beside_its_payload() {
     let token = token(&store, START, START);
     assert_eq!(
         token.len(),
-        ((payload.to_format(store.inner.config.format).unwrap().len() + 95) * 4).div_ceil(3)
+        ((payload.to_format(store.inner.config.settings.format).unwrap().len() + 95) * 4).div_ceil(3)
     );
     assert_eq!(Sealer::token_len(SealedHeader::LEN), 127);
 }
@@ -259,13 +259,12 @@ fn a_tombstone_is_newer_than_what_it_hides_and_lasts_as_long() {
     let (text, lifetime) = store.tombstone(&sessions, at(START + 5)).unwrap().unwrap();
     assert_eq!(lifetime, newer.expires().saturating_since(at(START + 5)));
     assert_eq!(opened(&store, text.expose(), START + 5), Err(Refusal::Ended));
-    let (written, sequence) = store.hidden_by(text.expose(), at(START + 5)).unwrap();
-    assert!(Recency { written, sequence } > newer.recency());
+    assert!(store.tombstone_recency(text.expose(), at(START + 5)).unwrap() > newer.recency());
     // The sessions that it hides have expired by then.
     assert_eq!(opened(&store, text.expose(), newer.expires().as_unix()), Err(Refusal::Expired));
-    assert_eq!(store.hidden_by(text.expose(), newer.expires()), None);
+    assert_eq!(store.tombstone_recency(text.expose(), newer.expires()), None);
     // A session hides nothing.
-    assert_eq!(store.hidden_by(&token(&store, START, START), at(START)), None);
+    assert_eq!(store.tombstone_recency(&token(&store, START, START), at(START)), None);
 }
 
 #[test]

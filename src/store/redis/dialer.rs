@@ -241,7 +241,7 @@ impl Sentinels {
     /// Asks one sentinel after the other for the address of the master.
     async fn master(&self) -> Result<ConnectionAddr, Failure> {
         let (first, mut failure) = (self.first.load(Ordering::Relaxed), None);
-        let places = (0..self.addresses.len()).map(|turn| (first + turn) % self.addresses.len());
+        let places = (0..self.addresses.len()).map(|offset| (first + offset) % self.addresses.len());
         for place in places {
             let Some(address) = self.addresses.get(place) else { continue };
             match self.ask(address).await {

@@ -116,6 +116,7 @@ pub struct RedisOptions {
 }
 
 impl ServerKind for RedisOptions {}
+impl crate::store::builder::sealed::Sealed for RedisOptions {}
 
 impl Builder<RedisOptions> {
     /// Sets the beginning of the names of all entries, followed by `:` and the id. It must be set: it separates this
@@ -260,7 +261,7 @@ impl Builder<RedisOptions> {
             ));
         }
         let shared = self.server.shared_format;
-        let now = self.options.clock.now();
+        let now = self.options.settings.clock.now();
         let max_sessions = self.server.max_sessions_per_subject;
         let (options, builder) = self.with_kind(());
         let redis = options.connect(shared, max_sessions, now).await?;

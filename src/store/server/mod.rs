@@ -143,7 +143,7 @@ impl<B: Backend> Inner<B> {
             (None, keys) => {
                 let name = config.cookie_name();
                 let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
-                let (payload_format, sealer) = (config.format, keys.map(seal).transpose()?);
+                let (payload_format, sealer) = (config.settings.format, keys.map(seal).transpose()?);
                 Box::new(NativeFormat {
                     payload_format,
                     sealer,
@@ -325,7 +325,7 @@ impl<B: Backend> Inner<B> {
         }
         let mut expected = seen(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
-        let mut turn = None;
+        let mut lock = None;
         for conflicts in 0..MAX_ATTEMPTS {
             let from = expected.value.clone();
             match self.replace(&base, expected, payload, &from, now, conflicts).await? {
@@ -333,8 +333,8 @@ impl<B: Backend> Inner<B> {
                 Step::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
                     expected = stored;
-                    if turn.is_none() {
-                        turn = Some(self.queues.of(base.id()).lock().await);
+                    if lock.is_none() {
+                        lock = Some(self.queues.of(base.id()).lock().await);
                     }
                 }
             }

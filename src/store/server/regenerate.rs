@@ -54,7 +54,7 @@ impl<B: Backend> Inner<B> {
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
         let created = if changes.begins_anew() { now } else { base.created() };
         let tombstone = self.tombstone(key_of(base), now)?;
-        let mut turn = None;
+        let mut lock = None;
         for conflicts in 0..MAX_ATTEMPTS {
             if !self.write_new(new, base, created, payload, &expected.value, now).await? {
                 return Ok(Saved::Ended);
@@ -75,8 +75,8 @@ impl<B: Backend> Inner<B> {
                     };
                     payload = changes.replay(Some(&newer))?;
                     expected = current;
-                    if turn.is_none() {
-                        turn = Some(self.queues.of(base.id()).lock().await);
+                    if lock.is_none() {
+                        lock = Some(self.queues.of(base.id()).lock().await);
                     }
                 }
             }
@@ -113,7 +113,7 @@ impl<B: Backend> Inner<B> {
     pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<bool, Error> {
         let mut expected = seen(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;
-        let mut turn = None;
+        let mut lock = None;
         for _ in 0..MAX_ATTEMPTS {
             let tombstone = Some(tombstone.clone());
             match self.backend.exchange(key_of(base), expected, tombstone, as_of(base, now)).await? {
@@ -126,8 +126,8 @@ impl<B: Backend> Inner<B> {
                     return Ok(outcome == Replaced::Done);
                 }
             }
-            if turn.is_none() {
-                turn = Some(self.queues.of(base.id()).lock().await);
+            if lock.is_none() {
+                lock = Some(self.queues.of(base.id()).lock().await);
             }
         }
         self.remove(base, now).await?;

@@ -403,7 +403,7 @@ impl<B: Backend> Inner<B> {
             }
             found => found?,
         };
-        let mut turn = None;
+        let mut lock = None;
         for _ in 0..MAX_ATTEMPTS {
             let Some(seen) = current else { return Ok(false) };
             let expires = seen.expires;
@@ -429,8 +429,8 @@ impl<B: Backend> Inner<B> {
                 }
                 Err(error) => return Err(error),
             };
-            if turn.is_none() {
-                turn = Some(self.queues.of(id).lock().await);
+            if lock.is_none() {
+                lock = Some(self.queues.of(id).lock().await);
             }
         }
         // A client cannot stay logged in by writing all the time.
@@ -554,7 +554,7 @@ impl<B: Backend> Inner<B> {
     ) -> Result<(R, Known), Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
-        let mut turn = None;
+        let mut lock = None;
         let mut current = match known {
             Some(known) => known.stored,
             None => self.fetch_to_edit(id, now, unreadable).await?,
@@ -583,8 +583,8 @@ impl<B: Backend> Inner<B> {
                 Replaced::Conflict(newer) => Some(newer),
                 Replaced::Missing => self.fetch_to_edit(id, now, unreadable).await?,
             };
-            if turn.is_none() {
-                turn = Some(self.list_queues.of(SessionId::from_bytes(id.to_bytes())).lock().await);
+            if lock.is_none() {
+                lock = Some(self.list_queues.of(SessionId::from_bytes(id.to_bytes())).lock().await);
             }
         }
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))

@@ -71,14 +71,18 @@ fn b5_what_expired_meanwhile_is_renewed() {
     );
     let seconds = Duration::from_secs;
     let timeouts = Timeouts { idle: seconds(100), absolute: seconds(150), renewal: seconds(10) };
-    for (now, expired, over, due) in [
+    for (now, expired, absolute_passed, due) in [
         (144, false, false, false),
         (145, true, false, true),
         (149, true, false, true),
         (150, true, true, true),
     ] {
         let standing = timeouts.standing(&record, at(now));
-        assert_eq!((standing.expired, standing.over, standing.renewal_due), (expired, over, due), "at {now}");
+        assert_eq!(
+            (standing.expired, standing.absolute_passed, standing.renewal_due),
+            (expired, absolute_passed, due),
+            "at {now}"
+        );
         let never = Timeouts { renewal: Timeouts::NEVER, ..timeouts };
         assert!(!never.standing(&record, at(now)).renewal_due);
     }
@@ -172,7 +176,8 @@ fn a_config_is_what_its_options_were() {
     let names = Names::default();
     let config = |cookie: CookieOptions| {
         let observer = Some(Arc::new(names.clone()) as Arc<dyn Observer>);
-        let options = Options { cookie, observer, clock: Arc::new(At(7)), ..Options::default() };
+        let settings = Settings { observer, clock: Arc::new(At(7)), ..Settings::default() };
+        let options = Options { cookie, settings, ..Options::default() };
         options.validate().unwrap()
     };
     assert_eq!(config(CookieOptions::new()).cookie_name(), "__Host-session");

@@ -118,7 +118,7 @@ impl Timeouts {
         let worth_it = renewed.saturating_since(record.expires()) >= self.renewal
             || expired && self.renewal != Self::NEVER;
         Standing {
-            over: record.created().saturating_add(self.absolute) <= now,
+            absolute_passed: record.created().saturating_add(self.absolute) <= now,
             expired,
             renewal_due: record.is_outdated() || renewed > record.expires() && worth_it,
         }
@@ -229,7 +229,6 @@ fn is_grpc_failure(headers: &HeaderMap) -> bool {
 /// assert_eq!(store.config().timeouts().renewal, Duration::from_secs(90)); // a tenth of idle
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
-#[allow(clippy::struct_excessive_bools)] // independent options
 pub struct Config {
     pub(crate) cookie: CookieTemplate,
     /// Finds that cookie in a request.
@@ -241,25 +240,11 @@ pub struct Config {
     anonymous: Option<Timeouts>,
     /// No session lasts longer, whatever its own lifetime says.
     longest: Duration,
-    pub(crate) format: PayloadFormat,
-    /// The responses that mean that the handler failed.
-    pub(crate) discard_rule: DiscardRule,
-    /// The requests that do not keep their session alive by reading it.
-    pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
     /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
     pub(crate) only_in_cookie: bool,
-    /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session.
-    pub(crate) connection_memo: bool,
-    /// Flash values are stored among the other values, as in a program that shares the sessions.
-    pub(crate) shared_flash: bool,
     /// Sessions can be revoked. They carry a lineage, and labels have an effect.
     pub(crate) revocable: bool,
-    /// Data that a browser is told to delete at a logout.
-    pub(crate) clear_site_data: Option<HeaderValue>,
-    /// Responses to requests that read a session with a subject get `no-store`.
-    pub(crate) private_pages_no_store: bool,
-    clock: Arc<dyn Clock>,
-    observer: Option<Arc<dyn Observer>>,
+    pub(crate) settings: Settings,
     facades: Facades,
 }
 
@@ -275,27 +260,27 @@ impl Config {
     }
 
     pub(crate) fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.settings.clock.now()
     }
 
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
-        &self.clock
+        &self.settings.clock
     }
 
     /// Returns true if an observer or a facade wants to know how long the store takes.
     pub(crate) fn wants_timings(&self) -> bool {
-        self.observer.is_some() || self.facades.wants_timings()
+        self.settings.observer.is_some() || self.facades.wants_timings()
     }
 
     /// Returns a reporter of events after the store is built, for tasks that outlive a call.
     pub(crate) fn reporter(&self) -> Reporter {
-        Reporter { cookie: self.cookie_name().to_owned(), observer: self.observer.clone() }
+        Reporter { cookie: self.cookie_name().to_owned(), observer: self.settings.observer.clone() }
     }
 
     pub(crate) fn emit(&self, kind: EventKind<'_>) {
         let event = Event { cookie: self.cookie_name(), kind };
         self.facades.publish(&event, || self.now());
-        if let Some(observer) = &self.observer {
+        if let Some(observer) = &self.settings.observer {
             observer.event(&event);
         }
     }
@@ -310,8 +295,42 @@ impl fmt::Debug for Config {
     }
 }
 
+/// Options for which every value is valid.
+pub(crate) struct Settings {
+    pub(crate) format: PayloadFormat,
+    /// The responses that mean that the handler failed.
+    pub(crate) discard_rule: DiscardRule,
+    /// The requests that do not keep their session alive by reading it.
+    pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
+    /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session.
+    pub(crate) connection_memo: bool,
+    /// Flash values are stored among the other values, as in a program that shares the sessions.
+    pub(crate) shared_flash: bool,
+    /// Data that a browser is told to delete at a logout.
+    pub(crate) clear_site_data: Option<HeaderValue>,
+    /// Responses to requests that read a session with a subject get `no-store`.
+    pub(crate) private_pages_no_store: bool,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) observer: Option<Arc<dyn Observer>>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            format: PayloadFormat::default(),
+            discard_rule: DiscardRule::default(),
+            no_renewal_rule: None,
+            connection_memo: false,
+            shared_flash: false,
+            clear_site_data: None,
+            private_pages_no_store: false,
+            clock: Arc::new(SystemClock),
+            observer: None,
+        }
+    }
+}
+
 /// Options that are not checked yet.
-#[allow(clippy::struct_excessive_bools)] // independent options
 pub(crate) struct Options {
     pub(crate) cookie: CookieOptions,
     /// `None`: a tenth of the idle timeout.
@@ -322,19 +341,11 @@ pub(crate) struct Options {
     pub(crate) anonymous: Option<Timeouts>,
     /// `None`: the longest absolute timeout.
     pub(crate) longest: Option<Duration>,
-    pub(crate) format: PayloadFormat,
-    pub(crate) discard_rule: DiscardRule,
-    pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
-    pub(crate) connection_memo: bool,
-    pub(crate) shared_flash: bool,
     /// False: unless a threshold is set, a session is renewed only when it is saved.
     pub(crate) renew_on_read: bool,
-    pub(crate) clear_site_data: Option<HeaderValue>,
-    pub(crate) private_pages_no_store: bool,
     /// The cookie has the defaults for development.
     pub(crate) development: bool,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) observer: Option<Arc<dyn Observer>>,
+    pub(crate) settings: Settings,
 }
 
 impl Default for Options {
@@ -346,17 +357,9 @@ impl Default for Options {
             absolute: None,
             anonymous: None,
             longest: None,
-            format: PayloadFormat::default(),
-            discard_rule: DiscardRule::default(),
-            no_renewal_rule: None,
-            connection_memo: false,
-            shared_flash: false,
             renew_on_read: true,
-            clear_site_data: None,
-            private_pages_no_store: false,
             development: false,
-            clock: Arc::new(SystemClock),
-            observer: None,
+            settings: Settings::default(),
         }
     }
 }
@@ -407,17 +410,9 @@ impl Options {
             timeouts,
             anonymous,
             longest,
-            format: self.format,
-            discard_rule: self.discard_rule,
-            no_renewal_rule: self.no_renewal_rule,
             only_in_cookie: false,
-            connection_memo: self.connection_memo,
-            shared_flash: self.shared_flash,
             revocable: false,
-            clear_site_data: self.clear_site_data,
-            private_pages_no_store: self.private_pages_no_store,
-            clock: self.clock,
-            observer: self.observer,
+            settings: self.settings,
             facades: Facades::default(),
         };
         if !config.cookie.is_secure() {
@@ -428,5 +423,4 @@ impl Options {
 }
 
 #[cfg(test)]
-#[path = "config_tests.rs"]
 mod tests;
