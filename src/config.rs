@@ -12,6 +12,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
+#[cfg(feature = "device-bound")]
+use crate::device_bound::{Binder, DeviceBound};
 use crate::error::Error;
 use crate::event::{Event, Facades, Observer, Reporter};
 use crate::session::{PayloadFormat, Record, Standing};
@@ -252,6 +254,9 @@ pub struct Config {
     pub(crate) clear_site_data: Option<HeaderValue>,
     /// Responses to requests that read a session with a subject get `no-store`.
     pub(crate) private_pages_no_store: bool,
+    /// Binds sessions to devices.
+    #[cfg(feature = "device-bound")]
+    pub(crate) device_bound: Option<Arc<Binder>>,
     clock: Arc<dyn Clock>,
     observer: Option<Arc<dyn Observer>>,
     facades: Facades,
@@ -336,6 +341,8 @@ pub(crate) struct Options {
     pub(crate) renew_on_read: bool,
     pub(crate) clear_site_data: Option<HeaderValue>,
     pub(crate) private_pages_no_store: bool,
+    #[cfg(feature = "device-bound")]
+    pub(crate) device_bound: Option<DeviceBound>,
     /// The cookie has the defaults for development.
     pub(crate) development: bool,
     pub(crate) clock: Arc<dyn Clock>,
@@ -358,6 +365,8 @@ impl Default for Options {
             renew_on_read: true,
             clear_site_data: None,
             private_pages_no_store: false,
+            #[cfg(feature = "device-bound")]
+            device_bound: None,
             development: false,
             clock: Arc::new(SystemClock),
             observer: None,
@@ -419,6 +428,8 @@ impl Options {
             revocable: false,
             clear_site_data: self.clear_site_data,
             private_pages_no_store: self.private_pages_no_store,
+            #[cfg(feature = "device-bound")]
+            device_bound: None,
             clock: self.clock,
             observer: self.observer,
             facades: Facades::default(),

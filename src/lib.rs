@@ -176,6 +176,9 @@ mod crypto;
 
 mod session;
 
+#[cfg(feature = "device-bound")]
+mod device_bound;
+
 mod config;
 pub mod revocation;
 
@@ -201,17 +204,24 @@ pub mod guide;
 pub use self::clock::{Clock, SystemClock, Timestamp};
 pub use self::config::{Config, SiteData, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};
+#[cfg(feature = "device-bound")]
+pub use self::device_bound::DeviceBound;
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
 pub use self::event::{
-    CookieFormat, DropReason, Event, MigrationSource, Observer, Operation, Refusal, RevocationChange,
+    CookieFormat, DropReason, Event, MigrationSource, Observer, Operation, ProofRefusal, Refusal,
+    RevocationChange,
 };
 pub use self::revocation::Revocations;
+#[cfg(feature = "device-bound")]
+pub use self::service::{DeviceBoundFuture, DeviceBoundService};
 pub use self::service::{
     CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
     ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,
 };
+#[cfg(feature = "device-bound")]
+pub use self::session::Binding;
 #[doc(hidden)]
 pub use self::session::__example;
 pub use self::session::{
@@ -227,6 +237,8 @@ pub use self::store::SqliteStore;
 pub use self::store::{CookieStore, ServerStore};
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;
+#[cfg(all(feature = "tower", feature = "device-bound"))]
+pub use self::tower::DeviceBoundLayer;
 
 /// The example of the README, compiled and run with the examples of the documentation.
 #[cfg(doctest)]

@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 25] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -48,6 +48,15 @@ const COUNTERS: [(&str, &str); 22] = [
         "Clients that went away while their session was being ended or regenerated.",
     ),
     ("hyper_session_revocations_total", "What happened to the revocations of cookie stores, by change."),
+    ("hyper_session_devices_bound_total", "Sessions bound to a device."),
+    (
+        "hyper_session_device_proofs_total",
+        "Proofs of devices that they still hold their key, and refused proofs by reason.",
+    ),
+    (
+        "hyper_session_bindings_lapsed_total",
+        "Requests with a session that is bound to a device, without a valid bound cookie.",
+    ),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
 
@@ -134,6 +143,18 @@ pub(super) fn count(event: &Event<'_>) {
         }
         // Once for each store that connects: for a log, and nothing to count.
         Event::EvictionPolicy { .. } => {}
+        Event::DeviceBound { cookie, .. } => {
+            plain("hyper_session_devices_bound_total", cookie).increment(1);
+        }
+        Event::DeviceProved { cookie, .. } => {
+            counter!("hyper_session_device_proofs_total", "cookie" => cookie.to_owned(), "outcome" => "proved").increment(1);
+        }
+        Event::DeviceProofRefused { cookie, refusal, .. } => {
+            counter!("hyper_session_device_proofs_total", "cookie" => cookie.to_owned(), "outcome" => refusal.as_str()).increment(1);
+        }
+        Event::BindingLapsed { cookie, .. } => {
+            plain("hyper_session_bindings_lapsed_total", cookie).increment(1);
+        }
         Event::Revocations { cookie, change } => {
             counter!("hyper_session_revocations_total", "cookie" => cookie.to_owned(), "change" => change.as_str()).increment(1);
         }

@@ -228,6 +228,38 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         Event::EvictionPolicy { cookie, policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
         }
+        Event::DeviceBound { cookie, from, id } => {
+            tracing::info!(target: TARGET, event = "device_bound", cookie, from = %from, session = %id, "session bound to a device");
+        }
+        Event::DeviceProved { cookie, id } => {
+            tracing::debug!(target: TARGET, event = "device_proved", cookie, session = %id, "the device of a session proved that it holds its key");
+        }
+        Event::DeviceProofRefused { cookie, id, refusal } => {
+            let session = id.map(tracing::field::display);
+            let tally = tally("device_proof_refused", refusal.as_str());
+            line!(
+                level(tally, Level::WARN),
+                event = "device_proof_refused",
+                cookie,
+                session,
+                reason = refusal.as_str(),
+                count = count(tally),
+                previous = previous(tally),
+                "the proof of a device was refused"
+            );
+        }
+        Event::BindingLapsed { cookie, id } => {
+            let tally = tally("binding_lapsed", "");
+            line!(
+                level(tally, Level::WARN),
+                event = "binding_lapsed",
+                cookie,
+                session = %id,
+                count = count(tally),
+                previous = previous(tally),
+                "a session that is bound to a device came without the proof that it comes from there"
+            );
+        }
         Event::Revocations {
             cookie,
             change: change @ (RevocationChange::Reachable | RevocationChange::Trusted),

@@ -12,6 +12,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
+#[cfg(feature = "device-bound")]
+use super::device_check::DeviceCheck;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{
@@ -51,6 +53,8 @@ pub(super) struct Slot {
     several: OnceLock<Several>,
     /// The token that was superseded moments ago, if there is one.
     superseded: OnceLock<Zeroizing<Vec<u8>>>,
+    #[cfg(feature = "device-bound")]
+    pub(super) device: DeviceCheck,
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
     speculative: bool,
@@ -144,6 +148,8 @@ impl Slot {
             loaded: OnceLock::new(),
             several: OnceLock::new(),
             superseded: OnceLock::new(),
+            #[cfg(feature = "device-bound")]
+            device: DeviceCheck::new(config, headers),
             had_subject: AtomicBool::new(false),
             speculative,
             asked: AtomicBool::new(false),
@@ -236,6 +242,8 @@ impl Slot {
         let newest =
             newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
         self.report(newest, &opened);
+        let lapsed = newest.is_some_and(|newest| self.has_lapsed(&newest.record, now));
+        let newest = newest.filter(|_| !lapsed);
         let record = newest.map(|newest| newest.record.clone());
         // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
         // under a retired name is set under the present name.
@@ -246,7 +254,8 @@ impl Slot {
         };
         // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
         // must not remove the cookie of the login.
-        let overtaken = record.is_none() && opened.regenerated;
+        // So is the cookie of a bound session that came without its bound cookie.
+        let overtaken = record.is_none() && opened.regenerated || lapsed;
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
@@ -265,6 +274,7 @@ impl Slot {
             speculative: self.speculative,
             shared_flash: config.shared_flash,
             revocable: config.revocable,
+            lapsed,
         };
         let session = Session::new(record, overtaken, reply, circumstances, committer);
         // If two tasks load at once, the first one counts.
@@ -523,12 +533,35 @@ impl Slot {
         }
     }
 
-    /// Ends the session of the token that was superseded moments ago: the handler ended the session, which it saw as empty.
+    /// Returns true if the session is bound to a device, and nothing shows that the request comes from there.
+    #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
+    fn has_lapsed(&self, record: &Record, now: Timestamp) -> bool {
+        #[cfg(feature = "device-bound")]
+        return self.is_elsewhere(record, now);
+        #[cfg(not(feature = "device-bound"))]
+        {
+            let _ = (record, now);
+            false
+        }
+    }
+
+    /// Ends the session of the token that was superseded moments ago, or the session that has lapsed: the handler ended the
+    /// session, which it saw as empty.
     pub(super) fn end_superseded(&self, now: Timestamp) -> StoreFuture<()> {
+        #[cfg(feature = "device-bound")]
+        if let Some(lapsed) = self.device.lapsed() {
+            return self.connection.store().destroy(lapsed.clone(), now);
+        }
         match self.superseded.get() {
             Some(token) => self.connection.store().end_superseded(token, now),
             None => StoreFuture::ready(Ok(())),
         }
+    }
+
+    /// Returns true if the request came with a token that was superseded moments ago.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn superseded(&self) -> bool {
+        self.superseded.get().is_some()
     }
 
     /// Ends the authentic sessions of the request other than the newest. `None` if there are none.
@@ -582,6 +615,10 @@ impl Slot {
         let mut lines = self.expirations()?;
         if self.may_remove() {
             lines.extend(config.cookie.remove(self.found.tail_mask())?);
+            #[cfg(feature = "device-bound")]
+            if let Some(binder) = &config.device_bound {
+                lines.extend(binder.remove_cookie()?);
+            }
         }
         Ok(lines)
     }

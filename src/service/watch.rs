@@ -149,6 +149,7 @@ impl SessionWatch {
             now,
             speculative: true,
             shared_flash: config.shared_flash,
+            lapsed: false,
             revocable: config.revocable,
         };
         let committer: Weak<dyn Committer> = Weak::<Slot>::new();

@@ -22,10 +22,13 @@ pub(super) const DESCRIPTION: &str = "\u{1}d";
 /// session.
 pub(super) const CSRF_SECRETS: &str = "\u{1}c";
 
+/// Under this key a session keeps the device that it is bound to.
+pub(super) const BINDING: &str = "\u{1}b";
+
 /// Returns true for a key that says something about its session and is not a part of what the session holds: a session with
 /// nothing else is empty.
 pub(super) fn is_bookkeeping(key: &str) -> bool {
-    matches!(key, LIFETIME | AUTHENTICATION | DESCRIPTION) || is_lineage(key)
+    matches!(key, LIFETIME | AUTHENTICATION | BINDING | DESCRIPTION) || is_lineage(key)
 }
 
 /// The name of a value, and its type: write both once.
