@@ -214,16 +214,16 @@ pub use self::event::{
     RevocationChange,
 };
 pub use self::revocation::Revocations;
-#[cfg(feature = "device-bound")]
-pub use self::service::{DeviceBoundFuture, DeviceBoundService};
 pub use self::service::{
     CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
     ServiceUnavailable, SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, session_fn,
 };
 #[cfg(feature = "device-bound")]
-pub use self::session::Binding;
+pub use self::service::{DeviceBoundFuture, DeviceBoundService, HandlerService};
 #[doc(hidden)]
 pub use self::session::__example;
+#[cfg(feature = "device-bound")]
+pub use self::session::Binding;
 pub use self::session::{
     AsKey, Authentication, Changes, Key, Lifetime, PayloadFormat, ReadKey, Record, Session, SessionId,
     SessionView, Text, WriteKey,
@@ -235,10 +235,10 @@ pub use self::store::RedisStore;
 #[cfg(feature = "sqlite")]
 pub use self::store::SqliteStore;
 pub use self::store::{CookieStore, ServerStore};
-#[cfg(feature = "tower")]
-pub use self::tower::SessionLayer;
 #[cfg(all(feature = "tower", feature = "device-bound"))]
 pub use self::tower::DeviceBoundLayer;
+#[cfg(feature = "tower")]
+pub use self::tower::SessionLayer;
 
 /// The example of the README, compiled and run with the examples of the documentation.
 #[cfg(doctest)]

@@ -10,12 +10,12 @@ use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
-#[cfg(feature = "device-bound")]
-use crate::service::{DeviceBoundFuture, DeviceBoundService};
 use crate::service::{
     Connection, CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse,
     ResponseFuture, ServiceUnavailable, SessionService,
 };
+#[cfg(feature = "device-bound")]
+use crate::service::{DeviceBoundFuture, DeviceBoundService};
 use crate::store::Store;
 
 /// A layer that gives the services it wraps sessions from one store.

@@ -34,7 +34,7 @@ impl Answered {
         let Inner { known, order } = &mut *inner;
         // A challenge is accepted for `LIFE` after its time, and for as long before it.
         let over = |(at, _): &&(Timestamp, Mark)| now.saturating_since(*at).as_secs() >= 2 * LIFE;
-        while order.front().filter(over).is_some() || order.len() >= MAX {
+        while order.front().as_ref().is_some_and(over) || order.len() >= MAX {
             let Some((_, oldest)) = order.pop_front() else { break };
             known.remove(&oldest);
         }

@@ -13,9 +13,7 @@ use super::jws::{self, Proof};
 use super::{DeviceBound, bound_cookie, headers};
 use crate::clock::Timestamp;
 use crate::cookie::{CookieFinder, CookieTemplate, MAX_CANDIDATES, SetCookies};
-use crate::crypto::{
-    Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id,
-};
+use crate::crypto::{Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id};
 use crate::error::Error;
 use crate::event::ProofRefusal;
 use crate::session::{DeviceBinding, SessionId};

@@ -27,7 +27,7 @@ type Until = [u8; UNTIL_LEN];
 /// Writes a value for the device that holds `key`.
 pub(super) fn write(tagger: &Tagger, key: &PublicKey, until: Timestamp) -> Result<String, Error> {
     let [_, _, _, until @ ..] = until.as_unix().min(MAX_UNTIL).to_be_bytes();
-    let (id, tag) = tagger.tag(&message(&until, key))?;
+    let (id, tag) = tagger.tag(&message(until, key))?;
     let value = std::iter::once(VERSION).chain(id.to_bytes()).chain(until).chain(tag);
     Ok(encode_base64url(&value.collect::<Vec<_>>()))
 }
@@ -41,12 +41,12 @@ pub(super) fn read(tagger: &Tagger, key: &PublicKey, value: &[u8]) -> Option<Tim
     let [VERSION, k0, k1, k2, k3, rest @ ..] = bytes else { return None };
     let (until, tag) = rest.split_first_chunk::<UNTIL_LEN>()?;
     let id = KeyId::from_bytes([k0, k1, k2, k3]);
-    tagger.verify(id, &message(until, key), tag.first_chunk()?).then(|| {
-        Timestamp::from_unix(until.iter().fold(0, |until, byte| until << 8 | u64::from(*byte)))
-    })
+    tagger
+        .verify(id, &message(*until, key), tag.first_chunk()?)
+        .then(|| Timestamp::from_unix(until.iter().fold(0, |until, byte| until << 8 | u64::from(*byte))))
 }
 
-fn message(until: &Until, key: &PublicKey) -> [u8; 1 + UNTIL_LEN + PublicKey::LEN] {
+fn message(until: Until, key: &PublicKey) -> [u8; 1 + UNTIL_LEN + PublicKey::LEN] {
     let mut message = [VERSION; 1 + UNTIL_LEN + PublicKey::LEN];
     message.iter_mut().skip(1).zip(until.iter().chain(key.as_bytes())).for_each(|(to, from)| *to = *from);
     message

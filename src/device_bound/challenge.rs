@@ -62,6 +62,7 @@ impl Challenge {
 
     /// Returns true if the challenge can be answered at `now`. The clocks of two hosts may differ by as much as it lives.
     pub(super) fn is_fresh(self, now: Timestamp) -> bool {
-        now.saturating_since(self.issued).as_secs() < LIFE && self.issued.saturating_since(now).as_secs() < LIFE
+        now.saturating_since(self.issued).as_secs() < LIFE
+            && self.issued.saturating_since(now).as_secs() < LIFE
     }
 }

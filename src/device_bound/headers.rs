@@ -64,7 +64,7 @@ impl<'de> ItemVisitor<'de> for Text {
             BareItemFromInput::Token(token) => Some(token.as_str().to_owned()),
             _ => None,
         };
-        Ok(parameter_visitor_with(Ignored, move |_| Ok(text)))
+        Ok(parameter_visitor_with(Ignored, move |()| Ok(text)))
     }
 }
 
@@ -105,9 +105,10 @@ mod tests {
 
     #[test]
     fn anything_else_is_not_read() {
-        for field in
-            ["", "a, b", "(a)", "1", "?1", ":aGk=:", "1.5", "@1", "%\"a\"", "\"a", "a b", "\u{e9}", "-a", "a=b"]
-        {
+        for field in [
+            "", "a, b", "(a)", "1", "?1", ":aGk=:", "1.5", "@1", "%\"a\"", "\"a", "a b", "\u{e9}", "-a",
+            "a=b",
+        ] {
             assert_eq!(text(&headers(&[field]), &RESPONSE, 99), None, "{field}");
         }
         assert_eq!(text(&headers(&[]), &RESPONSE, 99), None);

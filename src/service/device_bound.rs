@@ -102,7 +102,7 @@ where
             (Some(passed), _) => passed.poll(cx),
             (None, Some((answer, body))) => {
                 let response = ready!(answer.as_mut().poll(cx));
-                Poll::Ready(Ok(response.map(|bytes| body(bytes))))
+                Poll::Ready(Ok(response.map(body)))
             }
             // It is made with one of them.
             (None, None) => Poll::Pending,
@@ -184,7 +184,7 @@ impl Slot {
         let now = self.connection.config().now();
         let record = session.stored_record().or_else(|| self.device.lapsed().cloned());
         let binding = record.as_ref().and_then(|record| record.payload().device_binding().ok().flatten());
-        let id = record.as_ref().map(|record| record.id());
+        let id = record.as_ref().map(Record::id);
         let (Some(binding), Some(record)) = (binding, record) else {
             if self.superseded() {
                 // The browser is about to get the new cookie: it should ask again.

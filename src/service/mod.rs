@@ -37,6 +37,8 @@ pub use self::extension::SessionExt;
 #[cfg(feature = "axum")]
 pub(crate) use self::extension::not_wrapped;
 pub use self::failure::{FailureResponse, ServiceUnavailable};
+#[cfg(feature = "device-bound")]
+pub use self::function::HandlerService;
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
 pub use self::handle::SessionHandle;

@@ -49,11 +49,11 @@ impl DeviceBinding {
     /// words.
     fn to_bytes(self) -> Result<Bytes, Error> {
         let (odd, x) = self.key.parts();
-        let [mut a, mut b, mut c, mut d] = [0; 4];
-        for (word, bytes) in [&mut a, &mut b, &mut c, &mut d].into_iter().zip(x.chunks_exact(8)) {
+        let mut numbers = [self.since.as_unix(), odd.into(), 0, 0, 0, 0];
+        for (word, bytes) in numbers.iter_mut().skip(2).zip(x.chunks_exact(8)) {
             *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
         }
-        integer_array::write(&[self.since.as_unix(), odd.into(), a, b, c, d])
+        integer_array::write(&numbers)
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
@@ -127,7 +127,7 @@ impl Session {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{PayloadFormat, __example};
+    use super::super::{__example, PayloadFormat};
     use super::*;
     use proptest::prelude::*;
 

@@ -113,7 +113,11 @@ pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Byt
 }
 
 fn labels_of(bytes: &[u8]) -> Labels {
-    integer_array::read::<{ 2 * MAX_LABELS }>(bytes).unwrap_or_default().chunks_exact(2).filter_map(whole).collect()
+    integer_array::read::<{ 2 * MAX_LABELS }>(bytes)
+        .unwrap_or_default()
+        .chunks_exact(2)
+        .filter_map(whole)
+        .collect()
 }
 
 impl Payload {

@@ -66,7 +66,8 @@ pub(crate) use self::state::Reply;
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
     let now = crate::clock::Timestamp::from_unix(0);
-    let circumstances = Circumstances { now, speculative: false, shared_flash: false, revocable: true, lapsed: false };
+    let circumstances =
+        Circumstances { now, speculative: false, shared_flash: false, revocable: true, lapsed: false };
     let committer = std::sync::Weak::<session::NoCommitter>::new();
     example(&Session::new(None, false, Reply::Nothing, circumstances, committer))
 }

@@ -54,6 +54,7 @@ pub(super) struct Inner {
 
 /// The facts about its request that a session needs.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(crate) struct Circumstances {
     /// The time of the request.
     pub(crate) now: Timestamp,
