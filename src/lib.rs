@@ -44,6 +44,8 @@
 //!   Redis.
 //! - [`Session::set_lifetime`] is "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
 //!   [`CrossOriginProtection`] refuses the forms of other sites.
+//! - `device_bound` (feature `device-bound`) binds sessions to the devices of their browsers, so that stolen cookies are
+//!   worthless.
 //! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
 //!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
@@ -54,7 +56,8 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [logins](guide::logins) · [a logout that is final](guide::revocation) · [forms](guide::forms) ·
+//! [logins](guide::logins) · [a logout that is final](guide::revocation) ·
+//! [stolen cookies that are worthless][`guide::device_bound`] (feature `device-bound`) · [forms](guide::forms) ·
 //! [connections that stay open](guide::connections) · [changing the store](guide::changing_stores) ·
 //! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
@@ -127,6 +130,8 @@
 //! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
 //! - `cli`: the binary `hyper-session`, for operators: makes keys, checks whether a key rotation logs users out, opens a cookie
 //!   or prints why it is refused, lists and ends the sessions of a subject in Redis. Not for libraries.
+//! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
+//!   see [`guide::device_bound`]. Depends on sfv.
 //! - `testing`: requests that carry a session, the session in a response, a fake clock, a backend that fails on command, and
 //!   a test suite for the contract of a [`Backend`](store::Backend). [How to use it](guide::testing).
 //!
@@ -154,6 +159,10 @@
 #![cfg_attr(
     not(feature = "redis"),
     doc = "[`guide::deploying_on_redis`]: https://docs.rs/hyper-session/latest/hyper_session/guide/deploying_on_redis/index.html"
+)]
+#![cfg_attr(
+    not(feature = "device-bound"),
+    doc = "[`guide::device_bound`]: https://docs.rs/hyper-session/latest/hyper_session/guide/device_bound/index.html"
 )]
 #![cfg_attr(
     not(feature = "astra"),

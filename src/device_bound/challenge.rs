@@ -12,14 +12,14 @@ pub(crate) const LIFE: u64 = 60;
 /// The longest text that can be a challenge.
 pub(super) const MAX_LEN: usize = Sealer::token_len(Challenge::LEN);
 
-/// What a device proves with its signature.
+/// A challenge, which a device signs to prove that it holds its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Challenge {
     pub(super) purpose: Purpose,
     pub(crate) issued: Timestamp,
 }
 
-/// What a challenge is for.
+/// The purpose of a challenge, and the session or binding that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// The registration of a key for the session with this id.

@@ -56,7 +56,7 @@ const PAYLOAD: &str = r#"{"jti":"c"}"#;
 #[test]
 fn only_what_the_protocol_sends_is_read() {
     assert!(Proof::read(&compact(HEADER, PAYLOAD)).is_some());
-    // What a later draft may add.
+    // Members that a later draft may add.
     let more = r#"{"alg":"ES256","typ":"dbsc+jwt","kid":"1","b":[1,{"c":null}],"n":1.5}"#;
     assert!(
         Proof::read(&compact(more, r#"{"jti":"c","aud":"https://example.com","iat":1,"sub":{}}"#)).is_some()

@@ -253,7 +253,7 @@ pub enum Event<'a> {
     DeviceBound {
         /// Name of the session cookie.
         cookie: &'a str,
-        /// Its id before. A cookie store with revocations gives it another one.
+        /// Its id before. A cookie store with revocations gives it another id.
         from: SessionId,
         /// Its id now.
         id: SessionId,

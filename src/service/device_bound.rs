@@ -179,7 +179,7 @@ impl Slot {
         binder: &Binder,
         fields: &HeaderMap,
     ) -> Result<Response<Bytes>, Error> {
-        // A refresh shows that the device is there, and not that somebody uses it.
+        // A refresh shows that the device is there, and not that its user is.
         let session = self.session(false).await?;
         let now = self.connection.config().now();
         let record = session.stored_record().or_else(|| self.device.lapsed().cloned());

@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::event::Event;
 use crate::session::{Record, Reply, Weight};
 
-/// What a request brought to show that it comes from the session's device.
+/// The data of a request that can show that it comes from the session's device.
 pub(super) struct DeviceCheck {
     /// The `Cookie` fields. Empty if the store binds no sessions. Only reference counts are copied.
     cookies: SmallVec<[HeaderValue; 1]>,

@@ -1,4 +1,4 @@
-//! What the option costs: characters of a token, and no allocation where the session is not asked for.
+//! The cost of the option: characters of a token, and no allocation where the session is not asked for.
 
 use crate::browser::{Browser, with_cookies};
 use crate::site::{BOUND, NAME, Site, block_on};

@@ -1,4 +1,4 @@
-//! Options that fit together, and those that do not.
+//! Options that fit together, and options that do not.
 
 use std::time::Duration;
 

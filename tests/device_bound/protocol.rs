@@ -7,7 +7,8 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{DeviceBound, Keyring, Revocations};
 use serde_json::{Value, json};
 
-use crate::browser::{Browser, Device, IDENTIFIER, PROOF, challenge, offer, post};
+use crate::browser::{Browser, IDENTIFIER, PROOF, post};
+use crate::device::{Device, challenge, offer};
 use crate::site::{BOUND, GRACE, LIFETIME, NAME, START, Site, block_on, key, text};
 
 #[test]
@@ -300,7 +301,7 @@ fn malformed_proofs_are_refused_and_change_nothing() {
     }
 }
 
-// What a second host must know is in the cookies and in the log of revocations.
+// A second host finds all that it must know in the cookies and in the log of revocations.
 #[test]
 fn the_server_keeps_nothing_and_survives_its_restart() {
     let revocations = Revocations::in_memory();
@@ -318,7 +319,7 @@ fn the_server_keeps_nothing_and_survives_its_restart() {
     });
 }
 
-// T17, T18: a new application key logs nobody out, and a revoked one everybody.
+// T17: a new application key logs no user out, and a revoked one logs all out.
 #[test]
 fn t17_a_binding_outlives_its_application_key() {
     let clock = FakeClock::at(START);
@@ -340,7 +341,7 @@ fn t17_a_binding_outlives_its_application_key() {
         clock.advance(LIFETIME);
         assert_eq!(browser.refresh(&both).await, 200);
         browser.read(&both, "/visit").await;
-        // What the old key sealed has been sealed again, the identifier included: it is no secret.
+        // The session has been sealed again. The identifier is a hash, which needs no key.
         let only_new = with(new().into());
         assert_eq!(browser.read(&only_new, "/").await, "ada bound 1");
         clock.advance(LIFETIME);

@@ -1,11 +1,12 @@
-//! What a thief can do with copied cookies, proofs and challenges: nothing, after a bounded time.
+//! Thefts of cookies, proofs and challenges: each is worthless after a bounded time.
 
 use std::time::Duration;
 
 use http::Response;
 use hyper_session::testing::{Cookies, FakeClock};
 
-use crate::browser::{Browser, Device, IDENTIFIER, Offer, PROOF, challenge, offer, post};
+use crate::browser::{Browser, IDENTIFIER, PROOF, post};
+use crate::device::{Device, Offer, challenge, offer};
 use crate::site::{BOUND, Body, GRACE, LIFETIME, NAME, START, Site, block_on, text};
 
 const SECOND: Duration = Duration::from_secs(1);

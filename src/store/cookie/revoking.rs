@@ -195,8 +195,8 @@ impl Revoking {
         matches!(self.judge(record, now), Verdict::Valid | Verdict::Retiring)
     }
 
-    /// Returns true if the session must not be written. One that is retiring continues in the cookie that the browser got
-    /// meanwhile, which this one must not replace.
+    /// Returns true if the session must not be written. A retiring session continues in the cookie that the browser got
+    /// meanwhile, which this cookie must not replace.
     fn has_ended(&self, record: &Record, now: Timestamp) -> bool {
         matches!(self.judge(record, now), Verdict::Revoked | Verdict::Superseded | Verdict::Retiring)
     }

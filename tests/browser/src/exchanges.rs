@@ -1,4 +1,4 @@
-//! A proxy that sees each request and its response, and can answer in the place of the server.
+//! A proxy that sees each request and its response, and can answer instead of the server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
