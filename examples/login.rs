@@ -13,6 +13,8 @@
 //! - `REDIS_URL`: keeps sessions in Redis. `redis://`, `redis+sentinel://host,host/master` or `redis-cluster://host,host`.
 //! - `REVOCATIONS`: remembers logouts from cookie sessions at a path (feature `sqlite`) or in Redis at a URL (feature `redis`);
 //!   default: in memory.
+//! - `DEVICE_BOUND=1`: binds sessions to the devices of their browsers (feature `device-bound`). Needs `SECURE_COOKIE=1`, and
+//!   with Redis `SESSION_KEY`.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 use std::convert::Infallible;
@@ -25,7 +27,7 @@ use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
-use hyper_session::store::Store;
+use hyper_session::store::{Builder, Store};
 use hyper_session::{
     AppKey, CookieStore, CrossOriginProtection, Error, Keyring, Revocations, Session, SessionHandle,
     SiteData, session_fn,
@@ -69,6 +71,8 @@ async fn main() -> Result<(), Box<dyn StdError>> {
         let service = session_fn(store, |request, session| async {
             Ok::<_, Infallible>(route(request, session).await.unwrap_or_else(|error| failed(&error)))
         });
+        #[cfg(feature = "device-bound")]
+        let service = service.device_bound(Full::new); // nothing, unless the store binds sessions
         // Forms of other sites, sibling subdomains among them, do not reach the handler.
         let service = CrossOriginProtection::new()
             .wrap(service)
@@ -109,6 +113,7 @@ async fn redis_store(url: String, cookie: CookieOptions) -> Result<Arc<dyn Store
         .cookie(cookie)
         .private_pages_no_store(true)
         .clear_site_data(&FORGET);
+    let store = if wants_device_bound() { device_bound(store, Some(keys()?)) } else { store };
     let store = store.connect().await?;
     Ok(Arc::new(store))
 }
@@ -120,9 +125,29 @@ async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Erro
     std::process::exit(2);
 }
 
-async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
-    let keys = match std::env::var("SESSION_KEY") {
-        Ok(text) => Keyring::from_text(&text)?,
+fn wants_device_bound() -> bool {
+    std::env::var("DEVICE_BOUND").is_ok_and(|value| value == "1")
+}
+
+/// Binds sessions to devices, under `keys` or under those of the store.
+#[cfg(feature = "device-bound")]
+fn device_bound<K>(store: Builder<K>, keys: Option<Keyring>) -> Builder<K> {
+    let options = hyper_session::DeviceBound::new();
+    store.device_bound(match keys {
+        Some(keys) => options.keys(keys),
+        None => options,
+    })
+}
+
+#[cfg(not(feature = "device-bound"))]
+fn device_bound<K>(_: Builder<K>, _: Option<Keyring>) -> Builder<K> {
+    eprintln!("error: DEVICE_BOUND is set; run this with --features device-bound");
+    std::process::exit(2);
+}
+
+fn keys() -> Result<Keyring, Error> {
+    match std::env::var("SESSION_KEY") {
+        Ok(text) => Keyring::from_text(&text),
         Err(std::env::VarError::NotUnicode(_)) => {
             eprintln!("error: SESSION_KEY is not UTF-8");
             std::process::exit(2);
@@ -131,15 +156,19 @@ async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
             eprintln!(
                 "warning: SESSION_KEY is not set: using a new key, so everyone is logged out when this stops"
             );
-            AppKey::generate()?.into()
+            Ok(AppKey::generate()?.into())
         }
-    };
+    }
+}
+
+async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
     // Large sessions may take the maximum number of cookies. `main` raises the server's header limit to match.
-    let store = CookieStore::builder(keys)
+    let store = CookieStore::builder(keys()?)
         .cookie(cookie.max_chunks(MAX_CHUNKS))
         .private_pages_no_store(true)
         .clear_site_data(&FORGET)
         .revocations(revocations().await?);
+    let store = if wants_device_bound() { device_bound(store, None) } else { store };
     Ok(Arc::new(store.build()?))
 }
 
@@ -237,15 +266,21 @@ fn count_visit(session: &Session) -> Result<u64, Error> {
 
 /// Shows the session without changing it: the flash message stays.
 fn show(session: &Session) -> Result<Page, Error> {
-    Ok(json_answer(
-        StatusCode::OK,
-        &json!({
-            "id": session.id().map(|id| id.to_string()),
-            "user": session.get::<String>("user")?,
-            "visits": session.get_i64("visits")?.unwrap_or(0),
-            "flash": session.peek::<String>("notice")?,
-        }),
-    ))
+    let shown = json!({
+        "id": session.id().map(|id| id.to_string()),
+        "user": session.get::<String>("user")?,
+        "visits": session.get_i64("visits")?.unwrap_or(0),
+        "flash": session.peek::<String>("notice")?,
+    });
+    #[cfg(feature = "device-bound")]
+    let shown = {
+        let mut shown = shown;
+        if session.binding().is_bound() {
+            shown["bound"] = true.into();
+        }
+        shown
+    };
+    Ok(json_answer(StatusCode::OK, &shown))
 }
 
 /// Saves at once, so that the handler can respond to a session that is too large.

@@ -44,6 +44,8 @@
 //!   file or in Redis.
 //! - [`Session::set_lifetime`] is "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
 //!   [`CrossOriginProtection`] refuses the forms of other sites.
+//! - `device_bound` (feature `device-bound`) binds sessions to the devices of their browsers, so that stolen cookies are
+//!   worthless.
 //! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
 //!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
@@ -54,7 +56,8 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [logins](guide::logins) · [a logout that is final](guide::revocation) · [forms](guide::forms) ·
+//! [logins](guide::logins) · [a logout that is final](guide::revocation) ·
+//! [stolen cookies that are worthless][`guide::device_bound`] (feature `device-bound`) · [forms](guide::forms) ·
 //! [connections that stay open](guide::connections) · [changing the store](guide::changing_stores) ·
 //! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
@@ -127,6 +130,8 @@
 //! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
 //! - `cli`: the binary `hyper-session`, for operators: makes keys, checks whether a key rotation logs users out, opens a cookie
 //!   or prints why it is refused, lists and ends the sessions of a subject in Redis. Not for libraries.
+//! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
+//!   see [`guide::device_bound`]. Depends on sfv.
 //! - `testing`: requests that carry a session, the session in a response, a fake clock, a backend that fails on command, and
 //!   a test suite for the contract of a [`Backend`](store::Backend). [How to use it](guide::testing).
 //!
@@ -156,6 +161,10 @@
     doc = "[`guide::deploying_on_redis`]: https://docs.rs/hyper-session/latest/hyper_session/guide/deploying_on_redis/index.html"
 )]
 #![cfg_attr(
+    not(feature = "device-bound"),
+    doc = "[`guide::device_bound`]: https://docs.rs/hyper-session/latest/hyper_session/guide/device_bound/index.html"
+)]
+#![cfg_attr(
     not(feature = "astra"),
     doc = "[`guide::moving_from_astra`]: https://docs.rs/hyper-session/latest/hyper_session/guide/moving_from_astra/index.html"
 )]
@@ -175,6 +184,9 @@ pub mod cookie;
 mod crypto;
 
 mod session;
+
+#[cfg(feature = "device-bound")]
+mod device_bound;
 
 mod config;
 pub mod revocation;
@@ -205,20 +217,26 @@ pub mod guide;
 pub use self::clock::{Clock, SystemClock, Timestamp};
 pub use self::config::{Config, SiteData, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};
+#[cfg(feature = "device-bound")]
+pub use self::device_bound::DeviceBound;
 pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
 pub use self::event::{
     CookieFormat, CrossOriginReason, DropReason, Event, EventKind, MigrationSource, Observer, Operation,
-    Refusal, RevocationChange,
+    ProofRefusal, Refusal, RevocationChange,
 };
 pub use self::revocation::revocations::Revocations;
 pub use self::service::{
     CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
     SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, StatusOnly, session_fn,
 };
+#[cfg(feature = "device-bound")]
+pub use self::service::{DeviceBoundFuture, DeviceBoundService, HandlerService};
 #[doc(hidden)]
 pub use self::session::__example;
+#[cfg(feature = "device-bound")]
+pub use self::session::Binding;
 pub use self::session::{
     AsKey, Authentication, Key, Lifetime, PayloadFormat, ReadKey, Session, SessionId, SessionView, Text,
     WriteKey,
@@ -231,6 +249,8 @@ pub use self::store::redis::options::RedisStore;
 pub use self::store::server::ServerStore;
 #[cfg(feature = "sqlite")]
 pub use self::store::sqlite::options::SqliteStore;
+#[cfg(all(feature = "tower", feature = "device-bound"))]
+pub use self::tower::DeviceBoundLayer;
 #[cfg(feature = "tower")]
 pub use self::tower::SessionLayer;
 

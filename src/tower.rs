@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+#[cfg(feature = "device-bound")]
+use bytes::Bytes;
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -12,6 +14,8 @@ use crate::service::{
     Connection, CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse,
     ResponseFuture, SessionService, StatusOnly,
 };
+#[cfg(feature = "device-bound")]
+use crate::service::{DeviceBoundFuture, DeviceBoundService};
 use crate::store::Store;
 
 /// A layer that gives the services it wraps sessions from one store.
@@ -65,6 +69,57 @@ impl<F> SessionLayer<F> {
     }
 }
 
+#[cfg(feature = "device-bound")]
+impl<F> SessionLayer<F> {
+    /// Offers browsers to bind sessions to their devices, and answers them. `body` makes a response body from the bytes of a
+    /// JSON text, such as axum's `Body::from`. See [`SessionService::device_bound`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use hyper_session::{AppKey, CookieStore, DeviceBound, Error, SessionLayer};
+    /// use tower::{ServiceBuilder, service_fn};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?).device_bound(DeviceBound::new()).build()?;
+    /// let app = service_fn(|_: Request<()>| async { Ok::<_, Error>(Response::new(Full::<Bytes>::default())) });
+    /// let service = ServiceBuilder::new().layer(SessionLayer::new(store).device_bound(Full::new)).service(app);
+    /// # fn is_service<S: tower::Service<Request<()>>>(_: &S) {}
+    /// # is_service(&service);
+    /// # Ok::<(), Error>(())
+    /// ```
+    pub fn device_bound<G>(self, body: G) -> DeviceBoundLayer<F, G> {
+        let connection = self.connection.offering();
+        DeviceBoundLayer { layer: Self { connection, ..self }, body }
+    }
+}
+
+/// The layer that [`SessionLayer::device_bound`] returns.
+#[cfg(feature = "device-bound")]
+#[derive(Clone)]
+pub struct DeviceBoundLayer<F, G> {
+    layer: SessionLayer<F>,
+    body: G,
+}
+
+#[cfg(feature = "device-bound")]
+impl<S, F: Clone, G: Clone> Layer<S> for DeviceBoundLayer<F, G> {
+    type Service = SessionService<DeviceBoundService<S, G>, F>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.layer.layer(DeviceBoundService::new(inner, self.body.clone()))
+    }
+}
+
+#[cfg(feature = "device-bound")]
+impl<F, G> fmt::Debug for DeviceBoundLayer<F, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceBoundLayer").field("layer", &self.layer).finish_non_exhaustive()
+    }
+}
+
 impl<S, F: Clone> Layer<S> for SessionLayer<F> {
     type Service = SessionService<S, F>;
 
@@ -92,6 +147,25 @@ where
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let (handle, commits) = self.begin(&mut request);
         ResponseFuture::new(self.inner.call(request), handle, commits, self.failure.clone())
+    }
+}
+
+#[cfg(feature = "device-bound")]
+impl<S, G, B, R> Service<Request<B>> for DeviceBoundService<S, G>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    G: Fn(Bytes) -> R + Clone,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = DeviceBoundFuture<S::Future, G>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        self.answer(&request).unwrap_or_else(|| DeviceBoundFuture::passed(self.inner.call(request)))
     }
 }
 

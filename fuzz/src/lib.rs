@@ -3,6 +3,7 @@
 //! Each check takes any bytes and panics if a promise of the crate is broken: stronger than "does not crash".
 
 mod astra;
+mod device_proof;
 mod fields;
 mod header;
 pub mod model;
@@ -16,6 +17,7 @@ mod unseal;
 mod wire;
 
 pub use astra::astra_open;
+pub use device_proof::device_proof;
 pub use fields::cookie_multi_field;
 pub use header::cookie_header;
 pub use peers::cookie_header_peers;
@@ -29,7 +31,7 @@ pub use unseal::{unseal_mutated, unseal_past_crypto, unseal_raw};
 pub type Check = fn(&[u8]);
 
 /// All of them.
-pub const CHECKS: [(&str, Check); 11] = [
+pub const CHECKS: [(&str, Check); 12] = [
     ("cookie_header", cookie_header),
     ("cookie_header_peers", cookie_header_peers),
     ("cookie_multi_field", cookie_multi_field),
@@ -39,6 +41,7 @@ pub const CHECKS: [(&str, Check); 11] = [
     ("record_decode", record_decode),
     ("set_cookie_build", set_cookie_build),
     ("astra_open", astra_open),
+    ("device_proof", device_proof),
     ("session_model", session_model),
     ("service_e2e", service_e2e),
 ];

@@ -11,6 +11,8 @@ use http::{HeaderMap, HeaderValue, StatusCode, Uri};
 
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
+#[cfg(feature = "device-bound")]
+use crate::device_bound::{Binder, DeviceBound};
 use crate::error::Error;
 use crate::event::{Event, EventKind, Facades, Observer, Reporter};
 use crate::session::{PayloadFormat, Record, Standing};
@@ -244,6 +246,9 @@ pub struct Config {
     pub(crate) only_in_cookie: bool,
     /// Sessions can be revoked. They carry a lineage, and labels have an effect.
     pub(crate) revocable: bool,
+    /// Binds sessions to devices.
+    #[cfg(feature = "device-bound")]
+    pub(crate) device_bound: Option<Arc<Binder>>,
     pub(crate) settings: Settings,
     facades: Facades,
 }
@@ -343,6 +348,8 @@ pub(crate) struct Options {
     pub(crate) longest: Option<Duration>,
     /// False: unless a threshold is set, a session is renewed only when it is saved.
     pub(crate) renew_on_read: bool,
+    #[cfg(feature = "device-bound")]
+    pub(crate) device_bound: Option<DeviceBound>,
     /// The cookie has the defaults for development.
     pub(crate) development: bool,
     pub(crate) settings: Settings,
@@ -358,6 +365,8 @@ impl Default for Options {
             anonymous: None,
             longest: None,
             renew_on_read: true,
+            #[cfg(feature = "device-bound")]
+            device_bound: None,
             development: false,
             settings: Settings::default(),
         }
@@ -412,6 +421,8 @@ impl Options {
             longest,
             only_in_cookie: false,
             revocable: false,
+            #[cfg(feature = "device-bound")]
+            device_bound: None,
             settings: self.settings,
             facades: Facades::default(),
         };

@@ -1,7 +1,6 @@
 //! Finds a request's session cookie, including its chunks.
 
 use http::HeaderValue;
-use http::header::GetAll;
 use memchr::memmem;
 use smallvec::SmallVec;
 
@@ -57,7 +56,7 @@ impl CookieFinder {
     /// Searches all `Cookie` fields.
     //= RFC 9113 section 8.2.3: "the Cookie header field MAY be split into separate header fields, each with one or
     //# more cookie-pairs"
-    pub(crate) fn find(&self, fields: GetAll<'_, HeaderValue>) -> Found {
+    pub(crate) fn find<'a>(&self, fields: impl IntoIterator<Item = &'a HeaderValue>) -> Found {
         let mut found = Found::default();
         for field in fields {
             self.find_in(field, &mut found);
@@ -129,6 +128,12 @@ impl Found {
     /// Returns how many values there are under the name itself.
     pub(crate) fn len(&self) -> usize {
         self.heads.len()
+    }
+
+    /// Returns the values under the name itself.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
+        self.heads.iter().map(Piece::bytes)
     }
 
     /// Returns true if the values of two heads are equal: one cookie in two scopes.

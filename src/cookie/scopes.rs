@@ -33,11 +33,8 @@ impl Target {
 
     /// Returns true if this path of a cookie matches the path of the request (RFC 6265bis section 5.1.4).
     pub(super) fn is_within(&self, cookie_path: &str) -> bool {
-        match self.uri.path().strip_prefix(cookie_path) {
-            Some(rest) => rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'),
-            // A request to `*`, or to an authority only, has no path.
-            None => !self.uri.path().starts_with('/'),
-        }
+        // A request to `*`, or to an authority only, has no path.
+        path_covers(cookie_path, self.uri.path()) || !self.uri.path().starts_with('/')
     }
 
     /// Returns the host name, if the request has one from which a cookie's `Domain` can be made.
@@ -72,6 +69,12 @@ impl Target {
         paths.truncate(MAX_PATHS);
         paths
     }
+}
+
+/// Returns true if this path of a cookie matches the path of a request (RFC 6265bis section 5.1.4).
+pub(super) fn path_covers(cookie_path: &str, path: &str) -> bool {
+    path.strip_prefix(cookie_path)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || cookie_path.ends_with('/'))
 }
 
 /// Returns the attributes other than `present` with which a cookie of this name may have been set, if it came with a

@@ -7,6 +7,8 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 use super::attributes::Attributes;
+#[cfg(feature = "device-bound")]
+use super::scopes::path_covers;
 use super::scopes::{Target, elsewhere};
 use super::{CookieName, MAX_AGE_CAP, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
@@ -93,6 +95,46 @@ impl CookieTemplate {
 
     pub(crate) fn is_secure(&self) -> bool {
         self.attributes.secure
+    }
+
+    /// Returns the template of a cookie `name.suffix` in the same scope, which is bound to a device.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) for attributes that browsers refuse on such a cookie.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn companion(&self, suffix: &str, max_age: Duration) -> Result<Self, Error> {
+        let Attributes { domain, secure, partitioned, .. } = &self.attributes;
+        if !secure {
+            return Err(Error::config(
+                "device_bound() needs https: do not call it for a cookie that is not Secure, as in development()",
+            ));
+        }
+        if domain.is_some() || *partitioned {
+            return Err(Error::config(
+                "device_bound() needs a cookie for one host that is not partitioned: do not call domain() or partitioned(true)",
+            ));
+        }
+        // Seen in Chromium 156: the registration fails.
+        if self.name.prefix_rules().is_some_and(|rules| rules.http_only) {
+            return Err(Error::config(
+                "device_bound() cannot be combined with the prefixes \"__Http-\" and \"__Host-Http-\": choose another name()",
+            ));
+        }
+        let name = CookieName::new(&format!("{}.{suffix}", self.name))?;
+        Self::new(name, self.attributes.clone(), Some(max_age), 1, &[], Vec::new())
+    }
+
+    /// Returns the attributes as a `Set-Cookie` line has them, other than the age.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn attributes(&self) -> &str {
+        self.text.trim_start_matches("; ")
+    }
+
+    /// Returns true if browsers send this cookie with a request to `path`.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn covers_path(&self, path: &str) -> bool {
+        path_covers(&self.attributes.path, path)
     }
 
     /// Returns the cookies that held the session before.

@@ -8,8 +8,12 @@ mod key_text;
 mod keyring;
 pub(crate) mod masked_secret;
 mod name_hash;
+#[cfg(feature = "device-bound")]
+mod p256;
 mod random;
 mod seal;
+#[cfg(feature = "device-bound")]
+mod tagger;
 mod token;
 
 pub use self::app_key::AppKey;
@@ -25,13 +29,20 @@ pub(crate) use self::random::{Random, SystemRandom, warm_up};
 pub(crate) use self::seal::{LAST_SECOND, Purpose, Sealer, key_of};
 pub(crate) use self::token::{Token, subject_id};
 
+#[cfg(any(feature = "astra", feature = "device-bound"))]
+pub(crate) use self::{base64url::decode as decode_base64url, token::hashed_id};
+#[cfg(feature = "device-bound")]
+pub(crate) use self::{
+    base64url::encode as encode_base64url,
+    p256::{COORDINATE_LEN, PublicKey, SIGNATURE_LEN},
+    tagger::{TAG_LEN as BOUND_TAG_LEN, Tagger},
+};
+
 // The building blocks of a foreign format.
 #[cfg(feature = "astra")]
 pub(crate) use self::{
-    base64url::decode as decode_base64url,
     envelope::{MAC_LEN, TAG_LEN, VERSION},
     random::NONCE_LEN,
-    token::hashed_id,
 };
 
 #[cfg(test)]

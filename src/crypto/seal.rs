@@ -26,16 +26,26 @@ pub(crate) enum Purpose {
     Session,
     /// An entry of a server-side store.
     Record,
+    /// A challenge that a device signs.
+    #[cfg(feature = "device-bound")]
+    Challenge,
+    /// The cookie by which a device shows that it has signed a challenge moments ago.
+    #[cfg(feature = "device-bound")]
+    BoundCookie,
     /// For tests that purposes are separate.
     #[cfg(test)]
     Test,
 }
 
 impl Purpose {
-    const fn as_str(self) -> &'static str {
+    pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Session => "session",
             Self::Record => "record",
+            #[cfg(feature = "device-bound")]
+            Self::Challenge => "challenge",
+            #[cfg(feature = "device-bound")]
+            Self::BoundCookie => "bound cookie",
             #[cfg(test)]
             Self::Test => "test",
         }

@@ -5,7 +5,7 @@ use metrics::{Unit, describe_counter, describe_histogram, histogram};
 use super::{Event, EventKind};
 
 /// The counters: name and description.
-const COUNTERS: [(&str, &str); 23] = [
+const COUNTERS: [(&str, &str); 26] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -49,6 +49,15 @@ const COUNTERS: [(&str, &str); 23] = [
     ),
     ("hyper_session_revocations_total", "State changes of the revocations of cookie stores, by change."),
     ("hyper_session_cross_origin_refused_total", "Requests that another site may have made, by reason."),
+    ("hyper_session_devices_bound_total", "Sessions bound to a device."),
+    (
+        "hyper_session_device_proofs_total",
+        "Proofs of devices that they still hold their key, and refused proofs by reason.",
+    ),
+    (
+        "hyper_session_bindings_lapsed_total",
+        "Requests with a session that is bound to a device, without a valid bound cookie.",
+    ),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
 ];
 
@@ -143,6 +152,14 @@ pub(super) fn count(event: &Event<'_>) {
         }
         // Once for each store that connects: for a log, and nothing to count.
         EventKind::EvictionPolicy { .. } => {}
+        EventKind::DeviceBound { .. } => counter!("hyper_session_devices_bound_total").increment(1),
+        EventKind::DeviceProved { .. } => {
+            counter!("hyper_session_device_proofs_total", "outcome" => "proved").increment(1);
+        }
+        EventKind::DeviceProofRefused { refusal, .. } => {
+            counter!("hyper_session_device_proofs_total", "outcome" => refusal.as_str()).increment(1);
+        }
+        EventKind::BindingLapsed { .. } => counter!("hyper_session_bindings_lapsed_total").increment(1),
         EventKind::Revocations { change } => {
             counter!("hyper_session_revocations_total", "change" => change.as_str()).increment(1);
         }

@@ -200,6 +200,27 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         EventKind::EvictionPolicy { policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
         }
+        EventKind::DeviceBound { from, id } => {
+            tracing::info!(target: TARGET, event = "device_bound", cookie, from = %from, session = %id, "session bound to a device");
+        }
+        EventKind::DeviceProved { id } => {
+            tracing::debug!(target: TARGET, event = "device_proved", cookie, session = %id, "the device of a session proved that it holds its key");
+        }
+        EventKind::DeviceProofRefused { id, refusal } => counted!(
+            warn,
+            "device_proof_refused",
+            refusal.as_str(),
+            "the proof of a device was refused",
+            session = id.map(display),
+            reason = refusal.as_str()
+        ),
+        EventKind::BindingLapsed { id } => counted!(
+            warn,
+            "binding_lapsed",
+            "",
+            "a session that is bound to a device came without the proof that it comes from there",
+            session = %id
+        ),
         EventKind::Revocations { change } => {
             let (level, message) = revocation_line(change);
             line!(level, event = "revocations", cookie, change = change.as_str(), "{message}");

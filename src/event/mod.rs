@@ -208,12 +208,88 @@ pub enum EventKind<'a> {
         /// True if the commit is completed in the background. False if there was no runtime for that.
         completing: bool,
     },
+    /// A session was bound to a device, so that only this device can use it: see
+    /// [`device_bound`](crate::store::Builder::device_bound).
+    #[non_exhaustive]
+    DeviceBound {
+        /// Its id before. A cookie store with revocations gives it another id.
+        from: SessionId,
+        /// Its id now.
+        id: SessionId,
+    },
+    /// A device proved that it still holds the key of its session.
+    #[non_exhaustive]
+    DeviceProved {
+        /// The session.
+        id: SessionId,
+    },
+    /// A proof of a device was refused, at a registration or later. Nothing was changed.
+    #[non_exhaustive]
+    DeviceProofRefused {
+        /// The session, if there is one.
+        id: Option<SessionId>,
+        /// The reason.
+        refusal: ProofRefusal,
+    },
+    /// A request came with a session that is bound to a device, and without a valid bound cookie. The handler got an empty
+    /// session. The cookie stays.
+    ///
+    /// A browser sends such requests if it could not reach the service for a refresh. A thief with a copied cookie sends
+    /// them, too.
+    #[non_exhaustive]
+    BindingLapsed {
+        /// The session.
+        id: SessionId,
+    },
     /// The state of the revocations of a [`CookieStore`](crate::CookieStore) changed.
     #[non_exhaustive]
     Revocations {
         /// The change.
         change: RevocationChange,
     },
+}
+
+/// The reason why the proof of a device was refused.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::ProofRefusal;
+///
+/// assert_eq!(ProofRefusal::OtherBinding.as_str(), "other_binding"); // a label that stays the same
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProofRefusal {
+    /// The request has no session with a subject, or a refresh has a session that is not bound.
+    NoSession,
+    /// The session is bound already.
+    AlreadyBound,
+    /// The request is not one of the protocol, or has another algorithm than ES256.
+    Malformed,
+    /// The identifier names another binding than that of the session.
+    OtherBinding,
+    /// The challenge is not one of this store for this session, or it is older than a minute.
+    Challenge,
+    /// The challenge was answered before.
+    Replayed,
+    /// The key did not sign the challenge.
+    Signature,
+}
+
+impl ProofRefusal {
+    /// Returns a short, stable name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NoSession => "no_session",
+            Self::AlreadyBound => "already_bound",
+            Self::Malformed => "malformed",
+            Self::OtherBinding => "other_binding",
+            Self::Challenge => "challenge",
+            Self::Replayed => "replayed",
+            Self::Signature => "signature",
+        }
+    }
 }
 
 /// A change of the revocations of a store.

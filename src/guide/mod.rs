@@ -12,6 +12,10 @@ pub mod values {}
 #[doc = include_str!("revocation.md")]
 pub mod revocation {}
 
+#[cfg(feature = "device-bound")]
+#[doc = include_str!("device_bound.md")]
+pub mod device_bound {}
+
 #[doc = include_str!("logins.md")]
 pub mod logins {}
 

@@ -98,6 +98,8 @@ pub(crate) enum Verdict {
     Revoked,
     /// It continues under another id, which it was given moments ago.
     Superseded,
+    /// It continues under another id, and is valid for the rest of a minute: it can be read, and not be written.
+    Retiring,
     /// No known revocation ends it, but the known revocations are not current.
     Unconfirmed,
 }
@@ -182,21 +184,30 @@ impl Register {
         }
         let view = self.set.view();
         let root = view.get(Key::of_root(lineage.root.unwrap_or(id)));
-        if let Some(mark) = root.or_else(|| view.get(Key::of_id(id))) {
-            return self.ended(mark, now);
+        let ended = root.or_else(|| view.get(Key::of_id(id))).map(|mark| self.ended(mark, now));
+        if let Some(verdict @ (Verdict::Revoked | Verdict::Superseded)) = ended {
+            return verdict;
         }
         let names = lineage.owner.iter().chain(labels);
         if names.filter_map(|name| view.get(Key::of_name(*name))).any(|mark| mark.ends(position)) {
             return Verdict::Revoked;
         }
-        if self.is_current(position, max_staleness) { Verdict::Valid } else { Verdict::Unconfirmed }
+        if self.is_current(position, max_staleness) {
+            ended.unwrap_or(Verdict::Valid)
+        } else {
+            Verdict::Unconfirmed
+        }
     }
 
     #[cold]
     fn ended(&self, mark: Mark, now: Timestamp) -> Verdict {
         let moments_ago = Timestamp::from_unix(now.as_unix().saturating_sub(MOMENTS));
         let recent = mark.position() > lock(&self.timeline).reached_by(moments_ago);
-        if mark.is_superseded() && recent { Verdict::Superseded } else { Verdict::Revoked }
+        match recent {
+            true if mark.is_retired() => Verdict::Retiring,
+            true if mark.is_superseded() => Verdict::Superseded,
+            _ => Verdict::Revoked,
+        }
     }
 
     /// Returns the sequence of a position. A position of another incarnation is before all of this one.

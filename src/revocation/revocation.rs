@@ -44,7 +44,8 @@ impl Key {
 ///
 /// ```text
 /// bit 63     forever: whatever the position of the session
-/// bit 62     superseded: the session continues under another id
+/// bit 62     beside bit 63, superseded: the session continues under another id
+///            without it, retired: the same, and this id is valid for another minute
 /// bits 0..62 the position
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,6 +78,11 @@ impl Mark {
         self.0 & SUPERSEDED != 0
     }
 
+    /// Returns true if the key counts for another minute, and then never again.
+    pub(super) fn is_retired(self) -> bool {
+        self.0 & (FOREVER | SUPERSEDED) == SUPERSEDED
+    }
+
     /// Returns true if this ends a session with this position.
     #[inline]
     pub(super) fn ends(self, position: u64) -> bool {
@@ -104,7 +110,8 @@ impl fmt::Debug for Mark {
 /// ```text
 /// offset  bytes  field
 ///      0     16  the name: of a session, a subject, a label, or zeros for everything
-///     16      1  flags: 1 whatever the session's position, 2 the session continues under another id
+///     16      1  flags: 1 whatever the session's position, 3 the session continues under another id, 2 it does, and its
+///                present id is valid for another minute
 ///     17      8  the position that it had when it was first written, if it was written again; otherwise zero. Big-endian.
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,6 +131,11 @@ impl Revocation {
 
     pub(crate) fn of_id(id: SessionId, superseded: bool) -> Self {
         Self::named(Key::of_id(id), FLAG_FOREVER | if superseded { FLAG_SUPERSEDED } else { 0 })
+    }
+
+    /// Revokes the id in a minute: its session continues under another id, and requests with this one are on their way.
+    pub(crate) fn retiring_id(id: SessionId) -> Self {
+        Self::named(Key::of_id(id), FLAG_SUPERSEDED)
     }
 
     pub(crate) fn of_root(root: SessionId, superseded: bool) -> Self {

@@ -14,6 +14,9 @@ pub(crate) struct Connection {
     memo: Option<Memo>,
     /// A session in the memo may have ended.
     revocable: bool,
+    /// The service offers to bind sessions to devices.
+    #[cfg(feature = "device-bound")]
+    offers_binding: bool,
 }
 
 impl Connection {
@@ -21,13 +24,39 @@ impl Connection {
     pub(crate) fn new(store: impl Store) -> Arc<Self> {
         let memo = store.config().settings.connection_memo.then(Memo::default);
         let revocable = store.config().revocable;
-        Arc::new(Self { store: Arc::new(store), memo, revocable })
+        Self::over(Arc::new(store), memo, revocable)
     }
 
     /// Creates a connection for services that are cloned for each request. A memo would be lost with each clone.
     #[cfg(any(feature = "tower", feature = "testing"))]
     pub(crate) fn without_memo(store: impl Store) -> Arc<Self> {
-        Arc::new(Self { store: Arc::new(store), memo: None, revocable: false })
+        Self::over(Arc::new(store), None, false)
+    }
+
+    fn over(store: Arc<dyn Store>, memo: Option<Memo>, revocable: bool) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            memo,
+            revocable,
+            #[cfg(feature = "device-bound")]
+            offers_binding: false,
+        })
+    }
+
+    /// Returns a connection to the same service, which offers to bind sessions to devices.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn offering(self: &Arc<Self>) -> Arc<Self> {
+        Arc::new(Self {
+            store: Arc::clone(&self.store),
+            memo: self.memo.as_ref().map(|_| Memo::default()),
+            revocable: self.revocable,
+            offers_binding: true,
+        })
+    }
+
+    #[cfg(feature = "device-bound")]
+    pub(super) fn offers_binding(&self) -> bool {
+        self.offers_binding
     }
 
     /// Returns another connection to the same service. Nothing that one connection learned is used for another connection.
@@ -38,6 +67,8 @@ impl Connection {
                 store: Arc::clone(&self.store),
                 memo: Some(Memo::default()),
                 revocable: self.revocable,
+                #[cfg(feature = "device-bound")]
+                offers_binding: self.offers_binding,
             }),
         }
     }

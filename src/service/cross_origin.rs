@@ -163,7 +163,7 @@ impl CrossOriginProtection {
         Ok(self)
     }
 
-    /// Checks one request. An [`Event::CrossOriginRefused`] reports each request that does not pass.
+    /// Checks one request. An [`EventKind::CrossOriginRefused`] reports each request that does not pass.
     ///
     /// # Errors
     ///

@@ -113,6 +113,12 @@ impl SessionExt for Extensions {
     }
 }
 
+/// Returns the handle of the session service directly around the caller.
+#[cfg(feature = "device-bound")]
+pub(super) fn innermost(extensions: &Extensions) -> Option<SessionHandle> {
+    find(extensions, |_| true)
+}
+
 fn find(extensions: &Extensions, wanted: impl Fn(&SessionHandle) -> bool) -> Option<SessionHandle> {
     let Handles(handles) = extensions.get::<Handles>()?;
     handles.iter().rev().find(|handle| wanted(handle)).cloned()

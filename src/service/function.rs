@@ -12,6 +12,8 @@ use super::extension;
 use super::failure::{FailureResponse, StatusOnly};
 use super::future::ResponseFuture;
 use super::handle::SessionHandle;
+#[cfg(feature = "device-bound")]
+use super::{DeviceBoundService, SessionService};
 use crate::store::Store;
 
 /// Makes a hyper service from `handler`, which takes each request and the handle of its session.
@@ -58,6 +60,48 @@ impl<H, F> SessionFn<H, F> {
     /// [`Error`](crate::Error). See [`SessionService::on_failure`](super::SessionService::on_failure).
     pub fn on_failure<G>(self, failure: G) -> SessionFn<H, G> {
         SessionFn { handler: self.handler, connection: self.connection, failure }
+    }
+}
+
+#[cfg(feature = "device-bound")]
+impl<H, F> SessionFn<H, F> {
+    /// Offers browsers to bind sessions to their devices, and answers them: see
+    /// [`SessionService::device_bound`](SessionService::device_bound).
+    pub fn device_bound<G>(self, body: G) -> SessionService<DeviceBoundService<HandlerService<H>, G>, F> {
+        let Self { handler, connection, failure } = self;
+        let inner = HandlerService { handler, connection: Arc::clone(&connection) };
+        SessionService { inner, connection, failure }.device_bound(body)
+    }
+}
+
+/// The function that was given to [`session_fn`], inside of a [`SessionService`].
+#[cfg(feature = "device-bound")]
+#[derive(Clone)]
+pub struct HandlerService<H> {
+    handler: H,
+    connection: Arc<Connection>,
+}
+
+#[cfg(feature = "device-bound")]
+impl<H, B, T, R, E> Service<Request<B>> for HandlerService<H>
+where
+    H: Fn(Request<B>, SessionHandle) -> T,
+    T: Future<Output = Result<Response<R>, E>>,
+{
+    type Response = Response<R>;
+    type Error = E;
+    type Future = T;
+
+    fn call(&self, request: Request<B>) -> Self::Future {
+        let (handle, _) = extension::begin(&self.connection, &request);
+        (self.handler)(request, handle)
+    }
+}
+
+#[cfg(feature = "device-bound")]
+impl<H> fmt::Debug for HandlerService<H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HandlerService").field("config", self.connection.config()).finish_non_exhaustive()
     }
 }
 

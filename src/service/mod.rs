@@ -7,6 +7,10 @@
 mod commit;
 mod connection;
 mod cross_origin;
+#[cfg(feature = "device-bound")]
+mod device_bound;
+#[cfg(feature = "device-bound")]
+mod device_check;
 mod devices;
 mod extension;
 mod failure;
@@ -27,10 +31,14 @@ use hyper::service::Service;
 
 pub(crate) use self::connection::Connection;
 pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService, Forbidden};
+#[cfg(feature = "device-bound")]
+pub use self::device_bound::{DeviceBoundFuture, DeviceBoundService};
 pub use self::extension::SessionExt;
 #[cfg(feature = "axum")]
 pub(crate) use self::extension::not_wrapped;
 pub use self::failure::{FailureResponse, StatusOnly};
+#[cfg(feature = "device-bound")]
+pub use self::function::HandlerService;
 pub use self::function::{SessionFn, session_fn};
 pub use self::future::ResponseFuture;
 pub use self::handle::SessionHandle;
@@ -119,6 +127,36 @@ impl<S, F> SessionService<S, F> {
     /// ```
     pub fn on_failure<G>(self, failure: G) -> SessionService<S, G> {
         SessionService { inner: self.inner, connection: self.connection, failure }
+    }
+
+    /// Offers browsers to [bind sessions to their devices](crate::store::Builder::device_bound), and answers them. `body` makes
+    /// a response body from the bytes of a JSON text.
+    ///
+    /// Without it, the service accepts sessions that are bound, and binds none. Without the option of the store, it does
+    /// nothing.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body_util::Full;
+    /// use hyper::{Request, Response, service::service_fn};
+    /// use hyper_session::{AppKey, CookieStore, DeviceBound, Error, Revocations, SessionService};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .revocations(Revocations::in_memory())
+    ///     .device_bound(DeviceBound::new())
+    ///     .build()?;
+    /// let app = service_fn(|_: Request<()>| async { Ok::<_, Error>(Response::new(Full::<Bytes>::default())) });
+    /// let service = SessionService::new(app, store).device_bound(Full::new);
+    /// # fn is_service<S: hyper::service::Service<Request<()>>>(_: &S) {}
+    /// # is_service(&service);
+    /// # Ok::<(), Error>(())
+    /// ```
+    #[cfg(feature = "device-bound")]
+    pub fn device_bound<G>(self, body: G) -> SessionService<DeviceBoundService<S, G>, F> {
+        let connection = self.connection.offering();
+        SessionService { inner: DeviceBoundService::new(self.inner, body), connection, failure: self.failure }
     }
 
     /// Puts a handle beside the request, for both traits that a session service implements.

@@ -12,6 +12,8 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroizing;
 
 use super::connection::Connection;
+#[cfg(feature = "device-bound")]
+use super::device_check::DeviceCheck;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{
@@ -50,6 +52,8 @@ pub(super) struct Slot {
     superseded: OnceLock<Zeroizing<Vec<u8>>>,
     /// The tokens of sessions that have expired, as far as is known.
     expired: Mutex<Vec<Zeroizing<Vec<u8>>>>,
+    #[cfg(feature = "device-bound")]
+    pub(super) device: DeviceCheck,
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
     speculative: bool,
@@ -148,6 +152,8 @@ impl Slot {
             several: OnceLock::new(),
             superseded: OnceLock::new(),
             expired: Mutex::default(),
+            #[cfg(feature = "device-bound")]
+            device: DeviceCheck::new(config, headers),
             had_subject: AtomicBool::new(false),
             speculative,
             only_looks,
@@ -241,6 +247,8 @@ impl Slot {
         let newest = newest
             .filter(|newest| opened.tombstone.is_none_or(|tombstone| newest.record.recency() > tombstone));
         self.report(newest, &opened);
+        let lapsed = newest.is_some_and(|newest| self.has_lapsed(&newest.record, now));
+        let newest = newest.filter(|_| !lapsed);
         let record = newest.map(|newest| newest.record.clone());
         // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
         // under a retired name is set under the present name.
@@ -251,7 +259,8 @@ impl Slot {
         };
         // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
         // must not remove the cookie of the login.
-        let overtaken = record.is_none() && opened.regenerated;
+        // So is the cookie of a bound session that came without its bound cookie.
+        let overtaken = record.is_none() && opened.regenerated || lapsed;
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
@@ -270,6 +279,7 @@ impl Slot {
             speculative: self.speculative,
             shared_flash: config.settings.shared_flash,
             revocable: config.revocable,
+            lapsed,
         };
         let former = match &record {
             None if overtaken => Former::Superseded,
@@ -534,9 +544,25 @@ impl Slot {
         }
     }
 
-    /// Ends the session of the token that was superseded moments ago, or the sessions that have expired, which slower requests
-    /// may keep: the handler ended the session, which it saw as empty.
+    /// Returns true if the session is bound to a device, and nothing shows that the request comes from there.
+    #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
+    fn has_lapsed(&self, record: &Record, now: Timestamp) -> bool {
+        #[cfg(feature = "device-bound")]
+        return self.is_elsewhere(record, now);
+        #[cfg(not(feature = "device-bound"))]
+        {
+            let _ = (record, now);
+            false
+        }
+    }
+
+    /// Ends the sessions behind the empty session that the handler ended: the superseded session, the session that has lapsed, or
+    /// the expired sessions, which slower requests may keep.
     pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
+        #[cfg(feature = "device-bound")]
+        if let Some(lapsed) = self.device.lapsed() {
+            return self.connection.store().destroy(lapsed.clone(), now);
+        }
         if let Some(token) = self.superseded.get() {
             return self.connection.store().end_superseded(token, now);
         }
@@ -551,6 +577,12 @@ impl Slot {
 
     fn expired(&self) -> MutexGuard<'_, Vec<Zeroizing<Vec<u8>>>> {
         self.expired.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns true if the request came with a token that was superseded moments ago.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn superseded(&self) -> bool {
+        self.superseded.get().is_some()
     }
 
     /// Ends the authentic sessions of the request other than the newest. `None` if there are none.
@@ -604,6 +636,10 @@ impl Slot {
         let mut lines = self.expirations()?;
         if self.may_remove() {
             lines.extend(config.cookie.remove(self.found.tail_mask())?);
+            #[cfg(feature = "device-bound")]
+            if let Some(binder) = &config.device_bound {
+                lines.extend(binder.remove_cookie()?);
+            }
         }
         Ok(lines)
     }

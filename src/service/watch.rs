@@ -151,6 +151,7 @@ impl SessionWatch {
             now,
             speculative: true,
             shared_flash: config.settings.shared_flash,
+            lapsed: false,
             revocable: config.revocable,
         };
         let committer: Weak<dyn Committer> = Weak::<Slot>::new();

@@ -28,6 +28,8 @@ pub struct Changes {
     logged_in: bool,
     /// The user of before authenticated again: the absolute timeout begins anew.
     reauthenticated: bool,
+    /// The session is bound to a device: what was given to the client before must not last.
+    binds_device: bool,
     /// The values below moved since updates were recorded: their results must not be taken from the log.
     outdated: bool,
     /// The position in the log of revocations at which the login takes place, if the handler passed one.
@@ -135,6 +137,17 @@ impl Changes {
         self.logged_in = true;
     }
 
+    /// Records that the session is bound to a device.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn bind_device(&mut self) {
+        self.binds_device = true;
+    }
+
+    /// Returns true if the session is bound to a device.
+    pub(crate) fn binds_device(&self) -> bool {
+        self.binds_device
+    }
+
     /// Records that the user of before authenticated again.
     pub(super) fn reauthenticate(&mut self) {
         self.reauthenticated = true;
@@ -169,7 +182,7 @@ impl Changes {
             self.displaced.keep(Some(change));
         }
         self.cleared = true;
-        (self.logged_in, self.reauthenticated) = (false, false);
+        (self.logged_in, self.reauthenticated, self.binds_device) = (false, false, false);
     }
 
     /// Returns true if no earlier value is left.
@@ -220,6 +233,7 @@ impl Changes {
         both.outdated |= later.outdated;
         both.logged_in |= later.logged_in;
         both.reauthenticated |= later.reauthenticated;
+        both.binds_device |= later.binds_device;
         both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {

@@ -22,11 +22,14 @@ pub(super) const DESCRIPTION: &str = "\u{1}d";
 /// session.
 pub(super) const CSRF_SECRETS: &str = "\u{1}c";
 
+/// Under this key a session keeps the device that it is bound to.
+pub(super) const BINDING: &str = "\u{1}b";
+
 /// Returns true for a key whose value is about the session, and is not a part of its contents: a session with nothing else
 /// is empty.
 #[inline]
 pub(super) fn is_bookkeeping(key: &[u8]) -> bool {
-    const KEYS: [&str; 5] = [LIFETIME, AUTHENTICATION, DESCRIPTION, LINEAGE, LABELS];
+    const KEYS: [&str; 6] = [LIFETIME, AUTHENTICATION, BINDING, DESCRIPTION, LINEAGE, LABELS];
     // Most keys are the application's.
     key.first() == Some(&1) && KEYS.iter().any(|bookkeeping| bookkeeping.as_bytes() == key)
 }

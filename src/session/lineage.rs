@@ -3,13 +3,12 @@
 use std::fmt;
 
 use bytes::Bytes;
-use rmp::Marker;
 use smallvec::SmallVec;
 
 use super::subject::SUBJECT;
-use super::{Payload, SessionId};
+use super::{Payload, SessionId, integer_array};
 use crate::crypto::{NAMESPACE_LEN, subject_name};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 
 /// The reserved key of the [`Lineage`] of a revocable session.
 pub(super) const LINEAGE: &str = "\u{1}r";
@@ -79,11 +78,11 @@ impl Lineage {
             numbers.extend(halves(owner));
             numbers.extend(root.into_iter().flat_map(|root| halves(root.to_bytes())));
         }
-        numbers_to_bytes(&numbers)
+        integer_array::write(&numbers)
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let numbers = numbers::<6>(bytes)?;
+        let numbers = integer_array::read::<6>(bytes)?;
         let (&[incarnation, sequence], names) = numbers.split_first_chunk()?;
         let mut names = names.chunks_exact(2).filter_map(whole);
         let position = Position { incarnation, sequence };
@@ -105,11 +104,15 @@ pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Byt
         labels.push(name);
     }
     let numbers: SmallVec<[u64; 2 * MAX_LABELS]> = labels.into_iter().flat_map(halves).collect();
-    Some(numbers_to_bytes(&numbers))
+    Some(integer_array::write(&numbers))
 }
 
 fn labels_of(bytes: &[u8]) -> Labels {
-    numbers::<{ 2 * MAX_LABELS }>(bytes).unwrap_or_default().chunks_exact(2).filter_map(whole).collect()
+    integer_array::read::<{ 2 * MAX_LABELS }>(bytes)
+        .unwrap_or_default()
+        .chunks_exact(2)
+        .filter_map(whole)
+        .collect()
 }
 
 impl Payload {
@@ -162,55 +165,6 @@ fn halves(name: Name) -> [u64; 2] {
 fn whole(halves: &[u64]) -> Option<Name> {
     let [high, low] = *halves else { return None };
     Some((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
-}
-
-fn numbers_to_bytes(numbers: &[u64]) -> Result<Bytes, Error> {
-    let failed = |_| Error::new(Kind::Internal("a list of numbers that could not be written"));
-    let mut bytes = Vec::with_capacity(1 + 9 * numbers.len());
-    rmp::encode::write_array_len(&mut bytes, u32::try_from(numbers.len()).unwrap_or(u32::MAX))
-        .map_err(failed)?;
-    for number in numbers {
-        rmp::encode::write_uint(&mut bytes, *number).map_err(failed)?;
-    }
-    Ok(bytes.into())
-}
-
-/// Reads an array of at most `N` unsigned integers, without allocating.
-fn numbers<const N: usize>(bytes: &[u8]) -> Option<SmallVec<[u64; N]>>
-where
-    [u64; N]: smallvec::Array<Item = u64>,
-{
-    let (&marker, mut rest) = bytes.split_first()?;
-    let Marker::FixArray(len) = Marker::from_u8(marker) else { return None };
-    let mut numbers = SmallVec::new();
-    if usize::from(len) > N {
-        return None;
-    }
-    for _ in 0..len {
-        let (&marker, after) = rest.split_first()?;
-        let width = match Marker::from_u8(marker) {
-            Marker::FixPos(number) => {
-                numbers.push(number.into());
-                rest = after;
-                continue;
-            }
-            Marker::U8 => 1,
-            Marker::U16 => 2,
-            Marker::U32 => 4,
-            // Most of the numbers, because names are hashes.
-            Marker::U64 => {
-                let (number, after) = after.split_first_chunk()?;
-                numbers.push(u64::from_be_bytes(*number));
-                rest = after;
-                continue;
-            }
-            _ => return None,
-        };
-        let (number, after) = after.split_at_checked(width)?;
-        numbers.push(number.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)));
-        rest = after;
-    }
-    rest.is_empty().then_some(numbers)
 }
 
 impl fmt::Display for Position {

@@ -5,9 +5,12 @@ mod changes;
 mod commit_table;
 mod csrf_token;
 mod description;
+#[cfg(feature = "device-bound")]
+mod device_binding;
 mod encoded_value;
 mod flash;
 mod id;
+mod integer_array;
 pub(crate) mod json;
 mod key;
 mod key_map;
@@ -33,6 +36,8 @@ mod view;
 
 pub use self::authentication::Authentication;
 pub use self::changes::Changes;
+#[cfg(feature = "device-bound")]
+pub use self::device_binding::Binding;
 pub use self::key::{AsKey, Key, ReadKey, WriteKey};
 pub use self::lifetime::Lifetime;
 pub use self::lineage::Position;
@@ -46,6 +51,8 @@ pub use self::view::SessionView;
 pub use crate::id::SessionId;
 
 pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
+#[cfg(feature = "device-bound")]
+pub(crate) use self::device_binding::DeviceBinding;
 pub(crate) use self::label::check_label;
 pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
@@ -59,7 +66,8 @@ pub(crate) use self::state::{Former, Reply};
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
     let now = crate::clock::Timestamp::from_unix(0);
-    let circumstances = Circumstances { now, speculative: false, shared_flash: false, revocable: true };
+    let circumstances =
+        Circumstances { now, speculative: false, shared_flash: false, revocable: true, lapsed: false };
     let committer = std::sync::Weak::<session::NoCommitter>::new();
     example(&Session::new(None, Former::None, Reply::Nothing, circumstances, committer))
 }

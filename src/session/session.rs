@@ -54,6 +54,7 @@ pub(super) struct Inner {
 
 /// The facts about its request that a session needs.
 #[derive(Clone, Copy, Debug)]
+#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(crate) struct Circumstances {
     /// The time of the request.
     pub(crate) now: Timestamp,
@@ -63,6 +64,9 @@ pub(crate) struct Circumstances {
     pub(crate) shared_flash: bool,
     /// The store keeps revocations, so that labels have an effect.
     pub(crate) revocable: bool,
+    /// The request came with a session that is bound to a device, and without the proof that it comes from there.
+    #[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
+    pub(crate) lapsed: bool,
 }
 
 /// How often [`Session::update`] runs again because another clone of the handle changed the value.

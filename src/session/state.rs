@@ -224,6 +224,13 @@ impl State {
         log(&mut self.changes).update(key, step, value, below.as_slice());
     }
 
+    /// Binds the session to the device that `step` stores under `key`.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn bind_device(&mut self, key: &str, step: Step, value: Bytes) {
+        self.update(key, step, value);
+        log(&mut self.changes).bind_device();
+    }
+
     /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
     pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
         self.mend(key);

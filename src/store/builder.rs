@@ -12,6 +12,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::{Config, DiscardRule, Options, SiteData, Timeouts};
 use crate::cookie::CookieOptions;
 use crate::crypto::Keyring;
+#[cfg(feature = "device-bound")]
+use crate::device_bound::{Binder, DeviceBound};
 use crate::error::Error;
 use crate::event::Observer;
 use crate::session::PayloadFormat;
@@ -33,6 +35,7 @@ use crate::session::PayloadFormat;
 /// | [`keep_values_on_server_error`](Self::keep_values_on_server_error) | false |
 /// | [`clear_site_data`](Self::clear_site_data): data that the browser deletes at a logout | none |
 /// | [`private_pages_no_store`](Self::private_pages_no_store) | false |
+/// | `device_bound` (feature `device-bound`): sessions that only one device can use | off |
 /// | [`clock`](Self::clock) | the machine's clock |
 /// | [`observer`](Self::observer): receiver of events | none |
 ///
@@ -402,6 +405,42 @@ impl<K> Builder<K> {
         self
     }
 
+    /// Binds the session of each logged-in user to the device of its browser, where the browser can do that: a copy of its
+    /// cookies is worthless within minutes. Default: sessions are not bound.
+    ///
+    /// The services of the store must answer browsers, too: call `device_bound` on the
+    /// [`SessionService`](crate::SessionService::device_bound). The guide [`device_bound`](crate::guide::device_bound) shows
+    /// it.
+    ///
+    /// [`Session::binding`](crate::Session::binding) says if a session is bound. A request with a bound session and without a
+    /// valid bound cookie gets an empty session.
+    ///
+    /// # Security
+    ///
+    /// A cookie that was copied before the session was bound ends with the registration, after a minute in which the
+    /// requests of the login page are answered. A [`CookieStore`](crate::CookieStore) needs
+    /// [`revocations`](Builder::revocations) for that. Without them, such a copy is valid until its deadline.
+    ///
+    /// A store without this option accepts bound sessions without their bound cookie. So it must be set on every host.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, DeviceBound, Revocations};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .revocations(Revocations::in_memory())
+    ///     .device_bound(DeviceBound::new())
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    #[cfg(feature = "device-bound")]
+    #[doc(alias = "dbsc")]
+    pub fn device_bound(mut self, options: DeviceBound) -> Self {
+        self.options.device_bound = Some(options);
+        self
+    }
+
     /// Sets the source of the time. Default: the machine's clock.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.options.settings.clock = Arc::new(clock);
@@ -420,7 +459,13 @@ impl<K> Builder<K> {
         (self.kind, Builder { kind, options: self.options, server: self.server })
     }
 
-    pub(super) fn validate(self) -> Result<(K, Config, ServerOptions), Error> {
+    /// Checks the options. `keys` returns the keys of the store, if it has any. A `shared` store keeps its sessions in the
+    /// format of another program.
+    pub(super) fn validate(
+        self,
+        keys: impl FnOnce(&K, &ServerOptions) -> Option<Keyring>,
+        shared: bool,
+    ) -> Result<(K, Config, ServerOptions), Error> {
         if self.server.max_sessions_per_subject == 0 {
             return Err(Error::config(
                 "a subject that may have no session cannot log in: raise max_sessions_per_subject()",
@@ -431,7 +476,27 @@ impl<K> Builder<K> {
                 "unsealed entries are read in any case without seal_records(): call it, or drop accept_unsealed_until()",
             ));
         }
-        Ok((self.kind, self.options.validate()?, self.server))
+        let Self { kind, options, server } = self;
+        #[cfg(not(feature = "device-bound"))]
+        let (config, _) = (options.validate()?, (keys, shared));
+        #[cfg(feature = "device-bound")]
+        let config = {
+            let mut options = options;
+            let device_bound = options.device_bound.take();
+            let mut config = options.validate()?;
+            if let Some(device_bound) = device_bound {
+                if shared {
+                    return Err(Error::config(
+                        "sessions that another program shares cannot be bound to devices: call either device_bound() or the methods for Astra",
+                    ));
+                }
+                let keys = keys(&kind, &server);
+                config.device_bound =
+                    Some(Arc::new(Binder::new(device_bound, keys.as_ref(), &config.cookie)?));
+            }
+            config
+        };
+        Ok((kind, config, server))
     }
 }
 

@@ -11,11 +11,12 @@ use hyper::service::Service;
 use hyper_session::store::{Backend, EntryId, Memory, MigratingStore, Replaced, Store, Stored};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, CrossOriginProtection, Error, Keyring, Revocations, ServerStore, Session,
-    SessionExt, SessionHandle, Timestamp, session_fn,
+    AppKey, CookieStore, CrossOriginProtection, DeviceBound, Error, Keyring, Revocations, ServerStore,
+    Session, SessionExt, SessionHandle, Timestamp, session_fn,
 };
 use tokio::task::yield_now;
 
+use crate::device::{Device, challenge, offer};
 use crate::support::block_on;
 
 const IDLE: Duration = Duration::from_secs(600);
@@ -136,7 +137,49 @@ pub(crate) fn cause_every_event() {
         subjects().await;
         cookie_sessions().await;
         server_sessions().await;
+        bound_sessions().await;
     });
+}
+
+async fn bound_sessions() {
+    let clock = FakeClock::at(1_000_000);
+    let options = DeviceBound::new();
+    let store = CookieStore::builder(AppKey::generate().unwrap()).clock(clock.clone()).device_bound(options);
+    let service =
+        session_fn(store.build().unwrap(), |request: Request<()>, handle: SessionHandle| async move {
+            let session = handle.load().await?;
+            if request.uri().path() == "/login" {
+                session.login("ada")?;
+            }
+            Ok::<_, Error>(Response::new(Bytes::new()))
+        })
+        .device_bound(|json| json);
+    let (device, mut cookies) = (Device::new(), Cookies::new());
+    let call = async |path: &str, fields: &[(&str, &str)], cookies: &mut Cookies| {
+        let method = if path.starts_with("/device-bound") { "POST" } else { "GET" };
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(()).unwrap();
+        request.headers_mut().extend(cookies.header().map(|cookies| (http::header::COOKIE, cookies)));
+        let response = service.call(request).await.unwrap();
+        cookies.receive(response.headers());
+        response
+    };
+    let offer = offer(call("/login", &[], &mut cookies).await.headers()).unwrap();
+    let proof = device.registration(&offer.challenge);
+    let bound = call(&offer.path, &[("secure-session-response", &proof)], &mut cookies).await; // device_bound
+    let instructions: serde_json::Value = serde_json::from_slice(bound.body()).unwrap();
+    let id = ("sec-secure-session-id", instructions["session_identifier"].as_str().unwrap());
+    let refresh = instructions["refresh_url"].as_str().unwrap();
+    let asked = call(refresh, &[id], &mut cookies).await;
+    let proof = device.refresh(&challenge(asked.headers()));
+    for _ in 0..2 {
+        call(refresh, &[id, ("secure-session-response", &proof)], &mut cookies).await; // device_proved, ..._refused
+    }
+    clock.advance(IDLE);
+    call("/", &[], &mut cookies).await; // binding_lapsed
 }
 
 async fn cookie_sessions() {

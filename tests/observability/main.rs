@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+#[path = "../support/device.rs"]
+mod device;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -10,8 +10,8 @@ use http::{HeaderValue, Request, Response};
 use hyper::service::Service;
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::{
-    Clock, CookieStore, Error, Event, EventKind, Refusal, Session, SessionHandle, SystemClock, Timeouts,
-    Timestamp, session_fn,
+    Binding, Clock, CookieStore, Error, Event, EventKind, Refusal, Session, SessionHandle, SystemClock,
+    Timeouts, Timestamp, session_fn,
 };
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
@@ -113,6 +113,14 @@ fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Er
     if let Some(subject) = &subject {
         let _ = writeln!(text, "subject  {subject:?}");
     }
+    let bound = match session.binding() {
+        Binding::Bound { since, .. } => Some(time(since)),
+        Binding::Lapsed => Some("in a way that this release cannot read".to_owned()),
+        _ => None,
+    };
+    if let Some(bound) = &bound {
+        let _ = writeln!(text, "bound    to a device, {bound}");
+    }
     for (title, values) in [("value", &values), ("flash", &flash)] {
         for (key, value) in values {
             let _ = writeln!(text, "{title}    {key:?} = {value}");
@@ -125,6 +133,7 @@ fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Er
         "seconds_left": left,
         "old_key": old_key,
         "subject": subject,
+        "bound": bound,
         "values": values,
         "flash": flash,
     });

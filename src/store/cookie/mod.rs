@@ -123,7 +123,8 @@ impl Builder<CookieKeys> {
     /// [`is_config`](Error::is_config) if options do not fit together, or the keyring seals with a revoked key or holds one
     /// twice. The message says what to change.
     pub fn build(self) -> Result<CookieStore, Error> {
-        let (kind, mut config, _) = self.validate()?;
+        let shared = self.kind.foreign.is_some();
+        let (kind, mut config, _) = self.validate(|kind, _| Some(kind.keys.clone()), shared)?;
         // With revocations a session can be ended without its cookie.
         config.only_in_cookie = kind.revocations.is_none();
         if kind.foreign.is_some() {

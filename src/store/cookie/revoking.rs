@@ -192,16 +192,18 @@ impl Revoking {
 
     /// Returns true if no revocation ends the session, and the log is known to be current.
     pub(super) fn vouches_for(&self, record: &Record, now: Timestamp) -> bool {
-        self.judge(record, now) == Verdict::Valid
+        matches!(self.judge(record, now), Verdict::Valid | Verdict::Retiring)
     }
 
+    /// Returns true if the session must not be written. A retiring session continues in the cookie that the browser got
+    /// meanwhile, which this cookie must not replace.
     fn has_ended(&self, record: &Record, now: Timestamp) -> bool {
-        matches!(self.judge(record, now), Verdict::Revoked | Verdict::Superseded)
+        matches!(self.judge(record, now), Verdict::Revoked | Verdict::Superseded | Verdict::Retiring)
     }
 
     fn verdict(&self, verdict: Verdict, record: Record) -> Result<Result<Record, Refusal>, Error> {
         match verdict {
-            Verdict::Valid => Ok(Ok(record)),
+            Verdict::Valid | Verdict::Retiring => Ok(Ok(record)),
             Verdict::Revoked => Ok(Err(Refusal::Revoked)),
             Verdict::Superseded => Ok(Err(Refusal::Regenerated)),
             Verdict::Unconfirmed => match self.revocations.policy() {
@@ -231,17 +233,29 @@ impl Revoking {
     /// Returns the revocations of the id of `base`, whose session continues under a new id. At a login, those of all
     /// its ids.
     fn supersede(&self, base: &Record, at_login: bool) -> Vec<Revocation> {
+        self.replaced(base, |lineage| {
+            if at_login {
+                Revocation::of_root(lineage.root.unwrap_or(base.id()), true)
+            } else {
+                Revocation::of_id(base.id(), true)
+            }
+        })
+    }
+
+    /// Returns the revocations of the id of `base` in a minute. Its session continues under a new id.
+    fn retire(&self, base: &Record) -> Vec<Revocation> {
+        self.replaced(base, |_| Revocation::retiring_id(base.id()))
+    }
+
+    /// Returns `revocation`, unless no user was ever logged in to the session, or its subject has caused too many.
+    fn replaced(&self, base: &Record, revocation: impl FnOnce(&Lineage) -> Revocation) -> Vec<Revocation> {
         let lineage = base.payload().lineage();
         let Some(owner) = lineage.owner else { return Vec::new() };
         if !self.register.spend(owner) {
             self.register.report(RevocationChange::SubjectLimit);
             return Vec::new();
         }
-        vec![if at_login {
-            Revocation::of_root(lineage.root.unwrap_or(base.id()), true)
-        } else {
-            Revocation::of_id(base.id(), true)
-        }]
+        vec![revocation(&lineage)]
     }
 }
 
@@ -269,6 +283,10 @@ impl CookieStore {
         let Some(base) = base else {
             return self.carry_out(revoking, self.inner.plan_new(revoking, changes, now), now);
         };
+        // Copies of the cookie are not bound to the device, so they must end: the session gets another id.
+        if changes.binds_device() {
+            return self.regenerate_revocable(revoking, &base, changes, now);
+        }
         if revoking.has_ended(&base, now) {
             return StoreFuture::ready(Ok(Saved::Ended));
         }
@@ -493,8 +511,11 @@ impl Inner {
         // A session that is too large to be sealed must not end the present one.
         self.check_plan(&plan)?;
         if revoking.judge(base, now) != Verdict::Revoked {
-            plan.revocations =
-                if restarts && !logs_in { revoking.logout(base) } else { revoking.supersede(base, logs_in) };
+            plan.revocations = match (logs_in, restarts) {
+                (false, true) => revoking.logout(base),
+                (false, false) if changes.binds_device() => revoking.retire(base),
+                _ => revoking.supersede(base, logs_in),
+            };
         }
         Ok(Some(plan))
     }

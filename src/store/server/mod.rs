@@ -115,7 +115,9 @@ impl<B: Backend> Builder<B> {
 
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
-        let (backend, config, options) = builder.validate()?;
+        let shared = builder.server.shared_format.is_some();
+        let (backend, config, options) =
+            builder.validate(|_, options| options.record_keys.clone(), shared)?;
         let ServerOptions {
             record_keys,
             accept_unsealed,

@@ -41,6 +41,34 @@ impl Browser {
         Self { launched: Launched::start(engine, server) }
     }
 
+    /// Closes the browser and starts it again with the same profile.
+    pub fn restart(self, engine: Engine, server: &Server) -> Self {
+        let profile = self.launched.close();
+        Self { launched: Launched::start_in(profile, engine, server) }
+    }
+
+    /// Removes a cookie, as a browser does when it has expired.
+    pub fn remove_cookie(&self, name: &str, url: &str) {
+        let cookie = json!({ "name": name, "url": url });
+        self.command("chromium:Cdp", json!({ "cmd": "Network.deleteCookies", "params": cookie }));
+    }
+
+    /// Lets a cookie expire in `seconds`.
+    pub fn age_cookie(&self, cookie: &Cookie, url: &str, seconds: u64) {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        let cookie = json!({
+            "name": cookie.name,
+            "value": cookie.value,
+            "url": url,
+            "path": cookie.path,
+            "secure": cookie.secure,
+            "httpOnly": cookie.http_only,
+            "sameSite": cookie.same_site,
+            "expires": now.as_secs() + seconds,
+        });
+        self.command("chromium:Cdp", json!({ "cmd": "Network.setCookie", "params": cookie }));
+    }
+
     pub fn open(&self, url: &str) {
         self.command("WebDriver:Navigate", json!({ "url": url }));
     }

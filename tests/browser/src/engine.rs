@@ -19,6 +19,8 @@ use crate::webdriver::WebDriver;
 pub enum Engine {
     /// Chromium, headless, through chromedriver.
     Chromium,
+    /// The same, and it binds sessions to keys. They are in software, because the machine may have no hardware for them.
+    ChromiumWithKeys,
     /// Firefox ESR, headless, through Marionette.
     Firefox,
     /// WebKitGTK's MiniBrowser under Xvfb, through WebKitWebDriver.
@@ -30,11 +32,17 @@ impl Engine {
     pub const ALL: [Self; 3] = [Self::Chromium, Self::Firefox, Self::WebKit];
 }
 
+/// Both are needed where there is no hardware for keys.
+const DEVICE_KEYS: [&str; 1] =
+    ["--enable-features=DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting"];
+
 /// A browser that runs, and the way to speak to it.
 pub(crate) struct Launched {
     /// From the last one that was started to the first.
     processes: Vec<Child>,
     profile: PathBuf,
+    /// Another browser is to use the profile.
+    keeps_profile: bool,
     link: Option<Link>,
 }
 
@@ -46,14 +54,31 @@ enum Link {
 impl Launched {
     /// Starts a browser with an empty profile that trusts the server's certificate.
     pub(crate) fn start(engine: Engine, server: &Server) -> Self {
+        Self::start_in(Self::empty_profile(), engine, server)
+    }
+
+    /// Ends the browser as its user does, and returns its profile.
+    pub(crate) fn close(mut self) -> PathBuf {
+        self.keeps_profile = true;
+        self.profile.clone()
+    }
+
+    /// Returns a folder of its own.
+    fn empty_profile() -> PathBuf {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let profile =
             std::env::temp_dir().join(format!("hyper-session-browser-{}-{number}", std::process::id()));
         fs::create_dir(&profile).expect("an empty profile");
-        let mut launched = Self { processes: Vec::new(), profile, link: None };
+        profile
+    }
+
+    /// Starts a browser with this profile.
+    pub(crate) fn start_in(profile: PathBuf, engine: Engine, server: &Server) -> Self {
+        let mut launched = Self { processes: Vec::new(), profile, keeps_profile: false, link: None };
         let link = match engine {
-            Engine::Chromium => launched.chromium(server),
+            Engine::Chromium => launched.chromium(server, &[]),
+            Engine::ChromiumWithKeys => launched.chromium(server, &DEVICE_KEYS),
             Engine::Firefox => launched.firefox(),
             Engine::WebKit => launched.webkit(),
         };
@@ -70,7 +95,7 @@ impl Launched {
 
     /// Trusts the server's key, and does not merely overlook that the certificate is invalid: what comes with an invalid
     /// certificate is never cached, and the back button would have nothing to show in any case.
-    fn chromium(&mut self, server: &Server) -> Link {
+    fn chromium(&mut self, server: &Server, flags: &[&str]) -> Link {
         let mut driver = spawn(Command::new("chromedriver").arg("--port=0").stdout(Stdio::piped()));
         let output = BufReader::new(driver.stdout.take().expect("it is piped"));
         self.processes.push(driver);
@@ -91,6 +116,7 @@ impl Launched {
             &format!("--ignore-certificate-errors-spki-list={}", server.key_hash()),
             &format!("--user-data-dir={}", self.profile.display()),
         ];
+        let arguments: Vec<&str> = arguments.into_iter().chain(flags.iter().copied()).collect();
         let capabilities = json!({ "goog:chromeOptions": { "args": arguments } });
         Link::Driver(WebDriver::connect(local(port), &capabilities).expect("a session with Chromium"))
     }
@@ -207,7 +233,9 @@ impl Drop for Launched {
         for process in self.of_profile() {
             let _ = Command::new("kill").args(["-KILL", &process.to_string()]).status();
         }
-        let _ = fs::remove_dir_all(&self.profile);
+        if !self.keeps_profile {
+            let _ = fs::remove_dir_all(&self.profile);
+        }
     }
 }
 

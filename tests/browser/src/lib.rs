@@ -2,10 +2,12 @@
 
 mod browser;
 mod engine;
+mod exchanges;
 mod marionette;
 mod server;
 mod webdriver;
 
 pub use browser::{Browser, Cookie};
 pub use engine::Engine;
+pub use exchanges::{Exchange, Exchanges};
 pub use server::Server;

@@ -1,0 +1,270 @@
+//! The checked options of device-bound sessions, with their keys: what a store and its services ask.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{HeaderMap, HeaderValue};
+use serde_json::json;
+
+use super::answered::Answered;
+use super::challenge::{self, Challenge};
+use super::jws::{self, Proof};
+use super::{DeviceBound, bound_cookie, headers};
+use crate::clock::Timestamp;
+use crate::cookie::{CookieFinder, CookieTemplate, MAX_CANDIDATES, SetCookies};
+use crate::crypto::{Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id};
+use crate::error::Error;
+use crate::event::ProofRefusal;
+use crate::session::{DeviceBinding, SessionId};
+
+/// For this long after a registration, the session is accepted without its bound cookie: requests of the page that is
+/// being loaded are on their way.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// Chromium signs six times in nine minutes for a site, and refreshes up to two minutes early.
+const SHORTEST_LIFETIME: Duration = Duration::from_secs(300);
+const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+
+const IDENTIFIER_DOMAIN: &[u8] = b"hyper-session device binding v1\0";
+/// The longest text that can be an identifier: a letter and 16 bytes.
+const MAX_IDENTIFIER: usize = 23;
+
+/// Binds the sessions of one store to devices, and checks what devices prove.
+pub(crate) struct Binder {
+    register_path: Box<str>,
+    refresh_path: Box<str>,
+    lifetime: Duration,
+    challenges: Sealer,
+    tagger: Tagger,
+    cookie: CookieTemplate,
+    finder: CookieFinder,
+    answered: Answered,
+}
+
+/// A request that the session service answers itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Endpoint {
+    /// A browser registers the key of its device.
+    Register,
+    /// A browser proves that its device still holds the key.
+    Refresh,
+}
+
+/// The result of a refresh.
+pub(crate) enum Refreshed {
+    /// The device proved that it holds the key, in response to a challenge of this time.
+    Proved(Timestamp),
+    /// There was no proof, or none that this challenge would not set right.
+    Challenged(HeaderValue, Option<ProofRefusal>),
+    Refused(ProofRefusal),
+}
+
+impl Binder {
+    /// Checks the options. `keys` are those of the store.
+    pub(crate) fn new(
+        options: DeviceBound,
+        keys: Option<&Keyring>,
+        session_cookie: &CookieTemplate,
+    ) -> Result<Self, Error> {
+        let DeviceBound { path, lifetime, keys: own } = options;
+        let keys = own.as_ref().or(keys).ok_or_else(|| {
+            Error::config(
+                "device_bound() needs an application key: give it to DeviceBound::keys(), or call seal_records()",
+            )
+        })?;
+        if !(SHORTEST_LIFETIME..=LONGEST_LIFETIME).contains(&lifetime) {
+            return Err(Error::config(
+                "the lifetime of the bound cookie must be five minutes to one day: change DeviceBound::lifetime()",
+            ));
+        }
+        let path_fits = path.starts_with('/')
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\?#;,<>".contains(&byte));
+        if !path_fits {
+            return Err(Error::config(
+                "the path of device_bound() must start with \"/\" and have visible ASCII characters other than ?#;,\"<>\\: change DeviceBound::path()",
+            ));
+        }
+        let path = path.trim_end_matches('/');
+        let cookie = session_cookie.companion("bound", lifetime)?;
+        if !cookie.covers_path(&format!("{path}/refresh")) {
+            return Err(Error::config(
+                "the path of device_bound() must be within the path of the session cookie: change DeviceBound::path() or the cookie's path()",
+            ));
+        }
+        let name = session_cookie.name().as_str();
+        Ok(Self {
+            register_path: format!("{path}/register").into(),
+            refresh_path: format!("{path}/refresh").into(),
+            lifetime,
+            challenges: Sealer::new(keys, Purpose::Challenge, name, Arc::new(SystemRandom))?,
+            tagger: Tagger::new(keys, Purpose::BoundCookie, name)?,
+            finder: CookieFinder::new(cookie.name()),
+            cookie,
+            answered: Answered::default(),
+        })
+    }
+
+    /// Returns the endpoint at this path.
+    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
+        match path {
+            _ if *path == *self.register_path => Some(Endpoint::Register),
+            _ if *path == *self.refresh_path => Some(Endpoint::Refresh),
+            _ => None,
+        }
+    }
+
+    /// Returns true if a request with these `Cookie` fields comes from the device of the session, as far as a cookie can
+    /// show that.
+    pub(crate) fn is_present<'a>(
+        &self,
+        binding: &DeviceBinding,
+        cookies: impl IntoIterator<Item = &'a HeaderValue>,
+        now: Timestamp,
+    ) -> bool {
+        now < binding.since.saturating_add(GRACE) || {
+            let found = self.finder.find(cookies);
+            found.values().take(MAX_CANDIDATES).any(|value| {
+                bound_cookie::read(&self.tagger, &binding.key, value).is_some_and(|until| now < until)
+            })
+        }
+    }
+
+    /// Returns the field that offers the registration of a key for the session `id`.
+    pub(crate) fn offer(&self, id: SessionId, now: Timestamp) -> Result<HeaderValue, Error> {
+        let purpose = challenge::Purpose::Registration(id.to_bytes());
+        let challenge = Challenge { purpose, issued: now }.seal(&self.challenges)?;
+        headers::registration(&self.register_path, &challenge)
+    }
+
+    /// Checks the proof of a registration for the session `id`. Returns the key, and the time of the challenge.
+    pub(crate) fn registered(
+        &self,
+        fields: &HeaderMap,
+        id: SessionId,
+        now: Timestamp,
+    ) -> Result<(PublicKey, Timestamp), ProofRefusal> {
+        let text = headers::text(fields, &headers::RESPONSE, jws::MAX_LEN).ok_or(ProofRefusal::Malformed)?;
+        let proof = Proof::read(&text).ok_or(ProofRefusal::Malformed)?;
+        let key = proof.key.ok_or(ProofRefusal::Malformed)?;
+        let purpose = challenge::Purpose::Registration(id.to_bytes());
+        let issued = self.check(&proof, purpose, &key, now)?;
+        Ok((key, issued))
+    }
+
+    /// Checks the proof of a refresh.
+    pub(crate) fn refreshed(
+        &self,
+        fields: &HeaderMap,
+        key: &PublicKey,
+        now: Timestamp,
+    ) -> Result<Refreshed, Error> {
+        let id = self.binding_id(key);
+        let identifier = headers::text(fields, &headers::IDENTIFIER, MAX_IDENTIFIER);
+        match identifier {
+            Some(identifier) if identifier == identifier_of(id) => {}
+            // The browser asks about another session of its, which has ended since.
+            Some(_) => return Ok(Refreshed::Refused(ProofRefusal::OtherBinding)),
+            None => return Ok(Refreshed::Refused(ProofRefusal::Malformed)),
+        }
+        let purpose = challenge::Purpose::Refresh(id);
+        let refusal = if fields.contains_key(headers::RESPONSE) {
+            let text = headers::text(fields, &headers::RESPONSE, jws::MAX_LEN);
+            let Some(proof) = text.as_deref().and_then(Proof::read) else {
+                return Ok(Refreshed::Refused(ProofRefusal::Malformed));
+            };
+            match self.check(&proof, purpose, key, now) {
+                Ok(issued) => return Ok(Refreshed::Proved(issued)),
+                // Another challenge helps.
+                Err(refusal @ (ProofRefusal::Challenge | ProofRefusal::Replayed)) => Some(refusal),
+                Err(refusal) => return Ok(Refreshed::Refused(refusal)),
+            }
+        } else {
+            None
+        };
+        let challenge = Challenge { purpose, issued: now }.seal(&self.challenges)?;
+        Ok(Refreshed::Challenged(headers::challenge(&challenge, &identifier_of(id))?, refusal))
+    }
+
+    /// Returns the time of the challenge that the proof answers.
+    fn check(
+        &self,
+        proof: &Proof<'_>,
+        purpose: challenge::Purpose,
+        key: &PublicKey,
+        now: Timestamp,
+    ) -> Result<Timestamp, ProofRefusal> {
+        let challenge = Challenge::open(&proof.challenge, &self.challenges);
+        let challenge = challenge.filter(|challenge| challenge.purpose == purpose && challenge.is_fresh(now));
+        let challenge = challenge.ok_or(ProofRefusal::Challenge)?;
+        if !proof.is_signed_by(key) {
+            return Err(ProofRefusal::Signature);
+        }
+        // Last, so that only the device can use up its challenge.
+        if self.answered.first(&proof.challenge, now) {
+            Ok(challenge.issued)
+        } else {
+            Err(ProofRefusal::Replayed)
+        }
+    }
+
+    /// Returns the lines that set the bound cookie, after a challenge of the time `issued` was answered.
+    ///
+    /// Its end counts from the challenge. So an answer that is replayed, here or on another host, is not worth more than it
+    /// was the first time.
+    pub(crate) fn set_cookie(
+        &self,
+        key: &PublicKey,
+        issued: Timestamp,
+        now: Timestamp,
+    ) -> Result<SetCookies, Error> {
+        let until = issued.saturating_add(self.lifetime);
+        let value = bound_cookie::write(&self.tagger, key, until)?;
+        self.cookie.set(value.as_bytes(), until.saturating_since(now), 0)
+    }
+
+    /// Returns the lines that remove the bound cookie.
+    pub(crate) fn remove_cookie(&self) -> Result<SetCookies, Error> {
+        self.cookie.remove(0)
+    }
+
+    /// Returns what the browser is told about the binding: JSON.
+    pub(crate) fn instructions(&self, key: &PublicKey) -> String {
+        json!({
+            "session_identifier": identifier_of(self.binding_id(key)),
+            "refresh_url": &*self.refresh_path,
+            "scope": { "include_site": false, "scope_specification": [] },
+            "credentials": [{
+                "type": "cookie",
+                "name": self.cookie.name().as_str(),
+                "attributes": self.cookie.attributes(),
+            }],
+        })
+        .to_string()
+    }
+
+    /// Returns the public id of the binding to this key.
+    fn binding_id(&self, key: &PublicKey) -> [u8; 16] {
+        hashed_id(IDENTIFIER_DOMAIN, self.cookie.name().as_str(), key.as_bytes())
+    }
+}
+
+/// Returns the identifier by which the browser names the binding. It begins with a letter, so that it can be sent with and
+/// without quotes.
+fn identifier_of(id: [u8; 16]) -> String {
+    format!("b{}", encode_base64url(&id))
+}
+
+impl fmt::Debug for Binder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Binder")
+            .field("register", &self.register_path)
+            .field("refresh", &self.refresh_path)
+            .field("lifetime", &self.lifetime)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "binder_tests.rs"]
+mod tests;

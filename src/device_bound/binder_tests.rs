@@ -1,0 +1,84 @@
+use super::*;
+use crate::cookie::CookieOptions;
+use crate::crypto::AppKey;
+
+const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
+
+fn binder(seed: &[u8], name: &str) -> Binder {
+    let keys = Keyring::new(AppKey::danger_from_any_bytes(seed).unwrap());
+    let cookie = CookieOptions::new().name(name).validate().unwrap();
+    Binder::new(DeviceBound::new(), Some(&keys), &cookie).unwrap()
+}
+
+fn challenge(binder: &Binder, purpose: challenge::Purpose, issued: Timestamp) -> String {
+    Challenge { purpose, issued }.seal(&binder.challenges).unwrap()
+}
+
+#[test]
+fn challenges_are_of_one_store_and_one_cookie() {
+    let (one, purpose) = (binder(b"one", "s"), challenge::Purpose::Refresh([7; 16]));
+    let text = challenge(&one, purpose, NOW);
+    assert_eq!(text.len(), challenge::MAX_LEN);
+    let opened = Challenge::open(&text, &one.challenges).unwrap();
+    assert_eq!(opened, Challenge { purpose, issued: NOW });
+    for other in [binder(b"two", "s"), binder(b"one", "t")] {
+        assert_eq!(Challenge::open(&text, &other.challenges), None);
+    }
+    for bad in ["", &text[1..], &format!("{text}A")] {
+        assert_eq!(Challenge::open(bad, &one.challenges), None);
+    }
+}
+
+#[test]
+fn a_challenge_is_fresh_for_a_minute_and_clocks_may_differ_by_as_much() {
+    let challenge = Challenge { purpose: challenge::Purpose::Refresh([7; 16]), issued: NOW };
+    let at = |seconds: i64| Timestamp::from_unix(NOW.as_unix().checked_add_signed(seconds).unwrap());
+    for (seconds, fresh) in [(-60, false), (-59, true), (0, true), (59, true), (60, false), (86_400, false)] {
+        assert_eq!(challenge.is_fresh(at(seconds)), fresh, "{seconds}");
+    }
+}
+
+#[test]
+fn a_device_is_present_in_the_grace_and_while_its_cookie_lasts() {
+    let binder = binder(b"one", "s");
+    let binding = DeviceBinding { key: PublicKey::of(true, &[7; 32]), since: NOW };
+    let lines = binder.set_cookie(&binding.key, NOW, NOW).unwrap();
+    let cookie = lines[0].to_str().unwrap().split(';').next().unwrap().to_owned();
+    let cookie = HeaderValue::from_str(&cookie).unwrap();
+    let other = HeaderValue::from_static("s=x; s.bound=y");
+    let at = |seconds: u64| NOW.saturating_add(Duration::from_secs(seconds));
+    for (seconds, with, without) in
+        [(0, true, true), (59, true, true), (60, true, false), (599, true, false), (600, false, false)]
+    {
+        assert_eq!(binder.is_present(&binding, [&cookie], at(seconds)), with, "{seconds}");
+        assert_eq!(binder.is_present(&binding, [&other], at(seconds)), without, "{seconds}");
+        // In another field, as HTTP/2 may send it, and after another cookie of the name.
+        assert_eq!(binder.is_present(&binding, [&other, &cookie], at(seconds)), with, "{seconds}");
+    }
+    // Not more cookies than are tried for a session.
+    let others = vec![&other; MAX_CANDIDATES];
+    assert!(!binder.is_present(&binding, others.into_iter().chain([&cookie]), at(60)));
+}
+
+#[test]
+fn identifiers_differ_by_key_and_name_and_begin_with_a_letter() {
+    let (one, two) = (PublicKey::of(true, &[7; 32]), PublicKey::of(false, &[7; 32]));
+    let binder_s = binder(b"one", "s");
+    let ids = [binder_s.binding_id(&one), binder_s.binding_id(&two), binder(b"one", "t").binding_id(&one)];
+    for (at, id) in ids.iter().enumerate() {
+        assert!(!ids[..at].contains(id));
+        let text = identifier_of(*id);
+        assert!(text.starts_with('b') && text.len() == MAX_IDENTIFIER);
+    }
+}
+
+#[test]
+fn two_paths_are_answered() {
+    let binder = binder(b"one", "s");
+    assert_eq!(binder.endpoint("/device-bound/register"), Some(Endpoint::Register));
+    assert_eq!(binder.endpoint("/device-bound/refresh"), Some(Endpoint::Refresh));
+    for path in ["/", "/device-bound", "/device-bound/", "/device-bound/register/", "/device-bound//refresh"]
+    {
+        assert_eq!(binder.endpoint(path), None, "{path}");
+    }
+}

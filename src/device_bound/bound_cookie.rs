@@ -1,0 +1,91 @@
+//! The value of the bound cookie: until when the device of a session counts as present.
+//!
+//! ```text
+//! offset  bytes  field
+//!      0      1  version, 0x01
+//!      1      4  key id
+//!      5      5  until: seconds since 1970, big-endian
+//!     10     32  HMAC-SHA256 over the version, until, and the public key of the device (33 bytes)
+//! ```
+//!
+//! The MAC does not cover the session's id, so that a session keeps its bound cookie when it is given another id.
+
+use crate::clock::Timestamp;
+use crate::crypto::{BOUND_TAG_LEN, KeyId, PublicKey, Tagger, decode_base64url, encode_base64url};
+use crate::error::Error;
+
+const VERSION: u8 = 1;
+const UNTIL_LEN: usize = 5;
+const LEN: usize = 1 + 4 + UNTIL_LEN + BOUND_TAG_LEN;
+/// The number of characters of a value.
+const TEXT_LEN: usize = LEN.div_ceil(3) * 4;
+/// The largest value of five bytes: the year 36,812.
+const MAX_UNTIL: u64 = (1 << (8 * UNTIL_LEN)) - 1;
+
+type Until = [u8; UNTIL_LEN];
+
+/// Writes a value for the device that holds `key`.
+pub(super) fn write(tagger: &Tagger, key: &PublicKey, until: Timestamp) -> Result<String, Error> {
+    let [_, _, _, until @ ..] = until.as_unix().min(MAX_UNTIL).to_be_bytes();
+    let (id, tag) = tagger.tag(&message(until, key))?;
+    let value = std::iter::once(VERSION).chain(id.to_bytes()).chain(until).chain(tag);
+    Ok(encode_base64url(&value.collect::<Vec<_>>()))
+}
+
+/// Returns until when the device that holds `key` counts as present. `None` if the value is not for this device.
+pub(super) fn read(tagger: &Tagger, key: &PublicKey, value: &[u8]) -> Option<Timestamp> {
+    if value.len() != TEXT_LEN {
+        return None;
+    }
+    let bytes: [u8; LEN] = decode_base64url(value)?.try_into().ok()?;
+    let [VERSION, k0, k1, k2, k3, rest @ ..] = bytes else { return None };
+    let (until, tag) = rest.split_first_chunk::<UNTIL_LEN>()?;
+    let id = KeyId::from_bytes([k0, k1, k2, k3]);
+    tagger
+        .verify(id, &message(*until, key), tag.first_chunk()?)
+        .then(|| Timestamp::from_unix(until.iter().fold(0, |until, byte| until << 8 | u64::from(*byte))))
+}
+
+fn message(until: Until, key: &PublicKey) -> [u8; 1 + UNTIL_LEN + PublicKey::LEN] {
+    let mut message = [VERSION; 1 + UNTIL_LEN + PublicKey::LEN];
+    message.iter_mut().skip(1).zip(until.iter().chain(key.as_bytes())).for_each(|(to, from)| *to = *from);
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::{AppKey, Keyring, Purpose};
+
+    fn tagger(seed: &[u8]) -> Tagger {
+        let ring = Keyring::new(AppKey::danger_from_any_bytes(seed).unwrap());
+        Tagger::new(&ring, Purpose::BoundCookie, "s").unwrap()
+    }
+
+    #[test]
+    fn a_value_is_for_one_device_and_one_moment() {
+        let (tagger, until) = (tagger(b"one"), Timestamp::from_unix(1_800_000_600));
+        let (key, other) = (PublicKey::of(true, &[7; 32]), PublicKey::of(false, &[7; 32]));
+        let value = write(&tagger, &key, until).unwrap();
+        assert_eq!(value.len(), TEXT_LEN);
+        assert_eq!(read(&tagger, &key, value.as_bytes()), Some(until));
+        assert_eq!(read(&tagger, &other, value.as_bytes()), None);
+        assert_eq!(read(&super::tests::tagger(b"two"), &key, value.as_bytes()), None);
+        // Every character counts.
+        for at in 0..value.len() {
+            let mut altered = value.clone().into_bytes();
+            altered[at] = if altered[at] == b'A' { b'B' } else { b'A' };
+            assert_eq!(read(&tagger, &key, &altered), None, "{at}");
+        }
+        for bad in ["", &value[1..], &format!("{value}A"), &format!("{}=", &value[1..])] {
+            assert_eq!(read(&tagger, &key, bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn times_that_do_not_fit_end_earlier() {
+        let (tagger, key) = (tagger(b"one"), PublicKey::of(true, &[7; 32]));
+        let value = write(&tagger, &key, Timestamp::from_unix(u64::MAX)).unwrap();
+        assert_eq!(read(&tagger, &key, value.as_bytes()), Some(Timestamp::from_unix(MAX_UNTIL)));
+    }
+}

@@ -1,0 +1,68 @@
+//! Challenges: sealed, so that the server need not remember which ones it has set.
+
+use bytes::Buf;
+
+use crate::clock::Timestamp;
+use crate::crypto::Sealer;
+use crate::error::Error;
+
+/// For this many seconds a challenge can be answered. A device with a slow key store takes a few.
+pub(crate) const LIFE: u64 = 60;
+
+/// The longest text that can be a challenge.
+pub(super) const MAX_LEN: usize = Sealer::token_len(Challenge::LEN);
+
+/// A challenge, which a device signs to prove that it holds its key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Challenge {
+    pub(super) purpose: Purpose,
+    pub(crate) issued: Timestamp,
+}
+
+/// The purpose of a challenge, and the session or binding that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// The registration of a key for the session with this id.
+    Registration([u8; 16]),
+    /// A refresh of the binding with this id.
+    Refresh([u8; 16]),
+}
+
+impl Challenge {
+    const LEN: usize = 25;
+
+    /// Seals the challenge: 1 byte for the purpose, 16 bytes of an id, and 8 bytes for the time in seconds since 1970.
+    pub(super) fn seal(self, sealer: &Sealer) -> Result<String, Error> {
+        let (kind, id) = match self.purpose {
+            Purpose::Registration(id) => (1, id),
+            Purpose::Refresh(id) => (2, id),
+        };
+        sealer.seal(self.issued, &[&[kind], &id, &self.issued.as_unix().to_be_bytes()])
+    }
+
+    /// Opens a challenge. `None` if this keyring did not seal it.
+    pub(super) fn open(text: &str, sealer: &Sealer) -> Option<Self> {
+        if text.len() != MAX_LEN {
+            return None;
+        }
+        let mut plaintext = sealer.open(text.as_bytes()).ok()?.into_plaintext();
+        if plaintext.len() != Self::LEN {
+            return None;
+        }
+        let kind = plaintext.get_u8();
+        let mut id = [0; 16];
+        plaintext.copy_to_slice(&mut id);
+        let purpose = match kind {
+            1 => Purpose::Registration(id),
+            2 => Purpose::Refresh(id),
+            _ => return None,
+        };
+        Some(Self { purpose, issued: Timestamp::from_unix(plaintext.get_u64()) })
+    }
+
+    /// Returns true if the challenge can be answered at `now`. The clocks of two hosts may differ by as much as it lives.
+    pub(super) fn is_fresh(self, now: Timestamp) -> bool {
+        now.saturating_since(self.issued).as_secs() < LIFE
+            && self.issued.saturating_since(now).as_secs() < LIFE
+    }
+}

@@ -1,0 +1,249 @@
+//! The two requests by which a browser binds a session to its device, and proves that it is still there.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::{Method, Request, Response, StatusCode};
+use hyper::service::Service;
+use pin_project_lite::pin_project;
+
+use super::extension;
+use super::slot::Slot;
+use crate::clock::Timestamp;
+use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers};
+use crate::error::{Error, Kind};
+use crate::event::{EventKind, ProofRefusal};
+use crate::session::{Record, SessionId};
+
+/// A service that answers the browsers whose sessions are bound to their devices, and passes all other requests on. Made by
+/// [`SessionService::device_bound`](super::SessionService::device_bound), inside of which it is.
+#[derive(Clone)]
+pub struct DeviceBoundService<S, G> {
+    pub(crate) inner: S,
+    body: G,
+}
+
+impl<S, G> DeviceBoundService<S, G> {
+    pub(crate) fn new(inner: S, body: G) -> Self {
+        Self { inner, body }
+    }
+}
+
+/// The work on one request of a browser.
+type Answer = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
+
+impl<S, G: Clone> DeviceBoundService<S, G> {
+    /// Answers the request, or returns `None` if it is the inner service's.
+    pub(crate) fn answer<B, T>(&self, request: &Request<B>) -> Option<DeviceBoundFuture<T, G>> {
+        if request.method() != Method::POST {
+            return None;
+        }
+        let handle = extension::innermost(request.extensions())?;
+        let binder = Arc::clone(handle.slot().connection.config().device_bound.as_ref()?);
+        let endpoint = binder.endpoint(request.uri().path())?;
+        let (slot, fields) = (Arc::clone(handle.slot()), request.headers().clone());
+        let answer: Answer = Box::pin(async move { slot.answer_device(&binder, endpoint, &fields).await });
+        Some(DeviceBoundFuture { passed: None, answer: Some((answer, self.body.clone())) })
+    }
+}
+
+impl<S, G, B, R> Service<Request<B>> for DeviceBoundService<S, G>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    G: Fn(Bytes) -> R + Clone,
+{
+    type Response = Response<R>;
+    type Error = S::Error;
+    type Future = DeviceBoundFuture<S::Future, G>;
+
+    fn call(&self, request: Request<B>) -> Self::Future {
+        self.answer(&request).unwrap_or_else(|| DeviceBoundFuture::passed(self.inner.call(request)))
+    }
+}
+
+impl<S: fmt::Debug, G> fmt::Debug for DeviceBoundService<S, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceBoundService").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// The future that a [`DeviceBoundService`] returns.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct DeviceBoundFuture<T, G> {
+        // One of the two.
+        #[pin]
+        passed: Option<T>,
+        answer: Option<(Answer, G)>,
+    }
+}
+
+impl<T, G> DeviceBoundFuture<T, G> {
+    pub(crate) fn passed(future: T) -> Self {
+        Self { passed: Some(future), answer: None }
+    }
+}
+
+impl<T, G, R, E> Future for DeviceBoundFuture<T, G>
+where
+    T: Future<Output = Result<Response<R>, E>>,
+    G: Fn(Bytes) -> R,
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match (this.passed.as_pin_mut(), this.answer) {
+            (Some(passed), _) => passed.poll(cx),
+            (None, Some((answer, body))) => {
+                let response = ready!(answer.as_mut().poll(cx));
+                Poll::Ready(Ok(response.map(body)))
+            }
+            // It is made with one of them.
+            (None, None) => Poll::Pending,
+        }
+    }
+}
+
+impl<T, G> fmt::Debug for DeviceBoundFuture<T, G> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceBoundFuture").finish_non_exhaustive()
+    }
+}
+
+impl Slot {
+    async fn answer_device(
+        self: Arc<Self>,
+        binder: &Binder,
+        endpoint: Endpoint,
+        fields: &HeaderMap,
+    ) -> Response<Bytes> {
+        let answered = match endpoint {
+            Endpoint::Register => self.register_device(binder, fields).await,
+            Endpoint::Refresh => self.refresh_device(binder, fields).await,
+        };
+        let mut response = answered.unwrap_or_else(Error::into_http_response);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+
+    /// Binds the session to the device whose key the request brings.
+    async fn register_device(
+        self: &Arc<Self>,
+        binder: &Binder,
+        fields: &HeaderMap,
+    ) -> Result<Response<Bytes>, Error> {
+        let session = self.session(false).await?;
+        let now = self.connection.config().now();
+        let record = session.stored_record().filter(|record| record.payload().has_subject());
+        let Some(record) = record else {
+            // A bound session that has lapsed is not another device's to register for.
+            let bound = self.device.lapsed().map(|lapsed| (lapsed.id(), ProofRefusal::AlreadyBound));
+            let (id, refusal) = bound.map_or((None, ProofRefusal::NoSession), |(id, why)| (Some(id), why));
+            return Ok(self.refuse_device(id, refusal));
+        };
+        let from = record.id();
+        if record.payload().device_binding() != Ok(None) {
+            return Ok(self.refuse_device(Some(from), ProofRefusal::AlreadyBound));
+        }
+        let (key, issued) = match binder.registered(fields, from, now) {
+            Ok(registered) => registered,
+            Err(refusal) => return Ok(self.refuse_device(Some(from), refusal)),
+        };
+        session.bind_device(key)?;
+        match session.save().await {
+            Ok(()) => {}
+            // Another registration was faster, or the session has ended.
+            Err(error) if error.is_ended() => {
+                return Ok(self.refuse_device(Some(from), ProofRefusal::NoSession));
+            }
+            Err(error) => return Err(error),
+        }
+        let record = session.stored_record();
+        let bound = record.filter(|record| is_bound_to(record, &key));
+        let Some(record) = bound else {
+            return Ok(self.refuse_device(Some(from), ProofRefusal::AlreadyBound));
+        };
+        self.emit(EventKind::DeviceBound { from, id: record.id() });
+        accept_device(binder, &key, issued, now)
+    }
+
+    /// Sets the bound cookie again, if the device proves that it holds its key.
+    async fn refresh_device(
+        self: &Arc<Self>,
+        binder: &Binder,
+        fields: &HeaderMap,
+    ) -> Result<Response<Bytes>, Error> {
+        // A refresh shows that the device is there, and not that its user is.
+        let session = self.session(false).await?;
+        let now = self.connection.config().now();
+        let record = session.stored_record().or_else(|| self.device.lapsed().cloned());
+        let binding = record.as_ref().and_then(|record| record.payload().device_binding().ok().flatten());
+        let id = record.as_ref().map(Record::id);
+        let (Some(binding), Some(record)) = (binding, record) else {
+            if self.superseded() {
+                // The browser is about to get the new cookie: it should ask again.
+                return Err(Error::new(Kind::Unavailable));
+            }
+            return Ok(self.refuse_device(id, ProofRefusal::NoSession));
+        };
+        match binder.refreshed(fields, &binding.key, now)? {
+            Refreshed::Proved(issued) => {
+                self.emit(EventKind::DeviceProved { id: record.id() });
+                accept_device(binder, &binding.key, issued, now)
+            }
+            Refreshed::Challenged(challenge, refusal) => {
+                if let Some(refusal) = refusal {
+                    self.report_refusal(id, refusal);
+                }
+                let mut response = status(StatusCode::FORBIDDEN);
+                response.headers_mut().insert(headers::CHALLENGE, challenge);
+                Ok(response)
+            }
+            Refreshed::Refused(refusal) => Ok(self.refuse_device(id, refusal)),
+        }
+    }
+
+    /// Returns the response to a proof that was refused. Status 401 ends the binding in the browser; the session stays.
+    fn refuse_device(&self, id: Option<SessionId>, refusal: ProofRefusal) -> Response<Bytes> {
+        self.report_refusal(id, refusal);
+        status(match refusal {
+            ProofRefusal::Malformed => StatusCode::BAD_REQUEST,
+            _ => StatusCode::UNAUTHORIZED,
+        })
+    }
+
+    fn report_refusal(&self, id: Option<SessionId>, refusal: ProofRefusal) {
+        self.emit(EventKind::DeviceProofRefused { id, refusal });
+    }
+}
+
+fn is_bound_to(record: &Record, key: &PublicKey) -> bool {
+    matches!(record.payload().device_binding(), Ok(Some(binding)) if binding.key == *key)
+}
+
+fn accept_device(
+    binder: &Binder,
+    key: &PublicKey,
+    issued: Timestamp,
+    now: Timestamp,
+) -> Result<Response<Bytes>, Error> {
+    let mut response = Response::new(Bytes::from(binder.instructions(key)));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    for line in binder.set_cookie(key, issued, now)? {
+        headers.append(SET_COOKIE, line);
+    }
+    Ok(response)
+}
+
+fn status(code: StatusCode) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = code;
+    response
+}

@@ -1,0 +1,65 @@
+//! Whether a request with a bound session comes from the session's device.
+
+use std::sync::OnceLock;
+
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+
+use super::slot::Slot;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::event::EventKind;
+use crate::session::{Record, Reply, Weight};
+
+/// The data of a request that can show that it comes from the session's device.
+pub(super) struct DeviceCheck {
+    /// The `Cookie` fields. Empty if the store binds no sessions. Only reference counts are copied.
+    cookies: SmallVec<[HeaderValue; 1]>,
+    /// The session, if nothing showed that.
+    lapsed: OnceLock<Record>,
+}
+
+impl DeviceCheck {
+    pub(super) fn new(config: &Config, headers: &HeaderMap) -> Self {
+        let binds = config.device_bound.is_some();
+        let fields = binds.then(|| headers.get_all(COOKIE).iter().cloned());
+        Self { cookies: fields.into_iter().flatten().collect(), lapsed: OnceLock::new() }
+    }
+
+    /// Returns the bound session that the request brought without a proof.
+    pub(super) fn lapsed(&self) -> Option<&Record> {
+        self.lapsed.get()
+    }
+}
+
+impl Slot {
+    /// Returns true if the session is bound to a device, and nothing shows that the request comes from there.
+    pub(super) fn is_elsewhere(&self, record: &Record, now: Timestamp) -> bool {
+        let Some(binder) = &self.connection.config().device_bound else { return false };
+        let elsewhere = match record.payload().device_binding() {
+            Ok(None) => false,
+            Ok(Some(binding)) => !binder.is_present(&binding, &self.device.cookies, now),
+            Err(_) => true,
+        };
+        if elsewhere && self.device.lapsed.set(record.clone()).is_ok() {
+            self.emit(EventKind::BindingLapsed { id: record.id() });
+        }
+        elsewhere
+    }
+
+    /// Returns the field that offers to bind the session to the browser's device, on a response with this reply: at a login,
+    /// and at each renewal while the session is not bound. A browser that cannot do it ignores the field.
+    pub(super) fn binding_offer(&self, reply: &Reply) -> Option<HeaderValue> {
+        let binder = self.connection.config().device_bound.as_ref()?;
+        let Reply::Set { weight, .. } = reply else { return None };
+        let loaded = self.loaded().filter(|_| self.connection.offers_binding())?;
+        let record = loaded.session.stored_record()?;
+        let is_due = *weight == Weight::Renewal || loaded.id != Some(record.id());
+        let payload = record.payload();
+        if !is_due || !payload.has_subject() || payload.device_binding() != Ok(None) {
+            return None;
+        }
+        // Without randomness there is no offer, and the next renewal makes one.
+        binder.offer(record.id(), self.now_since(loaded.now)).ok()
+    }
+}

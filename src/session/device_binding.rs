@@ -1,0 +1,183 @@
+//! The device that a session is bound to: its public key, and since when.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::key::BINDING;
+use super::{Payload, Session, integer_array};
+use crate::clock::Timestamp;
+use crate::crypto::PublicKey;
+use crate::error::Error;
+
+/// Whether a session is bound to a device: see [`Session::binding`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Binding {
+    /// There is no session, or it is not bound: the browser cannot do that, or has not done it yet.
+    Unbound,
+    /// The session is bound, and the request comes from its device.
+    #[non_exhaustive]
+    Bound {
+        /// When it was bound.
+        since: Timestamp,
+    },
+    /// The request came with a bound session, and without a valid proof that it comes from its device. The session is empty.
+    Lapsed,
+}
+
+impl Binding {
+    /// Returns true for [`Bound`](Self::Bound).
+    pub const fn is_bound(self) -> bool {
+        matches!(self, Self::Bound { .. })
+    }
+}
+
+/// The value under the reserved key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct DeviceBinding {
+    pub(crate) key: PublicKey,
+    pub(crate) since: Timestamp,
+}
+
+/// A value under the reserved key that this release cannot read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable;
+
+impl DeviceBinding {
+    /// Encodes the binding as an array of integers: since, 1 if the y of the key is odd and otherwise 0, then its x in four
+    /// words.
+    fn to_bytes(self) -> Result<Bytes, Error> {
+        let (odd, x) = self.key.parts();
+        let mut numbers = [self.since.as_unix(), odd.into(), 0, 0, 0, 0];
+        for (word, bytes) in numbers.iter_mut().skip(2).zip(x.chunks_exact(8)) {
+            *word = bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        }
+        integer_array::write(&numbers)
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let numbers = integer_array::read::<6>(bytes)?;
+        let &[since, odd @ (0 | 1), ref words @ ..] = &numbers[..] else { return None };
+        let words: &[u64; 4] = words.try_into().ok()?;
+        let mut x = [0; 32];
+        x.iter_mut().zip(words.iter().flat_map(|word| word.to_be_bytes())).for_each(|(to, from)| *to = from);
+        Some(Self { key: PublicKey::of(odd == 1, &x), since: Timestamp::from_unix(since) })
+    }
+}
+
+impl Payload {
+    /// Returns the device that the session is bound to, or `None` if it is not bound.
+    ///
+    /// # Errors
+    ///
+    /// If there is a binding that this release cannot read. The session must then not be used as an unbound one.
+    pub(crate) fn device_binding(&self) -> Result<Option<DeviceBinding>, Unreadable> {
+        let Some(range) = self.find_reserved(BINDING) else { return Ok(None) };
+        DeviceBinding::from_bytes(self.slice(range)).map(Some).ok_or(Unreadable)
+    }
+}
+
+impl Session {
+    /// Returns whether the session is bound to a device, so that only this device can use it.
+    ///
+    /// A store binds sessions if it has the option [`device_bound`](crate::store::Builder::device_bound). A handler can ask
+    /// for a second factor where a browser cannot bind its session.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{Binding, Session};
+    /// use std::time::Duration;
+    ///
+    /// fn may_pay(session: &Session) -> bool {
+    ///     match session.binding() {
+    ///         Binding::Bound { .. } => true,
+    ///         // The password again, if it is older than a few minutes.
+    ///         _ => session.authenticated_within(Duration::from_secs(300)),
+    ///     }
+    /// }
+    ///
+    /// # hyper_session::__example(|session| {
+    /// assert_eq!(session.binding(), Binding::Unbound);
+    /// assert!(!may_pay(session));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    #[doc(alias = "dbsc")]
+    pub fn binding(&self) -> Binding {
+        match self.raw(BINDING).map(|value| DeviceBinding::from_bytes(&value)) {
+            None if self.inner.circumstances.lapsed => Binding::Lapsed,
+            None => Binding::Unbound,
+            Some(Some(DeviceBinding { since, .. })) => Binding::Bound { since },
+            Some(None) => Binding::Lapsed,
+        }
+    }
+
+    /// Binds the session to the device that holds `key`, unless it is bound when it is saved.
+    pub(crate) fn bind_device(&self, key: PublicKey) -> Result<(), Error> {
+        let value = DeviceBinding { key, since: self.now() }.to_bytes()?;
+        let first = value.clone();
+        // A step and not a value: of two devices that register at the same time, the first one stays.
+        let step = Arc::new(move |old: Option<&[u8]>| Ok(old.is_none().then(|| first.clone())));
+        self.lock_open()?.bind_device(BINDING, step, value);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{__example, PayloadFormat};
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_binding_survives_both_formats(since in any::<u64>(), odd in any::<bool>(), x in any::<[u8; 32]>()) {
+            let binding = DeviceBinding { key: PublicKey::of(odd, &x), since: Timestamp::from_unix(since) };
+            let bytes = binding.to_bytes().unwrap();
+            prop_assert_eq!(DeviceBinding::from_bytes(&bytes), Some(binding));
+            let values = [(BINDING, Some(&*bytes)), ("a", Some(&b"\x01"[..]))];
+            let payload = Payload::merge(None, values.into_iter()).unwrap();
+            for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
+                let bytes = Bytes::copy_from_slice(&payload.to_format(format).unwrap());
+                let read = Payload::parse(bytes).unwrap();
+                prop_assert_eq!(read.device_binding(), Ok(Some(binding)));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = DeviceBinding::from_bytes(&bytes);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_unbound() {
+        for bytes in [&b"\x90"[..], b"\xc0", b"\x96\x01\x02\x01\x01\x01\x01", b"\x95\x01\x01\x01\x01\x01"] {
+            let values = [(BINDING, Some(bytes)), ("a", Some(&b"\x01"[..]))];
+            let payload = Payload::merge(None, values.into_iter()).unwrap();
+            assert_eq!(payload.device_binding(), Err(Unreadable), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn a_binding_ends_with_its_subject_and_not_with_a_login_of_the_same() {
+        let key = PublicKey::of(true, &[7; 32]);
+        __example(|session| {
+            session.login("ada")?;
+            session.bind_device(key)?;
+            assert!(session.binding().is_bound() && session.keys().is_empty());
+            session.login("ada")?;
+            session.reauthenticate()?;
+            assert!(session.binding().is_bound());
+            session.login("bob")?;
+            assert_eq!(session.binding(), Binding::Unbound);
+            session.bind_device(key)?;
+            session.clear()?;
+            assert_eq!(session.binding(), Binding::Unbound);
+            Ok(())
+        })
+        .unwrap();
+    }
+}

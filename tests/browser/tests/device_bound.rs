@@ -1,0 +1,164 @@
+//! Sessions that Chromium binds to a key, over TLS: the protocol as a browser speaks it.
+
+use hyper_session_browser_tests::{Browser, Cookie, Engine, Exchange, Exchanges, Server};
+
+const ENGINE: Engine = Engine::ChromiumWithKeys;
+const REGISTER: &str = "/device-bound/register";
+const REFRESH: &str = "/device-bound/refresh";
+const BOUND: &str = "__Host-session.bound";
+
+/// A browser whose user has logged in, and whose session is bound.
+fn bound() -> (Server, Exchanges, Browser) {
+    let (server, exchanges) = Server::device_bound();
+    let browser = Browser::launch(ENGINE, &server);
+    browser.open(&server.url("/"));
+    browser.fill("#name", "Ada");
+    browser.click("form[action='/login'] button");
+    browser.wait_for("Welcome, Ada");
+    let seen = exchanges.wait_for(REGISTER, 200);
+    let registration = seen.iter().find(|exchange| exchange.path == REGISTER).unwrap();
+    assert_eq!(registration.method, "POST");
+    assert!(registration.headers.contains_key("secure-session-response"), "{registration:#?}");
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("\"bound\":true");
+    exchanges.take();
+    (server, exchanges, browser)
+}
+
+fn cookie(browser: &Browser, name: &str) -> Option<Cookie> {
+    browser.cookies().into_iter().find(|cookie| cookie.name == name)
+}
+
+/// The paths and statuses of exchanges, in order.
+fn lines(exchanges: &[Exchange]) -> Vec<String> {
+    let page = exchanges.iter().filter(|exchange| exchange.path != "/favicon.ico");
+    page.map(|exchange| format!("{} {}", exchange.path, exchange.status)).collect()
+}
+
+#[test]
+fn the_session_is_bound_after_the_login() {
+    let (_server, _, browser) = bound();
+    let cookies = browser.cookies();
+    assert_eq!(cookies.len(), 2, "{cookies:?}");
+    let cookie = cookie(&browser, BOUND).expect("the bound cookie");
+    assert_eq!(
+        (&*cookie.path, cookie.secure, cookie.http_only, &*cookie.same_site),
+        ("/", true, true, "Lax")
+    );
+    assert_eq!(browser.run("return document.cookie"), "");
+}
+
+#[test]
+fn requests_wait_for_one_refresh() {
+    let (server, exchanges, browser) = bound();
+    browser.remove_cookie(BOUND, &server.url("/"));
+    browser.open(&server.url("/"));
+    browser.wait_for("Ada");
+    let seen = exchanges.take();
+    assert_eq!(lines(&seen), [format!("{REFRESH} 403"), format!("{REFRESH} 200"), "/ 200".to_owned()]);
+    assert!(!seen[0].headers.contains_key("secure-session-response"));
+    assert!(seen[1].headers.contains_key("secure-session-response"));
+    assert!(seen[2].headers["cookie"].contains(BOUND), "the page's request waited");
+
+    // Four at once.
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("bound");
+    exchanges.take();
+    browser.remove_cookie(BOUND, &server.url("/"));
+    let fetches = "return Promise.all([1, 2, 3, 4].map(() => fetch('/api/session').then(a => a.json()))).then(all => all.every(a => a.bound))";
+    assert_eq!(browser.run(fetches), true);
+    let seen = exchanges.take();
+    let refreshes = lines(&seen).iter().filter(|line| **line == format!("{REFRESH} 200")).count();
+    assert_eq!((refreshes, seen.len()), (1, 6), "{:#?}", lines(&seen));
+}
+
+#[test]
+fn a_cookie_that_is_about_to_expire_is_refreshed_in_the_background() {
+    let (server, exchanges, browser) = bound();
+    let before = cookie(&browser, BOUND).unwrap();
+    browser.age_cookie(&before, &server.url("/"), 90);
+    browser.open(&server.url("/"));
+    browser.wait_for("Ada");
+    let seen = exchanges.wait_for(REFRESH, 200);
+    let page = seen.iter().find(|exchange| exchange.path == "/").expect("the page");
+    assert!(page.headers["cookie"].contains(&before.value), "it did not wait");
+}
+
+#[test]
+fn the_binding_survives_restarts_of_the_server_and_of_the_browser() {
+    let (mut server, exchanges, browser) = bound();
+    server.restart();
+    browser.remove_cookie(BOUND, &server.url("/"));
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("\"bound\":true");
+    assert!(lines(&exchanges.take()).contains(&format!("{REFRESH} 200")), "the server kept nothing");
+
+    browser.remove_cookie(BOUND, &server.url("/"));
+    let browser = browser.restart(ENGINE, &server);
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("\"bound\":true");
+    assert!(lines(&exchanges.take()).contains(&format!("{REFRESH} 200")), "the key is kept");
+}
+
+#[test]
+fn a_refresh_that_fails_is_tried_again() {
+    let (server, exchanges, browser) = bound();
+    exchanges.answer(REFRESH, Some(500));
+    browser.remove_cookie(BOUND, &server.url("/"));
+    browser.open(&server.url("/api/session"));
+    let seen = exchanges.wait_for("/api/session", 200);
+    let page = seen.iter().find(|exchange| exchange.path == "/api/session").unwrap();
+    let skipped = page.headers.get("secure-session-skipped").expect("the browser says why");
+    assert!(skipped.starts_with("server_error"), "{skipped}");
+    assert!(cookie(&browser, "__Host-session").is_some(), "the session's cookie stays");
+
+    exchanges.answer(REFRESH, None);
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("\"bound\":true");
+    assert!(cookie(&browser, BOUND).is_some());
+}
+
+#[test]
+fn a_refresh_that_is_refused_ends_the_binding_in_the_browser() {
+    let (server, exchanges, browser) = bound();
+    exchanges.answer(REFRESH, Some(401));
+    browser.remove_cookie(BOUND, &server.url("/"));
+    browser.open(&server.url("/"));
+    exchanges.wait_for("/", 200);
+    exchanges.answer(REFRESH, None);
+    browser.open(&server.url("/"));
+    let seen = exchanges.wait_for("/", 200);
+    assert!(seen.iter().all(|exchange| exchange.path != REFRESH), "{:#?}", lines(&seen));
+}
+
+#[test]
+fn a_logout_ends_the_binding_and_another_login_begins_one() {
+    let (server, exchanges, browser) = bound();
+    browser.open(&server.url("/"));
+    browser.click("form[action='/logout'] button");
+    browser.wait_for("nobody yet");
+    assert_eq!(browser.cookies(), []);
+    exchanges.take();
+    browser.fill("#name", "Bob");
+    browser.click("form[action='/login'] button");
+    browser.wait_for("Welcome, Bob");
+    exchanges.wait_for(REGISTER, 200);
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("\"bound\":true");
+    browser.wait_for("Bob");
+}
+
+// Firefox knows nothing of it.
+#[test]
+fn a_browser_that_cannot_bind_notices_nothing() {
+    let (server, exchanges) = Server::device_bound();
+    let browser = Browser::launch(Engine::Firefox, &server);
+    browser.open(&server.url("/"));
+    browser.fill("#name", "Ada");
+    browser.click("form[action='/login'] button");
+    browser.wait_for("Welcome, Ada");
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("Ada");
+    assert_eq!(browser.cookies().len(), 1);
+    assert!(exchanges.take().iter().all(|exchange| !exchange.path.starts_with("/device-bound")));
+}

@@ -1,0 +1,46 @@
+//! Options that fit together, and options that do not.
+
+use std::time::Duration;
+
+use hyper_session::cookie::CookieOptions;
+use hyper_session::{CookieStore, DeviceBound, MemoryStore};
+
+use crate::site::key;
+
+fn why(cookie: CookieOptions, options: DeviceBound) -> String {
+    CookieStore::builder(key()).cookie(cookie).device_bound(options).build().unwrap_err().to_string()
+}
+
+#[test]
+fn cookies_that_browsers_do_not_bind_are_refused() {
+    let shared = CookieOptions::new().name("__Secure-s").domain("example.com");
+    assert!(why(shared, DeviceBound::new()).contains("one host"));
+    let embedded = CookieOptions::new().partitioned(true).same_site(hyper_session::cookie::SameSite::None);
+    assert!(why(embedded, DeviceBound::new()).contains("partitioned"));
+    assert!(why(CookieOptions::development(), DeviceBound::new()).contains("https"));
+    assert!(why(CookieOptions::new().name("__Host-Http-s"), DeviceBound::new()).contains("prefix"));
+}
+
+#[test]
+fn lifetimes_and_paths_are_checked() {
+    let cookie = || CookieOptions::new().name("s");
+    for seconds in [0, 299, 24 * 3600 + 1] {
+        let options = DeviceBound::new().lifetime(Duration::from_secs(seconds));
+        assert!(why(cookie(), options).contains("lifetime()"), "{seconds}");
+    }
+    for path in ["", "device", "/a b", "/a?b", "/a#b", "/a\"b", "/\u{e9}", "/a\nb"] {
+        assert!(why(cookie(), DeviceBound::new().path(path)).contains("path()"), "{path:?}");
+    }
+    let error = why(cookie().path("/app"), DeviceBound::new());
+    assert!(error.contains("within the path"), "{error}");
+    let fits = CookieStore::builder(key()).cookie(cookie().path("/app"));
+    assert!(fits.device_bound(DeviceBound::new().path("/app/device/")).build().is_ok());
+}
+
+#[test]
+fn a_server_side_store_needs_a_key() {
+    let error = MemoryStore::builder().device_bound(DeviceBound::new()).build().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("keys()"), "{error}");
+    assert!(MemoryStore::builder().seal_records(key()).device_bound(DeviceBound::new()).build().is_ok());
+    assert!(MemoryStore::builder().device_bound(DeviceBound::new().keys(key())).build().is_ok());
+}

@@ -1,0 +1,352 @@
+//! The protocol with an honest browser, from the login to the logout.
+
+use std::time::Duration;
+
+use http::header::SET_COOKIE;
+use hyper_session::testing::FakeClock;
+use hyper_session::{DeviceBound, Keyring, Revocations};
+use serde_json::{Value, json};
+
+use crate::browser::{Browser, IDENTIFIER, PROOF, post};
+use crate::device::{Device, challenge, offer};
+use crate::site::{BOUND, GRACE, LIFETIME, NAME, START, Site, block_on, key, text};
+
+#[test]
+fn a_session_is_bound_after_the_login() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            assert_eq!(browser.read(&site, "/").await, "stranger unbound 0");
+            let before = browser.cookies.get(NAME).map(<[u8]>::to_vec);
+            let offered = browser.log_in(&site).await;
+            assert_eq!(offered.path, "/device-bound/register");
+            assert_eq!(browser.read(&site, "/").await, "ada unbound 0");
+
+            let response = browser.register(&site, &offered).await;
+            assert_eq!(response.status(), 200);
+            assert_eq!(response.headers()["content-type"], "application/json");
+            assert_eq!(response.headers()["cache-control"], "no-store");
+            let lines: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
+            let bound = lines.iter().find(|line| line.to_str().unwrap().starts_with(BOUND)).unwrap();
+            assert!(bound.is_sensitive());
+            let attributes = "; Max-Age=600; Path=/; Secure; HttpOnly; SameSite=Lax";
+            assert!(bound.to_str().unwrap().ends_with(attributes), "{bound:?}");
+
+            let instructions: Value = serde_json::from_str(&text(response).await).unwrap();
+            let identifier = instructions["session_identifier"].as_str().unwrap();
+            assert!(identifier.starts_with('b') && identifier.len() == 23);
+            let expected = json!({
+                "session_identifier": identifier,
+                "refresh_url": "/device-bound/refresh",
+                "scope": { "include_site": false, "scope_specification": [] },
+                "credentials": [{
+                    "type": "cookie",
+                    "name": BOUND,
+                    "attributes": "Path=/; Secure; HttpOnly; SameSite=Lax",
+                }],
+            });
+            assert_eq!(instructions, expected);
+            assert_eq!(browser.read(&site, "/").await, "ada bound 0");
+            // A cookie store gives the session another token, since a copy of the old one is not bound.
+            let events = if site.kind == "cookies" { "bound:new_id" } else { "bound" };
+            assert_eq!(site.events(), [events]);
+            assert_ne!(browser.cookies.get(NAME).map(<[u8]>::to_vec), before);
+        });
+    }
+}
+
+#[test]
+fn a_binding_lasts_as_long_as_its_session_by_refreshes() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            for round in 1..=20 {
+                site.clock.advance(LIFETIME);
+                assert_eq!(browser.read(&site, "/").await, "stranger lapsed 0");
+                assert_eq!(browser.refresh(&site).await, 200);
+                assert_eq!(browser.read(&site, "/visit").await, format!("ada bound {round}"));
+            }
+        });
+    }
+}
+
+#[test]
+fn values_that_the_login_page_sets_meanwhile_are_kept_on_the_server() {
+    let site = Site::on_memory();
+    block_on(async {
+        let mut browser = Browser::new();
+        let offered = browser.log_in(&site).await;
+        let mut page = Browser { cookies: browser.cookies.clone(), ..Browser::new() };
+        assert_eq!(page.read(&site, "/visit").await, "ada unbound 1");
+        assert_eq!(browser.register(&site, &offered).await.status(), 200);
+        assert_eq!(page.read(&site, "/visit").await, "ada bound 2", "without the bound cookie, in the grace");
+        assert_eq!(browser.read(&site, "/").await, "ada bound 2");
+    });
+}
+
+#[test]
+fn a_session_keeps_its_binding_under_each_new_token() {
+    for site in Site::all() {
+        for deed in ["/regenerate", "/reauthenticate", "/login"] {
+            block_on(async {
+                let mut browser = Browser::new();
+                browser.bind(&site).await;
+                site.clock.advance(GRACE);
+                let before = browser.cookies.get(NAME).map(<[u8]>::to_vec);
+                let response = browser.visit(&site, deed).await;
+                assert!(offer(response.headers()).is_none(), "bound already");
+                assert_ne!(browser.cookies.get(NAME).map(<[u8]>::to_vec), before);
+                assert_eq!(browser.read(&site, "/").await, "ada bound 0", "{} {deed}", site.kind);
+                site.clock.advance(LIFETIME);
+                assert_eq!(browser.refresh(&site).await, 200, "{} {deed}", site.kind);
+                assert_eq!(browser.read(&site, "/").await, "ada bound 0");
+            });
+        }
+    }
+}
+
+#[test]
+fn another_user_begins_an_unbound_session() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            let response = browser.visit(&site, "/login-bob").await;
+            let offered = offer(response.headers()).expect("an offer");
+            assert_eq!(browser.read(&site, "/").await, "bob unbound 0");
+            // The browser's binding of before has ended, as its next refresh tells.
+            assert_eq!(browser.refresh(&site).await, 401);
+            // Each binding has a key of its own.
+            browser.device = Device::new();
+            assert_eq!(browser.register(&site, &offered).await.status(), 200);
+            assert_eq!(browser.read(&site, "/").await, "bob bound 0");
+            assert_eq!(browser.refresh(&site).await, 401, "that of before");
+        });
+    }
+}
+
+#[test]
+fn a_logout_removes_both_cookies_and_ends_the_binding() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            let copy = browser.cookies.clone();
+            assert_eq!(browser.read(&site, "/logout").await, "stranger unbound 0");
+            assert_eq!(browser.cookies.header(), None);
+            assert_eq!(browser.refresh(&site).await, 401);
+            let mut thief = Browser { cookies: copy, ..Browser::new() };
+            assert!(thief.read(&site, "/").await.starts_with("stranger"));
+        });
+    }
+}
+
+// A user whose bound cookie could not be refreshed wants to be logged out all the same.
+#[test]
+fn a_logout_of_a_lapsed_session_ends_it() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            site.clock.advance(LIFETIME);
+            let copy = browser.cookies.clone();
+            browser.visit(&site, "/logout").await;
+            assert_eq!(browser.cookies.header(), None, "{}", site.kind);
+            let mut again = Browser { cookies: copy, bound: browser.bound.clone(), device: browser.device };
+            assert_eq!(again.refresh(&site).await, 401, "{}: the session has ended", site.kind);
+        });
+    }
+}
+
+#[test]
+fn a_login_in_a_lapsed_session_begins_another_one() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            site.clock.advance(LIFETIME);
+            let copy = browser.cookies.clone();
+            let response = browser.visit(&site, "/login").await;
+            assert!(offer(response.headers()).is_some());
+            assert_eq!(browser.read(&site, "/").await, "ada unbound 0");
+            let mut again = Browser { cookies: copy, bound: browser.bound.clone(), device: browser.device };
+            assert_eq!(again.refresh(&site).await, 401, "{}: the lapsed one has ended", site.kind);
+        });
+    }
+}
+
+#[test]
+fn a_browser_that_cannot_bind_notices_nothing() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.log_in(&site).await;
+            for hours in 1..=20 {
+                site.clock.advance(Duration::from_secs(3600));
+                assert_eq!(browser.read(&site, "/visit").await, format!("ada unbound {hours}"));
+            }
+            assert_eq!(site.events(), [""; 0]);
+        });
+    }
+}
+
+#[test]
+fn an_unbound_session_is_offered_a_binding_again_when_it_is_renewed() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.log_in(&site).await;
+            assert!(offer(browser.visit(&site, "/visit").await.headers()).is_none(), "a change of a value");
+            site.clock.advance(Duration::from_secs(3 * 3600));
+            let response = browser.visit(&site, "/").await;
+            let offered = offer(response.headers()).expect("a renewal");
+            browser.bind_by(&site, &offered).await;
+            assert_eq!(browser.read(&site, "/").await, "ada bound 1");
+            site.clock.advance(Duration::from_secs(3 * 3600));
+            assert_eq!(browser.refresh(&site).await, 200);
+            assert!(offer(browser.visit(&site, "/").await.headers()).is_none(), "bound already");
+        });
+    }
+}
+
+#[test]
+fn nothing_is_offered_to_visitors_nor_by_responses_that_save_nothing() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            for path in ["/", "/ping", "/visit", "/regenerate", "/fail"] {
+                assert!(offer(browser.visit(&site, path).await.headers()).is_none(), "{path}");
+            }
+        });
+    }
+}
+
+#[test]
+fn requests_that_do_not_ask_for_their_session_pay_nothing() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            site.clock.advance(LIFETIME);
+            site.events();
+            let response = browser.visit(&site, "/ping").await;
+            assert!(response.headers().is_empty(), "{:?}", response.headers());
+            assert_eq!(site.events(), [""; 0], "not even looked at");
+        });
+    }
+}
+
+#[test]
+fn both_spellings_of_a_field_are_read() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            let offered = browser.log_in(&site).await;
+            let proof = format!("\"{}\"", browser.device.registration(&offered.challenge));
+            let response = post(&site, &offered.path, &browser.cookies, &[(PROOF, &proof)]).await;
+            assert_eq!(response.status(), 200);
+            browser.cookies.receive(response.headers());
+            let instructions: Value = serde_json::from_str(&text(response).await).unwrap();
+            let identifier = format!("\"{}\"", instructions["session_identifier"].as_str().unwrap());
+            let path = instructions["refresh_url"].as_str().unwrap();
+            let asked = post(&site, path, &browser.cookies, &[(IDENTIFIER, &identifier)]).await;
+            assert_eq!(asked.status(), 403);
+            let field = asked.headers()["secure-session-challenge"].to_str().unwrap();
+            assert!(field.ends_with(&format!(";id={identifier}")), "{field}");
+            let proof = format!("\"{}\"", browser.device.refresh(&challenge(asked.headers())));
+            let fields = [(IDENTIFIER, &*identifier), (PROOF, &proof)];
+            assert_eq!(post(&site, path, &browser.cookies, &fields).await.status(), 200);
+        });
+    }
+}
+
+#[test]
+fn malformed_proofs_are_refused_and_change_nothing() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            let offered = browser.log_in(&site).await;
+            let device = &browser.device;
+            let jti = json!({ "jti": offered.challenge });
+            let header = |alg: &str, typ: &str| json!({ "alg": alg, "typ": typ, "jwk": device.jwk() });
+            let good = device.registration(&offered.challenge);
+            let no_key = device.refresh(&offered.challenge);
+            let bad = [
+                device.sign(&header("none", "dbsc+jwt"), &jti),
+                device.sign(&header("HS256", "dbsc+jwt"), &jti),
+                device.sign(&header("ES256", "jwt"), &jti),
+                device.sign(&header("ES256", "dbsc+jwt"), &json!({ "aud": "x" })),
+                device.sign(&json!({ "alg": "ES256", "typ": "dbsc+jwt", "jwk": "key" }), &jti),
+                device.sign(
+                    &json!({ "alg": "ES256", "typ": "dbsc+jwt", "jwk": device.jwk(), "crit": ["x"] }),
+                    &jti,
+                ),
+                no_key,
+                good[1..].to_owned(),
+                format!("{good}="),
+                format!("{good}.{good}"),
+                "a".repeat(5_000),
+            ];
+            for proof in &bad {
+                let response = post(&site, &offered.path, &browser.cookies, &[(PROOF, proof)]).await;
+                assert_eq!(response.status(), 400, "{proof}");
+                assert!(!response.headers().contains_key(SET_COOKIE));
+            }
+            assert_eq!(post(&site, &offered.path, &browser.cookies, &[]).await.status(), 400);
+            let twice = [(PROOF, &*good), (PROOF, &*good)];
+            assert_eq!(post(&site, &offered.path, &browser.cookies, &twice).await.status(), 400);
+            assert_eq!(browser.register(&site, &offered).await.status(), 200, "none of it used up the offer");
+        });
+    }
+}
+
+// A second host finds all that it must know in the cookies and in the log of revocations.
+#[test]
+fn the_server_keeps_nothing_and_survives_its_restart() {
+    let revocations = Revocations::in_memory();
+    let clock = FakeClock::at(START);
+    let start = || Site::on_cookies_with(clock.clone(), |builder| builder.revocations(revocations.clone()));
+    block_on(async {
+        let mut browser = Browser::new();
+        let offered = browser.log_in(&start()).await;
+        browser.bind_by(&start(), &offered).await;
+        clock.advance(LIFETIME);
+        let asked = browser.ask(&start()).await;
+        let proof = browser.device.refresh(&challenge(asked.headers()));
+        assert_eq!(browser.prove(&start(), &proof).await.status(), 200);
+        assert_eq!(browser.read(&start(), "/").await, "ada bound 0");
+    });
+}
+
+// T17: a new application key logs no user out, and a revoked one logs all out.
+#[test]
+fn t17_a_binding_outlives_its_application_key() {
+    let clock = FakeClock::at(START);
+    let new = || hyper_session::AppKey::danger_from_any_bytes(b"another key").unwrap();
+    let with = |keys: Keyring| {
+        let options = DeviceBound::new().keys(keys.clone());
+        let builder = hyper_session::CookieStore::builder(keys).clock(clock.clone());
+        Site {
+            store: std::sync::Arc::new(builder.device_bound(options).build().unwrap()),
+            ..Site::on_cookies()
+        }
+    };
+    block_on(async {
+        let mut browser = Browser::new();
+        browser.bind(&with(key().into())).await;
+        let both = with(Keyring::new(new()).accept(key()));
+        clock.advance(GRACE);
+        assert_eq!(browser.read(&both, "/").await, "ada bound 0");
+        clock.advance(LIFETIME);
+        assert_eq!(browser.refresh(&both).await, 200);
+        browser.read(&both, "/visit").await;
+        // The session has been sealed again. The identifier is a hash, which needs no key.
+        let only_new = with(new().into());
+        assert_eq!(browser.read(&only_new, "/").await, "ada bound 1");
+        clock.advance(LIFETIME);
+        assert_eq!(browser.refresh(&only_new).await, 200);
+        let revoked = with(Keyring::new(key()).revoke(new().id()));
+        assert!(browser.read(&revoked, "/").await.starts_with("stranger"));
+    });
+}

@@ -1,0 +1,369 @@
+//! Thefts of cookies, proofs and challenges: each is worthless after a bounded time.
+
+use std::time::Duration;
+
+use http::Response;
+use hyper_session::testing::{Cookies, FakeClock};
+
+use crate::browser::{Browser, IDENTIFIER, PROOF, post};
+use crate::device::{Device, Offer, challenge, offer};
+use crate::site::{BOUND, Body, GRACE, LIFETIME, NAME, START, Site, block_on, text};
+
+const SECOND: Duration = Duration::from_secs(1);
+/// A second before the end of each.
+const NEARLY_LIFETIME: Duration = Duration::from_secs(599);
+const NEARLY_GRACE: Duration = Duration::from_secs(59);
+
+/// Another client, with a copy of the cookies.
+fn thief(browser: &Browser) -> Browser {
+    Browser { device: Device::new(), cookies: browser.cookies.clone(), bound: browser.bound.clone() }
+}
+
+/// A client with only the cookie of this name.
+fn with_only(name: &str, of: &Cookies) -> Browser {
+    let mut headers = http::HeaderMap::new();
+    let value = std::str::from_utf8(of.get(name).unwrap()).unwrap();
+    headers.insert("set-cookie", format!("{name}={value}").parse().unwrap());
+    let mut browser = Browser::new();
+    browser.cookies.receive(&headers);
+    browser
+}
+
+#[test]
+fn both_cookies_copied_to_another_client_are_refused_after_the_life_of_the_bound_one() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            victim.bind(&site).await;
+            let mut thief = thief(&victim);
+            site.clock.advance(NEARLY_LIFETIME);
+            assert_eq!(thief.read(&site, "/").await, "ada bound 0", "{}", site.kind);
+            site.clock.advance(SECOND);
+            site.events();
+            let kept = thief.cookies.header();
+            assert_eq!(thief.read(&site, "/visit").await, "stranger lapsed 1", "{}", site.kind);
+            assert_eq!(site.events(), ["lapsed", "dropped:session_ended"]);
+            assert_eq!(thief.cookies.header(), kept, "the cookie stays");
+            // The victim's device refreshes, and nothing has changed for it.
+            assert_eq!(victim.refresh(&site).await, 200);
+            assert_eq!(victim.read(&site, "/visit").await, "ada bound 1");
+            assert_eq!(thief.read(&site, "/").await, "stranger lapsed 0");
+        });
+    }
+}
+
+#[test]
+fn the_session_cookie_alone_is_refused_at_once_after_the_grace() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            victim.bind(&site).await;
+            site.clock.advance(GRACE);
+            for name in [NAME, BOUND] {
+                let page = with_only(name, &victim.cookies).read(&site, "/").await;
+                assert!(page.starts_with("stranger"), "{} {name} {page}", site.kind);
+            }
+            assert_eq!(victim.read(&site, "/").await, "ada bound 0");
+        });
+    }
+}
+
+#[test]
+fn a_cookie_copied_before_the_registration_is_refused_after_the_grace() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            let offer = victim.log_in(&site).await;
+            let mut thief = thief(&victim);
+            assert_eq!(victim.register(&site, &offer).await.status(), 200);
+            // The requests of the login page, which are on their way.
+            site.clock.advance(NEARLY_GRACE);
+            assert!(thief.read(&site, "/").await.starts_with("ada"), "{}", site.kind);
+            site.clock.advance(SECOND);
+            let mut afterwards = thief;
+            assert!(afterwards.read(&site, "/").await.starts_with("stranger"), "{}", site.kind);
+            assert_eq!(victim.read(&site, "/").await, "ada bound 0", "{}", site.kind);
+        });
+    }
+}
+
+// During the grace the copy can be read. It must not become a session that lasts.
+#[test]
+fn a_copy_in_its_grace_does_not_become_a_session_of_its_own() {
+    for site in Site::all() {
+        for deed in ["/visit", "/regenerate", "/reauthenticate", "/"] {
+            block_on(async {
+                let mut victim = Browser::new();
+                let offer = victim.log_in(&site).await;
+                let mut thief = thief(&victim);
+                assert_eq!(victim.register(&site, &offer).await.status(), 200);
+                // A third of the idle timeout is not reached, so no renewal is due; the deeds are what writes.
+                thief.visit(&site, deed).await;
+                site.clock.advance(GRACE);
+                let page = thief.read(&site, "/").await;
+                assert!(page.starts_with("stranger"), "{} {deed}: {page}", site.kind);
+            });
+        }
+    }
+}
+
+#[test]
+fn a_copy_from_before_the_registration_registers_no_key() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            let offer = victim.log_in(&site).await;
+            let mut thief = thief(&victim);
+            assert_eq!(victim.register(&site, &offer).await.status(), 200);
+            site.events();
+            let response = thief.register(&site, &offer).await;
+            assert_eq!(response.status(), 401, "{}", site.kind);
+            assert!(!response.headers().contains_key("set-cookie"));
+            assert_eq!(thief.read(&site, "/").await.split(' ').next(), Some("ada"), "it is in its grace");
+            site.clock.advance(GRACE);
+            assert!(thief.read(&site, "/").await.starts_with("stranger"), "{}", site.kind);
+            assert_eq!(victim.read(&site, "/").await, "ada bound 0");
+        });
+    }
+}
+
+#[test]
+fn a_bound_session_is_not_bound_again_by_a_thief_with_both_cookies() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            let offer = victim.log_in(&site).await;
+            victim.register(&site, &offer).await;
+            let mut thief = thief(&victim);
+            for wait in [Duration::ZERO, LIFETIME] {
+                site.clock.advance(wait);
+                site.events();
+                let response = thief.register(&site, &offer).await;
+                assert_eq!(response.status(), 401, "{}", site.kind);
+                assert!(site.events().contains(&"refused:already_bound".to_owned()), "{}", site.kind);
+            }
+        });
+    }
+}
+
+#[test]
+fn of_two_devices_that_register_at_the_same_time_one_is_bound() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            let offer = victim.log_in(&site).await;
+            let mut thief = thief(&victim);
+            let (first, second) = tokio::join!(victim.register(&site, &offer), thief.register(&site, &offer));
+            let mut statuses = [first.status().as_u16(), second.status().as_u16()];
+            statuses.sort_unstable();
+            assert_eq!(statuses, [200, 401], "{}", site.kind);
+        });
+    }
+}
+
+/// A proof that was sent, and the response.
+async fn refreshed(site: &Site, browser: &mut Browser) -> (String, Response<Body>) {
+    let asked = browser.ask(site).await;
+    let proof = browser.device.refresh(&challenge(asked.headers()));
+    let response = browser.prove(site, &proof).await;
+    (proof, response)
+}
+
+#[test]
+fn a_refresh_that_is_replayed_is_refused() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            victim.bind(&site).await;
+            site.clock.advance(LIFETIME);
+            let mut thief = thief(&victim);
+            let (proof, response) = refreshed(&site, &mut victim).await;
+            assert_eq!(response.status(), 200);
+            site.events();
+            for (wait, reason) in [(0, "replayed"), (59, "replayed"), (1, "challenge"), (3600, "challenge")] {
+                site.clock.advance(Duration::from_secs(wait));
+                let response = thief.prove(&site, &proof).await;
+                assert_eq!(response.status(), 403, "{}", site.kind);
+                assert!(!response.headers().contains_key("set-cookie"));
+                let events = site.events();
+                assert!(events.contains(&format!("refused:{reason}")), "{} {events:?}", site.kind);
+            }
+        });
+    }
+}
+
+// Where another process has not seen the first one, the replay is worth what was there to steal already.
+#[test]
+fn a_refresh_that_is_replayed_on_another_host_ends_with_the_first_one() {
+    for site in Site::all() {
+        let other = match site.kind {
+            "cookies" => Site::on_cookies_with(site.clock.clone(), |builder| builder),
+            _ => continue, // the memory of a process has no second host
+        };
+        block_on(async {
+            let mut victim = Browser::new();
+            victim.bind(&site).await;
+            let mut thief = thief(&victim);
+            let (proof, _) = refreshed(&site, &mut victim).await;
+            site.clock.advance(Duration::from_secs(59));
+            assert_eq!(thief.prove(&other, &proof).await.status(), 200);
+            site.clock.advance(Duration::from_secs(541));
+            assert_eq!(thief.read(&other, "/").await, "stranger lapsed 0");
+        });
+    }
+}
+
+#[test]
+fn a_challenge_is_answered_by_its_device_for_its_session_and_its_purpose_once() {
+    for site in Site::all() {
+        block_on(async {
+            let (mut ada, mut eve) = (Browser::new(), Browser::new());
+            ada.bind(&site).await;
+            eve.bind(&site).await;
+            let of_ada = challenge(ada.ask(&site).await.headers());
+            let of_eve = challenge(eve.ask(&site).await.headers());
+            site.events();
+
+            // Another key, with and without bringing it along.
+            let mut thief = thief(&ada);
+            let response = thief.prove(&site, &thief.device.refresh(&of_ada)).await;
+            assert_eq!(
+                (response.status().as_u16(), site.events()),
+                (401, vec!["refused:signature".to_owned()])
+            );
+            let response = thief.prove(&site, &thief.device.registration(&of_ada)).await;
+            assert_eq!(
+                (response.status().as_u16(), site.events()),
+                (401, vec!["refused:signature".to_owned()])
+            );
+
+            // Another session's proof, and another session's challenge.
+            let proof = eve.device.refresh(&of_eve);
+            assert_eq!(thief.prove(&site, &proof).await.status(), 403);
+            assert_eq!(ada.prove(&site, &ada.device.refresh(&of_eve)).await.status(), 403);
+            assert_eq!(site.events(), ["refused:challenge"; 2]);
+            // Another session's identifier.
+            let mut mixed = Browser { bound: eve.bound.clone(), ..self::thief(&ada) };
+            assert_eq!(mixed.prove(&site, &proof).await.status(), 401);
+            assert_eq!(site.events(), ["refused:other_binding"]);
+
+            // The challenge of a registration.
+            let mut fresh = Browser::new();
+            let offered: Offer = fresh.log_in(&site).await;
+            assert_eq!(ada.prove(&site, &ada.device.refresh(&offered.challenge)).await.status(), 403);
+            let of_refresh = Offer { challenge: of_ada.clone(), ..offered };
+            assert_eq!(fresh.register(&site, &of_refresh).await.status(), 401);
+            site.events();
+
+            // None of this used it up. It is answered once.
+            let proof = ada.device.refresh(&of_ada);
+            assert_eq!(ada.prove(&site, &proof).await.status(), 200);
+            assert_eq!(ada.prove(&site, &proof).await.status(), 403);
+            assert_eq!(site.events(), ["proved", "refused:replayed"]);
+        });
+    }
+}
+
+#[test]
+fn the_offer_of_another_session_registers_nothing() {
+    for site in Site::all() {
+        block_on(async {
+            let (mut ada, mut eve) = (Browser::new(), Browser::new());
+            let _ = ada.log_in(&site).await;
+            let of_eve = eve.log_in(&site).await;
+            assert_eq!(ada.register(&site, &of_eve).await.status(), 401);
+            assert_eq!(site.events(), ["refused:challenge"]);
+            assert_eq!(ada.read(&site, "/").await, "ada unbound 0");
+        });
+    }
+}
+
+#[test]
+fn an_offer_ends_after_a_minute() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            let offer = browser.log_in(&site).await;
+            site.clock.advance(Duration::from_secs(60));
+            assert_eq!(browser.register(&site, &offer).await.status(), 401);
+            assert_eq!(site.events(), ["refused:challenge"]);
+        });
+    }
+}
+
+#[test]
+fn bound_cookies_of_two_sessions_are_not_exchanged() {
+    for site in Site::all() {
+        block_on(async {
+            let (mut ada, mut eve) = (Browser::new(), Browser::new());
+            ada.bind(&site).await;
+            eve.bind(&site).await;
+            site.clock.advance(GRACE);
+            let mut mixed = with_only(NAME, &ada.cookies);
+            let bound = std::str::from_utf8(eve.cookies.get(BOUND).unwrap()).unwrap();
+            let mut headers = http::HeaderMap::new();
+            headers.insert("set-cookie", format!("{BOUND}={bound}").parse().unwrap());
+            mixed.cookies.receive(&headers);
+            assert_eq!(mixed.read(&site, "/").await, "stranger lapsed 0", "{}", site.kind);
+        });
+    }
+}
+
+// A sibling subdomain can plant a cookie beside the genuine one.
+#[test]
+fn a_planted_bound_cookie_does_not_lock_the_user_out() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            site.clock.advance(GRACE);
+            let genuine = browser.cookies.header().unwrap();
+            let genuine = genuine.to_str().unwrap();
+            for planted in ["x", "", &"A".repeat(56)] {
+                for header in
+                    [format!("{BOUND}={planted}; {genuine}"), format!("{genuine}; {BOUND}={planted}")]
+                {
+                    let request = http::Request::get("/").header("cookie", header).body(Body::default());
+                    assert_eq!(text(site.call(request.unwrap()).await).await, "ada bound 0", "{}", site.kind);
+                }
+            }
+        });
+    }
+}
+
+#[test]
+fn without_revocations_a_copy_from_before_lasts_as_the_documentation_says() {
+    block_on(async {
+        let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
+        let mut victim = Browser::new();
+        let offer = victim.log_in(&site).await;
+        let mut before = thief(&victim);
+        assert_eq!(victim.register(&site, &offer).await.status(), 200);
+        let mut after = thief(&victim);
+        site.clock.advance(LIFETIME);
+        assert_eq!(before.read(&site, "/").await, "ada unbound 0");
+        assert_eq!(after.read(&site, "/").await, "stranger lapsed 0");
+    });
+}
+
+#[test]
+fn a_proof_in_a_request_of_another_method_or_path_is_the_handlers() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            let offered = browser.log_in(&site).await;
+            let proof = browser.device.registration(&offered.challenge);
+            let get = http::Request::get(&offered.path).header(PROOF, &proof);
+            let response = site.call(crate::browser::with_cookies(get, &browser.cookies)).await;
+            assert_eq!(text(response).await, "ada unbound 0");
+            let elsewhere = post(&site, "/device-bound", &browser.cookies, &[(PROOF, &proof)]).await;
+            assert_eq!(text(elsewhere).await, "ada unbound 0");
+            assert!(
+                offer(browser.visit(&site, "/").await.headers()).is_none(),
+                "no second offer without a reason"
+            );
+            let none = post(&site, "/device-bound/refresh", &browser.cookies, &[(IDENTIFIER, "bx")]).await;
+            assert_eq!(none.status(), 401);
+        });
+    }
+}
