@@ -26,6 +26,8 @@ mod watch;
 
 use std::sync::Arc;
 
+#[cfg(feature = "device-bound")]
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
 
@@ -154,7 +156,10 @@ impl<S, F> SessionService<S, F> {
     /// # Ok::<(), Error>(())
     /// ```
     #[cfg(feature = "device-bound")]
-    pub fn device_bound<G>(self, body: G) -> SessionService<DeviceBoundService<S, G>, F> {
+    pub fn device_bound<G, R>(self, body: G) -> SessionService<DeviceBoundService<S, G>, F>
+    where
+        G: Fn(Bytes) -> R + Clone,
+    {
         let connection = self.connection.offering();
         SessionService { inner: DeviceBoundService::new(self.inner, body), connection, failure: self.failure }
     }

@@ -10,8 +10,8 @@ use http::{HeaderValue, Request, Response};
 use hyper::service::Service;
 use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
 use hyper_session::{
-    Binding, Clock, CookieStore, Error, Event, Refusal, Session, SessionHandle, SystemClock, Timeouts, Timestamp,
-    session_fn,
+    Binding, Clock, CookieStore, Error, Event, Refusal, Session, SessionHandle, SystemClock, Timeouts,
+    Timestamp, session_fn,
 };
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
