@@ -16,3 +16,5 @@ mod requests;
 #[allow(dead_code)] // a part of it is used here
 mod server;
 mod shared_log;
+
+use self::requests::START;
