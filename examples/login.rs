@@ -271,16 +271,20 @@ fn show(session: &Session) -> Result<Page, Error> {
         "user": session.get::<String>("user")?,
         "visits": session.get_i64("visits")?.unwrap_or(0),
         "flash": session.peek::<String>("notice")?,
+        "bound": is_bound(session),
     });
-    #[cfg(feature = "device-bound")]
-    let shown = {
-        let mut shown = shown;
-        if session.binding().is_bound() {
-            shown["bound"] = true.into();
-        }
-        shown
-    };
     Ok(json_answer(StatusCode::OK, &shown))
+}
+
+/// Returns true if only the user's device can use the session.
+#[cfg(feature = "device-bound")]
+fn is_bound(session: &Session) -> bool {
+    session.binding().is_bound()
+}
+
+#[cfg(not(feature = "device-bound"))]
+fn is_bound(_: &Session) -> bool {
+    false
 }
 
 /// Saves at once, so that the handler can respond to a session that is too large.

@@ -90,7 +90,10 @@ impl<F> SessionLayer<F> {
     /// # is_service(&service);
     /// # Ok::<(), Error>(())
     /// ```
-    pub fn device_bound<G>(self, body: G) -> DeviceBoundLayer<F, G> {
+    pub fn device_bound<G, R>(self, body: G) -> DeviceBoundLayer<F, G>
+    where
+        G: Fn(Bytes) -> R + Clone,
+    {
         let connection = self.connection.offering();
         DeviceBoundLayer { layer: Self { connection, ..self }, body }
     }

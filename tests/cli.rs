@@ -8,6 +8,8 @@
     unreachable_pub
 )]
 
+#[path = "support/device.rs"]
+mod device;
 #[path = "redis/server.rs"]
 #[allow(dead_code)] // of which only a plain server is needed
 mod server;
@@ -17,10 +19,14 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, Response};
+use hyper::service::Service;
 use hyper_session::__internals::Verbs;
-use hyper_session::testing::{FakeClock, with_session};
-use hyper_session::{AppKey, Clock, CookieStore, Keyring, RedisStore, Refusal, Revocations, SystemClock};
+use hyper_session::testing::{Cookies, FakeClock, with_session};
+use hyper_session::{
+    AppKey, Clock, CookieStore, DeviceBound, Error, Keyring, RedisStore, Refusal, Revocations, SessionHandle,
+    SystemClock, session_fn,
+};
 use serde_json::{Value, json};
 
 struct Answer {
@@ -235,6 +241,7 @@ fn a_cookie_shows_what_is_inside() {
         "seconds_left": 86_400 - 60,
         "old_key": false,
         "subject": "user-42",
+        "bound": null,
         "values": { "cart": ["tea", "milk"] },
         "flash": { "notice": "Welcome" },
     });
@@ -246,6 +253,37 @@ fn a_cookie_shows_what_is_inside() {
     let arguments = ["cookie", "open", &at, "--keys", ring.path(), "--cookie", file.path()];
     let answer = run(&arguments, &[], "");
     assert!(answer.out.contains("cart") && answer.out.contains("an old one"), "{}", answer.out);
+}
+
+#[test]
+fn a_cookie_shows_that_its_session_is_bound_to_a_device() {
+    let (key, _) = new_key();
+    let store = CookieStore::builder(key.parse::<AppKey>().unwrap())
+        .clock(FakeClock::at(NOW))
+        .device_bound(DeviceBound::new())
+        .build()
+        .unwrap();
+    let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+        session.load().await?.login("user-42")?;
+        Ok::<_, Error>(Response::new(Vec::new()))
+    })
+    .device_bound(|json| json.to_vec());
+    let mut cookies = Cookies::new();
+    let response = block_on(service.call(Request::new(()))).unwrap();
+    cookies.receive(response.headers());
+    let offer = device::offer(response.headers()).unwrap();
+    let proof = device::Device::new().registration(&offer.challenge);
+    let request = Request::post(&offer.path)
+        .header("secure-session-response", proof)
+        .header("cookie", cookies.header().unwrap());
+    let response = block_on(service.call(request.body(()).unwrap())).unwrap();
+    cookies.receive(response.headers());
+
+    // The bound cookie is not needed to look at a session.
+    let token = std::str::from_utf8(cookies.get("__Host-session").unwrap()).unwrap();
+    let arguments = ["cookie", "open", &format!("--at={}", NOW + 3600)];
+    let answer = run(&arguments, &[("SESSION_KEY", &key)], token);
+    assert!(answer.out.contains("\nbound    to a device, 2023-11-14T22:13:20Z\n"), "{}", answer.out);
 }
 
 #[test]

@@ -115,7 +115,7 @@ impl Drop for Browser {
 }
 
 fn nobody() -> Value {
-    json!({ "id": null, "user": null, "visits": 0, "flash": null })
+    json!({ "id": null, "user": null, "visits": 0, "flash": null, "bound": false })
 }
 
 fn new_key() -> String {

@@ -223,9 +223,12 @@ impl Binder {
         self.cookie.set(value.as_bytes(), until.saturating_since(now), 0)
     }
 
-    /// Returns the lines that remove the bound cookie.
-    pub(crate) fn remove_cookie(&self) -> Result<SetCookies, Error> {
-        self.cookie.remove(0)
+    /// Returns the lines that remove the bound cookie, if it is in these `Cookie` fields.
+    pub(crate) fn remove_cookie<'a>(
+        &self,
+        cookies: impl IntoIterator<Item = &'a HeaderValue>,
+    ) -> Result<SetCookies, Error> {
+        if self.finder.find(cookies).is_present() { self.cookie.remove(0) } else { Ok(SetCookies::new()) }
     }
 
     /// Returns what the browser is told about the binding: JSON.

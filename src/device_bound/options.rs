@@ -37,7 +37,8 @@ impl DeviceBound {
     /// Sets the path under which the session service answers browsers: `POST PATH/register` and `POST PATH/refresh`.
     /// Default: `/device-bound`.
     ///
-    /// The path of the session cookie must cover it.
+    /// The path of the session cookie must cover it. The service must see requests under their full path, so that a layer
+    /// belongs outside of nested routers.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self

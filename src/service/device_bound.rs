@@ -123,6 +123,7 @@ impl Slot {
         endpoint: Endpoint,
         fields: &HeaderMap,
     ) -> Response<Bytes> {
+        self.device.expect_proof();
         let answered = match endpoint {
             Endpoint::Register => self.register_device(binder, fields).await,
             Endpoint::Refresh => self.refresh_device(binder, fields).await,

@@ -1,6 +1,7 @@
 //! Whether a request with a bound session comes from the session's device.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use smallvec::SmallVec;
@@ -8,6 +9,8 @@ use smallvec::SmallVec;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::cookie::SetCookies;
+use crate::error::Error;
 use crate::event::EventKind;
 use crate::session::{Record, Reply, Weight};
 
@@ -17,13 +20,32 @@ pub(super) struct DeviceCheck {
     cookies: SmallVec<[HeaderValue; 1]>,
     /// The session, if nothing showed that.
     lapsed: OnceLock<Record>,
+    /// The request is about to show it: an honest browser sends it without a bound cookie.
+    is_refresh: AtomicBool,
 }
 
 impl DeviceCheck {
     pub(super) fn new(config: &Config, headers: &HeaderMap) -> Self {
         let binds = config.device_bound.is_some();
         let fields = binds.then(|| headers.get_all(COOKIE).iter().cloned());
-        Self { cookies: fields.into_iter().flatten().collect(), lapsed: OnceLock::new() }
+        Self {
+            cookies: fields.into_iter().flatten().collect(),
+            lapsed: OnceLock::new(),
+            is_refresh: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the request is one of those by which a device shows that it is there.
+    pub(super) fn expect_proof(&self) {
+        self.is_refresh.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the lines that remove the bound cookie, if the request brought one.
+    pub(super) fn remove_cookie(&self, config: &Config) -> Result<SetCookies, Error> {
+        match &config.device_bound {
+            Some(binder) => binder.remove_cookie(&self.cookies),
+            None => Ok(SetCookies::new()),
+        }
     }
 
     /// Returns the bound session that the request brought without a proof.
@@ -41,7 +63,8 @@ impl Slot {
             Ok(Some(binding)) => !binder.is_present(&binding, &self.device.cookies, now),
             Err(_) => true,
         };
-        if elsewhere && self.device.lapsed.set(record.clone()).is_ok() {
+        let is_first = elsewhere && self.device.lapsed.set(record.clone()).is_ok();
+        if is_first && !self.device.is_refresh.load(Ordering::Relaxed) {
             self.emit(EventKind::BindingLapsed { id: record.id() });
         }
         elsewhere

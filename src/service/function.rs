@@ -4,6 +4,8 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
+#[cfg(feature = "device-bound")]
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
 
@@ -67,7 +69,10 @@ impl<H, F> SessionFn<H, F> {
 impl<H, F> SessionFn<H, F> {
     /// Offers browsers to bind sessions to their devices, and answers them: see
     /// [`SessionService::device_bound`](SessionService::device_bound).
-    pub fn device_bound<G>(self, body: G) -> SessionService<DeviceBoundService<HandlerService<H>, G>, F> {
+    pub fn device_bound<G, R>(self, body: G) -> SessionService<DeviceBoundService<HandlerService<H>, G>, F>
+    where
+        G: Fn(Bytes) -> R + Clone,
+    {
         let Self { handler, connection, failure } = self;
         let inner = HandlerService { handler, connection: Arc::clone(&connection) };
         SessionService { inner, connection, failure }.device_bound(body)

@@ -26,6 +26,8 @@ mod watch;
 
 use std::sync::Arc;
 
+#[cfg(feature = "device-bound")]
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
 
@@ -140,21 +142,24 @@ impl<S, F> SessionService<S, F> {
     /// ```
     /// use bytes::Bytes;
     /// use http_body_util::Full;
-    /// use hyper::{Request, Response, service::service_fn};
+    /// use hyper::{Request, Response, body::Incoming, service::service_fn};
     /// use hyper_session::{AppKey, CookieStore, DeviceBound, Error, Revocations, SessionService};
     ///
     /// let store = CookieStore::builder(AppKey::generate()?)
     ///     .revocations(Revocations::in_memory())
     ///     .device_bound(DeviceBound::new())
     ///     .build()?;
-    /// let app = service_fn(|_: Request<()>| async { Ok::<_, Error>(Response::new(Full::<Bytes>::default())) });
+    /// let app = service_fn(|_: Request<Incoming>| async { Ok::<_, Error>(Response::new(Full::<Bytes>::default())) });
     /// let service = SessionService::new(app, store).device_bound(Full::new);
-    /// # fn is_service<S: hyper::service::Service<Request<()>>>(_: &S) {}
+    /// # fn is_service<S: hyper::service::Service<Request<Incoming>>>(_: &S) {}
     /// # is_service(&service);
     /// # Ok::<(), Error>(())
     /// ```
     #[cfg(feature = "device-bound")]
-    pub fn device_bound<G>(self, body: G) -> SessionService<DeviceBoundService<S, G>, F> {
+    pub fn device_bound<G, R>(self, body: G) -> SessionService<DeviceBoundService<S, G>, F>
+    where
+        G: Fn(Bytes) -> R + Clone,
+    {
         let connection = self.connection.offering();
         SessionService { inner: DeviceBoundService::new(self.inner, body), connection, failure: self.failure }
     }

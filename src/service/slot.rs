@@ -637,9 +637,7 @@ impl Slot {
         if self.may_remove() {
             lines.extend(config.cookie.remove(self.found.tail_mask())?);
             #[cfg(feature = "device-bound")]
-            if let Some(binder) = &config.device_bound {
-                lines.extend(binder.remove_cookie()?);
-            }
+            lines.extend(self.device.remove_cookie(config)?);
         }
         Ok(lines)
     }

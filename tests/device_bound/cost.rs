@@ -1,12 +1,19 @@
 //! The cost of the option: characters of a token, and no allocation where the session is not asked for.
 
+use std::time::Instant;
+
+use http::{Request, Response};
+use hyper::service::Service;
+use hyper_session::testing::FakeClock;
+use hyper_session::{Error, SessionHandle, session_fn};
+
 use crate::browser::{Browser, with_cookies};
-use crate::site::{BOUND, NAME, Site, block_on};
+use crate::site::{BOUND, Body, GRACE, NAME, START, Site, block_on};
 
 #[test]
 fn a_binding_adds_at_most_64_characters_to_a_token_beside_what_a_new_id_adds() {
     block_on(async {
-        let site = Site::on_cookies_with(hyper_session::testing::FakeClock::at(crate::site::START), |b| b);
+        let site = Site::on_cookies_with(FakeClock::at(START), |b| b);
         let mut browser = Browser::new();
         let offered = browser.log_in(&site).await;
         let before = browser.cookies.get(NAME).unwrap().len();
@@ -39,4 +46,40 @@ fn a_request_that_does_not_ask_allocates_as_little_as_an_unbound_one() {
             assert_eq!(counts[0], counts[1], "{}", site.kind);
         });
     }
+}
+
+/// The same request, in the grace and after it: the difference is the search for the bound cookie and the check of its MAC.
+///
+/// `cargo test --release --features device-bound,memory,testing --test device_bound -- --ignored --nocapture nanoseconds`
+#[test]
+#[ignore = "a measurement, for a release build on a machine that does nothing else"]
+fn nanoseconds_of_the_check() {
+    const REQUESTS: u32 = 10_000;
+    let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
+    block_on(async {
+        let mut browser = Browser::new();
+        browser.bind(&site).await;
+        let service = session_fn(site.store.clone(), |_: Request<Body>, handle: SessionHandle| async move {
+            Ok::<_, Error>(Response::new(handle.load().await?.binding().is_bound()))
+        });
+        let round = async || {
+            let begin = Instant::now();
+            for _ in 0..REQUESTS {
+                let request = with_cookies(Request::get("/"), &browser.cookies);
+                assert!(service.call(request).await.unwrap().into_body());
+            }
+            begin.elapsed() / REQUESTS
+        };
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..51 {
+            site.clock.set(START);
+            without.push(round().await);
+            site.clock.set(START + GRACE.as_secs());
+            with.push(round().await);
+        }
+        for times in [&mut without, &mut with] {
+            times.sort_unstable();
+        }
+        println!("without {:?}, with {:?}, median of 51", without[25], with[25]);
+    });
 }

@@ -5,7 +5,13 @@ mod browser;
 mod cost;
 #[path = "../support/device.rs"]
 mod device;
+mod hosts;
 mod options;
 mod protocol;
+#[path = "../revocation/shared_log.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod shared_log;
 mod site;
 mod thefts;
+
+use self::site::START;

@@ -63,8 +63,10 @@ fn a_binding_lasts_as_long_as_its_session_by_refreshes() {
             browser.bind(&site).await;
             for round in 1..=20 {
                 site.clock.advance(LIFETIME);
+                site.events();
                 assert_eq!(browser.read(&site, "/").await, "stranger lapsed 0");
                 assert_eq!(browser.refresh(&site).await, 200);
+                assert_eq!(site.events(), ["lapsed", "proved"], "a refresh is not a lapse");
                 assert_eq!(browser.read(&site, "/visit").await, format!("ada bound {round}"));
             }
         });
@@ -180,8 +182,13 @@ fn a_login_in_a_lapsed_session_begins_another_one() {
 fn a_browser_that_cannot_bind_notices_nothing() {
     for site in Site::all() {
         block_on(async {
+            let mut other = Browser::new();
+            other.log_in(&site).await;
+            let response = other.visit(&site, "/logout").await;
+            assert_eq!(response.headers().get_all(SET_COOKIE).iter().count(), 1, "it had no bound cookie");
             let mut browser = Browser::new();
             browser.log_in(&site).await;
+            site.events();
             for hours in 1..=20 {
                 site.clock.advance(Duration::from_secs(3600));
                 assert_eq!(browser.read(&site, "/visit").await, format!("ada unbound {hours}"));

@@ -19,3 +19,5 @@ mod requests;
 #[allow(dead_code)] // a part of it is used here
 mod server;
 mod shared_log;
+
+use self::requests::START;

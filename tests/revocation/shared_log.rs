@@ -7,7 +7,7 @@ use hyper_session::revocation::{Entry, Page, Revocation, RevocationLog};
 use hyper_session::{Error, Timestamp};
 use tokio::sync::Notify;
 
-use crate::requests::START;
+use crate::START;
 
 #[derive(Clone, Default)]
 pub(crate) struct SharedLog(Arc<Inner>);

@@ -1,0 +1,71 @@
+//! Two hosts of a cookie store: a session that one host binds is bound on the other, and its old cookie ends there, too.
+
+use std::time::Duration;
+
+use hyper_session::Revocations;
+use hyper_session::testing::FakeClock;
+
+use crate::browser::Browser;
+use crate::device::Device;
+use crate::shared_log::SharedLog;
+use crate::site::{GRACE, LIFETIME, START, Site, block_on};
+
+async fn host(log: &SharedLog, clock: &FakeClock) -> Site {
+    // Long enough for any follower on a busy machine.
+    let revocations = Revocations::open(log.clone()).await.unwrap().max_staleness(Duration::from_secs(20));
+    Site::on_cookies_with(clock.clone(), |builder| builder.revocations(revocations))
+}
+
+#[test]
+fn a_cookie_from_before_the_registration_ends_on_every_host() {
+    block_on(async {
+        let (log, clock) = (SharedLog::default(), FakeClock::at(START));
+        let (one, two) = (host(&log, &clock).await, host(&log, &clock).await);
+        let mut victim = Browser::new();
+        let offer = victim.log_in(&one).await;
+        let mut thief = Browser { device: Device::new(), cookies: victim.cookies.clone(), bound: None };
+        victim.bind_by(&one, &offer).await;
+        log.settled().await;
+
+        // In the grace the other host reads the old cookie, and gives it neither another id nor a key.
+        assert_eq!(thief.read(&two, "/").await, "ada unbound 0");
+        let copy = thief.cookies.header();
+        thief.visit(&two, "/regenerate").await;
+        assert_eq!(thief.register(&two, &offer).await.status(), 401);
+        assert_eq!(thief.cookies.header(), copy);
+        assert_eq!(victim.read(&two, "/visit").await, "ada bound 1");
+
+        clock.advance(GRACE);
+        for site in [&one, &two] {
+            assert!(thief.read(site, "/").await.starts_with("nobody"));
+            assert_eq!(victim.read(site, "/").await, "ada bound 1");
+        }
+        clock.advance(LIFETIME);
+        assert_eq!(victim.refresh(&two).await, 200);
+        assert_eq!(victim.read(&one, "/").await, "ada bound 1");
+    });
+}
+
+// A logout on another host ends the session under its new id.
+#[test]
+fn a_logout_of_a_bound_session_is_final_on_every_host() {
+    block_on(async {
+        let (log, clock) = (SharedLog::default(), FakeClock::at(START));
+        let (one, two) = (host(&log, &clock).await, host(&log, &clock).await);
+        let mut victim = Browser::new();
+        let offer = victim.log_in(&one).await;
+        let old = victim.cookies.clone();
+        victim.bind_by(&one, &offer).await;
+        let copy =
+            Browser { device: Device::new(), cookies: victim.cookies.clone(), bound: victim.bound.clone() };
+        log.settled().await;
+        victim.visit(&two, "/logout").await;
+        log.settled().await;
+        for site in [&one, &two] {
+            for cookies in [&old, &copy.cookies] {
+                let mut thief = Browser { device: Device::new(), cookies: cookies.clone(), bound: None };
+                assert!(thief.read(site, "/").await.starts_with("nobody"), "within the grace, too");
+            }
+        }
+    });
+}
