@@ -9,6 +9,8 @@
     unreachable_pub
 )]
 
+mod support;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,14 +21,12 @@ use hyper_session::store::{Backend, EntryId, Memory, Stored};
 use hyper_session::testing::{FakeClock, Faulty, with_session};
 use hyper_session::{Clock, Error, MemoryStore, ServerStore, SessionHandle, session_fn};
 
+use crate::support::block_on;
+
 const IDLE: Duration = Duration::from_secs(600);
 
 /// How long an entry is kept after it has expired, at the most.
 const RETENTION: Duration = Duration::from_secs(15 * 60);
-
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
-}
 
 fn builder(clock: &FakeClock) -> hyper_session::store::Builder<Memory> {
     MemoryStore::builder().idle_timeout(IDLE).clock(clock.clone())

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use crate::error::Error;
 
-/// The future that a [`Store`](super::Store) returns. An immediate result costs no allocation.
+/// The future that a [verb](super::Verbs) of a store returns. An immediate result costs no allocation.
 #[must_use = "futures do nothing unless polled"]
 pub struct StoreFuture<T> {
     inner: Inner<T>,

@@ -1,7 +1,10 @@
 //! A backend that fails on command.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::future::{Future, poll_fn};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 
 use bytes::Bytes;
 
@@ -34,9 +37,28 @@ pub enum Fault {
     Unreachable,
     /// It is executed, and its reply is lost.
     AnswerLost,
+    /// It is executed twice, as by a client that sends a lost command again. The second reply counts.
+    Repeated,
+    /// It is executed when the task is polled again. A client may go away in between.
+    Delayed,
 }
 
-/// A wrapper around a backend that fails on command, with [`Error::unavailable`]. A clone is the same backend.
+/// A call of a primitive, before it is executed.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Call {
+    /// The primitive.
+    pub primitive: Primitive,
+    /// The entry that it is about.
+    pub id: EntryId,
+    /// The entry that `create` or `replace` would write. `None` if `replace` would delete it.
+    pub entry: Option<Stored>,
+}
+
+/// Decides how a call fails.
+type Rule = dyn Fn(&Call) -> Option<Fault> + Send + Sync;
+
+/// A wrapper around a backend that fails on command. Its errors are [`Error::unavailable`]. A clone is the same backend.
 ///
 /// # Examples
 ///
@@ -81,9 +103,10 @@ struct Inner<B> {
     plan: Mutex<Plan>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Plan {
     faults: BTreeMap<Primitive, Fault>,
+    rule: Option<Arc<Rule>>,
     calls: BTreeMap<Primitive, usize>,
 }
 
@@ -98,9 +121,41 @@ impl<B> Faulty<B> {
         self.plan().faults.insert(primitive, fault);
     }
 
+    /// Lets `rule` decide from now on how each call fails, if it does. It sees every call in order, so that a test can note
+    /// them, or let the third one fail. A fault from [`fail`](Self::fail) takes precedence.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::Request;
+    /// use hyper_session::ServerStore;
+    /// use hyper_session::store::Memory;
+    /// use hyper_session::testing::{self, Fault, Faulty, Primitive};
+    ///
+    /// let backend = Faulty::new(Memory::new());
+    /// let store = ServerStore::with_backend(backend.clone()).build()?;
+    ///
+    /// // A write that is sent twice creates one session.
+    /// backend.intercept(|call| (call.primitive == Primitive::Create).then_some(Fault::Repeated));
+    /// let request = testing::with_session(Request::new(()), &store, |session| session.set("user", "Ada")).await?;
+    /// assert!(request.headers().contains_key("cookie"));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    pub fn intercept(&self, rule: impl Fn(&Call) -> Option<Fault> + Send + Sync + 'static) {
+        self.plan().rule = Some(Arc::new(rule));
+    }
+
     /// Makes all primitives work from now on.
     pub fn repair(&self) {
-        self.plan().faults.clear();
+        let mut plan = self.plan();
+        plan.faults.clear();
+        plan.rule = None;
     }
 
     /// Returns how often `primitive` was called, whether it failed or not.
@@ -112,35 +167,69 @@ impl<B> Faulty<B> {
         self.inner.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes `call`, unless the present fault prevents it.
-    async fn run<T>(
+    /// Executes `work`, unless a fault prevents it.
+    async fn run<T, W: Future<Output = Result<T, Error>> + Send>(
         &self,
-        primitive: Primitive,
-        call: impl Future<Output = Result<T, Error>> + Send,
+        call: Call,
+        work: impl Fn() -> W + Send,
     ) -> Result<T, Error> {
-        let fault = {
+        let (fault, rule) = {
             let mut plan = self.plan();
-            *plan.calls.entry(primitive).or_default() += 1;
-            plan.faults.get(&primitive).copied()
+            *plan.calls.entry(call.primitive).or_default() += 1;
+            (plan.faults.get(&call.primitive).copied(), plan.rule.clone())
         };
-        match fault {
-            None => call.await,
+        // The rule may use this backend.
+        let decided = rule.and_then(|rule| rule(&call));
+        match fault.or(decided) {
+            None => work().await,
             Some(Fault::Unreachable) => Err(Error::unavailable("the test made the backend unreachable")),
             Some(Fault::AnswerLost) => {
-                call.await?;
+                work().await?;
                 Err(Error::unavailable("the test lost the backend's reply"))
+            }
+            Some(Fault::Repeated) => {
+                work().await?;
+                work().await
+            }
+            Some(Fault::Delayed) => {
+                next_poll().await;
+                work().await
             }
         }
     }
 }
 
+/// Waits until the task is polled again.
+async fn next_poll() {
+    let mut polled = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut polled, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("faults", &self.faults)
+            .field("calls", &self.calls)
+            .finish_non_exhaustive()
+    }
+}
+
 impl<B: Backend> Backend for Faulty<B> {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.run(Primitive::Fetch, self.inner.backend.fetch(id, now)).await
+        let call = Call { primitive: Primitive::Fetch, id, entry: None };
+        self.run(call, || self.inner.backend.fetch(id, now)).await
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.run(Primitive::Create, self.inner.backend.create(id, entry, now)).await
+        let call = Call { primitive: Primitive::Create, id, entry: Some(entry.clone()) };
+        self.run(call, || self.inner.backend.create(id, entry.clone(), now)).await
     }
 
     async fn replace(
@@ -150,15 +239,18 @@ impl<B: Backend> Backend for Faulty<B> {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        self.run(Primitive::Replace, self.inner.backend.replace(id, expected, entry, now)).await
+        let call = Call { primitive: Primitive::Replace, id, entry: entry.clone() };
+        self.run(call, || self.inner.backend.replace(id, expected.clone(), entry.clone(), now)).await
     }
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        self.run(Primitive::Touch, self.inner.backend.touch(id, expires, now)).await
+        let call = Call { primitive: Primitive::Touch, id, entry: None };
+        self.run(call, || self.inner.backend.touch(id, expires, now)).await
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        self.run(Primitive::Delete, self.inner.backend.delete(id)).await
+        let call = Call { primitive: Primitive::Delete, id, entry: None };
+        self.run(call, || self.inner.backend.delete(id)).await
     }
 
     fn __use_clock(&self, clock: &Arc<dyn Clock>) {

@@ -12,7 +12,7 @@ mod sessions;
 
 pub use self::clock::FakeClock;
 pub use self::contract::check_backend;
-pub use self::faults::{Fault, Faulty, Primitive};
+pub use self::faults::{Call, Fault, Faulty, Primitive};
 pub use self::relay::{Cut, Relay};
 pub use self::revocation_log::check_revocation_log;
 pub use self::sessions::{Cookies, session_in, with_session};

@@ -3,52 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use bytes::Bytes;
-use hyper_session::store::{Backend, EntryId, Replaced, Stored};
-use hyper_session::{Error, Event, ServerStore, Session, Timestamp};
+use hyper_session::{Event, ServerStore, Session};
 
 use crate::spy_store::{Form, Gate, Kind, Setup, Verb, World, on_server, pairs, settle};
 use crate::support::{block_on, status};
 
 use crate::closures::Held;
 use crate::dropped_futures::{finish, meanwhile};
-
-/// The backend of a world, for a second store with an observer of its own.
-struct Shared(World);
-
-impl Shared {
-    fn backend(&self) -> &impl Backend {
-        self.0.server.as_ref().unwrap().backend()
-    }
-}
-
-impl Backend for Shared {
-    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.backend().fetch(id, now).await
-    }
-
-    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.backend().create(id, entry, now).await
-    }
-
-    async fn replace(
-        &self,
-        id: EntryId,
-        expected: Bytes,
-        entry: Option<Stored>,
-        now: Timestamp,
-    ) -> Result<Replaced, Error> {
-        self.backend().replace(id, expected, entry, now).await
-    }
-
-    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        self.backend().touch(id, expires, now).await
-    }
-
-    async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        self.backend().delete(id).await
-    }
-}
 
 /// A world whose observer panics, once, at the next event after the flag was set.
 fn with_panicking_observer(form: Form) -> (World, Arc<AtomicBool>) {
@@ -58,7 +19,7 @@ fn with_panicking_observer(form: Form) -> (World, Arc<AtomicBool>) {
     let observer = move |event: &Event<'_>| {
         assert!(!fuse.swap(false, Ordering::SeqCst), "the observer panics: {event:?}");
     };
-    let store = ServerStore::with_backend(Shared(world.clone()))
+    let store = ServerStore::with_backend(Arc::clone(world.server.as_ref().unwrap().backend()))
         .cookie(Setup::default().cookie)
         .clock(world.clock.clone())
         .observer(observer)

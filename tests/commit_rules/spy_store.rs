@@ -168,7 +168,7 @@ pub(crate) enum Form {
 pub(crate) struct World {
     pub(crate) store: Arc<dyn Store>,
     /// The backend, if there is one.
-    pub(crate) server: Option<ServerStore<Spy>>,
+    pub(crate) server: Option<ServerStore<Arc<Spy>>>,
     pub(crate) form: Form,
     pub(crate) clock: FakeClock,
     pub(crate) events: Events,
@@ -200,7 +200,7 @@ impl World {
                 (Arc::new(setup.apply(builder, &clock, &events).build().unwrap()), None)
             }
             Kind::Server => {
-                let builder = ServerStore::with_backend(Spy::new());
+                let builder = ServerStore::with_backend(Arc::new(Spy::new()));
                 let store = setup.apply(builder, &clock, &events).build().unwrap();
                 (Arc::new(store.clone()), Some(store))
             }

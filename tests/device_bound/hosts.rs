@@ -37,7 +37,7 @@ fn a_cookie_from_before_the_registration_ends_on_every_host() {
 
         clock.advance(GRACE);
         for site in [&one, &two] {
-            assert!(thief.read(site, "/").await.starts_with("nobody"));
+            assert!(thief.read(site, "/").await.starts_with("stranger"));
             assert_eq!(victim.read(site, "/").await, "ada bound 1");
         }
         clock.advance(LIFETIME);
@@ -64,7 +64,7 @@ fn a_logout_of_a_bound_session_is_final_on_every_host() {
         for site in [&one, &two] {
             for cookies in [&old, &copy.cookies] {
                 let mut thief = Browser { device: Device::new(), cookies: cookies.clone(), bound: None };
-                assert!(thief.read(site, "/").await.starts_with("nobody"), "within the grace, too");
+                assert!(thief.read(site, "/").await.starts_with("stranger"), "within the grace, too");
             }
         }
     });

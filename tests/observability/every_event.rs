@@ -5,10 +5,9 @@ use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Backend, EntryId, Memory, MigratingStore, Replaced, Store, Stored};
+use hyper_session::store::{Memory, MigratingStore, Store};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
     AppKey, CookieStore, CrossOriginProtection, DeviceBound, Error, Keyring, Revocations, ServerStore,
@@ -72,38 +71,6 @@ fn presenting(cookie: &str) -> Cookies {
 pub(crate) fn one_cookie_session() {
     let store = CookieStore::builder(AppKey::generate().unwrap()).build().unwrap();
     block_on(set(&store, &mut Cookies::new(), "a"));
-}
-
-/// `Memory`, whose deletes take two polls: a client may leave in between.
-struct Slow(Memory);
-
-impl Backend for Slow {
-    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.0.fetch(id, now).await
-    }
-
-    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.0.create(id, entry, now).await
-    }
-
-    async fn replace(
-        &self,
-        id: EntryId,
-        expected: Bytes,
-        entry: Option<Stored>,
-        now: Timestamp,
-    ) -> Result<Replaced, Error> {
-        self.0.replace(id, expected, entry, now).await
-    }
-
-    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        self.0.touch(id, expires, now).await
-    }
-
-    async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        yield_now().await;
-        self.0.delete(id).await
-    }
 }
 
 /// Logs in twice where one session is allowed.
@@ -245,7 +212,7 @@ async fn cookie_sessions() {
 
 async fn server_sessions() {
     let clock = FakeClock::at(1_000_000);
-    let backend = Faulty::new(Slow(Memory::new()));
+    let backend = Faulty::new(Memory::new());
     let store =
         ServerStore::with_backend(backend.clone()).idle_timeout(IDLE).clock(clock.clone()).build().unwrap();
     let mut cookies = Cookies::new();
@@ -295,6 +262,7 @@ async fn server_sessions() {
     .await;
 
     // The client goes away while its session is being ended: interrupted.
+    backend.fail(Primitive::Delete, Fault::Delayed);
     let mut gone = cookies.clone();
     let mut ending = Box::pin(end(&store, &mut gone));
     poll_fn(|cx| {

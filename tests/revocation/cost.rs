@@ -4,7 +4,8 @@ use hyper_session::__internals::Verbs;
 use hyper_session::testing::{Cookies, FakeClock};
 use hyper_session::{Clock, Revocations};
 
-use crate::requests::{NAME, START, Site, block_on};
+use crate::requests::{NAME, START, Site};
+use crate::support::block_on;
 
 /// A token of a session whose values take so many bytes: envelope and header are 95 bytes, in base64url.
 fn token_len(values: usize) -> usize {

@@ -5,7 +5,8 @@ use std::time::Duration;
 use hyper_session::testing::{Cookies, FakeClock};
 use hyper_session::{AppKey, CookieStore, PayloadFormat, Refusal, Revocations};
 
-use crate::requests::{NAME, START, Site, block_on};
+use crate::requests::{NAME, START, Site};
+use crate::support::block_on;
 
 #[test]
 fn a_copied_cookie_is_refused_after_the_logout() {

@@ -7,8 +7,9 @@ use hyper_session::revocation::{FailurePolicy, Page, Revocation, RevocationLog};
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{AppKey, CookieStore, Error, Refusal, Revocations};
 
-use crate::requests::{NAME, START, Site, block_on};
+use crate::requests::{NAME, START, Site};
 use crate::shared_log::{Fault, SharedLog};
+use crate::support::block_on;
 
 const HOUR: u64 = 3_600;
 

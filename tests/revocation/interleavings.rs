@@ -13,7 +13,8 @@ use hyper::service::Service;
 use hyper_session::testing::Cookies;
 use hyper_session::{Error, SessionHandle, session_fn};
 
-use crate::requests::{Site, block_on};
+use crate::requests::Site;
+use crate::support::block_on;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Deed {

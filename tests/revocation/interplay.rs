@@ -8,7 +8,8 @@ use hyper_session::{
     Error, Refusal, Revocations, Session, SessionExt, SessionHandle, SessionService, session_fn,
 };
 
-use crate::requests::{NAME, START, Site, block_on};
+use crate::requests::{NAME, START, Site};
+use crate::support::block_on;
 
 type Nothing = http_body_util::Empty<bytes::Bytes>;
 

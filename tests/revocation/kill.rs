@@ -10,10 +10,11 @@ use hyper_session::__internals::Verbs;
 use hyper_session::testing::FakeClock;
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
-use crate::on_sqlite::Folder;
-use crate::requests::{NAME, Site, block_on};
+use crate::folder::Folder;
+use crate::requests::{NAME, Site};
 #[cfg(feature = "redis")]
 use crate::server::Server;
+use crate::support::block_on;
 
 /// Names the log: a path, or the URL of a Redis.
 const LOG: &str = "REVOCATIONS";

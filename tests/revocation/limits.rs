@@ -5,7 +5,8 @@ use std::time::Duration;
 use hyper_session::Revocations;
 use hyper_session::testing::{Cookies, FakeClock};
 
-use crate::requests::{START, Site, block_on};
+use crate::requests::{START, Site};
+use crate::support::block_on;
 
 #[test]
 fn what_was_never_logged_in_writes_nothing() {

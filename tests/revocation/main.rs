@@ -3,6 +3,10 @@
 
 mod cost;
 mod endings;
+#[cfg(feature = "sqlite")]
+#[path = "../sqlite/folder.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod folder;
 mod hosts;
 mod interleavings;
 mod interplay;
@@ -19,5 +23,7 @@ mod requests;
 #[allow(dead_code)] // a part of it is used here
 mod server;
 mod shared_log;
+#[path = "../support/mod.rs"]
+mod support;
 
 use self::requests::START;

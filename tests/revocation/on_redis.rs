@@ -6,8 +6,9 @@ use hyper_session::revocation::RevocationLog;
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
-use crate::requests::{Site, block_on};
+use crate::requests::Site;
 use crate::server::Server;
+use crate::support::block_on;
 
 /// Beside what Redis itself takes, for a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);

@@ -1,40 +1,18 @@
 //! Revocations in a SQLite file: shared by processes, killed, locked, full, damaged, taken for something else.
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hyper_session::revocation::{Revocation, RevocationLog, SqliteLog};
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
-use crate::requests::{Site, block_on};
+use crate::folder::Folder;
+use crate::requests::Site;
+use crate::support::block_on;
 
 /// For a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);
-
-/// A folder that is removed afterwards.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        let dir = std::env::temp_dir().join(format!("hyper-session-revoked-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&dir).unwrap();
-        Self(dir)
-    }
-
-    pub(crate) fn file(&self) -> PathBuf {
-        self.0.join("revocations.db")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
 
 async fn host(path: &Path) -> Site {
     let revocations = Revocations::sqlite(path).await.unwrap().max_staleness(PATIENT);
@@ -127,10 +105,10 @@ fn a_locked_file_a_full_one_and_a_deleted_one() {
         assert!(!site.accepts(&copy).await);
 
         // A write to a file that other hosts no longer see fails.
-        std::fs::rename(folder.file(), folder.0.join("moved.db")).unwrap();
+        std::fs::rename(folder.file(), folder.path().join("moved.db")).unwrap();
         assert!(site.store.end_sessions_of("ada").await.unwrap_err().is_unavailable());
         until("the follower to notice", async || site.changes().contains(&"unreachable")).await;
-        std::fs::rename(folder.0.join("moved.db"), folder.file()).unwrap();
+        std::fs::rename(folder.path().join("moved.db"), folder.file()).unwrap();
         until("it to be back", async || site.changes().contains(&"reachable")).await;
         site.store.end_sessions_of("ada").await.unwrap();
     });
@@ -140,21 +118,23 @@ fn a_locked_file_a_full_one_and_a_deleted_one() {
 fn what_is_no_log_is_left_alone() {
     let folder = Folder::new();
     block_on(async {
-        let text = folder.0.join("notes.txt");
+        let text = folder.path().join("notes.txt");
         std::fs::write(
             &text,
             "not a database, but long enough to be taken for one by a store that ignores the first bytes",
         )
         .unwrap();
         assert!(Revocations::sqlite(&text).await.unwrap_err().is_config());
-        let other = folder.0.join("other.db");
+        let other = folder.path().join("other.db");
         rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (a)").unwrap();
         assert!(Revocations::sqlite(&other).await.unwrap_err().is_config());
-        let newer = folder.0.join("newer.db");
+        let newer = folder.path().join("newer.db");
         drop(Revocations::sqlite(&newer).await.unwrap());
         rusqlite::Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
         assert!(Revocations::sqlite(&newer).await.unwrap_err().is_config());
-        assert!(Revocations::sqlite(folder.0.join("no/such/folder.db")).await.unwrap_err().is_unavailable());
+        assert!(
+            Revocations::sqlite(folder.path().join("no/such/folder.db")).await.unwrap_err().is_unavailable()
+        );
     });
 }
 
@@ -184,7 +164,7 @@ fn a_damaged_file_is_an_error_and_no_empty_log() {
 fn what_is_revoked_after_a_backup_was_restored_ends_the_sessions_from_before() {
     let folder = Folder::new();
     block_on(async {
-        let backup = folder.0.join("backup.db");
+        let backup = folder.path().join("backup.db");
         let (copy, alive) = {
             let site = host(&folder.file()).await;
             site.store.end_sessions_of("somebody").await.unwrap();
@@ -196,7 +176,7 @@ fn what_is_revoked_after_a_backup_was_restored_ends_the_sessions_from_before() {
             (copy, site.logged_in("bob").await)
         };
         for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(folder.0.join(format!("revocations.db{suffix}")));
+            let _ = std::fs::remove_file(folder.path().join(format!("revocations.db{suffix}")));
         }
         std::fs::rename(backup, folder.file()).unwrap();
         let site = host(&folder.file()).await;

@@ -136,8 +136,3 @@ impl Site {
         self.refusal(cookies).await.is_none()
     }
 }
-
-/// Runs a test's future on one thread.
-pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
-}

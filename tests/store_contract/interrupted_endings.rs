@@ -2,11 +2,10 @@
 
 use std::sync::Mutex;
 
-use bytes::Bytes;
-use hyper_session::store::{Backend, EntryId, Replaced, Stored};
-use hyper_session::{Error, ServerStore, Session, Timestamp};
+use hyper_session::testing::{Fault, Faulty};
+use hyper_session::{ServerStore, Session};
 
-use crate::concurrent_requests::{NAME, Watched, poll_once, run};
+use crate::concurrent_requests::{NAME, poll_once, run};
 use crate::subject_fixture::{World, list_id};
 
 /// A list that cannot be read is an error, and not "nothing": a user who logs out everywhere must learn that it did not happen.
@@ -65,56 +64,19 @@ fn t26_what_was_begun_to_be_ended_is_ended_by_whoever_comes_next() {
     }
 }
 
-/// A backend that stops to answer in the middle.
-struct Stopping(Watched, Mutex<usize>);
-
-impl Stopping {
-    fn check(&self) -> Result<(), Error> {
-        let mut left = self.1.lock().unwrap();
-        *left = left.checked_sub(1).ok_or_else(|| Error::unavailable("stopped"))?;
-        Ok(())
-    }
-}
-
-impl Backend for Stopping {
-    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.check()?;
-        self.0.fetch(id, now).await
-    }
-
-    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.check()?;
-        self.0.create(id, entry, now).await
-    }
-
-    async fn replace(
-        &self,
-        id: EntryId,
-        expected: Bytes,
-        entry: Option<Stored>,
-        now: Timestamp,
-    ) -> Result<Replaced, Error> {
-        self.check()?;
-        self.0.replace(id, expected, entry, now).await
-    }
-
-    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        self.check()?;
-        self.0.touch(id, expires, now).await
-    }
-
-    async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        self.check()?;
-        self.0.delete(id).await
-    }
-}
-
 #[test]
 fn t26_a_backend_that_fails_in_the_middle_is_an_error_and_asking_again_ends_all() {
-    for steps in 0.. {
+    for steps in 0_usize.. {
         let world = World::new();
         let jars = [world.login("ada"), world.login("ada")];
-        let backend = Stopping(world.store.backend().clone(), Mutex::new(steps));
+        let backend = Faulty::new(world.store.backend().clone());
+        let left = Mutex::new(steps);
+        backend.intercept(move |_| {
+            let mut left = left.lock().unwrap();
+            let Some(fewer) = left.checked_sub(1) else { return Some(Fault::Unreachable) };
+            *left = fewer;
+            None
+        });
         let store = ServerStore::with_backend(backend).clock(world.clock.clone()).build().unwrap();
         match run(store.end_sessions_of("ada", None)) {
             Ok(ended) => {

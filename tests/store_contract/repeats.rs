@@ -1,116 +1,57 @@
 //! Steps whose answers are lost: repeated by the backend, or reported as failed although they were done.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use http::Request;
 use hyper::service::service_fn;
-use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
-use hyper_session::testing::FakeClock;
+use hyper_session::store::{Backend, EntryId, Memory};
+use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionService, Timestamp};
 
 use crate::concurrent_requests::{START, run};
 use crate::support::{Body, Jar, is_session, status, visit};
 
-/// The consequence of an answer that is lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lost {
-    /// The step is done again, as a backend may that lost its connection.
-    Repeated,
-    /// The step was done, and the store gets an error.
-    Reported,
-}
-
-/// Memory behind a connection that loses the answer to one write.
+/// Memory behind a connection that loses the reply to one write.
 struct Lossy {
-    memory: Memory,
-    lost: Lost,
-    /// How many writes pass before the one whose answer is lost.
-    countdown: Mutex<Option<usize>>,
-    sessions: Mutex<Vec<EntryId>>,
+    memory: Arc<Memory>,
+    backend: Faulty<Arc<Memory>>,
+    /// The number of writes before the one whose reply is lost.
+    countdown: Arc<Mutex<Option<usize>>>,
+    created: Arc<Mutex<Vec<EntryId>>>,
 }
 
 impl Lossy {
-    fn new(lost: Lost) -> Self {
-        Self { memory: Memory::new(), lost, countdown: Mutex::default(), sessions: Mutex::default() }
+    fn new(fault: Fault) -> Self {
+        let memory = Arc::new(Memory::new());
+        let backend = Faulty::new(Arc::clone(&memory));
+        let (countdown, created) = (Arc::<Mutex<Option<usize>>>::default(), Arc::<Mutex<Vec<_>>>::default());
+        let (left, ids) = (Arc::clone(&countdown), Arc::clone(&created));
+        backend.intercept(move |call| {
+            if call.primitive == Primitive::Fetch {
+                return None;
+            }
+            if call.primitive == Primitive::Create {
+                ids.lock().unwrap().push(call.id);
+            }
+            let mut left = left.lock().unwrap();
+            let lost = *left == Some(0);
+            *left = left.and_then(|left| left.checked_sub(1));
+            // A removal that is repeated finds nothing, and would take that for another client's doing.
+            let removes = call.primitive == Primitive::Replace && call.entry.is_none();
+            (lost && !(removes && fault == Fault::Repeated)).then_some(fault)
+        });
+        Self { memory, backend, countdown, created }
     }
 
-    fn loses_this_one(&self) -> bool {
-        let mut countdown = self.countdown.lock().unwrap();
-        let now = *countdown == Some(0);
-        *countdown = countdown.and_then(|left| left.checked_sub(1));
-        now
-    }
-
-    /// The consequence for a step that was done just now, if its answer is lost.
-    fn fate(&self) -> Option<Lost> {
-        let lost = self.loses_this_one();
-        lost.then_some(self.lost)
-    }
-
-    /// The sessions that are there, of all that ever were.
+    /// The sessions that are stored, of all that ever were.
     async fn live(&self, now: Timestamp) -> usize {
         let mut live = 0;
-        let ids = self.sessions.lock().unwrap().clone();
+        let ids = self.created.lock().unwrap().clone();
         for id in ids {
             let stored = self.memory.fetch(id, now).await.unwrap();
             live += usize::from(stored.is_some_and(|stored| is_session(&stored.value)));
         }
         live
-    }
-}
-
-fn lost() -> Error {
-    Error::unavailable("the answer was lost")
-}
-
-impl Backend for Lossy {
-    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.memory.fetch(id, now).await
-    }
-
-    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.sessions.lock().unwrap().push(id);
-        let answer = self.memory.create(id, entry.clone(), now).await;
-        match self.fate() {
-            Some(Lost::Repeated) => self.memory.create(id, entry.clone(), now).await,
-            Some(Lost::Reported) => Err(lost()),
-            None => answer,
-        }
-    }
-
-    async fn replace(
-        &self,
-        id: EntryId,
-        expected: Bytes,
-        entry: Option<Stored>,
-        now: Timestamp,
-    ) -> Result<Replaced, Error> {
-        // A removal that is repeated finds nothing, and would look like the removal of another request.
-        let answer = self.memory.replace(id, expected.clone(), entry.clone(), now).await;
-        match self.fate() {
-            Some(Lost::Repeated) if entry.is_some() => self.memory.replace(id, expected, entry, now).await,
-            Some(Lost::Reported) => Err(lost()),
-            _ => answer,
-        }
-    }
-
-    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        let answer = self.memory.touch(id, expires, now).await;
-        match self.fate() {
-            Some(Lost::Repeated) => self.memory.touch(id, expires, now).await,
-            Some(Lost::Reported) => Err(lost()),
-            None => answer,
-        }
-    }
-
-    async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        let answer = self.memory.delete(id).await;
-        match self.fate() {
-            Some(Lost::Repeated) => self.memory.delete(id).await,
-            Some(Lost::Reported) => Err(lost()),
-            None => answer,
-        }
     }
 }
 
@@ -133,7 +74,7 @@ struct Served {
     jar: Jar,
 }
 
-async fn serve(store: &ServerStore<Lossy>, mut jar: Jar, act: Act) -> Served {
+async fn serve(store: &ServerStore<Faulty<Arc<Memory>>>, mut jar: Jar, act: Act) -> Served {
     let handler = service_fn(move |request: Request<Body>| async move {
         act(&request.session().await?)?;
         Ok::<_, Error>(status(200))
@@ -143,11 +84,11 @@ async fn serve(store: &ServerStore<Lossy>, mut jar: Jar, act: Act) -> Served {
     Served { code, jar }
 }
 
-async fn number(store: &ServerStore<Lossy>, jar: &Jar) -> Option<i64> {
-    let found = std::sync::Arc::new(Mutex::new(None));
-    let to_fill = std::sync::Arc::clone(&found);
+async fn number(store: &ServerStore<Faulty<Arc<Memory>>>, jar: &Jar) -> Option<i64> {
+    let found = Arc::new(Mutex::new(None));
+    let to_fill = Arc::clone(&found);
     let handler = service_fn(move |request: Request<Body>| {
-        let found = std::sync::Arc::clone(&to_fill);
+        let found = Arc::clone(&to_fill);
         async move {
             *found.lock().unwrap() = request.session().await?.get::<i64>("n")?;
             Ok::<_, Error>(status(200))
@@ -157,9 +98,9 @@ async fn number(store: &ServerStore<Lossy>, jar: &Jar) -> Option<i64> {
     found.lock().unwrap().take()
 }
 
-/// Loses the answer to each write of each act in turn, on a session without a subject and on one of "ada"; `check` judges.
-/// Returns how many answers were lost.
-fn lose_each_answer(lost: Lost, check: impl Fn(&str, &Served, Option<i64>, Option<i64>, usize)) -> usize {
+/// Loses the answer to each write of each act in turn, on a session of nobody and on one of "ada"; `check` judges. Returns
+/// how many answers were lost.
+fn lose_each_answer(fault: Fault, check: impl Fn(&str, &Served, Option<i64>, Option<i64>, usize)) -> usize {
     let mut count = 0;
     for (name, act) in ACTS {
         for begin in [(|session| session.set("n", 5)) as Act, |session| {
@@ -167,17 +108,19 @@ fn lose_each_answer(lost: Lost, check: impl Fn(&str, &Served, Option<i64>, Optio
         }] {
             for nth in 0.. {
                 let clock = FakeClock::at(START);
-                let store = ServerStore::with_backend(Lossy::new(lost)).clock(clock.clone()).build().unwrap();
+                let lossy = Lossy::new(fault);
+                let builder = ServerStore::with_backend(lossy.backend.clone());
+                let store = builder.clock(clock.clone()).build().unwrap();
                 let begun = run(serve(&store, Jar::new(), begin));
-                *store.backend().countdown.lock().unwrap() = Some(nth);
+                *lossy.countdown.lock().unwrap() = Some(nth);
                 let served = run(serve(&store, begun.jar.clone(), act));
-                if store.backend().countdown.lock().unwrap().take().is_some() {
+                if lossy.countdown.lock().unwrap().take().is_some() {
                     assert_eq!(served.code, 200);
                     break; // it has fewer writes
                 }
                 count += 1;
                 let (old, new) = (run(number(&store, &begun.jar)), run(number(&store, &served.jar)));
-                let live = run(store.backend().live(clock.now()));
+                let live = run(lossy.live(clock.now()));
                 check(&format!("{name}, write {nth}"), &served, old, new, live);
             }
         }
@@ -188,7 +131,7 @@ fn lose_each_answer(lost: Lost, check: impl Fn(&str, &Served, Option<i64>, Optio
 /// The backend does the step again: it is counted once, and the request succeeds.
 #[test]
 fn r2_a_step_that_is_repeated_is_done_once() {
-    let lost = lose_each_answer(Lost::Repeated, |context, served, _, new, live| {
+    let lost = lose_each_answer(Fault::Repeated, |context, served, _, new, live| {
         assert_eq!((served.code, new, live), (200, Some(6), 1), "{context}");
     });
     assert!(lost >= 20, "{lost}");
@@ -197,7 +140,7 @@ fn r2_a_step_that_is_repeated_is_done_once() {
 /// The store gets an error, and the change was made once or not at all.
 #[test]
 fn r12_an_answer_that_is_lost_is_a_failure_and_counts_nothing_twice() {
-    let lost = lose_each_answer(Lost::Reported, |context, served, old, new, live| {
+    let lost = lose_each_answer(Fault::AnswerLost, |context, served, old, new, live| {
         // A step that only tidies up may fail in silence.
         if served.code == 200 {
             assert_eq!((new, live), (Some(6), 1), "{context}");

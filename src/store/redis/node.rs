@@ -19,7 +19,7 @@ use super::transport::Limits;
 
 /// For this many milliseconds all commands use the same connection, and then the next one: commands that are written
 /// together cost client and server less than separate ones.
-const TURN_MILLIS: u128 = 5;
+const ROTATION_MILLIS: u128 = 5;
 
 pub(super) struct Node {
     dialer: Dialer,
@@ -250,8 +250,8 @@ impl Node {
         let (chosen, all_work) = {
             let slots = self.read();
             let working = slots.iter().filter_map(Slot::working).count();
-            let turn = now.saturating_duration_since(self.since).as_millis() / TURN_MILLIS;
-            let place = usize::try_from(turn.checked_rem(working as u128)?).ok()?;
+            let rotation = now.saturating_duration_since(self.since).as_millis() / ROTATION_MILLIS;
+            let place = usize::try_from(rotation.checked_rem(working as u128)?).ok()?;
             (slots.iter().filter_map(Slot::working).nth(place).cloned(), working == slots.len())
         };
         if !all_work {
