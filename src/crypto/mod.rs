@@ -4,6 +4,7 @@ mod app_key;
 mod base64url;
 mod derive;
 mod envelope;
+mod hour_keys;
 mod key_text;
 mod keyring;
 pub(crate) mod masked_secret;
@@ -28,7 +29,7 @@ pub(crate) use self::token::{Token, subject_id};
 // The building blocks of a foreign format.
 #[cfg(feature = "astra")]
 pub(crate) use self::{
-    base64url::decode as decode_base64url,
+    base64url::{Fastest, decode as decode_base64url, fastest},
     envelope::{MAC_LEN, TAG_LEN, VERSION},
     random::NONCE_LEN,
     token::hashed_id,
