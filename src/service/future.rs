@@ -112,8 +112,8 @@ where
         match conclusion {
             Conclusion::Untouched => {}
             Conclusion::Asked(reply) => finish(slot, Ok(reply), &mut response, this.failure),
-            Conclusion::Unsettled(loaded) => {
-                let mut commit = finish::commit(slot, loaded, &response);
+            Conclusion::Unsettled(loaded, now) => {
+                let mut commit = finish::commit(slot, loaded, now, &response);
                 match Pin::new(&mut commit).poll(cx) {
                     Poll::Ready(committed) => finish_committed(slot, committed, &mut response, this.failure),
                     Poll::Pending => {
