@@ -5,7 +5,8 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use aws_lc_rs::rand;
-use base64_simd::{Out, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::NO_PAD;
+use base64::engine::{Engine, Simd};
 
 const HEADER: usize = 21;
 const TAG: usize = 16;
@@ -16,6 +17,7 @@ const BATCH: usize = 64;
 
 /// The keys of one cookie name in one hour.
 pub struct Limit {
+    base64: Simd,
     head: [u8; 9],
     mac: hmac::Key,
     key: LessSafeKey,
@@ -26,11 +28,13 @@ pub struct Limit {
 impl Limit {
     /// The keys that `token` was sealed with, for the cookie `name`, under [`KEY`](crate::KEY).
     pub fn of(token: &[u8], name: &str) -> Self {
-        let bytes = URL_SAFE_NO_PAD.decode_to_vec(token).unwrap();
+        let base64 = Simd::url_safe(NO_PAD);
+        let bytes = base64.decode(token).unwrap();
         let head: [u8; 9] = bytes[..9].try_into().unwrap();
         let mac = derive(&[b"mac", b"session", name.as_bytes()]);
         let key = derive(&[b"encrypt", b"session", name.as_bytes(), &head[5..]]);
         Self {
+            base64,
             head,
             mac: hmac::Key::new(HMAC_SHA256, &mac),
             key: LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &key).unwrap()),
@@ -41,8 +45,8 @@ impl Limit {
 
     /// The plaintext of `token`, in `buffer`.
     pub fn open<'b>(&self, token: &[u8], buffer: &'b mut [u8]) -> &'b [u8] {
-        let bytes = URL_SAFE_NO_PAD.decode(token, Out::from_slice(buffer)).unwrap();
-        let (signed, mac) = bytes.split_at_mut(bytes.len() - MAC);
+        let len = self.base64.decode_slice(token, buffer).unwrap();
+        let (signed, mac) = buffer[..len].split_at_mut(len - MAC);
         hmac::verify(&self.mac, signed, mac).unwrap();
         let (head, body) = signed.split_at_mut(HEADER);
         let nonce = Nonce::try_assume_unique_for_key(&head[9..]).unwrap();
@@ -72,7 +76,8 @@ impl Limit {
         buffer[end..end + TAG].copy_from_slice(tag.as_ref());
         let mac = hmac::sign(&self.mac, &buffer[..end + TAG]);
         buffer[end + TAG..end + TAG + MAC].copy_from_slice(mac.as_ref());
-        URL_SAFE_NO_PAD.encode(&buffer[..end + TAG + MAC], Out::from_slice(text))
+        let len = self.base64.encode_slice(&buffer[..end + TAG + MAC], text).unwrap();
+        &text[..len]
     }
 }
 

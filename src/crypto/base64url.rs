@@ -1,59 +1,87 @@
 //! Strict base64url without padding: each byte string has exactly one spelling (RFC 4648 sections 3.5 and 5).
 
-use std::mem::MaybeUninit;
+use std::sync::LazyLock;
 
-use base64_simd::{Out, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::general_purpose::{NO_PAD, STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use base64::engine::{Engine, GeneralPurpose, GeneralPurposeConfig};
+
+/// The engine that uses the vector instructions of this processor, where base64 has one.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+pub(crate) type Fastest = base64::engine::Simd;
+#[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+pub(crate) type Fastest = GeneralPurpose;
+
+/// Creates an engine for the URL-safe alphabet. It holds tables, so it is made once.
+pub(crate) fn fastest(config: GeneralPurposeConfig) -> Fastest {
+    #[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon")))]
+    return Fastest::url_safe(config);
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_feature = "neon"))))]
+    return Fastest::new(&base64::alphabet::URL_SAFE, config);
+}
+
+static ENGINE: LazyLock<Fastest> = LazyLock::new(|| fastest(NO_PAD));
 
 /// Encodes `bytes`.
 pub(crate) fn encode(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode_to_string(bytes)
+    ENGINE.encode(bytes)
+}
+
+/// Works as [`encode`], for a text that goes into a header.
+pub(super) fn encode_to_vec(bytes: &[u8]) -> Vec<u8> {
+    // `calloc`, which `vec![0; n]` calls, does not use the thread's cache of freed memory.
+    #[allow(clippy::slow_vector_initialization)]
+    let mut text = Vec::with_capacity(encoded_len(bytes.len()));
+    text.resize(encoded_len(bytes.len()), 0);
+    let written = ENGINE.encode_slice(bytes, &mut text);
+    text.truncate(written.unwrap_or(0)); // the buffer is long enough
+    text
 }
 
 /// Decodes `text`. Returns `None` if it is not the only spelling of its bytes: padding, white space and other alphabets are
 /// refused, and the unused bits of the last character must be zero.
 pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
-    URL_SAFE_NO_PAD.decode_to_vec(text).ok()
+    let mut bytes = vec![0; decoded_len(text.len())];
+    let len = ENGINE.decode_slice(text, &mut bytes).ok()?;
+    bytes.truncate(len);
+    Some(bytes)
 }
 
 /// Decodes base64 of either alphabet, with or without padding, because tools for keys differ. Each of the four forms is as
 /// strict as [`decode`].
 pub(super) fn decode_any(text: &[u8]) -> Option<Vec<u8>> {
-    [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD]
-        .iter()
-        .find_map(|alphabet| alphabet.decode_to_vec(text).ok())
+    const FORMS: [GeneralPurpose; 4] = [STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD];
+    FORMS.iter().find_map(|form| form.decode(text).ok())
 }
 
-/// Room for the bytes of one text, for as long as they are looked at: on the stack, unless they are more than what one
-/// cookie of 4096 characters can hold. A client that sends texts that are refused causes no allocation.
-pub(crate) struct Scratch {
-    stack: [MaybeUninit<u8>; SCRATCH],
-    heap: Vec<u8>,
+/// The number of bytes in 1024 characters: most tokens.
+const SMALL: usize = 768;
+/// The number of bytes in 4096 characters: what one cookie can hold.
+const LARGE: usize = 3072;
+
+/// Calls `look` with the bytes that [`decode`] returns. They are on the stack, unless they are more than what one cookie can
+/// hold. A client that sends texts that are refused causes no allocation.
+pub(crate) fn decoded<R>(text: &[u8], look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    match decoded_len(text.len()) {
+        // Two sizes, because the room is filled with zeros first.
+        ..=SMALL => decoded_in(&mut [0; SMALL], text, look),
+        len if len <= LARGE => decoded_in(&mut [0; LARGE], text, look),
+        len => decoded_in(&mut vec![0; len], text, look),
+    }
 }
 
-/// The number of bytes in 4096 characters.
-const SCRATCH: usize = 3072;
-
-impl Scratch {
-    pub(crate) fn new() -> Self {
-        Self { stack: [MaybeUninit::uninit(); SCRATCH], heap: Vec::new() }
-    }
-
-    /// Works as [`decode`].
-    pub(crate) fn decode(&mut self, text: &[u8]) -> Option<&[u8]> {
-        if URL_SAFE_NO_PAD.estimated_decoded_length(text.len()) <= SCRATCH {
-            return URL_SAFE_NO_PAD
-                .decode(text, Out::from_uninit_slice(&mut self.stack))
-                .ok()
-                .map(|bytes| &*bytes);
-        }
-        self.heap = decode(text)?;
-        Some(&self.heap)
-    }
+fn decoded_in<R>(room: &mut [u8], text: &[u8], look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    let len = ENGINE.decode_slice(text, room).ok()?;
+    room.get(..len).map(look)
 }
 
 /// Returns how many characters encode `bytes` bytes.
 pub(crate) const fn encoded_len(bytes: usize) -> usize {
     (bytes * 4).div_ceil(3)
+}
+
+/// Returns how many bytes `characters` characters encode.
+const fn decoded_len(characters: usize) -> usize {
+    characters / 4 * 3 + characters % 4 * 3 / 4
 }
 
 #[cfg(test)]
@@ -67,7 +95,7 @@ mod tests {
             for b in 0..=255 {
                 for text in [&[a][..], &[a, b], &[a, b, b'A'], &[b'Q', a, b], &[b'Q', b'Q', a, b]] {
                     let bytes = decode(text);
-                    assert_eq!(Scratch::new().decode(text), bytes.as_deref());
+                    assert_eq!(decoded(text, <[u8]>::to_vec), bytes);
                     if let Some(bytes) = bytes {
                         assert_eq!(encode(&bytes).as_bytes(), text);
                     }
@@ -81,24 +109,41 @@ mod tests {
 
     #[test]
     fn simd_and_scalar_ends_agree_with_another_codec() {
-        use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
-        let bytes: Vec<u8> = (0..200_u32).map(|n| (n * 97 % 251) as u8).collect();
+        use base64ct::{Base64UrlUnpadded, Encoding};
+        let bytes: Vec<u8> = (0..400_u32).map(|n| (n * 97 % 251) as u8).collect();
         for len in 0..bytes.len() {
             let text = encode(&bytes[..len]);
-            assert_eq!(text, BASE64_URL_SAFE_NO_PAD.encode(&bytes[..len]));
-            assert_eq!(text.len(), encoded_len(len));
+            assert_eq!(text, Base64UrlUnpadded::encode_string(&bytes[..len]));
+            assert_eq!(text.as_bytes(), encode_to_vec(&bytes[..len]));
+            assert_eq!((text.len(), len), (encoded_len(len), decoded_len(text.len())));
             assert_eq!(decode(text.as_bytes()).unwrap(), &bytes[..len]);
         }
     }
 
+    // A vector of characters is checked at once: none of them may be let through, wherever it stands.
     #[test]
-    fn scratch_holds_texts_of_any_length_one_after_the_other() {
-        let mut scratch = Scratch::new();
-        for len in (0..SCRATCH + 8).rev().step_by(61).chain(SCRATCH - 4..SCRATCH + 4) {
+    fn a_foreign_character_is_refused_at_each_place_of_a_long_text() {
+        let bytes: Vec<u8> = (0..150_u32).map(|n| (n * 97 % 251) as u8).collect();
+        let text = encode(&bytes).into_bytes();
+        for at in 0..text.len() {
+            for foreign in
+                (0..=255).filter(|byte: &u8| !byte.is_ascii_alphanumeric() && !b"-_".contains(byte))
+            {
+                let mut text = text.clone();
+                text[at] = foreign;
+                assert_eq!(decode(&text), None, "{foreign:#x} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_of_any_length_are_decoded() {
+        let edges = [SMALL, LARGE].into_iter().flat_map(|edge| edge - 4..edge + 4);
+        for len in (0..LARGE + 8).step_by(61).chain(edges) {
             let bytes: Vec<u8> = (0..251).cycle().take(len).collect();
             let text = encode(&bytes);
-            assert_eq!(scratch.decode(text.as_bytes()), Some(&*bytes), "{len}");
-            assert_eq!(scratch.decode(format!("{text}=").as_bytes()), None, "{len}");
+            assert_eq!(decoded(text.as_bytes(), |found| found == bytes), Some(true), "{len}");
+            assert_eq!(decoded(format!("{text}=").as_bytes(), <[u8]>::len), None, "{len}");
         }
     }
 }

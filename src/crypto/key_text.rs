@@ -161,7 +161,7 @@ fn without_quotes(text: &str) -> &str {
 mod tests {
     use super::super::Keyring;
     use super::*;
-    use base64::prelude::{BASE64_STANDARD, BASE64_STANDARD_NO_PAD, BASE64_URL_SAFE, Engine};
+    use base64ct::{Base64, Base64Unpadded, Base64Url, Encoding};
 
     const BYTES: [u8; 32] = *b"6o2Wx9Qk1Zr8Lp4Tn7Vb3Hd5Jf0Sg2M\xff";
 
@@ -179,9 +179,9 @@ mod tests {
             key.to_text().to_string(),
             hex(&BYTES),
             hex(&BYTES).to_uppercase(),
-            BASE64_STANDARD.encode(BYTES),
-            BASE64_STANDARD_NO_PAD.encode(BYTES),
-            BASE64_URL_SAFE.encode(BYTES),
+            Base64::encode_string(&BYTES),
+            Base64Unpadded::encode_string(&BYTES),
+            Base64Url::encode_string(&BYTES),
         ]
     }
 
@@ -246,8 +246,8 @@ mod tests {
             (hex[..63].into(), "odd number"),
             (hex[..62].into(), "at least 32 bytes"),
             (format!("0x{hex}"), "must be"),
-            (BASE64_STANDARD.encode(&BYTES[..31]), "at least 32 bytes"),
-            (BASE64_STANDARD.encode(&hex), "text of an application key"),
+            (Base64::encode_string(&BYTES[..31]), "at least 32 bytes"),
+            (Base64::encode_string(hex.as_bytes()), "text of an application key"),
             ("correct horse battery staple".into(), "one word"),
             ("correct-horse-battery-staple!".into(), "must be"),
             ("0".repeat(64), "pattern"),

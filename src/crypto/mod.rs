@@ -4,6 +4,7 @@ mod app_key;
 mod base64url;
 mod derive;
 mod envelope;
+mod hour_keys;
 mod key_text;
 mod keyring;
 pub(crate) mod masked_secret;
@@ -41,6 +42,7 @@ pub(crate) use self::{
 // The building blocks of a foreign format.
 #[cfg(feature = "astra")]
 pub(crate) use self::{
+    base64url::{Fastest, fastest},
     envelope::{MAC_LEN, TAG_LEN, VERSION},
     random::NONCE_LEN,
 };

@@ -1,7 +1,6 @@
 //! Sealing and opening tokens: the signature is checked before AES-256-GCM decrypts, with a key for each hour.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
@@ -10,11 +9,13 @@ use smallvec::SmallVec;
 
 use super::KeyId;
 use super::Random;
-use super::base64url::{self, Scratch};
+use super::base64url;
 use super::derive::Info;
 use super::envelope::{EPOCH_SECONDS, HEADER_LEN, Header, MAC_LEN, OVERHEAD, TAG_LEN};
+use super::hour_keys::HourKeys;
 use super::keyring::{Keyring, RingKey};
 use super::random::Subject;
+use super::token::SecretText;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::Refusal;
@@ -66,17 +67,8 @@ struct SealKey {
     purpose: Purpose,
     name: Box<str>,
     mac: hmac::Key,
-    epochs: EpochKeys,
+    hours: HourKeys,
 }
-
-/// The encryption keys of the hours in use.
-#[derive(Default)]
-struct EpochKeys {
-    keys: RwLock<BTreeMap<u32, LessSafeKey>>,
-}
-
-/// Four days of hours. Older sessions sometimes cost one more derivation (half a microsecond).
-const EPOCHS_KEPT: usize = 96;
 
 /// The plaintext of a token whose signature was checked. Only [`Sealer::open`] makes one, so only authentic plaintexts can
 /// be decoded.
@@ -131,11 +123,11 @@ impl Sealer {
     /// # Errors
     ///
     /// [`is_random`](Error::is_random) if there is no fresh nonce.
-    pub(crate) fn seal(&self, now: Timestamp, parts: &[&[u8]]) -> Result<String, Error> {
-        self.seal_bytes(now, &[], parts).map(|token| base64url::encode(&token))
+    pub(crate) fn seal_text(&self, now: Timestamp, parts: &[&[u8]]) -> Result<SecretText, Error> {
+        self.seal_bytes(now, &[], parts).map(|token| SecretText::new(base64url::encode_to_vec(&token)))
     }
 
-    /// Works as [`seal`](Self::seal), without the text. The result opens only together with the same `place`.
+    /// Works as [`seal_text`](Self::seal_text), without the text. The result opens only together with the same `place`.
     pub(crate) fn seal_bytes(&self, now: Timestamp, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
         let key = self.keys.first().ok_or_else(|| Error::new(Kind::Internal("a keyring without a key")))?;
         let nonce = self.random.nonce(subject_of(place, parts))?;
@@ -143,9 +135,9 @@ impl Sealer {
         key.seal(header, place, parts)
     }
 
-    /// Opens `text` if [`seal`](Self::seal) returned exactly this text under a key of this ring.
+    /// Opens `text` if [`seal_text`](Self::seal_text) returned exactly this text under a key of this ring.
     pub(crate) fn open(&self, text: &[u8]) -> Result<Opened, Refusal> {
-        self.open_bytes(Scratch::new().decode(text).ok_or(Refusal::Encoding)?, &[])
+        base64url::decoded(text, |token| self.open_bytes(token, &[])).unwrap_or(Err(Refusal::Encoding))
     }
 
     /// Returns true if these bytes have the form of a token, under any key.
@@ -169,7 +161,7 @@ impl Sealer {
 
 /// Returns the id in a token, which need not be of this ring, if the text has the form of a token.
 pub(crate) fn key_of(text: &[u8]) -> Option<KeyId> {
-    Header::read(Scratch::new().decode(text)?).ok().map(|header| header.key)
+    base64url::decoded(text, |token| Header::read(token).ok().map(|header| header.key)).flatten()
 }
 
 #[cfg(feature = "astra")]
@@ -192,7 +184,7 @@ impl SealKey {
     fn new(ring: &Arc<RingKey>, purpose: Purpose, name: &str) -> Result<Self, Error> {
         let info = Info { label: "mac", purpose: purpose.as_str(), name };
         let mac = hmac::Key::new(HMAC_SHA256, &*ring.root.key(info, None)?);
-        Ok(Self { ring: Arc::clone(ring), purpose, name: name.into(), mac, epochs: EpochKeys::default() })
+        Ok(Self { ring: Arc::clone(ring), purpose, name: name.into(), mac, hours: HourKeys::new() })
     }
 
     fn seal(&self, header: Header, place: &[u8], parts: &[&[u8]]) -> Result<Vec<u8>, Error> {
@@ -239,39 +231,22 @@ impl SealKey {
         Ok(Bytes::from(plaintext))
     }
 
-    /// Calls `use_key` with the encryption key of `epoch`, which is derived if it is not cached.
+    /// Calls `use_key` with the encryption key of `epoch`.
     fn with_epoch_key<R>(&self, epoch: u32, use_key: impl FnOnce(&LessSafeKey) -> R) -> Option<R> {
-        // A panic while the lock is held leaves a map of complete keys, so poisoning is ignored.
-        if let Some(key) = self.epochs.keys.read().unwrap_or_else(PoisonError::into_inner).get(&epoch) {
-            return Some(use_key(key));
-        }
-        let info = Info { label: "encrypt", purpose: self.purpose.as_str(), name: &self.name };
-        let bytes = self.ring.root.key(info, Some(epoch)).ok()?;
-        let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).ok()?);
-        let result = use_key(&key);
-        let mut keys = self.epochs.keys.write().unwrap_or_else(PoisonError::into_inner);
-        keys.insert(epoch, key);
-        if keys.len() > EPOCHS_KEPT {
-            drop_oldest(&mut keys, epoch);
-        }
-        Some(result)
+        let derive = || {
+            let info = Info { label: "encrypt", purpose: self.purpose.as_str(), name: &self.name };
+            let bytes = self.ring.root.key(info, Some(epoch)).ok()?;
+            Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &*bytes).ok()?))
+        };
+        self.hours.with(epoch, derive, use_key)
     }
 }
 
-/// Makes room by dropping the oldest hour, but not the hour in use: a token from long ago must not evict the key of the
-/// present hour.
-fn drop_oldest(keys: &mut BTreeMap<u32, LessSafeKey>, in_use: u32) {
-    if let Some(&oldest) = keys.keys().find(|&&epoch| epoch != in_use) {
-        keys.remove(&oldest);
-    }
-}
-
-/// Returns the beginning of the id of the sealed entry, to which the token is bound, or of the sealed session.
+/// Returns the beginning of the id of the sealed entry, to which the token is bound, or of the sealed session, with which the
+/// first part begins.
 fn subject_of(place: &[u8], parts: &[&[u8]]) -> Subject {
-    let mut subject = Subject::default();
-    let bytes = place.iter().chain(parts.iter().copied().flatten());
-    subject.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
-    subject
+    let id = if place.is_empty() { parts.first().copied().unwrap_or_default() } else { place };
+    id.first_chunk().copied().unwrap_or_default()
 }
 
 /// Returns the associated data: the clear header, and the place to which the token is bound. That is empty for a cookie,

@@ -1,6 +1,7 @@
 //! The opaque secret that a client of a server-side store holds, and the ids that are derived from it.
 
 use std::fmt;
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
 use bytes::Bytes;
@@ -23,7 +24,7 @@ const SUBJECT_DOMAIN: &[u8] = b"hyper-session subject v1\0";
 pub struct SecretText(Bytes);
 
 impl SecretText {
-    pub(crate) fn new(text: String) -> Self {
+    pub(crate) fn new(text: impl Into<Bytes>) -> Self {
         Self(text.into())
     }
 
@@ -40,8 +41,14 @@ impl fmt::Debug for SecretText {
 }
 
 /// The token that the client of a server-side store holds, with the two ids that follow from it. The text is a secret, never logged.
+///
+/// Clones share it, so that the secret stays in one place, where it is wiped, and is not left behind wherever it was moved.
 #[derive(Clone)]
 pub(crate) struct Token {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
     text: Zeroizing<[u8; MAX_TEXT]>,
     len: usize,
     session_id: [u8; 16],
@@ -53,7 +60,7 @@ impl Token {
     pub(crate) fn new(text: &[u8], session_id: [u8; 16], entry_id: [u8; 16]) -> Option<Self> {
         let mut buffer = Zeroizing::new([0; MAX_TEXT]);
         buffer.get_mut(..text.len())?.copy_from_slice(text);
-        Some(Self { text: buffer, len: text.len(), session_id, entry_id })
+        Some(Self { inner: Arc::new(Inner { text: buffer, len: text.len(), session_id, entry_id }) })
     }
 
     /// Generates a native token: 256 random bits (T15), drawn when needed, because a secret must not wait in a batch. The
@@ -83,17 +90,17 @@ impl Token {
 
     /// Returns the text that the client holds.
     pub(crate) fn to_text(&self) -> SecretText {
-        SecretText(Bytes::copy_from_slice(self.text.get(..self.len).unwrap_or_default()))
+        SecretText(Bytes::copy_from_slice(self.inner.text.get(..self.inner.len).unwrap_or_default()))
     }
 
     /// Returns the public id of the session.
     pub(crate) fn session_id(&self) -> [u8; 16] {
-        self.session_id
+        self.inner.session_id
     }
 
     /// Returns the id under which the backend keeps the session.
     pub(crate) fn entry_id(&self) -> [u8; 16] {
-        self.entry_id
+        self.inner.entry_id
     }
 }
 

@@ -93,14 +93,26 @@ impl Drop for Permit {
 }
 
 impl Commit {
-    /// Creates the commit at the end of a request. `said` is what the response already says about the cookie.
-    pub(super) fn last(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, said: Said) -> Self {
-        Self::start(slot, loaded, answer, Caller::Request, said)
+    /// Creates the commit at the end of a request, which is `now`. `said` is what the response already says about the cookie.
+    pub(super) fn last(
+        slot: Arc<Slot>,
+        loaded: Loaded,
+        now: Timestamp,
+        answer: Disposition,
+        said: Said,
+    ) -> Self {
+        Self::start(slot, loaded, now, answer, Caller::Request, said)
     }
 
-    fn start(slot: Arc<Slot>, loaded: Loaded, answer: Disposition, caller: Caller, said: Said) -> Self {
+    fn start(
+        slot: Arc<Slot>,
+        loaded: Loaded,
+        now: Timestamp,
+        answer: Disposition,
+        caller: Caller,
+        said: Said,
+    ) -> Self {
         let permit = Permit::try_acquire(&slot);
-        let now = loaded.now;
         let mut commit = Self {
             slot,
             loaded,
@@ -118,9 +130,7 @@ impl Commit {
             is_spoken_for: !matches!(said, Said::Nothing),
         };
         commit.stage = match said {
-            Said::Session(token) => {
-                Stage::LookingUp(commit.slot.connection.store().load(&token, commit.slot.now_since(now)))
-            }
+            Said::Session(token) => Stage::LookingUp(commit.slot.connection.store().load(&token, now)),
             Said::EndOfSession => {
                 commit.loaded.session.end_by_response();
                 commit.begin()
@@ -145,9 +155,7 @@ impl Commit {
             self.permit = None;
             return Stage::Failed(Error::new(Kind::HeadSent));
         }
-        // Read before the session is locked, because the clock may be code of the application.
-        let now = self.slot.now_since(self.loaded.now);
-        self.now = now;
+        let now = self.now;
         let spoken_for = self.is_spoken_for;
         let commit = self
             .loaded
@@ -325,12 +333,14 @@ impl Future for Commit {
                             return Poll::Ready(Err(error));
                         }
                     }
+                    this.now = this.slot.now_since(this.loaded.now);
                     this.stage = this.begin();
                 }
                 Stage::Waiting(permit) => {
                     let permit = ready!(permit.as_mut().poll(cx));
                     this.permit = permit;
                     this.stage = Stage::Done;
+                    this.now = this.slot.now_since(this.loaded.now);
                     this.stage = if this.permit.is_some() {
                         this.decide()
                     } else {
@@ -411,7 +421,9 @@ impl Committer for Slot {
             match self.loaded().cloned() {
                 Some(loaded) => {
                     let loaded = Loaded { session, ..loaded };
-                    Commit::start(self, loaded, Disposition::Accept, Caller::Handler, Said::Nothing).await
+                    let now = self.now_since(loaded.now);
+                    Commit::start(self, loaded, now, Disposition::Accept, Caller::Handler, Said::Nothing)
+                        .await
                 }
                 None => Err(Error::new(Kind::HeadSent)),
             }

@@ -93,6 +93,11 @@ impl Connection {
         (!self.revocable || self.store.is_still_valid(&record, now)).then_some(record)
     }
 
+    /// Returns true if [`opened`](Self::opened) keeps what it is given.
+    pub(super) fn has_memo(&self) -> bool {
+        self.memo.is_some()
+    }
+
     /// Keeps `record`, which was found in `token`.
     pub(super) fn opened(&self, token: &[u8], record: &Record, now: Timestamp) {
         if let Some(memo) = &self.memo {

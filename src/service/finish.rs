@@ -8,6 +8,7 @@ use http::{HeaderMap, Response, StatusCode};
 use super::commit::Commit;
 use super::head;
 use super::slot::{Loaded, Slot};
+use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{DropReason, EventKind};
 use crate::session::{CookieLifetime, Disposition, Reply};
@@ -33,11 +34,11 @@ pub(super) fn is_spoken_for(slot: &Slot, headers: &HeaderMap) -> bool {
     head::speaks_of(headers, slot.connection.config().cookie.name())
 }
 
-/// Starts the commit at the end of a request.
-pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, response: &Response<R>) -> Commit {
+/// Starts the commit at the end of a request, which is `now`.
+pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, now: Timestamp, response: &Response<R>) -> Commit {
     let (status, headers) = (response.status(), response.headers());
     let said = head::said(headers, slot.connection.config().cookie.name());
-    Commit::last(Arc::clone(slot), loaded.clone(), disposition(status, headers, slot), said)
+    Commit::last(Arc::clone(slot), loaded.clone(), now, disposition(status, headers, slot), said)
 }
 
 /// Takes the reply that the response has to carry.

@@ -13,8 +13,10 @@ use super::commit::Commit;
 use super::failure::{self, FailureResponse};
 use super::finish;
 use super::handle::{Conclusion, SessionHandle};
+use super::slot::Slot;
 use crate::error::Error;
 use crate::event::EventKind;
+use crate::session::Reply;
 
 pin_project! {
     /// The future that [`SessionService`](super::SessionService) and [`SessionFn`](super::SessionFn) return.
@@ -65,68 +67,85 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         let slot = this.handle.slot();
-        let (mut response, reply) = if let Some(committing) = this.committing.as_deref_mut() {
+        if let Some(committing) = this.committing.as_deref_mut() {
             let (_, commit) = committing;
             let committed = ready!(Pin::new(commit).poll(cx));
-            #[allow(clippy::expect_used)] // it is checked two lines above
-            let (response, _) = *this.committing.take().expect("the response that is being committed");
-            (response, committed.map(|()| finish::reply(slot)))
-        } else {
-            #[allow(clippy::expect_used)] // the contract of `Future::poll`; no input reaches this
-            let handler =
-                this.handler.as_mut().as_pin_mut().expect("ResponseFuture polled after it was ready");
-            let answer = ready!(handler.poll(cx));
-            this.handler.set(None);
-            if !*this.commits {
-                return Poll::Ready(answer);
+            #[allow(clippy::expect_used)] // it is checked above
+            let (mut response, _) = *this.committing.take().expect("the response that is being committed");
+            finish_committed(slot, committed, &mut response, this.failure);
+            return Poll::Ready(Ok(response));
+        }
+        #[allow(clippy::expect_used)] // the contract of `Future::poll`; no input reaches this
+        let handler = this.handler.as_mut().as_pin_mut().expect("ResponseFuture polled after it was ready");
+        let answer = ready!(handler.poll(cx));
+        this.handler.set(None);
+        if !*this.commits {
+            return Poll::Ready(answer);
+        }
+        let conclusion = this.handle.conclude(|slot| {
+            answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
+        });
+        *this.concluded = true;
+        // An error, either returned or converted into a response by a framework: nothing is saved.
+        let (mut response, error) = match answer {
+            Ok(mut response) => {
+                let error = failure::take_error(&mut response);
+                (response, error)
             }
-            let conclusion = this.handle.conclude(|slot| {
-                answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
-            });
-            *this.concluded = true;
-            let asked = !matches!(conclusion, Conclusion::Untouched);
-            // An error, either returned or converted into a response by a framework: nothing is saved.
-            let (error, mut response) = match answer.map_err(failure::own) {
-                Ok(mut response) => (failure::take_error(&mut response), response),
-                Err(Ok(error)) => {
-                    let response = this.failure.response(&error);
-                    (Some(Arc::new(error)), response)
-                }
-                Err(Err(error)) => {
+            Err(error) => match failure::own(error) {
+                Ok(error) => (this.failure.response(&error), Some(Arc::new(error))),
+                Err(error) => {
                     this.handle.discard();
                     return Poll::Ready(Err(error));
                 }
-            };
-            if let Some(error) = error {
-                this.handle.discard();
-                slot.emit(EventKind::HandlerFailed { error: &error });
-                if asked {
-                    finish::write_failure_head(slot, &mut response);
-                }
-                return Poll::Ready(Ok(response));
+            },
+        };
+        if let Some(error) = error {
+            this.handle.discard();
+            slot.emit(EventKind::HandlerFailed { error: &error });
+            if !matches!(conclusion, Conclusion::Untouched) {
+                finish::write_failure_head(slot, &mut response);
             }
-            match conclusion {
-                Conclusion::Untouched => return Poll::Ready(Ok(response)),
-                Conclusion::Asked(reply) => (response, Ok(reply)),
-                Conclusion::Unsettled(loaded) => {
-                    let mut commit = finish::commit(slot, loaded, &response);
-                    match Pin::new(&mut commit).poll(cx) {
-                        Poll::Ready(committed) => (response, committed.map(|()| finish::reply(slot))),
-                        Poll::Pending => {
-                            *this.committing = Some(Box::new((response, commit)));
-                            return Poll::Pending;
-                        }
+            return Poll::Ready(Ok(response));
+        }
+        match conclusion {
+            Conclusion::Untouched => {}
+            Conclusion::Asked(reply) => finish(slot, Ok(reply), &mut response, this.failure),
+            Conclusion::Unsettled(loaded, now) => {
+                let mut commit = finish::commit(slot, loaded, now, &response);
+                match Pin::new(&mut commit).poll(cx) {
+                    Poll::Ready(committed) => finish_committed(slot, committed, &mut response, this.failure),
+                    Poll::Pending => {
+                        *this.committing = Some(Box::new((response, commit)));
+                        return Poll::Pending;
                     }
                 }
             }
-        };
-        let written: Result<(), Error> =
-            reply.and_then(|reply| finish::write_head(slot, reply, &mut response));
-        if let Err(error) = written {
-            let replacement = this.failure.response(&error);
-            finish::replace(slot, &mut response, replacement);
         }
         Poll::Ready(Ok(response))
+    }
+}
+
+/// Writes the head of a response whose session was committed, or replaces the response.
+fn finish_committed<R>(
+    slot: &Slot,
+    committed: Result<(), Error>,
+    response: &mut Response<R>,
+    failure: &impl FailureResponse<R>,
+) {
+    finish(slot, committed.map(|()| finish::reply(slot)), response, failure);
+}
+
+/// Writes the head that carries `reply`, or replaces the response.
+fn finish<R>(
+    slot: &Slot,
+    reply: Result<Reply, Error>,
+    response: &mut Response<R>,
+    failure: &impl FailureResponse<R>,
+) {
+    if let Err(error) = reply.and_then(|reply| finish::write_head(slot, reply, response)) {
+        let replacement = failure.response(&error);
+        finish::replace(slot, response, replacement);
     }
 }
 

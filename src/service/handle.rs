@@ -8,6 +8,7 @@ use http::{HeaderMap, Uri};
 use super::connection::Connection;
 use super::slot::{Loaded, Slot};
 use super::watch::SessionWatch;
+use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::session::{Reply, Session};
 
@@ -49,8 +50,8 @@ pub(super) enum Conclusion<'a> {
     Untouched,
     /// The handler asked for it, and there is nothing to commit.
     Asked(Reply),
-    /// There is something to commit.
-    Unsettled(&'a Loaded),
+    /// There is something to commit, at this moment.
+    Unsettled(&'a Loaded, Timestamp),
 }
 
 impl SessionHandle {
@@ -174,7 +175,7 @@ impl SessionHandle {
                 let spoken_for = is_spoken_for(&self.slot);
                 match loaded.session.conclude(|record| self.slot.standing(record, now, spoken_for)) {
                     Some(reply) => Conclusion::Asked(reply),
-                    None => Conclusion::Unsettled(loaded),
+                    None => Conclusion::Unsettled(loaded, now),
                 }
             }
             None if self.slot.was_asked() => Conclusion::Asked(Reply::Nothing),

@@ -10,6 +10,10 @@ use crate::cookie::{CookieName, SetCookies, cookie_name_of, trim};
 /// `X-Accel-Expires`.
 fn is_targeted(name: &HeaderName) -> bool {
     let name = name.as_str();
+    // Most names are shorter than the shortest of these.
+    if name.len() < "edge-control".len() {
+        return false;
+    }
     name.ends_with("-cache-control")
         || name.ends_with("edge-control")
         || name.starts_with("akamai-") && name.ends_with("-control")
@@ -43,9 +47,8 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
     if says_no_store(headers, &CACHE_CONTROL) {
         return replaced;
     }
-    let present = headers.contains_key(CACHE_CONTROL);
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    replaced || present
+    let present = headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    replaced || present.is_some()
 }
 
 /// The statement of a response about the session's cookie, before the session service has said anything.
@@ -118,12 +121,16 @@ fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
 //# the same cookie-name"
 //= RFC 9110 section 5.3: a Set-Cookie field is never combined with another into one line
 pub(super) fn replace_set_cookie(headers: &mut HeaderMap, name: &CookieName, lines: SetCookies) -> bool {
-    let set_by_handler =
-        headers.get_all(SET_COOKIE).iter().any(|line| is_of(line, name) && !line.is_sensitive());
-    remove_where(headers, &SET_COOKIE, |line| {
-        let set = cookie_name_of(line.as_bytes());
-        set == name.as_str().as_bytes() || lines.iter().any(|ours| cookie_name_of(ours.as_bytes()) == set)
-    });
+    let mut set_by_handler = false;
+    // Few responses set another cookie.
+    if headers.contains_key(SET_COOKIE) {
+        let mut present = headers.get_all(SET_COOKIE).iter();
+        set_by_handler = present.any(|line| is_of(line, name) && !line.is_sensitive());
+        remove_where(headers, &SET_COOKIE, |line| {
+            let set = cookie_name_of(line.as_bytes());
+            set == name.as_str().as_bytes() || lines.iter().any(|ours| cookie_name_of(ours.as_bytes()) == set)
+        });
+    }
     for line in lines {
         headers.append(SET_COOKIE, line);
     }

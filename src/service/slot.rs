@@ -25,7 +25,7 @@ use crate::session::{
     Changes, Circumstances, Committer, CookieLifetime, Former, Recency, Record, Reply, Saved, Session,
     SessionId, Standing, Weight,
 };
-use crate::store::StoreFuture;
+use crate::store::{LoadFuture, StoreFuture};
 
 /// Returns true for a header by which a browser, or a script in a page, declares that it loads a page ahead.
 ///
@@ -406,9 +406,13 @@ impl Slot {
             };
             let outcome = match outcome {
                 Some(recalled) => recalled,
-                None => match self.ask_store(name, token, now, permit).await? {
-                    Ok(outcome) => outcome,
-                    Err(loaded) => return Ok(Attempt::Loaded(loaded)),
+                // A cookie store answers at once: that is not worth a future.
+                None => match self.ask_store(name, token, now).into_immediate() {
+                    Ok(answer) => self.reported(answer)?,
+                    Err(loading) => match self.wait_for_store(loading, permit).await? {
+                        Ok(outcome) => outcome,
+                        Err(loaded) => return Ok(Attempt::Loaded(loaded)),
+                    },
                 },
             };
             let by_form = outcome.as_ref().err().is_some_and(|refusal| refusal.is_by_form());
@@ -453,38 +457,49 @@ impl Slot {
         Ok(Attempt::Refused { refusal, tombstone, exhausted })
     }
 
-    /// Calls the store to open a token. The outer `Err` is a failure of the store. The inner `Err` is a session that
-    /// another task has loaded meanwhile.
-    async fn ask_store<'a>(
-        &'a self,
-        name: Option<usize>,
-        token: &[u8],
-        now: Timestamp,
-        permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<Result<Result<Record, Refusal>, &'a Loaded>, Error> {
-        let (config, store) = (self.connection.config(), self.connection.store());
-        let loading = match name {
+    /// Calls the store to open a token.
+    fn ask_store(&self, name: Option<usize>, token: &[u8], now: Timestamp) -> LoadFuture {
+        let store = self.connection.store();
+        match name {
             None => store.load(token, now),
             Some(name) => store.load_retired(name, token, now),
-        };
-        if permit.is_none() && !loading.is_immediate() {
+        }
+    }
+
+    /// Waits for the store. The outer `Err` is a failure of the store. The inner `Err` is a session that another task has
+    /// loaded meanwhile.
+    async fn wait_for_store<'a>(
+        &'a self,
+        loading: LoadFuture,
+        permit: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Result<Result<Record, Refusal>, &'a Loaded>, Error> {
+        if permit.is_none() {
             *permit = self.permit.acquire().await.ok();
             if let Some(loaded) = self.loaded.get() {
                 return Ok(Err(loaded));
             }
         }
+        let config = self.connection.config();
         let stopwatch = Stopwatch::start(config, Operation::Load, &loading);
-        let loaded = loading.await;
+        let answer = loading.await;
         if let Some(stopwatch) = stopwatch {
-            stopwatch.stop(config, loaded.is_ok());
+            stopwatch.stop(config, answer.is_ok());
         }
-        loaded.map(Ok).inspect_err(|error| {
+        self.reported(answer).map(Ok)
+    }
+
+    /// Emits the event about a store that failed.
+    fn reported<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        answer.inspect_err(|error| {
             self.emit(EventKind::StoreFailed { id: None, operation: Operation::Load, error });
         })
     }
 
     /// Keeps the newest session in the connection memo.
     fn remember(&self, candidates: &[Candidate], now: Timestamp) {
+        if !self.connection.has_memo() {
+            return;
+        }
         let newest = candidates.iter().max_by_key(|candidate| candidate.record.recency());
         if let Some(Candidate { record, assembly, retired: None }) = newest {
             let mut joined = Vec::new();
@@ -611,11 +626,15 @@ impl Slot {
     ) -> Result<SetCookies, Error> {
         let (template, held) = (&self.connection.config().cookie, self.found.tail_mask());
         let mut lines = self.expirations()?;
-        lines.extend(match kept {
+        let setting = match kept {
             CookieLifetime::Configured => template.set(token, lifetime, held)?,
             CookieLifetime::Persistent => template.set_until(token, Some(lifetime), held)?,
             CookieLifetime::BrowserSession => template.set_until(token, None, held)?,
-        });
+        };
+        if lines.is_empty() {
+            return Ok(setting);
+        }
+        lines.extend(setting);
         Ok(lines)
     }
 

@@ -327,9 +327,9 @@ impl State {
     /// Returns true if there is nothing to commit.
     pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
-        let renewal_due = self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
+        let renewal_due = || self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
         let none_open = self.pending.is_none() && self.failed.is_none();
-        !wished && !renewal_due && !self.is_modified() && none_open
+        !wished && !self.is_modified() && none_open && !renewal_due()
     }
 
     /// Returns true if applying the changes would change a value.
@@ -395,11 +395,12 @@ impl State {
 
     /// Returns every key in the record, the commit or the changes, with or without a value. Keys may be repeated.
     fn mentioned(&self) -> impl Iterator<Item = &str> {
-        let stored = self.base.iter().flat_map(|base| base.payload().iter()).map(|(key, _)| key);
+        // The changes come first: the first value that is found shows that a session is not empty.
+        let changes = self.changes.iter().flat_map(|changes| changes.keys());
         let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
         let failed = self.failed.iter().flat_map(|failed| failed.changes.keys());
-        let changed = self.changes.iter().flat_map(|changes| changes.keys());
-        stored.chain(pending).chain(failed).chain(changed)
+        let stored = self.base.iter().flat_map(|base| base.payload().iter()).map(|(key, _)| key);
+        changes.chain(failed).chain(pending).chain(stored)
     }
 
     /// Decides what to commit. `last` is true at the end of the request. The changes of a save whose failure the handler got as

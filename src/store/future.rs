@@ -31,6 +31,14 @@ impl<T> StoreFuture<T> {
     pub(crate) fn is_immediate(&self) -> bool {
         matches!(self.inner, Inner::Ready(_))
     }
+
+    /// Returns the result, or the future if it is not there yet.
+    pub(crate) fn into_immediate(self) -> Result<Result<T, Error>, Self> {
+        match self.inner {
+            Inner::Ready(Some(value)) => Ok(value),
+            inner => Err(Self { inner }),
+        }
+    }
 }
 
 // No field is pinned structurally: the value is moved out, and the box pins its own contents.

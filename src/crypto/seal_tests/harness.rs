@@ -33,6 +33,13 @@ impl Random for FixedNonce {
     }
 }
 
+impl Sealer {
+    /// Works as `seal_text`, in the clear.
+    pub(crate) fn seal(&self, now: Timestamp, parts: &[&[u8]]) -> Result<String, Error> {
+        self.seal_text(now, parts).map(|text| String::from_utf8(text.expose().to_vec()).unwrap())
+    }
+}
+
 pub(super) fn app_key(bytes: &[u8]) -> AppKey {
     AppKey::danger_from_any_bytes(bytes).unwrap()
 }
@@ -74,8 +81,7 @@ pub(super) fn open_raw(sealer: &Sealer, token: &[u8]) -> Result<Bytes, Refusal> 
 
 /// Returns the hours whose encryption keys the sealing key holds.
 pub(super) fn cached(sealer: &Sealer) -> Vec<u32> {
-    let keys = sealer.keys[0].epochs.keys.read().unwrap();
-    keys.keys().copied().collect()
+    sealer.keys[0].hours.epochs()
 }
 
 /// Returns why [`sealer`], whose key has this `id`, refuses a forged text, by the order of checks in docs/WIRE.md.

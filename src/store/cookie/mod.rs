@@ -255,7 +255,7 @@ impl Inner {
     }
 
     fn seal_parts(&self, header: SealedHeader, body: &[u8]) -> Result<SecretText, Error> {
-        self.sealer.seal(header.issued.written, &[&header.to_bytes(), body]).map(SecretText::new)
+        self.sealer.seal_text(header.issued.written, &[&header.to_bytes(), body])
     }
 
     /// Seals a token without a session. It is needed until the last of `ended` expires.
