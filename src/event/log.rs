@@ -228,14 +228,23 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         Event::EvictionPolicy { cookie, policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
         }
-        Event::Revocations {
-            cookie,
-            change: change @ (RevocationChange::Reachable | RevocationChange::Trusted),
-        } => {
-            tracing::info!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
-        }
         Event::Revocations { cookie, change } => {
-            tracing::warn!(target: TARGET, event = "revocations", cookie, change = change.as_str(), "session revocations");
+            // Each request causes `trusted` while the log is away, and a client can cause `subject_limit` in a loop.
+            let tally = tally("revocations", change.as_str());
+            let wanted = match change {
+                RevocationChange::Reachable => Level::INFO,
+                _ => Level::WARN,
+            };
+            line!(
+                level(tally, wanted),
+                event = "revocations",
+                cookie,
+                change = change.as_str(),
+                count = count(tally),
+                previous = previous(tally),
+                "session revocations: {}",
+                revocation_hint(change)
+            );
         }
         Event::Interrupted { cookie, id, completing } => {
             let session = id.map(tracing::field::display);
@@ -283,6 +292,22 @@ fn hint(refusal: Refusal) -> &'static str {
         Refusal::Expired => " (if there are many: is the clock ahead, or was a timeout lowered?)",
         Refusal::UnknownId => " (if there are many: did the store lose its data, or change its prefix?)",
         _ => "",
+    }
+}
+
+/// Returns what a change means for operators.
+fn revocation_hint(change: RevocationChange) -> &'static str {
+    match change {
+        RevocationChange::Floor => {
+            "there were too many, so the sessions from before the newer ones have all ended: raise max_revocations"
+        }
+        RevocationChange::Unreachable => "the log cannot be read",
+        RevocationChange::Reachable => "the log can be read again",
+        RevocationChange::RolledBack => {
+            "the log had lost entries (a failover, a restored backup), and this process wrote the known ones again"
+        }
+        RevocationChange::Trusted => "a session was accepted without a check, because the log cannot be read",
+        RevocationChange::SubjectLimit => "one subject logs out in a loop: limit its logins",
     }
 }
 

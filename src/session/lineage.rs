@@ -82,6 +82,7 @@ impl Lineage {
         numbers_to_bytes(&numbers)
     }
 
+    #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let numbers = numbers::<6>(bytes)?;
         let (&[incarnation, sequence], names) = numbers.split_first_chunk()?;
@@ -113,6 +114,7 @@ pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Byt
     Some(numbers_to_bytes(&numbers))
 }
 
+#[inline]
 fn labels_of(bytes: &[u8]) -> Labels {
     numbers::<{ 2 * MAX_LABELS }>(bytes).unwrap_or_default().chunks_exact(2).filter_map(whole).collect()
 }
@@ -120,6 +122,7 @@ fn labels_of(bytes: &[u8]) -> Labels {
 impl Payload {
     /// Returns the lineage. A session that was sealed before revocation was switched on is at the first position, and
     /// belongs to its subject.
+    #[inline]
     pub(crate) fn lineage(&self) -> Lineage {
         let stored = self.find_reserved(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
         stored.unwrap_or_else(|| {
@@ -132,6 +135,7 @@ impl Payload {
     }
 
     /// Returns the names of its labels.
+    #[inline]
     pub(crate) fn labels(&self) -> Labels {
         self.find_reserved(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
     }
@@ -164,6 +168,7 @@ fn halves(name: Name) -> [u64; 2] {
     [(name >> 64) as u64, name as u64]
 }
 
+#[inline]
 fn whole(halves: &[u64]) -> Option<Name> {
     let [high, low] = *halves else { return None };
     Some((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
@@ -181,6 +186,7 @@ fn numbers_to_bytes(numbers: &[u64]) -> Result<Bytes, Error> {
 }
 
 /// Reads an array of at most `N` unsigned integers, without allocating.
+#[inline]
 fn numbers<const N: usize>(bytes: &[u8]) -> Option<SmallVec<[u64; N]>>
 where
     [u64; N]: smallvec::Array<Item = u64>,
@@ -193,6 +199,13 @@ where
     }
     for _ in 0..len {
         let (&marker, after) = rest.split_first()?;
+        // Most of the numbers, because names are hashes.
+        if marker == Marker::U64.to_u8() {
+            let (number, after) = after.split_first_chunk()?;
+            numbers.push(u64::from_be_bytes(*number));
+            rest = after;
+            continue;
+        }
         let width = match Marker::from_u8(marker) {
             Marker::FixPos(number) => {
                 numbers.push(number.into());
@@ -202,13 +215,6 @@ where
             Marker::U8 => 1,
             Marker::U16 => 2,
             Marker::U32 => 4,
-            // Most of the numbers, because names are hashes.
-            Marker::U64 => {
-                let (number, after) = after.split_first_chunk()?;
-                numbers.push(u64::from_be_bytes(*number));
-                rest = after;
-                continue;
-            }
             _ => return None,
         };
         let (number, after) = after.split_at_checked(width)?;

@@ -85,6 +85,7 @@ fn killed_at_random_moments(log: &str) {
             assert_eq!(loaded.unwrap().unwrap_err(), Refusal::Revoked);
         }
         assert!(ended.len() as u64 >= kills, "the children logged out");
+        #[allow(clippy::print_stdout)] // what a long run has shown
         println!("{} answered logouts, {kills} killed processes, none lost", ended.len());
     });
 }

@@ -161,7 +161,7 @@ fn a_server_whose_clock_is_behind_gives_no_lower_positions() {
     });
 }
 
-/// The case in which the order of positions alone would fail: no running process has seen the position of the login.
+/// No running process has seen the position of the login.
 #[test]
 fn a_login_whose_position_was_lost_is_ended_by_what_comes_after_it() {
     let mut server = Server::start();
