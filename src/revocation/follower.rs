@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::log::{AnyLog, Entry, Page};
 use super::register::Register;
 use super::revocation::{Key, Mark, Revocation};
+use super::timeline;
 use crate::error::Error;
 use crate::event::RevocationChange;
 
@@ -60,8 +61,9 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut e
         let horizon = register.horizon();
         drop(register);
         if horizon < Duration::MAX {
-            // If it fails, the next sweep tries again.
-            let _ = timeout(FIRST_GRACE, log.trim(horizon)).await;
+            // Longer than any process remembers, or an entry that is forgotten would seem to be lost. If it fails, the next
+            // sweep tries again.
+            let _ = timeout(FIRST_GRACE, log.trim(horizon.saturating_add(2 * timeline::step(horizon)))).await;
         }
     }
 }

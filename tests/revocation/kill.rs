@@ -2,6 +2,8 @@
 //!
 //! `HYPER_SESSION_KILLS=500 cargo test --all-features --test revocation kill` kills as many.
 
+#![allow(clippy::print_stdout)] // says how much a long run has shown
+
 use std::io::{BufRead, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
@@ -85,7 +87,6 @@ fn killed_at_random_moments(log: &str) {
             assert_eq!(loaded.unwrap().unwrap_err(), Refusal::Revoked);
         }
         assert!(ended.len() as u64 >= kills, "the children logged out");
-        #[allow(clippy::print_stdout)] // what a long run has shown
         println!("{} answered logouts, {kills} killed processes, none lost", ended.len());
     });
 }
