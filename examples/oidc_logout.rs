@@ -10,6 +10,7 @@
 //!
 //! The specifications: OpenID Connect Back-Channel Logout 1.0; OpenID Shared Signals Framework 1.0 with CAEP 1.0; RFC 8417
 //! (security event tokens) and RFC 8935 (their delivery by POST).
+#![allow(clippy::print_stdout)] // it is a program
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -221,10 +221,14 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             "a session that is bound to a device came without the proof that it comes from there",
             session = %id
         ),
-        EventKind::Revocations { change } => {
-            let (level, message) = revocation_line(change);
-            line!(level, event = "revocations", cookie, change = change.as_str(), "{message}");
-        }
+        EventKind::Revocations { change } => counted!(
+            // Each request causes `trusted` while the log is away, and a client can cause `subject_limit` in a loop.
+            |_| if change == RevocationChange::Reachable { Level::INFO } else { Level::WARN },
+            "revocations",
+            change.as_str(),
+            format_args!("session revocations: {}", revocation_hint(change)),
+            change = change.as_str()
+        ),
         EventKind::Interrupted { id, completing: true } => counted!(
             info,
             "interrupted",
@@ -241,26 +245,6 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             session = id.map(display),
             completing = false
         ),
-    }
-}
-
-/// Returns the level and the message of a change of the revocations.
-fn revocation_line(change: RevocationChange) -> (Level, &'static str) {
-    match change {
-        RevocationChange::Floor => {
-            (Level::WARN, "too many revocations: all sessions from before the floor have ended")
-        }
-        RevocationChange::Unreachable => (Level::WARN, "the revocation log cannot be read"),
-        RevocationChange::Reachable => (Level::INFO, "the revocation log can be read again"),
-        RevocationChange::RolledBack => {
-            (Level::WARN, "the revocation log lost its last entries: those known here were written again")
-        }
-        RevocationChange::Trusted => {
-            (Level::INFO, "session accepted without a check of the revocations, by the failure policy")
-        }
-        RevocationChange::SubjectLimit => {
-            (Level::WARN, "a subject caused too many revocations: further ones were joined")
-        }
     }
 }
 
@@ -287,6 +271,22 @@ fn hint(refusal: Refusal) -> &'static str {
         Refusal::Expired => " (if there are many: is the clock ahead, or was a timeout lowered?)",
         Refusal::UnknownId => " (if there are many: did the store lose its data, or change its prefix?)",
         _ => "",
+    }
+}
+
+/// Returns what a change means for operators.
+fn revocation_hint(change: RevocationChange) -> &'static str {
+    match change {
+        RevocationChange::Floor => {
+            "there were too many, so the sessions from before the newer ones have all ended: raise max_revocations"
+        }
+        RevocationChange::Unreachable => "the log cannot be read",
+        RevocationChange::Reachable => "the log can be read again",
+        RevocationChange::RolledBack => {
+            "the log had lost entries (a failover, a restored backup), and this process wrote the known ones again"
+        }
+        RevocationChange::Trusted => "a session was accepted without a check, because the log cannot be read",
+        RevocationChange::SubjectLimit => "one subject logs out in a loop: limit its logins",
     }
 }
 

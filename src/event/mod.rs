@@ -311,7 +311,7 @@ pub enum RevocationChange {
     Unreachable,
     /// The log can be read again.
     Reachable,
-    /// The log ended before a position that it had returned: a failover or a restored backup lost its last entries. This
+    /// The log had lost entries, or ended before a position that it had returned: a failover, or a restored backup. This
     /// process has written the lost entries that it knew again.
     RolledBack,
     /// A session was accepted although the store could not check whether it was revoked, because of

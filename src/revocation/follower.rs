@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 use super::log::{AnyLog, Entry, Page};
 use super::register::Register;
 use super::revocation::{Key, Mark, Revocation};
+use super::timeline;
 use crate::error::Error;
 use crate::event::RevocationChange;
 
@@ -60,8 +61,9 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut e
         let horizon = register.horizon();
         drop(register);
         if horizon < Duration::MAX {
-            // If it fails, the next sweep tries again.
-            let _ = timeout(FIRST_GRACE, log.trim(horizon)).await;
+            // Longer than any process remembers, or an entry that is forgotten would seem to be lost. If it fails, the next
+            // sweep tries again.
+            let _ = timeout(FIRST_GRACE, log.trim(horizon.saturating_add(2 * timeline::step(horizon)))).await;
         }
     }
 }
@@ -88,13 +90,11 @@ async fn step(log: &dyn AnyLog, register: &Weak<Register>, end: End) -> Step {
         Ok(page) => take_in(log, &register, end, page, began).await,
         Err(error) => Err(error),
     };
-    match reached {
-        Ok(reached) => Step::Reached(reached),
-        Err(_) => {
-            register.failed();
-            Step::Failed
-        }
-    }
+    let Ok(reached) = reached else {
+        register.failed();
+        return Step::Failed;
+    };
+    Step::Reached(reached)
 }
 
 /// Takes in a page that was read behind `end`. If the log may have lost entries, writes them again.
@@ -159,7 +159,7 @@ async fn heal(log: &dyn AnyLog, register: &Register, loss: Loss) -> Result<End, 
     let (mut end, mut top, mut began) =
         read_on(log, register, start, |entry| note(&mut theirs, entry)).await?;
     let mut ours = ours.into_iter();
-    let mut lost = 0;
+    let mut written = 0;
     loop {
         let lacks =
             |(key, mark): &(Key, Mark)| theirs.get(key).is_none_or(|known| known.and(*mark) != *known);
@@ -168,12 +168,12 @@ async fn heal(log: &dyn AnyLog, register: &Register, loss: Loss) -> Result<End, 
         if batch.is_empty() {
             break;
         }
-        lost += batch.len();
+        written += batch.len();
         in_time(log.append(batch, highest)).await?;
         // Other processes write the same entries, each in an order of its own. None is to be there many times.
         (end, top, began) = read_on(log, register, end.position, |entry| note(&mut theirs, entry)).await?;
     }
-    if lost > 0 || loss == (Loss::Any { shorter: true }) {
+    if written > 0 || loss == (Loss::Any { shorter: true }) {
         register.report(RevocationChange::RolledBack);
     }
     if matches!(loss, Loss::Any { .. }) {

@@ -16,7 +16,7 @@ use crate::error::Error;
 /// - Each appended revocation gets a position: a number from 1 to 2^62 - 1, larger than any before it.
 /// - Positions never go back within an [incarnation](Self::incarnation). A log that lost entries (a failover) must
 ///   still give positions above `above`, the highest position that the caller knows. It should leave out more positions
-///   than it can have lost: a revocation must come behind all logins before it, lost ones included.
+///   than it can have lost: a revocation must come behind all earlier logins, including lost ones.
 /// - When [`append`](Self::append) has returned, the entries are durable, and every later [`read`](Self::read) of any
 ///   process returns them.
 /// - A `read` that returns a page without `more` has returned all entries that were appended before it was called.

@@ -56,6 +56,7 @@ impl Set {
         Self { parts, writer: Mutex::new(()), len: AtomicUsize::new(0), seed }
     }
 
+    #[inline]
     pub(super) fn view(&self) -> View {
         View { parts: self.parts.load(), seed: self.seed }
     }
@@ -162,6 +163,7 @@ impl Table {
         (keys * 10).div_ceil(7 * GROUP).max(1)
     }
 
+    #[inline]
     fn first_group(&self, hash: u64) -> usize {
         // Scales the lower half of the hash to the number of groups.
         let groups = u64::try_from(self.tags.len()).unwrap_or(u64::MAX);

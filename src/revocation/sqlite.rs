@@ -45,7 +45,7 @@ const GROUP: usize = 1_024;
 const PAGE: usize = 10_000;
 
 /// How many positions are left out each time that the file is opened. A restored backup lacks the last entries, whose
-/// positions sessions hold already. Later revocations must come behind all of them.
+/// positions sessions hold already. A later revocation must come behind all of them.
 const ROOM: u64 = 1 << 32;
 
 impl Revocations {

@@ -14,6 +14,11 @@ const LONGEST_STEP: u64 = 12 * 3_600;
 /// Fewer points are not worth joining.
 const FEW: usize = 512;
 
+/// Returns by how much forgetting may be late.
+pub(super) fn step(horizon: Duration) -> Duration {
+    Duration::from_secs((horizon.as_secs() / STEPS).clamp(1, LONGEST_STEP))
+}
+
 /// The position that the log had reached at each time. Both only grow.
 #[derive(Default)]
 pub(super) struct Timeline {
@@ -38,7 +43,7 @@ impl Timeline {
         if self.points.len() < self.limit.max(FEW) {
             return;
         }
-        let step = (horizon.as_secs() / STEPS).clamp(1, LONGEST_STEP);
+        let step = step(horizon).as_secs();
         let recent = now.as_unix().saturating_sub(RECENT.as_secs());
         let mut kept: VecDeque<(Timestamp, u64)> = VecDeque::with_capacity(self.points.len());
         for (time, position) in self.points.drain(..) {
@@ -82,7 +87,7 @@ mod tests {
                 let exact = written.iter().rev().find(|(at, _)| *at <= time).map_or(0, |(_, position)| *position);
                 prop_assert!(reached <= exact);
                 // It is late by one step at most.
-                let step = horizon.as_secs() / STEPS;
+                let step = step(horizon).as_secs();
                 let late = written.iter().rev().find(|(at, _)| *at + step < time).map_or(0, |(_, position)| *position);
                 prop_assert!(reached >= late, "{reached} < {late} at -{ago}");
             }

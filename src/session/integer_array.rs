@@ -19,6 +19,7 @@ pub(super) fn write(numbers: &[u64]) -> Result<Bytes, Error> {
 }
 
 /// Reads an array of at most `N` unsigned integers, without allocating.
+#[inline]
 pub(super) fn read<const N: usize>(bytes: &[u8]) -> Option<SmallVec<[u64; N]>>
 where
     [u64; N]: smallvec::Array<Item = u64>,

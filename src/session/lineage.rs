@@ -81,6 +81,7 @@ impl Lineage {
         integer_array::write(&numbers)
     }
 
+    #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let numbers = integer_array::read::<6>(bytes)?;
         let (&[incarnation, sequence], names) = numbers.split_first_chunk()?;
@@ -107,6 +108,7 @@ pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Byt
     Some(integer_array::write(&numbers))
 }
 
+#[inline]
 fn labels_of(bytes: &[u8]) -> Labels {
     integer_array::read::<{ 2 * MAX_LABELS }>(bytes)
         .unwrap_or_default()
@@ -118,6 +120,7 @@ fn labels_of(bytes: &[u8]) -> Labels {
 impl Payload {
     /// Returns the lineage. A session that was sealed before revocation was switched on is at the first position, and
     /// belongs to its subject.
+    #[inline]
     pub(crate) fn lineage(&self) -> Lineage {
         let stored = self.find_reserved(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
         stored.unwrap_or_else(|| {
@@ -130,6 +133,7 @@ impl Payload {
     }
 
     /// Returns the names of its labels.
+    #[inline]
     pub(crate) fn labels(&self) -> Labels {
         self.find_reserved(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
     }
@@ -162,6 +166,7 @@ fn halves(name: Name) -> [u64; 2] {
     [(name >> 64) as u64, name as u64]
 }
 
+#[inline]
 fn whole(halves: &[u64]) -> Option<Name> {
     let [high, low] = *halves else { return None };
     Some((u128::from(high) << 64 | u128::from(low)).to_be_bytes())

@@ -27,6 +27,7 @@ pub async fn check_revocation_log<L: RevocationLog>(one: &L, other: &L) {
     suite.many_come_in_pages().await;
     suite.appended_at_once().await;
     suite.a_reader_is_woken().await;
+    suite.the_history_is_one().await;
     suite.young_entries_are_not_trimmed().await;
 }
 
@@ -156,6 +157,19 @@ impl<L: RevocationLog> Suite<'_, L> {
         let (rest, _) =
             Self::read_all(self.other, page.entries.last().map_or(top, |last| last.position)).await;
         assert_eq!(Self::revocations(&[page.entries, rest].concat()), one);
+    }
+
+    async fn the_history_is_one(&self) {
+        let top = self.one.top(0).await.expect("top");
+        let before = self.one.read(top, Duration::ZERO).await.expect("read");
+        self.other.append(Self::some(1), 0).await.expect("append");
+        for log in [self.one, self.other] {
+            let after = log.read(top, Duration::ZERO).await.expect("read");
+            assert_eq!(
+                after.history, before.history,
+                "the history must stay while no entry can have been lost"
+            );
+        }
     }
 
     async fn young_entries_are_not_trimmed(&self) {

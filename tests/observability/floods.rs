@@ -7,8 +7,8 @@ use hyper::service::Service;
 use hyper_session::store::{Memory, MigratingStore, Store};
 use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive, with_session};
 use hyper_session::{
-    AppKey, CookieStore, CrossOriginProtection, Error, ServerStore, SessionExt, SessionHandle, Timestamp,
-    session_fn,
+    AppKey, CookieStore, CrossOriginProtection, Error, Revocations, ServerStore, SessionExt, SessionHandle,
+    Timestamp, session_fn,
 };
 use tracing::Level;
 
@@ -114,6 +114,28 @@ fn lines_that_clients_cause_are_bounded() {
 }
 
 /// Each way to log out everyone at once is a line at `info` that says what to look at.
+#[test]
+fn a_client_that_logs_out_in_a_loop_does_not_flood_the_log() {
+    let _turn = alone();
+    let revocations = Revocations::in_memory().max_per_subject(1);
+    let clock = FakeClock::at(1_000_000);
+    let key = AppKey::generate().unwrap();
+    let store = CookieStore::builder(key).clock(clock).revocations(revocations).build().unwrap();
+    let lines = logged(async {
+        for _ in 0..300 {
+            let request = with_session(Request::new(()), &store, |session| session.login("mallory"));
+            let service = session_fn(store.clone(), |_: Request<()>, handle: SessionHandle| async move {
+                handle.load().await?.destroy()?;
+                Ok::<_, Error>(Response::new(()))
+            });
+            service.call(request.await.unwrap()).await.unwrap();
+        }
+    });
+    let lines: Vec<_> = lines.into_iter().filter(|line| line.contains("event=revocations")).collect();
+    assert_eq!(counts(&lines), [1, 10, 100], "{lines:#?}");
+    assert!(lines[0].starts_with("WARN") && lines[0].contains("change=subject_limit"), "{}", lines[0]);
+}
+
 #[test]
 fn logging_everyone_out_is_loud() {
     let _turn = alone();

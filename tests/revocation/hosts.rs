@@ -194,6 +194,7 @@ fn a_tail_that_a_failover_lost_is_written_again() {
             if !three.accepts(&copy).await && !three.accepts(&bobs_copy).await {
                 break three;
             }
+            tokio::time::sleep(Duration::from_millis(20)).await;
         };
         while two.accepts(&copy).await || two.accepts(&bobs_copy).await {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -132,7 +132,7 @@ fn a_logout_in_an_inner_service_is_final_whatever_the_outer_one_does() {
                 }
             }
         }
-        // A `SessionService` around a `SessionService`: both share one session.
+        // A `SessionService` around a second one: both are one session.
         let site = Site::in_memory();
         let mut browser = site.logged_in("ada").await;
         let copy = browser.clone();

@@ -2,6 +2,8 @@
 //!
 //! `HYPER_SESSION_KILLS=500 cargo test --all-features --test revocation kill` kills as many.
 
+#![allow(clippy::print_stdout)] // says how much a long run has shown
+
 use std::io::{BufRead, BufReader, Lines, Write as _};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;

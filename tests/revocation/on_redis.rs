@@ -162,7 +162,7 @@ fn a_server_whose_clock_is_behind_gives_no_lower_positions() {
     });
 }
 
-/// The case in which the order of positions would not be enough: no running process has seen the position of the login.
+/// No running process has seen the position of the login.
 #[test]
 fn a_login_whose_position_was_lost_is_ended_by_what_comes_after_it() {
     let mut server = Server::start();
@@ -193,6 +193,10 @@ fn a_login_after_a_restart_is_behind_the_revocations_that_were_lost() {
     block_on(async {
         let (one, two) = (host(&server, PATIENT).await, host(&server, PATIENT).await);
         assert_eq!(server.cli(&["SAVE"]), "OK");
+        // As if millions of entries were lost with it.
+        let ahead = Revocations::redis(server.url()).prefix("test").into_log().await.unwrap();
+        let top = ahead.top(0).await.unwrap();
+        ahead.top(top + (30_000 << 20)).await.unwrap();
         one.store.end_sessions_of("ada").await.unwrap();
         server.restart();
         // On a host that starts now. It does not know what was lost.

@@ -199,7 +199,9 @@ impl RedisRevocations {
         self
     }
 
-    /// Connects, reads all revocations, and follows them from now on, in a task of the present tokio runtime.
+    /// Connects, reads all revocations, and follows them from now on, in a task of the present tokio runtime. If Redis was
+    /// started, or a replica took over, less than a second ago, this waits for a second: other processes write again what
+    /// Redis may have lost.
     ///
     /// # Errors
     ///
