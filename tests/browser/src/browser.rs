@@ -109,6 +109,12 @@ impl Browser {
             .collect()
     }
 
+    /// Deletes all cookies that the browser would send to this page.
+    pub fn forget_cookies(&self) {
+        self.command("WebDriver:DeleteAllCookies", json!({}));
+        assert_eq!(self.cookies(), []);
+    }
+
     /// The tab that is looked at.
     pub fn tab(&self) -> String {
         self.command("WebDriver:GetWindowHandle", json!({})).as_str().expect("a handle").to_owned()

@@ -1,11 +1,13 @@
 //! What the browser tests are made of: the example behind TLS, and a browser of each engine.
 
 mod browser;
+mod deployments;
 mod engine;
 mod marionette;
 mod server;
 mod webdriver;
 
 pub use browser::{Browser, Cookie};
+pub use deployments::{Deployments, Keeping, stores};
 pub use engine::Engine;
 pub use server::Server;

@@ -1,4 +1,4 @@
-//! The login example, with the cookie of production, behind TLS on localhost.
+//! The login example, with the cookie of production, or another service, behind TLS.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -17,7 +17,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 
 pub struct Server {
-    example: Child,
+    example: Option<Child>,
+    host: &'static str,
     port: u16,
     key_hash: String,
     // Dropped with the server: its tasks end.
@@ -52,12 +53,20 @@ impl Server {
             .and_then(|address| address.parse().ok())
             .unwrap_or_else(|| panic!("the example said {line:?}"));
 
+        let mut server = Self::in_front_of("localhost", address);
+        server.example = Some(example);
+        server
+    }
+
+    /// Ends TLS in front of a service that listens on `address`. Browsers know it as `host`: localhost, or a name below it,
+    /// which they all resolve to this machine (RFC 6761 section 6.3).
+    pub fn in_front_of(host: &'static str, address: SocketAddr) -> Self {
         let proxy = Runtime::new().expect("a runtime");
         let listener = proxy.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let port = listener.local_addr().expect("its number").port();
-        let (acceptor, key_hash) = acceptor();
+        let (acceptor, key_hash) = acceptor(host);
         proxy.spawn(forward(listener, acceptor, address));
-        Self { example, port, key_hash, _proxy: proxy }
+        Self { example: None, host, port, key_hash, _proxy: proxy }
     }
 
     /// SHA-256 of the certificate's public key, as base64: what a browser is told to trust.
@@ -66,19 +75,21 @@ impl Server {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.port)
+        format!("https://{}:{}{path}", self.host, self.port)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.example.kill();
-        let _ = self.example.wait();
+        if let Some(example) = &mut self.example {
+            let _ = example.kill();
+            let _ = example.wait();
+        }
     }
 }
 
-fn acceptor() -> (TlsAcceptor, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+fn acceptor(host: &str) -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
     let hash = digest(&SHA256, &made.signing_key.subject_public_key_info());
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
     let config = ServerConfig::builder()

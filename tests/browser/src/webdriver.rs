@@ -39,6 +39,7 @@ impl WebDriver {
             "WebDriver:ElementClick" => ("POST", element() + "/click"),
             "WebDriver:ExecuteScript" => ("POST", "/execute/sync".to_owned()),
             "WebDriver:GetCookies" => ("GET", "/cookie".to_owned()),
+            "WebDriver:DeleteAllCookies" => ("DELETE", "/cookie".to_owned()),
             "WebDriver:GetWindowHandle" => ("GET", "/window".to_owned()),
             "WebDriver:NewWindow" => ("POST", "/window/new".to_owned()),
             "WebDriver:SwitchToWindow" => ("POST", "/window".to_owned()),
