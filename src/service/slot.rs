@@ -18,7 +18,7 @@ use crate::cookie::{
     Assembly, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target, chunk_size, trim,
 };
 use crate::error::Error;
-use crate::event::{Event, Operation, Refusal};
+use crate::event::{Event, MigrationSource, Operation, Refusal};
 use crate::session::{
     Changes, Circumstances, Committer, CookieLifetime, Former, Recency, Record, Reply, Saved, Session,
     SessionId, Standing, Weight,
@@ -245,10 +245,13 @@ impl Slot {
         self.report(newest, &opened);
         let record = newest.map(|newest| newest.record.clone());
         // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
-        // under a retired name is set under the present name.
+        // under a retired name is set under the present name: at once, unless that ends the old one, which other requests of
+        // the same page may carry.
         let renewal = match newest {
             _ if opened.exhausted => Renewal::Never,
-            Some(Candidate { retired: Some(_), record, .. }) => Renewal::Now(record.clone()),
+            Some(Candidate { retired: Some(_), record, .. }) if record.place().is_none() => {
+                Renewal::Now(record.clone())
+            }
             _ => Renewal::WhenDue,
         };
         // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
@@ -291,6 +294,9 @@ impl Slot {
         }
         let Some(newest) = newest else { return };
         let id = newest.record.id();
+        if newest.retired.is_some() {
+            self.emit(&Event::Migrating { cookie, id, from: MigrationSource::RetiredName });
+        }
         if newest.record.with_old_key() {
             self.emit(&Event::OldKey { cookie, id });
         }

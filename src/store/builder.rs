@@ -33,6 +33,7 @@ use crate::session::PayloadFormat;
 /// | [`keep_values_on_server_error`](Self::keep_values_on_server_error) | false |
 /// | [`clear_site_data`](Self::clear_site_data): what the browser forgets at a logout | nothing |
 /// | [`private_pages_no_store`](Self::private_pages_no_store) | false |
+/// | [`no_renewal_on`](Self::no_renewal_on): requests that keep no session alive by reading it | none |
 /// | [`clock`](Self::clock) | the machine's clock |
 /// | [`observer`](Self::observer): receiver of events | none |
 ///
@@ -65,6 +66,8 @@ pub(crate) struct ServerOptions {
     /// A session of a subject counts only while it is on that subject's list.
     pub(super) check_session_list: bool,
     pub(super) at_session_limit: SessionLimit,
+    /// Names of other cookies with the same subjects.
+    pub(super) linked: Vec<String>,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
 }
@@ -139,6 +142,43 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
+    /// Names another session cookie whose sessions are in the same backend, and whose subjects are the same users: an
+    /// administration beside a shop, for example. [`sessions_of`](crate::ServerStore::sessions_of),
+    /// [`end_session_of`](crate::ServerStore::end_session_of), [`end_sessions_of`](crate::ServerStore::end_sessions_of) and
+    /// [`Session::end_other_sessions`](crate::Session::end_other_sessions) then include its sessions. Can be called several
+    /// times. Default: none.
+    ///
+    /// Sessions under a [retired name](crate::cookie::CookieOptions::retired_name) are included in any case. The other
+    /// service's sessions must have the same keys, if entries are [sealed](Self::seal_records).
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) counts each cookie's sessions separately.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::Request;
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{ServerStore, store::Memory, testing};
+    /// use std::sync::Arc;
+    ///
+    /// let memory = Arc::new(Memory::new());
+    /// let shop = ServerStore::with_backend(memory.clone()).linked_cookie("__Host-admin").build()?;
+    /// let admin = ServerStore::with_backend(memory).cookie(CookieOptions::new().name("__Host-admin")).build()?;
+    /// testing::with_session(Request::new(()), &shop, |session| session.login("ada")).await?;
+    /// testing::with_session(Request::new(()), &admin, |session| session.login("ada")).await?;
+    /// assert_eq!(shop.end_sessions_of("ada", None).await?, 2);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    pub fn linked_cookie(mut self, name: impl Into<String>) -> Self {
+        self.server.linked.push(name.into());
+        self
+    }
+
     /// Sets what happens when a subject logs in that has as many sessions as it may have. Default:
     /// [`SessionLimit::EndLeastRecentlyUsed`].
     pub fn at_session_limit(mut self, limit: SessionLimit) -> Self {
@@ -155,6 +195,7 @@ impl<K> Builder<K> {
             max_sessions_per_subject: 100,
             at_session_limit: SessionLimit::default(),
             check_session_list: false,
+            linked: Vec::new(),
             shared_format: None,
         };
         Self { kind, options: Options::default(), server }

@@ -18,6 +18,7 @@ pub mod redis;
 mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod take_over;
 
 use std::sync::Arc;
 

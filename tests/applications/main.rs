@@ -19,4 +19,5 @@ mod lifetimes;
 mod lifetimes_model;
 mod migrating;
 mod reading;
+mod renamed;
 mod stores;

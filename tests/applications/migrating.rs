@@ -60,7 +60,7 @@ impl World {
     }
 }
 
-async fn edit<R: Send>(
+pub(crate) async fn edit<R: Send>(
     store: &(impl Store + Clone),
     jar: &mut Jar,
     act: impl Fn(&Session) -> Result<R, Error> + Send + Sync,
@@ -79,7 +79,7 @@ async fn edit<R: Send>(
 }
 
 #[allow(clippy::unnecessary_wraps)] // what a handler does
-fn user(session: &Session) -> Result<Option<String>, Error> {
+pub(crate) fn user(session: &Session) -> Result<Option<String>, Error> {
     Ok(session.subject().map(|user| user.to_string()))
 }
 

@@ -30,7 +30,7 @@ fn user(browser: &Browser, deployments: &Deployments, path: &str) -> Option<Stri
     }
 }
 
-/// A login under the former options, then the new deployment: its login is the one who logged in, and its logout logs out.
+/// A login under the former options, then the new deployment: it shows the user who logged in last, and its logout logs out.
 fn the_present_deployment_decides(engine: Engine) {
     // And how many cookies the browser then holds.
     let changes: [(&str, [CookieOptions; 2], usize); 4] = [
