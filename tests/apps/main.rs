@@ -4,7 +4,15 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+// Used in part: one server, and its commands.
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code, clippy::duplicate_mod)]
+mod redis_server;
+
 mod members;
 mod members_visits;
+mod notes;
+mod notes_visits;
 mod shop;
 mod shop_visits;
