@@ -247,6 +247,8 @@ pub struct Config {
     pub(crate) discard_rule: DiscardRule,
     /// The requests that do not keep their session alive by reading it.
     pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
+    /// The requests over plain http, and their cookie. `None`: one cookie for all requests.
+    pub(crate) plain_http: Option<(Arc<dyn RequestRule>, CookieTemplate)>,
     /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
     pub(crate) only_in_cookie: bool,
     /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session.
@@ -338,6 +340,7 @@ pub(crate) struct Options {
     pub(crate) format: PayloadFormat,
     pub(crate) discard_rule: DiscardRule,
     pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
+    pub(crate) plain_http_rule: Option<Arc<dyn RequestRule>>,
     pub(crate) connection_memo: bool,
     pub(crate) shared_flash: bool,
     /// False: unless a threshold is set, a session is renewed only when it is saved.
@@ -362,6 +365,7 @@ impl Default for Options {
             format: PayloadFormat::default(),
             discard_rule: DiscardRule::default(),
             no_renewal_rule: None,
+            plain_http_rule: None,
             connection_memo: false,
             shared_flash: false,
             renew_on_read: true,
@@ -401,7 +405,12 @@ impl Options {
             ));
         }
         let max_age = self.cookie.explicit_max_age();
-        let cookie = self.cookie.for_development(self.development).validate()?;
+        let cookie = self.cookie.for_development(self.development);
+        let plain_http = match self.plain_http_rule {
+            Some(rule) => Some((rule, cookie.clone().for_plain_http().validate()?)),
+            None => None,
+        };
+        let cookie = cookie.validate()?;
         // Capped like Max-Age: a session with an idle timeout of more than 400 days outlives its cookie in any case.
         let longest_idle = timeouts.idle.min(timeouts.absolute);
         if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
@@ -423,6 +432,7 @@ impl Options {
             format: self.format,
             discard_rule: self.discard_rule,
             no_renewal_rule: self.no_renewal_rule,
+            plain_http,
             only_in_cookie: false,
             connection_memo: self.connection_memo,
             shared_flash: self.shared_flash,
@@ -433,7 +443,7 @@ impl Options {
             observer: self.observer,
             facades: Facades::default(),
         };
-        if !config.cookie.is_secure() {
+        if !config.cookie.is_secure() || config.plain_http.is_some() {
             config.emit(&Event::InsecureCookie { cookie: config.cookie_name() });
         }
         Ok(config)

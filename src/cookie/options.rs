@@ -159,6 +159,16 @@ impl CookieOptions {
         self
     }
 
+    /// Returns the options for requests over plain http: without `Secure`, and without the attributes that need it.
+    pub(crate) fn for_plain_http(mut self) -> Self {
+        self.secure = Some(false);
+        self.partitioned = false;
+        if self.same_site == SameSite::None {
+            self.same_site = SameSite::Lax;
+        }
+        self
+    }
+
     /// Sets the name. Default: `__Host-session`. The name also separates keys: a token never opens under another name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());

@@ -15,7 +15,8 @@ use super::connection::Connection;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{
-    Assembly, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target, chunk_size, trim,
+    Assembly, CookieTemplate, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target,
+    chunk_size, trim,
 };
 use crate::error::Error;
 use crate::event::{Event, MigrationSource, Operation, Refusal};
@@ -58,6 +59,8 @@ pub(super) struct Slot {
     speculative: bool,
     /// The options say that this request does not keep its session alive by reading it.
     only_looks: bool,
+    /// The options say that this request came over plain http.
+    plain_http: bool,
     asked: AtomicBool,
     closed: AtomicBool,
 }
@@ -153,6 +156,7 @@ impl Slot {
             had_subject: AtomicBool::new(false),
             speculative,
             only_looks,
+            plain_http: config.plain_http.as_ref().is_some_and(|(rule, _)| rule(uri, headers)),
             asked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -587,7 +591,7 @@ impl Slot {
         lifetime: std::time::Duration,
         kept: CookieLifetime,
     ) -> Result<SetCookies, Error> {
-        let (template, held) = (&self.connection.config().cookie, self.found.tail_mask());
+        let (template, held) = (self.template(), self.found.tail_mask());
         let mut lines = self.expirations()?;
         lines.extend(match kept {
             CookieLifetime::Configured => template.set(token, lifetime, held)?,
@@ -613,7 +617,7 @@ impl Slot {
         }
         let mut lines = self.expirations()?;
         if self.may_remove() {
-            lines.extend(config.cookie.remove(self.found.tail_mask())?);
+            lines.extend(self.template().remove(self.found.tail_mask())?);
         }
         Ok(lines)
     }
@@ -621,14 +625,14 @@ impl Slot {
     /// Returns false if the cookie to be removed cannot have come with the request: its path does not cover the request's. Then one
     /// may be in use there.
     fn may_remove(&self) -> bool {
-        let template = &self.connection.config().cookie;
+        let template = self.template();
         self.was_ended() || self.target.as_deref().is_none_or(|target| template.covers(target))
     }
 
     /// Returns the lines that expire the cookie in the scopes of earlier options. They precede the line that sets it, for
     /// clients that do not distinguish scopes.
     fn expirations(&self) -> Result<SetCookies, Error> {
-        let template = &self.connection.config().cookie;
+        let template = self.template();
         let held = self.found.tail_mask();
         let mut lines = SetCookies::new();
         if template.retires() {
@@ -640,6 +644,15 @@ impl Slot {
             template.expire_elsewhere(self.target.as_deref(), several, held, &mut lines)?;
         }
         Ok(lines)
+    }
+
+    /// Returns what the lines of this request's cookie are made of.
+    fn template(&self) -> &CookieTemplate {
+        let config = self.connection.config();
+        match &config.plain_http {
+            Some((_, plain)) if self.plain_http => plain,
+            _ => &config.cookie,
+        }
     }
 
     fn was_ended(&self) -> bool {

@@ -34,6 +34,7 @@ use crate::session::PayloadFormat;
 /// | [`clear_site_data`](Self::clear_site_data): what the browser forgets at a logout | nothing |
 /// | [`private_pages_no_store`](Self::private_pages_no_store) | false |
 /// | [`no_renewal_on`](Self::no_renewal_on): requests that keep no session alive by reading it | none |
+/// | [`plain_http_on`](Self::plain_http_on): requests whose cookie is not `Secure` | none |
 /// | [`clock`](Self::clock) | the machine's clock |
 /// | [`observer`](Self::observer): receiver of events | none |
 ///
@@ -282,6 +283,42 @@ impl<K> Builder<K> {
     /// ```
     pub fn no_renewal_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
         self.options.no_renewal_rule = Some(Arc::new(rule));
+        self
+    }
+
+    /// Sets which requests came over plain http, for a service that is reached both by http and by https. Their responses
+    /// set the cookie without `Secure` and `Partitioned`, and with `SameSite=Lax` instead of `None`, because browsers accept
+    /// none of these over http. Default: none.
+    ///
+    /// The scheme is not in an HTTP/1.1 request. The rule reads what a trusted proxy says, for example.
+    ///
+    /// # Security
+    ///
+    /// Anyone on the network can read a cookie that was set over plain http. Serve logins over https only, or redirect all
+    /// requests there: then this option is not needed.
+    ///
+    /// # Limits
+    ///
+    /// The cookie's name must not begin with `__Host-` or `__Secure-`: `build` returns an error. A browser that holds the
+    /// `Secure` cookie neither sends it over http nor lets a response over http replace it (RFC 6265bis section 5.7), so such
+    /// a browser is not logged in over http.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// // The proxy in front of this service sets the field, and drops it from the requests of clients.
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .cookie(CookieOptions::new().name("session"))
+    ///     .plain_http_on(|_uri, headers| headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "http"))
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    #[doc(alias = "secure_auto")]
+    pub fn plain_http_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
+        self.options.plain_http_rule = Some(Arc::new(rule));
         self
     }
 

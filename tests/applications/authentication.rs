@@ -112,7 +112,7 @@ fn what_is_no_login_cannot_be_renewed() {
     });
 }
 
-// T34: a session that was revoked while its request ran is not brought back by a password. A login begins another one.
+// T34: a session that was revoked while its request ran is not brought back by a password. A login begins a new session.
 #[test]
 fn t34_reauthentication_does_not_bring_a_revoked_session_back() {
     let acts: [(Act, bool); 3] = [

@@ -67,6 +67,7 @@ fn user(session: &Session) -> Result<String, Status> {
 }
 
 /// An error of the session layer, as its callers may know it.
+#[allow(clippy::needless_pass_by_value)] // for `map_err`
 fn status(error: Error) -> Status {
     let code = if error.is_unavailable() { Code::Unavailable } else { Code::Internal };
     Status::new(code, error.label())
