@@ -70,6 +70,27 @@ impl Log {
         values
     }
 
+    /// This log followed by `later`.
+    fn then(self, later: Self) -> Self {
+        let destroy = self.destroy || later.destroy;
+        let regenerate = self.regenerate && !later.destroy || later.regenerate;
+        if later.cleared {
+            return Self { destroy, regenerate, ..later };
+        }
+        let Self { cleared, mut keys, .. } = self;
+        for (key, change) in later.keys {
+            let change = match (keys.get(&key), change) {
+                (Some(Change::Set(value)), Change::Add(amount)) => Change::Set(value + amount),
+                (Some(Change::Add(before)), Change::Add(amount)) => Change::Add(before + amount),
+                (Some(Change::Delete), Change::Add(amount)) => Change::Set(amount),
+                (None, Change::Add(amount)) if cleared => Change::Set(amount),
+                (_, change) => change,
+            };
+            keys.insert(key, change);
+        }
+        Self { cleared, regenerate, destroy, keys }
+    }
+
     pub fn is_default(&self) -> bool {
         !self.cleared && !self.regenerate && !self.destroy && self.keys.is_empty()
     }
@@ -90,8 +111,8 @@ pub struct Request {
     pub overtaken: bool,
     /// A primitive of it failed.
     pub faulted: bool,
-    /// Its handler was told that a save failed, and has made no call since.
-    pub told: bool,
+    /// What a save was to do, of whose failure the handler was told. It is done only if the handler asks for it again.
+    pub failed: Option<Log>,
     /// When its last commit began: what is written counts from then.
     commit: u64,
     /// When the session that it has was created.
@@ -106,7 +127,22 @@ pub struct Request {
 
 impl Request {
     pub fn view(&self) -> Values {
-        self.log.apply(&self.known)
+        let failed = self.failed.as_ref().map(|failed| failed.apply(&self.known));
+        self.log.apply(failed.as_ref().unwrap_or(&self.known))
+    }
+
+    /// The handler asks for what failed, too.
+    pub fn retry(&mut self) {
+        if let Some(failed) = self.failed.take() {
+            self.log = failed.then(std::mem::take(&mut self.log));
+        }
+    }
+
+    /// The handler is about to change `key`: if that was among what failed, it mends it.
+    pub fn mend(&mut self, key: &str) {
+        if self.failed.as_ref().is_some_and(|failed| failed.keys.contains_key(key)) {
+            self.retry();
+        }
     }
 
     /// True if a change of its own that the store has not acknowledged would have an effect.
@@ -121,10 +157,12 @@ impl Request {
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
         (self.commit, self.committing) = (now.as_unix(), true);
-        let is_due = !last || !self.log.is_default();
+        let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
-        if last && self.told {
-            self.log = Log::default();
+        if last {
+            self.failed = None;
+        } else {
+            self.retry();
         }
         if !accepts {
             (self.log.keys, self.log.cleared) = (BTreeMap::new(), false);
@@ -253,6 +291,11 @@ impl Backend for Server {
         let found = self.memory.fetch(id, now).await?;
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, found.clone(), |world, request| {
+            // The entry of a session that has expired, which the handler ends for slower requests.
+            if now.as_unix() == 0 {
+                assert!(request.log.destroy && request.base.is_none());
+                return;
+            }
             let entry = world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix());
             assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
             // A second look is one at a session that was renewed: it may have ended meanwhile.
@@ -371,9 +414,12 @@ impl Backend for Server {
         let id = SessionId::from_bytes(id.to_bytes());
         self.check(fault, (), |world, request| {
             assert!(!request.void);
-            world.sessions.remove(&id);
+            let before = world.sessions.remove(&id);
             if request.base == Some(id) {
                 world.ended(request);
+            } else if request.log.destroy && request.base.is_none() {
+                let expired = before.is_none_or(|entry| entry.expires <= request.commit);
+                assert!(expired || request.created.contains(&id), "ends another's session");
             } else {
                 assert!(request.created.contains(&id), "ends another's session");
             }

@@ -262,7 +262,7 @@ async fn handle_request(
                     Err(error) if error.is_ended() => assert!(request.ended),
                     Err(error) => {
                         assert!(request.faulted, "{error}");
-                        request.told = true;
+                        request.failed = Some(std::mem::take(&mut request.log));
                         return;
                     }
                 }
@@ -270,7 +270,6 @@ async fn handle_request(
             });
         } else {
             request(&mut |request| {
-                request.told = false;
                 perform(*deed, number, &session, request);
             });
         }
@@ -313,10 +312,12 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
     let name = |key: u8| ["a", "b", "c"][usize::from(key % 3)].to_owned();
     match deed {
         Deed::Set(key) => {
+            request.mend(&name(key));
             session.set(&name(key), number).unwrap();
             request.log.keys.insert(name(key), Change::Set(number));
         }
         Deed::Add(key) => {
+            request.mend(&name(key));
             let amount = mixed(number);
             session.update(&name(key), move |old: Option<u64>| old.unwrap_or(0) + amount).unwrap();
             let change = match request.log.keys.get(&name(key)) {
@@ -329,6 +330,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
             request.log.keys.insert(name(key), change);
         }
         Deed::Delete(key) => {
+            request.mend(&name(key));
             session.delete(&name(key)).unwrap();
             // A value that this request itself had made is as if it had never been.
             if !request.log.cleared && request.known.contains_key(&name(key)) {
@@ -340,6 +342,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         Deed::Clear => {
             session.clear().unwrap();
             if !request.view().is_empty() {
+                request.retry();
                 (request.log.keys, request.log.cleared) = (Default::default(), true);
             }
         }
@@ -352,6 +355,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         }
         Deed::Destroy => {
             session.destroy().unwrap();
+            request.failed = None;
             request.log = Log { cleared: true, destroy: true, ..Log::default() };
             request.ended = false;
         }

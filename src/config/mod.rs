@@ -242,6 +242,8 @@ pub struct Config {
     anonymous: Option<Timeouts>,
     /// No session lasts longer, whatever its own lifetime says.
     longest: Duration,
+    /// The requests over plain http, and their cookie. `None`: one cookie for all requests.
+    pub(crate) plain_http: Option<(Arc<dyn RequestRule>, CookieTemplate)>,
     /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
     pub(crate) only_in_cookie: bool,
     /// Sessions can be revoked. They carry a lineage, and labels have an effect.
@@ -346,6 +348,7 @@ pub(crate) struct Options {
     pub(crate) anonymous: Option<Timeouts>,
     /// `None`: the longest absolute timeout.
     pub(crate) longest: Option<Duration>,
+    pub(crate) plain_http_rule: Option<Arc<dyn RequestRule>>,
     /// False: unless a threshold is set, a session is renewed only when it is saved.
     pub(crate) renew_on_read: bool,
     #[cfg(feature = "device-bound")]
@@ -364,6 +367,7 @@ impl Default for Options {
             absolute: None,
             anonymous: None,
             longest: None,
+            plain_http_rule: None,
             renew_on_read: true,
             #[cfg(feature = "device-bound")]
             device_bound: None,
@@ -400,7 +404,12 @@ impl Options {
             ));
         }
         let max_age = self.cookie.explicit_max_age();
-        let cookie = self.cookie.for_development(self.development).validate()?;
+        let cookie = self.cookie.for_development(self.development);
+        let plain_http = match self.plain_http_rule {
+            Some(rule) => Some((rule, cookie.clone().for_plain_http().validate()?)),
+            None => None,
+        };
+        let cookie = cookie.validate()?;
         // Capped like Max-Age: a session with an idle timeout of more than 400 days outlives its cookie in any case.
         let longest_idle = timeouts.idle.min(timeouts.absolute);
         if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
@@ -419,6 +428,7 @@ impl Options {
             timeouts,
             anonymous,
             longest,
+            plain_http,
             only_in_cookie: false,
             revocable: false,
             #[cfg(feature = "device-bound")]
@@ -426,7 +436,7 @@ impl Options {
             settings: self.settings,
             facades: Facades::default(),
         };
-        if !config.cookie.is_secure() {
+        if !config.cookie.is_secure() || config.plain_http.is_some() {
             config.emit(EventKind::InsecureCookie);
         }
         Ok(config)

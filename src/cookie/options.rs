@@ -159,6 +159,16 @@ impl CookieOptions {
         self
     }
 
+    /// Returns the options for requests over plain http: without `Secure`, and without the attributes that need it.
+    pub(crate) fn for_plain_http(mut self) -> Self {
+        self.secure = Some(false);
+        self.partitioned = false;
+        if self.same_site == SameSite::None {
+            self.same_site = SameSite::Lax;
+        }
+        self
+    }
+
     /// Sets the name. Default: `__Host-session`. The name also separates keys: a token never opens under another name.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
@@ -291,18 +301,14 @@ impl CookieOptions {
         self
     }
 
-    /// Names a cookie that held the session before. Its sessions are still read, and move to the present name with the next
-    /// response. Each response that sets or removes the session's cookie expires the cookie of that name. Can be called
+    /// Names a cookie that held the session before. Its sessions are still read, and move to the present name: with the next
+    /// response if they are in the cookie, and with the next save or renewal if they are on a server. Each response that sets or removes the session's cookie expires the cookie of that name. Can be called
     /// several times.
     ///
     /// # Security
     ///
     /// A cookie under a retired name logs its holder in, so it is only as protected as the prefix of that name allows. Drop
     /// the retired name when the longest session under it has ended.
-    ///
-    /// # Errors
-    ///
-    /// A store that keeps its sessions on a server does not build, because its session lists are bound to the name.
     ///
     /// # Examples
     ///

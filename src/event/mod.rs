@@ -406,6 +406,8 @@ impl CookieFormat {
 pub enum MigrationSource {
     /// The old store of a [`MigratingStore`](crate::store::MigratingStore).
     Store,
+    /// A [retired name](crate::cookie::CookieOptions::retired_name) of the cookie.
+    RetiredName,
     /// An entry that was written before [`seal_records`](crate::store::Builder::seal_records) was called.
     Unsealed,
 }
@@ -415,6 +417,7 @@ impl MigrationSource {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Store => "store",
+            Self::RetiredName => "retired_name",
             Self::Unsealed => "unsealed",
         }
     }

@@ -17,10 +17,11 @@ use super::device_check::DeviceCheck;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{
-    Assembly, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target, chunk_size, trim,
+    Assembly, CookieTemplate, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target,
+    chunk_size, trim,
 };
 use crate::error::Error;
-use crate::event::{EventKind, Operation, Refusal};
+use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::session::{
     Changes, Circumstances, Committer, CookieLifetime, Former, Recency, Record, Reply, Saved, Session,
     SessionId, Standing, Weight,
@@ -59,6 +60,8 @@ pub(super) struct Slot {
     speculative: bool,
     /// The options say that this request does not keep its session alive by reading it.
     only_looks: bool,
+    /// The options say that this request came over plain http.
+    plain_http: bool,
     asked: AtomicBool,
     closed: AtomicBool,
 }
@@ -157,6 +160,7 @@ impl Slot {
             had_subject: AtomicBool::new(false),
             speculative,
             only_looks,
+            plain_http: config.plain_http.as_ref().is_some_and(|(rule, _)| rule(uri, headers)),
             asked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -251,10 +255,13 @@ impl Slot {
         let newest = newest.filter(|_| !lapsed);
         let record = newest.map(|newest| newest.record.clone());
         // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
-        // under a retired name is set under the present name.
+        // under a retired name is set under the present name: at once, unless that ends the old one, which other requests of
+        // the same page may carry.
         let renewal = match newest {
             _ if opened.exhausted => Renewal::Never,
-            Some(Candidate { retired: Some(_), record, .. }) => Renewal::Now(record.clone()),
+            Some(Candidate { retired: Some(_), record, .. }) if record.place().is_none() => {
+                Renewal::Now(record.clone())
+            }
             _ => Renewal::WhenDue,
         };
         // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
@@ -298,6 +305,9 @@ impl Slot {
         }
         let Some(newest) = newest else { return };
         let id = newest.record.id();
+        if newest.retired.is_some() {
+            self.emit(EventKind::Migrating { id, from: MigrationSource::RetiredName });
+        }
         if newest.record.with_old_key() {
             self.emit(EventKind::OldKey { id });
         }
@@ -624,7 +634,7 @@ impl Slot {
         lifetime: std::time::Duration,
         kept: CookieLifetime,
     ) -> Result<SetCookies, Error> {
-        let (template, held) = (&self.connection.config().cookie, self.found.tail_mask());
+        let (template, held) = (self.template(), self.found.tail_mask());
         let mut lines = self.expirations()?;
         let setting = match kept {
             CookieLifetime::Configured => template.set(token, lifetime, held)?,
@@ -654,7 +664,7 @@ impl Slot {
         }
         let mut lines = self.expirations()?;
         if self.may_remove() {
-            lines.extend(config.cookie.remove(self.found.tail_mask())?);
+            lines.extend(self.template().remove(self.found.tail_mask())?);
             #[cfg(feature = "device-bound")]
             lines.extend(self.device.remove_cookie(config)?);
         }
@@ -664,14 +674,14 @@ impl Slot {
     /// Returns false if the cookie to be removed cannot have come with the request: its path does not cover the request's. Then one
     /// may be in use there.
     fn may_remove(&self) -> bool {
-        let template = &self.connection.config().cookie;
+        let template = self.template();
         self.was_ended() || self.target.as_deref().is_none_or(|target| template.covers(target))
     }
 
     /// Returns the lines that expire the cookie in the scopes of earlier options. They precede the line that sets it, for
     /// clients that do not distinguish scopes.
     fn expirations(&self) -> Result<SetCookies, Error> {
-        let template = &self.connection.config().cookie;
+        let template = self.template();
         let held = self.found.tail_mask();
         let mut lines = SetCookies::new();
         if template.retires() {
@@ -683,6 +693,15 @@ impl Slot {
             template.expire_elsewhere(self.target.as_deref(), several, held, &mut lines)?;
         }
         Ok(lines)
+    }
+
+    /// Returns what the lines of this request's cookie are made of.
+    fn template(&self) -> &CookieTemplate {
+        let config = self.connection.config();
+        match &config.plain_http {
+            Some((_, plain)) if self.plain_http => plain,
+            _ => &config.cookie,
+        }
     }
 
     fn was_ended(&self) -> bool {

@@ -57,7 +57,7 @@ pub(crate) use self::label::check_label;
 pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
-pub(crate) use self::record::Origin;
+pub(crate) use self::record::{Origin, Place};
 pub(crate) use self::session::{Circumstances, Committer};
 pub(crate) use self::state::{Former, Reply};
 

@@ -48,8 +48,17 @@ pub(crate) enum Origin {
         /// The deadline of the entry, which may be later than that of the session.
         deadline: Timestamp,
     },
-    /// From a store whose sessions are taken over: as it was loaded there.
-    Elsewhere(Record),
+    /// From a place whose sessions are taken over: as it was loaded there.
+    Elsewhere(Place, Record),
+}
+
+/// A place whose sessions are taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The old store of a migration.
+    OldStore,
+    /// The entries under a retired name of the cookie: the one with this index in the options.
+    RetiredName(usize),
 }
 
 impl Origin {
@@ -104,7 +113,28 @@ impl Record {
         Self::written(*id, *created, expires, payload.clone(), origin, *recency)
     }
 
-    /// Returns the same record with another origin.
+    /// Returns the place that the session is taken over from, if any.
+    pub(crate) fn place(&self) -> Option<Place> {
+        match self.origin() {
+            Origin::Elsewhere(place, _) => Some(*place),
+            _ => None,
+        }
+    }
+
+    /// Returns the session in this place if the record is from there.
+    pub(crate) fn in_place(&self, place: Place) -> Option<&Self> {
+        match self.origin() {
+            Origin::Elsewhere(of, record) if *of == place => Some(record),
+            _ => None,
+        }
+    }
+
+    /// Returns this record as one that a store takes over from `place`.
+    pub(crate) fn taken_from(self, place: Place) -> Self {
+        self.with_origin(Origin::Elsewhere(place, self.clone()))
+    }
+
+    /// Returns the same record with a different origin.
     pub(crate) fn with_origin(&self, origin: Origin) -> Self {
         let Inner { id, created, expires, payload, recency, .. } = &*self.inner;
         Self::written(*id, *created, *expires, payload.clone(), origin, *recency)
@@ -169,7 +199,7 @@ impl Record {
     pub(crate) fn is_outdated(&self) -> bool {
         match self.inner.origin {
             Origin::Sealed { rewrite, .. } | Origin::Foreign { rewrite } => rewrite,
-            Origin::Stored { .. } | Origin::Elsewhere(_) => false,
+            Origin::Stored { .. } | Origin::Elsewhere(..) => false,
         }
     }
 }

@@ -84,6 +84,10 @@ struct Failed {
 }
 
 impl Failed {
+    fn is_nothing(&self) -> bool {
+        self.changes.is_empty() && !self.wishes.destroy && !self.wishes.regenerate
+    }
+
     /// Returns true if there are changes other than the end of the session.
     fn has_changes(&self) -> bool {
         let only_destroyed = self.wishes.destroy && self.changes.keys().next().is_none();
@@ -328,7 +332,8 @@ impl State {
     pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
         let renewal_due = || self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
-        let none_open = self.pending.is_none() && self.failed.is_none();
+        let none_open = 
+            self.pending.is_none() && self.failed.as_ref().is_none_or(|failed| failed.is_nothing());
         !wished && !self.is_modified() && none_open && !renewal_due()
     }
 

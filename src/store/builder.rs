@@ -35,6 +35,8 @@ use crate::session::PayloadFormat;
 /// | [`keep_values_on_server_error`](Self::keep_values_on_server_error) | false |
 /// | [`clear_site_data`](Self::clear_site_data): data that the browser deletes at a logout | none |
 /// | [`private_pages_no_store`](Self::private_pages_no_store) | false |
+/// | [`no_renewal_on`](Self::no_renewal_on): requests that keep no session alive by reading it | none |
+/// | [`plain_http_on`](Self::plain_http_on): requests whose cookie is not `Secure` | none |
 /// | `device_bound` (feature `device-bound`): sessions that only one device can use | off |
 /// | [`clock`](Self::clock) | the machine's clock |
 /// | [`observer`](Self::observer): receiver of events | none |
@@ -68,6 +70,8 @@ pub(crate) struct ServerOptions {
     /// A session of a subject counts only while it is on that subject's list.
     pub(super) check_session_list: bool,
     pub(super) at_session_limit: SessionLimit,
+    /// Names of other cookies with the same subjects.
+    pub(super) linked: Vec<String>,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
 }
@@ -149,6 +153,43 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
+    /// Names another session cookie whose sessions are in the same backend, and whose subjects are the same users: an
+    /// administration beside a shop, for example. [`sessions_of`](crate::ServerStore::sessions_of),
+    /// [`end_session_of`](crate::ServerStore::end_session_of), [`end_sessions_of`](crate::ServerStore::end_sessions_of) and
+    /// [`Session::end_other_sessions`](crate::Session::end_other_sessions) then include its sessions. Can be called several
+    /// times. Default: none.
+    ///
+    /// Sessions under a [retired name](crate::cookie::CookieOptions::retired_name) are included in any case. The other
+    /// service's sessions must have the same keys, if entries are [sealed](Self::seal_records).
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) counts each cookie's sessions separately.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "memory")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::Request;
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{ServerStore, store::Memory, testing};
+    /// use std::sync::Arc;
+    ///
+    /// let memory = Arc::new(Memory::new());
+    /// let shop = ServerStore::with_backend(memory.clone()).linked_cookie("__Host-admin").build()?;
+    /// let admin = ServerStore::with_backend(memory).cookie(CookieOptions::new().name("__Host-admin")).build()?;
+    /// testing::with_session(Request::new(()), &shop, |session| session.login("ada")).await?;
+    /// testing::with_session(Request::new(()), &admin, |session| session.login("ada")).await?;
+    /// assert_eq!(shop.end_sessions_of("ada", None).await?, 2);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "memory"))]
+    /// # fn main() {}
+    /// ```
+    pub fn linked_cookie(mut self, name: impl Into<String>) -> Self {
+        self.server.linked.push(name.into());
+        self
+    }
+
     /// Sets what happens when a subject logs in that has as many sessions as it may have. Default:
     /// [`SessionLimit::EndLeastRecentlyUsed`].
     pub fn at_session_limit(mut self, limit: SessionLimit) -> Self {
@@ -165,6 +206,7 @@ impl<K> Builder<K> {
             max_sessions_per_subject: 100,
             at_session_limit: SessionLimit::default(),
             check_session_list: false,
+            linked: Vec::new(),
             shared_format: None,
         };
         Self { kind, options: Options::default(), server }
@@ -258,6 +300,42 @@ impl<K> Builder<K> {
     /// ```
     pub fn no_renewal_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
         self.options.settings.no_renewal_rule = Some(Arc::new(rule));
+        self
+    }
+
+    /// Sets which requests came over plain http, for a service that is reached both by http and by https. Their responses
+    /// set the cookie without `Secure` and `Partitioned`, and with `SameSite=Lax` instead of `None`, because browsers accept
+    /// none of these over http. Default: none.
+    ///
+    /// The scheme is not in an HTTP/1.1 request. The rule reads what a trusted proxy says, for example.
+    ///
+    /// # Security
+    ///
+    /// Anyone on the network can read a cookie that was set over plain http. Serve logins over https only, or redirect all
+    /// requests there: then this option is not needed.
+    ///
+    /// # Limits
+    ///
+    /// The cookie's name must not begin with `__Host-` or `__Secure-`: `build` returns an error. A browser that holds the
+    /// `Secure` cookie neither sends it over http nor lets a response over http replace it (RFC 6265bis section 5.7), so such
+    /// a browser is not logged in over http.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{AppKey, CookieStore};
+    ///
+    /// // The proxy in front of this service sets the field, and drops it from the requests of clients.
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .cookie(CookieOptions::new().name("session"))
+    ///     .plain_http_on(|_uri, headers| headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "http"))
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    #[doc(alias = "secure_auto")]
+    pub fn plain_http_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
+        self.options.plain_http_rule = Some(Arc::new(rule));
         self
     }
 

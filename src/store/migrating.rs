@@ -4,13 +4,15 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::take_over::take_over;
 use super::{Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::cookie::CookieName;
 use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::{EventKind, MigrationSource, Refusal};
-use crate::session::{Changes, Origin, Recency, Record, Saved, SessionId};
+use crate::session::{Changes, Place, Recency, Record, Saved, SessionId};
 
 /// A store that takes over the sessions of an old store, until a date: from cookies to a server, from a server to cookies, or
 /// from one server to another.
@@ -24,7 +26,8 @@ use crate::session::{Changes, Origin, Recency, Record, Saved, SessionId};
 ///
 /// # Limits
 ///
-/// - Both stores have the same cookie name. The new store's options apply to what it writes.
+/// - The new store's cookie has the name of the old one's, or [retires](crate::cookie::CookieOptions::retired_name) it. A name
+///   that the old store retires is read if the new store retires it, too. The new store's options apply to what it writes.
 /// - A request that carries the old token while a second request moves the session sees an empty session, as after a
 ///   [`regenerate`](crate::Session::regenerate), and the cookie stays.
 /// - An old [`CookieStore`](crate::CookieStore) cannot end its cookies: a copy works until its deadline or the date. Two requests
@@ -78,11 +81,14 @@ impl MigratingStore {
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if the stores have different cookie names.
+    /// [`is_config`](Error::is_config) if the new store's cookie neither has the old one's name nor
+    /// [retires](crate::cookie::CookieOptions::retired_name) it.
     pub fn new(new: impl Store, old: impl Store, until: Timestamp) -> Result<Self, Error> {
-        if new.config().cookie_name() != old.config().cookie_name() {
+        let (present, former) = (&new.config().cookie, old.config().cookie_name());
+        let retires = present.retired_cookies().iter().any(|retired| retired.name().as_str() == former);
+        if present.name().as_str() != former && !retires {
             return Err(Error::config(
-                "both stores of a migration must have the same cookie name: call cookie() with the same options",
+                "the new store of a migration must have the old store's cookie name, or name it with retired_name(): change cookie()",
             ));
         }
         Ok(Self { inner: Arc::new(Inner { new: Arc::new(new), old: Arc::new(old), until }) })
@@ -95,35 +101,49 @@ impl Inner {
             Err(refusal) if now < self.until => refusal,
             loaded => return Ok(loaded),
         };
-        match self.old.load(&token, now).await? {
+        if self.old.config().cookie_name() != self.new.config().cookie_name() {
+            return Ok(Err(refusal));
+        }
+        Ok(self.judge_old(self.old.load(&token, now).await?, refusal))
+    }
+
+    /// Loads the session of a token that came under the `name`-th retired name of the new store's options. In the old store
+    /// that may be the present name, or a retired one with another index.
+    async fn load_retired(
+        &self,
+        name: usize,
+        token: Vec<u8>,
+        now: Timestamp,
+    ) -> Result<Result<Record, Refusal>, Error> {
+        let refusal = match self.new.load_retired(name, &token, now).await? {
+            Err(refusal) if now < self.until => refusal,
+            loaded => return Ok(loaded),
+        };
+        let (new, old) = (&self.new.config().cookie, &self.old.config().cookie);
+        let Some(retired) = new.retired_cookies().get(name) else { return Ok(Err(refusal)) };
+        let is_same = |other: &CookieName| other.as_str() == retired.name().as_str();
+        let loading = if is_same(old.name()) {
+            self.old.load(&token, now)
+        } else if let Some(name) = old.retired_cookies().iter().position(|retired| is_same(retired.name())) {
+            self.old.load_retired(name, &token, now)
+        } else {
+            return Ok(Err(refusal));
+        };
+        Ok(self.judge_old(loading.await?, refusal))
+    }
+
+    /// Returns the result of the old store, or else the `refusal` of the new one.
+    fn judge_old(&self, loaded: Result<Record, Refusal>, refusal: Refusal) -> Result<Record, Refusal> {
+        match loaded {
             Ok(record) => {
                 let event = EventKind::Migrating { id: record.id(), from: MigrationSource::Store };
                 self.new.config().emit(event);
-                Ok(Ok(record.with_origin(Origin::Elsewhere(record.clone()))))
+                Ok(record.taken_from(Place::OldStore))
             }
             // It was a token of the old store, which knows more about it.
-            Err(of_old @ (Refusal::Regenerated | Refusal::Expired)) => Ok(Err(of_old)),
-            Err(_) => Ok(Err(refusal)),
+            Err(of_old @ (Refusal::Regenerated | Refusal::Expired)) => Err(of_old),
+            Err(_) => Err(refusal),
         }
-    }
-
-    /// Writes the session to the new store, then ends it in the old one. If another request ended or moved it meanwhile, it is
-    /// not brought back.
-    async fn take_over(&self, old: Record, changes: Arc<Changes>, now: Timestamp) -> Result<Saved, Error> {
-        let saved = if changes.restarts() {
-            self.new.save(None, changes, now).await?
-        } else {
-            self.new.adopt(old.clone(), changes, now).await?
-        };
-        let superseded = self.old.supersede(old, now).await;
-        if let (Ok(true), _) | (_, Saved::Removed) = (&superseded, &saved) {
-            return Ok(saved);
-        }
-        if let Saved::Stored { record, .. } = saved {
-            // If that fails, its deadline removes it: no client was given its token.
-            let _ = self.new.destroy(record, now).await;
-        }
-        superseded.map(|_| Saved::Ended)
     }
 
     /// Asks both stores. An old one without session lists has nothing to say.
@@ -146,10 +166,7 @@ impl Inner {
 
 /// Returns the record in the old store, if the session is still there.
 fn elsewhere(record: &Record) -> Option<Record> {
-    match record.origin() {
-        Origin::Elsewhere(old) => Some(old.clone()),
-        _ => None,
-    }
+    record.in_place(Place::OldStore).cloned()
 }
 
 impl Store for MigratingStore {
@@ -199,7 +216,7 @@ impl Verbs for MigratingStore {
                 return Ok(Err(Refusal::Expired));
             }
             let reloaded = inner.old.reload(old, now).await?;
-            Ok(reloaded.map(|record| record.with_origin(Origin::Elsewhere(record.clone()))))
+            Ok(reloaded.map(|record| record.taken_from(Place::OldStore)))
         })
     }
 
@@ -208,7 +225,7 @@ impl Verbs for MigratingStore {
             return self.inner.new.save(base, changes, now);
         };
         let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.take_over(old, changes, now).await })
+        StoreFuture::boxed(async move { take_over(&inner.new, &inner.old, old, changes, now).await })
     }
 
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
@@ -221,7 +238,7 @@ impl Verbs for MigratingStore {
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let Some(old) = elsewhere(&base) else { return self.inner.new.regenerate(base, changes, now) };
         let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.take_over(old, changes, now).await })
+        StoreFuture::boxed(async move { take_over(&inner.new, &inner.old, old, changes, now).await })
     }
 
     fn key_of(&self, token: &[u8]) -> Option<KeyId> {
@@ -252,7 +269,8 @@ impl Verbs for MigratingStore {
     }
 
     fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
-        self.inner.new.load_retired(name, token, now)
+        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
+        StoreFuture::boxed(async move { inner.load_retired(name, token, now).await })
     }
 
     fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {

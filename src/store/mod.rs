@@ -17,6 +17,7 @@ pub mod redis;
 pub(crate) mod server;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
+mod take_over;
 pub(crate) mod verbs;
 
 use std::future::Future;

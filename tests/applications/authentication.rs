@@ -1,9 +1,11 @@
 //! When and how a subject was authenticated.
 
-use hyper_session::{Session, Timestamp};
+use hyper::service::Service;
+use hyper_session::testing::FakeClock;
+use hyper_session::{AppKey, CookieStore, Error, Revocations, Session, SessionHandle, Timestamp, session_fn};
 
 use crate::stores::{Act, Kind, START, everywhere, seconds};
-use crate::support::Jar;
+use crate::support::{Jar, block_on, request, status};
 
 fn within(age: u64) -> impl Fn(&Session) -> bool + Send + Sync {
     move |session| session.authenticated_within(seconds(age))
@@ -107,5 +109,52 @@ fn what_is_no_login_cannot_be_renewed() {
         world.edit(&mut jar, |session| session.login("ada")).await;
         world.edit(&mut jar, Session::clear).await;
         assert!(jar.0.is_empty(), "nothing is left of a login");
+    });
+}
+
+// T34: a session that was revoked while its request ran is not brought back by a password. A login begins a new session.
+#[test]
+fn t34_reauthentication_does_not_bring_a_revoked_session_back() {
+    let acts: [(Act, bool); 3] = [
+        (Session::reauthenticate, false),
+        (|session| session.reauthenticate().and_then(|()| session.set("a", 1)), false),
+        (|session| session.login("ada"), true),
+    ];
+    block_on(async {
+        for (act, lives) in acts {
+            let store = CookieStore::builder(AppKey::generate().unwrap())
+                .revocations(Revocations::in_memory())
+                .clock(FakeClock::at(START))
+                .build()
+                .unwrap();
+            let visit = async |jar: &mut Jar, revoke: bool, act: Act| {
+                let outer = store.clone();
+                let service = session_fn(store.clone(), |_: http::Request<_>, handle: SessionHandle| {
+                    let store = outer.clone();
+                    async move {
+                        let session = handle.load().await?;
+                        if revoke {
+                            store.end_sessions_of("ada").await?;
+                        }
+                        act(&session)?;
+                        Ok::<_, Error>(status(200))
+                    }
+                });
+                let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
+                assert_eq!(response.status(), 200);
+                jar.store(response.headers());
+            };
+            let mut jar = Jar::new();
+            visit(&mut jar, false, |session| session.login("ada")).await;
+            visit(&mut jar, true, act).await;
+            let seen = std::sync::Mutex::new(None);
+            let look = session_fn(store.clone(), |_: http::Request<_>, handle: SessionHandle| async {
+                let handle = handle;
+                *seen.lock().unwrap() = Some(handle.load().await?.subject().is_some());
+                Ok::<_, Error>(status(200))
+            });
+            look.call(request("/", jar.header().as_deref())).await.unwrap();
+            assert_eq!(seen.lock().unwrap().take(), Some(lives));
+        }
     });
 }

@@ -18,5 +18,7 @@ mod form_tokens;
 mod lifetimes;
 mod lifetimes_model;
 mod migrating;
+mod plain_http;
 mod reading;
+mod renamed;
 mod stores;

@@ -60,7 +60,7 @@ impl World {
     }
 }
 
-async fn edit<R: Send>(
+pub(crate) async fn edit<R: Send>(
     store: &(impl Store + Clone),
     jar: &mut Jar,
     act: impl Fn(&Session) -> Result<R, Error> + Send + Sync,
@@ -79,7 +79,7 @@ async fn edit<R: Send>(
 }
 
 #[allow(clippy::unnecessary_wraps)] // what a handler does
-fn user(session: &Session) -> Result<Option<String>, Error> {
+pub(crate) fn user(session: &Session) -> Result<Option<String>, Error> {
     Ok(session.subject().map(|user| user.to_string()))
 }
 
@@ -354,5 +354,41 @@ fn t25_a_copied_cookie_of_a_revocable_store_is_refused_after_the_move() {
         edit(&cookies, &mut ended, Session::destroy).await;
         edit(&both, &mut copied.clone(), |session| session.set("cart", 1)).await;
         assert_eq!(edit(&both, &mut copied.clone(), user).await.1, None);
+    });
+}
+
+/// The other direction: a session that a revocable cookie store takes over stands behind what was revoked before, and ends
+/// with what is revoked afterwards.
+#[test]
+fn a_session_that_moves_into_a_revocable_cookie_store_can_be_revoked_there() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let server = MemoryStore::builder().clock(clock.clone()).build().unwrap();
+        let cookies = CookieStore::builder(AppKey::generate().unwrap())
+            .revocations(hyper_session::Revocations::in_memory())
+            .clock(clock)
+            .build()
+            .unwrap();
+        let both = MigratingStore::new(cookies.clone(), server.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+        let ways: [Act; 3] = [|session| session.set("cart", 1), Session::regenerate, Session::reauthenticate];
+        for way in ways {
+            let mut jar = Jar::new();
+            edit(&server, &mut jar, |session| session.login("ada")).await;
+            // Sessions in cookies that were revoked before are not this one.
+            cookies.end_sessions_of("ada").await.unwrap();
+            assert_eq!(edit(&both, &mut jar, user).await.1.as_deref(), Some("ada"), "it is in the old store");
+            edit(&both, &mut jar, way).await;
+            assert_eq!(edit(&cookies, &mut jar, user).await.1.as_deref(), Some("ada"), "moved");
+            assert!(server.sessions_of("ada").await.unwrap().is_empty());
+            let copied = jar.clone();
+            edit(&both, &mut jar, Session::destroy).await;
+            assert_eq!(edit(&both, &mut copied.clone(), user).await.1, None, "a copied cookie");
+
+            let mut jar = Jar::new();
+            edit(&server, &mut jar, |session| session.login("ada")).await;
+            edit(&both, &mut jar, way).await;
+            cookies.end_sessions_of("ada").await.unwrap();
+            assert_eq!(edit(&both, &mut jar, user).await.1, None, "log out everywhere");
+        }
     });
 }

@@ -4,8 +4,16 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+// Used in part: one server, and its commands.
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code, clippy::duplicate_mod)]
+mod redis_server;
+
 mod members;
 mod members_visits;
+mod notes;
+mod notes_visits;
 #[path = "../../examples/oidc_logout.rs"]
 mod oidc_logout;
 mod oidc_logout_visits;

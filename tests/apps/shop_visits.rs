@@ -137,27 +137,59 @@ impl Visitor {
     }
 }
 
+async fn fills_a_cart_logs_in_and_out(store: Arc<dyn Store>) {
+    let mut ada = Visitor::new(serve(store).await, "Firefox");
+    ada.home().await;
+    for item in ["tea", "milk"] {
+        assert_eq!(ada.post("/cart", &[("item", item)]).await.status, 303);
+    }
+    let home = ada.home().await.text;
+    assert!(home.contains("cart=tea,milk\n"), "{home}");
+    assert!(home.contains("notices=It is in your cart.|It is in your cart.\n"), "{home}");
+    assert!(ada.home().await.text.contains("notices=\n"), "shown once");
+    ada.log_in("").await;
+    let home = ada.home().await.text;
+    assert!(home.contains("user=ada\ncart=tea,milk\nnotices=Welcome, ada.\n"), "{home}");
+    assert_eq!(ada.post("/logout", &[]).await.status, 303);
+    assert!(ada.jar.0.is_empty());
+    assert!(!ada.is_logged_in().await);
+}
+
+async fn lists_devices_and_logs_the_others_out(store: Arc<dyn Store>) {
+    let shop = serve(store).await;
+    let mut phone = Visitor::new(shop, "phone");
+    let mut laptop = Visitor::new(shop, "laptop");
+    phone.log_in("on").await;
+    laptop.log_in("").await;
+    assert_eq!(laptop.get("/devices").await.text, "phone\nlaptop (this one)\n");
+    laptop.home().await;
+    assert_eq!(laptop.post("/devices/end-others", &[]).await.status, 303);
+    assert!(laptop.home().await.text.contains("notices=1 other devices are logged out.\n"));
+    assert!(!phone.is_logged_in().await && laptop.is_logged_in().await);
+}
+
 #[test]
 fn a_visitor_fills_a_cart_logs_in_and_out() {
     block_on(async {
         let clock = FakeClock::at(START);
         for store in stores(&clock) {
-            let mut ada = Visitor::new(serve(store).await, "Firefox");
-            ada.home().await;
-            for item in ["tea", "milk"] {
-                assert_eq!(ada.post("/cart", &[("item", item)]).await.status, 303);
-            }
-            let home = ada.home().await.text;
-            assert!(home.contains("cart=tea,milk\n"), "{home}");
-            assert!(home.contains("notices=It is in your cart.|It is in your cart.\n"), "{home}");
-            assert!(ada.home().await.text.contains("notices=\n"), "shown once");
-            ada.log_in("").await;
-            let home = ada.home().await.text;
-            assert!(home.contains("user=ada\ncart=tea,milk\nnotices=Welcome, ada.\n"), "{home}");
-            assert_eq!(ada.post("/logout", &[]).await.status, 303);
-            assert!(ada.jar.0.is_empty());
-            assert!(!ada.is_logged_in().await);
+            fills_a_cart_logs_in_and_out(store).await;
         }
+    });
+}
+
+/// The same program on Redis, by another line. Redis' own clock decides there, so nothing waits for a timeout.
+#[cfg(feature = "redis")]
+#[test]
+fn the_shop_on_redis() {
+    let server = crate::redis_server::Server::start();
+    block_on(async {
+        let now = hyper_session::Clock::now(&hyper_session::SystemClock).as_unix();
+        let clock = FakeClock::at(now);
+        let redis = hyper_session::RedisStore::builder(format!("redis://127.0.0.1:{}", server.port));
+        let store = options(redis.prefix("shop"), &clock).connect().await.unwrap();
+        fills_a_cart_logs_in_and_out(Arc::new(store.clone())).await;
+        lists_devices_and_logs_the_others_out(Arc::new(store)).await;
     });
 }
 
@@ -259,17 +291,7 @@ fn my_devices_are_listed_and_the_others_logged_out() {
     block_on(async {
         let clock = FakeClock::at(START);
         let [cookies, memory] = stores(&clock);
-        let shop = serve(memory).await;
-        let mut phone = Visitor::new(shop, "phone");
-        let mut laptop = Visitor::new(shop, "laptop");
-        phone.log_in("on").await;
-        laptop.log_in("").await;
-        assert_eq!(laptop.get("/devices").await.text, "phone\nlaptop (this one)\n");
-        laptop.home().await;
-        assert_eq!(laptop.post("/devices/end-others", &[]).await.status, 303);
-        assert!(laptop.home().await.text.contains("notices=1 other devices are logged out.\n"));
-        assert!(!phone.is_logged_in().await && laptop.is_logged_in().await);
-
+        lists_devices_and_logs_the_others_out(memory).await;
         let mut ada = Visitor::new(serve(cookies).await, "phone");
         ada.log_in("").await;
         assert_eq!(ada.get("/devices").await.status, 404);

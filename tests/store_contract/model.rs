@@ -128,6 +128,8 @@ pub(crate) struct Draft {
     overtaken: bool,
     /// The fate of the token that the request came with: the first that happened to it.
     fate: Option<Fate>,
+    /// It ended a session that had expired, so that no slower request keeps it.
+    ended_expired: bool,
     pub(crate) cookie: Cookie,
 }
 
@@ -164,6 +166,7 @@ impl Model {
             overtaken: base.is_none() && overtaken,
             base,
             fate: None,
+            ended_expired: false,
         };
         let seen = ops.iter().map(|op| self.play(now, &mut draft, op)).collect();
         self.commit(now, &mut draft, !fails);
@@ -214,6 +217,7 @@ impl Model {
     }
 
     fn commit(&mut self, now: u64, draft: &mut Draft, accepted: bool) {
+        draft.ended_expired |= draft.destroyed && !draft.found && draft.base.is_none();
         let before = draft.base.as_ref().map(|base| base.values.clone()).unwrap_or_default();
         if !accepted || draft.overtaken {
             draft.values = if draft.destroyed { Values::new() } else { before.clone() };
@@ -255,7 +259,10 @@ impl Model {
 
     /// Takes in what a request left, under the token that the client has now.
     pub(crate) fn settle(&mut self, before: Option<&str>, after: Option<&str>, draft: Draft) {
-        // A session that was over when the request came is refused, and left to the backend to free.
+        if let (true, true, Some(before)) = (self.server_side, draft.ended_expired, before) {
+            self.tokens.remove(before);
+        }
+        // A session that was over when the request came is refused, and left to the backend to free, unless it is ended.
         if let (true, true, true, Some(before)) =
             (self.server_side, draft.found, draft.cookie != Cookie::AsItWas, before)
         {

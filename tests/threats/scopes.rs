@@ -387,13 +387,6 @@ fn a_session_under_a_retired_name_moves_to_the_present_one() {
     assert_eq!(new.visit(&mut moved, "/look"), "");
 }
 
-#[test]
-fn retired_names_are_for_sessions_in_cookies() {
-    let cookie = CookieOptions::new().retired_name("old");
-    let error = hyper_session::MemoryStore::builder().cookie(cookie).build().unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("retired_name"), "{error}");
-}
-
 // The default of a cookie that no other host can set: a logout is one line, as it always was.
 #[test]
 fn t27_a_logout_is_one_line_where_no_other_scope_is_possible() {

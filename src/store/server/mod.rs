@@ -19,19 +19,21 @@ pub use self::session_limit::SessionLimit;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
-use self::format::{EntryAge, EntryValue, StoredFormat};
+use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
 use super::join::join;
+use super::take_over::take_over;
 use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::cookie::CookieName;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::{EventKind, MigrationSource, Refusal};
 use crate::id::EntryId;
-use crate::session::{Changes, Origin, Payload, Recency, Record, Saved, SessionId};
+use crate::session::{Changes, Origin, Payload, Place, Recency, Record, Saved, SessionId};
 
 /// A moment before each deadline.
 const ALWAYS: Timestamp = Timestamp::from_unix(0);
@@ -68,9 +70,12 @@ pub struct ServerStore<B> {
     inner: Arc<Inner<B>>,
 }
 
+/// The sessions of a backend under one cookie name.
 struct Inner<B> {
-    config: Config,
-    backend: B,
+    config: Arc<Config>,
+    backend: Arc<B>,
+    /// The cookie name that tokens, sealed entries and session lists are bound to.
+    name: Box<str>,
     format: Box<dyn StoredFormat>,
     max_sessions_per_subject: usize,
     at_session_limit: SessionLimit,
@@ -80,6 +85,10 @@ struct Inner<B> {
     /// The queues of session lists. A task may wait in one of these while it holds a permit of `queues`, never the
     /// reverse.
     list_queues: ConflictQueues,
+    /// The sessions under each retired name of the cookie, in the order of the options.
+    retired: Vec<Arc<Self>>,
+    /// The sessions under other cookies, whose subjects are the same.
+    linked: Vec<Arc<Self>>,
 }
 
 /// The result of an attempt to save.
@@ -99,6 +108,29 @@ impl<B: Backend> ServerStore<B> {
     pub fn backend(&self) -> &B {
         &self.inner.backend
     }
+
+    /// Returns the sessions under the retired name of this index, as a store.
+    fn under_retired(&self, name: usize) -> Option<Self> {
+        self.inner.retired.get(name).map(|inner| Self { inner: Arc::clone(inner) })
+    }
+
+    /// Returns the session of `base` under its retired name, and the store that has it, if it came under one.
+    fn former(&self, base: &Record) -> Option<(Self, Record)> {
+        let Some(Place::RetiredName(name)) = base.place() else { return None };
+        Some((self.under_retired(name)?, base.in_place(Place::RetiredName(name))?.clone()))
+    }
+
+    /// Moves a session from a retired name to the present one.
+    fn take_over(
+        &self,
+        former: Self,
+        old: Record,
+        changes: Arc<Changes>,
+        now: Timestamp,
+    ) -> StoreFuture<Saved> {
+        let store = self.clone();
+        StoreFuture::boxed(async move { take_over(&store, &former, old, changes, now).await })
+    }
 }
 
 impl<B: Backend> Builder<B> {
@@ -108,13 +140,14 @@ impl<B: Backend> Builder<B> {
     ///
     /// [`is_config`](Error::is_config) if options do not fit together. The message names what to change.
     pub fn build(self) -> Result<ServerStore<B>, Error> {
-        let inner = Inner::new(self, Arc::new(SystemRandom))?;
+        let random: Arc<dyn Random> = Arc::new(SystemRandom);
+        let inner = Inner::new(self, &random)?;
         Ok(ServerStore { inner: Arc::new(inner) })
     }
 }
 
 impl<B: Backend> Inner<B> {
-    fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
+    fn new(builder: Builder<B>, random: &Arc<dyn Random>) -> Result<Self, Error> {
         let shared = builder.server.shared_format.is_some();
         let (backend, config, options) =
             builder.validate(|_, options| options.record_keys.clone(), shared)?;
@@ -125,54 +158,57 @@ impl<B: Backend> Inner<B> {
             at_session_limit,
             check_session_list,
             shared_format,
+            linked,
         } = options;
         let accept_unsealed = accept_unsealed.map(|until| (until, Arc::clone(config.clock())));
-        if !config.retired_finders.is_empty() {
-            return Err(Error::config(
-                "retired_name() is for sessions in cookies: the session lists of a server-side store are bound to the cookie's name. Keep the name, or let the sessions under the old one expire",
-            ));
-        }
+        let retired: Vec<String> =
+            config.cookie.retired_cookies().iter().map(|cookie| cookie.name().as_str().to_owned()).collect();
+        check_linked(&linked, &retired, config.cookie_name())?;
         backend.__use_clock(config.clock());
-        warm_up(&*random);
-        let format: Box<dyn StoredFormat> = match (shared_format, record_keys) {
-            (Some(shared), Some(_)) => {
+        warm_up(&**random);
+        if let Some(shared) = shared_format {
+            check_shared(&shared, record_keys.is_some(), check_session_list)?;
+            if !retired.is_empty() || !linked.is_empty() {
                 return Err(Error::config(format!(
-                    "{} reads no sealed sessions: drop seal_records(), or the shared format once {0} is gone",
+                    "{} shares sessions under one cookie name: drop retired_name() and linked_cookie()",
                     shared.program
                 )));
             }
-            (Some(shared), None) => (shared.create)(&config, random),
-            (None, keys) => {
-                let name = config.cookie_name();
-                let seal = |keys| Sealer::new(&keys, Purpose::Record, name, Arc::clone(&random));
-                let (payload_format, sealer) = (config.settings.format, keys.map(seal).transpose()?);
+        }
+        let (config, backend) = (Arc::new(config), Arc::new(backend));
+        let under = |name: &str| -> Result<Self, Error> {
+            let format: Box<dyn StoredFormat> = if let Some(shared) = &shared_format {
+                (shared.create)(&config, Arc::clone(random))
+            } else {
+                let seal = |keys| Sealer::new(keys, Purpose::Record, name, Arc::clone(random));
                 Box::new(NativeFormat {
-                    payload_format,
-                    sealer,
-                    accept_unsealed,
-                    random,
+                    payload_format: config.settings.format,
+                    sealer: record_keys.as_ref().map(seal).transpose()?,
+                    accept_unsealed: accept_unsealed.clone(),
+                    random: Arc::clone(random),
                     cookie_name: name.into(),
                     limits: config.limits(),
                 })
-            }
+            };
+            Ok(Self {
+                config: Arc::clone(&config),
+                backend: Arc::clone(&backend),
+                name: name.into(),
+                format,
+                max_sessions_per_subject,
+                at_session_limit,
+                list_memo: check_session_list.then(ListMemo::new),
+                queues: ConflictQueues::new(),
+                list_queues: ConflictQueues::new(),
+                retired: Vec::new(),
+                linked: Vec::new(),
+            })
         };
-        if check_session_list && !format.has_session_lists() {
-            return Err(Error::config(
-                "check_session_list() must be off where sessions are shared with another program: it keeps no lists",
-            ));
-        }
-        let list_memo = check_session_list.then(ListMemo::new);
-        let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
-        Ok(Self {
-            config,
-            backend,
-            format,
-            max_sessions_per_subject,
-            at_session_limit,
-            list_memo,
-            queues,
-            list_queues,
-        })
+        let each = |names: &[String]| {
+            names.iter().map(|name| under(name).map(Arc::new)).collect::<Result<_, Error>>()
+        };
+        let (retired, linked) = (each(&retired)?, each(&linked)?);
+        Ok(Self { retired, linked, ..under(config.cookie_name())? })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
@@ -434,6 +470,36 @@ impl<B: Backend> Inner<B> {
     }
 }
 
+/// Checks that no cookie is named twice.
+fn check_linked(linked: &[String], retired: &[String], present: &str) -> Result<(), Error> {
+    for (at, name) in linked.iter().enumerate() {
+        CookieName::new(name)?;
+        let earlier = linked.iter().take(at).chain(retired).map(String::as_str);
+        if earlier.chain([present]).any(|other| other == name) {
+            return Err(Error::config(format!(
+                "the sessions under the cookie name {name:?} are included already: drop that call of linked_cookie()"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Checks what does not fit to a format that is shared with another program.
+fn check_shared(shared: &SharedFormat, seals: bool, checks_lists: bool) -> Result<(), Error> {
+    if seals {
+        return Err(Error::config(format!(
+            "{} reads no sealed sessions: drop seal_records(), or the shared format once {0} is gone",
+            shared.program
+        )));
+    }
+    if checks_lists {
+        return Err(Error::config(
+            "check_session_list() must be off where sessions are shared with another program: it keeps no lists",
+        ));
+    }
+    Ok(())
+}
+
 /// Returns the moment at which a backend is asked about the entry of `base`. The request loaded the session in time,
 /// and keeps it although it may have expired meanwhile: a session lasts as long as its requests.
 fn as_of(base: &Record, now: Timestamp) -> Timestamp {
@@ -511,33 +577,67 @@ impl<B: Backend> Verbs for ServerStore<B> {
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
 
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
+        let former = self.under_retired(name);
+        let parsed = former.as_ref().and_then(|former| former.inner.format.parse_token(token));
+        let (Some(former), Some(token)) = (former, parsed) else {
+            return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
+        };
+        StoreFuture::boxed(async move {
+            let loaded = former.inner.load(token, now).await?;
+            Ok(loaded.map(|record| record.taken_from(Place::RetiredName(name))))
+        })
+    }
+
     fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
-        let inner = Arc::clone(&self.inner);
+        let (place, former) = (base.place(), self.former(&base));
+        let (inner, base) =
+            former.map_or_else(|| (Arc::clone(&self.inner), base), |(former, base)| (former.inner, base));
         StoreFuture::boxed(async move {
             let (token, _) = origin(&base)?;
-            inner.load(token, now).await
+            let loaded = inner.load(token, now).await?;
+            Ok(loaded.map(|record| match place {
+                Some(place) => record.taken_from(place),
+                None => record,
+            }))
         })
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        if let Some((former, old)) = base.as_ref().and_then(|base| self.former(base)) {
+            return self.take_over(former, old, changes, now);
+        }
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
     }
 
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        if let Some((former, old)) = self.former(&base) {
+            return former.destroy(old, now);
+        }
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.remove(&base, now).await })
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        if let Some((former, old)) = self.former(&base) {
+            return self.take_over(former, old, changes, now);
+        }
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
     }
 
     fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let Some(token) = self.inner.format.parse_token(token) else { return StoreFuture::ready(Ok(())) };
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.end_expired(token, now).await })
+        // The cookie may have come under any of these names.
+        let names = std::iter::once(&self.inner).chain(&self.inner.retired);
+        let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.format.parse_token(token)?)));
+        let found: Vec<_> = found.collect();
+        StoreFuture::boxed(async move {
+            for (inner, token) in found {
+                inner.end_expired(token, now).await?;
+            }
+            Ok(())
+        })
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
@@ -553,6 +653,9 @@ impl<B: Backend> Verbs for ServerStore<B> {
     }
 
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        if let Some((former, old)) = self.former(&base) {
+            return former.supersede(old, now);
+        }
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.supersede(&base, now).await })
     }

@@ -51,6 +51,9 @@ enum Unreadable {
 pub struct SubjectSession {
     /// The public id of the session, which gives no access to it.
     pub id: SessionId,
+    /// The name of its cookie. It differs only with a [retired](crate::cookie::CookieOptions::retired_name) or a
+    /// [linked](crate::store::Builder::linked_cookie) cookie.
+    pub cookie: String,
     /// When the session began: at its last login.
     pub created: Timestamp,
     /// When the session was last known to be in use, exact to the renewal threshold.
@@ -66,9 +69,10 @@ pub struct SubjectSession {
 
 impl SubjectSession {
     /// Describes a session whose entry cannot be read, by the list.
-    fn unreadable(listed: &ListedSession, expires: Timestamp) -> Self {
+    fn unreadable(listed: &ListedSession, cookie: &str, expires: Timestamp) -> Self {
         Self {
             id: listed.id,
+            cookie: cookie.to_owned(),
             created: listed.entered,
             last_seen: listed.entered,
             expires,
@@ -108,19 +112,12 @@ impl<B: Backend> ServerStore<B> {
     /// }
     /// ```
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
-        let (inner, now) = (&self.inner, self.config().now());
-        let known = inner.known(subject, now).await?;
+        let now = self.config().now();
         let mut sessions = Vec::new();
-        // Sessions that an interrupted call began to end are alive until the next call ends them.
-        for found in inner.find(known.list.entries.iter()).await {
-            let listed = found.listed;
-            match found.stored {
-                Err(error) if error.is_unreadable() => {
-                    sessions.push(SubjectSession::unreadable(&listed, listed.until));
-                }
-                stored => sessions.extend(inner.session_of(subject, &listed, stored?, now)),
-            }
+        for inner in self.inner.of_each_name() {
+            sessions.append(&mut inner.sessions_of(subject, now).await?);
         }
+        sessions.sort_by_key(|session| session.created);
         Ok(sessions)
     }
 
@@ -130,7 +127,7 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// The same as for [`end_sessions_of`](Self::end_sessions_of).
     pub async fn end_session_of(&self, subject: &str, id: SessionId) -> Result<bool, Error> {
-        Ok(self.inner.end(subject, self.config().now(), None, &[], |entry| entry.id == id).await? > 0)
+        Ok(self.end_where(subject, |entry| entry.id == id).await? > 0)
     }
 
     /// Ends all sessions of `subject`, except one to keep: "log out everywhere", or everywhere else. Returns how many
@@ -150,11 +147,42 @@ impl<B: Backend> ServerStore<B> {
     /// If the future is dropped, some sessions may have ended and others not yet. The next call that ends a session of
     /// `subject`, or the next login, ends the others.
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
-        self.inner.end(subject, self.config().now(), None, &[], |entry| Some(entry.id) != keep).await
+        self.end_where(subject, |entry| Some(entry.id) != keep).await
+    }
+
+    /// Ends these sessions under each name, also if that fails for one of them.
+    async fn end_where(&self, subject: &str, which: impl Fn(&ListedSession) -> bool) -> Result<usize, Error> {
+        let (now, mut ended) = (self.config().now(), Ok(0));
+        for inner in self.inner.of_each_name() {
+            let more = inner.end(subject, now, None, &[], &which).await;
+            ended = ended.and_then(|ended| Ok(ended + more?));
+        }
+        ended
     }
 }
 
 impl<B: Backend> Inner<B> {
+    /// Returns the sessions under each cookie name whose subjects are the same.
+    fn of_each_name(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(self.retired.iter().chain(&self.linked).map(AsRef::as_ref))
+    }
+
+    async fn sessions_of(&self, subject: &str, now: Timestamp) -> Result<Vec<SubjectSession>, Error> {
+        let known = self.known(subject, now).await?;
+        let mut sessions = Vec::new();
+        // Sessions that an interrupted call began to end are alive until the next call ends them.
+        for found in self.find(known.list.entries.iter()).await {
+            let listed = found.listed;
+            match found.stored {
+                Err(error) if error.is_unreadable() => {
+                    sessions.push(SubjectSession::unreadable(&listed, &self.name, listed.until));
+                }
+                stored => sessions.extend(self.session_of(subject, &listed, stored?, now)),
+            }
+        }
+        Ok(sessions)
+    }
+
     /// Returns the subject under which a session with these values is listed. Sessions that are shared with Astra are
     /// not listed: Astra would not maintain the list, and its ids in a list could be used to log in.
     pub(super) fn listed_subject(&self, payload: &Payload) -> Option<String> {
@@ -461,7 +489,9 @@ impl<B: Backend> Inner<B> {
         let (age, payload) = match self.format.decode(id, &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(_) => return None,
-            None => return Some(SubjectSession::unreadable(entry, stored.expires.min(entry.until))),
+            None => {
+                return Some(SubjectSession::unreadable(entry, &self.name, stored.expires.min(entry.until)));
+            }
         };
         let created = age.created?;
         let expires = self.expires(stored.expires, created, age, &payload);
@@ -471,7 +501,16 @@ impl<B: Backend> Inner<B> {
         let lifetime = age.lifetime.unwrap_or_else(|| self.config.timeouts_of(&payload).idle);
         let last_seen = stored.expires.saturating_sub(lifetime).max(created);
         let description = payload.description();
-        Some(SubjectSession { id: entry.id, created, last_seen, expires, readable: true, description })
+        let cookie = self.name.to_string();
+        Some(SubjectSession {
+            id: entry.id,
+            cookie,
+            created,
+            last_seen,
+            expires,
+            readable: true,
+            description,
+        })
     }
 
     pub(super) async fn list(&self, subject: &str, now: Timestamp) -> Result<SessionList, Error> {
@@ -486,7 +525,7 @@ impl<B: Backend> Inner<B> {
     }
 
     pub(super) fn list_of(&self, subject: &str) -> EntryId {
-        EntryId::from_bytes(subject_id(self.config.cookie_name(), subject))
+        EntryId::from_bytes(subject_id(&self.name, subject))
     }
 
     /// Decodes the list. If it is unreadable, the sessions on it are unknown.

@@ -147,8 +147,10 @@ impl Browser {
         self.command("WebDriver:AddCookie", json!({ "cookie": cookie }));
     }
 
-    pub fn delete_cookies(&self) {
+    /// Deletes all cookies that the browser would send to this page.
+    pub fn forget_cookies(&self) {
         self.command("WebDriver:DeleteAllCookies", json!({}));
+        assert_eq!(self.cookies(), []);
     }
 
     /// The tab that is looked at.

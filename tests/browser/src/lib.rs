@@ -1,6 +1,7 @@
 //! The fixtures of the browser tests: the example behind TLS, and a browser of each engine.
 
 mod browser;
+mod deployments;
 mod engine;
 mod exchanges;
 mod marionette;
@@ -8,6 +9,7 @@ mod server;
 mod webdriver;
 
 pub use browser::{Browser, Cookie};
+pub use deployments::{Deployments, Keeping, stores};
 pub use engine::Engine;
 pub use exchanges::{Exchange, Exchanges};
 pub use server::Server;

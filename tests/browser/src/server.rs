@@ -1,4 +1,4 @@
-//! The login example, with the cookie of production, behind TLS on localhost.
+//! The login example, with the cookie of production, or another service, behind TLS.
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -19,9 +19,10 @@ use tokio_rustls::rustls::pki_types::PrivateKeyDer;
 use crate::exchanges::{self, Exchanges};
 
 pub struct Server {
-    example: Child,
+    example: Option<Child>,
     environment: Vec<(&'static str, String)>,
     address: Arc<Mutex<SocketAddr>>,
+    host: &'static str,
     port: u16,
     key_hash: String,
     // Dropped with the server: its tasks end.
@@ -31,9 +32,7 @@ pub struct Server {
 impl Server {
     /// Builds and starts the example, and ends TLS in front of it with a certificate that is made here.
     pub fn start() -> Self {
-        Self::start_with(&[], Vec::new(), |listener, acceptor, address| {
-            tokio::spawn(forward(listener, acceptor, address));
-        })
+        Self::start_with(&[], Vec::new(), spawn_forward)
     }
 
     /// Starts the example so that it binds sessions to devices, behind a proxy that sees each request.
@@ -52,10 +51,9 @@ impl Server {
 
     /// Ends the example and starts it again. It keeps nothing.
     pub fn restart(&mut self) {
-        let _ = self.example.kill();
-        let _ = self.example.wait();
+        self.stop();
         let (example, address) = run(&self.environment);
-        self.example = example;
+        self.example = Some(example);
         *self.address.lock().expect("an address") = address;
     }
 
@@ -74,14 +72,37 @@ impl Server {
             .expect("cargo runs");
         assert!(built.success(), "the example builds");
         let (example, address) = run(&environment);
-        let address = Arc::new(Mutex::new(address));
+        let mut server = Self::proxied("localhost", address, serve);
+        server.example = Some(example);
+        server.environment = environment;
+        server
+    }
 
+    /// Ends TLS in front of a service that listens on `address`. Browsers know it as `host`: localhost, or a name below it,
+    /// which they all resolve to this machine (RFC 6761 section 6.3).
+    pub fn in_front_of(host: &'static str, address: SocketAddr) -> Self {
+        Self::proxied(host, address, spawn_forward)
+    }
+
+    fn proxied(
+        host: &'static str,
+        address: SocketAddr,
+        serve: impl FnOnce(TcpListener, TlsAcceptor, Arc<Mutex<SocketAddr>>),
+    ) -> Self {
         let proxy = Runtime::new().expect("a runtime");
         let listener = proxy.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let port = listener.local_addr().expect("its number").port();
-        let (acceptor, key_hash) = acceptor();
+        let (acceptor, key_hash) = acceptor(host);
+        let address = Arc::new(Mutex::new(address));
         proxy.block_on(async { serve(listener, acceptor, Arc::clone(&address)) });
-        Self { example, environment, address, port, key_hash, _proxy: proxy }
+        Self { example: None, environment: Vec::new(), address, host, port, key_hash, _proxy: proxy }
+    }
+
+    fn stop(&mut self) {
+        if let Some(example) = &mut self.example {
+            let _ = example.kill();
+            let _ = example.wait();
+        }
     }
 
     /// SHA-256 of the certificate's public key, as base64: what a browser is told to trust.
@@ -90,15 +111,18 @@ impl Server {
     }
 
     pub fn url(&self, path: &str) -> String {
-        format!("https://localhost:{}{path}", self.port)
+        format!("https://{}:{}{path}", self.host, self.port)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.example.kill();
-        let _ = self.example.wait();
+        self.stop();
     }
+}
+
+fn spawn_forward(listener: TcpListener, acceptor: TlsAcceptor, address: Arc<Mutex<SocketAddr>>) {
+    tokio::spawn(forward(listener, acceptor, address));
 }
 
 /// Starts the example that was built, and returns its address.
@@ -124,8 +148,8 @@ fn run(environment: &[(&'static str, String)]) -> (Child, SocketAddr) {
     (example, address)
 }
 
-fn acceptor() -> (TlsAcceptor, String) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+fn acceptor(host: &str) -> (TlsAcceptor, String) {
+    let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
     let hash = digest(&SHA256, &made.signing_key.subject_public_key_info());
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
     let config = ServerConfig::builder()

@@ -111,7 +111,7 @@ fn a_cookie_that_is_put_back_after_the_logout(engine: Engine) {
     let saved = browser.cookies();
     let [copy] = &saved[..] else { panic!("one cookie: {saved:?}") };
     // While the session goes on, the copy is as good as the cookie.
-    browser.delete_cookies();
+    browser.forget_cookies();
     browser.reload();
     browser.wait_for("nobody yet");
     browser.put_back(copy);

@@ -1,0 +1,33 @@
+//! Moving a session from one place to another: between stores, or between names of the cookie.
+
+use std::sync::Arc;
+
+use super::Store;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::session::{Changes, Record, Saved};
+
+/// Writes the session `record` of `old` to `new`, with these changes, then ends it in `old`. If another request ended or moved
+/// it meanwhile, it is not brought back.
+pub(super) async fn take_over(
+    new: &dyn Store,
+    old: &dyn Store,
+    record: Record,
+    changes: Arc<Changes>,
+    now: Timestamp,
+) -> Result<Saved, Error> {
+    let saved = if changes.restarts() {
+        new.save(None, changes, now).await?
+    } else {
+        new.adopt(record.clone(), changes, now).await?
+    };
+    let superseded = old.supersede(record, now).await;
+    if let (Ok(true), _) | (_, Saved::Removed) = (&superseded, &saved) {
+        return Ok(saved);
+    }
+    if let Saved::Stored { record, .. } = saved {
+        // If that fails, its deadline removes it: no client was given its token.
+        let _ = new.destroy(record, now).await;
+    }
+    superseded.map(|_| Saved::Ended)
+}

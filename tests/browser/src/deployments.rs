@@ -1,0 +1,115 @@
+//! A service that is deployed again with other options for its session cookie, while browsers hold the cookies of before.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
+use hyper::{Request, Response};
+use hyper_session::cookie::CookieOptions;
+use hyper_session::store::{Memory, Store};
+use hyper_session::{AppKey, CookieStore, Error, ServerStore, SessionHandle, session_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::Server;
+
+/// A host with a parent domain, both of this machine.
+const HOST: &str = "app.house.localhost";
+
+/// Where the sessions are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keeping {
+    /// In the cookies.
+    Cookies,
+    /// In the memory of the service, which outlives its deployments.
+    Memory,
+}
+
+/// The stores of two deployments with these options for the cookie: the same key, and the same memory.
+pub fn stores(keeping: Keeping, options: [CookieOptions; 2]) -> [Arc<dyn Store>; 2] {
+    let key = AppKey::generate().expect("a key").to_text();
+    let memory = Arc::new(Memory::new());
+    options.map(|cookie| -> Arc<dyn Store> {
+        match keeping {
+            Keeping::Cookies => {
+                let key = key.parse::<AppKey>().expect("a key");
+                Arc::new(CookieStore::builder(key).cookie(cookie).build().expect("options that fit"))
+            }
+            Keeping::Memory => {
+                let store = ServerStore::with_backend(Arc::clone(&memory)).cookie(cookie);
+                Arc::new(store.build().expect("options that fit"))
+            }
+        }
+    })
+}
+
+/// A service behind TLS. `/login/NAME` logs in, `/logout` logs out, and every page under `/` and `/area/` shows the user.
+pub struct Deployments {
+    server: Server,
+    present: Present,
+    _runtime: Runtime,
+}
+
+/// The store of the present deployment.
+type Present = Arc<Mutex<Arc<dyn Store>>>;
+
+impl Deployments {
+    pub fn start(store: &Arc<dyn Store>) -> Self {
+        let present = Arc::new(Mutex::new(Arc::clone(store)));
+        let runtime = Runtime::new().expect("a runtime");
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+        let address = listener.local_addr().expect("its number");
+        runtime.spawn(serve(listener, Arc::clone(&present)));
+        Self { server: Server::in_front_of(HOST, address), present, _runtime: runtime }
+    }
+
+    /// Goes on with this store.
+    pub fn deploy(&self, store: &Arc<dyn Store>) {
+        *self.present.lock().expect("no panic") = Arc::clone(store);
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+}
+
+async fn serve(listener: TcpListener, present: Present) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let present = Arc::clone(&present);
+        tokio::spawn(async move {
+            let service = service_fn(move |request: Request<Incoming>| {
+                // Each request asks the present deployment, also over a connection that is older than it.
+                let store = Arc::clone(&present.lock().expect("no panic"));
+                async move { session_fn(store, page).call(request).await }
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+async fn page(
+    request: Request<Incoming>,
+    handle: SessionHandle,
+) -> Result<Response<Full<Bytes>>, Infallible> {
+    let shown = show(request.uri().path(), &handle).await;
+    let text = shown.unwrap_or_else(|error| format!("failed: {error}"));
+    let html = format!("<!doctype html><title>Sessions</title><body>{text}</body>");
+    let response =
+        Response::builder().header("content-type", "text/html").header("cache-control", "no-store");
+    Ok(response.body(Full::from(html)).unwrap_or_default())
+}
+
+async fn show(path: &str, handle: &SessionHandle) -> Result<String, Error> {
+    let session = handle.load().await?;
+    if let Some((_, name)) = path.split_once("/login/") {
+        session.login(name)?;
+    } else if path.ends_with("/logout") {
+        session.destroy()?;
+    }
+    Ok(session.subject().map_or("nobody is logged in".to_owned(), |user| format!("logged in: {user}")))
+}
