@@ -205,7 +205,8 @@ pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
 pub use self::event::{
-    CookieFormat, DropReason, Event, MigrationSource, Observer, Operation, Refusal, RevocationChange,
+    CookieFormat, DropReason, Event, MigrationSource, NearCacheEmptied, Observer, Operation, Refusal,
+    RevocationChange,
 };
 pub use self::revocation::Revocations;
 pub use self::service::{

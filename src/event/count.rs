@@ -5,7 +5,7 @@ use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 use super::Event;
 
 /// What there is to count: name, and what it says.
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 23] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -46,6 +46,10 @@ const COUNTERS: [(&str, &str); 22] = [
     (
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
+    ),
+    (
+        "hyper_session_near_cache_emptied_total",
+        "Times that a near-cache was emptied of the sessions of a server, by reason.",
     ),
     ("hyper_session_revocations_total", "What happened to the revocations of cookie stores, by change."),
     ("hyper_session_insecure_stores_total", "Stores built with a cookie that is not Secure."),
@@ -134,6 +138,9 @@ pub(super) fn count(event: &Event<'_>) {
         }
         // Once for each store that connects: for a log, and nothing to count.
         Event::EvictionPolicy { .. } => {}
+        Event::NearCacheEmptied { cookie, why } => {
+            counter!("hyper_session_near_cache_emptied_total", "cookie" => cookie.to_owned(), "reason" => why.as_str()).increment(1);
+        }
         Event::Revocations { cookie, change } => {
             counter!("hyper_session_revocations_total", "cookie" => cookie.to_owned(), "change" => change.as_str()).increment(1);
         }

@@ -228,6 +228,18 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         Event::EvictionPolicy { cookie, policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
         }
+        Event::NearCacheEmptied { cookie, why } => {
+            let tally = tally("near_cache_emptied", why.as_str());
+            line!(
+                level(tally, Level::INFO),
+                event = "near_cache_emptied",
+                cookie,
+                reason = why.as_str(),
+                count = count(tally),
+                previous = previous(tally),
+                "the near-cache was emptied: sessions are read from the store"
+            );
+        }
         Event::Revocations {
             cookie,
             change: change @ (RevocationChange::Reachable | RevocationChange::Trusted),

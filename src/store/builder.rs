@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 
+use super::near_cache::RecordCache;
 use super::server::format::SharedFormat;
 use super::{Backend, SessionLimit};
 use crate::clock::{Clock, Timestamp};
@@ -67,6 +68,8 @@ pub(crate) struct ServerOptions {
     pub(super) at_session_limit: SessionLimit,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
+    /// What the backend has read before and reports changes of.
+    pub(super) near_cache: Option<Arc<RecordCache>>,
 }
 
 /// A kind of store that keeps sessions on the server.
@@ -156,6 +159,7 @@ impl<K> Builder<K> {
             at_session_limit: SessionLimit::default(),
             check_session_list: false,
             shared_format: None,
+            near_cache: None,
         };
         Self { kind, options: Options::default(), server }
     }

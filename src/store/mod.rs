@@ -13,6 +13,7 @@ pub(crate) mod join;
 #[cfg(feature = "memory")]
 mod memory;
 mod migrating;
+pub(crate) mod near_cache;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod server;
@@ -28,6 +29,8 @@ pub use self::future::StoreFuture;
 #[cfg(feature = "memory")]
 pub use self::memory::{Memory, MemoryStore};
 pub use self::migrating::MigratingStore;
+#[doc(hidden)]
+pub use self::near_cache::Ticket;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 pub use self::server::{ServerStore, SessionLimit, SubjectSession};

@@ -68,6 +68,7 @@ impl Observer for Events {
             Event::SetCookieReplaced { .. } => "set_cookie_replaced".to_owned(),
             Event::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
             Event::EvictionPolicy { policy, .. } => format!("eviction_policy:{policy}"),
+            Event::NearCacheEmptied { why, .. } => format!("near_cache_emptied:{}", why.as_str()),
             Event::Interrupted { completing, .. } => format!("interrupted:{completing}"),
             // What went well has tests of its own: tests/observability.rs.
             Event::Created { .. }
