@@ -242,7 +242,7 @@ pub struct Config {
     pub(crate) discard_rule: DiscardRule,
     /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
     pub(crate) only_in_cookie: bool,
-    /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session.
+    /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session, or that has a near-cache.
     pub(crate) connection_memo: bool,
     /// Flash values are stored among the other values, as in a program that shares the sessions.
     pub(crate) shared_flash: bool,

@@ -68,7 +68,7 @@ pub(crate) struct ServerOptions {
     pub(super) at_session_limit: SessionLimit,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
-    /// What the backend has read before and reports changes of.
+    /// Entries that were read before, of which the backend reports changes.
     pub(super) near_cache: Option<Arc<RecordCache>>,
 }
 

@@ -16,6 +16,7 @@ use hyper_session::testing::{Cut, FakeClock, Relay};
 use hyper_session::{Clock, RedisStore, SystemClock};
 use tokio::sync::Notify;
 
+use crate::acl::documented;
 use crate::app::{App, builder, hurried};
 use crate::cluster::Cluster;
 use crate::concurrency::count_to_12_800;
@@ -234,8 +235,8 @@ async fn r02_two_processes_with_near_caches_count_to_12_800() {
     println!("{:?}", apps.map(|app| app.store.backend().stats()));
 }
 
-/// The tracking line hangs, within a long bound: what another process changed is not seen, and not lost either. What this
-/// process changed is seen at once.
+/// The tracking line hangs, within a long bound: a change of another process is not seen, and not lost either. A change of this
+/// process is seen at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t29_a_stale_read_loses_no_change_and_own_writes_are_seen_at_once() {
     let server = Server::start();
@@ -349,9 +350,8 @@ async fn t29_lists_that_are_checked_are_checked_in_the_cache_too() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn t29_a_user_who_may_not_track_gets_an_error_that_says_so() {
     let server = Server::start();
-    let rules = "ACL SETUSER sessions on >password ~test:* resetchannels -@all +get +set +del +setrange +pexpire +eval \
-                 +evalsha +time +info";
-    server.cli(&rules.split_ascii_whitespace().collect::<Vec<_>>());
+    let rules = documented("sessions");
+    server.cli(&rules.iter().map(String::as_str).collect::<Vec<_>>());
     let url = format!("redis://sessions:password@127.0.0.1:{}", server.port);
     let store = || cached(builder(url.clone()).scripts_only()).connect();
     let error = store().await.unwrap_err();
@@ -490,7 +490,7 @@ async fn f14_failover_with_near_caches() {
         tokio::task::spawn_blocking(move || {
             let before = ordered.master_port().unwrap();
             ordered.fail_over();
-            // What is written to the old master in between is lost, with a cache or without.
+            // A write to the old master in between is lost, with a cache or without.
             wait_for("the old master to follow", || cli(before, &["ROLE"]).starts_with("slave"));
         })
         .await

@@ -26,7 +26,7 @@ use crate::store::near_cache::{Lease, RecordCache, Ticket};
 /// The pause between attempts to connect to a server that is gone doubles up to this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// What the trackers of all servers have in common.
+/// The settings that the trackers of all servers share.
 pub(super) struct Tracking {
     pub(super) cache: Arc<RecordCache>,
     /// The beginning of the keys of all entries, colon included.

@@ -115,7 +115,7 @@ impl<B: Backend> Builder<B> {
 
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: Arc<dyn Random>) -> Result<Self, Error> {
-        let (backend, config, options) = builder.validate()?;
+        let (backend, mut config, options) = builder.validate()?;
         let ServerOptions {
             record_keys,
             accept_unsealed,
@@ -161,6 +161,8 @@ impl<B: Backend> Inner<B> {
             ));
         }
         let list_memo = check_session_list.then(ListMemo::new);
+        // The near-cache vouches for what a connection remembers.
+        config.connection_memo = near_cache.is_some();
         let (queues, list_queues) = (ConflictQueues::new(), ConflictQueues::new());
         Ok(Self {
             config,
@@ -511,6 +513,10 @@ impl<B: Backend> Store for ServerStore<B> {
                 None => inner.load(token, now).await,
             }
         })
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        self.inner.vouches_for(record, now)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -18,6 +18,19 @@ impl<B: Backend> Inner<B> {
         found
     }
 
+    /// Returns true if the near-cache has this very record.
+    pub(super) fn vouches_for(&self, record: &Record, now: Timestamp) -> bool {
+        let (Some(cache), Some((token, _))) = (self.near_cache.as_deref(), record.origin().stored()) else {
+            return false;
+        };
+        let id = entry_id(token);
+        let found = recall(cache, id, now).is_some_and(|found| found.is(record));
+        if found {
+            cache.count(id, true);
+        }
+        found
+    }
+
     /// Keeps a session that was fetched under `ticket`, for later loads.
     pub(super) fn keep(
         &self,
