@@ -9,6 +9,9 @@
     unreachable_pub
 )]
 
+#[path = "../redis/server.rs"]
+#[allow(dead_code)]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 

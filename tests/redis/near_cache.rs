@@ -10,21 +10,22 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bb8_redis::redis;
+use hyper::service::Service;
 use hyper_session::store::redis::{NearCache, RedisOptions};
 use hyper_session::store::{Builder, Store};
 use hyper_session::testing::{Cut, FakeClock, Relay};
-use hyper_session::{Clock, RedisStore, SystemClock};
+use hyper_session::{Clock, Error, RedisStore, SessionHandle, SystemClock, session_fn};
 use tokio::sync::Notify;
 
 use crate::acl::documented;
-use crate::app::{App, builder, hurried};
+use crate::app::{App, builder, hurried, text};
 use crate::cluster::Cluster;
 use crate::concurrency::count_to_12_800;
 use crate::load::{Load, audit, end};
 use crate::sentinel::{Deployment, calm, progress};
 use crate::server::{Server, cli, wait_for};
 use crate::session_lists::{list_keys, log_in};
-use crate::support::Jar;
+use crate::support::{Body, Jar, request};
 use crate::values::Raw;
 
 const BOUND: Duration = Duration::from_millis(100);
@@ -63,16 +64,28 @@ struct Watcher {
 }
 
 impl Watcher {
-    /// Returns once a read has found it.
     async fn of(store: &RedisStore, token: &str) -> Self {
+        let (store, token) = (store.clone(), token.to_owned());
+        Self::reading(move || {
+            let (store, token) = (store.clone(), token.clone());
+            async move { is_alive(&store, &token).await }
+        })
+        .await
+    }
+
+    /// Returns once `read` has found the session.
+    async fn reading<F>(read: impl Fn() -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = bool> + Send,
+    {
         let (stop, found) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
         let first = Arc::clone(&found);
-        let (stopped, store, token) = (Arc::clone(&stop), store.clone(), token.to_owned());
+        let stopped = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             let mut last = None;
             while !stopped.load(Ordering::SeqCst) {
                 let begun = Instant::now();
-                if is_alive(&store, &token).await {
+                if read().await {
                     last = Some(begun);
                     first.notify_one();
                 }
@@ -179,6 +192,46 @@ async fn t29_no_ended_session_is_seen_after_the_bound_whatever_the_line_does() {
         assert!(events.contains(&format!("near_cache_emptied:{why}")), "{events:?}");
     }
     assert!(app.store.backend().stats().near_cache_emptied > 10);
+}
+
+/// A connection keeps the cookie that came last, with its record: only as long as the near-cache has that record.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t29_a_connection_remembers_nothing_that_the_near_cache_does_not_vouch_for() {
+    let server = Server::start();
+    let app = App::with(cached(builder(server.url()))).await;
+    let other = App::connect(server.url()).await;
+    // One connection, for all requests.
+    let service = Arc::new(session_fn(
+        app.store.clone(),
+        |_: http::Request<Body>, session: SessionHandle| async move {
+            let found = session.load().await?.has("n");
+            Ok::<_, Error>(http::Response::new(Body::from(if found { "found" } else { "" })))
+        },
+    ));
+    for by_other in [true, false] {
+        let jar = other.jar().await;
+        warm(&app.store, &token(&jar)).await;
+        let (service, cookie) = (Arc::clone(&service), jar.header().unwrap());
+        let found = move || {
+            let reply = service.call(request("/", Some(&cookie)));
+            async move { text(reply.await.unwrap()).await == "found" }
+        };
+        for _ in 0..100 {
+            let before = hits(&app.store);
+            assert!(found().await);
+            assert!(hits(&app.store) <= before + 1, "one load");
+        }
+        if by_other {
+            let watcher = Watcher::reading(found).await;
+            watcher.check("ended elsewhere", ended(&other.store, &jar).await).await;
+        } else {
+            let mut changed = jar.clone();
+            app.ok("/add", &mut changed).await;
+            assert!(found().await);
+            end(&app.store, &mut changed).await.unwrap();
+            assert!(!found().await, "ended here: at once");
+        }
+    }
 }
 
 /// Entries change a hundred thousand times while they are read, and are ended one after the other.

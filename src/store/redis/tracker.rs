@@ -48,7 +48,7 @@ struct Shared {
     dialer: Arc<Dialer>,
     lease: Arc<Lease>,
     line: Mutex<Option<Arc<Connection>>>,
-    /// The key that was read last.
+    /// In a Cluster: the key that was read last.
     last_key: Mutex<Option<String>>,
     /// How often the connections for commands were made again.
     redialed: AtomicU64,
@@ -96,11 +96,11 @@ impl Tracker {
         // Before the connection is taken: a ticket is void if another connection has taken over since.
         let ticket = shared.tracking.cache.ticket(id, &shared.lease);
         let connection = lock(&shared.line).clone()?;
+        let reply = timeout(patience, connection.send(&get(key), false)).await.ok()?.ok()?;
         if shared.dialer.is_to_cluster() {
             *lock(&shared.last_key) = Some(key.to_owned());
         }
-        let reply = timeout(patience, connection.send(&get(key), false)).await;
-        Some((reply.ok()?.ok()?, ticket))
+        Some((reply, ticket))
     }
 
     /// Starts the task, unless it runs. The runtime that it ran in may have ended.
