@@ -143,7 +143,7 @@ pub(crate) fn cause_every_event() {
     runtime.block_on(near_cache());
 }
 
-/// Empties the near-cache before a real server: near_cache_emptied, and eviction_policy.
+/// Empties the near-cache before a real server: `near_cache_emptied`, and `eviction_policy`.
 async fn near_cache() {
     let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]);
     let emptied = Arc::new(Notify::new());

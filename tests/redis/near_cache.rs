@@ -440,6 +440,12 @@ async fn t29_options_that_cannot_hold_do_not_connect() {
         let error = builder(server.url()).near_cache(options).connect().await.unwrap_err();
         assert!(error.is_config() && error.to_string().contains(named), "{error}");
     }
+    #[cfg(feature = "astra")]
+    {
+        let shared = RedisStore::builder(server.url()).beside_astra().near_cache(NearCache::new());
+        let error = shared.connect().await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("near_cache()"), "{error}");
+    }
 }
 
 /// A connection for commands that is made again may lead to another server: the tracking connection moves, too.

@@ -24,13 +24,10 @@ use hyper_session::store::Store;
 use hyper_session::store::redis::NearCache;
 use hyper_session::{Clock, RedisStore, SystemClock};
 use hyper_session_benches::results::RedisRun;
-use hyper_session_benches::services::{Action, Body, MEMO, bare, by_argument, by_extension, request};
+use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_argument, by_extension, request};
 use hyper_session_benches::tokens::{cookie_pair, default_store};
 
 const TASKS: [usize; 4] = [1, 16, 64, 256];
-
-/// The arm of `RedisStore` with a near-cache.
-const NEAR: &str = "hyper-session, near-cache";
 
 type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
 

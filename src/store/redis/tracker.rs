@@ -147,6 +147,8 @@ impl Shared {
 
     /// Connects, and switches tracking on.
     async fn dial(&self) -> Result<Line, Failure> {
+        // The reports of this connection say nothing about entries that another one read.
+        self.empty(NearCacheEmptied::Lost);
         let Tracking { prefix, connect_timeout, .. } = &*self.tracking;
         let redialed = self.redialed.load(Ordering::Acquire);
         *lock(&self.last_key) = None;
