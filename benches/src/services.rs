@@ -229,6 +229,9 @@ pub fn request(action: Action, cookie: Option<&HeaderValue>) -> Request<Body> {
 /// Ours with all the defaults, on a connection that brings the cookie which it was sent last.
 pub const MEMO: &str = "hyper-session-memo";
 
+/// `RedisStore` with a near-cache.
+pub const NEAR: &str = "hyper-session, near-cache";
+
 /// Every arm, checked; the bare service first.
 pub fn arms() -> Vec<Arm> {
     let mut arms = vec![

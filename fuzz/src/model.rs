@@ -111,7 +111,7 @@ pub struct Request {
     pub overtaken: bool,
     /// A primitive of it failed.
     pub faulted: bool,
-    /// What a save was to do, of whose failure the handler was told. It is done only if the handler asks for it again.
+    /// The changes of a save whose failure the handler was told. They are made only if the handler asks for it again.
     pub failed: Option<Log>,
     /// When its last commit began: what is written counts from then.
     commit: u64,

@@ -309,7 +309,7 @@ pub(crate) struct Settings {
     pub(crate) discard_rule: DiscardRule,
     /// The requests that do not keep their session alive by reading it.
     pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
-    /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session.
+    /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session, or that has a near-cache.
     pub(crate) connection_memo: bool,
     /// Flash values are stored among the other values, as in a program that shares the sessions.
     pub(crate) shared_flash: bool,

@@ -10,7 +10,7 @@ pub(super) const HOURS_KEPT: usize = 96;
 
 /// The keys of one application key, one place for each hour of four days.
 ///
-/// An hour shares its place with those that are a multiple of four days away from it. Of these, the place keeps the key of the
+/// An hour shares its place with the hours that are a multiple of four days away from it. Of these, the place keeps the key of the
 /// latest: a token from long ago must not evict the key of the present hour.
 pub(super) struct HourKeys {
     places: [ArcSwapOption<HourKey>; HOURS_KEPT],

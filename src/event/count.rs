@@ -5,7 +5,7 @@ use metrics::{Unit, describe_counter, describe_histogram, histogram};
 use super::{Event, EventKind};
 
 /// The counters: name and description.
-const COUNTERS: [(&str, &str); 26] = [
+const COUNTERS: [(&str, &str); 27] = [
     ("hyper_session_refused_total", "Session cookies that were not accepted, by reason."),
     (
         "hyper_session_cookie_format_total",
@@ -46,6 +46,10 @@ const COUNTERS: [(&str, &str); 26] = [
     (
         "hyper_session_interrupted_total",
         "Clients that went away while their session was being ended or regenerated.",
+    ),
+    (
+        "hyper_session_near_cache_emptied_total",
+        "Times that a near-cache was emptied of the sessions of a server, by reason.",
     ),
     ("hyper_session_revocations_total", "State changes of the revocations of cookie stores, by change."),
     ("hyper_session_cross_origin_refused_total", "Requests that another site may have made, by reason."),
@@ -152,6 +156,9 @@ pub(super) fn count(event: &Event<'_>) {
         }
         // Once for each store that connects: for a log, and nothing to count.
         EventKind::EvictionPolicy { .. } => {}
+        EventKind::NearCacheEmptied { why } => {
+            counter!("hyper_session_near_cache_emptied_total", "reason" => why.as_str()).increment(1);
+        }
         EventKind::DeviceBound { .. } => counter!("hyper_session_devices_bound_total").increment(1),
         EventKind::DeviceProved { .. } => {
             counter!("hyper_session_device_proofs_total", "outcome" => "proved").increment(1);

@@ -200,6 +200,13 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
         EventKind::EvictionPolicy { policy } => {
             tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
         }
+        EventKind::NearCacheEmptied { why } => counted!(
+            info,
+            "near_cache_emptied",
+            why.as_str(),
+            "the near-cache was emptied: sessions are read from the store",
+            reason = why.as_str()
+        ),
         EventKind::DeviceBound { from, id } => {
             tracing::info!(target: TARGET, event = "device_bound", cookie, from = %from, session = %id, "session bound to a device");
         }

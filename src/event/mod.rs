@@ -200,6 +200,12 @@ pub enum EventKind<'a> {
         /// The policy, as the backend names it. Only `noeviction` keeps all sessions.
         policy: &'a str,
     },
+    /// The near-cache of a store was emptied of the sessions of one server. They are read from the server again.
+    #[non_exhaustive]
+    NearCacheEmptied {
+        /// The reason.
+        why: NearCacheEmptied,
+    },
     /// The client went away during the commit of its session, which ends or regenerates it, or may do so.
     #[non_exhaustive]
     Interrupted {
@@ -247,6 +253,37 @@ pub enum EventKind<'a> {
         /// The change.
         change: RevocationChange,
     },
+}
+
+/// The reason why a near-cache was emptied.
+///
+/// # Examples
+///
+/// ```
+/// use hyper_session::NearCacheEmptied;
+///
+/// assert_eq!(NearCacheEmptied::Stale.as_str(), "stale"); // a label that stays the same
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum NearCacheEmptied {
+    /// The connection that reports changes was lost, or replaced because a server may have taken over.
+    Lost,
+    /// The server did not answer within `max_staleness`.
+    Stale,
+    /// All keys of the server were deleted.
+    Flushed,
+}
+
+impl NearCacheEmptied {
+    /// Returns a short, stable name, for metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lost => "lost",
+            Self::Stale => "stale",
+            Self::Flushed => "flushed",
+        }
+    }
 }
 
 /// The reason why the proof of a device was refused.

@@ -23,7 +23,7 @@ impl Connection {
     /// Creates the first connection of a service. It has a memo if the store wants one.
     pub(crate) fn new(store: impl Store) -> Arc<Self> {
         let memo = store.config().settings.connection_memo.then(Memo::default);
-        let revocable = store.config().revocable;
+        let revocable = !store.config().only_in_cookie;
         Self::over(Arc::new(store), memo, revocable)
     }
 

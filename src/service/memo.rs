@@ -19,7 +19,7 @@ const MAX_MISSES: u32 = 16;
 /// A memo of one entry: the token that was opened or sealed last, and its record.
 ///
 /// It skips no check. The same bytes were authenticated on this connection, under keys that a store never changes, and the
-/// deadline in the record is checked each time.
+/// deadline in the record is checked each time. Whether a session has ended meanwhile, the store is asked each time.
 #[derive(Default)]
 pub(super) struct Memo {
     entry: Mutex<Option<Entry>>,
@@ -59,7 +59,7 @@ impl Memo {
 
     /// Replaces the entry.
     pub(super) fn keep(&self, token: &[u8], record: &Record, now: Timestamp) {
-        if token.len() > MAX_TOKEN || !record.is_sealed() {
+        if token.len() > MAX_TOKEN || !record.is_of_native_token() {
             return;
         }
         let Ok(mut entry) = self.entry.try_lock() else { return };

@@ -185,9 +185,9 @@ impl Record {
         &self.inner.origin
     }
 
-    /// Returns true if it was the content of a native token.
-    pub(crate) fn is_sealed(&self) -> bool {
-        matches!(self.inner.origin, Origin::Sealed { .. })
+    /// Returns true if a native token held it or led to it.
+    pub(crate) fn is_of_native_token(&self) -> bool {
+        matches!(self.inner.origin, Origin::Sealed { .. } | Origin::Stored { .. })
     }
 
     /// Returns true if the key that opened it no longer seals.

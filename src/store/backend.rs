@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::near_cache::Ticket;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
@@ -125,6 +126,17 @@ pub trait Backend: Send + Sync + 'static {
     /// Deletes the entry, if there is one.
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send;
 
+    /// Works as [`fetch`](Self::fetch). Also returns a ticket, under which the store may keep the entry until the backend
+    /// reports a change of it. `None` if the backend would not report it.
+    #[doc(hidden)]
+    fn __fetch_watched(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(Option<Stored>, Option<Ticket>), Error>> + Send {
+        async move { Ok((self.fetch(id, now).await?, None)) }
+    }
+
     /// Receives the clock of a store that is built on this backend. Only the memory backend uses it.
     #[doc(hidden)]
     fn __use_clock(&self, _: &Arc<dyn Clock>) {}
@@ -224,6 +236,14 @@ impl<B: Backend> Backend for Arc<B> {
 
     fn delete(&self, id: EntryId) -> impl Future<Output = Result<(), Error>> + Send {
         (**self).delete(id)
+    }
+
+    fn __fetch_watched(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<(Option<Stored>, Option<Ticket>), Error>> + Send {
+        (**self).__fetch_watched(id, now)
     }
 
     fn __use_clock(&self, clock: &Arc<dyn Clock>) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, StatusCode, Uri};
 
+use super::near_cache::RecordCache;
 use super::server::format::SharedFormat;
 use super::{Backend, SessionLimit};
 use crate::clock::{Clock, Timestamp};
@@ -74,6 +75,8 @@ pub(crate) struct ServerOptions {
     pub(super) linked: Vec<String>,
     /// Sessions are shared with another program, in its format.
     pub(crate) shared_format: Option<SharedFormat>,
+    /// Entries that were read before, of which the backend reports changes.
+    pub(super) near_cache: Option<Arc<RecordCache>>,
 }
 
 /// A kind of store that keeps sessions on the server: a [`Backend`], or the options from which one is made.
@@ -208,6 +211,7 @@ impl<K> Builder<K> {
             check_session_list: false,
             linked: Vec::new(),
             shared_format: None,
+            near_cache: None,
         };
         Self { kind, options: Options::default(), server }
     }

@@ -12,6 +12,7 @@ pub(crate) mod join;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
 mod migrating;
+pub(crate) mod near_cache;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub(crate) mod server;
@@ -30,6 +31,8 @@ pub use self::cookie::CookieKeys;
 #[cfg(feature = "memory")]
 pub use self::memory::Memory;
 pub use self::migrating::MigratingStore;
+#[doc(hidden)]
+pub use self::near_cache::Ticket;
 pub use self::server::{SessionLimit, SubjectSession};
 pub use crate::id::EntryId;
 

@@ -83,7 +83,7 @@ fn the_cookie_has_the_attributes_that_the_scheme_allows() {
     });
 }
 
-/// What was set over one scheme is the session of the other, where the browser sends it.
+/// A session that was set over one scheme is valid over the other, where the browser sends it.
 #[test]
 fn a_session_that_began_over_http_goes_on_over_https() {
     block_on(async {

@@ -191,7 +191,7 @@ fn t34_a_session_that_ended_or_moved_meanwhile_is_not_moved() {
             assert_eq!(set_cookies(response.headers()), [""; 0]);
             assert!(house.events.take().contains(&"dropped:session_ended".to_owned()));
         }
-        assert_eq!(new.sessions_of("ada").await.unwrap().len(), 1, "the one that moved");
+        assert_eq!(new.sessions_of("ada").await.unwrap().len(), 1, "the session that moved");
     });
 }
 
@@ -212,7 +212,7 @@ fn lists_and_endings_include_retired_names() {
         let watching = watch(&new, &laptop).await;
         assert_eq!(watching.id(), listed[0].id);
         assert!(watching.is_alive().await.unwrap());
-        assert!(!new.end_session_of("bob", listed[0].id).await.unwrap(), "it is not his");
+        assert!(!new.end_session_of("bob", listed[0].id).await.unwrap(), "it is not bob's");
         assert!(new.end_session_of("ada", listed[0].id).await.unwrap());
         assert!(!watching.is_alive().await.unwrap());
         assert_eq!(edit(&new, &mut laptop, user).await.1, None);

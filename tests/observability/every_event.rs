@@ -2,20 +2,24 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::service::Service;
+use hyper_session::store::redis::NearCache;
 use hyper_session::store::{Memory, MigratingStore, Store};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, CrossOriginProtection, DeviceBound, Error, Keyring, Revocations, ServerStore,
-    Session, SessionExt, SessionHandle, Timestamp, session_fn,
+    AppKey, CookieStore, CrossOriginProtection, DeviceBound, Error, Event, EventKind, Keyring, RedisStore, Revocations,
+    ServerStore, Session, SessionExt, SessionHandle, Timestamp, session_fn,
 };
+use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use crate::device::{Device, challenge, offer};
+use crate::server::{PATIENCE, Server};
 use crate::support::block_on;
 
 const IDLE: Duration = Duration::from_secs(600);
@@ -106,6 +110,24 @@ pub(crate) fn cause_every_event() {
         server_sessions().await;
         bound_sessions().await;
     });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(near_cache());
+}
+
+/// Empties the near-cache before a real server: `near_cache_emptied`, and `eviction_policy`.
+async fn near_cache() {
+    let server = Server::with(&["--maxmemory-policy", "allkeys-lru"]);
+    let emptied = Arc::new(Notify::new());
+    let note = Arc::clone(&emptied);
+    let observer = move |event: &Event<'_>| {
+        if matches!(event.kind, EventKind::NearCacheEmptied { .. }) {
+            note.notify_one();
+        }
+    };
+    let builder = RedisStore::builder(server.url()).prefix("test").near_cache(NearCache::new());
+    let _store = builder.observer(observer).connect().await.unwrap();
+    assert_eq!(server.cli(&["FLUSHALL"]), "OK");
+    tokio::time::timeout(PATIENCE, emptied.notified()).await.unwrap();
 }
 
 async fn bound_sessions() {

@@ -11,6 +11,9 @@
 
 #[path = "../support/device.rs"]
 mod device;
+#[path = "../redis/server.rs"]
+#[allow(dead_code)]
+mod server;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -10,7 +10,7 @@ use crate::server::Server;
 use crate::session_lists::{log_in, user};
 
 /// The rules of docs/REDIS.md, as they stand there.
-fn documented(name: &str) -> Vec<String> {
+pub(crate) fn documented(name: &str) -> Vec<String> {
     let docs = include_str!("../../docs/REDIS.md");
     let line = docs.lines().find(|line| line.starts_with(&format!("ACL SETUSER {name} "))).expect(name);
     line.replace("~shop:session:*", "~test:*").split(' ').map(ToOwned::to_owned).collect()
@@ -65,10 +65,13 @@ async fn a11_the_documented_rights_are_enough_and_nothing_is_denied() {
 async fn a11_in_a_cluster_and_behind_sentinel_too() {
     let cluster = tokio::task::block_in_place(Cluster::start);
     for node in cluster.servers() {
-        set_user(node, &["+cluster|slots"]);
+        set_user(node, &["+cluster|slots", "+client|tracking"]);
     }
-    let app = App::with(builder(cluster.url().replace("://", "://sessions:password@")).scripts_only()).await;
-    everything(&app).await;
+    let url = cluster.url().replace("://", "://sessions:password@");
+    let near_cache = hyper_session::store::redis::NearCache::new();
+    for builder in [builder(&*url), builder(&*url).near_cache(near_cache)] {
+        everything(&App::with(builder.scripts_only()).await).await;
+    }
     for node in cluster.servers() {
         assert_eq!(node.cli(&["ACL", "LOG"]), "");
     }

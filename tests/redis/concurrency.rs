@@ -12,7 +12,10 @@ use crate::support::{Jar, request};
 async fn r02_64_tasks_that_count_200_times_each_count_to_12_800() {
     let server = Server::start();
     // Two instances of the application: what one of them queues, the other does not know of.
-    let apps = [App::connect(server.url()).await, App::connect(server.url()).await];
+    count_to_12_800([App::connect(server.url()).await, App::connect(server.url()).await]).await;
+}
+
+pub(crate) async fn count_to_12_800(apps: [App; 2]) {
     let mut jar = Jar::new();
     apps[0].ok("/set/x", &mut jar).await;
     let tasks: Vec<_> = (0..64)

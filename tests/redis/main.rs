@@ -64,6 +64,7 @@ mod full_memory;
 mod half_open;
 mod limits;
 mod load;
+mod near_cache;
 mod proxy;
 mod refusals;
 #[path = "../revocation/requests.rs"]

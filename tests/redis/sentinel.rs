@@ -69,6 +69,12 @@ impl Deployment {
         cli(port, &[if self.password.is_empty() { &[][..] } else { &login[..] }, question].concat())
     }
 
+    pub(crate) fn fail_over(&self) {
+        wait_for("the failover to be accepted", || {
+            cli(self.sentinels[0].1, &["SENTINEL", "FAILOVER", "mymaster"]) == "OK"
+        });
+    }
+
     pub(crate) fn kill_master(&mut self) -> u16 {
         let port = self.master_port().unwrap();
         self.servers.iter_mut().find(|server| server.port == port).unwrap().kill();
@@ -158,9 +164,7 @@ async fn f14_an_ordered_failover_leaves_the_demoted_master_alone() {
     progress(&load, 200).await;
     let before = tokio::task::block_in_place(|| deployment.master_port()).unwrap();
     tokio::task::block_in_place(|| {
-        wait_for("the failover to be accepted", || {
-            cli(deployment.sentinels[0].1, &["SENTINEL", "FAILOVER", "mymaster"]) == "OK"
-        });
+        deployment.fail_over();
         wait_for("the new master", || deployment.master_port().is_some_and(|port| port != before));
     });
     progress(&load, 500).await;

@@ -98,7 +98,7 @@ async fn number(store: &ServerStore<Faulty<Arc<Memory>>>, jar: &Jar) -> Option<i
     found.lock().unwrap().take()
 }
 
-/// Loses the answer to each write of each act in turn, on a session of nobody and on one of "ada"; `check` judges. Returns
+/// Loses the answer to each write of each act in turn, on an anonymous session and on one of "ada"; `check` judges. Returns
 /// how many answers were lost.
 fn lose_each_answer(fault: Fault, check: impl Fn(&str, &Served, Option<i64>, Option<i64>, usize)) -> usize {
     let mut count = 0;

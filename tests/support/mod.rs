@@ -70,6 +70,7 @@ impl Observer for Events {
             EventKind::SetCookieReplaced => "set_cookie_replaced".to_owned(),
             EventKind::SubjectLimit { ended, .. } => format!("subject_limit:{ended}"),
             EventKind::EvictionPolicy { policy, .. } => format!("eviction_policy:{policy}"),
+            EventKind::NearCacheEmptied { why, .. } => format!("near_cache_emptied:{}", why.as_str()),
             EventKind::Interrupted { completing, .. } => format!("interrupted:{completing}"),
             // Events of success have tests of their own: tests/observability/.
             EventKind::Created { .. }

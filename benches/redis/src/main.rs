@@ -1,11 +1,15 @@
 //! Sessions in a real Redis on the loopback interface: loading one, and changing one value of it, at 1 to 256 tasks. Each
-//! task has a session of its own. Prints one JSON object a line.
+//! task has a session of its own. And reading a value in a whole request, without a task beside it: what the near-cache adds
+//! to a request, and what a cookie adds with the connection memo. Prints one JSON object a line.
 //!
-//! `hyper-session-benches-redis [--quick] [--arm=NAME] [--scripts-only] [CASE]...`, where a case is `load/256`, or `change/1`;
+//! `hyper-session-benches-redis [--quick] [--arm=NAME] [--scripts-only] [CASE]...`, where a case is `load/256`, `change/1` or `read/1`;
 //! all of them by default. A single arm is for a profiler. The server is `redis-server`, or what `HYPER_SESSION_REDIS_SERVER`
-//! names; by `--scripts-only` the store does not use a server's own compare-and-set.
+//! names; by `--scripts-only` the store does not use a server's own compare-and-set. Without the default feature `peers`, the
+//! stores of other crates are left out, which takes a third of the time to build.
 
-use std::collections::HashMap;
+#[cfg(feature = "peers")]
+mod peers;
+
 use std::future::Future;
 use std::net::{TcpListener, TcpStream};
 use std::pin::Pin;
@@ -13,27 +17,17 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_session::storage::{RedisSessionStore, SessionKey, SessionStore as _};
-use axum_session::DatabasePool;
-use axum_session_redis_bb8_pool::SessionRedisPool;
-use bb8_redis::RedisConnectionManager;
-use bb8_redis::bb8::Pool;
 use http::header::{COOKIE, HeaderValue};
+use http::{Request, Response};
 use hyper::service::Service;
 use hyper_session::__internals::Verbs;
+use hyper_session::store::redis::NearCache;
 use hyper_session::{Clock, RedisStore, SystemClock};
 use hyper_session_benches::results::RedisRun;
-use hyper_session_benches::services::{Action, USER, VISITS, by_argument, request, text};
-use hyper_session_benches::tokens::cookie_pair;
-use serde_json::{Value, json};
-use tower_sessions_core::SessionStore;
-use tower_sessions_core::session::{Id, Record};
-use tower_sessions_redis_store::fred::prelude::{ClientLike, Config, Pool as FredPool};
+use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_argument, by_extension, request};
+use hyper_session_benches::tokens::{cookie_pair, default_store};
 
 const TASKS: [usize; 4] = [1, 16, 64, 256];
-
-/// The connections of an arm that shares them: what `RedisStore` takes by default.
-const SHARED: usize = 2;
 
 type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -57,15 +51,15 @@ async fn main() {
     let (flags, cases): (Vec<_>, Vec<_>) =
         std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let quick = flags.iter().any(|flag| flag == "--quick");
+    let scripts_only = flags.iter().any(|flag| flag == "--scripts-only");
     let server = Server::start();
     let mut arms = vec![
-        bare(&server.url()).await,
-        ours(&server.url(), flags.iter().any(|flag| flag == "--scripts-only")).await,
-        bb8_pool(&server.url(), true).await,
-        bb8_pool(&server.url(), false).await,
-        fred(server.port).await,
-        actix(&server.url()).await,
+        bare_connection(&server.url()).await,
+        ours(&server.url(), scripts_only, false).await,
+        ours(&server.url(), scripts_only, true).await,
     ];
+    #[cfg(feature = "peers")]
+    arms.extend(peers::arms(server.port).await);
     if let Some(name) = flags.iter().find_map(|flag| flag.strip_prefix("--arm=")) {
         arms.retain(|arm| arm.name == name);
     }
@@ -108,6 +102,55 @@ async fn main() {
             }
         }
     }
+    if cases.is_empty() || cases.iter().any(|case| case == "read/1") {
+        let url = server.url();
+        let seconds = if quick { 0.05 } else { 5.0 };
+        tokio::spawn(async move { read(&url, Duration::from_secs_f64(seconds)).await }).await.unwrap();
+    }
+}
+
+/// Whole requests that read a value, in turn: without a session, from a cookie that the connection remembers, and from the
+/// near-cache.
+async fn read(url: &str, duration: Duration) {
+    let near =
+        RedisStore::builder(url).prefix("bench:read").near_cache(NearCache::new()).connect().await.unwrap();
+    let (plain, memo, cached) = (bare(), by_extension(default_store()), by_extension(near.clone()));
+    let login = |response: Response<Body>| HeaderValue::from_str(&cookie_pair(response.headers())).unwrap();
+    let for_memo = login(memo.call(request(Action::Login, None)).await.unwrap());
+    let for_near = login(cached.call(request(Action::Login, None)).await.unwrap());
+    let mut samples = [Vec::new(), Vec::new(), Vec::new()];
+    let start = Instant::now();
+    while start.elapsed() < duration {
+        samples[0].push(time(&plain, &for_memo).await);
+        samples[1].push(time(&memo, &for_memo).await);
+        samples[2].push(time(&cached, &for_near).await);
+        // The near-cache's heartbeat is a task of this runtime, too.
+        tokio::task::yield_now().await;
+    }
+    let stats = near.backend().stats();
+    assert!(stats.near_cache_hits > 100 * stats.near_cache_misses, "{stats:?}");
+    for (arm, mut samples) in ["no session", MEMO, NEAR].into_iter().zip(samples) {
+        samples.sort_by(f64::total_cmp);
+        let per_second = 1e9 / samples[samples.len() / 2];
+        let (operation, arm) = ("read".to_owned(), arm.to_owned());
+        let result =
+            RedisRun { operation, tasks: 1, arm, per_second, rounds: vec![per_second], commands: 0.0 };
+        println!("{}", serde_json::to_string(&result).unwrap());
+    }
+}
+
+/// Nanoseconds for a request, of fifty.
+async fn time<S>(service: &S, cookie: &HeaderValue) -> f64
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error: std::fmt::Debug>,
+{
+    const COUNT: u32 = 50;
+    let start = Instant::now();
+    for _ in 0..COUNT {
+        let response = service.call(request(Action::Read, Some(cookie))).await.unwrap();
+        assert_eq!(std::hint::black_box(response).status(), 200);
+    }
+    start.elapsed().as_secs_f64() * 1e9 / f64::from(COUNT)
 }
 
 /// How many operations `tasks` tasks do, and in how many seconds.
@@ -121,6 +164,8 @@ async fn run(operation: &Operation, tasks: usize, duration: Duration) -> (u64, f
                 while start.elapsed() < duration {
                     operation(number).await;
                     done += 1;
+                    // Not all arms wait for something. In a service, each request does.
+                    tokio::task::coop::consume_budget().await;
                 }
                 done
             })
@@ -134,7 +179,7 @@ async fn run(operation: &Operation, tasks: usize, duration: Duration) -> (u64, f
 }
 
 /// One multiplexed connection: `GET`, and `GET` then `SET`, of as many bytes, without a look at them.
-async fn bare(url: &str) -> Arm {
+async fn bare_connection(url: &str) -> Arm {
     let connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for number in 0..TASKS[3] {
         let mut connection = connection.clone();
@@ -178,8 +223,11 @@ async fn bare(url: &str) -> Arm {
 }
 
 /// Loading through `Store::load`; changing through the whole service, from request to response.
-async fn ours(url: &str, scripts_only: bool) -> Arm {
+async fn ours(url: &str, scripts_only: bool, near_cache: bool) -> Arm {
     let mut builder = RedisStore::builder(url).prefix("bench:session");
+    if near_cache {
+        builder = builder.near_cache(NearCache::new());
+    }
     if scripts_only {
         builder = builder.scripts_only();
     }
@@ -195,7 +243,7 @@ async fn ours(url: &str, scripts_only: bool) -> Arm {
         .map(|pair| pair.as_bytes().split(|&byte| byte == b'=').nth(1).unwrap().to_vec())
         .collect();
     Arm {
-        name: "hyper-session",
+        name: if near_cache { NEAR } else { "hyper-session" },
         load: operation(move |number| {
             let load = store.load(&tokens[number], SystemClock.now());
             async move { assert!(load.await.unwrap().is_ok()) }
@@ -205,127 +253,6 @@ async fn ours(url: &str, scripts_only: bool) -> Arm {
             request.headers_mut().insert(COOKIE, cookies[number].clone());
             let call = service.call(request);
             async move { assert!(call.await.unwrap().headers().contains_key("set-cookie")) }
-        }),
-    }
-}
-
-fn values() -> Value {
-    json!({ "user": USER, "visits": VISITS, "text": text() })
-}
-
-fn add_one(value: &mut Value) {
-    value["visits"] = json!(value["visits"].as_u64().unwrap() + 1);
-}
-
-/// axum_session's store on bb8: a connection is one task's until its command is answered. As shipped it is asked `PING` each
-/// time.
-async fn bb8_pool(url: &str, ping: bool) -> Arm {
-    let manager = RedisConnectionManager::new(url).unwrap();
-    let pool = Pool::builder()
-        .test_on_check_out(ping)
-        .connection_timeout(Duration::from_secs(30))
-        .build(manager)
-        .await
-        .unwrap();
-    let pool = SessionRedisPool::from(pool);
-    let prefix = if ping { "ping" } else { "quiet" };
-    let expires = i64::try_from(SystemClock.now().as_unix()).unwrap() + 86_400;
-    for number in 0..TASKS[3] {
-        pool.store(&format!("{prefix}{number}"), &values().to_string(), expires, "sessions").await.unwrap();
-    }
-    let other = pool.clone();
-    let load = move |pool: SessionRedisPool, number: usize| async move {
-        let id = format!("{prefix}{number}");
-        let text = pool.load(&id, "sessions").await.unwrap().unwrap();
-        serde_json::from_str::<Value>(&text).unwrap()
-    };
-    Arm {
-        name: if ping { "axum_session bb8" } else { "axum_session bb8, no PING" },
-        load: operation(move |number| {
-            let value = load(pool.clone(), number);
-            async move { assert_eq!(value.await["user"], USER) }
-        }),
-        change: operation(move |number| {
-            let pool = other.clone();
-            async move {
-                let mut value = load(pool.clone(), number).await;
-                add_one(&mut value);
-                pool.store(&format!("{prefix}{number}"), &value.to_string(), expires, "sessions")
-                    .await
-                    .unwrap();
-            }
-        }),
-    }
-}
-
-/// tower-sessions' store on fred, which shares its connections as we do.
-async fn fred(port: u16) -> Arm {
-    let config = Config::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
-    let pool = FredPool::new(config, None, None, None, SHARED).unwrap();
-    pool.connect();
-    pool.wait_for_connect().await.unwrap();
-    let store = tower_sessions_redis_store::RedisStore::new(pool);
-    let mut ids: Vec<Id> = Vec::new();
-    for _ in 0..TASKS[3] {
-        let Value::Object(values) = values() else { unreachable!() };
-        let mut record = Record {
-            id: Id::default(),
-            data: HashMap::from_iter(values),
-            expiry_date: time::OffsetDateTime::now_utc() + time::Duration::days(1),
-        };
-        store.create(&mut record).await.unwrap();
-        ids.push(record.id);
-    }
-    let (other, same) = (store.clone(), ids.clone());
-    Arm {
-        name: "tower-sessions-redis-store",
-        load: operation(move |number| {
-            let (store, id) = (store.clone(), ids[number]);
-            async move { assert_eq!(store.load(&id).await.unwrap().unwrap().data["user"], USER) }
-        }),
-        change: operation(move |number| {
-            let (store, id) = (other.clone(), same[number]);
-            async move {
-                let mut record = store.load(&id).await.unwrap().unwrap();
-                let visits = record.data["visits"].as_u64().unwrap();
-                record.data.insert("visits".to_owned(), json!(visits + 1));
-                store.save(&record).await.unwrap();
-            }
-        }),
-    }
-}
-
-/// actix-session's store: one connection that all tasks share, by an older release of the client that ours uses. A session is a
-/// map of JSON texts in a JSON text.
-async fn actix(url: &str) -> Arm {
-    let store = RedisSessionStore::builder(url).build().await.unwrap();
-    let expires = actix_web::cookie::time::Duration::days(1);
-    let mut keys = Vec::new();
-    for _ in 0..TASKS[3] {
-        let Value::Object(values) = values() else { unreachable!() };
-        let state = values.into_iter().map(|(key, value)| (key, value.to_string())).collect();
-        keys.push(String::from(store.save(state, &expires).await.unwrap()));
-    }
-    let (store, keys) = (Arc::new(store), Arc::new(keys));
-    let (other, same) = (store.clone(), keys.clone());
-    let key = |text: &str| SessionKey::try_from(text.to_owned()).unwrap();
-    Arm {
-        name: "actix-session",
-        load: operation(move |number| {
-            let (store, key) = (store.clone(), key(&keys[number]));
-            async move {
-                let state = store.load(&key).await.unwrap().unwrap();
-                assert_eq!(serde_json::from_str::<String>(&state["user"]).unwrap(), USER);
-            }
-        }),
-        change: operation(move |number| {
-            let (store, key) = (other.clone(), key(&same[number]));
-            async move {
-                let mut state = store.load(&key).await.unwrap().unwrap();
-                let visits: u64 = serde_json::from_str(&state["visits"]).unwrap();
-                state.insert("visits".to_owned(), json!(visits + 1).to_string());
-                store.update(key, state, &expires).await.unwrap();
-            }
         }),
     }
 }

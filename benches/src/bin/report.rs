@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use hyper_session_benches::SIZES;
 use hyper_session_benches::plot::bars;
 use hyper_session_benches::results::{Allocations, Load, RedisRun, Timing};
-use hyper_session_benches::services::MEMO;
+use hyper_session_benches::services::{MEMO, NEAR};
 use serde::de::DeserializeOwned;
 
 /// All measurements.
@@ -158,6 +158,18 @@ impl Results {
                 '≥',
                 1.2,
             ),
+            (
+                "Redis load, 256 tasks, with a near-cache over without",
+                self.redis_ratio("load", 256, NEAR, ours),
+                '≥',
+                10.0,
+            ),
+            (
+                "read from the near-cache over read with the memo, added to a request",
+                self.added_to_read(NEAR).zip(self.added_to_read(MEMO)).map(|(near, memo)| near / memo),
+                '≤',
+                1.3,
+            ),
         ];
         let mut text = "## Goals\n\n| measure | goal | measured | |\n|---|---:|---:|---|\n".to_owned();
         for (name, measured, sign, aim) in rows {
@@ -267,6 +279,15 @@ impl Results {
         Some(median(
             &rounds(arm)?.iter().zip(rounds(other)?).map(|(one, other)| one / other).collect::<Vec<_>>(),
         ))
+    }
+
+    /// Nanoseconds that reading from this arm's session adds to a request.
+    fn added_to_read(&self, arm: &str) -> Option<f64> {
+        let nanoseconds = |arm: &str| {
+            let run = self.redis.iter().find(|run| run.operation == "read" && run.arm == arm)?;
+            Some(1e9 / run.per_second)
+        };
+        Some(nanoseconds(arm)? - nanoseconds("no session")?)
     }
 
     fn redis(&self) -> String {

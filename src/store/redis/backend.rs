@@ -23,6 +23,7 @@ use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::store::backend::RETENTION;
+use crate::store::near_cache::{RecordCache, Ticket, Writing};
 use crate::store::{Backend, Replaced, Stored};
 
 /// The [`Backend`] behind [`RedisStore`](super::RedisStore).
@@ -31,6 +32,7 @@ pub struct Redis {
     pub(super) settings: Settings,
     pub(super) scripts: Scripts,
     pub(super) counters: Arc<Counters>,
+    pub(super) near_cache: Option<Arc<RecordCache>>,
     /// The code of a [`Way`].
     way: AtomicU8,
     /// By how many seconds the server's clock is ahead of this host's.
@@ -59,6 +61,7 @@ impl Redis {
             settings,
             scripts: Scripts::new(&NATIVE),
             counters,
+            near_cache: None,
             way: AtomicU8::new(Way::Scripts.to_code()),
             ahead: AtomicI64::new(0),
         }
@@ -96,7 +99,7 @@ impl Redis {
 
     /// Returns the figures of connections and commands since the store was made.
     pub fn stats(&self) -> RedisStats {
-        RedisStats::new(&self.transport.connected(), &self.counters)
+        RedisStats::new(&self.transport.connected(), &self.counters, self.near_cache.as_deref())
     }
 
     pub(super) fn way(&self) -> Way {
@@ -116,6 +119,11 @@ impl Redis {
         let mut key = String::with_capacity(prefix.len() + 33);
         let _ = write!(key, "{prefix}:{id}"); // a String takes everything
         key
+    }
+
+    /// Returns a guard under which an entry is written: when it is dropped, the near-cache has the old one no more.
+    fn writing(&self, id: EntryId) -> Option<Writing<'_>> {
+        self.near_cache.as_ref().map(|cache| cache.writing(id))
     }
 
     /// Returns the limits of a step that begins now.
@@ -228,6 +236,42 @@ impl Redis {
         Stored { expires: shifted(stored.expires, self.ahead.load(Ordering::Relaxed)), ..stored }
     }
 
+    async fn fetch_within(
+        &self,
+        key: &str,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Option<Stored>, Error> {
+        let answer = match self.scripts.fetch(key) {
+            Some(call) => self.run(&call, limits).await,
+            None => self.send(key, &get(key), limits).await,
+        };
+        let found = self.unframed(answer.map_err(|trouble| self.failed(trouble))?, now)?;
+        self.alive(found, key, now, limits).await
+    }
+
+    /// Returns the entry in the answer to a fetch.
+    fn unframed(&self, answer: Value, now: Timestamp) -> Result<Option<Stored>, Error> {
+        match answer {
+            Value::Nil => Ok(None),
+            answer => self.entry(answer, now),
+        }
+    }
+
+    /// Returns the entry that was fetched, if it is alive.
+    async fn alive(
+        &self,
+        found: Option<Stored>,
+        key: &str,
+        now: Timestamp,
+        limits: &Limits,
+    ) -> Result<Option<Stored>, Error> {
+        match found {
+            Some(found) if found.expires <= now => self.if_alive(key, found, now, limits).await,
+            found => Ok(found),
+        }
+    }
+
     async fn try_exchange(
         &self,
         key: &str,
@@ -277,18 +321,25 @@ impl Redis {
 
 impl Backend for Redis {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        self.fetch_within(&self.key(id), now, &self.limits()).await
+    }
+
+    async fn __fetch_watched(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+    ) -> Result<(Option<Stored>, Option<Ticket>), Error> {
         let (key, limits) = (self.key(id), self.limits());
-        let answer = match self.scripts.fetch(&key) {
-            Some(call) => self.run(&call, &limits).await,
-            None => self.send(&key, &get(&key), &limits).await,
-        };
-        match answer.map_err(|trouble| self.failed(trouble))? {
-            Value::Nil => Ok(None),
-            answer => match self.entry(answer, now)? {
-                Some(found) if found.expires <= now => self.if_alive(&key, found, now, &limits).await,
-                found => Ok(found),
-            },
+        if self.near_cache.is_some() {
+            if let Some((answer, ticket)) = Box::pin(self.transport.read_tracked(&key, id, &limits)).await {
+                Counters::add(&self.counters.commands);
+                let found = self.unframed(answer, now)?;
+                // Of an entry that outlives its deadline, Redis is asked each time.
+                let ticket = found.as_ref().filter(|found| found.expires > now).map(|_| ticket);
+                return Ok((self.alive(found, &key, now, &limits).await?, ticket));
+            }
         }
+        Ok((self.fetch_within(&key, now, &limits).await?, None))
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
@@ -296,6 +347,7 @@ impl Backend for Redis {
         // An entry that has expired does not count.
         let Some(lifetime) = self.scripts.framing.lifetime(entry.expires, now) else { return Ok(true) };
         let (key, limits) = (self.key(id), self.limits());
+        let _writing = self.writing(id);
         let frame = self.scripts.frame(&self.by_server_clock(entry.clone()));
         let mut created = self.create_frame(&key, &frame, lifetime.clone(), &limits).await;
         if created.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
@@ -335,6 +387,7 @@ impl Backend for Redis {
             self.check_len(entry)?;
         }
         let (key, limits) = (self.key(id), self.limits());
+        let _writing = self.writing(id);
         let mut outcome = self.try_exchange(&key, seen.clone(), entry.clone(), now, &limits).await;
         if outcome.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
             outcome = Box::pin(self.try_exchange(&key, seen, entry, now, &limits)).await;
@@ -355,6 +408,7 @@ impl Backend for Redis {
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let (key, limits) = (self.key(id), self.limits());
+        let _writing = self.writing(id);
         let Some(lifetime) = self.scripts.framing.lifetime(expires, now) else {
             let mut delete = cmd("DEL");
             delete.arg(&key);
@@ -383,6 +437,7 @@ impl Backend for Redis {
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
         let (key, limits) = (self.key(id), self.limits());
+        let _writing = self.writing(id);
         let mut delete = cmd("DEL");
         delete.arg(&key);
         match self.send(&key, &delete, &limits).await.map_err(|trouble| self.failed(trouble))? {

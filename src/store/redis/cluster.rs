@@ -15,7 +15,10 @@ use super::health::PROBE_EVERY;
 use super::node::Node;
 use super::slot_map::{SLOTS, parse_slots, parse_target, slot_of};
 use super::stats::{Connected, Counters};
+use super::tracker::Tracking;
 use super::transport::Limits;
+use crate::id::EntryId;
+use crate::store::near_cache::Ticket;
 
 /// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after
 /// a pause, which doubles.
@@ -32,6 +35,8 @@ pub(super) struct Cluster {
     access: Arc<Access>,
     connections: u32,
     counters: Arc<Counters>,
+    /// Present if there is a near-cache.
+    tracking: Option<Arc<Tracking>>,
     nodes: RwLock<HashMap<Address, Arc<Member>>>,
     owners: RwLock<Arc<Owners>>,
     /// When the owners were last asked for. One task asks at a time.
@@ -54,12 +59,14 @@ impl Cluster {
         access: Arc<Access>,
         connections: u32,
         counters: Arc<Counters>,
+        tracking: Option<Arc<Tracking>>,
     ) -> Self {
         Self {
             seeds,
             access,
             connections,
             counters,
+            tracking,
             nodes: RwLock::default(),
             owners: RwLock::new(Arc::new(Owners(vec![None; SLOTS]))),
             refreshed: Mutex::new(None),
@@ -177,6 +184,17 @@ impl Cluster {
         }
     }
 
+    /// Reads an entry for the near-cache from the node that `key` is on. `None` if that has to be found out, or the cache
+    /// does not work at present.
+    pub(super) async fn read_tracked(
+        &self,
+        key: &str,
+        id: EntryId,
+        limits: &Limits,
+    ) -> Option<(Value, Ticket)> {
+        self.owner(slot_of(key))?.node.read_tracked(key, id, limits).await
+    }
+
     /// Returns the target of a redirection, and whether the slot has moved there for good.
     fn target(&self, error: &RedisError, from: &Member) -> Option<(Arc<Member>, bool)> {
         let (target, _) = error.redirect_node()?;
@@ -217,7 +235,9 @@ impl Cluster {
             let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
             let member = nodes.entry(address.clone()).or_insert_with(|| {
                 let counters = Arc::clone(&self.counters);
-                let node = Arc::new(Node::new(self.dialer(address), self.connections, counters));
+                let tracking = self.tracking.clone();
+                let node = Node::new(self.dialer(address), self.connections, counters, tracking);
+                let node = Arc::new(node);
                 Arc::new(Member { address: address.clone(), node })
             });
             Arc::clone(member)

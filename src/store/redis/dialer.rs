@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use bb8_redis::redis::aio::MultiplexedConnection;
+use bb8_redis::redis::aio::{AsyncPushSender, MultiplexedConnection};
 use bb8_redis::redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
 use bb8_redis::redis::{
     AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value,
@@ -42,6 +42,9 @@ pub(super) enum Target {
     Sentinels(Sentinels),
 }
 
+/// A receiver of what a server sends without being asked.
+pub(super) type Reports = Arc<dyn AsyncPushSender>;
+
 pub(super) struct Dialer {
     pub(super) target: Target,
     pub(super) access: Arc<Access>,
@@ -63,11 +66,25 @@ impl Dialer {
 
     /// Makes a connection, and checks that the server is of the kind that the URL names.
     pub(super) async fn dial(&self) -> Result<(MultiplexedConnection, Greeting), Failure> {
+        self.dial_as(None).await
+    }
+
+    /// Makes a connection whose pushes `reports` receives. It uses RESP3, which has pushes.
+    pub(super) async fn dial_with_reports(&self, reports: Reports) -> Result<MultiplexedConnection, Failure> {
+        self.dial_as(Some(&reports)).await.map(|(connection, _)| connection)
+    }
+
+    /// Returns true if the connections lead to a node of a Cluster.
+    pub(super) fn is_to_cluster(&self) -> bool {
+        matches!(self.target, Target::ClusterNode(_))
+    }
+
+    async fn dial_as(&self, reports: Option<&Reports>) -> Result<(MultiplexedConnection, Greeting), Failure> {
         let (address, master) = match &self.target {
             Target::Server(address) | Target::ClusterNode(address) => (address.clone(), false),
             Target::Sentinels(sentinels) => (sentinels.master().await?, true),
         };
-        let (connection, greeting) = self.access.connect(address, &self.plain).await?;
+        let (connection, greeting) = self.access.connect(address, &self.plain, reports).await?;
         let mode = greeting.mode.as_deref();
         match (&self.target, mode) {
             (Target::Server(_), Some("cluster")) => Err(Failure::Setup(
@@ -104,9 +121,10 @@ impl Access {
         &self,
         address: ConnectionAddr,
         plain: &AtomicBool,
+        reports: Option<&Reports>,
     ) -> Result<(MultiplexedConnection, Greeting), Failure> {
         let connecting = async {
-            let mut connection = self.open(address.clone()).await?;
+            let mut connection = self.open(address.clone(), reports).await?;
             let ping = || cmd("PING");
             if plain.load(Ordering::Relaxed) {
                 // Any reply shows that the server accepts commands.
@@ -118,7 +136,7 @@ impl Access {
             }
             // HELLO needs no right, so it does not appear in the server's log of denials.
             match connection.send_packed_command(&cmd("HELLO")).await.and_then(Value::extract_error) {
-                Ok(reply) => Ok((connection, greeting(reply))),
+                Ok(reply) => Ok((connection, greeting(&reply))),
                 Err(error) if error.code() == Some("NOAUTH") || max_clients(&error) => {
                     Err(Failure::connecting(&error))
                 }
@@ -126,7 +144,7 @@ impl Access {
                 Err(error) if error.code().is_some() => Ok((connection, Greeting::default())),
                 Err(error) => {
                     // Some proxies close the connection at an unknown command.
-                    let mut connection = self.open(address).await?;
+                    let mut connection = self.open(address, reports).await?;
                     let reply = connection.send_packed_command(&ping()).await;
                     match reply.and_then(Value::extract_error) {
                         Err(error) if max_clients(&error) => return Err(Failure::connecting(&error)),
@@ -142,7 +160,11 @@ impl Access {
             .unwrap_or_else(|_| Err(Failure::Connect("no reply in time".to_owned())))
     }
 
-    async fn open(&self, address: ConnectionAddr) -> Result<MultiplexedConnection, Failure> {
+    async fn open(
+        &self,
+        address: ConnectionAddr,
+        reports: Option<&Reports>,
+    ) -> Result<MultiplexedConnection, Failure> {
         let credentials = match &self.provider {
             // The error's text may hold a secret.
             Some(provider) => Some(provider.provide().await.map_err(|_| {
@@ -152,7 +174,7 @@ impl Access {
         };
         let mut settings = RedisConnectionInfo::default()
             .set_db(self.db)
-            .set_protocol(self.protocol)
+            .set_protocol(if reports.is_some() { ProtocolVersion::RESP3 } else { self.protocol })
             .set_skip_set_lib_name();
         if let Some(Credentials { user, password }) = credentials {
             settings = settings.set_password(password);
@@ -168,6 +190,10 @@ impl Access {
             .set_connection_timeout(Some(self.timeout))
             // Each command has its own timer.
             .set_response_timeout(None);
+        let config = match reports {
+            Some(reports) => config.set_push_sender(Arc::clone(reports)),
+            None => config,
+        };
         client.get_multiplexed_async_connection_with_config(&config).await.map_err(refused)
     }
 }
@@ -192,20 +218,21 @@ fn tcp_settings() -> TcpSettings {
     settings
 }
 
-fn greeting(reply: Value) -> Greeting {
-    let pairs: Vec<(Value, Value)> = match reply {
-        Value::Map(pairs) => pairs,
+/// Reads the reply to HELLO.
+pub(super) fn greeting(reply: &Value) -> Greeting {
+    let pairs: Vec<(&Value, &Value)> = match reply {
+        Value::Map(pairs) => pairs.iter().map(|(name, value)| (name, value)).collect(),
         Value::Array(values) => {
-            let mut values = values.into_iter();
+            let mut values = values.iter();
             std::iter::from_fn(|| Some((values.next()?, values.next()?))).collect()
         }
         _ => return Greeting::default(),
     };
     let mut greeting = Greeting::default();
     for (name, value) in pairs {
-        match text(&name).as_deref() {
-            Some("mode") => greeting.mode = text(&value),
-            Some("role") => greeting.role = text(&value),
+        match text(name).as_deref() {
+            Some("mode") => greeting.mode = text(value),
+            Some("role") => greeting.role = text(value),
             _ => {}
         }
     }
@@ -261,7 +288,7 @@ impl Sentinels {
 
     async fn ask(&self, address: &ConnectionAddr) -> Result<(String, u16), Failure> {
         let (mut connection, _) =
-            self.access.connect(address.clone(), &self.plain).await.map_err(|failure| match failure {
+            self.access.connect(address.clone(), &self.plain, None).await.map_err(|failure| match failure {
                 Failure::Setup(what) if what.contains("authentication failed") => Failure::Setup(format!(
                     "{what}; user and password of the sentinels are set by sentinel_credentials(), those in the URL are for \
                      Redis"
@@ -308,8 +335,8 @@ mod tests {
         let flat = pairs.iter().flat_map(|(name, value)| [bulk(name), bulk(value)]).collect();
         let map = pairs.iter().map(|(name, value)| (bulk(name), bulk(value))).collect();
         let expected = Greeting { mode: Some("cluster".to_owned()), role: Some("master".to_owned()) };
-        assert_eq!(greeting(Value::Array(flat)), expected);
-        assert_eq!(greeting(Value::Map(map)), expected);
-        assert_eq!(greeting(Value::Okay), Greeting::default());
+        assert_eq!(greeting(&Value::Array(flat)), expected);
+        assert_eq!(greeting(&Value::Map(map)), expected);
+        assert_eq!(greeting(&Value::Okay), Greeting::default());
     }
 }

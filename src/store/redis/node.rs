@@ -15,14 +15,19 @@ use super::dialer::{Dialer, Greeting};
 use super::fault::{Failure, Remedy, Trouble, breaks_connection, remedy};
 use super::health::{Health, PROBE_EVERY};
 use super::stats::{Connected, Counters};
+use super::tracker::{Tracker, Tracking};
 use super::transport::Limits;
+use crate::id::EntryId;
+use crate::store::near_cache::Ticket;
 
 /// For this many milliseconds all commands use the same connection, and then the next one: commands that are written
 /// together cost client and server less than separate ones.
 const ROTATION_MILLIS: u128 = 5;
 
 pub(super) struct Node {
-    dialer: Dialer,
+    dialer: Arc<Dialer>,
+    /// Present if there is a near-cache.
+    tracker: Option<Tracker>,
     slots: RwLock<Vec<Slot>>,
     health: Health,
     /// Wakes tasks that wait for a connection, when one was made or could not be made.
@@ -55,10 +60,18 @@ enum Attempt {
 }
 
 impl Node {
-    pub(super) fn new(dialer: Dialer, connections: u32, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        dialer: Dialer,
+        connections: u32,
+        counters: Arc<Counters>,
+        tracking: Option<Arc<Tracking>>,
+    ) -> Self {
+        let dialer = Arc::new(dialer);
+        let tracker = tracking.map(|tracking| Tracker::new(tracking, Arc::clone(&dialer)));
         let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
         Self {
             dialer,
+            tracker,
             slots: RwLock::new(slots),
             health: Health::new(),
             changed: Notify::new(),
@@ -79,7 +92,20 @@ impl Node {
                 slot.connection = Some(Arc::new(Connection::new(connection)));
             }
         }
+        if let Some(tracker) = &self.tracker {
+            tracker.connect().await?;
+        }
         Ok(greeting)
+    }
+
+    /// Reads an entry for the near-cache. `None` if there is none, or it does not work at present.
+    pub(super) async fn read_tracked(
+        &self,
+        key: &str,
+        id: EntryId,
+        limits: &Limits,
+    ) -> Option<(Value, Ticket)> {
+        self.tracker.as_ref()?.read(key, id, limits.patience).await
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -332,6 +358,9 @@ impl Node {
                     Counters::add(&self.counters.connections_created);
                     slot.connection = Some(Arc::new(connection));
                     slot.failed = None;
+                    if let Some(tracker) = &self.tracker {
+                        tracker.redialed();
+                    }
                 }
                 Some(Err(failure)) => {
                     slot.failed = Some((Instant::now(), failure.clone()));

@@ -11,14 +11,17 @@ use super::cluster::Cluster;
 use super::credentials::{Credentials, Provider};
 use super::dialer::{Access, Dialer, Sentinels, Target};
 use super::fault::Failure;
-use super::node::Node;
+use super::near_cache::NearCache;
+use super::node::{Node, patience};
 use super::stats::Counters;
 use super::tls::Tls;
+use super::tracker::Tracking;
 use super::transport::Transport;
 use super::url::{Kind, Url};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::EventKind;
+use crate::store::near_cache::RecordCache;
 use crate::store::server::format::SharedFormat;
 use crate::store::server::session_list::SessionList;
 use crate::store::{Builder, ServerKind, ServerStore, Store as _};
@@ -86,6 +89,7 @@ impl RedisOptions {
             sentinel_tls: None,
             sentinel_root: None,
             scripts_only: false,
+            near_cache: None,
         }
     }
 }
@@ -113,6 +117,7 @@ pub struct RedisOptions {
     sentinel_tls: Option<bool>,
     sentinel_root: Option<Vec<u8>>,
     scripts_only: bool,
+    near_cache: Option<NearCache>,
 }
 
 impl ServerKind for RedisOptions {}
@@ -244,6 +249,15 @@ impl Builder<RedisOptions> {
         self
     }
 
+    /// Keeps sessions that were read in the memory of this process, for as long as Redis reports their changes. Default: off.
+    ///
+    /// A read of such a session takes no round trip. In return, a session that another process has ended can still be
+    /// accepted here, for at most [`max_staleness`](NearCache::max_staleness): see [`NearCache`].
+    pub fn near_cache(mut self, options: NearCache) -> Self {
+        self.kind.near_cache = Some(options);
+        self
+    }
+
     /// Checks the options, connects, and checks that Redis permits every command that the store needs.
     ///
     /// An [`EventKind::EvictionPolicy`] reports a Redis that may delete sessions in use to free memory.
@@ -266,8 +280,13 @@ impl Builder<RedisOptions> {
         let (options, builder) = self.with_kind(());
         let redis = options.connect(shared, max_sessions, now).await?;
         let policy = redis.eviction_policy().await;
-        let ((), builder) = builder.with_kind(redis);
+        let near_cache = redis.near_cache.clone();
+        let ((), mut builder) = builder.with_kind(redis);
+        builder.server.near_cache.clone_from(&near_cache);
         let store = builder.build()?;
+        if let Some(near_cache) = near_cache {
+            near_cache.report_to(store.config().reporter());
+        }
         if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
             store.config().emit(EventKind::EvictionPolicy { policy: &policy });
         }
@@ -305,9 +324,20 @@ impl RedisOptions {
         }
         let scripts_only = self.scripts_only;
         let counters = Arc::new(Counters::default());
-        let transport = self.transport(&counters)?;
+        let tracking = match self.near_cache {
+            Some(_) if shared.is_some() => {
+                return Err(Error::config(
+                    "near_cache() must be off where sessions are shared with another program, which does not compare before \
+                     it writes",
+                ));
+            }
+            Some(options) => Some(Arc::new(self.tracking(options, &settings)?)),
+            None => None,
+        };
+        let transport = self.transport(&counters, tracking.clone())?;
         transport.connect().await.map_err(Failure::at_startup)?;
         let mut redis = Redis::new(transport, counters, settings);
+        redis.near_cache = tracking.map(|tracking| Arc::clone(&tracking.cache));
         if let Some(shared) = shared {
             redis = redis.with_framing(shared.redis_framing);
         }
@@ -315,7 +345,22 @@ impl RedisOptions {
         Ok(redis)
     }
 
-    pub(super) fn transport(self, counters: &Arc<Counters>) -> Result<Transport, Error> {
+    fn tracking(&self, options: NearCache, settings: &Settings) -> Result<Tracking, Error> {
+        options.check()?;
+        Ok(Tracking {
+            cache: Arc::new(RecordCache::new(options.max_bytes)),
+            prefix: format!("{}:", settings.prefix),
+            max_staleness: options.max_staleness,
+            patience: patience(settings.command_timeout),
+            connect_timeout: self.connect_timeout,
+        })
+    }
+
+    pub(super) fn transport(
+        self,
+        counters: &Arc<Counters>,
+        tracking: Option<Arc<Tracking>>,
+    ) -> Result<Transport, Error> {
         let url = Url::parse(&self.url)?;
         if url.tls {
             self.tls.check()?;
@@ -346,7 +391,7 @@ impl RedisOptions {
         let counters = Arc::clone(counters);
         let target = match url.kind {
             Kind::Cluster(seeds) => {
-                let cluster = Cluster::new(seeds, Arc::new(access), self.connections, counters);
+                let cluster = Cluster::new(seeds, Arc::new(access), self.connections, counters, tracking);
                 return Ok(Transport::Cluster(Arc::new(cluster)));
             }
             Kind::Server(address) => Target::Server(address),
@@ -370,7 +415,7 @@ impl RedisOptions {
             }
         };
         let dialer = Dialer::new(target, Arc::new(access));
-        Ok(Transport::One(Arc::new(Node::new(dialer, self.connections, counters))))
+        Ok(Transport::One(Arc::new(Node::new(dialer, self.connections, counters, tracking))))
     }
 }
 

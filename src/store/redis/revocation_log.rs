@@ -230,7 +230,7 @@ impl RedisRevocations {
             return Err(Error::config("connect_timeout() and command_timeout() must be more than zero"));
         }
         let link = async |reply_timeout: Duration| {
-            let transport = self.connection.clone().transport(&Arc::new(Counters::default()))?;
+            let transport = self.connection.clone().transport(&Arc::new(Counters::default()), None)?;
             transport.connect().await.map_err(Failure::at_startup)?;
             Ok::<_, Error>(Link { transport, connect_timeout, reply_timeout })
         };

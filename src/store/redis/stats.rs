@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::store::near_cache::RecordCache;
+
 /// Counts since the store was made, over all its servers.
 #[derive(Default)]
 pub(super) struct Counters {
@@ -79,6 +81,15 @@ pub struct RedisStats {
     pub turned_away: u64,
     /// How often a command was sent again.
     pub retries: u64,
+    /// Loads that the [near-cache](super::NearCache) answered. Like the three figures below, 0 without one.
+    pub near_cache_hits: u64,
+    /// Loads that it did not answer.
+    pub near_cache_misses: u64,
+    /// How often it was emptied, of the entries of one server: see
+    /// [`EventKind::NearCacheEmptied`](crate::EventKind::NearCacheEmptied).
+    pub near_cache_emptied: u64,
+    /// Sessions and session lists in it now.
+    pub near_cache_entries: u64,
 }
 
 /// How many servers and connections there are now.
@@ -91,7 +102,8 @@ pub(super) struct Connected {
 }
 
 impl RedisStats {
-    pub(super) fn new(connected: &Connected, counters: &Counters) -> Self {
+    pub(super) fn new(connected: &Connected, counters: &Counters, near_cache: Option<&RecordCache>) -> Self {
+        let cached = near_cache.map(RecordCache::figures).unwrap_or_default();
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Self {
             up: connected.servers_down == 0,
@@ -110,6 +122,10 @@ impl RedisStats {
             timeouts: read(&counters.timeouts),
             turned_away: read(&counters.turned_away),
             retries: read(&counters.retries),
+            near_cache_hits: cached.hits,
+            near_cache_misses: cached.misses,
+            near_cache_emptied: cached.emptied,
+            near_cache_entries: cached.entries,
         }
     }
 }

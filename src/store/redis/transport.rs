@@ -12,6 +12,8 @@ use super::cluster::Cluster;
 use super::fault::{Failure, Trouble};
 use super::node::Node;
 use super::stats::{Connected, Counters};
+use crate::id::EntryId;
+use crate::store::near_cache::Ticket;
 
 pub(super) enum Transport {
     One(Arc<Node>),
@@ -62,6 +64,21 @@ impl Transport {
             Self::One(node) => node.send(command, false, limits).await,
             Self::Cluster(cluster) => Box::pin(cluster.send(key, command, limits)).await,
             Self::Pool(pool) => pool.send(command, limits).await,
+        }
+    }
+
+    /// Reads the entry `id` over the connection that reports its changes. `None` if there is no near-cache, or it does not
+    /// work at present.
+    pub(super) async fn read_tracked(
+        &self,
+        key: &str,
+        id: EntryId,
+        limits: &Limits,
+    ) -> Option<(Value, Ticket)> {
+        match self {
+            Self::One(node) => node.read_tracked(key, id, limits).await,
+            Self::Cluster(cluster) => cluster.read_tracked(key, id, limits).await,
+            Self::Pool(_) => None,
         }
     }
 

@@ -4,6 +4,7 @@ mod conflict_queue;
 pub(crate) mod format;
 mod list_memo;
 mod native_format;
+mod near_cache;
 mod regenerate;
 mod session_limit;
 pub(crate) mod session_list;
@@ -24,6 +25,7 @@ use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
 use super::join::join;
+use super::near_cache::RecordCache;
 use super::take_over::take_over;
 use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
@@ -81,6 +83,7 @@ struct Inner<B> {
     at_session_limit: SessionLimit,
     /// Present if a session of a subject counts only while it is on that subject's session list.
     list_memo: Option<ListMemo>,
+    near_cache: Option<Arc<RecordCache>>,
     queues: ConflictQueues,
     /// The queues of session lists. A task may wait in one of these while it holds a permit of `queues`, never the
     /// reverse.
@@ -149,7 +152,7 @@ impl<B: Backend> Builder<B> {
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: &Arc<dyn Random>) -> Result<Self, Error> {
         let shared = builder.server.shared_format.is_some();
-        let (backend, config, options) =
+        let (backend, mut config, options) =
             builder.validate(|_, options| options.record_keys.clone(), shared)?;
         let ServerOptions {
             record_keys,
@@ -159,6 +162,7 @@ impl<B: Backend> Inner<B> {
             check_session_list,
             shared_format,
             linked,
+            near_cache,
         } = options;
         let accept_unsealed = accept_unsealed.map(|until| (until, Arc::clone(config.clock())));
         let retired: Vec<String> =
@@ -175,6 +179,8 @@ impl<B: Backend> Inner<B> {
                 )));
             }
         }
+        // The near-cache vouches for what a connection remembers.
+        config.settings.connection_memo = near_cache.is_some();
         let (config, backend) = (Arc::new(config), Arc::new(backend));
         let under = |name: &str| -> Result<Self, Error> {
             let format: Box<dyn StoredFormat> = if let Some(shared) = &shared_format {
@@ -200,6 +206,7 @@ impl<B: Backend> Inner<B> {
                 list_memo: check_session_list.then(ListMemo::new),
                 queues: ConflictQueues::new(),
                 list_queues: ConflictQueues::new(),
+                near_cache: None,
                 retired: Vec::new(),
                 linked: Vec::new(),
             })
@@ -208,7 +215,7 @@ impl<B: Backend> Inner<B> {
             names.iter().map(|name| under(name).map(Arc::new)).collect::<Result<_, Error>>()
         };
         let (retired, linked) = (each(&retired)?, each(&linked)?);
-        Ok(Self { retired, linked, ..under(config.cookie_name())? })
+        Ok(Self { retired, linked, near_cache, ..under(config.cookie_name())? })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
@@ -216,10 +223,10 @@ impl<B: Backend> Inner<B> {
         if let Some(memo) = &self.list_memo {
             return Box::pin(self.load_listed(memo, token, now)).await;
         }
-        let Some(stored) = self.backend.fetch(entry_id(&token), now).await? else {
-            return Ok(Err(Refusal::UnknownId));
-        };
-        Ok(self.decode(token, stored, now))
+        let (stored, ticket) = self.backend.__fetch_watched(entry_id(&token), now).await?;
+        let Some(stored) = stored else { return Ok(Err(Refusal::UnknownId)) };
+        let len = stored.value.len();
+        Ok(self.decode(token, stored, now).inspect(|record| self.keep(ticket, len, record, None)))
     }
 
     /// Loads a session, which counts only if it is on the list of its subject, if it has one. The list is read at the same
@@ -231,28 +238,43 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Result<Record, Refusal>, Error> {
         let id = entry_id(&token);
-        let (stored, list) = match memo.get(id) {
+        let fetch = |id| self.backend.__fetch_watched(id, now);
+        let (fetched, list) = match memo.get(id) {
             Some(known) => {
-                let (stored, list) = join(self.backend.fetch(id, now), self.backend.fetch(known, now)).await;
-                (stored?, Some((known, list)))
+                let (fetched, list) = join(fetch(id), fetch(known)).await;
+                (fetched?, Some((known, list)))
             }
-            None => (self.backend.fetch(id, now).await?, None),
+            None => (fetch(id).await?, None),
         };
-        let Some(stored) = stored else { return Ok(Err(Refusal::UnknownId)) };
+        let (Some(stored), ticket) = fetched else { return Ok(Err(Refusal::UnknownId)) };
+        let len = stored.value.len();
         let record = match self.decode(token, stored, now) {
             Ok(record) => record,
             refused => return Ok(refused),
         };
-        let Some(subject) = self.listed_subject(record.payload()) else { return Ok(Ok(record)) };
+        let Some(subject) = self.listed_subject(record.payload()) else {
+            self.keep(ticket, len, &record, None);
+            return Ok(Ok(record));
+        };
         let list_id = self.list_of(&subject);
         let list = match list {
             Some((known, list)) if known == list_id => list,
             _ => {
                 memo.set(id, list_id);
-                self.backend.fetch(list_id, now).await
+                fetch(list_id).await
             }
         };
-        Ok(if self.is_on(list_id, list, record.id())? { Ok(record) } else { Err(Refusal::UnknownId) })
+        let (list, list_ticket) = match list {
+            Ok((list, ticket)) => (Ok(list), ticket),
+            Err(error) => (Err(error), None),
+        };
+        let listed = list.as_ref().ok().cloned().flatten();
+        if !self.is_on(list_id, list, record.id())? {
+            return Ok(Err(Refusal::UnknownId));
+        }
+        self.keep_list(list_ticket, list_id, listed.as_ref());
+        self.keep(ticket, len, &record, Some(list_id));
+        Ok(Ok(record))
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
@@ -573,6 +595,9 @@ impl<B: Backend> Verbs for ServerStore<B> {
         let Some(token) = self.inner.format.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
         };
+        if let Some(record) = self.inner.recall(&token, now) {
+            return StoreFuture::ready(Ok(Ok(record)));
+        }
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move { inner.load(token, now).await })
     }
@@ -595,12 +620,19 @@ impl<B: Backend> Verbs for ServerStore<B> {
             former.map_or_else(|| (Arc::clone(&self.inner), base), |(former, base)| (former.inner, base));
         StoreFuture::boxed(async move {
             let (token, _) = origin(&base)?;
-            let loaded = inner.load(token, now).await?;
+            let loaded = match inner.recall(&token, now) {
+                Some(record) => Ok(record),
+                None => inner.load(token, now).await?,
+            };
             Ok(loaded.map(|record| match place {
                 Some(place) => record.taken_from(place),
                 None => record,
             }))
         })
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        self.inner.vouches_for(record, now)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -529,7 +529,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Decodes the list. If it is unreadable, the sessions on it are unknown.
-    fn read_list(&self, id: EntryId, stored: Option<&Stored>) -> Result<SessionList, Error> {
+    pub(super) fn read_list(&self, id: EntryId, stored: Option<&Stored>) -> Result<SessionList, Error> {
         let Some(stored) = stored else { return Ok(SessionList::default()) };
         match self.format.decode(id, &stored.value) {
             Some(EntryValue::List(list)) => Ok(list),

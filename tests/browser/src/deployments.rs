@@ -111,5 +111,5 @@ async fn show(path: &str, handle: &SessionHandle) -> Result<String, Error> {
     } else if path.ends_with("/logout") {
         session.destroy()?;
     }
-    Ok(session.subject().map_or("nobody is logged in".to_owned(), |user| format!("logged in: {user}")))
+    Ok(session.subject().map_or("logged out".to_owned(), |user| format!("logged in: {user}")))
 }

@@ -24,7 +24,7 @@ fn user(browser: &Browser, deployments: &Deployments, path: &str) -> Option<Stri
     match text.trim().strip_prefix("logged in: ") {
         Some(user) => Some(user.to_owned()),
         None => {
-            assert_eq!(text.trim(), "nobody is logged in");
+            assert_eq!(text.trim(), "logged out");
             None
         }
     }
@@ -55,7 +55,7 @@ fn the_present_deployment_decides(engine: Engine) {
             assert_eq!(look("/area/login/ada").as_deref(), Some("ada"));
             assert_eq!(look("/area/").as_deref(), Some("ada"), "the browser keeps the cookie");
             deployments.deploy(&present);
-            assert_eq!(look("/area/").as_deref(), Some("ada"), "nobody is logged out by a deployment");
+            assert_eq!(look("/area/").as_deref(), Some("ada"), "a deployment logs no user out");
 
             // Ada logs in again, beside her cookie of before, and then Bob.
             assert_eq!(look("/area/login/ada").as_deref(), Some("ada"));
