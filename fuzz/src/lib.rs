@@ -3,13 +3,17 @@
 //! Each check takes any bytes and panics if a promise of the crate is broken: stronger than "does not crash".
 
 mod astra;
+mod csrf_token;
 mod device_proof;
 mod fields;
 mod header;
+mod key_text;
 pub mod model;
 mod peers;
+mod revocation_log;
 mod seal;
 mod service_e2e;
+mod session_list;
 mod session_model;
 mod set_cookie;
 mod store;
@@ -17,21 +21,25 @@ mod unseal;
 mod wire;
 
 pub use astra::astra_open;
+pub use csrf_token::csrf_token;
 pub use device_proof::device_proof;
 pub use fields::cookie_multi_field;
 pub use header::cookie_header;
+pub use key_text::key_text;
 pub use peers::cookie_header_peers;
+pub use revocation_log::revocation_log;
 pub use service_e2e::service_e2e;
+pub use session_list::session_list;
 pub use session_model::session_model;
 pub use set_cookie::set_cookie_build;
-pub use store::record_decode;
+pub use store::{record_decode, record_is_session};
 pub use unseal::{unseal_mutated, unseal_past_crypto, unseal_raw};
 
 /// A check, by the name of its target.
 pub type Check = fn(&[u8]);
 
 /// All of them.
-pub const CHECKS: [(&str, Check); 12] = [
+pub const CHECKS: [(&str, Check); 16] = [
     ("cookie_header", cookie_header),
     ("cookie_header_peers", cookie_header_peers),
     ("cookie_multi_field", cookie_multi_field),
@@ -44,6 +52,10 @@ pub const CHECKS: [(&str, Check); 12] = [
     ("device_proof", device_proof),
     ("session_model", session_model),
     ("service_e2e", service_e2e),
+    ("session_list", session_list),
+    ("revocation_log", revocation_log),
+    ("key_text", key_text),
+    ("csrf_token", csrf_token),
 ];
 
 /// The moment in which every check lives.

@@ -32,7 +32,20 @@ struct Options {
     max_chunks: u8,
     /// How many bytes the session holds.
     len: u16,
+    /// Where the cookie was before.
+    retired: Vec<Retired>,
 }
+
+#[derive(Arbitrary, Debug)]
+enum Retired {
+    Name(String),
+    Path(u8),
+    Domain(u8),
+    HostOnly,
+}
+
+const PATHS: [&str; 4] = ["/", "/app", "/app/", "/a;b"];
+const DOMAINS: [&str; 4] = ["example.com", "app.example.com", "example.org", "-"];
 
 /// Whatever the options, a browser is never sent what they do not say.
 pub fn set_cookie_build(data: &[u8]) {
@@ -52,6 +65,34 @@ pub fn set_cookie_build(data: &[u8]) {
     if let Some(domain) = &options.domain {
         cookie = cookie.domain(domain);
     }
+    // Names, domains and paths under which a browser may still hold it.
+    let mut former = Former {
+        names: Vec::new(),
+        domains: vec![options.domain.clone()],
+        paths: vec![options.path.clone()],
+    };
+    for retired in options.retired.iter().take(4) {
+        cookie = match retired {
+            Retired::Name(name) => {
+                former.names.push(name.clone());
+                cookie.retired_name(name)
+            }
+            Retired::Path(which) => {
+                let path = PATHS[usize::from(which % 4)];
+                former.paths.push(path.to_owned());
+                cookie.retired_path(path)
+            }
+            Retired::Domain(which) => {
+                let domain = DOMAINS[usize::from(which % 4)];
+                former.domains.push(Some(domain.to_owned()));
+                cookie.retired_domain(domain)
+            }
+            Retired::HostOnly => {
+                former.domains.push(None);
+                cookie.retired_host_only()
+            }
+        };
+    }
     if options.max_chunks > 0 {
         cookie = cookie.max_chunks(options.max_chunks);
     }
@@ -69,13 +110,20 @@ pub fn set_cookie_build(data: &[u8]) {
         Ok::<_, Error>(Response::new(Body::new()))
     });
     let response = run(service.call(Request::new(Body::new()))).unwrap();
-    let lines: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
+    let (expired, lines): (Vec<_>, Vec<_>) = response
+        .headers()
+        .get_all(SET_COOKIE)
+        .iter()
+        .partition(|line| former.has(line.to_str().unwrap(), &name, &options));
     let chunks = if options.max_chunks == 0 { 3 } else { usize::from(options.max_chunks) };
     let mut left = token_len(len);
     let fits = left <= (0..chunks).map(|number| room(&name, number)).sum();
     assert_eq!(response.status().is_success(), fits, "{left} bytes in {chunks} cookies");
     assert!(fits || lines.is_empty(), "a part of a session");
     let mut full = false;
+    if fits {
+        former.check(&expired, &name, &options);
+    }
 
     for (number, line) in lines.into_iter().enumerate() {
         assert!(line.is_sensitive());
@@ -108,6 +156,56 @@ pub fn set_cookie_build(data: &[u8]) {
     }
     assert!(options.secure || (same_site != SameSite::None && !options.partitioned));
     assert!(!options.partitioned || same_site == SameSite::None);
+}
+
+/// The places of a cookie, of which the present name, domain and path are one.
+struct Former {
+    names: Vec<String>,
+    domains: Vec<Option<String>>,
+    paths: Vec<String>,
+}
+
+type Place = (String, Option<String>, String);
+
+impl Former {
+    /// The place of a line.
+    fn place(line: &str) -> Place {
+        let read = cookie::Cookie::parse(line).expect("a line that another library reads");
+        (read.name().to_owned(), read.domain().map(str::to_owned), read.path().unwrap_or_default().to_owned())
+    }
+
+    /// Returns true if this line removes the cookie somewhere else than where it is now.
+    fn has(&self, line: &str, name: &str, options: &Options) -> bool {
+        let (of, domain, path) = Self::place(line);
+        let is_of_present_name = of == name || (1..9).any(|number| of == cookie_name(name, number));
+        line.contains("=; Max-Age=0; ")
+            && !(is_of_present_name && domain == options.domain && path == options.path)
+    }
+
+    /// Each former place is removed once, where browsers can have kept such a cookie, and no other place is.
+    fn check(&self, lines: &[&http::HeaderValue], name: &str, options: &Options) {
+        let mut seen: Vec<Place> = lines.iter().map(|line| Self::place(line.to_str().unwrap())).collect();
+        let present = (name.to_owned(), options.domain.clone(), options.path.clone());
+        let mut expected = Vec::new();
+        for name in std::iter::once(name).chain(self.names.iter().map(String::as_str)) {
+            let is_host_only = name.to_ascii_lowercase().starts_with("__host-");
+            for (domain, path) in
+                self.domains.iter().flat_map(|domain| self.paths.iter().map(move |path| (domain, path)))
+            {
+                if !is_host_only {
+                    expected.push((name.to_owned(), domain.clone(), path.clone()));
+                } else if name != present.0 {
+                    expected.push((name.to_owned(), None, "/".to_owned()));
+                }
+            }
+        }
+        expected.retain(|place| *place != present);
+        expected.sort();
+        expected.dedup();
+        seen.sort();
+        assert!(seen.windows(2).all(|pair| pair[0] != pair[1]), "a place twice: {seen:?}");
+        assert_eq!(seen, expected);
+    }
 }
 
 /// The length of the token of a session with a string of this many bytes, in all of its cookies together: base64url of 26 bytes

@@ -41,7 +41,12 @@ impl Backend for Same {
 
 /// A stored value is refused, or a session that is not over by its own header or by the backend's deadline.
 pub fn record_decode(data: &[u8]) {
-    let value = Bytes::copy_from_slice(data);
+    record_is_session(data);
+}
+
+/// The same. Returns true if the value is a session as long as its entry lives.
+pub fn record_is_session(data: &[u8]) -> bool {
+    let (value, mut is_session) = (Bytes::copy_from_slice(data), false);
     for expires in [NOW + 1_000, NOW + 1, NOW, 0] {
         let stored = Stored { value: value.clone(), expires: Timestamp::from_unix(expires) };
         let store =
@@ -52,6 +57,7 @@ pub fn record_decode(data: &[u8]) {
         let bound = 256 * data.len() as u64 + 4096;
         assert!(counted.bytes_max <= bound, "{} bytes for {}", counted.bytes_max, data.len());
         let Ok(record) = loaded else { continue };
+        is_session = true;
         assert!(
             record.expires() > now && record.expires().as_unix() <= expires,
             "a session that has expired"
@@ -60,4 +66,5 @@ pub fn record_decode(data: &[u8]) {
         assert!(record.expires() <= absolute, "a session older than any may be");
         assert_eq!(data[0], 1, "a version that does not exist");
     }
+    is_session
 }

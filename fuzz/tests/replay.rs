@@ -31,6 +31,17 @@ fn seeds_hold() {
     }
 }
 
+/// If the layout of stored values changes, the seeds must, too: a value that is refused at its first bytes reaches nothing
+/// behind them.
+#[test]
+fn seeds_that_are_sessions_are_accepted() {
+    let seeds = inputs("seeds", "record_decode");
+    for name in ["bin", "formats", "json", "map", "nested"] {
+        let (_, seed) = seeds.iter().find(|(path, _)| path.ends_with(&format!("/{name}"))).expect(name);
+        assert!(checks::record_is_session(seed), "{name} is refused");
+    }
+}
+
 #[test]
 fn corpora_hold() {
     for (target, check) in CHECKS {

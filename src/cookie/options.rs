@@ -370,15 +370,14 @@ impl CookieOptions {
         paths.clone().try_for_each(|path| validate_path(path))?;
         let domains = std::iter::once(&self.domain).chain(&self.retired_domains);
         domains.clone().flatten().try_for_each(|domain| validate_domain(domain))?;
-        let scopes: Vec<Attributes> = domains
-            .flat_map(|domain| paths.clone().map(move |path| (domain, path)))
-            .map(|(domain, path)| Attributes {
-                path: path.clone(),
-                domain: domain.clone(),
-                ..attributes.clone()
-            })
-            .collect();
-        let names = self.retired_names.iter().map(|name| CookieName::new(name));
+        let places = domains.flat_map(|domain| paths.clone().map(move |path| (domain, path)));
+        let scopes = distinct(places).into_iter().map(|(domain, path)| Attributes {
+            path: path.clone(),
+            domain: domain.clone(),
+            ..attributes.clone()
+        });
+        let scopes: Vec<Attributes> = scopes.collect();
+        let names = distinct(&self.retired_names).into_iter().map(|name| CookieName::new(name));
         let retired = names.collect::<Result<Vec<_>, _>>()?;
         if retired.contains(&name) {
             return Err(Error::config(format!(
@@ -392,6 +391,17 @@ impl CookieOptions {
         };
         CookieTemplate::new(name, attributes, max_age, self.max_chunks, &scopes, retired)
     }
+}
+
+/// Returns each item once, in the order of first appearance.
+fn distinct<T: PartialEq>(items: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut distinct = Vec::new();
+    for item in items {
+        if !distinct.contains(&item) {
+            distinct.push(item);
+        }
+    }
+    distinct
 }
 
 /// Checks the attributes that the prefix of a name requires.

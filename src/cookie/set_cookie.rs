@@ -445,6 +445,17 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_named_twice_is_expired_once() {
+        let options = || CookieOptions::new().name("__Secure-s");
+        // The present place is no former one.
+        assert!(!options().retired_path("/").retired_host_only().validate().unwrap().retires());
+        let twice = options().retired_path("/app").retired_path("/app").retired_host_only();
+        assert_eq!(retired(&twice.validate().unwrap(), 0, 0).len(), 1);
+        let names = options().retired_name("a").retired_path("/").retired_name("a");
+        assert_eq!(retired(&names.validate().unwrap(), 0, 0).len(), 1);
+    }
+
+    #[test]
     fn every_retired_scope_is_expired() {
         let options = || CookieOptions::new().name("__Secure-s").http_only(false).same_site(SameSite::Strict);
         let rest = "; Secure; SameSite=Strict";

@@ -84,7 +84,7 @@ struct Recent {
     read: bool,
 }
 
-/// An entry that must appear when the log is read from `above` to `last`.
+/// An entry that must appear when the log is read from `above` to `last`. Another entry with its name may be there, too.
 struct Unread {
     above: u64,
     last: u64,
@@ -324,10 +324,13 @@ impl Register {
         // This process knows the revocations now; other processes learn of them by reading. `known` only moves when
         // this process reads them, too.
         self.highest.fetch_max(last, Ordering::AcqRel);
-        for revocation in revocations {
+        let count = revocations.len();
+        for (number, revocation) in (1..).zip(revocations) {
             self.apply(last, revocation);
             self.remember(std::iter::once((last, revocation)), false);
-            lock(&self.unread).push(Unread { above: highest, last, revocation });
+            // Of several, only the position of the last one is known.
+            let above = if number == count { last.saturating_sub(1) } else { highest };
+            lock(&self.unread).push(Unread { above, last, revocation });
         }
         self.bound();
         Ok(self.at(last))
@@ -531,4 +534,53 @@ impl Register {
 /// Locks a mutex. No foreign code runs under these locks, so poisoning is harmless.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::SystemRandom;
+    use crate::error::Error;
+    use crate::revocation::{Page, RevocationLog};
+
+    /// A log whose next entry is at this position.
+    struct At(u64);
+
+    impl RevocationLog for At {
+        fn incarnation(&self) -> u64 {
+            1
+        }
+
+        async fn append(&self, _: Vec<Revocation>, _: u64) -> Result<u64, Error> {
+            Ok(self.0)
+        }
+
+        async fn top(&self, _: u64) -> Result<u64, Error> {
+            Ok(self.0)
+        }
+
+        async fn read(&self, _: u64, _: Duration) -> Result<Page, Error> {
+            Ok(Page::default())
+        }
+
+        async fn trim(&self, _: Duration) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    // Two hosts end the sessions of one subject, and a failover loses the second entry. The first one is not it: it does not
+    // end the session of a login between the two.
+    #[tokio::test]
+    async fn an_entry_of_another_host_is_not_taken_for_a_lost_one() {
+        let revocation = Revocation::of_owner([7; 16]);
+        let read = |position| Entry { position, written: Timestamp::from_unix(1), revocation };
+        for (there, lost) in [(1, true), (2, false)] {
+            let register = Register::over(Arc::new(At(2)), &SystemRandom).unwrap();
+            assert_eq!(register.revoke(vec![revocation]).await.unwrap().sequence, 2);
+            register.take_in(&[read(there)]);
+            assert!(!register.has_lost_entries(1), "the log was not read so far");
+            assert_eq!(register.has_lost_entries(2), lost, "an entry at {there}");
+            assert!(!register.has_lost_entries(2), "each entry is checked once");
+        }
+    }
 }

@@ -323,6 +323,7 @@ impl fmt::Debug for Changes {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
     use super::*;
     use proptest::prelude::*;
@@ -503,6 +504,118 @@ mod tests {
         assert!(!login.then(&log).begins_anew());
         login.restart();
         assert!(login.begins_anew());
+    }
+
+    /// A step that counts how often it runs.
+    fn counted(amount: u64) -> (Step, Arc<AtomicU32>) {
+        let runs = Arc::new(AtomicU32::new(0));
+        let (counter, step) = (Arc::clone(&runs), add(amount));
+        let step: Step = Arc::new(move |old| {
+            counter.fetch_add(1, Relaxed);
+            step(old)
+        });
+        (step, runs)
+    }
+
+    #[test]
+    fn a_step_runs_again_only_on_newer_values() {
+        let base = payload(&BTreeMap::from([("n".to_owned(), 1)]));
+        let (step, runs) = counted(4);
+        let mut log = Changes::default();
+        log.update("n", step, encoded(5), Some(&*encoded(1)));
+        assert_eq!(values(&log.apply(Some(&base)).unwrap())["n"], 5);
+        assert_eq!(runs.load(Relaxed), 0, "its result is known");
+        // What was saved before: the values moved.
+        let later = Changes { outdated: true, ..Changes::default() };
+        let newer = payload(&BTreeMap::from([("n".to_owned(), 2)]));
+        for (moved, expected) in [(&log.then(&later), 1), (&later.then(&log), 2)] {
+            assert_eq!(values(&moved.apply(Some(&newer)).unwrap())["n"], 6);
+            assert_eq!(runs.load(Relaxed), expected);
+        }
+        let twice = later.then(&log).then(&later);
+        assert_eq!(values(&twice.apply(Some(&newer)).unwrap())["n"], 6);
+        log.outdate();
+        assert_eq!(values(&log.apply(Some(&newer)).unwrap())["n"], 6);
+    }
+
+    #[test]
+    fn after_a_clear_the_result_of_a_step_does_not_depend_on_newer_values() {
+        let (step, runs) = counted(4);
+        let mut log = Changes::default();
+        log.clear();
+        log.update("n", step, encoded(4), Some(&*encoded(1)));
+        let newer = payload(&BTreeMap::from([("n".to_owned(), 7), ("m".to_owned(), 7)]));
+        assert_eq!(values(&log.replay(Some(&newer)).unwrap()), BTreeMap::from([("n".to_owned(), 4)]));
+        assert_eq!(runs.load(Relaxed), 0);
+    }
+
+    #[test]
+    fn what_either_of_two_logs_says_both_say() {
+        type Say = fn(&mut Changes);
+        type Says = fn(&Changes) -> bool;
+        let cases: [(Say, Says); 2] = [
+            (|log| log.login("s", encoded(1)), Changes::logs_in),
+            (Changes::reauthenticate, |log| log.begins_anew() && !log.logs_in()),
+        ];
+        for (say, says) in cases {
+            for (first, second) in [(true, false), (false, true), (true, true), (false, false)] {
+                let [mut one, mut two] = [Changes::default(), Changes::default()];
+                if first {
+                    say(&mut one);
+                }
+                if second {
+                    say(&mut two);
+                }
+                assert_eq!(says(&one.then(&two)), first || second);
+            }
+        }
+    }
+
+    #[test]
+    fn a_restart_stays_through_a_later_clear() {
+        let [mut restarted, mut cleared] = [Changes::default(), Changes::default()];
+        restarted.restart();
+        cleared.clear();
+        for (first, second, restarts) in [
+            (&restarted, &cleared, true),
+            (&cleared, &restarted, true),
+            (&restarted, &restarted, true),
+            (&cleared, &cleared, false),
+        ] {
+            let both = first.then(second);
+            assert_eq!(both.restarts(), restarts);
+            assert!(both.clears());
+        }
+        let mut value = Changes::default();
+        value.put("a", Some(encoded(1)), None);
+        assert!(cleared.then(&value).clears() && !cleared.then(&value).restarts());
+    }
+
+    #[test]
+    fn two_steps_change_nothing_only_if_neither_does() {
+        let step = |amount, below: u64| {
+            let mut log = Changes::default();
+            log.update("n", add(amount), encoded(below + amount), Some(&*encoded(below)));
+            log
+        };
+        assert!(step(0, 1).then(&step(0, 1)).is_empty());
+        assert!(!step(0, 1).then(&step(2, 1)).is_empty());
+        assert!(!step(2, 1).then(&step(0, 3)).is_empty());
+    }
+
+    #[test]
+    fn the_later_position_of_a_login_counts() {
+        let at = |sequence| Position { incarnation: 1, sequence };
+        let log = |position| Changes { login_position: position, ..Changes::default() };
+        for (first, second, expected) in [
+            (None, Some(2), Some(2)),
+            (Some(1), None, Some(1)),
+            (Some(1), Some(2), Some(2)),
+            (None, None, None),
+        ] {
+            let both = log(first.map(at)).then(&log(second.map(at)));
+            assert_eq!(both.login_position(), expected.map(at));
+        }
     }
 
     #[test]

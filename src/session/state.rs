@@ -572,3 +572,143 @@ impl State {
         Leftovers::new(pending.map(|pending| pending.changes), None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Origin, Payload, SessionId};
+    use super::*;
+
+    const GOES_ON: Standing = Standing { over: false, expired: false, renewal_due: false };
+
+    fn one() -> Bytes {
+        Bytes::from_static(b"\x01")
+    }
+
+    /// A stored session with the value `a`.
+    fn stored() -> State {
+        let payload = Payload::merge(None, [("a", Some(&*one()))].into_iter()).unwrap();
+        let id = SessionId::from_bytes([1; 16]);
+        let (created, expires) = (Timestamp::from_unix(10), Timestamp::from_unix(20));
+        let record = Record::new(id, created, expires, payload, Origin::native(false));
+        State::new(Some(record), false, Reply::Nothing)
+    }
+
+    fn commit(state: &mut State, standing: Standing) -> Commit {
+        let (commit, leftovers) = state.begin_commit(Disposition::Accept, false, |_| standing);
+        drop(leftovers);
+        commit
+    }
+
+    type Wish = fn(&mut State);
+
+    const WISHES: [Wish; 4] =
+        [|_| {}, |state| state.put("b", Some(one())), |state| state.regenerate(), |state| state.destroy()];
+
+    #[test]
+    fn a_failed_commit_leaves_what_it_was_to_do_beside_what_was_asked_meanwhile() {
+        use Outcome::{Destroy, Keep, Regenerate, Save};
+        // Before the commit: nothing, a value, regenerate, destroy; in each row the same during it.
+        let outcomes = [
+            [Keep, Save, Regenerate, Destroy],
+            [Save, Save, Regenerate, Destroy],
+            [Regenerate, Regenerate, Regenerate, Destroy],
+            // A value after `destroy` belongs to a session that begins.
+            [Destroy, Regenerate, Destroy, Destroy],
+        ];
+        for (before, expected) in WISHES.iter().zip(outcomes) {
+            for (during, expected) in WISHES.iter().zip(expected) {
+                let mut state = stored();
+                before(&mut state);
+                let first = commit(&mut state, GOES_ON).outcome;
+                during(&mut state);
+                drop(state.commit_failed());
+                let second = commit(&mut state, GOES_ON).outcome;
+                assert_eq!(second, expected, "after {first:?}");
+                drop(state.commit_done(None));
+                assert_eq!(commit(&mut state, GOES_ON).outcome, Keep, "only once, after {first:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_failed_commit_of_a_request_that_has_ended_leaves_nothing() {
+        let mut state = stored();
+        state.put("b", Some(one()));
+        state.regenerate();
+        assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Regenerate);
+        drop(state.discard());
+        drop(state.commit_failed());
+        assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Keep);
+    }
+
+    #[test]
+    fn a_renewal_that_failed_is_not_tried_again_and_a_save_that_failed_does_not_forbid_one() {
+        let due = Standing { renewal_due: true, ..GOES_ON };
+        let mut state = stored();
+        state.request_renewal();
+        assert_eq!(commit(&mut state, due).outcome, Outcome::Touch);
+        drop(state.commit_failed());
+        assert_eq!(commit(&mut state, due).outcome, Outcome::Keep);
+        drop(state.commit_failed());
+        assert_eq!(commit(&mut state, due).outcome, Outcome::Keep);
+
+        let mut state = stored();
+        state.request_renewal();
+        state.put("b", Some(one()));
+        assert_eq!(commit(&mut state, due).outcome, Outcome::Save);
+        drop(state.commit_failed());
+        drop(state.forget_changes());
+        assert_eq!(commit(&mut state, due).outcome, Outcome::Touch);
+    }
+
+    /// The states of a request without a session: whether another session begins when a handler asks for one, saves it
+    /// while it is empty, and then sets a value.
+    #[test]
+    fn another_session_begins_only_for_a_request_that_was_overtaken_or_whose_session_expired() {
+        let overtaken = || State::new(None, true, Reply::Nothing);
+        let expired = || {
+            let mut state = stored();
+            let over = Standing { over: true, ..GOES_ON };
+            assert_eq!(commit(&mut state, over).outcome, Outcome::Expire);
+            drop(state.commit_done(None));
+            state
+        };
+        let ended = || {
+            let mut state = stored();
+            state.put("b", Some(one()));
+            assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Save);
+            drop(state.commit_done(Some(Saved::Ended)));
+            state
+        };
+        for (state, regenerates, begins) in [
+            (overtaken(), true, true),
+            (overtaken(), false, false),
+            (expired(), true, true),
+            (expired(), false, false),
+            (ended(), true, false),
+            (ended(), false, false),
+        ] {
+            let mut state = state;
+            if regenerates {
+                state.regenerate();
+            }
+            assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Keep);
+            drop(state.commit_done(None));
+            state.put("c", Some(one()));
+            let commit = commit(&mut state, GOES_ON);
+            assert_eq!(commit.outcome == Outcome::Save, begins);
+            assert_eq!(commit.dropped.is_none(), begins);
+        }
+    }
+
+    #[test]
+    fn regenerate_of_a_stored_session_leaves_it_stored() {
+        let mut state = stored();
+        state.regenerate();
+        assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Regenerate);
+        drop(state.commit_done(Some(Saved::Ended)));
+        // It ended meanwhile: nothing begins under its cookie.
+        state.put("c", Some(one()));
+        assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Keep);
+    }
+}

@@ -135,3 +135,50 @@ fn b14_a_new_session_before_a_1xx_is_withheld() {
         assert_eq!(*log.lock().unwrap(), ["created", "withheld:true"]);
     });
 }
+
+/// Each event once, and only if it happened: a session that goes on is neither created nor destroyed.
+#[test]
+fn each_event_of_an_ordinary_response_is_a_fact() {
+    // What a handler does to a session with a value, or without one, and what is told of it.
+    let cases: [(bool, Act, &[&str]); 10] = [
+        (false, |_| Ok(()), &[]),
+        (false, |session| session.set("a", 1), &["created"]),
+        (false, Session::regenerate, &[]),
+        (false, |session| session.set("a", 1).and_then(|()| session.regenerate()), &["created"]),
+        // Nothing was stored, so nothing is destroyed.
+        (false, |session| session.set("a", 1).and_then(|()| session.destroy()), &[]),
+        (true, |session| session.set("a", 2), &[]),
+        (true, Session::regenerate, &["regenerated"]),
+        (true, Session::destroy, &["destroyed"]),
+        (true, Session::clear, &["destroyed"]),
+        // The store finds that no value is left.
+        (true, |session| session.delete("a").map(drop), &["destroyed"]),
+    ];
+    for in_cookie in [true, false] {
+        block_on(async {
+            let log = Log::default();
+            let store: Arc<dyn Store> = if in_cookie {
+                let builder = CookieStore::builder(AppKey::generate().unwrap());
+                Arc::new(builder.observer(observer(&log)).build().unwrap())
+            } else {
+                Arc::new(ServerStore::with_backend(Memory::new()).observer(observer(&log)).build().unwrap())
+            };
+            let service = |act: Act| {
+                session_fn(Arc::clone(&store), move |_: Request<Body>, handle: SessionHandle| async move {
+                    act(&handle.load().await?)?;
+                    Answer::Ok(status(200))
+                })
+            };
+            for (number, (stored, act, told)) in cases.into_iter().enumerate() {
+                let mut jar = Jar::new();
+                if stored {
+                    let response = service(|session| session.set("a", 1)).call(request("/", None)).await;
+                    jar.store(response.unwrap().headers());
+                }
+                log.lock().unwrap().clear();
+                service(act).call(request("/", jar.header().as_deref())).await.unwrap();
+                assert_eq!(*log.lock().unwrap(), told, "case {number}, in a cookie: {in_cookie}");
+            }
+        });
+    }
+}

@@ -1,0 +1,41 @@
+//! Visits every state of the larger configurations, and prints how many there were: three requests on the store, with a host
+//! that crashes and with a list that is lost; two requests and a failover beside revocations, and three without one.
+//! `tests/run` visits the smaller ones.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+
+use hyper_session_model::{request, revocation, store};
+use stateright::{Checker, Model};
+
+fn main() {
+    let mut sum = 0;
+    for deeds in request::Deed::combinations(3) {
+        for (crashes, loses_list) in [(0, false), (1, false), (0, true)] {
+            sum += visit(store::Scenario { crashes, loses_list, ..store::Scenario::of(&deeds) });
+        }
+    }
+    for deeds in revocation::Deed::combinations(2) {
+        for crashes in [false, true] {
+            let scenario =
+                revocation::Scenario { fails_over: true, crashes, ..revocation::Scenario::of(&deeds) };
+            sum += visit(scenario);
+        }
+    }
+    for deeds in revocation::Deed::combinations(3) {
+        sum += visit(revocation::Scenario::of(&deeds));
+    }
+    println!("{sum} states, and every rule holds in each");
+}
+
+fn visit<M>(scenario: M) -> usize
+where
+    M: Model + Clone + Debug + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq,
+{
+    let checker = scenario.clone().checker().threads(2).spawn_bfs().join();
+    checker.assert_properties();
+    println!("{scenario:?}: {} states", checker.unique_state_count());
+    checker.unique_state_count()
+}

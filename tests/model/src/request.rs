@@ -1,0 +1,485 @@
+//! What one request does: the steps of `src/store/server/`, in the words of that code.
+//!
+//! A request is written as a function that is run anew for each step. It is given the replies so far, and stops at the first
+//! call that has no reply yet. So its state is the list of replies, and the function reads like the code.
+
+use std::collections::BTreeSet;
+
+use crate::backend::{Call, Content, List, Place, Reply, Revision, Session, Value};
+
+/// What the handler of a request does with the session that it loaded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Deed {
+    /// Only reads, when the renewal is due.
+    Renew,
+    /// `Session::update`.
+    Update,
+    /// `Session::regenerate`.
+    Regenerate,
+    /// `Session::login`.
+    Login,
+    /// `Session::destroy`.
+    Logout,
+    /// `ServerStore::end_sessions_of`, without a session of its own.
+    EndAll,
+}
+
+impl Deed {
+    pub const ALL: [Self; 6] =
+        [Self::Renew, Self::Update, Self::Regenerate, Self::Login, Self::Logout, Self::EndAll];
+
+    /// What `requests` requests can do, whatever their order.
+    pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
+        crate::combinations(&Self::ALL, requests)
+    }
+}
+
+/// A mistake, to see that the checker finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mistake {
+    None,
+    /// A save whose entry is missing creates it.
+    SaveCreates,
+    /// `regenerate` deletes the old entry without comparing it.
+    RegenerateDeletes,
+    /// A new session counts although it is no longer on the list.
+    NotLookedUpAgain,
+    /// `end` deletes entries without flagging them on the list first.
+    EndsUnflagged,
+}
+
+/// What the client of a request is told, or what the caller of `end_sessions_of` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Answer {
+    /// The session is stored under this token.
+    Stored(u8),
+    /// The session has ended: what was to be changed is dropped.
+    Ended,
+    /// This request ended it.
+    Removed,
+    /// There was no session under the token.
+    NotFound,
+    /// The sessions of the subject have ended.
+    AllEnded,
+}
+
+/// The replies so far, in the order of the calls of each lane. A request that waits for several calls at once has a lane for
+/// each.
+pub type Replies = Vec<Vec<Reply>>;
+
+/// A call that waits for its reply, and its lane.
+pub type Waiting = Vec<(u8, Call)>;
+
+struct Io<'a> {
+    replies: &'a [Vec<Reply>],
+    taken: Vec<usize>,
+    lane: usize,
+    lanes: usize,
+    /// How many tokens this request has drawn.
+    drawn: u8,
+    request: u8,
+}
+
+type Step<T> = Result<T, Waiting>;
+
+impl Io<'_> {
+    fn call(&mut self, call: Call) -> Step<Reply> {
+        let lane = self.lane;
+        if self.taken.len() <= lane {
+            self.taken.resize(lane + 1, 0);
+        }
+        match self.replies.get(lane).and_then(|replies| replies.get(self.taken[lane])) {
+            Some(reply) => {
+                self.taken[lane] += 1;
+                Ok(reply.clone())
+            }
+            None => Err(vec![(u8::try_from(lane).unwrap(), call)]),
+        }
+    }
+
+    /// The revision of what the last call of this lane wrote.
+    fn revision(&self) -> Revision {
+        let (request, lane) = (self.request, u8::try_from(self.lane).unwrap());
+        Revision { request, lane, step: u8::try_from(self.taken[self.lane] - 1).unwrap() }
+    }
+
+    /// `join` and `join_all`: the calls of each step may happen in any order.
+    fn join<T>(&mut self, steps: usize, mut step: impl FnMut(&mut Self, usize) -> Step<T>) -> Step<Vec<T>> {
+        let (outer, first) = (self.lane, self.lanes);
+        self.lanes += steps;
+        let (mut done, mut waiting) = (Vec::new(), Waiting::new());
+        for number in 0..steps {
+            self.lane = first + number;
+            match step(self, number) {
+                Ok(result) => done.push(result),
+                Err(calls) => waiting.extend(calls),
+            }
+        }
+        self.lane = outer;
+        if waiting.is_empty() { Ok(done) } else { Err(waiting) }
+    }
+
+    fn token(&mut self) -> u8 {
+        self.drawn += 1;
+        self.request * 8 + self.drawn
+    }
+
+    fn fetch(&mut self, place: Place) -> Step<Option<Value>> {
+        match self.call(Call::Fetch(place))? {
+            Reply::Found(found) => Ok(found),
+            other => unreachable!("{other:?} to a fetch"),
+        }
+    }
+
+    fn create(&mut self, place: Place, content: Content) -> Step<bool> {
+        match self.call(Call::Create(place, content))? {
+            Reply::Created(created) => Ok(created),
+            other => unreachable!("{other:?} to a create"),
+        }
+    }
+}
+
+/// `Record`.
+#[derive(Clone, Copy)]
+struct Record {
+    token: u8,
+    revision: Revision,
+    session: Session,
+}
+
+/// `Known`.
+type Known = Option<(Revision, List)>;
+
+fn list_in(value: Option<Value>) -> Known {
+    value.map(|value| match value.content {
+        Content::List(list) => (value.revision, list),
+        other => unreachable!("{other:?} in place of a list"),
+    })
+}
+
+fn session_in(value: &Value) -> Option<Session> {
+    match value.content {
+        Content::Session(session) => Some(session),
+        _ => None,
+    }
+}
+
+/// A request: number, what it does, and the token that its client sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    pub request: u8,
+    pub deed: Deed,
+    pub token: u8,
+    pub mistake: Mistake,
+}
+
+impl Program {
+    /// Runs the request on the replies that it has got so far.
+    ///
+    /// # Errors
+    ///
+    /// The calls that it waits for, if it is not done.
+    pub fn run(self, replies: &Replies) -> Result<Answer, Waiting> {
+        let request = self.request;
+        let mut io = Io { replies, taken: vec![0], lane: 0, lanes: 1, drawn: 0, request };
+        if self.deed == Deed::EndAll {
+            self.end(&mut io, None, |_| true)?;
+            return Ok(Answer::AllEnded);
+        }
+        let base = self.load(&mut io)?;
+        match (self.deed, base) {
+            (Deed::Login, None) => {
+                let created = self.create(&mut io, None, self.logged_in(None), None)?;
+                Ok(created.map_or(Answer::Ended, |record| Answer::Stored(record.token)))
+            }
+            (_, None) => Ok(Answer::NotFound),
+            (Deed::Renew, Some(base)) => self.renew(&mut io, base),
+            (Deed::Update, Some(base)) => self.save(&mut io, base),
+            (Deed::Regenerate | Deed::Login, Some(base)) => self.regenerate(&mut io, base),
+            (Deed::Logout, Some(base)) => self.remove(&mut io, base).map(|()| Answer::Removed),
+            (Deed::EndAll, Some(_)) => unreachable!("it loads none"),
+        }
+    }
+
+    fn load(self, io: &mut Io) -> Step<Option<Record>> {
+        let token = self.token;
+        let stored = io.fetch(Place::Session(token))?;
+        Ok(stored.and_then(|value| {
+            session_in(&value).map(|session| Record { token, revision: value.revision, session })
+        }))
+    }
+
+    /// The changes of a request that updates, applied to `session`.
+    fn changed(self, session: Session) -> Session {
+        let changes = if self.deed == Deed::Update { 1 << self.request } else { 0 };
+        Session { changes: session.changes | changes, ..session }
+    }
+
+    /// The values that a login writes under a new token, which is not known yet.
+    fn logged_in(self, before: Option<Session>) -> Session {
+        let none = Session { login: u8::MAX, began: u8::MAX, has_subject: true, changes: 0 };
+        before.map_or(none, |before| Session { login: u8::MAX, has_subject: true, ..before })
+    }
+
+    /// `Inner::save`, with a base.
+    fn save(self, io: &mut Io, base: Record) -> Step<Answer> {
+        let (mut expected, mut session) = (base.revision, self.changed(base.session));
+        loop {
+            match self.replace(io, base.token, expected, session)? {
+                Replaced::Stored(record) => return Ok(Answer::Stored(record.token)),
+                Replaced::Ended if self.mistake == Mistake::SaveCreates => {
+                    io.create(Place::Session(base.token), Content::Session(session))?;
+                    return Ok(Answer::Stored(base.token));
+                }
+                Replaced::Ended => return Ok(Answer::Ended),
+                Replaced::Conflict(current, revision) => {
+                    (expected, session) = (revision, self.changed(current));
+                }
+            }
+        }
+    }
+
+    /// `Inner::replace`.
+    fn replace(self, io: &mut Io, token: u8, expected: Revision, session: Session) -> Step<Replaced> {
+        let exchange = Call::Exchange(Place::Session(token), expected, Some(Content::Session(session)));
+        Ok(match io.call(exchange)? {
+            Reply::Done => Replaced::Stored(Record { token, revision: io.revision(), session }),
+            Reply::Conflict(current) => match session_in(&current) {
+                Some(session) => Replaced::Conflict(session, current.revision),
+                None => Replaced::Ended,
+            },
+            _ => Replaced::Ended,
+        })
+    }
+
+    /// `Inner::renew`.
+    fn renew(self, io: &mut Io, base: Record) -> Step<Answer> {
+        let renew = Call::Renew(Place::Session(base.token), base.revision);
+        let outcome = if base.session.has_subject {
+            let [outcome, list] = io
+                .join(2, |io, number| match number {
+                    0 => io.call(renew.clone()),
+                    _ => Ok(Reply::Found(io.fetch(Place::List)?)),
+                })?
+                .try_into()
+                .unwrap();
+            let Reply::Found(list) = list else { unreachable!("a list is fetched") };
+            let listed = list_in(list).is_some_and(|(_, list)| list.names(base.token));
+            if outcome == Reply::Done && !listed {
+                self.enter_again(io, base.token)?;
+            }
+            outcome
+        } else {
+            io.call(renew)?
+        };
+        Ok(match outcome {
+            Reply::Done => Answer::Stored(base.token),
+            Reply::Conflict(present) if session_in(&present).is_some() => Answer::Stored(base.token),
+            _ => Answer::Ended,
+        })
+    }
+
+    /// `Inner::remove`.
+    fn remove(self, io: &mut Io, record: Record) -> Step<()> {
+        io.call(Call::Delete(Place::Session(record.token)))?;
+        self.leave(io, record)
+    }
+
+    /// `Inner::create`.
+    fn create(
+        self,
+        io: &mut Io,
+        token: Option<u8>,
+        session: Session,
+        instead_of: Option<u8>,
+    ) -> Step<Option<Record>> {
+        let token = token.unwrap_or_else(|| io.token());
+        let or_new = |number: u8| if number == u8::MAX { token } else { number };
+        let session = Session { login: or_new(session.login), began: or_new(session.began), ..session };
+        let listed = session.has_subject;
+        if listed && !self.enter(io, token, instead_of)? {
+            return Ok(None);
+        }
+        io.create(Place::Session(token), Content::Session(session))?;
+        let revision = io.revision();
+        if listed && self.mistake != Mistake::NotLookedUpAgain && !self.is_entered(io, token)? {
+            io.call(Call::Delete(Place::Session(token)))?;
+            return Ok(None);
+        }
+        Ok(Some(Record { token, revision, session }))
+    }
+
+    /// `Inner::regenerate`.
+    fn regenerate(self, io: &mut Io, base: Record) -> Step<Answer> {
+        let mut new = None;
+        let answer = self.move_to_new(io, base, &mut new)?;
+        if let Some(new) = new.filter(|_| !matches!(answer, Answer::Stored(_))) {
+            self.remove(io, new)?;
+        }
+        Ok(answer)
+    }
+
+    /// `Inner::move_to_new`.
+    fn move_to_new(self, io: &mut Io, base: Record, new: &mut Option<Record>) -> Step<Answer> {
+        let (mut expected, mut session) = (base.revision, base.session);
+        loop {
+            let logs_in = self.deed == Deed::Login;
+            let after = if logs_in { self.logged_in(Some(session)) } else { session };
+            if !self.write_new(io, new, base, after)? {
+                return Ok(Answer::Ended);
+            }
+            let place = Place::Session(base.token);
+            let outcome = if self.mistake == Mistake::RegenerateDeletes {
+                io.call(Call::Delete(place))?
+            } else {
+                io.call(Call::Exchange(place, expected, Some(Content::Tombstone)))?
+            };
+            match outcome {
+                Reply::Done => {
+                    self.leave(io, base)?;
+                    return Ok(new.map_or(Answer::Removed, |new| Answer::Stored(new.token)));
+                }
+                Reply::Conflict(current) => match session_in(&current) {
+                    Some(newer) => (expected, session) = (current.revision, newer),
+                    None => return Ok(Answer::Ended),
+                },
+                _ => return Ok(Answer::Ended),
+            }
+        }
+    }
+
+    /// `Inner::write_new`.
+    fn write_new(self, io: &mut Io, new: &mut Option<Record>, base: Record, session: Session) -> Step<bool> {
+        if let Some(written) = new.take() {
+            let login = if session.login == u8::MAX { written.session.login } else { session.login };
+            let session = Session { login, ..session };
+            if let Replaced::Stored(record) = self.replace(io, written.token, written.revision, session)? {
+                *new = Some(record);
+                return Ok(true);
+            }
+            self.leave(io, written)?;
+        }
+        *new = self.create(io, None, session, Some(base.token))?;
+        Ok(new.is_some())
+    }
+
+    /// `Inner::enter`. The subject never has more sessions than the limit.
+    fn enter(self, io: &mut Io, token: u8, instead_of: Option<u8>) -> Step<bool> {
+        let (entered, known) = self.edit(io, None, |list| {
+            let replaced = list.0.iter().position(|(listed, _)| Some(*listed) == instead_of);
+            if replaced.is_some_and(|at| list.0[at].1) {
+                return false;
+            }
+            if !list.names(token) {
+                list.0.insert(replaced.map_or(list.0.len(), |at| at + 1), (token, false));
+            }
+            true
+        })?;
+        let is_unfinished = known.as_ref().is_some_and(|(_, list)| list.0.iter().any(|(_, ending)| *ending));
+        if entered && is_unfinished {
+            self.end(io, Some(known), |_| false)?;
+        }
+        Ok(entered)
+    }
+
+    /// `Inner::enter_again`.
+    fn enter_again(self, io: &mut Io, token: u8) -> Step<()> {
+        let add = |list: &mut List| {
+            if !list.names(token) {
+                list.0.push((token, false));
+            }
+        };
+        self.edit(io, None, add).map(drop)
+    }
+
+    /// `Inner::is_entered`.
+    fn is_entered(self, io: &mut Io, token: u8) -> Step<bool> {
+        Ok(list_in(io.fetch(Place::List)?).is_some_and(|(_, list)| list.has(token)))
+    }
+
+    /// `Inner::leave`.
+    fn leave(self, io: &mut Io, record: Record) -> Step<()> {
+        if !record.session.has_subject {
+            return Ok(());
+        }
+        self.edit(io, None, |list| list.0.retain(|(listed, _)| *listed != record.token)).map(drop)
+    }
+
+    /// `Inner::end`.
+    fn end(self, io: &mut Io, known: Option<Known>, which: impl Fn(u8) -> bool) -> Step<()> {
+        let (ending, known) = self.edit(io, known, |list| {
+            if self.mistake == Mistake::EndsUnflagged {
+                return list.0.iter().map(|(token, _)| *token).collect::<Vec<_>>();
+            }
+            list.0.iter_mut().for_each(|(token, ending)| *ending |= which(*token));
+            list.0.iter().filter(|(_, ending)| *ending).map(|(token, _)| *token).collect::<Vec<_>>()
+        })?;
+        io.join(ending.len(), |io, number| self.end_one(io, ending[number]))?;
+        if ending.is_empty() {
+            return Ok(());
+        }
+        let ending: BTreeSet<u8> = ending.into_iter().collect();
+        self.edit(io, Some(known), |list| list.0.retain(|(token, _)| !ending.contains(token))).map(drop)
+    }
+
+    /// `Inner::end_one`, and the fetch before it in `Inner::end_all`.
+    fn end_one(self, io: &mut Io, token: u8) -> Step<()> {
+        let place = Place::Session(token);
+        let mut current = io.fetch(place)?;
+        while let Some(seen) = current {
+            if !session_in(&seen).is_some_and(|session| session.has_subject) {
+                break;
+            }
+            current = match io.call(Call::Exchange(place, seen.revision, None))? {
+                Reply::Conflict(newer) => Some(newer),
+                _ => None,
+            };
+        }
+        Ok(())
+    }
+
+    /// `Inner::edit`.
+    fn edit<R>(
+        self,
+        io: &mut Io,
+        known: Option<Known>,
+        mut edit: impl FnMut(&mut List) -> R,
+    ) -> Step<(R, Known)> {
+        let mut current = match known {
+            Some(known) => known,
+            None => list_in(io.fetch(Place::List)?),
+        };
+        loop {
+            let before = current.as_ref().map(|(_, list)| list.clone()).unwrap_or_default();
+            let mut after = before.clone();
+            let result = edit(&mut after);
+            if after == before {
+                return Ok((result, current));
+            }
+            let entry = (!after.0.is_empty()).then(|| Content::List(after.clone()));
+            let outcome = match (&current, entry) {
+                (Some((seen, _)), entry) => io.call(Call::Exchange(Place::List, *seen, entry))?,
+                (None, Some(entry)) => match io.create(Place::List, entry)? {
+                    true => Reply::Done,
+                    false => Reply::Missing,
+                },
+                (None, None) => Reply::Done,
+            };
+            current = match outcome {
+                Reply::Done => {
+                    let known = (!after.0.is_empty()).then(|| (io.revision(), after));
+                    return Ok((result, known));
+                }
+                Reply::Conflict(newer) => list_in(Some(newer)),
+                _ => list_in(io.fetch(Place::List)?),
+            };
+        }
+    }
+}
+
+/// `Step`.
+enum Replaced {
+    Stored(Record),
+    Ended,
+    Conflict(Session, Revision),
+}

@@ -1,0 +1,73 @@
+//! Every order of the steps of two or three requests on the server-side store.
+
+use hyper_session_model::request::{Deed, Mistake};
+use hyper_session_model::store::Scenario;
+use stateright::{Checker, Model};
+
+fn states(scenario: Scenario) -> usize {
+    let described = format!("{scenario:?}");
+    let checker = scenario.checker().spawn_bfs().join();
+    for (property, path) in checker.discoveries() {
+        if property != "all requests end" {
+            panic!("{property}: {described}\n{:#?}", path.into_actions());
+        }
+    }
+    checker.assert_properties();
+    checker.unique_state_count()
+}
+
+#[test]
+fn any_two_requests_beside_a_crash_and_a_lost_list() {
+    let mut sum = 0;
+    for logged_in in [true, false] {
+        for deeds in Deed::combinations(2) {
+            for (crashes, loses_list) in [(1, false), (0, true)] {
+                sum += states(Scenario { logged_in, crashes, loses_list, ..Scenario::of(&deeds) });
+            }
+        }
+    }
+    assert!(sum > 20_000, "{sum} states");
+}
+
+/// The others have millions of states: `cargo run --release` visits them.
+#[test]
+fn any_three_requests_of_which_one_gives_the_session_a_new_token() {
+    let mut sum = 0;
+    for deeds in Deed::combinations(3) {
+        if deeds.iter().filter(|deed| matches!(deed, Deed::Regenerate | Deed::Login)).count() < 2 {
+            sum += states(Scenario::of(&deeds));
+        }
+    }
+    assert!(sum > 400_000, "{sum} states");
+}
+
+#[track_caller]
+fn finds(mistake: Mistake, deeds: &[Deed], crashes: u8, rule: &str) {
+    let scenario = Scenario { mistake, crashes, ..Scenario::of(deeds) };
+    let checker = scenario.checker().spawn_bfs().join();
+    let found: Vec<_> =
+        checker.discoveries().into_keys().filter(|name| *name != "all requests end").collect();
+    assert!(found.contains(&rule), "found only {found:?}");
+}
+
+#[test]
+fn a_save_that_creates_is_found() {
+    finds(Mistake::SaveCreates, &[Deed::Update, Deed::Logout], 0, "no session comes back");
+}
+
+#[test]
+fn a_regenerate_that_does_not_compare_is_found() {
+    finds(Mistake::RegenerateDeletes, &[Deed::Update, Deed::Regenerate], 0, "no update is lost");
+}
+
+#[test]
+fn a_new_session_that_is_not_looked_up_again_is_found() {
+    let rule = "the list names every live session";
+    finds(Mistake::NotLookedUpAgain, &[Deed::Login, Deed::EndAll], 0, rule);
+}
+
+#[test]
+fn an_end_that_flags_nothing_is_found() {
+    let rule = "ending all leaves no session of before, under whatever token";
+    finds(Mistake::EndsUnflagged, &[Deed::Regenerate, Deed::EndAll], 0, rule);
+}

@@ -1,0 +1,514 @@
+//! Runs of the code, recorded call by call: the model must make the same calls, and get the same replies.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{COOKIE, SET_COOKIE};
+use http::{Request, Response};
+use hyper::service::Service;
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
+use hyper_session::testing::{Cookies, FakeClock, session_in};
+use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
+use hyper_session_model::backend::{Call, Place, Reply, Revision};
+use hyper_session_model::request::{Answer, Deed, Mistake};
+use hyper_session_model::store::{Scenario, Stage, State};
+use stateright::{Expectation, Model};
+
+const SUBJECT: &str = "ada";
+
+thread_local! {
+    /// The state of the generator that decides on everything.
+    static RANDOM: Cell<u64> = const { Cell::new(1) };
+    static RECORDED: RefCell<Vec<Recorded>> = const { RefCell::new(Vec::new()) };
+    static RECORDS: Cell<bool> = const { Cell::new(false) };
+}
+
+fn random(below: usize) -> usize {
+    let next = RANDOM.get().wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    RANDOM.set(next);
+    usize::try_from(next >> 33).unwrap() % below
+}
+
+/// A call of the code, with the values that it wrote and read.
+#[derive(Debug)]
+struct Recorded {
+    id: EntryId,
+    verb: &'static str,
+    expected: Option<Bytes>,
+    written: Option<Bytes>,
+    reply: &'static str,
+    read: Option<Bytes>,
+}
+
+/// `Memory`, whose calls wait for some turns before they happen, and are recorded.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Memory>);
+
+impl Recorder {
+    async fn turn(&self) {
+        let mut turns = if RECORDS.get() { random(2) } else { 0 };
+        std::future::poll_fn(|_| {
+            if turns == 0 {
+                return Poll::Ready(());
+            }
+            turns -= 1;
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn record(&self, recorded: Recorded) {
+        if RECORDS.get() {
+            RECORDED.with_borrow_mut(|all| all.push(recorded));
+        }
+    }
+}
+
+fn replaced(outcome: &Replaced) -> (&'static str, Option<Bytes>) {
+    match outcome {
+        Replaced::Done => ("done", None),
+        Replaced::Conflict(present) => ("conflict", Some(present.value.clone())),
+        Replaced::Missing => ("missing", None),
+    }
+}
+
+impl Backend for Recorder {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        self.turn().await;
+        let found = self.0.fetch(id, now).await?;
+        let read = found.as_ref().map(|stored| stored.value.clone());
+        self.record(Recorded { id, verb: "fetch", expected: None, written: None, reply: "found", read });
+        Ok(found)
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.turn().await;
+        let written = Some(entry.value.clone());
+        let created = self.0.create(id, entry, now).await?;
+        let reply = if created { "created" } else { "refused" };
+        self.record(Recorded { id, verb: "create", expected: None, written, reply, read: None });
+        Ok(created)
+    }
+
+    async fn replace(
+        &self,
+        _: EntryId,
+        _: Bytes,
+        _: Option<Stored>,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        unreachable!("the store calls exchange")
+    }
+
+    async fn exchange(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        self.turn().await;
+        let (expected, written) = (Some(seen.value.clone()), entry.as_ref().map(|entry| entry.value.clone()));
+        let outcome = self.0.exchange(id, seen, entry, now).await?;
+        let (reply, read) = replaced(&outcome);
+        self.record(Recorded { id, verb: "exchange", expected, written, reply, read });
+        Ok(outcome)
+    }
+
+    async fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        self.turn().await;
+        let expected = Some(seen.value.clone());
+        let outcome = self.0.renew(id, seen, expires, now).await?;
+        let (reply, read) = replaced(&outcome);
+        self.record(Recorded { id, verb: "renew", expected, written: None, reply, read });
+        Ok(outcome)
+    }
+
+    /// Moves a deadline, which the model has not.
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.0.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        self.turn().await;
+        self.0.delete(id).await?;
+        self.record(Recorded {
+            id,
+            verb: "delete",
+            expected: None,
+            written: None,
+            reply: "done",
+            read: None,
+        });
+        Ok(())
+    }
+}
+
+type Pending = Pin<Box<dyn Future<Output = Option<Response<()>>>>>;
+
+/// Sends a request whose handler does `deed`. The answer is `None` for the call that ends all sessions.
+fn send(store: &ServerStore<Recorder>, cookies: &Cookies, request: u8, deed: Deed) -> Pending {
+    let (store, cookies) = (store.clone(), cookies.clone());
+    Box::pin(async move {
+        if deed == Deed::EndAll {
+            store.end_sessions_of(SUBJECT, None).await.unwrap();
+            return None;
+        }
+        let service = session_fn(store, move |_: Request<()>, handle: SessionHandle| async move {
+            let session = handle.load().await?;
+            match deed {
+                Deed::Login => session.login(SUBJECT)?,
+                _ if session.id().is_none() => {}
+                Deed::Renew => {
+                    session.get::<u64>("n")?;
+                }
+                Deed::Update => {
+                    session.update("n", move |n: Option<u64>| n.unwrap_or(0) | 1 << request)?;
+                }
+                Deed::Regenerate => session.regenerate()?,
+                Deed::Logout => session.destroy()?,
+                Deed::EndAll => unreachable!(),
+            }
+            Ok::<_, Error>(Response::new(()))
+        });
+        let mut request = Request::new(());
+        request.headers_mut().extend(cookies.header().map(|cookies| (COOKIE, cookies)));
+        Some(service.call(request).await.unwrap())
+    })
+}
+
+fn poll<T>(future: &mut Pin<Box<dyn Future<Output = T> + '_>>) -> Poll<T> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// Runs to the end, unrecorded and at once.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
+    let records = RECORDS.replace(false);
+    let Poll::Ready(done) = poll(&mut (Box::pin(future) as Pin<Box<dyn Future<Output = T> + '_>>)) else {
+        panic!("memory answers at once");
+    };
+    RECORDS.set(records);
+    done
+}
+
+/// Which entries and values of the code are which of the model.
+#[derive(Default)]
+struct Same {
+    places: HashMap<EntryId, Place>,
+    revisions: HashMap<Bytes, Revision>,
+}
+
+impl Same {
+    fn place(&mut self, id: EntryId, place: Place) -> bool {
+        // A place is seen for the first time when the model, too, names it for the first time.
+        let taken = self.places.values().any(|known| *known == place);
+        match self.places.get(&id) {
+            Some(known) => *known == place,
+            None if taken => false,
+            None => {
+                self.places.insert(id, place);
+                true
+            }
+        }
+    }
+
+    fn is(&self, value: Option<&Bytes>, revision: Option<Revision>) -> bool {
+        value.map(|value| self.revisions.get(value).copied()) == revision.map(Some)
+    }
+}
+
+fn verb(call: &Call) -> (&'static str, Place, Option<Revision>) {
+    match call {
+        Call::Fetch(place) => ("fetch", *place, None),
+        Call::Create(place, _) => ("create", *place, None),
+        Call::Exchange(place, expected, _) => ("exchange", *place, Some(*expected)),
+        Call::Renew(place, expected) => ("renew", *place, Some(*expected)),
+        Call::Delete(place) => ("delete", *place, None),
+    }
+}
+
+/// Makes the model do what the code did. Returns an explanation if it cannot.
+fn follow(
+    scenario: &Scenario,
+    state: &mut State,
+    same: &mut Same,
+    request: u8,
+    recorded: &Recorded,
+) -> Result<(), String> {
+    let waiting = state.waiting(scenario, request);
+    let candidate = waiting.iter().find(|(_, call)| {
+        let (verb, place, expected) = verb(call);
+        verb == recorded.verb
+            && same.is(recorded.expected.as_ref(), expected)
+            && same.place(recorded.id, place)
+    });
+    let Some((lane, call)) = candidate.cloned() else {
+        return Err(format!("the code called {recorded:?}, the model waits for {waiting:?}"));
+    };
+    let deletes = matches!(call, Call::Exchange(_, _, None));
+    let before = state.requests[usize::from(request)].clone();
+    let step = match &before {
+        Stage::Running { replies, .. } => replies.get(usize::from(lane)).map_or(0, Vec::len),
+        other => return Err(format!("{other:?} calls")),
+    };
+    let mut backend = state.backend.clone();
+    let revision = Revision { request, lane, step: u8::try_from(step).unwrap() };
+    let reply = backend.carry_out(call, revision);
+    assert!(state.call(scenario, request, lane));
+    assert_eq!(backend, state.backend);
+    let (expected, read) = match &reply {
+        Reply::Found(found) => ("found", found.as_ref().map(|value| value.revision)),
+        Reply::Created(true) => ("created", None),
+        Reply::Created(false) => ("refused", None),
+        Reply::Done => ("done", None),
+        Reply::Conflict(present) => ("conflict", Some(present.revision)),
+        Reply::Missing => ("missing", None),
+    };
+    if expected != recorded.reply || !same.is(recorded.read.as_ref(), read) {
+        return Err(format!("the code got {recorded:?}, the model {reply:?}"));
+    }
+    if recorded.verb == "exchange" && deletes != recorded.written.is_none() {
+        return Err(format!("one of both deletes: {recorded:?}"));
+    }
+    if let (Some(written), "done" | "created") = (&recorded.written, recorded.reply) {
+        same.revisions.insert(written.clone(), revision);
+    }
+    Ok(())
+}
+
+struct Run {
+    scenario: Scenario,
+    state: State,
+    same: Same,
+    stores: [ServerStore<Recorder>; 2],
+    clock: FakeClock,
+    jars: HashMap<u8, Cookies>,
+    events: Vec<String>,
+}
+
+impl Run {
+    fn new(scenario: Scenario) -> Self {
+        let clock = FakeClock::at(1_000_000);
+        let recorder = Recorder::default();
+        let stores = [0, 1].map(|_| {
+            ServerStore::with_backend(recorder.clone())
+                .renewal_threshold(Duration::ZERO)
+                .clock(clock.clone())
+                .build()
+                .unwrap()
+        });
+        RECORDS.set(false);
+        let mut jar = Cookies::new();
+        let service = session_fn(stores[0].clone(), |_: Request<()>, handle: SessionHandle| async move {
+            let session = handle.load().await?;
+            session.set("n", 0)?;
+            if scenario.logged_in {
+                session.login(SUBJECT)?;
+            }
+            Ok::<_, Error>(Response::new(()))
+        });
+        RECORDS.set(true);
+        RECORDED.take();
+        let mut first: Pin<Box<dyn Future<Output = _>>> = Box::pin(service.call(Request::new(())));
+        let response = loop {
+            if let Poll::Ready(response) = poll(&mut first) {
+                break response.unwrap();
+            }
+        };
+        drop(first);
+        jar.receive(response.headers());
+        // What is there before the first request: a session, and its list.
+        let (state, mut same) = (State::initial(&scenario), Same::default());
+        for recorded in RECORDED.take() {
+            if let (Some(written), "created" | "done") = (recorded.written, recorded.reply) {
+                let is_session = recorded.id.to_bytes() == at_once(id_in(&response, &stores[0])).unwrap();
+                same.places.insert(recorded.id, if is_session { Place::Session(0) } else { Place::List });
+                same.revisions.insert(written, Revision::INITIAL);
+            }
+        }
+        Self { scenario, state, same, stores, clock, jars: HashMap::from([(0, jar)]), events: Vec::new() }
+    }
+
+    /// Explains a difference, or a rule that does not hold in the state that the code has reached.
+    fn check(&self, result: Result<(), String>) -> Result<(), String> {
+        let result = result.and_then(|()| {
+            let broken = self.scenario.properties().into_iter().find(|property| {
+                matches!(property.expectation, Expectation::Always)
+                    && !(property.condition)(&self.scenario, &self.state)
+            });
+            broken.map_or(Ok(()), |property| Err(format!("does not hold: {}", property.name)))
+        });
+        result.map_err(|error| format!("{error}\n{:?}\n{}", self.scenario, self.events.join("\n")))
+    }
+
+    /// Takes in the answer of a request that is done.
+    fn answered(&mut self, request: u8, response: Option<&Response<()>>) -> Result<(), String> {
+        let Stage::Done { answer, .. } = self.state.requests[usize::from(request)] else {
+            return self.check(Err(format!("request {request} is done, and waits in the model")));
+        };
+        let Some(response) = response else {
+            assert_eq!(answer, Answer::AllEnded);
+            return Ok(());
+        };
+        let mut cookies = Cookies::new();
+        cookies.receive(response.headers());
+        let (speaks, id) =
+            (response.headers().contains_key(SET_COOKIE), at_once(id_in(response, &self.stores[0])));
+        let place = id.map(|id| self.same.places[&EntryId::from_bytes(id)]);
+        let agrees = match answer {
+            Answer::Stored(token) => {
+                let lives = self.state.backend.session(token).is_some();
+                speaks && place == lives.then_some(Place::Session(token))
+            }
+            Answer::Removed => speaks && cookies.header().is_none(),
+            // A cookie that leads to nothing may be removed.
+            Answer::NotFound | Answer::Ended => cookies.header().is_none(),
+            Answer::AllEnded => false,
+        };
+        if !agrees {
+            return self
+                .check(Err(format!("{answer:?} in the model, and {place:?} by {:?}", response.headers())));
+        }
+        if let Answer::Stored(token) = answer {
+            self.jars.insert(token, cookies);
+        }
+        Ok(())
+    }
+
+    /// Starts requests, lets them go on, and crashes hosts, in an order that the generator decides.
+    fn play(&mut self, crashes: bool) -> Result<(), String> {
+        let count = self.scenario.requests.len();
+        let mut running: Vec<Option<Pending>> = (0..count).map(|_| None).collect();
+        RECORDS.set(true);
+        while self.state.requests.iter().any(|stage| matches!(stage, Stage::Before | Stage::Running { .. })) {
+            let at = random(count);
+            let request = u8::try_from(at).unwrap();
+            let (deed, host) = self.scenario.requests[at];
+            if crashes && random(40) == 0 {
+                self.events.push(format!("host {host} crashes"));
+                self.state.crash(&self.scenario, host);
+                for (future, (_, on)) in running.iter_mut().zip(&self.scenario.requests) {
+                    if *on == host {
+                        *future = None;
+                    }
+                }
+                continue;
+            }
+            match self.state.requests[at] {
+                Stage::Before if random(4) == 0 => {
+                    let tokens: Vec<u8> = self.jars.keys().copied().collect();
+                    let token = if deed == Deed::EndAll {
+                        0
+                    } else {
+                        *tokens.iter().max().filter(|_| random(2) == 0).unwrap_or(&0)
+                    };
+                    self.events.push(format!("request {request} starts with token {token}"));
+                    self.state.start(&self.scenario, request, token);
+                    running[at] =
+                        Some(send(&self.stores[usize::from(host)], &self.jars[&token], request, deed));
+                }
+                Stage::Running { .. } => {
+                    if deed == Deed::Renew {
+                        // Each renewal is due. All of them are done long before a tombstone expires.
+                        self.clock.advance(Duration::from_secs(1));
+                    }
+                    RECORDED.take();
+                    let polled = poll(running[at].as_mut().unwrap());
+                    for recorded in RECORDED.take() {
+                        self.events.push(format!("request {request}: {recorded:?}"));
+                        let followed =
+                            follow(&self.scenario, &mut self.state, &mut self.same, request, &recorded);
+                        self.check(followed)?;
+                    }
+                    if let Poll::Ready(response) = polled {
+                        running[at] = None;
+                        self.answered(request, response.as_ref())?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        RECORDS.set(false);
+        for (token, jar) in &self.jars {
+            let values = values_of(&self.stores[1], jar);
+            let expected = self.state.backend.session(*token).map(|session| u64::from(session.changes));
+            if values != expected {
+                return self.check(Err(format!("token {token} leads to {values:?}, not {expected:?}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn id_in(response: &Response<()>, store: &ServerStore<Recorder>) -> Option<[u8; 16]> {
+    session_in(response, store).await.unwrap().and_then(|session| session.id()).map(|id| id.to_bytes())
+}
+
+/// The changes in the session that a browser with these cookies has.
+fn values_of(store: &ServerStore<Recorder>, jar: &Cookies) -> Option<u64> {
+    let seen = Arc::new(Mutex::new(None));
+    let to_fill = Arc::clone(&seen);
+    let service = session_fn(store.clone(), move |_: Request<()>, handle: SessionHandle| {
+        let seen = Arc::clone(&to_fill);
+        async move {
+            let session = handle.load().await?;
+            let n = session.get::<u64>("n")?;
+            *seen.lock().unwrap() = session.id().map(|_| n.unwrap_or(0));
+            Ok::<_, Error>(Response::new(()))
+        }
+    });
+    let mut request = Request::new(());
+    request.headers_mut().extend(jar.header().map(|cookies| (COOKIE, cookies)));
+    at_once(service.call(request)).unwrap();
+    seen.lock().unwrap().take()
+}
+
+fn run(seed: u64, requests: usize, crashes: bool) {
+    RANDOM.set(seed);
+    let deeds: Vec<Deed> = (0..requests).map(|_| Deed::ALL[random(Deed::ALL.len())]).collect();
+    let logged_in = random(4) != 0;
+    let crashes_allowed = if crashes { 2 } else { 0 };
+    let scenario = Scenario { logged_in, crashes: crashes_allowed, ..Scenario::of(&deeds) };
+    Run::new(scenario).play(crashes).unwrap_or_else(|difference| panic!("{difference}"));
+}
+
+#[test]
+fn the_model_allows_what_the_code_does() {
+    for seed in 0..2_000 {
+        run(seed, 2 + usize::try_from(seed % 3).unwrap(), false);
+    }
+}
+
+#[test]
+fn the_model_allows_what_the_code_does_when_hosts_crash() {
+    for seed in 0..2_000 {
+        run(seed, 2 + usize::try_from(seed % 3).unwrap(), true);
+    }
+}
+
+#[test]
+fn a_model_of_other_code_is_refused() {
+    let refused = |mistake, deeds: &[Deed]| {
+        (0..200).any(|seed| {
+            RANDOM.set(seed);
+            Run::new(Scenario { mistake, ..Scenario::of(deeds) }).play(false).is_err()
+        })
+    };
+    assert!(!refused(Mistake::None, &[Deed::Update, Deed::Regenerate, Deed::EndAll]));
+    assert!(refused(Mistake::RegenerateDeletes, &[Deed::Update, Deed::Regenerate]));
+    assert!(refused(Mistake::NotLookedUpAgain, &[Deed::Login, Deed::EndAll]));
+    assert!(refused(Mistake::EndsUnflagged, &[Deed::Regenerate, Deed::EndAll]));
+    assert!(refused(Mistake::SaveCreates, &[Deed::Update, Deed::Logout]));
+}
