@@ -237,7 +237,7 @@ fn a_restored_backup_is_noticed() {
             (copy, site.logged_in("bob").await)
         };
         for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(folder.path().join(format!("revocations.db{suffix}")));
+            let _ = std::fs::remove_file(folder.path().join(format!("sessions.db{suffix}")));
         }
         std::fs::rename(backup, folder.file()).unwrap();
         let site = host(&folder.file()).await;
