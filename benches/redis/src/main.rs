@@ -6,9 +6,7 @@
 //! names; by `--scripts-only` the store does not use a server's own compare-and-set.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::net::{TcpListener, TcpStream};
-use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,13 +16,10 @@ use axum_session::DatabasePool;
 use axum_session_redis_bb8_pool::SessionRedisPool;
 use bb8_redis::RedisConnectionManager;
 use bb8_redis::bb8::Pool;
-use http::header::{COOKIE, HeaderValue};
-use hyper::service::Service;
-use hyper_session::__internals::Verbs;
 use hyper_session::{Clock, RedisStore, SystemClock};
 use hyper_session_benches::results::RedisRun;
-use hyper_session_benches::services::{Action, USER, VISITS, by_argument, request, text};
-use hyper_session_benches::tokens::cookie_pair;
+use hyper_session_benches::services::{USER, VISITS, text};
+use hyper_session_benches::stores::{StoreArm, median, operation, run};
 use serde_json::{Value, json};
 use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
@@ -34,23 +29,6 @@ const TASKS: [usize; 4] = [1, 16, 64, 256];
 
 /// The connections of an arm that shares them: what `RedisStore` takes by default.
 const SHARED: usize = 2;
-
-type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// One operation on the session with this number.
-type Operation = Arc<dyn Fn(usize) -> Step + Send + Sync>;
-
-struct Arm {
-    name: &'static str,
-    load: Operation,
-    change: Operation,
-}
-
-fn operation<F: Future<Output = ()> + Send + 'static>(
-    run: impl Fn(usize) -> F + Send + Sync + 'static,
-) -> Operation {
-    Arc::new(move |number| Box::pin(run(number)))
-}
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
@@ -87,21 +65,19 @@ async fn main() {
                     let arm = &arms[place];
                     let operation = if change { &arm.change } else { &arm.load };
                     let before = processed(&mut monitor).await;
-                    let (done, seconds) = run(operation, tasks, duration).await;
+                    let (done, seconds) = run(operation, tasks, tasks, duration).await;
                     // The question itself is a command, too.
                     commands[place] = (processed(&mut monitor).await - before - 1) as f64 / done as f64;
                     runs[place].push(done as f64 / seconds);
                 }
             }
-            for ((arm, mut runs), commands) in arms.iter().zip(runs).zip(commands) {
-                let ratios_to_bare = runs.clone();
-                runs.sort_by(f64::total_cmp);
+            for ((arm, rounds), commands) in arms.iter().zip(runs).zip(commands) {
                 let result = RedisRun {
                     operation: name.to_owned(),
                     tasks,
                     arm: arm.name.to_owned(),
-                    per_second: runs[runs.len() / 2],
-                    rounds: ratios_to_bare,
+                    per_second: median(&rounds),
+                    rounds,
                     commands,
                 };
                 println!("{}", serde_json::to_string(&result).unwrap());
@@ -110,31 +86,8 @@ async fn main() {
     }
 }
 
-/// How many operations `tasks` tasks do, and in how many seconds.
-async fn run(operation: &Operation, tasks: usize, duration: Duration) -> (u64, f64) {
-    let start = Instant::now();
-    let running: Vec<_> = (0..tasks)
-        .map(|number| {
-            let operation = operation.clone();
-            tokio::spawn(async move {
-                let mut done = 0;
-                while start.elapsed() < duration {
-                    operation(number).await;
-                    done += 1;
-                }
-                done
-            })
-        })
-        .collect();
-    let mut done = 0;
-    for task in running {
-        done += task.await.unwrap();
-    }
-    (done, start.elapsed().as_secs_f64())
-}
-
 /// One multiplexed connection: `GET`, and `GET` then `SET`, of as many bytes, without a look at them.
-async fn bare(url: &str) -> Arm {
+async fn bare(url: &str) -> StoreArm {
     let connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for number in 0..TASKS[3] {
         let mut connection = connection.clone();
@@ -146,7 +99,7 @@ async fn bare(url: &str) -> Arm {
             .unwrap();
     }
     let other = connection.clone();
-    Arm {
+    StoreArm {
         name: "bare",
         load: operation(move |number| {
             let mut connection = connection.clone();
@@ -177,36 +130,12 @@ async fn bare(url: &str) -> Arm {
     }
 }
 
-/// Loading through `Store::load`; changing through the whole service, from request to response.
-async fn ours(url: &str, scripts_only: bool) -> Arm {
+async fn ours(url: &str, scripts_only: bool) -> StoreArm {
     let mut builder = RedisStore::builder(url).prefix("bench:session");
     if scripts_only {
         builder = builder.scripts_only();
     }
-    let store = builder.connect().await.unwrap();
-    let service = by_argument(store.clone());
-    let mut cookies = Vec::new();
-    for _ in 0..TASKS[3] {
-        let response = service.call(request(Action::Login, None)).await.unwrap();
-        cookies.push(HeaderValue::from_str(&cookie_pair(response.headers())).unwrap());
-    }
-    let tokens: Vec<Vec<u8>> = cookies
-        .iter()
-        .map(|pair| pair.as_bytes().split(|&byte| byte == b'=').nth(1).unwrap().to_vec())
-        .collect();
-    Arm {
-        name: "hyper-session",
-        load: operation(move |number| {
-            let load = store.load(&tokens[number], SystemClock.now());
-            async move { assert!(load.await.unwrap().is_ok()) }
-        }),
-        change: operation(move |number| {
-            let mut request = request(Action::Change, None);
-            request.headers_mut().insert(COOKIE, cookies[number].clone());
-            let call = service.call(request);
-            async move { assert!(call.await.unwrap().headers().contains_key("set-cookie")) }
-        }),
-    }
+    StoreArm::ours("hyper-session", builder.connect().await.unwrap(), TASKS[3]).await
 }
 
 fn values() -> Value {
@@ -219,7 +148,7 @@ fn add_one(value: &mut Value) {
 
 /// axum_session's store on bb8: a connection is one task's until its command is answered. As shipped it is asked `PING` each
 /// time.
-async fn bb8_pool(url: &str, ping: bool) -> Arm {
+async fn bb8_pool(url: &str, ping: bool) -> StoreArm {
     let manager = RedisConnectionManager::new(url).unwrap();
     let pool = Pool::builder()
         .test_on_check_out(ping)
@@ -239,7 +168,7 @@ async fn bb8_pool(url: &str, ping: bool) -> Arm {
         let text = pool.load(&id, "sessions").await.unwrap().unwrap();
         serde_json::from_str::<Value>(&text).unwrap()
     };
-    Arm {
+    StoreArm {
         name: if ping { "axum_session bb8" } else { "axum_session bb8, no PING" },
         load: operation(move |number| {
             let value = load(pool.clone(), number);
@@ -259,7 +188,7 @@ async fn bb8_pool(url: &str, ping: bool) -> Arm {
 }
 
 /// tower-sessions' store on fred, which shares its connections as we do.
-async fn fred(port: u16) -> Arm {
+async fn fred(port: u16) -> StoreArm {
     let config = Config::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
     let pool = FredPool::new(config, None, None, None, SHARED).unwrap();
     pool.connect();
@@ -277,7 +206,7 @@ async fn fred(port: u16) -> Arm {
         ids.push(record.id);
     }
     let (other, same) = (store.clone(), ids.clone());
-    Arm {
+    StoreArm {
         name: "tower-sessions-redis-store",
         load: operation(move |number| {
             let (store, id) = (store.clone(), ids[number]);
@@ -297,7 +226,7 @@ async fn fred(port: u16) -> Arm {
 
 /// actix-session's store: one connection that all tasks share, by an older release of the client that ours uses. A session is a
 /// map of JSON texts in a JSON text.
-async fn actix(url: &str) -> Arm {
+async fn actix(url: &str) -> StoreArm {
     let store = RedisSessionStore::builder(url).build().await.unwrap();
     let expires = actix_web::cookie::time::Duration::days(1);
     let mut keys = Vec::new();
@@ -309,7 +238,7 @@ async fn actix(url: &str) -> Arm {
     let (store, keys) = (Arc::new(store), Arc::new(keys));
     let (other, same) = (store.clone(), keys.clone());
     let key = |text: &str| SessionKey::try_from(text.to_owned()).unwrap();
-    Arm {
+    StoreArm {
         name: "actix-session",
         load: operation(move |number| {
             let (store, key) = (store.clone(), key(&keys[number]));
