@@ -223,8 +223,8 @@ pub use self::error::Error;
 #[cfg(feature = "metrics")]
 pub use self::event::count::describe_metrics;
 pub use self::event::{
-    CookieFormat, CrossOriginReason, DropReason, Event, EventKind, MigrationSource, NearCacheEmptied, Observer,
-    Operation, ProofRefusal, Refusal, RevocationChange,
+    CookieFormat, CrossOriginReason, DropReason, Event, EventKind, MigrationSource, NearCacheEmptied,
+    Observer, Operation, ProofRefusal, Refusal, RevocationChange,
 };
 pub use self::revocation::revocations::Revocations;
 pub use self::service::{

@@ -8,6 +8,7 @@ pub mod peers;
 pub mod plot;
 pub mod results;
 pub mod services;
+pub mod stores;
 pub mod tokens;
 
 use std::future::Future;

@@ -3,7 +3,7 @@
 use bytes::Buf;
 
 use crate::clock::Timestamp;
-use crate::crypto::Sealer;
+use crate::crypto::{Sealer, encode_base64url};
 use crate::error::Error;
 
 /// For this many seconds a challenge can be answered. A device with a slow key store takes a few.
@@ -37,7 +37,8 @@ impl Challenge {
             Purpose::Registration(id) => (1, id),
             Purpose::Refresh(id) => (2, id),
         };
-        sealer.seal(self.issued, &[&[kind], &id, &self.issued.as_unix().to_be_bytes()])
+        let parts: [&[u8]; 3] = [&[kind], &id, &self.issued.as_unix().to_be_bytes()];
+        sealer.seal_bytes(self.issued, &[], &parts).map(|token| encode_base64url(&token))
     }
 
     /// Opens a challenge. `None` if this keyring did not seal it.

@@ -332,7 +332,7 @@ impl State {
     pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
         let wished = self.wishes.destroy || self.wishes.regenerate;
         let renewal_due = || self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
-        let none_open = 
+        let none_open =
             self.pending.is_none() && self.failed.as_ref().is_none_or(|failed| failed.is_nothing());
         !wished && !self.is_modified() && none_open && !renewal_due()
     }
@@ -578,7 +578,7 @@ mod tests {
     use super::super::{Origin, Payload, SessionId};
     use super::*;
 
-    const GOES_ON: Standing = Standing { over: false, expired: false, renewal_due: false };
+    const GOES_ON: Standing = Standing { absolute_passed: false, expired: false, renewal_due: false };
 
     fn one() -> Bytes {
         Bytes::from_static(b"\x01")
@@ -590,7 +590,7 @@ mod tests {
         let id = SessionId::from_bytes([1; 16]);
         let (created, expires) = (Timestamp::from_unix(10), Timestamp::from_unix(20));
         let record = Record::new(id, created, expires, payload, Origin::native(false));
-        State::new(Some(record), false, Reply::Nothing)
+        State::new(Some(record), Former::None, Reply::Nothing)
     }
 
     fn commit(state: &mut State, standing: Standing) -> Commit {
@@ -646,7 +646,7 @@ mod tests {
         let due = Standing { renewal_due: true, ..GOES_ON };
         let mut state = stored();
         state.request_renewal();
-        assert_eq!(commit(&mut state, due).outcome, Outcome::Touch);
+        assert_eq!(commit(&mut state, due).outcome, Outcome::Renew);
         drop(state.commit_failed());
         assert_eq!(commit(&mut state, due).outcome, Outcome::Keep);
         drop(state.commit_failed());
@@ -658,18 +658,18 @@ mod tests {
         assert_eq!(commit(&mut state, due).outcome, Outcome::Save);
         drop(state.commit_failed());
         drop(state.forget_changes());
-        assert_eq!(commit(&mut state, due).outcome, Outcome::Touch);
+        assert_eq!(commit(&mut state, due).outcome, Outcome::Renew);
     }
 
     /// The states of a request without a session: whether another session begins when a handler asks for one, saves it
     /// while it is empty, and then sets a value.
     #[test]
     fn another_session_begins_only_for_a_request_that_was_overtaken_or_whose_session_expired() {
-        let overtaken = || State::new(None, true, Reply::Nothing);
+        let overtaken = || State::new(None, Former::Superseded, Reply::Nothing);
         let expired = || {
             let mut state = stored();
-            let over = Standing { over: true, ..GOES_ON };
-            assert_eq!(commit(&mut state, over).outcome, Outcome::Expire);
+            let expired = Standing { absolute_passed: true, ..GOES_ON };
+            assert_eq!(commit(&mut state, expired).outcome, Outcome::Expire);
             drop(state.commit_done(None));
             state
         };

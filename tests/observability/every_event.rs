@@ -12,8 +12,8 @@ use hyper_session::store::redis::NearCache;
 use hyper_session::store::{Memory, MigratingStore, Store};
 use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{
-    AppKey, CookieStore, CrossOriginProtection, DeviceBound, Error, Event, EventKind, Keyring, RedisStore, Revocations,
-    ServerStore, Session, SessionExt, SessionHandle, Timestamp, session_fn,
+    AppKey, CookieStore, CrossOriginProtection, DeviceBound, Error, Event, EventKind, Keyring, RedisStore,
+    Revocations, ServerStore, Session, SessionExt, SessionHandle, Timestamp, session_fn,
 };
 use tokio::sync::Notify;
 use tokio::task::yield_now;

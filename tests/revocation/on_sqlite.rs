@@ -176,7 +176,7 @@ fn what_is_revoked_after_a_backup_was_restored_ends_the_sessions_from_before() {
             (copy, site.logged_in("bob").await)
         };
         for suffix in ["", "-wal", "-shm"] {
-            let _ = std::fs::remove_file(folder.path().join(format!("revocations.db{suffix}")));
+            let _ = std::fs::remove_file(folder.path().join(format!("sessions.db{suffix}")));
         }
         std::fs::rename(backup, folder.file()).unwrap();
         let site = host(&folder.file()).await;

@@ -10,41 +10,22 @@
 #[cfg(feature = "peers")]
 mod peers;
 
-use std::future::Future;
 use std::net::{TcpListener, TcpStream};
-use std::pin::Pin;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HeaderValue};
+use http::header::COOKIE;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::__internals::Verbs;
 use hyper_session::store::redis::NearCache;
 use hyper_session::{Clock, RedisStore, SystemClock};
 use hyper_session_benches::results::RedisRun;
 use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_argument, by_extension, request};
+use hyper_session_benches::stores::{StoreArm, median, operation, run};
 use hyper_session_benches::tokens::{cookie_pair, default_store};
 
 const TASKS: [usize; 4] = [1, 16, 64, 256];
-
-type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// One operation on the session with this number.
-type Operation = Arc<dyn Fn(usize) -> Step + Send + Sync>;
-
-struct Arm {
-    name: &'static str,
-    load: Operation,
-    change: Operation,
-}
-
-fn operation<F: Future<Output = ()> + Send + 'static>(
-    run: impl Fn(usize) -> F + Send + Sync + 'static,
-) -> Operation {
-    Arc::new(move |number| Box::pin(run(number)))
-}
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
@@ -81,21 +62,19 @@ async fn main() {
                     let arm = &arms[place];
                     let operation = if change { &arm.change } else { &arm.load };
                     let before = processed(&mut monitor).await;
-                    let (done, seconds) = run(operation, tasks, duration).await;
+                    let (done, seconds) = run(operation, tasks, tasks, duration).await;
                     // The question itself is a command, too.
                     commands[place] = (processed(&mut monitor).await - before - 1) as f64 / done as f64;
                     runs[place].push(done as f64 / seconds);
                 }
             }
-            for ((arm, mut runs), commands) in arms.iter().zip(runs).zip(commands) {
-                let ratios_to_bare = runs.clone();
-                runs.sort_by(f64::total_cmp);
+            for ((arm, rounds), commands) in arms.iter().zip(runs).zip(commands) {
                 let result = RedisRun {
                     operation: name.to_owned(),
                     tasks,
                     arm: arm.name.to_owned(),
-                    per_second: runs[runs.len() / 2],
-                    rounds: ratios_to_bare,
+                    per_second: median(&rounds),
+                    rounds,
                     commands,
                 };
                 println!("{}", serde_json::to_string(&result).unwrap());
@@ -153,33 +132,8 @@ where
     start.elapsed().as_secs_f64() * 1e9 / f64::from(COUNT)
 }
 
-/// How many operations `tasks` tasks do, and in how many seconds.
-async fn run(operation: &Operation, tasks: usize, duration: Duration) -> (u64, f64) {
-    let start = Instant::now();
-    let running: Vec<_> = (0..tasks)
-        .map(|number| {
-            let operation = operation.clone();
-            tokio::spawn(async move {
-                let mut done = 0;
-                while start.elapsed() < duration {
-                    operation(number).await;
-                    done += 1;
-                    // Not all arms wait for something. In a service, each request does.
-                    tokio::task::coop::consume_budget().await;
-                }
-                done
-            })
-        })
-        .collect();
-    let mut done = 0;
-    for task in running {
-        done += task.await.unwrap();
-    }
-    (done, start.elapsed().as_secs_f64())
-}
-
 /// One multiplexed connection: `GET`, and `GET` then `SET`, of as many bytes, without a look at them.
-async fn bare_connection(url: &str) -> Arm {
+async fn bare_connection(url: &str) -> StoreArm {
     let connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
     for number in 0..TASKS[3] {
         let mut connection = connection.clone();
@@ -191,7 +145,7 @@ async fn bare_connection(url: &str) -> Arm {
             .unwrap();
     }
     let other = connection.clone();
-    Arm {
+    StoreArm {
         name: "bare",
         load: operation(move |number| {
             let mut connection = connection.clone();
@@ -223,7 +177,7 @@ async fn bare_connection(url: &str) -> Arm {
 }
 
 /// Loading through `Store::load`; changing through the whole service, from request to response.
-async fn ours(url: &str, scripts_only: bool, near_cache: bool) -> Arm {
+async fn ours(url: &str, scripts_only: bool, near_cache: bool) -> StoreArm {
     let mut builder = RedisStore::builder(url).prefix("bench:session");
     if near_cache {
         builder = builder.near_cache(NearCache::new());
@@ -231,30 +185,8 @@ async fn ours(url: &str, scripts_only: bool, near_cache: bool) -> Arm {
     if scripts_only {
         builder = builder.scripts_only();
     }
-    let store = builder.connect().await.unwrap();
-    let service = by_argument(store.clone());
-    let mut cookies = Vec::new();
-    for _ in 0..TASKS[3] {
-        let response = service.call(request(Action::Login, None)).await.unwrap();
-        cookies.push(HeaderValue::from_str(&cookie_pair(response.headers())).unwrap());
-    }
-    let tokens: Vec<Vec<u8>> = cookies
-        .iter()
-        .map(|pair| pair.as_bytes().split(|&byte| byte == b'=').nth(1).unwrap().to_vec())
-        .collect();
-    Arm {
-        name: if near_cache { NEAR } else { "hyper-session" },
-        load: operation(move |number| {
-            let load = store.load(&tokens[number], SystemClock.now());
-            async move { assert!(load.await.unwrap().is_ok()) }
-        }),
-        change: operation(move |number| {
-            let mut request = request(Action::Change, None);
-            request.headers_mut().insert(COOKIE, cookies[number].clone());
-            let call = service.call(request);
-            async move { assert!(call.await.unwrap().headers().contains_key("set-cookie")) }
-        }),
-    }
+    let name = if near_cache { NEAR } else { "hyper-session" };
+    StoreArm::ours(name, builder.connect().await.unwrap(), TASKS[3]).await
 }
 
 /// Commands that the server has processed so far; those inside of a script count, too.

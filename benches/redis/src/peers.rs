@@ -16,13 +16,15 @@ use tower_sessions_core::SessionStore;
 use tower_sessions_core::session::{Id, Record};
 use tower_sessions_redis_store::fred::prelude::{ClientLike, Config, Pool as FredPool};
 
-use super::{Arm, TASKS, operation};
+use hyper_session_benches::stores::{StoreArm, operation};
+
+use super::TASKS;
 
 /// The connections of an arm that shares them: what `RedisStore` takes by default.
 const SHARED: usize = 2;
 
 /// Each of them, with sessions in the server on this port.
-pub async fn arms(port: u16) -> Vec<Arm> {
+pub async fn arms(port: u16) -> Vec<StoreArm> {
     let url = format!("redis://127.0.0.1:{port}");
     vec![bb8_pool(&url, true).await, bb8_pool(&url, false).await, fred(port).await, actix(&url).await]
 }
@@ -37,7 +39,7 @@ fn add_one(value: &mut Value) {
 
 /// axum_session's store on bb8: a connection is one task's until its command is answered. As shipped it is asked `PING` each
 /// time.
-async fn bb8_pool(url: &str, ping: bool) -> Arm {
+async fn bb8_pool(url: &str, ping: bool) -> StoreArm {
     let manager = RedisConnectionManager::new(url).unwrap();
     let pool = Pool::builder()
         .test_on_check_out(ping)
@@ -57,7 +59,7 @@ async fn bb8_pool(url: &str, ping: bool) -> Arm {
         let text = pool.load(&id, "sessions").await.unwrap().unwrap();
         serde_json::from_str::<Value>(&text).unwrap()
     };
-    Arm {
+    StoreArm {
         name: if ping { "axum_session bb8" } else { "axum_session bb8, no PING" },
         load: operation(move |number| {
             let value = load(pool.clone(), number);
@@ -77,7 +79,7 @@ async fn bb8_pool(url: &str, ping: bool) -> Arm {
 }
 
 /// tower-sessions' store on fred, which shares its connections as we do.
-async fn fred(port: u16) -> Arm {
+async fn fred(port: u16) -> StoreArm {
     let config = Config::from_url(&format!("redis://127.0.0.1:{port}")).unwrap();
     let pool = FredPool::new(config, None, None, None, SHARED).unwrap();
     pool.connect();
@@ -95,7 +97,7 @@ async fn fred(port: u16) -> Arm {
         ids.push(record.id);
     }
     let (other, same) = (store.clone(), ids.clone());
-    Arm {
+    StoreArm {
         name: "tower-sessions-redis-store",
         load: operation(move |number| {
             let (store, id) = (store.clone(), ids[number]);
@@ -115,7 +117,7 @@ async fn fred(port: u16) -> Arm {
 
 /// actix-session's store: one connection that all tasks share, by an older release of the client that ours uses. A session is a
 /// map of JSON texts in a JSON text.
-async fn actix(url: &str) -> Arm {
+async fn actix(url: &str) -> StoreArm {
     let store = RedisSessionStore::builder(url).build().await.unwrap();
     let expires = actix_web::cookie::time::Duration::days(1);
     let mut keys = Vec::new();
@@ -127,7 +129,7 @@ async fn actix(url: &str) -> Arm {
     let (store, keys) = (Arc::new(store), Arc::new(keys));
     let (other, same) = (store.clone(), keys.clone());
     let key = |text: &str| SessionKey::try_from(text.to_owned()).unwrap();
-    Arm {
+    StoreArm {
         name: "actix-session",
         load: operation(move |number| {
             let (store, key) = (store.clone(), key(&keys[number]));

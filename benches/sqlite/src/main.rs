@@ -6,20 +6,15 @@
 //! out the other arms, for a profiler.
 
 use std::collections::HashMap;
-use std::future::Future;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use http::header::{COOKIE, HeaderValue};
-use hyper::service::Service;
-use hyper_session::__internals::Verbs;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
-use hyper_session::{Clock, SqliteStore, SystemClock, Timestamp};
-use hyper_session_benches::services::{Action, USER, VISITS, by_argument, request, text};
-use hyper_session_benches::tokens::cookie_pair;
+use hyper_session::{SqliteStore, Timestamp};
+use hyper_session_benches::services::{USER, VISITS, text};
+use hyper_session_benches::stores::{Operation, StoreArm, median, operation, run};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
@@ -29,23 +24,6 @@ use tower_sessions_core::session::{Id, Record};
 /// Sessions in each file, as many for each task.
 const SESSIONS: usize = 157 * 64;
 const TASKS: [usize; 2] = [1, 64];
-
-type Step = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// One operation on the session with this number.
-type Operation = Arc<dyn Fn(usize) -> Step + Send + Sync>;
-
-struct Arm {
-    name: &'static str,
-    load: Operation,
-    change: Operation,
-}
-
-fn operation<F: Future<Output = ()> + Send + 'static>(
-    run: impl Fn(usize) -> F + Send + Sync + 'static,
-) -> Operation {
-    Arc::new(move |number| Box::pin(run(number)))
-}
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
@@ -76,7 +54,7 @@ async fn main() {
                 for place in (0..arms.len()).map(|turn| (turn + round) % arms.len()) {
                     let operation = if of { &arms[place].change } else { &arms[place].load };
                     let before = cpu_time();
-                    let per_second = run(operation, tasks, duration).await;
+                    let per_second = per_second(operation, tasks, duration).await;
                     cpu[place].push((cpu_time() - before) / (per_second * duration.as_secs_f64()) * 1e6);
                     runs[place].push(per_second);
                 }
@@ -124,44 +102,17 @@ fn cpu_time() -> f64 {
     nanos.sum::<f64>() / 1e9
 }
 
-fn median(runs: &[f64]) -> f64 {
-    let mut runs = runs.to_vec();
-    runs.sort_by(f64::total_cmp);
-    runs[runs.len() / 2]
-}
-
-/// How many operations a second `tasks` tasks do. Each begins at a session of its own, and goes on from there.
-async fn run(operation: &Operation, tasks: usize, duration: Duration) -> f64 {
-    let start = Instant::now();
-    let running: Vec<_> = (0..tasks)
-        .map(|task| {
-            let operation = operation.clone();
-            tokio::spawn(async move {
-                let mut done = 0_usize;
-                while start.elapsed() < duration {
-                    operation((task + done * tasks) % SESSIONS).await;
-                    done += 1;
-                    // A load is ready at once, and would keep the thread for its task.
-                    if done.is_multiple_of(32) {
-                        tokio::task::yield_now().await;
-                    }
-                }
-                done
-            })
-        })
-        .collect();
-    let mut done = 0;
-    for task in running {
-        done += task.await.unwrap();
-    }
-    done as f64 / start.elapsed().as_secs_f64()
+/// Returns how many operations a second `tasks` tasks do.
+async fn per_second(operation: &Operation, tasks: usize, duration: Duration) -> f64 {
+    let (done, seconds) = run(operation, tasks, SESSIONS, duration).await;
+    done as f64 / seconds
 }
 
 /// Changes in each arm's file, one after another, until it is dropped.
 struct Background(Arc<AtomicBool>);
 
 impl Background {
-    fn start(arms: &[Arm]) -> Self {
+    fn start(arms: &[StoreArm]) -> Self {
         let running = Arc::new(AtomicBool::new(true));
         for arm in arms {
             let (change, running) = (arm.change.clone(), running.clone());
@@ -184,44 +135,15 @@ impl Drop for Background {
     }
 }
 
-/// Loading through `Store::load`; changing through the whole service, from request to response.
-async fn ours(folder: &Folder, off_runtime: bool) -> Arm {
+async fn ours(folder: &Folder, off_runtime: bool) -> StoreArm {
     let name = if off_runtime { "hyper-session, 2 read threads" } else { "hyper-session" };
     let path = folder.file(if off_runtime { "ours-threads.db" } else { "ours.db" });
     let store = SqliteStore::builder(path).read_threads(if off_runtime { 2 } else { 0 }).open().unwrap();
-    let service = by_argument(store.clone());
-    let mut cookies = Vec::new();
-    while cookies.len() < SESSIONS {
-        let logins: Vec<_> =
-            (0..64).map(|_| tokio::spawn(service.call(request(Action::Login, None)))).collect();
-        for login in logins {
-            let response = login.await.unwrap().unwrap();
-            cookies.push(HeaderValue::from_str(&cookie_pair(response.headers())).unwrap());
-        }
-    }
-    let cookies = Arc::new(cookies);
-    let tokens: Vec<Vec<u8>> = cookies
-        .iter()
-        .map(|pair| pair.as_bytes().split(|&byte| byte == b'=').nth(1).unwrap().to_vec())
-        .collect();
-    let loads = store.clone();
-    Arm {
-        name,
-        load: operation(move |number| {
-            let load = loads.load(&tokens[number], SystemClock.now());
-            async move { assert!(load.await.unwrap().is_ok()) }
-        }),
-        change: operation(move |number| {
-            let mut request = request(Action::Change, None);
-            request.headers_mut().insert(COOKIE, cookies[number].clone());
-            let call = service.call(request);
-            async move { assert!(call.await.unwrap().headers().contains_key("set-cookie")) }
-        }),
-    }
+    StoreArm::ours(name, store, SESSIONS).await
 }
 
 /// tower-sessions' store on sqlx. Changing is loading and saving, which loses an update where two come at once.
-async fn sqlx(folder: &Folder) -> Arm {
+async fn sqlx(folder: &Folder) -> StoreArm {
     let options = SqliteConnectOptions::new()
         .filename(folder.file("sqlx.db"))
         .create_if_missing(true)
@@ -249,7 +171,7 @@ async fn sqlx(folder: &Folder) -> Arm {
         ids.push(record.id);
     }
     let (other, same) = (store.clone(), ids.clone());
-    Arm {
+    StoreArm {
         name: "tower-sessions-sqlx-store",
         load: operation(move |number| {
             let (store, id) = (store.clone(), ids[number]);
@@ -296,8 +218,8 @@ async fn commits(folder: &Folder, rounds: usize, duration: Duration) {
     let mut runs = [Vec::new(), Vec::new()];
     let before = store.backend().stats();
     for _ in 0..rounds {
-        runs[0].push(run(&grouped, 64, duration).await);
-        runs[1].push(run(&one_each, 64, duration).await);
+        runs[0].push(per_second(&grouped, 64, duration).await);
+        runs[1].push(per_second(&one_each, 64, duration).await);
     }
     let after = store.backend().stats();
     let medians = runs.map(|runs| median(&runs));
