@@ -386,7 +386,7 @@ fn what_cannot_work_is_said_at_the_start() {
         revocations.end_sessions_of("ada").await.unwrap();
         server.cli_as("default", "secret", &["ACL", "SETUSER", "narrow", "-xadd"]);
         assert!(revocations.end_sessions_of("bob").await.unwrap_err().is_unavailable());
-        for command in ["-xadd", "-xread", "-xtrim"] {
+        for command in ["-xadd", "-xread", "-xtrim", "-info"] {
             server.cli_as("default", "secret", &["ACL", "SETUSER", "narrow", "+xadd", command]);
             let error = connect(url.clone()).await.unwrap_err();
             assert!(error.is_config() && error.to_string().contains("XREAD"), "{command}: {error}");
