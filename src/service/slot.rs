@@ -591,7 +591,7 @@ impl Slot {
         if let Some(token) = self.superseded.get() {
             return self.connection.store().end_superseded(token, now);
         }
-        let (store, expired) = (Arc::clone(self.connection.store()), std::mem::take(&mut *self.expired()));
+        let (store, expired) = (Arc::clone(self.connection.store()), self.expired().clone());
         StoreFuture::boxed(async move {
             for token in expired {
                 store.end_expired(&token, now).await?;
