@@ -37,7 +37,7 @@ pub struct StoreArm {
 }
 
 impl StoreArm {
-    /// Creates `sessions` sessions in a store of this crate. Loading calls the store; changing goes through the whole service,
+    /// Creates `sessions` sessions in a store of this crate. Loading calls the store; changing calls the whole service,
     /// from request to response.
     pub async fn ours<B: Backend>(name: &'static str, store: ServerStore<B>, sessions: usize) -> Self {
         let service = by_argument(store.clone());

@@ -11,7 +11,7 @@ pub fn key_text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match AppKey::from_text(text) {
         Ok(key) => {
-            let bytes = naive(text).expect("a form that nobody documented");
+            let bytes = naive(text).expect("an undocumented form");
             assert!(bytes.len() >= 32, "a short key");
             assert_eq!(AppKey::danger_from_any_bytes(&bytes).unwrap().id(), key.id(), "another key");
             let own = key.to_text();

@@ -6,10 +6,10 @@ use std::time::Duration;
 use arbitrary::{Arbitrary, Unstructured};
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::revocation::{Entry, Page, Revocation, RevocationLog, Revocations};
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
+use hyper_session::revocation::{Entry, Page, Revocation, RevocationLog};
 use hyper_session::testing::{Cookies, FakeClock};
-use hyper_session::{CookieStore, Error, Refusal, SessionHandle, Timestamp, session_fn};
+use hyper_session::{CookieStore, Error, Refusal, Revocations, SessionHandle, Timestamp, session_fn};
 
 use crate::unseal::builder;
 use crate::{NAME, NOW};
@@ -68,7 +68,7 @@ impl RevocationLog for Script {
 
     async fn read(&self, after: u64, _: Duration) -> Result<Page, Error> {
         let entries = self.0.lock().unwrap().iter().filter(|entry| entry.position > after).copied().collect();
-        Ok(Page { entries, top: Script::top(self), more: false })
+        Ok(Page { entries, top: Script::top(self), more: false, history: 0 })
     }
 
     async fn trim(&self, _: Duration) -> Result<(), Error> {

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::store::{Backend, EntryId, Memory, Replaced, ServerStore, Stored};
+use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Error, SessionHandle, Timestamp, session_fn};
+use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
 
 use crate::{NOW, run};
 
