@@ -405,7 +405,7 @@ mod tests {
     #[test]
     fn a_place_that_is_named_twice_is_expired_once() {
         let options = || CookieOptions::new().name("__Secure-s");
-        // The present place is no former one.
+        // The present place is not a former one.
         assert!(!options().retired_path("/").retired_host_only().validate().unwrap().retires());
         let twice = options().retired_path("/app").retired_path("/app").retired_host_only();
         assert_eq!(retired(&twice.validate().unwrap(), 0, 0).len(), 1);

@@ -490,7 +490,7 @@ mod tests {
         log.update("n", step, encoded(5), Some(&*encoded(1)));
         assert_eq!(values(&log.apply(Some(&base)).unwrap())["n"], 5);
         assert_eq!(runs.load(Relaxed), 0, "its result is known");
-        // What was saved before: the values moved.
+        // An earlier save moved the values.
         let later = Changes { outdated: true, ..Changes::default() };
         let newer = payload(&BTreeMap::from([("n".to_owned(), 2)]));
         for (moved, expected) in [(&log.then(&later), 1), (&later.then(&log), 2)] {

@@ -1,4 +1,4 @@
-//! What one request does: the steps of `src/store/server/`, in the words of that code.
+//! The steps of one request: those of `src/store/server/`, in the words of that code.
 //!
 //! A request is written as a function that is run anew for each step. It is given the replies so far, and stops at the first
 //! call that has no reply yet. So its state is the list of replies, and the function reads like the code.
@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::backend::{Call, Content, List, Place, Reply, Revision, Session, Value};
 
-/// What the handler of a request does with the session that it loaded.
+/// The deed of a handler with the session that it loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deed {
     /// Only reads, when the renewal is due.
@@ -28,7 +28,7 @@ impl Deed {
     pub const ALL: [Self; 6] =
         [Self::Renew, Self::Update, Self::Regenerate, Self::Login, Self::Logout, Self::EndAll];
 
-    /// What `requests` requests can do, whatever their order.
+    /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
         crate::combinations(&Self::ALL, requests)
     }
@@ -48,7 +48,7 @@ pub enum Mistake {
     EndsUnflagged,
 }
 
-/// What the client of a request is told, or what the caller of `end_sessions_of` is.
+/// The result for the client of a request, or for the caller of `end_sessions_of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answer {
     /// The session is stored under this token.

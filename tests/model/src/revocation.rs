@@ -11,7 +11,7 @@ use stateright::{Model, Property};
 pub type Id = u8;
 pub type Position = u8;
 
-/// What a request does.
+/// The deed of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deed {
     /// A login of a browser without a session.
@@ -27,7 +27,7 @@ pub enum Deed {
 impl Deed {
     pub const ALL: [Self; 5] = [Self::Login, Self::LoginAgain, Self::Regenerate, Self::Logout, Self::EndAll];
 
-    /// What `requests` requests can do, whatever their order.
+    /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
         crate::combinations(&Self::ALL, requests)
     }
@@ -120,7 +120,7 @@ pub struct Page {
     top: Position,
 }
 
-/// What a process knows: `Register`.
+/// The knowledge of one process: `Register`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host {
     crashed: bool,
@@ -170,7 +170,7 @@ enum Follower {
     },
 }
 
-/// What was true when a read began.
+/// The facts at the moment when a read began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Began {
     acknowledged: BTreeSet<usize>,
@@ -312,7 +312,7 @@ pub enum Action {
 /// Requests on two hosts.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// What each does, and its host.
+    /// The deed of each request, and its host.
     pub requests: Vec<(Deed, usize)>,
     pub fails_over: bool,
     /// A failover breaks no connection.
@@ -366,7 +366,7 @@ impl Scenario {
         let last = state.log.append([(key, None)], highest);
         let (mut must_end, mut may_end) = (BTreeSet::new(), BTreeSet::new());
         if key == Key::Owner {
-            // What the log could not know: a position that it lost, and that this host has never seen.
+            // Without positions that the log lost and that this host has never seen.
             let known = |(id, position): &&(Id, Position)| {
                 self.strict || *position <= highest || !state.astray.contains(id)
             };
@@ -447,7 +447,7 @@ impl Scenario {
             }
             Follower::Healing => {
                 let highest = host.highest;
-                // What is recent is everything here, so both read from the start.
+                // All entries are recent here, so both kinds of healing read from the start.
                 let ours: Vec<_> = host.set.iter().copied().collect();
                 let (began, page) = (began(), state.log.read(0));
                 host.take_in(&page.entries);

@@ -11,7 +11,7 @@ const FIRST: u8 = 0;
 /// Some requests. Each can start at any time, with any token that a client knows by then.
 #[derive(Clone, Debug)]
 pub struct Scenario {
-    /// What each does, and its host.
+    /// The deed of each request, and its host.
     pub requests: Vec<(Deed, u8)>,
     /// True if the browser is logged in at first.
     pub logged_in: bool,
@@ -87,7 +87,7 @@ pub enum Stage {
     Crashed,
 }
 
-/// What was true when a request started.
+/// The facts at the moment when a request started.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Since {
     token: u8,
