@@ -21,7 +21,7 @@ const POSITION: u64 = 1_000;
 struct Step<'a> {
     name: Name<'a>,
     flags: u8,
-    /// The distance of the position from that of the entry before.
+    /// The distance from the position of the entry before.
     gap: u16,
     original: Original,
 }

@@ -139,7 +139,7 @@ fn b14_a_new_session_before_a_1xx_is_withheld() {
 /// Each event once, and only if it happened: a session that goes on is neither created nor destroyed.
 #[test]
 fn each_event_of_an_ordinary_response_is_a_fact() {
-    // The action of a handler on a session with a value, or without one, and the events.
+    // Deeds of a handler with a session that has a value, or with none, and the events of each.
     let cases: [(bool, Act, &[&str]); 10] = [
         (false, |_| Ok(()), &[]),
         (false, |session| session.set("a", 1), &["created"]),

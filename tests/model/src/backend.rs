@@ -92,7 +92,7 @@ pub struct Backend {
 }
 
 impl Backend {
-    /// Carries out `call`. An entry that it writes gets `revision`.
+    /// Carries out `call`. A value that it writes gets `revision`.
     pub fn carry_out(&mut self, call: Call, revision: Revision) -> Reply {
         let present = |entries: &BTreeMap<_, Value>, place| entries.get(&place).cloned();
         match call {

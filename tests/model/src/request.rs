@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use crate::backend::{Call, Content, List, Place, Reply, Revision, Session, Value};
 
-/// The action of a handler on the session that it loaded.
+/// The deed of a handler with the session that it loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deed {
     /// Only reads, when the renewal is due.
@@ -28,7 +28,7 @@ impl Deed {
     pub const ALL: [Self; 6] =
         [Self::Renew, Self::Update, Self::Regenerate, Self::Login, Self::Logout, Self::EndAll];
 
-    /// Returns the combinations of deeds of `requests` requests, whatever their order.
+    /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
         crate::combinations(&Self::ALL, requests)
     }
@@ -48,7 +48,7 @@ pub enum Mistake {
     EndsUnflagged,
 }
 
-/// The answer to the client of a request, or to the caller of `end_sessions_of`.
+/// The result for the client of a request, or for the caller of `end_sessions_of`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Answer {
     /// The session is stored under this token.

@@ -11,7 +11,7 @@ use stateright::{Model, Property};
 pub type Id = u8;
 pub type Position = u8;
 
-/// The action of a request.
+/// The deed of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Deed {
     /// A login of a browser without a session.
@@ -27,7 +27,7 @@ pub enum Deed {
 impl Deed {
     pub const ALL: [Self; 5] = [Self::Login, Self::LoginAgain, Self::Regenerate, Self::Logout, Self::EndAll];
 
-    /// Returns the combinations of deeds of `requests` requests, whatever their order.
+    /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
         crate::combinations(&Self::ALL, requests)
     }
@@ -120,7 +120,7 @@ pub struct Page {
     top: Position,
 }
 
-/// The knowledge of a process: `Register`.
+/// The knowledge of one process: `Register`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Host {
     crashed: bool,
@@ -170,7 +170,7 @@ enum Follower {
     },
 }
 
-/// The facts when a read began.
+/// The facts at the moment when a read began.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Began {
     acknowledged: BTreeSet<usize>,
@@ -366,7 +366,7 @@ impl Scenario {
         let last = state.log.append([(key, None)], highest);
         let (mut must_end, mut may_end) = (BTreeSet::new(), BTreeSet::new());
         if key == Key::Owner {
-            // The log cannot know a position that it lost, and that this host has never seen.
+            // Without positions that the log lost and that this host has never seen.
             let known = |(id, position): &&(Id, Position)| {
                 self.strict || *position <= highest || !state.astray.contains(id)
             };
@@ -447,7 +447,7 @@ impl Scenario {
             }
             Follower::Healing => {
                 let highest = host.highest;
-                // All entries are recent here, so both read from the start.
+                // All entries are recent here, so both kinds of healing read from the start.
                 let ours: Vec<_> = host.set.iter().copied().collect();
                 let (began, page) = (began(), state.log.read(0));
                 host.take_in(&page.entries);

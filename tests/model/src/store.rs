@@ -87,7 +87,7 @@ pub enum Stage {
     Crashed,
 }
 
-/// The facts when a request started.
+/// The facts at the moment when a request started.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Since {
     token: u8,

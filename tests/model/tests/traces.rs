@@ -329,7 +329,7 @@ impl Run {
         };
         drop(first);
         jar.receive(response.headers());
-        // Before the first request there is a session, and its list.
+        // Before the first request there are a session and its list.
         let (state, mut same) = (State::initial(&scenario), Same::default());
         for recorded in RECORDED.take() {
             if let (Some(written), "created" | "done") = (recorded.written, recorded.reply) {
