@@ -36,7 +36,7 @@ fn a_layer_binds_sessions() {
         assert!(cookies.get(BOUND).is_some());
         let page = call(&app, Request::get("/"), &mut cookies).await.into_body();
         assert_eq!(axum::body::to_bytes(page, 99).await.unwrap(), "true");
-        // What the protocol does not ask for is the router's.
+        // The router answers another method on the same path.
         let other = call(&app, Request::get(&offer.path), &mut cookies).await;
         assert_eq!(other.status(), StatusCode::NOT_FOUND);
     });
