@@ -1,5 +1,6 @@
 //! The proof of a device at a registration, against a reading by serde_json and a signature by RustCrypto.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
@@ -23,7 +24,7 @@ const MAX_LEN: usize = 2_048;
 /// A session is bound if and only if the input is a proof of the protocol: `header NUL payload`, in which `KEY` and `CHALLENGE`
 /// stand for the genuine ones, and which is signed here. An input that begins with `=` is a field as it is.
 pub fn device_proof(data: &[u8]) {
-    let site = Site::new();
+    let site = Site::at(NOW);
     let (offer, mut cookies) = site.log_in();
     let (field, expected) = match data {
         [b'=', field @ ..] => (field.to_vec(), Some(false)),
@@ -52,6 +53,9 @@ pub fn device_proof(data: &[u8]) {
     cookies.receive(response.headers());
     let page = site.call(Request::get("/"), &cookies);
     assert_eq!(*page.body(), if accepted { "bound" } else { "unbound" });
+    // A minute later, the session needs its bound cookie.
+    let later = Site::at(NOW + 60);
+    assert_eq!(*later.call(Request::get("/"), &cookies).body(), if accepted { "bound" } else { "unbound" });
     // Whatever it was, it counts once.
     let again = site.call(Request::post(&offer.path).header(PROOF, field), &cookies);
     assert_ne!(again.status(), StatusCode::OK);
@@ -101,13 +105,14 @@ struct Offer {
 }
 
 impl Site {
-    fn new() -> Self {
-        // Made once: its keys take longer to derive than a proof takes to read.
-        static STORE: Mutex<Option<CookieStore>> = Mutex::new(None);
-        let mut store = STORE.lock().unwrap_or_else(PoisonError::into_inner);
-        let store = store.get_or_insert_with(|| {
+    /// Returns the site at this moment.
+    fn at(now: u64) -> Self {
+        // Made once: their keys take longer to derive than a proof takes to read.
+        static STORES: Mutex<BTreeMap<u64, CookieStore>> = Mutex::new(BTreeMap::new());
+        let mut stores = STORES.lock().unwrap_or_else(PoisonError::into_inner);
+        let store = stores.entry(now).or_insert_with(|| {
             CookieStore::builder(AppKey::danger_from_any_bytes(APP_KEY).unwrap())
-                .clock(FakeClock::at(NOW))
+                .clock(FakeClock::at(now))
                 .device_bound(DeviceBound::new())
                 .build()
                 .unwrap()

@@ -46,6 +46,17 @@ pub(crate) fn decode(text: &[u8]) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
+/// Works as [`decode`], for a text of `N` bytes and no other, without an allocation.
+#[cfg(feature = "device-bound")]
+pub(crate) fn decode_array<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
+    if text.len() != encoded_len(N) {
+        return None;
+    }
+    let mut bytes = [0; N];
+    let len = URL_SAFE_NO_PAD.decode(text, Out::from_slice(&mut bytes)).ok()?.len();
+    (len == N).then_some(bytes)
+}
+
 /// Decodes base64 of either alphabet, with or without padding, because tools for keys differ. Each of the four forms is as
 /// strict as [`decode`].
 pub(super) fn decode_any(text: &[u8]) -> Option<Vec<u8>> {
@@ -105,6 +116,20 @@ mod tests {
         for bad in ["QQ==", "QR", "Q", "QUJ=", "QUJ\n", " QUJD", "QU+D", "QU/D", "QUJDR"] {
             assert_eq!(decode(bad.as_bytes()), None, "{bad:?}");
         }
+    }
+
+    #[cfg(feature = "device-bound")]
+    #[test]
+    fn an_array_is_decoded_from_texts_of_its_length_only() {
+        let bytes: [u8; 42] = std::array::from_fn(|at| at as u8);
+        let text = encode(&bytes);
+        assert_eq!(decode_array(text.as_bytes()), Some(bytes));
+        assert_eq!(decode_array::<41>(text.as_bytes()), None);
+        assert_eq!(decode_array::<43>(text.as_bytes()), None);
+        for bad in ["QQ==", "QR", "Q", "Q+", "QQQ"] {
+            assert_eq!(decode_array::<1>(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(decode_array(b"QQ"), Some(*b"A"));
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub(crate) use self::token::{Token, subject_id};
 pub(crate) use self::{base64url::decode as decode_base64url, token::hashed_id};
 #[cfg(feature = "device-bound")]
 pub(crate) use self::{
-    base64url::encode as encode_base64url,
+    base64url::{decode_array as decode_base64url_array, encode as encode_base64url},
     p256::{COORDINATE_LEN, PublicKey, SIGNATURE_LEN},
     tagger::{TAG_LEN as BOUND_TAG_LEN, Tagger},
 };

@@ -4,7 +4,7 @@
 
 use super::json_object::Object;
 use super::jwk;
-use crate::crypto::{PublicKey, SIGNATURE_LEN, decode_base64url};
+use crate::crypto::{PublicKey, SIGNATURE_LEN, decode_base64url, decode_base64url_array};
 
 /// A proof has about 500 characters at a registration, and 300 at a refresh.
 pub(super) const MAX_LEN: usize = 2_048;
@@ -30,7 +30,7 @@ impl<'a> Proof<'a> {
         // A third part before the signature is refused here, because a dot is not in the alphabet.
         let header = Object::read(&decode_base64url(header.as_bytes())?)?;
         let payload = Object::read(&decode_base64url(payload.as_bytes())?)?;
-        let signature = decode_base64url(signature.as_bytes())?.try_into().ok()?;
+        let signature = decode_base64url_array(signature.as_bytes())?;
         // RFC 8725 section 3.1: the algorithm is not the sender's choice. RFC 7515 section 4.1.11: `crit` names extensions
         // that must be understood, and none are.
         let understood = header.text("alg") == Some("ES256")

@@ -16,7 +16,7 @@ use super::extension;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::event::{EventKind, ProofRefusal};
 use crate::session::{Record, SessionId};
 
@@ -188,8 +188,8 @@ impl Slot {
         let id = record.as_ref().map(Record::id);
         let (Some(binding), Some(record)) = (binding, record) else {
             if self.superseded() {
-                // The browser is about to get the new cookie: it should ask again.
-                return Err(Error::new(Kind::Unavailable));
+                // The browser is about to get the new cookie. It asks again after a server error.
+                return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
             }
             return Ok(self.refuse_device(id, ProofRefusal::NoSession));
         };

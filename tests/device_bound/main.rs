@@ -12,6 +12,8 @@ mod protocol;
 #[allow(dead_code)] // a part of it is used here
 mod shared_log;
 mod site;
+#[cfg(feature = "axum")]
+mod stack;
 mod thefts;
 
 use self::site::START;

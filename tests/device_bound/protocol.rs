@@ -108,6 +108,25 @@ fn a_session_keeps_its_binding_under_each_new_token() {
     }
 }
 
+// A refresh that overlaps with a new token must not end the binding in the browser.
+#[test]
+fn a_refresh_with_a_token_that_was_superseded_moments_ago_is_to_be_sent_again() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            let before = Browser {
+                cookies: browser.cookies.clone(),
+                bound: browser.bound.clone(),
+                device: Device::new(),
+            };
+            browser.visit(&site, "/regenerate").await;
+            assert_eq!(before.ask(&site).await.status(), 503, "{}", site.kind);
+            assert_eq!(browser.refresh(&site).await, 200);
+        });
+    }
+}
+
 #[test]
 fn another_user_begins_an_unbound_session() {
     for site in Site::all() {

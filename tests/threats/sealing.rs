@@ -235,11 +235,18 @@ fn t05_signatures_are_only_compared_by_the_library() {
     // One key, one signature; and the derivation of keys, which is not compared. For Astra's cookies: the two keys that are
     // derived with, and that which signs; the two steps of the derivation, and one signature.
     let astra = ["HMAC_SHA256,", "HMAC_SHA256,", "hmac::Context", "hmac::sign(", "hmac::sign("];
-    let ours =
-        ["derive.rs HMAC_SHA256,", "derive.rs hmac::sign(", "seal.rs HMAC_SHA256,", "seal.rs hmac::sign("];
+    // For bound cookies: one key, one signature.
+    let ours = [
+        "derive.rs HMAC_SHA256,",
+        "derive.rs hmac::sign(",
+        "seal.rs HMAC_SHA256,",
+        "seal.rs hmac::sign(",
+        "tagger.rs HMAC_SHA256,",
+        "tagger.rs hmac::sign(",
+    ];
     let expected =
         astra.map(|maker| format!("cookie_sealer.rs {maker}")).into_iter().chain(ours.map(str::to_owned));
     assert_eq!(made, expected.collect::<Vec<_>>());
     checked.sort();
-    assert_eq!(checked, ["cookie_sealer.rs", "seal.rs"]);
+    assert_eq!(checked, ["cookie_sealer.rs", "seal.rs", "tagger.rs"]);
 }
