@@ -59,7 +59,7 @@ const ROOM: usize = 3072;
 
 thread_local! {
     /// Room for the bytes of one text. The codec wants a buffer that is initialized, and to fill one each time takes as long as
-    /// to decode a small token. What stays in it is sealed.
+    /// to decode a small token. The bytes that stay in it are sealed.
     static DECODED: RefCell<[u8; ROOM]> = const { RefCell::new([0; ROOM]) };
 }
 

@@ -127,7 +127,7 @@ impl Payload {
         self.find(key).map(|range| self.view(range))
     }
 
-    /// Works as [`find`](Self::find), for the reserved keys. Only the empty key and those that begin with a zero byte are
+    /// Works as [`find`](Self::find), for the reserved keys. Only the empty key and keys that begin with a zero byte are
     /// sorted before them, so this is faster than a search.
     #[inline]
     pub(super) fn find_reserved(&self, key: &str) -> Option<Range<usize>> {

@@ -130,7 +130,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// Returns the log of changes, to record another one. Only a commit shares it, and takes it out of the state first, so it is
+/// Returns the log of changes, to record a change. Only a commit shares it, and takes it out of the state first, so it is
 /// not copied.
 fn log(changes: &mut Option<Arc<Changes>>) -> &mut Changes {
     Arc::make_mut(changes.get_or_insert_with(Arc::default))
@@ -387,7 +387,7 @@ impl State {
         self.changes.as_ref().is_some_and(|changes| changes.keys().next().is_some())
     }
 
-    /// Notes that the values below the changes are newer than those that the changes were made on.
+    /// Notes that the values below the changes are newer than the values that the changes were made on.
     fn outdate(&mut self) {
         if let Some(changes) = &mut self.changes {
             Arc::make_mut(changes).outdate();
