@@ -199,9 +199,9 @@ impl SealKey {
 
         let body = token.get_mut(HEADER_LEN..).ok_or_else(failed)?;
         let mut joined = SmallVec::new();
-        let associated = Aad::from(associated(&clear, place, &mut joined));
+        let associated = associated(&clear, place, &mut joined);
         let tag = self.with_epoch_key(header.epoch, |key| {
-            key.seal_in_place_separate_tag(nonce(header), associated, body)
+            key.seal_in_place_separate_tag(nonce(header), Aad::from(associated), body)
         });
         token.extend_from_slice(tag.and_then(Result::ok).ok_or_else(failed)?.as_ref());
 
@@ -219,11 +219,11 @@ impl SealKey {
         let (clear, sealed) = signed.split_first_chunk::<HEADER_LEN>().ok_or(Refusal::Length)?;
         let (body, tag) = sealed.split_last_chunk::<TAG_LEN>().ok_or(Refusal::Length)?;
         let mut joined = SmallVec::new();
-        let associated = Aad::from(associated(clear, place, &mut joined));
+        let associated = associated(clear, place, &mut joined);
         // A buffer of the right length. Its content does not matter, but a copy is several times as fast as `calloc`.
         let mut plaintext = body.to_vec();
         let opened = self.with_epoch_key(header.epoch, |key| {
-            key.open_separate_gather(nonce(header), associated, body, tag, &mut plaintext).is_ok()
+            key.open_separate_gather(nonce(header), Aad::from(associated), body, tag, &mut plaintext).is_ok()
         });
         if opened != Some(true) {
             return Err(Refusal::Ciphertext);
@@ -232,7 +232,7 @@ impl SealKey {
     }
 
     /// Calls `use_key` with the encryption key of `epoch`.
-    fn with_epoch_key<R>(&self, epoch: u32, use_key: impl FnOnce(&LessSafeKey) -> R) -> Option<R> {
+    fn with_epoch_key<R>(&self, epoch: u32, use_key: impl FnMut(&LessSafeKey) -> R) -> Option<R> {
         let derive = || {
             let info = Info { label: "encrypt", purpose: self.purpose.as_str(), name: &self.name };
             let bytes = self.ring.root.key(info, Some(epoch)).ok()?;

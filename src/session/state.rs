@@ -476,7 +476,7 @@ impl State {
         self.changes.as_ref().is_some_and(|changes| changes.keys().next().is_some())
     }
 
-    /// Notes that the values below the changes are newer than the values that they were made on.
+    /// Notes that the values below the changes are newer than the values that the changes were made on.
     fn outdate(&mut self) {
         if let Some(changes) = &mut self.changes {
             Arc::make_mut(changes).outdate();
