@@ -147,7 +147,7 @@ impl Shared {
 
     /// Connects, and switches tracking on.
     async fn dial(&self) -> Result<Line, Failure> {
-        // The reports of this connection say nothing about entries that another one read.
+        // The reports of this connection say nothing about entries that an earlier connection read.
         self.empty(NearCacheEmptied::Lost);
         let Tracking { prefix, connect_timeout, .. } = &*self.tracking;
         let redialed = self.redialed.load(Ordering::Acquire);
