@@ -40,17 +40,19 @@ fn the_last_token_is_known_while_its_session_lasts() {
     assert!(known(b"another", 10).is_none());
 }
 
-// A session of a server-side store can end at any time, so the store is asked each time. And a token in chunks is too long to keep.
+// Only tokens of this crate: a session of another store is still to be taken over. And a token in chunks is too long to keep.
+// A session of a server-side store is kept, and the connection asks the store each time whether it still vouches for it.
 #[test]
-fn only_short_sealed_tokens_are_kept() {
+fn only_short_native_tokens_are_kept() {
     let token = Token::generate(&SystemRandom, "s").unwrap();
-    let memo = Memo::default();
-    memo.keep(
-        b"token",
-        &record(Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20) }),
-        at(10),
-    );
-    assert!(memo.recall(b"token", at(10)).is_none());
+    let stored = Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20) };
+    for (origin, kept) in
+        [(stored, true), (Origin::Elsewhere(native()), false), (Origin::Foreign { rewrite: false }, false)]
+    {
+        let memo = Memo::default();
+        memo.keep(b"token", &record(origin), at(10));
+        assert_eq!(memo.recall(b"token", at(10)).is_some(), kept);
+    }
     for (len, kept) in [(MAX_TOKEN, true), (MAX_TOKEN + 1, false)] {
         let token = vec![b't'; len];
         assert_eq!(keeping(&token).recall(&token, at(10)).is_some(), kept, "{len}");

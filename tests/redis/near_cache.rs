@@ -536,7 +536,7 @@ async fn f15_resharding_with_near_caches() {
     progress(&load, 100).await;
     let moving = Arc::clone(&cluster);
     let resharding = async move {
-        tokio::task::spawn_blocking(move || moving.reshard("2000")).await.unwrap();
+        tokio::task::spawn_blocking(move || moving.reshard("1000")).await.unwrap();
     };
     sessions_end_during(&app, &other, resharding, false).await;
     progress(&load, 100).await;

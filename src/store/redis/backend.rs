@@ -121,7 +121,7 @@ impl Redis {
         key
     }
 
-    /// Returns a guard under which an entry is written: when it is dropped, the near-cache has the old one no more.
+    /// Returns a guard for a write of the entry. When it is dropped, the near-cache drops its copy.
     fn writing(&self, id: EntryId) -> Option<Writing<'_>> {
         self.near_cache.as_ref().map(|cache| cache.writing(id))
     }
