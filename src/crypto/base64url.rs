@@ -54,7 +54,7 @@ pub(crate) fn decode_array<const N: usize>(text: &[u8]) -> Option<[u8; N]> {
         return None;
     }
     let mut bytes = [0; N];
-    let len = URL_SAFE_NO_PAD.decode(text, Out::from_slice(&mut bytes)).ok()?.len();
+    let len = ENGINE.decode_slice(text, &mut bytes).ok()?;
     (len == N).then_some(bytes)
 }
 

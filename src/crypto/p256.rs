@@ -28,7 +28,8 @@ impl PublicKey {
     /// not a point of the curve.
     pub(crate) fn of(y_is_odd: bool, x: &[u8; COORDINATE_LEN]) -> Self {
         let mut bytes = [2 + u8::from(y_is_odd); Self::LEN];
-        bytes.iter_mut().skip(1).zip(x).for_each(|(to, from)| *to = *from);
+        let [_, rest @ ..] = &mut bytes;
+        rest.copy_from_slice(x);
         Self(bytes)
     }
 

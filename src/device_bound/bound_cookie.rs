@@ -43,7 +43,10 @@ pub(super) fn read(tagger: &Tagger, key: &PublicKey, value: &[u8]) -> Option<Tim
 
 fn message(until: Until, key: &PublicKey) -> [u8; 1 + UNTIL_LEN + PublicKey::LEN] {
     let mut message = [VERSION; 1 + UNTIL_LEN + PublicKey::LEN];
-    message.iter_mut().skip(1).zip(until.iter().chain(key.as_bytes())).for_each(|(to, from)| *to = *from);
+    let [_, rest @ ..] = &mut message;
+    let (end, point) = rest.split_at_mut(UNTIL_LEN);
+    end.copy_from_slice(&until);
+    point.copy_from_slice(key.as_bytes());
     message
 }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::crypto::{SystemRandom, Token};
-use crate::session::{Origin, Payload, SessionId};
+use crate::session::{Origin, Place, Payload, SessionId};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_unix(seconds)
@@ -47,7 +47,7 @@ fn only_short_native_tokens_are_kept() {
     let token = Token::generate(&SystemRandom, "s").unwrap();
     let stored = Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20) };
     for (origin, kept) in
-        [(stored, true), (Origin::Elsewhere(native()), false), (Origin::Foreign { rewrite: false }, false)]
+        [(stored, true), (Origin::Elsewhere(Place::OldStore, native()), false), (Origin::Foreign { rewrite: false }, false)]
     {
         let memo = Memo::default();
         memo.keep(b"token", &record(origin), at(10));

@@ -61,7 +61,9 @@ impl DeviceBinding {
         let &[since, odd @ (0 | 1), ref words @ ..] = &numbers[..] else { return None };
         let words: &[u64; 4] = words.try_into().ok()?;
         let mut x = [0; 32];
-        x.iter_mut().zip(words.iter().flat_map(|word| word.to_be_bytes())).for_each(|(to, from)| *to = from);
+        for (bytes, word) in x.chunks_exact_mut(8).zip(words) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
         Some(Self { key: PublicKey::of(odd == 1, &x), since: Timestamp::from_unix(since) })
     }
 }
