@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::crypto::{SystemRandom, Token};
-use crate::session::{Origin, Place, Payload, SessionId};
+use crate::session::{Origin, Payload, Place, SessionId};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_unix(seconds)
@@ -46,9 +46,11 @@ fn the_last_token_is_known_while_its_session_lasts() {
 fn only_short_native_tokens_are_kept() {
     let token = Token::generate(&SystemRandom, "s").unwrap();
     let stored = Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20) };
-    for (origin, kept) in
-        [(stored, true), (Origin::Elsewhere(Place::OldStore, native()), false), (Origin::Foreign { rewrite: false }, false)]
-    {
+    for (origin, kept) in [
+        (stored, true),
+        (Origin::Elsewhere(Place::OldStore, native()), false),
+        (Origin::Foreign { rewrite: false }, false),
+    ] {
         let memo = Memo::default();
         memo.keep(b"token", &record(origin), at(10));
         assert_eq!(memo.recall(b"token", at(10)).is_some(), kept);
