@@ -214,8 +214,7 @@ pub enum EventKind<'a> {
         /// True if the commit is completed in the background. False if there was no runtime for that.
         completing: bool,
     },
-    /// A session was bound to a device, so that only this device can use it: see
-    /// [`device_bound`](crate::store::Builder::device_bound).
+    /// A session was bound to a device, so that only this device can use it (feature `device-bound`).
     #[non_exhaustive]
     DeviceBound {
         /// Its id before. A cookie store with revocations gives it another id.
