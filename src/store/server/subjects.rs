@@ -84,7 +84,7 @@ impl SubjectSession {
 
 impl<B: Backend> ServerStore<B> {
     /// Lists the live sessions that [`Session::login`](crate::Session::login) bound to `subject`, in the order of their
-    /// logins.
+    /// logins, or of their beginnings if the store has several cookie names.
     ///
     /// This only reads: a process with other timeouts or keys than the service's ends no session by it. Sessions that
     /// this store cannot read are [marked as unreadable](SubjectSession::readable).
@@ -117,7 +117,10 @@ impl<B: Backend> ServerStore<B> {
         for inner in self.inner.of_each_name() {
             sessions.append(&mut inner.sessions_of(subject, now).await?);
         }
-        sessions.sort_by_key(|session| session.created);
+        // One list is in order already, also where `created` cannot be read.
+        if self.inner.of_each_name().nth(1).is_some() {
+            sessions.sort_by_key(|session| session.created);
+        }
         Ok(sessions)
     }
 
