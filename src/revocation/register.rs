@@ -183,8 +183,11 @@ impl Register {
             return Verdict::Revoked;
         }
         let view = self.set.view();
-        let root = view.get(Key::of_root(lineage.root.unwrap_or(id)));
-        let ended = root.or_else(|| view.get(Key::of_id(id))).map(|mark| self.ended(mark, now));
+        let mark = match (view.get(Key::of_root(lineage.root.unwrap_or(id))), view.get(Key::of_id(id))) {
+            (Some(root), Some(id)) => Some(root.and(id)),
+            (root, id) => root.or(id),
+        };
+        let ended = mark.map(|mark| self.ended(mark, now));
         if let Some(verdict @ (Verdict::Revoked | Verdict::Superseded)) = ended {
             return verdict;
         }

@@ -100,7 +100,10 @@ impl Cluster {
         let nodes =
             self.nodes.iter().map(|node| node.cli(&["CLUSTER", "NODES"])).find(|nodes| !nodes.is_empty());
         let nodes = nodes.unwrap();
-        let masters = nodes.lines().filter(|line| line.contains("master") && !line.contains("fail"));
+        // A master that was replaced has no slots: eight fields, and none for a range.
+        let has_slots = |line: &&str| line.split(' ').count() > 8;
+        let masters =
+            nodes.lines().filter(|line| line.contains("master") && !line.contains("fail")).filter(has_slots);
         masters
             .map(|line| {
                 let mut fields = line.split(' ');
@@ -111,9 +114,27 @@ impl Cluster {
             .collect()
     }
 
-    /// Kills the master on this port, and waits until its replica has taken over.
+    /// Kills the master on this port, and has its replica take over at once.
     pub(crate) fn replace(&mut self, master: u16) {
-        self.nodes.iter_mut().find(|node| node.port == master).unwrap().kill();
+        let masters = self.masters();
+        let (id, _) = masters.iter().find(|(_, port)| *port == master).unwrap();
+        let follows = format!("slave {id}");
+        let is_replica = |port: u16| {
+            cli(port, &["CLUSTER", "NODES"])
+                .lines()
+                .any(|line| line.contains("myself") && line.contains(&follows))
+        };
+        let replica = self.nodes.iter().map(|node| node.port).find(|port| is_replica(*port)).unwrap();
+        self.kill(master);
+        assert_eq!(cli(replica, &["CLUSTER", "FAILOVER", "TAKEOVER"]), "OK");
+        self.wait_until_replaced(master);
+    }
+
+    fn kill(&mut self, port: u16) {
+        self.nodes.iter_mut().find(|node| node.port == port).unwrap().kill();
+    }
+
+    fn wait_until_replaced(&self, master: u16) {
         wait_for("the replica to take over", || {
             let rest = self.nodes.iter().find(|node| !cli(node.port, &["PING"]).is_empty()).unwrap();
             let masters = self.masters();
@@ -160,7 +181,8 @@ async fn f15_a_killed_master_recovers() {
     progress(&load, 300).await;
     tokio::task::block_in_place(|| {
         let (_, port) = cluster.masters()[0].clone();
-        cluster.replace(port);
+        cluster.kill(port);
+        cluster.wait_until_replaced(port);
     });
     calm(&load).await;
     let books = load.stop().await;
