@@ -125,7 +125,7 @@ mod tests {
     #[cfg(feature = "device-bound")]
     #[test]
     fn an_array_is_decoded_from_texts_of_its_length_only() {
-        let bytes: [u8; 42] = std::array::from_fn(|at| at as u8);
+        let bytes: [u8; 42] = std::array::from_fn(|at| u8::try_from(at).unwrap());
         let text = encode(&bytes);
         assert_eq!(decode_array(text.as_bytes()), Some(bytes));
         assert_eq!(decode_array::<41>(text.as_bytes()), None);

@@ -3,7 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aws_lc_rs::aead::LessSafeKey;
@@ -14,18 +14,18 @@ pub(super) const HOURS_KEPT: usize = 96;
 /// The keys of one application key.
 pub(super) struct HourKeys {
     /// Unique in this process.
-    id: u64,
+    id: usize,
     keys: Mutex<BTreeMap<u32, Arc<HourKey>>>,
 }
 
 struct HourKey {
     /// The [`HourKeys`] to which it belongs.
-    owner: u64,
+    owner: usize,
     epoch: u32,
     key: LessSafeKey,
 }
 
-static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+static NEXT_ID: AtomicUsize = AtomicUsize::new(0);
 
 /// How many keys a thread keeps: those of the present hour, of a few before it, and of other cookies. It keeps them after their
 /// store was dropped, until it uses others or ends.
@@ -48,7 +48,7 @@ impl HourKeys {
         derive: impl Fn() -> Option<LessSafeKey>,
         mut use_key: impl FnMut(&LessSafeKey) -> R,
     ) -> Option<R> {
-        let place = (self.id as usize).wrapping_add(epoch as usize) % KEPT_BY_THREAD;
+        let place = self.id.wrapping_add(epoch as usize) % KEPT_BY_THREAD;
         let used = KEPT.try_with(|kept| {
             let mut kept = kept.try_borrow_mut().ok()?;
             let kept = kept.get_mut(place)?;
@@ -111,8 +111,8 @@ mod tests {
 
     use super::*;
 
-    fn key(byte: u8) -> Option<LessSafeKey> {
-        Some(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[byte; 32]).unwrap()))
+    fn key(byte: u8) -> LessSafeKey {
+        LessSafeKey::new(UnboundKey::new(&AES_256_GCM, &[byte; 32]).unwrap())
     }
 
     // A second store whose key has the same place in the thread's memory must not get the key of the first.
@@ -125,7 +125,7 @@ mod tests {
                 for epoch in 0..2 * u32::try_from(KEPT_BY_THREAD).unwrap() {
                     let derive = || {
                         derived.borrow_mut().push((owner.id, epoch));
-                        key(1)
+                        Some(key(1))
                     };
                     assert!(owner.with(epoch, derive, |_| ()).is_some());
                     // The thread's place holds this one now, and the next call derives nothing.
@@ -145,7 +145,7 @@ mod tests {
         let keys = HourKeys::new();
         assert_eq!(keys.with(1, || None, |_| ()), None);
         assert!(keys.epochs().is_empty());
-        let nested = keys.with(1, || key(1), |_| keys.with(2, || key(2), |_| 2));
+        let nested = keys.with(1, || Some(key(1)), |_| keys.with(2, || Some(key(2)), |_| 2));
         assert_eq!((nested, keys.epochs()), (Some(Some(2)), vec![1, 2]));
     }
 }

@@ -215,7 +215,7 @@ impl<B: Backend> Inner<B> {
             names.iter().map(|name| under(name).map(Arc::new)).collect::<Result<_, Error>>()
         };
         let (retired, linked) = (each(&retired)?, each(&linked)?);
-        Ok(Self { retired, linked, near_cache, ..under(config.cookie_name())? })
+        Ok(Self { near_cache, retired, linked, ..under(config.cookie_name())? })
     }
 
     async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
