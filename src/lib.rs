@@ -115,7 +115,8 @@
 //!
 //! - `memory`: [`MemoryStore`], server-side sessions inside this process, for tests and for services of a single process. No
 //!   further dependencies.
-//! - `redis`: [`RedisStore`], sessions in Redis: one server, Sentinel or Cluster. Depends on bb8-redis and redis.
+//! - `redis`: [`RedisStore`], sessions in Redis: one server, Sentinel or Cluster. Depends on bb8-redis, redis and
+//!   `quick_cache`.
 //!   See [`guide::deploying_on_redis`].
 //! - `sqlite`: [`SqliteStore`], sessions in one SQLite file, which the processes of one machine may share. It needs no
 //!   server. Depends on rusqlite and rustix, and compiles SQLite with the C compiler that aws-lc-rs needs, too.
@@ -129,7 +130,8 @@
 //! - `tracing`: every [`Event`] as a log line. [Names and levels](guide::observability).
 //! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
 //! - `cli`: the binary `hyper-session`, for operators: makes keys, checks whether a key rotation logs users out, opens a cookie
-//!   or prints why it is refused, lists and ends the sessions of a subject in Redis. Not for libraries.
+//!   or prints why it is refused, lists and ends the sessions of a subject in Redis, and revokes sessions in
+//!   cookies. Not for libraries.
 //! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
 //!   see [`guide::device_bound`]. Depends on sfv.
 //! - `testing`: requests that carry a session, the session in a response, a fake clock, a backend that fails on command, and

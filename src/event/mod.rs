@@ -131,7 +131,8 @@ pub enum EventKind<'a> {
         conflicts: u32,
     },
     /// A session was loaded that is still to be moved: from the old store of a
-    /// [`MigratingStore`](crate::store::MigratingStore), or an entry that was stored without sealing.
+    /// [`MigratingStore`](crate::store::MigratingStore), under a
+    /// [retired name](crate::cookie::CookieOptions::retired_name) of the cookie, or from an entry that was stored without sealing.
     #[non_exhaustive]
     Migrating {
         /// The session.
@@ -756,6 +757,7 @@ mod tests {
             (Refusal::Regenerated, false),
             (Refusal::RetiredFormat, true),
             (Refusal::Ended, false),
+            (Refusal::Revoked, false),
         ];
         for (refusal, removes) in all {
             assert_eq!(refusal.removes_cookie(), removes, "{refusal}");

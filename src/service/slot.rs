@@ -586,7 +586,8 @@ impl Slot {
     pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
         #[cfg(feature = "device-bound")]
         if let Some(lapsed) = self.device.lapsed() {
-            return self.connection.store().destroy(lapsed.clone(), now);
+            // With the other sessions of the request, as for any session that the handler ends.
+            return self.destroy(lapsed.clone(), now);
         }
         if let Some(token) = self.superseded.get() {
             return self.connection.store().end_superseded(token, now);

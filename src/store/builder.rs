@@ -572,6 +572,11 @@ impl<K> Builder<K> {
                         "sessions that another program shares cannot be bound to devices: call either device_bound() or the methods for Astra",
                     ));
                 }
+                if config.plain_http.is_some() {
+                    return Err(Error::config(
+                        "device_bound() needs https for every request: do not call plain_http_on()",
+                    ));
+                }
                 let keys = keys(&kind, &server);
                 config.device_bound =
                     Some(Arc::new(Binder::new(device_bound, keys.as_ref(), &config.cookie)?));

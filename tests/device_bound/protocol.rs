@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use http::header::SET_COOKIE;
+use http::Request;
+use http::header::{COOKIE, SET_COOKIE};
 use hyper_session::testing::FakeClock;
 use hyper_session::{DeviceBound, Keyring, Revocations};
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, IDENTIFIER, PROOF, post};
 use crate::device::{Device, challenge, offer};
-use crate::site::{BOUND, GRACE, LIFETIME, NAME, START, Site, block_on, key, text};
+use crate::site::{BOUND, Body, GRACE, LIFETIME, NAME, START, Site, block_on, key, text};
 
 #[test]
 fn a_session_is_bound_after_the_login() {
@@ -176,6 +177,29 @@ fn a_logout_of_a_lapsed_session_ends_it() {
             assert_eq!(browser.cookies.header(), None, "{}", site.kind);
             let mut again = Browser { cookies: copy, bound: browser.bound.clone(), device: browser.device };
             assert_eq!(again.refresh(&site).await, 401, "{}: the session has ended", site.kind);
+        });
+    }
+}
+
+// The browser sends an older session, too. If it stayed alive, the next request would be logged in again.
+#[test]
+fn a_logout_of_a_lapsed_session_ends_the_other_sessions_of_the_request() {
+    for site in Site::all() {
+        block_on(async {
+            let mut older = Browser::new();
+            older.log_in(&site).await;
+            site.clock.advance(Duration::from_secs(5));
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            site.clock.advance(LIFETIME);
+            assert_eq!(older.read(&site, "/").await, "ada unbound 0", "{}", site.kind);
+
+            let value =
+                |browser: &Browser| String::from_utf8(browser.cookies.get(NAME).unwrap().to_vec()).unwrap();
+            let both = format!("{NAME}={}; {NAME}={}", value(&browser), value(&older));
+            let logout = Request::get("/logout").header(COOKIE, both).body(Body::default()).unwrap();
+            assert_eq!(site.call(logout).await.status(), 200);
+            assert!(older.read(&site, "/").await.starts_with("stranger"), "{}", site.kind);
         });
     }
 }

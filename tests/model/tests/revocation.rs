@@ -81,8 +81,8 @@ fn lost_entries_that_are_written_as_new_ones_are_found() {
     finds(Mistake::WrittenAgainAsNew, &[Deed::EndAll, Deed::Login], true, NOT_ENDED);
 }
 
-/// docs/DESIGN.md names these cases: a login takes a position that the failover loses, and a host that has never read it ends
-/// its subject's sessions.
+/// The reason why a `RevocationLog` leaves out positions after a failover: this log does not, so a login takes a position that
+/// the failover loses, and a host that has never read it ends its subject's sessions.
 #[test]
 fn the_cases_that_are_left_after_a_failover_are_found() {
     let strict = |deeds: &[Deed]| found(Scenario { strict: true, fails_over: true, ..Scenario::of(deeds) });
