@@ -9,13 +9,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
 
+#[cfg(feature = "device-bound")]
+use super::DeviceBoundService;
 use super::connection::Connection;
 use super::extension;
 use super::failure::{FailureResponse, StatusOnly};
 use super::future::ResponseFuture;
 use super::handle::SessionHandle;
-#[cfg(feature = "device-bound")]
-use super::{DeviceBoundService, SessionService};
 use crate::store::Store;
 
 /// Makes a hyper service from `handler`, which takes each request and the handle of its session.
@@ -68,18 +68,21 @@ impl<H, F> SessionFn<H, F> {
 #[cfg(feature = "device-bound")]
 impl<H, F> SessionFn<H, F> {
     /// Offers browsers to bind sessions to their devices, and answers them: see
-    /// [`SessionService::device_bound`](SessionService::device_bound).
-    pub fn device_bound<G, R>(self, body: G) -> SessionService<DeviceBoundService<HandlerService<H>, G>, F>
+    /// [`SessionService::device_bound`](super::SessionService::device_bound).
+    pub fn device_bound<G, R>(
+        self,
+        body: G,
+    ) -> super::SessionService<DeviceBoundService<HandlerService<H>, G>, F>
     where
         G: Fn(Bytes) -> R + Clone,
     {
         let Self { handler, connection, failure } = self;
         let inner = HandlerService { handler, connection: Arc::clone(&connection) };
-        SessionService { inner, connection, failure }.device_bound(body)
+        super::SessionService { inner, connection, failure }.device_bound(body)
     }
 }
 
-/// The function that was given to [`session_fn`], inside of a [`SessionService`].
+/// The function that was given to [`session_fn`], inside of a [`SessionService`](super::SessionService).
 #[cfg(feature = "device-bound")]
 #[derive(Clone)]
 pub struct HandlerService<H> {

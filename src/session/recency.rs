@@ -6,12 +6,12 @@ use crate::clock::Timestamp;
 /// counts.
 ///
 /// Clocks have seconds, and the clocks of two hosts differ. So a token that is written in response to another token gets a
-/// [greater value](Self::after) than that one, whatever the clock says.
+/// greater value than that one, whatever the clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Recency {
     /// The time of the write.
     pub written: Timestamp,
-    /// The number of the write within that second, up to [`MAX_SEQUENCE`](Self::MAX_SEQUENCE).
+    /// The number of the write within that second, up to `MAX_SEQUENCE`.
     pub sequence: u8,
 }
 

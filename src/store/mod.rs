@@ -56,7 +56,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::session::SessionId;
 
-/// A store of sessions: a [`CookieStore`](crate::CookieStore), a [`ServerStore`](crate::ServerStore) or a [`MigratingStore`].
+/// A store of sessions: a [`CookieStore`], a [`ServerStore`] or a [`MigratingStore`].
 ///
 /// A service takes any store, also as `Arc<dyn Store>`. The trait is sealed: to keep sessions in your own storage, implement
 /// [`Backend`].

@@ -26,7 +26,7 @@ use crate::store::backend::RETENTION;
 use crate::store::near_cache::{RecordCache, Ticket, Writing};
 use crate::store::{Backend, Replaced, Stored};
 
-/// The [`Backend`] behind [`RedisStore`](super::RedisStore).
+/// The [`Backend`] behind [`RedisStore`](crate::RedisStore).
 pub struct Redis {
     pub(super) transport: Transport,
     pub(super) settings: Settings,
@@ -70,7 +70,7 @@ impl Redis {
     /// Creates a backend over a pool of the application, with its entries under `prefix`. For
     /// [`ServerStore::with_backend`](crate::ServerStore::with_backend).
     ///
-    /// The timeouts are the defaults of [`RedisStore::builder`](super::RedisStore::builder), and entries are compared
+    /// The timeouts are the defaults of [`RedisStore::builder`](crate::RedisStore::builder), and entries are compared
     /// and set by scripts. The pool's manager decides when a connection is broken. That of bb8-redis sends a PING
     /// before each request; without it (`test_on_check_out(false)`), it never notices. A silent connection fails the
     /// requests that use it.

@@ -16,7 +16,7 @@ use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
-/// The [`Backend`] behind [`SqliteStore`](super::SqliteStore).
+/// The [`Backend`] behind [`SqliteStore`](crate::SqliteStore).
 ///
 /// Dropping it closes the file, after the writes that are under way.
 pub struct Sqlite {
