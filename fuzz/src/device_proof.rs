@@ -33,8 +33,9 @@ pub fn device_proof(data: &[u8]) {
             let header = replaced(&header, b"KEY", jwk().to_string().as_bytes());
             let payload = replaced(&payload, b"CHALLENGE", offer.challenge.as_bytes());
             let expected = expected(&header, &payload, &offer.challenge);
-            // A signature takes most of the time, so it is made only where it counts.
-            let text = compact(&header, &payload, expected != Some(false));
+            // A signature takes most of the time. Parts that are not objects are refused whatever their signature is. All others
+            // are signed: they must be refused for what they say.
+            let text = compact(&header, &payload, is_object(&header) && is_object(&payload));
             let fits = text.len() <= MAX_LEN;
             (text.into_bytes(), if fits { expected } else { Some(false) })
         }
@@ -59,6 +60,10 @@ pub fn device_proof(data: &[u8]) {
     // Whatever it was, it counts once.
     let again = site.call(Request::post(&offer.path).header(PROOF, field), &cookies);
     assert_ne!(again.status(), StatusCode::OK);
+}
+
+fn is_object(text: &[u8]) -> bool {
+    serde_json::from_slice::<Value>(text).is_ok_and(|value| value.is_object())
 }
 
 /// Returns if a session is bound by a proof of these parts. `None` if that depends on whether a name occurs twice, which
