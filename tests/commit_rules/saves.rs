@@ -1,12 +1,22 @@
 //! Explicit saves, and their races with what the handler does meanwhile.
 
-use hyper_session::Session;
+use std::sync::Arc;
+
 use hyper_session::cookie::CookieOptions;
+use hyper_session::{ServerStore, Session};
 
 use crate::spy_store::{
-    Act, Ask, Form, Gate, Kind, Setup, Verb, World, assert_set, everywhere, on_server, pairs, poll, settle,
+    Act, Ask, Form, Gate, Kind, Setup, Spy, Verb, World, assert_set, everywhere, on_server, pairs, poll,
+    settle,
 };
 use crate::support::{Jar, block_on, set_cookies, status};
+
+/// Saves while each write of the backend fails.
+async fn save_in_vain(store: &ServerStore<Arc<Spy>>, session: &Session) {
+    *store.backend().failing.lock().unwrap() = vec![Verb::Create, Verb::Replace, Verb::Delete];
+    assert!(session.save().await.unwrap_err().is_unavailable());
+    store.backend().failing.lock().unwrap().clear();
+}
 
 /// `save().await` mid-handler is seen at once by others; what is changed afterwards is saved with the answer.
 #[test]
@@ -285,10 +295,7 @@ fn b27_a_handler_that_was_told_answers_for_it() {
                     async move {
                         let session = ask.session().await?;
                         act(&session)?;
-                        *store.backend().failing.lock().unwrap() =
-                            vec![Verb::Create, Verb::Replace, Verb::Delete];
-                        assert!(session.save().await.unwrap_err().is_unavailable());
-                        store.backend().failing.lock().unwrap().clear();
+                        save_in_vain(&store, &session).await;
                         Ok(status(code))
                     }
                 });
@@ -397,10 +404,7 @@ fn b27_a_report_of_the_failure_is_saved_without_what_failed() {
                     async move {
                         let session = ask.session().await?;
                         fail(&session)?;
-                        *store.backend().failing.lock().unwrap() =
-                            vec![Verb::Create, Verb::Replace, Verb::Delete];
-                        assert!(session.save().await.unwrap_err().is_unavailable());
-                        store.backend().failing.lock().unwrap().clear();
+                        save_in_vain(&store, &session).await;
                         report(&session)?;
                         Ok(status(303))
                     }
@@ -432,9 +436,7 @@ fn b27_an_update_after_a_failure_runs_on_what_is_there() {
             async move {
                 let session = ask.session().await?;
                 session.clear()?;
-                *store.backend().failing.lock().unwrap() = vec![Verb::Create, Verb::Replace, Verb::Delete];
-                assert!(session.save().await.is_err());
-                store.backend().failing.lock().unwrap().clear();
+                save_in_vain(&store, &session).await;
                 // The session reads as cleared, but `a` is still 1 in the store.
                 assert_eq!(session.update("a", |old: Option<u64>| old.unwrap_or(0) + 1)?, 1);
                 Ok(status(200))
