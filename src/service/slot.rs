@@ -132,6 +132,13 @@ struct Tries {
     reported: usize,
 }
 
+impl Tries {
+    /// Returns what was spent of both limits.
+    fn spent(&self) -> usize {
+        self.candidates + self.signatures
+    }
+}
+
 impl Slot {
     /// Creates the slot of a request with this URI and these headers.
     pub(super) fn new(connection: &Arc<Connection>, uri: &Uri, headers: &HeaderMap) -> Self {
@@ -366,21 +373,20 @@ impl Slot {
                     break;
                 }
                 let assemblies = found.assemblies(head, |number| chunk_size(cookie_name, number));
+                let spent = tries.spent();
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
                     Attempt::Loaded(loaded) => return Ok(Opening::Loaded(loaded)),
-                    Attempt::Opened(candidate) => {
-                        judged.push(head);
-                        opened.candidates.push(candidate);
-                    }
+                    Attempt::Opened(candidate) => opened.candidates.push(candidate),
                     Attempt::Refused { refusal, tombstone, exhausted } => {
-                        if !refusal.is_by_form() {
-                            judged.push(head);
-                        }
                         opened.tombstone = opened.tombstone.max(tombstone);
                         opened.regenerated |= refusal == Refusal::Regenerated;
                         opened.all_dead &= refusal.removes_cookie();
                         opened.exhausted |= exhausted;
                     }
+                }
+                // What counts against the limits counts once.
+                if tries.spent() > spent {
+                    judged.push(head);
                 }
             }
         }

@@ -163,6 +163,18 @@ fn t60_t65_refusing_a_megabyte_allocates_no_more_than_was_sent() {
     }
 }
 
+// One value in many scopes counts once, even if it is refused before its signature is checked: it fills its cookie, so it is joined
+// with a chunk.
+#[test]
+fn t64_copies_of_a_broken_cookie_hide_no_session() {
+    let asked = Asked::new();
+    let full = [&b"s="[..], &[b'A'; 4095]].concat();
+    let copies = vec![full; 20].join(&b"; "[..]);
+    let (found, events) = asked.ask([&b"s.1=x"[..], &asked.behind(&copies)]);
+    assert!(found, "{events:?}");
+    assert_eq!(events, ["refused:version"]);
+}
+
 // `Refusal::Length` is "shorter or longer than any token": what is longer than all chunks together must cost neither a
 // decoding nor a signature, however right its header looks.
 #[test]
