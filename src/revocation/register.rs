@@ -17,7 +17,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::Random;
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
-use crate::session::{Labels, Lineage, Position, SessionId};
+use crate::session::{Labels, Lineage, Name, Position, SessionId};
 
 /// For this many seconds, the cookie of a session that was given another id may be on its way to be replaced.
 const MOMENTS: u64 = 60;
@@ -191,8 +191,8 @@ impl Register {
         if let Some(verdict @ (Verdict::Revoked | Verdict::Superseded)) = ended {
             return verdict;
         }
-        let names = lineage.owner.iter().chain(labels);
-        if names.filter_map(|name| view.get(Key::of_name(*name))).any(|mark| mark.ends(position)) {
+        let ends = |name: Name| view.get(Key::of_name(name)).is_some_and(|mark| mark.ends(position));
+        if lineage.owner.is_some_and(ends) || labels.names().any(ends) {
             return Verdict::Revoked;
         }
         if self.is_current(position, max_staleness) {

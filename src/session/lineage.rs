@@ -5,8 +5,9 @@ use std::fmt;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::integer_array::{self, Numbers};
 use super::subject::SUBJECT;
-use super::{Payload, SessionId, integer_array};
+use super::{Payload, SessionId};
 use crate::crypto::{NAMESPACE_LEN, subject_name};
 use crate::error::Error;
 
@@ -23,7 +24,24 @@ pub(super) const MAX_LABELS: usize = 4;
 pub(crate) type Name = [u8; 16];
 
 /// The names of a session's labels.
-pub(crate) type Labels = SmallVec<[Name; MAX_LABELS]>;
+pub(crate) struct Labels(Numbers<{ 2 * MAX_LABELS }>);
+
+impl Labels {
+    /// Reads the names where they are kept, because moving them takes as long as looking two of them up.
+    #[inline]
+    fn from_bytes(bytes: Option<&[u8]>) -> Self {
+        let mut labels = Self(Numbers::none());
+        if bytes.is_some_and(|bytes| labels.0.fill(bytes).is_none()) {
+            labels.0 = Numbers::none();
+        }
+        labels
+    }
+
+    #[inline]
+    pub(crate) fn names(&self) -> impl Iterator<Item = Name> {
+        self.0.chunks_exact(2).filter_map(whole)
+    }
+}
 
 /// A position in the log of revocations. A session is older than every revocation after its position.
 ///
@@ -94,7 +112,7 @@ impl Lineage {
 /// Adds `name` to the labels of `stored`, instead of the label of the same namespace if there is one. Returns `None` if
 /// there are too many labels.
 pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Bytes, Error>> {
-    let mut labels = stored.map(labels_of).unwrap_or_default();
+    let mut labels: SmallVec<[Name; MAX_LABELS]> = Labels::from_bytes(stored).names().collect();
     let same_namespace = |label: &Name| label.iter().zip(name).take(NAMESPACE_LEN).all(|(a, b)| *a == b);
     let there = labels.iter().position(same_namespace);
     if let Some(label) = there.and_then(|at| labels.get_mut(at)) {
@@ -106,15 +124,6 @@ pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Byt
     }
     let numbers: SmallVec<[u64; 2 * MAX_LABELS]> = labels.into_iter().flat_map(halves).collect();
     Some(integer_array::write(&numbers))
-}
-
-#[inline]
-fn labels_of(bytes: &[u8]) -> Labels {
-    integer_array::read::<{ 2 * MAX_LABELS }>(bytes)
-        .unwrap_or_default()
-        .chunks_exact(2)
-        .filter_map(whole)
-        .collect()
 }
 
 impl Payload {
@@ -135,7 +144,7 @@ impl Payload {
     /// Returns the names of its labels.
     #[inline]
     pub(crate) fn labels(&self) -> Labels {
-        self.find_reserved(LABELS).map(|range| labels_of(self.slice(range))).unwrap_or_default()
+        Labels::from_bytes(self.find_reserved(LABELS).map(|range| self.slice(range)))
     }
 
     /// Returns the same values for a session that is given another id than `id` by a store without revocations. If a store
@@ -209,7 +218,7 @@ mod tests {
                 let bytes = Bytes::copy_from_slice(&payload.to_format(format).unwrap());
                 let read = Payload::parse(bytes).unwrap();
                 prop_assert_eq!(read.lineage(), lineage);
-                prop_assert_eq!(&read.labels()[..], &names[..]);
+                prop_assert!(read.labels().names().eq(names.iter().copied()));
                 prop_assert!(!read.is_empty());
             }
         }
@@ -217,7 +226,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = Lineage::from_bytes(&bytes);
-            prop_assert!(labels_of(&bytes).len() <= MAX_LABELS);
+            prop_assert!(Labels::from_bytes(Some(&bytes)).names().count() <= MAX_LABELS);
         }
     }
 
@@ -240,6 +249,11 @@ mod tests {
         }
         assert!(with_label(labels.as_deref(), name(4, 1)).is_none(), "a fifth");
         let replaced = with_label(labels.as_deref(), name(2, 9)).unwrap().unwrap();
-        assert_eq!(labels_of(&replaced)[..], [name(0, 1), name(1, 1), name(2, 9), name(3, 1)]);
+        assert!(Labels::from_bytes(Some(&replaced)).names().eq([
+            name(0, 1),
+            name(1, 1),
+            name(2, 9),
+            name(3, 1)
+        ]));
     }
 }
