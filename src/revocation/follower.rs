@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::log::{AnyLog, Entry, Page};
@@ -13,6 +14,7 @@ use super::revocation::{Key, Mark, Revocation};
 use super::timeline;
 use crate::error::Error;
 use crate::event::RevocationChange;
+use crate::join::join;
 
 /// How long a read waits for new entries. While the log works, what this process knows is at most this old.
 pub(super) const WAIT: Duration = Duration::from_millis(100);
@@ -193,16 +195,24 @@ async fn read_on(
     mut after: u64,
     mut note: impl FnMut(&Entry),
 ) -> Result<(End, u64, Instant), Error> {
+    let mut began = Instant::now();
+    let mut page = read(log, after, Duration::ZERO, FIRST_GRACE).await?;
     loop {
-        let began = Instant::now();
-        let page = read(log, after, Duration::ZERO, FIRST_GRACE).await?;
-        page.entries.iter().for_each(&mut note);
-        register.take_in(&page.entries);
         after = page.entries.last().map_or(after, |last| last.position);
+        let take_in = async {
+            // The request for the next page goes out first.
+            yield_now().await;
+            page.entries.iter().for_each(&mut note);
+            register.take_in(&page.entries);
+        };
         if !page.more {
+            take_in.await;
             let end = End { position: after.max(page.top), history: page.history };
             return Ok((end, page.top, began));
         }
+        began = Instant::now();
+        let (next, ()) = join(read(log, after, Duration::ZERO, FIRST_GRACE), take_in).await;
+        page = next?;
     }
 }
 

@@ -8,7 +8,6 @@ mod backend;
 mod builder;
 pub(crate) mod cookie;
 pub(crate) mod future;
-pub(crate) mod join;
 #[cfg(feature = "memory")]
 pub(crate) mod memory;
 mod migrating;

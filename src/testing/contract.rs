@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::clock::Timestamp;
 use crate::crypto::{Random as _, SystemRandom};
 use crate::id::EntryId;
-use crate::store::join::join;
+use crate::join::join;
 use crate::store::{Backend, Replaced, Stored};
 
 /// Checks `backend` against the [contract](Backend#contract) of backends, with separate entries under random ids.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::crypto::{Random, SystemRandom};
+use crate::join::join;
 use crate::revocation::{Entry, Revocation, RevocationLog};
-use crate::store::join::join;
 
 /// Checks a log against the [contract](RevocationLog#contract) of logs. `one` and `other` are the same log, as two
 /// processes open it. Its present entries stay.

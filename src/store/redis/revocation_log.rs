@@ -117,18 +117,19 @@ const PAGE_CODE: &str = "\
 redis.call('XTRIM', KEYS[1], 'MINID', '0')
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
-local parts, reached = {}, ''
+local parts, n, reached = {}, 0, ''
 for i = 1, #entries do
   local fields = entries[i][2]
   reached = entries[i][1]
   if string.byte(fields[1]) == 114 and #fields[2] == 25 then
-    parts[#parts + 1] = reached .. ' ' .. fields[2]
+    parts[n + 1], parts[n + 2] = reached, fields[2]
+    n = n + 2
   end
 end
 local time = redis.call('TIME')
 local now = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 if not last then return {now, '', '', reached, #entries, ''} end
-return {now, last[1], last[2][1], reached, #entries, table.concat(parts)}";
+return {now, last[1], last[2][1], reached, #entries, table.concat(parts, ' ')}";
 static PAGES: Steps = Steps { code: PAGE_CODE, script: LazyLock::new(|| Script::new(PAGE_CODE)) };
 
 impl Revocations {
@@ -366,7 +367,7 @@ impl RedisLog {
     }
 }
 
-/// Reads the revocations of a page: for each the id, a space, and the bytes.
+/// Reads the revocations of a page: for each the id and the bytes, with a space between all of them.
 fn unpack_entries(mut packed: &[u8], now: Timestamp) -> Result<Vec<Entry>, Error> {
     let mut entries = Vec::with_capacity(packed.len() / (Revocation::LEN + 16));
     while !packed.is_empty() {
@@ -374,7 +375,7 @@ fn unpack_entries(mut packed: &[u8], now: Timestamp) -> Result<Vec<Entry>, Error
             packed.split_at(packed.iter().position(|byte| *byte == b' ').ok_or_else(not_understood)?);
         let position = position(std::str::from_utf8(id).map_err(|_| not_understood())?)?;
         let (value, rest) = rest.split_at_checked(1 + Revocation::LEN).ok_or_else(not_understood)?;
-        packed = rest;
+        packed = rest.strip_prefix(b" ").unwrap_or(rest);
         // A revocation of a later release is skipped.
         if let Some(revocation) = value.get(1..).and_then(Revocation::from_bytes) {
             // A history begins ahead of the server's clock.

@@ -24,7 +24,6 @@ use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
-use super::join::join;
 use super::near_cache::RecordCache;
 use super::take_over::take_over;
 use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
@@ -35,6 +34,7 @@ use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::{EventKind, MigrationSource, Refusal};
 use crate::id::EntryId;
+use crate::join::join;
 use crate::session::{Changes, Origin, Payload, Place, Recency, Record, Saved, SessionId};
 
 /// A moment before each deadline.

@@ -12,8 +12,8 @@ use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
 use crate::event::{EventKind, Operation};
 use crate::id::EntryId;
+use crate::join::join_all;
 use crate::session::{Payload, Record, SessionId};
-use crate::store::join::join_all;
 use crate::store::{Backend, Replaced, Store, Stored};
 
 /// For how long a listed session may be missing: the request that entered it is about to write it.

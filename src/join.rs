@@ -1,4 +1,4 @@
-//! Waiting for several steps of the backend at once, which takes about as long as one step.
+//! Waiting for several steps at once, which takes about as long as one step.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -8,7 +8,7 @@ use std::task::Poll;
 const WIDTH: usize = 128;
 
 /// Runs the steps that `step` makes of `items`, [`WIDTH`] at a time. Returns their results in the order of the items.
-pub(super) async fn join_all<I, T, F>(items: impl IntoIterator<Item = I>, step: impl Fn(I) -> F) -> Vec<T>
+pub(crate) async fn join_all<I, T, F>(items: impl IntoIterator<Item = I>, step: impl Fn(I) -> F) -> Vec<T>
 where
     F: Future<Output = T>,
 {
