@@ -42,16 +42,30 @@
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
 //! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. They are kept in memory, in an SQLite
 //!   file or in Redis.
-//! - [`Session::set_lifetime`] is "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
+//! - [`Session::set_lifetime`] implements "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
 //!   [`CrossOriginProtection`] refuses the forms of other sites.
-//! - `device_bound` (feature `device-bound`) binds sessions to the devices of their browsers, so that stolen cookies are
-//!   worthless.
+//! - `device_bound` (feature `device-bound`) binds sessions to the devices of their browsers, so that stolen cookies stop
+//!   working within minutes.
 //! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
 //!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
 //! - [`Event`] reports what happened and why, to the [`Observer`] of a store.
 //! - [`Error`] is the one error type.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | token | the text in the session cookie; secret |
+//! | session id | the public name of a session, safe to log |
+//! | seal | encrypt and sign |
+//! | idle timeout, absolute timeout | how long a session lasts after its last use; after it began or its last login |
+//! | renew | move the idle deadline, because the session was used |
+//! | regenerate | give a session a new token and a new id |
+//! | subject | the user whom `login` bound a session to |
+//! | entry | what a server-side store keeps of one session |
+//! | end, destroy | what an administrator or a handler does to a session; its cookie is then removed |
 //!
 //! # Guides
 //!
@@ -76,21 +90,21 @@
 //! | the handler | what happens |
 //! |---|---|
 //! | never asked for the session | nothing |
-//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached |
+//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached or its key is an old one |
 //! | changed a value | the session is saved; one `Set-Cookie`; `Cache-Control: no-store` |
 //! | set a value equal to the present one | as if it had read it |
-//! | left it empty | the session is destroyed, and the cookie removed |
+//! | deleted the last value | the session is destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
 //! | called `login` | new id and token, bound to a subject, with a new absolute deadline; a session that was bound to a different subject ends, and a new one begins |
 //! | called `reauthenticate` | as `regenerate`, with a new absolute deadline |
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
-//! | called `discard` | what was not saved is forgotten |
-//! | answered with a 5xx status, 408, or a failure of gRPC | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
-//! | answered with a 1xx status | no cookie; of all it did, only `destroy` is done |
-//! | returned an [`Error`] | nothing is saved; a 503 with `Retry-After`, or a 500 |
-//! | returned another error, panicked, was dropped | nothing is saved |
-//! | called `save`, which failed | its response is sent; no other attempt, unless the handler makes one |
+//! | called `discard` | changes that were not saved are dropped |
+//! | answered with a 5xx status, 408, or a failed `grpc-status` | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
+//! | answered with a 1xx status | no cookie; only `destroy` takes effect |
+//! | returned an [`Error`] | nothing more is saved; a 503 with `Retry-After`, a 403 for a forged form, or a 500 |
+//! | returned another error, panicked, was dropped | nothing more is saved |
+//! | called `save`, which failed | its response is sent; it is not saved again unless the handler calls `save` again |
 //! | wrote after the head was sent | the write returns an error |
 //!
 //! If a session cannot be saved, the response is replaced by a 503 (a 500 if a later attempt cannot help), and its cookie is
@@ -111,7 +125,7 @@
 //!
 //! # Features
 //!
-//! No feature is on by default, and no feature changes what other features do.
+//! No feature is on by default, and no feature changes the behaviour of another.
 //!
 //! - `memory`: [`MemoryStore`], server-side sessions inside this process, for tests and for services of a single process. No
 //!   further dependencies.
@@ -173,7 +187,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs_hyper_session, feature(doc_cfg))]
 
-// In the order in which a request uses them. Each imports only from the modules above it, and `service` from all.
+// In the order in which a request uses them. Each imports only from modules above it; `.ci/layering` has the table.
 mod error;
 
 mod clock;

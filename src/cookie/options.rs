@@ -28,11 +28,11 @@ pub enum SameSite {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Priority {
-    /// Before others.
+    /// Dropped before cookies of other priorities.
     Low,
     /// The default of a cookie without the attribute.
     Medium,
-    /// After others.
+    /// Dropped after cookies of other priorities.
     High,
 }
 

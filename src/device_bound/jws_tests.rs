@@ -115,7 +115,7 @@ fn other_forms_of_a_signature_are_not_read() {
         sized(0),
         sized(63),
         sized(65),
-        // DER, as other libraries write it.
+        // A signature in DER, as other libraries write it, is refused.
         sized(70),
         format!("{good}{}", " ".repeat(MAX_LEN)),
     ] {

@@ -384,7 +384,7 @@ impl Slot {
                         opened.exhausted |= exhausted;
                     }
                 }
-                // What counts against the limits counts once.
+                // A cookie that counts against the limits counts once, in however many scopes it is.
                 if tries.spent() > spent {
                     judged.push(head);
                 }

@@ -97,8 +97,8 @@ impl SessionWatch {
     /// Waits until the session has ended, and says how: by a logout, by an administrator, by a deadline, or under another
     /// token.
     ///
-    /// The store is asked at once, and after each `pause`: so a session that ended is noticed after one pause and one look at
-    /// the store, at most.
+    /// The store is asked at once, and after each `pause`: so a session that ended is noticed after one pause and one load, at
+    /// most. With revocations or a near-cache, their `max_staleness` is added.
     ///
     /// # Errors
     ///

@@ -356,7 +356,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    /// Reads with `serde_json`, which has its default features here.
+    /// Reads with `serde_json`, without the feature for numbers of any length.
     fn by_serde(json: &[u8]) -> Option<Vec<u8>> {
         let object: BTreeMap<String, Value> = serde_json::from_slice(json).ok()?;
         rmp_serde::to_vec_named(&object).ok()

@@ -254,7 +254,7 @@ fn too_large<E>(_: E) -> Error {
     Error::new(Kind::Internal("a session of four gigabytes"))
 }
 
-// Not derived: a `SmallVec` clones its items one by one, even if they are `Copy`.
+// Written by hand, because a derived one lets the `SmallVec` clone its items one by one, although they are `Copy`.
 impl Clone for Payload {
     fn clone(&self) -> Self {
         Self { buffer: self.buffer.clone(), entries: SmallVec::from_slice(&self.entries) }

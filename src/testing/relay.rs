@@ -289,7 +289,7 @@ impl Carried {
 mod tests {
     use super::*;
 
-    /// A server that answers each byte with ten of it.
+    /// Starts a server that replies to each byte with ten copies of it.
     fn server() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

@@ -53,7 +53,7 @@ pub struct Ticket {
 #[repr(align(64))]
 #[derive(Default)]
 struct Stripe {
-    /// Goes up at each change of one of the ids.
+    /// The number of changes of the entries with one of these ids.
     changes: Mutex<u64>,
     hits: AtomicU64,
     misses: AtomicU64,

@@ -57,7 +57,7 @@ pub(super) enum Taken<J> {
     Closed,
 }
 
-/// How many jobs may wait. Beyond that, further ones would time out in any case.
+/// How many jobs may wait. More jobs would time out anyway.
 const MAX_WAITING: usize = 16_384;
 /// How many bytes the jobs that wait may hold together.
 const MAX_WAITING_BYTES: usize = 64 << 20;

@@ -66,7 +66,7 @@ fn a_worker_that_is_stuck_does_not_hold_up_its_callers() {
         thread::spawn(move || queue.watch())
     };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    // One job is running, one waits: the worker answers neither.
+    // One job runs and one waits. The worker replies to neither.
     let (taken, waiting) = runtime.block_on(async {
         tokio::join!(
             async {
