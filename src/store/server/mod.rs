@@ -23,13 +23,14 @@ use self::conflict_queue::ConflictQueues;
 use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
+use self::regenerate::REGENERATED_FOR;
 use super::builder::ServerOptions;
 use super::join::join;
 use super::near_cache::RecordCache;
 use super::take_over::take_over;
 use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
-use crate::config::Config;
+use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::cookie::CookieName;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
@@ -670,6 +671,12 @@ impl<B: Backend> Verbs for ServerStore<B> {
             }
             Ok(())
         })
+    }
+
+    /// A tombstone lasts for a minute, by clocks that may differ by another one. So what was written before that is older.
+    fn is_outdated(&self, record: &Record, _: &[u8], now: Timestamp) -> bool {
+        let superseded = now.saturating_sub(REGENERATED_FOR + MAX_CLOCK_SKEW);
+        record.recency().written < superseded
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
