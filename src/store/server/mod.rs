@@ -270,8 +270,8 @@ impl<B: Backend> Inner<B> {
             Err(error) => (Err(error), None),
         };
         let listed = list.as_ref().ok().cloned().flatten();
-        if !self.is_on(list_id, list, record.id())? {
-            return Ok(Err(Refusal::UnknownId));
+        if let Some(refusal) = self.refusal_by_list(list_id, list, record.id())? {
+            return Ok(Err(refusal));
         }
         self.keep_list(list_ticket, list_id, listed.as_ref());
         self.keep(ticket, len, &record, Some(list_id));
