@@ -5,7 +5,7 @@
 //! is, a user who should not be is not, and no request fails.
 //!
 //! In a second rehearsal the new one also writes the next format version, and reads both. The old one shows a visitor where it
-//! meets that version, and leaves the cookie alone.
+//! meets that version, and does not touch the cookie.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -673,7 +673,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
         })
     }
 
-    /// A tombstone lasts for a minute, by clocks that may differ by another one. So what was written before that is older.
+    /// A tombstone lasts for a minute, and clocks may differ by a minute. A session that was written before that is older.
     fn is_outdated(&self, record: &Record, _: &[u8], now: Timestamp) -> bool {
         let superseded = now.saturating_sub(REGENERATED_FOR + MAX_CLOCK_SKEW);
         record.recency().written < superseded
