@@ -85,26 +85,28 @@ struct NextKind(Arc<Memory>);
 /// The first byte of a sealed entry, and of one in the next version.
 const KINDS: [u8; 2] = [4, 5];
 
-fn in_kind(value: &Bytes, from: u8, to: u8) -> Bytes {
+fn in_kind(value: Bytes, from: u8, to: u8) -> Bytes {
     match value.split_first() {
         Some((kind, rest)) if *kind == from => [&[to], rest].concat().into(),
-        _ => value.clone(),
+        _ => value,
     }
 }
 
 impl NextKind {
-    fn next(entry: Stored) -> Stored {
-        Stored { value: in_kind(&entry.value, KINDS[0], KINDS[1]), ..entry }
+    fn next(mut entry: Stored) -> Stored {
+        entry.value = in_kind(entry.value, KINDS[0], KINDS[1]);
+        entry
     }
 
-    fn present(entry: Stored) -> Stored {
-        Stored { value: in_kind(&entry.value, KINDS[1], KINDS[0]), ..entry }
+    fn present(mut entry: Stored) -> Stored {
+        entry.value = in_kind(entry.value, KINDS[1], KINDS[0]);
+        entry
     }
 
     /// The entry that is there, if it has this value in either version.
     async fn as_stored(&self, id: EntryId, expected: Bytes, now: Timestamp) -> Result<Bytes, Error> {
         let there = self.0.fetch(id, now).await?.map(|stored| stored.value);
-        Ok(there.filter(|there| in_kind(there, KINDS[1], KINDS[0]) == expected).unwrap_or(expected))
+        Ok(there.filter(|there| in_kind(there.clone(), KINDS[1], KINDS[0]) == expected).unwrap_or(expected))
     }
 }
 
