@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Revocations;
 use super::log::{Entry, Page, RevocationLog};
 use super::revocation::{MAX_POSITION, Revocation};
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{Clock, SystemClock, Timestamp, check_runtime};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 
@@ -155,6 +155,7 @@ impl SqliteLog {
     }
 
     async fn write(&self, deed: Deed) -> Result<u64, Error> {
+        check_runtime()?;
         let (answer, answered) = oneshot::channel();
         self.writes.send(Write { deed, answer }).map_err(|_| stopped())?;
         timeout(ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?

@@ -18,7 +18,7 @@ use super::tls::Tls;
 use super::tracker::Tracking;
 use super::transport::Transport;
 use super::url::{Kind, Url};
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, check_runtime};
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::store::near_cache::RecordCache;
@@ -269,11 +269,7 @@ impl Builder<RedisOptions> {
     /// [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) gives the reason.
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::config(
-                "RedisStore must be connected inside of a tokio runtime, since its connections are tokio's: call connect() from a task of one",
-            ));
-        }
+        check_runtime()?;
         let shared = self.server.shared_format;
         let now = self.options.settings.clock.now();
         let max_sessions = self.server.max_sessions_per_subject;
@@ -301,11 +297,6 @@ impl RedisOptions {
         max_sessions: usize,
         now: Timestamp,
     ) -> Result<Redis, Error> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::config(
-                "RedisStore must be connected inside a tokio runtime with I/O and time enabled",
-            ));
-        }
         let default = shared.map(|shared| shared.redis_prefix);
         let prefix = self.prefix.as_deref().or(default).ok_or_else(|| {
             Error::config("the names of this application's sessions must have a prefix: set prefix(), for example \"shop:session\"")
