@@ -178,6 +178,7 @@ mod error;
 
 mod clock;
 mod id;
+mod runtime;
 
 mod event;
 

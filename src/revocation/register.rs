@@ -13,10 +13,11 @@ use super::memory::MemoryLog;
 use super::revocation::{Key, Mark, Revocation};
 use super::set::Set;
 use super::timeline::Timeline;
-use crate::clock::{Clock, SystemClock, Timestamp, check_runtime};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::Random;
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
+use crate::runtime::check_runtime;
 use crate::session::{Labels, Lineage, Position, SessionId};
 
 /// For this many seconds, the cookie of a session that was given another id may be on its way to be replaced.

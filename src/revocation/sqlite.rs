@@ -12,9 +12,10 @@ use tokio::time::timeout;
 use super::Revocations;
 use super::log::{Entry, Page, RevocationLog};
 use super::revocation::{MAX_POSITION, Revocation};
-use crate::clock::{Clock, SystemClock, Timestamp, check_runtime};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
+use crate::runtime::check_runtime;
 
 /// "hsrv": marks the file as one of this crate.
 const APPLICATION_ID: i64 = 0x6873_7276;

@@ -307,7 +307,7 @@ fn outside_of_a_runtime_a_step_is_an_error() {
     runtime.block_on(revocations.end_sessions_of("ada")).unwrap();
 }
 
-/// Returns the result of a future that waits for nothing.
+/// Returns the result of a future that is ready when it is first polled.
 fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     match std::pin::pin!(future).poll(&mut context) {

@@ -12,8 +12,8 @@ use super::cluster::Cluster;
 use super::fault::{Failure, Trouble};
 use super::node::Node;
 use super::stats::{Connected, Counters};
-use crate::clock::check_runtime;
 use crate::id::EntryId;
+use crate::runtime::check_runtime;
 use crate::store::near_cache::Ticket;
 
 pub(super) enum Transport {
