@@ -193,6 +193,7 @@ mod error;
 mod clock;
 mod id;
 mod join;
+mod runtime;
 
 mod event;
 

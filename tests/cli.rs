@@ -337,7 +337,9 @@ fn a_rotation_is_checked_before_it_happens() {
     };
     for (more, status, said) in [
         (&[][..], 0, "may be alive"),
-        (&["--since", "8d"], 0, "no user is logged out"),
+        (&["--since", "8d", "--absolute", "7d"], 0, "no user is logged out"),
+        // The absolute timeout of the service may be longer than the default one.
+        (&["--since", "8d"], 0, "last longer than the default of 7d"),
         (&["--since", "6d"], 1, "alive for another 1d"),
         (&["--since=8d", "--absolute=30d"], 1, "alive for another 22d"),
         (&["--since", "0"], 1, "dropped too early"),

@@ -355,6 +355,8 @@ pub(crate) struct Options {
     pub(crate) device_bound: Option<DeviceBound>,
     /// The cookie has the defaults for development.
     pub(crate) development: bool,
+    /// No response drops changes.
+    pub(crate) keep_values: bool,
     pub(crate) settings: Settings,
 }
 
@@ -372,13 +374,14 @@ impl Default for Options {
             #[cfg(feature = "device-bound")]
             device_bound: None,
             development: false,
+            keep_values: false,
             settings: Settings::default(),
         }
     }
 }
 
 impl Options {
-    pub(crate) fn validate(self) -> Result<Config, Error> {
+    pub(crate) fn validate(mut self) -> Result<Config, Error> {
         let mut timeouts = Timeouts {
             idle: self.idle,
             absolute: self.absolute.unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
@@ -402,6 +405,14 @@ impl Options {
             return Err(Error::config(
                 "the longest lifetime must not be shorter than an absolute timeout: raise longest_lifetime() or lower absolute_timeout()",
             ));
+        }
+        if self.keep_values {
+            if matches!(self.settings.discard_rule, DiscardRule::Rule(_)) {
+                return Err(Error::config(
+                    "a rule for responses that drop changes has no effect if no response drops any: drop discard_changes_on() or keep_values_on_server_error()",
+                ));
+            }
+            self.settings.discard_rule = DiscardRule::Never;
         }
         let max_age = self.cookie.explicit_max_age();
         let cookie = self.cookie.for_development(self.development);

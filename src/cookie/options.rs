@@ -149,6 +149,10 @@ impl CookieOptions {
     ///
     /// Anyone on the network can read and copy it. A store built with it reports that in an
     /// [`EventKind::InsecureCookie`](crate::EventKind::InsecureCookie).
+    ///
+    /// # Limits
+    ///
+    /// Browsers do not separate cookies by port. Two applications on `localhost` that use this crate need different names.
     pub fn development() -> Self {
         Self::default().for_development(true)
     }

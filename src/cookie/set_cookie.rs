@@ -222,6 +222,11 @@ impl CookieTemplate {
         Ok(lines)
     }
 
+    /// Returns true if `line` is the line that removes the cookie.
+    pub(crate) fn is_removal(&self, line: &HeaderValue) -> bool {
+        self.remove(0).is_ok_and(|lines| lines.iter().any(|removal| removal == line))
+    }
+
     /// Returns true if browsers send this cookie with a request to `target`, judging by its path.
     pub(crate) fn covers(&self, target: &Target) -> bool {
         target.is_within(&self.attributes.path)

@@ -17,6 +17,7 @@ use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::Random;
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
+use crate::runtime::check_runtime;
 use crate::session::{Labels, Lineage, Name, Position, SessionId};
 
 /// For this many seconds, the cookie of a session that was given another id may be on its way to be replaced.
@@ -246,7 +247,8 @@ impl Register {
             if self.is_current(position, max_staleness) {
                 return true;
             }
-            if self.failing.load(Ordering::Acquire) {
+            // Outside of a runtime there is no clock by which to wait.
+            if self.failing.load(Ordering::Acquire) || check_runtime().is_err() {
                 return false;
             }
             // The second read since then began afterwards.

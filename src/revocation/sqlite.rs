@@ -15,6 +15,7 @@ use super::revocation::{MAX_POSITION, Revocation};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
+use crate::runtime::check_runtime;
 
 /// "hsrv": marks the file as one of this crate.
 const APPLICATION_ID: i64 = 0x6873_7276;
@@ -155,6 +156,7 @@ impl SqliteLog {
     }
 
     async fn write(&self, deed: Deed) -> Result<u64, Error> {
+        check_runtime()?;
         let (answer, answered) = oneshot::channel();
         self.writes.send(Write { deed, answer }).map_err(|_| stopped())?;
         timeout(ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?

@@ -41,6 +41,8 @@ pub(super) struct Commit {
     is_last: bool,
     /// The response already contains a statement about the cookie.
     is_spoken_for: bool,
+    /// A session service in this process made that statement.
+    is_marked: bool,
 }
 
 /// The caller that waits for a commit.
@@ -128,9 +130,13 @@ impl Commit {
             stopwatch: None,
             is_last: caller == Caller::Request,
             is_spoken_for: !matches!(said, Said::Nothing),
+            is_marked: false,
         };
         commit.stage = match said {
-            Said::Session(token) => Stage::LookingUp(commit.slot.connection.store().load(&token, now)),
+            Said::Session { token, is_marked } => {
+                commit.is_marked = is_marked;
+                Stage::LookingUp(commit.slot.connection.store().load(&token, now))
+            }
             Said::EndOfSession => {
                 commit.loaded.session.end_by_response();
                 commit.begin()
@@ -321,12 +327,20 @@ impl Future for Commit {
                     // From here on, that future is not polled again.
                     this.stage = Stage::Done;
                     match found {
-                        Ok(Ok(record)) => this.loaded.session.go_on_from(record),
-                        Ok(Err(Refusal::Ended)) => this.loaded.session.end_by_response(),
+                        Ok(Ok(record)) => {
+                            this.slot.follow_response();
+                            this.loaded.session.go_on_from(record);
+                        }
+                        Ok(Err(Refusal::Ended)) => {
+                            this.slot.follow_response();
+                            this.loaded.session.end_by_response();
+                        }
                         // Not from this store: it is another cookie of the same name.
-                        Ok(Err(_)) => {
+                        Ok(Err(_)) if this.is_marked => {
                             this.slot.emit(EventKind::SetCookieReplaced);
                         }
+                        // The handler's own, which is reported if it is replaced.
+                        Ok(Err(_)) => {}
                         Err(error) => {
                             let operation = Operation::Load;
                             this.slot.emit(EventKind::StoreFailed { id: None, operation, error: &error });

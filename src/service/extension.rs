@@ -70,7 +70,7 @@ pub trait SessionExt {
         async move {
             match handle {
                 Some(handle) => handle.load_without_renewal().await,
-                None => Err(Error::new(Kind::NotWrapped)),
+                None => Err(not_wrapped("")),
             }
         }
     }

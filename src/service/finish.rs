@@ -37,7 +37,7 @@ pub(super) fn is_spoken_for(slot: &Slot, headers: &HeaderMap) -> bool {
 /// Starts the commit at the end of a request, which is `now`.
 pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, now: Timestamp, response: &Response<R>) -> Commit {
     let (status, headers) = (response.status(), response.headers());
-    let said = head::said(headers, slot.connection.config().cookie.name());
+    let said = head::said(headers, slot.template());
     Commit::last(Arc::clone(slot), loaded.clone(), now, disposition(status, headers, slot), said)
 }
 
@@ -116,7 +116,7 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     }
     let sets_cookie = lines.as_ref().is_some_and(|lines| !lines.is_empty());
     if let Some(lines) = lines.filter(|_| sets_cookie) {
-        if head::replace_set_cookie(headers, template.name(), lines) {
+        if head::replace_set_cookie(headers, template.name(), lines) && !slot.follows_response() {
             slot.emit(EventKind::SetCookieReplaced);
         }
     }

@@ -3,7 +3,7 @@
 use http::HeaderMap;
 use http::header::{CACHE_CONTROL, HeaderName, HeaderValue, SET_COOKIE, VARY};
 
-use crate::cookie::{CookieName, SetCookies, cookie_name_of, trim};
+use crate::cookie::{CookieName, CookieTemplate, SetCookies, cookie_name_of, trim};
 
 /// Returns true if a header is addressed to some caches, which then ignore `Cache-Control` (RFC 9213 section 2.2, and older
 /// headers): `CDN-Cache-Control` and those of one operator, `Surrogate-Control`, Akamai's `Edge-Control`, nginx's
@@ -54,11 +54,16 @@ pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
 /// The statement of a response about the session's cookie, before the session service has said anything.
 pub(super) enum Said {
     Nothing,
-    /// A session service inside of this one set the cookie to this token.
-    Session(Vec<u8>),
-    /// A session service inside of this one removed the cookie.
+    /// The cookie is set to this text. If it is a token, a session service inside of this one set it, or one behind it to
+    /// which the handler passed the request on.
+    Session {
+        token: Vec<u8>,
+        /// A field is marked: a service in this process set it.
+        is_marked: bool,
+    },
+    /// Such a service removed the cookie.
     EndOfSession,
-    /// The handler set or removed the cookie itself.
+    /// The handler removed a cookie of that name.
     Other,
 }
 
@@ -74,25 +79,28 @@ fn is_of(line: &HeaderValue, name: &CookieName) -> bool {
     }
 }
 
-/// Returns what the response says about the cookie `name`.
+/// Returns what the response says about the cookie of `template`.
 ///
-/// Session services mark their fields as sensitive, which keeps tokens out of logs. Handlers rarely do.
-pub(super) fn said(headers: &HeaderMap, name: &CookieName) -> Said {
+/// Session services mark their fields as sensitive, which keeps tokens out of logs. Handlers rarely do. The mark is lost where
+/// a response came over a network. A removal is then known by its text: one in another scope may be a handler's.
+pub(super) fn said(headers: &HeaderMap, template: &CookieTemplate) -> Said {
+    let name = template.name();
     let mut token = Vec::new();
-    let (mut present, mut by_service) = (false, false);
+    let (mut present, mut is_marked, mut is_removal) = (false, false, false);
     for line in headers.get_all(SET_COOKIE).iter().filter(|line| is_of(line, name)) {
         present = true;
-        by_service |= line.is_sensitive();
+        is_marked |= line.is_sensitive();
+        is_removal |= template.is_removal(line);
         let bytes = line.as_bytes();
         let value = bytes.split(|&byte| byte == b';').next().unwrap_or_default();
         // Chunks are set in order. Removed chunks are empty.
         token.extend_from_slice(value.splitn(2, |&byte| byte == b'=').nth(1).unwrap_or_default());
     }
-    match (present, by_service) {
-        (false, _) => Said::Nothing,
-        (true, false) => Said::Other,
-        (true, true) if token.is_empty() => Said::EndOfSession,
-        (true, true) => Said::Session(token),
+    match present {
+        false => Said::Nothing,
+        true if !token.is_empty() => Said::Session { token, is_marked },
+        true if is_marked || is_removal => Said::EndOfSession,
+        true => Said::Other,
     }
 }
 

@@ -30,10 +30,10 @@ use crate::store::{LoadFuture, StoreFuture};
 
 /// Returns true for a header by which a browser, or a script in a page, declares that it loads a page ahead.
 ///
-/// `Sec-Purpose` is in the Fetch standard. Chromium, Safari and Firefox sent `Purpose` and `X-Moz` before, and scripts that
-/// load pages ahead still do. A script cannot set `Sec-Purpose`, so some set `X-Sec-Purpose`.
+/// `Sec-Purpose` is in the Fetch standard. Chromium, Firefox and Safari sent `Purpose`, `X-Moz` and `X-Purpose` before, and
+/// scripts that load pages ahead still do. A script cannot set `Sec-Purpose`, so some set `X-Sec-Purpose`.
 fn is_purpose(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "sec-purpose" | "x-sec-purpose" | "purpose" | "x-moz")
+    matches!(name.as_str(), "sec-purpose" | "x-sec-purpose" | "purpose" | "x-purpose" | "x-moz")
 }
 
 /// The state of one session for one request and its response.
@@ -49,8 +49,8 @@ pub(super) struct Slot {
     pub(super) permit: Semaphore,
     loaded: OnceLock<Loaded>,
     several: OnceLock<Several>,
-    /// The token that was superseded moments ago, if there is one.
-    superseded: OnceLock<Zeroizing<Vec<u8>>>,
+    /// The tokens that were superseded moments ago.
+    superseded: Mutex<Vec<Zeroizing<Vec<u8>>>>,
     /// The tokens of sessions that have expired, as far as is known.
     expired: Mutex<Vec<Zeroizing<Vec<u8>>>>,
     #[cfg(feature = "device-bound")]
@@ -64,6 +64,8 @@ pub(super) struct Slot {
     plain_http: bool,
     asked: AtomicBool,
     closed: AtomicBool,
+    /// The response already contained a token of this store, and the session goes on from that.
+    follows_response: AtomicBool,
 }
 
 #[derive(Clone)]
@@ -89,8 +91,11 @@ pub(super) enum Renewal {
 
 /// The rest of what the request brought: other authentic sessions, or cookies that were not tried.
 struct Several {
-    /// All authentic sessions, the newest first. The first one is the session of the request.
+    /// All authentic sessions, the newest first.
     sessions: Vec<Record>,
+    /// The first one is the session of the request. Otherwise all are older than a session whose token the request does not
+    /// have.
+    has_newest: bool,
 }
 
 /// The result of opening the cookies of a request.
@@ -160,7 +165,7 @@ impl Slot {
             permit: Semaphore::const_new(1),
             loaded: OnceLock::new(),
             several: OnceLock::new(),
-            superseded: OnceLock::new(),
+            superseded: Mutex::default(),
             expired: Mutex::default(),
             #[cfg(feature = "device-bound")]
             device: DeviceCheck::new(config, headers),
@@ -170,6 +175,7 @@ impl Slot {
             plain_http: config.plain_http.as_ref().is_some_and(|(rule, _)| rule(uri, headers)),
             asked: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            follows_response: AtomicBool::new(false),
         }
     }
 
@@ -223,6 +229,15 @@ impl Slot {
         standing
     }
 
+    /// Notes that the session goes on from the token that the response already contains.
+    pub(super) fn follow_response(&self) {
+        self.follows_response.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn follows_response(&self) -> bool {
+        self.follows_response.load(Ordering::SeqCst)
+    }
+
     /// Returns true if the handler asked for the session.
     pub(super) fn was_asked(&self) -> bool {
         self.asked.load(Ordering::SeqCst)
@@ -257,6 +272,10 @@ impl Slot {
         let newest = opened.candidates.first();
         let newest = newest
             .filter(|newest| opened.tombstone.is_none_or(|tombstone| newest.record.recency() > tombstone));
+        // The session that continues from a superseded token is newer than one from before that.
+        let outdated =
+            newest.filter(|_| opened.regenerated).is_some_and(|newest| self.is_outdated(&newest.record, now));
+        let newest = newest.filter(|_| !outdated);
         self.report(newest, &opened);
         let lapsed = newest.is_some_and(|newest| self.has_lapsed(&newest.record, now));
         let newest = newest.filter(|_| !lapsed);
@@ -282,10 +301,10 @@ impl Slot {
         let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
-        if opened.candidates.len() > 1 || opened.exhausted && !opened.candidates.is_empty() {
+        if opened.candidates.len() > 1 || (opened.exhausted || outdated) && !opened.candidates.is_empty() {
             let sessions = opened.candidates.into_iter().map(|candidate| candidate.record).collect();
             // If two tasks load at once, both find the same sessions.
-            let _ = self.several.set(Several { sessions });
+            let _ = self.several.set(Several { sessions, has_newest: !outdated });
         }
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         let circumstances = Circumstances {
@@ -297,7 +316,7 @@ impl Slot {
         };
         let former = match &record {
             None if overtaken => Former::Superseded,
-            None if !self.expired().is_empty() => Former::Expired,
+            None if !locked(&self.expired).is_empty() => Former::Expired,
             _ => Former::None,
         };
         let session = Session::new(record, former, reply, circumstances, committer);
@@ -444,11 +463,10 @@ impl Slot {
                 Err(refusal) => refusal,
             };
             if refusal == Refusal::Regenerated {
-                // If there are several, each of them leads to its session.
-                let _ = self.superseded.set(Zeroizing::new(token.to_vec()));
+                locked(&self.superseded).push(Zeroizing::new(token.to_vec()));
             }
             if matches!(refusal, Refusal::Expired | Refusal::UnknownId) {
-                self.expired().push(Zeroizing::new(token.to_vec()));
+                locked(&self.expired).push(Zeroizing::new(token.to_vec()));
             }
             let is_tombstone = refusal == Refusal::Ended;
             let tombstone =
@@ -530,8 +548,9 @@ impl Slot {
         changes: Arc<Changes>,
         now: Timestamp,
     ) -> StoreFuture<Saved> {
+        let others = if base.is_some() { self.end_others(now) } else { None };
         let saving = self.connection.store().save(base, changes, now);
-        match self.end_others(now) {
+        match others {
             None => saving,
             Some(ending) => StoreFuture::boxed(async move {
                 let saved = saving.await?;
@@ -595,10 +614,22 @@ impl Slot {
             // With the other sessions of the request, as for any session that the handler ends.
             return self.destroy(lapsed.clone(), now);
         }
-        if let Some(token) = self.superseded.get() {
-            return self.connection.store().end_superseded(token, now);
+        let store = Arc::clone(self.connection.store());
+        let superseded = locked(&self.superseded).clone();
+        if !superseded.is_empty() {
+            let others = self.end_others(now);
+            return StoreFuture::boxed(async move {
+                let mut ended = match others {
+                    Some(others) => others.await,
+                    None => Ok(()),
+                };
+                for token in superseded {
+                    ended = ended.and(store.end_superseded(&token, now).await);
+                }
+                ended
+            });
         }
-        let (store, expired) = (Arc::clone(self.connection.store()), self.expired().clone());
+        let expired = locked(&self.expired).clone();
         StoreFuture::boxed(async move {
             for token in expired {
                 store.end_expired(&token, now).await?;
@@ -607,22 +638,22 @@ impl Slot {
         })
     }
 
-    fn expired(&self) -> MutexGuard<'_, Vec<Zeroizing<Vec<u8>>>> {
-        self.expired.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns true if the session that continues from a superseded token of the request is newer than `record`.
+    fn is_outdated(&self, record: &Record, now: Timestamp) -> bool {
+        let store = self.connection.store();
+        locked(&self.superseded).iter().any(|token| store.is_outdated(record, token, now))
     }
 
     /// Returns true if the request came with a token that was superseded moments ago.
     #[cfg(feature = "device-bound")]
     pub(super) fn superseded(&self) -> bool {
-        self.superseded.get().is_some()
+        !locked(&self.superseded).is_empty()
     }
 
-    /// Ends the authentic sessions of the request other than the newest. `None` if there are none.
+    /// Ends the authentic sessions that the request brought beside its own. `None` if there are none.
     fn end_others(&self, now: Timestamp) -> Option<StoreFuture<()>> {
-        let [_, others @ ..] = self.several.get()?.sessions.as_slice() else { return None };
-        if others.is_empty() {
-            return None;
-        }
+        let Several { sessions, has_newest } = self.several.get()?;
+        let others = sessions.get(usize::from(*has_newest)..).filter(|others| !others.is_empty())?;
         let store = Arc::clone(self.connection.store());
         let others = others.to_vec();
         Some(StoreFuture::boxed(async move {
@@ -703,7 +734,7 @@ impl Slot {
     }
 
     /// Returns what the lines of this request's cookie are made of.
-    fn template(&self) -> &CookieTemplate {
+    pub(super) fn template(&self) -> &CookieTemplate {
         let config = self.connection.config();
         match &config.plain_http {
             Some((_, plain)) if self.plain_http => plain,
@@ -723,6 +754,10 @@ impl Slot {
     }
 }
 
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// The result of opening one cookie.
 enum Attempt<'a> {
     /// Another task has loaded the session meanwhile.
@@ -739,11 +774,12 @@ enum Attempt<'a> {
 
 /// Returns true if a browser loads the page before the user asks for it.
 ///
-/// The value is a token `prefetch`. Prerendering adds a parameter.
+/// The value is a token: `prefetch`, or of some scripts `prerender`, and of Safari `preview`. Prerendering adds a parameter or
+/// another token.
 fn is_speculative(headers: &HeaderMap) -> bool {
     let is_prefetch = |value: &HeaderValue| {
-        let token = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-        trim(token) == b"prefetch"
+        let token = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
+        matches!(trim(token), b"prefetch" | b"prerender" | b"preview")
     };
     // One look at each name is faster than four look-ups, each of which hashes a name.
     headers.iter().any(|(name, value)| is_purpose(name) && is_prefetch(value))

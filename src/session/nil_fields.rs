@@ -1,4 +1,4 @@
-//! Fields of a struct that are nil: which of them are `None`, and how others are read back.
+//! Fields of a struct that are nil or skipped: which of them are absent, and how others are read back.
 //!
 //! MessagePack encodes `None`, `()` and JSON's null alike. An absent field reads back only as `None`. So only `None` is
 //! left out of a session, and a stored nil is the content of a `Some`.
@@ -16,9 +16,10 @@ use super::value_codec;
 /// The MessagePack encoding of `None`.
 pub(super) const NIL: &[u8] = &[0xc0];
 
-/// Returns the names of the fields, or keys, whose value is `None` itself.
-pub(super) fn none_fields<T: Serialize + ?Sized>(value: &T) -> BTreeSet<String> {
-    let mut fields = NoneFields::default();
+/// Returns the names of the fields, or keys, whose value is `None` itself, and of the fields that the struct skips
+/// (`skip_serializing_if`).
+pub(super) fn absent_fields<T: Serialize + ?Sized>(value: &T) -> BTreeSet<String> {
+    let mut fields = AbsentFields::default();
     // Values that are neither structs nor maps are refused elsewhere.
     let _ = value.serialize(&mut fields);
     fields.names
@@ -33,9 +34,9 @@ pub(super) fn read_with_nils<'a, T: DeserializeOwned>(
     T::deserialize(MapDeserializer::new(entries)).ok()
 }
 
-/// A serializer that finds the fields that are `None`.
+/// A serializer that finds the fields that are `None` or skipped.
 #[derive(Default)]
-struct NoneFields {
+struct AbsentFields {
     names: BTreeSet<String>,
     /// The key of the map entry whose value comes next.
     key: Option<String>,
@@ -133,7 +134,7 @@ impl Serializer for IsNone {
     }
 }
 
-impl Serializer for &mut NoneFields {
+impl Serializer for &mut AbsentFields {
     type Ok = ();
     type Error = fmt::Error;
     type SerializeSeq = Impossible<(), fmt::Error>;
@@ -169,7 +170,7 @@ impl Serializer for &mut NoneFields {
     }
 }
 
-impl SerializeStruct for &mut NoneFields {
+impl SerializeStruct for &mut AbsentFields {
     type Ok = ();
     type Error = fmt::Error;
 
@@ -184,12 +185,17 @@ impl SerializeStruct for &mut NoneFields {
         Ok(())
     }
 
+    fn skip_field(&mut self, key: &'static str) -> Result<(), fmt::Error> {
+        self.names.insert(key.to_owned());
+        Ok(())
+    }
+
     fn end(self) -> Result<(), fmt::Error> {
         Ok(())
     }
 }
 
-impl SerializeMap for &mut NoneFields {
+impl SerializeMap for &mut AbsentFields {
     type Ok = ();
     type Error = fmt::Error;
 

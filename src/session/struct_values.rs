@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 
 use super::key::RESERVED;
 use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
-use super::nil_fields::{NIL, none_fields, read_with_nils};
+use super::nil_fields::{NIL, absent_fields, read_with_nils};
 use super::{Session, value_codec};
 use crate::error::{Error, Kind};
 
@@ -69,8 +69,8 @@ impl Session {
         value_codec::decode(WHOLE, &map).map(Some)
     }
 
-    /// Stores each field of `value` under its name. A field that is `None` is deleted. Other values stay. A struct with the
-    /// same fields that [`get_all`](Self::get_all) reads is equal to `value`.
+    /// Stores each field of `value` under its name. A field that is `None`, or that `skip_serializing_if` skips, is deleted.
+    /// Other values stay. A struct with the same fields that [`get_all`](Self::get_all) reads is equal to `value`.
     ///
     /// Fields that are equal to their stored value are not changes. So two requests that change different fields do not
     /// overwrite each other on a server-side store. For a counter use [`update`](Self::update).
@@ -84,7 +84,8 @@ impl Session {
         let bytes = value_codec::encode(WHOLE, value)?;
         let not_a_map = || Error::new(Kind::Encode { key: WHOLE.to_owned() });
         let (len, mut rest) = map_len(&bytes).ok_or_else(not_a_map)?;
-        let mut fields = BTreeMap::new();
+        let absent = absent_fields(value);
+        let mut fields: BTreeMap<&str, _> = absent.iter().map(|name| (name.as_str(), None)).collect();
         for _ in 0..len {
             let (key, value) = str_bytes(rest).ok_or_else(not_a_map)?;
             let key = std::str::from_utf8(key).map_err(|_| not_a_map())?;
@@ -93,13 +94,8 @@ impl Session {
                 return Err(Error::new(Kind::ReservedKey { key: key.to_owned() }));
             }
             let value = value.get(..value.len() - rest.len()).unwrap_or_default();
-            fields.insert(key, Some(bytes.slice_ref(value)));
-        }
-        if fields.values().flatten().any(|value| value == NIL) {
-            for name in none_fields(value) {
-                if let Some(absent) = fields.get_mut(name.as_str()) {
-                    *absent = None;
-                }
+            if value != NIL || !absent.contains(key) {
+                fields.insert(key, Some(bytes.slice_ref(value)));
             }
         }
         self.put_all(fields)
@@ -135,6 +131,36 @@ mod tests {
             session.set_all(&Shop { user: None, cart: vec![], coupon: None })?;
             assert_eq!(session.keys(), ["cart", "other"]);
             assert!(session.peek::<String>("notice")?.is_some(), "flash values are not part of it");
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// A field that the struct leaves out is absent afterwards, and not the value from before.
+    #[test]
+    fn b19_a_skipped_field_does_not_keep_its_former_value() {
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(default)]
+        struct Profile {
+            #[serde(skip_serializing_if = "Option::is_none")]
+            nickname: Option<String>,
+            #[serde(skip_serializing_if = "Vec::is_empty", rename = "tags")]
+            labels: Vec<u8>,
+            visits: u64,
+        }
+        impl Default for Profile {
+            fn default() -> Self {
+                Self { nickname: None, labels: Vec::new(), visits: 1 }
+            }
+        }
+        __example(|session| {
+            session.set("other", true)?;
+            let full = Profile { nickname: Some("Ada".into()), labels: vec![1], visits: 2 };
+            for profile in [full.clone(), Profile::default(), full, Profile::default()] {
+                session.set_all(&profile)?;
+                assert_eq!(session.get_all::<Profile>()?, Some(profile));
+            }
+            assert_eq!(session.keys(), ["other", "visits"]);
             Ok(())
         })
         .unwrap();

@@ -430,9 +430,9 @@ impl<K> Builder<K> {
     }
 
     /// Sets whether changed values are saved regardless of the response. Default: false. True is the same as a
-    /// [rule](Self::discard_changes_on) that matches no response.
+    /// [rule](Self::discard_changes_on) that matches no response. True together with such a rule does not build.
     pub fn keep_values_on_server_error(mut self, yes: bool) -> Self {
-        self.options.settings.discard_rule = if yes { DiscardRule::Never } else { DiscardRule::default() };
+        self.options.keep_values = yes;
         self
     }
 

@@ -142,6 +142,12 @@ impl Inner {
             }
             // It was a token of the old store, which knows more about it.
             Err(of_old @ (Refusal::Regenerated | Refusal::Expired)) => Err(of_old),
+            // The new store does not know it, and this host cannot judge whether the old one does.
+            Err(of_old @ (Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture))
+                if refusal == Refusal::UnknownId =>
+            {
+                Err(of_old)
+            }
             Err(_) => Err(refusal),
         }
     }
@@ -259,6 +265,11 @@ impl Verbs for MigratingStore {
             inner.new.end_expired(&token, now).await?;
             if now < inner.until { inner.old.end_expired(&token, now).await } else { Ok(()) }
         })
+    }
+
+    fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
+        self.inner.new.is_outdated(record, superseded, now)
+            || now < self.inner.until && self.inner.old.is_outdated(record, superseded, now)
     }
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {

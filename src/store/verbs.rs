@@ -53,6 +53,13 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         StoreFuture::ready(Ok(()))
     }
 
+    /// Returns true if `record` was certainly written before the session that continues from the `superseded` token of the same
+    /// request ([`Refusal::Regenerated`]).
+    fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
+        let _ = (record, superseded, now);
+        false
+    }
+
     /// Ends the session that `token` stands for, although it has expired: a slower request that loaded it in time must not
     /// keep it.
     fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
@@ -117,6 +124,10 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         (**self).end_superseded(token, now)
+    }
+
+    fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
+        (**self).is_outdated(record, superseded, now)
     }
 
     fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {

@@ -46,8 +46,20 @@ fn ahead(purpose: &str) -> Request<()> {
 /// R7: a page that a user may never see shows no flash value, and uses none up.
 async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
     let fill = |session: &Session| session.set_flash("notice", "Saved.");
-    for purpose in ["prefetch", "prefetch;prerender", "prefetch;anonymous-client-ip"] {
-        let request = with_session(ahead(purpose), &store, fill).await.unwrap();
+    for (name, purpose) in [
+        ("sec-purpose", "prefetch"),
+        ("sec-purpose", "prefetch;prerender"),
+        ("sec-purpose", "prefetch;anonymous-client-ip"),
+        ("sec-purpose", "prefetch, prerender"),
+        // Scripts, and browsers before `Sec-Purpose`.
+        ("x-sec-purpose", "prefetch"),
+        ("x-sec-purpose", "prerender"),
+        ("purpose", "prefetch"),
+        ("x-moz", "prefetch"),
+        ("x-purpose", "preview"),
+    ] {
+        let request = Request::builder().header(name, purpose).body(()).unwrap();
+        let request = with_session(request, &store, fill).await.unwrap();
         let cookie = request.headers()["cookie"].clone();
         let looked = visit(&store, request, notice).await;
         assert_eq!(looked.body(), "", "{purpose}");
@@ -58,7 +70,7 @@ async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
         assert_eq!(seen.body(), "Saved.", "{purpose}: it was kept");
         assert!(seen.headers().contains_key("set-cookie"), "and is used up now");
     }
-    for purpose in ["", "prefetched", "preview", "PREFETCH"] {
+    for purpose in ["", "prefetched", "previewed", "PREFETCH", "navigate;prefetch"] {
         let request = with_session(ahead(purpose), &store, fill).await.unwrap();
         assert_eq!(visit(&store, request, notice).await.body(), "Saved.", "{purpose}");
     }
@@ -71,7 +83,7 @@ async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
 }
 
 #[test]
-fn r7_a_request_made_ahead_uses_up_no_flash_value() {
+fn b20_r7_a_request_made_ahead_uses_up_no_flash_value() {
     block_on(async {
         flash_waits_for_eyes(CookieStore::builder(AppKey::generate().unwrap()).build().unwrap()).await;
         flash_waits_for_eyes(MemoryStore::builder().build().unwrap()).await;

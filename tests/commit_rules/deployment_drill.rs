@@ -3,21 +3,26 @@
 //! The new one seals under a new key, has shorter timeouts, fewer chunks and another payload format, and its clock is two
 //! minutes ahead. Requests go to either at random. Three promises are held at each of them: a user who should be logged in
 //! is, a user who should not be is not, and no request fails.
+//!
+//! In a second rehearsal the new one also writes the next format version, and reads both. The old one shows a visitor where it
+//! meets that version, and does not touch the cookie.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Request;
 use hyper::service::Service;
 use hyper_session::cookie::CookieOptions;
-use hyper_session::store::{Builder, Memory, Store};
+use hyper_session::store::{Backend, Builder, EntryId, Memory, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
-    AppKey, CookieStore, Keyring, PayloadFormat, ServerStore, SessionHandle, Timeouts, session_fn,
+    AppKey, CookieStore, Error, Keyring, PayloadFormat, Refusal, ServerStore, SessionHandle, Timeouts,
+    Timestamp, session_fn,
 };
 
 use crate::spy_store::START;
-use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
+use crate::support::{Answer, Body, Events, Jar, block_on, refused, request, set_cookies, status};
 
 const ROUNDS: usize = 10_000;
 const USERS: usize = 12;
@@ -56,15 +61,98 @@ impl Release {
     }
 }
 
+/// Where the sessions are.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Cookies,
+    Server,
+}
+
+/// The first character of a token of `CookieStore`, by version.
+const VERSIONS: [char; 2] = ['A', 'B'];
+
+/// Puts the next version in front of the tokens of a `Cookie` or `Set-Cookie` text, or the present one. Other texts stay.
+fn in_version(text: &str, from: usize, to: usize) -> String {
+    match text.strip_prefix("__Host-s=").and_then(|token| token.strip_prefix(VERSIONS[from])) {
+        Some(rest) => format!("__Host-s={}{rest}", VERSIONS[to]),
+        None => text.to_owned(),
+    }
+}
+
+/// Entries as the next release writes them: in a kind of their own. It reads both.
+struct NextKind(Arc<Memory>);
+
+/// The first byte of a sealed entry, and of one in the next version.
+const KINDS: [u8; 2] = [4, 5];
+
+fn in_kind(value: Bytes, from: u8, to: u8) -> Bytes {
+    match value.split_first() {
+        Some((kind, rest)) if *kind == from => [&[to], rest].concat().into(),
+        _ => value,
+    }
+}
+
+impl NextKind {
+    fn next(mut entry: Stored) -> Stored {
+        entry.value = in_kind(entry.value, KINDS[0], KINDS[1]);
+        entry
+    }
+
+    fn present(mut entry: Stored) -> Stored {
+        entry.value = in_kind(entry.value, KINDS[1], KINDS[0]);
+        entry
+    }
+
+    /// The entry that is there, if it has this value in either version.
+    async fn as_stored(&self, id: EntryId, expected: Bytes, now: Timestamp) -> Result<Bytes, Error> {
+        let there = self.0.fetch(id, now).await?.map(|stored| stored.value);
+        Ok(there.filter(|there| in_kind(there.clone(), KINDS[1], KINDS[0]) == expected).unwrap_or(expected))
+    }
+}
+
+impl Backend for NextKind {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        Ok(self.0.fetch(id, now).await?.map(Self::present))
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.0.create(id, Self::next(entry), now).await
+    }
+
+    async fn replace(
+        &self,
+        id: EntryId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let expected = self.as_stored(id, expected, now).await?;
+        Ok(match self.0.replace(id, expected, entry.map(Self::next), now).await? {
+            Replaced::Conflict(current) => Replaced::Conflict(Self::present(current)),
+            other => other,
+        })
+    }
+
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.0.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        self.0.delete(id).await
+    }
+}
+
 /// The two releases.
 struct Deployment {
     stores: [Arc<dyn Store>; 2],
     clocks: [FakeClock; 2],
     events: Events,
+    /// The version that each writes in cookies.
+    writes: [usize; 2],
 }
 
 impl Deployment {
-    fn new(in_cookies: bool) -> Self {
+    fn new(place: Place, next_version: bool) -> Self {
         let clocks = [FakeClock::at(START), FakeClock::at(START + APART)];
         let events = Events::new();
         let (old, new) = (AppKey::generate().unwrap().to_text(), AppKey::generate().unwrap().to_text());
@@ -73,17 +161,25 @@ impl Deployment {
         let keys: [Keyring; 2] =
             [Keyring::new(key(&old)).accept(key(&new)), Keyring::new(key(&new)).accept(key(&old))];
         let backend = Arc::new(Memory::new());
-        let mut releases = [OLD, NEW].into_iter().zip(keys).zip(&clocks).map(|((release, keys), clock)| {
-            if in_cookies {
-                let builder = release.apply(CookieStore::builder(keys), clock, &events);
-                Arc::new(builder.build().unwrap()) as Arc<dyn Store>
-            } else {
-                let builder = ServerStore::with_backend(Arc::clone(&backend)).seal_records(keys);
-                Arc::new(release.apply(builder, clock, &events).build().unwrap())
-            }
-        });
+        let mut releases =
+            (0..).zip([OLD, NEW]).zip(keys).zip(&clocks).map(|(((at, release), keys), clock)| match place {
+                Place::Cookies => {
+                    let builder = release.apply(CookieStore::builder(keys), clock, &events);
+                    Arc::new(builder.build().unwrap()) as Arc<dyn Store>
+                }
+                Place::Server if at == 1 && next_version => {
+                    let backend = NextKind(Arc::clone(&backend));
+                    let builder = ServerStore::with_backend(backend).seal_records(keys);
+                    Arc::new(release.apply(builder, clock, &events).build().unwrap())
+                }
+                Place::Server => {
+                    let builder = ServerStore::with_backend(Arc::clone(&backend)).seal_records(keys);
+                    Arc::new(release.apply(builder, clock, &events).build().unwrap())
+                }
+            });
         let stores = [releases.next().unwrap(), releases.next().unwrap()];
-        Self { stores, clocks, events }
+        let writes = [0, usize::from(place == Place::Cookies && next_version)];
+        Self { stores, clocks, events, writes }
     }
 
     /// One request: the user of the session, and how many visits it counts, before `act` is done.
@@ -118,8 +214,14 @@ impl Deployment {
             }
         };
         let service = session_fn(Arc::clone(&self.stores[release]), handler);
-        let response = service.call(request("/", user.jar.header().as_deref())).await.unwrap();
+        // The next release reads both versions, and writes the next one.
+        let writes = self.writes[release];
+        let cookies = user.jar.header().map(|header| in_version(&header, writes, 0));
+        let mut response = service.call(request("/", cookies.as_deref())).await.unwrap();
         assert_eq!(response.status(), 200, "no request fails");
+        for line in response.headers_mut().values_mut() {
+            *line = in_version(line.to_str().unwrap(), 0, writes).parse().unwrap();
+        }
         if !set_cookies(response.headers()).is_empty() {
             user.jar.store(response.headers());
             user.told_by = Some(release);
@@ -164,8 +266,9 @@ impl Dice {
     }
 }
 
-async fn rehearse(in_cookies: bool, seed: u64) {
-    let deployment = Deployment::new(in_cookies);
+async fn rehearse(place: Place, next_version: bool, seed: u64) {
+    let in_cookies = place == Place::Cookies;
+    let deployment = Deployment::new(place, next_version);
     let mut dice = Dice(seed);
     let mut now = START;
     let mut everyone: Vec<User> = (0..USERS)
@@ -180,7 +283,7 @@ async fn rehearse(in_cookies: bool, seed: u64) {
             told_at: 0,
         })
         .collect();
-    let (mut lived, mut gone, mut either, mut deferred) = (0, 0, 0, 0);
+    let (mut lived, mut gone, mut either, mut deferred, mut unread, mut failed_renewals) = (0, 0, 0, 0, 0, 0);
     for round in 0..ROUNDS {
         now += if dice.roll(200) == 0 { dice.roll(2_000) } else { dice.roll(30) };
         deployment.clocks[0].set(now);
@@ -199,6 +302,11 @@ async fn rehearse(in_cookies: bool, seed: u64) {
         let (told_by, told_at, before) = (user.told_by, user.told_at, user.jar.clone());
         user.told_by = None;
         let found = deployment.visit(release, user, act).await;
+        let events = deployment.events.take();
+        failed_renewals += events.iter().filter(|event| *event == "store_failed").count();
+        // Written in a version that only the next release reads.
+        let is_newer = events.contains(&refused(Refusal::Version));
+        assert!(!is_newer || next_version && release == 0);
         let set = user.told_by.is_some();
         (user.told_by, user.told_at) = if set { (Some(release), now) } else { (told_by, told_at) };
         let context =
@@ -216,8 +324,8 @@ async fn rehearse(in_cookies: bool, seed: u64) {
         });
         match promised {
             None => assert_eq!(found, None, "a user is logged in who had not logged in: {}", context()),
-            Some(_) if found.is_none() && too_early => {
-                deferred += 1;
+            Some(_) if found.is_none() && (too_early || is_newer) => {
+                *(if is_newer { &mut unread } else { &mut deferred }) += 1;
                 if act != Act::LogIn {
                     assert_eq!(
                         user.jar.0,
@@ -253,24 +361,36 @@ async fn rehearse(in_cookies: bool, seed: u64) {
             }
         }
     }
-    let events = deployment.events.take();
-    println!("{lived} lived, {gone} were logged out, {either} could be either, {deferred} too early");
-    assert!(lived > ROUNDS / 4 && gone > 50 && either > 0, "{lived} {gone} {either}");
+    println!(
+        "{lived} lived, {gone} were logged out, {either} could be either, {deferred} too early, {unread} newer"
+    );
+    assert!(
+        lived > ROUNDS / if next_version { 10 } else { 4 } && gone > 50 && either > 0,
+        "{lived} {gone} {either}"
+    );
     if in_cookies {
-        assert!(deferred > 50);
-        assert!(events.iter().any(|event| event == "store_failed"), "renewals that could not be done");
+        assert!(failed_renewals > 0, "renewals that could not be done");
     }
+    assert_eq!(deferred > 50, in_cookies && !next_version, "{deferred}");
+    assert_eq!(unread > 500, next_version, "{unread}");
 }
 
 #[test]
 fn sessions_on_a_server_survive_a_deployment() {
-    block_on(rehearse(false, 0x5eed_0001));
-    block_on(rehearse(false, 0x5eed_0002));
+    block_on(rehearse(Place::Server, false, 0x5eed_0001));
+    block_on(rehearse(Place::Server, false, 0x5eed_0002));
 }
 
 /// Needs that a token from the future is refused without removing its cookie.
 #[test]
 fn sessions_in_cookies_survive_a_deployment() {
-    block_on(rehearse(true, 0x5eed_0003));
-    block_on(rehearse(true, 0x5eed_0004));
+    block_on(rehearse(Place::Cookies, false, 0x5eed_0003));
+    block_on(rehearse(Place::Cookies, false, 0x5eed_0004));
+}
+
+/// A next format version, as `docs/WIRE.md` rolls it out, but without its first step: the old release reads only the old one.
+#[test]
+fn b2_sessions_survive_a_next_format_version() {
+    block_on(rehearse(Place::Server, true, 0x5eed_0005));
+    block_on(rehearse(Place::Cookies, true, 0x5eed_0006));
 }

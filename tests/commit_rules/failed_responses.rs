@@ -186,3 +186,31 @@ fn b10_a_discard_takes_back_a_destroy() {
         }
     });
 }
+
+/// Two options about the same: they combine, or the store does not build. Neither silently undoes the other.
+#[test]
+fn b22_a_rule_is_not_undone_by_an_option() {
+    let rule = |status: http::StatusCode, _: &http::HeaderMap| status == 400;
+    let builder = || CookieStore::builder(AppKey::generate().unwrap());
+    for both in [
+        builder().discard_changes_on(rule).keep_values_on_server_error(true),
+        builder().keep_values_on_server_error(true).discard_changes_on(rule),
+    ] {
+        let error = both.build().map(drop).unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("keep_values_on_server_error()"), "{error}");
+    }
+    for ruled in [
+        builder().discard_changes_on(rule).keep_values_on_server_error(false),
+        builder().keep_values_on_server_error(false).discard_changes_on(rule),
+    ] {
+        let store = ruled.build().unwrap();
+        for (code, saves) in [(400, false), (500, true)] {
+            let handler = move |_: Request<Body>, handle: SessionHandle| async move {
+                handle.load().await?.set("a", 1)?;
+                Answer::Ok(status(code))
+            };
+            let response = block_on(session_fn(store.clone(), handler).call(request("/", None))).unwrap();
+            assert_eq!(!set_cookies(response.headers()).is_empty(), saves, "{code}");
+        }
+    }
+}

@@ -86,3 +86,31 @@ fn b5_an_upload_longer_than_the_idle_timeout_keeps_its_session_in_memory() {
             .await;
     });
 }
+
+#[cfg(feature = "sqlite")]
+#[test]
+fn b5_an_upload_longer_than_the_idle_timeout_keeps_its_session_in_a_file() {
+    let file = std::env::temp_dir().join(format!("hyper-session-uploads-{}", std::process::id()));
+    run(async {
+        let clock = FakeClock::at(1_700_000_000);
+        let store = options(hyper_session::SqliteStore::builder(&file), &clock).open().unwrap();
+        a_slow_upload_keeps_its_session(store, clock).await;
+    });
+    for suffix in ["", "-wal", "-shm", "-lock", "-lock2"] {
+        let mut name = file.clone().into_os_string();
+        name.push(suffix);
+        let _ = std::fs::remove_file(name);
+    }
+}
+
+/// The store counts by the clock of Redis, which it takes to be as far ahead of its own as when it connected.
+#[cfg(feature = "redis")]
+#[test]
+fn b5_an_upload_longer_than_the_idle_timeout_keeps_its_session_in_redis() {
+    let server = crate::server::Server::start();
+    run(async {
+        let clock = FakeClock::at(1_700_000_000);
+        let builder = hyper_session::RedisStore::builder(server.url()).prefix("uploads");
+        a_slow_upload_keeps_its_session(options(builder, &clock).connect().await.unwrap(), clock).await;
+    });
+}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hyper_session::store::Builder;
 use hyper_session::store::redis::RedisOptions;
-use hyper_session::{Error, RedisStore};
+use hyper_session::{Error, RedisStore, Revocations};
 
 use std::sync::{Arc, Mutex};
 
@@ -279,11 +279,39 @@ async fn a10_a_provider_is_asked_for_each_connection() {
 
 #[test]
 fn outside_of_a_runtime_connecting_is_a_config_error() {
-    let connecting = std::pin::pin!(builder("redis://127.0.0.1").connect());
+    let store = at_once(builder("redis://127.0.0.1").connect()).map(drop);
+    let log = at_once(Revocations::redis("redis://127.0.0.1").prefix("test").connect()).map(drop);
+    for connected in [store, log] {
+        let error = connected.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("tokio"), "{error}");
+    }
+}
+
+/// Connected inside of a runtime, and used by a task of another executor.
+#[test]
+fn outside_of_a_runtime_a_step_is_an_error() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (store, revocations) = runtime.block_on(async {
+        let store = builder(server.url()).connect().await.unwrap();
+        (store, Revocations::redis(server.url()).prefix("test").connect().await.unwrap())
+    });
+    for error in [
+        at_once(store.sessions_of("ada")).map(drop).unwrap_err(),
+        at_once(revocations.end_sessions_of("ada")).unwrap_err(),
+    ] {
+        assert!(error.is_unavailable() && words(&error).contains("tokio"), "{error:?}");
+    }
+    // Inside of it they work on.
+    assert_eq!(runtime.block_on(store.sessions_of("ada")).unwrap().len(), 0);
+    runtime.block_on(revocations.end_sessions_of("ada")).unwrap();
+}
+
+/// Returns the result of a future that is ready when it is first polled.
+fn at_once<T>(future: impl Future<Output = T>) -> T {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    let std::task::Poll::Ready(connected) = connecting.poll(&mut context) else {
-        panic!("it is known at once")
-    };
-    let error = connected.unwrap_err();
-    assert!(error.is_config() && error.to_string().contains("tokio"), "{error}");
+    match std::pin::pin!(future).poll(&mut context) {
+        std::task::Poll::Ready(result) => result,
+        std::task::Poll::Pending => panic!("it is known at once"),
+    }
 }

@@ -194,6 +194,7 @@ fn t02_t78_a_row_that_was_altered_planted_or_clear_is_no_session() {
             let why = match row.as_slice() {
                 [4, version, ..] if *version != 1 && row.len() > 21 => Refusal::Version,
                 [4, 1, ..] if row.len() >= 70 && row[2..6] != good[2..6] => Refusal::UnknownKey,
+                [5..=0x1f, ..] => Refusal::Version,
                 _ => Refusal::Payload,
             };
             let (value, response) = world.present(jar.header().unwrap().as_bytes()).await;
@@ -204,6 +205,55 @@ fn t02_t78_a_row_that_was_altered_planted_or_clear_is_no_session() {
         }
         rows.tamper(&good);
         assert_eq!(world.value(&jar).await.as_deref(), Some(VALUE));
+    });
+}
+
+/// An entry, or the session list that decides, in a kind of a later release or under a key that this host does not have yet: the
+/// session is refused, and the cookie stays for the hosts that can read it.
+#[test]
+fn b2_an_entry_that_a_host_cannot_judge_keeps_its_cookie() {
+    let (old, new) = (AppKey::generate().unwrap(), AppKey::generate().unwrap());
+    let build = |rows: &Rows, keys: Option<Keyring>, events: &Events| -> Arc<dyn Store> {
+        let builder = ServerStore::with_backend(rows.clone()).clock(FakeClock::at(START));
+        let builder = builder.observer(events.clone()).check_session_list(true);
+        let builder = match keys {
+            Some(keys) => builder.seal_records(keys),
+            None => builder,
+        };
+        Arc::new(builder.build().unwrap())
+    };
+    block_on(async {
+        for seals in [false, true] {
+            let (rows, events) = (Rows::default(), Events::new());
+            let keys = |key: &AppKey| seals.then(|| Keyring::new(copy(key)));
+            let world = |store| World { store, clock: FakeClock::at(START), events: events.clone() };
+            let behind = world(build(&rows, keys(&old), &events));
+            let ahead = world(build(&rows, Some(Keyring::new(copy(&new)).accept(copy(&old))), &events));
+            let mut jar = Jar::new();
+            behind.edit(&mut jar, log_in).await;
+            let id = behind.id(&jar).await.unwrap();
+            let list = list(&rows, &[id]);
+            let good = [id, list].map(|id| value_of(&rows, id));
+            let later: Vec<(Vec<u8>, Refusal)> =
+                [5_u8, 0x1f].map(|kind| ([&[kind], &good[0][1..]].concat(), Refusal::Version)).into();
+            // Written by the host that is ahead, if this entry had its id.
+            let mut other = Jar::new();
+            ahead.edit(&mut other, |session| session.set("a", VALUE)).await;
+            let sealed = value_of(&rows, ahead.id(&other).await.unwrap());
+            let sealed = (sealed.to_vec(), Refusal::UnknownKey);
+            events.take();
+            for (value, why) in later.into_iter().chain([sealed]) {
+                for (row, good) in [id, list].into_iter().zip(&good) {
+                    put(&rows, row, &value);
+                    let (seen, response) = behind.present(jar.header().unwrap().as_bytes()).await;
+                    assert_eq!(seen, None);
+                    assert_eq!(events.take(), [refused(why)], "sealed: {seals}");
+                    assert_eq!(set_cookies(response.headers()), [""; 0], "{why}, sealed: {seals}");
+                    put(&rows, row, good);
+                }
+            }
+            assert_eq!(behind.value(&jar).await.as_deref(), Some(VALUE), "no user was logged out");
+        }
     });
 }
 

@@ -1,13 +1,19 @@
 //! Cookies of one name in several scopes: a former `Domain`, `Path`, partition or name beside the present one, and cookies of
 //! other hosts and applications. The newest authentic one counts, and ending ends them all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HOST;
 use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::{CookieOptions, SameSite};
-use hyper_session::{AppKey, Error, Keyring, Refusal, Session, SessionExt, SessionService};
+use hyper_session::store::Store;
+use hyper_session::testing::FakeClock;
+use hyper_session::{
+    AppKey, CookieStore, Error, Keyring, Refusal, Revocations, ServerStore, Session, SessionExt,
+    SessionService,
+};
 
 use crate::attack_fixture::{KINDS, Kind, Options, Rows, START, World};
 use crate::browser::Browser;
@@ -60,6 +66,7 @@ async fn act(request: Request<Body>) -> Result<Response<Body>, Error> {
             session.set("cart", 1)?;
         }
         "set" => session.set("n", 1)?,
+        "regenerate" => session.regenerate()?,
         "" | "look" => {}
         user => session.login(user)?,
     }
@@ -620,5 +627,54 @@ fn pages_of_a_subject_are_not_stored_if_the_option_says_so() {
         assert_eq!(cached(&visit(&mut jar, "/look")), None, "a visitor's session");
         visit(&mut jar, "/ada");
         assert_eq!(cached(&visit(&mut jar, "/look")).as_deref(), expected, "a subject's");
+    }
+}
+
+/// A request that was sent before its token was superseded, with an older session of another user beside: it neither shows that
+/// user, nor sets that session over the new token.
+#[test]
+fn r3_an_overtaken_request_does_not_fall_back_to_an_older_session() {
+    let revocable = |clock: &FakeClock| -> Arc<dyn Store> {
+        let builder = CookieStore::builder(AppKey::generate().unwrap()).revocations(Revocations::in_memory());
+        Arc::new(builder.cookie(options()).clock(clock.clone()).build().unwrap())
+    };
+    let on_server = |clock: &FakeClock| -> Arc<dyn Store> {
+        let builder = ServerStore::with_backend(Rows::default());
+        Arc::new(builder.cookie(options()).clock(clock.clone()).build().unwrap())
+    };
+    for build in [&revocable as &dyn Fn(&FakeClock) -> Arc<dyn Store>, &on_server] {
+        let clock = FakeClock::at(START);
+        let store = build(&clock);
+        let send = |tokens: &[&str], path: &str| {
+            let pairs: Vec<_> = tokens.iter().map(|token| format!("__Secure-s={token}")).collect();
+            let mut request = crate::support::request(path, Some(&pairs.join("; ")));
+            request.headers_mut().insert(HOST, APP.parse().unwrap());
+            let response = SessionService::new(service_fn(act), Arc::clone(&store)).call(request);
+            let response = block_on(response).unwrap();
+            let lines = set_cookies(response.headers());
+            let set = lines.iter().find_map(|line| line.strip_prefix("__Secure-s=")?.split(';').next());
+            (
+                set.filter(|token| !token.is_empty()).map(str::to_owned),
+                block_on(crate::support::text(response)),
+            )
+        };
+        let ada = send(&[], "/ada").0.unwrap();
+        clock.set(START + 1_000);
+        let bob = send(&[], "/bob").0.unwrap();
+        clock.set(START + 2_000);
+        let (token, seen) = send(&[&ada, &bob], "/regenerate");
+        assert_eq!(seen, "bob");
+        let new = token.unwrap();
+        for tokens in [[&*ada, &*bob], [&*bob, &*ada]] {
+            for path in ["/look", "/set"] {
+                assert_eq!(send(&tokens, path), (None, String::new()), "{path}");
+            }
+            // Sent after it, it has the new token, too.
+            assert_eq!(send(&[tokens[0], &new, tokens[1]], "/look"), (None, "bob".to_owned()));
+        }
+        // Its logout ends all that it brought.
+        assert_eq!(send(&[&ada, &bob], "/logout").1, "");
+        clock.set(START + 2_070);
+        assert_eq!(send(&[&ada], "/look").1, "");
     }
 }

@@ -104,7 +104,7 @@ impl Request {
                         return Err(Failure::usage(no_such(
                             "option",
                             given,
-                            FLAGS.iter().chain(&OPTIONS),
+                            FLAGS.iter().chain(&OPTIONS).chain(&["help", "version"]),
                             "--",
                         )));
                     }

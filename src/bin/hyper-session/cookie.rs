@@ -153,6 +153,7 @@ fn refused(refusal: Refusal) -> Report {
         Refusal::Expired => "it has expired (see --at)",
         Refusal::IssuedInFuture => "it was issued in the future: compare the clocks of the hosts",
         Refusal::Payload => "its contents are not a session",
+        Refusal::Ended => "it says that the session has ended, and hides older cookies",
         _ => "it cannot be opened",
     };
     let json = json!({ "refused": refusal.as_str(), "why": why });

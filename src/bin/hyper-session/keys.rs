@@ -24,7 +24,6 @@ pub(crate) fn check(arguments: &Arguments) -> Result<Report, Failure> {
     if next.is_none() && (since.is_some() || absolute.is_some()) {
         return Err(Failure::usage("--since and --absolute need --next: they are about keys that it drops"));
     }
-    let absolute = absolute.unwrap_or(Timeouts::default().absolute);
     let verdict = next.as_ref().map(|next| Verdict::of(&now, next, since, absolute)).unwrap_or_default();
     let mut text = String::new();
     let mut rings = Vec::new();
@@ -63,7 +62,8 @@ struct Verdict {
 
 impl Verdict {
     /// Compares two keyrings. `since` is how long ago the last instance stopped sealing with a key that `next` drops.
-    fn of(now: &Keyring, next: &Keyring, since: Option<Duration>, absolute: Duration) -> Self {
+    fn of(now: &Keyring, next: &Keyring, since: Option<Duration>, given: Option<Duration>) -> Self {
+        let absolute = given.unwrap_or(Timeouts::default().absolute);
         let mut verdict = Self::default();
         if let Some(new) = next.ids().next().filter(|new| !opens(now, *new)) {
             verdict.problems.push(format!(
@@ -89,6 +89,10 @@ impl Verdict {
                 (false, false, Some(since)) if since < absolute => verdict.problems.push(format!(
                     "{old} is dropped too early: sessions that it sealed may be alive for another {}",
                     duration(absolute.saturating_sub(since))
+                )),
+                (false, false, Some(_)) if given.is_none() => verdict.unknown.push(format!(
+                    "{old} is dropped, and sessions that it sealed may be alive if they last longer than the default of {}: say how long they last with --absolute",
+                    duration(absolute)
                 )),
                 (false, false, Some(_)) => {}
             }

@@ -389,6 +389,13 @@ impl Verbs for CookieStore {
         }
     }
 
+    /// Of two logins, the token that was written last tells which came later. Tokens of one login are copies.
+    fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
+        let root = |record: &Record| record.payload().lineage().root.unwrap_or(record.id());
+        let superseded = self.inner.open(superseded, now);
+        superseded.is_ok_and(|other| root(&other) != root(record) && record.recency() < other.recency())
+    }
+
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         self.inner.revoking.as_ref().is_none_or(|revoking| revoking.vouches_for(record, now))
     }

@@ -21,6 +21,7 @@ use super::url::{Kind, Url};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::EventKind;
+use crate::runtime::check_runtime;
 use crate::store::near_cache::RecordCache;
 use crate::store::server::format::SharedFormat;
 use crate::store::server::session_list::SessionList;
@@ -269,11 +270,7 @@ impl Builder<RedisOptions> {
     /// [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) gives the reason.
     pub async fn connect(self) -> Result<RedisStore, Error> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::config(
-                "RedisStore must be connected inside of a tokio runtime, since its connections are tokio's: call connect() from a task of one",
-            ));
-        }
+        check_runtime()?;
         let shared = self.server.shared_format;
         let now = self.options.settings.clock.now();
         let max_sessions = self.server.max_sessions_per_subject;
@@ -301,11 +298,6 @@ impl RedisOptions {
         max_sessions: usize,
         now: Timestamp,
     ) -> Result<Redis, Error> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(Error::config(
-                "RedisStore must be connected inside a tokio runtime with I/O and time enabled",
-            ));
-        }
         let default = shared.map(|shared| shared.redis_prefix);
         let prefix = self.prefix.as_deref().or(default).ok_or_else(|| {
             Error::config("the names of this application's sessions must have a prefix: set prefix(), for example \"shop:session\"")

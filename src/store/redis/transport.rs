@@ -13,6 +13,7 @@ use super::fault::{Failure, Trouble};
 use super::node::Node;
 use super::stats::{Connected, Counters};
 use crate::id::EntryId;
+use crate::runtime::check_runtime;
 use crate::store::near_cache::Ticket;
 
 pub(super) enum Transport {
@@ -48,9 +49,14 @@ impl Limits {
     }
 }
 
+fn inside_a_runtime() -> Result<(), Failure> {
+    check_runtime().map_err(|error| Failure::Setup(error.to_string()))
+}
+
 impl Transport {
     /// Makes the first connections, to check that the servers are there and of the kind that the URL names.
     pub(super) async fn connect(&self) -> Result<(), Failure> {
+        inside_a_runtime()?;
         match self {
             Self::One(node) => node.connect().await.map(drop),
             Self::Cluster(cluster) => cluster.connect().await,
@@ -60,6 +66,7 @@ impl Transport {
 
     /// Sends `command`, which concerns `key`, to the server that the key is on.
     pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
+        inside_a_runtime()?;
         match self {
             Self::One(node) => node.send(command, false, limits).await,
             Self::Cluster(cluster) => Box::pin(cluster.send(key, command, limits)).await,
@@ -75,6 +82,7 @@ impl Transport {
         id: EntryId,
         limits: &Limits,
     ) -> Option<(Value, Ticket)> {
+        inside_a_runtime().ok()?;
         match self {
             Self::One(node) => node.read_tracked(key, id, limits).await,
             Self::Cluster(cluster) => cluster.read_tracked(key, id, limits).await,

@@ -23,12 +23,13 @@ use self::conflict_queue::ConflictQueues;
 use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
+use self::regenerate::REGENERATED_FOR;
 use super::builder::ServerOptions;
 use super::near_cache::RecordCache;
 use super::take_over::take_over;
 use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
-use crate::config::Config;
+use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::cookie::CookieName;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
@@ -269,8 +270,8 @@ impl<B: Backend> Inner<B> {
             Err(error) => (Err(error), None),
         };
         let listed = list.as_ref().ok().cloned().flatten();
-        if !self.is_on(list_id, list, record.id())? {
-            return Ok(Err(Refusal::UnknownId));
+        if let Some(refusal) = self.refusal_by_list(list_id, list, record.id())? {
+            return Ok(Err(refusal));
         }
         self.keep_list(list_ticket, list_id, listed.as_ref());
         self.keep(ticket, len, &record, Some(list_id));
@@ -670,6 +671,12 @@ impl<B: Backend> Verbs for ServerStore<B> {
             }
             Ok(())
         })
+    }
+
+    /// A tombstone lasts for a minute, and clocks may differ by a minute. A session that was written before that is older.
+    fn is_outdated(&self, record: &Record, _: &[u8], now: Timestamp) -> bool {
+        let superseded = now.saturating_sub(REGENERATED_FOR + MAX_CLOCK_SKEW);
+        record.recency().written < superseded
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -159,7 +159,7 @@ impl StoredFormat for NativeFormat {
                 _ => Refusal::Payload,
             },
             (None, Some((&SEALED, token))) if Sealer::is_token(token) => Refusal::UnknownKey,
-            (None, Some((kind, _))) if LATER.contains(kind) => Refusal::Version,
+            (_, Some((kind, _))) if LATER.contains(kind) => Refusal::Version,
             _ => Refusal::Payload,
         }
     }

@@ -13,7 +13,7 @@ use crate::session::{Changes, Payload, Record, Saved};
 use crate::store::{Backend, Replaced, Stored};
 
 /// For how long a tombstone lasts: longer than any request that still carries the old token.
-const REGENERATED_FOR: Duration = Duration::from_secs(60);
+pub(super) const REGENERATED_FOR: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Inner<B> {
     /// Writes the new entry, then replaces the old one if it is unchanged. If it changed meanwhile, the new entry takes

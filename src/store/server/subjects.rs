@@ -10,7 +10,7 @@ use super::{ALWAYS, Inner, MAX_ATTEMPTS, ServerStore};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
-use crate::event::{EventKind, Operation};
+use crate::event::{EventKind, Operation, Refusal};
 use crate::id::EntryId;
 use crate::join::join_all;
 use crate::session::{Payload, Record, SessionId};
@@ -296,18 +296,25 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// Returns true if the list in a backend's reply has the session. An unreadable list has none: a session that
-    /// cannot be confirmed is refused.
-    pub(super) fn is_on(
+    /// Returns why the session is refused by the list in a backend's reply. `None` if it is on the list. An unreadable list
+    /// has no session: one that cannot be confirmed is refused. The reason is that of the list if another host may be able to
+    /// read it, so that the cookie stays.
+    pub(super) fn refusal_by_list(
         &self,
         list: EntryId,
         answer: Result<Option<Stored>, Error>,
         id: SessionId,
-    ) -> Result<bool, Error> {
-        match answer {
-            Err(error) if error.is_unreadable() => Ok(false),
-            answer => Ok(self.read_list(list, answer?.as_ref()).is_ok_and(|list| list.has(id))),
+    ) -> Result<Option<Refusal>, Error> {
+        let stored = match answer {
+            Err(error) if error.is_unreadable() => return Ok(Some(Refusal::UnknownId)),
+            answer => answer?,
+        };
+        if self.read_list(list, stored.as_ref()).is_ok_and(|list| list.has(id)) {
+            return Ok(None);
         }
+        let refusal = stored.map(|stored| self.format.refusal(&stored.value));
+        let undecided = refusal.filter(|refusal| matches!(refusal, Refusal::Version | Refusal::UnknownKey));
+        Ok(Some(undecided.unwrap_or(Refusal::UnknownId)))
     }
 
     /// Returns true if the session was entered so long ago that it must have been written, if it ever is.
