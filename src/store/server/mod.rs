@@ -584,9 +584,9 @@ impl<B: Backend> Store for ServerStore<B> {
         Box::pin(async move { store.end_session_of(&subject, id).await })
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
-        Box::pin(async move { store.end_sessions_of(&subject, keep).await })
+        Box::pin(async move { store.end_sessions_of(&subject, keep).await.map(Some) })
     }
 }
 
