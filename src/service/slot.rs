@@ -581,7 +581,7 @@ impl Slot {
         }
     }
 
-    /// Ends the sessions behind the empty session that the handler ended: the superseded session, the session that has lapsed, or
+    /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, or the superseded session and
     /// the expired sessions, which slower requests may keep.
     pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
         #[cfg(feature = "device-bound")]
@@ -589,15 +589,18 @@ impl Slot {
             // With the other sessions of the request, as for any session that the handler ends.
             return self.destroy(lapsed.clone(), now);
         }
-        if let Some(token) = self.superseded.get() {
-            return self.connection.store().end_superseded(token, now);
-        }
-        let (store, expired) = (Arc::clone(self.connection.store()), self.expired().clone());
+        let store = Arc::clone(self.connection.store());
+        let (superseded, expired) = (self.superseded.get().cloned(), self.expired().clone());
         StoreFuture::boxed(async move {
+            // All are tried, even if one fails.
+            let mut ended = match superseded {
+                Some(token) => store.end_superseded(&token, now).await,
+                None => Ok(()),
+            };
             for token in expired {
-                store.end_expired(&token, now).await?;
+                ended = ended.and(store.end_expired(&token, now).await);
             }
-            Ok(())
+            ended
         })
     }
 

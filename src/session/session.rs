@@ -539,7 +539,7 @@ impl Session {
     ///
     /// This is always an id that the store knows: by it, [`sessions_of`](crate::store::Store::sessions_of) names the session, and
     /// [`end_sessions_of`](crate::store::Store::end_sessions_of) keeps it. A session gets an id when it is first saved, and
-    /// another one when a [`login`](Self::login), [`reauthenticate`](Self::reauthenticate) or [`regenerate`](Self::regenerate)
+    /// another id when a [`login`](Self::login), [`reauthenticate`](Self::reauthenticate) or [`regenerate`](Self::regenerate)
     /// is saved. Until then this returns the id from before, or `None`. If that save fails, the id from before stays. A
     /// handler that needs the new id calls [`save`](Self::save) first.
     ///

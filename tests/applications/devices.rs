@@ -43,15 +43,25 @@ fn a_description_stays_with_its_session_and_is_no_value() {
 }
 
 #[test]
-fn descriptions_have_bounds() {
+fn a_user_agent_of_any_length_describes_a_device() {
     everywhere(|world| async move {
-        world
-            .edit(&mut Jar::new(), |session| {
-                assert!(session.describe("").unwrap_err().is_value());
-                assert!(session.describe(&"x".repeat(257)).unwrap_err().is_value());
-                session.describe(&"x".repeat(256))
-            })
-            .await;
+        let mut jar = Jar::new();
+        for (given, shown) in [
+            ("x".repeat(256), Some("x".repeat(256))),
+            ("x".repeat(257), Some("x".repeat(256))),
+            (format!("{}\u{e9}\u{e9}", "x".repeat(255)), Some("x".repeat(255))), // no half of a character
+            ("\u{1f4f1}".repeat(9_000), Some("\u{1f4f1}".repeat(64))),
+            (String::new(), None),
+        ] {
+            world
+                .edit(&mut jar, |session| {
+                    session.login("ada")?;
+                    session.describe(&given)
+                })
+                .await;
+            let text = |session: &Session| session.description().map(|text| text.to_string());
+            assert_eq!(world.look(&jar, text).await, shown);
+        }
     });
 }
 

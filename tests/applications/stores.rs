@@ -92,7 +92,7 @@ pub(crate) struct World {
     kept: Kept,
 }
 
-/// What outlives a process.
+/// The keys and entries of a site, which outlive its processes.
 struct Kept {
     key: String,
     revocations: Revocations,

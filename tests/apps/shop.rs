@@ -124,7 +124,7 @@ impl Shop {
 
 fn log_in(session: &Session, user: &str, remember: bool, agent: &str) -> Result<Page, Error> {
     session.login(user)?;
-    session.describe(agent.get(..256).unwrap_or(agent))?;
+    session.describe(agent)?;
     session.set_lifetime(if remember {
         Lifetime::persistent(30 * DAY)
     } else {

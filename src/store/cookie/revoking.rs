@@ -123,12 +123,13 @@ impl CookieStore {
     ///
     /// # Examples
     ///
-    /// A new password ends every session except that of the present request:
+    /// A reset of a forgotten password ends every session, and begins one.
+    /// [`Session::end_other_sessions`](crate::Session::end_other_sessions) keeps the session of the request.
     ///
     /// ```
     /// use hyper_session::{CookieStore, Error, Session};
     ///
-    /// async fn password_changed(store: &CookieStore, session: &Session, user: &str) -> Result<(), Error> {
+    /// async fn password_was_reset(store: &CookieStore, session: &Session, user: &str) -> Result<(), Error> {
     ///     store.end_sessions_of(user).await?;
     ///     session.login(user)
     /// }

@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use crate::visitor::Visitor;
 
-    /// What each form of the application must do, on whichever library.
+    /// Checks a form of the application, on either library.
     async fn behaves(site: SocketAddr) {
         let (mut ada, mut bob) = (Visitor::new(site), Visitor::new(site));
         assert_eq!(ada.send("GET", "/me").await, "nobody");

@@ -84,6 +84,7 @@ mod tests {
         all_are_named(
             "actix-session",
             &[
+                "get_session",
                 "get",
                 "contains_key",
                 "entries",
@@ -129,6 +130,9 @@ mod tests {
                 "with_data_key",
                 "get_user",
                 "has_perm",
+                "get_user_permissions",
+                "get_group_permissions",
+                "get_all_permissions",
                 "login_required",
                 "permission_required",
                 "predicate_required",
