@@ -10,8 +10,8 @@ const MAX_DESCRIPTION: usize = 256;
 impl Session {
     /// Describes the device of this session, for a list of sessions that its user looks at:
     /// [`SubjectSession::description`](crate::store::SubjectSession::description). Call it at login, with the user agent and the
-    /// place, or whatever the user will recognize. What is longer than 256 bytes is cut, since a client chooses its user agent. An empty
-    /// description removes the one that is there.
+    /// place, or whatever the user will recognize. A longer text is cut to 256 bytes, because a client chooses its user agent. An
+    /// empty text removes the description.
     ///
     /// The description stays through regenerates and further logins of the same subject. A session with nothing else is not
     /// stored. A [`CookieStore`](crate::CookieStore) keeps it, and has no list to show it on.

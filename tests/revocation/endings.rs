@@ -326,17 +326,17 @@ fn a_session_that_ends_the_others_does_not_outrun_its_own_end() {
 fn of_two_devices_that_end_each_other_at_most_one_is_left() {
     block_on(async {
         let site = Site::in_memory();
-        let (mut one, mut two) = (site.logged_in("ada").await, site.logged_in("ada").await);
-        let other = Mutex::new(&mut two);
-        let site_of_both = &site;
+        let (mut one, two) = (site.logged_in("ada").await, site.logged_in("ada").await);
+        let other = Mutex::new(two);
         site.visit(&mut one, |session| async {
-            let session = session;
-            let mut two = other.lock().unwrap();
-            assert_eq!(site_of_both.end_others(&mut two).await.status(), 200);
+            let (session, mut two) = (session, other.lock().unwrap().clone());
+            assert_eq!(site.end_others(&mut two).await.status(), 200);
+            *other.lock().unwrap() = two;
             assert!(session.end_other_sessions().await.unwrap_err().is_ended());
             Ok(())
         })
         .await;
+        let two = other.into_inner().unwrap();
         assert!(!site.accepts(&one).await && site.accepts(&two).await);
     });
 }
