@@ -237,7 +237,7 @@ async fn run(kind: Kind, ops: &[Op]) {
         match op {
             Op::Peek => assert!(!set && Some(expires) == stored, "{context}"),
             Op::Write | Op::Regenerate | Op::Login | Op::LoginFor(_) => {
-                assert_eq!(expires, full, "{context}")
+                assert_eq!(expires, full, "{context}");
             }
             _ if set => assert_eq!(expires, full, "{context}"),
             // A deadline that falls short by less than the renewal threshold is not renewed.
