@@ -193,7 +193,7 @@ async fn run(kind: Kind, ops: &[Op]) {
         if matches!(op, Op::Advance(_) | Op::SetBack(_) | Op::Deploy(_)) {
             continue;
         }
-        let response = visit(&world, &mut jar, op, now + step as u64).await;
+        let response = visit(&world, &mut jar, op, step as u64).await;
         let expires = world.expires(&jar).await.map(Timestamp::as_unix);
         if matches!(op, Op::Logout) {
             assert_eq!(expires, None, "{context}");
