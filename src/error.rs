@@ -47,7 +47,6 @@ pub(crate) enum Kind {
     Label,
     Lifetime,
     AuthenticationContext,
-    Description,
     TimeOutOfRange,
     SessionLimit,
     NotLoggedIn,
@@ -151,7 +150,6 @@ impl Error {
             | Kind::Label
             | Kind::Lifetime
             | Kind::AuthenticationContext
-            | Kind::Description
             | Kind::TimeOutOfRange
             | Kind::Encode { .. }
             | Kind::Decode { .. }
@@ -201,7 +199,6 @@ impl Error {
                 | Kind::Label
                 | Kind::Lifetime
                 | Kind::AuthenticationContext
-                | Kind::Description
                 | Kind::TimeOutOfRange
                 | Kind::Encode { .. }
                 | Kind::Decode { .. }
@@ -284,7 +281,6 @@ impl fmt::Display for Error {
             Kind::AuthenticationContext => f.write_str(
                 "an acr must be at most 256 bytes long, and an amr must name at most 16 methods of at most 64 bytes",
             ),
-            Kind::Description => f.write_str("a description must be 1 to 256 bytes long"),
             Kind::TimeOutOfRange => f.write_str("the moment is outside of the range of the system's clock"),
             Kind::SessionLimit => f.write_str("the subject has as many sessions as it may have"),
             Kind::NotLoggedIn => f.write_str("the session has no subject: call login() first"),

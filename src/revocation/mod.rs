@@ -29,5 +29,5 @@ pub use crate::session::Position;
 
 #[cfg(feature = "redis")]
 pub(crate) use self::follower::SETTLE;
-pub(crate) use self::register::{Register, Verdict};
+pub(crate) use self::register::{Continued, Register, Verdict};
 pub(crate) use self::revocations::Revocations; // public at the root of the crate

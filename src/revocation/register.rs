@@ -105,6 +105,16 @@ pub(crate) enum Verdict {
     Unconfirmed,
 }
 
+/// Where a session continues whose subject's other sessions were ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Continued {
+    At(Position),
+    /// It does not: another revocation of the subject came first, and ended it, too.
+    Nowhere,
+    /// The others have ended. Whether this one had ended before is not known.
+    Unconfirmed(Position),
+}
+
 impl Register {
     pub(super) fn in_memory(random: &dyn Random) -> Result<Self, Error> {
         let log = MemoryLog::new(random)?;
@@ -303,8 +313,19 @@ impl Register {
     /// Revokes at once. Returns `None` if the log must be waited for.
     pub(crate) fn revoke_at_once(&self, revocations: &[Revocation]) -> Option<Position> {
         let Place::Memory(log) = &self.place else { return None };
+        Some(self.append_in_memory(log, revocations, || ()))
+    }
+
+    /// Revokes in memory. `before` is called when no other task can revoke.
+    fn append_in_memory(
+        &self,
+        log: &MemoryLog,
+        revocations: &[Revocation],
+        before: impl FnOnce(),
+    ) -> Position {
         let now = self.now();
         let sequence = log.append(|position| {
+            before();
             self.note(now, position);
             for revocation in revocations {
                 self.apply(position, *revocation);
@@ -313,7 +334,7 @@ impl Register {
         });
         self.sweep();
         self.bound();
-        Some(self.at(sequence))
+        self.at(sequence)
     }
 
     /// Revokes, and returns the position when the revocation is durable. Every process will then learn of it.
@@ -341,8 +362,51 @@ impl Register {
         Ok(self.at(last))
     }
 
+    /// Ends all sessions of `owner` except one, which continues behind this revocation. So far it is at `from`; `None` if it
+    /// begins now. `revocations` are recorded first, in the same step.
+    ///
+    /// The position of this revocation hides earlier ones of the same subject. So they are looked for, in the time since the
+    /// session was judged: a session must not outrun the end of its subject.
+    pub(crate) async fn end_others(
+        &self,
+        mut revocations: Vec<Revocation>,
+        owner: Name,
+        from: Option<Position>,
+        max_staleness: Duration,
+    ) -> Result<Continued, Error> {
+        let (key, from) = (Key::of_name(owner), from.map(|from| self.sequence(from)));
+        let is_named =
+            || from.is_some_and(|from| self.set.view().get(key).is_some_and(|mark| mark.ends(from)));
+        if is_named() {
+            return Ok(Continued::Nowhere);
+        }
+        revocations.push(Revocation::of_owner(owner));
+        let mut ended = false;
+        let position = if let Place::Memory(log) = &self.place {
+            self.append_in_memory(log, &revocations, || ended = is_named())
+        } else {
+            let position = self.revoke(revocations).await?;
+            if !self.confirm(position, max_staleness).await {
+                return Ok(Continued::Unconfirmed(position));
+            }
+            ended = from.is_some_and(|from| self.may_name_between(key, from, position.sequence));
+            position
+        };
+        Ok(if ended { Continued::Nowhere } else { Continued::At(position) })
+    }
+
+    /// Returns true if a recent revocation of `key` is behind `from` and before `to`, or there were too many to tell.
+    fn may_name_between(&self, key: Key, from: u64, to: u64) -> bool {
+        let recent = lock(&self.recent);
+        let is_between = |recent: &Recent| {
+            let position = recent.revocation.mark(recent.position).position();
+            recent.revocation.key() == key && position > from && position < to
+        };
+        recent.len() >= MAX_RECENT || recent.iter().any(is_between)
+    }
+
     /// Counts one revocation of `owner`. Returns true if it has not caused too many yet.
-    pub(crate) fn spend(&self, owner: crate::session::Name) -> bool {
+    pub(crate) fn spend(&self, owner: Name) -> bool {
         self.settings.get().is_none_or(|settings| settings.budget.spend(owner, self.now(), self.horizon()))
     }
 

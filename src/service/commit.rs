@@ -451,7 +451,7 @@ impl Committer for Slot {
     fn end_others(
         self: Arc<Self>,
         session: Session,
-    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Option<usize>, Error>> + Send>> {
         Box::pin(Slot::end_other_sessions(self, session))
     }
 }

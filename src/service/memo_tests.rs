@@ -45,7 +45,7 @@ fn the_last_token_is_known_while_its_session_lasts() {
 #[test]
 fn only_short_native_tokens_are_kept() {
     let token = Token::generate(&SystemRandom, "s").unwrap();
-    let stored = Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20) };
+    let stored = Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20), lifetime: None };
     for (origin, kept) in [
         (stored, true),
         (Origin::Elsewhere(Place::OldStore, native()), false),

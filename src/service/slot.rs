@@ -606,7 +606,7 @@ impl Slot {
         }
     }
 
-    /// Ends the sessions behind the empty session that the handler ended: the superseded session, the session that has lapsed, or
+    /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, or the superseded session and
     /// the expired sessions, which slower requests may keep.
     pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
         #[cfg(feature = "device-bound")]
@@ -616,25 +616,21 @@ impl Slot {
         }
         let store = Arc::clone(self.connection.store());
         let superseded = locked(&self.superseded).clone();
-        if !superseded.is_empty() {
-            let others = self.end_others(now);
-            return StoreFuture::boxed(async move {
-                let mut ended = match others {
-                    Some(others) => others.await,
-                    None => Ok(()),
-                };
-                for token in superseded {
-                    ended = ended.and(store.end_superseded(&token, now).await);
-                }
-                ended
-            });
-        }
         let expired = locked(&self.expired).clone();
+        let others = if superseded.is_empty() { None } else { self.end_others(now) };
         StoreFuture::boxed(async move {
-            for token in expired {
-                store.end_expired(&token, now).await?;
+            // All are tried, even if one fails.
+            let mut ended = match others {
+                Some(others) => others.await,
+                None => Ok(()),
+            };
+            for token in superseded {
+                ended = ended.and(store.end_superseded(&token, now).await);
             }
-            Ok(())
+            for token in expired {
+                ended = ended.and(store.end_expired(&token, now).await);
+            }
+            ended
         })
     }
 

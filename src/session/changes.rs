@@ -34,6 +34,8 @@ pub struct Changes {
     outdated: bool,
     /// The position in the log of revocations at which the login takes place, if the handler passed one.
     login_position: Option<Position>,
+    /// The other sessions of the subject end with this save, in a store that does both in one step.
+    ends_others: bool,
     keys: KeyMap<Change>,
     displaced: Displaced,
 }
@@ -153,6 +155,16 @@ impl Changes {
         self.reauthenticated = true;
     }
 
+    /// Records that the other sessions of the subject end.
+    pub(super) fn end_others(&mut self) {
+        self.ends_others = true;
+    }
+
+    /// Returns true if the other sessions of the subject end with this save.
+    pub(crate) fn ends_others(&self) -> bool {
+        self.ends_others
+    }
+
     /// Records `value`, or a deletion, whatever is there.
     pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
         self.insert(key, value.map_or(Change::Delete, Change::Set));
@@ -182,7 +194,8 @@ impl Changes {
             self.displaced.keep(Some(change));
         }
         self.cleared = true;
-        (self.logged_in, self.reauthenticated, self.binds_device) = (false, false, false);
+        (self.logged_in, self.reauthenticated) = (false, false);
+        (self.binds_device, self.ends_others) = (false, false);
     }
 
     /// Returns true if no earlier value is left.
@@ -234,6 +247,7 @@ impl Changes {
         both.logged_in |= later.logged_in;
         both.reauthenticated |= later.reauthenticated;
         both.binds_device |= later.binds_device;
+        both.ends_others |= later.ends_others;
         both.login_position = later.login_position.or(both.login_position);
         for (key, change) in later.keys.iter() {
             let merged = match (both.keys.remove(key), change) {
@@ -553,9 +567,10 @@ mod tests {
     fn what_either_of_two_logs_says_both_say() {
         type Say = fn(&mut Changes);
         type Says = fn(&Changes) -> bool;
-        let cases: [(Say, Says); 2] = [
+        let cases: [(Say, Says); 3] = [
             (|log| log.login("s", encoded(1)), Changes::logs_in),
             (Changes::reauthenticate, |log| log.begins_anew() && !log.logs_in()),
+            (Changes::end_others, Changes::ends_others),
         ];
         for (say, says) in cases {
             for (first, second) in [(true, false), (false, true), (true, true), (false, false)] {

@@ -2,7 +2,7 @@
 
 use super::key::DESCRIPTION;
 use super::{Payload, Session, Text, messagepack, value_codec};
-use crate::error::{Error, Kind};
+use crate::error::Error;
 
 /// A user agent and a place fit in; a list of sessions stays small.
 const MAX_DESCRIPTION: usize = 256;
@@ -10,14 +10,14 @@ const MAX_DESCRIPTION: usize = 256;
 impl Session {
     /// Describes the device of this session, for a list of sessions that its user looks at:
     /// [`SubjectSession::description`](crate::store::SubjectSession::description). Call it at login, with the user agent and the
-    /// place, or whatever the user will recognize.
+    /// place, or whatever the user will recognize. A longer text is cut to 256 bytes, because a client chooses its user agent. An
+    /// empty text removes the description.
     ///
     /// The description stays through regenerates and further logins of the same subject. A session with nothing else is not
     /// stored. A [`CookieStore`](crate::CookieStore) keeps it, and has no list to show it on.
     ///
     /// # Errors
     ///
-    /// [`is_value`](Error::is_value) if `description` is empty or longer than 256 bytes.
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.
     ///
     /// # Security
@@ -31,16 +31,19 @@ impl Session {
     /// session.login("ada")?;
     /// session.describe("Firefox on Linux, London")?;
     /// assert_eq!(session.description().as_deref(), Some("Firefox on Linux, London"));
-    /// assert!(session.describe(&"x".repeat(257)).unwrap_err().is_value());
+    /// session.describe(&"x".repeat(300))?;
+    /// assert_eq!(session.description().map_or(0, |text| text.len()), 256);
     /// # Ok(())
     /// # }).unwrap();
     /// ```
     pub fn describe(&self, description: &str) -> Result<(), Error> {
-        if description.is_empty() || description.len() > MAX_DESCRIPTION {
-            return Err(Error::new(Kind::Description));
+        let mut end = description.len().min(MAX_DESCRIPTION);
+        while !description.is_char_boundary(end) {
+            end -= 1;
         }
-        let value = value_codec::encode("the description", &description)?;
-        self.lock_open()?.put(DESCRIPTION, Some(value));
+        let shown = description.get(..end).filter(|shown| !shown.is_empty());
+        let value = shown.map(|shown| value_codec::encode("the description", &shown)).transpose()?;
+        self.lock_open()?.put(DESCRIPTION, value);
         Ok(())
     }
 

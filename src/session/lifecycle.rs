@@ -6,6 +6,7 @@ use super::commit_table::{Commit, Disposition, Standing};
 use super::session::{Circumstances, Committer, Inner};
 use super::state::{Former, Reply, State};
 use super::{Record, Saved, Session};
+use crate::error::Error;
 
 impl Session {
     /// Creates a session on the loaded record, or an empty one, for a request whose token led to no session for the reason `former`.
@@ -33,6 +34,12 @@ impl Session {
     /// Returns true if flash values are plain values.
     pub(super) fn shares_flash(&self) -> bool {
         self.inner.circumstances.shared_flash
+    }
+
+    /// Notes that the other sessions of the subject end with the next save, which gives this one a new token.
+    pub(crate) fn end_others_on_save(&self) -> Result<(), Error> {
+        self.lock_open()?.end_others();
+        Ok(())
     }
 
     /// Makes the session read-only.

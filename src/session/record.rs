@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -47,6 +48,8 @@ pub(crate) enum Origin {
         value: Bytes,
         /// The deadline of the entry, which may be later than that of the session.
         deadline: Timestamp,
+        /// The lifetime in `value`, if that was decoded, and has one.
+        lifetime: Option<Duration>,
     },
     /// From a place whose sessions are taken over: as it was loaded there.
     Elsewhere(Place, Record),

@@ -87,7 +87,7 @@ pub(crate) trait Committer: Send + Sync {
     fn end_others(
         self: Arc<Self>,
         session: Session,
-    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>>;
+    ) -> Pin<Box<dyn Future<Output = Result<Option<usize>, Error>> + Send>>;
 }
 
 /// The committer of a session without a store. It has no values.
@@ -102,7 +102,10 @@ impl Committer for NoCommitter {
         match *self {}
     }
 
-    fn end_others(self: Arc<Self>, _: Session) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
+    fn end_others(
+        self: Arc<Self>,
+        _: Session,
+    ) -> Pin<Box<dyn Future<Output = Result<Option<usize>, Error>> + Send>> {
         match *self {}
     }
 }
@@ -534,14 +537,25 @@ impl Session {
 
     /// Returns the id of the stored session, or `None` if no session was stored yet.
     ///
-    /// A new session gets an id when it is saved, and another id when it is regenerated. If the handler needs the id, call
-    /// [`save`](Self::save) first.
+    /// This is always an id that the store knows: by it, [`sessions_of`](crate::store::Store::sessions_of) names the session, and
+    /// [`end_sessions_of`](crate::store::Store::end_sessions_of) keeps it. A session gets an id when it is first saved, and
+    /// another id when a [`login`](Self::login), [`reauthenticate`](Self::reauthenticate) or [`regenerate`](Self::regenerate)
+    /// is saved. Until then this returns the id from before, or `None`. If that save fails, the id from before stays. A
+    /// handler that needs the new id calls [`save`](Self::save) first.
     ///
     /// # Examples
     ///
     /// ```
+    /// use hyper_session::{Error, Session};
+    ///
+    /// async fn log_in(session: &Session, user: &str) -> Result<(), Error> {
+    ///     session.login(user)?;
+    ///     session.save().await?;
+    ///     println!("{user} logged in, session {}", session.id().map(|id| id.to_string()).unwrap_or_default());
+    ///     Ok(())
+    /// }
     /// # hyper_session::__example(|session| {
-    /// session.set("user", "ada")?;
+    /// session.login("ada")?;
     /// assert_eq!(session.id(), None); // nothing is stored yet
     /// # Ok(())
     /// # }).unwrap();
@@ -661,21 +675,27 @@ impl Session {
         committer.commit_now(self.clone()).await
     }
 
-    /// Ends all other sessions of this session's subject, and returns how many: "log out my other devices", at a change of
-    /// password for example. This session is saved first, and stays, under a new token if the handler asked for one.
+    /// Ends all other sessions of this session's subject: "log out my other devices", at a change of password for example.
+    /// Returns how many, or `None` if the store cannot count them. This session is saved first, and stays, under a new
+    /// token if the handler asked for one.
+    ///
+    /// A [`CookieStore`](crate::CookieStore) does this with [revocations](crate::store::Builder::revocations): all sessions of
+    /// the subject are revoked, and this one continues under a new token. It cannot count the others. If the response does
+    /// not reach the browser, this session has ended, too.
     ///
     /// # Errors
     ///
     /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
-    /// store keeps no session lists, as a [`CookieStore`](crate::CookieStore). The errors of [`save`](Self::save), and
-    /// [`is_unavailable`](Error::is_unavailable) if the store did not confirm the end of each: ask again.
+    /// store can end no session but that of the request: a `CookieStore` without revocations, or a store that is shared with
+    /// Astra. The errors of [`save`](Self::save), and [`is_unavailable`](Error::is_unavailable) if the store did not confirm
+    /// the end of each: ask again. [`is_ended`](Error::is_ended) if another request ended this session at the same time.
     ///
     /// # Examples
     ///
     /// ```
     /// use hyper_session::{Error, Session};
     ///
-    /// async fn password_changed(session: &Session) -> Result<usize, Error> {
+    /// async fn password_changed(session: &Session) -> Result<Option<usize>, Error> {
     ///     session.reauthenticate()?;
     ///     session.end_other_sessions().await
     /// }
@@ -691,7 +711,7 @@ impl Session {
     /// # });
     /// # let phone = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
     /// # let laptop = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
-    /// # assert_eq!(*service.call(laptop).await?.body(), 1);
+    /// # assert_eq!(*service.call(laptop).await?.body(), Some(1));
     /// # assert_eq!(service.call(phone).await?.status(), 500, "the phone is not logged in any more");
     /// # assert_eq!(store.sessions_of("ada").await?.len(), 1);
     /// # Ok(())
@@ -700,7 +720,7 @@ impl Session {
     /// # fn main() {}
     /// ```
     #[doc(alias = "logout_others")]
-    pub async fn end_other_sessions(&self) -> Result<usize, Error> {
+    pub async fn end_other_sessions(&self) -> Result<Option<usize>, Error> {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);
         committer.end_others(self.clone()).await

@@ -291,6 +291,12 @@ impl State {
         self.wishes.regenerate = true;
     }
 
+    /// Notes that the other sessions of the subject end with the next save, which gives this one a new token.
+    pub(super) fn end_others(&mut self) {
+        log(&mut self.changes).end_others();
+        self.regenerate();
+    }
+
     pub(super) fn destroy(&mut self) {
         self.retry_failed();
         log(&mut self.changes).restart();

@@ -153,7 +153,7 @@ impl Inner {
     }
 
     /// Asks both stores. An old one without session lists has nothing to say.
-    async fn of_both<T: Default>(
+    async fn of_both<T>(
         &self,
         new: Listing<T>,
         old: impl FnOnce(&dyn Store) -> Listing<T>,
@@ -167,6 +167,33 @@ impl Inner {
             Err(error) if error.is_config() => Ok(of_new),
             of_old => Ok(both(of_new, of_old?)),
         }
+    }
+}
+
+impl MigratingStore {
+    fn take_over(&self, old: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { take_over(&inner.new, &inner.old, old, changes, now).await })
+    }
+
+    /// Ends the sessions that the old store has of the subject, once the new store has ended the others.
+    fn and_others_in_old(&self, saving: StoreFuture<Saved>, changes: &Changes) -> StoreFuture<Saved> {
+        if !changes.ends_others() {
+            return saving;
+        }
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let saved = saving.await?;
+            let subject = match &saved {
+                Saved::Stored { record, .. } => record.payload().subject(),
+                Saved::Removed | Saved::Ended => None,
+            };
+            let Some(subject) = subject else { return Ok(saved) };
+            let nothing = Box::pin(std::future::ready(Ok(None)));
+            let old = |old: &dyn Store| old.end_sessions_of(&subject, None);
+            inner.of_both(nothing, old, |_, _| None).await?;
+            Ok(saved)
+        })
     }
 }
 
@@ -197,13 +224,15 @@ impl Store for MigratingStore {
         })
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
             let (new, old) = (inner.new.end_sessions_of(&subject, keep), |old: &dyn Store| {
+                // Such a store can end all or none. The session of a handler has moved before this.
+                let keep = keep.filter(|_| !old.ends_others_on_save());
                 old.end_sessions_of(&subject, keep)
             });
-            inner.of_both(new, old, |new, old| new + old).await
+            inner.of_both(new, old, |new, old| Some(new? + old?)).await
         })
     }
 }
@@ -227,11 +256,16 @@ impl Verbs for MigratingStore {
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        let Some(old) = base.as_ref().and_then(elsewhere) else {
-            return self.inner.new.save(base, changes, now);
+        let old = base.as_ref().and_then(elsewhere);
+        let saving = match old {
+            None => self.inner.new.save(base, Arc::clone(&changes), now),
+            Some(old) => self.take_over(old, Arc::clone(&changes), now),
         };
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { take_over(&inner.new, &inner.old, old, changes, now).await })
+        self.and_others_in_old(saving, &changes)
+    }
+
+    fn ends_others_on_save(&self) -> bool {
+        self.inner.new.ends_others_on_save()
     }
 
     fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
@@ -242,9 +276,11 @@ impl Verbs for MigratingStore {
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        let Some(old) = elsewhere(&base) else { return self.inner.new.regenerate(base, changes, now) };
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { take_over(&inner.new, &inner.old, old, changes, now).await })
+        let saving = match elsewhere(&base) {
+            None => self.inner.new.regenerate(base, Arc::clone(&changes), now),
+            Some(old) => self.take_over(old, Arc::clone(&changes), now),
+        };
+        self.and_others_in_old(saving, &changes)
     }
 
     fn key_of(&self, token: &[u8]) -> Option<KeyId> {

@@ -113,16 +113,21 @@ pub trait Store: Verbs {
         Box::pin(std::future::ready(Err(no_session_lists())))
     }
 
-    /// Ends the sessions of a subject, except one to keep: [`ServerStore::end_sessions_of`].
+    /// Ends the sessions of a subject, except one to keep: [`ServerStore::end_sessions_of`]. Returns how many, or `None` if the
+    /// store cannot count them.
+    ///
+    /// A [`CookieStore`] with [revocations](Builder::revocations) can end all sessions of a subject, and cannot keep one by its
+    /// id. [`Session::end_other_sessions`](crate::Session::end_other_sessions) ends all others on each of these stores.
     ///
     /// # Errors
     ///
-    /// The same as [`sessions_of`](Self::sessions_of).
+    /// The same as [`sessions_of`](Self::sessions_of). [`is_config`](Error::is_config) also for a `CookieStore` that is to keep
+    /// one.
     fn end_sessions_of(
         &self,
         subject: &str,
         keep: Option<SessionId>,
-    ) -> Pin<Box<dyn Future<Output = Result<usize, Error>> + Send>> {
+    ) -> Pin<Box<dyn Future<Output = Result<Option<usize>, Error>> + Send>> {
         let _ = (subject, keep);
         Box::pin(std::future::ready(Err(no_session_lists())))
     }
@@ -130,7 +135,7 @@ pub trait Store: Verbs {
 
 fn no_session_lists() -> Error {
     Error::config(
-        "this store keeps no session lists: use a server-side store to list or end the sessions of a subject",
+        "this store keeps no session lists: use a server-side store to list the sessions of a subject, or to end one of them",
     )
 }
 
@@ -150,7 +155,7 @@ impl<T: Store + ?Sized> Store for Arc<T> {
         (**self).end_session_of(subject, id)
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
         (**self).end_sessions_of(subject, keep)
     }
 }

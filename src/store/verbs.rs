@@ -42,6 +42,12 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
+    /// Returns true if saving ends the other sessions of a subject, where the changes [ask for
+    /// it](Changes::ends_others), in the same step. Otherwise they are ended by the session list.
+    fn ends_others_on_save(&self) -> bool {
+        false
+    }
+
     /// Ends a session whose browser was given the token of a different session. Returns false if it had already ended, or had
     /// already been given a new token.
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
@@ -120,6 +126,10 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).regenerate(base, changes, now)
+    }
+
+    fn ends_others_on_save(&self) -> bool {
+        (**self).ends_others_on_save()
     }
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {

@@ -141,7 +141,7 @@ fn each_way_to_end_is_seen_after_one_pause() {
         assert_eq!(why, Refusal::Regenerated);
 
         let jar = log_in().await;
-        let end = || async { assert!(world.store.end_sessions_of("ada", None).await.unwrap() > 0) };
+        let end = || async { assert!(world.store.end_sessions_of("ada", None).await.unwrap() > Some(0)) };
         assert_eq!(seen_to_end(&world, &jar, end).await, Refusal::UnknownId);
 
         let jar = log_in().await;

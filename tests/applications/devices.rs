@@ -4,9 +4,9 @@ use std::sync::Mutex;
 
 use hyper::service::Service;
 use hyper_session::store::{SessionLimit, Store};
-use hyper_session::{Error, Session, SessionHandle, session_fn};
+use hyper_session::{Error, Session, SessionHandle, SessionId, session_fn};
 
-use crate::stores::{Kind, Options, START, World, everywhere, seconds};
+use crate::stores::{Act, KINDS, Kind, Options, START, World, everywhere, seconds};
 use crate::support::{Jar, block_on, request, status};
 
 async fn log_in(world: &World, device: &str) -> Jar {
@@ -43,15 +43,25 @@ fn a_description_stays_with_its_session_and_is_no_value() {
 }
 
 #[test]
-fn descriptions_have_bounds() {
+fn a_user_agent_of_any_length_describes_a_device() {
     everywhere(|world| async move {
-        world
-            .edit(&mut Jar::new(), |session| {
-                assert!(session.describe("").unwrap_err().is_value());
-                assert!(session.describe(&"x".repeat(257)).unwrap_err().is_value());
-                session.describe(&"x".repeat(256))
-            })
-            .await;
+        let mut jar = Jar::new();
+        for (given, shown) in [
+            ("x".repeat(256), Some("x".repeat(256))),
+            ("x".repeat(257), Some("x".repeat(256))),
+            (format!("{}\u{e9}\u{e9}", "x".repeat(255)), Some("x".repeat(255))), // no half of a character
+            ("\u{1f4f1}".repeat(9_000), Some("\u{1f4f1}".repeat(64))),
+            (String::new(), None),
+        ] {
+            world
+                .edit(&mut jar, |session| {
+                    session.login("ada")?;
+                    session.describe(&given)
+                })
+                .await;
+            let text = |session: &Session| session.description().map(|text| text.to_string());
+            assert_eq!(world.look(&jar, text).await, shown);
+        }
     });
 }
 
@@ -73,65 +83,198 @@ fn devices_are_listed_with_their_descriptions_and_looking_ends_nothing() {
         assert!(!world.store.end_session_of("bob", id).await.unwrap(), "not bob's");
         assert!(world.store.end_session_of("ada", id).await.unwrap());
         assert!(!world.is_alive(&phone).await);
-        assert_eq!(world.store.end_sessions_of("ada", None).await.unwrap(), 2);
+        assert_eq!(world.store.end_sessions_of("ada", None).await.unwrap(), Some(2));
         assert_eq!(devices(&world).await, [""; 0]);
     });
 }
 
 #[test]
-fn a_store_without_lists_says_so() {
+fn what_a_cookie_store_cannot_do_is_an_error_that_names_the_way() {
     block_on(async {
+        let says = |error: Error, way: &str| {
+            assert!(error.is_config() && error.to_string().contains(way), "{error}");
+        };
+        for kind in [Kind::Cookie, Kind::Revocable] {
+            let world = World::new(kind, Options::default());
+            let jar = log_in(&world, "phone").await;
+            let id = world.look(&jar, Session::id).await.unwrap();
+            says(world.store.sessions_of("ada").await.unwrap_err(), "server-side");
+            says(world.store.end_session_of("ada", id).await.unwrap_err(), "server-side");
+            let keeping = world.store.end_sessions_of("ada", Some(id)).await.unwrap_err();
+            says(keeping, if kind == Kind::Cookie { "revocations()" } else { "end_other_sessions()" });
+            assert!(world.is_alive(&jar).await);
+        }
         let world = World::new(Kind::Cookie, Options::default());
         let mut jar = log_in(&world, "phone").await;
-        let id = world.look(&jar, Session::id).await.unwrap();
-        assert!(world.store.sessions_of("ada").await.unwrap_err().is_config());
-        assert!(world.store.end_session_of("ada", id).await.unwrap_err().is_config());
-        assert!(world.store.end_sessions_of("ada", None).await.unwrap_err().is_config());
-        let error = end_others(&world, &mut jar, |_| Ok(())).await.unwrap_err();
-        assert!(error.is_config() && error.to_string().contains("server-side"), "{error}");
+        says(world.store.end_sessions_of("ada", None).await.unwrap_err(), "revocations()");
+        says(world.end_others(&mut jar, |_| Ok(())).await.unwrap_err(), "revocations()");
         assert!(world.is_alive(&jar).await);
     });
 }
 
-/// A handler that does `act`, then ends the other sessions.
-async fn end_others(
+#[test]
+fn all_sessions_of_a_subject_end_through_the_trait_object() {
+    block_on(async {
+        for (kind, ended) in [(Kind::Revocable, None), (Kind::Server, Some(2))] {
+            let world = World::new(kind, Options::default());
+            let (phone, laptop) = (log_in(&world, "phone").await, log_in(&world, "laptop").await);
+            let mut bob = Jar::new();
+            world.edit(&mut bob, |session| session.login("bob")).await;
+            assert_eq!(world.store.end_sessions_of("ada", None).await.unwrap(), ended);
+            assert!(!world.is_alive(&phone).await && !world.is_alive(&laptop).await);
+            assert!(world.is_alive(&bob).await && world.is_alive(&log_in(&world, "new").await).await);
+        }
+    });
+}
+
+#[test]
+fn my_other_devices_end_and_this_one_stays_under_its_new_token() {
+    block_on(async {
+        for &kind in KINDS.iter().filter(|kind| **kind != Kind::Cookie) {
+            println!("{kind:?}");
+            let world = World::new(kind, Options::default());
+            let counted = |number| kind.lists().then_some(number);
+            let others = [log_in(&world, "phone").await, log_in(&world, "laptop").await];
+            let mut mine = log_in(&world, "mine").await;
+            world.edit(&mut mine, |session| session.set("cart", 3)).await;
+            let before = mine.clone();
+            world.clock.advance(seconds(5));
+            // The id of a session changes at a login: the one to keep is the new one.
+            assert_eq!(world.end_others(&mut mine, Session::reauthenticate).await.unwrap(), counted(2));
+            assert!(world.is_alive(&mine).await && !world.is_alive(&before).await);
+            for other in &others {
+                assert!(!world.is_alive(other).await);
+            }
+            if kind.lists() {
+                assert_eq!(devices(&world).await, ["mine"]);
+            }
+            let cart = |session: &Session| {
+                (session.get::<u8>("cart").unwrap(), session.description().map(|text| text.to_string()))
+            };
+            assert_eq!(world.look(&mine, cart).await, (Some(3), Some("mine".to_owned())));
+            // Without a proof of who it is: what an authentication began stays as it is.
+            let another = log_in(&world, "another").await;
+            let times = |session: &Session| (session.created_at(), session.authenticated_at());
+            let began = world.look(&mine, times).await;
+            world.clock.advance(seconds(5));
+            assert_eq!(world.end_others(&mut mine, |_| Ok(())).await.unwrap(), counted(1));
+            assert!(world.is_alive(&mine).await && !world.is_alive(&another).await);
+            assert_eq!(world.look(&mine, times).await, began);
+            // In the request of the login itself.
+            let mut fresh = Jar::new();
+            assert_eq!(
+                world.end_others(&mut fresh, |session| session.login("ada")).await.unwrap(),
+                counted(1)
+            );
+            assert!(world.is_alive(&fresh).await && !world.is_alive(&mine).await);
+            // A session that has ended ends no others.
+            let late = world.end_others(&mut mine, |_| Ok(())).await;
+            assert!(late.unwrap_err().is_not_logged_in() && world.is_alive(&fresh).await);
+            let visitor = world.end_others(&mut Jar::new(), |session| session.set("a", 1)).await;
+            assert!(visitor.unwrap_err().is_not_logged_in());
+        }
+    });
+}
+
+/// The ids that a handler sees before and after it saves what `act` does.
+async fn ids(
     world: &World,
     jar: &mut Jar,
     act: impl Fn(&Session) -> Result<(), Error> + Send + Sync,
-) -> Result<usize, Error> {
-    let ended = Mutex::new(None);
+) -> ([Option<SessionId>; 2], Result<(), Error>) {
+    let seen = Mutex::new(None);
     let service = session_fn(world.store.clone(), |_: http::Request<_>, handle: SessionHandle| async {
         let handle = handle;
         let session = handle.load().await?;
         act(&session)?;
-        *ended.lock().unwrap() = Some(session.end_other_sessions().await);
+        let before = session.id();
+        let saved = session.save().await;
+        *seen.lock().unwrap() = Some(([before, session.id()], saved));
         Ok::<_, Error>(status(200))
     });
     let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
     jar.store(response.headers());
-    ended.lock().unwrap().take().unwrap()
+    seen.lock().unwrap().take().unwrap()
 }
 
-// The id of a session changes at a login: the one to keep is the new one.
 #[test]
-fn my_other_devices_end_and_this_one_stays_under_its_new_token() {
-    block_on(async {
-        let world = World::new(Kind::Server, Options::default());
-        let others = [log_in(&world, "phone").await, log_in(&world, "laptop").await];
-        let mut mine = log_in(&world, "mine").await;
-        let before = mine.clone();
-        assert_eq!(end_others(&world, &mut mine, Session::reauthenticate).await.unwrap(), 2);
-        assert!(world.is_alive(&mine).await && !world.is_alive(&before).await);
-        for other in &others {
-            assert!(!world.is_alive(other).await);
+fn an_id_is_that_of_the_stored_session_until_the_next_one_is_stored() {
+    everywhere(|world| async move {
+        let mut jar = Jar::new();
+        let ([none, first], saved) = ids(&world, &mut jar, |session| session.login("ada")).await;
+        assert!(saved.is_ok() && none.is_none() && first.is_some());
+        assert_eq!(world.look(&jar, Session::id).await, first, "the client has that session");
+        for act in [Session::reauthenticate as Act, Session::regenerate, |session| session.login("ada")] {
+            let known = world.look(&jar, Session::id).await;
+            let ([before, after], saved) = ids(&world, &mut jar, act).await;
+            assert!(saved.is_ok() && before == known && after.is_some() && after != known);
+            assert_eq!(world.look(&jar, Session::id).await, after);
+            if world.kind.lists() {
+                // The store knows the session by that id.
+                let listed = world.store.sessions_of("ada").await.unwrap();
+                assert_eq!(listed.iter().map(|session| Some(session.id)).collect::<Vec<_>>(), [after]);
+            }
         }
-        assert_eq!(devices(&world).await, ["mine"]);
-        // In the request of the login itself.
-        let mut fresh = Jar::new();
-        assert_eq!(end_others(&world, &mut fresh, |session| session.login("ada")).await.unwrap(), 1);
-        assert!(world.is_alive(&fresh).await && !world.is_alive(&mine).await);
-        let visitor = end_others(&world, &mut Jar::new(), |session| session.set("a", 1)).await;
-        assert!(visitor.unwrap_err().is_not_logged_in());
+        if world.kind == Kind::Server {
+            return; // memory has no limit
+        }
+        // A login that cannot be saved leaves the id of before.
+        let known = world.look(&jar, Session::id).await;
+        let too_large = |session: &Session| {
+            session.login("ada")?;
+            session.set("page", "x".repeat(2_000_000))
+        };
+        let (seen, saved) = ids(&world, &mut jar, too_large).await;
+        assert!(saved.unwrap_err().is_too_large());
+        assert_eq!(seen, [known; 2]);
+        assert_eq!(world.look(&jar, Session::id).await, known);
+    });
+}
+
+#[test]
+fn a_login_that_the_limit_refuses_leaves_the_id_of_before() {
+    block_on(async {
+        for &kind in KINDS.iter().filter(|kind| kind.lists()) {
+            let refusing =
+                Options { max_sessions: 1, at_limit: SessionLimit::RefuseLogin, ..Options::default() };
+            let world = World::new(kind, refusing);
+            log_in(&world, "one").await;
+            let mut visitor = Jar::new();
+            world.edit(&mut visitor, |session| session.set("cart", 1)).await;
+            let known = world.look(&visitor, Session::id).await;
+            let (ids, saved) = ids(&world, &mut visitor, |session| session.login("ada")).await;
+            assert!(saved.unwrap_err().is_session_limit());
+            assert_eq!(ids, [known; 2]);
+            assert_eq!(
+                world.look(&visitor, |session| (session.id(), session.subject())).await,
+                (known, None)
+            );
+        }
+    });
+}
+
+/// A handler that logs in again, and ends the others by the id that it knows so far.
+#[test]
+fn the_id_from_before_a_login_keeps_the_session_through_it() {
+    block_on(async {
+        for &kind in KINDS.iter().filter(|kind| kind.lists()) {
+            let world = World::new(kind, Options::default());
+            let other = log_in(&world, "other").await;
+            let mut mine = log_in(&world, "mine").await;
+            let ended = Mutex::new(None);
+            let service =
+                session_fn(world.store.clone(), |_: http::Request<_>, handle: SessionHandle| async {
+                    let handle = handle;
+                    let session = handle.load().await?;
+                    session.login("ada")?;
+                    *ended.lock().unwrap() = world.store.end_sessions_of("ada", session.id()).await?;
+                    Ok::<_, Error>(status(200))
+                });
+            let response = service.call(request("/", mine.header().as_deref())).await.unwrap();
+            mine.store(response.headers());
+            assert_eq!(ended.lock().unwrap().take(), Some(1));
+            assert!(world.is_alive(&mine).await && !world.is_alive(&other).await);
+        }
     });
 }
 

@@ -3,21 +3,28 @@
 
 use std::time::Duration;
 
+use http::Response;
 use hyper_session::{Lifetime, Session, Timeouts, Timestamp};
 use proptest::prelude::*;
 
-use crate::stores::{Kind, Options, Reading, World, max_age, seconds};
-use crate::support::{Jar, block_on, set_cookies};
+use crate::stores::{Kind, Options, Reading, START, World, max_age, seconds};
+use crate::support::{Body, Jar, block_on, set_cookies};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Advance(u64),
+    /// The clock is set back, or another host answers whose clock is behind.
+    SetBack(u64),
     Read,
     Peek,
     Write,
     Regenerate,
     Login,
+    /// A login with the lifetime that its user chose.
+    LoginFor(usize),
+    Logout,
     Reauthenticate,
+    EndOthers,
     SetLifetime(usize),
     Deploy(usize),
 }
@@ -25,12 +32,16 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => prop_oneof![0..12_u64, 0..120_u64, 0..500_u64].prop_map(Op::Advance),
+        1 => (0..50_u64).prop_map(Op::SetBack),
         4 => Just(Op::Read),
         1 => Just(Op::Peek),
         2 => Just(Op::Write),
         1 => Just(Op::Regenerate),
         1 => Just(Op::Login),
+        1 => (0..LIFETIMES.len()).prop_map(Op::LoginFor),
+        1 => Just(Op::Logout),
         1 => Just(Op::Reauthenticate),
+        1 => Just(Op::EndOthers),
         2 => (0..LIFETIMES.len()).prop_map(Op::SetLifetime),
         2 => (0..4_usize).prop_map(Op::Deploy),
     ]
@@ -79,6 +90,9 @@ fn options(number: usize) -> Options {
     }
 }
 
+/// By how much the clocks of hosts may differ.
+const SKEW: u64 = 60;
+
 /// A session of the model.
 #[derive(Clone, Copy)]
 struct Model {
@@ -108,18 +122,47 @@ fn allowed(options: &Options, model: &Model) -> (u64, u64, u64) {
     (idle, absolute, whole(store.renewal) * idle / whole(store.idle))
 }
 
+/// A request whose handler does `op`; `value` differs each time.
+async fn visit(world: &World, jar: &mut Jar, op: Op, value: u64) -> Response<Body> {
+    let act = |session: &Session| match op {
+        Op::Write => session.set("a", value),
+        Op::Regenerate => session.regenerate(),
+        Op::Login => session.login("ada"),
+        Op::LoginFor(number) => {
+            session.login("ada")?;
+            session.set_lifetime(lifetime(LIFETIMES[number]))
+        }
+        Op::Logout => session.destroy(),
+        Op::Reauthenticate => match session.reauthenticate() {
+            Err(error) if error.is_not_logged_in() => Ok(()),
+            done => done,
+        },
+        Op::SetLifetime(number) => session.set_lifetime(lifetime(LIFETIMES[number])),
+        _ => Ok(()),
+    };
+    match op {
+        Op::EndOthers => world.end_others_answered(jar, act).await.0,
+        Op::Peek => world.visit(jar, Reading::LeavesTheDeadline, act).await.0,
+        _ => world.visit(jar, Reading::Renews, act).await.0,
+    }
+}
+
 #[allow(clippy::too_many_lines)] // one step of a random walk
 async fn run(kind: Kind, ops: &[Op]) {
     let mut world = World::new(kind, options(0));
     let mut present = options(0);
     let mut jar = Jar::new();
     let mut model: Option<Model> = None;
+    let mut latest = START;
     for (step, &op) in ops.iter().enumerate() {
         let context = format!("{kind:?}, step {step}, {op:?}");
-        if let Op::Advance(by) = op {
-            world.clock.advance(seconds(by));
+        match op {
+            Op::Advance(by) => world.clock.advance(seconds(by)),
+            Op::SetBack(by) => world.clock.set((world.now().as_unix() - by).max(latest - SKEW)),
+            _ => {}
         }
         let now = world.now().as_unix();
+        latest = latest.max(now);
         let stored = world.expires(&jar).await.map(Timestamp::as_unix);
         if let Some(known) = model {
             let (idle, absolute, _) = allowed(&present, &known);
@@ -140,19 +183,6 @@ async fn run(kind: Kind, ops: &[Op]) {
         } else {
             assert_eq!(stored, None, "{context}");
         }
-        let act = move |session: &Session| -> Result<(), hyper_session::Error> {
-            match op {
-                Op::Advance(_) | Op::Peek | Op::Read | Op::Deploy(_) => Ok(()),
-                Op::Write => session.set("a", now + step as u64),
-                Op::Regenerate => session.regenerate(),
-                Op::Login => session.login("ada"),
-                Op::Reauthenticate => match session.reauthenticate() {
-                    Err(error) if error.is_not_logged_in() => Ok(()),
-                    done => done,
-                },
-                Op::SetLifetime(number) => session.set_lifetime(lifetime(LIFETIMES[number])),
-            }
-        };
         if let Op::Deploy(number) = op {
             present = options(number);
             world.deploy(present);
@@ -160,13 +190,17 @@ async fn run(kind: Kind, ops: &[Op]) {
                 model.deployed_since = true;
             }
         }
-        if matches!(op, Op::Advance(_) | Op::Deploy(_)) {
+        if matches!(op, Op::Advance(_) | Op::SetBack(_) | Op::Deploy(_)) {
             continue;
         }
-        let reading = if matches!(op, Op::Peek) { Reading::LeavesTheDeadline } else { Reading::Renews };
-        let (response, ()) = world.visit(&mut jar, reading, act).await;
+        let response = visit(&world, &mut jar, op, step as u64).await;
         let expires = world.expires(&jar).await.map(Timestamp::as_unix);
-        if model.is_none() && matches!(op, Op::Write | Op::Login) {
+        if matches!(op, Op::Logout) {
+            assert_eq!(expires, None, "{context}");
+            (model, jar) = (None, Jar::new());
+            continue;
+        }
+        if model.is_none() && matches!(op, Op::Write | Op::Login | Op::LoginFor(_)) {
             let life = (None, None, None);
             model = Some(Model {
                 began: now,
@@ -184,6 +218,9 @@ async fn run(kind: Kind, ops: &[Op]) {
         };
         match op {
             Op::Login => (known.began, known.subject) = (now, true),
+            Op::LoginFor(number) => {
+                (known.began, known.subject, known.life) = (now, true, LIFETIMES[number]);
+            }
             Op::Reauthenticate if known.subject => known.began = now,
             Op::SetLifetime(number) => known.life = LIFETIMES[number],
             _ => {}
@@ -199,7 +236,9 @@ async fn run(kind: Kind, ops: &[Op]) {
         let set = !set_cookies(response.headers()).is_empty();
         match op {
             Op::Peek => assert!(!set && Some(expires) == stored, "{context}"),
-            Op::Write | Op::Regenerate | Op::Login => assert_eq!(expires, full, "{context}"),
+            Op::Write | Op::Regenerate | Op::Login | Op::LoginFor(_) => {
+                assert_eq!(expires, full, "{context}");
+            }
             _ if set => assert_eq!(expires, full, "{context}"),
             // A deadline that falls short by less than the renewal threshold is not renewed.
             _ => assert!(
@@ -224,8 +263,21 @@ proptest! {
 
     #[test]
     fn no_session_outlives_its_lifetime_and_none_ends_early(ops in proptest::collection::vec(op(), 1..40)) {
-        for kind in [Kind::Cookie, Kind::Server] {
+        for kind in [Kind::Cookie, Kind::Revocable, Kind::Server] {
             block_on(run(kind, &ops));
         }
+    }
+}
+
+// Fewer cases: each step is a write to a file.
+#[cfg(feature = "sqlite")]
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 30, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_session_in_a_file_outlives_its_lifetime_and_none_ends_early(
+        ops in proptest::collection::vec(op(), 1..40),
+    ) {
+        block_on(run(Kind::Sqlite, &ops));
     }
 }

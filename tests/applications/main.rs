@@ -1,4 +1,4 @@
-//! Tasks of applications, on the cookie store and on a server-side store, through the public API.
+//! Tasks of applications, on cookie stores and server-side stores, through the public API.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -14,6 +14,10 @@ mod authentication;
 mod connections;
 mod cross_origin;
 mod devices;
+#[cfg(feature = "sqlite")]
+#[path = "../sqlite/folder.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod folder;
 mod form_tokens;
 mod lifetimes;
 mod lifetimes_model;

@@ -8,7 +8,8 @@ use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Backend, MigratingStore, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
-    AppKey, Clock, CookieStore, Error, Lifetime, MemoryStore, Session, SessionHandle, Timestamp, session_fn,
+    AppKey, Clock, CookieStore, Error, Lifetime, MemoryStore, Revocations, Session, SessionHandle, Timestamp,
+    session_fn,
 };
 
 use crate::stores::{Act, START, seconds};
@@ -19,6 +20,8 @@ const UNTIL: u64 = START + 10_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Cookie,
+    /// A cookie store with revocations.
+    Revocable,
     Server,
 }
 
@@ -43,9 +46,12 @@ impl World {
         let (clock, events) = (FakeClock::at(START), Events::new());
         let build = |kind| -> Arc<dyn Store> {
             match kind {
-                Kind::Cookie => {
-                    let builder =
+                Kind::Cookie | Kind::Revocable => {
+                    let mut builder =
                         CookieStore::builder(AppKey::generate().unwrap()).idle_timeout(seconds(1_000));
+                    if kind == Kind::Revocable {
+                        builder = builder.revocations(Revocations::in_memory());
+                    }
                     Arc::new(builder.clock(clock.clone()).observer(events.clone()).build().unwrap())
                 }
                 Kind::Server => {
@@ -249,7 +255,7 @@ fn lists_are_those_of_both_stores() {
         assert!(world.both.end_session_of("ada", id).await.unwrap());
         assert_eq!(edit(&world.both, &mut stays.clone(), user).await.1, None);
         log_in(&world).await;
-        assert_eq!(world.both.end_sessions_of("ada", None).await.unwrap(), 2);
+        assert_eq!(world.both.end_sessions_of("ada", None).await.unwrap(), Some(2));
         assert_eq!(edit(&world.both, &mut moved, user).await.1, None);
         // A cookie store has no list, so only the other one's sessions are on it.
         let world = World::new(Kind::Cookie, Kind::Server);
@@ -412,4 +418,42 @@ fn b2_a_session_that_this_host_cannot_judge_keeps_its_cookie() {
         let (lines, subject) = edit(&both, &mut jar, |session| Ok(session.subject())).await;
         assert!(subject.is_none() && lines.is_empty(), "{lines:?}");
     });
+}
+
+/// Other devices are logged in at the old store and at the new one. So is this one, at either.
+#[test]
+fn the_other_devices_end_in_both_stores() {
+    let moves =
+        [(Kind::Revocable, Kind::Server), (Kind::Server, Kind::Revocable), (Kind::Server, Kind::Server)];
+    for (from, to) in moves {
+        for moved in [false, true] {
+            block_on(async {
+                let world = World::new(from, to);
+                let (mut mine, in_old) = (log_in(&world).await, log_in(&world).await);
+                let copy = mine.clone();
+                let mut in_new = log_in(&world).await;
+                edit(&world.both, &mut in_new, |session| session.set("a", 1)).await;
+                if moved {
+                    edit(&world.both, &mut mine, |session| session.set("a", 1)).await;
+                }
+                let ended = std::sync::Mutex::new(None);
+                let service =
+                    session_fn(world.both.clone(), |_: http::Request<_>, handle: SessionHandle| async {
+                        let handle = handle;
+                        *ended.lock().unwrap() = handle.load().await?.end_other_sessions().await?;
+                        Ok::<_, Error>(status(200))
+                    });
+                let response = service.call(request("/", mine.header().as_deref())).await.unwrap();
+                assert_eq!(response.status(), 200);
+                mine.store(response.headers());
+                let counted = (from, to) == (Kind::Server, Kind::Server);
+                assert_eq!(*ended.lock().unwrap(), counted.then_some(2), "{from:?} to {to:?}, {moved}");
+                for other in [in_old, in_new, copy] {
+                    assert_eq!(edit(&world.both, &mut other.clone(), user).await.1, None, "{moved}");
+                }
+                let ada = edit(&world.both, &mut mine, user).await.1;
+                assert_eq!(ada.as_deref(), Some("ada"), "{from:?} to {to:?}, {moved}");
+            });
+        }
+    }
 }

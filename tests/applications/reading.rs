@@ -7,7 +7,7 @@ use hyper_session::store::{Builder, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Error, MemoryStore, Session, SessionExt, SessionService};
 
-use crate::stores::{Kind, Options, Reading, START, World, everywhere, seconds};
+use crate::stores::{KINDS, Options, Reading, START, World, everywhere, seconds};
 use crate::support::{Jar, block_on, request, set_cookies, status};
 
 #[test]
@@ -45,7 +45,7 @@ fn what_it_changes_is_saved_and_a_second_reader_renews() {
 #[test]
 fn one_request_that_reads_both_ways_renews_once() {
     block_on(async {
-        for kind in [Kind::Cookie, Kind::Server] {
+        for &kind in KINDS {
             let world = World::new(kind, Options::default());
             let mut jar = Jar::new();
             world.edit(&mut jar, |session| session.login("ada")).await;

@@ -223,7 +223,7 @@ fn lists_and_endings_include_retired_names() {
             Ok::<_, Error>(http::Response::new(ended))
         });
         let response = service.call(request("/", tablet.header().as_deref())).await.unwrap();
-        assert_eq!(*response.body(), 1);
+        assert_eq!(*response.body(), Some(1));
         tablet.store(response.headers());
         assert_eq!(edit(&new, &mut tablet, user).await.1.as_deref(), Some("ada"));
         assert_eq!(edit(&new, &mut phone.clone(), user).await.1, None);

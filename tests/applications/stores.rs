@@ -1,4 +1,4 @@
-//! Both kinds of store, which can be deployed anew with other options, and a browser.
+//! Each kind of store, which can be deployed anew with other options, and a browser.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use http::Response;
 use hyper::service::Service;
-use hyper_session::store::{Builder, Memory, SessionLimit, Store};
+use hyper_session::store::{Builder, Memory, ServerKind, SessionLimit, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
-    AppKey, Clock, CookieStore, Error, PayloadFormat, ServerStore, Session, SessionHandle, Timeouts,
-    Timestamp, session_fn,
+    AppKey, Clock, CookieStore, Error, PayloadFormat, Revocations, ServerStore, Session, SessionHandle,
+    Timeouts, Timestamp, session_fn,
 };
 
+#[cfg(feature = "sqlite")]
+use crate::folder::Folder;
 use crate::support::{Body, Events, Jar, block_on, request, set_cookies, status};
 
 pub(crate) const START: u64 = 1_000_000;
@@ -24,7 +26,27 @@ pub(crate) const fn seconds(seconds: u64) -> Duration {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Cookie,
+    /// A cookie store with revocations.
+    Revocable,
     Server,
+    #[cfg(feature = "sqlite")]
+    Sqlite,
+}
+
+/// Each kind that this build has.
+pub(crate) const KINDS: &[Kind] = &[
+    Kind::Cookie,
+    Kind::Revocable,
+    Kind::Server,
+    #[cfg(feature = "sqlite")]
+    Kind::Sqlite,
+];
+
+impl Kind {
+    /// Returns true if the store keeps session lists.
+    pub(crate) fn lists(self) -> bool {
+        !matches!(self, Self::Cookie | Self::Revocable)
+    }
 }
 
 /// The options of one deployment.
@@ -67,23 +89,35 @@ pub(crate) struct World {
     pub(crate) clock: FakeClock,
     pub(crate) events: Events,
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) server: Option<ServerStore<Arc<Memory>>>,
+    kept: Kept,
+}
+
+/// The keys and entries of a site, which outlive its processes.
+struct Kept {
     key: String,
-    backend: Arc<Memory>,
+    revocations: Revocations,
+    memory: Arc<Memory>,
+    #[cfg(feature = "sqlite")]
+    folder: Folder,
 }
 
 impl World {
     pub(crate) fn new(kind: Kind, options: Options) -> Self {
         let (clock, events) = (FakeClock::at(START), Events::new());
-        let (key, backend) = (AppKey::generate().unwrap().to_text().to_string(), Arc::new(Memory::new()));
-        let (store, server) = build(kind, options, &clock, &events, &key, &backend);
-        Self { kind, clock, events, store, server, key, backend }
+        let kept = Kept {
+            key: AppKey::generate().unwrap().to_text().to_string(),
+            revocations: Revocations::in_memory(),
+            memory: Arc::new(Memory::new()),
+            #[cfg(feature = "sqlite")]
+            folder: Folder::new(),
+        };
+        let store = build(kind, options, &clock, &events, &kept);
+        Self { kind, clock, events, store, kept }
     }
 
     /// The same keys and entries under other options, in a new process.
     pub(crate) fn deploy(&mut self, options: Options) {
-        let (store, server) = build(self.kind, options, &self.clock, &self.events, &self.key, &self.backend);
-        (self.store, self.server) = (store, server);
+        self.store = build(self.kind, options, &self.clock, &self.events, &self.kept);
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -121,6 +155,35 @@ impl World {
         self.visit(jar, Reading::Renews, act).await.1
     }
 
+    /// A request whose handler does `act`, then ends the other sessions of its subject.
+    pub(crate) async fn end_others(
+        &self,
+        jar: &mut Jar,
+        act: impl Fn(&Session) -> Result<(), Error> + Send + Sync,
+    ) -> Result<Option<usize>, Error> {
+        self.end_others_answered(jar, act).await.1
+    }
+
+    /// As `end_others`, with the response.
+    pub(crate) async fn end_others_answered(
+        &self,
+        jar: &mut Jar,
+        act: impl Fn(&Session) -> Result<(), Error> + Send + Sync,
+    ) -> (Response<Body>, Result<Option<usize>, Error>) {
+        let ended = Mutex::new(None);
+        let service = session_fn(Arc::clone(&self.store), |_, handle: SessionHandle| async {
+            let handle = handle;
+            let session = handle.load().await?;
+            act(&session)?;
+            *ended.lock().unwrap() = Some(session.end_other_sessions().await);
+            Ok::<_, Error>(status(200))
+        });
+        let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
+        jar.store(response.headers());
+        let ended = ended.lock().unwrap().take();
+        (response, ended.unwrap())
+    }
+
     /// Returns the result of `look`, in a request that leaves no trace.
     pub(crate) async fn look<L, R>(&self, jar: &Jar, look: L) -> R
     where
@@ -140,32 +203,28 @@ impl World {
     }
 }
 
-type Built = (Arc<dyn Store>, Option<ServerStore<Arc<Memory>>>);
-
-fn build(
-    kind: Kind,
-    options: Options,
-    clock: &FakeClock,
-    events: &Events,
-    key: &str,
-    backend: &Arc<Memory>,
-) -> Built {
+fn build(kind: Kind, options: Options, clock: &FakeClock, events: &Events, kept: &Kept) -> Arc<dyn Store> {
+    let cookies = || apply(CookieStore::builder(kept.key.parse::<AppKey>().unwrap()), options, clock, events);
     match kind {
-        Kind::Cookie => {
-            let store = apply(CookieStore::builder(key.parse::<AppKey>().unwrap()), options, clock, events)
-                .build()
-                .unwrap();
-            (Arc::new(store), None)
-        }
+        Kind::Cookie => Arc::new(cookies().build().unwrap()),
+        Kind::Revocable => Arc::new(cookies().revocations(kept.revocations.clone()).build().unwrap()),
         Kind::Server => {
-            let builder = ServerStore::with_backend(Arc::clone(backend));
-            let builder = apply(builder, options, clock, events)
-                .max_sessions_per_subject(options.max_sessions)
-                .at_session_limit(options.at_limit);
-            let store = builder.build().unwrap();
-            (Arc::new(store.clone()), Some(store))
+            let builder = ServerStore::with_backend(Arc::clone(&kept.memory));
+            let builder = apply(builder, options, clock, events);
+            Arc::new(limited(builder, options).build().unwrap())
+        }
+        #[cfg(feature = "sqlite")]
+        Kind::Sqlite => {
+            // The disk is not what these tests are about.
+            let builder = hyper_session::SqliteStore::builder(kept.folder.file())
+                .synchronous(hyper_session::store::sqlite::Synchronous::Normal);
+            Arc::new(limited(apply(builder, options, clock, events), options).open().unwrap())
         }
     }
+}
+
+fn limited<K: ServerKind>(builder: Builder<K>, options: Options) -> Builder<K> {
+    builder.max_sessions_per_subject(options.max_sessions).at_session_limit(options.at_limit)
 }
 
 fn apply<K>(builder: Builder<K>, options: Options, clock: &FakeClock, events: &Events) -> Builder<K> {
@@ -183,9 +242,9 @@ fn apply<K>(builder: Builder<K>, options: Options, clock: &FakeClock, events: &E
     builder
 }
 
-/// Runs a scenario on both kinds of store, in both formats of a payload.
+/// Runs a scenario on each kind of store, in both formats of a payload.
 pub(crate) fn everywhere_with<T: Future<Output = ()>>(options: Options, scenario: impl Fn(World) -> T) {
-    for kind in [Kind::Cookie, Kind::Server] {
+    for &kind in KINDS {
         for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
             println!("{kind:?} store, {format:?}"); // shown if the scenario fails
             block_on(scenario(World::new(kind, Options { format, ..options })));

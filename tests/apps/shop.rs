@@ -92,7 +92,9 @@ impl Shop {
             "/email" => Ok(page(StatusCode::UNAUTHORIZED, "Please give your password again.")),
             "/devices/end-others" => {
                 let ended = session.end_other_sessions().await?;
-                notify(&session, &format!("{ended} other devices are logged out."))
+                // A cookie store does not know how many there were.
+                let others = ended.map_or_else(|| "All".to_owned(), |ended| ended.to_string());
+                notify(&session, &format!("{others} other devices are logged out."))
             }
             "/logout" => {
                 session.destroy()?;
@@ -122,7 +124,7 @@ impl Shop {
 
 fn log_in(session: &Session, user: &str, remember: bool, agent: &str) -> Result<Page, Error> {
     session.login(user)?;
-    session.describe(agent.get(..256).unwrap_or(agent))?;
+    session.describe(agent)?;
     session.set_lifetime(if remember {
         Lifetime::persistent(30 * DAY)
     } else {

@@ -1,4 +1,4 @@
-//! The shop as its visitors see it: on a cookie store and in memory, by one line each.
+//! The shop as its visitors see it: on a cookie store, with and without revocations, and in memory, by one line each.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,7 +11,9 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_session::store::{Builder, Store};
 use hyper_session::testing::{self, FakeClock};
-use hyper_session::{AppKey, CookieStore, CrossOriginProtection, MemoryStore, Timeouts, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, CrossOriginProtection, MemoryStore, Revocations, Timeouts, session_fn,
+};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -38,9 +40,11 @@ fn options<K>(builder: Builder<K>, clock: &FakeClock) -> Builder<K> {
         .clock(clock.clone())
 }
 
-fn stores(clock: &FakeClock) -> [Arc<dyn Store>; 2] {
+fn stores(clock: &FakeClock) -> [Arc<dyn Store>; 3] {
+    let cookies = || CookieStore::builder(AppKey::generate().unwrap());
     [
-        Arc::new(options(CookieStore::builder(AppKey::generate().unwrap()), clock).build().unwrap()),
+        Arc::new(options(cookies(), clock).build().unwrap()),
+        Arc::new(options(cookies().revocations(Revocations::in_memory()), clock).build().unwrap()),
         Arc::new(options(MemoryStore::builder(), clock).build().unwrap()),
     ]
 }
@@ -157,15 +161,22 @@ async fn fills_a_cart_logs_in_and_out(store: Arc<dyn Store>) {
 
 async fn lists_devices_and_logs_the_others_out(store: Arc<dyn Store>) {
     let shop = serve(store).await;
-    let mut phone = Visitor::new(shop, "phone");
-    let mut laptop = Visitor::new(shop, "laptop");
+    let (mut phone, mut laptop) = (Visitor::new(shop, "phone"), Visitor::new(shop, "laptop"));
     phone.log_in("on").await;
     laptop.log_in("").await;
     assert_eq!(laptop.get("/devices").await.text, "phone\nlaptop (this one)\n");
-    laptop.home().await;
-    assert_eq!(laptop.post("/devices/end-others", &[]).await.status, 303);
-    assert!(laptop.home().await.text.contains("notices=1 other devices are logged out.\n"));
-    assert!(!phone.is_logged_in().await && laptop.is_logged_in().await);
+    logs_the_others_out(&mut laptop, &mut [phone], "1 other devices").await;
+}
+
+async fn logs_the_others_out(mine: &mut Visitor, others: &mut [Visitor], notice: &str) {
+    mine.home().await;
+    assert_eq!(mine.post("/devices/end-others", &[]).await.status, 303);
+    let home = mine.home().await.text;
+    assert!(home.contains(&format!("notices={notice} are logged out.\n")), "{home}");
+    for other in others {
+        assert!(!other.is_logged_in().await);
+    }
+    assert!(mine.is_logged_in().await);
 }
 
 #[test]
@@ -290,11 +301,19 @@ fn an_old_login_is_asked_for_the_password_again() {
 fn my_devices_are_listed_and_the_others_logged_out() {
     block_on(async {
         let clock = FakeClock::at(START);
-        let [cookies, memory] = stores(&clock);
+        let [cookies, revocable, memory] = stores(&clock);
         lists_devices_and_logs_the_others_out(memory).await;
         let mut ada = Visitor::new(serve(cookies).await, "phone");
         ada.log_in("").await;
         assert_eq!(ada.get("/devices").await.status, 404);
+        // With revocations there is no list either, and the others can be ended.
+        let shop = serve(revocable).await;
+        let (mut phone, mut laptop) = (Visitor::new(shop, "phone"), Visitor::new(shop, "laptop"));
+        phone.log_in("on").await;
+        laptop.log_in("").await;
+        assert_eq!(laptop.get("/devices").await.status, 404);
+        let thief = Visitor { jar: laptop.jar.clone(), ..Visitor::new(shop, "thief") };
+        logs_the_others_out(&mut laptop, &mut [phone, thief], "All other devices").await;
     });
 }
 

@@ -273,6 +273,31 @@ fn b5_t34_a_logout_is_not_undone_by_a_slow_request() {
     });
 }
 
+/// The request of the logout also brings a token that was superseded moments ago, from another path of the site.
+#[test]
+fn b5_t34_a_logout_ends_a_slow_request_also_beside_a_superseded_token() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let (inner, expired) = (world.clone(), jar.clone());
+        let response = world.visit(&mut jar, move |ask| {
+            let (world, expired) = (inner.clone(), expired.clone());
+            async move {
+                let session = ask.session().await?;
+                world.clock.advance(2 * IDLE);
+                let mut other = world.jar().await;
+                let superseded = other.clone();
+                world.edit(&mut other, Session::regenerate).await;
+                let (name, token) = expired.0.first_key_value().unwrap();
+                let both = format!("{token}; {name}={}", superseded.get(name).unwrap());
+                world.edit(&mut Jar::with(name, &both), Session::destroy).await;
+                session.set("b", 2_u64)?;
+                Ok(status(200))
+            }
+        });
+        assert_no_cookie(&response.await);
+    });
+}
+
 /// A destroy of another request that comes too late to find the session ends it for the slow one, too: the user has logged
 /// out. The slow request may change the session, read it, or give it a new token.
 #[test]

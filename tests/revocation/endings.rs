@@ -1,9 +1,12 @@
 //! Each way to end a session, and a copied cookie that is presented afterwards.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use hyper_session::testing::{Cookies, FakeClock};
-use hyper_session::{AppKey, CookieStore, PayloadFormat, Refusal, Revocations};
+use hyper_session::{AppKey, CookieStore, Error, PayloadFormat, Refusal, Revocations, SessionId};
 
 use crate::requests::{NAME, START, Site};
 use crate::support::block_on;
@@ -253,6 +256,115 @@ fn a_regenerated_session_does_not_outrun_the_end_of_its_subject() {
         .await;
         assert!(!site.accepts(&other).await);
         assert!(!site.accepts(&browser).await);
+    });
+}
+
+#[test]
+fn ending_the_others_keeps_this_session_and_none_of_its_copies() {
+    block_on(async {
+        let site = Site::in_memory();
+        let (mut mine, other) = (site.logged_in("ada").await, site.logged_in("ada").await);
+        let bob = site.logged_in("bob").await;
+        let copy = mine.clone();
+        for _ in 0..100 {
+            let response = site.end_others(&mut mine).await;
+            assert_eq!(response.status(), 200);
+            assert_eq!(site.user(&mine).await.as_deref(), Some("ada"));
+        }
+        assert_eq!(site.refusal(&other).await, Some(Refusal::Revoked));
+        assert_eq!(
+            site.refusal(&copy).await,
+            Some(Refusal::Regenerated),
+            "its token was replaced moments ago"
+        );
+        site.clock.advance(Duration::from_secs(61));
+        assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked));
+        assert!(site.accepts(&bob).await);
+        // It is the same session as before: its logout ends it.
+        let copy = mine.clone();
+        site.logout(&mut mine).await;
+        assert!(!site.accepts(&copy).await);
+    });
+}
+
+// The request could continue behind an end that came after it was loaded.
+#[test]
+fn a_session_that_ends_the_others_does_not_outrun_its_own_end() {
+    type End = fn(CookieStore, SessionId) -> Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+    let ends: [(&str, End); 4] = [
+        ("subject", |store, _| Box::pin(async move { store.end_sessions_of("ada").await })),
+        ("label", |store, _| Box::pin(async move { store.end_labelled("device", "phone").await })),
+        ("id", |store, id| Box::pin(async move { store.end_session(id).await })),
+        ("everything", |store, _| Box::pin(async move { store.end_all().await })),
+    ];
+    block_on(async {
+        for (what, end) in ends {
+            let site = Site::in_memory();
+            let mut browser = Cookies::new();
+            site.visit(&mut browser, |session| async move {
+                session.login("ada")?;
+                session.label("device", "phone")
+            })
+            .await;
+            let store = &site.store;
+            let response = site
+                .visit(&mut browser, |session| async move {
+                    // Meanwhile another request ends the session.
+                    end(store.clone(), session.id().unwrap()).await?;
+                    let error = session.end_other_sessions().await.unwrap_err();
+                    assert!(error.is_ended(), "{what}: {error}");
+                    Ok(())
+                })
+                .await;
+            assert_eq!(response.status(), 200);
+            assert!(!site.accepts(&browser).await, "{what}");
+        }
+    });
+}
+
+#[test]
+fn of_two_devices_that_end_each_other_at_most_one_is_left() {
+    block_on(async {
+        let site = Site::in_memory();
+        let (mut one, two) = (site.logged_in("ada").await, site.logged_in("ada").await);
+        let other = Mutex::new(two);
+        site.visit(&mut one, |session| async {
+            let (session, mut two) = (session, other.lock().unwrap().clone());
+            assert_eq!(site.end_others(&mut two).await.status(), 200);
+            *other.lock().unwrap() = two;
+            assert!(session.end_other_sessions().await.unwrap_err().is_ended());
+            Ok(())
+        })
+        .await;
+        let two = other.into_inner().unwrap();
+        assert!(!site.accepts(&one).await && site.accepts(&two).await);
+    });
+}
+
+#[test]
+fn a_password_that_was_checked_before_the_end_ends_no_others() {
+    block_on(async {
+        let site = Site::in_memory();
+        let position = site.store.revocation_position().await.unwrap();
+        site.store.end_sessions_of("ada").await.unwrap();
+        let owner = site.logged_in("ada").await;
+        let mut thief = Cookies::new();
+        site.visit(&mut thief, |session| async move {
+            session.login_at("ada", position)?;
+            assert!(session.end_other_sessions().await.unwrap_err().is_ended());
+            Ok(())
+        })
+        .await;
+        assert!(thief.header().is_none());
+        assert!(site.accepts(&owner).await);
+        // At a position after the end, the login stays.
+        let position = site.store.revocation_position().await.unwrap();
+        site.visit(&mut thief, |session| async move {
+            session.login_at("ada", position)?;
+            session.end_other_sessions().await.map(drop)
+        })
+        .await;
+        assert!(site.accepts(&thief).await);
     });
 }
 

@@ -106,6 +106,65 @@ fn ending_all_and_logging_in_ten_thousand_times_over_two_hosts() {
 }
 
 #[test]
+fn ending_the_others_on_two_hosts_whose_clocks_differ() {
+    block_on(async {
+        let log = SharedLog::default();
+        let hosts = [host(&log, START + 30).await, host(&log, START).await];
+        let mut browser = hosts[0].logged_in("ada").await;
+        for turn in 0..8 {
+            let (here, there) = (&hosts[turn % 2], &hosts[(turn + 1) % 2]);
+            let (copy, other) = (browser.clone(), there.logged_in("ada").await);
+            assert_eq!(here.end_others(&mut browser).await.status(), 200);
+            assert!(here.accepts(&browser).await && there.accepts(&browser).await, "turn {turn}");
+            log.settled().await;
+            for ended in [&copy, &other] {
+                assert!(!here.accepts(ended).await && !there.accepts(ended).await, "turn {turn}");
+            }
+        }
+    });
+}
+
+// The end of the subject is in the log, and this host has not read it when the request is loaded.
+#[test]
+fn a_session_that_ends_the_others_does_not_outrun_an_end_on_another_host() {
+    block_on(async {
+        for turn in 0..50 {
+            let log = SharedLog::default();
+            let (here, there) = (host(&log, START).await, host(&log, START).await);
+            let mut browser = here.logged_in("ada").await;
+            let elsewhere = &there.store;
+            here.visit(&mut browser, |session| async move {
+                if turn % 2 == 0 {
+                    elsewhere.end_sessions_of("ada").await?;
+                } else {
+                    elsewhere.end_session(session.id().unwrap()).await?;
+                }
+                let error = session.end_other_sessions().await.unwrap_err();
+                assert!(error.is_ended(), "turn {turn}: {error}");
+                Ok(())
+            })
+            .await;
+            assert!(!here.accepts(&browser).await && !there.accepts(&browser).await, "turn {turn}");
+        }
+    });
+}
+
+#[test]
+fn a_log_that_is_away_ends_no_others_and_says_so() {
+    block_on(async {
+        let log = SharedLog::default();
+        let here = host(&log, START).await;
+        let (mut browser, other) = (here.logged_in("ada").await, here.logged_in("ada").await);
+        log.set(Fault::Full);
+        assert_eq!(here.end_others(&mut browser).await.status(), 503);
+        assert!(here.accepts(&browser).await && here.accepts(&other).await, "nothing has ended");
+        log.set(Fault::None);
+        assert_eq!(here.end_others(&mut browser).await.status(), 200);
+        assert!(here.accepts(&browser).await && !here.accepts(&other).await);
+    });
+}
+
+#[test]
 fn while_the_log_is_away_requests_that_ask_are_refused_and_logouts_say_so() {
     block_on(async {
         for fault in [Fault::Refuses, Fault::Hangs] {

@@ -109,6 +109,10 @@ impl Site {
         assert_eq!(response.status(), 200);
     }
 
+    pub(crate) async fn end_others(&self, cookies: &mut Cookies) -> Response<()> {
+        self.visit(cookies, |session| async move { session.end_other_sessions().await.map(drop) }).await
+    }
+
     pub(crate) async fn logout(&self, cookies: &mut Cookies) {
         let response = self.visit(cookies, |session| async move { session.destroy() }).await;
         assert_eq!(response.status(), 200);

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
 use self::revoking::Revoking;
-use super::{Builder, LoadFuture, Store, StoreFuture, Verbs};
+use super::{Builder, Listing, LoadFuture, Store, StoreFuture, Verbs};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::crypto::{KeyId, Keyring, Purpose, Random, Sealer, SecretText, SystemRandom, key_of, warm_up};
@@ -323,6 +323,19 @@ impl Store for CookieStore {
     fn config(&self) -> &Config {
         &self.inner.config
     }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        Box::pin(async move {
+            let revocations = store.revoking()?;
+            if keep.is_some() {
+                return Err(Error::config(
+                    "a CookieStore cannot keep one session by its id: call Session::end_other_sessions() in a request of the session to keep",
+                ));
+            }
+            revocations.end_sessions_of(&subject).await.map(|()| None)
+        })
+    }
 }
 
 impl Verbs for CookieStore {
@@ -380,6 +393,10 @@ impl Verbs for CookieStore {
             Some(revoking) => self.regenerate_revocable(revoking, &base, &changes, now),
             None => StoreFuture::ready(self.inner.regenerate(&base, &changes, now)),
         }
+    }
+
+    fn ends_others_on_save(&self) -> bool {
+        self.inner.revoking.is_some()
     }
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {

@@ -9,9 +9,9 @@ use super::{CookieKeys, CookieStore, Inner};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::crypto::{Sealer, subject_name};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::event::{Refusal, RevocationChange};
-use crate::revocation::{FailurePolicy, Register, Revocation, Revocations, Verdict};
+use crate::revocation::{Continued, FailurePolicy, Register, Revocation, Revocations, Verdict};
 use crate::session::{Changes, Lineage, Payload, Position, Record, Saved, SessionId};
 use crate::store::{Builder, LoadFuture, StoreFuture};
 
@@ -34,6 +34,8 @@ struct Plan {
     lineage: Lineage,
     /// True at a login: the session then begins at the present end of the log.
     asks_position: bool,
+    /// True if the other sessions of its subject end.
+    ends_others: bool,
     /// The revocations that must be durable before the session is sealed.
     revocations: Vec<Revocation>,
 }
@@ -41,6 +43,10 @@ struct Plan {
 impl Plan {
     fn labelled(&self) -> Option<&Payload> {
         self.base.as_ref().filter(|_| self.keeps_labels).map(Record::payload)
+    }
+
+    fn to_payload(&self, lineage: &Lineage) -> Result<Payload, Error> {
+        self.payload.with_lineage(lineage, self.labelled())
     }
 }
 
@@ -117,12 +123,13 @@ impl CookieStore {
     ///
     /// # Examples
     ///
-    /// A new password ends every session except that of the present request:
+    /// A reset of a forgotten password ends every session, and begins one.
+    /// [`Session::end_other_sessions`](crate::Session::end_other_sessions) keeps the session of the request.
     ///
     /// ```
     /// use hyper_session::{CookieStore, Error, Session};
     ///
-    /// async fn password_changed(store: &CookieStore, session: &Session, user: &str) -> Result<(), Error> {
+    /// async fn password_was_reset(store: &CookieStore, session: &Session, user: &str) -> Result<(), Error> {
     ///     store.end_sessions_of(user).await?;
     ///     session.login(user)
     /// }
@@ -170,7 +177,7 @@ impl CookieStore {
         self.revoking()?.position().await
     }
 
-    fn revoking(&self) -> Result<&Revocations, Error> {
+    pub(super) fn revoking(&self) -> Result<&Revocations, Error> {
         self.revocations().ok_or_else(|| {
             Error::config("this store keeps no revocations: call revocations() on its builder")
         })
@@ -206,15 +213,20 @@ impl Revoking {
             Verdict::Valid | Verdict::Retiring => Ok(Ok(record)),
             Verdict::Revoked => Ok(Err(Refusal::Revoked)),
             Verdict::Superseded => Ok(Err(Refusal::Regenerated)),
-            Verdict::Unconfirmed => match self.revocations.policy() {
-                FailurePolicy::Refuse => {
-                    Err(Error::unavailable("the log of revocations could not be read in time"))
-                }
-                FailurePolicy::Trust => {
-                    self.register.report(RevocationChange::Trusted);
-                    Ok(Ok(record))
-                }
-            },
+            Verdict::Unconfirmed => self.trust().map(|()| Ok(record)),
+        }
+    }
+
+    /// Trusts a session that cannot be confirmed, if the policy says so.
+    fn trust(&self) -> Result<(), Error> {
+        match self.revocations.policy() {
+            FailurePolicy::Refuse => {
+                Err(Error::unavailable("the log of revocations could not be read in time"))
+            }
+            FailurePolicy::Trust => {
+                self.register.report(RevocationChange::Trusted);
+                Ok(())
+            }
         }
     }
 
@@ -385,6 +397,10 @@ impl CookieStore {
             Ok(None) => return StoreFuture::ready(Ok(Saved::Removed)),
             Err(error) => return StoreFuture::ready(Err(error)),
         };
+        if plan.ends_others {
+            return self
+                .later(move |revoking, inner| async move { inner.end_others(&revoking, plan, now).await });
+        }
         let register = &revoking.register;
         let revocations = std::mem::take(&mut plan.revocations);
         let at_once = match (revocations.is_empty(), plan.asks_position) {
@@ -417,9 +433,9 @@ impl CookieStore {
         let inner = Arc::clone(&self.inner);
         match inner.revoking.clone() {
             Some(revoking) => StoreFuture::boxed(work(revoking, inner)),
-            None => StoreFuture::ready(Err(Error::new(crate::error::Kind::Internal(
-                "a store without revocations revoked",
-            )))),
+            None => {
+                StoreFuture::ready(Err(Error::new(Kind::Internal("a store without revocations revoked"))))
+            }
         }
     }
 }
@@ -447,6 +463,7 @@ impl Inner {
             keeps_labels: false,
             lineage,
             asks_position,
+            ends_others: changes.ends_others(),
             revocations,
         }))
     }
@@ -474,6 +491,7 @@ impl Inner {
             keeps_labels: false,
             lineage: Lineage { position, owner, root: None },
             asks_position: owner.is_some() && known.is_none(),
+            ends_others: changes.ends_others(),
             revocations: Vec::new(),
         }))
     }
@@ -506,6 +524,7 @@ impl Inner {
             keeps_labels: !restarts,
             lineage,
             asks_position,
+            ends_others: changes.ends_others(),
             revocations: Vec::new(),
         };
         // A session that is too large to be sealed must not end the present one.
@@ -531,6 +550,7 @@ impl Inner {
             keeps_labels: true,
             lineage: base.payload().lineage(),
             asks_position: false,
+            ends_others: false,
             revocations: Vec::new(),
         }))
     }
@@ -538,9 +558,37 @@ impl Inner {
     /// Refuses a session that does not fit its cookies, whichever position in the log it will get.
     fn check_plan(&self, plan: &Plan) -> Result<(), Error> {
         let lineage = Lineage { position: Position::LONGEST, ..plan.lineage };
-        let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
+        let payload = plan.to_payload(&lineage)?;
         let body = payload.to_format(self.config.settings.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))
+    }
+
+    /// Ends the other sessions of the subject, and seals the session behind that revocation. Whatever ended this session since
+    /// it was loaded still ends it: only revocations of the subject could be hidden by this one.
+    async fn end_others(&self, revoking: &Revoking, mut plan: Plan, now: Timestamp) -> Result<Saved, Error> {
+        let Some(subject) = plan.payload.subject() else { return Err(Error::new(Kind::NotLoggedIn)) };
+        let owner = subject_name(&subject);
+        let from = (!plan.asks_position).then_some(plan.lineage.position);
+        let revocations = std::mem::take(&mut plan.revocations);
+        let register = &revoking.register;
+        let position = match register.end_others(revocations, owner, from, revoking.max_staleness).await? {
+            Continued::At(position) => position,
+            Continued::Nowhere => return Ok(Saved::Ended),
+            Continued::Unconfirmed(position) => {
+                revoking.trust()?;
+                position
+            }
+        };
+        if from.is_some() {
+            let lineage = Lineage { owner: None, ..plan.lineage };
+            let labels = plan.to_payload(&lineage)?.labels();
+            let verdict = register.judge(plan.id, &lineage, &labels, now, revoking.max_staleness);
+            if matches!(verdict, Verdict::Revoked | Verdict::Superseded) {
+                return Ok(Saved::Ended);
+            }
+        }
+        (plan.lineage.owner, plan.asks_position) = (Some(owner), true);
+        self.seal_plan(plan, Some(position), now)
     }
 
     #[allow(clippy::needless_pass_by_value)] // a plan is carried out once
@@ -549,7 +597,7 @@ impl Inner {
         if let Some(position) = position.filter(|_| plan.asks_position) {
             lineage.position = position;
         }
-        let payload = plan.payload.with_lineage(&lineage, plan.labelled())?;
+        let payload = plan.to_payload(&lineage)?;
         self.seal(plan.id, plan.created, payload, plan.base.as_ref(), now)
     }
 }

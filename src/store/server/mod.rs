@@ -297,8 +297,9 @@ impl<B: Backend> Inner<B> {
             let id = session_id(&token);
             self.config.emit(EventKind::Migrating { id, from: MigrationSource::Unsealed });
         }
-        let (id, origin) =
-            (session_id(&token), Origin::Stored { token, value: stored.value, deadline: stored.expires });
+        let id = session_id(&token);
+        let (value, deadline, lifetime) = (stored.value, stored.expires, age.lifetime);
+        let origin = Origin::Stored { token, value, deadline, lifetime };
         Ok(Record::written(id, created, expires, payload, origin, recency))
     }
 
@@ -314,10 +315,13 @@ impl<B: Backend> Inner<B> {
 
     /// Returns true if moving only the entry's deadline would leave a false lifetime in it.
     fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
-        let stored = base.origin().stored().and_then(|(_, value)| self.format.decode(key_of(base), value));
-        let Some(EntryValue::Session(EntryAge { lifetime: Some(lifetime), .. }, _)) = stored else {
-            return false;
+        let Origin::Stored { value, lifetime, .. } = base.origin() else { return false };
+        // A session that this request has written was not decoded.
+        let decoded = || match self.format.decode(key_of(base), value) {
+            Some(EntryValue::Session(age, _)) => age.lifetime,
+            _ => None,
         };
+        let Some(lifetime) = lifetime.or_else(decoded) else { return false };
         self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
     }
 
@@ -366,7 +370,7 @@ impl<B: Backend> Inner<B> {
                     }
                 }
                 let Stored { value, expires } = entry;
-                let origin = Origin::Stored { token, value, deadline: expires };
+                let origin = Origin::Stored { token, value, deadline: expires, lifetime: None };
                 return Ok(Some(Record::new(id, created, expires, payload, origin)));
             }
         }
@@ -432,7 +436,7 @@ impl<B: Backend> Inner<B> {
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin = Origin::Stored { token, value, deadline: expires };
+                let origin = Origin::Stored { token, value, deadline: expires, lifetime: None };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
                 Step::Done(stored(record, conflicts)?)
             }
@@ -481,7 +485,7 @@ impl<B: Backend> Inner<B> {
         let Some(Stored { value, expires }) = self.backend.fetch(id, ALWAYS).await? else { return Ok(()) };
         let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else { return Ok(()) };
         let (session, created) = (session_id(&token), age.created.unwrap_or(now));
-        let origin = Origin::Stored { token, value, deadline: expires };
+        let origin = Origin::Stored { token, value, deadline: expires, lifetime: None };
         self.remove(&Record::new(session, created, expires, payload, origin), now).await
     }
 
@@ -585,9 +589,9 @@ impl<B: Backend> Store for ServerStore<B> {
         Box::pin(async move { store.end_session_of(&subject, id).await })
     }
 
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<usize> {
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
-        Box::pin(async move { store.end_sessions_of(&subject, keep).await })
+        Box::pin(async move { store.end_sessions_of(&subject, keep).await.map(Some) })
     }
 }
 

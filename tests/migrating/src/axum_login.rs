@@ -126,7 +126,7 @@ mod after {
     async fn change_password(user: User) -> Result<String, Error> {
         user.session.reauthenticate()?;
         let ended = user.session.end_other_sessions().await?;
-        Ok(format!("{ended} other devices are logged out"))
+        Ok(format!("{} other devices are logged out", ended.unwrap_or_default()))
     }
 
     fn app() -> Result<Router, Error> {
