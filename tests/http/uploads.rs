@@ -90,17 +90,15 @@ fn b5_an_upload_longer_than_the_idle_timeout_keeps_its_session_in_memory() {
 #[cfg(feature = "sqlite")]
 #[test]
 fn b5_an_upload_longer_than_the_idle_timeout_keeps_its_session_in_a_file() {
-    let file = std::env::temp_dir().join(format!("hyper-session-uploads-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("hyper-session-uploads-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
     run(async {
         let clock = FakeClock::at(1_700_000_000);
-        let store = options(hyper_session::SqliteStore::builder(&file), &clock).open().unwrap();
+        let store =
+            options(hyper_session::SqliteStore::builder(folder.join("sessions.db")), &clock).open().unwrap();
         a_slow_upload_keeps_its_session(store, clock).await;
     });
-    for suffix in ["", "-wal", "-shm", "-lock", "-lock2"] {
-        let mut name = file.clone().into_os_string();
-        name.push(suffix);
-        let _ = std::fs::remove_file(name);
-    }
+    std::fs::remove_dir_all(folder).unwrap();
 }
 
 /// The store counts by the clock of Redis, which it takes to be as far ahead of its own as when it connected.
