@@ -258,7 +258,7 @@ impl Register {
                 return true;
             }
             // Outside of a runtime there is no clock by which to wait.
-            if self.failing.load(Ordering::Acquire) || check_runtime().is_err() {
+            if check_runtime().is_err() {
                 return false;
             }
             // The second read since then began afterwards.
@@ -267,7 +267,14 @@ impl Register {
                 self.rolled_back(position).await;
                 return false;
             }
-            if tokio::time::timeout_at(deadline, progress).await.is_err() {
+            // One slow reply of the log fails no request, and a log that is down for longer than sessions are trusted delays
+            // none.
+            let until = if self.is_failing() {
+                deadline.min(tokio::time::Instant::now() + max_staleness.saturating_sub(self.age()))
+            } else {
+                deadline
+            };
+            if tokio::time::timeout_at(until, progress).await.is_err() {
                 return false;
             }
         }

@@ -187,6 +187,25 @@ fn while_the_log_is_away_requests_that_ask_are_refused_and_logouts_say_so() {
     });
 }
 
+/// The second host has a read that failed behind it when it is asked for a session that is newer than what it has read.
+#[test]
+fn a_read_that_failed_costs_no_request_while_what_is_known_is_not_too_old() {
+    block_on(async {
+        let log = SharedLog::default();
+        let (one, two) = (host(&log, START).await, host(&log, START).await);
+        for _ in 0..3 {
+            log.set(Fault::Refuses);
+            while !two.changes().contains(&"unreachable") {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            log.set(Fault::None);
+            let mut browser = one.logged_in("ada").await;
+            assert_eq!(two.visit(&mut browser, |_| async { Ok(()) }).await.status(), 200);
+            log.settled().await;
+        }
+    });
+}
+
 #[test]
 fn a_logout_that_is_not_durable_is_not_answered() {
     block_on(async {
