@@ -7,14 +7,12 @@ use http::Response;
 use hyper_session::{Lifetime, Session, Timeouts, Timestamp};
 use proptest::prelude::*;
 
-use crate::stores::{Kind, Options, Reading, START, World, max_age, seconds};
+use crate::stores::{Kind, Options, Reading, World, max_age, seconds};
 use crate::support::{Body, Jar, block_on, set_cookies};
 
 #[derive(Clone, Copy, Debug)]
 enum Op {
     Advance(u64),
-    /// The clock is set back, or another host answers whose clock is behind.
-    SetBack(u64),
     Read,
     Peek,
     Write,
@@ -32,7 +30,6 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => prop_oneof![0..12_u64, 0..120_u64, 0..500_u64].prop_map(Op::Advance),
-        1 => (0..50_u64).prop_map(Op::SetBack),
         4 => Just(Op::Read),
         1 => Just(Op::Peek),
         2 => Just(Op::Write),
@@ -89,9 +86,6 @@ fn options(number: usize) -> Options {
         _ => Options { timeouts: timeouts(60, 150), longest: Some(seconds(600)), ..default },
     }
 }
-
-/// By how much the clocks of hosts may differ.
-const SKEW: u64 = 60;
 
 /// A session of the model.
 #[derive(Clone, Copy)]
@@ -153,16 +147,12 @@ async fn run(kind: Kind, ops: &[Op]) {
     let mut present = options(0);
     let mut jar = Jar::new();
     let mut model: Option<Model> = None;
-    let mut latest = START;
     for (step, &op) in ops.iter().enumerate() {
         let context = format!("{kind:?}, step {step}, {op:?}");
-        match op {
-            Op::Advance(by) => world.clock.advance(seconds(by)),
-            Op::SetBack(by) => world.clock.set((world.now().as_unix() - by).max(latest - SKEW)),
-            _ => {}
+        if let Op::Advance(by) = op {
+            world.clock.advance(seconds(by));
         }
         let now = world.now().as_unix();
-        latest = latest.max(now);
         let stored = world.expires(&jar).await.map(Timestamp::as_unix);
         if let Some(known) = model {
             let (idle, absolute, _) = allowed(&present, &known);
@@ -190,7 +180,7 @@ async fn run(kind: Kind, ops: &[Op]) {
                 model.deployed_since = true;
             }
         }
-        if matches!(op, Op::Advance(_) | Op::SetBack(_) | Op::Deploy(_)) {
+        if matches!(op, Op::Advance(_) | Op::Deploy(_)) {
             continue;
         }
         let response = visit(&world, &mut jar, op, step as u64).await;
