@@ -1,5 +1,7 @@
 //! A browser that binds sessions to its device: the protocol's client, with a key of its own.
 
+use std::time::{Duration, Instant};
+
 use http::header::COOKIE;
 use http::{Request, Response};
 use hyper_session::testing::Cookies;
@@ -36,6 +38,22 @@ impl Browser {
     /// The text of a page.
     pub(crate) async fn read(&mut self, site: &Site, path: &str) -> String {
         text(self.visit(site, path).await).await
+    }
+
+    /// Returns true if this is a stranger to the site.
+    ///
+    /// A host knows the time of a revocation when it has read it in the log, moments later. The limit only tells "late" from
+    /// "never".
+    pub(crate) async fn is_stranger(&mut self, site: &Site) -> bool {
+        let begin = Instant::now();
+        loop {
+            let page = self.read(site, "/").await;
+            let waits = site.follows_a_log() && begin.elapsed() < Duration::from_secs(60);
+            if page.starts_with("stranger") || !waits {
+                return page.starts_with("stranger");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     /// Logs in, and returns the offer of the response.
