@@ -82,3 +82,20 @@ fn two_paths_are_answered() {
         assert_eq!(binder.endpoint(path), None, "{path}");
     }
 }
+
+#[test]
+fn accepted_paths_are_answered_and_not_offered() {
+    let keys = Keyring::new(AppKey::danger_from_any_bytes(b"one").unwrap());
+    let cookie = CookieOptions::new().name("s").validate().unwrap();
+    let options = DeviceBound::new().path("/new").accept_path("/old/").accept_path("/older");
+    let binder = Binder::new(options, Some(&keys), &cookie).unwrap();
+    for path in ["/new", "/old", "/older"] {
+        assert_eq!(binder.endpoint(&format!("{path}/register")), Some(Endpoint::Register), "{path}");
+        assert_eq!(binder.endpoint(&format!("{path}/refresh")), Some(Endpoint::Refresh), "{path}");
+    }
+    assert_eq!(binder.endpoint("/device-bound/refresh"), None);
+    let offer = binder.offer(SessionId::from_bytes([7; 16]), NOW).unwrap();
+    assert!(offer.to_str().unwrap().starts_with("(ES256);path=\"/new/register\";"));
+    let instructions = binder.instructions(&PublicKey::of(true, &[7; 32]));
+    assert!(instructions.contains("\"refresh_url\":\"/new/refresh\""), "{instructions}");
+}

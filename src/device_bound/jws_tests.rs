@@ -92,6 +92,20 @@ fn only_what_the_protocol_sends_is_read() {
 }
 
 #[test]
+fn a_proof_of_the_longest_text_is_read_and_no_longer_one() {
+    let padded = |header: usize, payload: usize| {
+        let header = format!("{HEADER}{}", " ".repeat(header));
+        compact(&header, &format!("{PAYLOAD}{}", " ".repeat(payload)))
+    };
+    for (len, read) in [(MAX_LEN, true), (MAX_LEN + 1, false), (MAX_LEN + 2, false)] {
+        let mut paddings = (0..3).flat_map(|header| (0..MAX_LEN).map(move |payload| (header, payload)));
+        let text = paddings
+            .find_map(|(header, payload)| Some(padded(header, payload)).filter(|text| text.len() == len));
+        assert_eq!(Proof::read(&text.unwrap()).is_some(), read, "{len}");
+    }
+}
+
+#[test]
 fn other_forms_of_a_signature_are_not_read() {
     let good = compact(HEADER, PAYLOAD);
     let (signed, signature) = good.rsplit_once('.').unwrap();

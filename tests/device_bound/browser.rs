@@ -71,6 +71,11 @@ impl Browser {
     pub(crate) async fn bind_by(&mut self, site: &Site, offer: &Offer) {
         let response = self.register(site, offer).await;
         assert_eq!(response.status(), 200);
+        self.obey(response).await;
+    }
+
+    /// Takes in the instructions of a response, which are the same after a registration and after a refresh.
+    pub(crate) async fn obey(&mut self, response: Response<Body>) {
         let instructions: Value = serde_json::from_str(&text(response).await).unwrap();
         let string = |name: &str| instructions[name].as_str().unwrap().to_owned();
         self.bound =

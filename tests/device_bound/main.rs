@@ -3,8 +3,11 @@
 
 mod browser;
 mod cost;
+mod deployments;
 #[path = "../support/device.rs"]
 mod device;
+#[path = "../support/dice.rs"]
+mod dice;
 #[cfg(feature = "sqlite")]
 #[path = "../sqlite/folder.rs"]
 #[allow(dead_code)] // a part of it is used here

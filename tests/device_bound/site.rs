@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::service::Service;
 use hyper_session::store::{Builder, CookieKeys, Store};
@@ -120,6 +120,10 @@ pub(crate) fn observer(events: &Events) -> impl Fn(&Event<'_>) + Send + Sync + '
 
 async fn handler(request: Request<Body>, handle: SessionHandle) -> Result<Response<Body>, Error> {
     let path = request.uri().path();
+    // As an application answers what it does not know.
+    if request.method() == Method::POST && (path.ends_with("/register") || path.ends_with("/refresh")) {
+        return Ok(Response::builder().status(404).body(Body::default()).unwrap_or_default());
+    }
     if path == "/ping" {
         return Ok(Response::new("pong".into()));
     }
