@@ -16,11 +16,16 @@ fn challenge(binder: &Binder, purpose: challenge::Purpose, issued: Timestamp) ->
 
 #[test]
 fn challenges_are_of_one_store_and_one_cookie() {
-    let (one, purpose) = (binder(b"one", "s"), challenge::Purpose::Refresh([7; 16]));
-    let text = challenge(&one, purpose, NOW);
-    assert_eq!(text.len(), challenge::MAX_LEN);
-    let opened = Challenge::open(&text, &one.challenges).unwrap();
-    assert_eq!(opened, Challenge { purpose, issued: NOW });
+    let one = binder(b"one", "s");
+    let [registration, text] =
+        [challenge::Purpose::Registration([7; 16]), challenge::Purpose::Refresh([7; 16])].map(|purpose| {
+            let text = challenge(&one, purpose, NOW);
+            assert_eq!(text.len(), challenge::MAX_LEN);
+            let opened = Challenge::open(&text, &one.challenges).unwrap();
+            assert_eq!(opened, Challenge { purpose, issued: NOW });
+            text
+        });
+    assert_ne!(registration, text);
     for other in [binder(b"two", "s"), binder(b"one", "t")] {
         assert_eq!(Challenge::open(&text, &other.challenges), None);
     }

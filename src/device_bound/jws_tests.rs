@@ -26,7 +26,12 @@ fn the_refresh_of_another_implementation_is_read_and_verified() {
     let vector = vector(include_str!("../../tests/vectors/dbsc/refresh.json"));
     let proof = Proof::read(vector["secureSessionResponse"].as_str().unwrap()).unwrap();
     assert_eq!((&*proof.challenge, proof.key), (vector["challenge"].as_str().unwrap(), None));
-    assert!(proof.is_signed_by(&key(&vector["storedPublicKeyJwk"])));
+    let device = key(&vector["storedPublicKeyJwk"]);
+    assert!(proof.is_signed_by(&device));
+    assert!(!proof.is_signed_by(&PublicKey::of(true, &[7; 32])), "another device");
+    let Proof { key, challenge, signed, signature } = proof;
+    let altered = [signed, b" "].concat();
+    assert!(!Proof { key, challenge, signed: &altered, signature }.is_signed_by(&device), "another text");
 }
 
 // RFC 7515 appendix A.3: an ES256 signature by the RFC's key. Its type is not that of a proof, so it is not read as one.
