@@ -28,6 +28,10 @@ fn lifetimes_and_paths_are_checked() {
         let options = DeviceBound::new().lifetime(Duration::from_secs(seconds));
         assert!(why(cookie(), options).contains("lifetime()"), "{seconds}");
     }
+    for seconds in [300, 24 * 3600] {
+        let options = DeviceBound::new().lifetime(Duration::from_secs(seconds));
+        assert!(CookieStore::builder(key()).device_bound(options).build().is_ok(), "{seconds}");
+    }
     for path in ["", "device", "/a b", "/a?b", "/a#b", "/a\"b", "/\u{e9}", "/a\nb"] {
         assert!(why(cookie(), DeviceBound::new().path(path)).contains("path()"), "{path:?}");
         assert!(why(cookie(), DeviceBound::new().accept_path(path)).contains("accept_path()"), "{path:?}");
