@@ -190,7 +190,7 @@ async fn bound(host: &Site) -> Browser {
     browser
 }
 
-// What the steps above avoid.
+// The steps above avoid this.
 #[test]
 fn without_the_step_between_a_refresh_reaches_a_host_that_does_not_know_it() {
     for site in Site::all() {
