@@ -32,14 +32,23 @@ const MAX_IDENTIFIER: usize = 23;
 
 /// Binds the sessions of one store to devices, and checks what devices prove.
 pub(crate) struct Binder {
-    register_path: Box<str>,
-    refresh_path: Box<str>,
+    paths: Paths,
+    /// Paths that are answered, and not offered.
+    accepted: Vec<Paths>,
+    enforces: bool,
     lifetime: Duration,
     challenges: Sealer,
     tagger: Tagger,
     cookie: CookieTemplate,
     finder: CookieFinder,
     answered: Answered,
+}
+
+/// The two paths below one path of the options.
+#[derive(Debug)]
+struct Paths {
+    register: Box<str>,
+    refresh: Box<str>,
 }
 
 /// A request that the session service answers itself.
@@ -67,7 +76,7 @@ impl Binder {
         keys: Option<&Keyring>,
         session_cookie: &CookieTemplate,
     ) -> Result<Self, Error> {
-        let DeviceBound { path, lifetime, keys: own } = options;
+        let DeviceBound { path, accepted_paths, answer_only, lifetime, keys: own } = options;
         let keys = own.as_ref().or(keys).ok_or_else(|| {
             Error::config(
                 "device_bound() needs an application key: give it to DeviceBound::keys(), or call seal_records()",
@@ -78,24 +87,13 @@ impl Binder {
                 "the lifetime of the bound cookie must be five minutes to one day: change DeviceBound::lifetime()",
             ));
         }
-        let path_fits = path.starts_with('/')
-            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\?#;,<>".contains(&byte));
-        if !path_fits {
-            return Err(Error::config(
-                "the path of device_bound() must start with \"/\" and have visible ASCII characters other than ?#;,\"<>\\: change DeviceBound::path()",
-            ));
-        }
-        let path = path.trim_end_matches('/');
         let cookie = session_cookie.companion("bound", lifetime)?;
-        if !cookie.covers_path(&format!("{path}/refresh")) {
-            return Err(Error::config(
-                "the path of device_bound() must be within the path of the session cookie: change DeviceBound::path() or the cookie's path()",
-            ));
-        }
+        let accepted: Result<_, _> = accepted_paths.iter().map(|path| Paths::below(path, &cookie)).collect();
         let name = session_cookie.name().as_str();
         Ok(Self {
-            register_path: format!("{path}/register").into(),
-            refresh_path: format!("{path}/refresh").into(),
+            paths: Paths::below(&path, &cookie)?,
+            accepted: accepted?,
+            enforces: !answer_only,
             lifetime,
             challenges: Sealer::new(keys, Purpose::Challenge, name, Arc::new(SystemRandom))?,
             tagger: Tagger::new(keys, Purpose::BoundCookie, name)?,
@@ -105,13 +103,18 @@ impl Binder {
         })
     }
 
+    /// Returns false if the store only answers browsers.
+    pub(crate) fn enforces(&self) -> bool {
+        self.enforces
+    }
+
     /// Returns the endpoint at this path.
     pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
-        match path {
-            _ if *path == *self.register_path => Some(Endpoint::Register),
-            _ if *path == *self.refresh_path => Some(Endpoint::Refresh),
+        std::iter::once(&self.paths).chain(&self.accepted).find_map(|paths| match path {
+            _ if *path == *paths.register => Some(Endpoint::Register),
+            _ if *path == *paths.refresh => Some(Endpoint::Refresh),
             _ => None,
-        }
+        })
     }
 
     /// Returns true if a request with these `Cookie` fields comes from the device of the session, as far as a cookie can
@@ -134,7 +137,7 @@ impl Binder {
     pub(crate) fn offer(&self, id: SessionId, now: Timestamp) -> Result<HeaderValue, Error> {
         let purpose = challenge::Purpose::Registration(id.to_bytes());
         let challenge = Challenge { purpose, issued: now }.seal(&self.challenges)?;
-        headers::registration(&self.register_path, &challenge)
+        headers::registration(&self.paths.register, &challenge)
     }
 
     /// Checks the proof of a registration for the session `id`. Returns the key, and the time of the challenge.
@@ -235,7 +238,7 @@ impl Binder {
     pub(crate) fn instructions(&self, key: &PublicKey) -> String {
         json!({
             "session_identifier": identifier_of(self.binding_id(key)),
-            "refresh_url": &*self.refresh_path,
+            "refresh_url": &*self.paths.refresh,
             "scope": { "include_site": false, "scope_specification": [] },
             "credentials": [{
                 "type": "cookie",
@@ -252,6 +255,27 @@ impl Binder {
     }
 }
 
+impl Paths {
+    fn below(path: &str, cookie: &CookieTemplate) -> Result<Self, Error> {
+        let fits = path.starts_with('/')
+            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\?#;,<>".contains(&byte));
+        if !fits {
+            return Err(Error::config(
+                "the path of device_bound() must start with \"/\" and have visible ASCII characters other than ?#;,\"<>\\: change DeviceBound::path() or accept_path()",
+            ));
+        }
+        let path = path.trim_end_matches('/');
+        let paths =
+            Self { register: format!("{path}/register").into(), refresh: format!("{path}/refresh").into() };
+        if !cookie.covers_path(&paths.refresh) {
+            return Err(Error::config(
+                "the path of device_bound() must be within the path of the session cookie: change DeviceBound::path() or accept_path(), or the cookie's path()",
+            ));
+        }
+        Ok(paths)
+    }
+}
+
 /// Returns the identifier by which the browser names the binding. It begins with a letter, so that it can be sent with and
 /// without quotes.
 fn identifier_of(id: [u8; 16]) -> String {
@@ -261,8 +285,9 @@ fn identifier_of(id: [u8; 16]) -> String {
 impl fmt::Debug for Binder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Binder")
-            .field("register", &self.register_path)
-            .field("refresh", &self.refresh_path)
+            .field("paths", &self.paths)
+            .field("accepted", &self.accepted)
+            .field("enforces", &self.enforces)
             .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }

@@ -16,11 +16,16 @@ fn challenge(binder: &Binder, purpose: challenge::Purpose, issued: Timestamp) ->
 
 #[test]
 fn challenges_are_of_one_store_and_one_cookie() {
-    let (one, purpose) = (binder(b"one", "s"), challenge::Purpose::Refresh([7; 16]));
-    let text = challenge(&one, purpose, NOW);
-    assert_eq!(text.len(), challenge::MAX_LEN);
-    let opened = Challenge::open(&text, &one.challenges).unwrap();
-    assert_eq!(opened, Challenge { purpose, issued: NOW });
+    let one = binder(b"one", "s");
+    let [registration, text] =
+        [challenge::Purpose::Registration([7; 16]), challenge::Purpose::Refresh([7; 16])].map(|purpose| {
+            let text = challenge(&one, purpose, NOW);
+            assert_eq!(text.len(), challenge::MAX_LEN);
+            let opened = Challenge::open(&text, &one.challenges).unwrap();
+            assert_eq!(opened, Challenge { purpose, issued: NOW });
+            text
+        });
+    assert_ne!(registration, text);
     for other in [binder(b"two", "s"), binder(b"one", "t")] {
         assert_eq!(Challenge::open(&text, &other.challenges), None);
     }
@@ -81,4 +86,21 @@ fn two_paths_are_answered() {
     {
         assert_eq!(binder.endpoint(path), None, "{path}");
     }
+}
+
+#[test]
+fn accepted_paths_are_answered_and_not_offered() {
+    let keys = Keyring::new(AppKey::danger_from_any_bytes(b"one").unwrap());
+    let cookie = CookieOptions::new().name("s").validate().unwrap();
+    let options = DeviceBound::new().path("/new").accept_path("/old/").accept_path("/older");
+    let binder = Binder::new(options, Some(&keys), &cookie).unwrap();
+    for path in ["/new", "/old", "/older"] {
+        assert_eq!(binder.endpoint(&format!("{path}/register")), Some(Endpoint::Register), "{path}");
+        assert_eq!(binder.endpoint(&format!("{path}/refresh")), Some(Endpoint::Refresh), "{path}");
+    }
+    assert_eq!(binder.endpoint("/device-bound/refresh"), None);
+    let offer = binder.offer(SessionId::from_bytes([7; 16]), NOW).unwrap();
+    assert!(offer.to_str().unwrap().starts_with("(ES256);path=\"/new/register\";"));
+    let instructions = binder.instructions(&PublicKey::of(true, &[7; 32]));
+    assert!(instructions.contains("\"refresh_url\":\"/new/refresh\""), "{instructions}");
 }

@@ -116,6 +116,11 @@ mod tests {
         assert_eq!(text(&headers(&["abc"]), &RESPONSE, 3).as_deref(), Some("abc"));
         assert_eq!(text(&headers(&["abcd"]), &RESPONSE, 3), None);
         assert_eq!(text(&headers(&[&"a".repeat(200)]), &RESPONSE, 3), None);
+        // Parameters have room for 128 bytes, with the quotes.
+        let with_parameter = |len: usize| format!("abc;x=\"{}\"", "y".repeat(len - 8));
+        assert_eq!(text(&headers(&[&with_parameter(131)]), &RESPONSE, 3).as_deref(), Some("abc"));
+        assert_eq!(text(&headers(&[&with_parameter(132)]), &RESPONSE, 3), None);
+        assert_eq!(text(&headers(&[&with_parameter(133)]), &RESPONSE, 3), None);
     }
 
     // The fields of dbsc-toolkit's vectors: tests/vectors/dbsc/README.md.

@@ -26,7 +26,12 @@ fn the_refresh_of_another_implementation_is_read_and_verified() {
     let vector = vector(include_str!("../../tests/vectors/dbsc/refresh.json"));
     let proof = Proof::read(vector["secureSessionResponse"].as_str().unwrap()).unwrap();
     assert_eq!((&*proof.challenge, proof.key), (vector["challenge"].as_str().unwrap(), None));
-    assert!(proof.is_signed_by(&key(&vector["storedPublicKeyJwk"])));
+    let device = key(&vector["storedPublicKeyJwk"]);
+    assert!(proof.is_signed_by(&device));
+    assert!(!proof.is_signed_by(&PublicKey::of(true, &[7; 32])), "another device");
+    let Proof { key, challenge, signed, signature } = proof;
+    let altered = [signed, b" "].concat();
+    assert!(!Proof { key, challenge, signed: &altered, signature }.is_signed_by(&device), "another text");
 }
 
 // RFC 7515 appendix A.3: an ES256 signature by the RFC's key. Its type is not that of a proof, so it is not read as one.
@@ -88,6 +93,20 @@ fn only_what_the_protocol_sends_is_read() {
     for payload in ["{}", "[]", "", r#"{"jti":1}"#, r#"{"jti":null}"#, r#"{"jti":"a","jti":"a"}"#, r#""jti""#]
     {
         assert!(Proof::read(&compact(HEADER, payload)).is_none(), "{payload}");
+    }
+}
+
+#[test]
+fn a_proof_of_the_longest_text_is_read_and_no_longer_one() {
+    let padded = |header: usize, payload: usize| {
+        let header = format!("{HEADER}{}", " ".repeat(header));
+        compact(&header, &format!("{PAYLOAD}{}", " ".repeat(payload)))
+    };
+    for (len, read) in [(MAX_LEN, true), (MAX_LEN + 1, false), (MAX_LEN + 2, false)] {
+        let mut paddings = (0..3).flat_map(|header| (0..MAX_LEN).map(move |payload| (header, payload)));
+        let text = paddings
+            .find_map(|(header, payload)| Some(padded(header, payload)).filter(|text| text.len() == len));
+        assert_eq!(Proof::read(&text.unwrap()).is_some(), read, "{len}");
     }
 }
 

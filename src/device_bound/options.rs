@@ -24,6 +24,8 @@ use crate::crypto::Keyring;
 #[must_use = "options do nothing until they are given to a store builder"]
 pub struct DeviceBound {
     pub(super) path: String,
+    pub(super) accepted_paths: Vec<String>,
+    pub(super) answer_only: bool,
     pub(super) lifetime: Duration,
     pub(super) keys: Option<Keyring>,
 }
@@ -31,7 +33,13 @@ pub struct DeviceBound {
 impl DeviceBound {
     /// Creates the default options: the path `/device-bound`, and a lifetime of ten minutes.
     pub fn new() -> Self {
-        Self { path: "/device-bound".to_owned(), lifetime: Duration::from_secs(600), keys: None }
+        Self {
+            path: "/device-bound".to_owned(),
+            accepted_paths: Vec::new(),
+            answer_only: false,
+            lifetime: Duration::from_secs(600),
+            keys: None,
+        }
     }
 
     /// Sets the path under which the session service answers browsers: `POST PATH/register` and `POST PATH/refresh`.
@@ -41,6 +49,50 @@ impl DeviceBound {
     /// belongs outside of nested routers.
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
+        self
+    }
+
+    /// Adds a path under which the session service answers browsers, too. Default: none. It is not offered.
+    ///
+    /// A browser ends a binding whose refresh is answered with 404, and its user has to log in again. So a new path is accepted
+    /// on every host before the first host offers it. The old one is accepted until the last session that was bound under it
+    /// has expired. The guide shows [the steps](crate::guide::device_bound#deploying-host-by-host).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::DeviceBound;
+    ///
+    /// let before = DeviceBound::new().path("/device").accept_path("/auth/device");
+    /// let after = DeviceBound::new().path("/auth/device").accept_path("/device");
+    /// ```
+    pub fn accept_path(mut self, path: impl Into<String>) -> Self {
+        self.accepted_paths.push(path.into());
+        self
+    }
+
+    /// Sets whether the store only answers browsers: it offers no registration, and accepts bound sessions without their
+    /// bound cookie, as a store without the option does. Default: false.
+    ///
+    /// It is the step between a deployment without the option and a deployment with it, in both directions. The guide shows
+    /// [the steps](crate::guide::device_bound#deploying-host-by-host).
+    ///
+    /// # Security
+    ///
+    /// Copied cookies are not refused, and [`Session::binding`](crate::Session::binding) returns
+    /// [`Unbound`](crate::Binding::Unbound).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::{AppKey, CookieStore, DeviceBound};
+    ///
+    /// let options = DeviceBound::new().answer_only(true);
+    /// let store = CookieStore::builder(AppKey::generate()?).device_bound(options).build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn answer_only(mut self, yes: bool) -> Self {
+        self.answer_only = yes;
         self
     }
 
@@ -71,6 +123,8 @@ impl fmt::Debug for DeviceBound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeviceBound")
             .field("path", &self.path)
+            .field("accepted_paths", &self.accepted_paths)
+            .field("answer_only", &self.answer_only)
             .field("lifetime", &self.lifetime)
             .finish_non_exhaustive()
     }

@@ -10,12 +10,13 @@ use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::cookie::SetCookies;
+use crate::device_bound::Binder;
 use crate::error::Error;
 use crate::event::EventKind;
-use crate::session::{Record, Reply, Weight};
+use crate::session::{DeviceCheck, Record, Reply, Weight};
 
 /// The data of a request that can show that it comes from the session's device.
-pub(super) struct DeviceCheck {
+pub(super) struct DeviceEvidence {
     /// The `Cookie` fields. Empty if the store binds no sessions. Only reference counts are copied.
     cookies: SmallVec<[HeaderValue; 1]>,
     /// The session, if nothing showed that.
@@ -24,7 +25,7 @@ pub(super) struct DeviceCheck {
     is_refresh: AtomicBool,
 }
 
-impl DeviceCheck {
+impl DeviceEvidence {
     pub(super) fn new(config: &Config, headers: &HeaderMap) -> Self {
         let binds = config.device_bound.is_some();
         let fields = binds.then(|| headers.get_all(COOKIE).iter().cloned());
@@ -54,26 +55,35 @@ impl DeviceCheck {
     }
 }
 
+/// Returns the binder of a store that requires bound sessions to come with their bound cookie, and offers bindings.
+pub(super) fn enforced(config: &Config) -> Option<&Binder> {
+    config.device_bound.as_deref().filter(|binder| binder.enforces())
+}
+
 impl Slot {
-    /// Returns true if the session is bound to a device, and nothing shows that the request comes from there.
-    pub(super) fn is_elsewhere(&self, record: &Record, now: Timestamp) -> bool {
-        let Some(binder) = &self.connection.config().device_bound else { return false };
-        let elsewhere = match record.payload().device_binding() {
-            Ok(None) => false,
-            Ok(Some(binding)) => !binder.is_present(&binding, &self.device.cookies, now),
-            Err(_) => true,
+    /// Checks that the request comes from the device that its session is bound to.
+    pub(super) fn binding_check(&self, record: Option<&Record>, now: Timestamp) -> DeviceCheck {
+        let Some(binder) = enforced(self.connection.config()) else { return DeviceCheck::Unchecked };
+        let Some(record) = record else { return DeviceCheck::Passed };
+        let passed = match record.payload().device_binding() {
+            Ok(None) => true,
+            Ok(Some(binding)) => binder.is_present(&binding, &self.device.cookies, now),
+            Err(_) => false,
         };
-        let is_first = elsewhere && self.device.lapsed.set(record.clone()).is_ok();
+        if passed {
+            return DeviceCheck::Passed;
+        }
+        let is_first = self.device.lapsed.set(record.clone()).is_ok();
         if is_first && !self.device.is_refresh.load(Ordering::Relaxed) {
             self.emit(EventKind::BindingLapsed { id: record.id() });
         }
-        elsewhere
+        DeviceCheck::Failed
     }
 
     /// Returns the field that offers to bind the session to the browser's device, on a response with this reply: at a login,
     /// and at each renewal while the session is not bound. A browser that cannot do it ignores the field.
     pub(super) fn binding_offer(&self, reply: &Reply) -> Option<HeaderValue> {
-        let binder = self.connection.config().device_bound.as_ref()?;
+        let binder = enforced(self.connection.config())?;
         let Reply::Set { weight, .. } = reply else { return None };
         let loaded = self.loaded().filter(|_| self.connection.offers_binding())?;
         let record = loaded.session.stored_record()?;

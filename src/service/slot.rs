@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::connection::Connection;
 #[cfg(feature = "device-bound")]
-use super::device_check::DeviceCheck;
+use super::device_check::DeviceEvidence;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{
@@ -23,8 +23,8 @@ use crate::cookie::{
 use crate::error::Error;
 use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, CookieLifetime, Former, Recency, Record, Reply, Saved, Session,
-    SessionId, Standing, Weight,
+    Changes, Circumstances, Committer, CookieLifetime, DeviceCheck, Former, Recency, Record, Reply, Saved,
+    Session, SessionId, Standing, Weight,
 };
 use crate::store::{LoadFuture, StoreFuture};
 
@@ -54,7 +54,7 @@ pub(super) struct Slot {
     /// The tokens of sessions that have expired, as far as is known.
     expired: Mutex<Vec<Zeroizing<Vec<u8>>>>,
     #[cfg(feature = "device-bound")]
-    pub(super) device: DeviceCheck,
+    pub(super) device: DeviceEvidence,
     /// The session belonged to a subject when it was loaded.
     had_subject: AtomicBool,
     speculative: bool,
@@ -168,7 +168,7 @@ impl Slot {
             superseded: Mutex::default(),
             expired: Mutex::default(),
             #[cfg(feature = "device-bound")]
-            device: DeviceCheck::new(config, headers),
+            device: DeviceEvidence::new(config, headers),
             had_subject: AtomicBool::new(false),
             speculative,
             only_looks,
@@ -277,7 +277,8 @@ impl Slot {
             newest.filter(|_| opened.regenerated).is_some_and(|newest| self.is_outdated(&newest.record, now));
         let newest = newest.filter(|_| !outdated);
         self.report(newest, &opened);
-        let lapsed = newest.is_some_and(|newest| self.has_lapsed(&newest.record, now));
+        let device = self.check_device(newest.map(|newest| &newest.record), now);
+        let lapsed = device == DeviceCheck::Failed;
         let newest = newest.filter(|_| !lapsed);
         let record = newest.map(|newest| newest.record.clone());
         // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
@@ -312,7 +313,7 @@ impl Slot {
             speculative: self.speculative,
             shared_flash: config.settings.shared_flash,
             revocable: config.revocable,
-            lapsed,
+            device,
         };
         let former = match &record {
             None if overtaken => Former::Superseded,
@@ -594,15 +595,15 @@ impl Slot {
         }
     }
 
-    /// Returns true if the session is bound to a device, and nothing shows that the request comes from there.
+    /// Checks that the request comes from the device that its session is bound to.
     #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
-    fn has_lapsed(&self, record: &Record, now: Timestamp) -> bool {
+    fn check_device(&self, record: Option<&Record>, now: Timestamp) -> DeviceCheck {
         #[cfg(feature = "device-bound")]
-        return self.is_elsewhere(record, now);
+        return self.binding_check(record, now);
         #[cfg(not(feature = "device-bound"))]
         {
             let _ = (record, now);
-            false
+            DeviceCheck::Unchecked
         }
     }
 

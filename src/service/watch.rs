@@ -10,7 +10,8 @@ use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{EventKind, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, Former, Record, Reply, Saved, Session, SessionId, SessionView,
+    Changes, Circumstances, Committer, DeviceCheck, Former, Record, Reply, Saved, Session, SessionId,
+    SessionView,
 };
 
 /// The session of a connection that outlives its request: a WebSocket, a stream of server-sent events, a long poll.
@@ -151,7 +152,7 @@ impl SessionWatch {
             now,
             speculative: true,
             shared_flash: config.settings.shared_flash,
-            lapsed: false,
+            device: DeviceCheck::Unchecked,
             revocable: config.revocable,
         };
         let committer: Weak<dyn Committer> = Weak::<Slot>::new();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::key::BINDING;
+use super::session::DeviceCheck;
 use super::{Payload, Session, integer_array};
 use crate::clock::Timestamp;
 use crate::crypto::PublicKey;
@@ -19,6 +20,14 @@ pub enum Binding {
     /// The session is bound, and the request comes from its device.
     #[non_exhaustive]
     Bound {
+        /// When it was bound.
+        since: Timestamp,
+    },
+    /// The session is bound, and the store does not check that the request comes from its device:
+    /// [`device_bound`](crate::store::Builder::device_bound) is not set, or
+    /// [`answer_only`](crate::DeviceBound::answer_only) is.
+    #[non_exhaustive]
+    Unchecked {
         /// When it was bound.
         since: Timestamp,
     },
@@ -108,9 +117,13 @@ impl Session {
     /// ```
     #[doc(alias = "dbsc")]
     pub fn binding(&self) -> Binding {
+        let check = self.inner.circumstances.device;
         match self.raw(BINDING).map(|value| DeviceBinding::from_bytes(&value)) {
-            None if self.inner.circumstances.lapsed => Binding::Lapsed,
+            None if check == DeviceCheck::Failed => Binding::Lapsed,
             None => Binding::Unbound,
+            Some(Some(DeviceBinding { since, .. })) if check == DeviceCheck::Unchecked => {
+                Binding::Unchecked { since }
+            }
             Some(Some(DeviceBinding { since, .. })) => Binding::Bound { since },
             Some(None) => Binding::Lapsed,
         }

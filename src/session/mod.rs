@@ -58,7 +58,7 @@ pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::{Origin, Place};
-pub(crate) use self::session::{Circumstances, Committer};
+pub(crate) use self::session::{Circumstances, Committer, DeviceCheck};
 pub(crate) use self::state::{Former, Reply};
 
 /// Runs an example of the documentation on an empty session without a store.
@@ -66,8 +66,9 @@ pub(crate) use self::state::{Former, Reply};
 #[allow(clippy::missing_errors_doc)]
 pub fn __example(example: impl FnOnce(&Session) -> Result<(), crate::Error>) -> Result<(), crate::Error> {
     let now = crate::clock::Timestamp::from_unix(0);
+    let device = DeviceCheck::Passed;
     let circumstances =
-        Circumstances { now, speculative: false, shared_flash: false, revocable: true, lapsed: false };
+        Circumstances { now, speculative: false, shared_flash: false, revocable: true, device };
     let committer = std::sync::Weak::<session::NoCommitter>::new();
     example(&Session::new(None, Former::None, Reply::Nothing, circumstances, committer))
 }

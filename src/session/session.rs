@@ -54,7 +54,6 @@ pub(super) struct Inner {
 
 /// The facts about its request that a session needs.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_excessive_bools)] // independent facts
 pub(crate) struct Circumstances {
     /// The time of the request.
     pub(crate) now: Timestamp,
@@ -64,9 +63,21 @@ pub(crate) struct Circumstances {
     pub(crate) shared_flash: bool,
     /// The store keeps revocations, so that labels have an effect.
     pub(crate) revocable: bool,
-    /// The request came with a session that is bound to a device, and without the proof that it comes from there.
+    /// Whether the request comes from the device that its session is bound to.
     #[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
-    pub(crate) lapsed: bool,
+    pub(crate) device: DeviceCheck,
+}
+
+/// The result of the check that a request comes from the device that its session is bound to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
+pub(crate) enum DeviceCheck {
+    /// The store does not check it.
+    Unchecked,
+    /// It does, or the session is not bound.
+    Passed,
+    /// The session is bound, and nothing shows that the request comes from its device.
+    Failed,
 }
 
 /// How often [`Session::update`] runs again because another clone of the handle changed the value.

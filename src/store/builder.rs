@@ -503,7 +503,8 @@ impl<K> Builder<K> {
     /// requests of the login page are answered. A [`CookieStore`](crate::CookieStore) needs
     /// [`revocations`](Builder::revocations) for that. Without them, such a copy is valid until its deadline.
     ///
-    /// A store without this option accepts bound sessions without their bound cookie. So it must be set on every host.
+    /// A store without this option accepts bound sessions without their bound cookie. So it must be set on every host. The
+    /// guide shows how to [switch it on](crate::guide::device_bound#deploying-host-by-host) without logging users out.
     ///
     /// # Examples
     ///

@@ -21,6 +21,7 @@ use hyper_session::{
     Timestamp, session_fn,
 };
 
+use crate::dice::Dice;
 use crate::spy_store::START;
 use crate::support::{Answer, Body, Events, Jar, block_on, refused, request, set_cookies, status};
 
@@ -252,18 +253,6 @@ struct User {
     /// The release that set the cookie, and when.
     told_by: Option<usize>,
     told_at: u64,
-}
-
-/// xorshift: the same run each time.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
 }
 
 async fn rehearse(place: Place, next_version: bool, seed: u64) {

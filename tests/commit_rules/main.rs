@@ -14,6 +14,8 @@
     unreachable_pub
 )]
 
+#[path = "../support/dice.rs"]
+mod dice;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -1,5 +1,7 @@
 //! A browser that binds sessions to its device: the protocol's client, with a key of its own.
 
+use std::time::{Duration, Instant};
+
 use http::header::COOKIE;
 use http::{Request, Response};
 use hyper_session::testing::Cookies;
@@ -38,6 +40,22 @@ impl Browser {
         text(self.visit(site, path).await).await
     }
 
+    /// Returns true if this is a stranger to the site.
+    ///
+    /// A host knows the time of a revocation when it has read it in the log, moments later. The limit only tells "late" from
+    /// "never".
+    pub(crate) async fn is_stranger(&mut self, site: &Site) -> bool {
+        let begin = Instant::now();
+        loop {
+            let page = self.read(site, "/").await;
+            let waits = site.follows_a_log() && begin.elapsed() < Duration::from_secs(60);
+            if page.starts_with("stranger") || !waits {
+                return page.starts_with("stranger");
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Logs in, and returns the offer of the response.
     pub(crate) async fn log_in(&mut self, site: &Site) -> Offer {
         offer(self.visit(site, "/login").await.headers()).expect("an offer")
@@ -53,6 +71,11 @@ impl Browser {
     pub(crate) async fn bind_by(&mut self, site: &Site, offer: &Offer) {
         let response = self.register(site, offer).await;
         assert_eq!(response.status(), 200);
+        self.obey(response).await;
+    }
+
+    /// Takes in the instructions of a response, which are the same after a registration and after a refresh.
+    pub(crate) async fn obey(&mut self, response: Response<Body>) {
         let instructions: Value = serde_json::from_str(&text(response).await).unwrap();
         let string = |name: &str| instructions[name].as_str().unwrap().to_owned();
         self.bound =

@@ -54,7 +54,8 @@ fn a_request_that_does_not_ask_allocates_as_little_as_an_unbound_one() {
 #[test]
 #[ignore = "a measurement, for a release build on a machine that does nothing else"]
 fn nanoseconds_of_the_check() {
-    const REQUESTS: u32 = 10_000;
+    const REQUESTS: u32 = 2_000;
+    const ROUNDS: u32 = 500;
     let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
     block_on(async {
         let mut browser = Browser::new();
@@ -71,15 +72,17 @@ fn nanoseconds_of_the_check() {
             begin.elapsed() / REQUESTS
         };
         let (mut without, mut with) = (Vec::new(), Vec::new());
-        for _ in 0..51 {
+        for _ in 0..ROUNDS {
             site.clock.set(START);
             without.push(round().await);
             site.clock.set(START + GRACE.as_secs());
             with.push(round().await);
         }
-        for times in [&mut without, &mut with] {
-            times.sort_unstable();
-        }
-        println!("without {:?}, with {:?}, median of 51", without[25], with[25]);
+        // The least: whatever else runs on the machine only adds.
+        let (without, with) = (without.into_iter().min().unwrap(), with.into_iter().min().unwrap());
+        println!(
+            "without {without:?}, with {with:?}, the check {:?}: the least of {ROUNDS}",
+            with.saturating_sub(without)
+        );
     });
 }

@@ -3,11 +3,23 @@
 
 mod browser;
 mod cost;
+mod deployments;
 #[path = "../support/device.rs"]
 mod device;
+#[path = "../support/dice.rs"]
+mod dice;
+#[cfg(feature = "sqlite")]
+#[path = "../sqlite/folder.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod folder;
 mod hosts;
 mod options;
+mod place;
 mod protocol;
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code)] // these tests need a server, and do nothing to it
+mod server;
 #[path = "../revocation/shared_log.rs"]
 #[allow(dead_code)] // a part of it is used here
 mod shared_log;

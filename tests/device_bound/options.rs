@@ -28,10 +28,17 @@ fn lifetimes_and_paths_are_checked() {
         let options = DeviceBound::new().lifetime(Duration::from_secs(seconds));
         assert!(why(cookie(), options).contains("lifetime()"), "{seconds}");
     }
+    for seconds in [300, 24 * 3600] {
+        let options = DeviceBound::new().lifetime(Duration::from_secs(seconds));
+        assert!(CookieStore::builder(key()).device_bound(options).build().is_ok(), "{seconds}");
+    }
     for path in ["", "device", "/a b", "/a?b", "/a#b", "/a\"b", "/\u{e9}", "/a\nb"] {
         assert!(why(cookie(), DeviceBound::new().path(path)).contains("path()"), "{path:?}");
+        assert!(why(cookie(), DeviceBound::new().accept_path(path)).contains("accept_path()"), "{path:?}");
     }
     let error = why(cookie().path("/app"), DeviceBound::new());
+    assert!(error.contains("within the path"), "{error}");
+    let error = why(cookie().path("/app"), DeviceBound::new().path("/app/device").accept_path("/device"));
     assert!(error.contains("within the path"), "{error}");
     let fits = CookieStore::builder(key()).cookie(cookie().path("/app"));
     assert!(fits.device_bound(DeviceBound::new().path("/app/device/")).build().is_ok());

@@ -1,18 +1,21 @@
 //! A site whose sessions are bound to devices, on each kind of store.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::service::Service;
 use hyper_session::store::{Builder, CookieKeys, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
-    AppKey, CookieStore, DeviceBound, Error, Event, EventKind, MemoryStore, Revocations, SessionHandle,
-    session_fn,
+    AppKey, Clock, CookieStore, DeviceBound, Error, Event, EventKind, Revocations, SessionHandle,
+    SystemClock, Timestamp, session_fn,
 };
+use tokio::runtime::Runtime;
+
+use crate::place::Place;
 
 pub(crate) type Body = Full<Bytes>;
 
@@ -24,13 +27,18 @@ pub(crate) const LIFETIME: Duration = Duration::from_secs(600);
 /// The time in which a session counts without its bound cookie, and an old token beside the new one.
 pub(crate) const GRACE: Duration = Duration::from_secs(60);
 
+/// The events about devices, a line each.
+pub(crate) type Events = Arc<Mutex<Vec<String>>>;
+
 /// One process of a site.
 #[derive(Clone)]
 pub(crate) struct Site {
     pub(crate) kind: &'static str,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: FakeClock,
-    pub(crate) events: Arc<Mutex<Vec<String>>>,
+    pub(crate) events: Events,
+    /// `None` if no other host has what it keeps.
+    pub(crate) place: Option<Place>,
 }
 
 pub(crate) fn key() -> AppKey {
@@ -38,9 +46,10 @@ pub(crate) fn key() -> AppKey {
 }
 
 impl Site {
-    /// The site on a cookie store with revocations, and on a server-side store.
-    pub(crate) fn all() -> [Self; 2] {
-        [Self::on_cookies(), Self::on_memory()]
+    /// The site on each kind of store. Those on cookie stores have revocations.
+    pub(crate) fn all() -> Vec<Self> {
+        let site = |place: Place| block_on(place.host(&Place::clock(), Some(DeviceBound::new())));
+        Place::all().into_iter().map(site).collect()
     }
 
     pub(crate) fn on_cookies() -> Self {
@@ -51,17 +60,33 @@ impl Site {
         clock: FakeClock,
         options: impl FnOnce(Builder<CookieKeys>) -> Builder<CookieKeys>,
     ) -> Self {
-        let events = Arc::default();
+        let events = Events::default();
         let builder = CookieStore::builder(key()).clock(clock.clone()).observer(observer(&events));
         let store = options(builder.device_bound(DeviceBound::new())).build().unwrap();
-        Self { kind: "cookies", store: Arc::new(store), clock, events }
+        Self { kind: "cookies", store: Arc::new(store), clock, events, place: None }
     }
 
-    pub(crate) fn on_memory() -> Self {
-        let (clock, events) = (FakeClock::at(START), Arc::default());
-        let builder = MemoryStore::builder().clock(clock.clone()).observer(observer(&events));
-        let store = builder.device_bound(DeviceBound::new().keys(key())).build().unwrap();
-        Self { kind: "memory", store: Arc::new(store), clock, events }
+    /// Returns true if the sessions are in the cookies.
+    pub(crate) fn is_in_cookies(&self) -> bool {
+        self.kind.starts_with("cookies")
+    }
+
+    /// Returns true if the revocations are in a log, which has a clock of its own and is read by a task.
+    pub(crate) fn follows_a_log(&self) -> bool {
+        self.kind.starts_with("cookies, ")
+    }
+
+    /// Moves the clock to the end of the grace of a registration at `since`.
+    pub(crate) fn end_grace(&self, since: Timestamp) {
+        // The time of a revocation is that of the log, whose clock did not stand still meanwhile.
+        let latest = if self.follows_a_log() { since.max(SystemClock.now()) } else { since };
+        self.clock.set(latest.saturating_add(GRACE).as_unix());
+    }
+
+    /// Another process of the site, with the same options and the same clock.
+    pub(crate) async fn another_host(&self) -> Self {
+        let place = self.place.as_ref().expect("a place that hosts share");
+        place.host(&self.clock, Some(DeviceBound::new())).await
     }
 
     /// The events about devices since the last call.
@@ -75,7 +100,7 @@ impl Site {
     }
 }
 
-fn observer(events: &Arc<Mutex<Vec<String>>>) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
+pub(crate) fn observer(events: &Events) -> impl Fn(&Event<'_>) + Send + Sync + 'static {
     let events = Arc::clone(events);
     move |event| {
         let line = match event.kind {
@@ -95,6 +120,10 @@ fn observer(events: &Arc<Mutex<Vec<String>>>) -> impl Fn(&Event<'_>) + Send + Sy
 
 async fn handler(request: Request<Body>, handle: SessionHandle) -> Result<Response<Body>, Error> {
     let path = request.uri().path();
+    // As an application answers what it does not know.
+    if request.method() == Method::POST && (path.ends_with("/register") || path.ends_with("/refresh")) {
+        return Ok(Response::builder().status(404).body(Body::default()).unwrap_or_default());
+    }
     if path == "/ping" {
         return Ok(Response::new("pong".into()));
     }
@@ -126,6 +155,11 @@ pub(crate) async fn text(response: Response<Body>) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
+/// Runs a future. The tasks that it starts, such as those of connections, go on after it.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    });
+    runtime.block_on(future)
 }

@@ -114,7 +114,7 @@ fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Er
         let _ = writeln!(text, "subject  {subject:?}");
     }
     let bound = match session.binding() {
-        Binding::Bound { since, .. } => Some(time(since)),
+        Binding::Bound { since, .. } | Binding::Unchecked { since, .. } => Some(time(since)),
         Binding::Lapsed => Some("in a way that this release cannot read".to_owned()),
         _ => None,
     };

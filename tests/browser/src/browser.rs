@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::Server;
-use crate::engine::{Engine, Launched};
+use crate::engine::{Engine, Launched, NET_LOG};
 
 /// A running browser with an empty profile. It ends when this is dropped.
 pub struct Browser {
@@ -45,6 +45,24 @@ impl Browser {
     pub fn restart(self, engine: Engine, server: &Server) -> Self {
         let profile = self.launched.close();
         Self { launched: Launched::start_in(profile, engine, server) }
+    }
+
+    /// Closes a browser with keys, and returns its network log about bindings: the name of each event, and its parameters.
+    pub fn close(self) -> Vec<(String, Value)> {
+        let profile = self.launched.close();
+        let log = fs::read_to_string(profile.join(NET_LOG)).expect("a network log");
+        let _ = fs::remove_dir_all(profile);
+        // The first line has the numbers of events, and each event has a line.
+        let mut lines = log.lines();
+        let constants = lines.next().and_then(|line| line.strip_suffix(',')).expect("constants");
+        let constants: Value = serde_json::from_str(&format!("{constants}}}")).expect("an object");
+        let types = constants["constants"]["logEventTypes"].as_object().expect("the types of events");
+        let named = |line: &str| {
+            let event: Value = serde_json::from_str(line.trim_end_matches(',')).ok()?;
+            let (name, _) = types.iter().find(|(_, number)| **number == event["type"])?;
+            name.starts_with("DBSC_").then(|| (name.clone(), event["params"].clone()))
+        };
+        lines.filter_map(named).collect()
     }
 
     /// Removes a cookie, as a browser does when it has expired.

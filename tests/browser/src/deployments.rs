@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::{Service, service_fn};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Memory, Store};
 use hyper_session::{AppKey, CookieStore, Error, ServerStore, SessionHandle, session_fn};
@@ -84,7 +84,7 @@ async fn serve(listener: TcpListener, present: Present) {
             let service = service_fn(move |request: Request<Incoming>| {
                 // Each request asks the present deployment, also over a connection that is older than it.
                 let store = Arc::clone(&present.lock().expect("no panic"));
-                async move { session_fn(store, page).call(request).await }
+                async move { session_fn(store, page).device_bound(Full::new).call(request).await }
             });
             let connection = hyper::server::conn::http1::Builder::new();
             let _ = connection.serve_connection(TokioIo::new(stream), service).await;
@@ -96,6 +96,9 @@ async fn page(
     request: Request<Incoming>,
     handle: SessionHandle,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() == Method::POST {
+        return Ok(Response::builder().status(404).body(Full::default()).unwrap_or_default());
+    }
     let shown = show(request.uri().path(), &handle).await;
     let text = shown.unwrap_or_else(|error| format!("failed: {error}"));
     let html = format!("<!doctype html><title>Sessions</title><body>{text}</body>");

@@ -33,8 +33,11 @@ impl Engine {
 }
 
 /// Both are needed where there is no hardware for keys.
-const DEVICE_KEYS: [&str; 1] =
-    ["--enable-features=DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting"];
+const DEVICE_KEYS: &str =
+    "--enable-features=DeviceBoundSessions,EnableBoundSessionCredentialsSoftwareKeysForManualTesting";
+
+/// The file in the profile in which a browser with keys logs what its network stack does.
+pub(crate) const NET_LOG: &str = "net-log.json";
 
 /// A browser that runs, and the way to speak to it.
 pub(crate) struct Launched {
@@ -78,7 +81,10 @@ impl Launched {
         let mut launched = Self { processes: Vec::new(), profile, keeps_profile: false, link: None };
         let link = match engine {
             Engine::Chromium => launched.chromium(server, &[]),
-            Engine::ChromiumWithKeys => launched.chromium(server, &DEVICE_KEYS),
+            Engine::ChromiumWithKeys => {
+                let log = format!("--log-net-log={}", launched.profile.join(NET_LOG).display());
+                launched.chromium(server, &[DEVICE_KEYS, &log])
+            }
             Engine::Firefox => launched.firefox(),
             Engine::WebKit => launched.webkit(),
         };

@@ -1,6 +1,11 @@
 //! Sessions that Chromium binds to a key, over TLS: the protocol as a browser speaks it.
 
-use hyper_session_browser_tests::{Browser, Cookie, Engine, Exchange, Exchanges, Server};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_session::store::Store;
+use hyper_session::{AppKey, CookieStore, DeviceBound};
+use hyper_session_browser_tests::{Browser, Cookie, Deployments, Engine, Exchange, Exchanges, Server};
 
 const ENGINE: Engine = Engine::ChromiumWithKeys;
 const REGISTER: &str = "/device-bound/register";
@@ -146,6 +151,89 @@ fn a_logout_ends_the_binding_and_another_login_begins_one() {
     browser.open(&server.url("/api/session"));
     browser.wait_for("\"bound\":true");
     browser.wait_for("Bob");
+}
+
+#[test]
+fn the_network_log_of_the_browser_shows_each_step() {
+    let (server, exchanges, browser) = bound();
+    browser.remove_cookie(BOUND, &server.url("/"));
+    browser.open(&server.url("/api/session"));
+    browser.wait_for("\"bound\":true");
+    exchanges.answer(REFRESH, Some(500));
+    browser.remove_cookie(BOUND, &server.url("/"));
+    browser.open(&server.url("/api/session"));
+    exchanges.wait_for("/api/session", 200);
+    let results = browser.close().into_iter().filter(|(name, _)| name.ends_with("_RESULT"));
+    let mut results: Vec<_> = results
+        .map(|(name, params)| format!("{name} {}", params["status"].as_str().unwrap_or("?")))
+        .collect();
+    // Each request may try again.
+    results.dedup();
+    let expected = [
+        "DBSC_REGISTRATION_RESULT registered",
+        "DBSC_REFRESH_RESULT refreshed",
+        "DBSC_REFRESH_RESULT failed_continue",
+    ];
+    assert_eq!(results, expected);
+}
+
+/// A cookie store with these options. Its key is that of all of them.
+fn store(options: Option<DeviceBound>) -> Arc<dyn Store> {
+    let key = "b2c1f0437a9d5e8624fb0913ce75a86ddf1ab3709456e2c8130ff6a5427d9be8".parse::<AppKey>();
+    let builder = CookieStore::builder(key.expect("a key"));
+    let builder = match options {
+        Some(options) => builder.device_bound(options),
+        None => builder,
+    };
+    Arc::new(builder.build().expect("options that fit"))
+}
+
+/// A browser whose session was bound under the path `/old`.
+fn bound_under_the_old_path() -> (Deployments, Browser) {
+    let deployments = Deployments::start(&store(Some(DeviceBound::new().path("/old"))));
+    let browser = Browser::launch(ENGINE, deployments.server());
+    browser.open(&deployments.server().url("/login/ada"));
+    browser.wait_for("logged in: ada");
+    wait_until("the bound cookie", || cookie(&browser, BOUND).is_some());
+    (deployments, browser)
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..1_200 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    panic!("waited too long for {what}");
+}
+
+/// Opens a page after the bound cookie has expired. Returns true if the browser has refreshed it.
+fn refreshes(deployments: &Deployments, browser: &Browser) -> bool {
+    let page = deployments.server().url("/");
+    browser.remove_cookie(BOUND, &page);
+    browser.open(&page);
+    browser.wait_for("logged in: ada");
+    cookie(browser, BOUND).is_some()
+}
+
+// The guide: device_bound, "Deploying host by host".
+#[test]
+fn a_browser_follows_a_path_that_changes() {
+    let (deployments, browser) = bound_under_the_old_path();
+    deployments.deploy(&store(Some(DeviceBound::new().path("/new").accept_path("/old"))));
+    assert!(refreshes(&deployments, &browser), "under the old path");
+    deployments.deploy(&store(Some(DeviceBound::new().path("/new"))));
+    assert!(refreshes(&deployments, &browser), "under the new one, of which the last refresh told");
+}
+
+#[test]
+fn a_browser_ends_a_binding_whose_refresh_is_not_found() {
+    let (deployments, browser) = bound_under_the_old_path();
+    deployments.deploy(&store(None));
+    assert!(!refreshes(&deployments, &browser));
+    deployments.deploy(&store(Some(DeviceBound::new().path("/old"))));
+    assert!(!refreshes(&deployments, &browser), "it does not try again");
 }
 
 // Firefox knows nothing of it.

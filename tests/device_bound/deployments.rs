@@ -1,0 +1,232 @@
+//! Deployments host by host. While two hosts of a site differ in their options, each request reaches either of them, and no
+//! user is logged out.
+
+use std::time::Duration;
+
+use http::Response;
+use hyper_session::testing::FakeClock;
+use hyper_session::{Clock, DeviceBound, Timestamp};
+
+use crate::browser::Browser;
+use crate::device::{Device, Offer, challenge, offer};
+use crate::dice::Dice;
+use crate::place::Place;
+use crate::site::{Body, LIFETIME, Site, block_on, text};
+
+/// The options of a host in one step of a deployment.
+#[derive(Clone)]
+enum Step {
+    Off,
+    AnswerOnly,
+    On(DeviceBound),
+}
+
+struct Host {
+    site: Site,
+    /// It offers bindings, and refuses bound sessions without their bound cookie.
+    enforces: bool,
+}
+
+impl Host {
+    async fn deploy(place: &Place, clock: &FakeClock, step: &Step) -> Self {
+        let (options, enforces) = match step.clone() {
+            Step::Off => (None, false),
+            Step::AnswerOnly => (Some(DeviceBound::new().answer_only(true)), false),
+            Step::On(options) => (Some(options), true),
+        };
+        Self { site: place.host(clock, options).await, enforces }
+    }
+}
+
+/// A user with a browser that does what Chromium does: it registers where that is offered, refreshes a cookie that has expired
+/// before it sends a request, and ends a binding whose refresh is refused.
+struct User {
+    browser: Browser,
+    /// Its session was bound, although the browser may have ended the binding since.
+    is_bound: bool,
+    /// The end of the bound cookie.
+    until: Timestamp,
+    visits: u64,
+}
+
+impl User {
+    fn new() -> Self {
+        Self { browser: Browser::new(), is_bound: false, until: Timestamp::from_unix(0), visits: 0 }
+    }
+
+    /// Sends a request, and what a browser sends before and after it. `pick` is the host that a request reaches.
+    async fn visit<'h>(&mut self, path: &str, mut pick: impl FnMut() -> &'h Host) {
+        self.refresh_if_due(&mut pick).await;
+        let host = pick();
+        let response = self.browser.visit(&host.site, path).await;
+        assert_eq!(response.status(), 200, "{}", host.site.kind);
+        let offered = offer(response.headers());
+        let page = text(response).await;
+        self.visits += u64::from(path == "/visit");
+        let binding = match (self.is_bound, host.enforces) {
+            (false, _) => "unbound",
+            (true, true) => "bound",
+            (true, false) => "unchecked",
+        };
+        assert_eq!(page, format!("ada {binding} {}", self.visits), "{} {path}", host.site.kind);
+        if let Some(offered) = offered {
+            assert!(host.enforces, "{} offers", host.site.kind);
+            self.register(&offered, pick()).await;
+        }
+    }
+
+    async fn register(&mut self, offered: &Offer, host: &Host) {
+        self.browser.device = Device::new();
+        let response = self.browser.register(&host.site, offered).await;
+        match response.status().as_u16() {
+            200 => self.obey(response, host).await,
+            // The next renewal offers it again.
+            404 => {}
+            status => panic!("{}: {status} of a registration", host.site.kind),
+        }
+    }
+
+    async fn refresh_if_due<'h>(&mut self, pick: &mut impl FnMut() -> &'h Host) {
+        let asked = pick();
+        if self.browser.bound.is_none() || asked.site.clock.now() < self.until {
+            return;
+        }
+        let response = self.browser.ask(&asked.site).await;
+        assert_ne!(response.status(), 503);
+        if response.status() != 403 {
+            self.browser.bound = None;
+            return;
+        }
+        let proof = self.browser.device.refresh(&challenge(response.headers()));
+        let host = pick();
+        let response = self.browser.prove(&host.site, &proof).await;
+        match response.status().as_u16() {
+            200 => self.obey(response, host).await,
+            503 => panic!("{}: 503 of a refresh", host.site.kind),
+            _ => self.browser.bound = None,
+        }
+    }
+
+    async fn obey(&mut self, response: Response<Body>, host: &Host) {
+        self.browser.obey(response).await;
+        self.is_bound = true;
+        self.until = host.site.clock.now().saturating_add(LIFETIME);
+    }
+}
+
+/// Leads two hosts of each place through `route`, one after the other. Returns the user of each place, and the last hosts.
+async fn roll_out(place: &Place, route: &[Step], seed: u64) -> (User, [Host; 2]) {
+    let clock = Place::clock();
+    let mut dice = Dice(seed);
+    let first = &route[0];
+    let mut hosts = [Host::deploy(place, &clock, first).await, Host::deploy(place, &clock, first).await];
+    let mut user = User::new();
+    user.browser.visit(&hosts[0].site, "/login").await;
+    let steps = route.iter().skip(1).flat_map(|step| [(0, step), (1, step)]);
+    for (which, step) in [(0, first)].into_iter().chain(steps) {
+        hosts[which] = Host::deploy(place, &clock, step).await;
+        for _ in 0..40 {
+            clock.advance(Duration::from_secs(dice.roll(480)));
+            let path = match dice.roll(10) {
+                0 => "/regenerate",
+                1 => "/reauthenticate",
+                2..=4 => "/visit",
+                5 => "/login",
+                _ => "/",
+            };
+            user.visit(path, || &hosts[usize::try_from(dice.roll(2)).unwrap()]).await;
+        }
+    }
+    (user, hosts)
+}
+
+fn each_place(route: &[Step], check: impl AsyncFn(User, [Host; 2])) {
+    for seed in [1, 2] {
+        for place in Place::all() {
+            block_on(async {
+                let (user, hosts) = roll_out(&place, route, seed).await;
+                check(user, hosts).await;
+            });
+        }
+    }
+}
+
+#[test]
+fn no_user_is_logged_out_while_it_is_switched_on() {
+    let route = [Step::Off, Step::AnswerOnly, Step::On(DeviceBound::new())];
+    each_place(&route, async |user, hosts| {
+        assert!(user.browser.bound.is_some(), "{}", hosts[0].site.kind);
+        let mut thief = Browser { cookies: user.browser.cookies.clone(), ..Browser::new() };
+        hosts[0].site.clock.advance(LIFETIME);
+        for host in &hosts {
+            assert!(thief.is_stranger(&host.site).await, "{}", host.site.kind);
+        }
+    });
+}
+
+#[test]
+fn no_user_is_logged_out_while_it_is_switched_off() {
+    let route = [Step::On(DeviceBound::new()), Step::AnswerOnly, Step::Off];
+    each_place(&route, async |user, hosts| {
+        assert!(user.browser.bound.is_none(), "the refresh was answered with 404: {}", hosts[0].site.kind);
+    });
+}
+
+#[test]
+fn no_user_is_logged_out_while_its_path_changes() {
+    let options = || DeviceBound::new().path("/old");
+    let after = || DeviceBound::new().path("/auth/new");
+    let route = [options(), options().accept_path("/auth/new"), after().accept_path("/old"), after()];
+    each_place(&route.map(Step::On), async |user, hosts| {
+        let bound = user.browser.bound.expect(hosts[0].site.kind);
+        assert_eq!(bound.refresh_url, "/auth/new/refresh", "{}", hosts[0].site.kind);
+    });
+}
+
+/// A session that one host has bound, and its user.
+async fn bound(host: &Site) -> Browser {
+    let mut browser = Browser::new();
+    browser.bind(host).await;
+    browser
+}
+
+// The steps above avoid this.
+#[test]
+fn without_the_step_between_a_refresh_reaches_a_host_that_does_not_know_it() {
+    for site in Site::all() {
+        block_on(async {
+            let without = site.place.as_ref().unwrap().host(&site.clock, None).await;
+            let browser = bound(&site).await;
+            assert_eq!(browser.ask(&without).await.status(), 404, "{}", site.kind);
+        });
+    }
+}
+
+#[test]
+fn a_host_without_the_option_accepts_bound_sessions_unchecked_and_keeps_them_bound() {
+    for site in Site::all() {
+        for options in [None, Some(DeviceBound::new().answer_only(true))] {
+            block_on(async {
+                let without = site.place.as_ref().unwrap().host(&site.clock, options).await;
+                let mut browser = bound(&site).await;
+                site.clock.advance(LIFETIME);
+                assert_eq!(browser.read(&without, "/").await, "ada unchecked 0", "{}", site.kind);
+                for (visits, deed) in (1..).zip(["/regenerate", "/reauthenticate", "/login"]) {
+                    browser.visit(&without, deed).await;
+                    let page = browser.read(&without, "/visit").await;
+                    assert_eq!(page, format!("ada unchecked {visits}"), "{} {deed}", site.kind);
+                    let page = browser.read(&site, "/").await;
+                    assert_eq!(page, "stranger lapsed 0", "{} {deed}: it is as bound as before", site.kind);
+                }
+                assert_eq!(without.events(), [""; 0], "{}", site.kind);
+                assert_eq!(browser.refresh(&site).await, 200, "{}", site.kind);
+                assert_eq!(browser.read(&site, "/").await, "ada bound 3", "{}", site.kind);
+                // Another user's session begins unbound, and a logout ends it, there as anywhere.
+                browser.visit(&without, "/login-bob").await;
+                assert_eq!(browser.read(&without, "/").await, "bob unbound 0", "{}", site.kind);
+                browser.visit(&without, "/logout").await;
+                assert!(browser.is_stranger(&site).await, "{}", site.kind);
+            });
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The kinds of stores that these tests run on, and what the hosts of a site share of each.
+
+use std::sync::Arc;
+#[cfg(feature = "redis")]
+use std::sync::{Mutex, Weak};
+use std::time::Duration;
+
+use hyper_session::store::{Builder, Memory};
+use hyper_session::testing::FakeClock;
+use hyper_session::{Clock, CookieStore, DeviceBound, Revocations, ServerStore, SystemClock};
+
+#[cfg(feature = "sqlite")]
+use crate::folder::Folder;
+#[cfg(feature = "redis")]
+use crate::server::Server;
+use crate::site::{Events, Site, key, observer};
+
+/// Longer than any server takes on a busy machine.
+#[cfg(any(feature = "redis", feature = "sqlite"))]
+const UNHURRIED: Duration = Duration::from_secs(30);
+
+/// A place for sessions that hosts share.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// Nowhere but in the cookies.
+    Cookies(Revoked),
+    Memory(Arc<Memory>),
+    #[cfg(feature = "sqlite")]
+    Sqlite(Arc<Folder>),
+    #[cfg(feature = "redis")]
+    Redis(Arc<Server>, String),
+}
+
+/// A place for the revocations of a cookie store.
+#[derive(Clone)]
+pub(crate) enum Revoked {
+    Memory(Revocations),
+    #[cfg(feature = "sqlite")]
+    Sqlite(Arc<Folder>),
+    #[cfg(feature = "redis")]
+    Redis(Arc<Server>, String),
+}
+
+impl Place {
+    /// One of each kind, with nothing in it.
+    pub(crate) fn all() -> Vec<Self> {
+        vec![
+            Self::Cookies(Revoked::Memory(Revocations::in_memory())),
+            #[cfg(feature = "sqlite")]
+            Self::Cookies(Revoked::Sqlite(Arc::new(Folder::new()))),
+            #[cfg(feature = "redis")]
+            Self::Cookies(Revoked::Redis(server(), prefix())),
+            Self::Memory(Arc::default()),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(Arc::new(Folder::new())),
+            #[cfg(feature = "redis")]
+            Self::Redis(server(), prefix()),
+        ]
+    }
+
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::Cookies(Revoked::Memory(_)) => "cookies",
+            #[cfg(feature = "sqlite")]
+            Self::Cookies(Revoked::Sqlite(_)) => "cookies, revoked in SQLite",
+            #[cfg(feature = "redis")]
+            Self::Cookies(Revoked::Redis(..)) => "cookies, revoked in Redis",
+            Self::Memory(_) => "memory",
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(_) => "SQLite",
+            #[cfg(feature = "redis")]
+            Self::Redis(..) => "Redis",
+        }
+    }
+
+    /// A clock that begins now: Redis has a clock, too.
+    pub(crate) fn clock() -> FakeClock {
+        FakeClock::at(SystemClock.now().as_unix())
+    }
+
+    /// A host whose sessions are here. Without options it binds none, and its service answers no browser.
+    pub(crate) async fn host(&self, clock: &FakeClock, options: Option<DeviceBound>) -> Site {
+        let events = Events::default();
+        match self {
+            Self::Cookies(revoked) => {
+                let builder = CookieStore::builder(key()).revocations(revoked.open().await);
+                let store = with_options(builder, clock, &events, options).build().unwrap();
+                self.site(Arc::new(store), clock, events)
+            }
+            Self::Memory(memory) => {
+                let builder = ServerStore::with_backend(Arc::clone(memory));
+                let store = with_options(builder, clock, &events, options).build().unwrap();
+                self.site(Arc::new(store), clock, events)
+            }
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(folder) => {
+                let builder = hyper_session::SqliteStore::builder(folder.file());
+                // These tests are not about power cuts, and syncs are most of the time.
+                let builder = builder.synchronous(hyper_session::store::sqlite::Synchronous::Normal);
+                let store = with_options(builder, clock, &events, options).open().unwrap();
+                self.site(Arc::new(store), clock, events)
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(server, prefix) => {
+                let builder = hyper_session::RedisStore::builder(server.url()).prefix(prefix);
+                let builder = builder.checkout_timeout(UNHURRIED).command_timeout(UNHURRIED);
+                let builder = builder.connect_timeout(UNHURRIED);
+                let store = with_options(builder, clock, &events, options).connect().await.unwrap();
+                self.site(Arc::new(store), clock, events)
+            }
+        }
+    }
+
+    fn site(&self, store: Arc<dyn hyper_session::store::Store>, clock: &FakeClock, events: Events) -> Site {
+        Site { kind: self.kind(), store, clock: clock.clone(), events, place: Some(self.clone()) }
+    }
+}
+
+impl Revoked {
+    async fn open(&self) -> Revocations {
+        match self {
+            Self::Memory(revocations) => revocations.clone(),
+            #[cfg(feature = "sqlite")]
+            Self::Sqlite(folder) => {
+                Revocations::sqlite(folder.file()).await.unwrap().max_staleness(UNHURRIED)
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(server, prefix) => {
+                let connecting = Revocations::redis(server.url()).prefix(prefix).connect();
+                connecting.await.unwrap().max_staleness(UNHURRIED)
+            }
+        }
+    }
+}
+
+fn with_options<K>(
+    builder: Builder<K>,
+    clock: &FakeClock,
+    events: &Events,
+    options: Option<DeviceBound>,
+) -> Builder<K> {
+    let builder = builder.clock(clock.clone()).observer(observer(events));
+    match options {
+        Some(options) => builder.device_bound(options.keys(key())),
+        None => builder,
+    }
+}
+
+/// The server of all tests that run at the moment.
+#[cfg(feature = "redis")]
+fn server() -> Arc<Server> {
+    static SERVER: Mutex<Weak<Server>> = Mutex::new(Weak::new());
+    let mut running = SERVER.lock().unwrap();
+    running.upgrade().unwrap_or_else(|| {
+        let server = Arc::new(Server::start());
+        *running = Arc::downgrade(&server);
+        server
+    })
+}
+
+/// A part of the server for one place.
+#[cfg(feature = "redis")]
+fn prefix() -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("place-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+}
