@@ -65,7 +65,6 @@ mod half_open;
 mod limits;
 mod load;
 mod near_cache;
-mod proxy;
 mod refusals;
 #[path = "../revocation/requests.rs"]
 #[allow(dead_code)] // a part of it is used here

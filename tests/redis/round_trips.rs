@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use hyper_session::testing::{FakeClock, Relay};
+use hyper_session::testing::FakeClock;
 use hyper_session::{Clock, SystemClock};
 
-use crate::app::{App, builder};
+use crate::app::{App, behind_relay, builder};
 use crate::server::Server;
 use crate::session_lists::{log_in, user};
 
@@ -17,10 +17,10 @@ const ROUND_TRIP: Duration = Duration::from_millis(200);
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a7_a12_logging_in_listing_ending_and_renewing_cost_few_round_trips() {
     let server = Server::start();
-    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    let (relay, url) = behind_relay(&server);
     let clock = FakeClock::at(SystemClock.now().as_unix());
     let long = Duration::from_secs(20);
-    let options = builder(format!("redis://{}", relay.address())).clock(clock.clone());
+    let options = builder(url).clock(clock.clone());
     let app = App::with(options.command_timeout(long).checkout_timeout(long)).await;
     for _ in 0..99 {
         log_in(&app.store, "ada").await;
@@ -60,9 +60,9 @@ async fn a7_a12_logging_in_listing_ending_and_renewing_cost_few_round_trips() {
 async fn a1_sixteen_tasks_on_one_connection_wait_one_round_trip_each() {
     let server = Server::start();
     for connections in [1, 2] {
-        let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+        let (relay, url) = behind_relay(&server);
         let long = Duration::from_secs(20);
-        let options = builder(format!("redis://{}", relay.address())).connections(connections);
+        let options = builder(url).connections(connections);
         let app = App::with(options.command_timeout(long).checkout_timeout(long)).await;
         let mut jars = Vec::new();
         for _ in 0..16 {
