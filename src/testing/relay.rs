@@ -154,7 +154,7 @@ impl Relay {
     ///
     /// If `len` is zero.
     pub fn set_piece_len(&self, len: usize) {
-        assert!(len > 0, "a piece must have at least one byte");
+        assert!(len > 0, "the length of a piece must not be zero");
         self.state.piece_len.store(len, Ordering::SeqCst);
     }
 

@@ -91,7 +91,7 @@ async fn a_server_that_compares_and_sets_runs_one_command_for_each_write() {
         let outcome = backend.exchange(id, seen, new, now).await.unwrap();
         (outcome, server.command_counts())
     };
-    // A renewal between is found, and is no conflict; another value is one.
+    // A renewal in between is not a conflict. Another value is.
     let renewed = cost(at("one", 60), Some(at("two", 90))).await;
     assert_eq!(renewed, (Replaced::Done, commands(&[("get", 1), ("set", 2)])));
     let conflict = cost(at("one", 60), Some(at("three", 90))).await;

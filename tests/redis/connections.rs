@@ -15,7 +15,7 @@ use crate::values::Raw;
 
 const CUTS: [Cut; 4] = [Cut::BeforeRequest, Cut::BeforeReply, Cut::InReply, Cut::Reset];
 
-/// What is in the requests of a store that create an entry, and in those that replace or remove one by comparison.
+/// Bytes that are in each request that creates an entry, and in each that compares before it writes.
 fn writes(server: &Server) -> (&'static str, &'static str) {
     if server.compares_and_sets() { ("\r\nNX\r\n", "IFEQ") } else { ("EVALSHA", "EVALSHA") }
 }

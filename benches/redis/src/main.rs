@@ -211,7 +211,7 @@ async fn compares_and_sets(url: &str) -> bool {
     set.query_async::<redis::Value>(&mut connection).await.is_ok()
 }
 
-/// The store's primitives, without the service, without decoding: an entry is fetched, and exchanged for another one.
+/// The store's primitives, without the service and without decoding: an entry is fetched, and exchanged for a new entry.
 async fn backend(url: &str, scripts_only: bool) -> StoreArm {
     let mut builder = RedisStore::builder(url).prefix("bench:backend");
     if scripts_only {

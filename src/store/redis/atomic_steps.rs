@@ -116,7 +116,7 @@ impl Redis {
         for _ in 0..MAX_ATTEMPTS {
             let mut set = set(key, &frame);
             set.arg("IFEQ").arg(&*expected).arg("PX").arg(&**lifetime);
-            // Without GET, the reply to the write that succeeds is short. One that fails costs another round trip.
+            // Without GET, the reply to a write that succeeds is short. A write that fails costs another round trip.
             match self.send(key, &set, limits).await? {
                 Value::Okay => return Ok(None),
                 Value::Nil => {}
