@@ -165,7 +165,9 @@ async fn bare_connection(url: &str, write: Write) -> StoreArm {
         Write::CompareAndSet => ("bare, compared by the server", "ifeq"),
     };
     for number in 0..TASKS[3] {
-        let set = redis::cmd("SET").arg(format!("{prefix}:{number}")).arg(vec![b'x'; ENTRY_LEN]).to_owned();
+        // No two entries are the same: the server's Lua keeps equal strings once.
+        let value = [&[b'x'; ENTRY_LEN - 8][..], &number.to_be_bytes()].concat();
+        let set = redis::cmd("SET").arg(format!("{prefix}:{number}")).arg(value).to_owned();
         let () = set.query_async(&mut connection).await.unwrap();
     }
     let load = redis::cmd("SCRIPT").arg("LOAD").arg(REDIS_REPLACE_SCRIPT).to_owned();
@@ -192,7 +194,9 @@ async fn bare_connection(url: &str, write: Write) -> StoreArm {
                     }
                     _ => redis::cmd("SET").arg(&key).to_owned(),
                 };
-                command.arg(&value);
+                let mut new = value.clone();
+                new[8] = new[8].wrapping_add(1);
+                command.arg(new);
                 match write {
                     Write::Set => command.arg("EX").arg(86_400),
                     Write::Script => command.arg(86_400_000),
