@@ -97,9 +97,9 @@ async fn a_server_that_compares_and_sets_runs_one_command_for_each_write() {
     let conflict = cost(at("one", 60), Some(at("three", 90))).await;
     assert_eq!(conflict, (Replaced::Conflict(at("two", 90)), commands(&[("get", 1), ("set", 1)])));
     // Valkey 8.1 has no command for it.
-    let removes = ["delifeq", "delex"].into_iter().find(|name| server.knows(name)).unwrap_or("set");
-    let removed = cost(at("two", 90), None).await;
-    assert_eq!(removed, (Replaced::Done, commands(&[(removes, 1)])));
+    let command = ["delifeq", "delex"].into_iter().find(|name| server.knows(name)).unwrap_or("set");
+    let deleted = cost(at("two", 90), None).await;
+    assert_eq!(deleted, (Replaced::Done, commands(&[(command, 1)])));
     assert_eq!(cost(at("two", 90), Some(at("four", 90))).await.0, Replaced::Missing);
 }
 
