@@ -12,6 +12,8 @@ pub use crate::cookie::pairs::{Pairs, pairs};
 pub use crate::crypto::SecretText;
 pub use crate::session::{Changes, Recency, Record, Saved};
 pub use crate::store::future::StoreFuture;
+#[cfg(feature = "redis")]
+pub use crate::store::redis::REPLACE as REDIS_REPLACE_SCRIPT;
 pub use crate::store::verbs::{LoadFuture, Verbs};
 
 /// Returns how many cookies of the session's name these headers hold. It is the cost of a request whose handler does not ask

@@ -7,8 +7,6 @@
 
 #[path = "redis/app.rs"]
 mod app;
-#[path = "redis/proxy.rs"]
-mod proxy;
 #[path = "redis/server.rs"]
 mod server;
 mod support;
@@ -19,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use hyper::service::Service;
 
-use crate::app::{App, text};
-use crate::proxy::{Line, Proxy};
+use crate::app::{App, behind_relay, text};
 use crate::server::Server;
 use crate::support::{Jar, request};
 
@@ -122,10 +119,10 @@ fn main() {
 
 async fn soak(length: Duration) {
     let mut server = Server::with(&["--appendonly", "yes", "--appendfsync", "no"]);
-    let proxy = Proxy::before(server.port).await;
-    let app = App::hurried(&proxy.url()).await;
+    let (relay, url) = behind_relay(&server);
+    let app = App::hurried(&url).await;
     let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
-    proxy.line(Line::Breaks { one_in: 100 });
+    relay.cut_one_in(100);
     let clients: Vec<_> = (0..CLIENTS)
         .map(|number| {
             let (app, stop, counts) = (app.clone(), Arc::clone(&stop), Arc::clone(&counts));
@@ -168,7 +165,7 @@ async fn soak(length: Duration) {
         assert!(clients.iter().all(|client| !client.is_finished()), "a client found something wrong");
     }
     stop.store(true, Ordering::Relaxed);
-    proxy.line(Line::Good);
+    relay.cut_one_in(0);
     let mut live = 0;
     for client in clients {
         let mut client = client.await.unwrap();

@@ -1,4 +1,4 @@
-//! A relay before a server, for tests of faulty networks: latency, silence, and cuts.
+//! A relay before a server, for tests of faulty networks: latency, silence, pieces, cuts and resets.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,9 +6,11 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 /// The point at which a [`Relay`] cuts a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -20,6 +22,13 @@ pub enum Cut {
     BeforeReply,
     /// In the middle of the reply.
     InReply,
+    /// Like [`BeforeReply`](Self::BeforeReply), but the client's connection is reset (TCP RST) instead of closed.
+    Reset,
+}
+
+impl Cut {
+    /// The cuts of [`Relay::cut_one_in`].
+    const AT_RANDOM: [Self; 3] = [Self::BeforeRequest, Self::BeforeReply, Self::InReply];
 }
 
 /// A relay on a separate port that carries bytes to a server and back, and misbehaves on command.
@@ -72,12 +81,18 @@ pub struct Relay {
 struct State {
     target: SocketAddr,
     latency_micros: AtomicU64,
+    /// The longest piece in which bytes are passed on.
+    piece_len: AtomicUsize,
     /// No bytes pass on connections of this generation and before.
     silent_until: AtomicU64,
     all_silent: AtomicBool,
+    resets: AtomicBool,
     opened: AtomicU64,
-    open: AtomicUsize,
+    open: Mutex<Vec<Weak<Carried>>>,
     requests: AtomicUsize,
+    /// The connection of one request in so many is cut. 0 if none is.
+    cut_one_in: AtomicU64,
+    random: AtomicU64,
     cuts: Mutex<VecDeque<(Vec<u8>, Cut)>>,
     ended: AtomicBool,
 }
@@ -95,11 +110,15 @@ impl Relay {
         let state = Arc::new(State {
             target,
             latency_micros: AtomicU64::new(0),
+            piece_len: AtomicUsize::new(usize::MAX),
             silent_until: AtomicU64::new(0),
             all_silent: AtomicBool::new(false),
+            resets: AtomicBool::new(false),
             opened: AtomicU64::new(0),
-            open: AtomicUsize::new(0),
+            open: Mutex::default(),
             requests: AtomicUsize::new(0),
+            cut_one_in: AtomicU64::new(0),
+            random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
             cuts: Mutex::default(),
             ended: AtomicBool::new(false),
         });
@@ -128,6 +147,17 @@ impl Relay {
         self.state.latency_micros.store(micros, Ordering::SeqCst);
     }
 
+    /// Sets the length of the pieces in which bytes are passed on from now on, in both directions: with 1, each byte is a
+    /// segment of its own. Default: as they come.
+    ///
+    /// # Panics
+    ///
+    /// If `len` is zero.
+    pub fn set_piece_len(&self, len: usize) {
+        assert!(len > 0, "the length of a piece must not be zero");
+        self.state.piece_len.store(len, Ordering::SeqCst);
+    }
+
     /// Makes every open connection silent for good: it stays open, but no bytes pass. Later connections work. This is
     /// how a load balancer behaves that has dropped its connections.
     pub fn silence_open_connections(&self) {
@@ -138,6 +168,22 @@ impl Relay {
     /// Makes all connections silent, later ones included, or lets later bytes pass again.
     pub fn set_silent(&self, yes: bool) {
         self.state.all_silent.store(yes, Ordering::SeqCst);
+    }
+
+    /// Resets (TCP RST) all open connections, and later ones as soon as they are accepted, or lets later ones work again.
+    pub fn set_resets(&self, yes: bool) {
+        self.state.resets.store(yes, Ordering::SeqCst);
+        if yes {
+            for carried in self.state.open() {
+                carried.reset();
+            }
+        }
+    }
+
+    /// Cuts the connection of one in `requests` requests from now on: before it, after it, or in its reply. 0 means none,
+    /// which is the default. Which requests are cut is the same in each run.
+    pub fn cut_one_in(&self, requests: u64) {
+        self.state.cut_one_in.store(requests, Ordering::SeqCst);
     }
 
     /// Cuts the connection of the next request that contains `request`, once.
@@ -152,7 +198,7 @@ impl Relay {
 
     /// Returns how many connections are open.
     pub fn connections(&self) -> usize {
-        self.state.open.load(Ordering::SeqCst)
+        self.state.open().len()
     }
 
     /// Returns how many pieces clients have sent. Bytes that are written and arrive at once are one piece.
@@ -183,12 +229,23 @@ struct Carried {
     armed: Mutex<Option<Cut>>,
     client: TcpStream,
     server: TcpStream,
+    is_reset: AtomicBool,
 }
 
 impl Carried {
+    /// Ends the threads that carry it, and with them the connection.
     fn close(&self) {
-        let _ = self.client.shutdown(Shutdown::Both);
+        // Without the end of a connection that is to be reset.
+        let end = if self.is_reset.load(Ordering::SeqCst) { Shutdown::Read } else { Shutdown::Both };
+        let _ = self.client.shutdown(end);
         let _ = self.server.shutdown(Shutdown::Both);
+    }
+
+    fn reset(&self) {
+        self.is_reset.store(true, Ordering::SeqCst);
+        // The kernel resets a connection without linger time when its last handle is dropped.
+        let _ = SockRef::from(&self.client).set_linger(Some(Duration::ZERO));
+        self.close();
     }
 
     fn is_silent(&self) -> bool {
@@ -197,23 +254,37 @@ impl Carried {
     }
 }
 
-impl Drop for Carried {
-    fn drop(&mut self) {
-        self.state.open.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 impl State {
     fn cuts(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Cut)>> {
         self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Returns the connections that are open.
+    fn open(&self) -> Vec<Arc<Carried>> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        open.retain(|carried| carried.strong_count() > 0);
+        open.iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Takes the cut that is meant for a request of these bytes.
     fn cut_for(&self, bytes: &[u8]) -> Option<Cut> {
+        let one_in = self.cut_one_in.load(Ordering::SeqCst);
+        if one_in > 0 && self.random() % one_in == 0 {
+            let place = usize::try_from(self.random() % Cut::AT_RANDOM.len() as u64).unwrap_or_default();
+            return Cut::AT_RANDOM.get(place).copied();
+        }
         let mut cuts = self.cuts();
         let (wanted, _) = cuts.front()?;
         let found = wanted.is_empty() || bytes.windows(wanted.len()).any(|window| window == wanted);
         if found { cuts.pop_front().map(|(_, cut)| cut) } else { None }
+    }
+
+    /// splitmix64.
+    fn random(&self) -> u64 {
+        let mut z = self.random.fetch_add(0x9E37_79B9_7F4A_7C15, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
     }
 
     fn carry(state: &Arc<Self>, client: TcpStream) {
@@ -221,9 +292,14 @@ impl State {
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
         let number = state.opened.fetch_add(1, Ordering::SeqCst) + 1;
-        state.open.fetch_add(1, Ordering::SeqCst);
-        let armed = Mutex::new(None);
-        let carried = Arc::new(Carried { state: Arc::clone(state), number, armed, client, server });
+        let (armed, is_reset) = (Mutex::new(None), AtomicBool::new(false));
+        let carried = Carried { state: Arc::clone(state), number, armed, client, server, is_reset };
+        let carried = Arc::new(carried);
+        state.open.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&carried));
+        // After it is listed, so that it is reset here or by the call that says so.
+        if state.resets.load(Ordering::SeqCst) {
+            return carried.reset();
+        }
         for up in [true, false] {
             let (sender, receiver) = mpsc::channel();
             let (reading, writing) = (Arc::clone(&carried), Arc::clone(&carried));
@@ -257,6 +333,7 @@ impl Carried {
             } else {
                 match *armed {
                     Some(Cut::InReply) => bytes.truncate(len / 2),
+                    Some(Cut::Reset) => return self.reset(),
                     Some(_) => break,
                     None => {}
                 }
@@ -277,7 +354,11 @@ impl Carried {
         let mut to = if up { &self.server } else { &self.client };
         for (due, bytes) in arrivals {
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            if !self.is_silent() && to.write_all(&bytes).is_err() {
+            if self.is_silent() {
+                continue;
+            }
+            let piece_len = self.state.piece_len.load(Ordering::SeqCst);
+            if bytes.chunks(piece_len).any(|piece| to.write_all(piece).is_err()) {
                 break;
             }
         }
@@ -320,7 +401,8 @@ mod tests {
     #[test]
     fn cuts_come_where_they_are_told_to() {
         let relay = Relay::before(server()).unwrap();
-        for (cut, expected) in [(Cut::BeforeRequest, 0), (Cut::BeforeReply, 0), (Cut::InReply, 5)] {
+        let cuts = [(Cut::BeforeRequest, 0), (Cut::BeforeReply, 0), (Cut::InReply, 5), (Cut::Reset, 0)];
+        for (cut, expected) in cuts {
             let mut client = TcpStream::connect(relay.address()).unwrap();
             assert_eq!(ask(&mut client, b'a'), 10);
             relay.cut_next("b", cut);
@@ -334,6 +416,42 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
         }
         assert!(relay.requests() >= 6);
+    }
+
+    #[test]
+    fn resets_are_resets_and_end_when_they_are_told_to() {
+        let relay = Relay::before(server()).unwrap();
+        let mut clients: Vec<_> = (0..2).map(|_| TcpStream::connect(relay.address()).unwrap()).collect();
+        for client in &mut clients {
+            assert_eq!(ask(client, b'a'), 10);
+        }
+        let is_reset = |mut client: &TcpStream| {
+            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.read(&mut [0]).unwrap_err().kind() == io::ErrorKind::ConnectionReset
+        };
+        relay.cut_next("b", Cut::Reset);
+        clients[0].write_all(b"b").unwrap();
+        assert!(is_reset(&clients[0]));
+        relay.set_resets(true);
+        assert!(is_reset(&clients[1]));
+        // It may be reset before the client knows that it was accepted.
+        assert!(TcpStream::connect(relay.address()).as_ref().map_or(true, is_reset));
+        relay.set_resets(false);
+        assert_eq!(ask(&mut TcpStream::connect(relay.address()).unwrap(), b'a'), 10);
+    }
+
+    #[test]
+    fn pieces_arrive_whole_and_one_request_in_so_many_is_cut() {
+        let relay = Relay::before(server()).unwrap();
+        relay.set_piece_len(1);
+        assert_eq!(ask(&mut TcpStream::connect(relay.address()).unwrap(), b'a'), 10);
+        relay.set_piece_len(usize::MAX);
+        relay.cut_one_in(10);
+        let whole = |_: &usize| ask(&mut TcpStream::connect(relay.address()).unwrap(), b'a') == 10;
+        let survivors = (0..200).filter(whole).count();
+        assert!((150..200).contains(&survivors), "{survivors}");
+        relay.cut_one_in(0);
+        assert_eq!((0..20).filter(whole).count(), 20);
     }
 
     #[test]

@@ -21,10 +21,15 @@ fn set_user(server: &Server, more: &[&str]) {
     for name in ["sessions", "sessions-without-scripts"] {
         let rules = documented(name);
         if name == "sessions" || server.compares_and_sets() {
-            let knows_delifeq = !server.cli(&["COMMAND", "DOCS", "delifeq"]).is_empty();
-            let is_known = |rule: &&str| knows_delifeq || *rule != "+delifeq";
-            let rules: Vec<_> =
-                rules.iter().map(String::as_str).chain(more.iter().copied()).filter(is_known).collect();
+            let rules = rules.iter().map(String::as_str).chain(more.iter().copied());
+            // As the documentation says of other servers than Valkey 9.
+            let rules: Vec<_> = rules
+                .filter_map(|rule| match rule {
+                    "+delifeq" if server.knows("delex") => Some("+delex"),
+                    "+delifeq" if !server.knows("delifeq") => None,
+                    rule => Some(rule),
+                })
+                .collect();
             assert_eq!(server.cli(&rules), "OK", "{rules:?}");
         }
     }

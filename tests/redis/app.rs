@@ -12,12 +12,13 @@ use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_session::store::redis::RedisOptions;
 use hyper_session::store::{Backend, Builder};
+use hyper_session::testing::Relay;
 use hyper_session::{
     Error, FailureResponse, RedisStore, ServerStore, Session, SessionHandle, StatusOnly, session_fn,
 };
 use tokio::sync::Semaphore;
 
-use crate::server::PATIENCE;
+use crate::server::{PATIENCE, Server};
 use crate::support::{Body, Events, Jar, request, set_cookies};
 
 /// The deadlines of a store that is to meet none, however busy the machine is.
@@ -42,6 +43,13 @@ pub(crate) fn hurried(url: impl Into<String>) -> Builder<RedisOptions> {
 
 fn with_deadlines(url: impl Into<String>, deadline: Duration) -> Builder<RedisOptions> {
     RedisStore::builder(url).prefix("test").development().checkout_timeout(deadline).command_timeout(deadline)
+}
+
+/// A relay before the server, and its URL.
+pub(crate) fn behind_relay(server: &Server) -> (Relay, String) {
+    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    let url = format!("redis://{}", relay.address());
+    (relay, url)
 }
 
 /// Handlers wait here with their session loaded, until they are let go.

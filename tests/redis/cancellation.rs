@@ -10,8 +10,7 @@ use std::time::Duration;
 use hyper::service::Service;
 use tokio::time::sleep;
 
-use crate::app::App;
-use crate::proxy::{Line, Proxy};
+use crate::app::{App, behind_relay};
 use crate::server::Server;
 use crate::support::{Jar, request};
 
@@ -35,9 +34,9 @@ async fn drop_after<F: Future>(polls: usize, future: F) -> Option<F::Output> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f09_t79_a_request_dropped_at_any_await_is_done_or_not_done() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
-    proxy.line(Line::Slow(Duration::from_millis(1)));
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
+    relay.set_latency(Duration::from_micros(500));
     for path in ["/read", "/add", "/clear", "/regenerate", "/logout"] {
         let mut drops = 0;
         for polls in 1..200 {
@@ -83,9 +82,9 @@ fn drops() -> u64 {
 async fn f09_t79_requests_dropped_at_random_never_receive_each_others_answers() {
     const CLIENTS: u64 = 32;
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
-    proxy.line(Line::Slow(Duration::from_millis(1)));
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
+    relay.set_latency(Duration::from_micros(500));
     let (dropped, answered) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
@@ -130,7 +129,7 @@ async fn f09_t79_requests_dropped_at_random_never_receive_each_others_answers() 
     for client in clients {
         jars.push(client.await.unwrap());
     }
-    proxy.line(Line::Good);
+    relay.set_latency(Duration::ZERO);
     for (client, jar) in jars.iter_mut().enumerate() {
         assert_eq!(app.ok("/keys", jar).await.trim_end_matches(",n"), format!("client{client}"));
     }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hyper_session::RedisStore;
+use hyper_session::store::Builder;
+use hyper_session::store::redis::{NearCache, RedisOptions};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::{App, builder};
@@ -93,6 +95,32 @@ impl Cluster {
             redis_cli(&["--cluster", "fix", &address]).unwrap_or_else(|fix| panic!("{end}\n{fix}"));
         }
         self.wait_until_whole();
+    }
+
+    /// Moves the first thousand slots from the first master to the second, all at once. Returns false if these servers move slots
+    /// only key by key.
+    pub(crate) fn migrate_atomically(&self) -> bool {
+        let masters = self.masters();
+        let node = |port| self.nodes.iter().find(|node| node.port == port).unwrap();
+        let owner =
+            |nodes: &str| nodes.lines().find(|line| line.contains(" 0-")).map(|line| line[..40].to_owned());
+        let from = owner(&self.nodes[0].cli(&["CLUSTER", "NODES"])).unwrap();
+        let from = masters.iter().find(|(id, _)| *id == from).unwrap();
+        let to = masters.iter().find(|(id, _)| *id != from.0).unwrap();
+        let answer = if node(from.1).knows("cluster|migrateslots") {
+            let order = ["CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", "0", "999", "NODE", &to.0];
+            node(from.1).cli(&order)
+        } else if node(to.1).knows("cluster|migration") {
+            node(to.1).cli(&["CLUSTER", "MIGRATION", "IMPORT", "0", "999"])
+        } else {
+            return false;
+        };
+        assert!(!answer.is_empty() && !answer.contains("ERR"), "{answer}");
+        wait_for("all nodes to know the new owner", || {
+            self.nodes.iter().all(|node| owner(&node.cli(&["CLUSTER", "NODES"])).as_ref() == Some(&to.0))
+        });
+        self.wait_until_whole();
+        true
     }
 
     /// The masters' ids and ports.
@@ -192,9 +220,22 @@ async fn f15_a_killed_master_recovers() {
 /// One node of three hangs: the sessions of the others are served as if nothing were (A2).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a2_a_node_that_hangs_costs_the_sessions_of_the_others_nothing() {
+    one_node_hangs(|options| options).await;
+}
+
+/// With a near-cache, too; and what it has from the node that hangs does not outlive its bound.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_a_node_that_hangs_with_a_near_cache() {
+    let bound = NearCache::new().max_staleness(Duration::from_secs(2));
+    let app = one_node_hangs(|options| options.near_cache(bound)).await;
+    let stats = app.store.backend().stats();
+    assert!(stats.near_cache_hits > 0, "{stats:?}");
+}
+
+async fn one_node_hangs(more: impl FnOnce(Builder<RedisOptions>) -> Builder<RedisOptions>) -> App {
     let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0, "60000"));
     let options = builder(cluster.url()).command_timeout(Duration::from_secs(2));
-    let app = App::with(options.checkout_timeout(Duration::from_secs(1))).await;
+    let app = App::with(more(options.checkout_timeout(Duration::from_secs(1)))).await;
     let mut jars = Vec::new();
     for _ in 0..60 {
         jars.push(app.jar().await);
@@ -253,11 +294,16 @@ async fn a2_a_node_that_hangs_costs_the_sessions_of_the_others_nothing() {
         "{stats:?}"
     );
 
+    for (jar, _) in jars.iter().zip(&is_on_hung).filter(|(_, is_on_hung)| **is_on_hung) {
+        app.fails("/read", jar).await;
+    }
+
     hung.thaw();
     for jar in &mut jars {
         app.recovers("/read", jar).await;
     }
     assert!(app.store.backend().stats().up);
+    app
 }
 
 /// The key of the session in a jar, as `docs/WIRE.md` has it.

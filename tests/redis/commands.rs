@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hyper_session::Clock;
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::testing::FakeClock;
 
 use crate::app::{App, builder};
@@ -59,6 +61,46 @@ async fn each_request_costs_exactly_these_commands() {
     assert_eq!(costs(&app, &server, "/read", &mut twin).await, commands(&[("get", 1)]));
     assert_eq!(costs(&app, &server, "/add", anyone).await, commands(&[("evalsha", 1), ("set", 1)]));
     assert_eq!(costs(&app, &server, "/clear", anyone).await, commands(&[("get", 1), ("del", 1)]));
+}
+
+/// The same where the server compares and sets: one command for each write, and two more where another request was first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_compares_and_sets_runs_one_command_for_each_write() {
+    let server = Server::start();
+    if !server.compares_and_sets() {
+        println!("SKIPPED: the server under test does not compare and set");
+        return;
+    }
+    let clock = FakeClock::at(1_000_000);
+    let app = App::with(builder(server.url()).clock(clock.clone())).await;
+    let mut jar = app.jar().await;
+    assert_eq!(costs(&app, &server, "/add", &mut jar).await, commands(&[("get", 1), ("set", 1)]));
+    assert_eq!(costs(&app, &server, "/regenerate", &mut jar).await, commands(&[("get", 1), ("set", 2)]));
+    clock.advance(Duration::from_secs(3 * 3_600));
+    assert_eq!(costs(&app, &server, "/read", &mut jar).await, commands(&[("get", 1), ("set", 1)]));
+    assert_eq!(costs(&app, &server, "/add", &mut Jar::new()).await, commands(&[("set", 1)]));
+
+    let (backend, id, now) = (app.store.backend(), EntryId::from_bytes([7; 16]), clock.now());
+    let at = |value: &'static str, seconds| Stored {
+        value: value.into(),
+        expires: now.saturating_add(Duration::from_secs(seconds)),
+    };
+    assert!(backend.create(id, at("one", 90), now).await.unwrap());
+    let cost = async |seen: Stored, new: Option<Stored>| {
+        server.cli(&["CONFIG", "RESETSTAT"]);
+        let outcome = backend.exchange(id, seen, new, now).await.unwrap();
+        (outcome, server.command_counts())
+    };
+    // A renewal in between is not a conflict. Another value is.
+    let renewed = cost(at("one", 60), Some(at("two", 90))).await;
+    assert_eq!(renewed, (Replaced::Done, commands(&[("get", 1), ("set", 2)])));
+    let conflict = cost(at("one", 60), Some(at("three", 90))).await;
+    assert_eq!(conflict, (Replaced::Conflict(at("two", 90)), commands(&[("get", 1), ("set", 1)])));
+    // Valkey 8.1 has no command for it.
+    let command = ["delifeq", "delex"].into_iter().find(|name| server.knows(name)).unwrap_or("set");
+    let deleted = cost(at("two", 90), None).await;
+    assert_eq!(deleted, (Replaced::Done, commands(&[(command, 1)])));
+    assert_eq!(cost(at("two", 90), Some(at("four", 90))).await.0, Replaced::Missing);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

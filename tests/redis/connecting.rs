@@ -10,9 +10,9 @@ use hyper_session::{Error, RedisStore, Revocations};
 use std::sync::{Arc, Mutex};
 
 use hyper_session::store::redis::Credentials;
-use hyper_session::testing::{Cut, Relay};
+use hyper_session::testing::Cut;
 
-use crate::app::{App, BOUND, builder, hurried};
+use crate::app::{App, BOUND, behind_relay, builder, hurried};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
 use crate::server::{Server, free_port};
@@ -185,11 +185,11 @@ async fn a13_what_the_server_refuses_at_first_is_named() {
     }
     drop(held);
 
-    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    let (relay, url) = behind_relay(&server);
     for _ in 0..20 {
         relay.cut_next("EVALSHA", Cut::BeforeRequest);
     }
-    let error = refused(builder(format!("redis://{}", relay.address())).scripts_only()).await;
+    let error = refused(builder(url).scripts_only()).await;
     assert!(error.is_config() && words(&error).contains("EVALSHA"), "{}", words(&error));
 
     let cluster = tokio::task::block_in_place(Cluster::start);

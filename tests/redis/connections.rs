@@ -4,14 +4,21 @@ use std::time::{Duration, Instant};
 
 use hyper_session::store::redis::Redis;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
+use hyper_session::testing::{Cut, Relay};
 use hyper_session::{Clock, ServerStore, SystemClock};
 
-use crate::app::{App, BOUND, builder};
+use crate::app::{App, BOUND, behind_relay, builder};
 use crate::load::{Load, audit};
-use crate::proxy::{Fault, Line, Proxy, WRITE};
 use crate::server::{Server, wait_for};
 use crate::support::{Events, Jar, set_cookies};
 use crate::values::Raw;
+
+const CUTS: [Cut; 4] = [Cut::BeforeRequest, Cut::BeforeReply, Cut::InReply, Cut::Reset];
+
+/// Bytes that are in each request that creates an entry, and in each that compares before it writes.
+fn writes(server: &Server) -> (&'static str, &'static str) {
+    if server.compares_and_sets() { ("\r\nNX\r\n", "IFEQ") } else { ("EVALSHA", "EVALSHA") }
+}
 
 const DURABLE: [&str; 4] = ["--appendonly", "yes", "--appendfsync", "always"];
 
@@ -64,23 +71,25 @@ async fn f01_r12_a_server_that_is_gone_fails_fast_and_is_found_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f02_a_connection_cut_in_the_middle_of_a_step_does_it_once() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
-    for fault in [Fault::CutBefore, Fault::CutAfter, Fault::HalfReply, Fault::ResetAfter] {
+    let (relay, url) = behind_relay(&server);
+    let (create, exchange) = writes(&server);
+    let app = App::connect(url).await;
+    for cut in CUTS {
         for (path, step) in [
             ("/read", "GET"),
             ("/add", "GET"),
-            ("/add", WRITE),
-            ("/regenerate", WRITE),
+            ("/add", exchange),
+            ("/regenerate", create),
+            ("/regenerate", exchange),
             ("/logout", "DEL"),
             ("/clear", "DEL"),
         ] {
             let mut jar = app.jar().await;
             let old = jar.clone();
-            proxy.once(step, fault);
+            relay.cut_next(step, cut);
             let response = app.visit(path, &mut jar).await;
-            assert!(proxy.is_done(), "{path} {fault:?}");
-            let case = format!("{path} {step} {fault:?} {:?}", app.events.take());
+            let case = format!("{path} {step} {cut:?} {:?}", app.events.take());
+            assert!(relay.is_done(), "{case}");
             assert_eq!(response.status(), 200, "{case}");
             let cookies = set_cookies(response.headers()).len();
             match path {
@@ -107,18 +116,17 @@ async fn f02_a_connection_cut_in_the_middle_of_a_step_does_it_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f02_a_compared_removal_that_was_cut_is_done_once() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
     let (backend, now) = (app.store.backend(), SystemClock.now());
-    let faults = [Fault::CutBefore, Fault::CutAfter, Fault::HalfReply, Fault::ResetAfter];
-    for (number, fault) in (1..).zip(faults) {
+    for (number, cut) in (1..).zip(CUTS) {
         let (id, value) = (EntryId::from_bytes([number; 16]), bytes::Bytes::from_static(b"value"));
         let entry = Stored { value: value.clone(), expires: now.saturating_add(BOUND) };
         assert!(backend.create(id, entry.clone(), now).await.unwrap());
-        proxy.once(WRITE, fault);
-        assert_eq!(backend.exchange(id, entry, None, now).await.unwrap(), Replaced::Done, "{fault:?}");
-        assert!(proxy.is_done() && backend.fetch(id, now).await.unwrap().is_none(), "{fault:?}");
-        assert_eq!(backend.replace(id, value, None, now).await.unwrap(), Replaced::Missing, "{fault:?}");
+        relay.cut_next(writes(&server).1, cut);
+        assert_eq!(backend.exchange(id, entry, None, now).await.unwrap(), Replaced::Done, "{cut:?}");
+        assert!(relay.is_done() && backend.fetch(id, now).await.unwrap().is_none(), "{cut:?}");
+        assert_eq!(backend.replace(id, value, None, now).await.unwrap(), Replaced::Missing, "{cut:?}");
     }
 }
 
@@ -126,12 +134,13 @@ async fn f02_a_compared_removal_that_was_cut_is_done_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f02_a_session_whose_creation_was_cut_is_created_once() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
     let mut first = app.jar().await;
-    for (number, fault) in [Fault::CutBefore, Fault::CutAfter, Fault::HalfReply].into_iter().enumerate() {
-        proxy.once(WRITE, fault);
+    for (number, cut) in CUTS.into_iter().enumerate() {
+        relay.cut_next(writes(&server).0, cut);
         let mut jar = app.jar().await;
+        assert!(relay.is_done(), "{cut:?}");
         assert_eq!(app.ok("/read", &mut jar).await, "1");
         assert_eq!(server.cli(&["DBSIZE"]), (number + 2).to_string());
     }
@@ -206,10 +215,11 @@ async fn f04_while_writes_are_paused_reads_are_served_and_saves_fail_loudly() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f05_one_byte_segments_and_slow_replies_are_read_right() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
-    for line in [Line::Slices, Line::Slow(Duration::from_millis(5))] {
-        proxy.line(line);
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
+    for (piece_len, latency) in [(1, Duration::ZERO), (usize::MAX, Duration::from_millis(3))] {
+        relay.set_piece_len(piece_len);
+        relay.set_latency(latency);
         let tasks: Vec<_> = (0..8)
             .map(|_| {
                 let app = app.clone();
@@ -226,10 +236,10 @@ async fn f05_one_byte_segments_and_slow_replies_are_read_right() {
             task.await.unwrap();
         }
     }
-    proxy.line(Line::Good);
+    relay.set_latency(Duration::ZERO);
     let mut jar = app.jar().await;
     app.ok("/big", &mut jar).await;
-    proxy.line(Line::Slices);
+    relay.set_piece_len(1);
     assert_eq!(app.ok("/read", &mut jar).await, "1");
     assert_eq!(app.store.backend().stats().failures, 0);
 }
@@ -237,11 +247,11 @@ async fn f05_one_byte_segments_and_slow_replies_are_read_right() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f05_a_line_that_resets_or_swallows_is_an_unavailable_store() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::hurried(&proxy.url()).await;
+    let (relay, url) = behind_relay(&server);
+    let app = App::hurried(&url).await;
     let mut jar = App::connect(server.url()).await.jar().await;
-    for line in [Line::Reset, Line::BlackHole] {
-        proxy.line(line);
+    for set_broken in [Relay::set_resets, Relay::set_silent] {
+        set_broken(&relay, true);
         app.fails_closed(&jar).await;
         let turned_away = app.store.backend().stats().turned_away;
         app.until("requests fail fast", async || {
@@ -249,10 +259,10 @@ async fn f05_a_line_that_resets_or_swallows_is_an_unavailable_store() {
             app.store.backend().stats().turned_away > turned_away
         })
         .await;
-        proxy.line(Line::Good);
+        set_broken(&relay, false);
         assert_eq!(app.recovers("/read", &mut jar).await, "1", "nothing of what failed was done later");
         app.is_whole(2).await;
-        app.until("lost connections are closed", async || proxy.open() == 2).await;
+        app.until("lost connections are closed", async || relay.connections() == 2).await;
     }
 }
 
@@ -260,9 +270,9 @@ async fn f05_a_line_that_resets_or_swallows_is_an_unavailable_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f05_a_line_that_breaks_again_and_again_loses_and_doubles_nothing() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
-    proxy.line(Line::Breaks { one_in: 100 });
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
+    relay.cut_one_in(100);
     let load = Load::start(&app.store, 8);
     let books = {
         app.until("the load has had its faults", async || {
@@ -271,7 +281,7 @@ async fn f05_a_line_that_breaks_again_and_again_loses_and_doubles_nothing() {
         .await;
         load.stop().await
     };
-    proxy.line(Line::Good);
+    relay.cut_one_in(0);
     app.is_whole(2).await;
     audit(&app.store, &books).await;
 }
@@ -318,19 +328,19 @@ async fn a_store_that_is_dropped_closes_its_connections() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f07_a_server_without_room_for_another_client_does_not_take_the_store_down() {
     let server = Server::start();
-    let proxy = Proxy::before(server.port).await;
-    let app = App::connect(proxy.url()).await;
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
     let mut jar = app.jar().await;
     let mut admin = Raw::of(&server);
     // Room for this one and one more: the connection that is lost does not come back.
     admin.config("maxclients", "2");
-    proxy.once("GET", Fault::CutBefore);
+    relay.cut_next("GET", Cut::BeforeRequest);
     for n in 2..=60 {
         assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let stats = app.store.backend().stats();
-    assert!(proxy.is_done() && stats.connections_broken == 1 && stats.connections == 1, "{stats:?}");
+    assert!(relay.is_done() && stats.connections_broken == 1 && stats.connections == 1, "{stats:?}");
     assert_eq!((stats.failures, stats.turned_away, stats.up), (0, 0, true), "{stats:?}");
     // A store that connects now gets an error.
     let error = builder(server.url()).connect().await.unwrap_err();

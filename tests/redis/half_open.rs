@@ -2,14 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hyper_session::testing::Relay;
-
-use crate::app::{App, builder};
+use crate::app::{App, behind_relay, builder};
 use crate::server::Server;
-
-fn through(relay: &Relay) -> String {
-    format!("redis://{}", relay.address())
-}
 
 /// Long enough for a machine that has much else to do.
 const LONG: Duration = Duration::from_secs(3);
@@ -19,8 +13,8 @@ async fn a3_half_open_connections_fail_no_request() {
     let server = Server::start();
     for connections in [1, 2, 4] {
         for burst in [1, 100] {
-            let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
-            let options = builder(through(&relay)).connections(connections);
+            let (relay, url) = behind_relay(&server);
+            let options = builder(url).connections(connections);
             let app = App::with(options.command_timeout(LONG / 2).checkout_timeout(LONG)).await;
             let jars: Vec<_> = {
                 let mut jars = Vec::new();
@@ -67,8 +61,8 @@ async fn a3_half_open_connections_fail_no_request() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a3_a_reply_that_is_late_changes_nothing() {
     let server = Server::start();
-    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
-    let app = App::with(builder(through(&relay)).command_timeout(LONG / 6).checkout_timeout(2 * LONG)).await;
+    let (relay, url) = behind_relay(&server);
+    let app = App::with(builder(url).command_timeout(LONG / 6).checkout_timeout(2 * LONG)).await;
     let mut jar = app.jar().await;
     // A round trip takes longer than a connection may be silent, and both attempts arrive.
     relay.set_latency(LONG / 8);
@@ -86,8 +80,8 @@ async fn a3_a_reply_that_is_late_changes_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a3_a_server_that_is_silent_on_fresh_connections_is_down() {
     let server = Server::start();
-    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
-    let app = App::connect(through(&relay)).await;
+    let (relay, url) = behind_relay(&server);
+    let app = App::connect(url).await;
     let mut jar = app.jar().await;
     relay.set_silent(true);
     app.until("it is taken for down", async || {

@@ -46,6 +46,7 @@
 //! | A13 | the server refuses the first commands |
 //! | A14 | idle timeouts to the second |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(clippy::print_stdout)] // figures, and which tests do not apply to the server under test
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -65,7 +66,6 @@ mod half_open;
 mod limits;
 mod load;
 mod near_cache;
-mod proxy;
 mod refusals;
 #[path = "../revocation/requests.rs"]
 #[allow(dead_code)] // a part of it is used here

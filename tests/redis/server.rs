@@ -144,7 +144,10 @@ impl Server {
     /// Returns true if the server's own `SET` compares and sets.
     pub(crate) fn compares_and_sets(&self) -> bool {
         self.cli(&["SET", "no-such-key", "x", "IFEQ", "y"]).is_empty()
-            && !self.cli(&["INFO", "errorstats"]).contains("errorstat_ERR")
+    }
+
+    pub(crate) fn knows(&self, command: &str) -> bool {
+        !self.cli(&["COMMAND", "DOCS", command]).is_empty()
     }
 
     /// How often each command ran since the statistics were reset, beside those of redis-cli and of connecting.

@@ -1,11 +1,12 @@
-//! TLS to Redis: which certificates the store trusts, and its own certificate.
+//! TLS to Redis and to sentinels: which certificates the store trusts, and its own certificate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use hyper_session::Error;
 
 use crate::app::{App, builder, hurried};
+use crate::sentinel::Deployment;
 use crate::server::{Server, free_port, speaks_tls, wait_for};
 
 fn openssl(dir: &Path, args: &str) {
@@ -45,6 +46,39 @@ fn certificates(dir: &Path) {
     }
 }
 
+/// The certificates, in a folder that is removed in the end.
+struct Certificates(PathBuf);
+
+impl Certificates {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("hyper-session-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        certificates(&dir);
+        Self(dir)
+    }
+
+    fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.0.join(name)).unwrap()
+    }
+
+    /// The configuration of a server that has them.
+    fn lines(&self, clients_are_asked: &str) -> [String; 4] {
+        let path = |name: &str| self.0.join(name).to_str().unwrap().to_owned();
+        [
+            format!("tls-cert-file {}", path("server.crt")),
+            format!("tls-key-file {}", path("server.key")),
+            format!("tls-ca-cert-file {}", path("ca.crt")),
+            format!("tls-auth-clients {clients_are_asked}"),
+        ]
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 fn words(error: &Error) -> String {
     format!("{error} {error:?}")
 }
@@ -55,25 +89,13 @@ async fn tls_trusts_whom_it_is_told_to_and_proves_who_calls() {
         println!("SKIPPED: the server under test was built without TLS");
         return;
     }
-    let dir = std::env::temp_dir().join(format!("hyper-session-tls-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).unwrap();
-    certificates(&dir);
-    let read = |name: &str| std::fs::read(dir.join(name)).unwrap();
-    let path = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+    let certificates = Certificates::new("tls");
+    let read = |name: &str| certificates.read(name);
     for clients_are_asked in ["no", "yes"] {
         let port = free_port();
-        let server = Server::with(&[
-            "--tls-port",
-            &port.to_string(),
-            "--tls-cert-file",
-            &path("server.crt"),
-            "--tls-key-file",
-            &path("server.key"),
-            "--tls-ca-cert-file",
-            &path("ca.crt"),
-            "--tls-auth-clients",
-            clients_are_asked,
-        ]);
+        let tls = certificates.lines(clients_are_asked).map(|line| format!("--{line}"));
+        let args: Vec<_> = tls.iter().flat_map(|line| line.split(' ')).collect();
+        let server = Server::with(&[&["--tls-port", &port.to_string()], &args[..]].concat());
         let url = format!("rediss://127.0.0.1:{port}");
         let trusting = || builder(url.clone()).root_certificates(read("ca.crt"));
         let known = || trusting().client_certificate(read("client.crt"), read("client.key"));
@@ -111,5 +133,61 @@ async fn tls_trusts_whom_it_is_told_to_and_proves_who_calls() {
         wait_for("the connections to be closed", || server.other_clients() == 0);
         assert_eq!(app.recovers("/add", &mut jar).await, "3");
     }
-    let _ = std::fs::remove_dir_all(&dir);
+}
+
+/// A10: only the sentinels have TLS, or the servers, too; before a failover and after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_sentinels_are_asked_over_tls() {
+    if !speaks_tls() {
+        println!("SKIPPED: the server under test was built without TLS");
+        return;
+    }
+    let certificates = Certificates::new("tls-of-sentinels");
+    let (authority, other) = (certificates.read("ca.crt"), certificates.read("other.crt"));
+    let lines = certificates.lines("no");
+    let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+    for everywhere in [false, true] {
+        let deployment = tokio::task::block_in_place(|| Deployment::with_tls(&lines, everywhere));
+        let options = || {
+            if everywhere {
+                builder(deployment.url().replace("redis+", "rediss+")).root_certificates(authority.clone())
+            } else {
+                builder(deployment.url()).sentinel_tls(true)
+            }
+        };
+        let trusting =
+            || if everywhere { options() } else { options().sentinel_root_certificates(authority.clone()) };
+        let app = App::with(trusting()).await;
+        let mut jar = app.jar().await;
+        assert_eq!(app.ok("/add", &mut jar).await, "2");
+
+        // Not trusted: the authorities of the system (Redis' own, where they are given), or a foreign one.
+        let mut strangers = vec![options().sentinel_root_certificates(other.clone())];
+        if !everywhere {
+            strangers.push(options());
+        }
+        for stranger in strangers {
+            let error = stranger.connect().await.unwrap_err();
+            assert!(error.is_unavailable() && words(&error).contains("certificate"), "{}", words(&error));
+        }
+        // Certificates for sentinels without TLS are a mistake; without certificates for them, TLS is what they miss.
+        let without = trusting().sentinel_tls(false).connect().await.unwrap_err();
+        let says_so = words(&without).contains("sentinel_tls(true)");
+        assert_eq!((without.is_unavailable(), says_so), (everywhere, !everywhere), "{}", words(&without));
+        let broken = options().sentinel_root_certificates("hunter2").connect().await.unwrap_err();
+        assert!(
+            broken.is_config() && words(&broken).contains("sentinel_root_certificates()"),
+            "{}",
+            words(&broken)
+        );
+        assert!(!words(&broken).contains("hunter2"), "{}", words(&broken));
+
+        let before = tokio::task::block_in_place(|| deployment.master_port()).unwrap();
+        tokio::task::block_in_place(|| {
+            deployment.fail_over();
+            wait_for("the new master", || deployment.master_port().is_some_and(|port| port != before));
+        });
+        assert_eq!(app.recovers("/set/x", &mut jar).await, "2");
+        App::with(trusting()).await.ok("/read", &mut jar).await;
+    }
 }

@@ -161,8 +161,10 @@ mod redis {
         let builder = RedisStore::builder(server.url()).prefix("test").development();
         let store = runtime.block_on(builder.connect()).unwrap();
         CURRENT.set(Some(Arc::new(Shared { store, runtime })));
+        // Connecting writes, too.
+        server.cli(&["CONFIG", "RESETSTAT"]);
         test();
-        assert!(server.cli(&["INFO", "commandstats"]).contains("cmdstat_evalsha"), "it ran on Redis");
+        assert!(server.command_counts().contains_key("set"), "it ran on Redis");
         CURRENT.set(None);
     }
 }

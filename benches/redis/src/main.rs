@@ -1,5 +1,6 @@
 //! Sessions in a real Redis on the loopback interface: loading one, and changing one value of it, at 1 to 256 tasks. Each
-//! task has a session of its own. And reading a value in a whole request, without a task beside it: what the near-cache adds
+//! task has a session of its own. A change is also made by the bare connection as the store makes it, with a comparison, and by
+//! the store without the service. And reading a value in a whole request, without a task beside it: what the near-cache adds
 //! to a request, and what a cookie adds with the connection memo. Prints one JSON object a line.
 //!
 //! `hyper-session-benches-redis [--quick] [--arm=NAME] [--scripts-only] [CASE]...`, where a case is `load/256`, `change/1` or `read/1`;
@@ -15,13 +16,16 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::COOKIE;
+use http::header::HeaderValue;
 use http::{Request, Response};
 use hyper::service::Service;
+use hyper_session::__internals::REDIS_REPLACE_SCRIPT;
 use hyper_session::store::redis::NearCache;
+use hyper_session::store::redis::Redis;
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::{Clock, RedisStore, SystemClock};
 use hyper_session_benches::results::RedisRun;
-use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_argument, by_extension, request};
+use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_extension, request};
 use hyper_session_benches::stores::{StoreArm, median, operation, run};
 use hyper_session_benches::tokens::{cookie_pair, default_store};
 
@@ -35,10 +39,17 @@ async fn main() {
     let scripts_only = flags.iter().any(|flag| flag == "--scripts-only");
     let server = Server::start();
     let mut arms = vec![
-        bare_connection(&server.url()).await,
+        bare_connection(&server.url(), Write::Set).await,
+        bare_connection(&server.url(), Write::Script).await,
+    ];
+    if compares_and_sets(&server.url()).await {
+        arms.push(bare_connection(&server.url(), Write::CompareAndSet).await);
+    }
+    arms.extend([
+        backend(&server.url(), scripts_only).await,
         ours(&server.url(), scripts_only, false).await,
         ours(&server.url(), scripts_only, true).await,
-    ];
+    ]);
     #[cfg(feature = "peers")]
     arms.extend(peers::arms(server.port).await);
     if let Some(name) = flags.iter().find_map(|flag| flag.strip_prefix("--arm=")) {
@@ -132,45 +143,111 @@ where
     start.elapsed().as_secs_f64() * 1e9 / f64::from(COUNT)
 }
 
-/// One multiplexed connection: `GET`, and `GET` then `SET`, of as many bytes, without a look at them.
-async fn bare_connection(url: &str) -> StoreArm {
-    let connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+/// How the bare connection writes what it has read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Write {
+    Set,
+    /// By the store's script, which compares.
+    Script,
+    /// By the server's own comparison.
+    CompareAndSet,
+}
+
+/// The bytes of an entry: those of the deadline, and those of a value.
+const ENTRY_LEN: usize = 281;
+
+/// One multiplexed connection: `GET`, and `GET` then a write of as many bytes, without a look at them.
+async fn bare_connection(url: &str, write: Write) -> StoreArm {
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let (name, prefix) = match write {
+        Write::Set => ("bare", "bare"),
+        Write::Script => ("bare, compared by script", "script"),
+        Write::CompareAndSet => ("bare, compared by the server", "ifeq"),
+    };
     for number in 0..TASKS[3] {
-        let mut connection = connection.clone();
-        let () = redis::cmd("SET")
-            .arg(format!("bare:{number}"))
-            .arg(vec![b'x'; 270])
-            .query_async(&mut connection)
-            .await
-            .unwrap();
+        // No two entries are the same: the server's Lua keeps equal strings once.
+        let value = [&[b'x'; ENTRY_LEN - 8][..], &number.to_be_bytes()].concat();
+        let set = redis::cmd("SET").arg(format!("{prefix}:{number}")).arg(value).to_owned();
+        let () = set.query_async(&mut connection).await.unwrap();
     }
+    let load = redis::cmd("SCRIPT").arg("LOAD").arg(REDIS_REPLACE_SCRIPT).to_owned();
+    let hash: Arc<str> = load.query_async::<String>(&mut connection).await.unwrap().into();
     let other = connection.clone();
     StoreArm {
-        name: "bare",
+        name,
         load: operation(move |number| {
             let mut connection = connection.clone();
             async move {
-                let value: Vec<u8> = redis::cmd("GET")
-                    .arg(format!("bare:{number}"))
-                    .query_async(&mut connection)
-                    .await
-                    .unwrap();
-                assert_eq!(value.len(), 270);
+                let key = format!("{prefix}:{number}");
+                let value: Vec<u8> = redis::cmd("GET").arg(key).query_async(&mut connection).await.unwrap();
+                assert_eq!(value.len(), ENTRY_LEN);
             }
         }),
         change: operation(move |number| {
-            let mut connection = other.clone();
+            let (mut connection, hash) = (other.clone(), Arc::clone(&hash));
             async move {
-                let key = format!("bare:{number}");
+                let key = format!("{prefix}:{number}");
                 let value: Vec<u8> = redis::cmd("GET").arg(&key).query_async(&mut connection).await.unwrap();
-                let () = redis::cmd("SET")
-                    .arg(&key)
-                    .arg(value)
-                    .arg("EX")
-                    .arg(86_400)
-                    .query_async(&mut connection)
-                    .await
-                    .unwrap();
+                let mut command = match write {
+                    Write::Script => {
+                        redis::cmd("EVALSHA").arg(&*hash).arg(1).arg(&key).arg(&value[8..]).to_owned()
+                    }
+                    _ => redis::cmd("SET").arg(&key).to_owned(),
+                };
+                let mut new = value.clone();
+                new[8] = new[8].wrapping_add(1);
+                command.arg(new);
+                match write {
+                    Write::Set => command.arg("EX").arg(86_400),
+                    Write::Script => command.arg(86_400_000),
+                    Write::CompareAndSet => command.arg("IFEQ").arg(&value).arg("EX").arg(86_400),
+                };
+                let reply: redis::Value = command.query_async(&mut connection).await.unwrap();
+                assert!(matches!(reply, redis::Value::Okay | redis::Value::Int(1)));
+            }
+        }),
+    }
+}
+
+async fn compares_and_sets(url: &str) -> bool {
+    let mut connection = redis::Client::open(url).unwrap().get_multiplexed_async_connection().await.unwrap();
+    let set = redis::cmd("SET").arg("none").arg("").arg("IFEQ").arg("none").to_owned();
+    set.query_async::<redis::Value>(&mut connection).await.is_ok()
+}
+
+/// The store's primitives, without the service and without decoding: an entry is fetched, and exchanged for a new entry.
+async fn backend(url: &str, scripts_only: bool) -> StoreArm {
+    let mut builder = RedisStore::builder(url).prefix("bench:backend");
+    if scripts_only {
+        builder = builder.scripts_only();
+    }
+    let store = builder.connect().await.unwrap();
+    let entry = |byte: u8| Stored {
+        value: vec![byte; ENTRY_LEN - 8].into(),
+        expires: SystemClock.now().saturating_add(Duration::from_secs(86_400)),
+    };
+    let id = |number: usize| EntryId::from_bytes((number as u128).to_be_bytes());
+    for number in 0..TASKS[3] {
+        assert!(store.backend().create(id(number), entry(0), SystemClock.now()).await.unwrap());
+    }
+    let other = store.clone();
+    let fetch = move |store: RedisStore, number: usize| async move {
+        let backend: &Redis = store.backend();
+        backend.fetch(id(number), SystemClock.now()).await.unwrap().unwrap()
+    };
+    StoreArm {
+        name: "the store's primitives",
+        load: operation(move |number| {
+            let fetched = fetch(store.clone(), number);
+            async move { assert_eq!(fetched.await.value.len(), ENTRY_LEN - 8) }
+        }),
+        change: operation(move |number| {
+            let store = other.clone();
+            async move {
+                let seen = fetch(store.clone(), number).await;
+                let new = entry(seen.value[0].wrapping_add(1));
+                let outcome = store.backend().exchange(id(number), seen, Some(new), SystemClock.now()).await;
+                assert_eq!(outcome.unwrap(), Replaced::Done);
             }
         }),
     }

@@ -94,12 +94,12 @@ impl Redis {
     pub(super) async fn replace_frame(
         &self,
         key: &str,
-        seen: Stored,
-        new: Stored,
-        lifetime: Bytes,
+        seen: &Stored,
+        new: &Stored,
+        lifetime: &Bytes,
         limits: &Limits,
     ) -> Result<Option<Value>, Trouble> {
-        let frame = self.scripts.frame(&new);
+        let frame = self.scripts.frame(new);
         if self.way() == Way::Scripts {
             let renewal = if seen.value == new.value {
                 self.scripts.renew(key, seen.value.clone(), new.expires, lifetime.clone())
@@ -108,20 +108,27 @@ impl Redis {
             };
             let call = match renewal {
                 Some(call) => call,
-                None => self.scripts.replace(key, seen.value, frame, lifetime),
+                None => self.scripts.replace(key, seen.value.clone(), frame, lifetime.clone()),
             };
             return self.run(&call, limits).await.map(Some);
         }
-        let mut expected = self.scripts.frame(&seen);
+        let mut expected = self.scripts.frame(seen);
         for _ in 0..MAX_ATTEMPTS {
             let mut set = set(key, &frame);
-            set.arg("IFEQ").arg(&*expected).arg("GET").arg("PX").arg(&*lifetime);
-            let present = match self.send(key, &set, limits).await? {
+            set.arg("IFEQ").arg(&*expected).arg("PX").arg(&**lifetime);
+            // Without GET, the reply to a write that succeeds is short. A write that fails costs another round trip.
+            match self.send(key, &set, limits).await? {
+                Value::Okay => return Ok(None),
+                Value::Nil => {}
+                _ => return Err(unexpected().into()),
+            }
+            let present = match Box::pin(self.send(key, &get(key), limits)).await? {
                 Value::BulkString(present) => present,
                 answer => return Ok(Some(answer)),
             };
             let value = present.get(DEADLINE_LEN..);
-            if present == expected || value == Some(&*new.value) && seen.value != new.value {
+            // The first attempt wrote it, and its reply was lost.
+            if present == *frame || value == Some(&*new.value) && seen.value != new.value {
                 return Ok(None);
             }
             if value != Some(&*seen.value) {
@@ -136,13 +143,13 @@ impl Redis {
     pub(super) async fn remove_frame(
         &self,
         key: &str,
-        seen: Stored,
+        seen: &Stored,
         limits: &Limits,
     ) -> Result<Option<Value>, Trouble> {
         let Way::CompareAndSet(removal) = self.way() else {
-            return self.run(&self.scripts.remove(key, seen.value), limits).await.map(Some);
+            return self.run(&self.scripts.remove(key, seen.value.clone()), limits).await.map(Some);
         };
-        let mut expected = self.scripts.frame(&seen);
+        let mut expected = self.scripts.frame(seen);
         for _ in 0..MAX_ATTEMPTS {
             let mut command = Cmd::with_capacity(8, key.len() + expected.len() + 32);
             match removal {

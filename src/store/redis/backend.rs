@@ -272,37 +272,32 @@ impl Redis {
         }
     }
 
+    /// Replaces or deletes an entry. `new` is the entry with its time to live. Deadlines are by the server's clock.
     async fn try_exchange(
         &self,
         key: &str,
-        seen: Stored,
-        entry: Option<Stored>,
+        seen: &Stored,
+        new: Option<(&Stored, &Bytes)>,
         now: Timestamp,
         limits: &Limits,
     ) -> Result<Replaced, Trouble> {
-        let lives = entry.as_ref().and_then(|entry| self.scripts.framing.lifetime(entry.expires, now));
-        let (seen, entry) = (self.by_server_clock(seen), entry.map(|entry| self.by_server_clock(entry)));
-        let answer = match (entry, lives) {
-            (Some(entry), Some(lifetime)) => {
-                let renewed = (entry.value == seen.value).then(|| (entry.value.clone(), lifetime.clone()));
-                match (self.replace_frame(key, seen, entry, lifetime, limits).await, renewed) {
-                    (Err(Trouble::Reply(error)), Some((value, lifetime)))
-                        if is_out_of_memory(&error) && self.scripts.framing.has_deadline =>
+        let answer = match new {
+            Some((entry, lifetime)) => {
+                let is_renewal = entry.value == seen.value;
+                match self.replace_frame(key, seen, entry, lifetime, limits).await {
+                    Err(Trouble::Reply(error))
+                        if is_renewal && is_out_of_memory(&error) && self.scripts.framing.has_deadline =>
                     {
-                        return self.extend(key, &value, &lifetime, limits).await.map(
-                            |outcome| match outcome {
-                                Replaced::Conflict(present) => {
-                                    Replaced::Conflict(self.by_this_clock(present))
-                                }
-                                other => other,
-                            },
-                        );
+                        let outcome = Box::pin(self.extend(key, &entry.value, lifetime, limits)).await?;
+                        return Ok(match outcome {
+                            Replaced::Conflict(present) => Replaced::Conflict(self.by_this_clock(present)),
+                            other => other,
+                        });
                     }
-                    (answer, _) => answer?,
+                    answer => answer?,
                 }
             }
-            // An entry that has expired does not count.
-            _ => match self.remove_frame(key, seen, limits).await? {
+            None => match self.remove_frame(key, seen, limits).await? {
                 // The first attempt removed it, and its reply was lost.
                 Some(Value::Int(0) | Value::Nil) if limits.is_repeated() => None,
                 answer => answer,
@@ -388,9 +383,13 @@ impl Backend for Redis {
         }
         let (key, limits) = (self.key(id), self.limits());
         let _writing = self.writing(id);
-        let mut outcome = self.try_exchange(&key, seen.clone(), entry.clone(), now, &limits).await;
+        let lifetime = entry.as_ref().and_then(|entry| self.scripts.framing.lifetime(entry.expires, now));
+        let (seen, entry) = (self.by_server_clock(seen), entry.map(|entry| self.by_server_clock(entry)));
+        // An entry that has expired does not count.
+        let new = entry.as_ref().zip(lifetime.as_ref());
+        let mut outcome = self.try_exchange(&key, &seen, new, now, &limits).await;
         if outcome.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
-            outcome = Box::pin(self.try_exchange(&key, seen, entry, now, &limits)).await;
+            outcome = Box::pin(self.try_exchange(&key, &seen, new, now, &limits)).await;
         }
         outcome.map_err(|trouble| self.failed(trouble))
     }

@@ -43,7 +43,8 @@ impl Connection {
             let mut pipeline = Pipeline::with_capacity(2);
             pipeline.cmd("ASKING");
             pipeline.add_command(command.clone());
-            let replies = connection.send_packed_commands(&pipeline, 0, 2).await?;
+            // Boxed: it is rare, and the future of every command would be larger by it.
+            let replies = Box::pin(connection.send_packed_commands(&pipeline, 0, 2)).await?;
             replies.into_iter().last().unwrap_or(Value::Nil)
         } else {
             connection.send_packed_command(command).await?

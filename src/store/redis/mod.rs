@@ -33,3 +33,5 @@ pub use self::revocation_log::{RedisLog, RedisRevocations};
 pub use self::stats::RedisStats;
 
 pub(crate) use self::scripts::Framing;
+#[doc(hidden)]
+pub use self::scripts::REPLACE;

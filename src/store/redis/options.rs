@@ -380,6 +380,12 @@ impl RedisOptions {
                  redis+sentinel://host,…/master-name",
             ));
         }
+        if self.sentinel_root.is_some() && !sentinel_tls {
+            return Err(Error::config(
+                "sentinel_root_certificates() is given for sentinels without TLS: call sentinel_tls(true), or begin the URL \
+                 with rediss+sentinel://",
+            ));
+        }
         let counters = Arc::clone(counters);
         let target = match url.kind {
             Kind::Cluster(seeds) => {

@@ -28,7 +28,7 @@ return redis.call('GET', KEYS[1]) == ARGV[1] and 1 or 0";
 
 /// ARGV: expected value, frame or nothing, milliseconds to live. Returns 1 if done, 0 if there is no entry, else the
 /// entry.
-const REPLACE: &str = "\
+pub const REPLACE: &str = "\
 local old = redis.call('GET', KEYS[1])
 if not old or #old < 8 then return 0 end
 local value = string.sub(old, 9)

@@ -32,7 +32,9 @@ impl Tls {
         let is_pem = |root: &Vec<u8>| root.windows(BEGIN.len()).any(|line| line == BEGIN);
         // With an empty set of certificates, rustls trusts no server and reports the server's certificate as the fault.
         if !self.root.as_ref().is_none_or(is_pem) {
-            return Err(Error::config("root_certificates() must get a PEM certificate"));
+            return Err(Error::config(
+                "root_certificates() and sentinel_root_certificates() must get a PEM certificate",
+            ));
         }
         // A provider that the application installed earlier stays. Without any, rustls would panic.
         let _ = aws_lc::default_provider().install_default();
