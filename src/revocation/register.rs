@@ -63,6 +63,9 @@ pub(crate) struct Register {
     max: AtomicUsize,
     /// Held while an overflow is handled.
     overflow: Mutex<()>,
+    /// The steps of another thread, in a test.
+    #[cfg(test)]
+    other_thread: Mutex<Option<tests::OtherThread>>,
 }
 
 enum Place {
@@ -154,6 +157,8 @@ impl Register {
             horizon: AtomicU64::new(0),
             max: AtomicUsize::new(usize::MAX),
             overflow: Mutex::new(()),
+            #[cfg(test)]
+            other_thread: Mutex::default(),
         })
     }
 
@@ -189,11 +194,16 @@ impl Register {
         max_staleness: Duration,
     ) -> Verdict {
         let position = self.sequence(lineage.position);
+        // In this order: a view shows all that was confirmed before it was taken, and revocations that leave the set raise
+        // the floor first. In another order, a revocation that arrives or is forgotten in between would be missed.
+        let is_current = self.is_current(position, max_staleness);
+        self.meanwhile();
+        let view = self.set.view();
+        self.meanwhile();
         let revoked_below = self.floor.load(Ordering::Acquire).max(self.everything.load(Ordering::Acquire));
         if position < revoked_below {
             return Verdict::Revoked;
         }
-        let view = self.set.view();
         let mark = match (view.get(Key::of_root(lineage.root.unwrap_or(id))), view.get(Key::of_id(id))) {
             (Some(root), Some(id)) => Some(root.and(id)),
             (root, id) => root.or(id),
@@ -206,19 +216,28 @@ impl Register {
         if lineage.owner.is_some_and(ends) || labels.names().any(ends) {
             return Verdict::Revoked;
         }
-        if self.is_current(position, max_staleness) {
-            ended.unwrap_or(Verdict::Valid)
-        } else {
-            Verdict::Unconfirmed
+        if is_current { ended.unwrap_or(Verdict::Valid) } else { Verdict::Unconfirmed }
+    }
+
+    /// Lets a test act as another thread between two steps of a judgement.
+    #[inline]
+    #[cfg_attr(not(test), allow(clippy::unused_self))]
+    fn meanwhile(&self) {
+        #[cfg(test)]
+        if let Some(other_thread) = lock(&self.other_thread).as_mut() {
+            other_thread(self);
         }
     }
 
     #[cold]
     fn ended(&self, mark: Mark, now: Timestamp) -> Verdict {
-        let moments_ago = Timestamp::from_unix(now.as_unix().saturating_sub(MOMENTS));
-        let recent = mark.position() > lock(&self.timeline).reached_by(moments_ago);
-        match recent {
-            true if mark.is_retired() => Verdict::Retiring,
+        // An entry that was not read back yet was written just now.
+        let written = lock(&self.timeline).written(mark.position()).unwrap_or(now);
+        let is_recent = now.saturating_since(written).as_secs() < MOMENTS;
+        // If the clock of its writer is ahead, a minute by that clock could last for hours here.
+        let is_ahead = written.saturating_since(now).as_secs() > MOMENTS;
+        match is_recent {
+            true if mark.is_retired() && !is_ahead => Verdict::Retiring,
             true if mark.is_superseded() => Verdict::Superseded,
             _ => Verdict::Revoked,
         }
@@ -618,6 +637,73 @@ mod tests {
     use crate::crypto::SystemRandom;
     use crate::error::Error;
     use crate::revocation::{Page, RevocationLog};
+    use crate::session::Payload;
+
+    pub(super) type OtherThread = Box<dyn FnMut(&Register) + Send>;
+
+    const ID: SessionId = SessionId::from_bytes([9; 16]);
+
+    /// Judges the session `ID`, which logged in at `sequence`, while another thread takes `step` at the point with this
+    /// number.
+    fn judged(register: &Register, sequence: u64, point: usize, step: fn(&Register)) -> Verdict {
+        let mut points = 0;
+        *lock(&register.other_thread) = Some(Box::new(move |register| {
+            if points == point {
+                step(register);
+            }
+            points += 1;
+        }));
+        let lineage = Lineage { position: register.at(sequence), ..Lineage::default() };
+        let verdict = register.judge(
+            ID,
+            &lineage,
+            &Payload::default().labels(),
+            Timestamp::from_unix(100),
+            Duration::from_secs(3_600),
+        );
+        *lock(&register.other_thread) = None;
+        verdict
+    }
+
+    /// More revocations than the tables of the set have room for.
+    fn many() -> impl Iterator<Item = Revocation> {
+        (1..=4_096_u128).map(|number| Revocation::of_owner((number << 64 | number).to_be_bytes()))
+    }
+
+    #[test]
+    fn a_revocation_that_is_forgotten_during_a_judgement_is_not_missed() {
+        for point in 0..2 {
+            let register = Register::in_memory(&SystemRandom).unwrap();
+            register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap();
+            let verdict = judged(&register, 1, point, |register| {
+                register.max.store(64, Ordering::Release);
+                for revocation in many() {
+                    register.revoke_at_once(&[revocation]).unwrap();
+                }
+                assert!(register.set.view().get(Key::of_root(ID)).is_none(), "the floor replaced it");
+            });
+            assert_eq!(verdict, Verdict::Revoked, "at point {point}");
+        }
+    }
+
+    #[test]
+    fn a_revocation_that_is_read_during_a_judgement_is_not_missed() {
+        for point in 0..2 {
+            let register = Register::over(Arc::new(At(1)), &SystemRandom).unwrap();
+            let verdict = judged(&register, 1, point, |register| {
+                let entries = many().chain([Revocation::of_root(ID, false)]).zip(2..);
+                let written = Timestamp::from_unix(1);
+                let entries: Vec<_> =
+                    entries.map(|(revocation, position)| Entry { position, written, revocation }).collect();
+                register.take_in(&entries);
+                register.confirmed(entries.last().unwrap().position, Instant::now());
+            });
+            assert!(
+                matches!(verdict, Verdict::Revoked | Verdict::Unconfirmed),
+                "{verdict:?} at point {point}"
+            );
+        }
+    }
 
     /// A log whose next entry is at this position.
     struct At(u64);

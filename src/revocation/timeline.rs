@@ -58,6 +58,12 @@ impl Timeline {
         self.limit = 2 * self.points.len();
     }
 
+    /// Returns when `position` was written, or `None` if no position from there on was noted.
+    pub(super) fn written(&self, position: u64) -> Option<Timestamp> {
+        let before = self.points.partition_point(|(_, reached)| *reached < position);
+        self.points.get(before).map(|(written, _)| *written)
+    }
+
     /// Returns the last position that was surely written at `time` or before, or zero.
     pub(super) fn reached_by(&self, time: Timestamp) -> u64 {
         let after = self.points.partition_point(|(written, _)| *written <= time);

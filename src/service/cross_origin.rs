@@ -452,6 +452,35 @@ mod tests {
         }
     }
 
+    // Only the same spelling is the same host: what one reader of a URL takes for it, another does not.
+    #[test]
+    fn csrf_odd_hosts_are_not_taken_for_others() {
+        for (host, origin, ok) in [
+            ("[::1]:8080", "http://[::1]:8080", true),
+            ("[::1]:8080", "http://[0:0:0:0:0:0:0:1]:8080", false),
+            ("[::1]", "http://[::1]:8080", false),
+            ("app.example.", "https://app.example.", true),
+            ("app.example", "https://app.example.", false),
+            ("app.example", "https://app.example:", false),
+            ("app.example:443", "https://app.example", false),
+            ("app.example@evil.example", "https://evil.example", false),
+            ("evil.example@app.example", "https://app.example", false),
+            ("app.example", "https://evil.example@app.example", false),
+            ("app.example", "https://app.example#@evil.example", false),
+            ("app.example", "https://app.example\\.evil.example", false),
+            ("app.example", "https://app.example https://evil.example", false),
+            ("app.example", "https://app.example, https://evil.example", false),
+            ("app.example", "://app.example", false),
+            ("app.example", "//app.example", false),
+            ("", "https://", false),
+            ("", "null", false),
+            ("null", "null", false),
+        ] {
+            let request = Request::post("/a").header("host", host).header("origin", origin);
+            assert_eq!(checked(&CrossOriginProtection::new(), request), ok, "{host:?} {origin:?}");
+        }
+    }
+
     #[test]
     fn a_websocket_of_another_origin_is_refused() {
         let upgrade = [("connection", "keep-alive, Upgrade"), ("upgrade", "WebSocket")];

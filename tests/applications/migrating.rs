@@ -363,6 +363,33 @@ fn t25_a_copied_cookie_of_a_revocable_store_is_refused_after_the_move() {
     });
 }
 
+// As the documentation says: "log out everywhere" takes one call for each store.
+#[test]
+fn t26_sessions_in_an_old_cookie_store_are_ended_by_its_own_revocations() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let cookies = CookieStore::builder(AppKey::generate().unwrap())
+            .revocations(hyper_session::Revocations::in_memory())
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let server = MemoryStore::builder().clock(clock).build().unwrap();
+        let both = MigratingStore::new(server, cookies.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+        let (mut moved, mut staying) = (Jar::new(), Jar::new());
+        for jar in [&mut moved, &mut staying] {
+            edit(&cookies, jar, |session| session.login("ada")).await;
+        }
+        edit(&both, &mut moved, |session| session.set("cart", 1)).await;
+        assert_eq!(both.end_sessions_of("ada", None).await.unwrap(), 1);
+        assert_eq!(edit(&both, &mut moved, user).await.1, None);
+        assert_eq!(edit(&both, &mut staying, user).await.1.as_deref(), Some("ada"), "in the old store");
+        cookies.end_sessions_of("ada").await.unwrap();
+        assert_eq!(edit(&both, &mut staying, user).await.1, None);
+        edit(&both, &mut staying, |session| session.set("cart", 1)).await;
+        assert_eq!(edit(&both, &mut staying, user).await.1, None, "it is not moved");
+    });
+}
+
 /// The other direction: a session that a revocable cookie store takes over stands behind what was revoked before, and ends
 /// with what is revoked afterwards.
 #[test]

@@ -69,3 +69,26 @@ fn a_logout_of_a_bound_session_is_final_on_every_host() {
         }
     });
 }
+
+// The log is written by a host whose clock is an hour ahead: its minute does not last for an hour here.
+#[test]
+fn a_cookie_from_before_the_registration_ends_although_the_clock_of_the_log_is_ahead() {
+    block_on(async {
+        let (log, clock) = (SharedLog::default(), FakeClock::at(START - 3_600));
+        let (one, two) = (host(&log, &clock).await, host(&log, &clock).await);
+        let mut victim = Browser::new();
+        let offer = victim.log_in(&one).await;
+        let mut thief = Browser { device: Device::new(), cookies: victim.cookies.clone(), bound: None };
+        victim.bind_by(&one, &offer).await;
+        log.settled().await;
+        clock.advance(GRACE);
+        for site in [&one, &two] {
+            assert!(thief.read(site, "/").await.starts_with("stranger"));
+            assert_eq!(victim.read(site, "/").await, "ada bound 0");
+        }
+        // It is known as the cookie of a session that goes on, so its logout ends that session.
+        thief.visit(&two, "/logout").await;
+        log.settled().await;
+        assert!(victim.read(&one, "/").await.starts_with("stranger"));
+    });
+}

@@ -69,6 +69,20 @@ fn the_session_cookie_alone_is_refused_at_once_after_the_grace() {
     }
 }
 
+// Where another host reads the session, whose clock is an hour behind, the grace does not last for that hour.
+#[test]
+fn a_host_whose_clock_is_behind_gives_no_longer_grace() {
+    block_on(async {
+        let site = Site::on_memory();
+        site.clock.advance(Duration::from_secs(3_600));
+        let mut victim = Browser::new();
+        victim.bind(&site).await;
+        site.clock.set(START);
+        assert_eq!(with_only(NAME, &victim.cookies).read(&site, "/").await, "stranger lapsed 0");
+        assert_eq!(victim.read(&site, "/").await, "ada bound 0");
+    });
+}
+
 #[test]
 fn a_cookie_copied_before_the_registration_is_refused_after_the_grace() {
     for site in Site::all() {

@@ -57,8 +57,13 @@ fn a_subject_that_logs_out_in_a_loop_ends_only_its_own_sessions() {
         // It can still log in, and stays logged in.
         let mut mallory = site.logged_in("mallory").await;
         site.regenerate(&mut mallory).await;
+        let copy = mallory.clone();
         site.login(&mut mallory, "mallory").await;
         assert!(site.accepts(&mallory).await);
+        // As the guide says, the old id is not revoked then. A logout ends it.
+        assert!(site.accepts(&copy).await);
+        site.logout(&mut mallory).await;
+        assert!(!site.accepts(&copy).await);
     });
 }
 
