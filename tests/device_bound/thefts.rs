@@ -72,15 +72,18 @@ fn the_session_cookie_alone_is_refused_at_once_after_the_grace() {
 // Where another host reads the session, whose clock is an hour behind, the grace does not last for that hour.
 #[test]
 fn a_host_whose_clock_is_behind_gives_no_longer_grace() {
-    block_on(async {
-        let site = Site::on_memory();
-        site.clock.advance(Duration::from_secs(3_600));
-        let mut victim = Browser::new();
-        victim.bind(&site).await;
-        site.clock.set(START);
-        assert_eq!(with_only(NAME, &victim.cookies).read(&site, "/").await, "stranger lapsed 0");
-        assert_eq!(victim.read(&site, "/").await, "ada bound 0");
-    });
+    for site in Site::all().into_iter().filter(|site| !site.is_in_cookies()) {
+        block_on(async {
+            let start = site.clock.now().as_unix();
+            site.clock.advance(Duration::from_secs(3_600));
+            let mut victim = Browser::new();
+            victim.bind(&site).await;
+            site.clock.set(start);
+            let thief = with_only(NAME, &victim.cookies).read(&site, "/").await;
+            assert_eq!(thief, "stranger lapsed 0", "{}", site.kind);
+            assert_eq!(victim.read(&site, "/").await, "ada bound 0", "{}", site.kind);
+        });
+    }
 }
 
 #[test]
