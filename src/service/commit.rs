@@ -132,7 +132,7 @@ impl Commit {
         commit.stage = match said {
             Said::Session(token) => Stage::LookingUp(commit.slot.connection.store().load(&token, now)),
             Said::EndOfSession => {
-                commit.loaded.session.end_by_response();
+                commit.end_by_response();
                 commit.begin()
             }
             Said::Other | Said::Nothing => commit.begin(),
@@ -203,6 +203,13 @@ impl Commit {
                     _ => Stage::Done,
                 }
             }
+        }
+    }
+
+    /// Notes that a service inside of this one ended the session that came with the request, if one came.
+    fn end_by_response(&self) {
+        if self.loaded.id.is_some() {
+            self.loaded.session.end_by_response();
         }
     }
 
@@ -321,8 +328,12 @@ impl Future for Commit {
                     // From here on, that future is not polled again.
                     this.stage = Stage::Done;
                     match found {
-                        Ok(Ok(record)) => this.loaded.session.go_on_from(record),
-                        Ok(Err(Refusal::Ended)) => this.loaded.session.end_by_response(),
+                        Ok(Ok(record)) => {
+                            if !this.loaded.session.go_on_from(record) {
+                                this.slot.emit(EventKind::SetCookieReplaced);
+                            }
+                        }
+                        Ok(Err(Refusal::Ended)) => this.end_by_response(),
                         // Not from this store: it is another cookie of the same name.
                         Ok(Err(_)) => {
                             this.slot.emit(EventKind::SetCookieReplaced);
@@ -330,7 +341,8 @@ impl Future for Commit {
                         Err(error) => {
                             let operation = Operation::Load;
                             this.slot.emit(EventKind::StoreFailed { id: None, operation, error: &error });
-                            return Poll::Ready(Err(error));
+                            let optional = this.loaded.session.go_on_from_unknown();
+                            return Poll::Ready(if optional { Ok(()) } else { Err(error) });
                         }
                     }
                     this.now = this.slot.now_since(this.loaded.now);
