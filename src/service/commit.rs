@@ -138,7 +138,7 @@ impl Commit {
                 Stage::LookingUp(commit.slot.connection.store().load(&token, now))
             }
             Said::EndOfSession => {
-                commit.loaded.session.end_by_response();
+                commit.end_by_response();
                 commit.begin()
             }
             Said::Other | Said::Nothing => commit.begin(),
@@ -209,6 +209,13 @@ impl Commit {
                     _ => Stage::Done,
                 }
             }
+        }
+    }
+
+    /// Notes that a service inside of this one ended the session that came with the request, if one came.
+    fn end_by_response(&self) {
+        if self.loaded.id.is_some() {
+            self.loaded.session.end_by_response();
         }
     }
 
@@ -328,12 +335,15 @@ impl Future for Commit {
                     this.stage = Stage::Done;
                     match found {
                         Ok(Ok(record)) => {
-                            this.slot.follow_response();
-                            this.loaded.session.go_on_from(record);
+                            if this.loaded.session.go_on_from(record) {
+                                this.slot.follow_response();
+                            } else {
+                                this.slot.emit(EventKind::SetCookieReplaced);
+                            }
                         }
                         Ok(Err(Refusal::Ended)) => {
                             this.slot.follow_response();
-                            this.loaded.session.end_by_response();
+                            this.end_by_response();
                         }
                         // Not from this store: it is another cookie of the same name.
                         Ok(Err(_)) if this.is_marked => {
@@ -344,7 +354,8 @@ impl Future for Commit {
                         Err(error) => {
                             let operation = Operation::Load;
                             this.slot.emit(EventKind::StoreFailed { id: None, operation, error: &error });
-                            return Poll::Ready(Err(error));
+                            let optional = this.loaded.session.go_on_from_unknown();
+                            return Poll::Ready(if optional { Ok(()) } else { Err(error) });
                         }
                     }
                     this.now = this.slot.now_since(this.loaded.now);

@@ -53,9 +53,9 @@ fn cookie_lifetime(slot: &Slot) -> CookieLifetime {
 
 /// Works as [`write_head`], for a response that stands in for one whose session could not be saved. A token that an earlier
 /// [`save`](crate::Session::save) of the same request promised still reaches the client: its old token may be dead.
-pub(super) fn write_failure_head<R>(slot: &Slot, response: &mut Response<R>) {
+pub(super) fn write_failure_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R>) {
     // On an error, no token was promised either.
-    let _ = write_head(slot, reply(slot), response);
+    let _ = write_head(slot, reply, response);
 }
 
 /// Replaces `response` with `replacement`. Other sessions were committed by then, so their `Set-Cookie` lines stay.
@@ -64,7 +64,7 @@ pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacemen
         head::forbid_storing(replacement.headers_mut());
     }
     *response = replacement;
-    write_failure_head(slot, response);
+    write_failure_head(slot, reply(slot), response);
 }
 
 /// Writes the headers that clients and caches need. The head is changed once, and only after the store has acknowledged.

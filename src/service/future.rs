@@ -103,8 +103,13 @@ where
         if let Some(error) = error {
             this.handle.discard();
             slot.emit(EventKind::HandlerFailed { error: &error });
-            if !matches!(conclusion, Conclusion::Untouched) {
-                finish::write_failure_head(slot, &mut response);
+            let reply = match conclusion {
+                Conclusion::Untouched => None,
+                Conclusion::Asked(reply) => Some(reply),
+                Conclusion::Unsettled(..) => Some(finish::reply(slot)),
+            };
+            if let Some(reply) = reply {
+                finish::write_failure_head(slot, reply, &mut response);
             }
             return Poll::Ready(Ok(response));
         }

@@ -173,7 +173,10 @@ impl SessionHandle {
                 // Read before the session is locked, because the clock may be code of the application.
                 let now = self.slot.now_since(loaded.now);
                 let spoken_for = is_spoken_for(&self.slot);
-                match loaded.session.conclude(|record| self.slot.standing(record, now, spoken_for)) {
+                match loaded
+                    .session
+                    .conclude(spoken_for, |record| self.slot.standing(record, now, spoken_for))
+                {
                     Some(reply) => Conclusion::Asked(reply),
                     None => Conclusion::Unsettled(loaded, now),
                 }

@@ -49,10 +49,17 @@ impl Session {
 
     /// Closes the session as [`close`](Self::close) does, at the end of a request. Returns the reply to the client if there
     /// is nothing to commit, and `None` otherwise. `standing` is called with the stored session.
-    pub(crate) fn conclude(&self, standing: impl FnOnce(&Record) -> Standing) -> Option<Reply> {
+    ///
+    /// If the response already contains a statement about the cookie (`spoken_for`), the token of an earlier save is not sent
+    /// before both are compared.
+    pub(crate) fn conclude(
+        &self,
+        spoken_for: bool,
+        standing: impl FnOnce(&Record) -> Standing,
+    ) -> Option<Reply> {
         let mut state = self.lock();
         state.close();
-        if !state.is_settled(standing) {
+        if spoken_for && state.has_token() || !state.is_settled(standing) {
             return None;
         }
         // An update that changed nothing is still in the log, and its closure may hold this session.
@@ -107,8 +114,18 @@ impl Session {
 
     /// Continues from `record`. A service inside of this one has the same session, and the response sets the cookie to the
     /// token of `record`. The changes of this session are applied to that record.
-    pub(crate) fn go_on_from(&self, record: Record) {
-        self.lock().go_on_from(record);
+    ///
+    /// Returns false if this handler has logged in to another session, and saved that: its token replaces the other one.
+    pub(crate) fn go_on_from(&self, record: Record) -> bool {
+        self.lock().go_on_from(record)
+    }
+
+    /// Works as [`go_on_from`](Self::go_on_from), if the store could not look up the record. Returns true if nothing was to be
+    /// saved, so that the failure concerns no change.
+    pub(crate) fn go_on_from_unknown(&self) -> bool {
+        let mut state = self.lock();
+        state.yield_token();
+        state.has_nothing_to_save()
     }
 
     /// Ends the session: a service inside of this one ended it, and the response removes the cookie.

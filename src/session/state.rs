@@ -334,13 +334,23 @@ impl State {
         self.ended && !begins_another
     }
 
+    /// Returns true if the reply is the token of an earlier save.
+    pub(super) fn has_token(&self) -> bool {
+        matches!(self.reply, Reply::Set { .. })
+    }
+
     /// Returns true if there is nothing to commit.
     pub(super) fn is_settled(&self, standing: impl FnOnce(&Record) -> Standing) -> bool {
-        let wished = self.wishes.destroy || self.wishes.regenerate;
         let renewal_due = || self.base.as_ref().is_some_and(|base| self.renewal_due(standing(base)));
+        self.has_nothing_to_save() && !renewal_due()
+    }
+
+    /// Returns true if no change and no wish of the handler waits to be saved.
+    pub(super) fn has_nothing_to_save(&self) -> bool {
+        let wished = self.wishes.destroy || self.wishes.regenerate;
         let none_open =
             self.pending.is_none() && self.failed.as_ref().is_none_or(|failed| failed.is_nothing());
-        !wished && !self.is_modified() && none_open && !renewal_due()
+        !wished && !self.is_modified() && none_open
     }
 
     /// Returns true if applying the changes would change a value.
@@ -489,15 +499,38 @@ impl State {
         }
     }
 
-    pub(super) fn go_on_from(&mut self, record: Record) {
+    pub(super) fn go_on_from(&mut self, record: Record) -> bool {
+        let is_same = self.base.as_ref().is_some_and(|base| base.id() == record.id());
+        if !is_same && !self.yield_token() {
+            return false;
+        }
+        if is_same && self.has_token() {
+            self.reply = Reply::Nothing; // the response has the newer token of this session
+        }
         self.base = Some(record);
         self.ended = false;
         self.outdate();
+        true
+    }
+
+    /// Gives up the token of an earlier save, because a service inside of this one has set another. Returns false if a login
+    /// stands behind the token: then it stays.
+    pub(super) fn yield_token(&mut self) -> bool {
+        match self.reply {
+            Reply::Set { weight, .. } if weight > Weight::Change => false,
+            Reply::Set { .. } => {
+                self.reply = Reply::Nothing;
+                true
+            }
+            Reply::Remove { .. } | Reply::Nothing => true,
+        }
     }
 
     pub(super) fn end_by_response(&mut self) {
+        // A session that this handler has begun since is not the one that the inner service ended.
+        let began_another = self.ended_by_handler || self.expired;
         // If the handler ends the session, too, the store ends it.
-        if self.base.is_some() && !self.wishes.destroy {
+        if self.base.is_some() && !began_another && !self.wishes.destroy {
             self.base = None;
             self.ended = true;
             self.reply = Reply::Nothing;
@@ -529,6 +562,7 @@ impl State {
         let pending = self.pending.take();
         let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
         let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
+        let asks_for_token = pending.as_ref().is_some_and(|pending| pending.wishes.regenerate);
         // A new session whose lifetime has passed already, for example. The client has no cookie of it.
         let is_stillborn = self.base.is_none() && !destroyed && !self.overtaken;
         if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
@@ -536,9 +570,7 @@ impl State {
             self.ended = false; // a later change begins another session
         }
         // The handler asked for another session, which is stored with its first value: that may come after this commit.
-        let begins_another = pending.as_ref().is_some_and(|pending| pending.wishes.regenerate)
-            && self.base.is_none()
-            && (self.overtaken || self.expired);
+        let begins_another = asks_for_token && self.base.is_none() && (self.overtaken || self.expired);
         self.ended &= !begins_another;
         self.outdate();
         match saved {
@@ -558,7 +590,9 @@ impl State {
                     Reply::Set { weight, .. } => weight,
                     _ => Weight::DeadCookie,
                 };
-                let (expires, weight) = (record.expires(), outcome.weight().max(said));
+                // A login of a visitor without a session is a save, too.
+                let asked = if asks_for_token { Weight::Login } else { Weight::DeadCookie };
+                let (expires, weight) = (record.expires(), outcome.weight().max(said).max(asked));
                 self.reply = Reply::Set { token, expires, weight };
                 self.base = Some(record);
                 self.ended = false;

@@ -364,3 +364,66 @@ fn b8_a_503_keeps_the_cookies_of_other_sessions() {
         }
     });
 }
+
+/// A service around another one: its handler does `before`, saves that, and passes the request on to a service that does `act`.
+async fn saves_first(nested: &Nested, jar: &mut Jar, before: Act, act: Act) {
+    let inner = nested.inner(act, 200);
+    let gateway = move |request: Request<Body>, handle: SessionHandle| {
+        let inner = inner.clone();
+        async move {
+            let session = handle.load().await?;
+            before(&session)?;
+            session.save().await?;
+            inner(request).await
+        }
+    };
+    let request = request("/", jar.header().as_deref());
+    let response = session_fn(Arc::clone(&nested.store), gateway).call(request).await.unwrap();
+    assert_eq!(set_cookies(response.headers()).len(), 1);
+    jar.store(response.headers());
+}
+
+/// A token that the outer handler has saved already is a statement of the outer service like any other.
+#[test]
+fn b8_an_earlier_save_yields_to_a_stronger_statement_inside() {
+    nested(async |nested| {
+        let subject = |session: &Session| session.subject().map(String::from);
+        let change: Act = |session| session.set("b", 2_u64);
+        let mut jar = nested.due().await;
+        saves_first(&nested, &mut jar, change, Session::destroy).await;
+        assert!(jar.0.is_empty(), "ended inside");
+
+        let mut jar = nested.due().await;
+        saves_first(&nested, &mut jar, change, |session| session.login("ada")).await;
+        assert_eq!(nested.look(&jar, subject).await.as_deref(), Some("ada"));
+
+        // Without a cookie, each of the two begins a session. The login counts.
+        for (before, act) in
+            [(change, (|session| session.login("ada")) as Act), (|session| session.login("ada"), change)]
+        {
+            let mut jar = Jar::new();
+            saves_first(&nested, &mut jar, before, act).await;
+            assert_eq!(nested.look(&jar, subject).await.as_deref(), Some("ada"));
+        }
+    });
+}
+
+/// The old token is dead, so the browser needs the new one, whatever happened afterwards.
+#[test]
+fn b8_a_token_that_was_saved_is_sent_with_the_response_to_an_error() {
+    nested(async |nested| {
+        let mut jar = nested.due().await;
+        let handler = |_: Request<Body>, handle: SessionHandle| async move {
+            let session = handle.load().await?;
+            session.login("ada")?;
+            session.save().await?;
+            Answer::Err(Error::unavailable("another service"))
+        };
+        let request = request("/", jar.header().as_deref());
+        let response = session_fn(Arc::clone(&nested.store), handler).call(request).await.unwrap();
+        assert_eq!(response.status(), 503);
+        jar.store(response.headers());
+        let subject = nested.look(&jar, |session| session.subject().map(String::from)).await;
+        assert_eq!(subject.as_deref(), Some("ada"));
+    });
+}
