@@ -28,7 +28,11 @@ pub fn csrf_token(data: &[u8]) {
                 Ok(()) => true,
                 Err(error) => {
                     assert!(error.is_forgery());
-                    assert_eq!(format!("{error} {error:?}"), format!("{refusal} {refusal:?}"), "says something of the token");
+                    assert_eq!(
+                        format!("{error} {error:?}"),
+                        format!("{refusal} {refusal:?}"),
+                        "says something of the token"
+                    );
                     false
                 }
             };
