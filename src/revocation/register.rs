@@ -115,7 +115,7 @@ pub(crate) enum Continued {
     /// It does not: another revocation of the subject came first, and ended it, too.
     Nowhere,
     /// The others have ended. Whether this one had ended before is not known.
-    Unconfirmed(Position),
+    Unconfirmed,
 }
 
 impl Register {
@@ -413,7 +413,7 @@ impl Register {
         } else {
             let position = self.revoke(revocations).await?;
             if !self.confirm(position, max_staleness).await {
-                return Ok(Continued::Unconfirmed(position));
+                return Ok(Continued::Unconfirmed);
             }
             ended = from.is_some_and(|from| self.may_name_between(key, from, position.sequence));
             position
@@ -428,7 +428,10 @@ impl Register {
             let position = recent.revocation.mark(recent.position).position();
             recent.revocation.key() == key && position > from && position < to
         };
-        recent.len() >= MAX_RECENT || recent.iter().any(is_between)
+        // Entries that were dropped may lie behind `from`.
+        let dropped =
+            recent.len() >= MAX_RECENT && recent.front().is_none_or(|oldest| oldest.position > from);
+        dropped || recent.iter().any(is_between)
     }
 
     /// Counts one revocation of `owner`. Returns true if it has not caused too many yet.

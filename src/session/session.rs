@@ -699,7 +699,7 @@ impl Session {
     /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
     /// store can end no session but that of the request: a `CookieStore` without revocations, or a store that is shared with
     /// Astra. The errors of [`save`](Self::save), and [`is_unavailable`](Error::is_unavailable) if the store did not confirm
-    /// the end of each: ask again. [`is_ended`](Error::is_ended) if another request ended this session at the same time.
+    /// the end of each: ask again. On a `CookieStore` this session may have ended, too, then. [`is_ended`](Error::is_ended) if another request ended this session at the same time.
     ///
     /// # Examples
     ///

@@ -70,7 +70,8 @@ impl Session {
     }
 
     /// Stores each field of `value` under its name. A field that is `None`, or that `skip_serializing_if` skips, is deleted.
-    /// Other values stay. A struct with the same fields that [`get_all`](Self::get_all) reads is equal to `value`.
+    /// Other values stay, and so do skipped fields of a struct with `#[serde(flatten)]`, because serde does not name them. A struct
+    /// with the same fields that [`get_all`](Self::get_all) reads is equal to `value`.
     ///
     /// Fields that are equal to their stored value are not changes. So two requests that change different fields do not
     /// overwrite each other on a server-side store. For a counter use [`update`](Self::update).
@@ -85,6 +86,9 @@ impl Session {
         let not_a_map = || Error::new(Kind::Encode { key: WHOLE.to_owned() });
         let (len, mut rest) = map_len(&bytes).ok_or_else(not_a_map)?;
         let absent = absent_fields(value);
+        if let Some(key) = absent.iter().find(|key| key.starts_with(RESERVED)) {
+            return Err(Error::new(Kind::ReservedKey { key: key.clone() }));
+        }
         let mut fields: BTreeMap<&str, _> = absent.iter().map(|name| (name.as_str(), None)).collect();
         for _ in 0..len {
             let (key, value) = str_bytes(rest).ok_or_else(not_a_map)?;
@@ -115,6 +119,26 @@ mod tests {
         cart: Vec<u32>,
         #[serde(default)]
         coupon: Option<String>,
+    }
+
+    /// The name of the user that the session is bound to.
+    #[derive(Serialize)]
+    struct Reserved {
+        #[serde(rename = "\u{1}s", skip_serializing_if = "Option::is_none")]
+        subject: Option<String>,
+    }
+
+    #[test]
+    fn a_reserved_field_is_refused_also_if_it_is_skipped() {
+        __example(|session| {
+            session.login("ada")?;
+            for subject in [None, Some("bob".to_owned())] {
+                assert!(session.set_all(&Reserved { subject }).unwrap_err().is_value());
+            }
+            assert_eq!(session.subject().as_deref(), Some("ada"));
+            Ok(())
+        })
+        .unwrap();
     }
 
     #[test]

@@ -33,7 +33,10 @@ use crate::session::{Changes, Place, Recency, Record, Saved, SessionId};
 /// - An old [`CookieStore`](crate::CookieStore) cannot end its cookies: a copy works until its deadline or the date. Two requests
 ///   that move one cookie at once make two sessions, and the browser keeps the one whose response arrives last.
 /// - [`end_sessions_of`](Store::end_sessions_of) and [`Session::end_other_sessions`](crate::Session::end_other_sessions) do not
-///   reach sessions that are still in an old `CookieStore` without revocations.
+///   reach sessions that are still in an old `CookieStore` without revocations. One with revocations cannot keep a session:
+///   `end_sessions_of` also ends the one to keep if that has not moved yet. `end_other_sessions` moves it first.
+/// - If the old store fails during `end_other_sessions`, the call fails although the new store has ended its sessions: if that is
+///   a `CookieStore`, this session has ended, too.
 /// - Both stores must not share a backend: to switch on sealing, use
 ///   [`accept_unsealed_until`](super::Builder::accept_unsealed_until). Two cookie stores must not share a key: the new one would
 ///   open the tokens of the old one itself, without its revocations.

@@ -223,6 +223,25 @@ fn a_logout_that_is_not_durable_is_not_answered() {
     });
 }
 
+/// What is trusted while the log cannot be read is judged again afterwards. A session that was sealed behind an end that its host
+/// had not read would not be.
+#[test]
+fn trust_seals_no_session_behind_an_end_that_is_not_known() {
+    block_on(async {
+        let log = SharedLog::default();
+        let here = with_policy(&log, START, FailurePolicy::Trust, Duration::from_millis(300)).await;
+        let there = host(&log, START).await;
+        let mut stolen = here.logged_in("ada").await;
+        log.settled().await;
+        log.set(Fault::Unreadable);
+        there.store.end_sessions_of("ada").await.unwrap();
+        assert_eq!(here.end_others(&mut stolen).await.status(), 503);
+        log.set(Fault::None);
+        log.settled().await;
+        assert!(!here.accepts(&stolen).await);
+    });
+}
+
 #[test]
 fn trust_accepts_what_cannot_be_confirmed_and_says_so() {
     block_on(async {

@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     Hangs,
     /// Reads go on, writes are refused.
     Full,
+    /// Writes go on, reads are refused.
+    Unreadable,
 }
 
 impl SharedLog {
@@ -76,8 +78,9 @@ impl SharedLog {
         match self.with(|state| state.fault) {
             Fault::None => Ok(()),
             Fault::Full if !writes => Ok(()),
+            Fault::Unreadable if writes => Ok(()),
             Fault::Hangs => std::future::pending().await,
-            Fault::Full | Fault::Refuses => Err(Error::unavailable("the test says so")),
+            Fault::Full | Fault::Unreadable | Fault::Refuses => Err(Error::unavailable("the test says so")),
         }
     }
 

@@ -15,6 +15,8 @@ use crate::revocation::{Continued, FailurePolicy, Register, Revocation, Revocati
 use crate::session::{Changes, Lineage, Payload, Position, Record, Saved, SessionId};
 use crate::store::{Builder, LoadFuture, StoreFuture};
 
+const UNREAD: &str = "the log of revocations could not be read in time";
+
 /// The revocations of a store, if it keeps any.
 pub(super) struct Revoking {
     revocations: Revocations,
@@ -220,9 +222,7 @@ impl Revoking {
     /// Trusts a session that cannot be confirmed, if the policy says so.
     fn trust(&self) -> Result<(), Error> {
         match self.revocations.policy() {
-            FailurePolicy::Refuse => {
-                Err(Error::unavailable("the log of revocations could not be read in time"))
-            }
+            FailurePolicy::Refuse => Err(Error::unavailable(UNREAD)),
             FailurePolicy::Trust => {
                 self.register.report(RevocationChange::Trusted);
                 Ok(())
@@ -574,10 +574,8 @@ impl Inner {
         let position = match register.end_others(revocations, owner, from, revoking.max_staleness).await? {
             Continued::At(position) => position,
             Continued::Nowhere => return Ok(Saved::Ended),
-            Continued::Unconfirmed(position) => {
-                revoking.trust()?;
-                position
-            }
+            // Whatever the policy is: a session that was sealed behind an end that this host has not read would outlive it.
+            Continued::Unconfirmed => return Err(Error::unavailable(UNREAD)),
         };
         if from.is_some() {
             let lineage = Lineage { owner: None, ..plan.lineage };
