@@ -527,7 +527,7 @@ impl State {
     }
 
     pub(super) fn end_by_response(&mut self) {
-        // A session that this handler has begun since is not the one that the inner service ended.
+        // The inner service did not end a session that this handler has begun since.
         let began_another = self.ended_by_handler || self.expired;
         // If the handler ends the session, too, the store ends it.
         if self.base.is_some() && !began_another && !self.wishes.destroy {

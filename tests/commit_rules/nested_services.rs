@@ -365,7 +365,7 @@ fn b8_a_503_keeps_the_cookies_of_other_sessions() {
     });
 }
 
-/// A service around another one: its handler does `before`, saves that, and passes the request on to a service that does `act`.
+/// A service around an inner service: its handler does `before`, saves that, and passes the request on to a service that does `act`.
 async fn saves_first(nested: &Nested, jar: &mut Jar, before: Act, act: Act) {
     let inner = nested.inner(act, 200);
     let gateway = move |request: Request<Body>, handle: SessionHandle| {

@@ -223,8 +223,8 @@ fn a_logout_that_is_not_durable_is_not_answered() {
     });
 }
 
-/// What is trusted while the log cannot be read is judged again afterwards. A session that was sealed behind an end that its host
-/// had not read would not be.
+/// A session that is trusted while the log cannot be read is judged again afterwards. A session that was sealed behind an end that
+/// its host had not read would not be.
 #[test]
 fn trust_seals_no_session_behind_an_end_that_is_not_known() {
     block_on(async {
