@@ -276,7 +276,7 @@ impl Register {
             if self.is_current(position, max_staleness) {
                 return true;
             }
-            // Outside of a runtime there is no clock by which to wait.
+            // Waiting needs the clock of a runtime.
             if check_runtime().is_err() {
                 return false;
             }

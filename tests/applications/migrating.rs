@@ -335,18 +335,24 @@ fn sealing_is_switched_on_without_logging_anyone_out() {
     });
 }
 
+/// A cookie store with revocations, and the move from it to a server.
+fn from_revocable_cookies() -> (CookieStore, MigratingStore) {
+    let clock = FakeClock::at(START);
+    let cookies = CookieStore::builder(AppKey::generate().unwrap())
+        .revocations(hyper_session::Revocations::in_memory())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let server = MemoryStore::builder().clock(clock).build().unwrap();
+    let both = MigratingStore::new(server, cookies.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+    (cookies, both)
+}
+
 // A cookie that was copied before the move would be a login again, until its deadline.
 #[test]
 fn t25_a_copied_cookie_of_a_revocable_store_is_refused_after_the_move() {
     block_on(async {
-        let clock = FakeClock::at(START);
-        let cookies = CookieStore::builder(AppKey::generate().unwrap())
-            .revocations(hyper_session::Revocations::in_memory())
-            .clock(clock.clone())
-            .build()
-            .unwrap();
-        let server = MemoryStore::builder().clock(clock).build().unwrap();
-        let both = MigratingStore::new(server, cookies.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+        let (cookies, both) = from_revocable_cookies();
         let (mut jar, mut ended) = (Jar::new(), Jar::new());
         for jar in [&mut jar, &mut ended] {
             edit(&cookies, jar, |session| session.login("ada")).await;
@@ -366,14 +372,7 @@ fn t25_a_copied_cookie_of_a_revocable_store_is_refused_after_the_move() {
 #[test]
 fn t26_sessions_in_an_old_cookie_store_with_revocations_end_with_the_others() {
     block_on(async {
-        let clock = FakeClock::at(START);
-        let cookies = CookieStore::builder(AppKey::generate().unwrap())
-            .revocations(hyper_session::Revocations::in_memory())
-            .clock(clock.clone())
-            .build()
-            .unwrap();
-        let server = MemoryStore::builder().clock(clock).build().unwrap();
-        let both = MigratingStore::new(server, cookies.clone(), Timestamp::from_unix(UNTIL)).unwrap();
+        let (cookies, both) = from_revocable_cookies();
         let (mut moved, mut staying) = (Jar::new(), Jar::new());
         for jar in [&mut moved, &mut staying] {
             edit(&cookies, jar, |session| session.login("ada")).await;

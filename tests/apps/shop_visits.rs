@@ -306,7 +306,7 @@ fn my_devices_are_listed_and_the_others_logged_out() {
         let mut ada = Visitor::new(serve(cookies).await, "phone");
         ada.log_in("").await;
         assert_eq!(ada.get("/devices").await.status, 404);
-        // With revocations there is no list either, and the others can be ended.
+        // A cookie store with revocations keeps no list of sessions. It can still end the others.
         let shop = serve(revocable).await;
         let (mut phone, mut laptop) = (Visitor::new(shop, "phone"), Visitor::new(shop, "laptop"));
         phone.log_in("on").await;
