@@ -61,8 +61,11 @@ impl Exchanges {
         self.0.lock().expect("exchanges").faults.get(path).copied()
     }
 
+    /// Browsers ask for the icon of a page when they like, so that is left out.
     fn note(&self, exchange: Exchange) {
-        self.0.lock().expect("exchanges").seen.push(exchange);
+        if exchange.path != "/favicon.ico" {
+            self.0.lock().expect("exchanges").seen.push(exchange);
+        }
     }
 }
 
