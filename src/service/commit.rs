@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
-use super::head::Said;
+use super::response_head::Said;
 use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;

@@ -6,7 +6,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, Response, StatusCode};
 
 use super::commit::Commit;
-use super::head;
+use super::response_head;
 use super::slot::{Loaded, Slot};
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -31,13 +31,13 @@ fn disposition(status: StatusCode, headers: &HeaderMap, slot: &Slot) -> Disposit
 /// Returns true if the response already contains a statement about the session's cookie. Work that no handler asked for
 /// yields to it.
 pub(super) fn is_spoken_for(slot: &Slot, headers: &HeaderMap) -> bool {
-    head::speaks_of(headers, slot.connection.config().cookie.name())
+    response_head::speaks_of(headers, slot.connection.config().cookie.name())
 }
 
 /// Starts the commit at the end of a request, which is `now`.
 pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, now: Timestamp, response: &Response<R>) -> Commit {
     let (status, headers) = (response.status(), response.headers());
-    let said = head::said(headers, slot.template());
+    let said = response_head::said(headers, slot.template());
     Commit::last(Arc::clone(slot), loaded.clone(), now, disposition(status, headers, slot), said)
 }
 
@@ -60,8 +60,8 @@ pub(super) fn write_failure_head<R>(slot: &Slot, reply: Reply, response: &mut Re
 
 /// Replaces `response` with `replacement`. Other sessions were committed by then, so their `Set-Cookie` lines stay.
 pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacement: Response<R>) {
-    if head::keep_session_lines(response.headers(), replacement.headers_mut()) {
-        head::forbid_storing(replacement.headers_mut());
+    if response_head::keep_session_lines(response.headers(), replacement.headers_mut()) {
+        response_head::forbid_storing(replacement.headers_mut());
     }
     *response = replacement;
     write_failure_head(slot, reply(slot), response);
@@ -86,7 +86,7 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         Reply::Remove { .. } if informational => None,
         // A weaker statement yields to a stronger one.
         Reply::Set { weight, .. } | Reply::Remove { weight }
-            if !weight.is_asked_for() && head::speaks_of(response.headers(), template.name()) =>
+            if !weight.is_asked_for() && response_head::speaks_of(response.headers(), template.name()) =>
         {
             None
         }
@@ -106,7 +106,7 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         ended && !informational
     });
     let headers = response.headers_mut();
-    head::vary_on_cookie(headers);
+    response_head::vary_on_cookie(headers);
     if let Some(kinds) = forget {
         headers.entry(CLEAR_SITE_DATA).or_insert_with(|| kinds.clone());
     }
@@ -116,11 +116,11 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     }
     let sets_cookie = lines.as_ref().is_some_and(|lines| !lines.is_empty());
     if let Some(lines) = lines.filter(|_| sets_cookie) {
-        if head::replace_set_cookie(headers, template.name(), lines) && !slot.follows_response() {
+        if response_head::replace_set_cookie(headers, template.name(), lines) && !slot.follows_response() {
             slot.emit(EventKind::SetCookieReplaced);
         }
     }
-    if (sets_cookie || slot.is_private()) && head::forbid_storing(headers) {
+    if (sets_cookie || slot.is_private()) && response_head::forbid_storing(headers) {
         slot.emit(EventKind::CacheControlReplaced);
     }
     Ok(())

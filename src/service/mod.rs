@@ -11,15 +11,15 @@ mod cross_origin;
 mod device_bound;
 #[cfg(feature = "device-bound")]
 mod device_check;
-mod devices;
 mod extension;
 mod failure;
 mod finish;
 mod function;
 mod future;
 mod handle;
-mod head;
 mod memo;
+mod other_sessions;
+mod response_head;
 mod slot;
 mod stopwatch;
 mod watch;

@@ -12,7 +12,7 @@ mod credentials;
 mod dialer;
 mod fault;
 mod health;
-mod near_cache;
+mod near_cache_options;
 mod node;
 pub(crate) mod options;
 mod revocation_log;
@@ -27,7 +27,7 @@ mod url;
 
 pub use self::backend::Redis;
 pub use self::credentials::Credentials;
-pub use self::near_cache::NearCache;
+pub use self::near_cache_options::NearCache;
 pub use self::options::RedisOptions;
 pub use self::revocation_log::{RedisLog, RedisRevocations};
 pub use self::stats::RedisStats;

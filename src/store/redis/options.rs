@@ -11,7 +11,7 @@ use super::cluster::Cluster;
 use super::credentials::{Credentials, Provider};
 use super::dialer::{Access, Dialer, Sentinels, Target};
 use super::fault::Failure;
-use super::near_cache::NearCache;
+use super::near_cache_options::NearCache;
 use super::node::{Node, patience};
 use super::stats::Counters;
 use super::tls::Tls;
