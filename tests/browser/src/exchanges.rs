@@ -1,6 +1,6 @@
 //! A proxy that sees each request and its response, and can answer instead of the server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -28,6 +28,8 @@ struct State {
     seen: Vec<Exchange>,
     /// The statuses of responses that the server does not get to give, by path.
     faults: BTreeMap<String, u16>,
+    /// The paths whose requests wait.
+    held: BTreeSet<String>,
 }
 
 impl Exchanges {
@@ -57,6 +59,21 @@ impl Exchanges {
         }
     }
 
+    /// Lets requests to `path` wait until it is released.
+    pub fn hold(&self, path: &str) {
+        self.0.lock().expect("exchanges").held.insert(path.to_owned());
+    }
+
+    pub fn release(&self, path: &str) {
+        self.0.lock().expect("exchanges").held.remove(path);
+    }
+
+    async fn released(&self, path: &str) {
+        while self.0.lock().expect("exchanges").held.contains(path) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
     fn fault(&self, path: &str) -> Option<u16> {
         self.0.lock().expect("exchanges").faults.get(path).copied()
     }
@@ -83,6 +100,7 @@ pub(crate) async fn relay(
             // Browsers open connections that they do not use.
             let Some((head, body)) = read_request(&mut client).await else { return };
             let mut exchange = parse(&head);
+            exchanges.released(&exchange.path).await;
             let response = match exchanges.fault(&exchange.path) {
                 Some(status) => {
                     format!("HTTP/1.1 {status} Fault\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")

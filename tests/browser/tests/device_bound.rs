@@ -17,19 +17,29 @@ fn bound() -> (Server, Exchanges, Browser) {
     let (server, exchanges) = Server::device_bound();
     let browser = Browser::launch(ENGINE, &server);
     browser.open(&server.url("/"));
-    browser.fill("#name", "Ada");
-    browser.click("form[action='/login'] button");
-    browser.wait_for("Welcome, Ada");
-    let seen = exchanges.wait_for(REGISTER, 200);
+    let seen = log_in(&exchanges, &browser, "Ada");
     let registration = seen.iter().find(|exchange| exchange.path == REGISTER).unwrap();
     assert_eq!(registration.method, "POST");
     assert!(registration.headers.contains_key("secure-session-response"), "{registration:#?}");
-    // The exchange is noted before the browser has its response.
-    wait_until("the bound cookie", || cookie(&browser, BOUND).is_some());
     browser.open(&server.url("/api/session"));
     browser.wait_for("\"bound\":true");
     exchanges.take();
     (server, exchanges, browser)
+}
+
+/// Logs in, and waits until the browser has bound the session. Returns the exchanges until then.
+fn log_in(exchanges: &Exchanges, browser: &Browser, name: &str) -> Vec<Exchange> {
+    // Sessions in cookies know no order: the page after a login shows a message once, so it sets the session's cookie, too. If that
+    // came after the registration's cookie, the session would not be bound.
+    exchanges.hold(REGISTER);
+    browser.fill("#name", name);
+    browser.click("form[action='/login'] button");
+    browser.wait_for(&format!("Welcome, {name}"));
+    exchanges.release(REGISTER);
+    let seen = exchanges.wait_for(REGISTER, 200);
+    // The exchange is noted before the browser has its response.
+    wait_until("the bound cookie", || cookie(browser, BOUND).is_some());
+    seen
 }
 
 fn cookie(browser: &Browser, name: &str) -> Option<Cookie> {
@@ -145,11 +155,7 @@ fn a_logout_ends_the_binding_and_another_login_begins_one() {
     browser.wait_for("nobody yet");
     assert_eq!(browser.cookies(), []);
     exchanges.take();
-    browser.fill("#name", "Bob");
-    browser.click("form[action='/login'] button");
-    browser.wait_for("Welcome, Bob");
-    exchanges.wait_for(REGISTER, 200);
-    wait_until("the bound cookie", || cookie(&browser, BOUND).is_some());
+    log_in(&exchanges, &browser, "Bob");
     browser.open(&server.url("/api/session"));
     browser.wait_for("\"bound\":true");
     browser.wait_for("Bob");
