@@ -234,7 +234,12 @@ impl Binder {
         &self,
         cookies: impl IntoIterator<Item = &'a HeaderValue>,
     ) -> Result<SetCookies, Error> {
-        if self.finder.find(cookies).is_present() { self.cookie.remove(0) } else { Ok(SetCookies::new()) }
+        if self.has_cookie(cookies) { self.cookie.remove(0) } else { Ok(SetCookies::new()) }
+    }
+
+    /// Returns true if a bound cookie is in these `Cookie` fields, of whichever binding.
+    pub(crate) fn has_cookie<'a>(&self, cookies: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
+        self.finder.find(cookies).is_present()
     }
 
     /// Returns what the browser is told about the binding: JSON.

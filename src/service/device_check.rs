@@ -81,13 +81,16 @@ impl Slot {
     }
 
     /// Returns the field that offers to bind the session to the browser's device, on a response with this reply: at a login,
-    /// and at each renewal while the session is not bound. A browser that cannot do it ignores the field.
+    /// and at each renewal while the session is not bound. Also if the request brought a bound cookie: a page that was loading
+    /// during the registration may have set the session's former cookie again. A browser that cannot do it ignores the field.
     pub(super) fn binding_offer(&self, reply: &Reply) -> Option<HeaderValue> {
         let binder = enforced(self.connection.config())?;
         let Reply::Set { weight, .. } = reply else { return None };
         let loaded = self.loaded().filter(|_| self.connection.offers_binding())?;
         let record = loaded.session.stored_record()?;
-        let is_due = *weight == Weight::Renewal || loaded.id != Some(record.id());
+        let is_due = *weight == Weight::Renewal
+            || loaded.id != Some(record.id())
+            || binder.has_cookie(&self.device.cookies);
         let payload = record.payload();
         if !is_due || !payload.has_subject() || payload.device_binding() != Ok(None) {
             return None;

@@ -90,6 +90,28 @@ fn values_that_the_login_page_sets_meanwhile_are_kept_on_the_server() {
     }
 }
 
+// Cookies know no order: the response of a page that was loading during the registration can arrive last.
+#[test]
+fn a_binding_that_a_page_of_the_login_replaced_is_offered_again() {
+    let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
+    block_on(async {
+        let mut browser = Browser::new();
+        let offered = browser.log_in(&site).await;
+        let mut page = Browser { cookies: browser.cookies.clone(), ..Browser::new() };
+        assert_eq!(browser.register(&site, &offered).await.status(), 200);
+        let late = page.visit(&site, "/visit").await;
+        assert!(offer(late.headers()).is_none(), "an offer for each page would be one too many");
+        browser.cookies.receive(late.headers());
+        assert_eq!(browser.read(&site, "/").await, "ada unbound 1");
+
+        let response = browser.visit(&site, "/visit").await;
+        let offered = offer(response.headers()).expect("another offer");
+        assert_eq!(browser.register(&site, &offered).await.status(), 200);
+        assert_eq!(browser.read(&site, "/").await, "ada bound 2");
+        assert!(offer(browser.visit(&site, "/visit").await.headers()).is_none(), "bound");
+    });
+}
+
 #[test]
 fn a_session_keeps_its_binding_under_each_new_token() {
     for site in Site::all() {
