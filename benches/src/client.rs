@@ -1,11 +1,14 @@
 //! A load generator: one thread, many connections, as few instructions for each request as it takes to know that it was
-//! answered. Requests are written ahead; of a response, its end and its status are looked at.
+//! answered. Requests are written ahead; of a response, its end and its status are looked at. A connection keeps the cookie that
+//! a response sets, and sends it with its next request, as browsers do.
 
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
+use httlib_hpack::Decoder;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
@@ -33,7 +36,7 @@ pub struct Client {
     poll: Poll,
     events: Events,
     connections: Vec<Connection>,
-    /// Any status will do: where the session lives on the server, its value differs after a change.
+    /// Any status will do, because the value differs after a change.
     any_status: bool,
 }
 
@@ -47,6 +50,9 @@ struct Connection {
     under_way: VecDeque<(u32, Instant)>,
     room: usize,
     next_stream: u32,
+    path: &'static str,
+    /// Decodes the heads of responses, if the path changes the session: RFC 7541, one table for each connection.
+    heads: Option<Decoder<'static>>,
 }
 
 /// The bytes of the first request of a connection, and of each further one.
@@ -57,12 +63,13 @@ struct Requests {
 }
 
 impl Client {
+    /// Connects. If the path `changes` the session, its responses may set the cookie that the next request brings.
     pub fn connect(
         address: SocketAddr,
         protocol: Protocol,
-        path: &str,
+        path: &'static str,
         cookie: &str,
-        any_status: bool,
+        changes: bool,
     ) -> Self {
         let poll = Poll::new().unwrap();
         let (count, room) = protocol.shape();
@@ -86,10 +93,12 @@ impl Client {
                 under_way: VecDeque::new(),
                 room,
                 next_stream: 1,
+                path,
+                heads: changes.then(Decoder::default),
             }
         });
         let connections = connections.collect();
-        Self { poll, events: Events::with_capacity(64), connections, any_status }
+        Self { poll, events: Events::with_capacity(64), connections, any_status: changes }
     }
 
     /// As many requests as are answered in `duration`.
@@ -209,6 +218,12 @@ impl Connection {
             Protocol::Http1 => response(&self.input[used..], any_status),
             Protocol::Http2 => frame(&self.input[used..], any_status, &mut self.output),
         } {
+            if let Some(cookie) = self.cookie_of(used..used + len) {
+                self.requests.further = match self.protocol {
+                    Protocol::Http1 => Requests::http1(self.path, &cookie).further,
+                    Protocol::Http2 => Requests::http2_with(&cookie),
+                };
+            }
             used += len;
             if let Some(stream) = ended {
                 let place = match self.protocol {
@@ -226,6 +241,28 @@ impl Connection {
             self.flush(); // acknowledgements
         }
         done
+    }
+}
+
+impl Connection {
+    /// The cookie that this response, or the head in this frame, sets: `name=value`.
+    fn cookie_of(&mut self, part: Range<usize>) -> Option<String> {
+        let (decoder, part) = (self.heads.as_mut()?, &self.input[part]);
+        let line = match self.protocol {
+            Protocol::Http1 => {
+                let at = memchr::memmem::find(part, b"\r\nset-cookie: ")? + 14;
+                part[at..].to_vec()
+            }
+            Protocol::Http2 if part[3] == 1 => {
+                assert!(part[4] & 0x2c == 4, "a whole head, without padding and priority: {part:?}");
+                let (mut block, mut head) = (part[9..].to_vec(), Vec::new());
+                decoder.decode(&mut block, &mut head).expect("a head");
+                head.into_iter().find(|(name, ..)| name == b"set-cookie")?.1
+            }
+            Protocol::Http2 => return None,
+        };
+        let pair = line.split(|&byte| byte == b';').next()?;
+        Some(str::from_utf8(pair).expect("a cookie").to_owned())
     }
 }
 
@@ -292,28 +329,41 @@ impl Requests {
         let mut first = vec![0x82, 0x86]; // GET, http
         for (name, value) in [(1, "localhost"), (4, path), (32, cookie)] {
             first.push(0x40 | name);
-            // RFC 7541 section 5.1, with a prefix of seven bits.
-            match value.len() {
-                len @ 0..127 => first.push(len as u8),
-                mut len => {
-                    first.push(127);
-                    len -= 127;
-                    while len >= 128 {
-                        first.push(len as u8 | 0x80);
-                        len >>= 7;
-                    }
-                    first.push(len as u8);
-                }
-            }
-            first.extend_from_slice(value.as_bytes());
+            push_text(&mut first, value);
         }
         let further = [0x82, 0x86, 0xc0, 0xbf, 0xbe]; // entries 64, 63, 62: the newest has the lowest number
-        let frame = |block: &[u8]| {
-            let [.., l0, l1, l2] = (block.len() as u32).to_be_bytes();
-            let mut frame = vec![l0, l1, l2, 1, 5, 0, 0, 0, 0]; // HEADERS, END_STREAM and END_HEADERS
-            frame.extend_from_slice(block);
-            frame
-        };
-        Self { first: frame(&first), further: frame(&further) }
+        Self { first: headers(&first), further: headers(&further) }
     }
+
+    /// A further request with another cookie, which does not go into the table (RFC 7541 section 6.2.2).
+    fn http2_with(cookie: &str) -> Vec<u8> {
+        let mut block = vec![0x82, 0x86, 0xc0, 0xbf, 0x0f, 32 - 15];
+        push_text(&mut block, cookie);
+        headers(&block)
+    }
+}
+
+/// RFC 7541 section 5.2: a length with a prefix of seven bits, then the text as it is.
+fn push_text(block: &mut Vec<u8>, text: &str) {
+    match text.len() {
+        len @ 0..127 => block.push(len as u8),
+        mut len => {
+            block.push(127);
+            len -= 127;
+            while len >= 128 {
+                block.push(len as u8 | 0x80);
+                len >>= 7;
+            }
+            block.push(len as u8);
+        }
+    }
+    block.extend_from_slice(text.as_bytes());
+}
+
+/// A frame with the whole head of a request without a body.
+fn headers(block: &[u8]) -> Vec<u8> {
+    let [.., l0, l1, l2] = (block.len() as u32).to_be_bytes();
+    let mut frame = vec![l0, l1, l2, 1, 5, 0, 0, 0, 0]; // HEADERS, END_STREAM and END_HEADERS
+    frame.extend_from_slice(block);
+    frame
 }

@@ -38,6 +38,15 @@ pub struct Load {
     pub latency: [f64; 3],
 }
 
+/// The output of `threads`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ThreadsRun {
+    pub arm: String,
+    pub action: String,
+    /// Requests a second of two threads over those of one, by their processor time.
+    pub ratio: f64,
+}
+
 /// The output of `allocations`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Allocations {
@@ -47,6 +56,9 @@ pub struct Allocations {
     pub count: u64,
     pub bytes: u64,
 }
+
+/// How far away a Redis server is, there and back, in milliseconds.
+pub const DISTANCES: [u32; 2] = [1, 50];
 
 /// The output of the Redis benchmark.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -60,4 +72,15 @@ pub struct RedisRun {
     pub rounds: Vec<f64>,
     /// Commands that the server processed for one operation, those inside of scripts included.
     pub commands: f64,
+}
+
+/// The output of the SQLite benchmark; its other lines say in words what they measure.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SqliteRun {
+    pub case: String,
+    pub tasks: usize,
+    pub arm: String,
+    pub per_second: f64,
+    /// Microseconds of processor time for one operation.
+    pub cpu_us: Option<f64>,
 }

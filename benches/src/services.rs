@@ -11,7 +11,7 @@ use hyper_session::store::Store;
 use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
 use crate::ready;
-use crate::tokens::{cookie_pair, default_store, plain_store, text_of};
+use crate::tokens::{cookie_pair, default_store, plain_store, revocable_store, text_of};
 
 /// The body of requests in process, and of all responses.
 pub type Body = Full<Bytes>;
@@ -239,6 +239,7 @@ pub fn arms() -> Vec<Arm> {
         Arm::hyper("hyper-session", by_extension(plain_store())),
         Arm::hyper("hyper-session-fn", by_argument(plain_store())),
         Arm::hyper(MEMO, by_extension(default_store())),
+        Arm::hyper("hyper-session, revocations", by_extension(revocable_store())),
     ];
     #[cfg(feature = "peers")]
     arms.extend(crate::peers::arms());

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::service::Service;
 use hyper_session::__internals::{Changes, Record, Verbs};
 use hyper_session::testing::FakeClock;
-use hyper_session::{AppKey, CookieStore, Error, Keyring, SessionHandle, Timestamp, session_fn};
+use hyper_session::{AppKey, CookieStore, Error, Keyring, Revocations, SessionHandle, Timestamp, session_fn};
 
 use crate::{KEY, ready};
 
@@ -35,6 +35,12 @@ pub fn store(keys: impl Into<Keyring>) -> CookieStore {
 /// again.
 pub fn plain_store() -> CookieStore {
     CookieStore::builder(app_key()).connection_memo(false).build().unwrap()
+}
+
+/// The same with revocations, of which there are none yet: what they cost each request.
+pub fn revocable_store() -> CookieStore {
+    let builder = CookieStore::builder(app_key()).connection_memo(false);
+    builder.revocations(Revocations::in_memory()).build().unwrap()
 }
 
 /// A store under one key, with the machine's clock and all the defaults.

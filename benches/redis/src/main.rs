@@ -3,8 +3,10 @@
 //! the store without the service. And reading a value in a whole request, without a task beside it: what the near-cache adds
 //! to a request, and what a cookie adds with the connection memo. Prints one JSON object a line.
 //!
-//! `hyper-session-benches-redis [--quick] [--arm=NAME] [--scripts-only] [CASE]...`, where a case is `load/256`, `change/1` or `read/1`;
-//! all of them by default. A single arm is for a profiler. The server is `redis-server`, or what `HYPER_SESSION_REDIS_SERVER`
+//! A server that is 1 or 50 ms away is one behind a relay that delays what it passes on.
+//!
+//! `hyper-session-benches-redis [--quick] [--arm=NAME] [--scripts-only] [CASE]...`, where a case is `load/256`, `change/1`, `read/1`,
+//! `distance/1` or `distance/50`; all of them by default. A single arm is for a profiler. The server is `redis-server`, or what `HYPER_SESSION_REDIS_SERVER`
 //! names; by `--scripts-only` the store does not use a server's own compare-and-set. Without the default feature `peers`, the
 //! stores of other crates are left out, which takes a third of the time to build.
 
@@ -23,8 +25,9 @@ use hyper_session::__internals::REDIS_REPLACE_SCRIPT;
 use hyper_session::store::redis::NearCache;
 use hyper_session::store::redis::Redis;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
+use hyper_session::testing::Relay;
 use hyper_session::{Clock, RedisStore, SystemClock};
-use hyper_session_benches::results::RedisRun;
+use hyper_session_benches::results::{DISTANCES, RedisRun};
 use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_extension, request};
 use hyper_session_benches::stores::{StoreArm, median, operation, run};
 use hyper_session_benches::tokens::{cookie_pair, default_store};
@@ -96,6 +99,39 @@ async fn main() {
         let url = server.url();
         let seconds = if quick { 0.05 } else { 5.0 };
         tokio::spawn(async move { read(&url, Duration::from_secs_f64(seconds)).await }).await.unwrap();
+    }
+    for milliseconds in DISTANCES {
+        if cases.is_empty() || cases.contains(&format!("distance/{milliseconds}")) {
+            at_a_distance(server.port, milliseconds, scripts_only, if quick { 0.3 } else { 3.0 }).await;
+        }
+    }
+}
+
+/// Sixteen tasks, with a server that is `milliseconds` away, there and back.
+async fn at_a_distance(port: u16, milliseconds: u32, scripts_only: bool, seconds: f64) {
+    let relay = Relay::before(("127.0.0.1", port)).unwrap();
+    let url = format!("redis://{}", relay.address());
+    let mut arms = vec![bare_connection(&url, Write::Set).await];
+    for near_cache in [false, true] {
+        arms.push(ours(&url, scripts_only, near_cache).await);
+    }
+    #[cfg(feature = "peers")]
+    arms.extend(peers::arms(relay.address().port()).await);
+    relay.set_latency(Duration::from_millis(milliseconds.into()) / 2);
+    for change in [false, true] {
+        for arm in &arms {
+            let (name, operation) = if change { ("change", &arm.change) } else { ("load", &arm.load) };
+            let (done, took) = run(operation, TASKS[1], TASKS[1], Duration::from_secs_f64(seconds)).await;
+            let result = RedisRun {
+                operation: format!("{name} at {milliseconds} ms"),
+                tasks: TASKS[1],
+                arm: arm.name.to_owned(),
+                per_second: done as f64 / took,
+                rounds: vec![done as f64 / took],
+                commands: 0.0,
+            };
+            println!("{}", serde_json::to_string(&result).unwrap());
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use hyper_session_benches::SIZES;
 use hyper_session_benches::plot::bars;
-use hyper_session_benches::results::{Allocations, Load, RedisRun, Timing};
+use hyper_session_benches::results::{Allocations, DISTANCES, Load, RedisRun, SqliteRun, ThreadsRun, Timing};
 use hyper_session_benches::services::{MEMO, NEAR};
 use serde::de::DeserializeOwned;
 
@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 struct Results {
     timings: Vec<Timing>,
     loads: Vec<Load>,
+    threads: Vec<ThreadsRun>,
     redis: Vec<RedisRun>,
     allocations: Vec<Allocations>,
     /// Nanoseconds, by criterion's id.
@@ -27,6 +28,7 @@ fn main() {
     let results = Results {
         timings: lines(&folder.join("paired.jsonl")),
         loads: lines(&folder.join("load.jsonl")),
+        threads: lines(&folder.join("threads.jsonl")),
         redis: lines(&folder.join("redis.jsonl")),
         allocations: lines(&folder.join("allocations.jsonl")),
         criterion: criterion(&root.join("benches/target/criterion")),
@@ -40,6 +42,8 @@ fn main() {
         results.tokens(),
         results.load(),
         results.redis(),
+        sqlite(&read(&folder.join("sqlite.txt"))),
+        revocations(&read(&folder.join("revocations.txt"))),
         instructions(&read(&root.join("benches/instructions.txt"))),
         results.parts(),
         read(&root.join("benches/report/notes.md")),
@@ -81,6 +85,11 @@ impl Results {
         let times_less =
             |case: &str, arm: &str, peer: &str| Some(self.added(case, peer)? / self.added(case, arm)?);
         let load = |arm: &str, action: &str| Some(median(&self.load_of("h1", arm, action)?.cpu_ratios));
+        let h2 = |arm: &str, action: &str| Some(median(&self.load_of("h2", arm, action)?.cpu_ratios));
+        let threads = |arm: &str, action: &str| {
+            let found = self.threads.iter().find(|run| run.arm == arm && run.action == action)?;
+            Some(found.ratio)
+        };
         let count = |case: &str, arm: &str| {
             let name = format!("service/{case}");
             let found = self.allocations.iter().find(|line| line.name == name && line.arm == arm)?;
@@ -90,7 +99,7 @@ impl Results {
         let rows: Vec<(&str, Option<f64>, char, f64)> = vec![
             ("open 256 B, over the limit", ratio("open/256", ours, "limit"), '≤', 1.15),
             ("open 3000 B, over the limit", ratio("open/3000", ours, "limit"), '≤', 1.10),
-            ("seal 256 B, over the limit", ratio("seal/256", ours, "limit"), '≤', 1.20),
+            ("seal 256 B, over the limit", ratio("seal/256", ours, "limit"), '≤', 1.25),
             ("open 64 B: cookie-private over ours", ratio("open/64", cookie, ours), '≥', 1.0),
             ("open 256 B: cookie-private over ours", ratio("open/256", cookie, ours), '≥', 1.2),
             ("open 1024 B: cookie-private over ours", ratio("open/1024", cookie, ours), '≥', 1.0),
@@ -131,6 +140,15 @@ impl Results {
                 '≥',
                 2.0,
             ),
+            ("read with the memo, added ns (extensions)", self.added("read", MEMO), '≤', 300.0),
+            (
+                "change with the memo over tower-sessions in memory",
+                self.added("change", MEMO)
+                    .zip(self.added("change", "tower-sessions-memory"))
+                    .map(|(ours, peer)| ours / peer),
+                '≤',
+                0.85,
+            ),
             (
                 "HTTP/1 untouched, requests a second of one core over bare hyper",
                 load(ours, "untouched"),
@@ -138,8 +156,14 @@ impl Results {
                 0.98,
             ),
             ("HTTP/1 read", load(ours, "read"), '≥', 0.88),
-            ("HTTP/1 read with the memo", load(MEMO, "read"), '≥', 0.95),
-            ("HTTP/1 change", load(ours, "change"), '≥', 0.75),
+            ("HTTP/1 read with the memo", load(MEMO, "read"), '≥', 0.96),
+            ("HTTP/1 change", load(ours, "change"), '≥', 0.70),
+            ("HTTP/2 untouched (extensions)", h2(ours, "untouched"), '≥', 0.95),
+            ("HTTP/2 read with the memo", h2(MEMO, "read"), '≥', 0.92),
+            ("HTTP/2 change", h2(ours, "change"), '≥', 0.62),
+            ("untouched, two threads over one", threads(ours, "untouched"), '≥', 1.95),
+            ("read, two threads over one", threads(ours, "read"), '≥', 1.95),
+            ("read with the memo, two threads over one", threads(MEMO, "read"), '≥', 1.95),
             (
                 "Redis load, 256 tasks, over one bare connection",
                 self.redis_ratio("load", 256, ours, "bare"),
@@ -324,6 +348,33 @@ impl Results {
             }
             text.push('\n');
         }
+        text += &self.at_a_distance();
+        text
+    }
+
+    fn at_a_distance(&self) -> String {
+        let columns: Vec<(String, f64)> = ["load", "change"]
+            .into_iter()
+            .flat_map(|name| {
+                DISTANCES.map(|distance| (format!("{name} at {distance} ms"), f64::from(distance) / 1e3))
+            })
+            .collect();
+        let names: Vec<_> = columns.iter().map(|(name, _)| name.as_str()).collect();
+        let mut text = "The same with 16 tasks and a server that is 1 or 50 ms away, there and back. The numbers are round trips for \
+            one operation.\n\n"
+            .to_owned();
+        let _ = writeln!(text, "| | {} |\n|---{}|", names.join(" | "), "|---:".repeat(names.len()));
+        for arm in self.redis.iter().filter(|run| run.operation == names[0]) {
+            let cells: Vec<_> = columns
+                .iter()
+                .map(|(name, seconds)| {
+                    let run = self.redis.iter().find(|run| run.operation == *name && run.arm == arm.arm);
+                    let run = run.expect("each arm at each distance");
+                    format!("{:.2}", run.tasks as f64 / run.per_second / seconds)
+                })
+                .collect();
+            let _ = writeln!(text, "| {} | {} |", arm.arm, cells.join(" | "));
+        }
         text
     }
 
@@ -391,6 +442,31 @@ impl Results {
             ("load.svg", bars("requests per second of server core, over bare hyper: more is better", &loads)),
         ]
     }
+}
+
+fn sqlite(output: &str) -> String {
+    let (words, runs): (Vec<&str>, Vec<&str>) = output.lines().partition(|line| line.starts_with('#'));
+    let runs = runs.iter().map(|line| serde_json::from_str::<SqliteRun>(line).expect("a run"));
+    let mut text = "## SQLite\n\nOne file in WAL mode with `synchronous = FULL`, on the machine's disk. *Load* is the store's own \
+        call, *beside* the same while other connections commit, *change* reads a number and writes the next one durably: a whole \
+        request for hyper-session, the calls of the store for the other. *Commit* compares and sets an entry. *Shared* is that with \
+        four stores on one file. [`benches/sqlite`](../benches/sqlite/src/main.rs) prints this.\n\n\
+        | case | tasks | arm | a second | processor time, µs |\n|---|---:|---|---:|---:|\n"
+        .to_owned();
+    for run in runs {
+        let cpu = run.cpu_us.map_or("-".to_owned(), short);
+        let _ =
+            writeln!(text, "| {} | {} | {} | {:.0} | {cpu} |", run.case, run.tasks, run.arm, run.per_second);
+    }
+    let words: Vec<_> = words.iter().map(|line| line.trim_start_matches("# ")).collect();
+    format!("{text}\n```text\n{}\n```\n", words.join("\n"))
+}
+
+fn revocations(output: &str) -> String {
+    format!(
+        "## Revocations\n\nA million revocations, over loopback and on the machine's disk. \
+            [`benches/revocation`](../benches/revocation/src/main.rs) prints this.\n\n```text\n{output}```\n"
+    )
 }
 
 fn instructions(counts: &str) -> String {
