@@ -377,7 +377,7 @@ fn the_sessions_of_a_subject_are_listed_shown_and_ended() {
     for sealed in [false, true] {
         let prefix = if sealed { "sealed" } else { "clear" };
         block_on(async {
-            let mut builder = RedisStore::builder(redis.url()).prefix(prefix);
+            let mut builder = server::unhurried(RedisStore::builder(redis.url()).prefix(prefix));
             if sealed {
                 builder = builder.seal_records(Keyring::new(key.parse().unwrap()));
             }
@@ -445,7 +445,7 @@ fn listing_ends_no_session() {
     let key = |text: &str| AppKey::from_text(text).unwrap();
     let clock = FakeClock::at(now - 8 * day.as_secs());
     let builder = || {
-        RedisStore::builder(redis.url())
+        server::unhurried(RedisStore::builder(redis.url()))
             .idle_timeout(30 * day)
             .absolute_timeout(30 * day)
             .clock(clock.clone())
@@ -519,7 +519,7 @@ fn sessions_are_revoked_and_revocations_found_in_redis_and_in_a_file() {
             let revocations = if place[0] == "--sqlite" {
                 Revocations::sqlite(path).await.unwrap()
             } else {
-                Revocations::redis(&*url).prefix("shop").connect().await.unwrap()
+                server::unhurried_revocations(&*url, "shop").connect().await.unwrap()
             };
             let key = AppKey::danger_from_any_bytes(b"a key for tests").unwrap();
             let revocations = revocations.max_staleness(Duration::from_secs(20));

@@ -90,6 +90,8 @@ struct State {
     opened: AtomicU64,
     open: Mutex<Vec<Weak<Carried>>>,
     requests: AtomicUsize,
+    /// The highest round trip whose reply a client has received.
+    round_trips: AtomicU64,
     /// The connection of one request in so many is cut. 0 if none is.
     cut_one_in: AtomicU64,
     random: AtomicU64,
@@ -117,6 +119,7 @@ impl Relay {
             opened: AtomicU64::new(0),
             open: Mutex::default(),
             requests: AtomicUsize::new(0),
+            round_trips: AtomicU64::new(0),
             cut_one_in: AtomicU64::new(0),
             random: AtomicU64::new(0x9E37_79B9_7F4A_7C15),
             cuts: Mutex::default(),
@@ -205,6 +208,43 @@ impl Relay {
     pub fn requests(&self) -> usize {
         self.state.requests.load(Ordering::SeqCst)
     }
+
+    /// Returns how many round trips clients have waited for, one after the other, over all connections.
+    ///
+    /// A request that is sent while other requests wait for their replies belongs to the same round trip. A request that is
+    /// sent after a reply has arrived begins the next one. So the number says how often a client waited, and not how long: a
+    /// busy machine changes it only if it holds up a request for longer than the [latency](Self::set_latency).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::io::{Read, Write};
+    /// # use std::net::{TcpListener, TcpStream};
+    /// # use std::time::Duration;
+    /// # use hyper_session::testing::Relay;
+    /// # fn main() -> std::io::Result<()> {
+    /// # let server = TcpListener::bind("127.0.0.1:0")?;
+    /// # let address = server.local_addr()?;
+    /// # std::thread::spawn(move || {
+    /// #     let (mut client, mut byte) = (server.accept().unwrap().0, [0]);
+    /// #     while client.read_exact(&mut byte).and_then(|()| client.write_all(&byte)).is_ok() {}
+    /// # });
+    /// let relay = Relay::before(address)?;
+    /// relay.set_latency(Duration::from_millis(100));
+    /// let mut client = TcpStream::connect(relay.address())?;
+    /// client.write_all(b"two requests")?;
+    /// client.write_all(b" at once")?;
+    /// client.read_exact(&mut [0; 20])?;
+    /// assert_eq!(relay.round_trips(), 1);
+    /// client.write_all(b"!")?;
+    /// client.read_exact(&mut [0])?;
+    /// assert_eq!(relay.round_trips(), 2);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn round_trips(&self) -> u64 {
+        self.state.round_trips.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Relay {
@@ -225,6 +265,8 @@ impl fmt::Debug for Relay {
 struct Carried {
     state: Arc<State>,
     number: u64,
+    /// The round trip of the last request that the server has received.
+    round_trip: AtomicU64,
     /// The cut for the reply to the last request.
     armed: Mutex<Option<Cut>>,
     client: TcpStream,
@@ -293,7 +335,9 @@ impl State {
         let _ = server.set_nodelay(true);
         let number = state.opened.fetch_add(1, Ordering::SeqCst) + 1;
         let (armed, is_reset) = (Mutex::new(None), AtomicBool::new(false));
-        let carried = Carried { state: Arc::clone(state), number, armed, client, server, is_reset };
+        let round_trip = AtomicU64::new(0);
+        let carried =
+            Carried { state: Arc::clone(state), number, round_trip, armed, client, server, is_reset };
         let carried = Arc::new(carried);
         state.open.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&carried));
         // After it is listed, so that it is reset here or by the call that says so.
@@ -309,10 +353,16 @@ impl State {
     }
 }
 
-type Piece = (Instant, Vec<u8>);
+/// Bytes that are under way.
+struct Piece {
+    /// When they must arrive.
+    due: Instant,
+    bytes: Vec<u8>,
+    round_trip: u64,
+}
 
 impl Carried {
-    /// Reads until the end, and passes on the bytes with the moment at which they must arrive.
+    /// Reads until the end, and passes on the bytes.
     fn read(&self, up: bool, arrivals: &Sender<Piece>) {
         let mut from = if up { &self.client } else { &self.server };
         let mut buffer = vec![0; 1 << 16];
@@ -341,7 +391,13 @@ impl Carried {
             let last = !up && armed.is_some();
             drop(armed);
             let latency = Duration::from_micros(self.state.latency_micros.load(Ordering::SeqCst));
-            if arrivals.send((Instant::now() + latency, bytes)).is_err() || last {
+            let round_trip = if up {
+                self.state.round_trips.load(Ordering::SeqCst) + 1
+            } else {
+                self.round_trip.load(Ordering::SeqCst)
+            };
+            let piece = Piece { due: Instant::now() + latency, bytes, round_trip };
+            if arrivals.send(piece).is_err() || last {
                 // The pieces that were passed on still arrive: the writer closes the connection.
                 return;
             }
@@ -352,11 +408,13 @@ impl Carried {
     /// Writes each piece when it is due.
     fn write(&self, up: bool, arrivals: &Receiver<Piece>) {
         let mut to = if up { &self.server } else { &self.client };
-        for (due, bytes) in arrivals {
+        for Piece { due, bytes, round_trip } in arrivals {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             if self.is_silent() {
                 continue;
             }
+            let reached = if up { &self.round_trip } else { &self.state.round_trips };
+            reached.fetch_max(round_trip, Ordering::SeqCst);
             let piece_len = self.state.piece_len.load(Ordering::SeqCst);
             if bytes.chunks(piece_len).any(|piece| to.write_all(piece).is_err()) {
                 break;
@@ -386,7 +444,7 @@ mod tests {
     }
 
     fn ask(client: &mut TcpStream, byte: u8) -> usize {
-        client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
         client.write_all(&[byte]).unwrap();
         let (mut reply, mut got) = ([0; 10], 0);
         while got < 10 {
@@ -412,7 +470,7 @@ mod tests {
         }
         let start = Instant::now();
         while relay.connections() > 0 {
-            assert!(start.elapsed() < Duration::from_secs(10));
+            assert!(start.elapsed() < Duration::from_secs(120));
             thread::sleep(Duration::from_millis(1));
         }
         assert!(relay.requests() >= 6);
@@ -426,7 +484,7 @@ mod tests {
             assert_eq!(ask(client, b'a'), 10);
         }
         let is_reset = |mut client: &TcpStream| {
-            client.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
             client.read(&mut [0]).unwrap_err().kind() == io::ErrorKind::ConnectionReset
         };
         relay.cut_next("b", Cut::Reset);

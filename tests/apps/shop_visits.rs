@@ -198,7 +198,8 @@ fn the_shop_on_redis() {
         let now = hyper_session::Clock::now(&hyper_session::SystemClock).as_unix();
         let clock = FakeClock::at(now);
         let redis = hyper_session::RedisStore::builder(format!("redis://127.0.0.1:{}", server.port));
-        let store = options(redis.prefix("shop"), &clock).connect().await.unwrap();
+        let redis = crate::redis_server::unhurried(redis.prefix("shop"));
+        let store = options(redis, &clock).connect().await.unwrap();
         fills_a_cart_logs_in_and_out(Arc::new(store.clone())).await;
         lists_devices_and_logs_the_others_out(Arc::new(store)).await;
     });

@@ -11,14 +11,14 @@ use hyper_session::{Clock, Error, RedisStore, ServerStore, Session, SessionHandl
 use serde_json::{Value, json};
 
 use crate::go_peer::NAME;
-use crate::server::Server;
+use crate::server::{Server, unhurried};
 use crate::support::{Body, Events, Jar, set_cookies, status, visit};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 const KEY: &str = "astra:session:00112233445566778899aabbccddeeff";
 
 fn builder(server: &Server) -> Builder<RedisOptions> {
-    RedisStore::builder(server.url()).cookie(CookieOptions::astra()).beside_astra()
+    unhurried(RedisStore::builder(server.url()).cookie(CookieOptions::astra()).beside_astra())
 }
 
 async fn connect(server: &Server) -> RedisStore {

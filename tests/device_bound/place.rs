@@ -103,8 +103,7 @@ impl Place {
             #[cfg(feature = "redis")]
             Self::Redis(server, prefix) => {
                 let builder = hyper_session::RedisStore::builder(server.url()).prefix(prefix);
-                let builder = builder.checkout_timeout(UNHURRIED).command_timeout(UNHURRIED);
-                let builder = builder.connect_timeout(UNHURRIED);
+                let builder = crate::server::unhurried(builder);
                 let store = with_options(builder, clock, &events, options).connect().await.unwrap();
                 self.site(Arc::new(store), clock, events)
             }
@@ -126,8 +125,8 @@ impl Revoked {
             }
             #[cfg(feature = "redis")]
             Self::Redis(server, prefix) => {
-                let connecting = Revocations::redis(server.url()).prefix(prefix).connect();
-                connecting.await.unwrap().max_staleness(UNHURRIED)
+                let revocations = crate::server::unhurried_revocations(server.url(), prefix);
+                revocations.connect().await.unwrap().max_staleness(UNHURRIED)
             }
         }
     }

@@ -109,6 +109,7 @@ fn b5_an_upload_longer_than_the_idle_timeout_keeps_its_session_in_redis() {
     run(async {
         let clock = FakeClock::at(1_700_000_000);
         let builder = hyper_session::RedisStore::builder(server.url()).prefix("uploads");
+        let builder = crate::server::unhurried(builder);
         a_slow_upload_keeps_its_session(options(builder, &clock).connect().await.unwrap(), clock).await;
     });
 }

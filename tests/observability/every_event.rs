@@ -126,7 +126,7 @@ async fn near_cache() {
         }
     };
     let builder = RedisStore::builder(server.url()).prefix("test").near_cache(NearCache::new());
-    let _store = builder.observer(observer).connect().await.unwrap();
+    let _store = crate::server::unhurried(builder).observer(observer).connect().await.unwrap();
     assert_eq!(server.cli(&["FLUSHALL"]), "OK");
     tokio::time::timeout(PATIENCE, emptied.notified()).await.unwrap();
 }

@@ -18,11 +18,8 @@ use hyper_session::{
 };
 use tokio::sync::Semaphore;
 
-use crate::server::{PATIENCE, Server};
+use crate::server::{PATIENCE, Server, unhurried};
 use crate::support::{Body, Events, Jar, request, set_cookies};
-
-/// The deadlines of a store that is to meet none, however busy the machine is.
-const UNHURRIED: Duration = Duration::from_secs(30);
 
 /// The deadlines of a store that is to meet them. A busy machine may meet them as well, so such a store promises a test
 /// failures, and successes only after some time ([`App::recovers`]).
@@ -33,16 +30,16 @@ pub(crate) const BOUND: Duration = PATIENCE;
 
 /// A store whose deadlines are not met.
 pub(crate) fn builder(url: impl Into<String>) -> Builder<RedisOptions> {
-    with_deadlines(url, UNHURRIED).connect_timeout(UNHURRIED)
+    unhurried(named(url))
 }
 
 /// A store whose deadlines are short enough for a test to wait for.
 pub(crate) fn hurried(url: impl Into<String>) -> Builder<RedisOptions> {
-    with_deadlines(url, HURRIED)
+    named(url).checkout_timeout(HURRIED).command_timeout(HURRIED)
 }
 
-fn with_deadlines(url: impl Into<String>, deadline: Duration) -> Builder<RedisOptions> {
-    RedisStore::builder(url).prefix("test").development().checkout_timeout(deadline).command_timeout(deadline)
+fn named(url: impl Into<String>) -> Builder<RedisOptions> {
+    RedisStore::builder(url).prefix("test").development()
 }
 
 /// A relay before the server, and its URL.
@@ -89,10 +86,18 @@ impl App {
 
     /// Over a [`hurried`] store.
     pub(crate) async fn hurried(url: &str) -> Self {
+        Self::hurried_with(url, |builder| builder).await
+    }
+
+    /// Over a [`hurried`] store with more options.
+    pub(crate) async fn hurried_with(
+        url: &str,
+        options: impl Fn(Builder<RedisOptions>) -> Builder<RedisOptions>,
+    ) -> Self {
         let start = Instant::now();
         loop {
             let events = Events::new();
-            match hurried(url).observer(events.clone()).connect().await {
+            match options(hurried(url)).observer(events.clone()).connect().await {
                 Ok(store) => return Self::over(store, events),
                 Err(error) => assert!(start.elapsed() < PATIENCE, "it cannot connect: {error:?}"),
             }

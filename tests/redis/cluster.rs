@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -24,18 +24,17 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// No node is replaced because a busy machine did not let it run.
     pub(crate) fn start() -> Self {
-        Self::of(3, 1, "60000")
+        Self::of(3, 1)
     }
 
-    /// Masters, each with so many replicas; a node that does not answer for so many milliseconds is replaced.
-    fn of(masters: usize, replicas: usize, node_timeout: &str) -> Self {
+    /// Masters, each with so many replicas. No node is replaced because a busy machine did not let it run.
+    fn of(masters: usize, replicas: usize) -> Self {
         let args = [
             "--cluster-enabled",
             "yes",
             "--cluster-node-timeout",
-            node_timeout,
+            "60000",
             "--repl-diskless-sync-delay",
             "0",
         ];
@@ -203,12 +202,16 @@ async fn f15_resharding_under_load_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f15_a_killed_master_recovers() {
-    let mut cluster = tokio::task::block_in_place(|| Cluster::of(3, 1, "1500"));
+    let mut cluster = tokio::task::block_in_place(Cluster::start);
     let store = cluster.connect().await;
     let load = Load::start(&store, 16);
     progress(&load, 300).await;
     tokio::task::block_in_place(|| {
         let (_, port) = cluster.masters()[0].clone();
+        // Long enough that no other node is replaced, too, on a busy machine.
+        for node in cluster.servers() {
+            assert_eq!(node.cli(&["CONFIG", "SET", "cluster-node-timeout", "4000"]), "OK");
+        }
         cluster.kill(port);
         cluster.wait_until_replaced(port);
     });
@@ -233,9 +236,10 @@ async fn a2_a_node_that_hangs_with_a_near_cache() {
 }
 
 async fn one_node_hangs(more: impl FnOnce(Builder<RedisOptions>) -> Builder<RedisOptions>) -> App {
-    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0, "60000"));
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    // The requests for sessions on the hung node wait for as long as a busy machine gets for the others.
     let options = builder(cluster.url()).command_timeout(Duration::from_secs(2));
-    let app = App::with(more(options.checkout_timeout(Duration::from_secs(1)))).await;
+    let app = App::with(more(options.checkout_timeout(Duration::from_secs(8)))).await;
     let mut jars = Vec::new();
     for _ in 0..60 {
         jars.push(app.jar().await);
@@ -250,44 +254,43 @@ async fn one_node_hangs(more: impl FnOnce(Builder<RedisOptions>) -> Builder<Redi
 
     hung.freeze();
     let stop = Arc::new(AtomicBool::new(false));
+    let [served_by_hung, failed_on_hung, served, failed]: [Arc<AtomicU64>; 4] = Default::default();
     let tasks: Vec<_> = jars
         .iter()
         .zip(&is_on_hung)
         .map(|(jar, is_on_hung)| {
-            let (app, mut jar, stop, is_on_hung) = (app.clone(), jar.clone(), Arc::clone(&stop), *is_on_hung);
+            let (app, mut jar, stop) = (app.clone(), jar.clone(), Arc::clone(&stop));
+            let counts = if *is_on_hung { [&served_by_hung, &failed_on_hung] } else { [&served, &failed] };
+            let [well, badly] = counts.map(Arc::clone);
             tokio::spawn(async move {
-                let (mut served, mut failed) = (0, 0);
+                let mut turn = 0;
                 while !stop.load(Ordering::SeqCst) {
-                    let path = if served % 3 == 0 { "/add" } else { "/read" };
-                    match app.visit(path, &mut jar).await.status().as_u16() {
-                        200 => served += 1,
-                        _ => failed += 1,
-                    }
+                    let path = if turn % 3 == 0 { "/add" } else { "/read" };
+                    let is_served = app.visit(path, &mut jar).await.status() == 200;
+                    turn += u64::from(is_served);
+                    (if is_served { &well } else { &badly }).fetch_add(1, Ordering::SeqCst);
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
-                (is_on_hung, served, failed)
             })
         })
         .collect();
-    tokio::time::sleep(Duration::from_secs(6)).await;
+    app.until("the hung node has cost its own sessions enough", async || {
+        let stats = app.store.backend().stats();
+        let (served, on_hung) = (served.load(Ordering::SeqCst), failed_on_hung.load(Ordering::SeqCst));
+        served > 1_000 && on_hung > 100 && stats.turned_away > 0
+    })
+    .await;
     stop.store(true, Ordering::SeqCst);
-    let (mut served, mut failed, mut of_its_own) = (0, 0, 0);
     for task in tasks {
-        let (is_on_hung, more_served, more_failed) = task.await.unwrap();
-        if is_on_hung {
-            assert_eq!(more_served, 0);
-            of_its_own += more_failed;
-        } else {
-            served += more_served;
-            failed += more_failed;
-        }
+        task.await.unwrap();
     }
+    let [by_hung, of_its_own, served, failed] =
+        [served_by_hung, failed_on_hung, served, failed].map(|count| count.load(Ordering::SeqCst));
     let stats = app.store.backend().stats();
     println!(
         "one node of three hung: sessions of the others {served} served, {failed} failed; of its own {of_its_own} failed"
     );
-    assert_eq!(failed, 0, "{stats:?}");
-    assert!(served > 1_000 && of_its_own > 20, "{served} {of_its_own}");
+    assert_eq!((failed, by_hung), (0, 0), "{stats:?}");
     assert_eq!((stats.up, stats.servers, stats.servers_down), (false, 3, 1), "{stats:?}");
     assert!(
         stats.turned_away > 0 && stats.timeouts > 0 && stats.timeouts + stats.turned_away <= stats.failures,

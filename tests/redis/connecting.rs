@@ -15,7 +15,7 @@ use hyper_session::testing::Cut;
 use crate::app::{App, BOUND, behind_relay, builder, hurried};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
-use crate::server::{Server, free_port};
+use crate::server::{Server, free_port, unhurried_revocations};
 
 /// All that is ever printed of an error.
 fn words(error: &Error) -> String {
@@ -294,7 +294,7 @@ fn outside_of_a_runtime_a_step_is_an_error() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let (store, revocations) = runtime.block_on(async {
         let store = builder(server.url()).connect().await.unwrap();
-        (store, Revocations::redis(server.url()).prefix("test").connect().await.unwrap())
+        (store, unhurried_revocations(server.url(), "test").connect().await.unwrap())
     });
     for error in [
         at_once(store.sessions_of("ada")).map(drop).unwrap_err(),

@@ -19,7 +19,7 @@ use hyper_session::{Clock, Error, RedisStore, SessionHandle, SystemClock, sessio
 use tokio::sync::Notify;
 
 use crate::acl::documented;
-use crate::app::{App, behind_relay, builder, hurried, text};
+use crate::app::{App, behind_relay, builder, text};
 use crate::cluster::Cluster;
 use crate::concurrency::count_to_12_800;
 use crate::load::{Load, audit, end};
@@ -158,7 +158,7 @@ async fn t29_a_read_of_a_cached_session_sends_no_command() {
 async fn t29_no_ended_session_is_seen_after_the_bound_whatever_the_line_does() {
     let server = Server::start();
     let (relay, url) = behind_relay(&server);
-    let app = App::with(cached(hurried(url))).await;
+    let app = App::hurried_with(&url, cached).await;
     let other = App::connect(server.url()).await;
     for what in ["nothing", "killed", "cut", "hung", "hung for good", "slow", "very slow"] {
         for _ in 0..3 {

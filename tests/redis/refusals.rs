@@ -76,8 +76,8 @@ async fn f12_a_server_that_is_loading_is_waited_for_within_the_budget() {
     let mut jar = unhurried.jar().await;
     server.cli(&["DEBUG", "POPULATE", "100000"]);
     assert_eq!(server.cli(&["SAVE"]), "OK");
-    // 100,000 keys at 400 microseconds: several times as long as all the requests that are to fail take together.
-    server.add_args(&["--key-load-delay", "400"]);
+    // 100,000 keys at 2 milliseconds: a hundred times as long as all the requests that are to fail take together.
+    server.add_args(&["--key-load-delay", "2000"]);
     server.kill();
     server.run();
     wait_for("it to be loading", || server.cli(&["GET", "x"]).contains("LOADING"));

@@ -10,18 +10,22 @@ use hyper_session::{Clock, Revocations, SystemClock};
 use crate::cluster::Cluster;
 use crate::requests::{NAME, Site};
 use crate::sentinel::Deployment;
-use crate::server::{PATIENCE, cli, wait_for};
+use crate::server::{PATIENCE, cli, unhurried_revocations, wait_for};
 
 const STREAM: &str = "test:revoked";
+const HOLDS_UP: Duration = Duration::from_secs(5);
 
 async fn log(url: String) -> impl RevocationLog {
-    Revocations::redis(url).prefix("test").into_log().await.unwrap()
+    unhurried_revocations(url, "test").into_log().await.unwrap()
 }
 
 async fn host(url: &str) -> Site {
     let start = Instant::now();
     let revocations = loop {
-        match Revocations::redis(url).prefix("test").connect().await {
+        let revocations = Revocations::redis(url).prefix("test");
+        // A host whose server is gone waits for as long as a busy machine gets.
+        let revocations = revocations.connect_timeout(HOLDS_UP).command_timeout(HOLDS_UP);
+        match revocations.connect().await {
             Ok(revocations) => break revocations,
             Err(error) => assert!(start.elapsed() < PATIENCE, "{error:?}"),
         }

@@ -1,8 +1,7 @@
-//! The cost of logging in, listing and ending over a line with latency (A7, A12), as it shows on the clock.
+//! Round trips over a line with latency, counted by the relay: logging in, listing, ending, renewing (A7, A12), and many tasks on
+//! one connection (A1).
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper_session::testing::{FakeClock, Relay};
 use hyper_session::{Clock, SystemClock};
@@ -11,109 +10,103 @@ use crate::app::{App, behind_relay, builder};
 use crate::server::Server;
 use crate::session_lists::{log_in, user};
 
-/// So much that the machine's own time counts little.
+/// A machine that holds up a request for longer than this adds a round trip to the count.
 const ROUND_TRIP: Duration = Duration::from_millis(200);
 
-/// `store_contract` counts the steps one after the other, whatever time they take. Here is what they come to on a socket: it is
-/// printed, and bounded with much room for a machine that is busy.
+/// What is measured again if it exceeds its bound is measured at most so often.
+const ATTEMPTS: u64 = 20;
+
+/// Counts the round trips of a deed, and returns the least of some attempts: a busy machine only adds.
+async fn fewest(what: &str, relay: &Relay, bound: u64, mut deed: impl AsyncFnMut()) {
+    let mut least = u64::MAX;
+    for _ in 0..ATTEMPTS {
+        let before = relay.round_trips();
+        deed().await;
+        least = least.min(relay.round_trips() - before);
+        if least <= bound {
+            break;
+        }
+    }
+    println!("{what}: {least} round trips");
+    assert!(least <= bound, "{what}: {least} round trips, and {bound} are enough");
+}
+
+/// `store_contract` counts the steps of every store, one after the other. This is what they come to on a socket.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a7_a12_logging_in_listing_ending_and_renewing_cost_few_round_trips() {
     let server = Server::start();
     let (relay, url) = behind_relay(&server);
     let clock = FakeClock::at(SystemClock.now().as_unix());
-    let long = Duration::from_secs(20);
-    let options = builder(url).clock(clock.clone());
-    let app = App::with(options.command_timeout(long).checkout_timeout(long)).await;
+    let app = App::with(builder(url).clock(clock.clone())).await;
     for _ in 0..99 {
         log_in(&app.store, "ada").await;
     }
     let mut jar = log_in(&app.store, "ada").await;
     relay.set_latency(ROUND_TRIP / 2);
-    let measure = |what: &str, start: Instant| {
-        let round_trips = start.elapsed().as_secs_f64() / ROUND_TRIP.as_secs_f64();
-        println!("{what}: {round_trips:.2} round trips");
-        round_trips
-    };
 
-    let start = Instant::now();
-    let newest = log_in(&app.store, "ada").await;
-    assert!(measure("login at the session limit", start) < 30.0);
+    fewest("a page that reads", &relay, 1, async || {
+        assert_eq!(app.ok("/read", &mut jar).await, "none");
+    })
+    .await;
+    // To load and to move the deadline.
+    fewest("a page that reads, renewal due", &relay, 2, async || {
+        clock.advance(Duration::from_secs(3 * 3_600));
+        app.ok("/read", &mut jar).await;
+    })
+    .await;
+    let mut newest = jar;
+    fewest("login at the session limit", &relay, 9, async || {
+        newest = log_in(&app.store, "ada").await;
+    })
+    .await;
     assert_eq!(app.events.take().last().map(String::as_str), Some("subject_limit:1"));
-    let start = Instant::now();
-    let sessions = app.store.sessions_of("ada").await.unwrap();
-    assert!(measure("list 100", start) < 10.0);
+    let mut sessions = Vec::new();
+    fewest("list 100", &relay, 3, async || {
+        sessions = app.store.sessions_of("ada").await.unwrap();
+    })
+    .await;
     assert_eq!(sessions.len(), 100);
-    let start = Instant::now();
-    assert_eq!(app.ok("/read", &mut jar).await, "none");
-    let plain = measure("a page that reads", start);
-    clock.advance(Duration::from_secs(3 * 3_600));
-    let start = Instant::now();
-    app.ok("/read", &mut jar).await;
-    let renewing = measure("a page that reads, renewal due", start);
-    assert!(plain < 10.0 && renewing < 10.0, "{renewing} {plain}");
-    let start = Instant::now();
+
+    // It cannot be tried again. One after the other would be 200.
+    let before = relay.round_trips();
     assert_eq!(app.store.end_sessions_of("ada", Some(sessions[99].id)).await.unwrap(), 99);
-    assert!(measure("end 99", start) < 30.0);
+    let end = relay.round_trips() - before;
+    println!("end 99: {end} round trips");
+    assert!(end < 50, "{end}");
     assert_eq!(user(&app.store, &newest).await.as_deref(), Some("ada"));
 }
 
-/// The median round trip of a socket with nothing above it: on a busy machine, the relay takes more than its latency.
-fn round_trip_of(relay: &Relay) -> Duration {
-    let mut socket = TcpStream::connect(relay.address()).unwrap();
-    socket.set_nodelay(true).unwrap();
-    let mut times: Vec<_> = (0..20)
-        .map(|_| {
-            let start = Instant::now();
-            socket.write_all(b"PING\r\n").unwrap();
-            socket.read_exact(&mut [0; 7]).unwrap();
-            start.elapsed()
-        })
-        .collect();
-    times.sort();
-    times[times.len() / 2]
-}
-
-/// Many tasks share a connection: each waits for its own round trip, and not for those of others. Printed, as above.
+/// Many tasks share a connection: each waits for its own round trip, and not for those of others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a1_sixteen_tasks_on_one_connection_wait_one_round_trip_each() {
+    const READS: u64 = 20;
     let server = Server::start();
     for connections in [1, 2] {
         let (relay, url) = behind_relay(&server);
-        let long = Duration::from_secs(20);
-        let options = builder(url).connections(connections);
-        let app = App::with(options.command_timeout(long).checkout_timeout(long)).await;
+        let app = App::with(builder(url).connections(connections)).await;
         let mut jars = Vec::new();
         for _ in 0..16 {
             jars.push(app.jar().await);
         }
-        let round_trip = Duration::from_millis(50);
-        relay.set_latency(round_trip / 2);
-        let line = round_trip_of(&relay);
+        relay.set_latency(ROUND_TRIP / 4);
+        let before = relay.round_trips();
         let tasks: Vec<_> = jars
             .into_iter()
             .map(|mut jar| {
                 let app = app.clone();
                 tokio::spawn(async move {
-                    let mut times = Vec::new();
-                    for _ in 0..20 {
-                        let start = Instant::now();
+                    for _ in 0..READS {
                         app.ok("/read", &mut jar).await;
-                        times.push(start.elapsed());
                     }
-                    times
                 })
             })
             .collect();
-        let mut times = Vec::new();
         for task in tasks {
-            times.extend(task.await.unwrap());
+            task.await.unwrap();
         }
-        times.sort();
-        let median = times[times.len() / 2];
-        println!(
-            "median GET at 50 ms, 16 tasks, {connections} connections: {median:?}, {:.2} round trips of {line:?}",
-            median.as_secs_f64() / line.as_secs_f64()
-        );
-        assert!(median >= round_trip && median < 10 * round_trip, "{median:?}");
+        let waited = relay.round_trips() - before;
+        println!("16 tasks that read {READS} times, {connections} connections: {waited} round trips");
+        // One task after the other would be 320.
+        assert!((READS..8 * READS).contains(&waited), "{waited}");
     }
 }

@@ -103,8 +103,14 @@ impl Deployment {
         });
     }
 
+    /// Kills the master. From now on the sentinels replace a master that does not answer for half a second; before, none was
+    /// replaced because a busy machine did not let it run.
     pub(crate) fn kill_master(&mut self) -> u16 {
         let port = self.master_port().unwrap();
+        for (_, sentinel, _) in &self.sentinels {
+            let order = ["SENTINEL", "SET", "mymaster", "down-after-milliseconds", "500"];
+            assert_eq!(self.ask(*sentinel, &order), "OK");
+        }
         self.servers.iter_mut().find(|server| server.port == port).unwrap().kill();
         port
     }
@@ -117,7 +123,7 @@ fn sentinel(dir: &std::path::Path, number: u16, master: u16, lines: &[&str]) -> 
     let file = dir.join(format!("sentinel-{number}.conf"));
     let config = format!(
         "port {port}\nbind 127.0.0.1\nsentinel monitor mymaster 127.0.0.1 {master} 2\n\
-         sentinel down-after-milliseconds mymaster 500\nsentinel failover-timeout mymaster 3000\n{}\n{}\n{}\n",
+         sentinel down-after-milliseconds mymaster 60000\nsentinel failover-timeout mymaster 3000\n{}\n{}\n{}\n",
         if uses_tls { format!("tls-port {port_for_store}") } else { String::new() },
         lines.join("\n"),
         // Among themselves they use the same one.

@@ -7,8 +7,25 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use hyper_session::Revocations;
+use hyper_session::store::Builder;
+use hyper_session::store::redis::{RedisOptions, RedisRevocations};
+
 /// Waits end with a failure after this time: it tells "never" from "not yet", however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The deadlines of a step that must succeed, however busy the machine is. The default ones are too short for that.
+pub(crate) const UNHURRIED: Duration = Duration::from_secs(30);
+
+/// The same store with deadlines that it meets on a busy machine.
+pub(crate) fn unhurried(builder: Builder<RedisOptions>) -> Builder<RedisOptions> {
+    builder.connect_timeout(UNHURRIED).checkout_timeout(UNHURRIED).command_timeout(UNHURRIED)
+}
+
+/// The revocations under this prefix, with such deadlines.
+pub(crate) fn unhurried_revocations(url: impl Into<String>, prefix: &str) -> RedisRevocations {
+    Revocations::redis(url).prefix(prefix).connect_timeout(UNHURRIED).command_timeout(UNHURRIED)
+}
 
 /// One `redis-server`. Dropping it kills it and removes its folder.
 pub(crate) struct Server {

@@ -15,7 +15,7 @@ use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 use crate::folder::Folder;
 use crate::requests::{NAME, Site};
 #[cfg(feature = "redis")]
-use crate::server::Server;
+use crate::server::{Server, unhurried_revocations};
 use crate::support::block_on;
 
 /// Names the log: a path, or the URL of a Redis.
@@ -24,7 +24,7 @@ const LOG: &str = "REVOCATIONS";
 async fn host(log: &str) -> Site {
     let revocations = match log {
         #[cfg(feature = "redis")]
-        url if url.contains("://") => Revocations::redis(url).prefix("test").connect().await,
+        url if url.contains("://") => unhurried_revocations(url, "test").connect().await,
         path => Revocations::sqlite(path).await,
     };
     let revocations = revocations.unwrap().max_staleness(Duration::from_secs(20));

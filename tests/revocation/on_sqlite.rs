@@ -22,7 +22,7 @@ async fn host(path: &Path) -> Site {
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !done().await {
-        assert!(start.elapsed() < Duration::from_secs(30), "waited too long for {what}");
+        assert!(start.elapsed() < Duration::from_secs(120), "waited too long for {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

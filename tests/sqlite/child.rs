@@ -90,7 +90,9 @@ fn number() -> u64 {
 }
 
 fn builder() -> hyper_session::store::Builder<hyper_session::store::sqlite::SqliteOptions> {
-    SqliteStore::builder(env::var(FILE).unwrap()).development()
+    // In time on a busy machine, too.
+    let patience = std::time::Duration::from_secs(120);
+    SqliteStore::builder(env::var(FILE).unwrap()).busy_timeout(patience).development()
 }
 
 #[test]

@@ -13,6 +13,8 @@ use hyper_session::{SqliteStore, Timestamp};
 
 pub(crate) const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
+const UNHURRIED: Duration = Duration::from_secs(120);
+
 /// Removed with what is in it, at the end of the test.
 pub(crate) struct Folder(PathBuf);
 
@@ -33,8 +35,9 @@ impl Folder {
         self.0.join("sessions.db")
     }
 
+    /// A store whose writes a busy machine does in time.
     pub(crate) fn builder(&self) -> hyper_session::store::Builder<SqliteOptions> {
-        SqliteStore::builder(self.file()).development()
+        SqliteStore::builder(self.file()).busy_timeout(UNHURRIED).development()
     }
 
     pub(crate) fn store(&self) -> SqliteStore {

@@ -144,7 +144,7 @@ mod redis {
     use hyper_session::store::redis::Redis;
 
     use super::shared::{Corner, Shared, runtime};
-    use crate::server::Server;
+    use crate::server::{Server, unhurried};
 
     thread_local! {
         static CURRENT: RefCell<Option<Arc<Shared<Redis>>>> = const { RefCell::new(None) };
@@ -159,7 +159,7 @@ mod redis {
         let server = Server::start();
         let runtime = runtime();
         let builder = RedisStore::builder(server.url()).prefix("test").development();
-        let store = runtime.block_on(builder.connect()).unwrap();
+        let store = runtime.block_on(unhurried(builder).connect()).unwrap();
         CURRENT.set(Some(Arc::new(Shared { store, runtime })));
         // Connecting writes, too.
         server.cli(&["CONFIG", "RESETSTAT"]);
