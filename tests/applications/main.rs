@@ -26,6 +26,10 @@ mod migrating_failures;
 mod plain_http;
 mod reading;
 mod renamed;
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod server;
 #[path = "../revocation/shared_log.rs"]
 #[allow(dead_code)] // a part of it is used here
 mod shared_log;
