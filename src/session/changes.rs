@@ -155,6 +155,11 @@ impl Changes {
         self.reauthenticated = true;
     }
 
+    /// Returns changes that only end the other sessions of the subject.
+    pub(crate) fn ending_others() -> Self {
+        Self { ends_others: true, ..Self::default() }
+    }
+
     /// Records that the other sessions of the subject end.
     pub(super) fn end_others(&mut self) {
         self.ends_others = true;

@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::cookie::CookieName;
 use crate::crypto::{KeyId, SecretText};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::event::{EventKind, MigrationSource, Refusal};
 use crate::session::{Changes, Place, Recency, Record, Saved, SessionId};
 
@@ -33,10 +33,13 @@ use crate::session::{Changes, Place, Recency, Record, Saved, SessionId};
 /// - An old [`CookieStore`](crate::CookieStore) cannot end its cookies: a copy works until its deadline or the date. Two requests
 ///   that move one cookie at once make two sessions, and the browser keeps the one whose response arrives last.
 /// - [`end_sessions_of`](Store::end_sessions_of) and [`Session::end_other_sessions`](crate::Session::end_other_sessions) do not
-///   reach sessions that are still in an old `CookieStore` without revocations. One with revocations cannot keep a session:
-///   `end_sessions_of` also ends the one to keep if that has not moved yet. `end_other_sessions` moves it first.
-/// - If the old store fails during `end_other_sessions`, the call fails although the new store has ended its sessions: if that is
-///   a `CookieStore`, this session has ended, too.
+///   reach sessions that are still in an old `CookieStore` without revocations. One with revocations can only end all:
+///   `end_sessions_of` ends none and [fails](Error::is_config) if the session to keep has not moved yet. `end_other_sessions`
+///   moves it first.
+/// - If a store fails during `end_other_sessions`, the call fails, and some of the other sessions may have ended. This session
+///   stays, unless the log of revocations of a `CookieStore` failed after it was written to. The call can be repeated.
+/// - Between two cookie stores with revocations, `end_other_sessions` in the request that moves its session misses a second
+///   session of the subject that moves at the same time.
 /// - Both stores must not share a backend: to switch on sealing, use
 ///   [`accept_unsealed_until`](super::Builder::accept_unsealed_until). Two cookie stores must not share a key: the new one would
 ///   open the tokens of the old one itself, without its revocations.
@@ -158,48 +161,102 @@ impl Inner {
         }
     }
 
-    /// Asks both stores. An old one without session lists has nothing to say.
+    /// Returns true while the old store is asked.
+    fn asks_old(&self) -> bool {
+        self.new.config().now() < self.until
+    }
+
+    /// Asks both stores, also if one fails. The old one is asked first: a session that moves meanwhile is then found in one of
+    /// them. An old store without session lists has nothing to say.
     async fn of_both<T>(
         &self,
-        new: Listing<T>,
         old: impl FnOnce(&dyn Store) -> Listing<T>,
+        new: Listing<T>,
         both: impl FnOnce(T, T) -> T,
     ) -> Result<T, Error> {
+        let of_old = if self.asks_old() { Some(old(&self.old).await) } else { None };
         let of_new = new.await?;
-        if self.new.config().now() >= self.until {
-            return Ok(of_new);
+        match of_old {
+            None => Ok(of_new),
+            Some(Err(error)) if error.is_config() => Ok(of_new),
+            Some(of_old) => Ok(both(of_old?, of_new)),
         }
-        match old(&self.old).await {
-            Err(error) if error.is_config() => Ok(of_new),
-            of_old => Ok(both(of_new, of_old?)),
+    }
+
+    /// Returns the session that the old store is to keep when it ends those of the subject.
+    async fn kept_in_old(&self, subject: &str, keep: Option<SessionId>) -> Result<Option<SessionId>, Error> {
+        let Some(id) = keep else { return Ok(None) };
+        if !self.asks_old() || !self.old.ends_others_on_save() {
+            return Ok(keep);
         }
+        // Such a store can only end all. It must not have the one to keep.
+        if self.new.sessions_of(subject).await?.iter().any(|session| session.id == id) {
+            return Ok(None);
+        }
+        Err(Error::config(
+            "the session to keep is not in the new store, and the old CookieStore cannot keep one session by its id: call Session::end_other_sessions() in a request of the session to keep",
+        ))
+    }
+
+    /// Ends the sessions of the subject in the old store.
+    async fn end_in_old(&self, subject: &str, keep: Option<SessionId>) -> Result<(), Error> {
+        if !self.asks_old() {
+            return Ok(());
+        }
+        match self.old.end_sessions_of(subject, keep).await {
+            Err(error) if !error.is_config() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn take_over(&self, old: Record, changes: Arc<Changes>, now: Timestamp) -> Result<Saved, Error> {
+        take_over(&self.new, old, changes, now, |old| self.old.supersede(old, now)).await
+    }
+
+    /// Saves the session, and ends the others of its subject. They end in the old store first: if that fails, this session stays
+    /// as it is.
+    async fn end_others(
+        &self,
+        base: Option<Record>,
+        changes: Arc<Changes>,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
+        let subject = changes.apply(base.as_ref().map(Record::payload))?.subject();
+        let Some(subject) = subject else { return Err(Error::new(Kind::NotLoggedIn)) };
+        let Some(old) = base.as_ref().and_then(elsewhere) else {
+            self.end_in_old(&subject, None).await?;
+            return match base {
+                Some(base) => self.new.regenerate(base, changes, now).await,
+                None => self.new.save(None, changes, now).await,
+            };
+        };
+        let is_of_subject = old.payload().subject().is_some_and(|of_old| of_old == subject);
+        if self.old.ends_others_on_save() && is_of_subject && self.asks_old() {
+            // The old store cannot keep this session while it ends the others: it goes on in the new store by then.
+            return take_over(&self.new, old, changes, now, |old| self.leave_with_others(old, now)).await;
+        }
+        let keep = Some(old.id()).filter(|_| !self.old.ends_others_on_save());
+        self.end_in_old(&subject, keep).await?;
+        self.take_over(old, changes, now).await
+    }
+
+    /// Ends `old` and the other sessions of its subject in the old store, in one step. Returns false if `old` had ended.
+    fn leave_with_others(&self, old: Record, now: Timestamp) -> StoreFuture<bool> {
+        let saving = self.old.regenerate(old, Arc::new(Changes::ending_others()), now);
+        // No client gets the new token, so all are at an end.
+        StoreFuture::boxed(async move { Ok(matches!(saving.await?, Saved::Stored { .. })) })
     }
 }
 
 impl MigratingStore {
     fn take_over(&self, old: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { take_over(&inner.new, &inner.old, old, changes, now).await })
+        StoreFuture::boxed(async move { inner.take_over(old, changes, now).await })
     }
 
-    /// Ends the sessions that the old store has of the subject, once the new store has ended the others.
-    fn and_others_in_old(&self, saving: StoreFuture<Saved>, changes: &Changes) -> StoreFuture<Saved> {
-        if !changes.ends_others() {
-            return saving;
-        }
+    fn end_others(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move {
-            let saved = saving.await?;
-            let subject = match &saved {
-                Saved::Stored { record, .. } => record.payload().subject(),
-                Saved::Removed | Saved::Ended => None,
-            };
-            let Some(subject) = subject else { return Ok(saved) };
-            let nothing = Box::pin(std::future::ready(Ok(None)));
-            let old = |old: &dyn Store| old.end_sessions_of(&subject, None);
-            inner.of_both(nothing, old, |_, _| None).await?;
-            Ok(saved)
-        })
+        StoreFuture::boxed(async move { inner.end_others(base, changes, now).await })
     }
 }
 
@@ -216,29 +273,31 @@ impl Store for MigratingStore {
     fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
-            let (new, old) = (inner.new.sessions_of(&subject), |old: &dyn Store| old.sessions_of(&subject));
-            inner.of_both(new, old, |new, old| old.into_iter().chain(new).collect()).await
+            let new = inner.new.sessions_of(&subject);
+            let old = |old: &dyn Store| old.sessions_of(&subject);
+            inner.of_both(old, new, |old, new| old.into_iter().chain(new).collect()).await
         })
     }
 
     fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
-            let (new, old) =
-                (inner.new.end_session_of(&subject, id), |old: &dyn Store| old.end_session_of(&subject, id));
-            inner.of_both(new, old, |new, old| new || old).await
+            let new = inner.new.end_session_of(&subject, id);
+            let old = |old: &dyn Store| old.end_session_of(&subject, id);
+            inner.of_both(old, new, |old, new| old || new).await
         })
     }
 
     fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
-            let (new, old) = (inner.new.end_sessions_of(&subject, keep), |old: &dyn Store| {
-                // Such a store can end all or none. The session of a handler has moved before this.
-                let keep = keep.filter(|_| !old.ends_others_on_save());
-                old.end_sessions_of(&subject, keep)
-            });
-            inner.of_both(new, old, |new, old| Some(new? + old?)).await
+            let new = inner.new.end_sessions_of(&subject, keep);
+            if keep.is_some() && inner.new.ends_others_on_save() {
+                return new.await; // an error: it cannot keep one
+            }
+            let kept_in_old = inner.kept_in_old(&subject, keep).await?;
+            let old = |old: &dyn Store| old.end_sessions_of(&subject, kept_in_old);
+            inner.of_both(old, new, |old, new| Some(old? + new?)).await
         })
     }
 }
@@ -262,12 +321,13 @@ impl Verbs for MigratingStore {
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        let old = base.as_ref().and_then(elsewhere);
-        let saving = match old {
-            None => self.inner.new.save(base, Arc::clone(&changes), now),
-            Some(old) => self.take_over(old, Arc::clone(&changes), now),
-        };
-        self.and_others_in_old(saving, &changes)
+        if changes.ends_others() {
+            return self.end_others(base, changes, now);
+        }
+        match base.as_ref().and_then(elsewhere) {
+            None => self.inner.new.save(base, changes, now),
+            Some(old) => self.take_over(old, changes, now),
+        }
     }
 
     fn ends_others_on_save(&self) -> bool {
@@ -282,11 +342,13 @@ impl Verbs for MigratingStore {
     }
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        let saving = match elsewhere(&base) {
-            None => self.inner.new.regenerate(base, Arc::clone(&changes), now),
-            Some(old) => self.take_over(old, Arc::clone(&changes), now),
-        };
-        self.and_others_in_old(saving, &changes)
+        if changes.ends_others() {
+            return self.end_others(Some(base), changes, now);
+        }
+        match elsewhere(&base) {
+            None => self.inner.new.regenerate(base, changes, now),
+            Some(old) => self.take_over(old, changes, now),
+        }
     }
 
     fn key_of(&self, token: &[u8]) -> Option<KeyId> {

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use super::Store;
+use super::{Store, StoreFuture};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::session::{Changes, Record, Saved};
 
-/// Writes the session `record` of `old` to `new`, with these changes, then ends it in `old`. If another request ended or moved
-/// it meanwhile, it is not brought back.
+/// Writes the session `record` of another store to `new`, with these changes. Then `leave` ends it in the other store, or returns
+/// false if another request ended or moved it meanwhile: then it is not brought back.
 pub(super) async fn take_over(
     new: &dyn Store,
-    old: &dyn Store,
     record: Record,
     changes: Arc<Changes>,
     now: Timestamp,
+    leave: impl FnOnce(Record) -> StoreFuture<bool>,
 ) -> Result<Saved, Error> {
     let saved = if changes.restarts() {
         new.save(None, changes, now).await?
     } else {
         new.adopt(record.clone(), changes, now).await?
     };
-    let superseded = old.supersede(record, now).await;
+    let superseded = leave(record).await;
     if let (Ok(true), _) | (_, Saved::Removed) = (&superseded, &saved) {
         return Ok(saved);
     }

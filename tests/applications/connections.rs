@@ -42,7 +42,7 @@ fn without_a_session_there_is_nothing_to_watch() {
 #[test]
 fn a_watch_sees_what_others_change() {
     block_on(async {
-        let world = World::new(Kind::Server, Options::default());
+        let world = World::new(Kind::Server, Options::default()).await;
         let mut jar = Jar::new();
         world
             .edit(&mut jar, |session| session.login("ada").and_then(|()| session.set("role", "admin")))
@@ -61,7 +61,7 @@ fn a_watch_sees_what_others_change() {
 #[test]
 fn looking_does_not_keep_a_session_alive_and_renewing_does() {
     block_on(async {
-        let world = World::new(Kind::Server, Options::default());
+        let world = World::new(Kind::Server, Options::default()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         let watch = watch(&world, &jar).await.unwrap();
@@ -84,7 +84,7 @@ fn looking_does_not_keep_a_session_alive_and_renewing_does() {
 #[test]
 fn a_cookie_is_watched_until_its_deadline() {
     block_on(async {
-        let world = World::new(Kind::Cookie, Options::default());
+        let world = World::new(Kind::Cookie, Options::default()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         let watch = watch(&world, &jar).await.unwrap();
@@ -122,7 +122,7 @@ async fn seen_to_end<F: Future<Output = ()>>(world: &World, jar: &Jar, end: impl
 #[test]
 fn each_way_to_end_is_seen_after_one_pause() {
     block_on(async {
-        let world = World::new(Kind::Server, Options::default());
+        let world = World::new(Kind::Server, Options::default()).await;
         let log_in = || async {
             let mut jar = Jar::new();
             world.edit(&mut jar, |session| session.login("ada")).await;

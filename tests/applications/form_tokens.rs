@@ -82,7 +82,7 @@ fn two_pages_that_are_loaded_at_once_can_both_be_sent() {
     crate::support::block_on(async {
         use crate::stores::{Kind, Options, World};
         use hyper::service::Service;
-        let world = World::new(Kind::Server, Options::default());
+        let world = World::new(Kind::Server, Options::default()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         let gate = std::sync::Arc::new(tokio::sync::Barrier::new(2));

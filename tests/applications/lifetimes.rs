@@ -90,7 +90,7 @@ fn a_lifetime_is_kept_through_renewals_regenerates_and_deployments() {
         ];
         for (step, act) in steps.into_iter().enumerate() {
             world.clock.set(START + 500 * (step as u64 + 1));
-            world.deploy(Options { format: hyper_session::PayloadFormat::Json, ..remember_me() });
+            world.deploy(Options { format: hyper_session::PayloadFormat::Json, ..remember_me() }).await;
             let (response, ()) = world.visit(&mut jar, Reading::Renews, act).await;
             let expires = (START + 500 * (step as u64 + 1) + 1_000).min(START + 2_500);
             assert_eq!(world.expires(&jar).await.unwrap().as_unix(), expires, "step {step}");
@@ -120,7 +120,7 @@ fn no_lifetime_is_longer_than_the_store_allows_also_when_that_is_lowered() {
             })
             .await;
         assert_eq!(world.expires(&jar).await.unwrap().as_unix(), START + LONGEST);
-        world.deploy(Options { longest: Some(seconds(500)), ..Options::default() });
+        world.deploy(Options { longest: Some(seconds(500)), ..Options::default() }).await;
         assert_eq!(world.expires(&jar).await.unwrap().as_unix(), START + 500);
         world.clock.set(START + 500);
         assert!(!world.is_alive(&jar).await);
@@ -220,7 +220,7 @@ fn visitors_have_timeouts_of_their_own_until_they_log_in() {
 #[test]
 fn a_longer_life_is_still_listed() {
     block_on(async {
-        let world = World::new(Kind::Server, remember_me());
+        let world = World::new(Kind::Server, remember_me()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         world.edit(&mut jar, |session| session.set_lifetime(Lifetime::persistent(seconds(2_500)))).await;

@@ -22,7 +22,17 @@ mod form_tokens;
 mod lifetimes;
 mod lifetimes_model;
 mod migrating;
+mod migrating_failures;
 mod plain_http;
 mod reading;
 mod renamed;
+#[cfg(feature = "redis")]
+#[path = "../redis/server.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod server;
+#[path = "../revocation/shared_log.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod shared_log;
 mod stores;
+
+use self::stores::START;

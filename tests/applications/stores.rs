@@ -31,9 +31,11 @@ pub(crate) enum Kind {
     Server,
     #[cfg(feature = "sqlite")]
     Sqlite,
+    #[cfg(feature = "redis")]
+    Redis,
 }
 
-/// Each kind that this build has.
+/// Each kind that this build has, without the one that needs a server.
 pub(crate) const KINDS: &[Kind] = &[
     Kind::Cookie,
     Kind::Revocable,
@@ -46,6 +48,15 @@ impl Kind {
     /// Returns true if the store keeps session lists.
     pub(crate) fn lists(self) -> bool {
         !matches!(self, Self::Cookie | Self::Revocable)
+    }
+
+    /// Returns true if the storage has a clock of its own.
+    pub(crate) fn has_own_clock(self) -> bool {
+        #[cfg(feature = "redis")]
+        if self == Self::Redis {
+            return true;
+        }
+        false
     }
 }
 
@@ -89,7 +100,7 @@ pub(crate) struct World {
     pub(crate) clock: FakeClock,
     pub(crate) events: Events,
     pub(crate) store: Arc<dyn Store>,
-    kept: Kept,
+    kept: Arc<Kept>,
 }
 
 /// The keys and entries of a site, which outlive its processes.
@@ -99,25 +110,53 @@ struct Kept {
     memory: Arc<Memory>,
     #[cfg(feature = "sqlite")]
     folder: Folder,
+    /// The URL of the Redis server.
+    #[cfg(feature = "redis")]
+    redis: String,
 }
 
-impl World {
-    pub(crate) fn new(kind: Kind, options: Options) -> Self {
-        let (clock, events) = (FakeClock::at(START), Events::new());
-        let kept = Kept {
+impl Kept {
+    fn new() -> Self {
+        Self {
             key: AppKey::generate().unwrap().to_text().to_string(),
             revocations: Revocations::in_memory(),
             memory: Arc::new(Memory::new()),
             #[cfg(feature = "sqlite")]
             folder: Folder::new(),
-        };
-        let store = build(kind, options, &clock, &events, &kept);
+            #[cfg(feature = "redis")]
+            redis: String::new(),
+        }
+    }
+}
+
+impl World {
+    pub(crate) async fn new(kind: Kind, options: Options) -> Self {
+        Self::with(kind, options, Kept::new()).await
+    }
+
+    #[cfg(feature = "redis")]
+    pub(crate) async fn on_redis(url: String, options: Options) -> Self {
+        Self::with(Kind::Redis, options, Kept { redis: url, ..Kept::new() }).await
+    }
+
+    async fn with(kind: Kind, options: Options, kept: Kept) -> Self {
+        Self::host(kind, options, START, Arc::new(kept)).await
+    }
+
+    async fn host(kind: Kind, options: Options, time: u64, kept: Arc<Kept>) -> Self {
+        let (clock, events) = (FakeClock::at(time), Events::new());
+        let store = build(kind, options, &clock, &events, &kept).await;
         Self { kind, clock, events, store, kept }
     }
 
+    /// A second host with the same keys and entries, whose clock shows `time`.
+    pub(crate) async fn other_host(&self, options: Options, time: u64) -> Self {
+        Self::host(self.kind, options, time, Arc::clone(&self.kept)).await
+    }
+
     /// The same keys and entries under other options, in a new process.
-    pub(crate) fn deploy(&mut self, options: Options) {
-        self.store = build(self.kind, options, &self.clock, &self.events, &self.kept);
+    pub(crate) async fn deploy(&mut self, options: Options) {
+        self.store = build(self.kind, options, &self.clock, &self.events, &self.kept).await;
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -203,7 +242,13 @@ impl World {
     }
 }
 
-fn build(kind: Kind, options: Options, clock: &FakeClock, events: &Events, kept: &Kept) -> Arc<dyn Store> {
+async fn build(
+    kind: Kind,
+    options: Options,
+    clock: &FakeClock,
+    events: &Events,
+    kept: &Kept,
+) -> Arc<dyn Store> {
     let cookies = || apply(CookieStore::builder(kept.key.parse::<AppKey>().unwrap()), options, clock, events);
     match kind {
         Kind::Cookie => Arc::new(cookies().build().unwrap()),
@@ -219,6 +264,15 @@ fn build(kind: Kind, options: Options, clock: &FakeClock, events: &Events, kept:
             let builder = hyper_session::SqliteStore::builder(kept.folder.file())
                 .synchronous(hyper_session::store::sqlite::Synchronous::Normal);
             Arc::new(limited(apply(builder, options, clock, events), options).open().unwrap())
+        }
+        #[cfg(feature = "redis")]
+        Kind::Redis => {
+            let builder = hyper_session::RedisStore::builder(&kept.redis)
+                .prefix("test")
+                .development()
+                .checkout_timeout(seconds(30))
+                .command_timeout(seconds(30));
+            Arc::new(limited(apply(builder, options, clock, events), options).connect().await.unwrap())
         }
     }
 }
@@ -247,7 +301,7 @@ pub(crate) fn everywhere_with<T: Future<Output = ()>>(options: Options, scenario
     for &kind in KINDS {
         for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
             println!("{kind:?} store, {format:?}"); // shown if the scenario fails
-            block_on(scenario(World::new(kind, Options { format, ..options })));
+            block_on(async { scenario(World::new(kind, Options { format, ..options }).await).await });
         }
     }
 }

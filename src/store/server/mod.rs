@@ -133,7 +133,9 @@ impl<B: Backend> ServerStore<B> {
         now: Timestamp,
     ) -> StoreFuture<Saved> {
         let store = self.clone();
-        StoreFuture::boxed(async move { take_over(&store, &former, old, changes, now).await })
+        StoreFuture::boxed(async move {
+            take_over(&store, old, changes, now, |old| former.supersede(old, now)).await
+        })
     }
 }
 
