@@ -10,7 +10,7 @@ use serde_json::json;
 use super::answered::Answered;
 use super::challenge::{self, Challenge};
 use super::jws::{self, Proof};
-use super::{DeviceBound, bound_cookie, headers};
+use super::{BoundCookieMemo, DeviceBound, bound_cookie, headers};
 use crate::clock::Timestamp;
 use crate::cookie::{CookieFinder, CookieTemplate, MAX_CANDIDATES, SetCookies};
 use crate::crypto::{Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id};
@@ -118,11 +118,12 @@ impl Binder {
     }
 
     /// Returns true if a request with these `Cookie` fields comes from the device of the session, as far as a cookie can
-    /// show that.
+    /// show that. `memo` is that of its connection.
     pub(crate) fn is_present<'a>(
         &self,
         binding: &DeviceBinding,
         cookies: impl IntoIterator<Item = &'a HeaderValue>,
+        memo: Option<&BoundCookieMemo>,
         now: Timestamp,
     ) -> bool {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
@@ -130,9 +131,11 @@ impl Binder {
             now.saturating_since(binding.since) < GRACE && binding.since.saturating_since(now) <= GRACE;
         in_grace || {
             let found = self.finder.find(cookies);
-            found.values().take(MAX_CANDIDATES).any(|value| {
-                bound_cookie::read(&self.tagger, &binding.key, value).is_some_and(|until| now < until)
-            })
+            let read = |value| match memo {
+                Some(memo) => memo.read(&self.tagger, &binding.key, value),
+                None => bound_cookie::read(&self.tagger, &binding.key, value),
+            };
+            found.values().take(MAX_CANDIDATES).any(|value| read(value).is_some_and(|until| now < until))
         }
     }
 

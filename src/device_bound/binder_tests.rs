@@ -55,14 +55,14 @@ fn a_device_is_present_in_the_grace_and_while_its_cookie_lasts() {
     for (seconds, with, without) in
         [(0, true, true), (59, true, true), (60, true, false), (599, true, false), (600, false, false)]
     {
-        assert_eq!(binder.is_present(&binding, [&cookie], at(seconds)), with, "{seconds}");
-        assert_eq!(binder.is_present(&binding, [&other], at(seconds)), without, "{seconds}");
+        assert_eq!(binder.is_present(&binding, [&cookie], None, at(seconds)), with, "{seconds}");
+        assert_eq!(binder.is_present(&binding, [&other], None, at(seconds)), without, "{seconds}");
         // In another field, as HTTP/2 may send it, and after another cookie of the name.
-        assert_eq!(binder.is_present(&binding, [&other, &cookie], at(seconds)), with, "{seconds}");
+        assert_eq!(binder.is_present(&binding, [&other, &cookie], None, at(seconds)), with, "{seconds}");
     }
     // Not more cookies than are tried for a session.
     let others = vec![&other; MAX_CANDIDATES];
-    assert!(!binder.is_present(&binding, others.into_iter().chain([&cookie]), at(60)));
+    assert!(!binder.is_present(&binding, others.into_iter().chain([&cookie]), None, at(60)));
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::error::Error;
 const VERSION: u8 = 1;
 const UNTIL_LEN: usize = 5;
 const LEN: usize = 1 + 4 + UNTIL_LEN + BOUND_TAG_LEN;
+/// The number of characters of a value.
+pub(super) const TEXT_LEN: usize = (LEN * 4).div_ceil(3);
 /// The largest value of five bytes: the year 36,812.
 const MAX_UNTIL: u64 = (1 << (8 * UNTIL_LEN)) - 1;
 
@@ -65,7 +67,7 @@ mod tests {
         let (tagger, until) = (tagger(b"one"), Timestamp::from_unix(1_800_000_600));
         let (key, other) = (PublicKey::of(true, &[7; 32]), PublicKey::of(false, &[7; 32]));
         let value = write(&tagger, &key, until).unwrap();
-        assert_eq!(value.len(), 56);
+        assert_eq!((value.len(), TEXT_LEN), (56, 56));
         assert_eq!(read(&tagger, &key, value.as_bytes()), Some(until));
         assert_eq!(read(&tagger, &other, value.as_bytes()), None);
         assert_eq!(read(&super::tests::tagger(b"two"), &key, value.as_bytes()), None);

@@ -10,6 +10,7 @@
 mod answered;
 mod binder;
 mod bound_cookie;
+mod bound_cookie_memo;
 mod challenge;
 pub(crate) mod headers;
 mod json_object;
@@ -20,4 +21,5 @@ mod options;
 pub use self::options::DeviceBound;
 
 pub(crate) use self::binder::{Binder, Endpoint, Refreshed};
+pub(crate) use self::bound_cookie_memo::BoundCookieMemo;
 pub(crate) use crate::crypto::PublicKey;

@@ -80,7 +80,7 @@ impl DeviceBound {
     /// # Security
     ///
     /// Copied cookies are not refused, and [`Session::binding`](crate::Session::binding) returns
-    /// [`Unbound`](crate::Binding::Unbound).
+    /// [`Unchecked`](crate::Binding::Unchecked) for a bound session.
     ///
     /// # Examples
     ///

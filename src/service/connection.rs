@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::memo::Memo;
 use crate::clock::Timestamp;
 use crate::config::Config;
+#[cfg(feature = "device-bound")]
+use crate::device_bound::BoundCookieMemo;
 use crate::session::{PayloadFormat, Record};
 use crate::store::Store;
 
@@ -98,6 +100,12 @@ impl Connection {
         self.memo.is_some()
     }
 
+    /// Returns the memo of the bound cookie.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn bound_cookie_memo(&self) -> Option<&BoundCookieMemo> {
+        self.memo.as_ref()?.bound_cookie()
+    }
+
     /// Keeps `record`, which was found in `token`.
     pub(super) fn opened(&self, token: &[u8], record: &Record, now: Timestamp) {
         if let Some(memo) = &self.memo {
@@ -113,7 +121,7 @@ impl Connection {
         }
     }
 
-    /// Drops the entry, because the session was ended.
+    /// Drops what the memo keeps, because the session was ended.
     pub(super) fn ended(&self) {
         if let Some(memo) = &self.memo {
             memo.forget();

@@ -67,7 +67,9 @@ impl Slot {
         let Some(record) = record else { return DeviceCheck::Passed };
         let passed = match record.payload().device_binding() {
             Ok(None) => true,
-            Ok(Some(binding)) => binder.is_present(&binding, &self.device.cookies, now),
+            Ok(Some(binding)) => {
+                binder.is_present(&binding, &self.device.cookies, self.connection.bound_cookie_memo(), now)
+            }
             Err(_) => false,
         };
         if passed {

@@ -7,6 +7,8 @@ use constant_time_eq::constant_time_eq;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
+#[cfg(feature = "device-bound")]
+use crate::device_bound::BoundCookieMemo;
 use crate::session::Record;
 
 /// Tokens that are spread over several cookies are not kept, so that a connection holds only a few kilobytes.
@@ -24,6 +26,8 @@ const MAX_MISSES: u32 = 16;
 pub(super) struct Memo {
     entry: Mutex<Option<Entry>>,
     misses: AtomicU32,
+    #[cfg(feature = "device-bound")]
+    bound_cookie: BoundCookieMemo,
 }
 
 struct Entry {
@@ -53,8 +57,16 @@ impl Memo {
         if self.gave_up() {
             // The entry is some user's session, and nothing will ask for it.
             *entry = None;
+            #[cfg(feature = "device-bound")]
+            self.bound_cookie.forget();
         }
         None
+    }
+
+    /// Returns the memo of the bound cookie, which belongs to the session.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn bound_cookie(&self) -> Option<&BoundCookieMemo> {
+        (!self.gave_up()).then_some(&self.bound_cookie)
     }
 
     /// Replaces the entry.
@@ -79,6 +91,8 @@ impl Memo {
         if let Ok(mut entry) = self.entry.try_lock() {
             *entry = None;
         }
+        #[cfg(feature = "device-bound")]
+        self.bound_cookie.forget();
     }
 
     fn gave_up(&self) -> bool {

@@ -177,6 +177,15 @@ mod tests {
     }
 
     #[test]
+    fn only_a_checked_binding_counts() {
+        let since = Timestamp::from_unix(7);
+        assert!(Binding::Bound { since }.is_bound());
+        for binding in [Binding::Unbound, Binding::Unchecked { since }, Binding::Lapsed] {
+            assert!(!binding.is_bound(), "{binding:?}");
+        }
+    }
+
+    #[test]
     fn a_binding_ends_with_its_subject_and_not_with_a_login_of_the_same() {
         let key = PublicKey::of(true, &[7; 32]);
         __example(|session| {

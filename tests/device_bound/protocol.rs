@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use http::Request;
 use http::header::{COOKIE, SET_COOKIE};
-use hyper_session::testing::FakeClock;
+use hyper_session::store::Memory;
+use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{DeviceBound, Keyring};
 use serde_json::{Value, json};
 
@@ -391,6 +392,24 @@ fn the_server_keeps_nothing_and_survives_its_restart() {
             assert_eq!(browser.read(&site.another_host().await, "/").await, "ada bound 0", "{}", site.kind);
         });
     }
+}
+
+// Status 401 would end the binding that the browser has just made. After a server error there is none, and the session goes on.
+#[test]
+fn a_registration_that_cannot_be_saved_is_a_server_error() {
+    let backend = Faulty::new(Memory::new());
+    let site = Site::on_backend(backend.clone());
+    block_on(async {
+        let mut browser = Browser::new();
+        let offered = browser.log_in(&site).await;
+        backend.fail(Primitive::Replace, Fault::Unreachable);
+        site.events();
+        assert_eq!(browser.register(&site, &offered).await.status(), 503);
+        assert_eq!(site.events(), [""; 0]);
+        backend.repair();
+        assert_eq!(browser.read(&site, "/").await, "ada unbound 0");
+        assert_eq!(browser.cookies.get(BOUND), None);
+    });
 }
 
 // T17: a new application key logs no user out, and a revoked one logs all out.

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::service::Service;
-use hyper_session::store::{Builder, CookieKeys, Store};
+use hyper_session::store::{Backend, Builder, CookieKeys, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
-    AppKey, Clock, CookieStore, DeviceBound, Error, Event, EventKind, Revocations, SessionHandle,
-    SystemClock, Timestamp, session_fn,
+    AppKey, Clock, CookieStore, DeviceBound, Error, Event, EventKind, Revocations, ServerStore,
+    SessionHandle, SystemClock, Timestamp, session_fn,
 };
 use tokio::runtime::Runtime;
 
@@ -66,6 +66,14 @@ impl Site {
         Self { kind: "cookies", store: Arc::new(store), clock, events, place: None }
     }
 
+    /// The site on this backend.
+    pub(crate) fn on_backend(backend: impl Backend) -> Self {
+        let (clock, events) = (FakeClock::at(START), Events::default());
+        let builder = ServerStore::with_backend(backend).clock(clock.clone()).observer(observer(&events));
+        let store = builder.device_bound(DeviceBound::new().keys(key())).build().unwrap();
+        Self { kind: "a backend", store: Arc::new(store), clock, events, place: None }
+    }
+
     /// Returns true if the sessions are in the cookies.
     pub(crate) fn is_in_cookies(&self) -> bool {
         self.kind.starts_with("cookies")
@@ -94,9 +102,16 @@ impl Site {
         std::mem::take(&mut self.events.lock().unwrap())
     }
 
+    /// Answers the request as the first one of a connection.
     pub(crate) async fn call(&self, request: Request<Body>) -> Response<Body> {
-        let service = session_fn(Arc::clone(&self.store), handler).device_bound(Full::new);
-        service.call(request).await.unwrap()
+        self.connection().call(request).await.unwrap()
+    }
+
+    /// The service of one connection.
+    pub(crate) fn connection(
+        &self,
+    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Error, Future: Send> {
+        session_fn(Arc::clone(&self.store), handler).device_bound(Full::new)
     }
 }
 

@@ -2,12 +2,16 @@
 
 use std::time::Duration;
 
-use http::Response;
+use http::header::COOKIE;
+use http::{Request, Response};
+use hyper::service::Service;
 use hyper_session::Clock;
-use hyper_session::testing::{Cookies, FakeClock};
+use hyper_session::store::Memory;
+use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 
 use crate::browser::{Browser, IDENTIFIER, PROOF, post};
 use crate::device::{Device, Offer, challenge, offer};
+use crate::dice::Dice;
 use crate::site::{BOUND, Body, GRACE, LIFETIME, NAME, START, Site, block_on, text};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -180,6 +184,30 @@ fn of_two_devices_that_register_at_the_same_time_one_is_bound() {
     }
 }
 
+// Two hosts that share a store: both load the session before either of them saves it.
+#[test]
+fn of_two_registrations_that_overlap_on_two_hosts_one_counts() {
+    let backend = Faulty::new(Memory::new());
+    let [site, other] = [backend.clone(), backend.clone()].map(Site::on_backend);
+    block_on(async {
+        let mut victim = Browser::new();
+        let offer = victim.log_in(&site).await;
+        let mut thief = thief(&victim);
+        backend.fail(Primitive::Replace, Fault::Delayed);
+        let (first, second) = tokio::join!(victim.register(&site, &offer), thief.register(&other, &offer));
+        let mut results =
+            [(first.status().as_u16(), site.events()), (second.status().as_u16(), other.events())];
+        results.sort_unstable();
+        let expected = [(200, "bound"), (401, "refused:already_bound")];
+        assert_eq!(results, expected.map(|(status, event)| (status, vec![event.to_owned()])));
+        backend.repair();
+        site.clock.advance(GRACE);
+        let mut pages = [victim.read(&site, "/").await, thief.read(&site, "/").await];
+        pages.sort_unstable();
+        assert_eq!(pages, ["ada bound 0", "stranger lapsed 0"]);
+    });
+}
+
 /// A proof that was sent, and the response.
 async fn refreshed(site: &Site, browser: &mut Browser) -> (String, Response<Body>) {
     let asked = browser.ask(site).await;
@@ -326,6 +354,44 @@ fn bound_cookies_of_two_sessions_are_not_exchanged() {
 }
 
 // A sibling subdomain can plant a cookie beside the genuine one.
+// A connection remembers the bound cookie that it checked last. A proxy may send the requests of a victim and of a thief over it.
+#[test]
+fn a_connection_that_remembers_a_bound_cookie_refuses_what_another_one_refuses() {
+    let site = Site::on_cookies();
+    block_on(async {
+        let mut browsers = [Browser::new(), Browser::new()];
+        for browser in &mut browsers {
+            browser.bind(&site).await;
+        }
+        let value = |browser: &Browser, name| String::from_utf8(browser.cookies.get(name).unwrap().to_vec());
+        let sessions = browsers.each_ref().map(|browser| value(browser, NAME).unwrap());
+        let [one, two] = browsers.each_ref().map(|browser| value(browser, BOUND).unwrap());
+        let altered = format!("{}{}", &one[..55], if one.ends_with('A') { 'B' } else { 'A' });
+        let bound = [one, two, altered, String::new()];
+        let mut dice = Dice(7);
+        let connection = site.connection();
+        for seconds in [60, 599, 600, 900] {
+            site.clock.set(START + seconds);
+            let mut accepted = 0;
+            for _ in 0..200 {
+                // Often the same ones again, as of one browser.
+                let session = dice.roll(2) as usize;
+                let cookie = if dice.roll(2) == 0 { session } else { dice.roll(4) as usize };
+                for _ in 0..=dice.roll(3) {
+                    let fields = format!("{NAME}={}; {BOUND}={}", sessions[session], bound[cookie]);
+                    let request = Request::get("/").header(COOKIE, fields).body(Body::default()).unwrap();
+                    let page = text(connection.call(request).await.unwrap()).await;
+                    let is_accepted = session == cookie && seconds < LIFETIME.as_secs();
+                    accepted += usize::from(is_accepted);
+                    let expected = if is_accepted { "ada bound 0" } else { "stranger lapsed 0" };
+                    assert_eq!(page, expected, "{seconds} {session} {cookie}");
+                }
+            }
+            assert_eq!(accepted > 100, seconds < LIFETIME.as_secs());
+        }
+    });
+}
+
 #[test]
 fn a_planted_bound_cookie_does_not_lock_the_user_out() {
     for site in Site::all() {

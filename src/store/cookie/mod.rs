@@ -91,8 +91,8 @@ impl Builder<CookieKeys> {
     /// # Security
     ///
     /// The comparison takes constant time. Deadlines are checked each time. Nothing passes from one connection to
-    /// another. The cost: the token and the values of each connection's last session stay in the server's memory until
-    /// the connection ends or brings another cookie, instead of until the request ends.
+    /// another. The cost: the token, the bound cookie and the values of each connection's last session stay in the
+    /// server's memory until the connection ends or brings another cookie, instead of until the request ends.
     ///
     /// # Limits
     ///
