@@ -79,6 +79,17 @@ fn it_gives_up_after_misses_in_a_row() {
     assert!(memo.recall(b"token", at(10)).is_none());
 }
 
+#[cfg(feature = "device-bound")]
+#[test]
+fn a_memo_that_gave_up_keeps_no_bound_cookie() {
+    let memo = keeping(b"token");
+    for _ in 0..MAX_MISSES {
+        assert!(memo.bound_cookie().is_some());
+        assert!(memo.recall(b"other", at(10)).is_none());
+    }
+    assert!(memo.bound_cookie().is_none());
+}
+
 // The entry is some user's session: it must not stay in memory for the life of the connection.
 #[test]
 fn giving_up_drops_the_entry() {

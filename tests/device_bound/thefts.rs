@@ -369,15 +369,16 @@ fn a_connection_that_remembers_a_bound_cookie_refuses_what_another_one_refuses()
         let altered = format!("{}{}", &one[..55], if one.ends_with('A') { 'B' } else { 'A' });
         let bound = [one, two, altered, String::new()];
         let mut dice = Dice(7);
+        let mut pick = |sides| usize::try_from(dice.roll(sides)).unwrap();
         let connection = site.connection();
         for seconds in [60, 599, 600, 900] {
             site.clock.set(START + seconds);
             let mut accepted = 0;
             for _ in 0..200 {
                 // Often the same ones again, as of one browser.
-                let session = dice.roll(2) as usize;
-                let cookie = if dice.roll(2) == 0 { session } else { dice.roll(4) as usize };
-                for _ in 0..=dice.roll(3) {
+                let session = pick(2);
+                let cookie = if pick(2) == 0 { session } else { pick(4) };
+                for _ in 0..=pick(3) {
                     let fields = format!("{NAME}={}; {BOUND}={}", sessions[session], bound[cookie]);
                     let request = Request::get("/").header(COOKIE, fields).body(Body::default()).unwrap();
                     let page = text(connection.call(request).await.unwrap()).await;
