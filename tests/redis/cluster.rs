@@ -235,6 +235,46 @@ async fn a2_a_node_that_hangs_with_a_near_cache() {
     assert!(stats.near_cache_hits > 0, "{stats:?}");
 }
 
+/// A master without a replica is gone for good: the Cluster goes on without its slots, as docs/REDIS.md has it configured.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_a_node_that_is_down_costs_the_sessions_of_the_others_nothing() {
+    let mut cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    for node in cluster.servers() {
+        assert_eq!(node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"]), "OK");
+        assert_eq!(node.cli(&["CONFIG", "SET", "cluster-node-timeout", "4000"]), "OK");
+    }
+    let app = App::connect(cluster.url()).await;
+    let mut jars = Vec::new();
+    for _ in 0..60 {
+        jars.push(app.jar().await);
+    }
+    let (those, mut others): (Vec<_>, Vec<_>) = {
+        let keys = cluster.nodes[0].cli(&["KEYS", "test:*"]);
+        jars.into_iter().partition(|jar| keys.contains(&key_of(jar)))
+    };
+    assert!(those.len() > 5 && others.len() > 20, "{} {}", those.len(), others.len());
+    let port = cluster.nodes[0].port;
+    tokio::task::block_in_place(|| {
+        cluster.kill(port);
+        wait_for("the other nodes to notice", || {
+            let is_noticed = |node: &Server| {
+                let nodes = node.cli(&["CLUSTER", "NODES"]);
+                nodes.lines().any(|line| line.contains(&format!(":{port}@")) && line.contains("master,fail "))
+            };
+            cluster.nodes[1..].iter().all(is_noticed)
+        });
+    });
+    for jar in &mut others {
+        assert_eq!(app.ok("/add", jar).await, "2");
+    }
+    for jar in &those {
+        app.fails("/read", jar).await;
+    }
+    for jar in &mut others {
+        assert_eq!(app.ok("/read", jar).await, "2");
+    }
+}
+
 async fn one_node_hangs(more: impl FnOnce(Builder<RedisOptions>) -> Builder<RedisOptions>) -> App {
     let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
     // The requests for sessions on the hung node wait for as long as a busy machine gets for the others.

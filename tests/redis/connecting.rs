@@ -15,7 +15,7 @@ use hyper_session::testing::Cut;
 use crate::app::{App, BOUND, behind_relay, builder, hurried};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
-use crate::server::{Server, free_port, unhurried_revocations};
+use crate::server::{Server, free_port, unhurried_revocations, wait_for};
 
 /// All that is ever printed of an error.
 fn words(error: &Error) -> String {
@@ -204,6 +204,47 @@ async fn a13_what_the_server_refuses_at_first_is_named() {
     App::connect(cluster.url().replace("://", "://:right@")).await;
 }
 
+/// A server that answers, and cannot work at present: its code is named, and nothing is taken for a mistake in the options.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a13_a_server_in_trouble_at_the_start_is_unavailable_and_named() {
+    let server = Server::with(&["--busy-reply-threshold", "20"]);
+    let set = |name: &str, value: &str| assert_eq!(server.cli(&["CONFIG", "SET", name, value]), "OK");
+    let port = server.port;
+    let says = async |code: &str| {
+        let start = Instant::now();
+        for scripts_only in [false, true] {
+            loop {
+                let builder = hurried(server.url());
+                let error = refused(if scripts_only { builder.scripts_only() } else { builder }).await;
+                assert!(error.is_unavailable(), "{code}: {}", words(&error));
+                if words(&error).contains(code) {
+                    break;
+                }
+                // A busy machine may have met a deadline instead.
+                assert!(start.elapsed() < BOUND, "{code}: {}", words(&error));
+            }
+        }
+    };
+    set("maxmemory", "1");
+    says("OOM").await;
+    set("maxmemory", "0");
+    set("min-replicas-to-write", "1");
+    says("NOREPLICAS").await;
+    set("min-replicas-to-write", "0");
+    let busy = std::thread::spawn(move || crate::server::cli(port, &["EVAL", "while true do end", "0"]));
+    wait_for("it to be busy", || server.cli(&["GET", "x"]).contains("BUSY"));
+    says("BUSY").await;
+    server.cli(&["SCRIPT", "KILL"]);
+    let _ = busy.join();
+    // It refuses the writes as a replica, before it is asked whether it knows its master.
+    server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+    set("replica-serve-stale-data", "no");
+    says("READONLY").await;
+    server.cli(&["REPLICAOF", "NO", "ONE"]);
+    assert_eq!(server.cli(&["DBSIZE"]), "0", "and nothing is left behind");
+    App::connect(server.url()).await;
+}
+
 fn redis_connection(server: &Server) -> std::net::TcpStream {
     use std::io::{Read as _, Write as _};
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", server.port)).unwrap();
@@ -239,6 +280,12 @@ async fn a10_sentinels_are_asked_with_credentials_of_their_own() {
     let app = App::with(builder(deployment.url()).sentinel_credentials(Credentials::password("right"))).await;
     let mut jar = app.jar().await;
     assert_eq!(app.ok("/add", &mut jar).await, "2");
+    // The log of revocations asks them, too.
+    let revocations = || unhurried_revocations(deployment.url(), "test");
+    let error = revocations().connect().await.unwrap_err();
+    assert!(error.is_config() && words(&error).contains("sentinel_credentials()"), "{}", words(&error));
+    let revocations = revocations().sentinel_credentials(Credentials::password("right"));
+    revocations.connect().await.unwrap().end_sessions_of("ada").await.unwrap();
     let server = Server::start();
     let error = refused(builder(server.url()).sentinel_credentials(Credentials::password("hunter2"))).await;
     assert!(error.is_config() && words(&error).contains("redis+sentinel://"), "{}", words(&error));
@@ -265,12 +312,16 @@ async fn a10_a_provider_is_asked_for_each_connection() {
     // As it is in the options, nothing is to be escaped.
     App::with(builder(server.url()).credentials(Credentials::password("p/ss#1"))).await;
     let app = App::with(builder(server.url()).credentials_provider(provide.clone())).await;
+    let log = || unhurried_revocations(server.url(), "test");
+    log().credentials(Credentials::password("p/ss#1")).connect().await.unwrap();
+    let revocations = log().credentials_provider(provide.clone()).connect().await.unwrap();
     let mut jar = app.jar().await;
     server.cli_as("default", "p/ss#1", &["CONFIG", "SET", "requirepass", "another"]);
     assert_eq!(app.ok("/add", &mut jar).await, "2", "connections stay logged in");
     "another".clone_into(&mut password.lock().unwrap());
     server.cli_as("default", "another", &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     assert_eq!(app.ok("/add", &mut jar).await, "3");
+    revocations.end_sessions_of("ada").await.unwrap();
     app.is_whole(2).await;
     password.lock().unwrap().clear();
     let error = refused(builder(server.url()).credentials_provider(provide)).await;

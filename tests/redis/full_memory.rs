@@ -40,6 +40,38 @@ async fn a6_with_memory_full_reads_renew_and_sessions_end() {
     }
 }
 
+/// Whatever the reason why the server takes no write: a page that only reads is served, though its renewal is due.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a6_a_renewal_that_the_server_refuses_fails_no_page() {
+    let server = Server::start();
+    let clock = FakeClock::at(SystemClock.now().as_unix());
+    // A refusal that may pass is tried again until the deadline.
+    let deadline = Duration::from_secs(3);
+    let options =
+        builder(server.url()).clock(clock.clone()).checkout_timeout(deadline).command_timeout(deadline);
+    let app = App::with(options).await;
+    let mut jar = app.jar().await;
+    let logged_in = log_in(&app.store, "ada").await;
+    let set = |name: &str, value: &str| assert_eq!(server.cli(&["CONFIG", "SET", name, value]), "OK");
+    for code in ["NOREPLICAS", "READONLY", "NOPERM"] {
+        match code {
+            "NOREPLICAS" => set("min-replicas-to-write", "1"),
+            "READONLY" => _ = server.cli(&["REPLICAOF", "127.0.0.1", "1"]),
+            _ => _ = server.cli(&["ACL", "SETUSER", "default", "-@write", "-@scripting"]),
+        }
+        clock.advance(Duration::from_secs(3 * 3_600));
+        assert_eq!(app.ok("/read", &mut jar).await, "1", "{code}");
+        assert_eq!(user(&app.store, &logged_in).await.as_deref(), Some("ada"), "{code}");
+        assert!(app.cause(&jar).await.contains(code), "{code}");
+        match code {
+            "NOREPLICAS" => set("min-replicas-to-write", "0"),
+            "READONLY" => _ = server.cli(&["REPLICAOF", "NO", "ONE"]),
+            _ => _ = server.cli(&["ACL", "SETUSER", "default", "+@all"]),
+        }
+        assert_eq!(app.ok("/read", &mut jar).await, "1", "{code}");
+    }
+}
+
 /// With some kept: their list entry stays, and what is over is tidied up later.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a6_with_memory_full_all_others_end() {

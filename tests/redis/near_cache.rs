@@ -160,7 +160,18 @@ async fn t29_no_ended_session_is_seen_after_the_bound_whatever_the_line_does() {
     let (relay, url) = behind_relay(&server);
     let app = App::hurried_with(&url, cached).await;
     let other = App::connect(server.url()).await;
-    for what in ["nothing", "killed", "cut", "hung", "hung for good", "slow", "very slow"] {
+    for what in [
+        "nothing",
+        "killed",
+        "all killed",
+        "cut",
+        "cut in the reply",
+        "reset",
+        "hung",
+        "hung for good",
+        "slow",
+        "very slow",
+    ] {
         for _ in 0..3 {
             let jar = other.jar().await;
             let token = token(&jar);
@@ -172,10 +183,15 @@ async fn t29_no_ended_session_is_seen_after_the_bound_whatever_the_line_does() {
                         server.cli(&["CLIENT", "KILL", "ID", &client]);
                     }
                 }
-                "cut" => {
-                    relay.cut_next("HELLO", Cut::BeforeReply);
+                "all killed" => {
+                    server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+                }
+                "cut" | "cut in the reply" => {
+                    let cut = if what == "cut" { Cut::BeforeReply } else { Cut::InReply };
+                    relay.cut_next("HELLO", cut);
                     wait_for("the cut", || relay.is_done());
                 }
+                "reset" => relay.set_resets(true),
                 "hung" => relay.silence_open_connections(),
                 "hung for good" => relay.set_silent(true),
                 "slow" => relay.set_latency(Duration::from_millis(15)),
@@ -185,6 +201,7 @@ async fn t29_no_ended_session_is_seen_after_the_bound_whatever_the_line_does() {
             let ended = ended(&other.store, &jar).await;
             watcher.check(what, ended).await;
             relay.set_silent(false);
+            relay.set_resets(false);
             relay.set_latency(Duration::ZERO);
         }
     }
@@ -313,7 +330,7 @@ async fn t29_flushed_evicted_expired_and_replicas() {
     let server = Server::start();
     let app = App::with(cached(builder(server.url()))).await;
     let mut raw = Raw::of(&server);
-    for what in ["deleted", "flushed", "expired", "evicted"] {
+    for what in ["deleted", "flushed", "database flushed", "moved", "renamed", "expired", "evicted"] {
         let jar = app.jar().await;
         let token = token(&jar);
         warm(&app.store, &token).await;
@@ -322,6 +339,12 @@ async fn t29_flushed_evicted_expired_and_replicas() {
         match what {
             "deleted" => raw.delete(&key),
             "flushed" => assert_eq!(server.cli(&["FLUSHALL"]), "OK"),
+            "database flushed" => assert_eq!(server.cli(&["FLUSHDB", "ASYNC"]), "OK"),
+            "moved" => assert_eq!(server.cli(&["MOVE", &key, "1"]), "1"),
+            "renamed" => {
+                assert_eq!(server.cli(&["RENAME", &key, "another"]), "OK");
+                raw.delete("another");
+            }
             "expired" => assert_eq!(server.cli(&["PEXPIRE", &key, "1"]), "1"),
             _ => {
                 raw.config("maxmemory-policy", "allkeys-lru");
@@ -339,14 +362,81 @@ async fn t29_flushed_evicted_expired_and_replicas() {
     let master = Server::start();
     let port = master.port.to_string();
     drop(master);
-    let before = app.store.backend().stats().near_cache_emptied;
-    server.cli(&["REPLICAOF", "127.0.0.1", &port]);
-    wait_for("the cache to be emptied", || app.store.backend().stats().near_cache_emptied > before);
+    assert_eq!(server.cli(&["REPLICAOF", "127.0.0.1", &port]), "OK");
+    // The last lease that the master gave ends with the bound.
+    tokio::time::sleep(2 * BOUND).await;
     let hits = hits(&app.store);
     for _ in 0..100 {
         assert!(is_alive(&app.store, &token(&jar)).await, "the replica has it");
     }
     assert_eq!(self::hits(&app.store), hits);
+}
+
+/// The server's table of tracked keys is for clients that have it remember keys. A near-cache does not depend on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t29_a_server_whose_table_of_tracked_keys_is_full() {
+    let server = Server::start();
+    server.cli(&["CONFIG", "SET", "tracking-table-max-keys", "10"]);
+    let app = App::with(cached(builder(server.url()))).await;
+    let other = App::connect(server.url()).await;
+    let jar = other.jar().await;
+    let token = token(&jar);
+    warm(&app.store, &token).await;
+    let client = redis::Client::open(format!("{}?protocol=resp3", server.url())).unwrap();
+    let mut tracking = client.get_connection().unwrap();
+    redis::cmd("CLIENT").arg("TRACKING").arg("ON").exec(&mut tracking).unwrap();
+    for number in 0..1_000 {
+        redis::cmd("GET").arg(format!("test:{number}")).exec(&mut tracking).unwrap();
+    }
+    wait_for("the table to be bounded", || {
+        let stats = server.cli(&["INFO", "stats"]);
+        stats.lines().any(|line| {
+            line.strip_prefix("tracking_total_keys:").is_some_and(|keys| keys.parse::<u64>().unwrap() <= 10)
+        })
+    });
+    warm(&app.store, &token).await;
+    let watcher = Watcher::of(&app.store, &token).await;
+    watcher.check("a full table", ended(&other.store, &jar).await).await;
+}
+
+/// The right to track is taken away while the store is up: sessions are read from Redis, until it is given back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t29_the_right_to_track_is_taken_away_and_given_back() {
+    let server = Server::start();
+    let app = App::with(cached(builder(server.url()))).await;
+    let other = App::connect(server.url()).await;
+    let jar = other.jar().await;
+    let token = token(&jar);
+    warm(&app.store, &token).await;
+    let watcher = Watcher::of(&app.store, &token).await;
+    server.cli(&["ACL", "SETUSER", "default", "-client|tracking"]);
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    wait_for("the tracking connection to be refused", || server.cli(&["ACL", "LOG"]).contains("tracking"));
+    let (mut still, before) = (jar.clone(), hits(&app.store));
+    for n in 2..20 {
+        assert_eq!(app.ok("/add", &mut still).await, n.to_string());
+        assert_eq!(app.ok("/read", &mut still).await, n.to_string());
+    }
+    assert_eq!(hits(&app.store), before, "read from Redis");
+    watcher.check("without the right", ended(&other.store, &still).await).await;
+    server.cli(&["ACL", "SETUSER", "default", "+client|tracking"]);
+    let jar = other.jar().await;
+    warm(&app.store, &self::token(&jar)).await;
+}
+
+/// Redis does not report that databases were swapped. An operator who does that has the caches emptied, as docs/REDIS.md says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn t29_after_databases_were_swapped_killed_connections_empty_the_cache() {
+    let server = Server::start();
+    let app = App::with(cached(builder(server.url()))).await;
+    let jar = app.jar().await;
+    let token = token(&jar);
+    warm(&app.store, &token).await;
+    let watcher = Watcher::of(&app.store, &token).await;
+    assert_eq!(server.cli(&["SWAPDB", "0", "1"]), "OK");
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    watcher.check("swapped", Instant::now()).await;
+    assert!(!is_alive(&app.store, &token).await);
 }
 
 /// The deadline in the record counts, by the store's clock, and what Redis says of it.

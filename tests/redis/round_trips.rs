@@ -13,7 +13,7 @@ use crate::session_lists::{log_in, user};
 /// A machine that holds up a request for longer than this adds a round trip to the count.
 const ROUND_TRIP: Duration = Duration::from_millis(200);
 
-/// What is measured again if it exceeds its bound is measured at most so often.
+/// A deed that takes more round trips than its bound is repeated at most so often.
 const ATTEMPTS: u64 = 20;
 
 /// Counts the round trips of a deed, and returns the least of some attempts: a busy machine only adds.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use hyper_session::RedisStore;
 
+use crate::app::{App, builder};
 use crate::load::{Load, audit};
-use crate::server::{PATIENCE, Server, cli, free_port, program, wait_for};
+use crate::server::{PATIENCE, Server, cli, free_port, program, signal, wait_for};
 
 pub(crate) struct Deployment {
     servers: Vec<Server>,
@@ -191,6 +192,28 @@ async fn f14_a_killed_master_is_replaced_and_nobody_comes_back_from_logout() {
     let books = load.stop().await;
     assert!(books.iter().filter(|book| book.ended).count() > 10);
     audit(&store, &books).await;
+}
+
+/// A sentinel that hangs takes its share of the time for a connection, and the next one is asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a3_a_sentinel_that_hangs_fails_no_request() {
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let (connecting, waiting) = (Duration::from_secs(30), Duration::from_secs(20));
+    let options = builder(deployment.url()).connect_timeout(connecting);
+    let app = App::with(options.checkout_timeout(waiting).command_timeout(waiting)).await;
+    let mut jar = app.jar().await;
+    signal(deployment.sentinels[0].0.id(), "STOP");
+    let master = tokio::task::block_in_place(|| {
+        // Not by the sentinel that hangs.
+        let answer =
+            deployment.ask(deployment.sentinels[1].1, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
+        answer.lines().nth(1).unwrap().parse().unwrap()
+    });
+    for n in 2..5 {
+        cli(master, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+        assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
+    }
+    assert_eq!(app.store.backend().stats().failures, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

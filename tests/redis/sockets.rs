@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bb8_redis::redis::io::tcp::socket2::Socket;
+use hyper_session::store::redis::NearCache;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
 use crate::app::{App, builder};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
-use crate::server::{Server, wait_for};
+use crate::server::{Server, unhurried_revocations, wait_for};
 
 /// The sockets of this process that are connected to one of these ports.
 fn sockets_to(ports: &[u16]) -> Vec<Socket> {
@@ -58,8 +59,9 @@ fn check(what: &str, ports: &[u16], at_least: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a1_every_connection_of_every_kind_has_its_options() {
     let server = Server::start();
-    let app = App::with(builder(server.url()).connections(3)).await;
-    check("one server", &[server.port], 3);
+    let near_cache = NearCache::new();
+    let app = App::with(builder(server.url()).connections(3).near_cache(near_cache)).await;
+    check("one server and its near-cache", &[server.port], 4);
     // Connections that are made later have them, too.
     server.cli(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
     let mut jar = app.jar().await;
@@ -69,6 +71,11 @@ async fn a1_every_connection_of_every_kind_has_its_options() {
     })
     .await;
     check("one server, again", &[server.port], 3);
+    drop(app);
+    let revoked = Server::start();
+    let revocations = unhurried_revocations(revoked.url(), "test").connect().await.unwrap();
+    check("a log of revocations", &[revoked.port], 2);
+    drop(revocations);
 
     let cluster = tokio::task::block_in_place(Cluster::start);
     let store = cluster.connect().await;

@@ -265,13 +265,27 @@ impl Sentinels {
         Self { addresses, master: master.to_owned(), access, tls, first, plain }
     }
 
-    /// Asks one sentinel after the other for the address of the master.
+    /// Asks the sentinels for the address of the master.
     async fn master(&self) -> Result<ConnectionAddr, Failure> {
+        // Requests wait for this connection, so a sentinel that hangs may only take its share of the time.
+        let share = self.access.timeout / u32::try_from(self.addresses.len()).unwrap_or(u32::MAX).max(1);
+        match self.ask_each(share).await {
+            // All are slow, or gone.
+            Err(Failure::Connect(_)) if share < self.access.timeout => {
+                self.ask_each(self.access.timeout).await
+            }
+            asked => asked,
+        }
+    }
+
+    /// Asks one sentinel after the other, each for so long.
+    async fn ask_each(&self, limit: Duration) -> Result<ConnectionAddr, Failure> {
         let (first, mut failure) = (self.first.load(Ordering::Relaxed), None);
         let places = (0..self.addresses.len()).map(|offset| (first + offset) % self.addresses.len());
         for place in places {
             let Some(address) = self.addresses.get(place) else { continue };
-            match self.ask(address).await {
+            let asked = timeout(limit, self.ask(address)).await;
+            match asked.unwrap_or_else(|_| Err(no_answer())) {
                 Ok((host, port)) => {
                     self.first.store(place, Ordering::Relaxed);
                     return Ok(server_address(&host, port, self.tls));
@@ -298,7 +312,7 @@ impl Sentinels {
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         let asking = timeout(self.access.timeout, connection.send_packed_command(&question));
-        let reply = asking.await.map_err(|_| Failure::Connect("no sentinel answered in time".to_owned()))?;
+        let reply = asking.await.map_err(|_| no_answer())?;
         let reply = reply.and_then(Value::extract_error).map_err(|error| Failure::connecting(&error))?;
         match reply {
             Value::Nil => Err(Failure::Setup(format!(
@@ -313,6 +327,10 @@ impl Sentinels {
             _ => Err(Failure::Connect("the reply is not that of a sentinel".to_owned())),
         }
     }
+}
+
+fn no_answer() -> Failure {
+    Failure::Connect("no sentinel answered in time".to_owned())
 }
 
 /// Returns the address of a server.

@@ -21,7 +21,8 @@ use crate::error::Error;
 /// # Limits
 ///
 /// It needs RESP3 and the right `+client|tracking`. The round trip to Redis must be shorter than a third of
-/// `max_staleness`, or the cache stays empty. Time while the machine is suspended does not count.
+/// `max_staleness`, or the cache stays empty. Time while the machine is suspended does not count. Redis does not report
+/// `SWAPDB`, so the connections must be closed after it (`CLIENT KILL TYPE normal`).
 ///
 /// # Examples
 ///

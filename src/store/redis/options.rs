@@ -114,9 +114,9 @@ pub struct RedisOptions {
     pub(super) credentials: Option<Credentials>,
     pub(super) provider: Option<Provider>,
     pub(super) tls: Tls,
-    sentinel_credentials: Option<Credentials>,
-    sentinel_tls: Option<bool>,
-    sentinel_root: Option<Vec<u8>>,
+    pub(super) sentinel_credentials: Option<Credentials>,
+    pub(super) sentinel_tls: Option<bool>,
+    pub(super) sentinel_root: Option<Vec<u8>>,
     scripts_only: bool,
     near_cache: Option<NearCache>,
 }

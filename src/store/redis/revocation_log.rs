@@ -1,12 +1,15 @@
 //! A log of revocations in Redis: one stream for each prefix, which every process appends to and follows.
 
+use std::error::Error as StdError;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, FromRedisValue, Script, Value, cmd};
 use tokio::time::Instant;
 
+use super::credentials::{Credentials, Provider};
 use super::fault::{Failure, Trouble};
 use super::options::RedisOptions;
 use super::stats::Counters;
@@ -197,6 +200,41 @@ impl RedisRevocations {
     /// Sets the certificate that authenticates this client, and its private key, both as PEM.
     pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
         self.connection.tls.client = Some((certificate.into(), key.into()));
+        self
+    }
+
+    /// Sets user and password, instead of those in the URL. They are not escaped here.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.connection.credentials = Some(credentials);
+        self
+    }
+
+    /// Sets a function that is asked for user and password before each connection is made. See
+    /// [`Builder::credentials_provider`](crate::store::Builder::credentials_provider).
+    pub fn credentials_provider<F>(mut self, provide: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<Credentials, Box<dyn StdError + Send + Sync>>> + Send + 'static,
+    {
+        self.connection.provider = Some(Provider::new(provide));
+        self
+    }
+
+    /// Sets user and password of the sentinels. Default: none. The URL's are for Redis itself.
+    pub fn sentinel_credentials(mut self, credentials: Credentials) -> Self {
+        self.connection.sentinel_credentials = Some(credentials);
+        self
+    }
+
+    /// Sets whether the sentinels are asked with TLS. Default: the same as for Redis, by the URL's scheme.
+    pub fn sentinel_tls(mut self, yes: bool) -> Self {
+        self.connection.sentinel_tls = Some(yes);
+        self
+    }
+
+    /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: the authorities of
+    /// [`root_certificates`](Self::root_certificates).
+    pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.connection.sentinel_root = Some(pem.into());
         self
     }
 
