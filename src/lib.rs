@@ -149,7 +149,8 @@
 //! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
 //!   see [`guide::device_bound`]. Depends on sfv.
 //! - `testing`: requests that carry a session, the session in a response, a fake clock, a backend that fails on command, and
-//!   a test suite for the contract of a [`Backend`](store::Backend). [How to use it](guide::testing).
+//!   test suites for the contracts of a [`Backend`](store::Backend) and of a
+//!   [`RevocationLog`](revocation::RevocationLog). [How to use it](guide::testing).
 //!
 //! # Stability
 //!
