@@ -101,7 +101,7 @@
 //! | called `destroy` | ended, and the cookie removed with the attributes it was set with |
 //! | called `discard` | changes that were not saved are dropped |
 //! | answered with a 5xx status, 408, or a failed `grpc-status` | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
-//! | answered with a 1xx status | no cookie; only `destroy` takes effect |
+//! | answered with a 1xx status | no cookie; only `destroy` takes effect, on a cookie store only with revocations |
 //! | returned an [`Error`] | nothing more is saved; a 503 with `Retry-After`, a 403 for a forged form, or a 500 |
 //! | returned another error, panicked, was dropped | nothing more is saved |
 //! | called `save`, which failed | its response is sent; it is not saved again unless the handler calls `save` again |
@@ -149,7 +149,8 @@
 //! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
 //!   see [`guide::device_bound`]. Depends on sfv.
 //! - `testing`: requests that carry a session, the session in a response, a fake clock, a backend that fails on command, and
-//!   a test suite for the contract of a [`Backend`](store::Backend). [How to use it](guide::testing).
+//!   test suites for the contracts of a [`Backend`](store::Backend) and of a
+//!   [`RevocationLog`](revocation::RevocationLog). [How to use it](guide::testing).
 //!
 //! # Stability
 //!

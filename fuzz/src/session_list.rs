@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper::service::Service;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
-use hyper_session::testing::FakeClock;
+use hyper_session::testing::{FakeClock, Faulty, Primitive};
 use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
 
 use crate::{NOW, run};
@@ -52,51 +52,25 @@ impl Backend for Listed {
     }
 }
 
-/// `Memory`, which notes what is created.
-#[derive(Clone, Default)]
-struct Noting(Arc<Memory>, Arc<Mutex<Vec<(EntryId, Stored)>>>);
-
-impl Backend for Noting {
-    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.0.fetch(id, now).await
-    }
-
-    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.1.lock().unwrap().push((id, entry.clone()));
-        self.0.create(id, entry, now).await
-    }
-
-    async fn replace(
-        &self,
-        id: EntryId,
-        expected: Bytes,
-        entry: Option<Stored>,
-        now: Timestamp,
-    ) -> Result<Replaced, Error> {
-        self.0.replace(id, expected, entry, now).await
-    }
-
-    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        self.0.touch(id, expires, now).await
-    }
-
-    async fn delete(&self, id: EntryId) -> Result<(), Error> {
-        self.0.delete(id).await
-    }
-}
-
 /// The list of a user who has just logged in, and the session.
 fn genuine() -> Listed {
-    let backend = Noting::default();
+    let (backend, created) = (Faulty::new(Memory::new()), Arc::new(Mutex::new(Vec::new())));
+    let notes = Arc::clone(&created);
+    backend.intercept(move |call| {
+        if let (Primitive::Create, Some(entry)) = (call.primitive, &call.entry) {
+            notes.lock().unwrap().push((call.id, entry.clone()));
+        }
+        None
+    });
     let store =
-        ServerStore::with_backend(backend.clone()).clock(FakeClock::at(NOW)).development().build().unwrap();
+        ServerStore::with_backend(backend).clock(FakeClock::at(NOW)).development().build().unwrap();
     let service = session_fn(store, |_: Request<()>, handle: SessionHandle| async move {
         handle.load().await?.login(SUBJECT)?;
         Ok::<_, Error>(Response::new(()))
     });
     run(service.call(Request::new(()))).unwrap();
     let [(list, value), (_, session)] =
-        backend.1.lock().unwrap().clone().try_into().expect("a list and a session");
+        created.lock().unwrap().clone().try_into().expect("a list and a session");
     Listed { list, value, session }
 }
 

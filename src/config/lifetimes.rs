@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::renewal::scaled;
 use super::{Config, Timeouts};
 use crate::clock::Timestamp;
-use crate::session::{Lifetime, Payload, Record, Standing};
+use crate::session::{Lifetime, Payload};
 
 /// The limits that the options set for the timeouts of sessions.
 #[derive(Clone, Copy, Debug)]
@@ -81,36 +82,5 @@ impl Config {
     /// Returns a moment when a session that began at `created` has ended, whatever lifetime it is given later.
     pub(crate) fn latest_deadline(&self, created: Timestamp) -> Timestamp {
         created.saturating_add(self.longest)
-    }
-
-    /// Returns where `record` stands at `now`.
-    pub(crate) fn standing(&self, record: &Record, now: Timestamp) -> Standing {
-        self.timeouts_of(record.payload()).standing(record, now)
-    }
-}
-
-/// Returns the renewal threshold of another idle timeout: the same part of it.
-fn scaled(renewal: Duration, idle: Duration, from: Duration) -> Duration {
-    // Reading does not renew at all.
-    if renewal == Timeouts::NEVER {
-        return renewal;
-    }
-    let seconds =
-        u128::from(renewal.as_secs()) * u128::from(idle.as_secs()) / u128::from(from.as_secs().max(1));
-    Duration::from_secs(seconds.try_into().unwrap_or(u64::MAX))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_threshold_is_the_same_part_of_any_idle_timeout() {
-        let seconds = Duration::from_secs;
-        assert_eq!(scaled(seconds(10), seconds(50), seconds(100)), seconds(5));
-        assert_eq!(scaled(seconds(10), seconds(1_000), seconds(100)), seconds(100));
-        assert_eq!(scaled(seconds(0), seconds(1_000), seconds(100)), seconds(0));
-        assert_eq!(scaled(Duration::MAX, seconds(1), seconds(100)), Duration::MAX);
-        assert_eq!(scaled(seconds(u64::MAX - 1), Duration::MAX, seconds(u64::MAX)), seconds(u64::MAX - 1));
     }
 }

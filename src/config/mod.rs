@@ -1,6 +1,7 @@
 //! Options that all stores have in common: the cookie, the timeouts, the observer. Checked once, then fixed.
 
 mod lifetimes;
+mod renewal;
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use crate::cookie::{CookieFinder, CookieOptions, CookieTemplate, MAX_AGE_CAP};
 use crate::device_bound::{Binder, DeviceBound};
 use crate::error::Error;
 use crate::event::{Event, EventKind, Facades, Observer, Reporter};
-use crate::session::{PayloadFormat, Record, Standing};
+use crate::session::PayloadFormat;
 
 /// How far in the future a token may claim to have been issued. Clocks of servers differ by seconds, not minutes.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
@@ -25,14 +26,14 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// # Examples
 ///
 /// ```
-/// use hyper_session::{Timeouts, Timestamp};
+/// use hyper_session::store::Store;
+/// use hyper_session::{AppKey, CookieStore, Timeouts};
 /// use std::time::Duration;
 ///
-/// let timeouts = Timeouts { idle: Duration::from_secs(900), absolute: Duration::from_secs(3_600), renewal: Duration::from_secs(60) };
-/// let created = Timestamp::from_unix(0);
-/// // The earlier of the idle deadline and the absolute one.
-/// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(100)).as_unix(), 1_000);
-/// assert_eq!(timeouts.deadline(created, Timestamp::from_unix(3_000)).as_unix(), 3_600);
+/// let timeouts = Timeouts { idle: Duration::from_secs(900), ..Timeouts::owasp_low_value() };
+/// let store = CookieStore::builder(AppKey::generate()?).timeouts(timeouts).build()?;
+/// assert_eq!(store.config().timeouts(), timeouts);
+/// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // three durations, and each is needed
@@ -108,26 +109,9 @@ impl Timeouts {
     }
 
     /// Returns the deadline of a session that began at `created` and is used at `now`.
-    pub fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
+    pub(crate) fn deadline(&self, created: Timestamp, now: Timestamp) -> Timestamp {
         now.saturating_add(self.idle).min(created.saturating_add(self.absolute))
     }
-
-    /// Returns where `record` stands at `now`.
-    fn standing(&self, record: &Record, now: Timestamp) -> Standing {
-        let renewed = self.deadline(record.created(), now);
-        let expired = record.expires() <= now;
-        // A session that expired while its request was running is renewed, even if little is left of its absolute timeout.
-        let worth_it = renewed.saturating_since(record.expires()) >= self.renewal
-            || expired && self.renewal != Self::NEVER;
-        Standing {
-            absolute_passed: record.created().saturating_add(self.absolute) <= now,
-            expired,
-            renewal_due: record.is_outdated() || renewed > record.expires() && worth_it,
-        }
-    }
-
-    /// A renewal threshold that is never reached.
-    const NEVER: Duration = Duration::MAX;
 
     fn validate(&self) -> Result<(), Error> {
         let second = Duration::from_secs(1);

@@ -4,6 +4,7 @@ use http::header::COOKIE;
 
 use super::*;
 use crate::__internals::{candidates, set_cookie};
+use crate::session::Record;
 
 fn config(change: impl Fn(&mut Options)) -> Result<Config, Error> {
     let mut options = Options::default();

@@ -8,7 +8,7 @@ use http::header::{HeaderMap, HeaderValue};
 use serde_json::json;
 
 use super::answered::Answered;
-use super::challenge::{self, Challenge};
+use super::challenge::{Challenge, IssuedFor};
 use super::jws::{self, Proof};
 use super::{BoundCookieMemo, DeviceBound, bound_cookie, headers};
 use crate::clock::Timestamp;
@@ -141,8 +141,8 @@ impl Binder {
 
     /// Returns the field that offers the registration of a key for the session `id`.
     pub(crate) fn offer(&self, id: SessionId, now: Timestamp) -> Result<HeaderValue, Error> {
-        let purpose = challenge::Purpose::Registration(id.to_bytes());
-        let challenge = Challenge { purpose, issued: now }.seal(&self.challenges)?;
+        let issued_for = IssuedFor::Registration(id.to_bytes());
+        let challenge = Challenge { issued_for, issued: now }.seal(&self.challenges)?;
         headers::registration(&self.paths.register, &challenge)
     }
 
@@ -156,8 +156,8 @@ impl Binder {
         let text = headers::text(fields, &headers::RESPONSE, jws::MAX_LEN).ok_or(ProofRefusal::Malformed)?;
         let proof = Proof::read(&text).ok_or(ProofRefusal::Malformed)?;
         let key = proof.key.ok_or(ProofRefusal::Malformed)?;
-        let purpose = challenge::Purpose::Registration(id.to_bytes());
-        let issued = self.check(&proof, purpose, &key, now)?;
+        let issued_for = IssuedFor::Registration(id.to_bytes());
+        let issued = self.check(&proof, issued_for, &key, now)?;
         Ok((key, issued))
     }
 
@@ -176,13 +176,13 @@ impl Binder {
             Some(_) => return Ok(Refreshed::Refused(ProofRefusal::OtherBinding)),
             None => return Ok(Refreshed::Refused(ProofRefusal::Malformed)),
         }
-        let purpose = challenge::Purpose::Refresh(id);
+        let issued_for = IssuedFor::Refresh(id);
         let refusal = if fields.contains_key(headers::RESPONSE) {
             let text = headers::text(fields, &headers::RESPONSE, jws::MAX_LEN);
             let Some(proof) = text.as_deref().and_then(Proof::read) else {
                 return Ok(Refreshed::Refused(ProofRefusal::Malformed));
             };
-            match self.check(&proof, purpose, key, now) {
+            match self.check(&proof, issued_for, key, now) {
                 Ok(issued) => return Ok(Refreshed::Proved(issued)),
                 // Another challenge helps.
                 Err(refusal @ (ProofRefusal::Challenge | ProofRefusal::Replayed)) => Some(refusal),
@@ -191,7 +191,7 @@ impl Binder {
         } else {
             None
         };
-        let challenge = Challenge { purpose, issued: now }.seal(&self.challenges)?;
+        let challenge = Challenge { issued_for, issued: now }.seal(&self.challenges)?;
         Ok(Refreshed::Challenged(headers::challenge(&challenge, &identifier_of(id))?, refusal))
     }
 
@@ -199,12 +199,13 @@ impl Binder {
     fn check(
         &self,
         proof: &Proof<'_>,
-        purpose: challenge::Purpose,
+        issued_for: IssuedFor,
         key: &PublicKey,
         now: Timestamp,
     ) -> Result<Timestamp, ProofRefusal> {
         let challenge = Challenge::open(&proof.challenge, &self.challenges);
-        let challenge = challenge.filter(|challenge| challenge.purpose == purpose && challenge.is_fresh(now));
+        let challenge =
+            challenge.filter(|challenge| challenge.issued_for == issued_for && challenge.is_fresh(now));
         let challenge = challenge.ok_or(ProofRefusal::Challenge)?;
         if !proof.is_signed_by(key) {
             return Err(ProofRefusal::Signature);

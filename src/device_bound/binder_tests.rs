@@ -1,6 +1,7 @@
 use super::*;
 use crate::cookie::CookieOptions;
 use crate::crypto::AppKey;
+use crate::device_bound::challenge;
 
 const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
@@ -10,19 +11,19 @@ fn binder(seed: &[u8], name: &str) -> Binder {
     Binder::new(DeviceBound::new(), Some(&keys), &cookie).unwrap()
 }
 
-fn challenge(binder: &Binder, purpose: challenge::Purpose, issued: Timestamp) -> String {
-    Challenge { purpose, issued }.seal(&binder.challenges).unwrap()
+fn challenge(binder: &Binder, issued_for: IssuedFor, issued: Timestamp) -> String {
+    Challenge { issued_for, issued }.seal(&binder.challenges).unwrap()
 }
 
 #[test]
 fn challenges_are_of_one_store_and_one_cookie() {
     let one = binder(b"one", "s");
     let [registration, text] =
-        [challenge::Purpose::Registration([7; 16]), challenge::Purpose::Refresh([7; 16])].map(|purpose| {
-            let text = challenge(&one, purpose, NOW);
+        [IssuedFor::Registration([7; 16]), IssuedFor::Refresh([7; 16])].map(|issued_for| {
+            let text = challenge(&one, issued_for, NOW);
             assert_eq!(text.len(), challenge::MAX_LEN);
             let opened = Challenge::open(&text, &one.challenges).unwrap();
-            assert_eq!(opened, Challenge { purpose, issued: NOW });
+            assert_eq!(opened, Challenge { issued_for, issued: NOW });
             text
         });
     assert_ne!(registration, text);
@@ -36,7 +37,7 @@ fn challenges_are_of_one_store_and_one_cookie() {
 
 #[test]
 fn a_challenge_is_fresh_for_a_minute_and_clocks_may_differ_by_as_much() {
-    let challenge = Challenge { purpose: challenge::Purpose::Refresh([7; 16]), issued: NOW };
+    let challenge = Challenge { issued_for: IssuedFor::Refresh([7; 16]), issued: NOW };
     let at = |seconds: i64| Timestamp::from_unix(NOW.as_unix().checked_add_signed(seconds).unwrap());
     for (seconds, fresh) in [(-60, false), (-59, true), (0, true), (59, true), (60, false), (86_400, false)] {
         assert_eq!(challenge.is_fresh(at(seconds)), fresh, "{seconds}");

@@ -15,13 +15,13 @@ pub(super) const MAX_LEN: usize = Sealer::token_len(Challenge::LEN);
 /// A challenge, which a device signs to prove that it holds its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Challenge {
-    pub(super) purpose: Purpose,
+    pub(super) issued_for: IssuedFor,
     pub(crate) issued: Timestamp,
 }
 
-/// The purpose of a challenge, and the session or binding that it is for.
+/// The step of the protocol that a challenge is issued for, and the session or binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum IssuedFor {
     /// The registration of a key for the session with this id.
     Registration([u8; 16]),
     /// A refresh of the binding with this id.
@@ -31,11 +31,11 @@ pub(crate) enum Purpose {
 impl Challenge {
     const LEN: usize = 25;
 
-    /// Seals the challenge: 1 byte for the purpose, 16 bytes of an id, and 8 bytes for the time in seconds since 1970.
+    /// Seals the challenge: 1 byte for the step, 16 bytes of an id, and 8 bytes for the time in seconds since 1970.
     pub(super) fn seal(self, sealer: &Sealer) -> Result<String, Error> {
-        let (kind, id) = match self.purpose {
-            Purpose::Registration(id) => (1, id),
-            Purpose::Refresh(id) => (2, id),
+        let (kind, id) = match self.issued_for {
+            IssuedFor::Registration(id) => (1, id),
+            IssuedFor::Refresh(id) => (2, id),
         };
         let parts: [&[u8]; 3] = [&[kind], &id, &self.issued.as_unix().to_be_bytes()];
         sealer.seal_bytes(self.issued, &[], &parts).map(|token| encode_base64url(&token))
@@ -53,12 +53,12 @@ impl Challenge {
         let kind = plaintext.get_u8();
         let mut id = [0; 16];
         plaintext.copy_to_slice(&mut id);
-        let purpose = match kind {
-            1 => Purpose::Registration(id),
-            2 => Purpose::Refresh(id),
+        let issued_for = match kind {
+            1 => IssuedFor::Registration(id),
+            2 => IssuedFor::Refresh(id),
             _ => return None,
         };
-        Some(Self { purpose, issued: Timestamp::from_unix(plaintext.get_u64()) })
+        Some(Self { issued_for, issued: Timestamp::from_unix(plaintext.get_u64()) })
     }
 
     /// Returns true if the challenge can be answered at `now`. The clocks of two hosts may differ by as much as it lives.

@@ -154,9 +154,9 @@ impl Facts {
     }
 }
 
-/// A decided commit, with all that it needs, so that the session can be read while it is carried out.
+/// The decision of the table, with all that it needs, so that the session can be read while it is carried out.
 #[derive(Clone, Debug)]
-pub(crate) struct Commit {
+pub(crate) struct Decision {
     pub(crate) outcome: Outcome,
     pub(crate) base: Option<Record>,
     pub(crate) changes: Arc<Changes>,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
-use super::commit_table::{Commit, Disposition, Standing};
+use super::commit_table::{Decision, Disposition, Standing};
 use super::session::{Circumstances, Committer, Inner};
 use super::state::{Former, Reply, State};
 use super::{Record, Saved, Session};
@@ -89,7 +89,7 @@ impl Session {
         answer: Disposition,
         last: bool,
         standing: impl FnOnce(&Record) -> Standing,
-    ) -> Commit {
+    ) -> Decision {
         let (commit, leftovers) = self.lock().begin_commit(answer, last, standing);
         drop(leftovers);
         commit

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard};
 use bytes::Bytes;
 
 use super::changes::{Changes, Displaced, Lookup, Step};
-use super::commit_table::{Commit, Disposition, Facts, Outcome, Standing, Weight};
+use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
 use super::key::is_bookkeeping;
 use super::lineage::Position;
@@ -431,7 +431,7 @@ impl State {
         answer: Disposition,
         last: bool,
         standing: impl FnOnce(&Record) -> Standing,
-    ) -> (Commit, Leftovers) {
+    ) -> (Decision, Leftovers) {
         let told = if last { self.failed.take_if(|failed| failed.told) } else { None };
         self.retry_failed();
         if told.as_ref().is_some_and(|told| told.changes.clears()) {
@@ -483,7 +483,8 @@ impl State {
             Outcome::Save => facts.empty,
             Outcome::Keep | Outcome::Renew | Outcome::Expire => false,
         };
-        let commit = Commit { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
+        let commit =
+            Decision { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
         (commit, Leftovers { _failed: told, ..Leftovers::new(None, refused) })
     }
 
@@ -633,7 +634,7 @@ mod tests {
         State::new(Some(record), Former::None, Reply::Nothing)
     }
 
-    fn commit(state: &mut State, standing: Standing) -> Commit {
+    fn commit(state: &mut State, standing: Standing) -> Decision {
         let (commit, leftovers) = state.begin_commit(Disposition::Accept, false, |_| standing);
         drop(leftovers);
         commit

@@ -28,7 +28,7 @@ pub(super) struct Node {
     dialer: Arc<Dialer>,
     /// Present if there is a near-cache.
     tracker: Option<Tracker>,
-    slots: RwLock<Vec<Slot>>,
+    pool: RwLock<Vec<PooledConnection>>,
     health: Health,
     /// Wakes tasks that wait for a connection, when one was made or could not be made.
     changed: Notify,
@@ -36,9 +36,9 @@ pub(super) struct Node {
     counters: Arc<Counters>,
 }
 
-/// The slot of one connection.
+/// A place of the pool: one connection, or the attempt to make it.
 #[derive(Default)]
-struct Slot {
+struct PooledConnection {
     connection: Option<Arc<Connection>>,
     /// True while a task makes the connection.
     dialing: bool,
@@ -46,7 +46,7 @@ struct Slot {
     failed: Option<(Instant, Failure)>,
 }
 
-impl Slot {
+impl PooledConnection {
     fn working(&self) -> Option<&Arc<Connection>> {
         self.connection.as_ref().filter(|connection| !connection.is_broken())
     }
@@ -68,11 +68,11 @@ impl Node {
     ) -> Self {
         let dialer = Arc::new(dialer);
         let tracker = tracking.map(|tracking| Tracker::new(tracking, Arc::clone(&dialer)));
-        let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
+        let pool = (0..connections.max(1)).map(|_| PooledConnection::default()).collect();
         Self {
             dialer,
             tracker,
-            slots: RwLock::new(slots),
+            pool: RwLock::new(pool),
             health: Health::new(),
             changed: Notify::new(),
             since: Instant::now(),
@@ -88,8 +88,8 @@ impl Node {
             let (connection, said) = self.dialer.dial().await?;
             Counters::add(&self.counters.connections_created);
             greeting = said;
-            if let Some(slot) = self.write().get_mut(place) {
-                slot.connection = Some(Arc::new(Connection::new(connection)));
+            if let Some(pooled) = self.write().get_mut(place) {
+                pooled.connection = Some(Arc::new(Connection::new(connection)));
             }
         }
         if let Some(tracker) = &self.tracker {
@@ -116,7 +116,7 @@ impl Node {
     pub(super) fn count(&self, connected: &mut Connected) {
         connected.servers += 1;
         connected.servers_down += u32::from(!self.is_up());
-        for connection in self.read().iter().filter_map(Slot::working) {
+        for connection in self.read().iter().filter_map(PooledConnection::working) {
             connected.connections += 1;
             connected.idle += u32::from(connection.is_idle());
         }
@@ -274,11 +274,11 @@ impl Node {
     /// Returns the working connection to use now, and starts to make missing ones.
     fn ready(self: &Arc<Self>, now: Instant) -> Option<Arc<Connection>> {
         let (chosen, all_work) = {
-            let slots = self.read();
-            let working = slots.iter().filter_map(Slot::working).count();
+            let pool = self.read();
+            let working = pool.iter().filter_map(PooledConnection::working).count();
             let rotation = now.saturating_duration_since(self.since).as_millis() / ROTATION_MILLIS;
             let place = usize::try_from(rotation.checked_rem(working as u128)?).ok()?;
-            (slots.iter().filter_map(Slot::working).nth(place).cloned(), working == slots.len())
+            (pool.iter().filter_map(PooledConnection::working).nth(place).cloned(), working == pool.len())
         };
         if !all_work {
             self.mend(None);
@@ -299,15 +299,16 @@ impl Node {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             {
-                let slots = self.read();
+                let pool = self.read();
                 let is_wanted = |made: Instant| after.is_none_or(|after| made > after);
-                let found = slots.iter().filter_map(Slot::working).find(|found| is_wanted(found.made));
+                let found =
+                    pool.iter().filter_map(PooledConnection::working).find(|found| is_wanted(found.made));
                 if let Some(connection) = found {
                     break Ok(Arc::clone(connection));
                 }
-                let failures = slots.iter().filter_map(|slot| slot.failed.as_ref());
+                let failures = pool.iter().filter_map(|pooled| pooled.failed.as_ref());
                 let newest = failures.max_by_key(|(at, _)| *at).filter(|(at, _)| *at >= begun);
-                if let (Some((_, failure)), true) = (newest, slots.iter().all(|slot| !slot.dialing)) {
+                if let (Some((_, failure)), true) = (newest, pool.iter().all(|pooled| !pooled.dialing)) {
                     break Err(failure.clone());
                 }
             }
@@ -328,16 +329,16 @@ impl Node {
     fn mend(self: &Arc<Self>, begun: Option<Instant>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let now = Instant::now();
-        for (place, slot) in self.write().iter_mut().enumerate() {
-            let is_due = match slot.failed {
+        for (place, pooled) in self.write().iter_mut().enumerate() {
+            let is_due = match pooled.failed {
                 Some((at, _)) => at + PROBE_EVERY <= now || begun.is_some_and(|begun| at < begun),
                 None => true,
             };
-            if slot.working().is_some() || slot.dialing || !is_due {
+            if pooled.working().is_some() || pooled.dialing || !is_due {
                 continue;
             }
-            slot.connection = None;
-            slot.dialing = true;
+            pooled.connection = None;
+            pooled.dialing = true;
             let dialing = Dialing { node: Arc::clone(self), place, outcome: None };
             drop(runtime.spawn(async move {
                 let dialed = dialing.node.dialer.dial().await;
@@ -349,21 +350,21 @@ impl Node {
     fn dialed(&self, place: usize, outcome: Option<Result<Connection, Failure>>) {
         let mut down = None;
         {
-            let mut slots = self.write();
-            let is_connected = slots.iter().any(|slot| slot.working().is_some());
-            let Some(slot) = slots.get_mut(place) else { return };
-            slot.dialing = false;
+            let mut pool = self.write();
+            let is_connected = pool.iter().any(|pooled| pooled.working().is_some());
+            let Some(pooled) = pool.get_mut(place) else { return };
+            pooled.dialing = false;
             match outcome {
                 Some(Ok(connection)) => {
                     Counters::add(&self.counters.connections_created);
-                    slot.connection = Some(Arc::new(connection));
-                    slot.failed = None;
+                    pooled.connection = Some(Arc::new(connection));
+                    pooled.failed = None;
                     if let Some(tracker) = &self.tracker {
                         tracker.redialed();
                     }
                 }
                 Some(Err(failure)) => {
-                    slot.failed = Some((Instant::now(), failure.clone()));
+                    pooled.failed = Some((Instant::now(), failure.clone()));
                     // A full server still serves the connections that it has.
                     down = (!is_connected).then_some(failure);
                 }
@@ -377,16 +378,16 @@ impl Node {
         self.changed.notify_waiters();
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Vec<Slot>> {
-        self.slots.read().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Vec<PooledConnection>> {
+        self.pool.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Vec<Slot>> {
-        self.slots.write().unwrap_or_else(PoisonError::into_inner)
+    fn write(&self) -> RwLockWriteGuard<'_, Vec<PooledConnection>> {
+        self.pool.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A connection that is being made. Dropping it updates the slot, so that a task that ends early does not block it.
+/// A connection that is being made. Dropping it updates its place in the pool, so that a task that ends early does not block it.
 struct Dialing {
     node: Arc<Node>,
     place: usize,

@@ -27,7 +27,7 @@ struct Known {
 }
 
 /// A listed session, and the backend's entry under its id.
-struct Found {
+struct FetchedSession {
     listed: ListedSession,
     stored: Result<Option<Stored>, Error>,
 }
@@ -240,7 +240,7 @@ impl<B: Backend> Inner<B> {
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
         let found = self.find(known.list.live().filter(&counts)).await;
-        for Found { listed, stored } in &found {
+        for FetchedSession { listed, stored } in &found {
             if listed.id == login {
                 live.push((Timestamp::MAX, login)); // about to be written, and used
                 continue;
@@ -323,10 +323,10 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Returns the backend's entries of these sessions, expired or not.
-    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>) -> Vec<Found> {
+    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>) -> Vec<FetchedSession> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
             let id = EntryId::from_bytes(listed.id.to_bytes());
-            Found { listed, stored: self.backend.fetch(id, ALWAYS).await }
+            FetchedSession { listed, stored: self.backend.fetch(id, ALWAYS).await }
         })
         .await
     }
@@ -357,7 +357,7 @@ impl<B: Backend> Inner<B> {
         subject: &str,
         now: Timestamp,
         known: Option<Known>,
-        found: &[Found],
+        found: &[FetchedSession],
         which: impl Fn(&ListedSession) -> bool,
     ) -> Result<usize, Error> {
         let marked = self.edit(subject, now, Unreadable::IsAnError, known, |list| list.end(&which)).await;
@@ -402,7 +402,7 @@ impl<B: Backend> Inner<B> {
         &self,
         subject: &str,
         ending: &[ListedSession],
-        found: &[Found],
+        found: &[FetchedSession],
         which: impl Fn(&ListedSession) -> bool,
         now: Timestamp,
     ) -> Result<usize, Error> {
