@@ -55,7 +55,7 @@ fn op() -> impl Strategy<Value = Op> {
 /// By how much the clock of the second host is ahead.
 const AHEAD: u64 = 25;
 
-/// By how much a clock may be behind the one that a session was written by: row 11 of docs/WIRE.md.
+/// By how much a clock may be behind the clock that a session was written by: row 11 of docs/WIRE.md.
 const MAX_SKEW: u64 = 60;
 
 /// Whether the cookie is kept (`None`: as configured), idle and absolute timeout.
@@ -157,7 +157,7 @@ async fn visit(world: &World, jar: &mut Jar, op: Op, value: u64) -> Response<Bod
     }
 }
 
-/// Two hosts of a site, and the one that answers.
+/// Two hosts of a site, one of which answers.
 struct Site<'a> {
     hosts: [World; 2],
     at: usize,

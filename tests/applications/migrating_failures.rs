@@ -131,7 +131,7 @@ fn a_call_that_failed_leaves_the_session_of_its_request_and_can_be_repeated() {
     }
 }
 
-/// What one store can end has ended, although the other one fails.
+/// Each store ends its sessions, although the other one fails.
 #[test]
 fn the_end_of_a_subject_reaches_each_store_that_works() {
     use Kind::{Revocable, Server};

@@ -35,7 +35,7 @@ pub(crate) enum Kind {
     Redis,
 }
 
-/// Each kind that this build has, without the one that needs a server.
+/// Each kind that this build has and that needs no server.
 pub(crate) const KINDS: &[Kind] = &[
     Kind::Cookie,
     Kind::Revocable,

@@ -291,3 +291,115 @@ fn the_first_random_number_is_drawn_while_the_store_is_built() {
     CookieStore::builder(AppKey::generate().unwrap()).random(random.clone()).build().unwrap();
     assert!(random.0.load(std::sync::atomic::Ordering::Relaxed) > 0);
 }
+
+/// Counts up, so that what is written is the same each time.
+#[derive(Default)]
+struct Sequence(std::sync::atomic::AtomicU64);
+
+impl Random for Sequence {
+    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+        for byte in out {
+            *byte = self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed).to_le_bytes()[0];
+        }
+        Ok(())
+    }
+}
+
+/// A clock that stands still, and counts how often it is read.
+struct Stopped {
+    seconds: u64,
+    reads: Arc<std::sync::atomic::AtomicU64>,
+}
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        at(self.seconds)
+    }
+}
+
+/// A request to a store without revocations, with fixed random bytes. Returns the new token, the random bytes that it drew, and
+/// how often it read the clock.
+fn visit_without_revocations(
+    token: Option<&str>,
+    now: u64,
+    act: fn(&crate::Session) -> Result<(), Error>,
+) -> (Option<String>, u64, u64) {
+    use std::sync::atomic::Ordering::Relaxed;
+
+    use hyper::service::Service;
+
+    let (random, reads) = (Arc::new(Sequence::default()), Arc::new(std::sync::atomic::AtomicU64::new(0)));
+    let clock = Stopped { seconds: now, reads: Arc::clone(&reads) };
+    let store = builder().clock(clock).random(random.clone()).build().unwrap();
+    let drawn = random.0.load(Relaxed);
+    reads.store(0, Relaxed);
+    let service =
+        crate::session_fn(store, move |_: http::Request<()>, handle: crate::SessionHandle| async move {
+            act(&handle.load().await?)?;
+            Ok::<_, Error>(http::Response::new(()))
+        });
+    let mut request = http::Request::new(());
+    if let Some(token) = token {
+        let cookie = format!("__Host-session={token}").parse().unwrap();
+        request.headers_mut().insert(http::header::COOKIE, cookie);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let response = runtime.block_on(service.call(request)).unwrap();
+    let line = response.headers().get(http::header::SET_COOKIE).map(|line| line.to_str().unwrap());
+    let token = line.map(|line| line.split(['=', ';']).nth(1).unwrap().to_owned());
+    (token, random.0.load(Relaxed) - drawn, reads.load(Relaxed))
+}
+
+// The option is not paid for where it is off: the same bytes, no random number and no reading of the clock more.
+#[test]
+fn without_revocations_each_request_writes_the_recorded_bytes() {
+    // The action, the token that it writes, the random bytes that it draws, and how often it reads the clock.
+    type Step = (u64, fn(&crate::Session) -> Result<(), Error>, Option<&'static str>, u64, u64);
+    let steps: [Step; 6] = [
+        (
+            START,
+            |session| session.set("a", 1),
+            Some(
+                "AaKFffsAAAEVERITFBUWFxgZGhschHkH-ewzGTJAY3LUcOI95CVtGhqwSijZHSqK6HIjPHFAJ9tGe6FYjepFrXLDqNwqX40Mlu-ksqAUXsdj6yJ5e0Yr43vPByZTVar7BvvW",
+            ),
+            28,
+            3,
+        ),
+        (
+            START + 1,
+            |session| session.login("ada"),
+            Some(
+                "AaKFffsAAAEVERITFBUWFxgZGhschHkH-ewzGTJAY3LUcOI95CV9GhqwSijZHSqI6xJDKJ_8hqURQMLc5Bitxz032J9Tsqpc_6X5eVEUlldWlSGX-ejfvIBwRE1Mc7bpfhxG9rc5GTXxhhW948kfLYpa",
+            ),
+            28,
+            3,
+        ),
+        (
+            START + 2,
+            crate::Session::regenerate,
+            Some(
+                "AaKFffsAAAEVERITFBUWFxgZGhschHkH-ewzGTJAY3LUcOI95CVNGhqwSyjZHSqI6xJDKJ_8hqURQMLc5Bitxz03OfyFFH1FbUhQxisIqbMd1uFIukfdUoGpowv6s8TtN9gVomf6nUWK-xwN7VWhDoLF",
+            ),
+            28,
+            3,
+        ),
+        (START + 3, |_| Ok(()), None, 0, 2),
+        (
+            START + 50,
+            |_| Ok(()),
+            Some(
+                "AaKFffsAAAEVAQIDBAUGBwgJCgsMMD-z4YedwG1e4uIDHzHat1YwRIS-4peQ2kZeRdahI4atFCFvazVQoxAmdBEoIkbyDijNovZ_a1Z18qPxTi-LNcFC5OV5RZXruA0xioqDTfqyYXqGWgV3zjRM7wlW",
+            ),
+            12,
+            3,
+        ),
+        (START + 51, crate::Session::destroy, Some(""), 0, 2),
+    ];
+    let mut present: Option<String> = None;
+    for (now, act, expected, draws, reads) in steps {
+        let (token, drawn, read) = visit_without_revocations(present.as_deref(), now, act);
+        assert_eq!((token.as_deref(), drawn, read), (expected, draws, reads), "at {now}");
+        present = token.or(present);
+    }
+}
