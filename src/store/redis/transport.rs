@@ -58,8 +58,9 @@ impl Transport {
     pub(super) async fn connect(&self) -> Result<(), Failure> {
         inside_a_runtime()?;
         match self {
-            Self::One(node) => node.connect().await.map(drop),
-            Self::Cluster(cluster) => cluster.connect().await,
+            // Boxed, so that the types of a caller's futures stay below the compiler's limit of depth.
+            Self::One(node) => Box::pin(node.connect()).await.map(drop),
+            Self::Cluster(cluster) => Box::pin(cluster.connect()).await,
             Self::Pool(_) => Ok(()),
         }
     }
