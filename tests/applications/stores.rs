@@ -51,6 +51,7 @@ impl Kind {
     }
 
     /// Returns true if the storage has a clock of its own.
+    #[cfg_attr(not(feature = "redis"), allow(clippy::unused_self))]
     pub(crate) fn has_own_clock(self) -> bool {
         #[cfg(feature = "redis")]
         if self == Self::Redis {
@@ -242,6 +243,7 @@ impl World {
     }
 }
 
+#[cfg_attr(not(feature = "redis"), allow(clippy::unused_async))]
 async fn build(
     kind: Kind,
     options: Options,

@@ -22,11 +22,20 @@ pub enum Deed {
     Logout,
     /// `ServerStore::end_sessions_of`, without a session of its own.
     EndAll,
+    /// `Session::end_other_sessions`.
+    EndOthers,
 }
 
 impl Deed {
-    pub const ALL: [Self; 6] =
-        [Self::Renew, Self::Update, Self::Regenerate, Self::Login, Self::Logout, Self::EndAll];
+    pub const ALL: [Self; 7] = [
+        Self::Renew,
+        Self::Update,
+        Self::Regenerate,
+        Self::Login,
+        Self::Logout,
+        Self::EndAll,
+        Self::EndOthers,
+    ];
 
     /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
@@ -46,6 +55,8 @@ pub enum Mistake {
     NotLookedUpAgain,
     /// `end` deletes entries without flagging them on the list first.
     EndsUnflagged,
+    /// `end_other_sessions` keeps no session.
+    KeepsNone,
 }
 
 /// The result for the client of a request, or for the caller of `end_sessions_of`.
@@ -61,6 +72,8 @@ pub enum Answer {
     NotFound,
     /// The sessions of the subject have ended.
     AllEnded,
+    /// The other sessions of the subject have ended.
+    OthersEnded,
 }
 
 /// The replies so far, in the order of the calls of each lane. A request that waits for several calls at once has a lane for
@@ -197,6 +210,11 @@ impl Program {
             (Deed::Update, Some(base)) => self.save(&mut io, base),
             (Deed::Regenerate | Deed::Login, Some(base)) => self.regenerate(&mut io, base),
             (Deed::Logout, Some(base)) => self.remove(&mut io, base).map(|()| Answer::Removed),
+            (Deed::EndOthers, Some(base)) if !base.session.has_subject => Ok(Answer::NotFound),
+            (Deed::EndOthers, Some(base)) => {
+                let keeps = self.mistake != Mistake::KeepsNone;
+                self.end(&mut io, None, |token| !keeps || token != base.token).map(|()| Answer::OthersEnded)
+            }
             (Deed::EndAll, Some(_)) => unreachable!("it loads none"),
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! The functions are those of `src/revocation/` (`Register`, `follower`) and of `src/store/cookie/revoking.rs`, for one
 //! subject. Nothing is forgotten here: floors and sweeps are not in the model. Nor are histories, the positions that a new server
-//! leaves out, and the wait after a new history: the log is one that a failover shortens, and that goes on from its end.
+//! leaves out, and the wait after a new history: the log is one that a failover shortens, and that goes on from its end. So
+//! `EndOthers` is not combined with a failover: without that wait, its host goes on before another host has written again what
+//! only that one knows.
 
 use std::collections::BTreeSet;
 
@@ -23,10 +25,13 @@ pub enum Deed {
     Logout,
     /// `end_sessions_of`, without a session of its own.
     EndAll,
+    /// `end_other_sessions`.
+    EndOthers,
 }
 
 impl Deed {
-    pub const ALL: [Self; 5] = [Self::Login, Self::LoginAgain, Self::Regenerate, Self::Logout, Self::EndAll];
+    pub const ALL: [Self; 6] =
+        [Self::Login, Self::LoginAgain, Self::Regenerate, Self::Logout, Self::EndAll, Self::EndOthers];
 
     /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
@@ -55,6 +60,10 @@ pub enum Mistake {
     GoesOnFromHighest,
     /// A login does not ask the log for its end.
     LoginDoesNotAsk,
+    /// A session that ends the others does not look for other ends of its subject.
+    OutrunsEnds,
+    /// A session that ends the others does not wait until its host has read the log so far.
+    ContinuesUnread,
 }
 
 /// The name of a revocation.
@@ -187,6 +196,11 @@ impl Host {
         self.set.iter().filter(|(known, _)| *known == key).map(|(_, mark)| *mark).max()
     }
 
+    /// `Register::may_name_between`.
+    fn has_mark_between(&self, key: Key, from: Position, to: Position) -> bool {
+        self.set.iter().any(|(known, mark)| *known == key && *mark > from && *mark < to)
+    }
+
     fn take_in(&mut self, entries: &[Entry]) {
         for entry in entries {
             self.apply(entry.mark(), entry.key);
@@ -249,6 +263,8 @@ struct Appended {
     must_end: BTreeSet<Id>,
     /// The logins whose sessions it may end.
     may_end: BTreeSet<Id>,
+    /// The login whose session continues behind it: the session's former ids end.
+    continues: Option<Id>,
     /// True once its caller knows.
     acknowledged_by: Option<usize>,
 }
@@ -264,6 +280,11 @@ enum Stage {
         session: Option<usize>,
         last: Position,
         appended: Option<usize>,
+    },
+    /// The session ends the others, and waits until its host has read the log up to there.
+    Confirming {
+        session: usize,
+        last: Position,
     },
     Done,
 }
@@ -292,6 +313,9 @@ pub enum Action {
         request: usize,
     },
     Reply {
+        request: usize,
+    },
+    Continue {
         request: usize,
     },
     /// The follower of a host takes its next step.
@@ -358,21 +382,39 @@ impl Scenario {
             return;
         }
         let base = session.map(|session| state.sessions[session].clone());
+        if let (Deed::EndOthers, Some(base)) = (deed, &base) {
+            if state.hosts[host].judge(base) == Verdict::Revoked {
+                state.requests[request] = Stage::Done;
+                return;
+            }
+        }
         let key = match (deed, &base) {
             (Deed::Logout, Some(base)) if self.mistake == Mistake::IdsInsteadOfRoots => Key::Id(base.id),
             (Deed::Logout | Deed::LoginAgain, Some(base)) => Key::Root(base.root),
             (Deed::Regenerate, Some(base)) => Key::Id(base.id),
             _ => Key::Owner,
         };
-        let last = state.log.append([(key, None)], highest);
+        // `end_other_sessions` records both in one step.
+        let superseded =
+            base.as_ref().filter(|_| deed == Deed::EndOthers).map(|base| (Key::Id(base.id), None));
+        let last = state.log.append(superseded.into_iter().chain([(key, None)]), highest);
         let (mut must_end, mut may_end) = (BTreeSet::new(), BTreeSet::new());
         if key == Key::Owner {
             // Without positions that the log lost and that this host has never seen.
-            let known = |(id, position): &&(Id, Position)| {
-                self.strict || *position <= highest || !state.astray.contains(id)
+            let unknown = |(id, position): &&(Id, Position)| {
+                !self.strict && *position > highest && state.astray.contains(id)
             };
             may_end = state.logins.iter().map(|(id, _)| *id).collect();
-            must_end = state.logins.iter().filter(known).map(|(id, _)| *id).collect();
+            must_end = may_end.clone();
+            for (id, _) in state.logins.iter().filter(unknown) {
+                must_end.remove(id);
+            }
+        }
+        let continues = base.as_ref().filter(|_| deed == Deed::EndOthers).map(|base| base.root);
+        if let Some(root) = continues {
+            must_end.remove(&root);
+            may_end.remove(&root);
+            state.logins.insert((root, last));
         }
         if let (Deed::Logout | Deed::LoginAgain, Some(base)) = (deed, &base) {
             must_end.insert(base.root);
@@ -380,7 +422,14 @@ impl Scenario {
         if deed == Deed::LoginAgain {
             state.logins.insert((fresh(request), last));
         }
-        state.appended.push(Appended { key, mark: last, must_end, may_end, acknowledged_by: None });
+        state.appended.push(Appended {
+            key,
+            mark: last,
+            must_end,
+            may_end,
+            continues,
+            acknowledged_by: None,
+        });
         let appended = Some(state.appended.len() - 1);
         state.requests[request] = Stage::Called { session, last, appended };
     }
@@ -396,6 +445,13 @@ impl Scenario {
             host.unread.push((last, key));
             state.appended[number].acknowledged_by = Some(at);
         }
+        if let (Deed::EndOthers, Some(session)) = (deed, session) {
+            let id = state.sessions[session].id;
+            host.apply(last, Key::Id(id));
+            host.unread.push((last - 1, Key::Id(id)));
+            state.requests[request] = Stage::Confirming { session, last };
+            return;
+        }
         let base = session.map(|session| state.sessions[session].clone());
         let id = fresh(request);
         let begun = Session { id, root: id, position: last, is_from_before_failover: false };
@@ -407,6 +463,19 @@ impl Scenario {
                 state.sessions.push(Session { id, position, ..base });
             }
             _ => {}
+        }
+        state.requests[request] = Stage::Done;
+    }
+
+    /// The end of `Inner::end_others`: the session continues, unless it has ended since it was loaded.
+    fn continue_behind(&self, state: &mut State, request: usize) {
+        let Stage::Confirming { session, last } = state.requests[request] else { return };
+        let (host, base) = (&state.hosts[self.requests[request].1], state.sessions[session].clone());
+        let outrun = host.has_mark_between(Key::Owner, base.position, last);
+        let ended = host.mark(Key::Root(base.root)).is_some();
+        if !ended && (!outrun || self.mistake == Mistake::OutrunsEnds) {
+            let id = fresh(request);
+            state.sessions.push(Session { id, position: last, is_from_before_failover: false, ..base });
         }
         state.requests[request] = Stage::Done;
     }
@@ -486,7 +555,8 @@ fn fresh(request: usize) -> Id {
 impl State {
     /// Returns true if this revocation must end the session.
     fn covers(&self, appended: &Appended, session: &Session) -> bool {
-        appended.must_end.contains(&session.root) || appended.key == Key::Id(session.id)
+        let is_former_id = appended.continues == Some(session.root) && session.position < appended.mark;
+        appended.must_end.contains(&session.root) || appended.key == Key::Id(session.id) || is_former_id
     }
 
     fn living(&self) -> impl Iterator<Item = (usize, &Host)> {
@@ -527,6 +597,12 @@ impl Model for Scenario {
                 }
                 Stage::Before | Stage::Loaded { .. } => actions.push(Action::Call { request }),
                 Stage::Called { .. } => actions.push(Action::Reply { request }),
+                Stage::Confirming { last, .. } => {
+                    let is_current = state.hosts[at].known >= *last;
+                    if is_current || self.mistake == Mistake::ContinuesUnread {
+                        actions.push(Action::Continue { request });
+                    }
+                }
                 Stage::Done => {}
             }
         }
@@ -554,6 +630,7 @@ impl Model for Scenario {
             Action::Load { request, session } => state.requests[request] = Stage::Loaded { session },
             Action::Call { request } => self.call(&mut state, request),
             Action::Reply { request } => self.reply(&mut state, request),
+            Action::Continue { request } => self.continue_behind(&mut state, request),
             Action::Follow { host } => self.follow(&mut state, host),
             Action::Raise { session } => {
                 let position = state.sessions[session].position;

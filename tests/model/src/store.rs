@@ -95,7 +95,9 @@ pub struct Since {
     began: Option<u8>,
     /// The logins whose sessions clients had.
     logins: Numbers,
-    /// True if every call that ends all sessions had returned, or has not started.
+    /// The login of that session.
+    login: Option<u8>,
+    /// True if every call that ends sessions of the subject had returned, or has not started.
     no_end_running: bool,
     ends_finished: u8,
 }
@@ -146,13 +148,14 @@ impl State {
     }
 
     pub fn start(&mut self, scenario: &Scenario, request: u8, token: u8) {
-        let is_end = |at: &usize| scenario.requests[*at].0 == Deed::EndAll;
+        let is_end = |at: &usize| matches!(scenario.requests[*at].0, Deed::EndAll | Deed::EndOthers);
         let ends = || (0..self.requests.len()).filter(is_end).map(|at| &self.requests[at]);
         let running = |stage: &&Stage| matches!(stage, Stage::Running { .. } | Stage::Crashed);
         let logins = self.sessions().map(|(_, session)| session.login);
         let since = Since {
             token,
             began: self.backend.session(token).map(|session| session.began),
+            login: self.backend.session(token).map(|session| session.login),
             logins: logins.fold(Numbers::default(), |mut logins, login| {
                 logins.insert(login);
                 logins
@@ -333,27 +336,52 @@ impl Model for Scenario {
                         })
                 },
             ),
+            Property::always(
+                "ending the others leaves no other session of before, under whatever token",
+                |scenario: &Self, state: &State| {
+                    let mut ends = state.answers(scenario, Deed::EndOthers);
+                    state.list_lost
+                        || ends.all(|(_, answer, since)| {
+                            let is_other = |session: &Session| {
+                                since.logins.has(session.login) && Some(session.login) != since.login
+                            };
+                            let mut live = state.sessions().map(|(_, session)| session);
+                            answer != Answer::OthersEnded
+                                || live.all(|session| !is_other(&session) || !session.has_subject)
+                        })
+                },
+            ),
+            Property::always("ending the others keeps the own session", |scenario: &Self, state: &State| {
+                let ends = |deed: &Deed| !matches!(deed, Deed::Renew | Deed::Update);
+                let alone = scenario.requests.iter().filter(|(deed, _)| ends(deed)).count() == 1;
+                let mut ends = state.answers(scenario, Deed::EndOthers);
+                !alone
+                    || state.list_lost
+                    || ends.all(|(_, _, since)| state.backend.session(since.token).is_some())
+            }),
             Property::always("the list names every live session", |_: &Self, state: &State| {
                 let list = state.backend.list();
                 state.list_lost
                     || state.sessions().all(|(token, session)| !session.has_subject || list.names(token))
             }),
             Property::always("a session that no request ends lives on", |scenario: &Self, state: &State| {
-                let ended = scenario.has(&[Deed::Logout, Deed::EndAll]);
+                let ended = scenario.has(&[Deed::Logout, Deed::EndAll, Deed::EndOthers]);
                 let mut all = sessions_of(&state.backend);
                 ended || all.any(|(_, session)| session.began == FIRST)
             }),
             Property::always(
                 "a client knows the token of a session that no request ends",
                 |scenario: &Self, state: &State| {
-                    let unlike = scenario.has(&[Deed::Logout, Deed::EndAll]) || state.crashed.0 != 0;
+                    let ended = scenario.has(&[Deed::Logout, Deed::EndAll, Deed::EndOthers]);
+                    let unlike = ended || state.crashed.0 != 0;
                     let mut known = state.sessions();
                     let is_one = known.by_ref().filter(|(_, session)| session.began == FIRST).count() == 1;
                     unlike || state.list_lost || !state.is_quiet() || is_one
                 },
             ),
             Property::always("a login after the end is not ended", |scenario: &Self, state: &State| {
-                let ends = scenario.requests.iter().filter(|(deed, _)| *deed == Deed::EndAll).count();
+                let is_end = |deed: &Deed| matches!(deed, Deed::EndAll | Deed::EndOthers);
+                let ends = scenario.requests.iter().filter(|(deed, _)| is_end(deed)).count();
                 let others = scenario.has(&[Deed::Logout, Deed::Regenerate]) || state.list_lost;
                 let logins = scenario.requests.iter().filter(|(deed, _)| *deed == Deed::Login).count();
                 others

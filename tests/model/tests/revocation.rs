@@ -67,6 +67,19 @@ fn a_login_that_does_not_ask_for_its_position_is_found() {
 }
 
 #[test]
+fn a_session_that_outruns_the_end_of_its_subject_is_found() {
+    finds(Mistake::OutrunsEnds, &[Deed::EndOthers, Deed::EndAll], false, AT_ONCE);
+    finds(Mistake::ContinuesUnread, &[Deed::EndOthers, Deed::EndAll], false, AT_ONCE);
+}
+
+/// Of two devices that end each other at once, at most one is left.
+#[test]
+fn two_sessions_that_end_each_other() {
+    let sum = states(&Scenario::of(&[Deed::Login, Deed::EndOthers, Deed::EndOthers]));
+    assert!(sum > 10_000, "{sum} states");
+}
+
+#[test]
 fn a_host_that_skips_the_entries_of_others_is_found() {
     finds(Mistake::GoesOnFromHighest, &[Deed::EndAll, Deed::Login], false, ELSEWHERE);
 }

@@ -71,3 +71,8 @@ fn an_end_that_flags_nothing_is_found() {
     let rule = "ending all leaves no session of before, under whatever token";
     finds(Mistake::EndsUnflagged, &[Deed::Regenerate, Deed::EndAll], 0, rule);
 }
+
+#[test]
+fn an_end_of_the_others_that_keeps_none_is_found() {
+    finds(Mistake::KeepsNone, &[Deed::EndOthers], 0, "ending the others keeps the own session");
+}

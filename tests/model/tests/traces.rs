@@ -15,7 +15,7 @@ use hyper::service::Service;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
 use hyper_session::testing::{Cookies, FakeClock, session_in};
 use hyper_session::{Error, ServerStore, SessionHandle, Timestamp, session_fn};
-use hyper_session_model::backend::{Call, Place, Reply, Revision};
+use hyper_session_model::backend::{Call, Content, List, Place, Reply, Revision};
 use hyper_session_model::request::{Answer, Deed, Mistake};
 use hyper_session_model::store::{Scenario, Stage, State};
 use stateright::{Expectation, Model};
@@ -167,7 +167,11 @@ fn send(store: &ServerStore<Recorder>, cookies: &Cookies, request: u8, deed: Dee
             return None;
         }
         let service = session_fn(store, move |_: Request<()>, handle: SessionHandle| async move {
-            let session = handle.load().await?;
+            let session = match deed {
+                // In the model it does not renew.
+                Deed::EndOthers => handle.load_without_renewal().await?,
+                _ => handle.load().await?,
+            };
             match deed {
                 Deed::Login => session.login(SUBJECT)?,
                 _ if session.id().is_none() => {}
@@ -179,6 +183,8 @@ fn send(store: &ServerStore<Recorder>, cookies: &Cookies, request: u8, deed: Dee
                 }
                 Deed::Regenerate => session.regenerate()?,
                 Deed::Logout => session.destroy()?,
+                Deed::EndOthers if session.subject().is_none() => {}
+                Deed::EndOthers => session.end_other_sessions().await.map(drop)?,
                 Deed::EndAll => unreachable!(),
             }
             Ok::<_, Error>(Response::new(()))
@@ -224,6 +230,18 @@ impl Same {
         }
     }
 
+    /// Notes which entry each session of a written list has. Returns false if the list of the model differs.
+    fn list(&mut self, written: &Bytes, list: &List) -> bool {
+        // Behind the kind and the revision: id, two times and a flag.
+        let ids: Vec<[u8; 16]> =
+            written[9..].chunks(33).map(|entry| entry[..16].try_into().unwrap()).collect();
+        ids.len() == list.0.len()
+            && ids
+                .into_iter()
+                .zip(&list.0)
+                .all(|(id, (token, _))| self.place(EntryId::from_bytes(id), Place::Session(*token)))
+    }
+
     fn is(&self, value: Option<&Bytes>, revision: Option<Revision>) -> bool {
         value.map(|value| self.revisions.get(value).copied()) == revision.map(Some)
     }
@@ -258,6 +276,15 @@ fn follow(
         return Err(format!("the code called {recorded:?}, the model waits for {waiting:?}"));
     };
     let deletes = matches!(call, Call::Exchange(_, _, None));
+    if let (
+        Call::Create(Place::List, Content::List(list)) | Call::Exchange(_, _, Some(Content::List(list))),
+        Some(written),
+    ) = (&call, &recorded.written)
+    {
+        if !same.list(written, list) {
+            return Err(format!("the code wrote {recorded:?}, the model {list:?}"));
+        }
+    }
     let before = state.requests[usize::from(request)].clone();
     let step = match &before {
         Stage::Running { replies, .. } => replies.get(usize::from(lane)).map_or(0, Vec::len),
@@ -375,6 +402,7 @@ impl Run {
             Answer::Removed => speaks && cookies.header().is_none(),
             // A cookie that leads to nothing may be removed.
             Answer::NotFound | Answer::Ended => cookies.header().is_none(),
+            Answer::OthersEnded => !speaks,
             Answer::AllEnded => false,
         };
         if !agrees {
@@ -511,4 +539,5 @@ fn a_model_of_other_code_is_refused() {
     assert!(refused(Mistake::NotLookedUpAgain, &[Deed::Login, Deed::EndAll]));
     assert!(refused(Mistake::EndsUnflagged, &[Deed::Regenerate, Deed::EndAll]));
     assert!(refused(Mistake::SaveCreates, &[Deed::Update, Deed::Logout]));
+    assert!(refused(Mistake::KeepsNone, &[Deed::EndOthers]));
 }
