@@ -82,8 +82,7 @@ impl Dialer {
     async fn dial_as(&self, reports: Option<&Reports>) -> Result<(MultiplexedConnection, Greeting), Failure> {
         let (address, master) = match &self.target {
             Target::Server(address) | Target::ClusterNode(address) => (address.clone(), false),
-            // Boxed: unboxed, the futures that callers make of it nest deeper than the compiler's limit.
-            Target::Sentinels(sentinels) => (Box::pin(sentinels.master()).await?, true),
+            Target::Sentinels(sentinels) => (sentinels.master().await?, true),
         };
         let (connection, greeting) = self.access.connect(address, &self.plain, reports).await?;
         let mode = greeting.mode.as_deref();
