@@ -1,7 +1,7 @@
 //! Renewal: whether a session that is used gets a later idle deadline, by its timeouts.
 //!
-//! This is the rule of the options. A request can be exempt from it: `service/slot.rs` knows its exceptions. What a renewal yields
-//! to is a row of `session/commit_table.rs`.
+//! This is the rule of the options. A request can be exempt from it: `service/slot.rs` knows its exceptions. The statements that a
+//! renewal yields to are in `session/commit_table.rs`.
 
 use std::time::Duration;
 
