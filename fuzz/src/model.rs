@@ -164,8 +164,14 @@ pub struct Request {
     pub dead: bool,
     /// Its handler ended its session: all that it brought are to end.
     pub ends: bool,
+    /// It came without a session, but with the token of one that was there before.
+    had_former: bool,
     /// It came without a session, or ended that, so that what it sets is another one.
     pub began: bool,
+    /// It was not found: it had expired, or another request had ended it.
+    pub alone: bool,
+    /// Until when its session lives, as far as the store has told.
+    pub until: u64,
     /// Its session has the token of a login that was saved.
     logged_in: bool,
     /// The strongest of its statements that the store has acknowledged.
@@ -190,6 +196,8 @@ pub struct Request {
     pub faulted: bool,
     /// The changes of a save whose failure the handler was told. They are made only if the handler asks for it again.
     pub failed: Option<Log>,
+    /// Its handler is done.
+    last: bool,
     /// When its last commit began: what is written counts from then.
     commit: u64,
     /// When the session that it has was created.
@@ -220,6 +228,7 @@ impl Request {
         let only_tokens = self.cookies.iter().all(|cookie| *cookie == Cookie::Token);
         let all_gone = found.iter().all(|found| matches!(found, Found::Nothing));
         self.dead = !self.cookies.is_empty() && only_tokens && all_gone;
+        self.had_former = chosen.is_none() && !found.is_empty();
         let mut alive: BTreeMap<_, _> = found
             .into_iter()
             .filter_map(|found| match found {
@@ -240,7 +249,7 @@ impl Request {
         let entry = alive.remove(&id).expect("a session that no cookie leads to");
         assert_eq!(Some(entry.written), last, "an older session wins");
         self.others = alive.into_keys().collect();
-        self.created_at = entry.created;
+        (self.created_at, self.until) = (entry.created, entry.expires);
         self.settle(Some(id), entry.values);
     }
 
@@ -252,6 +261,7 @@ impl Request {
     /// The handler asks for what failed, too.
     pub fn retry(&mut self) {
         if let Some(failed) = self.failed.take() {
+            self.ended &= !failed.destroy;
             self.log = failed.then(std::mem::take(&mut self.log));
         }
     }
@@ -274,7 +284,7 @@ impl Request {
 
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
-        self.committing = true;
+        (self.committing, self.last) = (true, last);
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -299,6 +309,9 @@ impl Request {
     /// What is written counts from `now`, which is never before the request looked.
     fn decide(&mut self, now: Timestamp, is_due: bool) {
         self.commit = now.as_unix().max(self.loaded);
+        if self.log.destroy && self.base.is_none() && self.had_former {
+            self.says(Weight::End); // its user wants to be logged out, whichever token there is by now
+        }
         self.ends |= self.log.destroy || self.base.is_some() && self.view().is_empty();
         let is_over = self.base.is_some() && self.created_at + ABSOLUTE <= self.commit;
         let ends = self.log.destroy || self.log.cleared && self.view().is_empty();
@@ -314,13 +327,16 @@ impl Request {
         self.said = None;
         let stays = self.logged_in && self.base.is_some_and(|base| base != id);
         if let Some(entry) = entry.filter(|_| !stays) {
-            (self.base, self.known, self.created_at) = (Some(id), entry.values.clone(), entry.created);
+            (self.base, self.known) = (Some(id), entry.values.clone());
+            (self.created_at, self.until) = (entry.created, entry.expires);
             (self.ended, self.followed) = (false, true);
         }
+        self.alone = entry.is_none();
         self.decide(now, true);
     }
 
     fn says(&mut self, weight: Weight) {
+        self.ends |= weight == Weight::End;
         if weight > self.weight {
             self.weight = weight;
         }
@@ -468,7 +484,10 @@ impl Backend for Server {
                     request.follow(id, entry, self.clock.now());
                 }
                 // A second look is one at a session that was renewed: it may have ended meanwhile.
-                (None, Some(_)) => assert_eq!(request.base, Some(id)),
+                (None, Some(entry)) => {
+                    assert_eq!(request.base, Some(id));
+                    request.until = entry.expires;
+                }
                 (None, None) => {
                     assert_eq!(request.base, Some(id));
                     request.settle(None, Values::new());
@@ -488,15 +507,16 @@ impl Backend for Server {
             assert!(world.ids.insert(id), "an id that was there before");
             assert_eq!(now.as_unix(), request.commit);
             assert_eq!((entry.written, entry.expires), written(entry.created, request.commit));
-            // Where there is no session, none was ended.
-            let log = Log { destroy: request.log.destroy && request.base.is_some(), ..request.log.clone() };
-            request.says(log.weight());
             request.created.insert(id);
             request.fresh = Some(id);
             world.sessions.insert(id, entry.clone());
-            request.logged_in = log.regenerate || log.destroy;
             if request.base.is_none() {
+                // Where there is no session, none was ended.
+                let log = Log { destroy: false, ..request.log.clone() };
+                request.says(log.weight());
+                request.logged_in = log.regenerate;
                 assert_eq!(entry, Entry { created: now.as_unix(), values: request.view(), ..entry.clone() });
+                request.until = entry.expires;
                 request.settle(Some(id), entry.values);
             } else {
                 assert!(request.log.regenerate || request.log.destroy, "a second session");
@@ -561,7 +581,8 @@ impl Backend for Server {
             // The second time it is what a regenerate left behind, so that it lasts no longer than that.
             let mark = request.ended && !world.sessions.contains_key(&id);
             assert!(!request.void && (request.base == Some(id) || mark) && request.log.is_default());
-            assert_eq!(request.said, None, "a renewal of a cookie of which more was said");
+            let asked = !request.last;
+            assert!(asked || request.said.is_none(), "a renewal of a cookie of which more was said");
             request.says(Weight::Renewal);
             if touched {
                 // The tombstone of a regenerate is touched, too: reading it again shows the difference.
@@ -600,11 +621,6 @@ impl Backend for Server {
 }
 
 impl World {
-    /// True if there is such a session, and it has not expired.
-    pub fn lives(&self, id: SessionId, now: Timestamp) -> bool {
-        self.sessions.get(&id).is_some_and(|entry| entry.expires > now.as_unix())
-    }
-
     /// True if there is such a session, and the backend still has it, even if it has expired.
     fn keeps(&self, id: SessionId) -> bool {
         self.sessions.get(&id).is_some_and(|entry| entry.expires + RETENTION > self.latest)
@@ -620,6 +636,8 @@ impl World {
         request.says(Weight::End);
         request.began = true;
         let fresh = request.fresh.filter(|_| !after.is_empty());
+        request.logged_in = fresh.is_some();
+        request.until = fresh.map_or(0, |id| self.sessions[&id].expires);
         assert_eq!(fresh.map(|id| &self.sessions[&id].values), (!after.is_empty()).then_some(&after));
         request.settle(fresh, after);
     }
@@ -632,11 +650,13 @@ impl World {
         if let Some(entry) = entry {
             let (written, expires) = written(before.created, request.commit);
             assert_eq!(*entry, Entry { created: before.created, written, expires, values: after.clone() });
+            request.until = expires;
             request.settle(Some(id), after);
         } else if request.log.regenerate && !after.is_empty() {
             let fresh = request.fresh.expect("a new entry before the old one goes");
             let entry = &self.sessions[&fresh];
             assert!(fresh != id && entry.values == after && entry.created == before.created, "{entry:?}");
+            (request.logged_in, request.until) = (true, entry.expires);
             request.settle(Some(fresh), after);
         } else {
             assert_eq!(after, Values::new(), "a session that has values is removed");

@@ -390,11 +390,12 @@ impl Play {
             return;
         };
         let client = &mut self.clients[usize::from(client)];
+        let server = Server { clock: client.clock.clone(), ..self.server.clone() };
         let (numbers, _) = client.request.take().expect("it is being answered");
         let response = answer.expect("an error is a response");
         let said = match numbers[..] {
-            [number] => answered(&self.server, number, &response, &self.tokens),
-            [inner, outer] => answered_twice(&self.server, [inner, outer], &response, &self.tokens),
+            [number] => answered(&server, number, &response, &self.tokens),
+            [inner, outer] => answered_twice(&server, [inner, outer], &response, &self.tokens),
             _ => unreachable!("one or two services"),
         };
         match said {
@@ -495,8 +496,8 @@ fn answered(server: &Server, number: usize, response: &Response<Body>, tokens: &
         StatusCode::INTERNAL_SERVER_ERROR => {}
         _ => assert!(request.void || request.faulted, "an error that no fault explains"),
     }
-    let lives = |id: &SessionId| world.lives(*id, server.clock.now());
-    if let Some(id) = request.base.filter(|id| request.created.contains(id) && lives(id)) {
+    let lives = request.until > server.clock.now().as_unix();
+    if let Some(id) = request.base.filter(|id| request.created.contains(id) && lives) {
         assert_eq!(said, Some(Said::Set(id)), "saved, and the client was not told: {request:?}");
     }
     match said {
@@ -529,15 +530,22 @@ fn answered_twice(
     // The stronger one is heard. What the outer service has done to the inner one's session is in the same cookie. A session
     // that the outer one has begun from nothing is not the one that the inner one removed.
     let began = inner.answer == Some(Said::Removed) && outer.began;
-    let outer_may = outer.followed || began || outer.weight >= inner.weight;
+    // What the inner one saved too late for a cookie is not said, nor that it ended a session that it replaces.
+    let inner_weight = match inner.answer {
+        None => Weight::Nothing,
+        Some(Said::Set(_)) if inner.weight == Weight::End => Weight::Login,
+        Some(_) => inner.weight,
+    };
+    let outer_may = outer.followed || outer.alone || began || outer.weight >= inner_weight;
     let by_outer = match said {
         None => false,
         Some(Said::Set(id)) => outer.base == Some(id),
         Some(Said::Removed) => outer.base.is_none() && (outer.dead || outer.expired || outer.ends),
     };
     // A change outside yields to whatever session the inner one goes on with.
-    let late = outer.base.is_some_and(|id| !world.lives(id, server.clock.now()));
-    let inner_may = outer.followed || late || outer.weight <= Weight::Change || inner.weight >= outer.weight;
+    // Its cookie has expired, or the store did not confirm what it says.
+    let late = outer.faulted || outer.base.is_some() && outer.until <= server.clock.now().as_unix();
+    let inner_may = outer.followed || late || outer.weight <= Weight::Change || inner_weight >= outer.weight;
     let by_inner = said == inner.answer && inner_may;
     assert!(by_outer && outer_may || by_inner, "a weaker statement wins: {said:?} {inner:?} {outer:?}");
     said
@@ -568,6 +576,8 @@ async fn perform_all(server: &Server, session: &Session, deeds: &Deeds) {
                     Err(error) if error.is_ended() => assert!(request.ended),
                     Err(error) => {
                         assert!(request.faulted, "{error}");
+                        // Without that ending, the request is overtaken as before.
+                        request.ended |= request.log.destroy && request.overtaken && request.base.is_none();
                         request.failed = Some(std::mem::take(&mut request.log));
                         return;
                     }
