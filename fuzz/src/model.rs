@@ -188,6 +188,8 @@ pub struct Request {
     pub log: Log,
     /// Another request ended the session, or its absolute timeout passed, and this one has learnt so.
     pub ended: bool,
+    /// That was so before its handler asked for another session, which is not saved yet.
+    pub was_ended: bool,
     /// The absolute timeout passed while the request ran.
     pub expired: bool,
     /// It came with a token that a newer token has replaced.
@@ -204,10 +206,14 @@ pub struct Request {
     created_at: u64,
     /// It is in its own `save`, or its handler is done: it goes on although its client goes away.
     pub committing: bool,
-    /// Nothing that it did counts: its handler failed, or it was dropped before the handler was done.
+    /// Nothing that it did counts: it was dropped before the handler was done.
     pub void: bool,
+    /// Its handler returned an error.
+    pub failed_itself: bool,
     fresh: Option<SessionId>,
     pub created: BTreeSet<SessionId>,
+    /// The sessions that it had and ended. If the store then fails to end the others that came, all are ended again.
+    ended_own: BTreeSet<SessionId>,
 }
 
 impl Request {
@@ -261,8 +267,16 @@ impl Request {
     /// The handler asks for what failed, too.
     pub fn retry(&mut self) {
         if let Some(failed) = self.failed.take() {
-            self.ended &= !failed.destroy;
+            self.begin_another(&failed);
             self.log = failed.then(std::mem::take(&mut self.log));
+        }
+    }
+
+    /// The handler asks for another session, or has ended this one: what it sets from now on begins one, unless that fails.
+    pub fn begin_another(&mut self, log: &Log) {
+        let asked = log.regenerate && (self.overtaken || self.expired) && self.base.is_none();
+        if log.destroy || asked {
+            (self.was_ended, self.ended) = (self.was_ended || self.ended, false);
         }
     }
 
@@ -322,10 +336,11 @@ impl Request {
     }
 
     /// The response sets the cookie to the token of this session: what this service has to add is added to it, unless it has
-    /// logged in to another.
+    /// logged in to another, or ended one and changes nothing since.
     fn follow(&mut self, id: SessionId, entry: Option<&Entry>, now: Timestamp) {
         self.said = None;
-        let stays = self.logged_in && self.base.is_some_and(|base| base != id);
+        let stays = self.logged_in && self.base.is_some_and(|base| base != id)
+            || self.weight == Weight::End && self.base.is_none() && self.log.is_default();
         if let Some(entry) = entry.filter(|_| !stays) {
             (self.base, self.known) = (Some(id), entry.values.clone());
             (self.created_at, self.until) = (entry.created, entry.expires);
@@ -480,7 +495,7 @@ impl Backend for Server {
                 (Some(cookies), Some(entry)) => cookies.push(Found::Session(id, entry.clone())),
                 (Some(cookies), None) if found.is_some() => cookies.push(Found::Tombstone),
                 (Some(cookies), None) => cookies.push(Found::Nothing),
-                (None, entry) if request.said == Some(Said::Set(id)) && request.committing => {
+                (None, entry) if request.said == Some(Said::Set(id)) && request.last => {
                     request.follow(id, entry, self.clock.now());
                 }
                 // A second look is one at a session that was renewed: it may have ended meanwhile.
@@ -607,6 +622,7 @@ impl Backend for Server {
             assert!(!request.void);
             let before = world.sessions.remove(&id);
             if request.base == Some(id) {
+                request.ended_own.insert(id);
                 world.ended(request);
             } else if request.others.contains(&id) {
                 assert!(request.ends, "ends what came beside its session");
@@ -614,7 +630,8 @@ impl Backend for Server {
                 let expired = before.is_none_or(|entry| entry.expires <= request.commit);
                 assert!(expired || request.created.contains(&id), "ends another's session");
             } else {
-                assert!(request.created.contains(&id), "ends another's session");
+                let own = request.created.contains(&id) || request.ended_own.contains(&id);
+                assert!(own, "ends another's session");
             }
         })
     }

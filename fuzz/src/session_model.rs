@@ -494,7 +494,10 @@ fn answered(server: &Server, number: usize, response: &Response<Body>, tokens: &
             }
         }
         StatusCode::INTERNAL_SERVER_ERROR => {}
-        _ => assert!(request.void || request.faulted, "an error that no fault explains"),
+        _ => assert!(
+            request.failed_itself || request.void || request.faulted,
+            "an error that no fault explains"
+        ),
     }
     let lives = request.until > server.clock.now().as_unix();
     if let Some(id) = request.base.filter(|id| request.created.contains(id) && lives) {
@@ -524,7 +527,11 @@ fn answered_twice(
     match response.status() {
         StatusCode::OK => assert!(!outer.void && !outer.is_unsaved(), "lost without a word: {outer:?}"),
         StatusCode::INTERNAL_SERVER_ERROR => {}
-        _ => assert!([inner, outer].iter().any(|request| request.void || request.faulted)),
+        _ => {
+            let explained =
+                [inner, outer].iter().any(|request| request.failed_itself || request.void || request.faulted);
+            assert!(explained, "an error that no fault explains");
+        }
     }
     let said = said(response, tokens, &[outer.base]);
     // The stronger one is heard. What the outer service has done to the inner one's session is in the same cookie. A session
@@ -540,6 +547,8 @@ fn answered_twice(
     let by_outer = match said {
         None => false,
         Some(Said::Set(id)) => outer.base == Some(id),
+        // It ended its session, and the store did not confirm what it then did to the session of the inner one.
+        Some(Said::Removed) if outer.faulted && outer.weight == Weight::End => true,
         Some(Said::Removed) => outer.base.is_none() && (outer.dead || outer.expired || outer.ends),
     };
     // A change outside yields to whatever session the inner one goes on with.
@@ -572,12 +581,14 @@ async fn perform_all(server: &Server, session: &Session, deeds: &Deeds) {
             server.request(|request| {
                 request.committing = false;
                 match &saved {
-                    Ok(()) => assert!(!request.is_unsaved(), "lost without a word"),
+                    Ok(()) => {
+                        assert!(!request.is_unsaved(), "lost without a word");
+                        request.was_ended = false;
+                    }
                     Err(error) if error.is_ended() => assert!(request.ended),
                     Err(error) => {
                         assert!(request.faulted, "{error}");
-                        // Without that ending, the request is overtaken as before.
-                        request.ended |= request.log.destroy && request.overtaken && request.base.is_none();
+                        request.ended |= std::mem::take(&mut request.was_ended);
                         request.failed = Some(std::mem::take(&mut request.log));
                         return;
                     }
@@ -602,7 +613,8 @@ fn answer(server: &Server, ending: Ending) -> Answer {
     match ending {
         Ending::Ok => conclude(server, true),
         Ending::Err => {
-            server.request(|request| request.void = true);
+            conclude(server, false);
+            server.request(|request| request.failed_itself = true);
             return Err(Error::unavailable("the handler's own"));
         }
         Ending::ServerError => {
@@ -671,15 +683,13 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         Deed::Regenerate => {
             session.regenerate().unwrap();
             request.log.regenerate = true;
-            if (request.overtaken || request.expired) && request.base.is_none() {
-                request.ended = false;
-            }
+            request.begin_another(&Log { regenerate: true, ..Log::default() });
         }
         Deed::Destroy => {
             session.destroy().unwrap();
             request.failed = None;
             request.log = Log { cleared: true, destroy: true, ..Log::default() };
-            request.ended = false;
+            request.begin_another(&Log { destroy: true, ..Log::default() });
         }
         Deed::Save => unreachable!("saved where it can be waited for"),
     }
