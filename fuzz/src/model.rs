@@ -123,7 +123,7 @@ pub enum Cookie {
     Foreign,
 }
 
-/// What a response says of the session, from the weakest to the strongest.
+/// The weight of a statement of a response about the session, from the weakest to the strongest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
 pub enum Weight {
     #[default]
@@ -134,14 +134,14 @@ pub enum Weight {
     End,
 }
 
-/// What a response says of the session's cookie.
+/// The statement of a response about the session's cookie.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Said {
     Removed,
     Set(SessionId),
 }
 
-/// What a request found under the token of one of its cookies.
+/// The entry that a request found under the token of one of its cookies.
 #[derive(Clone, Debug)]
 enum Found {
     Session(SessionId, Entry),
@@ -154,7 +154,7 @@ enum Found {
 pub struct Request {
     /// Its cookies of the session's name.
     cookies: Vec<Cookie>,
-    /// What their tokens lead to, as far as the store has answered. Once all is known, the session is decided.
+    /// The entries that their tokens lead to, as far as the store has answered. Once all is known, the session is decided.
     found: Option<Vec<Found>>,
     /// When it looked.
     loaded: u64,
@@ -166,7 +166,7 @@ pub struct Request {
     pub ends: bool,
     /// It came without a session, but with the token of one that was there before.
     had_former: bool,
-    /// It came without a session, or ended that, so that what it sets is another one.
+    /// It came without a session, or ended that, so that its values begin another session.
     pub began: bool,
     /// It was not found: it had expired, or another request had ended it.
     pub alone: bool,
@@ -176,9 +176,9 @@ pub struct Request {
     logged_in: bool,
     /// The strongest of its statements that the store has acknowledged.
     pub weight: Weight,
-    /// What a service inside of this one has said of the cookie.
+    /// The statement of a service inside of this one about the cookie.
     pub said: Option<Said>,
-    /// What this service has said of it.
+    /// The statement of this service about it.
     pub answer: Option<Said>,
     /// The session of that service was found: what this one does is done to it.
     pub followed: bool,
@@ -226,7 +226,7 @@ impl Request {
         (self.found, self.loaded) = (Some(Vec::new()), now.as_unix());
     }
 
-    /// All cookies were looked up, and `chosen` is the session of the request: the one that was written last. Which of
+    /// All cookies were looked up, and `chosen` is the session of the request: the session that was written last. Which of
     /// several that were written in the same second is not said.
     pub fn end_load(&mut self, chosen: Option<SessionId>) {
         let found = self.found.take().expect("a load");
@@ -247,7 +247,7 @@ impl Request {
         let last = alive.values().map(|entry| entry.written).max().filter(|written| !outdated(written));
         let Some(id) = chosen else {
             assert_eq!(last, None, "a session was not found");
-            // What is set from here on would displace the new cookie.
+            // A value that is set from here on would displace the new cookie.
             (self.overtaken, self.ended, self.began) = (overtaken, overtaken, true);
             self.others = alive.into_keys().collect();
             return;
@@ -320,7 +320,7 @@ impl Request {
         }
     }
 
-    /// What is written counts from `now`, which is never before the request looked.
+    /// A deadline that is written counts from `now`, which is never before the request looked.
     fn decide(&mut self, now: Timestamp, is_due: bool) {
         self.commit = now.as_unix().max(self.loaded);
         if self.log.destroy && self.base.is_none() && self.had_former {
@@ -394,7 +394,7 @@ fn deadline(created: u64, now: u64) -> u64 {
     (now + IDLE).min(created + ABSOLUTE)
 }
 
-/// What an entry says that is written at `now`: when that was, and its deadline. A session that a host began whose clock was
+/// The times in an entry that is written at `now`: when that was, and its deadline. A session that a host began whose clock was
 /// ahead was not written before it began.
 fn written(created: u64, now: u64) -> (u64, u64) {
     (now.max(created), deadline(created, now))
@@ -556,6 +556,13 @@ impl Backend for Server {
             let own = request.base == Some(id);
             assert!(now.as_unix() <= request.commit);
             assert!(answer != Replaced::Missing || !world.keeps(id), "lost, although it was loaded in time");
+            // It ended this session before, and the store did not acknowledge the end of the others: it finds it gone.
+            if request.ended_own.contains(&id) {
+                assert!(answer == Replaced::Missing, "an ended session is back");
+                request.settle(None, Values::new());
+                request.ended = true;
+                return;
+            }
             assert!(own || request.created.contains(&id), "writes to another's session");
             let starts_over = moves && own && request.log.destroy;
             assert!(

@@ -270,10 +270,10 @@ fn of(session: &Session) -> Option<(usize, u64)> {
 ///
 /// - The handler sees a session if and only if the request has a genuine cookie, and it sees that one.
 /// - A response never sets the session's cookie twice, and one that did not look is untouched.
-/// - Of two tokens of one session the one that replaced the other counts, whatever the clock showed.
+/// - Of two tokens of one session the newer one counts, whatever the clock showed.
 /// - A logout ends all sessions whose cookies the request has.
 /// - Without a logout no cookie is removed that may be alive, here or on a host that has another key, or if the store failed.
-/// - A service around this one, of the same cookie or of another one, changes nothing of that.
+/// - A service around this one, of the same cookie or of another cookie, changes nothing of that.
 /// - The work of an answered request is kept. That of another request is done or not done: no count is lost, none is counted
 ///   twice, no user who logged out is back.
 pub fn service_e2e(data: &[u8]) {
@@ -553,7 +553,7 @@ async fn act(
             };
             assert!(
                 !known.iter().any(replaced),
-                "a token counts that another one of the request has replaced"
+                "a token counts that another token of the request has replaced"
             );
         }
         let expected = expected.map(|(known, value)| (known.0, (*value).clone()));

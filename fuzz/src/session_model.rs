@@ -66,7 +66,7 @@ enum Step {
     Replay(bool, u8),
 }
 
-/// What comes before a step.
+/// A circumstance that changes before a step.
 #[derive(Arbitrary, Clone, Debug)]
 enum Circumstance {
     /// A client holds a cookie of the name in another scope, too, which it sends before or after the others.
@@ -226,7 +226,7 @@ impl Play {
             Circumstance::Beside { client, value, first } => {
                 let value = match value {
                     Value::Issued(which) => self.issued(which),
-                    // The last of 43 characters has two bits that count for nothing, and must be zero.
+                    // The last of 43 characters has two bits that carry no data, and must be zero.
                     Value::Unknown(which) => {
                         Some(format!("{}A", char::from(b'a' + which % 26).to_string().repeat(42)))
                     }
@@ -454,7 +454,7 @@ fn store(server: &Server) -> ServerStore<Server> {
         .unwrap()
 }
 
-/// What a response says of the cookie. Its token, if it has one, was given to a client for this session before, or never.
+/// The statement of a response about the cookie. Its token, if it has one, was given to a client for this session before, or never.
 fn said(response: &Response<Body>, tokens: &Tokens, base: &[Option<SessionId>]) -> Option<Said> {
     let lines = response.headers().get_all(SET_COOKIE).iter();
     let lines: Vec<_> = lines.map(|line| line.to_str().unwrap().strip_prefix("s=").unwrap()).collect();
@@ -515,7 +515,7 @@ fn answered(server: &Server, number: usize, response: &Response<Body>, tokens: &
     said
 }
 
-/// The response of a service around another one.
+/// The response of a service around another service.
 fn answered_twice(
     server: &Server,
     numbers: [usize; 2],
@@ -534,10 +534,10 @@ fn answered_twice(
         }
     }
     let said = said(response, tokens, &[outer.base]);
-    // The stronger one is heard. What the outer service has done to the inner one's session is in the same cookie. A session
-    // that the outer one has begun from nothing is not the one that the inner one removed.
+    // The stronger one is heard. Changes of the outer service to the inner one's session are in the same cookie. A session
+    // that the outer one has begun from nothing is not the session that the inner one removed.
     let began = inner.answer == Some(Said::Removed) && outer.began;
-    // What the inner one saved too late for a cookie is not said, nor that it ended a session that it replaces.
+    // A session that the inner one saved too late for a cookie is not said, nor that it ended a session that it replaces.
     let inner_weight = match inner.answer {
         None => Weight::Nothing,
         Some(Said::Set(_)) if inner.weight == Weight::End => Weight::Login,

@@ -636,8 +636,8 @@ pub enum DropReason {
     SessionEnded,
     /// [`save`](crate::Session::save) failed, and the handler did not call it again.
     SaveFailed,
-    /// A session service inside of this one, or behind it, set the cookie to another session. What the handler of this service
-    /// had saved before in the same request does not reach the browser.
+    /// A session service inside of this one, or behind it, set the cookie to another session. The changes that the handler of this
+    /// service had saved before in the same request do not reach the browser.
     OtherSession,
     /// The response has a `Set-Cookie` line that removes the session's cookie, and that no session service in this process wrote.
     /// A handler that ends its session calls [`destroy`](crate::Session::destroy) instead of writing such a line.

@@ -517,8 +517,8 @@ impl State {
     /// `accepts` is true if changes of values count.
     pub(super) fn go_on_from(&mut self, record: Record, came: Option<SessionId>, accepts: bool) -> Continued {
         let is_same = self.base.as_ref().is_some_and(|base| base.id() == record.id());
-        // An ending that the store has carried out is stronger than all that the other service said. What the handler wants
-        // done since then is done to the other session.
+        // An ending that the store has carried out is stronger than all that the other service said. Later changes of
+        // the handler are made to the other session.
         let has_ended = matches!(self.reply, Reply::Remove { weight: Weight::End });
         if has_ended && !self.asks_for_more(accepts) || !is_same && !self.yields() {
             return Continued::No;
@@ -541,7 +541,7 @@ impl State {
         !matches!(self.reply, Reply::Set { weight, .. } if weight > Weight::Change)
     }
 
-    /// Gives up the token of an earlier save, because the response has another one. Returns its session if the client loses by
+    /// Gives up the token of an earlier save, because the response has another token. Returns its session if the client loses by
     /// that what was saved: the values are in the cookie, or the session is not the `known` one.
     fn give_up_token(&mut self, known: Option<SessionId>) -> Option<SessionId> {
         let saved = self.base.as_ref().filter(|_| self.has_token());

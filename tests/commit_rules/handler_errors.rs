@@ -103,7 +103,7 @@ fn b9_a_logout_before_an_error_is_a_logout() {
     }
 }
 
-/// If the store fails, too, the handler's answer is the one that is sent, and a copy of the cookie is still a session.
+/// If the store fails, too, the handler's answer is sent, and a copy of the cookie is still a session.
 #[test]
 fn b9_a_logout_that_fails_under_an_error_leaves_the_answer() {
     on_server(|world| async move {

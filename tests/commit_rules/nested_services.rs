@@ -448,7 +448,7 @@ fn b8_a_saved_change_that_yields_is_reported() {
 }
 
 /// The outer handler ended its session and saved that; the inner one then began another. The ending is the stronger statement,
-/// whatever the response. What the outer handler changes after that goes to the session that began.
+/// whatever the response. Later changes of the outer handler go to the session that began.
 #[test]
 fn b8_a_saved_ending_stays_over_a_session_that_begins_inside() {
     let cases: [(u16, Act, bool); 4] = [
