@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::ser::{Impossible, Serialize, SerializeMap, SerializeStruct, Serializer};
@@ -30,11 +31,9 @@ pub(super) fn absent_fields<T: Serialize + ?Sized>(value: &T) -> BTreeSet<String
 ///
 /// A field of a struct with `#[serde(flatten)]` does not say what it expects, because serde buffers its value first. Such a nil
 /// is taken for the content of a `Some`, too. If that is not a `T`, all such nils are taken for a `()`.
-pub(super) fn read_with_nils<'a, T: DeserializeOwned>(
-    entries: impl Iterator<Item = (&'a str, &'a [u8])> + Clone,
-) -> Option<T> {
+pub(super) fn read_with_nils<T: DeserializeOwned>(entries: &[(String, Bytes)]) -> Option<T> {
     [Nil::Some, Nil::Unit].into_iter().find_map(|buffered| {
-        let entries = entries.clone().map(|(key, value)| (key, Field { value, buffered }));
+        let entries = entries.iter().map(|(key, value)| (key.as_str(), Field { value, buffered }));
         T::deserialize(MapDeserializer::new(entries)).ok()
     })
 }

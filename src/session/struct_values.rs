@@ -57,8 +57,7 @@ impl Session {
             return Ok(None);
         }
         if entries.iter().any(|(_, value)| value == NIL) {
-            let entries = entries.iter().map(|(key, value)| (key.as_str(), &**value));
-            if let Some(whole) = read_with_nils(entries) {
+            if let Some(whole) = read_with_nils(&entries) {
                 return Ok(Some(whole));
             }
         }

@@ -59,7 +59,8 @@ fn b9_an_error_of_this_crate_is_a_response() {
 /// response is a 403.
 #[test]
 fn b9_a_logout_before_an_error_is_a_logout() {
-    let errors: [(fn(&Session) -> Error, &str); 2] = [
+    type Fails = fn(&Session) -> Error;
+    let errors: [(Fails, &str); 2] = [
         (|_| Error::unavailable("afterwards"), "handler_failed:unavailable"),
         (|session| session.verify_csrf("").unwrap_err(), "handler_failed:forgery"),
     ];
