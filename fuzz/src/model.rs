@@ -1,7 +1,8 @@
 //! A model of the entries that a server-side store should hold, beside a backend that lists the entries it does hold.
 //!
 //! Each primitive that changes the backend is where one request takes effect: the model applies what that request did to
-//! the present values, and what was written must be that.
+//! the present values, and what was written must be that. The model knows the four rules of docs/DESIGN.md, not the code
+//! that follows them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -18,10 +19,16 @@ pub const ABSOLUTE: u64 = 2_000_000;
 /// For so long a backend keeps what has expired, for requests that loaded it in time.
 const RETENTION: u64 = 15 * 60;
 
+/// How long a tombstone stays, and how far clocks may differ.
+const TOMBSTONE: u64 = 60;
+const SKEW: u64 = 60;
+
 /// A session, as the store should hold it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub created: u64,
+    /// When its values were written, by the clock of the host that wrote them.
+    pub written: u64,
     pub expires: u64,
     pub values: Values,
 }
@@ -36,8 +43,10 @@ impl Entry {
         let (header, payload) = stored.value.split_at(22);
         let values: Values = rmp_serde::from_slice(payload).expect("a payload");
         assert!(!values.is_empty(), "an empty session is stored");
-        let created = header[1..6].iter().fold(0, |created, byte| created << 8 | u64::from(*byte));
-        Some(Self { created, expires: stored.expires.as_unix(), values })
+        let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let created = number(&header[1..6]);
+        let written = created + number(&header[6..10]);
+        Some(Self { created, written, expires: stored.expires.as_unix(), values })
     }
 }
 
@@ -91,20 +100,96 @@ impl Log {
         Self { cleared, regenerate, destroy, keys }
     }
 
+    fn weight(&self) -> Weight {
+        match self {
+            Self { destroy: true, .. } => Weight::End,
+            Self { regenerate: true, .. } => Weight::Login,
+            _ if self.is_default() => Weight::Renewal,
+            _ => Weight::Change,
+        }
+    }
+
     pub fn is_default(&self) -> bool {
         !self.cleared && !self.regenerate && !self.destroy && self.keys.is_empty()
     }
 }
 
-/// A request, as far as the store is concerned.
-#[derive(Debug, Default)]
+/// A cookie of the session's name, before the store was asked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cookie {
+    /// A token of this store's form: what the store does not know is known to be dead.
+    Token,
+    /// Anything else may be the cookie of another application.
+    Foreign,
+}
+
+/// The weight of a statement of a response about the session, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
+pub enum Weight {
+    #[default]
+    Nothing,
+    Renewal,
+    Change,
+    Login,
+    End,
+}
+
+/// The statement of a response about the session's cookie.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Said {
+    Removed,
+    Set(SessionId),
+}
+
+/// The entry that a request found under the token of one of its cookies.
+#[derive(Clone, Debug)]
+enum Found {
+    Session(SessionId, Entry),
+    Tombstone,
+    Nothing,
+}
+
+/// A request, as far as one session service and the store are concerned.
+#[derive(Clone, Debug, Default)]
 pub struct Request {
+    /// Its cookies of the session's name.
+    cookies: Vec<Cookie>,
+    /// The entries that their tokens lead to, as far as the store has answered. Once all is known, the session is decided.
+    found: Option<Vec<Found>>,
+    /// When it looked.
+    loaded: u64,
+    /// The sessions that came beside the newest one.
+    pub others: Vec<SessionId>,
+    /// All of its cookies are known to be dead.
+    pub dead: bool,
+    /// Its handler ended its session: all that it brought are to end.
+    pub ends: bool,
+    /// It came without a session, but with the token of one that was there before.
+    had_former: bool,
+    /// It came without a session, or ended that, so that its values begin another session.
+    pub began: bool,
+    /// It was not found: it had expired, or another request had ended it.
+    pub alone: bool,
+    /// Until when its session lives, as far as the store has told.
+    pub until: u64,
+    /// Its session has the token of a login that was saved.
+    logged_in: bool,
+    /// The strongest of its statements that the store has acknowledged.
+    pub weight: Weight,
+    /// The statement of a service inside of this one about the cookie.
+    pub said: Option<Said>,
+    /// The statement of this service about it.
+    pub answer: Option<Said>,
+    /// The session of that service was found: what this one does is done to it.
+    pub followed: bool,
     /// The session that it has, and the values that it knows.
     pub base: Option<SessionId>,
     pub known: Values,
     pub log: Log,
     /// Another request ended the session, or its absolute timeout passed, and this one has learnt so.
     pub ended: bool,
+    /// That was so before its handler asked for another session, which is not saved yet.
+    pub was_ended: bool,
     /// The absolute timeout passed while the request ran.
     pub expired: bool,
     /// It came with a token that a newer token has replaced.
@@ -113,19 +198,67 @@ pub struct Request {
     pub faulted: bool,
     /// The changes of a save whose failure the handler was told. They are made only if the handler asks for it again.
     pub failed: Option<Log>,
+    /// Its handler is done.
+    last: bool,
     /// When its last commit began: what is written counts from then.
     commit: u64,
     /// When the session that it has was created.
     created_at: u64,
     /// It is in its own `save`, or its handler is done: it goes on although its client goes away.
     pub committing: bool,
-    /// Nothing that it did counts: its handler failed, or it was dropped before the handler was done.
+    /// Nothing that it did counts: it was dropped before the handler was done.
     pub void: bool,
+    /// Its handler returned an error.
+    pub failed_itself: bool,
     fresh: Option<SessionId>,
-    created: BTreeSet<SessionId>,
+    pub created: BTreeSet<SessionId>,
+    /// The sessions that it had and ended. If the store then fails to end the others that came, all are ended again.
+    ended_own: BTreeSet<SessionId>,
 }
 
 impl Request {
+    pub fn new(cookies: &[Cookie]) -> Self {
+        Self { cookies: cookies.to_vec(), ..Self::default() }
+    }
+
+    /// Its cookies are looked up from now on.
+    pub fn begin_load(&mut self, now: Timestamp) {
+        (self.found, self.loaded) = (Some(Vec::new()), now.as_unix());
+    }
+
+    /// All cookies were looked up, and `chosen` is the session of the request: the session that was written last. Which of
+    /// several that were written in the same second is not said.
+    pub fn end_load(&mut self, chosen: Option<SessionId>) {
+        let found = self.found.take().expect("a load");
+        let overtaken = found.iter().any(|found| matches!(found, Found::Tombstone));
+        let only_tokens = self.cookies.iter().all(|cookie| *cookie == Cookie::Token);
+        let all_gone = found.iter().all(|found| matches!(found, Found::Nothing));
+        self.dead = !self.cookies.is_empty() && only_tokens && all_gone;
+        self.had_former = chosen.is_none() && !found.is_empty();
+        let mut alive: BTreeMap<_, _> = found
+            .into_iter()
+            .filter_map(|found| match found {
+                Found::Session(id, entry) => Some((id, entry)),
+                Found::Tombstone | Found::Nothing => None,
+            })
+            .collect();
+        // The session that goes on from a superseded token is newer than one from before the tombstone.
+        let outdated = |written: &u64| overtaken && *written < self.loaded.saturating_sub(TOMBSTONE + SKEW);
+        let last = alive.values().map(|entry| entry.written).max().filter(|written| !outdated(written));
+        let Some(id) = chosen else {
+            assert_eq!(last, None, "a session was not found");
+            // A value that is set from here on would displace the new cookie.
+            (self.overtaken, self.ended, self.began) = (overtaken, overtaken, true);
+            self.others = alive.into_keys().collect();
+            return;
+        };
+        let entry = alive.remove(&id).expect("a session that no cookie leads to");
+        assert_eq!(Some(entry.written), last, "an older session wins");
+        self.others = alive.into_keys().collect();
+        (self.created_at, self.until) = (entry.created, entry.expires);
+        self.settle(Some(id), entry.values);
+    }
+
     pub fn view(&self) -> Values {
         let failed = self.failed.as_ref().map(|failed| failed.apply(&self.known));
         self.log.apply(failed.as_ref().unwrap_or(&self.known))
@@ -134,7 +267,16 @@ impl Request {
     /// The handler asks for what failed, too.
     pub fn retry(&mut self) {
         if let Some(failed) = self.failed.take() {
+            self.begin_another(&failed);
             self.log = failed.then(std::mem::take(&mut self.log));
+        }
+    }
+
+    /// The handler asks for another session, or has ended this one: what it sets from now on begins one, unless that fails.
+    pub fn begin_another(&mut self, log: &Log) {
+        let asked = log.regenerate && (self.overtaken || self.expired) && self.base.is_none();
+        if log.destroy || asked {
+            (self.was_ended, self.ended) = (self.was_ended || self.ended, false);
         }
     }
 
@@ -156,7 +298,7 @@ impl Request {
 
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
-        (self.commit, self.committing) = (now.as_unix(), true);
+        (self.committing, self.last) = (true, last);
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -167,11 +309,51 @@ impl Request {
         if !accepts {
             (self.log.keys, self.log.cleared) = (BTreeMap::new(), false);
         }
+        match self.said {
+            // Decided when that session is found.
+            Some(Said::Set(_)) if last => {}
+            Some(Said::Removed) if last && self.base.is_some() && !self.began && !self.log.destroy => {
+                self.settle(None, Values::new());
+                self.ended = true;
+            }
+            _ => self.decide(now, is_due),
+        }
+    }
+
+    /// A deadline that is written counts from `now`, which is never before the request looked.
+    fn decide(&mut self, now: Timestamp, is_due: bool) {
+        self.commit = now.as_unix().max(self.loaded);
+        if self.log.destroy && self.base.is_none() && self.had_former {
+            self.says(Weight::End); // its user wants to be logged out, whichever token there is by now
+        }
+        self.ends |= self.log.destroy || self.base.is_some() && self.view().is_empty();
         let is_over = self.base.is_some() && self.created_at + ABSOLUTE <= self.commit;
         let ends = self.log.destroy || self.log.cleared && self.view().is_empty();
         if is_due && is_over && !ends {
             self.settle(None, Values::new());
-            (self.ended, self.expired) = (true, true);
+            (self.ended, self.expired, self.began) = (true, true, true);
+        }
+    }
+
+    /// The response sets the cookie to the token of this session: what this service has to add is added to it, unless it has
+    /// logged in to another, or ended one and changes nothing since.
+    fn follow(&mut self, id: SessionId, entry: Option<&Entry>, now: Timestamp) {
+        self.said = None;
+        let stays = self.logged_in && self.base.is_some_and(|base| base != id)
+            || self.weight == Weight::End && self.base.is_none() && self.log.is_default();
+        if let Some(entry) = entry.filter(|_| !stays) {
+            (self.base, self.known) = (Some(id), entry.values.clone());
+            (self.created_at, self.until) = (entry.created, entry.expires);
+            (self.ended, self.followed) = (false, true);
+        }
+        self.alone = entry.is_none();
+        self.decide(now, true);
+    }
+
+    fn says(&mut self, weight: Weight) {
+        self.ends |= weight == Weight::End;
+        if weight > self.weight {
+            self.weight = weight;
         }
     }
 
@@ -186,6 +368,8 @@ pub struct World {
     pub requests: Vec<Request>,
     /// After how many primitives the next fault comes, and whether it loses only the answer.
     pub fault: Option<(u8, bool)>,
+    /// The latest time that a host's clock has shown: the backend frees by it.
+    pub latest: u64,
     ids: BTreeSet<SessionId>,
 }
 
@@ -194,6 +378,7 @@ pub struct World {
 pub struct Server {
     pub world: Arc<Mutex<World>>,
     pub memory: Arc<Memory>,
+    /// The clock of its host.
     pub clock: FakeClock,
     pub request: usize,
 }
@@ -209,7 +394,18 @@ fn deadline(created: u64, now: u64) -> u64 {
     (now + IDLE).min(created + ABSOLUTE)
 }
 
+/// The times in an entry that is written at `now`: when that was, and its deadline. A session that a host began whose clock was
+/// ahead was not written before it began.
+fn written(created: u64, now: u64) -> (u64, u64) {
+    (now.max(created), deadline(created, now))
+}
+
 impl Server {
+    /// The request of this service.
+    pub fn request(&self, act: impl FnOnce(&mut Request)) {
+        act(&mut self.lock().requests[self.request]);
+    }
+
     pub fn lock(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap()
     }
@@ -246,11 +442,9 @@ impl Server {
         let mut world = self.lock();
         let mut request = std::mem::take(&mut world.requests[self.request]);
         if fault == Fault::After {
-            let (base, known, log) = (request.base, request.known.clone(), request.log.clone());
-            let ended = request.ended;
+            let before = request.clone();
             check(&mut world, &mut request);
-            (request.base, request.known, request.log, request.fresh) = (base, known, log, None);
-            request.ended = ended;
+            request = Request { created: request.created, fresh: None, ..before };
         } else {
             check(&mut world, &mut request);
             if let Some(entry) = request.base.and_then(|id| world.sessions.get(&id)) {
@@ -261,22 +455,17 @@ impl Server {
         if fault == Fault::After { Err(Error::unavailable("done, and the answer lost")) } else { Ok(answer) }
     }
 
-    /// Whether an entry with this deadline may be gone from the backend's memory.
-    fn may_be_freed(&self, expires: u64) -> bool {
-        expires + RETENTION <= self.clock.now().as_unix()
-    }
-
     /// The model holds what the backend holds.
     pub async fn compare(&self) {
-        let (ids, sessions) = {
+        let (ids, sessions, latest) = {
             let world = self.lock();
-            (world.ids.clone(), world.sessions.clone())
+            (world.ids.clone(), world.sessions.clone(), world.latest)
         };
         for id in ids {
             let entry_id = EntryId::from_bytes(id.to_bytes());
             let stored = self.memory.fetch(entry_id, Timestamp::from_unix(0)).await.unwrap();
             let expected = sessions.get(&id);
-            if stored.is_none() && expected.is_some_and(|entry| self.may_be_freed(entry.expires)) {
+            if stored.is_none() && expected.is_some_and(|entry| entry.expires + RETENTION <= latest) {
                 self.lock().sessions.remove(&id);
                 continue;
             }
@@ -297,19 +486,29 @@ impl Backend for Server {
                 return;
             }
             // The clock may have passed the deadline since the request read it.
-            let freed = |entry: &&Entry| found.is_none() && self.may_be_freed(entry.expires);
+            let latest = world.latest;
+            let freed = |entry: &&Entry| found.is_none() && entry.expires + RETENTION <= latest;
             let entry =
                 world.sessions.get(&id).filter(|entry| entry.expires > now.as_unix() && !freed(entry));
             assert_eq!(found.as_ref().and_then(Entry::read).as_ref(), entry);
-            // A second look is one at a session that was renewed: it may have ended meanwhile.
-            if request.base == Some(id) && entry.is_some() {
-                return;
+            match (&mut request.found, entry) {
+                (Some(cookies), Some(entry)) => cookies.push(Found::Session(id, entry.clone())),
+                (Some(cookies), None) if found.is_some() => cookies.push(Found::Tombstone),
+                (Some(cookies), None) => cookies.push(Found::Nothing),
+                (None, entry) if request.said == Some(Said::Set(id)) && request.last => {
+                    request.follow(id, entry, self.clock.now());
+                }
+                // A second look is one at a session that was renewed: it may have ended meanwhile.
+                (None, Some(entry)) => {
+                    assert_eq!(request.base, Some(id));
+                    request.until = entry.expires;
+                }
+                (None, None) => {
+                    assert_eq!(request.base, Some(id));
+                    request.settle(None, Values::new());
+                    request.ended = true;
+                }
             }
-            request.ended |= request.base == Some(id);
-            // A first look at what a regenerate left behind: what is set from here on would displace the new cookie.
-            request.overtaken = request.base.is_none() && found.is_some() && entry.is_none();
-            request.ended |= request.overtaken;
-            request.settle(entry.map(|_| id), entry.map(|entry| entry.values.clone()).unwrap_or_default());
         })
     }
 
@@ -321,15 +520,18 @@ impl Backend for Server {
         self.check(fault, true, |world, request| {
             assert!(!request.void && !request.ended, "what does not count is saved");
             assert!(world.ids.insert(id), "an id that was there before");
-            assert_eq!(
-                (now.as_unix(), entry.expires),
-                (request.commit, deadline(entry.created, request.commit))
-            );
+            assert_eq!(now.as_unix(), request.commit);
+            assert_eq!((entry.written, entry.expires), written(entry.created, request.commit));
             request.created.insert(id);
             request.fresh = Some(id);
             world.sessions.insert(id, entry.clone());
             if request.base.is_none() {
+                // Where there is no session, none was ended.
+                let log = Log { destroy: false, ..request.log.clone() };
+                request.says(log.weight());
+                request.logged_in = log.regenerate;
                 assert_eq!(entry, Entry { created: now.as_unix(), values: request.view(), ..entry.clone() });
+                request.until = entry.expires;
                 request.settle(Some(id), entry.values);
             } else {
                 assert!(request.log.regenerate || request.log.destroy, "a second session");
@@ -353,8 +555,14 @@ impl Backend for Server {
             assert!(!request.void && !request.ended, "what does not count is saved");
             let own = request.base == Some(id);
             assert!(now.as_unix() <= request.commit);
-            let lives = world.sessions.get(&id).is_some_and(|entry| !self.may_be_freed(entry.expires));
-            assert!(answer != Replaced::Missing || !lives, "lost, although it was loaded in time");
+            assert!(answer != Replaced::Missing || !world.keeps(id), "lost, although it was loaded in time");
+            // It ended this session before, and the store did not acknowledge the end of the others: it finds it gone.
+            if request.ended_own.contains(&id) {
+                assert!(answer == Replaced::Missing, "an ended session is back");
+                request.settle(None, Values::new());
+                request.ended = true;
+                return;
+            }
             assert!(own || request.created.contains(&id), "writes to another's session");
             let starts_over = moves && own && request.log.destroy;
             assert!(
@@ -395,6 +603,9 @@ impl Backend for Server {
             // The second time it is what a regenerate left behind, so that it lasts no longer than that.
             let mark = request.ended && !world.sessions.contains_key(&id);
             assert!(!request.void && (request.base == Some(id) || mark) && request.log.is_default());
+            let asked = !request.last;
+            assert!(asked || request.said.is_none(), "a renewal of a cookie of which more was said");
+            request.says(Weight::Renewal);
             if touched {
                 // The tombstone of a regenerate is touched, too: reading it again shows the difference.
                 if let Some(entry) = world.sessions.get_mut(&id) {
@@ -403,8 +614,7 @@ impl Backend for Server {
                     assert_eq!(entry.expires, deadline(entry.created, request.commit));
                 }
             } else {
-                let lives = world.sessions.get(&id).is_some_and(|entry| !self.may_be_freed(entry.expires));
-                assert!(!lives, "lost, although it was loaded in time");
+                assert!(!world.keeps(id), "lost, although it was loaded in time");
                 request.settle(None, Values::new());
                 request.ended = true;
             }
@@ -419,18 +629,27 @@ impl Backend for Server {
             assert!(!request.void);
             let before = world.sessions.remove(&id);
             if request.base == Some(id) {
+                request.ended_own.insert(id);
                 world.ended(request);
+            } else if request.others.contains(&id) {
+                assert!(request.ends, "ends what came beside its session");
             } else if request.log.destroy && request.base.is_none() {
                 let expired = before.is_none_or(|entry| entry.expires <= request.commit);
                 assert!(expired || request.created.contains(&id), "ends another's session");
             } else {
-                assert!(request.created.contains(&id), "ends another's session");
+                let own = request.created.contains(&id) || request.ended_own.contains(&id);
+                assert!(own, "ends another's session");
             }
         })
     }
 }
 
 impl World {
+    /// True if there is such a session, and the backend still has it, even if it has expired.
+    fn keeps(&self, id: SessionId) -> bool {
+        self.sessions.get(&id).is_some_and(|entry| entry.expires + RETENTION > self.latest)
+    }
+
     /// `request` ended its session, and began a new session if there are values to keep.
     fn ended(&self, request: &mut Request) {
         let after = request.log.apply(&Values::new());
@@ -438,7 +657,11 @@ impl World {
             request.log.destroy || request.log.cleared && after.is_empty(),
             "a session that no request ended"
         );
+        request.says(Weight::End);
+        request.began = true;
         let fresh = request.fresh.filter(|_| !after.is_empty());
+        request.logged_in = fresh.is_some();
+        request.until = fresh.map_or(0, |id| self.sessions[&id].expires);
         assert_eq!(fresh.map(|id| &self.sessions[&id].values), (!after.is_empty()).then_some(&after));
         request.settle(fresh, after);
     }
@@ -447,17 +670,22 @@ impl World {
     fn replaced(&self, request: &mut Request, id: SessionId, before: &Entry, entry: Option<&Entry>) {
         assert!(!request.log.destroy, "destroyed, and written");
         let after = request.log.apply(&before.values);
+        request.says(request.log.weight());
         if let Some(entry) = entry {
-            let expires = deadline(before.created, request.commit);
-            assert_eq!(*entry, Entry { created: before.created, expires, values: after.clone() });
+            let (written, expires) = written(before.created, request.commit);
+            assert_eq!(*entry, Entry { created: before.created, written, expires, values: after.clone() });
+            request.until = expires;
             request.settle(Some(id), after);
         } else if request.log.regenerate && !after.is_empty() {
             let fresh = request.fresh.expect("a new entry before the old one goes");
             let entry = &self.sessions[&fresh];
             assert!(fresh != id && entry.values == after && entry.created == before.created, "{entry:?}");
+            (request.logged_in, request.until) = (true, entry.expires);
             request.settle(Some(fresh), after);
         } else {
             assert_eq!(after, Values::new(), "a session that has values is removed");
+            request.says(Weight::End);
+            request.began = true;
             request.settle(None, after);
         }
     }

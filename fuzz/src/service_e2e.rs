@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
 use std::task::{Context, Waker};
@@ -11,7 +12,7 @@ use std::task::{Context, Waker};
 use arbitrary::{Arbitrary, Unstructured};
 use bytes::Bytes;
 use http::header::{COOKIE, SET_COOKIE, VARY};
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use http_body_util::Empty;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -40,7 +41,26 @@ struct Script<'a> {
     leaves: Option<u16>,
     /// The client closes its end at once, not when it has its answers.
     hurries: bool,
+    around: Around,
+    /// Where the server's clock stands before each load and each answer of a handler: so many seconds from the time, up to
+    /// half a minute.
+    clock: Vec<i8>,
 }
+
+/// A session service around the one of the handlers.
+#[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
+enum Around {
+    None,
+    /// Reads the same session before the request goes on.
+    Before,
+    /// Reads it when the handler is done.
+    After,
+    /// Has a cookie of another name.
+    OtherCookie,
+}
+
+/// The cookie of [`Around::OtherCookie`].
+const OUTER: &str = "o";
 
 #[derive(Arbitrary, Debug)]
 struct Sent<'a> {
@@ -108,7 +128,10 @@ struct World {
     /// The line that a token belongs to, the count that it was set with, and whether it is refused by now, if that is known.
     tokens: BTreeMap<String, (usize, u64, Option<bool>)>,
     latest: String,
+    /// The token that a token has replaced.
+    parents: BTreeMap<String, String>,
     waits: VecDeque<u8>,
+    clock: VecDeque<i8>,
     failures: u64,
     begun: u64,
     answered: u64,
@@ -174,19 +197,26 @@ impl Backend for Slow {
     }
 }
 
-fn cookie_store(key: &[u8], now: u64) -> CookieStore {
+/// The clock of the server moves, as the script says.
+fn tick(clock: &FakeClock, world: &Shared) {
+    let offset = lock(world).clock.pop_front().unwrap_or_default() % 31;
+    clock.set(NOW.checked_add_signed(offset.into()).expect("years after 1970"));
+}
+
+fn cookie_store(key: &[u8], name: &str, clock: FakeClock) -> CookieStore {
     CookieStore::builder(AppKey::danger_from_any_bytes(key).unwrap())
-        .cookie(CookieOptions::development().name(NAME))
-        .clock(FakeClock::at(now))
+        .cookie(CookieOptions::development().name(name))
+        .clock(clock)
         .build()
         .unwrap()
 }
 
-static STORE: LazyLock<CookieStore> = LazyLock::new(|| cookie_store(APP_KEY, NOW));
+static STORE: LazyLock<CookieStore> = LazyLock::new(|| cookie_store(APP_KEY, NAME, FakeClock::at(NOW)));
 /// Tokens that are no longer a session, or never were one here.
-static OVER: LazyLock<String> = LazyLock::new(|| created(&cookie_store(APP_KEY, NOW - 200_000), 0));
+static OVER: LazyLock<String> =
+    LazyLock::new(|| created(&cookie_store(APP_KEY, NAME, FakeClock::at(NOW - 200_000)), 0));
 static STRANGER: LazyLock<String> =
-    LazyLock::new(|| created(&cookie_store(b"another key, of another service", NOW), 0));
+    LazyLock::new(|| created(&cookie_store(b"another key, of another service", NAME, FakeClock::at(NOW)), 0));
 
 /// The token of a new session of this line.
 fn created(store: &(impl Store + Clone), line: u64) -> String {
@@ -240,28 +270,33 @@ fn of(session: &Session) -> Option<(usize, u64)> {
 ///
 /// - The handler sees a session if and only if the request has a genuine cookie, and it sees that one.
 /// - A response never sets the session's cookie twice, and one that did not look is untouched.
+/// - Of two tokens of one session the newer one counts, whatever the clock showed.
 /// - A logout ends all sessions whose cookies the request has.
+/// - Without a logout no cookie is removed that may be alive, here or on a host that has another key, or if the store failed.
+/// - A service around this one, of the same cookie or of another cookie, changes nothing of that.
 /// - The work of an answered request is kept. That of another request is done or not done: no count is lost, none is counted
 ///   twice, no user who logged out is back.
 pub fn service_e2e(data: &[u8]) {
     let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else { return };
-    let world = Shared::default();
+    let (world, clock) = (Shared::default(), FakeClock::at(NOW));
+    lock(&world).clock = script.clock.iter().copied().collect();
     if script.on_server {
         let backend = Slow { memory: Memory::new(), world: world.clone() };
         let store = ServerStore::with_backend(backend)
             .cookie(CookieOptions::development().name(NAME))
-            .clock(FakeClock::at(NOW))
+            .clock(clock.clone())
             .build()
             .unwrap();
-        connection(script, &store, &world);
+        connection(script, &store, &clock, &world);
         let world = std::mem::take(&mut *lock(&world)); // and with it what was left of waits and failures
         settled(&store, &world);
     } else {
-        connection(script, &*STORE, &world);
+        let store = cookie_store(APP_KEY, NAME, clock.clone());
+        connection(script, &store, &clock, &world);
         let world = lock(&world);
         assert_eq!(world.failures, 0);
         for (token, (line, n, _)) in &world.tokens {
-            assert_eq!(look(&*STORE, token), Some((*line, *n)), "a cookie holds what was answered");
+            assert_eq!(look(&store, token), Some((*line, *n)), "a cookie holds what was answered");
         }
     }
 }
@@ -284,7 +319,7 @@ fn settled(store: &(impl Store + Clone), world: &World) {
     }
 }
 
-fn connection(script: Script<'_>, store: &(impl Store + Clone), world: &Shared) {
+fn connection(script: Script<'_>, store: &(impl Store + Clone), clock: &FakeClock, world: &Shared) {
     for line in 0..2 {
         let token = created(store, line);
         let mut world = lock(world);
@@ -348,17 +383,54 @@ fn connection(script: Script<'_>, store: &(impl Store + Clone), world: &Shared) 
         written: written.clone(),
     };
 
-    let shared = world.clone();
+    let (shared, server_clock) = (world.clone(), clock.clone());
     let inner = session_fn(store.clone(), move |request: Request<Incoming>, handle: SessionHandle| {
-        let world = shared.clone();
-        async move { handler(&request, &handle, &world).await }
+        let (world, clock) = (shared.clone(), server_clock.clone());
+        async move { handler(&request, &handle, &clock, &world).await }
+    });
+    let around = script.around;
+    let reading = session_fn(store.clone(), |request: Request<Incoming>, handle: SessionHandle| {
+        let asks = action(&request) != Action::Ping;
+        let response = inner.call(request);
+        async move {
+            if asks && around == Around::Before {
+                handle.load().await?;
+            }
+            let response = response.await;
+            if asks && around == Around::After {
+                // A handler that returned the error would throw away the token of the response.
+                let _ = handle.load().await;
+            }
+            response.map_err(|never| match never {})
+        }
+    });
+    let other_store = cookie_store(APP_KEY, OUTER, clock.clone());
+    let other = session_fn(other_store, |request: Request<Incoming>, handle: SessionHandle| {
+        let asks = action(&request) != Action::Ping;
+        let response = inner.call(request);
+        async move {
+            if asks {
+                handle.load().await?.regenerate()?;
+                handle.load().await?.set("n", 1)?;
+            }
+            let response: Result<_, Error> = response.await.map_err(|never| match never {});
+            response
+        }
     });
     let service = service_fn(|request: Request<Incoming>| {
-        let (response, world) = (inner.call(request), world.clone());
+        let response: Pin<Box<dyn Future<Output = Result<Response<Body>, Error>>>> = match around {
+            Around::None => {
+                let response = inner.call(request);
+                Box::pin(async move { response.await.map_err(|never| match never {}) })
+            }
+            Around::Before | Around::After => Box::pin(reading.call(request)),
+            Around::OtherCookie => Box::pin(other.call(request)),
+        };
+        let world = world.clone();
         lock(&world).begun += 1;
         async move {
             let response = response.await.unwrap();
-            answered(&response, &mut lock(&world));
+            answered(&response, around, &mut lock(&world));
             Ok::<_, Infallible>(response)
         }
     });
@@ -399,18 +471,32 @@ struct About {
     token: Option<String>,
     /// The other genuine cookies of the request.
     others: Vec<String>,
+    /// A cookie of the request may be alive, or the store did not say.
+    may_live: bool,
     asked: bool,
+}
+
+fn action<B>(request: &Request<B>) -> Action {
+    let number = request.uri().path().strip_prefix('/').and_then(|path| path.parse().ok());
+    number.and_then(|number: usize| ACTIONS.get(number)).copied().unwrap_or(Action::Ping)
 }
 
 async fn handler(
     request: &Request<Incoming>,
     handle: &SessionHandle,
+    clock: &FakeClock,
     world: &Shared,
 ) -> Result<Response<Body>, Infallible> {
-    let number = request.uri().path().strip_prefix('/').and_then(|path| path.parse().ok());
-    let action = number.and_then(|number: usize| ACTIONS.get(number)).copied().unwrap_or(Action::Ping);
-    let mut about =
-        About { action, session: None, token: None, others: Vec::new(), asked: action != Action::Ping };
+    let action = action(request);
+    let mut about = About {
+        action,
+        session: None,
+        token: None,
+        others: Vec::new(),
+        may_live: true,
+        asked: action != Action::Ping,
+    };
+    tick(clock, world);
     let mut response = Response::new(Body::new());
     if about.asked && act(request, handle, world, &mut about).await.is_err() || action == Action::Fail {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
@@ -421,6 +507,7 @@ async fn handler(
     }
     response.headers_mut().append(SET_COOKIE, "other=1".parse().unwrap());
     response.extensions_mut().insert(about);
+    tick(clock, world);
     Ok(response)
 }
 
@@ -457,6 +544,18 @@ async fn act(
         // With more, some may not have been tried.
         let certain = values.len() <= 4 && known.iter().any(|(known, _)| known.2 == Some(false));
         assert!(seen.is_some() || !certain, "a genuine cookie was not found");
+        about.may_live = values.contains(&*STRANGER) || known.iter().any(|(known, _)| known.2 == Some(false));
+        let same: Vec<_> = known.iter().filter(|(known, _)| Some((known.0, known.1)) == seen).collect();
+        if let [(_, value)] = same[..] {
+            let parent = |token: &&String| world.parents.get(*token);
+            let replaced = |(_, other): &(_, &String)| {
+                std::iter::successors(parent(other), parent).any(|of| of == *value)
+            };
+            assert!(
+                !known.iter().any(replaced),
+                "a token counts that another token of the request has replaced"
+            );
+        }
         let expected = expected.map(|(known, value)| (known.0, (*value).clone()));
         let token = expected.as_ref().map(|(_, token)| token);
         about.others = known
@@ -549,7 +648,7 @@ fn candidates(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// The response on its way to hyper.
-fn answered(response: &Response<Body>, world: &mut World) {
+fn answered(response: &Response<Body>, around: Around, world: &mut World) {
     world.answered += 1;
     let headers = response.headers();
     let set = set_by(headers);
@@ -563,6 +662,13 @@ fn answered(response: &Response<Body>, world: &mut World) {
     if !about.asked {
         assert_eq!(headers.len(), 1, "untouched: {headers:?}");
         return;
+    }
+    if about.may_live && about.action != Action::Logout {
+        assert_ne!(set.as_deref(), Some(""), "a cookie is removed that may be alive: {about:?}");
+    }
+    if around == Around::OtherCookie && response.status() == StatusCode::OK {
+        let outer = |line: &HeaderValue| line.as_bytes().starts_with(b"o=");
+        assert_eq!(headers.get_all(SET_COOKIE).iter().filter(|line| outer(line)).count(), 1, "{headers:?}");
     }
     if response.status() != StatusCode::OK {
         return;
@@ -585,6 +691,9 @@ fn answered(response: &Response<Body>, world: &mut World) {
                 world.tokens.get_mut(old).unwrap().2 = Some(true);
             }
             let refused = world.tokens.get(&token).map_or(Some(false), |(_, _, refused)| *refused);
+            if let Some(old) = about.token.as_ref().filter(|old| **old != token) {
+                world.parents.insert(token.clone(), old.clone());
+            }
             world.tokens.insert(token.clone(), (line, n, refused));
             world.latest = token;
         }

@@ -1,8 +1,9 @@
-//! Two clients, requests at once, faults and departures: whatever comes, the store holds what the model says.
+//! Two clients, requests at once, faults and departures, clocks that differ, cookies of former scopes, services around
+//! services: whatever comes, the store holds what the model says, and the browser what was said last and strongest.
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -10,14 +11,16 @@ use arbitrary::{Arbitrary, Unstructured};
 use http::header::{COOKIE, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use http_body_util::Empty;
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::Memory;
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, Error, ServerStore, Session, SessionHandle, SessionId, session_fn};
+use hyper_session::{
+    Clock, Error, ServerStore, Session, SessionExt, SessionHandle, SessionId, SessionService, session_fn,
+};
 use tokio::task::yield_now;
 
-use crate::model::{ABSOLUTE, Change, IDLE, Log, Server, Values};
+use crate::model::{ABSOLUTE, Change, Cookie, IDLE, Log, Said, Server, Values, Weight};
 use crate::{NAME, NOW};
 
 type Body = Empty<bytes::Bytes>;
@@ -63,38 +66,107 @@ enum Step {
     Replay(bool, u8),
 }
 
+/// A circumstance that changes before a step.
+#[derive(Arbitrary, Clone, Debug)]
+enum Circumstance {
+    /// A client holds a cookie of the name in another scope, too, which it sends before or after the others.
+    Beside { client: bool, value: Value, first: bool },
+    /// It loses these.
+    Alone(bool),
+    /// The clock of its host is set: so many steps of eight seconds ahead of the time or behind.
+    Clock { client: bool, offset: i16 },
+    /// Its next request passes through another session service first.
+    Around { client: bool, around: Around },
+}
+
+/// The value of a cookie.
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum Value {
+    /// A token that a client was given once.
+    Issued(u8),
+    /// The same form, and no session's.
+    Unknown(u8),
+    /// Not of the form of a token.
+    Foreign(u8),
+}
+
+/// A session service around the one of the handler.
+#[derive(Arbitrary, Clone, Debug)]
+struct Around {
+    /// Both have the same store, and the inner one finds the session of the outer one. Otherwise they have the cookie and the
+    /// backend in common.
+    shared: bool,
+    /// It looks at its session before the request goes on, or only afterwards.
+    early: bool,
+    before: Vec<Deed>,
+    after: Vec<Deed>,
+}
+
+/// Steps, and circumstances with the number of the step that each comes before.
+#[derive(Arbitrary, Debug)]
+struct Script {
+    steps: Vec<Step>,
+    circumstances: Vec<(u8, Circumstance)>,
+}
+
+/// How many cookies of one name a request may have so that all are looked up.
+const MAX_COOKIES: usize = 4;
+
+type Tokens = Arc<Mutex<Vec<(String, SessionId)>>>;
+
 struct Client {
     token: Option<String>,
-    /// The request that it sent, and waits for.
-    request: Option<(usize, Pin<Box<dyn Future<Output = Answer> + Send>>)>,
+    /// Cookies of the same name in other scopes, which come before that one and after it.
+    beside: [Vec<String>; 2],
+    around: Option<Around>,
+    /// The request that it sent, and waits for, and the numbers that it has in the model: one for each service.
+    request: Option<(Vec<usize>, Pin<Box<dyn Future<Output = Answer> + Send>>)>,
+    /// The clock of the host that has its requests, and how far it is from the time.
+    clock: FakeClock,
+    offset: i64,
 }
 
 struct Play {
     server: Server,
-    clock: FakeClock,
+    now: u64,
     clients: [Client; 2],
     /// Every token that a client was given, and the session that it was given for.
-    tokens: Vec<(String, SessionId)>,
+    tokens: Tokens,
     numbers: u64,
 }
 
 /// Any steps of two clients over one backend. See [`model`](crate::model) for what must hold at each of them.
 pub fn session_model(data: &[u8]) {
-    let Ok(steps) = Vec::<Step>::arbitrary(&mut Unstructured::new(data)) else { return };
+    let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else { return };
     thread_local! {
         static RUNTIME: tokio::runtime::Runtime =
             tokio::runtime::Builder::new_current_thread().build().unwrap();
     }
-    RUNTIME.with(|runtime| runtime.block_on(play(steps)));
+    RUNTIME.with(|runtime| runtime.block_on(play(script)));
 }
 
-async fn play(steps: Vec<Step>) {
-    let clock = FakeClock::at(NOW);
-    let server =
-        Server { world: Arc::default(), memory: Arc::new(Memory::new()), clock: clock.clone(), request: 0 };
-    let client = || Client { token: None, request: None };
-    let mut play = Play { server, clock, clients: [client(), client()], tokens: Vec::new(), numbers: 0 };
-    for step in steps.into_iter().take(40) {
+async fn play(script: Script) {
+    let clocks = [FakeClock::at(NOW), FakeClock::at(NOW)];
+    let server = Server {
+        world: Arc::default(),
+        memory: Arc::new(Memory::new()),
+        clock: clocks[0].clone(),
+        request: 0,
+    };
+    let clients = clocks.map(|clock| Client {
+        token: None,
+        beside: [Vec::new(), Vec::new()],
+        around: None,
+        request: None,
+        clock,
+        offset: 0,
+    });
+    let mut play = Play { server, now: NOW, clients, tokens: Tokens::default(), numbers: 0 };
+    play.set_clocks();
+    for (number, step) in script.steps.into_iter().take(40).enumerate() {
+        for (_, circumstance) in script.circumstances.iter().filter(|(at, _)| usize::from(*at) == number) {
+            play.change(circumstance.clone());
+        }
         match step {
             Step::Begin { client, mut deeds, ending } => {
                 deeds.truncate(6);
@@ -105,15 +177,18 @@ async fn play(steps: Vec<Step>) {
             Step::Finish(client) => play.finish(client).await,
             Step::Drop(client) => play.leave(client).await,
             Step::Fault { after, done } => play.server.lock().fault = Some((after % 8, done)),
-            Step::Wait(steps) => play.clock.advance(Duration::from_secs(10_000 * u64::from(steps))),
+            Step::Wait(steps) => {
+                play.now += 10_000 * u64::from(steps);
+                play.set_clocks();
+            }
             Step::Borrow(client) => {
                 play.clients[usize::from(client)].token = play.clients[usize::from(!client)].token.clone();
             }
-            Step::Replay(client, which) if !play.tokens.is_empty() => {
-                let (token, _) = &play.tokens[usize::from(which) % play.tokens.len()];
-                play.clients[usize::from(client)].token = Some(token.clone());
+            Step::Replay(client, which) => {
+                if let Some(token) = play.issued(which) {
+                    play.clients[usize::from(client)].token = Some(token);
+                }
             }
-            Step::Replay(..) => {}
         }
         play.server.compare().await;
     }
@@ -123,52 +198,213 @@ async fn play(steps: Vec<Step>) {
     play.server.lock().fault = None;
     // Whatever anyone ever held leads to its session or to none. (Whether it is the session that the model has, the backend
     // checks when it is asked.)
-    for (token, id) in std::mem::take(&mut play.tokens) {
+    let client = &mut play.clients[0];
+    (client.around, client.beside) = (None, [Vec::new(), Vec::new()]);
+    let tokens = std::mem::take(&mut *play.tokens.lock().unwrap());
+    for (token, id) in tokens {
         play.clients[0].token = Some(token);
         play.begin(false, Vec::new(), Ending::Err);
         play.finish(false).await;
         let world = play.server.lock();
         let base = world.requests.last().and_then(|request| request.base);
-        let now = play.clock.now().as_unix();
+        let now = play.clients[0].clock.now().as_unix();
         let lives = world.sessions.get(&id).is_some_and(|entry| entry.expires > now);
         assert_eq!(base, lives.then_some(id));
     }
 }
 
 impl Play {
-    fn begin(&mut self, client: bool, deeds: Vec<Deed>, ending: Ending) {
-        let mut server = self.server.clone();
-        let number = server.lock().requests.len();
-        server.request = number;
-        server.lock().requests.push(crate::model::Request::default());
-        let store = ServerStore::with_backend(server.clone())
-            .cookie(CookieOptions::development().name(NAME))
-            .idle_timeout(Duration::from_secs(IDLE))
-            .absolute_timeout(Duration::from_secs(ABSOLUTE))
-            .clock(self.clock.clone())
-            .build()
-            .unwrap();
-        let first = self.numbers;
-        self.numbers += deeds.len() as u64;
-        let service = session_fn(store, move |_: Request<Body>, handle: SessionHandle| {
-            let (server, deeds) = (server.clone(), deeds.clone());
-            async move { handle_request(&server, &handle, &deeds, ending, first).await }
-        });
-        let client = &mut self.clients[usize::from(client)];
-        let mut request = Request::new(Body::new());
-        if let Some(token) = &client.token {
-            request.headers_mut().insert(COOKIE, format!("{NAME}={token}").try_into().unwrap());
+    /// A token that a client was given once.
+    fn issued(&self, which: u8) -> Option<String> {
+        let tokens = self.tokens.lock().unwrap();
+        let which = usize::from(which).checked_rem(tokens.len())?;
+        Some(tokens[which].0.clone())
+    }
+
+    fn change(&mut self, circumstance: Circumstance) {
+        match circumstance {
+            Circumstance::Beside { client, value, first } => {
+                let value = match value {
+                    Value::Issued(which) => self.issued(which),
+                    // The last of 43 characters has two bits that carry no data, and must be zero.
+                    Value::Unknown(which) => {
+                        Some(format!("{}A", char::from(b'a' + which % 26).to_string().repeat(42)))
+                    }
+                    Value::Foreign(which) => Some("x".repeat(usize::from(which))),
+                };
+                let beside = &mut self.clients[usize::from(client)].beside;
+                if beside.iter().flatten().count() < MAX_COOKIES - 1 {
+                    beside[usize::from(!first)].extend(value);
+                }
+            }
+            Circumstance::Alone(client) => {
+                self.clients[usize::from(client)].beside = [Vec::new(), Vec::new()];
+            }
+            Circumstance::Clock { client, offset } => {
+                self.clients[usize::from(client)].offset = 8 * i64::from(offset);
+                self.set_clocks();
+            }
+            Circumstance::Around { client, mut around } => {
+                around.before.truncate(4);
+                around.after.truncate(4);
+                self.clients[usize::from(client)].around = Some(around);
+            }
         }
-        client.request = Some((number, Box::pin(service.call(request))));
+    }
+
+    /// Each host's clock shows the time, as far as it knows.
+    fn set_clocks(&mut self) {
+        for client in &self.clients {
+            let now = self.now.checked_add_signed(client.offset).expect("years after 1970");
+            client.clock.set(now);
+            let mut world = self.server.lock();
+            world.latest = world.latest.max(now);
+        }
+    }
+
+    /// A session service of its own, with a request in the model.
+    fn server(&self, client: bool, cookies: &[Cookie]) -> Server {
+        let mut server = self.server.clone();
+        server.clock = self.clients[usize::from(client)].clock.clone();
+        let requests = &mut server.world.lock().unwrap().requests;
+        server.request = requests.len();
+        requests.push(crate::model::Request::new(cookies));
+        server.clone()
+    }
+
+    fn begin(&mut self, client: bool, deeds: Vec<Deed>, ending: Ending) {
+        let Client { token, beside: [first, last], around, .. } = &mut self.clients[usize::from(client)];
+        let values: Vec<_> = first.iter().chain(token.iter()).chain(last.iter()).cloned().collect();
+        let around = around.take();
+        let is_token = |value: &String| if value.len() == 43 { Cookie::Token } else { Cookie::Foreign };
+        let cookies: Vec<_> = values.iter().map(is_token).collect();
+        let mut request = Request::new(Body::new());
+        if !values.is_empty() {
+            let pairs: Vec<_> = values.iter().map(|value| format!("{NAME}={value}")).collect();
+            request.headers_mut().insert(COOKIE, pairs.join("; ").try_into().unwrap());
+        }
+        let mut first = self.numbers;
+        let mut numbered = |deeds: &[Deed]| {
+            let numbers = first + 1..;
+            first += deeds.len() as u64;
+            numbers.zip(deeds.iter().copied()).collect::<Deeds>()
+        };
+        let deeds = numbered(&deeds);
+        let inner = self.server(client, &cookies);
+        let (numbers, future): (_, Pin<Box<dyn Future<Output = Answer> + Send>>) = match around {
+            None => {
+                let numbers = vec![inner.request];
+                let service = session_fn(store(&inner), move |_: Request<Body>, handle: SessionHandle| {
+                    let (server, deeds) = (inner.clone(), deeds.clone());
+                    async move {
+                        let session = load(&server, &handle).await?;
+                        perform_all(&server, &session, &deeds).await;
+                        answer(&server, ending)
+                    }
+                });
+                (numbers, Box::pin(service.call(request)))
+            }
+            Some(Around { shared: true, before, after, .. }) => {
+                let (before, after) = (numbered(&before), numbered(&after));
+                let numbers = vec![inner.request];
+                let store = store(&inner);
+                let server = inner.clone();
+                let service = session_fn(store.clone(), move |_: Request<Body>, handle: SessionHandle| {
+                    let (server, deeds) = (inner.clone(), deeds.clone());
+                    async move {
+                        perform_all(&server, &handle.load().await?, &deeds).await;
+                        Ok::<_, Error>(Response::new(Body::new()))
+                    }
+                });
+                let outer = service_fn(move |request: Request<Body>| {
+                    let (server, before, after) = (server.clone(), before.clone(), after.clone());
+                    let handle = request.session_handle().expect("a session service");
+                    let inner = service.call(request);
+                    async move {
+                        let session = load(&server, &handle).await?;
+                        perform_all(&server, &session, &before).await;
+                        let response = inner.await?;
+                        assert!(response.headers().is_empty(), "one session, and two commits");
+                        perform_all(&server, &session, &after).await;
+                        answer(&server, ending)
+                    }
+                });
+                (numbers, Box::pin(SessionService::new(outer, store).call(request)))
+            }
+            Some(Around { shared: false, early, before, after }) => {
+                let (before, after) = (numbered(&before), numbered(&after));
+                let outer = self.server(client, &cookies);
+                let numbers = vec![inner.request, outer.request];
+                let (tokens, number) = (self.tokens.clone(), inner.request);
+                let service = session_fn(store(&inner), move |_: Request<Body>, handle: SessionHandle| {
+                    let (server, deeds) = (inner.clone(), deeds.clone());
+                    async move {
+                        let session = load(&server, &handle).await?;
+                        perform_all(&server, &session, &deeds).await;
+                        answer(&server, ending)
+                    }
+                });
+                let outer_store = store(&outer);
+                let service =
+                    session_fn(outer_store, move |request: Request<Body>, handle: SessionHandle| {
+                        let (server, before, after) = (outer.clone(), before.clone(), after.clone());
+                        let (inner, tokens) = (service.call(request), tokens.clone());
+                        async move {
+                            let mut session = None;
+                            if early {
+                                let early = load(&server, &handle).await?;
+                                perform_all(&server, &early, &before).await;
+                                session = Some(early);
+                            }
+                            let response = inner.await?;
+                            let said = answered(&server, number, &response, &tokens);
+                            server.lock().requests[number].answer = said;
+                            server.request(|request| request.said = said);
+                            let (session, rest) = match session {
+                                Some(session) => (session, after),
+                                None => {
+                                    // A handler that returned the error would throw away the token of the inner service.
+                                    let Ok(session) = load(&server, &handle).await else {
+                                        return Ok(response);
+                                    };
+                                    (session, before.into_iter().chain(after).collect())
+                                }
+                            };
+                            perform_all(&server, &session, &rest).await;
+                            let accepts = response.status() == StatusCode::OK;
+                            conclude(&server, accepts);
+                            Ok(response)
+                        }
+                    });
+                (numbers, Box::pin(service.call(request)))
+            }
+        };
+        self.numbers = first;
+        self.clients[usize::from(client)].request = Some((numbers, future));
     }
 
     async fn poll(&mut self, client: bool) {
         yield_now().await;
-        let Some((number, request)) = &mut self.clients[usize::from(client)].request else { return };
-        if let Poll::Ready(answer) = request.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            let number = *number;
-            self.clients[usize::from(client)].request = None;
-            self.answered(client, number, answer);
+        let Some((_, request)) = &mut self.clients[usize::from(client)].request else { return };
+        let Poll::Ready(answer) = request.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+            return;
+        };
+        let client = &mut self.clients[usize::from(client)];
+        let server = Server { clock: client.clock.clone(), ..self.server.clone() };
+        let (numbers, _) = client.request.take().expect("it is being answered");
+        let response = answer.expect("an error is a response");
+        let said = match numbers[..] {
+            [number] => answered(&server, number, &response, &self.tokens),
+            [inner, outer] => answered_twice(&server, [inner, outer], &response, &self.tokens),
+            _ => unreachable!("one or two services"),
+        };
+        match said {
+            None => {}
+            Some(Said::Removed) => client.token = None,
+            Some(Said::Set(id)) => {
+                let tokens = self.tokens.lock().unwrap();
+                client.token = tokens.iter().find(|(_, known)| *known == id).map(|(token, _)| token.clone());
+            }
         }
     }
 
@@ -182,86 +418,177 @@ impl Play {
         panic!("a request that does not end");
     }
 
-    fn answered(&mut self, client: bool, number: usize, answer: Answer) {
-        let world = self.server.lock();
-        let request = &world.requests[number];
-        let response = answer.expect("an error is a response");
-        match response.status() {
-            StatusCode::OK => {
-                assert!(!request.void && !request.is_unsaved(), "lost without a word: {request:?}");
-            }
-            StatusCode::INTERNAL_SERVER_ERROR => {}
-            _ => assert!(request.void || request.faulted, "an error that no fault explains"),
-        }
-        let lines: Vec<_> = response.headers().get_all(SET_COOKIE).iter().collect();
-        assert!(lines.len() <= 1, "one cookie, one line");
-        let Some(line) = lines.first() else { return };
-        let value = line.to_str().unwrap().split(';').next().unwrap().strip_prefix("s=").unwrap();
-        let client = &mut self.clients[usize::from(client)];
-        if value.is_empty() {
-            assert_eq!(request.base, None, "the cookie of a session that lives is removed: {request:?}");
-            client.token = None;
-            return;
-        }
-        let id = request.base.expect("a cookie without a session");
-        client.token = Some(value.to_owned());
-        match self.tokens.iter().find(|(token, known)| token == value || *known == id) {
-            Some(known) => assert_eq!((&*known.0, known.1), (value, id), "one token, one id"),
-            None => self.tokens.push((value.to_owned(), id)),
-        }
-    }
-
     /// The client hangs up: what must not be undone by that is done all the same.
     async fn leave(&mut self, client: bool) {
-        let Some((number, request)) = self.clients[usize::from(client)].request.take() else { return };
-        let ending = {
+        let Some((numbers, request)) = self.clients[usize::from(client)].request.take() else { return };
+        let ending: Vec<_> = {
             let mut world = self.server.lock();
-            let request = &mut world.requests[number];
-            let ends = request.log.destroy || request.log.regenerate;
-            request.void |= !request.committing;
-            request.base.filter(|_| ends && request.committing && !request.void)
+            let ends = |number: &usize| {
+                let request = &mut world.requests[*number];
+                let ends = request.log.destroy || request.log.regenerate;
+                request.void |= !request.committing;
+                let id = request.base.filter(|_| ends && request.committing && !request.void)?;
+                Some((*number, id))
+            };
+            numbers.iter().filter_map(ends).collect()
         };
         drop(request);
         for _ in 0..200 {
             yield_now().await;
         }
         let world = self.server.lock();
-        if let Some(id) = ending.filter(|_| !world.requests[number].faulted) {
-            assert!(!world.sessions.contains_key(&id), "logged in for good, by hanging up");
+        for (number, id) in ending {
+            let lives = !world.requests[number].faulted && world.sessions.contains_key(&id);
+            assert!(!lives, "logged in for good, by hanging up");
         }
     }
 }
 
-async fn handle_request(
-    server: &Server,
-    handle: &SessionHandle,
-    deeds: &[Deed],
-    ending: Ending,
-    first: u64,
-) -> Answer {
-    let request =
-        |act: &mut dyn FnMut(&mut crate::model::Request)| act(&mut server.lock().requests[server.request]);
-    let session = match handle.load().await {
-        Ok(session) => session,
-        Err(error) => {
-            request(&mut |request| assert!(request.faulted, "{error}"));
-            return Err(error);
+fn store(server: &Server) -> ServerStore<Server> {
+    ServerStore::with_backend(server.clone())
+        .cookie(CookieOptions::development().name(NAME))
+        .idle_timeout(Duration::from_secs(IDLE))
+        .absolute_timeout(Duration::from_secs(ABSOLUTE))
+        .clock(server.clock.clone())
+        .build()
+        .unwrap()
+}
+
+/// The statement of a response about the cookie. Its token, if it has one, was given to a client for this session before, or never.
+fn said(response: &Response<Body>, tokens: &Tokens, base: &[Option<SessionId>]) -> Option<Said> {
+    let lines = response.headers().get_all(SET_COOKIE).iter();
+    let lines: Vec<_> = lines.map(|line| line.to_str().unwrap().strip_prefix("s=").unwrap()).collect();
+    let (line, others) = lines.split_last()?;
+    // The same name in other scopes, where earlier options may have set it.
+    let scope = |line: &str| line.split_once("; Path=").map(|(_, scope)| scope.to_owned());
+    let mut scopes = std::collections::BTreeSet::from([scope(line)]);
+    for other in others {
+        assert!(other.starts_with("; Max-Age=0; "), "two cookies of one name: {lines:?}");
+        assert!(scopes.insert(scope(other)), "one cookie, one line: {lines:?}");
+    }
+    let value = line.split(';').next().unwrap();
+    if value.is_empty() {
+        return Some(Said::Removed);
+    }
+    let mut tokens = tokens.lock().unwrap();
+    if let Some((_, id)) = tokens.iter().find(|(token, _)| token == value) {
+        return Some(Said::Set(*id));
+    }
+    let new = |id: &&SessionId| tokens.iter().all(|(_, known)| known != *id);
+    let id = *base.iter().flatten().find(new).expect("a cookie without a session, or its second one");
+    tokens.push((value.to_owned(), id));
+    Some(Said::Set(id))
+}
+
+/// The response of a session service, with its request in the model.
+fn answered(server: &Server, number: usize, response: &Response<Body>, tokens: &Tokens) -> Option<Said> {
+    let world = server.lock();
+    let request = &world.requests[number];
+    let said = said(response, tokens, &[request.base]);
+    match response.status() {
+        StatusCode::OK => {
+            assert!(!request.void && !request.is_unsaved(), "lost without a word: {request:?}");
+            if request.ends && request.weight == Weight::End && !request.faulted {
+                let left = request.others.iter().find(|id| world.sessions.contains_key(id));
+                assert_eq!(left, None, "logged out, and logged in by another cookie: {request:?}");
+            }
         }
+        StatusCode::INTERNAL_SERVER_ERROR => {}
+        _ => assert!(
+            request.failed_itself || request.void || request.faulted,
+            "an error that no fault explains"
+        ),
+    }
+    let lives = request.until > server.clock.now().as_unix();
+    if let Some(id) = request.base.filter(|id| request.created.contains(id) && lives) {
+        assert_eq!(said, Some(Said::Set(id)), "saved, and the client was not told: {request:?}");
+    }
+    match said {
+        None => {}
+        Some(Said::Removed) => {
+            assert_eq!(request.base, None, "the cookie of a session that lives is removed: {request:?}");
+            let dead = request.dead || request.expired || request.ends;
+            assert!(dead, "a cookie is removed that is not known to be dead: {request:?}");
+        }
+        Some(Said::Set(id)) => assert_eq!(request.base, Some(id), "{request:?}"),
+    }
+    said
+}
+
+/// The response of a service around another service.
+fn answered_twice(
+    server: &Server,
+    numbers: [usize; 2],
+    response: &Response<Body>,
+    tokens: &Tokens,
+) -> Option<Said> {
+    let world = server.lock();
+    let [inner, outer] = numbers.map(|number| &world.requests[number]);
+    match response.status() {
+        StatusCode::OK => assert!(!outer.void && !outer.is_unsaved(), "lost without a word: {outer:?}"),
+        StatusCode::INTERNAL_SERVER_ERROR => {}
+        _ => {
+            let explained =
+                [inner, outer].iter().any(|request| request.failed_itself || request.void || request.faulted);
+            assert!(explained, "an error that no fault explains");
+        }
+    }
+    let said = said(response, tokens, &[outer.base]);
+    // The stronger one is heard. Changes of the outer service to the inner one's session are in the same cookie. A session
+    // that the outer one has begun from nothing is not the session that the inner one removed.
+    let began = inner.answer == Some(Said::Removed) && outer.began;
+    // A session that the inner one saved too late for a cookie is not said, nor that it ended a session that it replaces.
+    let inner_weight = match inner.answer {
+        None => Weight::Nothing,
+        Some(Said::Set(_)) if inner.weight == Weight::End => Weight::Login,
+        Some(_) => inner.weight,
     };
-    let mut base = None;
-    request(&mut |request| base = request.base);
-    assert_eq!(session.id(), base);
-    for (number, deed) in (first + 1..).zip(deeds) {
+    let outer_may = outer.followed || outer.alone || began || outer.weight >= inner_weight;
+    let by_outer = match said {
+        None => false,
+        Some(Said::Set(id)) => outer.base == Some(id),
+        // It ended its session, and the store did not confirm what it then did to the session of the inner one.
+        Some(Said::Removed) if outer.faulted && outer.weight == Weight::End => true,
+        Some(Said::Removed) => outer.base.is_none() && (outer.dead || outer.expired || outer.ends),
+    };
+    // A change outside yields to whatever session the inner one goes on with.
+    // Its cookie has expired, or the store did not confirm what it says.
+    let late = outer.faulted || outer.base.is_some() && outer.until <= server.clock.now().as_unix();
+    let inner_may = outer.followed || late || outer.weight <= Weight::Change || inner_weight >= outer.weight;
+    let by_inner = said == inner.answer && inner_may;
+    assert!(by_outer && outer_may || by_inner, "a weaker statement wins: {said:?} {inner:?} {outer:?}");
+    said
+}
+
+/// The session of a request, as the model has it.
+async fn load(server: &Server, handle: &SessionHandle) -> Result<Session, Error> {
+    server.request(|request| request.begin_load(server.clock.now()));
+    let session = handle.load().await;
+    server.request(|request| match &session {
+        Ok(session) => request.end_load(session.id()),
+        Err(error) => assert!(request.faulted, "{error}"),
+    });
+    session
+}
+
+type Deeds = Vec<(u64, Deed)>;
+
+async fn perform_all(server: &Server, session: &Session, deeds: &Deeds) {
+    for (number, deed) in deeds {
         if let Deed::Save = deed {
-            request(&mut |request| request.begin_commit(server.clock.now(), false, true));
+            server.request(|request| request.begin_commit(server.clock.now(), false, true));
             let saved = session.save().await;
-            request(&mut |request| {
+            server.request(|request| {
                 request.committing = false;
                 match &saved {
-                    Ok(()) => assert!(!request.is_unsaved(), "lost without a word"),
+                    Ok(()) => {
+                        assert!(!request.is_unsaved(), "lost without a word");
+                        request.was_ended = false;
+                    }
                     Err(error) if error.is_ended() => assert!(request.ended),
                     Err(error) => {
                         assert!(request.faulted, "{error}");
+                        request.ended |= std::mem::take(&mut request.was_ended);
                         request.failed = Some(std::mem::take(&mut request.log));
                         return;
                     }
@@ -269,26 +596,33 @@ async fn handle_request(
                 request.log = Log::default();
             });
         } else {
-            request(&mut |request| {
-                perform(*deed, number, &session, request);
-            });
+            server.request(|request| perform(*deed, *number, session, request));
         }
-        request(&mut |request| assert_eq!(read(&session), request.view(), "{deed:?}"));
+        server.request(|request| assert_eq!(read(session), request.view(), "{deed:?}"));
     }
-    request(&mut |request| match ending {
-        Ending::Ok => request.begin_commit(server.clock.now(), true, true),
-        Ending::Err => request.void = true,
-        Ending::ServerError => request.begin_commit(server.clock.now(), true, false),
-    });
+}
+
+/// The handler is done.
+fn conclude(server: &Server, accepts: bool) {
+    server.request(|request| request.begin_commit(server.clock.now(), true, accepts));
+}
+
+/// The handler answers.
+fn answer(server: &Server, ending: Ending) -> Answer {
     let mut response = Response::new(Body::new());
     match ending {
-        Ending::Ok => Ok(response),
-        Ending::Err => Err(Error::unavailable("the handler's own")),
+        Ending::Ok => conclude(server, true),
+        Ending::Err => {
+            conclude(server, false);
+            server.request(|request| request.failed_itself = true);
+            return Err(Error::unavailable("the handler's own"));
+        }
         Ending::ServerError => {
+            conclude(server, false);
             *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-            Ok(response)
         }
     }
+    Ok(response)
 }
 
 fn read(session: &Session) -> Values {
@@ -349,15 +683,13 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         Deed::Regenerate => {
             session.regenerate().unwrap();
             request.log.regenerate = true;
-            if (request.overtaken || request.expired) && request.base.is_none() {
-                request.ended = false;
-            }
+            request.begin_another(&Log { regenerate: true, ..Log::default() });
         }
         Deed::Destroy => {
             session.destroy().unwrap();
             request.failed = None;
             request.log = Log { cleared: true, destroy: true, ..Log::default() };
-            request.ended = false;
+            request.begin_another(&Log { destroy: true, ..Log::default() });
         }
         Deed::Save => unreachable!("saved where it can be waited for"),
     }

@@ -50,12 +50,15 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 5] = [
+const REGRESSIONS: [(&str, &str); 8] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
     ("session_model", "failed_destroy_of_an_overtaken_request"),
     ("session_model", "save_before_the_values_of_another_session"),
+    ("session_model", "removal_over_a_session_that_goes_on"),
+    ("session_model", "repeated_end_of_several_sessions"),
+    ("session_model", "new_session_before_the_others_end"),
 ];
 
 #[test]
@@ -103,6 +106,27 @@ fn failed_destroy_of_an_overtaken_request() {
 #[test]
 fn save_before_the_values_of_another_session() {
     regression("session_model", "save_before_the_values_of_another_session");
+}
+
+/// An outer service had saved an ending, and then went on from the session of the inner service's 500 response, to which it had
+/// nothing to add. Its response removed the cookie of a session that it took for its own.
+#[test]
+fn removal_over_a_session_that_goes_on() {
+    regression("session_model", "removal_over_a_session_that_goes_on");
+}
+
+/// The model was wrong: of two sessions of a request the first had ended and the end of the second was not acknowledged, so the
+/// handler ended both again.
+#[test]
+fn repeated_end_of_several_sessions() {
+    regression("session_model", "repeated_end_of_several_sessions");
+}
+
+/// A request with several sessions ended them and began a new one, which was stored before the others had ended. Their end failed,
+/// and the client was not told of the new session.
+#[test]
+fn new_session_before_the_others_end() {
+    regression("session_model", "new_session_before_the_others_end");
 }
 
 fn holds_for_random_bytes(check: Check) {

@@ -171,7 +171,7 @@ pub enum EventKind<'a> {
         /// The error.
         error: &'a Error,
     },
-    /// A handler returned an error of this crate. The response is a 503 or 500, and nothing was saved.
+    /// A handler returned an error of this crate. The response is a 503 or 500. Values are not saved.
     #[non_exhaustive]
     HandlerFailed {
         /// The error.
@@ -186,7 +186,8 @@ pub enum EventKind<'a> {
     /// A handler's `Cache-Control` would have let a cache store a response that sets the session cookie. It was replaced by
     /// `no-store`.
     CacheControlReplaced,
-    /// A handler's own `Set-Cookie` for the session's name was replaced, because a response sets each cookie once.
+    /// A `Set-Cookie` for the session's name was replaced, because a response sets each cookie once: a handler's own, or that of
+    /// another session service whose session did not go on.
     SetCookieReplaced,
     /// A subject had as many sessions as it may have: the least recently used ones were ended.
     #[non_exhaustive]
@@ -625,8 +626,8 @@ impl fmt::Display for Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The handler failed, according to the response: a 5xx status, 408, a failure of gRPC, or the rule of
-    /// [`discard_changes_on`](crate::store::Builder::discard_changes_on).
+    /// The handler failed: it returned an [`Error`], or the response has a 5xx status, 408, a failure of gRPC, or what the rule of
+    /// [`discard_changes_on`](crate::store::Builder::discard_changes_on) names.
     ServerError,
     /// The handler responded with a 1xx status, which carries no `Set-Cookie`.
     Informational,
@@ -635,6 +636,12 @@ pub enum DropReason {
     SessionEnded,
     /// [`save`](crate::Session::save) failed, and the handler did not call it again.
     SaveFailed,
+    /// A session service inside of this one, or behind it, set the cookie to another session. The changes that the handler of this
+    /// service had saved before in the same request do not reach the browser.
+    OtherSession,
+    /// The response has a `Set-Cookie` line that removes the session's cookie, and that no session service in this process wrote.
+    /// A handler that ends its session calls [`destroy`](crate::Session::destroy) instead of writing such a line.
+    CookieRemoved,
 }
 
 impl DropReason {
@@ -645,6 +652,8 @@ impl DropReason {
             Self::Informational => "informational",
             Self::SessionEnded => "session_ended",
             Self::SaveFailed => "save_failed",
+            Self::OtherSession => "other_session",
+            Self::CookieRemoved => "cookie_removed",
         }
     }
 }

@@ -14,7 +14,9 @@ use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::{DropReason, EventKind, Operation, Refusal};
-use crate::session::{Changes, Committer, Disposition, Outcome, Record, Saved, Session, SessionId};
+use crate::session::{
+    Changes, Committer, Continued, Disposition, Outcome, Record, Saved, Session, SessionId,
+};
 use crate::store::{LoadFuture, StoreFuture};
 
 /// A commit of one session. If it ends or regenerates the session, it is completed even if it is dropped, so that a user
@@ -41,8 +43,6 @@ pub(super) struct Commit {
     is_last: bool,
     /// The response already contains a statement about the cookie.
     is_spoken_for: bool,
-    /// A session service in this process made that statement.
-    is_marked: bool,
 }
 
 /// The caller that waits for a commit.
@@ -130,15 +130,11 @@ impl Commit {
             stopwatch: None,
             is_last: caller == Caller::Request,
             is_spoken_for: !matches!(said, Said::Nothing),
-            is_marked: false,
         };
         commit.stage = match said {
-            Said::Session { token, is_marked } => {
-                commit.is_marked = is_marked;
-                Stage::LookingUp(commit.slot.connection.store().load(&token, now))
-            }
-            Said::EndOfSession => {
-                commit.end_by_response();
+            Said::Session { token } => Stage::LookingUp(commit.slot.connection.store().load(&token, now)),
+            Said::EndOfSession { by_service } => {
+                commit.end_by_response(by_service);
                 commit.begin()
             }
             Said::Other | Said::Nothing => commit.begin(),
@@ -212,10 +208,19 @@ impl Commit {
         }
     }
 
-    /// Notes that a service inside of this one ended the session that came with the request, if one came.
-    fn end_by_response(&self) {
-        if self.loaded.id.is_some() {
-            self.loaded.session.end_by_response();
+    /// Notes that the response removes the cookie of the session that came with the request, if one came.
+    fn end_by_response(&self, by_service: bool) {
+        let id = self.loaded.id;
+        if id.is_some() && self.loaded.session.end_by_response(by_service) {
+            let reason = if by_service { DropReason::SessionEnded } else { DropReason::CookieRemoved };
+            self.slot.emit(EventKind::ChangesDropped { id, reason });
+        }
+    }
+
+    /// Emits the event about a session that the handler had saved, and whose token the client does not get.
+    fn report_lost(&self, lost: Option<SessionId>) {
+        if lost.is_some() {
+            self.slot.emit(EventKind::ChangesDropped { id: lost, reason: DropReason::OtherSession });
         }
     }
 
@@ -335,26 +340,27 @@ impl Future for Commit {
                     this.stage = Stage::Done;
                     match found {
                         Ok(Ok(record)) => {
-                            if this.loaded.session.go_on_from(record) {
+                            let accepts = this.answer == Disposition::Accept;
+                            let came = this.loaded.id;
+                            if let Continued::Yes { lost } =
+                                this.loaded.session.go_on_from(record, came, accepts)
+                            {
                                 this.slot.follow_response();
-                            } else {
-                                this.slot.emit(EventKind::SetCookieReplaced);
+                                this.report_lost(lost);
                             }
                         }
                         Ok(Err(Refusal::Ended)) => {
                             this.slot.follow_response();
-                            this.end_by_response();
+                            this.end_by_response(true);
                         }
-                        // Not from this store: it is another cookie of the same name.
-                        Ok(Err(_)) if this.is_marked => {
-                            this.slot.emit(EventKind::SetCookieReplaced);
-                        }
-                        // The handler's own, which is reported if it is replaced.
+                        // Another cookie of the same name: the handler's own, or of another store. It is reported if it is
+                        // replaced.
                         Ok(Err(_)) => {}
                         Err(error) => {
                             let operation = Operation::Load;
                             this.slot.emit(EventKind::StoreFailed { id: None, operation, error: &error });
-                            let optional = this.loaded.session.go_on_from_unknown();
+                            let (lost, optional) = this.loaded.session.go_on_from_unknown(this.loaded.id);
+                            this.report_lost(lost);
                             return Poll::Ready(if optional { Ok(()) } else { Err(error) });
                         }
                     }

@@ -59,7 +59,7 @@ impl<R: Default> FailureResponse<R> for StatusOnly {
     }
 }
 
-/// Marks a response that was made from an error. The session service then saves nothing, as for a handler that returns the
+/// Marks a response that was made from an error. The session service then saves no value, as for a handler that returns the
 /// error.
 #[derive(Clone)]
 struct MadeFrom(Arc<Error>);
@@ -68,8 +68,8 @@ impl Error {
     /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, a 403 for a
     /// [forgery](Error::is_forgery), and a 500 otherwise. The response does not say what went wrong, because an error may name keys of the session.
     ///
-    /// A session service treats the response as the error: it saves nothing, and emits an
-    /// [event](crate::EventKind::HandlerFailed) with the error. This method is for handlers with an error type of their own. A
+    /// A session service treats the response as the error: it saves no value, and emits an
+    /// [event](crate::EventKind::HandlerFailed) with the error. `destroy` and `regenerate` are carried out, as for any 5xx. This method is for handlers with an error type of their own. A
     /// handler that returns `Err` of this type does not need it.
     ///
     /// # Examples

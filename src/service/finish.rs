@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::header::HeaderName;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 
 use super::commit::Commit;
 use super::response_head;
@@ -16,7 +16,8 @@ use crate::session::{CookieLifetime, Disposition, Reply};
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Returns how a response with this head treats the handler's changes to its session.
-fn disposition(status: StatusCode, headers: &HeaderMap, slot: &Slot) -> Disposition {
+pub(super) fn disposition<R>(slot: &Slot, response: &Response<R>) -> Disposition {
+    let (status, headers) = (response.status(), response.headers());
     let config = slot.connection.config();
     if status.is_informational() {
         // RFC 9110 section 15.2: a 1xx is not a final response, so the cookie is not sent with it.
@@ -35,10 +36,15 @@ pub(super) fn is_spoken_for(slot: &Slot, headers: &HeaderMap) -> bool {
 }
 
 /// Starts the commit at the end of a request, which is `now`.
-pub(super) fn commit<R>(slot: &Arc<Slot>, loaded: &Loaded, now: Timestamp, response: &Response<R>) -> Commit {
-    let (status, headers) = (response.status(), response.headers());
-    let said = response_head::said(headers, slot.template());
-    Commit::last(Arc::clone(slot), loaded.clone(), now, disposition(status, headers, slot), said)
+pub(super) fn commit<R>(
+    slot: &Arc<Slot>,
+    loaded: &Loaded,
+    now: Timestamp,
+    response: &Response<R>,
+    disposition: Disposition,
+) -> Commit {
+    let said = response_head::said(response.headers(), slot.template());
+    Commit::last(Arc::clone(slot), loaded.clone(), now, disposition, said)
 }
 
 /// Takes the reply that the response has to carry.

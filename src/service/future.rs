@@ -16,7 +16,7 @@ use super::handle::{Conclusion, SessionHandle};
 use super::slot::Slot;
 use crate::error::Error;
 use crate::event::EventKind;
-use crate::session::Reply;
+use crate::session::{Disposition, Reply};
 
 pin_project! {
     /// The future that [`SessionService`](super::SessionService) and [`SessionFn`](super::SessionFn) return.
@@ -86,7 +86,7 @@ where
             answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
         });
         *this.concluded = true;
-        // An error, either returned or converted into a response by a framework: nothing is saved.
+        // An error, either returned or converted into a response by a framework.
         let (mut response, error) = match answer {
             Ok(mut response) => {
                 let error = failure::take_error(&mut response);
@@ -100,24 +100,19 @@ where
                 }
             },
         };
-        if let Some(error) = error {
-            this.handle.discard();
-            slot.emit(EventKind::HandlerFailed { error: &error });
-            let reply = match conclusion {
-                Conclusion::Untouched => None,
-                Conclusion::Asked(reply) => Some(reply),
-                Conclusion::Unsettled(..) => Some(finish::reply(slot)),
-            };
-            if let Some(reply) = reply {
-                finish::write_failure_head(slot, reply, &mut response);
-            }
-            return Poll::Ready(Ok(response));
+        if let Some(error) = &error {
+            slot.emit(EventKind::HandlerFailed { error });
         }
         match conclusion {
             Conclusion::Untouched => {}
             Conclusion::Asked(reply) => finish(slot, Ok(reply), &mut response, this.failure),
             Conclusion::Unsettled(loaded, now) => {
-                let mut commit = finish::commit(slot, loaded, now, &response);
+                let disposition = match error {
+                    // Whatever rule there is for responses: the handler did not get to its end.
+                    Some(_) => Disposition::DropValues,
+                    None => finish::disposition(slot, &response),
+                };
+                let mut commit = finish::commit(slot, loaded, now, &response, disposition);
                 match Pin::new(&mut commit).poll(cx) {
                     Poll::Ready(committed) => finish_committed(slot, committed, &mut response, this.failure),
                     Poll::Pending => {

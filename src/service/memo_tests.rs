@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::crypto::{SystemRandom, Token};
-use crate::session::{Origin, Payload, Place, SessionId};
+use crate::session::{EntryLifetime, Origin, Payload, Place, SessionId};
 
 fn at(seconds: u64) -> Timestamp {
     Timestamp::from_unix(seconds)
@@ -45,7 +45,12 @@ fn the_last_token_is_known_while_its_session_lasts() {
 #[test]
 fn only_short_native_tokens_are_kept() {
     let token = Token::generate(&SystemRandom, "s").unwrap();
-    let stored = Origin::Stored { token, value: bytes::Bytes::new(), deadline: at(20), lifetime: None };
+    let stored = Origin::Stored {
+        token,
+        value: bytes::Bytes::new(),
+        deadline: at(20),
+        lifetime: EntryLifetime::NotDecoded,
+    };
     for (origin, kept) in [
         (stored, true),
         (Origin::Elsewhere(Place::OldStore, native()), false),

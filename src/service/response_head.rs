@@ -58,12 +58,13 @@ pub(super) enum Said {
     /// which the handler passed the request on.
     Session {
         token: Vec<u8>,
-        /// A field is marked: a service in this process set it.
-        is_marked: bool,
     },
-    /// Such a service removed the cookie.
-    EndOfSession,
-    /// The handler removed a cookie of that name.
+    /// The cookie is removed in the present scope.
+    EndOfSession {
+        /// A session service in this process removed it. Otherwise it is such a service in another process, or the handler.
+        by_service: bool,
+    },
+    /// The handler removed a cookie of that name in another scope.
     Other,
 }
 
@@ -91,17 +92,21 @@ pub(super) fn said(headers: &HeaderMap, template: &CookieTemplate) -> Said {
         present = true;
         is_marked |= line.is_sensitive();
         is_removal |= template.is_removal(line);
-        let bytes = line.as_bytes();
-        let value = bytes.split(|&byte| byte == b';').next().unwrap_or_default();
         // Chunks are set in order. Removed chunks are empty.
-        token.extend_from_slice(value.splitn(2, |&byte| byte == b'=').nth(1).unwrap_or_default());
+        token.extend_from_slice(value_of(line));
     }
     match present {
         false => Said::Nothing,
-        true if !token.is_empty() => Said::Session { token, is_marked },
-        true if is_marked || is_removal => Said::EndOfSession,
+        true if !token.is_empty() => Said::Session { token },
+        true if is_marked || is_removal => Said::EndOfSession { by_service: is_marked },
         true => Said::Other,
     }
+}
+
+/// Returns the value of the cookie that a line sets. It is empty if the line removes the cookie.
+fn value_of(line: &HeaderValue) -> &[u8] {
+    let pair = line.as_bytes().split(|&byte| byte == b';').next().unwrap_or_default();
+    pair.splitn(2, |&byte| byte == b'=').nth(1).unwrap_or_default()
 }
 
 /// Copies the `Set-Cookie` fields of session services from one response to its replacement. Returns true if there were any.
@@ -121,7 +126,7 @@ fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
 }
 
 /// Sets the session's cookies, each line as a header of its own, and removes existing lines of the same names. Returns true
-/// if a handler had set one of those. Other cookies stay, in order.
+/// if a handler had set one of those, or another session service had set a token. Other cookies stay, in order.
 ///
 /// Several lines of the session service may have one name, in different scopes: one line sets the cookie, and others expire
 /// it in the scopes of earlier options. To a browser those are different cookies.
@@ -129,11 +134,12 @@ fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
 //# the same cookie-name"
 //= RFC 9110 section 5.3: a Set-Cookie field is never combined with another into one line
 pub(super) fn replace_set_cookie(headers: &mut HeaderMap, name: &CookieName, lines: SetCookies) -> bool {
-    let mut set_by_handler = false;
+    let mut replaces = false;
     // Few responses set another cookie.
     if headers.contains_key(SET_COOKIE) {
         let mut present = headers.get_all(SET_COOKIE).iter();
-        set_by_handler = present.any(|line| is_of(line, name) && !line.is_sensitive());
+        replaces =
+            present.any(|line| is_of(line, name) && (!line.is_sensitive() || !value_of(line).is_empty()));
         remove_where(headers, &SET_COOKIE, |line| {
             let set = cookie_name_of(line.as_bytes());
             set == name.as_str().as_bytes() || lines.iter().any(|ours| cookie_name_of(ours.as_bytes()) == set)
@@ -142,7 +148,7 @@ pub(super) fn replace_set_cookie(headers: &mut HeaderMap, name: &CookieName, lin
     for line in lines {
         headers.append(SET_COOKIE, line);
     }
-    set_by_handler
+    replaces
 }
 
 /// Removes the fields of `name` whose value `unwanted` selects.

@@ -574,10 +574,10 @@ impl Slot {
         let saving = self.connection.store().regenerate(base, changes, now);
         match ending {
             None => saving,
+            // First: if it fails, the client still has a session that is as it was.
             Some(ending) => StoreFuture::boxed(async move {
-                let saved = saving.await?;
                 ending.await?;
-                Ok(saved)
+                saving.await
             }),
         }
     }

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex, Weak};
 
 use super::commit_table::{Decision, Disposition, Standing};
 use super::session::{Circumstances, Committer, Inner};
-use super::state::{Former, Reply, State};
-use super::{Record, Saved, Session};
+use super::state::{Continued, Former, Reply, State};
+use super::{Record, Saved, Session, SessionId};
 use crate::error::Error;
 
 impl Session {
@@ -113,24 +113,26 @@ impl Session {
     }
 
     /// Continues from `record`. A service inside of this one has the same session, and the response sets the cookie to the
-    /// token of `record`. The changes of this session are applied to that record.
-    ///
-    /// Returns false if this handler has logged in to another session, and saved that: its token replaces the other one.
-    pub(crate) fn go_on_from(&self, record: Record) -> bool {
-        self.lock().go_on_from(record)
+    /// token of `record`. The changes of this session are applied to that record, unless this handler has saved a stronger
+    /// statement: a login to another session, or the end of one. `came` is the session that came with the request, and
+    /// `accepts` is true if changes of values count.
+    pub(crate) fn go_on_from(&self, record: Record, came: Option<SessionId>, accepts: bool) -> Continued {
+        self.lock().go_on_from(record, came, accepts)
     }
 
-    /// Works as [`go_on_from`](Self::go_on_from), if the store could not look up the record. Returns true if nothing was to be
-    /// saved, so that the failure concerns no change.
-    pub(crate) fn go_on_from_unknown(&self) -> bool {
+    /// Works as [`go_on_from`](Self::go_on_from), if the store could not look up the record. Returns the session whose token was
+    /// given up, and true if nothing was to be saved, so that the failure concerns no change.
+    pub(crate) fn go_on_from_unknown(&self, came: Option<SessionId>) -> (Option<SessionId>, bool) {
         let mut state = self.lock();
-        state.yield_token();
-        state.has_nothing_to_save()
+        (state.go_on_from_unknown(came), state.has_nothing_to_save())
     }
 
-    /// Ends the session: a service inside of this one ended it, and the response removes the cookie.
-    pub(crate) fn end_by_response(&self) {
-        self.lock().end_by_response();
+    /// Ends the session, because the response removes its cookie: `by_service` if a session service inside of this one said so.
+    /// Returns true if changes of this handler are dropped by that.
+    pub(crate) fn end_by_response(&self, by_service: bool) -> bool {
+        let (drops, leftovers) = self.lock().end_by_response(by_service);
+        drop(leftovers);
+        drops
     }
 
     /// Returns true if the handler ended a session, and the store has acknowledged that.

@@ -57,9 +57,9 @@ pub(crate) use self::label::check_label;
 pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
-pub(crate) use self::record::{Origin, Place};
+pub(crate) use self::record::{EntryLifetime, Origin, Place};
 pub(crate) use self::session::{Circumstances, Committer, DeviceCheck};
-pub(crate) use self::state::{Former, Reply};
+pub(crate) use self::state::{Continued, Former, Reply};
 
 /// Runs an example of the documentation on an empty session without a store.
 #[doc(hidden)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use bytes::Bytes;
 use serde::de::value::MapDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, IntoDeserializer, Visitor};
 use serde::ser::{Impossible, Serialize, SerializeMap, SerializeStruct, Serializer};
@@ -27,11 +28,21 @@ pub(super) fn absent_fields<T: Serialize + ?Sized>(value: &T) -> BTreeSet<String
 
 /// Reads a `T` from entries that hold a nil, and takes each nil for the content of a `Some`. Returns `None` if that is not
 /// a `T`.
-pub(super) fn read_with_nils<'a, T: DeserializeOwned>(
-    entries: impl Iterator<Item = (&'a str, &'a [u8])>,
-) -> Option<T> {
-    let entries = entries.map(|(key, value)| (key, Field(value)));
-    T::deserialize(MapDeserializer::new(entries)).ok()
+///
+/// A field of a struct with `#[serde(flatten)]` does not say what it expects, because serde buffers its value first. Such a nil
+/// is taken for the content of a `Some`, too. If that is not a `T`, all such nils are taken for a `()`.
+pub(super) fn read_with_nils<T: DeserializeOwned>(entries: &[(String, Bytes)]) -> Option<T> {
+    [Nil::Some, Nil::Unit].into_iter().find_map(|buffered| {
+        let entries = entries.iter().map(|(key, value)| (key.as_str(), Field { value, buffered }));
+        T::deserialize(MapDeserializer::new(entries)).ok()
+    })
+}
+
+/// The reading of a nil whose type is not known.
+#[derive(Clone, Copy)]
+enum Nil {
+    Some,
+    Unit,
 }
 
 /// A serializer that finds the fields that are `None` or skipped.
@@ -218,7 +229,10 @@ impl SerializeMap for &mut AbsentFields {
 }
 
 /// The undecoded value of a field.
-struct Field<'de>(&'de [u8]);
+struct Field<'de> {
+    value: &'de [u8],
+    buffered: Nil,
+}
 
 impl<'de> IntoDeserializer<'de, rmp_serde::decode::Error> for Field<'de> {
     type Deserializer = Self;
@@ -231,7 +245,7 @@ impl<'de> IntoDeserializer<'de, rmp_serde::decode::Error> for Field<'de> {
 macro_rules! forward {
     ($($method:ident($($name:ident: $argument:ty),*);)*) => {
         $(fn $method<V: Visitor<'de>>(self, $($name: $argument,)* visitor: V) -> Result<V::Value, Self::Error> {
-            let mut deserializer = rmp_serde::Deserializer::from_read_ref(self.0).with_human_readable();
+            let mut deserializer = rmp_serde::Deserializer::from_read_ref(self.value).with_human_readable();
             deserializer.$method($($name,)* visitor)
         })*
     };
@@ -241,16 +255,23 @@ impl<'de> Deserializer<'de> for Field<'de> {
     type Error = rmp_serde::decode::Error;
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
-        let mut deserializer = rmp_serde::Deserializer::from_read_ref(self.0).with_human_readable();
-        if self.0 == NIL {
+        let mut deserializer = rmp_serde::Deserializer::from_read_ref(self.value).with_human_readable();
+        if self.value == NIL {
             visitor.visit_some(&mut deserializer)
         } else {
             deserializer.deserialize_option(visitor)
         }
     }
 
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Self::Error> {
+        let mut deserializer = rmp_serde::Deserializer::from_read_ref(self.value).with_human_readable();
+        match self.buffered {
+            Nil::Some if self.value == NIL => visitor.visit_some(&mut deserializer),
+            Nil::Some | Nil::Unit => deserializer.deserialize_any(visitor),
+        }
+    }
+
     forward! {
-        deserialize_any();
         deserialize_bool();
         deserialize_i8();
         deserialize_i16();

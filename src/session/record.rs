@@ -48,11 +48,19 @@ pub(crate) enum Origin {
         value: Bytes,
         /// The deadline of the entry, which may be later than that of the session.
         deadline: Timestamp,
-        /// The lifetime in `value`, if that was decoded, and has one.
-        lifetime: Option<Duration>,
+        lifetime: EntryLifetime,
     },
     /// From a place whose sessions are taken over: as it was loaded there.
     Elsewhere(Place, Record),
+}
+
+/// The lifetime in the value of an entry: how long it was to last when it was written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum EntryLifetime {
+    /// This request wrote the value, and did not decode it.
+    NotDecoded,
+    /// `None` if the format has none.
+    Decoded(Option<Duration>),
 }
 
 /// A place whose sessions are taken over.
@@ -191,6 +199,11 @@ impl Record {
     /// Returns true if a native token held it or led to it.
     pub(crate) fn is_of_native_token(&self) -> bool {
         matches!(self.inner.origin, Origin::Sealed { .. } | Origin::Stored { .. })
+    }
+
+    /// Returns true if its cookie holds the values.
+    pub(crate) fn is_in_cookie(&self) -> bool {
+        matches!(self.inner.origin, Origin::Sealed { .. } | Origin::Foreign { .. })
     }
 
     /// Returns true if the key that opened it no longer seals.

@@ -640,6 +640,9 @@ impl Session {
     /// that matters, use a server-side store, or a cookie store with [revocations](crate::store::Builder::revocations),
     /// which refuses the copy.
     ///
+    /// The session ends also if the response is a 5xx, or if the handler returns an [`Error`]. An error of another type reaches no
+    /// session service as a response, and ends no session: a handler that may return one calls [`save`](Self::save) first.
+    ///
     /// # Errors
     ///
     /// [`is_head_sent`](Error::is_head_sent) if the response is on its way.

@@ -11,7 +11,7 @@ use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weigh
 use super::encoded_value::EncodedValue;
 use super::key::is_bookkeeping;
 use super::lineage::Position;
-use super::{Record, Saved};
+use super::{Record, Saved, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
 use crate::event::DropReason;
@@ -93,6 +93,17 @@ impl Failed {
         let only_destroyed = self.wishes.destroy && self.changes.keys().next().is_none();
         !self.changes.is_empty() && !only_destroyed
     }
+}
+
+/// Whether a session goes on from the session of a service inside of this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Continued {
+    Yes {
+        /// The session that this handler had saved before, if the client loses that.
+        lost: Option<SessionId>,
+    },
+    /// No: what this handler has saved is stronger, and its reply replaces that of the other service.
+    No,
 }
 
 /// The reply to the client about its cookie, which the response carries.
@@ -455,10 +466,13 @@ impl State {
         };
         let outcome = facts.decide(answer);
         let only_destroyed = wishes.destroy && !self.names_keys();
+        // The session is stored and goes on, but under the old token.
+        let keeps_token =
+            wishes.regenerate && self.base.is_some() && matches!(outcome, Outcome::Keep | Outcome::Expire);
         let dropped = match answer {
             // The cookie still leads to the session.
             Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
-            _ if !modified || only_destroyed => {
+            _ if (!modified || only_destroyed) && !keeps_token => {
                 let failed = told.as_ref().is_some_and(|told| told.has_changes());
                 failed.then_some(DropReason::SaveFailed)
             }
@@ -500,42 +514,65 @@ impl State {
         }
     }
 
-    pub(super) fn go_on_from(&mut self, record: Record) -> bool {
+    /// Continues from `record`, whose token the response sets. `came` is the session that came with the request, and
+    /// `accepts` is true if changes of values count.
+    pub(super) fn go_on_from(&mut self, record: Record, came: Option<SessionId>, accepts: bool) -> Continued {
         let is_same = self.base.as_ref().is_some_and(|base| base.id() == record.id());
-        if !is_same && !self.yield_token() {
-            return false;
+        // An ending that the store has carried out is stronger than all that the other service said. Later changes of
+        // the handler are made to the other session.
+        let has_ended = matches!(self.reply, Reply::Remove { weight: Weight::End });
+        if has_ended && !self.asks_for_more(accepts) || !is_same && !self.yields() {
+            return Continued::No;
         }
-        if is_same && self.has_token() {
-            self.reply = Reply::Nothing; // the response has the newer token of this session
-        }
+        let lost = self.give_up_token(if is_same { Some(record.id()) } else { came });
         self.base = Some(record);
         self.ended = false;
         self.outdate();
-        true
+        Continued::Yes { lost }
     }
 
-    /// Gives up the token of an earlier save, because a service inside of this one has set another. Returns false if a login
-    /// stands behind the token: then it stays.
-    pub(super) fn yield_token(&mut self) -> bool {
-        match self.reply {
-            Reply::Set { weight, .. } if weight > Weight::Change => false,
-            Reply::Set { .. } => {
-                self.reply = Reply::Nothing;
-                true
-            }
-            Reply::Remove { .. } | Reply::Nothing => true,
+    /// Returns true if the handler asked for more than it has saved.
+    fn asks_for_more(&self, accepts: bool) -> bool {
+        let unsaved = self.failed.as_ref().is_some_and(|failed| !failed.told);
+        unsaved || self.wishes.destroy || self.wishes.regenerate || accepts && self.is_modified()
+    }
+
+    /// Returns true if what this handler has saved yields to a session of another service. A login does not.
+    fn yields(&self) -> bool {
+        !matches!(self.reply, Reply::Set { weight, .. } if weight > Weight::Change)
+    }
+
+    /// Gives up the token of an earlier save, because the response has another token. Returns its session if the client loses by
+    /// that what was saved: the values are in the cookie, or the session is not the `known` one.
+    fn give_up_token(&mut self, known: Option<SessionId>) -> Option<SessionId> {
+        let saved = self.base.as_ref().filter(|_| self.has_token());
+        let lost = saved.filter(|base| base.is_in_cookie() || Some(base.id()) != known).map(Record::id);
+        if self.has_token() {
+            self.reply = Reply::Nothing;
         }
+        lost
     }
 
-    pub(super) fn end_by_response(&mut self) {
+    /// Works as [`go_on_from`](Self::go_on_from), if the store could not look up the record.
+    pub(super) fn go_on_from_unknown(&mut self, came: Option<SessionId>) -> Option<SessionId> {
+        if self.yields() { self.give_up_token(came) } else { None }
+    }
+
+    /// Ends the session, because the response removes its cookie: `by_service` if a session service inside of this one said so.
+    /// Otherwise it may be a line of the handler. Returns true if changes of this handler are dropped by that.
+    pub(super) fn end_by_response(&mut self, by_service: bool) -> (bool, Leftovers) {
         // The inner service did not end a session that this handler has begun since.
         let began_another = self.ended_by_handler || self.expired;
         // If the handler ends the session, too, the store ends it.
-        if self.base.is_some() && !began_another && !self.wishes.destroy {
-            self.base = None;
-            self.ended = true;
-            self.reply = Reply::Nothing;
+        if self.base.is_none() || began_another || self.wishes.destroy {
+            return (false, Leftovers::new(None, None));
         }
+        let drops = self.is_modified() || self.wishes.regenerate || !by_service && self.has_token();
+        self.base = None;
+        self.ended = true;
+        self.reply = Reply::Nothing;
+        self.wishes = Wishes::default();
+        (drops, Leftovers::new(None, self.changes.take()))
     }
 
     /// Notes that the commit failed: all that it was to do remains to be done.

@@ -20,6 +20,11 @@ impl Session {
     ///
     /// Fields that may be missing must be an `Option` or have `#[serde(default)]`. Values without a field are ignored.
     ///
+    /// # Limits
+    ///
+    /// `Some(())` and `()` are stored alike, and serde does not say which of them a field under `#[serde(flatten)]` expects. If the
+    /// flattened fields of one struct have both, `Some(())` is read as `None`.
+    ///
     /// # Errors
     ///
     /// [`is_value`](Error::is_value) if the values are not a `T`.
@@ -52,8 +57,7 @@ impl Session {
             return Ok(None);
         }
         if entries.iter().any(|(_, value)| value == NIL) {
-            let entries = entries.iter().map(|(key, value)| (key.as_str(), &**value));
-            if let Some(whole) = read_with_nils(entries) {
+            if let Some(whole) = read_with_nils(&entries) {
                 return Ok(Some(whole));
             }
         }
@@ -232,6 +236,67 @@ mod tests {
             let map = BTreeMap::from([("x", None), ("some", Some(2))]);
             session.set_all(&map)?;
             assert!(!session.has("x") && session.has("unit"));
+            Ok(())
+        })
+        .unwrap();
+    }
+
+    /// In a struct with `#[serde(flatten)]`, too, where serde asks for a value without saying of which type.
+    #[test]
+    fn b19_nils_of_flattened_fields_read_back() {
+        #[allow(clippy::option_option)]
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Inner {
+            some_unit: Option<()>,
+            some_none: Option<Option<u8>>,
+            none: Option<()>,
+            json: serde_json::Value,
+        }
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Outer {
+            some_unit_outside: Option<()>,
+            name: String,
+            #[serde(flatten)]
+            inner: Inner,
+        }
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Units {
+            #[serde(flatten)]
+            inner: Unit,
+        }
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Unit {
+            unit: (),
+            none: Option<u8>,
+        }
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        struct Map {
+            name: String,
+            #[serde(flatten)]
+            others: BTreeMap<String, serde_json::Value>,
+        }
+        let json = serde_json::Value::Null;
+        let inner = Inner { some_unit: Some(()), some_none: Some(None), none: None, json: json.clone() };
+        let outer = Outer { some_unit_outside: Some(()), name: "Ada".into(), inner };
+        let units = Units { inner: Unit { unit: (), none: None } };
+        let map =
+            Map { name: "Ada".into(), others: BTreeMap::from([("x".into(), json), ("y".into(), 1.into())]) };
+        __example(|session| {
+            session.set_all(&outer)?;
+            assert_eq!(session.get_all()?, Some(outer.clone()));
+            assert!(!session.has("none"));
+            Ok(())
+        })
+        .unwrap();
+        __example(|session| {
+            session.set_all(&units)?;
+            assert_eq!(session.get_all()?, Some(units.clone()));
+            Ok(())
+        })
+        .unwrap();
+        __example(|session| {
+            session.set_all(&map)?;
+            assert_eq!(session.get_all()?, Some(map.clone()));
             Ok(())
         })
         .unwrap();

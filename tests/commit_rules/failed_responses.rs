@@ -102,6 +102,26 @@ fn b10_an_application_names_the_responses() {
     }
 }
 
+/// A 1xx response cannot carry the new token, so the session keeps the old one: an event says that.
+#[test]
+fn b10_a_new_token_that_a_1xx_cannot_carry_is_reported() {
+    everywhere(|world| async move {
+        for act in [Session::regenerate as Act, |session| session.login("ada")] {
+            let mut jar = world.jar().await;
+            let before = jar.clone();
+            let upgraded = world.answer(&mut jar, 101, act).await;
+            assert_no_cookie(&upgraded);
+            assert_eq!(world.events.take(), ["dropped:informational"]);
+            assert_eq!(jar.0, before.0);
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+            assert_eq!(world.events.take(), [""; 0]);
+        }
+        // Where there is no session, none has a token to be replaced.
+        assert_no_cookie(&world.answer(&mut Jar::new(), 101, Session::regenerate).await);
+        assert_eq!(world.events.take(), [""; 0]);
+    });
+}
+
 /// `discard` forgets all that is not saved, whatever the response: the session is as it was loaded.
 #[test]
 fn b10_a_handler_discards_what_it_did() {

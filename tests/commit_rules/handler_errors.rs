@@ -9,7 +9,10 @@ use http::{Request, Response, StatusCode};
 use hyper::service::{Service, service_fn};
 use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
-use crate::spy_store::{Act, Ask, Verb, assert_no_cookie, assert_set, everywhere, on_server, pairs};
+use crate::spy_store::{
+    Act, Ask, Setup, Verb, assert_no_cookie, assert_removed, assert_set, everywhere, everywhere_with,
+    on_server, pairs,
+};
 use crate::support::{Body, Jar, request, set_cookies, status, text};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -26,8 +29,8 @@ fn b9_an_error_of_this_crate_is_a_response() {
         for (fails, code, label) in cases {
             let mut jar = world.jar().await;
             let before = jar.clone();
-            let acts: [Act; 4] =
-                [|_| Ok(()), |session| session.set("b", 2_u64), Session::regenerate, Session::destroy];
+            // The second failure is preceded by a change, which is dropped.
+            let acts: [Act; 2] = [|_| Ok(()), |session| session.set("b", 2_u64)];
             for act in acts {
                 let response = world.visit(&mut jar, move |ask| async move {
                     let session = ask.session().await?;
@@ -41,11 +44,82 @@ fn b9_an_error_of_this_crate_is_a_response() {
                 assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
                 assert_eq!(response.headers()[VARY], "Cookie");
                 assert_no_cookie(&response);
-                assert_eq!(world.events.take(), [format!("handler_failed:{label}")]);
+                let mut events = world.events.take();
+                events.retain(|event| event != "dropped:server_error");
+                assert_eq!(events, [format!("handler_failed:{label}")]);
                 assert_eq!(jar.0, before.0);
             }
-            assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]), "nothing is saved");
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]), "no value is saved");
         }
+    });
+}
+
+/// An error is treated as the 5xx that it becomes: a logout stays a logout, a new token is a new token, and values are dropped,
+/// also if the application keeps those of a 5xx. So it is if the handler makes the response of the error itself, and if the
+/// response is a 403.
+#[test]
+fn b9_a_logout_before_an_error_is_a_logout() {
+    type Fails = fn(&Session) -> Error;
+    let errors: [(Fails, &str); 2] = [
+        (|_| Error::unavailable("afterwards"), "handler_failed:unavailable"),
+        (|session| session.verify_csrf("").unwrap_err(), "handler_failed:forgery"),
+    ];
+    for keep_values in [false, true] {
+        everywhere_with(&Setup { keep_values, ..Setup::default() }, |world| async move {
+            for (error, told) in errors {
+                for returns in [true, false] {
+                    let fails = move |act: Act| {
+                        move |ask: Ask| async move {
+                            let session = ask.session().await?;
+                            act(&session)?;
+                            let error = error(&session);
+                            if returns { Err(error) } else { Ok(error.into_http_response()) }
+                        }
+                    };
+                    let mut jar = world.jar().await;
+                    let old = jar.clone();
+                    let regenerated = world.visit(&mut jar, fails(Session::regenerate)).await;
+                    assert!(!regenerated.status().is_success());
+                    assert_set(&world, &regenerated);
+                    assert_ne!(jar.0, old.0);
+                    assert_eq!(world.events.take(), [told]);
+
+                    let before = jar.clone();
+                    let changed = world.visit(&mut jar, fails(|session| session.set("a", 2_u64))).await;
+                    assert_no_cookie(&changed);
+                    assert_eq!(world.events.take(), [told, "dropped:server_error"]);
+                    assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+
+                    let ended = world.visit(&mut jar, fails(Session::destroy)).await;
+                    assert_removed(&world, &ended);
+                    assert_eq!(world.events.take(), [told]);
+                    assert!(jar.0.is_empty());
+                    if world.server.is_some() {
+                        assert_eq!(world.values(&before).await, [], "a copy of the cookie is worth nothing");
+                        world.events.take();
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// If the store fails, too, the handler's answer is sent, and a copy of the cookie is still a session.
+#[test]
+fn b9_a_logout_that_fails_under_an_error_leaves_the_answer() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        world.fail(&[Verb::Delete]);
+        let response = world.visit(&mut jar, |ask| async move {
+            ask.session().await?.destroy()?;
+            Err(Error::unavailable("another service"))
+        });
+        let response = response.await;
+        world.fail(&[]);
+        assert_eq!(response.status(), 503);
+        assert_no_cookie(&response);
+        assert_eq!(world.events.take(), ["handler_failed:unavailable", "store_failed"]);
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
     });
 }
 
@@ -130,7 +204,7 @@ fn b9_a_boxed_error_of_this_crate_is_a_response() {
         let service = session_fn(Arc::clone(&world.store), handler);
         let response = service.call(request("/ours", None)).await.unwrap();
         assert_eq!(response.status(), 503);
-        assert_eq!(world.events.take(), ["handler_failed:unavailable"]);
+        assert_eq!(world.events.take(), ["handler_failed:unavailable", "dropped:server_error"]);
         let error = service.call(request("/theirs", None)).await.unwrap_err();
         assert_eq!(error.to_string(), "theirs");
         assert_eq!(world.events.take(), [""; 0]);
@@ -178,8 +252,7 @@ impl From<AppError> for Response<Body> {
 }
 
 /// An application with an error type of its own: its errors pass, or one line makes responses of them. Errors of this
-/// crate inside them have the same effect as if they were returned: nothing is saved.
-/// this crate are the same as if they were returned: nothing is saved.
+/// crate inside them have the same effect as if they were returned: no value is saved.
 #[test]
 fn b9_an_application_error_passes_or_is_converted_by_one_line() {
     async fn page(path: &str, session: &SessionHandle) -> Result<Response<Body>, AppError> {
@@ -215,8 +288,11 @@ fn b9_an_application_error_passes_or_is_converted_by_one_line() {
         let jar = world.jar().await;
         let response = converts.call(request("/type", jar.header().as_deref())).await.unwrap();
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
-        assert_no_cookie(&response);
-        assert_eq!(world.events.take(), ["handler_failed:value"]);
+        // The new token that it asked for, without the value.
+        assert_set(&world, &response);
+        assert_eq!(world.events.take(), ["handler_failed:value", "dropped:server_error"]);
+        let mut jar = jar;
+        jar.store(response.headers());
         assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
         // A 4xx is an answer: the application says with `discard` that it is none.
         let response = converts.call(request("/none", jar.header().as_deref())).await.unwrap();
@@ -235,6 +311,6 @@ fn b9_an_error_through_two_services_is_answered_once() {
         let inner = SessionService::new(handler, Arc::clone(&world.store));
         let outer = SessionService::new(inner, Arc::clone(&world.store));
         assert_eq!(outer.call(request("/", None)).await.unwrap().status(), 503);
-        assert_eq!(world.events.take(), ["handler_failed:unavailable"]);
+        assert_eq!(world.events.take(), ["handler_failed:unavailable", "dropped:server_error"]);
     });
 }

@@ -427,3 +427,104 @@ fn b8_a_token_that_was_saved_is_sent_with_the_response_to_an_error() {
         assert_eq!(subject.as_deref(), Some("ada"));
     });
 }
+
+/// A change that the outer handler has saved, and that the client does not get, is reported: the values are in a cookie that the
+/// inner service's cookie replaces, or in a session that the client never hears of.
+#[test]
+fn b8_a_saved_change_that_yields_is_reported() {
+    let (set_b, set_c): (Act, Act) = (|session| session.set("b", 2_u64), |session| session.set("c", 3_u64));
+    nested(async |nested| {
+        let mut jar = Jar::new();
+        saves_first(&nested, &mut jar, set_b, set_c).await;
+        assert_eq!(nested.values(&jar).await, pairs(&[("c", 3)]));
+        assert_eq!(nested.events.take(), ["dropped:other_session"]);
+
+        let mut jar = nested.due().await;
+        saves_first(&nested, &mut jar, set_b, set_c).await;
+        let kept = nested.values(&jar).await.contains(&("b".to_owned(), 2));
+        let told: &[&str] = if kept { &[] } else { &["dropped:other_session"] };
+        assert_eq!(nested.events.take(), told);
+    });
+}
+
+/// The outer handler ended its session and saved that; the inner one then began another. The ending is the stronger statement,
+/// whatever the response. Later changes of the outer handler go to the session that began.
+#[test]
+fn b8_a_saved_ending_stays_over_a_session_that_begins_inside() {
+    let cases: [(u16, Act, bool); 4] = [
+        (200, NOTHING, false),
+        (500, NOTHING, false),
+        (500, |session| session.set("c", 3_u64), false),
+        (200, |session| session.set("c", 3_u64), true),
+    ];
+    nested(async |nested| {
+        for (code, after, goes_on) in cases {
+            let mut jar = nested.due().await;
+            let inner = nested.inner(|session| session.set("b", 2_u64), code);
+            let gateway = move |request: Request<Body>, handle: SessionHandle| {
+                let inner = inner.clone();
+                async move {
+                    let session = handle.load().await?;
+                    session.destroy()?;
+                    session.save().await?;
+                    let response = inner(request).await?;
+                    after(&session)?;
+                    Ok::<_, Error>(response)
+                }
+            };
+            let request = request("/", jar.header().as_deref());
+            let response = session_fn(Arc::clone(&nested.store), gateway).call(request).await.unwrap();
+            assert_eq!(set_cookies(response.headers()).len(), usize::from(code == 200 || !goes_on));
+            jar.store(response.headers());
+            assert_eq!(!jar.0.is_empty(), goes_on, "{code}");
+            nested.events.take();
+        }
+    });
+}
+
+/// A line that the handler writes to remove the cookie is stronger than what it changes in the session. That is reported.
+#[test]
+fn b8_changes_beside_a_handwritten_removal_are_reported() {
+    let acts: [(Act, bool); 4] = [
+        (|session| session.set("b", 2_u64), false),
+        (Session::regenerate, false),
+        (|session| session.login("ada"), false),
+        (|session| session.set("b", 2_u64), true),
+    ];
+    everywhere(|world| async move {
+        let mut jar = world.jar().await;
+        let logout = world.edit(&mut jar, Session::destroy).await;
+        let line = set_cookies(logout.headers()).remove(0);
+        for (act, saves) in acts {
+            let mut jar = world.jar().await;
+            world.events.take();
+            let line = line.clone();
+            let response = world.visit(&mut jar, move |ask| {
+                let line = line.clone();
+                async move {
+                    let session = ask.session().await?;
+                    act(&session)?;
+                    if saves {
+                        session.save().await?;
+                    }
+                    Ok(Response::builder().header(SET_COOKIE, line).body(Body::default()).unwrap())
+                }
+            });
+            assert_eq!(set_cookies(response.await.headers()).len(), 1);
+            assert!(jar.0.is_empty());
+            assert_eq!(world.events.take(), ["dropped:cookie_removed"]);
+        }
+        // Beside nothing, it says what happens.
+        let mut jar = world.jar().await;
+        world
+            .visit(&mut jar, move |ask| {
+                let line = line.clone();
+                async move {
+                    ask.session().await?;
+                    Ok(Response::builder().header(SET_COOKIE, line).body(Body::default()).unwrap())
+                }
+            })
+            .await;
+        assert_eq!(world.events.take(), [""; 0]);
+    });
+}

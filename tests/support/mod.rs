@@ -60,6 +60,12 @@ impl Observer for Events {
             EventKind::ChangesDropped { reason: DropReason::SaveFailed, .. } => {
                 "dropped:save_failed".to_owned()
             }
+            EventKind::ChangesDropped { reason: DropReason::OtherSession, .. } => {
+                "dropped:other_session".to_owned()
+            }
+            EventKind::ChangesDropped { reason: DropReason::CookieRemoved, .. } => {
+                "dropped:cookie_removed".to_owned()
+            }
             EventKind::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
             EventKind::CookieWithheld { .. } => "cookie_withheld".to_owned(),
             EventKind::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),

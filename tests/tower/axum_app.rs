@@ -69,24 +69,37 @@ async fn fails_after_logout(session: Session) -> Result<(), Error> {
     Err(Error::unavailable("the handler's own trouble"))
 }
 
-/// axum makes the response of an error itself. The layer treats it as the error: nothing is saved, and an event tells of it.
+async fn fails_after_a_change(session: Session) -> Result<(), Error> {
+    session.set("user", "bob")?;
+    Err(Error::unavailable("the handler's own trouble"))
+}
+
+/// axum makes the response of an error itself. The layer treats it as the error: no value is saved, a logout is a logout, and an
+/// event tells of it.
 #[test]
-fn b9_an_error_through_axum_is_told_and_saves_nothing() {
+fn b9_an_error_through_axum_is_told_and_only_a_logout_counts() {
     block_on(async {
         let events = crate::support::Events::new();
         let store =
             CookieStore::builder(AppKey::generate().unwrap()).observer(events.clone()).build().unwrap();
-        let app = routes().route("/fails", get(fails_after_logout)).layer(SessionLayer::new(store));
+        let app = routes()
+            .route("/changes", get(fails_after_a_change))
+            .route("/fails", get(fails_after_logout))
+            .layer(SessionLayer::new(store));
         let mut browser = serve(app).await;
         browser.post("/login", "ada").await;
-        let failed = browser.get("/fails").await;
+        let failed = browser.get("/changes").await;
         assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(failed.headers["retry-after"], "1");
-        assert_eq!(events.take(), ["handler_failed:unavailable"]);
+        assert_eq!(events.take(), ["handler_failed:unavailable", "dropped:server_error"]);
         let broken = browser.get("/broken").await;
         assert_eq!(broken.status, StatusCode::INTERNAL_SERVER_ERROR);
-        assert_eq!(events.take(), ["handler_failed:value"]);
+        assert_eq!(events.take(), ["handler_failed:value", "dropped:server_error"]);
         assert_eq!(browser.get("/").await.body, "ada", "not logged out, and still there");
+        let failed = browser.get("/fails").await;
+        assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(events.take(), ["handler_failed:unavailable"]);
+        assert_eq!(browser.get("/").await.body, "nobody", "logged out");
     });
 }
 

@@ -36,7 +36,7 @@ use crate::error::{Error, Kind};
 use crate::event::{EventKind, MigrationSource, Refusal};
 use crate::id::EntryId;
 use crate::join::join;
-use crate::session::{Changes, Origin, Payload, Place, Recency, Record, Saved, SessionId};
+use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
 
 /// A moment before each deadline.
 const ALWAYS: Timestamp = Timestamp::from_unix(0);
@@ -300,7 +300,8 @@ impl<B: Backend> Inner<B> {
             self.config.emit(EventKind::Migrating { id, from: MigrationSource::Unsealed });
         }
         let id = session_id(&token);
-        let (value, deadline, lifetime) = (stored.value, stored.expires, age.lifetime);
+        let (value, deadline) = (stored.value, stored.expires);
+        let lifetime = EntryLifetime::Decoded(age.lifetime);
         let origin = Origin::Stored { token, value, deadline, lifetime };
         Ok(Record::written(id, created, expires, payload, origin, recency))
     }
@@ -318,12 +319,14 @@ impl<B: Backend> Inner<B> {
     /// Returns true if moving only the entry's deadline would leave a false lifetime in it.
     fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
         let Origin::Stored { value, lifetime, .. } = base.origin() else { return false };
-        // A session that this request has written was not decoded.
-        let decoded = || match self.format.decode(key_of(base), value) {
-            Some(EntryValue::Session(age, _)) => age.lifetime,
-            _ => None,
+        let lifetime = match *lifetime {
+            EntryLifetime::Decoded(lifetime) => lifetime,
+            EntryLifetime::NotDecoded => match self.format.decode(key_of(base), value) {
+                Some(EntryValue::Session(age, _)) => age.lifetime,
+                _ => None,
+            },
         };
-        let Some(lifetime) = lifetime.or_else(decoded) else { return false };
+        let Some(lifetime) = lifetime else { return false };
         self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
     }
 
@@ -372,7 +375,8 @@ impl<B: Backend> Inner<B> {
                     }
                 }
                 let Stored { value, expires } = entry;
-                let origin = Origin::Stored { token, value, deadline: expires, lifetime: None };
+                let origin =
+                    Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
                 return Ok(Some(Record::new(id, created, expires, payload, origin)));
             }
         }
@@ -438,7 +442,8 @@ impl<B: Backend> Inner<B> {
             },
             (Replaced::Done, None) => Step::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin = Origin::Stored { token, value, deadline: expires, lifetime: None };
+                let origin =
+                    Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
                 Step::Done(stored(record, conflicts)?)
             }
@@ -487,7 +492,8 @@ impl<B: Backend> Inner<B> {
         let Some(Stored { value, expires }) = self.backend.fetch(id, ALWAYS).await? else { return Ok(()) };
         let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else { return Ok(()) };
         let (session, created) = (session_id(&token), age.created.unwrap_or(now));
-        let origin = Origin::Stored { token, value, deadline: expires, lifetime: None };
+        let lifetime = EntryLifetime::Decoded(age.lifetime);
+        let origin = Origin::Stored { token, value, deadline: expires, lifetime };
         self.remove(&Record::new(session, created, expires, payload, origin), now).await
     }
 

@@ -73,6 +73,89 @@ fn create(random: &Arc<dyn Random>) -> Result<Record, Error> {
     run(inner(Full, random).create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).map(Option::unwrap)
 }
 
+/// A format that counts how often it decodes, and whose entries may have no lifetime, as those of another program.
+struct DecodeCounter {
+    format: Box<dyn StoredFormat>,
+    has_lifetime: bool,
+    decoded: Arc<std::sync::atomic::AtomicU32>,
+}
+
+impl StoredFormat for DecodeCounter {
+    fn parse_token(&self, text: &[u8]) -> Option<Token> {
+        self.format.parse_token(text)
+    }
+
+    fn generate_token(&self) -> Result<Token, Error> {
+        self.format.generate_token()
+    }
+
+    fn encode_session(
+        &self,
+        id: EntryId,
+        created: Timestamp,
+        payload: &Payload,
+        from: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<Bytes, Error> {
+        self.format.encode_session(id, created, payload, from, now)
+    }
+
+    fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error> {
+        self.format.encode_tombstone(id, now)
+    }
+
+    fn encode_list(
+        &self,
+        id: EntryId,
+        list: &session_list::SessionList,
+        now: Timestamp,
+    ) -> Result<Bytes, Error> {
+        self.format.encode_list(id, list, now)
+    }
+
+    fn decode(&self, id: EntryId, value: &Bytes) -> Option<EntryValue> {
+        self.decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        match self.format.decode(id, value) {
+            Some(EntryValue::Session(age, payload)) if !self.has_lifetime => {
+                Some(EntryValue::Session(EntryAge { lifetime: None, ..age }, payload))
+            }
+            other => other,
+        }
+    }
+
+    fn refusal(&self, value: &[u8]) -> Refusal {
+        self.format.refusal(value)
+    }
+
+    fn has_session_lists(&self) -> bool {
+        self.format.has_session_lists()
+    }
+
+    fn is_to_be_sealed(&self, value: &Bytes) -> bool {
+        self.format.is_to_be_sealed(value)
+    }
+}
+
+/// The renewal of a loaded session knows the lifetime in its entry, also that there is none: it does not decode the entry again.
+#[cfg(feature = "memory")]
+#[test]
+fn a_renewal_does_not_decode_again_what_was_loaded() {
+    for has_lifetime in [true, false] {
+        let decoded = Arc::new(std::sync::atomic::AtomicU32::new(0));
+        let inner = inner(super::super::Memory::new(), &system_random());
+        let format = DecodeCounter { format: inner.format, has_lifetime, decoded: Arc::clone(&decoded) };
+        let inner = Inner { format: Box::new(format), ..inner };
+        let record = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+        let (token, _) = origin(&record).unwrap();
+        let loaded = run(inner.load(token, NOW)).unwrap().unwrap();
+        assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 1);
+        let later = NOW.saturating_add(Duration::from_secs(9_000));
+        let saved = run(inner.save(Some(loaded), &Changes::default(), later)).unwrap();
+        assert!(matches!(saved, Saved::Stored { record, .. } if record.expires() > NOW));
+        assert_eq!(decoded.load(std::sync::atomic::Ordering::SeqCst), 1, "{has_lifetime}");
+    }
+}
+
 /// A backend that loses the new entry of a regenerate while another request changes the old one.
 #[derive(Default)]
 struct Evicting {
