@@ -62,8 +62,7 @@ fn genuine() -> Listed {
         }
         None
     });
-    let store =
-        ServerStore::with_backend(backend).clock(FakeClock::at(NOW)).development().build().unwrap();
+    let store = ServerStore::with_backend(backend).clock(FakeClock::at(NOW)).development().build().unwrap();
     let service = session_fn(store, |_: Request<()>, handle: SessionHandle| async move {
         handle.load().await?.login(SUBJECT)?;
         Ok::<_, Error>(Response::new(()))
