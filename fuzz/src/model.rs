@@ -214,6 +214,10 @@ pub struct Request {
     pub created: BTreeSet<SessionId>,
     /// The sessions that it had and ended. If the store then fails to end the others that came, all are ended again.
     ended_own: BTreeSet<SessionId>,
+    /// It ended its own session in the present commit.
+    ends_now: bool,
+    /// So did a `save` whose failure the handler was told: as far as it knows, its session goes on.
+    pub end_failed: bool,
 }
 
 impl Request {
@@ -298,7 +302,7 @@ impl Request {
 
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
-        (self.committing, self.last) = (true, last);
+        (self.committing, self.last, self.ends_now) = (true, last, false);
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -348,6 +352,18 @@ impl Request {
         }
         self.alone = entry.is_none();
         self.decide(now, true);
+    }
+
+    /// The store did not acknowledge a `save`.
+    pub fn fail(&mut self) {
+        self.ended |= std::mem::take(&mut self.was_ended);
+        self.end_failed |= self.ends_now;
+        self.failed = Some(std::mem::take(&mut self.log));
+    }
+
+    fn end_own(&mut self, id: SessionId) {
+        self.ended_own.insert(id);
+        self.ends_now = true;
     }
 
     fn says(&mut self, weight: Weight) {
@@ -525,7 +541,9 @@ impl Backend for Server {
             request.created.insert(id);
             request.fresh = Some(id);
             world.sessions.insert(id, entry.clone());
-            if request.base.is_none() {
+            if request.base.is_none() && request.end_failed {
+                assert!(request.log.regenerate, "a second session"); // the next step finds that the first one is gone
+            } else if request.base.is_none() {
                 // Where there is no session, none was ended.
                 let log = Log { destroy: false, ..request.log.clone() };
                 request.says(log.weight());
@@ -629,7 +647,7 @@ impl Backend for Server {
             assert!(!request.void);
             let before = world.sessions.remove(&id);
             if request.base == Some(id) {
-                request.ended_own.insert(id);
+                request.end_own(id);
                 world.ended(request);
             } else if request.others.contains(&id) {
                 assert!(request.ends, "ends what came beside its session");
@@ -686,6 +704,7 @@ impl World {
             assert_eq!(after, Values::new(), "a session that has values is removed");
             request.says(Weight::End);
             request.began = true;
+            request.end_own(id);
             request.settle(None, after);
         }
     }

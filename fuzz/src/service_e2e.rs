@@ -471,8 +471,10 @@ struct About {
     token: Option<String>,
     /// The other genuine cookies of the request.
     others: Vec<String>,
-    /// A cookie of the request may be alive, or the store did not say.
+    /// A cookie of the request may be alive.
     may_live: bool,
+    /// The store did not tell this service.
+    untold: bool,
     asked: bool,
 }
 
@@ -493,7 +495,8 @@ async fn handler(
         session: None,
         token: None,
         others: Vec::new(),
-        may_live: true,
+        may_live: false,
+        untold: true,
         asked: action != Action::Ping,
     };
     tick(clock, world);
@@ -517,6 +520,7 @@ async fn act(
     world: &Shared,
     about: &mut About,
 ) -> Result<(), Error> {
+    about.may_live = may_live(request.headers(), &lock(world));
     let failures = lock(world).failures;
     let loaded = handle.load().await;
     assert!(loaded.is_ok() || lock(world).failures > failures, "an error that no fault explains");
@@ -544,7 +548,8 @@ async fn act(
         // With more, some may not have been tried.
         let certain = values.len() <= 4 && known.iter().any(|(known, _)| known.2 == Some(false));
         assert!(seen.is_some() || !certain, "a genuine cookie was not found");
-        about.may_live = values.contains(&*STRANGER) || known.iter().any(|(known, _)| known.2 == Some(false));
+        about.may_live |= may_live(request.headers(), world);
+        about.untold = false;
         let same: Vec<_> = known.iter().filter(|(known, _)| Some((known.0, known.1)) == seen).collect();
         if let [(_, value)] = same[..] {
             let parent = |token: &&String| world.parents.get(*token);
@@ -632,6 +637,13 @@ fn handle_is_sealed(token: &str) -> bool {
     token.len() > 43
 }
 
+/// True if one of these cookies may be alive, here or on a host that has another key.
+fn may_live(headers: &HeaderMap, world: &World) -> bool {
+    candidates(headers).iter().any(|value| {
+        value == &*STRANGER || world.tokens.get(value).is_some_and(|(.., refused)| *refused == Some(false))
+    })
+}
+
 /// The values of the session's name, by the plainest reading.
 fn candidates(headers: &HeaderMap) -> Vec<String> {
     let fields =
@@ -663,7 +675,9 @@ fn answered(response: &Response<Body>, around: Around, world: &mut World) {
         assert_eq!(headers.len(), 1, "untouched: {headers:?}");
         return;
     }
-    if about.may_live && about.action != Action::Logout {
+    // A service around the handler's may know what the store did not tell that.
+    let untold = about.untold && matches!(around, Around::None | Around::OtherCookie);
+    if (about.may_live || untold) && about.action != Action::Logout {
         assert_ne!(set.as_deref(), Some(""), "a cookie is removed that may be alive: {about:?}");
     }
     if around == Around::OtherCookie && response.status() == StatusCode::OK {

@@ -583,13 +583,12 @@ async fn perform_all(server: &Server, session: &Session, deeds: &Deeds) {
                 match &saved {
                     Ok(()) => {
                         assert!(!request.is_unsaved(), "lost without a word");
-                        request.was_ended = false;
+                        (request.was_ended, request.end_failed) = (false, false);
                     }
                     Err(error) if error.is_ended() => assert!(request.ended),
                     Err(error) => {
                         assert!(request.faulted, "{error}");
-                        request.ended |= std::mem::take(&mut request.was_ended);
-                        request.failed = Some(std::mem::take(&mut request.log));
+                        request.fail();
                         return;
                     }
                 }

@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 8] = [
+const REGRESSIONS: [(&str, &str); 10] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -59,6 +59,8 @@ const REGRESSIONS: [(&str, &str); 8] = [
     ("session_model", "removal_over_a_session_that_goes_on"),
     ("session_model", "repeated_end_of_several_sessions"),
     ("session_model", "new_session_before_the_others_end"),
+    ("session_model", "last_value_deleted_beside_a_regenerate"),
+    ("service_e2e", "dead_cookie_of_an_outer_service"),
 ];
 
 #[test]
@@ -127,6 +129,18 @@ fn repeated_end_of_several_sessions() {
 #[test]
 fn new_session_before_the_others_end() {
     regression("session_model", "new_session_before_the_others_end");
+}
+
+/// A handler deleted the last value and called `regenerate`. That ended its session, and not the others that came with the request.
+#[test]
+fn last_value_deleted_beside_a_regenerate() {
+    regression("session_model", "last_value_deleted_beside_a_regenerate");
+}
+
+/// The model was wrong: an outer service knew that a cookie was dead, although the store failed the inner one.
+#[test]
+fn dead_cookie_of_an_outer_service() {
+    regression("service_e2e", "dead_cookie_of_an_outer_service");
 }
 
 fn holds_for_random_bytes(check: Check) {

@@ -550,35 +550,26 @@ impl Slot {
         now: Timestamp,
     ) -> StoreFuture<Saved> {
         let others = if base.is_some() { self.end_others(now) } else { None };
-        let saving = self.connection.store().save(base, changes, now);
-        match others {
-            None => saving,
-            Some(ending) => StoreFuture::boxed(async move {
-                let saved = saving.await?;
-                if matches!(saved, Saved::Removed) {
-                    ending.await?;
-                }
-                Ok(saved)
-            }),
-        }
+        and_others_if_removed(self.connection.store().save(base, changes, now), others)
     }
 
-    /// Regenerates the session in the store. If a new session begins instead, all other sessions of the request end, too.
+    /// Regenerates the session in the store. If a new session begins instead, or no value is left, all other sessions of the
+    /// request end, too.
     pub(super) fn regenerate(
         &self,
         base: Record,
         changes: Arc<Changes>,
         now: Timestamp,
     ) -> StoreFuture<Saved> {
-        let ending = if changes.restarts() { self.end_others(now) } else { None };
+        let restarts = changes.restarts();
         let saving = self.connection.store().regenerate(base, changes, now);
-        match ending {
-            None => saving,
+        match self.end_others(now) {
             // First: if it fails, the client still has a session that is as it was.
-            Some(ending) => StoreFuture::boxed(async move {
+            Some(ending) if restarts => StoreFuture::boxed(async move {
                 ending.await?;
                 saving.await
             }),
+            others => and_others_if_removed(saving, others),
         }
     }
 
@@ -749,6 +740,18 @@ impl Slot {
             && (self.had_subject.load(Ordering::SeqCst)
                 || self.loaded.get().is_some_and(|loaded| loaded.session.subject().is_some()))
     }
+}
+
+/// Ends the other sessions of a request after `saving`, if that left no value in its session.
+fn and_others_if_removed(saving: StoreFuture<Saved>, others: Option<StoreFuture<()>>) -> StoreFuture<Saved> {
+    let Some(ending) = others else { return saving };
+    StoreFuture::boxed(async move {
+        let saved = saving.await?;
+        if matches!(saved, Saved::Removed) {
+            ending.await?;
+        }
+        Ok(saved)
+    })
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
