@@ -405,7 +405,7 @@ fn a_registration_that_cannot_be_saved_is_a_server_error() {
         backend.fail(Primitive::Replace, Fault::Unreachable);
         site.events();
         assert_eq!(browser.register(&site, &offered).await.status(), 503);
-        assert_eq!(site.events(), [""; 0]);
+        assert_eq!(site.events(), ["dropped:save_failed"]);
         backend.repair();
         assert_eq!(browser.read(&site, "/").await, "ada unbound 0");
         assert_eq!(browser.cookies.get(BOUND), None);
