@@ -361,6 +361,11 @@ impl Request {
         self.failed = Some(std::mem::take(&mut self.log));
     }
 
+    /// It ended this session of its own, and the store did not acknowledge all of that commit.
+    pub fn has_half_ended(&self, id: SessionId) -> bool {
+        self.faulted && self.ended_own.contains(&id)
+    }
+
     fn end_own(&mut self, id: SessionId) {
         self.ended_own.insert(id);
         self.ends_now = true;
