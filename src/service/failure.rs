@@ -69,8 +69,9 @@ impl Error {
     /// [forgery](Error::is_forgery), and a 500 otherwise. The response does not say what went wrong, because an error may name keys of the session.
     ///
     /// A session service treats the response as the error: it saves no value, and emits an
-    /// [event](crate::EventKind::HandlerFailed) with the error. `destroy` and `regenerate` are carried out, as for any 5xx. This method is for handlers with an error type of their own. A
-    /// handler that returns `Err` of this type does not need it.
+    /// [event](crate::EventKind::HandlerFailed) with the error. `destroy` and `regenerate` are carried out, as for any 5xx.
+    ///
+    /// This method is for handlers with an error type of their own. A handler that returns `Err` of this type does not need it.
     ///
     /// # Examples
     ///

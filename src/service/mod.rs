@@ -63,9 +63,9 @@ use crate::store::Store;
 /// compared instead of decrypted ([`connection_memo`](crate::store::Builder::connection_memo)).
 ///
 /// If the session cannot be saved, the handler's response is replaced. If the handler returns an [`Error`] (boxed or
-/// plain), the service responds to that, and no value is saved; `destroy` and `regenerate` are carried out, as for any 5xx. In both cases, the response is by default an empty 503 with
-/// `Retry-After` if a later attempt may help, and an empty 500 otherwise: see [`on_failure`](Self::on_failure). Errors of
-/// any other type are passed through. Handlers with such a type can use
+/// plain), the service responds to that, and no value is saved; `destroy` and `regenerate` are carried out, as for any 5xx.
+/// In both cases, the response is by default an empty 503 with `Retry-After` if a later attempt may help, and an empty 500
+/// otherwise: see [`on_failure`](Self::on_failure). Errors of any other type are passed through. Handlers with such a type can use
 /// [`Error::into_http_response`](crate::Error::into_http_response).
 ///
 /// [`Error`]: crate::Error
