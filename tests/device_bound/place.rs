@@ -3,7 +3,6 @@
 use std::sync::Arc;
 #[cfg(feature = "redis")]
 use std::sync::{Mutex, Weak};
-use std::time::Duration;
 
 use hyper_session::store::{Builder, Memory};
 use hyper_session::testing::FakeClock;
@@ -17,7 +16,7 @@ use crate::site::{Events, Site, key, observer};
 
 /// Longer than any server takes on a busy machine.
 #[cfg(any(feature = "redis", feature = "sqlite"))]
-const UNHURRIED: Duration = Duration::from_secs(30);
+const UNHURRIED: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// A place for sessions that hosts share.
 #[derive(Clone)]

@@ -74,12 +74,14 @@ fn create(random: &Arc<dyn Random>) -> Result<Record, Error> {
 }
 
 /// A format that counts how often it decodes, and whose entries may have no lifetime, as those of another program.
+#[cfg(feature = "memory")]
 struct DecodeCounter {
     format: Box<dyn StoredFormat>,
     has_lifetime: bool,
     decoded: Arc<std::sync::atomic::AtomicU32>,
 }
 
+#[cfg(feature = "memory")]
 impl StoredFormat for DecodeCounter {
     fn parse_token(&self, text: &[u8]) -> Option<Token> {
         self.format.parse_token(text)
