@@ -53,11 +53,11 @@ fn message(until: Until, key: &PublicKey) -> [u8; 1 + UNTIL_LEN + PublicKey::LEN
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::crypto::{AppKey, Keyring, Purpose};
 
-    fn tagger(seed: &[u8]) -> Tagger {
+    pub(in crate::device_bound) fn tagger(seed: &[u8]) -> Tagger {
         let ring = Keyring::new(AppKey::danger_from_any_bytes(seed).unwrap());
         Tagger::new(&ring, Purpose::BoundCookie, "s").unwrap()
     }

@@ -57,13 +57,8 @@ impl BoundCookieMemo {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bound_cookie::tests::tagger;
     use super::*;
-    use crate::crypto::{AppKey, Keyring, Purpose};
-
-    fn tagger(seed: &[u8]) -> Tagger {
-        let ring = Keyring::new(AppKey::danger_from_any_bytes(seed).unwrap());
-        Tagger::new(&ring, Purpose::BoundCookie, "s").unwrap()
-    }
 
     // The keys of `other` made none of the values: what is read with them was remembered.
     #[test]
