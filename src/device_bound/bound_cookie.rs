@@ -57,7 +57,7 @@ pub(super) mod tests {
     use super::*;
     use crate::crypto::{AppKey, Keyring, Purpose};
 
-    pub(in crate::device_bound) fn tagger(seed: &[u8]) -> Tagger {
+    pub(in super::super) fn tagger(seed: &[u8]) -> Tagger {
         let ring = Keyring::new(AppKey::danger_from_any_bytes(seed).unwrap());
         Tagger::new(&ring, Purpose::BoundCookie, "s").unwrap()
     }
