@@ -1,7 +1,8 @@
 //! `service`: a request in process, from the call to the response, with and without a session layer.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
-use hyper_session_benches::services::{Action, MEMO, arms, request};
+use hyper_session_benches::arms::arms;
+use hyper_session_benches::services::{Action, MEMO, request};
 
 fn service(c: &mut Criterion) {
     let mut arms = arms();

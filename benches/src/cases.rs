@@ -7,9 +7,10 @@ use http::header::{COOKIE, HeaderValue};
 use hyper_session::__internals::{Verbs, candidates};
 use hyper_session::store::Store;
 
+use crate::arms::arms;
 use crate::limit::Limit;
 use crate::ready;
-use crate::services::{Action, Arm, MEMO, arms, request};
+use crate::services::{Action, Arm, MEMO, request};
 use crate::tokens::{NAME, NOW, app_key, cookie_field, no_changes, record, store, token};
 
 /// How often the work is done for one count. Its input is made before.

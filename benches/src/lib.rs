@@ -1,5 +1,6 @@
 //! The arms of all measurements: times, allocations, instructions, and load over sockets.
 
+pub mod arms;
 pub mod cases;
 pub mod client;
 pub mod limit;

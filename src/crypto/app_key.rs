@@ -6,21 +6,10 @@ use std::str::FromStr;
 use zeroize::Zeroizing;
 
 use super::derive::Root;
-use super::{KeyId, Random, SystemRandom, base64url, key_text};
+use super::key_strength::{MIN_LEN, check_strength};
+use super::key_text::{KeyBytes, TEXT_PREFIX, decode, is_key_text};
+use super::{KeyId, Random, SystemRandom, base64url};
 use crate::error::Error;
-
-/// Marks the text form, so that scanners for leaked secrets can find it.
-pub(super) const TEXT_PREFIX: &str = "hsk1_";
-
-pub(super) const MIN_LEN: usize = 32;
-
-/// Keys that are published in documentation. A service must not use them.
-const EXAMPLE_KEYS: [&[u8]; 4] = [
-    b"0123456789abcdef0123456789abcdef", // in many tutorials
-    b"an example very very secret key.",
-    b"change this secret passphrase!!!",
-    b"hyper-session example key, public", // docs/WIRE.md
-];
 
 /// A secret of at least 32 random bytes, from which all other keys are derived. It is wiped when dropped.
 ///
@@ -99,7 +88,10 @@ impl AppKey {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub fn from_text(text: &str) -> Result<Self, Error> {
-        key_text::read_key(text)
+        match decode(text)? {
+            KeyBytes::Own(bytes) => Self::from_key_bytes(&bytes),
+            KeyBytes::Foreign(bytes) => Self::from_bytes(&bytes),
+        }
     }
 
     /// Creates the key with exactly these bytes. To read a key as text, use [`from_text`](Self::from_text).
@@ -109,7 +101,7 @@ impl AppKey {
     /// [`is_config`](Error::is_config) if there are fewer than 32 bytes, if they repeat a pattern or count up or down, if they
     /// are a known example key (T13: CVE-2023-27524, CVE-2024-6535), or if they are the text of a key instead of its bytes.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        if key_text::is_key_text(bytes) {
+        if is_key_text(bytes) {
             return Err(Error::config(
                 "these bytes are the text of an application key: read it with AppKey::from_text()",
             ));
@@ -118,18 +110,8 @@ impl AppKey {
     }
 
     /// Creates the key with these bytes, which are known not to be its text.
-    pub(super) fn from_key_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        if bytes.len() < MIN_LEN {
-            return Err(Error::config(format!(
-                "an application key must be at least 32 bytes long, this one has {}: make one with AppKey::generate() or `openssl rand -hex 32`",
-                bytes.len()
-            )));
-        }
-        if is_regular(bytes) || EXAMPLE_KEYS.iter().any(|example| bytes.starts_with(example)) {
-            return Err(Error::config(
-                "this application key is a pattern or a published example: make one with AppKey::generate() or `openssl rand -hex 32`",
-            ));
-        }
+    fn from_key_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        check_strength(bytes)?;
         Self::danger_from_any_bytes(bytes)
     }
 
@@ -183,15 +165,6 @@ impl fmt::Debug for AppKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AppKey({}, ..)", self.id())
     }
-}
-
-/// Returns true for a pattern that repeats (`aaaa…`, `abcabc…`) or counts (`0123…`).
-pub(super) fn is_regular(bytes: &[u8]) -> bool {
-    let repeats =
-        (1..=bytes.len() / 2).any(|period| bytes.iter().zip(bytes.iter().skip(period)).all(|(a, b)| a == b));
-    let mut steps = bytes.iter().zip(bytes.iter().skip(1)).map(|(a, b)| b.wrapping_sub(*a));
-    let first = steps.next();
-    repeats || steps.all(|step| Some(step) == first)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::derive::Root;
-use super::key_text::{self, Word};
+use super::key_text::{Word, on_line, read_ring};
 use super::{AppKey, KeyId};
 use crate::error::Error;
 
@@ -81,14 +81,17 @@ impl Keyring {
     /// ```
     pub fn from_text(text: &str) -> Result<Self, Error> {
         let (mut keys, mut revoked): (Vec<Arc<RingKey>>, _) = (Vec::new(), Vec::new());
-        for (line, word) in key_text::read_ring(text)? {
+        for (line, word) in read_ring(text)? {
             match word {
                 Word::Revoked(id) => revoked.push(id),
-                Word::Key(key) if keys.iter().any(|present| present.id == key.id()) => {
-                    let error = Error::config(format!("the key {} is there twice: remove one", key.id()));
-                    return Err(key_text::on_line(line, &error));
+                Word::Key(text) => {
+                    let key = AppKey::from_text(text).map_err(|error| on_line(line, &error))?;
+                    if keys.iter().any(|present| present.id == key.id()) {
+                        let error = Error::config(format!("the key {} is there twice: remove one", key.id()));
+                        return Err(on_line(line, &error));
+                    }
+                    keys.push(RingKey::new(&key));
                 }
-                Word::Key(key) => keys.push(RingKey::new(&key)),
             }
         }
         if keys.is_empty() {

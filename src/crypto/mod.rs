@@ -5,6 +5,7 @@ mod base64url;
 mod derive;
 mod envelope;
 mod hour_keys;
+mod key_strength;
 mod key_text;
 mod keyring;
 pub(crate) mod masked_secret;

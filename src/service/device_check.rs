@@ -1,59 +1,13 @@
 //! Whether a request with a bound session comes from the session's device.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use http::header::{COOKIE, HeaderMap, HeaderValue};
-use smallvec::SmallVec;
+use http::HeaderValue;
 
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::cookie::SetCookies;
 use crate::device_bound::Binder;
-use crate::error::Error;
 use crate::event::EventKind;
 use crate::session::{DeviceCheck, Record, Reply, Weight};
-
-/// The data of a request that can show that it comes from the session's device.
-pub(super) struct DeviceEvidence {
-    /// The `Cookie` fields. Empty if the store binds no sessions. Only reference counts are copied.
-    cookies: SmallVec<[HeaderValue; 1]>,
-    /// The session, if nothing showed that.
-    lapsed: OnceLock<Record>,
-    /// The request is about to show it: an honest browser sends it without a bound cookie.
-    is_refresh: AtomicBool,
-}
-
-impl DeviceEvidence {
-    pub(super) fn new(config: &Config, headers: &HeaderMap) -> Self {
-        let binds = config.device_bound.is_some();
-        let fields = binds.then(|| headers.get_all(COOKIE).iter().cloned());
-        Self {
-            cookies: fields.into_iter().flatten().collect(),
-            lapsed: OnceLock::new(),
-            is_refresh: AtomicBool::new(false),
-        }
-    }
-
-    /// Notes that the request is one of those by which a device shows that it is there.
-    pub(super) fn expect_proof(&self) {
-        self.is_refresh.store(true, Ordering::Relaxed);
-    }
-
-    /// Returns the lines that remove the bound cookie, if the request brought one.
-    pub(super) fn remove_cookie(&self, config: &Config) -> Result<SetCookies, Error> {
-        match &config.device_bound {
-            Some(binder) => binder.remove_cookie(&self.cookies),
-            None => Ok(SetCookies::new()),
-        }
-    }
-
-    /// Returns the bound session that the request brought without a proof.
-    pub(super) fn lapsed(&self) -> Option<&Record> {
-        self.lapsed.get()
-    }
-}
 
 /// Returns the binder of a store that requires bound sessions to come with their bound cookie, and offers bindings.
 pub(super) fn enforced(config: &Config) -> Option<&Binder> {
@@ -68,15 +22,14 @@ impl Slot {
         let passed = match record.payload().device_binding() {
             Ok(None) => true,
             Ok(Some(binding)) => {
-                binder.is_present(&binding, &self.device.cookies, self.connection.bound_cookie_memo(), now)
+                binder.is_present(&binding, self.device.cookies(), self.connection.bound_cookie_memo(), now)
             }
             Err(_) => false,
         };
         if passed {
             return DeviceCheck::Passed;
         }
-        let is_first = self.device.lapsed.set(record.clone()).is_ok();
-        if is_first && !self.device.is_refresh.load(Ordering::Relaxed) {
+        if self.device.note_lapse(record) {
             self.emit(EventKind::BindingLapsed { id: record.id() });
         }
         DeviceCheck::Failed
@@ -92,7 +45,7 @@ impl Slot {
         let record = loaded.session.stored_record()?;
         let is_due = *weight == Weight::Renewal
             || loaded.id != Some(record.id())
-            || binder.has_cookie(&self.device.cookies);
+            || binder.has_cookie(self.device.cookies());
         let payload = record.payload();
         if !is_due || !payload.has_subject() || payload.device_binding() != Ok(None) {
             return None;

@@ -11,6 +11,8 @@ mod cross_origin;
 mod device_bound;
 #[cfg(feature = "device-bound")]
 mod device_check;
+#[cfg(feature = "device-bound")]
+mod device_evidence;
 mod extension;
 mod failure;
 mod finish;

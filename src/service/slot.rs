@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::connection::Connection;
 #[cfg(feature = "device-bound")]
-use super::device_check::DeviceEvidence;
+use super::device_evidence::DeviceEvidence;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{

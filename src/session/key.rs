@@ -3,11 +3,19 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use super::lineage::{LABELS, LINEAGE};
 use crate::error::{Error, Kind};
 
 /// Keys that begin with U+0001 are reserved for the crate. Applications cannot use them.
 pub(super) const RESERVED: char = '\u{1}';
+
+/// Under this key a session keeps its subject.
+pub(super) const SUBJECT: &str = "\u{1}s";
+
+/// Under this key a revocable session keeps its [`Lineage`](super::lineage::Lineage).
+pub(super) const LINEAGE: &str = "\u{1}r";
+
+/// Under this key a session keeps the names of its labels.
+pub(super) const LABELS: &str = "\u{1}n";
 
 /// Under this key a session keeps its [`Lifetime`](super::Lifetime).
 pub(super) const LIFETIME: &str = "\u{1}l";

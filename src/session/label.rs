@@ -1,7 +1,8 @@
 //! Labels: names under which an application can end sessions later.
 
 use super::Session;
-use super::lineage::{LABELS, with_label};
+use super::key::LABELS;
+use super::lineage::with_label;
 use crate::crypto::label_name;
 use crate::error::{Error, Kind};
 

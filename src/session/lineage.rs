@@ -6,16 +6,10 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::integer_array::{self, Numbers};
-use super::subject::SUBJECT;
+use super::key::{LABELS, LINEAGE, SUBJECT};
 use super::{Payload, SessionId};
 use crate::crypto::{NAMESPACE_LEN, subject_name};
 use crate::error::Error;
-
-/// The reserved key of the [`Lineage`] of a revocable session.
-pub(super) const LINEAGE: &str = "\u{1}r";
-
-/// The reserved key of the names of its labels.
-pub(super) const LABELS: &str = "\u{1}n";
 
 /// How many labels a session may have.
 pub(super) const MAX_LABELS: usize = 4;

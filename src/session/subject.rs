@@ -1,11 +1,9 @@
 //! The subject of a session: the user that it was bound to at the login.
 
+use super::key::SUBJECT;
 use super::state::State;
 use super::{Payload, Position, Session, Text, messagepack, value_codec};
 use crate::error::{Error, Kind};
-
-/// The reserved key of the subject.
-pub(super) const SUBJECT: &str = "\u{1}s";
 
 /// User ids are rarely longer than a UUID or an e-mail address. The limit keeps an attacker from filling a session list.
 const MAX_SUBJECT: usize = 512;

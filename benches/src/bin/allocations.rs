@@ -4,9 +4,10 @@ use std::hint::black_box;
 
 use allocation_counter::measure;
 use hyper_session::__internals::Verbs;
+use hyper_session_benches::arms::arms;
 use hyper_session_benches::ready;
 use hyper_session_benches::results::Allocations;
-use hyper_session_benches::services::{Action, MEMO, arms, request};
+use hyper_session_benches::services::{Action, MEMO, request};
 use hyper_session_benches::tokens::{NOW, app_key, no_changes, record, store, token};
 
 fn main() {

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use hyper_session::__internals::Verbs;
+use hyper_session_benches::arms::arms;
 use hyper_session_benches::limit::Limit;
 use hyper_session_benches::results::Timing;
-use hyper_session_benches::services::{Action, Arm, MEMO, arms, by_extension, request};
+use hyper_session_benches::services::{Action, Arm, MEMO, by_extension, request};
 use hyper_session_benches::tokens::{
     NAME, NOW, app_key, cookie_pair, default_store, no_changes, record, store, token,
 };

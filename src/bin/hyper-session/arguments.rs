@@ -9,8 +9,8 @@ use hyper_session::Keyring;
 use lexopt::Arg;
 use zeroize::Zeroizing;
 
+use crate::named_sessions::Named;
 use crate::report::Failure;
-use crate::revocations::Named;
 
 /// The request of the user.
 pub(crate) enum Request {

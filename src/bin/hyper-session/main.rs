@@ -4,6 +4,7 @@
 mod arguments;
 mod cookie;
 mod keys;
+mod named_sessions;
 mod report;
 mod revocations;
 mod sessions;

@@ -1,47 +1,17 @@
 //! The log of revocations of a cookie store, in a file or in Redis: revoking, and looking up.
 
-use std::fmt::{self, Write};
+use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_session::Revocations;
-use hyper_session::revocation::{Entry, Revocation, RevocationLog, SqliteLog};
+use hyper_session::revocation::{Entry, RevocationLog, SqliteLog};
 use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
+use crate::named_sessions::Named;
 use crate::report::{Failure, Report, time};
-
-/// The sessions that a revocation names.
-pub(crate) enum Named {
-    Session(String),
-    Subject(String),
-    Label(String, String),
-    Everything,
-}
-
-impl Named {
-    /// Returns true if `revocation` names these sessions.
-    fn is_named_by(&self, revocation: &Revocation) -> Result<bool, Failure> {
-        Ok(match self {
-            Self::Session(id) => revocation.names_session(id.parse()?),
-            Self::Subject(subject) => revocation.names_subject(subject),
-            Self::Label(namespace, value) => revocation.names_label(namespace, value),
-            Self::Everything => revocation.names_everything(),
-        })
-    }
-}
-
-impl fmt::Display for Named {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Session(id) => write!(f, "session {id}"),
-            Self::Subject(subject) => write!(f, "all sessions of {subject:?}"),
-            Self::Label(namespace, value) => write!(f, "all sessions with the label {namespace:?} {value:?}"),
-            Self::Everything => f.write_str("all sessions"),
-        }
-    }
-}
 
 pub(crate) async fn revoke(arguments: &Arguments, named: &Named) -> Result<Report, Failure> {
     match arguments.get("sqlite") {

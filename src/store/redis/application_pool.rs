@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::health::Health;
+use super::limits::Limits;
 use super::stats::{Connected, Counters};
-use super::transport::Limits;
 
 /// A pool of any manager.
 pub(super) trait ApplicationPool: Send + Sync {

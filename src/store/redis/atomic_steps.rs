@@ -6,51 +6,13 @@
 use bb8_redis::redis::{Cmd, Value};
 use bytes::Bytes;
 
-use super::backend::{Redis, unexpected};
-use super::fault::{Failure, Trouble};
+use super::backend::Redis;
+use super::commands::{get, set};
+use super::compare_and_set::{Removal, Way};
+use super::fault::{Failure, Trouble, unexpected};
+use super::limits::Limits;
 use super::scripts::{Call, DEADLINE_LEN, unframe};
-use super::transport::Limits;
 use crate::store::{Replaced, Stored};
-
-/// How entries are compared and set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
-    /// Scripts: any server.
-    Scripts,
-    /// `SET … IFEQ`: Valkey 8.1, Redis 8.4, and later.
-    CompareAndSet(Removal),
-}
-
-/// How an entry is deleted if it has the expected value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removal {
-    /// `DELIFEQ`: Valkey 9.
-    DelIfEq,
-    /// `DELEX … IFEQ`: Redis 8.4.
-    DelEx,
-    /// By a value that is not an entry and lives for a millisecond: Valkey 8.1.
-    Overwrite,
-}
-
-impl Way {
-    pub(super) fn to_code(self) -> u8 {
-        match self {
-            Self::Scripts => 0,
-            Self::CompareAndSet(Removal::DelIfEq) => 1,
-            Self::CompareAndSet(Removal::DelEx) => 2,
-            Self::CompareAndSet(Removal::Overwrite) => 3,
-        }
-    }
-
-    pub(super) fn from_code(code: u8) -> Self {
-        match code {
-            1 => Self::CompareAndSet(Removal::DelIfEq),
-            2 => Self::CompareAndSet(Removal::DelEx),
-            3 => Self::CompareAndSet(Removal::Overwrite),
-            _ => Self::Scripts,
-        }
-    }
-}
 
 /// A renewal of another request can move the deadline between two attempts. This many in a row are not expected.
 const MAX_ATTEMPTS: u32 = 32;
@@ -208,16 +170,4 @@ impl Redis {
             _ => Ok(Replaced::Missing),
         }
     }
-}
-
-fn set(key: &str, frame: &Bytes) -> Cmd {
-    let mut set = Cmd::with_capacity(8, key.len() + 2 * frame.len() + 48);
-    set.arg("SET").arg(key).arg(&**frame);
-    set
-}
-
-pub(super) fn get(key: &str) -> Cmd {
-    let mut get = Cmd::with_capacity(2, 3 + key.len());
-    get.arg("GET").arg(key);
-    get
 }

@@ -12,13 +12,15 @@ use bytes::Bytes;
 use tokio::time::{Instant, sleep_until};
 
 use super::application_pool::Bb8Pool;
-use super::atomic_steps::{Way, get};
-use super::fault::{Failure, Remedy, Trouble, remedy};
+use super::commands::get;
+use super::compare_and_set::Way;
+use super::fault::{Failure, Remedy, Trouble, remedy, unexpected};
 use super::health::Health;
-use super::node::patience;
+use super::limits::{Limits, patience};
 use super::scripts::{Framing, NATIVE, Scripts};
+use super::settings::{MAX_ENTRY_LEN, Settings};
 use super::stats::{Counters, RedisStats};
-use super::transport::{Limits, Transport};
+use super::transport::Transport;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
@@ -37,14 +39,6 @@ pub struct Redis {
     way: AtomicU8,
     /// By how many seconds the server's clock is ahead of this host's.
     ahead: AtomicI64,
-}
-
-/// How entries are named, how large they may be, and how long a step may take.
-pub(super) struct Settings {
-    pub(super) prefix: String,
-    pub(super) checkout_timeout: Duration,
-    pub(super) command_timeout: Duration,
-    pub(super) max_entry_len: usize,
 }
 
 /// The first pause between two attempts while a server is loading, electing or being replaced. It doubles each time.
@@ -84,7 +78,7 @@ impl Redis {
         M::Connection: ConnectionLike + Clone + Sync,
     {
         let timeout = Duration::from_millis(500);
-        let settings = Settings::new(prefix, timeout, timeout, super::options::MAX_ENTRY_LEN)?;
+        let settings = Settings::new(prefix, timeout, timeout, MAX_ENTRY_LEN)?;
         let counters = Arc::new(Counters::default());
         let pool = Bb8Pool { pool, health: Health::new(), counters: Arc::clone(&counters) };
         Ok(Self::new(Transport::Pool(Box::new(pool)), counters, settings))
@@ -457,10 +451,6 @@ fn is_out_of_memory(error: &RedisError) -> bool {
 
 fn shifted(time: Timestamp, seconds: i64) -> Timestamp {
     Timestamp::from_unix(time.as_unix().saturating_add_signed(seconds))
-}
-
-pub(super) fn unexpected() -> Failure {
-    Failure::Lost("the reply was not of the kind that was asked for")
 }
 
 impl fmt::Debug for Redis {

@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep_until};
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
 use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::health::PROBE_EVERY;
+use super::limits::Limits;
 use super::node::Node;
 use super::slot_map::{SLOTS, parse_slots, parse_target, slot_of};
 use super::stats::{Connected, Counters};
 use super::tracker::Tracking;
-use super::transport::Limits;
 use crate::id::EntryId;
 use crate::store::near_cache::Ticket;
 

@@ -160,6 +160,11 @@ impl Failure {
     }
 }
 
+/// A reply of another type than the command has.
+pub(super) fn unexpected() -> Failure {
+    Failure::Lost("the reply was not of the kind that was asked for")
+}
+
 /// Returns an error code in the form that Redis uses. Text of another form is not repeated in logs.
 fn known(code: &str) -> String {
     let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');

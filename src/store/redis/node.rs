@@ -3,7 +3,6 @@
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, RedisResult, Value};
 use tokio::runtime::Handle;
@@ -14,9 +13,9 @@ use super::connection::Connection;
 use super::dialer::{Dialer, Greeting};
 use super::fault::{Failure, Remedy, Trouble, breaks_connection, remedy};
 use super::health::{Health, PROBE_EVERY};
+use super::limits::Limits;
 use super::stats::{Connected, Counters};
 use super::tracker::{Tracker, Tracking};
-use super::transport::Limits;
 use crate::id::EntryId;
 use crate::store::near_cache::Ticket;
 
@@ -404,9 +403,4 @@ impl Drop for Dialing {
     fn drop(&mut self) {
         self.node.dialed(self.place, self.outcome.take());
     }
-}
-
-/// Returns how long a silent connection is waited for before its command is sent again: half of the command timeout.
-pub(super) fn patience(command_timeout: Duration) -> Duration {
-    command_timeout / 2
 }

@@ -6,13 +6,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::backend::{Redis, Settings};
+use super::backend::Redis;
 use super::cluster::Cluster;
 use super::credentials::{Credentials, Provider};
 use super::dialer::{Access, Dialer, Sentinels, Target};
 use super::fault::Failure;
+use super::limits::patience;
 use super::near_cache_options::NearCache;
-use super::node::{Node, patience};
+use super::node::Node;
+use super::settings::{MAX_ENTRY_LEN, Settings};
 use super::stats::Counters;
 use super::tls::Tls;
 use super::tracker::Tracking;
@@ -94,12 +96,6 @@ impl RedisOptions {
         }
     }
 }
-
-/// 1 MiB: a hundred times the size that a session should have, and small enough to be read by mistake.
-pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
-
-/// Redis refuses longer strings.
-const LONGEST_ENTRY: usize = 512 << 20;
 
 /// The options of a [`RedisStore`], from [`RedisStore::builder`].
 #[derive(Clone)]
@@ -423,27 +419,6 @@ fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::
     match address {
         Tcp(host, port) | TcpTls { host, port, .. } => super::dialer::server_address(&host, port, tls),
         other => other,
-    }
-}
-
-impl Settings {
-    pub(super) fn new(
-        prefix: &str,
-        checkout_timeout: Duration,
-        command_timeout: Duration,
-        max_entry_len: usize,
-    ) -> Result<Self, Error> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b":_-./".contains(&byte);
-        if prefix.is_empty() || prefix.len() > 64 || !prefix.bytes().all(allowed) {
-            return Err(Error::config("prefix() must be 1 to 64 letters, digits, and : _ - . /"));
-        }
-        if checkout_timeout.is_zero() || command_timeout.is_zero() {
-            return Err(Error::config("checkout_timeout() and command_timeout() must be more than zero"));
-        }
-        if max_entry_len == 0 || max_entry_len > LONGEST_ENTRY {
-            return Err(Error::config("max_entry_len() must be more than zero and at most 512 MiB"));
-        }
-        Ok(Self { prefix: prefix.to_owned(), checkout_timeout, command_timeout, max_entry_len })
     }
 }
 

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 
 use super::credentials::{Credentials, Provider};
 use super::fault::{Failure, Trouble};
+use super::limits::Limits;
 use super::options::RedisOptions;
 use super::stats::Counters;
-use super::transport::{Limits, Transport};
+use super::transport::Transport;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations, SETTLE};

@@ -4,8 +4,9 @@
 use bb8_redis::redis::{Value, cmd};
 use bytes::Bytes;
 
-use super::atomic_steps::{Removal, Way, get};
 use super::backend::Redis;
+use super::commands::get;
+use super::compare_and_set::{Removal, Way};
 use super::dialer::text;
 use super::fault::{CONNECTION_LOST, Failure};
 use crate::clock::Timestamp;

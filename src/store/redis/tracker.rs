@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
-use super::atomic_steps::get;
+use super::commands::get;
 use super::connection::Connection;
 use super::dialer::{Dialer, greeting};
 use super::fault::Failure;

@@ -1,17 +1,15 @@
 //! The connections to one server or to the nodes of a Cluster, or a pool of the application.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, Value};
-use tokio::time::Instant;
 
 use super::application_pool::ApplicationPool;
 use super::cluster::Cluster;
 use super::fault::{Failure, Trouble};
+use super::limits::Limits;
 use super::node::Node;
-use super::stats::{Connected, Counters};
+use super::stats::Connected;
 use crate::id::EntryId;
 use crate::runtime::check_runtime;
 use crate::store::near_cache::Ticket;
@@ -20,33 +18,6 @@ pub(super) enum Transport {
     One(Arc<Node>),
     Cluster(Arc<Cluster>),
     Pool(Box<dyn ApplicationPool>),
-}
-
-/// How long one step may take, and whether a command of it was sent again.
-pub(super) struct Limits {
-    pub(super) deadline: Instant,
-    /// How long it may wait for a connection.
-    pub(super) checkout: Duration,
-    /// How long a connection may be silent before the command is sent over a fresh one.
-    pub(super) patience: Duration,
-    repeated: AtomicBool,
-}
-
-impl Limits {
-    pub(super) fn new(deadline: Instant, checkout: Duration, patience: Duration) -> Self {
-        Self { deadline, checkout, patience, repeated: AtomicBool::new(false) }
-    }
-
-    /// Notes that a command was sent again without its first reply.
-    pub(super) fn note_repetition(&self, counters: &Counters) {
-        self.repeated.store(true, Ordering::Relaxed);
-        Counters::add(&counters.retries);
-    }
-
-    /// Returns true if a command may have been executed twice.
-    pub(super) fn is_repeated(&self) -> bool {
-        self.repeated.load(Ordering::Relaxed)
-    }
 }
 
 fn inside_a_runtime() -> Result<(), Failure> {

@@ -15,8 +15,10 @@ mod readers;
 mod schema;
 mod stats;
 mod sweep;
+mod synchronous;
 mod writer;
 
 pub use self::backend::Sqlite;
-pub use self::options::{SqliteOptions, Synchronous};
+pub use self::options::SqliteOptions;
 pub use self::stats::SqliteStats;
+pub use self::synchronous::Synchronous;

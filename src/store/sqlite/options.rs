@@ -15,6 +15,7 @@ use super::queue::{Queue, Worker};
 use super::readers::{Opening, Read, Readers, Reading, serve};
 use super::schema::{ROW, open_writer, opening, unusable};
 use super::stats::Counters;
+use super::synchronous::Synchronous;
 use super::writer::{Answer, Write, Writer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
@@ -85,37 +86,6 @@ impl SqliteStore {
             max_entry_len: 1 << 20,
             machine: Arc::new(SystemClock),
         })
-    }
-}
-
-/// When a change is on the disk, as SQLite's `PRAGMA synchronous` in a write-ahead log.
-///
-/// # Examples
-///
-/// ```
-/// use hyper_session::SqliteStore;
-/// use hyper_session::store::sqlite::Synchronous;
-///
-/// let builder = SqliteStore::builder("sessions.db").synchronous(Synchronous::Normal);
-/// # let _ = builder;
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Synchronous {
-    /// Before the call returns: a power cut loses no acknowledged change.
-    #[default]
-    Full,
-    /// Some time after the call returns. A crash of the process loses nothing. A power cut takes back the last changes,
-    /// so a session that was ended can live again; the file stays intact.
-    Normal,
-}
-
-impl Synchronous {
-    pub(super) fn as_sql(self) -> &'static str {
-        match self {
-            Self::Full => "FULL",
-            Self::Normal => "NORMAL",
-        }
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::fault::Failure;
-use super::options::Synchronous;
+use super::synchronous::Synchronous;
 use crate::clock::Timestamp;
 use crate::error::Error;
 

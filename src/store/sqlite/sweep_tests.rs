@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 
-use super::super::options::Synchronous;
 use super::super::schema::{open_writer, seconds};
+use super::super::synchronous::Synchronous;
 use super::*;
 
 /// A separate database, removed at the end.

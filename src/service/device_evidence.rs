@@ -1,0 +1,63 @@
+//! The data of a request that can show that it comes from its session's device.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+use smallvec::SmallVec;
+
+use crate::config::Config;
+use crate::cookie::SetCookies;
+use crate::error::Error;
+use crate::session::Record;
+
+/// The data of a request that can show that it comes from the session's device.
+pub(super) struct DeviceEvidence {
+    /// The `Cookie` fields. Empty if the store binds no sessions. Only reference counts are copied.
+    cookies: SmallVec<[HeaderValue; 1]>,
+    /// The session, if nothing showed that.
+    lapsed: OnceLock<Record>,
+    /// The request is about to show it: an honest browser sends it without a bound cookie.
+    is_refresh: AtomicBool,
+}
+
+impl DeviceEvidence {
+    pub(super) fn new(config: &Config, headers: &HeaderMap) -> Self {
+        let binds = config.device_bound.is_some();
+        let fields = binds.then(|| headers.get_all(COOKIE).iter().cloned());
+        Self {
+            cookies: fields.into_iter().flatten().collect(),
+            lapsed: OnceLock::new(),
+            is_refresh: AtomicBool::new(false),
+        }
+    }
+
+    /// Notes that the request is one of those by which a device shows that it is there.
+    pub(super) fn expect_proof(&self) {
+        self.is_refresh.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the lines that remove the bound cookie, if the request brought one.
+    pub(super) fn remove_cookie(&self, config: &Config) -> Result<SetCookies, Error> {
+        match &config.device_bound {
+            Some(binder) => binder.remove_cookie(&self.cookies),
+            None => Ok(SetCookies::new()),
+        }
+    }
+
+    /// Returns the `Cookie` fields.
+    pub(super) fn cookies(&self) -> &[HeaderValue] {
+        &self.cookies
+    }
+
+    /// Notes that nothing showed that the request comes from the device of `session`. Returns true if that is news: the
+    /// first time, unless the request is about to show it.
+    pub(super) fn note_lapse(&self, session: &Record) -> bool {
+        self.lapsed.set(session.clone()).is_ok() && !self.is_refresh.load(Ordering::Relaxed)
+    }
+
+    /// Returns the bound session that the request brought without a proof.
+    pub(super) fn lapsed(&self) -> Option<&Record> {
+        self.lapsed.get()
+    }
+}

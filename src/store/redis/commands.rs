@@ -1,0 +1,16 @@
+//! The commands that need no script, built with one allocation.
+
+use bb8_redis::redis::Cmd;
+use bytes::Bytes;
+
+pub(super) fn set(key: &str, frame: &Bytes) -> Cmd {
+    let mut set = Cmd::with_capacity(8, key.len() + 2 * frame.len() + 48);
+    set.arg("SET").arg(key).arg(&**frame);
+    set
+}
+
+pub(super) fn get(key: &str) -> Cmd {
+    let mut get = Cmd::with_capacity(2, 3 + key.len());
+    get.arg("GET").arg(key);
+    get
+}
