@@ -3,11 +3,56 @@
 use std::fmt;
 
 use super::name::PrefixRules;
-use super::{Priority, SameSite};
 use crate::error::Error;
 
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
 const MAX_ATTRIBUTE: usize = 1024;
+
+/// When a browser sends the cookie along with requests that another site caused (RFC 6265bis section 4.1.2.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum SameSite {
+    /// Never.
+    Strict,
+    /// Only when the user follows a link to this site. The default: anything stricter logs users out of links in mail.
+    Lax,
+    /// Always. It needs `Secure`, and an application that protects itself from forged requests.
+    None,
+}
+
+impl SameSite {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "Strict",
+            Self::Lax => "Lax",
+            Self::None => "None",
+        }
+    }
+}
+
+/// Which cookies a browser drops first when a site has set too many: the `Priority` attribute.
+///
+/// It was proposed in draft-west-cookie-priority and is known to Chromium; other browsers ignore it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Priority {
+    /// Dropped before cookies of other priorities.
+    Low,
+    /// The default of a cookie without the attribute.
+    Medium,
+    /// Dropped after cookies of other priorities.
+    High,
+}
+
+impl Priority {
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Low => "Low",
+            Self::Medium => "Medium",
+            Self::High => "High",
+        }
+    }
+}
 
 /// The attributes of a cookie other than its age. Path, domain and partition are its scope. A browser keeps cookies of one
 /// name with different scopes side by side (RFC 6265bis section 5.7, step 23), and sends all that match, without their

@@ -1,4 +1,6 @@
-//! How long and how many cookies may be.
+//! How long and how many cookies may be, and how long browsers keep them.
+
+use std::time::Duration;
 
 /// RFC 6265bis section 5.7: user agents drop a cookie whose name and value together are longer than this.
 pub const MAX_NAME_VALUE: usize = 4096;
@@ -20,3 +22,6 @@ pub(crate) const MAX_LOOKS: usize = 64;
 
 /// The number of signatures that are checked in one request, if chunks can be joined in several ways.
 pub(crate) const MAX_ASSEMBLIES: usize = 16;
+
+/// RFC 6265bis section 5.5: user agents cap the life of a cookie at 400 days.
+pub(crate) const MAX_AGE_CAP: Duration = Duration::from_secs(400 * 24 * 3_600);

@@ -23,15 +23,15 @@ pub(crate) mod pairs;
 mod scopes;
 mod set_cookie;
 
+pub use self::attributes::{Priority, SameSite};
 pub use self::limits::MAX_CHUNKS;
-pub use self::options::{CookieOptions, Priority, SameSite};
+pub use self::options::CookieOptions;
 
 pub(crate) use self::finder::{Assembly, CookieFinder, Found};
 pub(crate) use self::limits::{
-    DEFAULT_MAX_CHUNKS, MAX_ASSEMBLIES, MAX_CANDIDATES, MAX_LOOKS, MAX_NAME_VALUE,
+    DEFAULT_MAX_CHUNKS, MAX_AGE_CAP, MAX_ASSEMBLIES, MAX_CANDIDATES, MAX_LOOKS, MAX_NAME_VALUE,
 };
 pub(crate) use self::name::CookieName;
-pub(crate) use self::options::MAX_AGE_CAP;
 pub(crate) use self::pairs::trim;
 pub(crate) use self::scopes::Target;
 pub(crate) use self::set_cookie::{CookieTemplate, RetiredCookie, SetCookies, chunk_size, cookie_name_of};

@@ -3,48 +3,10 @@
 use std::time::Duration;
 
 use super::CookieName;
-use super::attributes::{Attributes, validate_domain, validate_path};
+use super::attributes::{Attributes, Priority, SameSite, validate_domain, validate_path};
+use super::limits::MAX_AGE_CAP;
 use super::set_cookie::{CookieTemplate, RetiredCookie};
 use crate::error::Error;
-
-/// RFC 6265bis section 5.5: user agents cap the life of a cookie at 400 days.
-pub(crate) const MAX_AGE_CAP: Duration = Duration::from_secs(400 * 24 * 3_600);
-
-/// When a browser sends the cookie along with requests that another site caused (RFC 6265bis section 4.1.2.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum SameSite {
-    /// Never.
-    Strict,
-    /// Only when the user follows a link to this site. The default: anything stricter logs users out of links in mail.
-    Lax,
-    /// Always. It needs `Secure`, and an application that protects itself from forged requests.
-    None,
-}
-
-/// Which cookies a browser drops first when a site has set too many: the `Priority` attribute.
-///
-/// It was proposed in draft-west-cookie-priority and is known to Chromium; other browsers ignore it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Priority {
-    /// Dropped before cookies of other priorities.
-    Low,
-    /// The default of a cookie without the attribute.
-    Medium,
-    /// Dropped after cookies of other priorities.
-    High,
-}
-
-impl Priority {
-    pub(super) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Low => "Low",
-            Self::Medium => "Medium",
-            Self::High => "High",
-        }
-    }
-}
 
 /// The Max-Age of a cookie.
 #[derive(Clone, Copy, Debug)]
@@ -55,16 +17,6 @@ pub(crate) enum MaxAge {
     Lifetime,
     /// The remaining life of the session, or this if it is shorter.
     AtMost(Duration),
-}
-
-impl SameSite {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::Strict => "Strict",
-            Self::Lax => "Lax",
-            Self::None => "None",
-        }
-    }
 }
 
 /// The attributes of the session cookie.

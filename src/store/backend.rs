@@ -16,7 +16,7 @@ use crate::id::EntryId;
 #[cfg_attr(not(any(feature = "memory", feature = "redis")), allow(dead_code))]
 pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 
-/// A storage for sessions on the server, to be given to [`ServerStore`](super::ServerStore).
+/// A storage for sessions on the server, to be given to [`ServerStore`](crate::ServerStore).
 ///
 /// # Contract
 ///

@@ -9,7 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::backend::RETENTION;
-use super::{Backend, Builder, Replaced, ServerStore, Stored};
+use super::server::ServerStore;
+use super::{Backend, Builder, Replaced, Stored};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;

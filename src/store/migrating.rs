@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::take_over::take_over;
+use super::verbs::Sealed;
 use super::{Listing, LoadFuture, Store, StoreFuture, SubjectSession, Verbs};
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -301,6 +302,8 @@ impl Store for MigratingStore {
         })
     }
 }
+
+impl Sealed for MigratingStore {}
 
 impl Verbs for MigratingStore {
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {

@@ -3,6 +3,9 @@
 //! There are two kinds of [`Store`]. [`CookieStore`] keeps the session in the cookie itself. [`ServerStore`] keeps it in a
 //! [`Backend`], which only has to offer five primitives on opaque bytes. `ServerStore` adds identity, deadlines, merging of
 //! concurrent changes and the order of writes. To keep sessions elsewhere, implement [`Backend`].
+//!
+//! [`CookieStore`]: crate::CookieStore
+//! [`ServerStore`]: crate::ServerStore
 
 mod backend;
 mod builder;
@@ -35,10 +38,6 @@ pub use self::near_cache::Ticket;
 pub use self::server::{SessionLimit, SubjectSession};
 pub use crate::id::EntryId;
 
-// Public at the root of the crate.
-pub(crate) use self::cookie::CookieStore;
-pub(crate) use self::server::ServerStore;
-
 // Public only for the tests and benchmarks of this project.
 pub(crate) use self::future::StoreFuture;
 pub(crate) use self::verbs::{LoadFuture, Verbs};
@@ -55,7 +54,8 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::session::SessionId;
 
-/// A store of sessions: a [`CookieStore`], a [`ServerStore`] or a [`MigratingStore`].
+/// A store of sessions: a [`CookieStore`](crate::CookieStore), a [`ServerStore`](crate::ServerStore) or a
+/// [`MigratingStore`].
 ///
 /// A service takes any store, also as `Arc<dyn Store>`. The trait is sealed: to keep sessions in your own storage, implement
 /// [`Backend`].
@@ -85,12 +85,12 @@ pub trait Store: Verbs {
     /// Returns the options that the store was built with.
     fn config(&self) -> &Config;
 
-    /// Lists the live sessions of a subject: [`ServerStore::sessions_of`].
+    /// Lists the live sessions of a subject: [`ServerStore::sessions_of`](crate::ServerStore::sessions_of).
     ///
     /// # Errors
     ///
     /// For this and the other two: [`is_config`](Error::is_config) if the store keeps no session lists, and those of the
-    /// method of [`ServerStore`].
+    /// method of [`ServerStore`](crate::ServerStore).
     fn sessions_of(
         &self,
         subject: &str,
@@ -99,7 +99,7 @@ pub trait Store: Verbs {
         Box::pin(std::future::ready(Err(no_session_lists())))
     }
 
-    /// Ends one session of a subject: [`ServerStore::end_session_of`].
+    /// Ends one session of a subject: [`ServerStore::end_session_of`](crate::ServerStore::end_session_of).
     ///
     /// # Errors
     ///
@@ -113,11 +113,13 @@ pub trait Store: Verbs {
         Box::pin(std::future::ready(Err(no_session_lists())))
     }
 
-    /// Ends the sessions of a subject, except one to keep: [`ServerStore::end_sessions_of`]. Returns how many, or `None` if the
-    /// store cannot count them.
+    /// Ends the sessions of a subject, except one to keep, as
+    /// [`ServerStore::end_sessions_of`](crate::ServerStore::end_sessions_of) does. Returns how many, or `None` if the store
+    /// cannot count them.
     ///
-    /// A [`CookieStore`] with [revocations](Builder::revocations) can end all sessions of a subject, and cannot keep one by its
-    /// id. [`Session::end_other_sessions`](crate::Session::end_other_sessions) ends all others on each of these stores.
+    /// A [`CookieStore`](crate::CookieStore) with [revocations](Builder::revocations) can end all sessions of a subject, and
+    /// cannot keep one by its id. [`Session::end_other_sessions`](crate::Session::end_other_sessions) ends all others on each
+    /// of these stores.
     ///
     /// # Errors
     ///

@@ -12,7 +12,7 @@ use crate::session::{Changes, Recency, Record, Saved};
 
 /// The verbs of a [`Store`](super::Store). They take and return types that are not a part of the public API.
 ///
-/// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`](super::CookieStore) are ready at once
+/// The futures borrow nothing, so that a service can hold them. Those of [`CookieStore`](crate::CookieStore) are ready at once
 /// and allocate nothing.
 #[doc(hidden)] // also the implementations, on the pages of the stores
 pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
@@ -169,14 +169,11 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
     }
 }
 
-mod sealed {
-    use super::super::{Backend, CookieStore, MigratingStore, ServerStore};
+pub(super) use self::sealed::Sealed;
 
+mod sealed {
     #[allow(unnameable_types)] // that is how the stores are sealed
     pub trait Sealed {}
 
-    impl Sealed for CookieStore {}
-    impl Sealed for MigratingStore {}
-    impl<B: Backend> Sealed for ServerStore<B> {}
     impl<T: super::Verbs + ?Sized> Sealed for std::sync::Arc<T> {}
 }

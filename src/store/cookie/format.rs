@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::{CookieFormat, Refusal};
 use crate::session::{Changes, Record, Saved};
 
-/// The cookie format of another program, which a [`CookieStore`](super::CookieStore) reads, and may write, beside its own.
+/// The cookie format of another program, which a [`CookieStore`](crate::CookieStore) reads, and may write, beside its own.
 pub(crate) trait ForeignFormat: Send + Sync + 'static {
     /// Returns the format that the token has by its form. No other format is tried afterwards.
     fn format_of(&self, token: &[u8], native: &Sealer) -> CookieFormat;

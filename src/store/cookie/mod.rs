@@ -2,6 +2,7 @@
 
 pub(crate) mod format;
 mod header;
+mod revocable;
 mod revoking;
 
 use std::fmt;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use self::format::{CreateForeign, ForeignFormat};
 use self::header::SealedHeader;
 use self::revoking::Revoking;
+use super::verbs::Sealed;
 use super::{Builder, Listing, LoadFuture, Store, StoreFuture, Verbs};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
@@ -337,6 +339,8 @@ impl Store for CookieStore {
         })
     }
 }
+
+impl Sealed for CookieStore {}
 
 impl Verbs for CookieStore {
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {

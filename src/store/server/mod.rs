@@ -23,10 +23,10 @@ use self::conflict_queue::ConflictQueues;
 use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
-use self::regenerate::REGENERATED_FOR;
 use super::builder::ServerOptions;
 use super::near_cache::RecordCache;
 use super::take_over::take_over;
+use super::verbs::Sealed;
 use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
@@ -44,6 +44,9 @@ const ALWAYS: Timestamp = Timestamp::from_unix(0);
 /// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
 /// would have to be faster, each time.
 const MAX_ATTEMPTS: u32 = 256;
+
+/// For how long a tombstone lasts: longer than any request that still carries the old token.
+const REGENERATED_FOR: Duration = Duration::from_secs(60);
 
 /// A store that keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees
 /// a hash of it.
@@ -602,6 +605,8 @@ impl<B: Backend> Store for ServerStore<B> {
         Box::pin(async move { store.end_sessions_of(&subject, keep).await.map(Some) })
     }
 }
+
+impl<B: Backend> Sealed for ServerStore<B> {}
 
 impl<B: Backend> Verbs for ServerStore<B> {
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {

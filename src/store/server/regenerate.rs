@@ -1,19 +1,14 @@
 //! Giving a session another token: first the new entry is written, then the old one is replaced by a tombstone.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 
 use super::format::EntryValue;
-use super::{Inner, MAX_ATTEMPTS, Step, as_of, ended_or_stored, key_of, seen, stored};
+use super::{Inner, MAX_ATTEMPTS, REGENERATED_FOR, Step, as_of, ended_or_stored, key_of, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::session::{Changes, Payload, Record, Saved};
 use crate::store::{Backend, Replaced, Stored};
-
-/// For how long a tombstone lasts: longer than any request that still carries the old token.
-pub(super) const REGENERATED_FOR: Duration = Duration::from_secs(60);
 
 impl<B: Backend> Inner<B> {
     /// Writes the new entry, then replaces the old one if it is unchanged. If it changed meanwhile, the new entry takes

@@ -19,7 +19,8 @@ use super::synchronous::Synchronous;
 use super::writer::{Answer, Write, Writer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
-use crate::store::{Builder, ServerKind, ServerStore, Stored};
+use crate::store::server::ServerStore;
+use crate::store::{Builder, ServerKind, Stored};
 
 /// A store that keeps sessions in one SQLite file. The cookie holds an opaque token of 256 random bits, the file a hash
 /// of it.
