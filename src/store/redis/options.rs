@@ -80,8 +80,8 @@ impl RedisOptions {
             prefix: None,
             connections: 2,
             connect_timeout: Duration::from_secs(1),
-            checkout_timeout: Duration::from_millis(500),
-            command_timeout: Duration::from_millis(500),
+            checkout_timeout: TIMEOUT,
+            command_timeout: TIMEOUT,
             max_entry_len: MAX_ENTRY_LEN,
             credentials: None,
             provider: None,
@@ -94,6 +94,9 @@ impl RedisOptions {
         }
     }
 }
+
+/// The default of `checkout_timeout` and of `command_timeout`.
+pub(super) const TIMEOUT: Duration = Duration::from_millis(500);
 
 /// 1 MiB: a hundred times the size that a session should have, and small enough to be read by mistake.
 pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;

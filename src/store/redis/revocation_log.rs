@@ -269,9 +269,10 @@ impl RedisRevocations {
             return Err(Error::config("connect_timeout() and command_timeout() must be more than zero"));
         }
         let link = async |reply_timeout: Duration| {
-            let transport = self.connection.clone().transport(&Arc::new(Counters::default()), None)?;
+            let counters = Arc::new(Counters::default());
+            let transport = self.connection.clone().transport(&counters, None)?;
             transport.connect().await.map_err(Failure::at_startup)?;
-            Ok::<_, Error>(Link { transport, connect_timeout, reply_timeout })
+            Ok::<_, Error>(Link { transport, counters, connect_timeout, reply_timeout })
         };
         let log = RedisLog {
             key: format!("{prefix}:revoked"),
@@ -314,6 +315,7 @@ pub struct RedisLog {
 /// The connections of a reader or of a writer, and how long a reply may take.
 struct Link {
     transport: Transport,
+    counters: Arc<Counters>,
     connect_timeout: Duration,
     reply_timeout: Duration,
 }
@@ -326,7 +328,7 @@ impl Link {
 
     /// Sends `command`, which may be executed twice without harm.
     async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Trouble> {
-        self.transport.send(key, command, &self.limits()).await
+        self.transport.send(key, command, &self.limits(), &self.counters).await
     }
 
     /// Runs a script by its hash, or sends the whole script if the server does not have it.
