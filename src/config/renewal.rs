@@ -39,8 +39,8 @@ impl Config {
     /// Returns true if a write of `record` at `now` is the first one in its span. The spans begin with the session and
     /// are as long as the renewal threshold.
     ///
-    /// A session that is written more often than that is never renewed: each write moves its deadline. What is to happen
-    /// as often as a renewal happens in these writes.
+    /// A session that is written more often than that is never renewed: each write moves its deadline. Work that belongs
+    /// to a renewal is done by these writes instead.
     pub(crate) fn is_first_write_of_span(&self, record: &Record, now: Timestamp) -> bool {
         let Timeouts { renewal, idle, .. } = self.timeouts_of(record.payload());
         let seconds = renewal.min(idle).as_secs().max(1);

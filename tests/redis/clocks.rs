@@ -106,8 +106,8 @@ async fn a14_an_idle_timeout_is_as_long_as_it_says() {
     assert_eq!(app.ok("/read", &mut jar).await, "1");
 }
 
-/// Hosts with pools of their own measure no clock. What Redis has is alive for them all the same: it is listed, and counts as
-/// ended.
+/// Hosts with pools of their own measure no clock. A session that Redis has is alive for them all the same: it is listed, and
+/// counts as ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a8_hosts_with_pools_of_their_own_list_and_end_each_others_sessions() {
     let server = Server::start();

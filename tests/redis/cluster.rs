@@ -388,7 +388,7 @@ async fn a2_an_ending_that_a_hung_node_holds_up_fails_no_login_on_the_others() {
     .await;
 }
 
-/// All nodes are known by addresses at which there is nothing any more, and the first seed is silent.
+/// All nodes are known by addresses that they no longer have, and the first seed is silent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f15_a_cluster_that_moved_is_found_again_although_a_seed_is_silent() {
     let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use hyper_session::store::Builder;
-use hyper_session::store::redis::{NearCache, RedisOptions};
+use hyper_session::store::redis::NearCache;
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, Clock, SystemClock};
 
@@ -94,18 +93,18 @@ async fn a6_with_memory_full_all_others_end() {
 /// Each way to end a session, under each option that takes part in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a6_with_memory_full_every_way_to_end_a_session_works() {
-    let sealing = || AppKey::from_bytes(&crate::values::key(7)).unwrap();
-    let options: [(&str, &dyn Fn(Builder<RedisOptions>) -> Builder<RedisOptions>); 5] = [
-        ("by the server", &|builder| builder),
-        ("by scripts", &Builder::scripts_only),
-        ("near-cache", &|builder| builder.near_cache(NearCache::new())),
-        ("lists checked", &|builder| builder.check_session_list(true)),
-        ("sealed", &|builder| builder.seal_records(sealing())),
-    ];
-    for (what, options) in options {
+    for what in ["by the server", "by scripts", "near-cache", "lists checked", "sealed"] {
         let server = Server::start();
         let clock = FakeClock::at(SystemClock.now().as_unix());
-        let app = App::with(options(builder(server.url()).clock(clock.clone()))).await;
+        let plain = builder(server.url()).clock(clock.clone());
+        let options = match what {
+            "by scripts" => plain.scripts_only(),
+            "near-cache" => plain.near_cache(NearCache::new()),
+            "lists checked" => plain.check_session_list(true),
+            "sealed" => plain.seal_records(AppKey::from_bytes(&crate::values::key(7)).unwrap()),
+            _ => plain,
+        };
+        let app = App::with(options).await;
         let mut jars = Vec::new();
         for _ in 0..6 {
             jars.push(log_in(&app.store, "ada").await);

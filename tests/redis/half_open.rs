@@ -115,7 +115,7 @@ async fn a3_a_server_that_is_silent_on_fresh_connections_is_down() {
     app.is_whole(2).await;
 }
 
-/// Both connections to one of the masters, for each kind of step: alone, and many at once.
+/// Both connections to one of the masters, for each kind of step: one step at a time, and many at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a3_half_open_connections_to_one_node_of_a_cluster_fail_no_request() {
     let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));

@@ -299,7 +299,7 @@ impl Cluster {
         }
         // No known node works: begin again with the seeds. All are asked at once, because one may be silent.
         let mut asked = JoinSet::new();
-        for seed in self.seeds.iter().cloned() {
+        for seed in self.seeds.clone() {
             let cluster = Arc::clone(self);
             asked.spawn(async move { cluster.ask_seed(&seed).await });
         }

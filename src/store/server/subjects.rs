@@ -422,17 +422,15 @@ impl<B: Backend> Inner<B> {
     ) -> Result<usize, Error> {
         let done = join_all(ending, async |entry| {
             let known = found.iter().find(|found| found.listed.id == entry.id);
-            let found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
+            let id = EntryId::from_bytes(entry.id.to_bytes());
+            let mut found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
                 Some(stored) => Ok(Some(stored)),
-                None => {
-                    let id = EntryId::from_bytes(entry.id.to_bytes());
-                    match self.backend.fetch(id, now).await {
-                        // Even if it has expired: a request that loaded the session in time could renew it.
-                        Ok(None) => self.backend.fetch(id, ALWAYS).await,
-                        fetched => fetched,
-                    }
-                }
+                None => self.backend.fetch(id, now).await,
             };
+            if matches!(found, Ok(None)) {
+                // Even if it has expired: a request that loaded the session in time could renew it.
+                found = self.backend.fetch(id, ALWAYS).await;
+            }
             self.end_one(subject, entry.id, found, now).await
         })
         .await;
