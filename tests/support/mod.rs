@@ -1,5 +1,5 @@
 //! Shared parts of the tests: a browser's cookie jar, a recorder of events, and a client for services in this process.
-#![allow(dead_code, unreachable_pub)] // each test file uses a part
+#![allow(dead_code, unreachable_pub, unused_imports)] // each test file uses a part
 
 mod deadlines;
 

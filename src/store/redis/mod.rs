@@ -8,6 +8,7 @@ mod atomic_steps;
 mod backend;
 mod cluster;
 mod connection;
+mod connection_options;
 mod credentials;
 mod dialer;
 mod fault;

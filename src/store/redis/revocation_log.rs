@@ -1,17 +1,15 @@
 //! A log of revocations in Redis: one stream for each prefix, which every process appends to and follows.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, FromRedisValue, Script, Value, cmd};
 use tokio::time::Instant;
 
-use super::credentials::{Credentials, Provider};
+use super::connection_options::{ConnectionOptions, connection_setters};
 use super::fault::{Failure, Trouble};
-use super::options::RedisOptions;
+use super::options::TIMEOUT;
 use super::stats::Counters;
 use super::transport::{Limits, Transport};
 use crate::clock::Timestamp;
@@ -159,7 +157,11 @@ impl Revocations {
     /// # }
     /// ```
     pub fn redis(url: impl Into<String>) -> RedisRevocations {
-        RedisRevocations { prefix: None, connection: RedisOptions::new(url.into()) }
+        RedisRevocations {
+            prefix: None,
+            connection: ConnectionOptions::new(url.into()),
+            command_timeout: TIMEOUT,
+        }
     }
 }
 
@@ -167,10 +169,13 @@ impl Revocations {
 #[must_use = "a builder does nothing until it connects"]
 pub struct RedisRevocations {
     prefix: Option<String>,
-    connection: RedisOptions,
+    connection: ConnectionOptions,
+    command_timeout: Duration,
 }
 
 impl RedisRevocations {
+    connection_setters!(connection);
+
     /// Sets the beginning of the stream's name: 1 to 64 letters, digits, and `:`, `_`, `-`, `.`, `/`. It must be set:
     /// it separates this application from other data in that Redis.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -186,55 +191,7 @@ impl RedisRevocations {
 
     /// Sets how long a logout or a login waits for a reply. Default: 500 ms.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.connection.command_timeout = timeout;
-        self
-    }
-
-    /// Sets the authorities whose certificates the server must have, as PEM. Default: the authorities that the system
-    /// trusts.
-    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.connection.tls.root = Some(pem.into());
-        self
-    }
-
-    /// Sets the certificate that authenticates this client, and its private key, both as PEM.
-    pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.connection.tls.client = Some((certificate.into(), key.into()));
-        self
-    }
-
-    /// Sets user and password, instead of those in the URL. They are not escaped here.
-    pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.connection.credentials = Some(credentials);
-        self
-    }
-
-    /// Sets a function that is asked for user and password before each connection is made. See
-    /// [`Builder::credentials_provider`](crate::store::Builder::credentials_provider).
-    pub fn credentials_provider<F>(mut self, provide: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<Credentials, Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
-        self.connection.provider = Some(Provider::new(provide));
-        self
-    }
-
-    /// Sets user and password of the sentinels. Default: none. The URL's are for Redis itself.
-    pub fn sentinel_credentials(mut self, credentials: Credentials) -> Self {
-        self.connection.sentinel_credentials = Some(credentials);
-        self
-    }
-
-    /// Sets whether the sentinels are asked with TLS. Default: the same as for Redis, by the URL's scheme.
-    pub fn sentinel_tls(mut self, yes: bool) -> Self {
-        self.connection.sentinel_tls = Some(yes);
-        self
-    }
-
-    /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: the authorities of
-    /// [`root_certificates`](Self::root_certificates).
-    pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.connection.sentinel_root = Some(pem.into());
+        self.command_timeout = timeout;
         self
     }
 
@@ -264,7 +221,7 @@ impl RedisRevocations {
                 "revocations in Redis need a prefix() of 1 to 64 letters, digits, and : _ - . /, for example \"shop\"",
             ));
         }
-        let RedisOptions { connect_timeout, command_timeout, .. } = self.connection;
+        let (connect_timeout, command_timeout) = (self.connection.connect_timeout, self.command_timeout);
         if connect_timeout.is_zero() || command_timeout.is_zero() {
             return Err(Error::config("connect_timeout() and command_timeout() must be more than zero"));
         }
