@@ -5,7 +5,7 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 /// How many steps run at a time.
-const WIDTH: usize = 128;
+const WIDTH: usize = 1_024;
 
 /// Runs the steps that `step` makes of `items`, [`WIDTH`] at a time. Returns their results in the order of the items.
 pub(crate) async fn join_all<I, T, F>(items: impl IntoIterator<Item = I>, step: impl Fn(I) -> F) -> Vec<T>

@@ -13,6 +13,8 @@ mod device;
 #[path = "redis/server.rs"]
 #[allow(dead_code)] // of which only a plain server is needed
 mod server;
+#[path = "support/deadlines.rs"]
+mod support;
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -35,6 +35,20 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Returns true if a write of `record` at `now` is the first one in its span. The spans begin with the session and
+    /// are as long as the renewal threshold.
+    ///
+    /// A session that is written more often than that is never renewed: each write moves its deadline. Work that belongs
+    /// to a renewal is done by these writes instead.
+    pub(crate) fn is_first_write_of_span(&self, record: &Record, now: Timestamp) -> bool {
+        let Timeouts { renewal, idle, .. } = self.timeouts_of(record.payload());
+        let seconds = renewal.min(idle).as_secs().max(1);
+        let span = |time: Timestamp| time.saturating_since(record.created()).as_secs() / seconds;
+        span(now) != span(record.recency().written)
+    }
+}
+
 /// Returns the renewal threshold of another idle timeout: the same part of it.
 pub(super) fn scaled(renewal: Duration, idle: Duration, from: Duration) -> Duration {
     // Reading does not renew at all.

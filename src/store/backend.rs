@@ -137,6 +137,12 @@ pub trait Backend: Send + Sync + 'static {
         async move { Ok((self.fetch(id, now).await?, None)) }
     }
 
+    /// Checks that [`create`](Self::create) would not refuse the entry for its length.
+    #[doc(hidden)]
+    fn __check(&self, _: &Stored) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Receives the clock of a store that is built on this backend. Only the memory backend uses it.
     #[doc(hidden)]
     fn __use_clock(&self, _: &Arc<dyn Clock>) {}
@@ -244,6 +250,10 @@ impl<B: Backend> Backend for Arc<B> {
         now: Timestamp,
     ) -> impl Future<Output = Result<(Option<Stored>, Option<Ticket>), Error>> + Send {
         (**self).__fetch_watched(id, now)
+    }
+
+    fn __check(&self, entry: &Stored) -> Result<(), Error> {
+        (**self).__check(entry)
     }
 
     fn __use_clock(&self, clock: &Arc<dyn Clock>) {

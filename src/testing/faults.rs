@@ -253,6 +253,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.run(call, || self.inner.backend.delete(id)).await
     }
 
+    fn __check(&self, entry: &Stored) -> Result<(), Error> {
+        self.inner.backend.__check(entry)
+    }
+
     fn __use_clock(&self, clock: &Arc<dyn Clock>) {
         self.inner.backend.__use_clock(clock);
     }

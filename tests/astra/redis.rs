@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::go_peer::NAME;
 use crate::server::{Server, unhurried};
-use crate::support::{Body, Events, Jar, set_cookies, status, visit};
+use crate::support::{Body, Events, Jar, UNHURRIED, set_cookies, status, visit};
 
 const ID: &str = "00112233445566778899aabbccddeeff";
 const KEY: &str = "astra:session:00112233445566778899aabbccddeeff";
@@ -243,7 +243,7 @@ async fn a_pool_and_a_prefix_of_the_applications_own_do_as_well() {
     let server = Server::start();
     let manager = bb8_redis::RedisConnectionManager::new(server.url()).unwrap();
     let pool = bb8_redis::bb8::Pool::builder().max_size(2).build(manager).await.unwrap();
-    let redis = Redis::from_pool(pool, "shop").unwrap().plain();
+    let redis = Redis::from_pool(pool, "shop").unwrap().with_timeouts(UNHURRIED, UNHURRIED).unwrap().plain();
     let store =
         ServerStore::with_backend(redis).cookie(CookieOptions::astra()).beside_astra().build().unwrap();
     let key = format!("shop:{ID}");

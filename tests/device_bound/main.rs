@@ -26,6 +26,9 @@ mod shared_log;
 mod site;
 #[cfg(feature = "axum")]
 mod stack;
+#[cfg(any(feature = "redis", feature = "sqlite"))]
+#[path = "../support/deadlines.rs"]
+mod support;
 mod thefts;
 
 use self::site::START;

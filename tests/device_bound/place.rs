@@ -13,10 +13,8 @@ use crate::folder::Folder;
 #[cfg(feature = "redis")]
 use crate::server::Server;
 use crate::site::{Events, Site, key, observer};
-
-/// Longer than any server takes on a busy machine.
 #[cfg(any(feature = "redis", feature = "sqlite"))]
-const UNHURRIED: std::time::Duration = std::time::Duration::from_secs(30);
+use crate::support::UNHURRIED;
 
 /// A place for sessions that hosts share.
 #[derive(Clone)]

@@ -6,14 +6,19 @@ use hyper_session::{Clock, SystemClock};
 use crate::app::{App, builder};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
-use crate::server::Server;
+use crate::server::{Server, unhurried_revocations};
 use crate::session_lists::{log_in, user};
+use crate::values::Raw;
 
 /// The rules of docs/REDIS.md, as they stand there.
 pub(crate) fn documented(name: &str) -> Vec<String> {
     let docs = include_str!("../../docs/REDIS.md");
     let line = docs.lines().find(|line| line.starts_with(&format!("ACL SETUSER {name} "))).expect(name);
-    line.replace("~shop:session:*", "~test:*").split(' ').map(ToOwned::to_owned).collect()
+    line.replace("~shop:session:*", "~test:*")
+        .replace("~shop:", "~test:")
+        .split(' ')
+        .map(ToOwned::to_owned)
+        .collect()
 }
 
 fn set_user(server: &Server, more: &[&str]) {
@@ -36,7 +41,7 @@ fn set_user(server: &Server, more: &[&str]) {
     server.cli(&["ACL", "LOG", "RESET"]);
 }
 
-async fn everything(app: &App) {
+async fn everything(app: &App, servers: &[&Server]) {
     check_backend(app.store.backend(), SystemClock.now()).await;
     let mut jar = app.jar().await;
     for path in ["/add", "/regenerate", "/read", "/clear"] {
@@ -45,6 +50,20 @@ async fn everything(app: &App) {
     let jar = log_in(&app.store, "ada").await;
     assert_eq!(user(&app.store, &jar).await.as_deref(), Some("ada"));
     assert_eq!(app.store.end_sessions_of("ada", None).await.unwrap(), 1);
+    // A user who comes back within the quarter of an hour for which an expired entry is kept.
+    let mut jar = app.jar().await;
+    for (left, expected) in [(1_000_000, "1"), (800_000, "none")] {
+        for server in servers {
+            let mut raw = Raw::of(server);
+            for key in raw.keys() {
+                let mut entry = raw.get(&key);
+                entry[..8].copy_from_slice(&(SystemClock.now().as_unix() - 100).to_be_bytes());
+                raw.set(&key, &entry);
+                server.cli(&["PEXPIRE", &key, &left.to_string()]);
+            }
+        }
+        assert_eq!(app.ok("/read", &mut jar).await, expected);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -53,11 +72,11 @@ async fn a11_the_documented_rights_are_enough_and_nothing_is_denied() {
     set_user(&server, &[]);
     let url = |user: &str| format!("redis://{user}:password@127.0.0.1:{}", server.port);
     let app = App::with(builder(url("sessions")).scripts_only()).await;
-    everything(&app).await;
+    everything(&app, &[&server]).await;
     assert_eq!(server.cli(&["ACL", "LOG"]), "");
     if server.compares_and_sets() {
         let app = App::connect(url("sessions-without-scripts")).await;
-        everything(&app).await;
+        everything(&app, &[&server]).await;
         assert_eq!(server.cli(&["ACL", "LOG"]), "");
     }
     // In another database, with the right that the documentation names for that.
@@ -73,9 +92,12 @@ async fn a11_in_a_cluster_and_behind_sentinel_too() {
         set_user(node, &["+cluster|slots", "+client|tracking"]);
     }
     let url = cluster.url().replace("://", "://sessions:password@");
+    let masters = cluster.masters();
+    let masters: Vec<_> =
+        cluster.servers().iter().filter(|node| masters.iter().any(|(_, port)| *port == node.port)).collect();
     let near_cache = hyper_session::store::redis::NearCache::new();
     for builder in [builder(&*url), builder(&*url).near_cache(near_cache)] {
-        everything(&App::with(builder.scripts_only()).await).await;
+        everything(&App::with(builder.scripts_only()).await, &masters).await;
     }
     for node in cluster.servers() {
         assert_eq!(node.cli(&["ACL", "LOG"]), "");
@@ -85,8 +107,46 @@ async fn a11_in_a_cluster_and_behind_sentinel_too() {
         set_user(server, &[]);
     }
     let url = deployment.url().replace("://", "://sessions:password@");
-    everything(&App::with(builder(url).scripts_only()).await).await;
+    let port = deployment.master_port().unwrap();
+    let master = deployment.servers().iter().find(|server| server.port == port).unwrap();
+    everything(&App::with(builder(url).scripts_only()).await, &[master]).await;
     for server in deployment.servers() {
+        assert_eq!(server.cli(&["ACL", "LOG"]), "");
+    }
+}
+
+/// Without the right to ask for a time to live, the host's clock decides.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a11_rights_that_may_be_left_out() {
+    let server = Server::start();
+    set_user(&server, &["-time", "-pttl", "-info"]);
+    let url = format!("redis://sessions:password@127.0.0.1:{}", server.port);
+    let app = App::with(builder(url).scripts_only()).await;
+    let mut jar = app.jar().await;
+    let mut raw = Raw::of(&server);
+    let key = raw.keys()[0].clone();
+    let mut entry = raw.get(&key);
+    entry[..8].copy_from_slice(&(SystemClock.now().as_unix() - 100).to_be_bytes());
+    raw.set(&key, &entry);
+    assert_eq!(app.ok("/read", &mut jar).await, "none");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a11_the_documented_rights_are_enough_for_revocations() {
+    let server = Server::start();
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let rules = documented("revocations");
+    let rules: Vec<_> = rules.iter().map(String::as_str).collect();
+    assert_eq!(server.cli(&rules), "OK");
+    for node in cluster.servers() {
+        assert_eq!(node.cli(&[&rules[..], &["+cluster|slots"]].concat()), "OK");
+    }
+    for url in [server.url(), cluster.url()] {
+        let url = url.replace("://", "://revocations:password@");
+        let revocations = unhurried_revocations(url, "test").connect().await.unwrap();
+        revocations.end_sessions_of("ada").await.unwrap();
+    }
+    for server in cluster.servers().iter().chain([&server]) {
         assert_eq!(server.cli(&["ACL", "LOG"]), "");
     }
 }

@@ -182,13 +182,17 @@ impl<B: Backend> App<B> {
     }
 
     /// Fails closed: while the store is unavailable, a handler that asks for its session gets neither that session nor an empty
-    /// one to write to, and the cookie stays. A handler that does not ask is served.
+    /// one to write to, and the cookie stays. A handler that does not ask is served. Neither is it said that a subject has no
+    /// sessions.
     pub(crate) async fn fails_closed(&self, jar: &Jar) {
         for path in ["/read", "/add", "/logout", "/regenerate", "/clear"] {
             self.fails(path, jar).await;
         }
         // A visitor without a cookie has no session to load, and the value that the handler sets cannot be kept.
         self.fails("/add", &Jar::new()).await;
+        let listed = self.store.sessions_of("ada").await.unwrap_err();
+        let ended = self.store.end_sessions_of("ada", None).await.unwrap_err();
+        assert!(listed.is_unavailable() && ended.is_unavailable(), "{listed:?} {ended:?}");
         self.untouched(jar).await;
     }
 

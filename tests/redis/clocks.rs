@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use http::{Request, Response};
 use hyper_session::store::Builder;
-use hyper_session::store::redis::RedisOptions;
+use hyper_session::store::redis::{Redis, RedisOptions};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, RedisStore, SystemClock};
+use hyper_session::{Clock, Error, RedisStore, ServerStore, SessionHandle, SystemClock, session_fn};
 
 use crate::app::{App, builder};
 use crate::server::Server;
 use crate::session_lists::{as_browser, log_in, user};
+use crate::support::{Body, Events, Jar, UNHURRIED, visit};
 
 /// A host whose clock is off by so many seconds.
 async fn host(
@@ -102,4 +104,47 @@ async fn a14_an_idle_timeout_is_as_long_as_it_says() {
     raw.set(&key, &entry);
     server.cli(&["PEXPIRE", &key, &left.to_string()]);
     assert_eq!(app.ok("/read", &mut jar).await, "1");
+}
+
+/// Hosts with pools of their own measure no clock. A session that Redis has is alive for them all the same: it is listed, and
+/// counts as ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_hosts_with_pools_of_their_own_list_and_end_each_others_sessions() {
+    let server = Server::start();
+    let mut apps = Vec::new();
+    for off in [900, 0] {
+        let manager = bb8_redis::RedisConnectionManager::new(server.url()).unwrap();
+        let pool = bb8_redis::bb8::Pool::builder().max_size(2).build(manager).await.unwrap();
+        let backend = Redis::from_pool(pool, "test").unwrap().with_timeouts(UNHURRIED, UNHURRIED).unwrap();
+        let events = Events::new();
+        let store = ServerStore::with_backend(backend)
+            .idle_timeout(Duration::from_secs(600))
+            .clock(FakeClock::at(SystemClock.now().as_unix() + off))
+            .observer(events.clone())
+            .development()
+            .build()
+            .unwrap();
+        apps.push(App::over(store, events));
+    }
+    let [ahead, behind] = &apps[..] else { panic!("two hosts") };
+    for ending in [ahead, behind] {
+        let jar = log_in_at(behind, "ada").await;
+        assert_eq!(ahead.ok("/add", &mut jar.clone()).await, "1");
+        log_in_at(behind, "ada").await;
+        for app in [ahead, behind] {
+            assert_eq!(app.store.sessions_of("ada").await.unwrap().len(), 2);
+        }
+        assert_eq!(ending.store.end_sessions_of("ada", None).await.unwrap(), 2);
+        assert_eq!(behind.ok("/read", &mut jar.clone()).await, "none");
+    }
+}
+
+async fn log_in_at(app: &App<Redis>, user: &'static str) -> Jar {
+    let service = session_fn(app.store.clone(), move |_: Request<Body>, session: SessionHandle| async move {
+        session.load().await?.login(user)?;
+        Ok::<_, Error>(Response::new(Body::default()))
+    });
+    let mut jar = Jar::new();
+    assert_eq!(visit(&service, "/", &mut jar).await.status(), 200);
+    jar
 }

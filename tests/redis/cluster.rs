@@ -1,5 +1,6 @@
 //! A cluster of three masters and three replicas: resharding and losing a master under load (F15).
 
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,13 +8,17 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use hyper_session::RedisStore;
+use http::{Request, Response};
 use hyper_session::store::Builder;
 use hyper_session::store::redis::{NearCache, RedisOptions};
+use hyper_session::testing::Relay;
+use hyper_session::{Error, RedisStore, SessionHandle, session_fn};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::{App, builder};
-use crate::support::Jar;
+use crate::session_lists::{list_keys, log_in};
+use crate::support::{Body, Jar, visit};
+use crate::values::Raw;
 
 use crate::load::{Load, audit};
 use crate::sentinel::{calm, progress};
@@ -29,7 +34,7 @@ impl Cluster {
     }
 
     /// Masters, each with so many replicas. No node is replaced because a busy machine did not let it run.
-    fn of(masters: usize, replicas: usize) -> Self {
+    pub(crate) fn of(masters: usize, replicas: usize) -> Self {
         let args = [
             "--cluster-enabled",
             "yes",
@@ -61,6 +66,27 @@ impl Cluster {
         wait_for("redis-cli to find the nodes in agreement", || {
             redis_cli(&["--cluster", "check", &first]).is_ok()
         });
+    }
+
+    /// Puts a relay before each node: the nodes name it instead of themselves.
+    pub(crate) fn behind_relays(&self) -> Vec<Relay> {
+        let relays = self.nodes.iter().map(|node| {
+            let relay = Relay::before(("127.0.0.1", node.port)).unwrap();
+            let bus = (node.port + 10_000).to_string();
+            assert_eq!(node.cli(&["CONFIG", "SET", "cluster-announce-bus-port", &bus]), "OK");
+            let port = relay.address().port().to_string();
+            assert_eq!(node.cli(&["CONFIG", "SET", "cluster-announce-port", &port]), "OK");
+            relay
+        });
+        let relays: Vec<_> = relays.collect();
+        wait_for("all nodes to name the relays", || {
+            let named = |node: &Server, relay: &Relay| {
+                let port = relay.address().port().to_string();
+                node.cli(&["CLUSTER", "SLOTS"]).lines().any(|line| line == port)
+            };
+            self.nodes.iter().all(|node| relays.iter().all(|relay| named(node, relay)))
+        });
+        relays
     }
 
     pub(crate) async fn connect(&self) -> RedisStore {
@@ -275,6 +301,110 @@ async fn a2_a_node_that_is_down_costs_the_sessions_of_the_others_nothing() {
     }
 }
 
+/// Also for a process that starts meanwhile, whatever key it tries first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_a_process_starts_while_a_node_hangs() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    cluster.servers()[0].freeze();
+    for _ in 0..8 {
+        // It waits for so long for the node that hangs, and as long as a busy machine takes for the others.
+        let options = builder(cluster.url()).connect_timeout(Duration::from_secs(1));
+        let app = App::with(options.command_timeout(Duration::from_secs(20))).await;
+        let stats = app.store.backend().stats();
+        assert_eq!((stats.servers, stats.failures), (3, 0), "{stats:?}");
+    }
+}
+
+/// A node that refuses costs the sessions of the others nothing either, and no connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_a_node_that_refuses_costs_the_sessions_of_the_others_nothing() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let app = App::connect(cluster.url()).await;
+    let node = &cluster.servers()[0];
+    let set = |name: &str, value: &str| assert_eq!(node.cli(&["CONFIG", "SET", name, value]), "OK");
+    let mut jars = Vec::new();
+    for _ in 0..30 {
+        jars.push((app.jar().await, 1));
+    }
+    let keys = node.cli(&["KEYS", "test:*"]);
+    for name in ["maxmemory", "min-replicas-to-write"] {
+        set(name, "1");
+        for (jar, count) in &mut jars {
+            if keys.contains(&key_of(jar)) {
+                app.fails("/add", jar).await;
+            } else {
+                *count += 1;
+                assert_eq!(app.ok("/add", jar).await, count.to_string(), "{name}");
+            }
+            assert_eq!(app.ok("/read", jar).await, count.to_string(), "{name}");
+        }
+        set(name, "0");
+    }
+    let stats = app.store.backend().stats();
+    assert_eq!((stats.up, stats.turned_away, stats.connections_broken), (true, 0, 0), "{stats:?}");
+    assert!(stats.failures > 0, "{stats:?}");
+}
+
+/// A session that could not be ended, because its node hangs, does not lock its user out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_an_ending_that_a_hung_node_holds_up_fails_no_login_on_the_others() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    // The steps on the node that hangs wait for as long as a busy machine gets for the others.
+    let deadline = Duration::from_secs(2);
+    let options = builder(cluster.url()).command_timeout(deadline).checkout_timeout(deadline);
+    let app = App::with(options).await;
+    let hung = &cluster.servers()[0];
+    let mut users = 0;
+    let user = loop {
+        users += 1;
+        let user = format!("user{users}");
+        log_in(&app.store, &user).await;
+        let mut raw = Raw::of(hung);
+        if raw.keys().len() == 1 && list_keys(&mut raw).is_empty() {
+            break user;
+        }
+        app.store.end_sessions_of(&user, None).await.unwrap();
+    };
+    hung.freeze();
+    assert!(app.store.end_sessions_of(&user, None).await.unwrap_err().is_unavailable());
+    let name = user.clone();
+    let service = session_fn(app.store.clone(), move |_: Request<Body>, session: SessionHandle| {
+        let name = name.clone();
+        async move {
+            session.load().await?.login(&name)?;
+            Ok::<_, Error>(Response::new(Body::default()))
+        }
+    });
+    // A third of them come to lie on the node that hangs.
+    app.until("a login on another node", async || {
+        visit(&service, "/", &mut Jar::new()).await.status() == 200
+    })
+    .await;
+    hung.thaw();
+    app.until("all are ended", async || {
+        app.store.end_sessions_of(&user, None).await.is_ok()
+            && app.store.sessions_of(&user).await.is_ok_and(|listed| listed.is_empty())
+    })
+    .await;
+}
+
+/// All nodes are known by addresses that they no longer have, and the first seed is silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f15_a_cluster_that_moved_is_found_again_although_a_seed_is_silent() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let before = cluster.behind_relays();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let seed = cluster.ports()[0];
+    let url = format!("redis-cluster://{},127.0.0.1:{seed}", silent.local_addr().unwrap());
+    let app = App::with(builder(url).connect_timeout(Duration::from_secs(2))).await;
+    let mut jar = app.jar().await;
+    let _after = cluster.behind_relays();
+    for relay in &before {
+        relay.set_resets(true);
+    }
+    assert_eq!(app.recovers("/read", &mut jar).await, "1");
+}
+
 async fn one_node_hangs(more: impl FnOnce(Builder<RedisOptions>) -> Builder<RedisOptions>) -> App {
     let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
     // The requests for sessions on the hung node wait for as long as a busy machine gets for the others.
@@ -350,7 +480,7 @@ async fn one_node_hangs(more: impl FnOnce(Builder<RedisOptions>) -> Builder<Redi
 }
 
 /// The key of the session in a jar, as `docs/WIRE.md` has it.
-fn key_of(jar: &Jar) -> String {
+pub(crate) fn key_of(jar: &Jar) -> String {
     let (name, token) = jar.0.iter().next().unwrap();
     let token = BASE64_URL_SAFE_NO_PAD.decode(token).unwrap();
     let hash = Sha256::new()

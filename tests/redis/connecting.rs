@@ -168,6 +168,37 @@ async fn a9_a_url_of_another_kind_is_a_config_error_that_names_the_right_one() {
     assert!(error.is_config() && words(&error).contains("redis+sentinel://"), "{}", words(&error));
     let error = refused(builder(format!("redis+sentinel://{hosts}/another"))).await;
     assert!(error.is_config() && words(&error).contains("\"another\""), "{}", words(&error));
+    let node = cluster.ports()[0];
+    for (url, says) in [
+        (format!("redis+sentinel://127.0.0.1:{}/mymaster", server.port), "redis://"),
+        (format!("redis+sentinel://127.0.0.1:{node}/mymaster"), "redis-cluster://"),
+        (format!("redis-cluster://{hosts}"), "redis+sentinel://"),
+        // A node of a Cluster refuses the number before it says what it is. Valkey 9 may have more databases.
+        (
+            format!("redis://127.0.0.1:{node}/3"),
+            if is_valkey(&server) { "database" } else { "redis-cluster://" },
+        ),
+    ] {
+        let error = refused(builder(url.clone())).await;
+        assert!(error.is_config() && words(&error).contains(says), "{url}: {}", words(&error));
+        let error = unhurried_revocations(url.clone(), "test").connect().await.unwrap_err();
+        assert!(error.is_config() && words(&error).contains(says), "{url}: {}", words(&error));
+    }
+}
+
+fn is_valkey(server: &Server) -> bool {
+    server.cli(&["INFO", "server"]).contains("valkey_version")
+}
+
+/// As it comes from a file, or from a list that is written with spaces.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a13_white_space_around_a_url_and_its_hosts_is_no_part_of_it() {
+    let server = Server::start();
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    for url in [server.url(), cluster.url().replace(',', ", "), deployment.url().replace(',', " ,")] {
+        App::connect(format!(" {url}\n")).await;
+    }
 }
 
 /// A13: each names its cause.
@@ -212,9 +243,10 @@ async fn a13_a_server_in_trouble_at_the_start_is_unavailable_and_named() {
     let port = server.port;
     let says = async |code: &str| {
         let start = Instant::now();
-        for scripts_only in [false, true] {
+        // With a number, a busy server refuses SELECT first.
+        for (scripts_only, db) in [(false, ""), (true, ""), (true, "/3")] {
             loop {
-                let builder = hurried(server.url());
+                let builder = hurried(server.url() + db);
                 let error = refused(if scripts_only { builder.scripts_only() } else { builder }).await;
                 assert!(error.is_unavailable(), "{code}: {}", words(&error));
                 if words(&error).contains(code) {

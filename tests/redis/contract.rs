@@ -8,6 +8,7 @@ use hyper_session::testing::check_backend;
 use hyper_session::{Clock, ServerStore, SystemClock};
 
 use crate::server::Server;
+use crate::support::UNHURRIED;
 
 pub(crate) fn builder(server: &Server) -> Builder<hyper_session::store::redis::RedisOptions> {
     crate::app::builder(server.url())
@@ -63,7 +64,12 @@ async fn a_pool_of_the_applications_own_does_as_well() {
     let server = Server::start();
     let manager = bb8_redis::RedisConnectionManager::new(server.url()).unwrap();
     let pool = bb8_redis::bb8::Pool::builder().max_size(2).build(manager).await.unwrap();
-    let store = ServerStore::with_backend(Redis::from_pool(pool, "test").unwrap()).build().unwrap();
+    for (checkout, command) in [(Duration::ZERO, UNHURRIED), (UNHURRIED, Duration::ZERO)] {
+        let backend = Redis::from_pool(pool.clone(), "test").unwrap();
+        assert!(backend.with_timeouts(checkout, command).unwrap_err().is_config());
+    }
+    let backend = Redis::from_pool(pool, "test").unwrap().with_timeouts(UNHURRIED, UNHURRIED).unwrap();
+    let store = ServerStore::with_backend(backend).build().unwrap();
     check_backend(store.backend(), SystemClock.now()).await;
 }
 

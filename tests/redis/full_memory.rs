@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use hyper_session::store::redis::NearCache;
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, SystemClock};
+use hyper_session::{AppKey, Clock, SystemClock};
 
 use crate::app::{App, builder};
 use crate::server::Server;
@@ -87,4 +88,45 @@ async fn a6_with_memory_full_all_others_end() {
     assert!(app.store.end_session_of("ada", kept).await.unwrap());
     server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
     assert_eq!(app.store.sessions_of("ada").await.unwrap(), []);
+}
+
+/// Each way to end a session, under each option that takes part in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a6_with_memory_full_every_way_to_end_a_session_works() {
+    for what in ["by the server", "by scripts", "near-cache", "lists checked", "sealed"] {
+        let server = Server::start();
+        let clock = FakeClock::at(SystemClock.now().as_unix());
+        let plain = builder(server.url()).clock(clock.clone());
+        let options = match what {
+            "by scripts" => plain.scripts_only(),
+            "near-cache" => plain.near_cache(NearCache::new()),
+            "lists checked" => plain.check_session_list(true),
+            "sealed" => plain.seal_records(AppKey::from_bytes(&crate::values::key(7)).unwrap()),
+            _ => plain,
+        };
+        let app = App::with(options).await;
+        let mut jars = Vec::new();
+        for _ in 0..6 {
+            jars.push(log_in(&app.store, "ada").await);
+        }
+        let mut anonymous = app.jar().await;
+        server.cli(&["CONFIG", "SET", "maxmemory", "1"]);
+        clock.advance(Duration::from_secs(3 * 3_600));
+        app.ok("/clear", &mut anonymous).await;
+        assert!(anonymous.0.is_empty(), "{what}");
+        app.ok("/clear", &mut jars[0].clone()).await;
+        app.ok("/logout", &mut jars[1].clone()).await;
+        app.fails("/regenerate", &jars[2]).await;
+        app.ok("/read", &mut jars[2]).await;
+        let listed = app.store.sessions_of("ada").await.unwrap();
+        assert_eq!(listed.len(), 4, "{what}");
+        assert!(app.store.end_session_of("ada", listed[0].id).await.unwrap(), "{what}");
+        assert_eq!(app.store.end_sessions_of("ada", None).await.unwrap(), 3, "{what}");
+        for jar in &jars {
+            assert_eq!(user(&app.store, jar).await, None, "{what}");
+        }
+        server.cli(&["CONFIG", "SET", "maxmemory", "0"]);
+        assert_eq!(app.store.sessions_of("ada").await.unwrap(), []);
+        server.has_entries(0);
+    }
 }

@@ -1,13 +1,14 @@
 //! How large entries may be (A4): too large is an error when it is written, and never a session that cannot be ended.
 
 use hyper::service::Service;
+use hyper_session::store::SessionLimit;
 use hyper_session::{Error, SessionHandle, session_fn};
 
 use crate::app::{App, builder};
 use crate::contract::builder as contract_builder;
 use crate::server::Server;
 use crate::session_lists::{list_keys, log_in, user};
-use crate::support::{Body, request};
+use crate::support::{Body, Jar, request, visit};
 use crate::values::Raw;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -112,5 +113,36 @@ async fn a4_ending_works_on_entries_of_any_size_and_kind_and_a_list_locks_no_use
             assert_eq!(store.sessions_of("ada").await.unwrap().len(), 1);
             server.cli(&["FLUSHALL"]);
         }
+    }
+}
+
+/// A login that is too large to be stored takes no place: it ends no other session, and keeps no later login out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_a_login_that_is_too_large_leaves_the_others_alone() {
+    let server = Server::start();
+    for policy in [SessionLimit::EndLeastRecentlyUsed, SessionLimit::RefuseLogin] {
+        let options = builder(server.url()).max_entry_len(64 << 10).max_sessions_per_subject(2);
+        let app = App::with(options.at_session_limit(policy)).await;
+        let service = session_fn(
+            app.store.clone(),
+            |request: http::Request<Body>, session: SessionHandle| async move {
+                let session = session.load().await?;
+                session.login("ada")?;
+                if request.uri().path() == "/big" {
+                    session.set("big", "x".repeat(100_000))?;
+                }
+                Ok::<_, Error>(http::Response::new(Body::default()))
+            },
+        );
+        let first = log_in(&app.store, "ada").await;
+        for _ in 0..3 {
+            assert_eq!(visit(&service, "/big", &mut Jar::new()).await.status(), 500);
+        }
+        let second = log_in(&app.store, "ada").await;
+        assert_eq!(visit(&service, "/big", &mut Jar::new()).await.status(), 500);
+        for jar in [&first, &second] {
+            assert_eq!(user(&app.store, jar).await.as_deref(), Some("ada"), "{policy:?}");
+        }
+        assert_eq!(app.store.end_sessions_of("ada", None).await.unwrap(), 2);
     }
 }

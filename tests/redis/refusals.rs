@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::app::App;
-use crate::server::{Server, wait_for};
+use crate::server::{Server, cli, unhurried_revocations, wait_for};
 use crate::support::Jar;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -117,6 +117,22 @@ async fn f13_a_server_busy_with_a_script_is_waited_for_within_the_budget() {
     });
     let _ = brief.join();
     assert_eq!(unhurried.recovers("/add", &mut jar).await, "2");
+}
+
+/// A logout that is kept in the log of revocations waits, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f13_a_revocation_waits_for_a_server_that_is_busy_with_a_script() {
+    let server = Server::with(&["--busy-reply-threshold", "20"]);
+    let revocations = unhurried_revocations(server.url(), "test").connect().await.unwrap();
+    let port = server.port;
+    let busy = std::thread::spawn(move || cli(port, &["EVAL", "while true do end", "0"]));
+    wait_for("it to be busy", || server.cli(&["GET", "x"]).contains("BUSY"));
+    let ending = tokio::spawn(async move { revocations.end_sessions_of("ada").await });
+    // Until it was refused.
+    wait_for("the revocation to be refused", || server.cli(&["INFO", "errorstats"]).contains("BUSY"));
+    server.cli(&["SCRIPT", "KILL"]);
+    let _ = busy.join();
+    ending.await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -76,6 +76,33 @@ async fn a7_a12_logging_in_listing_ending_and_renewing_cost_few_round_trips() {
     assert_eq!(user(&app.store, &newest).await.as_deref(), Some("ada"));
 }
 
+/// However many sessions a subject may have, the steps for them go out together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a7_a_thousand_sessions_cost_as_few_round_trips_as_a_hundred() {
+    let server = Server::start();
+    let (relay, url) = behind_relay(&server);
+    let app = App::with(builder(url).max_sessions_per_subject(1_000)).await;
+    for _ in 0..1_000 {
+        log_in(&app.store, "ada").await;
+    }
+    relay.set_latency(ROUND_TRIP / 2);
+    fewest("login at the session limit of 1,000", &relay, 9, async || {
+        log_in(&app.store, "ada").await;
+    })
+    .await;
+    let mut sessions = Vec::new();
+    fewest("list 1,000", &relay, 3, async || {
+        sessions = app.store.sessions_of("ada").await.unwrap();
+    })
+    .await;
+    assert_eq!(sessions.len(), 1_000);
+    let mut next = sessions.iter();
+    fewest("end one of them", &relay, 6, async || {
+        assert!(app.store.end_session_of("ada", next.next().unwrap().id).await.unwrap());
+    })
+    .await;
+}
+
 /// Many tasks share a connection: each waits for its own round trip, and not for those of others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a1_sixteen_tasks_on_one_connection_wait_one_round_trip_each() {

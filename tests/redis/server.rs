@@ -11,11 +11,10 @@ use hyper_session::Revocations;
 use hyper_session::store::Builder;
 use hyper_session::store::redis::{RedisOptions, RedisRevocations};
 
+use crate::support::UNHURRIED;
+
 /// Waits end with a failure after this time: it tells "never" from "not yet", however busy the machine is.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The deadlines of a step that must succeed, however busy the machine is. The default ones are too short for that.
-pub(crate) const UNHURRIED: Duration = Duration::from_secs(30);
 
 /// The same store with deadlines that it meets on a busy machine.
 pub(crate) fn unhurried(builder: Builder<RedisOptions>) -> Builder<RedisOptions> {

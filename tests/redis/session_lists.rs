@@ -8,7 +8,7 @@ use hyper_session::{Clock, Error, RedisStore, Session, SessionHandle, SystemCloc
 use tokio::sync::Semaphore;
 
 use crate::app::{App, builder};
-use crate::server::Server;
+use crate::server::{Server, cli};
 use crate::support::{Body, Jar, visit};
 use crate::values::Raw;
 
@@ -78,6 +78,65 @@ async fn a5_a_renewal_enters_a_session_again_that_was_lost_from_its_list() {
     clock.advance(Duration::from_secs(3 * 3_600));
     assert_eq!(user(&app.store, &jars[1]).await, None);
     server.has_entries(0);
+}
+
+/// A session that is written all the time is never renewed: its writes enter it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a5_a_write_enters_a_session_again_that_was_lost_from_its_list() {
+    let server = Server::start();
+    let clock = FakeClock::at(SystemClock.now().as_unix());
+    let app = App::with(builder(server.url()).clock(clock.clone())).await;
+    let mut jar = log_in(&app.store, "ada").await;
+    assert_eq!(evict_lists(&server), 1);
+    let mut looked = 0;
+    // A day, of which a tenth is the renewal threshold.
+    for _ in 0..96 {
+        clock.advance(Duration::from_secs(900));
+        let before = app.store.backend().stats().commands;
+        app.ok("/add", &mut jar).await;
+        // Beside the load and the write. The first time it also writes the list.
+        looked += usize::from(app.store.backend().stats().commands - before > 2);
+    }
+    assert_eq!(looked, 10, "no oftener than a renewal would");
+    assert_eq!(app.store.end_sessions_of("ada", None).await.unwrap(), 1);
+    clock.advance(Duration::from_secs(3 * 3_600));
+    assert_eq!(app.ok("/read", &mut jar).await, "none");
+    server.has_entries(0);
+}
+
+/// The list is lost and the sessions are ended while a request is under way: its session has ended, whatever it does. If its
+/// user authenticates anew, that is a new session.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a5_with_the_list_checked_no_request_brings_its_session_back() {
+    let server = Server::start();
+    let app = App::with(builder(server.url()).check_session_list(true)).await;
+    for (act, expected) in [("write", None), ("regenerate", None), ("login", Some("ada"))] {
+        let mut jar = log_in(&app.store, "ada").await;
+        let lists = list_keys(&mut Raw::of(&server));
+        let (store, port) = (app.store.clone(), server.port);
+        let service = session_fn(app.store.clone(), move |_: http::Request<Body>, session: SessionHandle| {
+            let (store, lists) = (store.clone(), lists.clone());
+            async move {
+                let session = session.load().await?;
+                assert_eq!(session.subject().as_deref(), Some("ada"));
+                for list in &lists {
+                    cli(port, &["DEL", list]);
+                }
+                assert_eq!(store.end_sessions_of("ada", None).await?, 0);
+                match act {
+                    "write" => session.set("x", 1)?,
+                    "regenerate" => session.regenerate()?,
+                    _ => session.login("ada")?,
+                }
+                Ok::<_, Error>(http::Response::new(Body::default()))
+            }
+        });
+        let old = jar.clone();
+        visit(&service, "/", &mut jar).await;
+        assert_eq!(user(&app.store, &jar).await.as_deref(), expected, "{act}");
+        assert_eq!(user(&app.store, &old).await, None, "{act}");
+        app.store.end_sessions_of("ada", None).await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,9 @@
 //! The sessions of a subject on real servers: listed, ended from elsewhere, and gone from Redis afterwards.
 
 use hyper_session::RedisStore;
+use hyper_session::store::redis::NearCache;
 
+use crate::app::{App, behind_relay, builder as unhurried};
 use crate::cluster::Cluster;
 use crate::contract::builder;
 use crate::server::Server;
@@ -55,4 +57,42 @@ async fn r9_logins_at_once_are_all_listed() {
         login.await.unwrap();
     }
     assert_eq!(store.sessions_of("ada").await.unwrap().len(), 32);
+}
+
+/// One in five pieces that are sent is cut, before, in or after its step: what a subject does is done once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f05_a_line_that_breaks_again_and_again_ends_and_lists_what_it_should() {
+    let server = Server::start();
+    let (relay, url) = behind_relay(&server);
+    let plain = || unhurried(url.clone()).connections(8).max_sessions_per_subject(4);
+    let near_cache = NearCache::new();
+    for options in [plain(), plain().check_session_list(true), plain().near_cache(near_cache)] {
+        let app = App::with(options).await;
+        relay.cut_one_in(5);
+        let mut jars = Vec::new();
+        for number in 1..=28 {
+            let mut jar = log_in(&app.store, "ada").await;
+            app.ok("/add", &mut jar).await;
+            let old = jar.clone();
+            app.ok("/regenerate", &mut jar).await;
+            assert_eq!(user(&app.store, &old).await, None);
+            assert_eq!(user(&app.store, &jar).await.as_deref(), Some("ada"));
+            jars.push(jar);
+            let listed = app.store.sessions_of("ada").await.unwrap();
+            assert_eq!(listed.len(), jars.len().min(4));
+            if number % 7 == 0 {
+                assert!(app.store.end_session_of("ada", listed[0].id).await.unwrap());
+                assert_eq!(app.store.end_sessions_of("ada", Some(listed[3].id)).await.unwrap(), 2);
+                let newest = jars.pop().unwrap();
+                for jar in &jars {
+                    assert_eq!(user(&app.store, jar).await, None);
+                }
+                jars = vec![newest];
+            }
+        }
+        relay.cut_one_in(0);
+        let stats = app.store.backend().stats();
+        assert!(stats.failures == 0 && stats.connections_broken > 20, "{stats:?}");
+        app.store.end_sessions_of("ada", None).await.unwrap();
+    }
 }

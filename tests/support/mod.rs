@@ -1,5 +1,7 @@
 //! Shared parts of the tests: a browser's cookie jar, a recorder of events, and a client for services in this process.
-#![allow(dead_code, unreachable_pub)] // each test file uses a part
+#![allow(dead_code, unreachable_pub, unused_imports)] // each test file uses a part
+
+mod deadlines;
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -12,6 +14,8 @@ use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use hyper::service::Service;
 use hyper_session::{DropReason, Error, Event, EventKind, Observer, Refusal};
+
+pub(crate) use self::deadlines::UNHURRIED;
 
 pub(crate) type Body = Full<Bytes>;
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::backend::Redis;
 use super::commands::{get, set};
 use super::compare_and_set::{Removal, Way};
-use super::fault::{Failure, Trouble, unexpected};
+use super::fault::{Failure, Trouble, is_out_of_memory, unexpected};
 use super::limits::Limits;
 use super::scripts::{Call, DEADLINE_LEN, unframe};
 use crate::store::{Replaced, Stored};
@@ -127,7 +127,15 @@ impl Redis {
                     .arg("PX")
                     .arg(1),
             };
-            let present = match self.send(key, &command, limits).await? {
+            let present = match self.send(key, &command, limits).await {
+                // A server without memory for a write still runs a script that deletes, if the user may.
+                Err(Trouble::Reply(error)) if is_out_of_memory(&error) => {
+                    let removed = self.run(&self.scripts.remove(key, seen.value.clone()), limits).await;
+                    return removed.map(Some).map_err(|_| Trouble::Reply(error));
+                }
+                answer => answer?,
+            };
+            let present = match present {
                 Value::Int(1) => return Ok(None),
                 Value::Int(0) => match Box::pin(self.send(key, &get(key), limits)).await? {
                     Value::BulkString(present) => present,

@@ -9,16 +9,16 @@ use bb8_redis::bb8::{ManageConnection, Pool};
 use bb8_redis::redis::aio::ConnectionLike;
 use bb8_redis::redis::{Cmd, RedisError, Value, cmd};
 use bytes::Bytes;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
 use super::application_pool::Bb8Pool;
 use super::commands::get;
 use super::compare_and_set::Way;
-use super::fault::{Failure, Remedy, Trouble, remedy, unexpected};
+use super::fault::{Failure, Trouble, is_out_of_memory, unexpected};
 use super::health::Health;
 use super::limits::{Limits, patience};
 use super::scripts::{Framing, NATIVE, Scripts};
-use super::settings::{MAX_ENTRY_LEN, Settings};
+use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
 use super::stats::{Counters, RedisStats};
 use super::transport::Transport;
 use crate::clock::Timestamp;
@@ -41,9 +41,6 @@ pub struct Redis {
     ahead: AtomicI64,
 }
 
-/// The first pause between two attempts while a server is loading, electing or being replaced. It doubles each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-
 /// Redis' time to live decides whether an entry is alive. A live entry whose deadline has passed by this host's clock
 /// is read as expiring this much later, so that its renewal is due.
 const ALIVE: Duration = Duration::from_secs(1);
@@ -64,8 +61,8 @@ impl Redis {
     /// Creates a backend over a pool of the application, with its entries under `prefix`. For
     /// [`ServerStore::with_backend`](crate::ServerStore::with_backend).
     ///
-    /// The timeouts are the defaults of [`RedisStore::builder`](crate::RedisStore::builder), and entries are compared
-    /// and set by scripts. The pool's manager decides when a connection is broken. That of bb8-redis sends a PING
+    /// The timeouts are the defaults of [`RedisStore::builder`](crate::RedisStore::builder), unless
+    /// [`with_timeouts`](Self::with_timeouts) sets others. Entries are compared and set by scripts. The pool's manager decides when a connection is broken. That of bb8-redis sends a PING
     /// before each request; without it (`test_on_check_out(false)`), it never notices. A silent connection fails the
     /// requests that use it.
     ///
@@ -77,11 +74,39 @@ impl Redis {
         M: ManageConnection<Error = RedisError>,
         M::Connection: ConnectionLike + Clone + Sync,
     {
-        let timeout = Duration::from_millis(500);
-        let settings = Settings::new(prefix, timeout, timeout, MAX_ENTRY_LEN)?;
+        let settings = Settings::new(prefix, TIMEOUT, TIMEOUT, MAX_ENTRY_LEN)?;
         let counters = Arc::new(Counters::default());
         let pool = Bb8Pool { pool, health: Health::new(), counters: Arc::clone(&counters) };
         Ok(Self::new(Transport::Pool(Box::new(pool)), counters, settings))
+    }
+
+    /// Sets how long a request waits for a connection, and then for a reply. For [`from_pool`](Self::from_pool); a
+    /// [`RedisStore`](crate::RedisStore) has [options](crate::store::Builder::command_timeout) for that.
+    ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if one of them is zero.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// use hyper_session::ServerStore;
+    /// use hyper_session::store::redis::Redis;
+    /// use std::time::Duration;
+    ///
+    /// # fn example(
+    /// #     pool: bb8_redis::bb8::Pool<bb8_redis::RedisConnectionManager>,
+    /// # ) -> Result<(), hyper_session::Error> {
+    /// let second = Duration::from_secs(1);
+    /// let backend = Redis::from_pool(pool, "shop:session")?.with_timeouts(second, second)?;
+    /// let store = ServerStore::with_backend(backend).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_timeouts(mut self, checkout: Duration, command: Duration) -> Result<Self, Error> {
+        let Settings { prefix, max_entry_len, .. } = &self.settings;
+        self.settings = Settings::new(prefix, checkout, command, *max_entry_len)?;
+        Ok(self)
     }
 
     /// Returns the same backend with another framing of its entries.
@@ -130,29 +155,9 @@ impl Redis {
         )
     }
 
-    /// Sends `command` and waits for its reply until the deadline. While the server refuses temporarily, it is sent
-    /// again.
     pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
-        let mut pause = FIRST_PAUSE;
         Counters::add(&self.counters.commands);
-        loop {
-            // Boxed: the futures around it are moved more often than this one is made.
-            let error = match Box::pin(self.transport.send(key, command, limits)).await {
-                Err(Trouble::Reply(error)) => error,
-                answered => return answered,
-            };
-            if !matches!(remedy(&error), Remedy::Wait | Remedy::Elsewhere) {
-                return Err(Trouble::Reply(error));
-            }
-            // The server refused the command, so it did not execute it.
-            let next = Instant::now() + pause;
-            pause *= 2;
-            if next >= limits.deadline {
-                return Err(Trouble::Reply(error));
-            }
-            sleep_until(next).await;
-            Counters::add(&self.counters.retries);
-        }
+        self.transport.send(key, command, limits, &self.counters).await
     }
 
     fn failed(&self, trouble: Trouble) -> Error {
@@ -218,9 +223,12 @@ impl Redis {
     ) -> Result<Option<Stored>, Error> {
         let mut ask = cmd("PTTL");
         ask.arg(key);
-        let left = match self.send(key, &ask, limits).await.map_err(|trouble| self.failed(trouble))? {
-            Value::Int(millis) => u64::try_from(millis).map_or(Duration::ZERO, Duration::from_millis),
-            _ => return Err(self.failed(unexpected().into())),
+        let left = match self.send(key, &ask, limits).await {
+            Ok(Value::Int(millis)) => u64::try_from(millis).map_or(Duration::ZERO, Duration::from_millis),
+            Ok(_) => return Err(self.failed(unexpected().into())),
+            // A user that may not ask relies on the host's clock.
+            Err(Trouble::Reply(error)) if error.code() == Some("NOPERM") => return Ok(None),
+            Err(trouble) => return Err(self.failed(trouble)),
         };
         Ok((left > RETENTION).then(|| Stored { expires: now.saturating_add(ALIVE), ..found }))
     }
@@ -439,14 +447,13 @@ impl Backend for Redis {
         }
     }
 
+    fn __check(&self, entry: &Stored) -> Result<(), Error> {
+        self.check_len(entry)
+    }
+
     fn time(&self, now: Timestamp) -> Timestamp {
         shifted(now, self.ahead.load(Ordering::Relaxed))
     }
-}
-
-fn is_out_of_memory(error: &RedisError) -> bool {
-    // Before Redis 7, a script wraps the server's error.
-    error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("-OOM"))
 }
 
 fn shifted(time: Timestamp, seconds: i64) -> Timestamp {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bb8_redis::redis::{Cmd, ConnectionAddr, RedisError, Value, cmd};
 use tokio::runtime::Handle;
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
@@ -110,6 +111,11 @@ impl Cluster {
             },
         )?;
         self.adopt(&reply, &seed.0).ok_or(Failure::Connect("the nodes assign no slots".to_owned()))
+    }
+
+    /// Returns true if a connection leads to the node that `key` is on.
+    pub(super) fn is_connected(&self, key: &str) -> bool {
+        self.owner(slot_of(key)).is_some_and(|member| member.node.is_connected())
     }
 
     pub(super) fn count(&self, connected: &mut Connected) {
@@ -266,7 +272,7 @@ impl Cluster {
     }
 
     /// Asks the nodes, the failed one last, which node has which slots; at most ten times a second.
-    async fn refresh(&self, failed: Option<&Arc<Member>>, deadline: Instant) {
+    async fn refresh(self: &Arc<Self>, failed: Option<&Arc<Member>>, deadline: Instant) {
         let Ok(mut refreshed) = tokio::time::timeout_at(deadline, self.refreshed.lock()).await else {
             return;
         };
@@ -291,10 +297,14 @@ impl Cluster {
                 return;
             }
         }
-        // No known node works: begin again with the seeds.
-        for seed in &self.seeds {
-            let asking = tokio::time::timeout_at(deadline, self.ask_seed(seed));
-            if matches!(asking.await, Ok(Ok(()))) || Instant::now() >= deadline {
+        // No known node works: begin again with the seeds. All are asked at once, because one may be silent.
+        let mut asked = JoinSet::new();
+        for seed in self.seeds.clone() {
+            let cluster = Arc::clone(self);
+            asked.spawn(async move { cluster.ask_seed(&seed).await });
+        }
+        while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, asked.join_next()).await {
+            if matches!(answer, Ok(Ok(()))) {
                 return;
             }
         }

@@ -87,14 +87,9 @@ impl Dialer {
         let (connection, greeting) = self.access.connect(address, &self.plain, reports).await?;
         let mode = greeting.mode.as_deref();
         match (&self.target, mode) {
-            (Target::Server(_), Some("cluster")) => Err(Failure::Setup(
-                "the server is a node of a Redis Cluster: begin the URL with redis-cluster:// (rediss-cluster:// with TLS) \
-                 instead of redis://"
-                    .to_owned(),
-            )),
-            (Target::Server(_), Some("sentinel")) => Err(Failure::Setup(
-                "the server is a Sentinel: write redis+sentinel://host,…/master-name (rediss+sentinel:// with TLS) instead \
-                 of redis://"
+            (Target::Server(_), Some("cluster")) => Err(a_cluster_node()),
+            (Target::Server(_) | Target::ClusterNode(_), Some("sentinel")) => Err(Failure::Setup(
+                "the server is a Sentinel: write redis+sentinel://host,…/master-name (rediss+sentinel:// with TLS)"
                     .to_owned(),
             )),
             (Target::ClusterNode(_), Some("standalone")) => Err(not_a_cluster()),
@@ -104,6 +99,14 @@ impl Dialer {
             _ => Ok((connection, greeting)),
         }
     }
+}
+
+/// Returns the failure of a URL for one server that leads to a node of a Cluster.
+pub(super) fn a_cluster_node() -> Failure {
+    Failure::Setup(
+        "the server is a node of a Redis Cluster: begin the URL with redis-cluster:// (rediss-cluster:// with TLS)"
+            .to_owned(),
+    )
 }
 
 /// Returns the failure of a Cluster URL that leads to a single server.
@@ -291,9 +294,7 @@ impl Sentinels {
                     return Ok(server_address(&host, port, self.tls));
                 }
                 // A mistake in the set-up is more useful than a sentinel that does not answer.
-                Err(Failure::Setup(what)) => {
-                    failure = Some(Failure::Setup(format!("{what} (of the sentinels)")));
-                }
+                Err(Failure::Setup(what)) => failure = Some(Failure::Setup(what)),
                 Err(other) => failure = failure.or(Some(other)),
             }
         }
@@ -301,14 +302,26 @@ impl Sentinels {
     }
 
     async fn ask(&self, address: &ConnectionAddr) -> Result<(String, u16), Failure> {
-        let (mut connection, _) =
+        let (mut connection, greeting) =
             self.access.connect(address.clone(), &self.plain, None).await.map_err(|failure| match failure {
                 Failure::Setup(what) if what.contains("authentication failed") => Failure::Setup(format!(
                     "{what}; user and password of the sentinels are set by sentinel_credentials(), those in the URL are for \
                      Redis"
                 )),
+                Failure::Setup(what) => Failure::Setup(format!("{what} (of the sentinels)")),
                 other => other,
             })?;
+        match greeting.mode.as_deref() {
+            Some("cluster") => return Err(a_cluster_node()),
+            Some("standalone") => {
+                return Err(Failure::Setup(
+                    "the server is not a Sentinel: name the sentinels in the URL, or begin it with redis:// (rediss:// with \
+                     TLS) instead of redis+sentinel://"
+                        .to_owned(),
+                ));
+            }
+            _ => {}
+        }
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
         let asking = timeout(self.access.timeout, connection.send_packed_command(&question));

@@ -5,6 +5,7 @@ use std::fmt;
 
 use bb8_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
+use super::dialer::a_cluster_node;
 use crate::error::Error;
 
 /// The reason why one attempt to send a command returned no value.
@@ -109,8 +110,14 @@ impl Failure {
                     .to_owned(),
             );
         }
-        // This error has no type of its own in redis-rs.
+        // This error has no type of its own in redis-rs, and its code is not that of the server.
         if error.to_string().contains("refused to switch database") {
+            if detail.contains("cluster mode") {
+                return a_cluster_node();
+            }
+            if detail.contains("busy running a script") {
+                return Self::Connect("it answered BUSY".to_owned());
+            }
             return Self::Setup(
                 "the server does not have the database whose number ends the URL: use a lower number, raise `databases` \
                  on the server, or allow SELECT"
@@ -158,6 +165,11 @@ impl Failure {
             other => other.into(),
         }
     }
+}
+
+pub(super) fn is_out_of_memory(error: &RedisError) -> bool {
+    // Before Redis 7, a script wraps the server's error.
+    error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("-OOM"))
 }
 
 /// A reply of another type than the command has.

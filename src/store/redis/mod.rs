@@ -10,6 +10,7 @@ mod cluster;
 mod commands;
 mod compare_and_set;
 mod connection;
+mod connection_options;
 mod credentials;
 mod dialer;
 mod fault;

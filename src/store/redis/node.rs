@@ -107,6 +107,10 @@ impl Node {
         self.tracker.as_ref()?.read(key, id, limits.patience).await
     }
 
+    pub(super) fn is_connected(&self) -> bool {
+        self.read().iter().any(|pooled| pooled.working().is_some())
+    }
+
     pub(super) fn is_up(&self) -> bool {
         self.health.is_up()
     }

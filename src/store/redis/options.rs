@@ -1,25 +1,17 @@
 //! Building a `RedisStore`: options, and connecting.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::backend::Redis;
-use super::cluster::Cluster;
-use super::credentials::{Credentials, Provider};
-use super::dialer::{Access, Dialer, Sentinels, Target};
+use super::connection_options::{ConnectionOptions, connection_setters};
 use super::fault::Failure;
 use super::limits::patience;
 use super::near_cache_options::NearCache;
-use super::node::Node;
-use super::settings::{MAX_ENTRY_LEN, Settings};
+use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
 use super::stats::Counters;
-use super::tls::Tls;
 use super::tracker::Tracking;
-use super::transport::Transport;
-use super::url::{Kind, Url};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::EventKind;
@@ -72,48 +64,26 @@ impl RedisStore {
     /// `redis+sentinel://host,host,host/master-name` or `redis-cluster://host,host`; with TLS `rediss://`,
     /// `rediss+sentinel://` or `rediss-cluster://`. `?protocol=resp3` at the end selects RESP3.
     pub fn builder(url: impl Into<String>) -> Builder<RedisOptions> {
-        Builder::new(RedisOptions::new(url.into()))
-    }
-}
-
-impl RedisOptions {
-    pub(super) fn new(url: String) -> Self {
-        Self {
-            url,
+        Builder::new(RedisOptions {
+            connection: ConnectionOptions::new(url.into()),
             prefix: None,
-            connections: 2,
-            connect_timeout: Duration::from_secs(1),
-            checkout_timeout: Duration::from_millis(500),
-            command_timeout: Duration::from_millis(500),
+            checkout_timeout: TIMEOUT,
+            command_timeout: TIMEOUT,
             max_entry_len: MAX_ENTRY_LEN,
-            credentials: None,
-            provider: None,
-            tls: Tls::default(),
-            sentinel_credentials: None,
-            sentinel_tls: None,
-            sentinel_root: None,
             scripts_only: false,
             near_cache: None,
-        }
+        })
     }
 }
 
 /// The options of a [`RedisStore`], from [`RedisStore::builder`].
 #[derive(Clone)]
 pub struct RedisOptions {
-    pub(super) url: String,
+    connection: ConnectionOptions,
     prefix: Option<String>,
-    pub(super) connections: u32,
-    pub(super) connect_timeout: Duration,
     checkout_timeout: Duration,
-    pub(super) command_timeout: Duration,
+    command_timeout: Duration,
     max_entry_len: usize,
-    pub(super) credentials: Option<Credentials>,
-    pub(super) provider: Option<Provider>,
-    pub(super) tls: Tls,
-    pub(super) sentinel_credentials: Option<Credentials>,
-    pub(super) sentinel_tls: Option<bool>,
-    pub(super) sentinel_root: Option<Vec<u8>>,
     scripts_only: bool,
     near_cache: Option<NearCache>,
 }
@@ -122,6 +92,8 @@ impl ServerKind for RedisOptions {}
 impl crate::store::builder::sealed::Sealed for RedisOptions {}
 
 impl Builder<RedisOptions> {
+    connection_setters!(kind.connection);
+
     /// Sets the beginning of the names of all entries, followed by `:` and the id. It must be set: it separates this
     /// application's sessions from other data in that Redis.
     ///
@@ -136,13 +108,13 @@ impl Builder<RedisOptions> {
     /// Sets how many connections are kept to each server, or to each node of a Cluster. Default: 2. Requests share
     /// them, so this does not limit requests.
     pub fn connections(mut self, connections: u32) -> Self {
-        self.kind.connections = connections;
+        self.kind.connection.connections = connections;
         self
     }
 
     /// Sets how long making a connection may take, TLS and login included. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.kind.connect_timeout = timeout;
+        self.kind.connection.connect_timeout = timeout;
         self
     }
 
@@ -169,74 +141,6 @@ impl Builder<RedisOptions> {
     /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (about 70 bytes each).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
-        self
-    }
-
-    /// Sets user and password, instead of those in the URL. They are not escaped here.
-    pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.kind.credentials = Some(credentials);
-        self
-    }
-
-    /// Sets a function that is asked for user and password before each connection is made: for passwords that change, such
-    /// as the tokens of a cloud's IAM.
-    ///
-    /// A connection stays logged in when the password changes. The function should answer from a cache, within the
-    /// [`connect_timeout`](Self::connect_timeout). Its error is not logged, since it may hold a secret.
-    ///
-    /// # Examples
-    ///
-    /// ```no_run
-    /// use hyper_session::RedisStore;
-    /// use hyper_session::store::redis::Credentials;
-    ///
-    /// # async fn iam_token() -> Result<String, std::io::Error> { Ok(String::new()) }
-    /// # async fn example() -> Result<(), hyper_session::Error> {
-    /// let store = RedisStore::builder("rediss://sessions.example.com")
-    ///     .prefix("shop:session")
-    ///     .credentials_provider(|| async { Ok(Credentials::new("sessions", iam_token().await?)) })
-    ///     .connect()
-    ///     .await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    pub fn credentials_provider<F>(mut self, provide: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<Credentials, Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
-        self.kind.provider = Some(Provider::new(provide));
-        self
-    }
-
-    /// Sets user and password of the sentinels. Default: none. The URL's are for Redis itself.
-    pub fn sentinel_credentials(mut self, credentials: Credentials) -> Self {
-        self.kind.sentinel_credentials = Some(credentials);
-        self
-    }
-
-    /// Sets whether the sentinels are asked with TLS. Default: the same as for Redis, by the URL's scheme.
-    pub fn sentinel_tls(mut self, yes: bool) -> Self {
-        self.kind.sentinel_tls = Some(yes);
-        self
-    }
-
-    /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: the authorities of
-    /// [`root_certificates`](Self::root_certificates).
-    pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.kind.sentinel_root = Some(pem.into());
-        self
-    }
-
-    /// Sets the authorities whose certificates the servers must have, as PEM. Default: the authorities that the system
-    /// trusts.
-    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.kind.tls.root = Some(pem.into());
-        self
-    }
-
-    /// Sets the certificate that authenticates this client, and its private key, both as PEM.
-    pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.kind.tls.client = Some((certificate.into(), key.into()));
         self
     }
 
@@ -308,9 +212,7 @@ impl RedisOptions {
                  raise the one or lower the other",
             ));
         }
-        if self.connections == 0 || self.connect_timeout.is_zero() {
-            return Err(Error::config("connections() and connect_timeout() must be more than zero"));
-        }
+        self.connection.check()?;
         let scripts_only = self.scripts_only;
         let counters = Arc::new(Counters::default());
         let tracking = match self.near_cache {
@@ -323,7 +225,7 @@ impl RedisOptions {
             Some(options) => Some(Arc::new(self.tracking(options, &settings)?)),
             None => None,
         };
-        let transport = self.transport(&counters, tracking.clone())?;
+        let transport = self.connection.transport(&counters, tracking.clone())?;
         transport.connect().await.map_err(Failure::at_startup)?;
         let mut redis = Redis::new(transport, counters, settings);
         redis.near_cache = tracking.map(|tracking| Arc::clone(&tracking.cache));
@@ -341,85 +243,8 @@ impl RedisOptions {
             prefix: format!("{}:", settings.prefix),
             max_staleness: options.max_staleness,
             patience: patience(settings.command_timeout),
-            connect_timeout: self.connect_timeout,
+            connect_timeout: self.connection.connect_timeout,
         })
-    }
-
-    pub(super) fn transport(
-        self,
-        counters: &Arc<Counters>,
-        tracking: Option<Arc<Tracking>>,
-    ) -> Result<Transport, Error> {
-        let url = Url::parse(&self.url)?;
-        if url.tls {
-            self.tls.check()?;
-        } else if self.tls.is_configured() && self.sentinel_tls != Some(true) {
-            return Err(Error::config(
-                "certificates are given for a Redis without TLS: the URL must begin with rediss://, rediss+sentinel:// or \
-                 rediss-cluster://",
-            ));
-        }
-        let access = Access {
-            credentials: self.credentials.or(url.credentials),
-            provider: self.provider,
-            db: url.db,
-            protocol: url.protocol,
-            tls: url.tls.then(|| self.tls.clone()),
-            timeout: self.connect_timeout,
-        };
-        let sentinel_tls = self.sentinel_tls.unwrap_or(url.tls);
-        let about_sentinels = self.sentinel_credentials.is_some()
-            || self.sentinel_tls.is_some()
-            || self.sentinel_root.is_some();
-        if about_sentinels && !matches!(url.kind, Kind::Sentinels(..)) {
-            return Err(Error::config(
-                "sentinel_credentials(), sentinel_tls() and sentinel_root_certificates() need a URL that names sentinels: \
-                 redis+sentinel://host,…/master-name",
-            ));
-        }
-        if self.sentinel_root.is_some() && !sentinel_tls {
-            return Err(Error::config(
-                "sentinel_root_certificates() is given for sentinels without TLS: call sentinel_tls(true), or begin the URL \
-                 with rediss+sentinel://",
-            ));
-        }
-        let counters = Arc::clone(counters);
-        let target = match url.kind {
-            Kind::Cluster(seeds) => {
-                let cluster = Cluster::new(seeds, Arc::new(access), self.connections, counters, tracking);
-                return Ok(Transport::Cluster(Arc::new(cluster)));
-            }
-            Kind::Server(address) => Target::Server(address),
-            Kind::Sentinels(addresses, master) => {
-                let root = self.sentinel_root.or(self.tls.root);
-                let tls = sentinel_tls.then_some(Tls { root, client: self.tls.client });
-                if let Some(tls) = &tls {
-                    tls.check()?;
-                }
-                let addresses =
-                    addresses.into_iter().map(|address| with_tls(address, sentinel_tls)).collect();
-                let sentinel_access = Access {
-                    credentials: self.sentinel_credentials,
-                    provider: None,
-                    db: 0,
-                    protocol: url.protocol,
-                    tls,
-                    timeout: self.connect_timeout,
-                };
-                Target::Sentinels(Sentinels::new(addresses, &master, sentinel_access, url.tls))
-            }
-        };
-        let dialer = Dialer::new(target, Arc::new(access));
-        Ok(Transport::One(Arc::new(Node::new(dialer, self.connections, counters, tracking))))
-    }
-}
-
-/// Returns the same address, with TLS or without.
-fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::redis::ConnectionAddr {
-    use bb8_redis::redis::ConnectionAddr::{Tcp, TcpTls};
-    match address {
-        Tcp(host, port) | TcpTls { host, port, .. } => super::dialer::server_address(&host, port, tls),
-        other => other,
     }
 }
 

@@ -1,18 +1,16 @@
 //! A log of revocations in Redis: one stream for each prefix, which every process appends to and follows.
 
-use std::error::Error as StdError;
 use std::fmt;
-use std::future::Future;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, FromRedisValue, Script, Value, cmd};
 use tokio::time::Instant;
 
-use super::credentials::{Credentials, Provider};
+use super::connection_options::{ConnectionOptions, connection_setters};
 use super::fault::{Failure, Trouble};
 use super::limits::Limits;
-use super::options::RedisOptions;
+use super::settings::TIMEOUT;
 use super::stats::Counters;
 use super::transport::Transport;
 use crate::clock::Timestamp;
@@ -160,7 +158,11 @@ impl Revocations {
     /// # }
     /// ```
     pub fn redis(url: impl Into<String>) -> RedisRevocations {
-        RedisRevocations { prefix: None, connection: RedisOptions::new(url.into()) }
+        RedisRevocations {
+            prefix: None,
+            connection: ConnectionOptions::new(url.into()),
+            command_timeout: TIMEOUT,
+        }
     }
 }
 
@@ -168,10 +170,13 @@ impl Revocations {
 #[must_use = "a builder does nothing until it connects"]
 pub struct RedisRevocations {
     prefix: Option<String>,
-    connection: RedisOptions,
+    connection: ConnectionOptions,
+    command_timeout: Duration,
 }
 
 impl RedisRevocations {
+    connection_setters!(connection);
+
     /// Sets the beginning of the stream's name: 1 to 64 letters, digits, and `:`, `_`, `-`, `.`, `/`. It must be set:
     /// it separates this application from other data in that Redis.
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
@@ -187,55 +192,7 @@ impl RedisRevocations {
 
     /// Sets how long a logout or a login waits for a reply. Default: 500 ms.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
-        self.connection.command_timeout = timeout;
-        self
-    }
-
-    /// Sets the authorities whose certificates the server must have, as PEM. Default: the authorities that the system
-    /// trusts.
-    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.connection.tls.root = Some(pem.into());
-        self
-    }
-
-    /// Sets the certificate that authenticates this client, and its private key, both as PEM.
-    pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
-        self.connection.tls.client = Some((certificate.into(), key.into()));
-        self
-    }
-
-    /// Sets user and password, instead of those in the URL. They are not escaped here.
-    pub fn credentials(mut self, credentials: Credentials) -> Self {
-        self.connection.credentials = Some(credentials);
-        self
-    }
-
-    /// Sets a function that is asked for user and password before each connection is made. See
-    /// [`Builder::credentials_provider`](crate::store::Builder::credentials_provider).
-    pub fn credentials_provider<F>(mut self, provide: impl Fn() -> F + Send + Sync + 'static) -> Self
-    where
-        F: Future<Output = Result<Credentials, Box<dyn StdError + Send + Sync>>> + Send + 'static,
-    {
-        self.connection.provider = Some(Provider::new(provide));
-        self
-    }
-
-    /// Sets user and password of the sentinels. Default: none. The URL's are for Redis itself.
-    pub fn sentinel_credentials(mut self, credentials: Credentials) -> Self {
-        self.connection.sentinel_credentials = Some(credentials);
-        self
-    }
-
-    /// Sets whether the sentinels are asked with TLS. Default: the same as for Redis, by the URL's scheme.
-    pub fn sentinel_tls(mut self, yes: bool) -> Self {
-        self.connection.sentinel_tls = Some(yes);
-        self
-    }
-
-    /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: the authorities of
-    /// [`root_certificates`](Self::root_certificates).
-    pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
-        self.connection.sentinel_root = Some(pem.into());
+        self.command_timeout = timeout;
         self
     }
 
@@ -265,14 +222,15 @@ impl RedisRevocations {
                 "revocations in Redis need a prefix() of 1 to 64 letters, digits, and : _ - . /, for example \"shop\"",
             ));
         }
-        let RedisOptions { connect_timeout, command_timeout, .. } = self.connection;
+        let (connect_timeout, command_timeout) = (self.connection.connect_timeout, self.command_timeout);
         if connect_timeout.is_zero() || command_timeout.is_zero() {
             return Err(Error::config("connect_timeout() and command_timeout() must be more than zero"));
         }
         let link = async |reply_timeout: Duration| {
-            let transport = self.connection.clone().transport(&Arc::new(Counters::default()), None)?;
+            let counters = Arc::new(Counters::default());
+            let transport = self.connection.clone().transport(&counters, None)?;
             transport.connect().await.map_err(Failure::at_startup)?;
-            Ok::<_, Error>(Link { transport, connect_timeout, reply_timeout })
+            Ok::<_, Error>(Link { transport, counters, connect_timeout, reply_timeout })
         };
         let log = RedisLog {
             key: format!("{prefix}:revoked"),
@@ -315,6 +273,7 @@ pub struct RedisLog {
 /// The connections of a reader or of a writer, and how long a reply may take.
 struct Link {
     transport: Transport,
+    counters: Arc<Counters>,
     connect_timeout: Duration,
     reply_timeout: Duration,
 }
@@ -327,7 +286,7 @@ impl Link {
 
     /// Sends `command`, which may be executed twice without harm.
     async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Trouble> {
-        self.transport.send(key, command, &self.limits()).await
+        self.transport.send(key, command, &self.limits(), &self.counters).await
     }
 
     /// Runs a script by its hash, or sends the whole script if the server does not have it.

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::error::Error;
 
+/// The default of `checkout_timeout` and of `command_timeout`.
+pub(super) const TIMEOUT: Duration = Duration::from_millis(500);
+
 /// 1 MiB: a hundred times the size that a session should have, and small enough to be read by mistake.
 pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
 

@@ -51,11 +51,11 @@ pub(super) fn parse_slots(reply: &Value, asked: &str) -> Option<Vec<SlotRange>> 
         .collect()
 }
 
-/// Reads the target of a redirection, `host:port`. An empty host means the node that was asked.
+/// Reads the target of a redirection, `host:port`. An empty host, or `?`, means the node that was asked.
 pub(super) fn parse_target(target: &str, asked: &str) -> Option<(String, u16)> {
     let (host, port) = target.rsplit_once(':')?;
     let host = host.trim_start_matches('[').trim_end_matches(']');
-    let host = if host.is_empty() { asked } else { host };
+    let host = if matches!(host, "" | "?") { asked } else { host };
     Some((host.to_owned(), port.parse().ok()?))
 }
 
@@ -89,6 +89,7 @@ mod tests {
         assert_eq!(parse_slots(&Value::Okay, "asked"), None);
         assert_eq!(parse_target("10.0.0.1:7", "asked"), Some(("10.0.0.1".to_owned(), 7)));
         assert_eq!(parse_target(":7", "asked"), Some(("asked".to_owned(), 7)));
+        assert_eq!(parse_target("?:7", "asked"), Some(("asked".to_owned(), 7)));
         assert_eq!(parse_target("[::1]:7", "asked"), Some(("::1".to_owned(), 7)));
         assert_eq!(parse_target("::1:7", "asked"), Some(("::1".to_owned(), 7)));
         assert_eq!(parse_target("h:70000", "asked"), None);

@@ -15,15 +15,16 @@ use crate::error::Error;
 use crate::id::EntryId;
 use crate::store::{Backend, Replaced, Stored};
 
+/// So many random ids find a node that has but a hundredth of the slots.
+const ATTEMPTS: u32 = 2_000;
+
 impl Redis {
     /// Finds out how the server compares and sets, and writes, renews, reads and deletes a test entry. A missing
     /// permission, or a URL that leads to a replica, thus shows now and not at the first login.
     ///
     /// `now` is the time by the clock of the store.
     pub(super) async fn check(&self, scripts_only: bool, now: Timestamp) -> Result<(), Error> {
-        let mut id = [0; 16];
-        SystemRandom.fill(&mut id)?;
-        let id = EntryId::from_bytes(id);
+        let id = self.unused_id()?;
         let key = self.key(id);
         if self.scripts.framing.has_deadline {
             self.measure_clock(&key, now).await;
@@ -37,6 +38,19 @@ impl Redis {
             Ok(()) => Ok(()),
             Err(error) => Err(self.explained(error, &key).await),
         }
+    }
+
+    /// Returns the id of no entry, on a server that a connection leads to. A node of a Cluster that is down when a process
+    /// starts affects its own sessions only.
+    fn unused_id(&self) -> Result<EntryId, Error> {
+        let mut bytes = [0; 16];
+        for _ in 0..ATTEMPTS {
+            SystemRandom.fill(&mut bytes)?;
+            if self.transport.is_connected(&self.key(EntryId::from_bytes(bytes))) {
+                break;
+            }
+        }
+        Ok(EntryId::from_bytes(bytes))
     }
 
     async fn live(&self, id: EntryId, now: Timestamp) -> Result<(), Error> {
@@ -91,7 +105,7 @@ impl Redis {
     pub(super) async fn eviction_policy(&self) -> Option<String> {
         let mut info = cmd("INFO");
         info.arg("memory");
-        let key = self.key(EntryId::from_bytes([0; 16]));
+        let key = self.key(self.unused_id().ok()?);
         let reply = self.send(&key, &info, &self.limits()).await.ok()?;
         let reply = text(&reply)?;
         let policy = reply.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?;

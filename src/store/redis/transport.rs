@@ -1,18 +1,23 @@
 //! The connections to one server or to the nodes of a Cluster, or a pool of the application.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, Value};
+use tokio::time::{Instant, sleep_until};
 
 use super::application_pool::ApplicationPool;
 use super::cluster::Cluster;
-use super::fault::{Failure, Trouble};
+use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::limits::Limits;
 use super::node::Node;
-use super::stats::Connected;
+use super::stats::{Connected, Counters};
 use crate::id::EntryId;
 use crate::runtime::check_runtime;
 use crate::store::near_cache::Ticket;
+
+/// The first pause between two attempts while a server is loading, electing or being replaced. It doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
 
 pub(super) enum Transport {
     One(Arc<Node>),
@@ -36,9 +41,47 @@ impl Transport {
         }
     }
 
-    /// Sends `command`, which concerns `key`, to the server that the key is on.
-    pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
+    /// Sends `command`, which concerns `key`, to the server that the key is on, and waits for its reply until the
+    /// deadline. While the server refuses temporarily, it is sent again.
+    pub(super) async fn send(
+        &self,
+        key: &str,
+        command: &Cmd,
+        limits: &Limits,
+        counters: &Counters,
+    ) -> Result<Value, Trouble> {
         inside_a_runtime()?;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // Boxed: the futures around it are moved more often than this one is made.
+            let error = match Box::pin(self.attempt(key, command, limits)).await {
+                Err(Trouble::Reply(error)) => error,
+                answered => return answered,
+            };
+            if !matches!(remedy(&error), Remedy::Wait | Remedy::Elsewhere) {
+                return Err(Trouble::Reply(error));
+            }
+            // The server refused the command, so it did not execute it.
+            let next = Instant::now() + pause;
+            pause *= 2;
+            if next >= limits.deadline {
+                return Err(Trouble::Reply(error));
+            }
+            sleep_until(next).await;
+            Counters::add(&counters.retries);
+        }
+    }
+
+    /// Returns true if a connection leads to the server that `key` is on.
+    pub(super) fn is_connected(&self, key: &str) -> bool {
+        match self {
+            Self::One(node) => node.is_connected(),
+            Self::Cluster(cluster) => cluster.is_connected(key),
+            Self::Pool(_) => true,
+        }
+    }
+
+    async fn attempt(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
         match self {
             Self::One(node) => node.send(command, false, limits).await,
             Self::Cluster(cluster) => Box::pin(cluster.send(key, command, limits)).await,

@@ -32,6 +32,8 @@ fn malformed() -> Error {
 
 impl Url {
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        // From a file or the environment it comes with a line end.
+        let url = url.trim();
         let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
         let scheme = scheme.to_ascii_lowercase();
         let tls = matches!(scheme.as_str(), "rediss" | "valkeys" | "rediss+sentinel" | "rediss-cluster");
@@ -110,6 +112,7 @@ fn nodes(
     let at = if user_info.is_empty() { "" } else { "@" };
     hosts
         .split(',')
+        .map(str::trim)
         .map(|host| {
             let has_port = host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
             let port = if has_port { String::new() } else { format!(":{default_port}") };

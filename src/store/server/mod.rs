@@ -11,6 +11,7 @@ pub(crate) mod session_list;
 mod subjects;
 
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -96,6 +97,14 @@ struct Inner<B> {
     retired: Vec<Arc<Self>>,
     /// The sessions under other cookies, whose subjects are the same.
     linked: Vec<Arc<Self>>,
+}
+
+/// The session that a new one replaces.
+#[derive(Clone, Copy)]
+struct Predecessor {
+    id: SessionId,
+    /// True if the new session does not begin unless this one is on the session list.
+    must_be_listed: bool,
 }
 
 /// The result of an attempt to save.
@@ -347,14 +356,14 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
-    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards.
-    /// `instead_of` is the id that it is about to replace, `from` the stored value that its values came from. Returns
-    /// `None` if the subject's sessions were ended meanwhile.
+    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards. `instead_of`
+    /// is the session that it is about to replace, `from` the stored value that its values came from. Returns `None` if
+    /// the subject's sessions were ended meanwhile.
     async fn create(
         &self,
         created: Timestamp,
         payload: Payload,
-        instead_of: Option<SessionId>,
+        instead_of: Option<Predecessor>,
         from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
@@ -365,6 +374,8 @@ impl<B: Backend> Inner<B> {
             let id = session_id(&token);
             let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
             if let Some(subject) = &subject {
+                // A login that cannot be stored must not take a place on the list, nor end another session.
+                self.backend.__check(&entry)?;
                 let until = self.config.latest_deadline(created);
                 if !self.enter(subject, id, instead_of, until, now).await? {
                     return Ok(None);
@@ -399,10 +410,16 @@ impl<B: Backend> Inner<B> {
         }
         let mut expected = seen(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
+        let mut subject = self.subject_to_look_up(&base, now);
         let mut lock = None;
         for conflicts in 0..MAX_ATTEMPTS {
             let from = expected.value.clone();
-            match self.replace(&base, expected, payload, &from, now, conflicts).await? {
+            let replacing = self.replace(&base, expected, payload, &from, now, conflicts);
+            let step = match subject.take() {
+                None => replacing.await?,
+                Some(subject) => Box::pin(self.beside_the_list(&subject, &base, replacing, now)).await?,
+            };
+            match step {
                 Step::Done(saved) => return Ok(saved),
                 Step::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
@@ -414,6 +431,33 @@ impl<B: Backend> Inner<B> {
             }
         }
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Returns the subject whose session list a write of `base` looks up, as a renewal does. If only listed sessions
+    /// count, a session that is not listed was ended.
+    fn subject_to_look_up(&self, base: &Record, now: Timestamp) -> Option<String> {
+        if self.list_memo.is_some() || !self.config.is_first_write_of_span(base, now) {
+            return None;
+        }
+        self.listed_subject(base.payload())
+    }
+
+    /// Runs a write of `base`, and enters it in the session list again if it is missing there.
+    async fn beside_the_list(
+        &self,
+        subject: &str,
+        base: &Record,
+        replacing: impl Future<Output = Result<Step, Error>>,
+        now: Timestamp,
+    ) -> Result<Step, Error> {
+        let (step, list) = join(replacing, self.list(subject, now)).await;
+        let step = step?;
+        if let Step::Done(Saved::Stored { record, .. }) = &step {
+            if self.listed_subject(record.payload()).as_deref() == Some(subject) {
+                self.enter_again(subject, base, list, now).await;
+            }
+        }
+        Ok(step)
     }
 
     /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::format::EntryValue;
-use super::{Inner, MAX_ATTEMPTS, REGENERATED_FOR, Step, as_of, ended_or_stored, key_of, seen, stored};
+use super::{
+    Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, Step, as_of, ended_or_stored, key_of, seen, stored,
+};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
@@ -51,7 +53,12 @@ impl<B: Backend> Inner<B> {
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut lock = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            if !self.write_new(new, base, created, payload, &expected.value, now).await? {
+            // Where only listed sessions count, one that is not listed has ended. Unless the user has just authenticated.
+            let must_be_listed = self.list_memo.is_some()
+                && !changes.begins_anew()
+                && self.listed_subject(base.payload()) == self.listed_subject(&payload);
+            let predecessor = Predecessor { id: base.id(), must_be_listed };
+            if !self.write_new(new, predecessor, created, payload, &expected.value, now).await? {
                 return Ok(Saved::Ended);
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone.
@@ -85,7 +92,8 @@ impl<B: Backend> Inner<B> {
         let saved = if payload.is_empty() {
             Saved::Removed
         } else {
-            ended_or_stored(self.create(now, payload, Some(base.id()), None, now).await?)?
+            let predecessor = Predecessor { id: base.id(), must_be_listed: false };
+            ended_or_stored(self.create(now, payload, Some(predecessor), None, now).await?)?
         };
         self.supersede(base, now).await?;
         Ok(saved)
@@ -134,7 +142,7 @@ impl<B: Backend> Inner<B> {
     async fn write_new(
         &self,
         new: &mut Option<Record>,
-        base: &Record,
+        predecessor: Predecessor,
         created: Timestamp,
         payload: Payload,
         from: &Bytes,
@@ -153,7 +161,7 @@ impl<B: Backend> Inner<B> {
         if self.config.leaves_nothing(created, &payload, now) {
             return Ok(true);
         }
-        *new = self.create(created, payload, Some(base.id()), Some(from), now).await?;
+        *new = self.create(created, payload, Some(predecessor), Some(from), now).await?;
         Ok(new.is_some())
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::format::EntryValue;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
-use super::{ALWAYS, Inner, MAX_ATTEMPTS, ServerStore};
+use super::{ALWAYS, Inner, MAX_ATTEMPTS, Predecessor, ServerStore};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
@@ -174,7 +174,7 @@ impl<B: Backend> Inner<B> {
         let known = self.known(subject, now).await?;
         let mut sessions = Vec::new();
         // Sessions that an interrupted call began to end are alive until the next call ends them.
-        for found in self.find(known.list.entries.iter()).await {
+        for found in self.find(known.list.entries.iter(), now).await {
             let listed = found.listed;
             match found.stored {
                 Err(error) if error.is_unreadable() => {
@@ -193,20 +193,25 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is a session that it
-    /// replaces, which does not count. Returns false if another call is ending the replaced session.
+    /// replaces, which does not count. Returns false if the replaced session has ended, or another call is ending it.
     pub(super) async fn enter(
         &self,
         subject: &str,
         id: SessionId,
-        instead_of: Option<SessionId>,
+        instead_of: Option<Predecessor>,
         until: Timestamp,
         now: Timestamp,
     ) -> Result<bool, Error> {
         // When it is entered may be long after the request began.
         let entered = self.backend.time(now.max(self.config.now()));
         let entry = ListedSession { id, entered, until, ending: false };
+        let must_be_listed = instead_of.filter(|predecessor| predecessor.must_be_listed);
+        let instead_of = instead_of.map(|predecessor| predecessor.id);
         let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
         let add = |list: &mut SessionList| {
+            if must_be_listed.is_some_and(|predecessor| !list.has(predecessor.id)) {
+                return (false, 0);
+            }
             list.prune(now);
             let goes_on = instead_of.is_some_and(|id| list.has(id));
             let entered = list.enter(entry, instead_of);
@@ -223,7 +228,11 @@ impl<B: Backend> Inner<B> {
         if surplus > 0 {
             self.make_room(subject, known, id, counts, now).await?;
         } else if known.list.is_unfinished() {
-            self.end(subject, now, Some(known), &[], |_| false).await?;
+            // If the backend does not answer for a session that another call began to end, the next call tries again.
+            match self.end(subject, now, Some(known), &[], |_| false).await {
+                Err(error) if !error.is_unavailable() => return Err(error),
+                _ => {}
+            }
         }
         Ok(true)
     }
@@ -239,7 +248,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
-        let found = self.find(known.list.live().filter(&counts)).await;
+        let found = self.find(known.list.live().filter(&counts), now).await;
         for FetchedSession { listed, stored } in &found {
             if listed.id == login {
                 live.push((Timestamp::MAX, login)); // about to be written, and used
@@ -322,11 +331,16 @@ impl<B: Backend> Inner<B> {
         entry.entered.saturating_add(GRACE) <= self.backend.time(now)
     }
 
-    /// Returns the backend's entries of these sessions, expired or not.
-    async fn find<'a>(&self, entries: impl Iterator<Item = &'a ListedSession>) -> Vec<FetchedSession> {
+    /// Returns the backend's entries of these sessions. Whether one has expired is for the backend to say, which may know
+    /// the time better than this host.
+    async fn find<'a>(
+        &self,
+        entries: impl Iterator<Item = &'a ListedSession>,
+        now: Timestamp,
+    ) -> Vec<FetchedSession> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
             let id = EntryId::from_bytes(listed.id.to_bytes());
-            FetchedSession { listed, stored: self.backend.fetch(id, ALWAYS).await }
+            FetchedSession { listed, stored: self.backend.fetch(id, now).await }
         })
         .await
     }
@@ -408,11 +422,15 @@ impl<B: Backend> Inner<B> {
     ) -> Result<usize, Error> {
         let done = join_all(ending, async |entry| {
             let known = found.iter().find(|found| found.listed.id == entry.id);
-            let found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
+            let id = EntryId::from_bytes(entry.id.to_bytes());
+            let mut found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
                 Some(stored) => Ok(Some(stored)),
-                // Fetches the entry even if it has expired: a request that loaded the session in time could renew it.
-                None => self.backend.fetch(EntryId::from_bytes(entry.id.to_bytes()), ALWAYS).await,
+                None => self.backend.fetch(id, now).await,
             };
+            if matches!(found, Ok(None)) {
+                // Even if it has expired: a request that loaded the session in time could renew it.
+                found = self.backend.fetch(id, ALWAYS).await;
+            }
             self.end_one(subject, entry.id, found, now).await
         })
         .await;
@@ -441,13 +459,14 @@ impl<B: Backend> Inner<B> {
             }
             found => found?,
         };
+        let is_alive = current.as_ref().is_some_and(|found| found.expires > now);
         let mut lock = None;
         for _ in 0..MAX_ATTEMPTS {
             let Some(seen) = current else { return Ok(false) };
-            let expires = seen.expires;
+            let is_alive = is_alive || seen.expires > now;
             let is_session = match self.format.decode(entry, &seen.value) {
                 Some(EntryValue::Session(_, payload)) if payload.subject().as_deref() == Some(subject) => {
-                    expires > now
+                    is_alive
                 }
                 // The session continues under another id, which is also on the list, or it belongs to no subject now.
                 Some(_) => return Ok(false),

@@ -88,6 +88,10 @@ impl Backend for Sqlite {
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
         done(&self.write(id, Step::Delete).await?).map(drop)
     }
+
+    fn __check(&self, entry: &Stored) -> Result<(), Error> {
+        self.check_len(entry)
+    }
 }
 
 fn done(answer: &Answer) -> Result<bool, Error> {

@@ -1,0 +1,204 @@
+//! The options of connections, which a store and a log of revocations share: the servers, logging in, and TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::cluster::Cluster;
+use super::credentials::{Credentials, Provider};
+use super::dialer::{Access, Dialer, Sentinels, Target};
+use super::node::Node;
+use super::stats::Counters;
+use super::tls::Tls;
+use super::tracker::Tracking;
+use super::transport::Transport;
+use super::url::{Kind, Url};
+use crate::error::Error;
+
+#[derive(Clone)]
+pub(super) struct ConnectionOptions {
+    url: String,
+    pub(super) connections: u32,
+    pub(super) connect_timeout: Duration,
+    pub(super) credentials: Option<Credentials>,
+    pub(super) provider: Option<Provider>,
+    pub(super) tls: Tls,
+    pub(super) sentinel_credentials: Option<Credentials>,
+    pub(super) sentinel_tls: Option<bool>,
+    pub(super) sentinel_root: Option<Vec<u8>>,
+}
+
+impl ConnectionOptions {
+    pub(super) fn new(url: String) -> Self {
+        Self {
+            url,
+            connections: 2,
+            connect_timeout: Duration::from_secs(1),
+            credentials: None,
+            provider: None,
+            tls: Tls::default(),
+            sentinel_credentials: None,
+            sentinel_tls: None,
+            sentinel_root: None,
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        if self.connections == 0 || self.connect_timeout.is_zero() {
+            return Err(Error::config("connections() and connect_timeout() must be more than zero"));
+        }
+        Ok(())
+    }
+
+    pub(super) fn transport(
+        self,
+        counters: &Arc<Counters>,
+        tracking: Option<Arc<Tracking>>,
+    ) -> Result<Transport, Error> {
+        let url = Url::parse(&self.url)?;
+        if url.tls {
+            self.tls.check()?;
+        } else if self.tls.is_configured() && self.sentinel_tls != Some(true) {
+            return Err(Error::config(
+                "certificates are given for a Redis without TLS: the URL must begin with rediss://, rediss+sentinel:// or \
+                 rediss-cluster://",
+            ));
+        }
+        let access = Access {
+            credentials: self.credentials.or(url.credentials),
+            provider: self.provider,
+            db: url.db,
+            protocol: url.protocol,
+            tls: url.tls.then(|| self.tls.clone()),
+            timeout: self.connect_timeout,
+        };
+        let sentinel_tls = self.sentinel_tls.unwrap_or(url.tls);
+        let about_sentinels = self.sentinel_credentials.is_some()
+            || self.sentinel_tls.is_some()
+            || self.sentinel_root.is_some();
+        if about_sentinels && !matches!(url.kind, Kind::Sentinels(..)) {
+            return Err(Error::config(
+                "sentinel_credentials(), sentinel_tls() and sentinel_root_certificates() need a URL that names sentinels: \
+                 redis+sentinel://host,…/master-name",
+            ));
+        }
+        if self.sentinel_root.is_some() && !sentinel_tls {
+            return Err(Error::config(
+                "sentinel_root_certificates() is given for sentinels without TLS: call sentinel_tls(true), or begin the URL \
+                 with rediss+sentinel://",
+            ));
+        }
+        let counters = Arc::clone(counters);
+        let target = match url.kind {
+            Kind::Cluster(seeds) => {
+                let cluster = Cluster::new(seeds, Arc::new(access), self.connections, counters, tracking);
+                return Ok(Transport::Cluster(Arc::new(cluster)));
+            }
+            Kind::Server(address) => Target::Server(address),
+            Kind::Sentinels(addresses, master) => {
+                let root = self.sentinel_root.or(self.tls.root);
+                let tls = sentinel_tls.then_some(Tls { root, client: self.tls.client });
+                if let Some(tls) = &tls {
+                    tls.check()?;
+                }
+                let addresses =
+                    addresses.into_iter().map(|address| with_tls(address, sentinel_tls)).collect();
+                let sentinel_access = Access {
+                    credentials: self.sentinel_credentials,
+                    provider: None,
+                    db: 0,
+                    protocol: url.protocol,
+                    tls,
+                    timeout: self.connect_timeout,
+                };
+                Target::Sentinels(Sentinels::new(addresses, &master, sentinel_access, url.tls))
+            }
+        };
+        let dialer = Dialer::new(target, Arc::new(access));
+        Ok(Transport::One(Arc::new(Node::new(dialer, self.connections, counters, tracking))))
+    }
+}
+
+/// Returns the same address, with TLS or without.
+fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::redis::ConnectionAddr {
+    use bb8_redis::redis::ConnectionAddr::{Tcp, TcpTls};
+    match address {
+        Tcp(host, port) | TcpTls { host, port, .. } => super::dialer::server_address(&host, port, tls),
+        other => other,
+    }
+}
+
+/// Defines the methods of a builder that set its [`ConnectionOptions`], which are in this place of it.
+macro_rules! connection_setters {
+    ($($place:ident).+) => {
+        /// Sets user and password, instead of those in the URL. They are not escaped here.
+        pub fn credentials(mut self, credentials: super::Credentials) -> Self {
+            self.$($place).+.credentials = Some(credentials);
+            self
+        }
+
+        /// Sets a function that is asked for user and password before each connection is made: for passwords that change, such
+        /// as the tokens of a cloud's IAM.
+        ///
+        /// A connection stays logged in when the password changes. The function should answer from a cache, within the
+        /// [`connect_timeout`](Self::connect_timeout). Its error is not logged, since it may hold a secret.
+        ///
+        /// # Examples
+        ///
+        /// ```no_run
+        /// use hyper_session::RedisStore;
+        /// use hyper_session::store::redis::Credentials;
+        ///
+        /// # async fn iam_token() -> Result<String, std::io::Error> { Ok(String::new()) }
+        /// # async fn example() -> Result<(), hyper_session::Error> {
+        /// let store = RedisStore::builder("rediss://sessions.example.com")
+        ///     .prefix("shop:session")
+        ///     .credentials_provider(|| async { Ok(Credentials::new("sessions", iam_token().await?)) })
+        ///     .connect()
+        ///     .await?;
+        /// # Ok(())
+        /// # }
+        /// ```
+        pub fn credentials_provider<F>(mut self, provide: impl Fn() -> F + Send + Sync + 'static) -> Self
+        where
+            F: std::future::Future<Output = Result<super::Credentials, Box<dyn std::error::Error + Send + Sync>>>
+                + Send
+                + 'static,
+        {
+            self.$($place).+.provider = Some(super::credentials::Provider::new(provide));
+            self
+        }
+
+        /// Sets user and password of the sentinels. Default: none. The URL's are for Redis itself.
+        pub fn sentinel_credentials(mut self, credentials: super::Credentials) -> Self {
+            self.$($place).+.sentinel_credentials = Some(credentials);
+            self
+        }
+
+        /// Sets whether the sentinels are asked with TLS. Default: the same as for Redis, by the URL's scheme.
+        pub fn sentinel_tls(mut self, yes: bool) -> Self {
+            self.$($place).+.sentinel_tls = Some(yes);
+            self
+        }
+
+        /// Sets the authorities whose certificates the sentinels must have, as PEM. Default: the authorities of
+        /// [`root_certificates`](Self::root_certificates).
+        pub fn sentinel_root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+            self.$($place).+.sentinel_root = Some(pem.into());
+            self
+        }
+
+        /// Sets the authorities whose certificates the servers must have, as PEM. Default: the authorities that the system
+        /// trusts.
+        pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+            self.$($place).+.tls.root = Some(pem.into());
+            self
+        }
+
+        /// Sets the certificate that authenticates this client, and its private key, both as PEM.
+        pub fn client_certificate(mut self, certificate: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+            self.$($place).+.tls.client = Some((certificate.into(), key.into()));
+            self
+        }
+    };
+}
+pub(super) use connection_setters;
