@@ -23,6 +23,11 @@ pub(super) fn read_key(text: &str) -> Result<AppKey, Error> {
             "the text of an application key must be one word: read several keys with Keyring::from_text()",
         ));
     }
+    if word.contains([',', ';']) {
+        return Err(Error::config(
+            "an application key has no commas: several keys are separated by spaces or line ends, and read with Keyring::from_text()",
+        ));
+    }
     if let Some(body) = word.strip_prefix(TEXT_PREFIX) {
         let bytes = base64url::decode(body.as_bytes()).map(Zeroizing::new).ok_or_else(|| {
             Error::config(
@@ -237,6 +242,7 @@ mod tests {
             (format!("\"'{}'\"", *good), "must be"),
             (format!("\u{201c}{}\u{201d}", *good), "must be"),
             (format!("{} {}", *good, *good), "Keyring::from_text"),
+            (format!("{},{}", *good, *good), "separated by spaces"),
             (good[..good.len() - 1].into(), "was the key cut"),
             (good[..29].into(), "at least 32 bytes"),
             (format!("{}=", *good), "was the key cut"),

@@ -363,7 +363,8 @@ impl Slot {
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<Opening<'a>, Error> {
-        let retired = self.connection.config().cookie.retired_cookies();
+        let config = self.connection.config();
+        let retired = config.cookie.retired_cookies();
         let mut opened = Opened {
             candidates: SmallVec::new(),
             tombstone: None,
@@ -376,7 +377,7 @@ impl Slot {
         let retired_names = self.found_retired.iter().enumerate().map(|(name, found)| (Some(name), found));
         for (name, found) in std::iter::once((None, &self.found)).chain(retired_names) {
             let cookie_name = match name.and_then(|name| retired.get(name)) {
-                None => self.connection.config().cookie.name(),
+                None => config.cookie.name(),
                 Some(retired) => RetiredCookie::name(retired),
             };
             heads += found.len();
@@ -401,6 +402,9 @@ impl Slot {
                         opened.tombstone = opened.tombstone.max(tombstone);
                         opened.regenerated |= refusal == Refusal::Regenerated;
                         opened.all_dead &= refusal.removes_cookie();
+                        // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
+                        let is_strange = refusal == Refusal::UnknownId && config.has_shared_name;
+                        opened.all_dead &= !is_strange;
                         opened.exhausted |= exhausted;
                     }
                 }
@@ -727,6 +731,14 @@ impl Slot {
         match &config.plain_http {
             Some((_, plain)) if self.plain_http => plain,
             _ => &config.cookie,
+        }
+    }
+
+    /// Returns true if the client holds the only copy of the session.
+    pub(super) fn is_only_copy(&self) -> bool {
+        match self.loaded().and_then(|loaded| loaded.session.stored_record()) {
+            Some(record) => self.connection.store().is_only_copy(&record),
+            None => self.connection.config().only_in_cookie,
         }
     }
 

@@ -395,6 +395,11 @@ impl Verbs for CookieStore {
         }
     }
 
+    /// A session that no user was ever logged in to cannot be revoked.
+    fn is_only_copy(&self, record: &Record) -> bool {
+        self.inner.config.only_in_cookie || record.payload().lineage().owner.is_none()
+    }
+
     fn ends_others_on_save(&self) -> bool {
         self.inner.revoking.is_some()
     }
