@@ -136,10 +136,11 @@ fn withheld(slot: &Slot) {
     let Some(loaded) = slot.loaded() else { return };
     let saved = loaded.session.stored_record();
     let id = saved.as_ref().map(Record::id);
-    if id != loaded.id && !slot.is_only_copy() {
+    let keeps_former = !loaded.moves && slot.is_only_copy();
+    if id != loaded.id && !keeps_former {
         slot.emit(EventKind::CookieWithheld { id });
     } else if saved.is_some_and(|saved| saved.is_in_cookie()) {
-        // The client keeps the session from before.
+        // The client keeps the values from before.
         slot.emit(EventKind::ChangesDropped { id, reason: DropReason::Informational });
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     /// The id of the loaded session, if there was one. The client has its token.
     pub(super) id: Option<SessionId>,
+    /// It is stored elsewhere, and ends there when it is saved.
+    pub(super) moves: bool,
     pub(super) renewal: Renewal,
 }
 
@@ -299,6 +301,7 @@ impl Slot {
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
         let id = record.as_ref().map(Record::id);
+        let moves = record.as_ref().is_some_and(|record| record.place().is_some());
         let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
@@ -322,7 +325,7 @@ impl Slot {
         };
         let session = Session::new(record, former, reply, circumstances, committer);
         // If two tasks load at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, renewal }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, moves, renewal }))
     }
 
     /// Emits the events about the sessions that were found.

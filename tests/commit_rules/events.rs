@@ -36,10 +36,11 @@ const DROPPED: &str = "dropped:informational";
 struct Case {
     act: Act,
     saves: bool,
-    /// The events for a session in a cookie, on a server, in a cookie that can be revoked, and in a cookie that moves to a server.
-    told: [&'static [&'static str]; 4],
+    /// The events for a session in a cookie, on a server, in a cookie that can be revoked, and for one that moves from a cookie
+    /// to a server, and back.
+    told: [&'static [&'static str]; 5],
     /// Whether the old cookie still leads to a session.
-    lives: [bool; 4],
+    lives: [bool; 5],
 }
 
 /// Under a 101: what a session in a cookie did does not happen, since the cookie stays; what a server did has happened.
@@ -49,16 +50,16 @@ fn b14_under_a_1xx_each_event_is_a_fact() {
         Case {
             act: Session::destroy,
             saves: false,
-            told: [&[DROPPED], &["destroyed"], &["destroyed"], &[DROPPED]],
-            lives: [true, false, false, true],
+            told: [&[DROPPED], &["destroyed"], &["destroyed"], &[DROPPED], &["destroyed"]],
+            lives: [true, false, false, true, false],
         },
-        Case { act: |session| session.set("a", 2), saves: false, told: [&[DROPPED]; 4], lives: [true; 4] },
+        Case { act: |session| session.set("a", 2), saves: false, told: [&[DROPPED]; 5], lives: [true; 5] },
         // Saved, and the client has the token already.
         Case {
             act: |session| session.set("a", 2),
             saves: true,
-            told: [&[DROPPED], &[], &[DROPPED], &["withheld:true"]],
-            lives: [true; 4],
+            told: [&[DROPPED], &[], &[DROPPED], &["withheld:true"], &["withheld:true"]],
+            lives: [true, true, true, true, false],
         },
         // Saved under a token that the client does not get.
         Case {
@@ -69,32 +70,39 @@ fn b14_under_a_1xx_each_event_is_a_fact() {
                 &["regenerated", "withheld:true"],
                 &["regenerated", "withheld:true"],
                 &["regenerated", "withheld:true"],
+                &["regenerated", "withheld:true"],
             ],
-            lives: [true, false, false, true],
+            lives: [true, false, false, true, false],
         },
-        Case { act: |_| Ok(()), saves: false, told: [&[]; 4], lives: [true; 4] },
+        Case { act: |_| Ok(()), saves: false, told: [&[]; 5], lives: [true; 5] },
     ];
-    for (at, kind) in ["cookie", "server", "revocable", "moving", "visitor"].into_iter().enumerate() {
+    for (at, kind) in
+        ["cookie", "server", "revocable", "moving", "moving back", "visitor"].into_iter().enumerate()
+    {
         // A visitor's session cannot be revoked: it is as in a cookie.
-        let at = at % 4;
+        let at = at % 5;
         block_on(async {
             let log = Log::default();
             let in_cookie = || CookieStore::builder(AppKey::generate().unwrap()).observer(observer(&log));
             let on_server =
                 || ServerStore::with_backend(Memory::new()).observer(observer(&log)).build().unwrap();
             let first: Arc<dyn Store> = match kind {
-                "server" => Arc::new(on_server()),
+                "server" | "moving back" => Arc::new(on_server()),
                 "revocable" | "visitor" => {
                     Arc::new(in_cookie().revocations(Revocations::in_memory()).build().unwrap())
                 }
                 _ => Arc::new(in_cookie().build().unwrap()),
             };
-            let store: Arc<dyn Store> = if kind == "moving" {
-                Arc::new(
-                    MigratingStore::new(on_server(), first.clone(), Timestamp::from_unix(u64::MAX)).unwrap(),
-                )
-            } else {
-                Arc::clone(&first)
+            let next: Option<Arc<dyn Store>> = match kind {
+                "moving" => Some(Arc::new(on_server())),
+                "moving back" => Some(Arc::new(in_cookie().build().unwrap())),
+                _ => None,
+            };
+            let store: Arc<dyn Store> = match next {
+                Some(next) => Arc::new(
+                    MigratingStore::new(next, first.clone(), Timestamp::from_unix(u64::MAX)).unwrap(),
+                ),
+                None => Arc::clone(&first),
             };
             for (number, case) in cases.iter().enumerate() {
                 println!("{kind} {number}");

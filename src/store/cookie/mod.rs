@@ -430,8 +430,9 @@ impl Verbs for CookieStore {
     }
 
     fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
-        // Another program would not know it.
-        self.inner.foreign.is_none().then(|| self.inner.tombstone(ended, now))
+        // A program that shares the cookies would not know it.
+        let is_shared = self.inner.foreign.as_ref().is_some_and(|foreign| foreign.writes());
+        if is_shared { None } else { Some(self.inner.tombstone(ended, now)) }
     }
 
     fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
