@@ -114,6 +114,7 @@ fn help_is_there_and_mistakes_are_told() {
         &["-h"],
         &["help"],
         &["help", "key"],
+        &["key", "help"],
         &["key", "--help"],
         &["sessions", "list", "-h"],
         &["--help", "--version"],
@@ -167,11 +168,47 @@ fn help_is_there_and_mistakes_are_told() {
         (&["cookie", "open", "--name"], "--name needs a value"),
         (&["key", "new", "--sealed"], "`key new` does not take --sealed"),
         (&["sessions", "list", "ada", "--prefix", "p", "--idle", "soon"], "--idle must be a duration"),
+        // An unset variable of a script is not a user.
+        (&["sessions", "end", "", "--all", "--prefix", "p"], "SUBJECT and ID must not be empty"),
+        (&["revoke", "subject", "", "--prefix", "p"], "SUBJECT must not be empty"),
+        (&["revoke", "subject", "ada", "--sqlite", "f", "--prefix", "p"], "give one of them"),
+        (&["revocations", "summary", "--sqlite", "/"], "/: this is not a file"),
+        (&["revocations", "summary", "--sqlite", "/dev/null"], "/dev/null: this is not a file"),
+        (&["key", "check", "--keys", ""], "needs the name of a file"),
+        (&["-json"], "long options begin with --"),
     ] {
         let answer = run(arguments, &[("REDIS_URL", "redis://127.0.0.1:1")], "");
         assert!(answer.status == 2 && answer.err.contains(why), "{arguments:?} {}", answer.err);
     }
     assert!(run(&["no", "such", "--json"], &[], "").json()["error"].is_string());
+}
+
+/// A pipe whose reader is gone.
+fn closed_pipe() -> Stdio {
+    std::io::pipe().unwrap().1.into()
+}
+
+// `eprintln!` panics if standard error cannot be written.
+#[test]
+fn a_reader_that_goes_away_changes_neither_answer_nor_status() {
+    for (arguments, status) in [(&["key", "new"][..], 0), (&["bogus"], 2), (&["revoke", "subject", "ada"], 2)]
+    {
+        for full in [false, true] {
+            let err = if full {
+                std::fs::File::options().write(true).open("/dev/full").unwrap().into()
+            } else {
+                closed_pipe()
+            };
+            let mut tool = Command::new(env!("CARGO_BIN_EXE_hyper-session"));
+            let answer = tool.args(arguments).env_clear().stderr(err).output().unwrap();
+            assert_eq!(answer.status.code(), Some(status), "{arguments:?}");
+            let answered = arguments == ["key", "new"];
+            assert_eq!(answer.stdout.starts_with(b"hsk1_"), answered, "the key is not lost");
+        }
+        let mut tool = Command::new(env!("CARGO_BIN_EXE_hyper-session"));
+        let answer = tool.args(arguments).env_clear().stdout(closed_pipe()).output().unwrap();
+        assert_eq!(answer.status.code(), Some(status), "{arguments:?}");
+    }
 }
 
 #[test]
@@ -258,6 +295,39 @@ fn a_cookie_shows_what_is_inside() {
 }
 
 #[test]
+fn a_cookie_is_read_as_it_is_copied() {
+    let (key, _) = new_key();
+    let cookie = cookie(&key);
+    let at = format!("--at={}", NOW + 60);
+    let arguments = ["cookie", "open", &at];
+    for copied in [
+        format!("Cookie: a=1; {cookie}\r\n"),
+        format!("COOKIE: {cookie}"),
+        format!("cookie: a=http://b\ncookie: {cookie}\ncookie: c=3\n"),
+        format!("Set-Cookie: {cookie}; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        format!("\n  {}\n\n", cookie.split_once('=').unwrap().1),
+    ] {
+        let answer = run(&arguments, &[("SESSION_KEY", &key)], &copied);
+        assert!(
+            answer.status == 0 && answer.out.contains("cart") && answer.err.is_empty(),
+            "{copied} {}",
+            answer.err
+        );
+    }
+    // Of two sessions, the newest is shown. The user learns that there are others.
+    let two = format!("{cookie}; {}", self::cookie(&key));
+    let answer = run(&arguments, &[("SESSION_KEY", &key)], &two);
+    assert!(answer.status == 0 && answer.err.contains("has 2 sessions"), "{}", answer.err);
+    // `-` is standard input, also for the keys.
+    let file = File::new("dash", &cookie);
+    let answer = run(&["cookie", "open", &at, "--keys", "-", "--cookie", file.path()], &[], &key);
+    assert!(answer.status == 0 && answer.out.contains("cart"), "{}", answer.err);
+    // An empty variable is one that is not set.
+    let answer = run(&arguments, &[("SESSION_KEYS", ""), ("SESSION_KEY", &key)], &cookie);
+    assert!(answer.status == 0, "{}", answer.err);
+}
+
+#[test]
 fn a_cookie_shows_that_its_session_is_bound_to_a_device() {
     let (key, _) = new_key();
     let store = CookieStore::builder(key.parse::<AppKey>().unwrap())
@@ -306,6 +376,11 @@ fn a_cookie_says_why_it_is_refused() {
     assert_eq!(refused(at, &key, &format!("{cookie}=")), "encoding");
     let token = cookie.split_once('=').unwrap().1;
     assert_eq!(refused(&["--name=other", "--at=1700000060"], &key, token), "signature");
+    assert_eq!(refused(at, &key, &format!("{token}=")), "encoding");
+    for nothing in ["", " \r\n"] {
+        let answer = run(&["cookie", "open"], &[("SESSION_KEY", &key)], nothing);
+        assert!(answer.status == 2 && answer.err.contains("the input is empty"), "{}", answer.err);
+    }
     let absent = run(&["cookie", "open", "--json"], &[("SESSION_KEY", &key)], "a=1; b=2");
     assert!(absent.status == 2 && absent.json()["error"].as_str().unwrap().contains("__Host-session"));
 }

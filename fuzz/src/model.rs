@@ -168,8 +168,6 @@ pub struct Request {
     had_former: bool,
     /// It came without a session, or ended that, so that its values begin another session.
     pub began: bool,
-    /// It was not found: it had expired, or another request had ended it.
-    pub alone: bool,
     /// Until when its session lives, as far as the store has told.
     pub until: u64,
     /// Its session has the token of a login that was saved.
@@ -182,6 +180,8 @@ pub struct Request {
     pub answer: Option<Said>,
     /// The session of that service was found: what this one does is done to it.
     pub followed: bool,
+    /// The session of that service was not found: it had expired, or another request had ended it.
+    pub inner_gone: bool,
     /// The session that it has, and the values that it knows.
     pub base: Option<SessionId>,
     pub known: Values,
@@ -350,7 +350,7 @@ impl Request {
             (self.created_at, self.until) = (entry.created, entry.expires);
             (self.ended, self.followed) = (false, true);
         }
-        self.alone = entry.is_none();
+        self.inner_gone = entry.is_none();
         self.decide(now, true);
     }
 

@@ -294,15 +294,7 @@ impl Play {
         let (numbers, future): (_, Pin<Box<dyn Future<Output = Answer> + Send>>) = match around {
             None => {
                 let numbers = vec![inner.request];
-                let service = session_fn(store(&inner), move |_: Request<Body>, handle: SessionHandle| {
-                    let (server, deeds) = (inner.clone(), deeds.clone());
-                    async move {
-                        let session = load(&server, &handle).await?;
-                        perform_all(&server, &session, &deeds).await;
-                        answer(&server, ending)
-                    }
-                });
-                (numbers, Box::pin(service.call(request)))
+                (numbers, Box::pin(service(inner, deeds, ending).call(request)))
             }
             Some(Around { shared: true, before, after, .. }) => {
                 let (before, after) = (numbered(&before), numbered(&after));
@@ -336,14 +328,7 @@ impl Play {
                 let outer = self.server(client, &cookies);
                 let numbers = vec![inner.request, outer.request];
                 let (tokens, number) = (self.tokens.clone(), inner.request);
-                let service = session_fn(store(&inner), move |_: Request<Body>, handle: SessionHandle| {
-                    let (server, deeds) = (inner.clone(), deeds.clone());
-                    async move {
-                        let session = load(&server, &handle).await?;
-                        perform_all(&server, &session, &deeds).await;
-                        answer(&server, ending)
-                    }
-                });
+                let service = service(inner, deeds, ending);
                 let outer_store = store(&outer);
                 let service =
                     session_fn(outer_store, move |request: Request<Body>, handle: SessionHandle| {
@@ -454,6 +439,27 @@ fn store(server: &Server) -> ServerStore<Server> {
         .unwrap()
 }
 
+/// A session service whose handler loads its session, does its deeds, and answers.
+fn service(
+    server: Server,
+    deeds: Deeds,
+    ending: Ending,
+) -> impl Service<
+    Request<Body>,
+    Response = Response<Body>,
+    Error = Error,
+    Future = impl Future<Output = Answer> + Send,
+> {
+    session_fn(store(&server), move |_: Request<Body>, handle: SessionHandle| {
+        let (server, deeds) = (server.clone(), deeds.clone());
+        async move {
+            let session = load(&server, &handle).await?;
+            perform_all(&server, &session, &deeds).await;
+            answer(&server, ending)
+        }
+    })
+}
+
 /// The statement of a response about the cookie. Its token, if it has one, was given to a client for this session before, or never.
 fn said(response: &Response<Body>, tokens: &Tokens, base: &[Option<SessionId>]) -> Option<Said> {
     let lines = response.headers().get_all(SET_COOKIE).iter();
@@ -547,7 +553,7 @@ fn answered_twice(
         Some(Said::Set(_)) if inner.weight == Weight::End => Weight::Login,
         Some(_) => inner.weight,
     };
-    let outer_may = outer.followed || outer.alone || began || outer.weight >= inner_weight;
+    let outer_may = outer.followed || outer.inner_gone || began || outer.weight >= inner_weight;
     let by_outer = match said {
         None => false,
         Some(Said::Set(id)) => outer.base == Some(id),

@@ -138,6 +138,10 @@ impl ForeignFormat for AstraCookies {
         }
     }
 
+    fn writes(&self) -> bool {
+        matches!(self.mode, Mode::Beside)
+    }
+
     fn save(
         &self,
         config: &Config,
@@ -155,11 +159,6 @@ impl ForeignFormat for AstraCookies {
 }
 
 impl AstraCookies {
-    /// Returns true if sessions are saved in Astra's format.
-    fn writes(&self) -> bool {
-        matches!(self.mode, Mode::Beside)
-    }
-
     fn seal(
         &self,
         config: &Config,

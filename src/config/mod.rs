@@ -230,6 +230,8 @@ pub struct Config {
     pub(crate) plain_http: Option<(Arc<dyn RequestRule>, CookieTemplate)>,
     /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
     pub(crate) only_in_cookie: bool,
+    /// The name of the cookie is the default one for development: all servers of the machine share it.
+    pub(crate) has_shared_name: bool,
     /// Sessions can be revoked. They carry a lineage, and labels have an effect.
     pub(crate) revocable: bool,
     /// Binds sessions to devices.
@@ -400,6 +402,7 @@ impl Options {
         }
         let max_age = self.cookie.explicit_max_age();
         let cookie = self.cookie.for_development(self.development);
+        let has_shared_name = cookie.has_shared_name();
         let plain_http = match self.plain_http_rule {
             Some(rule) => Some((rule, cookie.clone().for_plain_http().validate()?)),
             None => None,
@@ -425,6 +428,7 @@ impl Options {
             longest,
             plain_http,
             only_in_cookie: false,
+            has_shared_name,
             revocable: false,
             #[cfg(feature = "device-bound")]
             device_bound: None,

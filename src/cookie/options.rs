@@ -104,7 +104,8 @@ impl CookieOptions {
     ///
     /// # Limits
     ///
-    /// Browsers do not separate cookies by port. Two applications on `localhost` that use this crate need different names.
+    /// Browsers do not separate cookies by port. Two applications on `localhost` that use this crate need different names: a read
+    /// leaves the cookie of the other one alone, and a write replaces it.
     pub fn development() -> Self {
         Self::default().for_development(true)
     }
@@ -286,6 +287,12 @@ impl CookieOptions {
             MaxAge::AtMost(max_age) => Some(max_age.min(MAX_AGE_CAP)),
             MaxAge::BrowserSession | MaxAge::Lifetime => None,
         }
+    }
+
+    /// Returns true if the name is the default one for development. Ports do not separate cookies, so all servers on `localhost`
+    /// share it.
+    pub(crate) fn has_shared_name(&self) -> bool {
+        self.development && self.name.is_none()
     }
 
     pub(crate) fn validate(self) -> Result<CookieTemplate, Error> {

@@ -34,6 +34,11 @@ pub(super) fn decode(text: &str) -> Result<KeyBytes, Error> {
             "the text of an application key must be one word: read several keys with Keyring::from_text()",
         ));
     }
+    if word.contains([',', ';']) {
+        return Err(Error::config(
+            "an application key has no commas: several keys are separated by spaces or line ends, and read with Keyring::from_text()",
+        ));
+    }
     if let Some(body) = word.strip_prefix(TEXT_PREFIX) {
         let bytes = base64url::decode(body.as_bytes()).map(Zeroizing::new).ok_or_else(|| {
             Error::config(

@@ -74,6 +74,7 @@ fn t77_what_is_no_key_is_refused_without_being_quoted() {
         (format!("\"'{}'\"", *good), "must be"),
         (format!("\u{201c}{}\u{201d}", *good), "must be"),
         (format!("{} {}", *good, *good), "Keyring::from_text"),
+        (format!("{},{}", *good, *good), "separated by spaces"),
         (good[..good.len() - 1].into(), "was the key cut"),
         (good[..29].into(), "at least 32 bytes"),
         (format!("{}=", *good), "was the key cut"),

@@ -137,6 +137,8 @@ pub(super) fn own<E: 'static>(error: E) -> Result<Error, E> {
     let any: &mut dyn Any = &mut error;
     let own = if let Some(error) = any.downcast_mut::<Option<Error>>() {
         error.take()
+    } else if let Some(boxed) = any.downcast_mut::<Option<Box<Error>>>() {
+        boxed.take().map(|error| *error)
     } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError + Send + Sync>>>() {
         unbox(boxed)
     } else if let Some(boxed) = any.downcast_mut::<Option<Box<dyn StdError + Send>>>() {
@@ -206,6 +208,7 @@ mod tests {
     #[test]
     fn b9_this_crates_error_is_found_as_itself_and_in_each_kind_of_box() {
         assert!(own(ours()).is_ok_and(|error| error.is_unavailable()));
+        assert!(own(Box::new(ours())).is_ok_and(|error| error.is_unavailable()));
         assert!(
             own::<Box<dyn StdError + Send + Sync>>(Box::new(ours()))
                 .is_ok_and(|error| error.is_unavailable())

@@ -11,18 +11,17 @@ use super::slot::{Loaded, Slot};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{DropReason, EventKind};
-use crate::session::{CookieLifetime, Disposition, Reply};
+use crate::session::{CookieLifetime, Disposition, Record, Reply};
 
 const CLEAR_SITE_DATA: HeaderName = HeaderName::from_static("clear-site-data");
 
 /// Returns how a response with this head treats the handler's changes to its session.
 pub(super) fn disposition<R>(slot: &Slot, response: &Response<R>) -> Disposition {
     let (status, headers) = (response.status(), response.headers());
-    let config = slot.connection.config();
     if status.is_informational() {
         // RFC 9110 section 15.2: a 1xx is not a final response, so the cookie is not sent with it.
-        if config.only_in_cookie { Disposition::Unreachable } else { Disposition::NoCookie }
-    } else if config.settings.discard_rule.applies(status, headers) {
+        if slot.is_only_copy() { Disposition::Unreachable } else { Disposition::NoCookie }
+    } else if slot.connection.config().settings.discard_rule.applies(status, headers) {
         Disposition::DropValues
     } else {
         Disposition::Accept
@@ -134,11 +133,14 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
 
 /// Reports a save before a 1xx response, which cannot carry the cookie.
 fn withheld(slot: &Slot) {
-    let id = slot.loaded().and_then(|loaded| loaded.session.id());
-    if slot.connection.config().only_in_cookie {
-        // The client keeps the session from before.
-        slot.emit(EventKind::ChangesDropped { id, reason: DropReason::Informational });
-    } else if id != slot.loaded().and_then(|loaded| loaded.id) {
+    let Some(loaded) = slot.loaded() else { return };
+    let saved = loaded.session.stored_record();
+    let id = saved.as_ref().map(Record::id);
+    let keeps_former = !loaded.moves && slot.is_only_copy();
+    if id != loaded.id && !keeps_former {
         slot.emit(EventKind::CookieWithheld { id });
+    } else if saved.is_some_and(|saved| saved.is_in_cookie()) {
+        // The client keeps the values from before.
+        slot.emit(EventKind::ChangesDropped { id, reason: DropReason::Informational });
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     /// The id of the loaded session, if there was one. The client has its token.
     pub(super) id: Option<SessionId>,
+    /// It is stored elsewhere, and ends there when it is saved.
+    pub(super) moves: bool,
     pub(super) renewal: Renewal,
 }
 
@@ -299,6 +301,7 @@ impl Slot {
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
         let id = record.as_ref().map(Record::id);
+        let moves = record.as_ref().is_some_and(|record| record.place().is_some());
         let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
@@ -322,7 +325,7 @@ impl Slot {
         };
         let session = Session::new(record, former, reply, circumstances, committer);
         // If two tasks load at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, renewal }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, moves, renewal }))
     }
 
     /// Emits the events about the sessions that were found.
@@ -363,7 +366,8 @@ impl Slot {
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
     ) -> Result<Opening<'a>, Error> {
-        let retired = self.connection.config().cookie.retired_cookies();
+        let config = self.connection.config();
+        let retired = config.cookie.retired_cookies();
         let mut opened = Opened {
             candidates: SmallVec::new(),
             tombstone: None,
@@ -376,7 +380,7 @@ impl Slot {
         let retired_names = self.found_retired.iter().enumerate().map(|(name, found)| (Some(name), found));
         for (name, found) in std::iter::once((None, &self.found)).chain(retired_names) {
             let cookie_name = match name.and_then(|name| retired.get(name)) {
-                None => self.connection.config().cookie.name(),
+                None => config.cookie.name(),
                 Some(retired) => RetiredCookie::name(retired),
             };
             heads += found.len();
@@ -401,6 +405,9 @@ impl Slot {
                         opened.tombstone = opened.tombstone.max(tombstone);
                         opened.regenerated |= refusal == Refusal::Regenerated;
                         opened.all_dead &= refusal.removes_cookie();
+                        // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
+                        let is_strange = refusal == Refusal::UnknownId && config.has_shared_name;
+                        opened.all_dead &= !is_strange;
                         opened.exhausted |= exhausted;
                     }
                 }
@@ -727,6 +734,14 @@ impl Slot {
         match &config.plain_http {
             Some((_, plain)) if self.plain_http => plain,
             _ => &config.cookie,
+        }
+    }
+
+    /// Returns true if the client holds the only copy of the session.
+    pub(super) fn is_only_copy(&self) -> bool {
+        match self.loaded().and_then(|loaded| loaded.session.stored_record()) {
+            Some(record) => self.connection.store().is_only_copy(&record),
+            None => self.connection.config().only_in_cookie,
         }
     }
 

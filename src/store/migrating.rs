@@ -151,7 +151,7 @@ impl Inner {
                 Ok(record.taken_from(Place::OldStore))
             }
             // It was a token of the old store, which knows more about it.
-            Err(of_old @ (Refusal::Regenerated | Refusal::Expired)) => Err(of_old),
+            Err(of_old @ (Refusal::Regenerated | Refusal::Expired | Refusal::Ended)) => Err(of_old),
             // The new store does not know it, and this host cannot judge whether the old one does.
             Err(of_old @ (Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture))
                 if refusal == Refusal::UnknownId =>
@@ -168,19 +168,29 @@ impl Inner {
     }
 
     /// Asks both stores, also if one fails. The old one is asked first: a session that moves meanwhile is then found in one of
-    /// them. An old store without session lists has nothing to say.
+    /// them.
     async fn of_both<T>(
         &self,
         old: impl FnOnce(&dyn Store) -> Listing<T>,
         new: Listing<T>,
         both: impl FnOnce(T, T) -> T,
     ) -> Result<T, Error> {
-        let of_old = if self.asks_old() { Some(old(&self.old).await) } else { None };
+        let of_old = self.of_old(old).await;
         let of_new = new.await?;
-        match of_old {
-            None => Ok(of_new),
-            Some(Err(error)) if error.is_config() => Ok(of_new),
-            Some(of_old) => Ok(both(of_old?, of_new)),
+        Ok(match of_old? {
+            None => of_new,
+            Some(of_old) => both(of_old, of_new),
+        })
+    }
+
+    /// Asks the old store about the sessions of a subject. `None` if it is not asked any more, or has no session lists.
+    async fn of_old<T>(&self, ask: impl FnOnce(&dyn Store) -> Listing<T>) -> Result<Option<T>, Error> {
+        if !self.asks_old() {
+            return Ok(None);
+        }
+        match ask(&self.old).await {
+            Err(error) if error.is_config() => Ok(None),
+            answer => answer.map(Some),
         }
     }
 
@@ -201,13 +211,7 @@ impl Inner {
 
     /// Ends the sessions of the subject in the old store.
     async fn end_in_old(&self, subject: &str, keep: Option<SessionId>) -> Result<(), Error> {
-        if !self.asks_old() {
-            return Ok(());
-        }
-        match self.old.end_sessions_of(subject, keep).await {
-            Err(error) if !error.is_config() => Err(error),
-            _ => Ok(()),
-        }
+        self.of_old(|old| old.end_sessions_of(subject, keep)).await.map(drop)
     }
 
     async fn take_over(&self, old: Record, changes: Arc<Changes>, now: Timestamp) -> Result<Saved, Error> {
@@ -391,12 +395,28 @@ impl Verbs for MigratingStore {
         StoreFuture::boxed(async move { inner.load_retired(name, token, now).await })
     }
 
+    fn is_only_copy(&self, record: &Record) -> bool {
+        match elsewhere(record) {
+            Some(old) => self.inner.old.is_only_copy(&old),
+            None => self.inner.new.is_only_copy(record),
+        }
+    }
+
+    /// The tombstone of the new store hides sessions of both. If that needs none, the browser may still hold cookies of the old
+    /// one.
     fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
-        self.inner.new.tombstone(ended, now)
+        let inner = &self.inner;
+        inner.new.tombstone(ended, now).or_else(|| {
+            let of_old: Vec<Record> = ended.iter().filter_map(elsewhere).collect();
+            let asked = now < inner.until && inner.old.config().cookie_name() == self.config().cookie_name();
+            if of_old.is_empty() || !asked { None } else { inner.old.tombstone(&of_old, now) }
+        })
     }
 
     fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
-        self.inner.new.tombstone_recency(token, now)
+        let inner = &self.inner;
+        let of_old = || if now < inner.until { inner.old.tombstone_recency(token, now) } else { None };
+        inner.new.tombstone_recency(token, now).or_else(of_old)
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -42,6 +42,12 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// Keeps a session that another store loaded, with these changes, under a new id and token. Its beginning stays.
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
 
+    /// Returns true if the client holds the only copy of the session: an ending that no response tells it does not happen.
+    fn is_only_copy(&self, record: &Record) -> bool {
+        let _ = record;
+        false
+    }
+
     /// Returns true if saving ends the other sessions of a subject, where the changes [ask for
     /// it](Changes::ends_others), in the same step. Otherwise they are ended by the session list.
     fn ends_others_on_save(&self) -> bool {
@@ -126,6 +132,10 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
 
     fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         (**self).regenerate(base, changes, now)
+    }
+
+    fn is_only_copy(&self, record: &Record) -> bool {
+        (**self).is_only_copy(record)
     }
 
     fn ends_others_on_save(&self) -> bool {

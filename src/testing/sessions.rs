@@ -56,16 +56,25 @@ pub async fn with_session<B>(
             let session = handle.load().await?;
             fill.map_or(Ok(()), |fill| fill(&session))?;
             session.save().await?;
-            Ok::<_, Error>(Response::new(()))
+            Ok::<_, Passed>(Response::new(()))
         }
     });
-    let response = service.call(Request::new(())).await?;
+    let response = service.call(Request::new(())).await.map_err(|Passed(error)| error)?;
     let mut cookies = Cookies::new();
     cookies.receive(response.headers());
     if let Some(cookies) = cookies.header() {
         request.headers_mut().append(COOKIE, cookies);
     }
     Ok(request)
+}
+
+/// An error that passes through the service. It would make a response of an [`Error`].
+struct Passed(Error);
+
+impl From<Error> for Passed {
+    fn from(error: Error) -> Self {
+        Self(error)
+    }
 }
 
 /// Returns the session that the browser has after `response`, or `None` if the response sets none, or removes it.
@@ -146,5 +155,22 @@ impl Cookies {
     /// Returns the value of a cookie.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.jar.get(name.as_bytes()).map(Vec::as_slice)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{AppKey, CookieStore};
+
+    #[tokio::test]
+    async fn the_errors_of_filling_and_saving_are_returned() {
+        let store = CookieStore::builder(AppKey::generate().unwrap()).build().unwrap();
+        let large = || "x".repeat(100_000);
+        let error = with_session(Request::new(()), &store, |session| session.set("a", large())).await;
+        assert!(error.unwrap_err().is_too_large());
+        let error =
+            with_session(Request::new(()), &store, |_| Err(Error::unavailable("as this test wants"))).await;
+        assert!(error.unwrap_err().is_unavailable());
     }
 }

@@ -168,6 +168,51 @@ fn each_way_to_write_moves_a_session() {
     }
 }
 
+/// The user who is seen with these cookies, which the browser holds in different scopes.
+async fn seen_with(world: &World, cookies: &[&Jar]) -> Option<String> {
+    let header = cookies.iter().filter_map(|jar| jar.header()).collect::<Vec<_>>().join("; ");
+    let seen = std::sync::Mutex::new(None);
+    let service = session_fn(world.both.clone(), |_: http::Request<_>, handle: SessionHandle| async {
+        let handle = handle;
+        *seen.lock().unwrap() = user(&handle.load().await?)?;
+        Ok::<_, Error>(status(200))
+    });
+    service.call(request("/", Some(&header))).await.unwrap();
+    seen.lock().unwrap().take()
+}
+
+/// The browser holds two cookies, one of them in a scope that no response can remove.
+#[test]
+fn b3_a_logout_stays_although_a_cookie_of_the_old_store_comes_again() {
+    for (from, to) in MOVES {
+        for before_the_migration in [true, false] {
+            block_on(async {
+                let world = World::new(from, to);
+                let stuck = log_in(&world).await;
+                let present = log_in(&world).await;
+                let header = [stuck.header().unwrap(), present.header().unwrap()].join("; ");
+                let store: Arc<dyn Store> =
+                    if before_the_migration { world.old.clone() } else { Arc::new(world.both.clone()) };
+                let logout = session_fn(store, |_: http::Request<_>, handle: SessionHandle| async move {
+                    handle.load().await?.destroy()?;
+                    Ok::<_, Error>(status(200))
+                });
+                let response = logout.call(request("/", Some(&header))).await.unwrap();
+                let mut left = Jar::new();
+                left.store(response.headers());
+                for cookies in [[&stuck, &left], [&left, &stuck]] {
+                    assert_eq!(seen_with(&world, &cookies).await, None, "it stays");
+                }
+                world.clock.advance(seconds(1));
+                edit(&world.both, &mut left, |session| session.login("bob")).await;
+                for cookies in [[&stuck, &left], [&left, &stuck]] {
+                    assert_eq!(seen_with(&world, &cookies).await.as_deref(), Some("bob"), "until a login");
+                }
+            });
+        }
+    }
+}
+
 #[test]
 fn a_renewal_moves_a_session() {
     for (from, to) in MOVES {

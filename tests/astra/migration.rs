@@ -204,3 +204,23 @@ fn events_name_format_and_reason() {
     let counts = counts.lock().unwrap();
     assert_eq!(*counts, [(("astra", "opened"), 2), (("astra", "retired_format"), 1)].into());
 }
+
+/// The browser holds a cookie in a scope that no response can remove, and a second one in the present scope.
+#[test]
+fn b3_a_logout_stays_although_a_former_cookie_comes_again() {
+    let world = World::migrating(1_000_000);
+    let mut native = Jar::new();
+    World::native().visit(&mut native, |session| session.set("user", "ada"));
+    for stuck in [native.clone(), astra_jar(r#"{"user":"ada"}"#)] {
+        let stuck = stuck.get(NAME).unwrap();
+        let mut present = Jar::new();
+        world.clock.advance(std::time::Duration::from_secs(1));
+        world.visit(&mut present, |session| session.set("user", "bob"));
+        let both =
+            |present: &Jar| Jar::with(NAME, &format!("{stuck}; {NAME}={}", present.get(NAME).unwrap()));
+        assert_eq!(world.values(&both(&present))["user"], "bob");
+        let mut left = both(&present);
+        world.visit(&mut left, hyper_session::Session::destroy);
+        assert!(world.values(&both(&left)).is_empty(), "it stays");
+    }
+}

@@ -4,8 +4,11 @@ use std::sync::{Arc, Mutex};
 
 use http::Request;
 use hyper::service::Service;
-use hyper_session::store::{Memory, Store};
-use hyper_session::{AppKey, CookieStore, Event, EventKind, ServerStore, Session, SessionHandle, session_fn};
+use hyper_session::store::{Memory, MigratingStore, Store};
+use hyper_session::{
+    AppKey, CookieStore, Event, EventKind, Revocations, ServerStore, Session, SessionHandle, Timestamp,
+    session_fn,
+};
 
 use crate::spy_store::Act;
 use crate::support::{Answer, Body, Jar, block_on, request, set_cookies, status};
@@ -21,21 +24,23 @@ fn observer(log: &Log) -> impl Fn(&Event<'_>) + Send + Sync + 'static + use<> {
             EventKind::Regenerated { .. } => "regenerated".to_owned(),
             EventKind::ChangesDropped { reason, .. } => format!("dropped:{}", reason.as_str()),
             EventKind::CookieWithheld { id, .. } => format!("withheld:{}", id.is_some()),
-            EventKind::StoreAnswered { .. } => return,
+            EventKind::StoreAnswered { .. } | EventKind::Migrating { .. } => return,
             other => format!("{other:?}"),
         };
         log.lock().unwrap().push(line);
     }
 }
 
+const DROPPED: &str = "dropped:informational";
+
 struct Case {
     act: Act,
     saves: bool,
-    /// The events for a session in a cookie, and for one on a server.
-    in_cookie: &'static [&'static str],
-    on_server: &'static [&'static str],
+    /// The events for a session in a cookie, on a server, in a cookie that can be revoked, and for one that moves from a cookie
+    /// to a server, and back.
+    told: [&'static [&'static str]; 5],
     /// Whether the old cookie still leads to a session.
-    lives: [bool; 2],
+    lives: [bool; 5],
 }
 
 /// Under a 101: what a session in a cookie did does not happen, since the cookie stays; what a server did has happened.
@@ -45,70 +50,85 @@ fn b14_under_a_1xx_each_event_is_a_fact() {
         Case {
             act: Session::destroy,
             saves: false,
-            in_cookie: &["dropped:informational"],
-            on_server: &["destroyed"],
-            lives: [true, false],
+            told: [&[DROPPED], &["destroyed"], &["destroyed"], &[DROPPED], &["destroyed"]],
+            lives: [true, false, false, true, false],
         },
-        Case {
-            act: |session| session.set("a", 2),
-            saves: false,
-            in_cookie: &["dropped:informational"],
-            on_server: &["dropped:informational"],
-            lives: [true, true],
-        },
+        Case { act: |session| session.set("a", 2), saves: false, told: [&[DROPPED]; 5], lives: [true; 5] },
         // Saved, and the client has the token already.
         Case {
             act: |session| session.set("a", 2),
             saves: true,
-            in_cookie: &["dropped:informational"],
-            on_server: &[],
-            lives: [true, true],
+            told: [&[DROPPED], &[], &[DROPPED], &["withheld:true"], &["withheld:true"]],
+            lives: [true, true, true, true, false],
         },
         // Saved under a token that the client does not get.
         Case {
             act: Session::regenerate,
             saves: true,
-            in_cookie: &["regenerated", "dropped:informational"],
-            on_server: &["regenerated", "withheld:true"],
-            lives: [true, false],
+            told: [
+                &["regenerated", DROPPED],
+                &["regenerated", "withheld:true"],
+                &["regenerated", "withheld:true"],
+                &["regenerated", "withheld:true"],
+                &["regenerated", "withheld:true"],
+            ],
+            lives: [true, false, false, true, false],
         },
-        Case { act: |_| Ok(()), saves: false, in_cookie: &[], on_server: &[], lives: [true, true] },
+        Case { act: |_| Ok(()), saves: false, told: [&[]; 5], lives: [true; 5] },
     ];
-    for (at, kind) in ["cookie", "server"].into_iter().enumerate() {
+    for (at, kind) in
+        ["cookie", "server", "revocable", "moving", "moving back", "visitor"].into_iter().enumerate()
+    {
+        // A visitor's session cannot be revoked: it is as in a cookie.
+        let at = at % 5;
         block_on(async {
             let log = Log::default();
-            let store: Arc<dyn Store> = if at == 0 {
-                let builder = CookieStore::builder(AppKey::generate().unwrap());
-                Arc::new(builder.observer(observer(&log)).build().unwrap())
-            } else {
-                Arc::new(ServerStore::with_backend(Memory::new()).observer(observer(&log)).build().unwrap())
+            let in_cookie = || CookieStore::builder(AppKey::generate().unwrap()).observer(observer(&log));
+            let on_server =
+                || ServerStore::with_backend(Memory::new()).observer(observer(&log)).build().unwrap();
+            let first: Arc<dyn Store> = match kind {
+                "server" | "moving back" => Arc::new(on_server()),
+                "revocable" | "visitor" => {
+                    Arc::new(in_cookie().revocations(Revocations::in_memory()).build().unwrap())
+                }
+                _ => Arc::new(in_cookie().build().unwrap()),
+            };
+            let next: Option<Arc<dyn Store>> = match kind {
+                "moving" => Some(Arc::new(on_server())),
+                "moving back" => Some(Arc::new(in_cookie().build().unwrap())),
+                _ => None,
+            };
+            let store: Arc<dyn Store> = match next {
+                Some(next) => Arc::new(
+                    MigratingStore::new(next, first.clone(), Timestamp::from_unix(u64::MAX)).unwrap(),
+                ),
+                None => Arc::clone(&first),
             };
             for (number, case) in cases.iter().enumerate() {
                 println!("{kind} {number}");
                 let (act, saves) = (case.act, case.saves);
                 let mut jar = Jar::new();
-                let service = |code: u16, act: Act, saves: bool| {
-                    session_fn(
-                        Arc::clone(&store),
-                        move |_: Request<Body>, handle: SessionHandle| async move {
-                            let session = handle.load().await?;
-                            act(&session)?;
-                            if saves {
-                                session.save().await?;
-                            }
-                            Answer::Ok(status(code))
-                        },
-                    )
+                let service = |store: &Arc<dyn Store>, code: u16, act: Act, saves: bool| {
+                    session_fn(Arc::clone(store), move |_: Request<Body>, handle: SessionHandle| async move {
+                        let session = handle.load().await?;
+                        act(&session)?;
+                        if saves {
+                            session.save().await?;
+                        }
+                        Answer::Ok(status(code))
+                    })
                 };
-                let fill = service(200, |session| session.set("a", 1), false);
+                let visit: Act = |session| session.set("a", 1);
+                let login: Act = |session| session.login("ada");
+                let fill = service(&first, 200, if kind == "revocable" { login } else { visit }, false);
                 jar.store(fill.call(request("/", None)).await.unwrap().headers());
                 log.lock().unwrap().clear();
-                let response =
-                    service(101, act, saves).call(request("/", jar.header().as_deref())).await.unwrap();
+                let refusing = service(&store, 101, act, saves);
+                let response = refusing.call(request("/", jar.header().as_deref())).await.unwrap();
                 assert_eq!(set_cookies(response.headers()), [""; 0]);
                 let told = std::mem::take(&mut *log.lock().unwrap());
-                assert_eq!(told, if at == 0 { case.in_cookie } else { case.on_server });
-                let lives = service(if case.lives[at] { 200 } else { 410 }, |_| Ok(()), false);
+                assert_eq!(told, case.told[at]);
+                let lives = service(&store, if case.lives[at] { 200 } else { 410 }, |_| Ok(()), false);
                 let seen = lives.call(request("/", jar.header().as_deref())).await.unwrap();
                 let alive = !set_cookies(seen.headers()).iter().any(|line| line.contains("Max-Age=0"));
                 let refused = log.lock().unwrap().iter().any(|line| line.contains("Refused"));

@@ -8,16 +8,16 @@ use http::header::HOST;
 use http::{Request, Response};
 use hyper::service::{Service, service_fn};
 use hyper_session::cookie::{CookieOptions, SameSite};
-use hyper_session::store::Store;
-use hyper_session::testing::FakeClock;
+use hyper_session::store::{Memory, Store};
+use hyper_session::testing::{FakeClock, with_session};
 use hyper_session::{
     AppKey, CookieStore, Error, Keyring, Refusal, Revocations, ServerStore, Session, SessionExt,
-    SessionService,
+    SessionHandle, SessionService, session_fn,
 };
 
 use crate::attack_fixture::{KINDS, Kind, Options, Rows, START, World};
 use crate::browser::Browser;
-use crate::support::{Body, Jar, block_on, refused, set_cookies, status};
+use crate::support::{Body, Jar, block_on, refused, request, set_cookies, status};
 
 const APP: &str = "app.example.com";
 
@@ -492,6 +492,31 @@ fn a_dead_cookie_beside_another_applications_is_not_removed() {
             assert_eq!(set_cookies(response.headers()).len(), removed, "{header}");
         }
     });
+}
+
+/// Ports do not separate cookies. Two servers of a developer have the default name, and each a store of its own.
+#[test]
+fn b24_a_session_of_another_server_on_localhost_is_left_alone() {
+    let store = |name: Option<&str>| {
+        let cookie = name.map_or(CookieOptions::new(), |name| CookieOptions::new().name(name));
+        ServerStore::with_backend(Memory::new()).development().cookie(cookie).build().unwrap()
+    };
+    // Other frameworks have tokens of the same form.
+    let foreign = "q5YkJ0m1mFq0v0r3Zr9jv2m0vC1fX6k0Zb1nQ0p9abc";
+    for (name, removed) in [(None, 0), (Some("shop"), 1)] {
+        let (mine, other) = (store(name), store(name));
+        let carried =
+            block_on(with_session(Request::new(()), &other, |session| session.login("ada"))).unwrap();
+        let header = carried.headers()["cookie"].to_str().unwrap().to_owned();
+        for header in [header, format!("{}={foreign}", name.unwrap_or("session"))] {
+            let look = session_fn(mine.clone(), |_: Request<Body>, handle: SessionHandle| async move {
+                assert!(handle.load().await?.is_empty());
+                Ok::<_, Error>(status(200))
+            });
+            let response = block_on(look.call(request("/", Some(&header)))).unwrap();
+            assert_eq!(set_cookies(response.headers()).len(), removed, "{header}");
+        }
+    }
 }
 
 // A request outside of the cookie's path did not bring the cookie that a removal would hit.

@@ -109,13 +109,16 @@ impl Request {
                         )));
                     }
                 }
-                Arg::Short(_) => return Err(Failure::usage("there is no such option")),
+                Arg::Short(_) => {
+                    return Err(Failure::usage("there is no such option: long options begin with --"));
+                }
             }
         }
         if version && !help {
             return Ok(Self::Version);
         }
-        if help || words.first().is_some_and(|word| word == "help") {
+        // `help`, `help key` and `key help`: no group has a command of that name.
+        if help || words.iter().take(2).any(|word| word == "help") {
             return Ok(Self::Help);
         }
         let (command, allowed) = Command::parse(&words)?;
@@ -128,6 +131,13 @@ impl Request {
         }
         if all && !options.contains_key("all") {
             return Err(Failure::usage("`sessions end SUBJECT` needs an ID, or --all"));
+        }
+        if options.contains_key("sqlite") {
+            if let Some(other) = ["redis", "prefix"].into_iter().find(|option| options.contains_key(option)) {
+                return Err(Failure::usage(format!(
+                    "--sqlite names a file, and --{other} is for Redis: give one of them"
+                )));
+            }
         }
         Ok(Self::Run(command, Arguments { options }))
     }
@@ -160,6 +170,13 @@ impl Command {
             return Err(Failure::usage(no_such(&format!("command of `{group}`"), verb, verbs.iter(), "")));
         };
         let mut given = words.map(str::to_owned);
+        // A variable of a script that is not set must not look like success.
+        if given.clone().any(|word| word.is_empty()) {
+            return Err(Failure::usage(format!(
+                "`{group} {verb}`: {} must not be empty",
+                operands.join(" and ")
+            )));
+        }
         let mut operand = |name: &str| {
             given.next().ok_or_else(|| {
                 Failure::usage(format!(
@@ -235,13 +252,14 @@ impl Arguments {
         self.get(option).map(duration).transpose()
     }
 
-    /// Returns the contents of the file that `option` names, or of the first of these variables that is set.
+    /// Returns the contents of the file that `option` names, or of the first of these variables that is set and not empty.
     pub(crate) fn secret(&self, option: &str, variables: &[&str]) -> Result<Option<Secret>, Failure> {
         if let Some(path) = self.get(option) {
             return file(path).map(Some);
         }
         for variable in variables {
             match std::env::var(variable) {
+                Ok(text) if text.trim().is_empty() => {}
                 Ok(text) => {
                     return Ok(Some(Secret { text: Zeroizing::new(text), source: (*variable).to_owned() }));
                 }
@@ -277,17 +295,19 @@ impl Secret {
     }
 }
 
-/// Returns the text of a file that holds a secret.
+/// Returns the text of a file that holds a secret. `-` is standard input.
 pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
-    let failed = |error: std::io::Error| {
-        Failure::usage(if error.kind() == std::io::ErrorKind::InvalidData {
-            format!("{path}: must be UTF-8 text")
-        } else {
-            format!("{path}: {error}")
+    let source = if path == "-" { "standard input" } else { path };
+    let read =
+        if path == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
+    let text = read.map(Zeroizing::new).map_err(|error| {
+        Failure::usage(match error.kind() {
+            _ if path.is_empty() => "an option needs the name of a file, and got an empty one".to_owned(),
+            std::io::ErrorKind::InvalidData => format!("{source}: must be UTF-8 text"),
+            _ => format!("{source}: {error}"),
         })
-    };
-    let text = std::fs::read_to_string(path).map(Zeroizing::new).map_err(failed)?;
-    Ok(Secret { text, source: path.to_owned() })
+    })?;
+    Ok(Secret { text, source: source.to_owned() })
 }
 
 fn text(argument: OsString) -> Result<String, Failure> {

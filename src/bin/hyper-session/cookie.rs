@@ -1,7 +1,6 @@
 //! Opening a session cookie: prints its contents, or why it is refused.
 
 use std::fmt::Write;
-use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,12 +15,17 @@ use hyper_session::{
 use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
-use crate::arguments::Arguments;
-use crate::report::{Failure, Report, time};
+use crate::arguments::{Arguments, file};
+use crate::report::{Failure, Report, note, time};
 
 /// The facts that events reported.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<(Option<Refusal>, bool)>>);
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    refusal: Option<Refusal>,
+    old_key: bool,
+    /// The number of authentic sessions, if there are several.
+    sessions: Option<usize>,
+}
 
 struct At(Timestamp);
 
@@ -33,41 +37,46 @@ impl Clock for At {
 
 pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
     let name = arguments.cookie_name();
+    let keys = arguments.keyring()?;
     let header = header(arguments, name)?;
-    let seen = Seen::default();
-    let told = seen.clone();
+    let seen = Arc::new(Mutex::new(Seen::default()));
+    let told = Arc::clone(&seen);
     let now = arguments.seconds("at")?.map_or_else(|| SystemClock.now(), Timestamp::from_unix);
     // The sealed deadlines count, not the timeouts of a service.
     let timeouts = Timeouts { idle: Duration::MAX, absolute: Duration::MAX, renewal: Duration::ZERO };
-    let store = CookieStore::builder(arguments.keyring()?)
+    let store = CookieStore::builder(keys)
         .cookie(CookieOptions::new().name(name).max_chunks(MAX_CHUNKS))
         .timeouts(timeouts)
         .clock(At(now))
         .observer(move |event: &Event<'_>| {
-            let mut seen = told.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = told.lock().unwrap_or_else(PoisonError::into_inner);
             match event.kind {
-                EventKind::Refused { refusal, .. } => seen.0 = Some(refusal),
-                EventKind::OldKey { .. } => seen.1 = true,
+                EventKind::Refused { refusal, .. } => seen.refusal = Some(refusal),
+                EventKind::OldKey { .. } => seen.old_key = true,
+                EventKind::SeveralSessions { sessions, .. } => seen.sessions = Some(sessions),
                 _ => {}
             }
         })
         .build()?;
-    let heard = seen.clone();
+    let heard = Arc::clone(&seen);
     let service = session_fn(store, move |_: Request<()>, handle: SessionHandle| {
-        let heard = heard.clone();
+        let heard = Arc::clone(&heard);
         async move {
             // Loaded here, before the end of the request renews the sealed deadlines.
             let session = handle.load().await?;
-            let (_, old_key) = *heard.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let report = session.id().map(|_| inside(&session, old_key, now)).transpose()?;
+            let seen = *heard.lock().unwrap_or_else(PoisonError::into_inner);
+            let report = session.id().map(|_| inside(&session, seen.old_key, now)).transpose()?;
             Ok::<_, Error>(Response::new(report))
         }
     });
     let mut request = Request::new(());
     request.headers_mut().insert(COOKIE, header);
     let report = service.call(request).await?.into_body();
-    let (refusal, _) = *seen.0.lock().unwrap_or_else(PoisonError::into_inner);
-    match (report, refusal) {
+    let seen = *seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(sessions) = seen.sessions {
+        note(&format!("hyper-session: the input has {sessions} sessions of this name: this is the newest"));
+    }
+    match (report, seen.refusal) {
         (Some(report), _) => Ok(report),
         (None, Some(refusal)) => Ok(refused(refusal)),
         (None, None) => Err(Failure::usage(format!("the input has no cookie named {name} (see --name)"))),
@@ -75,16 +84,23 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
 }
 
 /// Returns the `Cookie` header from a file or standard input. A token without a name is given the name.
+///
+/// The input may have several fields, one on a line: HTTP/2 splits the header, and a large session is set by several lines. The
+/// attributes of a `Set-Cookie` line are then cookies of other names.
 fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
-    let mut input = Zeroizing::new(String::new());
-    match arguments.secret("cookie", &[])? {
-        Some(file) => input = file.text,
-        None => drop(std::io::stdin().read_to_string(&mut input)?),
+    let input = file(arguments.get("cookie").unwrap_or("-"))?.text;
+    let fields = input.lines().map(|line| {
+        let (field, value) = line.split_once(':').unwrap_or(("", line));
+        let is_cookie = ["cookie", "set-cookie"].iter().any(|name| field.trim().eq_ignore_ascii_case(name));
+        if is_cookie { value.trim() } else { line.trim() }
+    });
+    let input = Zeroizing::new(fields.filter(|field| !field.is_empty()).collect::<Vec<_>>().join("; "));
+    if input.is_empty() {
+        return Err(Failure::usage("the input is empty: it must be a token, or a Cookie header"));
     }
-    let input = input.trim();
-    let input = input.strip_prefix("Cookie:").or(input.strip_prefix("cookie:")).unwrap_or(input).trim();
-    let header =
-        Zeroizing::new(if input.contains('=') { input.to_owned() } else { format!("{name}={input}") });
+    // The padding of base64 makes no name of a token.
+    let is_named = input.starts_with(&format!("{name}=")) || input.trim_end_matches('=').contains('=');
+    let header = if is_named { input } else { Zeroizing::new(format!("{name}={}", *input)) };
     header
         .parse()
         .map_err(|_| Failure::usage("the cookie must not contain characters that are invalid in a header"))

@@ -7,13 +7,13 @@ use hyper_session::{AppKey, KeyId, Keyring, Timeouts};
 use serde_json::json;
 
 use crate::arguments::{Arguments, file};
-use crate::report::{Failure, Report, duration};
+use crate::report::{Failure, Report, duration, note};
 
 pub(crate) fn new() -> Result<Report, Failure> {
     let key = AppKey::generate()?;
     let (id, text) = (key.id().to_string(), key.to_text());
     // The id goes to standard error, so that `key new > FILE` writes only the key.
-    eprintln!("id {id}");
+    note(&format!("id {id}"));
     Ok(Report { json: json!({ "id": id, "key": *text }), text: text.to_string(), yes: true })
 }
 

@@ -29,11 +29,16 @@ pub(crate) fn print(text: &str) -> ExitCode {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            eprintln!("hyper-session: standard output: {error}");
+            note(&format!("hyper-session: standard output: {error}"));
             ExitCode::from(2)
         }
         _ => ExitCode::SUCCESS,
     }
+}
+
+/// Prints a line to standard error. The tool goes on if that cannot be written: `eprintln!` would panic.
+pub(crate) fn note(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The reason why there is no answer.
@@ -51,10 +56,8 @@ impl Failure {
         if json {
             print(&format!("{:#}\n", json!({ "error": self.message })));
         } else {
-            eprintln!("hyper-session: {}", self.message);
-            if self.status == 2 {
-                eprintln!("Try `hyper-session --help`.");
-            }
+            let hint = if self.status == 2 { "\nTry `hyper-session --help`." } else { "" };
+            note(&format!("hyper-session: {}{hint}", self.message));
         }
         ExitCode::from(self.status)
     }

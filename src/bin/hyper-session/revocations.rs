@@ -1,7 +1,6 @@
 //! The log of revocations of a cookie store, in a file or in Redis: revoking, and looking up.
 
 use std::fmt::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
 use crate::named_sessions::Named;
-use crate::report::{Failure, Report, time};
+use crate::report::{Failure, Report, note, time};
 
 pub(crate) async fn revoke(arguments: &Arguments, named: &Named) -> Result<Report, Failure> {
     match arguments.get("sqlite") {
@@ -37,7 +36,7 @@ async fn revoke_in(log: impl RevocationLog, arguments: &Arguments, named: &Named
     if is_new {
         let hint = "the log held no revocation before: check that it is that of the service";
         if arguments.has("json") {
-            eprintln!("hyper-session: {hint}");
+            note(&format!("hyper-session: {hint}"));
         } else {
             let _ = write!(text, "\n{hint}");
         }
@@ -103,9 +102,12 @@ async fn entries(log: impl RevocationLog) -> Result<Vec<Entry>, Failure> {
 }
 
 async fn file(path: &str) -> Result<Arc<SqliteLog>, Failure> {
-    // Opening it would create it, and a mistyped path would look like success.
-    if !Path::new(path).is_file() {
-        return Err(Failure::usage(format!("{path}: there is no such file")));
+    // Opening it would create a log, and a mistyped path would look like success.
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() => return Err(Failure::usage(format!("{path}: this is not a file"))),
+        Ok(found) if found.len() == 0 => return Err(Failure::usage(format!("{path}: the file is empty"))),
+        Ok(_) => {}
+        Err(error) => return Err(Failure::usage(format!("{path}: {error}"))),
     }
     Ok(Arc::new(SqliteLog::open(path).await?))
 }

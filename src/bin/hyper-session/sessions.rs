@@ -9,7 +9,7 @@ use hyper_session::{Clock, RedisStore, SystemClock, Timeouts};
 use serde_json::{Value, json};
 
 use crate::arguments::Arguments;
-use crate::report::{Failure, Report, time};
+use crate::report::{Failure, Report, note, time};
 
 /// A store with the service's sessions, and how to show them.
 struct Sessions<'a> {
@@ -78,7 +78,7 @@ impl<'a> Sessions<'a> {
             "no session of {subject:?} is listed for the prefix {prefix:?} and the cookie name {name:?}: check that they are those of the service"
         );
         if self.arguments.has("json") {
-            eprintln!("hyper-session: {text}");
+            note(&format!("hyper-session: {text}"));
         }
         Report { json, text, yes: false }
     }

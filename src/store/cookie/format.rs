@@ -20,6 +20,9 @@ pub(crate) trait ForeignFormat: Send + Sync + 'static {
     /// Returns a record that came in a native token, marked if it is to be written in this format.
     fn opened_native(&self, config: &Config, record: Record) -> Record;
 
+    /// Returns true if sessions are saved in this format.
+    fn writes(&self) -> bool;
+
     /// Saves in this format. `None` if the native format is to be written.
     fn save(
         &self,

@@ -399,6 +399,11 @@ impl Verbs for CookieStore {
         }
     }
 
+    /// A session that no user was ever logged in to cannot be revoked.
+    fn is_only_copy(&self, record: &Record) -> bool {
+        self.inner.config.only_in_cookie || record.payload().lineage().owner.is_none()
+    }
+
     fn ends_others_on_save(&self) -> bool {
         self.inner.revoking.is_some()
     }
@@ -429,8 +434,9 @@ impl Verbs for CookieStore {
     }
 
     fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
-        // Another program would not know it.
-        self.inner.foreign.is_none().then(|| self.inner.tombstone(ended, now))
+        // A program that shares the cookies would not know it.
+        let is_shared = self.inner.foreign.as_ref().is_some_and(|foreign| foreign.writes());
+        if is_shared { None } else { Some(self.inner.tombstone(ended, now)) }
     }
 
     fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {

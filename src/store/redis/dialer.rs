@@ -13,7 +13,7 @@ use bb8_redis::redis::{
 use tokio::time::timeout;
 
 use super::credentials::{Credentials, Provider};
-use super::fault::Failure;
+use super::fault::{Failure, a_cluster_node};
 use super::tls::Tls;
 
 /// An idle connection is probed after this long, and then this often: sooner than a load balancer drops it.
@@ -99,14 +99,6 @@ impl Dialer {
             _ => Ok((connection, greeting)),
         }
     }
-}
-
-/// Returns the failure of a URL for one server that leads to a node of a Cluster.
-pub(super) fn a_cluster_node() -> Failure {
-    Failure::Setup(
-        "the server is a node of a Redis Cluster: begin the URL with redis-cluster:// (rediss-cluster:// with TLS)"
-            .to_owned(),
-    )
 }
 
 /// Returns the failure of a Cluster URL that leads to a single server.

@@ -5,7 +5,6 @@ use std::fmt;
 
 use bb8_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
 
-use super::dialer::a_cluster_node;
 use crate::error::Error;
 
 /// The reason why one attempt to send a command returned no value.
@@ -170,6 +169,14 @@ impl Failure {
 pub(super) fn is_out_of_memory(error: &RedisError) -> bool {
     // Before Redis 7, a script wraps the server's error.
     error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("-OOM"))
+}
+
+/// Returns the failure of a URL for one server that leads to a node of a Cluster.
+pub(super) fn a_cluster_node() -> Failure {
+    Failure::Setup(
+        "the server is a node of a Redis Cluster: begin the URL with redis-cluster:// (rediss-cluster:// with TLS)"
+            .to_owned(),
+    )
 }
 
 /// A reply of another type than the command has.
