@@ -16,7 +16,9 @@ pub(crate) const MAX_AGE_CAP: Duration = Duration::from_secs(400 * 24 * 3_600);
 pub enum SameSite {
     /// Never.
     Strict,
-    /// Only when the user follows a link to this site. The default: anything stricter logs users out of links in mail.
+    /// Only when the user follows a link to this site. The default: anything stricter logs users out of links in mail. A form of
+    /// another site comes without the cookie: see [payment
+    /// providers](crate::guide::forms#payment-providers-that-come-back-by-post).
     Lax,
     /// Always. It needs `Secure`, and an application that protects itself from forged requests.
     None,
@@ -71,7 +73,7 @@ impl SameSite {
 ///
 /// The default is the strictest cookie that works for a whole site: `__Host-session`, `Secure`, `HttpOnly`,
 /// `SameSite=Lax`, `Path=/`, `Max-Age` of 24 hours. Combinations that a browser would refuse are refused when the store
-/// is built, with a message that says what to change.
+/// is built, with a message that says what to change. The guide [`cookies`](crate::guide::cookies) says when to change which.
 ///
 /// # Changing the options of a service in use
 ///
@@ -210,7 +212,8 @@ impl CookieOptions {
     }
 
     /// Sets whether the browser sends the cookie over https only. Default: true. It is never inferred from the request, because a
-    /// proxy may end TLS.
+    /// proxy may end TLS. For a service that is reached both ways, see
+    /// [`plain_http_on`](crate::store::Builder::plain_http_on).
     pub fn secure(mut self, yes: bool) -> Self {
         self.secure = Some(yes);
         self
@@ -259,7 +262,8 @@ impl CookieOptions {
     ///
     /// A browser whose cookies exceed the header limit of a server or proxy is locked out until they expire. hyper's HTTP/2
     /// server accepts 16 KiB of headers (`max_header_list_size`), many proxies 8 KiB. Behind such a proxy, set 1. Before you
-    /// set more than 3, raise the server's limit.
+    /// set more than 3, raise the server's limit. nginx's buffers for responses are smaller still:
+    /// [header buffers](crate::guide::cookies#header-buffers-of-proxies).
     pub fn max_chunks(mut self, chunks: u8) -> Self {
         self.max_chunks = chunks;
         self
