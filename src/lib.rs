@@ -76,7 +76,7 @@
 //! [the cookie: http and https, other sites, proxies](guide::cookies) ·
 //! [logins: remember me, two steps, devices](guide::logins) · [a logout that is final](guide::revocation) ·
 //! [stolen cookies that are worthless][`guide::device_bound`] (feature `device-bound`) ·
-//! [forms, and payment providers](guide::forms) · [axum, tower and tonic](guide::frameworks) ·
+//! [forms, and payment providers](guide::forms) · [hyper servers, axum, tower and tonic](guide::frameworks) ·
 //! [connections that stay open: sockets and streams of events](guide::connections) ·
 //! [changing the store](guide::changing_stores) · [key rotation without downtime](guide::key_rotation) ·
 //! [a security checklist](guide::security), by OWASP ASVS and NIST ·

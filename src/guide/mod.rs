@@ -1,4 +1,4 @@
-//! Guides: choosing a store, values, the cookie, logins, forms, frameworks, connections that stay open, changing the store, keys,
+//! Guides: choosing a store, values, the cookie, logins, forms, servers and frameworks, connections that stay open, changing the store, keys,
 //! revocation, security, operation, testing, migration, and limits.
 //!
 //! Every example in them is compiled, and run unless it needs a server.
