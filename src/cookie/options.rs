@@ -316,7 +316,8 @@ impl CookieOptions {
     /// # Security
     ///
     /// A cookie under a retired name logs its holder in, so it is only as protected as the prefix of that name allows. Drop
-    /// the retired name when the longest session under it has ended.
+    /// the retired name when the longest session under it has ended, or set that date with
+    /// [`accept_retired_until`](crate::store::Builder::accept_retired_until).
     ///
     /// # Examples
     ///
