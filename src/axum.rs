@@ -8,7 +8,8 @@ use crate::error::Error;
 use crate::service::{SessionExt, SessionHandle, not_wrapped};
 use crate::session::{Session, SessionView};
 
-/// Extracts the loaded session. Needs a [`SessionLayer`](crate::SessionLayer) around the route.
+/// Extracts the loaded session. Needs a [`SessionLayer`](crate::SessionLayer) around the route: see the guide
+/// [`frameworks`](crate::guide::frameworks).
 ///
 /// # Rejection
 ///

@@ -49,7 +49,10 @@
 //! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
 //!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
-//! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours.
+//!   [`plain_http_on`](store::Builder::plain_http_on) is for services that are reached both by http and by https.
+//! - [`Key`] names a value and its type; [`Session::get_all`] reads all values as a struct of yours. [`Session::update`] and
+//!   [`Session::try_update`] change a value that depends on its previous one, [`Session::get_lenient`] reads a value that may not decode,
+//!   and [`Session::update_flash`] adds to the messages for the next page.
 //! - [`Event`] reports what happened and why, to the [`Observer`] of a store.
 //! - [`Error`] is the one error type.
 //!
@@ -70,12 +73,15 @@
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
-//! [logins](guide::logins) · [a logout that is final](guide::revocation) ·
-//! [stolen cookies that are worthless][`guide::device_bound`] (feature `device-bound`) · [forms](guide::forms) ·
-//! [connections that stay open](guide::connections) · [changing the store](guide::changing_stores) ·
-//! [key rotation without downtime](guide::key_rotation) · [a security checklist](guide::security), by OWASP ASVS and NIST ·
+//! [the cookie: http and https, other sites, proxies](guide::cookies) ·
+//! [logins: remember me, two steps, devices](guide::logins) · [a logout that is final](guide::revocation) ·
+//! [stolen cookies that are worthless][`guide::device_bound`] (feature `device-bound`) ·
+//! [forms, and payment providers](guide::forms) · [hyper servers, axum, tower and tonic](guide::frameworks) ·
+//! [connections that stay open: sockets and streams of events](guide::connections) ·
+//! [changing the store](guide::changing_stores) · [key rotation without downtime](guide::key_rotation) ·
+//! [a security checklist](guide::security), by OWASP ASVS and NIST ·
 //! [logs and metrics](guide::observability) · [testing your application](guide::testing) ·
-//! [coming from tower-sessions or actix-session](guide::migrating) · [limits](guide::limits) ·
+//! [coming from tower-sessions, actix-session, axum-login or express-session](guide::migrating) · [limits](guide::limits) ·
 //! [deploying on Redis][`guide::deploying_on_redis`] (feature `redis`) ·
 //! [moving from Astra][`guide::moving_from_astra`] (feature `astra`)
 //!

@@ -21,7 +21,7 @@ use crate::store::Store;
 /// A layer that gives the services it wraps sessions from one store.
 ///
 /// Handlers get their session with [`SessionExt::session`](crate::SessionExt::session), or with the extractors of the
-/// feature `axum`.
+/// feature `axum`. The guide [`frameworks`](crate::guide::frameworks) has the order of layers, timeouts, and tonic.
 ///
 /// # Examples
 ///

@@ -256,6 +256,11 @@ impl Config {
         self.settings.clock.now()
     }
 
+    /// Returns true if cookies under retired names are still read.
+    pub(crate) fn reads_retired_names(&self, now: Timestamp) -> bool {
+        self.settings.retired_until.is_none_or(|until| now < until)
+    }
+
     pub(crate) fn clock(&self) -> &Arc<dyn Clock> {
         &self.settings.clock
     }
@@ -295,6 +300,8 @@ pub(crate) struct Settings {
     pub(crate) discard_rule: DiscardRule,
     /// The requests that do not keep their session alive by reading it.
     pub(crate) no_renewal_rule: Option<Arc<dyn RequestRule>>,
+    /// The end of the time in which cookies under retired names are read.
+    pub(crate) retired_until: Option<Timestamp>,
     /// A connection keeps its last cookie. Only for a store whose tokens contain the whole session, or that has a near-cache.
     pub(crate) connection_memo: bool,
     /// Flash values are stored among the other values, as in a program that shares the sessions.
@@ -313,6 +320,7 @@ impl Default for Settings {
             format: PayloadFormat::default(),
             discard_rule: DiscardRule::default(),
             no_renewal_rule: None,
+            retired_until: None,
             connection_memo: false,
             shared_flash: false,
             clear_site_data: None,
@@ -408,6 +416,11 @@ impl Options {
             None => None,
         };
         let cookie = cookie.validate()?;
+        if self.settings.retired_until.is_some() && cookie.retired_cookies().is_empty() {
+            return Err(Error::config(
+                "accept_retired_until() is for cookies under another name: name it with retired_name(), or drop accept_retired_until()",
+            ));
+        }
         // Capped like Max-Age: a session with an idle timeout of more than 400 days outlives its cookie in any case.
         let longest_idle = timeouts.idle.min(timeouts.absolute);
         if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {

@@ -14,7 +14,9 @@ const MAX_ATTRIBUTE: usize = 1024;
 pub enum SameSite {
     /// Never.
     Strict,
-    /// Only when the user follows a link to this site. The default: anything stricter logs users out of links in mail.
+    /// Only when the user follows a link to this site. The default: anything stricter logs users out of links in mail. A form of
+    /// another site comes without the cookie: see [payment
+    /// providers](crate::guide::forms#payment-providers-that-come-back-by-post).
     Lax,
     /// Always. It needs `Secure`, and an application that protects itself from forged requests.
     None,

@@ -23,7 +23,7 @@ pub(crate) enum MaxAge {
 ///
 /// The default is the strictest cookie that works for a whole site: `__Host-session`, `Secure`, `HttpOnly`,
 /// `SameSite=Lax`, `Path=/`, `Max-Age` of 24 hours. Combinations that a browser would refuse are refused when the store
-/// is built, with a message that says what to change.
+/// is built, with a message that says what to change. The guide [`cookies`](crate::guide::cookies) says when to change which.
 ///
 /// # Changing the options of a service in use
 ///
@@ -163,7 +163,8 @@ impl CookieOptions {
     }
 
     /// Sets whether the browser sends the cookie over https only. Default: true. It is never inferred from the request, because a
-    /// proxy may end TLS.
+    /// proxy may end TLS. For a service that is reached both ways, see
+    /// [`plain_http_on`](crate::store::Builder::plain_http_on).
     pub fn secure(mut self, yes: bool) -> Self {
         self.secure = Some(yes);
         self
@@ -212,7 +213,8 @@ impl CookieOptions {
     ///
     /// A browser whose cookies exceed the header limit of a server or proxy is locked out until they expire. hyper's HTTP/2
     /// server accepts 16 KiB of headers (`max_header_list_size`), many proxies 8 KiB. Behind such a proxy, set 1. Before you
-    /// set more than 3, raise the server's limit.
+    /// set more than 3, raise the server's limit. nginx's buffers for responses are smaller still:
+    /// [header buffers](crate::guide::cookies#header-buffers-of-proxies).
     pub fn max_chunks(mut self, chunks: u8) -> Self {
         self.max_chunks = chunks;
         self
@@ -265,7 +267,8 @@ impl CookieOptions {
     /// # Security
     ///
     /// A cookie under a retired name logs its holder in, so it is only as protected as the prefix of that name allows. Drop
-    /// the retired name when the longest session under it has ended.
+    /// the retired name when the longest session under it has ended, or set that date with
+    /// [`accept_retired_until`](crate::store::Builder::accept_retired_until).
     ///
     /// # Examples
     ///

@@ -527,7 +527,7 @@ pub enum Refusal {
     /// The session got a new token moments ago. Other requests of the same browser may still carry the old token. So may an
     /// attacker who stole it. The cookie is not removed, because the browser has the new one, or will get it.
     Regenerated,
-    /// In a format that is read only until a deadline, which has passed.
+    /// In a format, or under a name, that is read only until a deadline, which has passed.
     RetiredFormat,
     /// Ended before its deadline: by a logout, or because its subject, one of its labels or all sessions were revoked. The
     /// response does not remove the cookie, because the browser may have got another cookie meanwhile.
@@ -560,7 +560,8 @@ impl Refusal {
     }
 
     /// Returns true if a cookie that was refused for this reason is known to be dead, so that a response may remove it: it
-    /// has expired, is not stored, is sealed by a revoked key, is forged, is not a session, or is in a retired format.
+    /// has expired, is not stored, is sealed by a revoked key, is forged, is not a session, or is in a retired format or under a
+    /// retired name.
     ///
     /// A cookie is never removed if it may be valid elsewhere: in a format of a newer release, under a key that another
     /// host has already, issued by a host whose clock is ahead, or the cookie of another application on the same host. Nor

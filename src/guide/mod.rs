@@ -1,5 +1,5 @@
-//! Guides: choosing a store, values, logins, forms, connections that stay open, changing the store, keys, revocation, security,
-//! operation, testing, migration, and limits.
+//! Guides: choosing a store, values, the cookie, logins, forms, servers and frameworks, connections that stay open, changing the store, keys,
+//! revocation, security, operation, testing, migration, and limits.
 //!
 //! Every example in them is compiled, and run unless it needs a server.
 
@@ -8,6 +8,9 @@ pub mod choosing_a_store {}
 
 #[doc = include_str!("values.md")]
 pub mod values {}
+
+#[doc = include_str!("cookies.md")]
+pub mod cookies {}
 
 #[doc = include_str!("revocation.md")]
 pub mod revocation {}
@@ -21,6 +24,9 @@ pub mod logins {}
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}
+
+#[doc = include_str!("frameworks.md")]
+pub mod frameworks {}
 
 #[doc = include_str!("connections.md")]
 pub mod connections {}

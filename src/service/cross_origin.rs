@@ -35,6 +35,8 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 ///
 /// Sibling subdomains are another origin (`same-site`), and are refused. `SameSite` cookies do not do that.
 ///
+/// The guide [`forms`](crate::guide::forms) also has tokens, and payment providers that come back by POST.
+///
 /// # Limits
 ///
 /// A page of the same origin that an attacker controls (XSS) is not stopped. Behind a proxy that changes `Host`, requests

@@ -37,15 +37,19 @@ pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
 /// Implemented for [`Request`], for [`Parts`](request::Parts) if the body was taken already, and for [`Extensions`],
 /// because some frameworks (tonic) show only these. The futures borrow nothing.
 ///
+/// Write helpers for any body, not for hyper's `Incoming`, which only a connection can make. Then [tests can call
+/// them](crate::guide::testing#handlers-for-any-body).
+///
 /// # Examples
 ///
 /// ```
-/// use hyper::{Request, body::Incoming};
+/// use hyper::Request;
 /// use hyper_session::{Error, SessionExt};
 ///
-/// async fn user(request: &Request<Incoming>) -> Result<Option<String>, Error> {
+/// async fn user<B>(request: &Request<B>) -> Result<Option<String>, Error> {
 ///     request.session().await?.get("user")
 /// }
+/// # let _ = user::<hyper::body::Incoming>;
 /// ```
 pub trait SessionExt {
     /// Returns the session, loaded by the first call. If several session services wrap the handler, it is the session of

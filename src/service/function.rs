@@ -21,7 +21,8 @@ use crate::store::Store;
 /// Makes a hyper service from `handler`, which takes each request and the handle of its session.
 ///
 /// Works as [`SessionService`](super::SessionService), without request extensions: a request whose handler does not ask for
-/// the session costs one allocation.
+/// the session costs one allocation. The result is a service if the response's body has a `Default`, as `Full`, `String` and
+/// `BoxBody` do. For any other body, set [`on_failure`](SessionFn::on_failure).
 ///
 /// # Examples
 ///

@@ -67,7 +67,8 @@ use crate::store::Store;
 /// If the session cannot be saved, the handler's response is replaced. If the handler returns an [`Error`] (boxed or
 /// plain), the service responds to that, and no value is saved; `destroy` and `regenerate` are carried out, as for any 5xx.
 /// In both cases, the response is by default an empty 503 with `Retry-After` if a later attempt may help, and an empty 500
-/// otherwise: see [`on_failure`](Self::on_failure). Errors of any other type are passed through. Handlers with such a type can use
+/// otherwise. [`on_failure`](Self::on_failure) makes another response. It is needed if the response's body has no `Default`.
+/// Errors of any other type are passed through. Handlers with such a type can use
 /// [`Error::into_http_response`](crate::Error::into_http_response).
 ///
 /// [`Error`]: crate::Error

@@ -504,6 +504,9 @@ impl Slot {
         let store = self.connection.store();
         match name {
             None => store.load(token, now),
+            Some(_) if !self.connection.config().reads_retired_names(now) => {
+                StoreFuture::ready(Ok(Err(Refusal::RetiredFormat)))
+            }
             Some(name) => store.load_retired(name, token, now),
         }
     }

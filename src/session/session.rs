@@ -25,7 +25,8 @@ use crate::error::{Error, Kind};
 /// write after that returns an error and is never silently lost.
 ///
 /// Keys are strings, or [`Key`](crate::Key)s that know the type of their value. Values are of any type that serde can
-/// serialize. Keys that start with U+0001 are reserved.
+/// serialize. Keys that start with U+0001 are reserved. The guide [`values`](crate::guide::values) has an example of each kind of
+/// reading and writing.
 ///
 /// # Examples
 ///
@@ -546,6 +547,26 @@ impl Session {
         Err(Error::new(Kind::Conflict { attempts: MAX_RERUNS }).into())
     }
 
+    /// Returns the time of this request by the store's [clock](crate::Clock), which [`remaining`](Self::remaining) and
+    /// [`authenticated_within`](Self::authenticated_within) count from: for values that have a deadline of their own.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::Timestamp;
+    /// use std::time::Duration;
+    ///
+    /// # hyper_session::__example(|session| {
+    /// session.set("code_sent_at", session.now().as_unix())?;
+    /// let sent = session.get("code_sent_at")?.map(Timestamp::from_unix);
+    /// assert!(sent.is_some_and(|sent| session.now().saturating_since(sent) <= Duration::from_secs(300)));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
+    pub fn now(&self) -> Timestamp {
+        self.inner.circumstances.now
+    }
+
     /// Returns the id of the stored session, or `None` if no session was stored yet.
     ///
     /// This is always an id that the store knows: by it, [`sessions_of`](crate::store::Store::sessions_of) names the session, and
@@ -779,11 +800,6 @@ impl Session {
             state.put(key, value);
         }
         Ok(())
-    }
-
-    /// Returns the time of the request.
-    pub(super) fn now(&self) -> Timestamp {
-        self.inner.circumstances.now
     }
 
     pub(super) fn is_speculative(&self) -> bool {

@@ -13,6 +13,8 @@ impl Session {
     ///
     /// The absolute timeout begins at the login, and again at each later login (reauthentication).
     ///
+    /// "Remember me", a login in two steps, and lists of devices are in the guide [`logins`](crate::guide::logins).
+    ///
     /// The values of an anonymous session stay. If the session belongs to another subject, it is ended, and a new session
     /// without values begins.
     ///

@@ -103,6 +103,11 @@ impl SessionView {
         self.0.id()
     }
 
+    /// Works as [`Session::now`].
+    pub fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
     /// Works as [`Session::created_at`].
     pub fn created_at(&self) -> Option<Timestamp> {
         self.0.created_at()

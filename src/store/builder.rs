@@ -37,6 +37,7 @@ use crate::session::PayloadFormat;
 /// | [`clear_site_data`](Self::clear_site_data): data that the browser deletes at a logout | none |
 /// | [`private_pages_no_store`](Self::private_pages_no_store) | false |
 /// | [`no_renewal_on`](Self::no_renewal_on): requests that keep no session alive by reading it | none |
+/// | [`accept_retired_until`](Self::accept_retired_until): a date at which retired cookie names end | none |
 /// | [`plain_http_on`](Self::plain_http_on): requests whose cookie is not `Secure` | none |
 /// | `device_bound` (feature `device-bound`): sessions that only one device can use | off |
 /// | [`clock`](Self::clock) | the machine's clock |
@@ -304,6 +305,30 @@ impl<K> Builder<K> {
     /// ```
     pub fn no_renewal_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
         self.options.settings.no_renewal_rule = Some(Arc::new(rule));
+        self
+    }
+
+    /// Reads the cookies under [retired names](CookieOptions::retired_name) until a date. From then on they are refused
+    /// ([`Refusal::RetiredFormat`](crate::Refusal::RetiredFormat)) and removed, even if the options still name them. Default: they are
+    /// read for as long as the options name them.
+    ///
+    /// No user is logged out if the date lies a [longest lifetime](Self::longest_lifetime) ahead, by default the absolute
+    /// timeout. It does not end a [`SessionWatch`](crate::SessionWatch) that was taken before.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{AppKey, CookieStore, Timestamp};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .cookie(CookieOptions::new().retired_name("session"))
+    ///     .accept_retired_until(Timestamp::from_unix(1_900_000_000))
+    ///     .build()?;
+    /// # Ok::<(), hyper_session::Error>(())
+    /// ```
+    pub fn accept_retired_until(mut self, until: Timestamp) -> Self {
+        self.options.settings.retired_until = Some(until);
         self
     }
 

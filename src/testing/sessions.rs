@@ -152,6 +152,33 @@ impl Cookies {
         if pairs.is_empty() { None } else { HeaderValue::from_bytes(&pairs.join(&b"; "[..])).ok() }
     }
 
+    /// Writes the `Cookie` header that the browser sends into the headers of a request, instead of any that is there. Removes it
+    /// if the browser has no cookie.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{HeaderMap, Request};
+    /// use hyper_session::testing::Cookies;
+    ///
+    /// let mut cookies = Cookies::new();
+    /// let mut response = HeaderMap::new();
+    /// response.insert("set-cookie", "a=1; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    ///
+    /// let mut request = Request::new(());
+    /// cookies.send(request.headers_mut());
+    /// assert_eq!(request.headers()["cookie"], "a=1");
+    /// Cookies::new().send(request.headers_mut());
+    /// assert!(!request.headers().contains_key("cookie"));
+    /// ```
+    pub fn send(&self, headers: &mut HeaderMap) {
+        match self.header() {
+            Some(cookies) => drop(headers.insert(COOKIE, cookies)),
+            None => drop(headers.remove(COOKIE)),
+        }
+    }
+
     /// Returns the value of a cookie.
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.jar.get(name.as_bytes()).map(Vec::as_slice)

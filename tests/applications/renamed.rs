@@ -118,6 +118,54 @@ fn a_session_under_a_retired_name_is_read_and_moves_when_it_is_saved() {
     });
 }
 
+/// The end of the time for a retired name: to the second, on each store, with an event, and the cookie goes.
+#[test]
+fn a_retired_name_ends_at_its_date() {
+    everywhere(|house| async move {
+        let until = Timestamp::from_unix(START + 100);
+        let server = |options: CookieOptions, dated: bool| -> Arc<dyn Store> {
+            let builder = house.builder(options);
+            let builder = if dated { builder.accept_retired_until(until) } else { builder };
+            Arc::new(builder.build().unwrap())
+        };
+        let cookies = |options: CookieOptions, dated: bool| -> Arc<dyn Store> {
+            let builder = CookieStore::builder(house.key.parse::<AppKey>().unwrap())
+                .cookie(options)
+                .clock(house.clock.clone())
+                .observer(house.events.clone());
+            let builder = if dated { builder.accept_retired_until(until) } else { builder };
+            Arc::new(builder.build().unwrap())
+        };
+        let stores: [&dyn Fn(CookieOptions, bool) -> Arc<dyn Store>; 2] = [&server, &cookies];
+        for build in stores {
+            house.clock.set(START);
+            let jar = log_in(&build(old(), false), "ada").await;
+            let renamed = build(new(), true);
+            let mut moved = jar.clone();
+            edit(&renamed, &mut moved, |session| session.set("cart", 4)).await;
+            // Another session, under the old name, which did not move.
+            let mut late = log_in(&build(old(), false), "bob").await;
+            house.clock.set(START + 99);
+            assert_eq!(edit(&renamed, &mut late.clone(), user).await.1.as_deref(), Some("bob"));
+            house.events.take();
+            house.clock.set(START + 100);
+            let (lines, seen) = edit(&renamed, &mut late, user).await;
+            assert_eq!(seen, None);
+            assert!(lines.iter().any(|line| line.starts_with("__Host-old=;")), "{lines:?}");
+            assert_eq!(held(&late), [""; 0], "removed");
+            assert_eq!(house.events.take(), [refused(Refusal::RetiredFormat)]);
+            assert_eq!(edit(&renamed, &mut moved, user).await.1.as_deref(), Some("ada"), "it has moved");
+        }
+    });
+}
+
+#[test]
+fn a_date_without_a_retired_name_does_not_build() {
+    let house = House::new(false);
+    let error = house.builder(old()).accept_retired_until(Timestamp::MAX).build().unwrap_err();
+    assert!(error.is_config() && error.to_string().contains("retired_name"), "{error}");
+}
+
 #[test]
 fn a_renewal_and_each_new_token_move_it_too() {
     let ways: [Act; 4] =

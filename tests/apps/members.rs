@@ -1,5 +1,5 @@
 //! A members' area on axum: an extractor of its own, login at an identity provider (OAuth 2 with PKCE), and server-sent events
-//! that end with the login.
+//! and a WebSocket that end with the login.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -7,12 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use axum::Router;
 use axum::extract::{FromRequestParts, RawQuery, State};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
-use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD, Engine};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Frame};
@@ -22,8 +23,9 @@ use hyper_session::{
     AppKey, CrossOriginProtection, Error, Session, SessionHandle, SessionLayer, SessionWatch,
 };
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
@@ -62,6 +64,7 @@ pub(crate) fn app(members: Members, store: impl Store) -> Router {
         .route("/role", post(|member: Member| async move { member.session.set("role", "editor") }))
         .route("/logout", post(|member: Member| async move { member.session.destroy() }))
         .route("/events", get(events))
+        .route("/socket", get(socket))
         .with_state(members)
         .layer(SessionLayer::new(store))
         .layer(CrossOriginProtection::new())
@@ -144,6 +147,41 @@ async fn send_events(watch: SessionWatch, client: Sender<String>, look: Arc<Noti
         Err(error) => format!("event: retry\ndata: {}\n\n", error.label()),
     };
     let _ = client.send(last).await;
+}
+
+/// A WebSocket that lasts as long as the login. An application takes a library for its messages; this one only greets and closes.
+async fn socket(
+    State(members): State<Members>,
+    handle: SessionHandle,
+    mut request: axum::extract::Request,
+) -> Result<Response, Error> {
+    let Some(watch) = handle.watch().await? else { return Ok(StatusCode::UNAUTHORIZED.into_response()) };
+    let Some(key) = request.headers().get("sec-websocket-key").map(|key| key.as_bytes().to_vec()) else {
+        return Ok(StatusCode::BAD_REQUEST.into_response());
+    };
+    let upgrade = hyper::upgrade::on(&mut request);
+    tokio::spawn(async move {
+        let Ok(connection) = upgrade.await else { return };
+        let mut socket = TokioIo::new(connection);
+        let _ = socket.write_all(b"\x81\x05hello").await; // a text
+        let pause = || async { members.look.notified().await };
+        let code: u16 = match watch.ended(pause).await {
+            Ok(_) => 1008,  // policy violation
+            Err(_) => 1011, // the server failed
+        };
+        let [high, low] = code.to_be_bytes();
+        let _ = socket.write_all(&[0x88, 2, high, low]).await; // close
+        let _ = socket.shutdown().await;
+    });
+    // RFC 6455 section 4.2.2
+    let accept =
+        digest(&SHA1_FOR_LEGACY_USE_ONLY, &[&key, &b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"[..]].concat());
+    let fields = [
+        ("connection", "upgrade".to_owned()),
+        ("upgrade", "websocket".to_owned()),
+        ("sec-websocket-accept", BASE64_STANDARD.encode(accept)),
+    ];
+    Ok((StatusCode::SWITCHING_PROTOCOLS, fields).into_response())
 }
 
 /// A body of the texts that the task of a stream sends.

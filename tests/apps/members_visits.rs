@@ -9,7 +9,8 @@ use hyper::body::Incoming;
 use hyper::{Request, Response};
 use hyper_session::MemoryStore;
 use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
@@ -111,6 +112,44 @@ fn a_stream_sees_roles_change_and_ends_with_a_logout_elsewhere() {
         site.look.notify_one();
         assert_eq!(next_event(&mut stream).await, "event: end\ndata: unknown_id\n\n");
         assert!(stream.frame().await.is_none(), "closed");
+    });
+}
+
+/// Opens the WebSocket of a page that the site sent, or of another site.
+async fn open_socket(jar: &Jar, site: &Site, from: &str) -> Response<Incoming> {
+    let request = Request::get(site.url("/socket"))
+        .header("connection", "upgrade")
+        .header("upgrade", "websocket")
+        .header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==")
+        .header("sec-fetch-site", from)
+        .header("cookie", jar.header().unwrap_or_default());
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    client.request(request.body(Full::<Bytes>::default()).unwrap()).await.unwrap()
+}
+
+#[test]
+fn a_websocket_is_closed_by_a_logout_elsewhere() {
+    block_on(async {
+        let site = site().await;
+        let mut jar = Jar::new();
+        assert_eq!(open_socket(&jar, &site, "same-origin").await.status(), 401);
+        site.log_in(&mut jar).await;
+        assert_eq!(open_socket(&jar, &site, "cross-site").await.status(), 403);
+        let response = open_socket(&jar, &site, "same-origin").await;
+        assert_eq!(response.status(), 101);
+        // The example of RFC 6455 section 1.3.
+        assert_eq!(response.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        let mut socket = TokioIo::new(hyper::upgrade::on(response).await.unwrap());
+        let mut text = [0; 7];
+        socket.read_exact(&mut text).await.unwrap();
+        assert_eq!(&text, b"\x81\x05hello");
+
+        site.look.notify_one();
+        assert_eq!(site.store.end_sessions_of("ada", None).await.unwrap(), 1);
+        site.look.notify_one();
+        let mut rest = Vec::new();
+        socket.read_to_end(&mut rest).await.unwrap();
+        assert_eq!(rest, [0x88, 2, 0x03, 0xf0]);
     });
 }
 

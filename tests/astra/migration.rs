@@ -3,6 +3,7 @@
 use crate::go_peer::{NAME, START, World, astra_jar, astra_json, builder, key, look};
 use crate::independent::vectors;
 use crate::support::Jar;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::{Event, EventKind, Refusal, Timestamp};
 use serde_json::Value;
 
@@ -26,6 +27,19 @@ fn a_session_changes_over_with_its_next_request() {
     world.clock.set(START + 86_400);
     world.visit(&mut jar, look);
     assert_eq!(jar.get(NAME), None);
+}
+
+/// The guide's last step.
+#[test]
+fn a_better_name_logs_nobody_out_after_the_migration() {
+    let world = World::migrating(1_000);
+    let mut jar = astra_jar(r#"{"user":"ada"}"#);
+    world.visit(&mut jar, look);
+    let renamed = World::of(builder().cookie(CookieOptions::new().retired_name(NAME)));
+    assert_eq!(renamed.values(&jar)["user"], "ada");
+    renamed.visit(&mut jar, look);
+    assert_eq!(jar.0.keys().collect::<Vec<_>>(), ["__Host-session"]);
+    assert_eq!(renamed.values(&jar)["user"], "ada");
 }
 
 #[test]

@@ -54,8 +54,12 @@ mod after {
         session.set("user", "ada")?;
         let user: Option<String> = session.get("user")?;
         let _ = (session.has("user"), session.keys().len());
-        session.update("visits", |visits: Option<u64>| visits.unwrap_or(0) + 1)?;
-        let _: (Option<u64>, bool) = (session.get("visits")?, session.delete("visits")?);
+        if session.has("visits") {
+            session.update("visits", |visits: Option<u64>| visits.unwrap_or(0) + 1)?;
+        }
+        session.update("visits", |visits: Option<u64>| visits.map_or(1, |visits| visits + 1))?;
+        session.delete("user")?;
+        let _: Option<u64> = session.take("visits")?;
         session.regenerate()?;
         session.clear()?;
         session.destroy()?;
@@ -66,8 +70,10 @@ mod after {
         let cookie =
             CookieOptions::development().name("app").same_site(SameSite::Lax).path("/app").http_only(true);
         CookieStore::builder(AppKey::generate()?)
-            .cookie(cookie)
+            .cookie(cookie.max_age(None))
             .idle_timeout(Duration::from_secs(3600))
+            .renewal_threshold(Duration::ZERO)
+            .no_renewal_on(|_, _| true)
             .build()
     }
 

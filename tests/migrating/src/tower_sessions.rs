@@ -19,7 +19,9 @@ mod before {
         let _: Option<u64> = session.remove("visits").await?;
         let _: Option<Value> = session.remove_value("raw").await?;
         session.set_expiry(Some(Expiry::AtDateTime(OffsetDateTime::now_utc() + Duration::days(30))));
+        session.set_expiry(Some(Expiry::OnInactivity(Duration::hours(1))));
         session.set_expiry(Some(Expiry::OnSessionEnd));
+        session.set_expiry(None);
         let _ = (
             session.is_empty().await,
             session.id(),
@@ -71,10 +73,12 @@ mod after {
         session.set("raw", Value::from(1))?;
         let visits: Option<u64> = session.get("visits")?;
         let _: Option<Value> = session.get("raw")?;
-        let _: (Option<u64>, bool) = (session.get("visits")?, session.delete("visits")?);
-        session.delete("raw")?;
+        let _: Option<u64> = session.take("visits")?;
+        let _: Option<Value> = session.take("raw")?;
         session.set_lifetime(Lifetime::persistent(30 * DAY))?;
+        session.set_lifetime(Lifetime::new().idle_timeout(Duration::from_secs(3600)))?;
         session.set_lifetime(Lifetime::until_browser_closes())?;
+        session.set_lifetime(Lifetime::new())?;
         let _ =
             (session.is_empty(), session.id(), session.lifetime(), session.expires_at(), session.remaining());
         session.save().await?;
@@ -95,7 +99,12 @@ mod after {
             .secure(false)
             .path("/app")
             .domain("example.com");
-        let store = MemoryStore::builder().cookie(cookie).idle_timeout(Duration::from_secs(3600)).build()?;
+        let store = MemoryStore::builder()
+            .cookie(cookie.max_age(None))
+            .idle_timeout(Duration::from_secs(3600))
+            .absolute_timeout(30 * DAY)
+            .renewal_threshold(Duration::ZERO)
+            .build()?;
         Ok(Router::new().route("/", get(handler)).layer(SessionLayer::new(store)))
     }
 
