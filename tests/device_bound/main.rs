@@ -27,5 +27,6 @@ mod site;
 #[cfg(feature = "axum")]
 mod stack;
 mod thefts;
+mod vectors;
 
 use self::site::START;

@@ -78,40 +78,19 @@ fn fetch(connection: &Connection, read: Read, max_entry_len: usize) -> Result<Op
 pub(super) struct Readers {
     opening: Opening,
     slots: Box<[Mutex<Option<Connection>>]>,
-    gate: Mutex<()>,
 }
-
-/// Some microseconds.
-const GATE_SPINS: u32 = 200;
 
 impl Readers {
     pub(super) fn new(opening: Opening) -> Self {
         let threads = std::thread::available_parallelism().map_or(4, usize::from);
         let slots = (0..threads.saturating_mul(2).clamp(4, 64)).map(|_| Mutex::default()).collect();
-        Self { opening, slots, gate: Mutex::new(()) }
+        Self { opening, slots }
     }
 
     /// Reads an entry in the caller's thread.
     pub(super) fn read(&self, read: Read) -> Result<Option<Stored>, Failure> {
         let Some(mut slot) = self.slot() else { return Err(Failure::Stopped) };
-        let _gate = self.pass_gate();
         self.opening.read(&mut slot, read)
-    }
-
-    /// Waits for another read of this process to end, for as long as a read usually takes.
-    ///
-    /// As it is compiled here, SQLite's connections share a few locks. Two threads that read at once contend for them
-    /// several times a read; each time one goes to sleep and is woken up, which takes longer than the read. The gate is
-    /// not a lock: a read that waits for the disk delays other reads by no more than this.
-    fn pass_gate(&self) -> Option<MutexGuard<'_, ()>> {
-        for _ in 0..GATE_SPINS {
-            match self.gate.try_lock() {
-                Ok(passed) => return Some(passed),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
-            }
-        }
-        None
     }
 
     fn slot(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
