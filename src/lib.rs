@@ -198,6 +198,8 @@
 mod error;
 
 mod clock;
+#[cfg(feature = "sqlite")]
+mod file_identity;
 mod id;
 mod join;
 mod runtime;

@@ -140,6 +140,34 @@ mod tests {
         );
     }
 
+    // The fields of the specification's examples: tests/vectors/dbsc/README.md.
+    #[test]
+    fn fields_are_those_of_the_specification() {
+        let vectors = include_str!("../../tests/vectors/dbsc/specification.json");
+        let vectors: serde_json::Value = serde_json::from_str(vectors).unwrap();
+        let fields = &vectors["fields"];
+        let of = |field: &str, name: &str| fields[field][name].as_str().unwrap().to_owned();
+        let named = [
+            ("registration", REGISTRATION),
+            ("challenge", CHALLENGE),
+            ("response", RESPONSE),
+            ("identifier", IDENTIFIER),
+        ];
+        for (field, name) in named {
+            assert_eq!(of(field, "name").to_lowercase(), name.as_str());
+        }
+        let written = registration(&of("registration", "path"), &of("registration", "challenge"));
+        assert_eq!(written.unwrap(), of("registration", "value"));
+        let written = challenge(&of("challenge", "challenge"), &of("challenge", "id"));
+        assert_eq!(written.unwrap(), of("challenge", "value"));
+        for (field, name) in [("response", RESPONSE), ("identifier", IDENTIFIER)] {
+            let expected = of(field, "text");
+            let mut headers = HeaderMap::new();
+            headers.insert(&name, HeaderValue::from_str(&format!("\"{expected}\"")).unwrap());
+            assert_eq!(text(&headers, &name, 1_000), Some(expected));
+        }
+    }
+
     #[test]
     fn a_text_that_no_field_can_hold_is_an_error() {
         assert!(registration("/\u{e9}", "c").is_err());

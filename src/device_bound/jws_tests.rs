@@ -34,6 +34,22 @@ fn the_refresh_of_another_implementation_is_read_and_verified() {
     assert!(!Proof { key, challenge, signed: &altered, signature }.is_signed_by(&device), "another text");
 }
 
+// The proofs of the specification: tests/vectors/dbsc/README.md.
+#[test]
+fn the_examples_of_the_specification_are_read() {
+    let vector = vector(include_str!("../../tests/vectors/dbsc/specification.json"));
+    let response = &vector["fields"]["response"];
+    let proof = Proof::read(response["text"].as_str().unwrap()).unwrap();
+    assert_eq!((&*proof.challenge, proof.key), (response["jti"].as_str().unwrap(), None));
+
+    let (header, payload) = (&vector["proof"]["header"], &vector["proof"]["payload"]);
+    let text = compact(&header.to_string(), &payload.to_string());
+    let proof = Proof::read(&text).unwrap();
+    assert_eq!(proof.challenge, payload["jti"].as_str().unwrap());
+    assert_eq!(proof.key, Some(key(&header["jwk"])));
+    assert!(!proof.is_signed_by(&key(&header["jwk"])), "a signature of ones");
+}
+
 // RFC 7515 appendix A.3: an ES256 signature by the RFC's key. Its type is not that of a proof, so it is not read as one.
 #[test]
 fn the_example_of_the_rfc_is_verified_and_is_no_proof() {

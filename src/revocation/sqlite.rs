@@ -15,6 +15,7 @@ use super::revocation::{MAX_POSITION, Revocation};
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
+use crate::file_identity::FileIdentity;
 use crate::runtime::check_runtime;
 
 /// "hsrv": marks the file as one of this crate.
@@ -127,7 +128,7 @@ impl SqliteLog {
         let file = path.clone();
         let start = move || {
             let connections = create(&file).and_then(|(for_writes, incarnation)| {
-                let identity = Identity::of(&file);
+                let identity = FileIdentity::of(&file);
                 Ok((for_writes, connect(&file)?, incarnation, identity))
             });
             let (for_writes, for_reads, incarnation, identity) = match connections {
@@ -261,11 +262,11 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
 }
 
 /// Commits the writes that wait, as many as there are in one commit, until the last sender is dropped.
-fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &Identity) {
+fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &FileIdentity) {
     while let Ok(first) = queue.recv() {
         let writes: Vec<Write> = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)).collect();
         let committed =
-            identity.check().and_then(|()| commit(&mut connection, &writes).map_err(Error::unavailable));
+            check(identity).and_then(|()| commit(&mut connection, &writes).map_err(Error::unavailable));
         match committed {
             Ok(answers) => {
                 for (write, answer) in writes.into_iter().zip(answers) {
@@ -345,16 +346,16 @@ fn raise(connection: &Connection, top: u64, at_least: u64) -> rusqlite::Result<(
     Ok(())
 }
 
-fn serve_reads(connection: &Connection, queue: &Receiver<Read>, identity: &Identity) {
+fn serve_reads(connection: &Connection, queue: &Receiver<Read>, identity: &FileIdentity) {
     while let Ok(Read { after, wait, answer }) = queue.recv() {
         let _ = answer.send(read(connection, after, wait, identity)); // the caller may be gone
     }
 }
 
-fn read(connection: &Connection, after: u64, wait: Duration, identity: &Identity) -> Result<Page, Error> {
+fn read(connection: &Connection, after: u64, wait: Duration, identity: &FileIdentity) -> Result<Page, Error> {
     let deadline = Instant::now() + wait;
     loop {
-        identity.check()?;
+        check(identity)?;
         // Read first: every later commit changes it.
         let version = data_version(connection)?;
         let page = page(connection, after).map_err(Error::unavailable)?;
@@ -408,36 +409,12 @@ fn page(connection: &Connection, after: u64) -> rusqlite::Result<Page> {
     Ok(page)
 }
 
-/// The identity of the opened file. If it is deleted or replaced, other processes write to another file.
-#[derive(Clone)]
-struct Identity {
-    path: PathBuf,
-    file: Option<(u64, u64)>,
-}
-
-impl Identity {
-    fn of(path: &Path) -> Self {
-        Self { path: path.to_owned(), file: numbers(path) }
+fn check(file: &FileIdentity) -> Result<(), Error> {
+    if file.is_in_place() {
+        Ok(())
+    } else {
+        Err(Error::unavailable("the file of revocations was deleted or replaced while it was in use"))
     }
-
-    fn check(&self) -> Result<(), Error> {
-        if numbers(&self.path) == self.file {
-            Ok(())
-        } else {
-            Err(Error::unavailable("the file of revocations was deleted or replaced while it was in use"))
-        }
-    }
-}
-
-#[cfg(unix)]
-fn numbers(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    std::fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
-}
-
-#[cfg(not(unix))]
-fn numbers(path: &Path) -> Option<(u64, u64)> {
-    path.exists().then_some((0, 0))
 }
 
 impl fmt::Debug for SqliteLog {

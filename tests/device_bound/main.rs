@@ -30,5 +30,6 @@ mod stack;
 #[path = "../support/deadlines.rs"]
 mod support;
 mod thefts;
+mod vectors;
 
 use self::site::START;

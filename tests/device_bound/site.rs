@@ -143,7 +143,7 @@ async fn handler(request: Request<Body>, handle: SessionHandle) -> Result<Respon
         return Ok(Response::new("pong".into()));
     }
     let session = handle.load().await?;
-    match path {
+    match path.strip_prefix("/app").unwrap_or(path) {
         "/login" => session.login("ada")?,
         "/login-bob" => session.login("bob")?,
         "/logout" => session.destroy()?,

@@ -10,6 +10,7 @@ mod folder;
 mod full_disk;
 mod group_commit;
 mod kill;
+mod moved;
 mod opening;
 mod processes;
 mod waiting;

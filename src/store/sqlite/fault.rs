@@ -27,6 +27,8 @@ pub(super) enum Failure {
     Io(i32),
     /// The lock between processes could not be taken.
     ProcessLock(io::ErrorKind),
+    /// The file was moved, replaced or deleted, so that other processes would open another one.
+    Moved,
     /// The entry is longer than the option allows.
     TooLarge,
     /// The reply did not come in time. Whether a write happened is unknown.
@@ -76,6 +78,7 @@ impl fmt::Display for Failure {
             Self::ProcessLock(kind) => {
                 write!(f, "the lock beside the session file could not be taken: {kind}")
             }
+            Self::Moved => f.write_str("the session file was moved, replaced or deleted while it was in use"),
             Self::TooLarge => {
                 f.write_str("an entry of the session file is longer than max_entry_len() allows")
             }

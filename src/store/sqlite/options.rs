@@ -19,6 +19,7 @@ use super::synchronous::Synchronous;
 use super::writer::{Answer, Write, Writer};
 use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
+use crate::file_identity::FileIdentity;
 use crate::store::server::ServerStore;
 use crate::store::{Builder, ServerKind, Stored};
 
@@ -48,8 +49,9 @@ use crate::store::{Builder, ServerKind, Stored};
 /// # Limits
 ///
 /// - The file must be on a local disk. A network file system is not safe for SQLite's write-ahead log.
-/// - While a store has it open, the file must not be moved, replaced or deleted. SQLite keeps two files beside it
-///   (`-wal` and `-shm`), and the processes that share it two more (`-lock` and `-next`).
+/// - While a store has it open, the file must not be moved, replaced or deleted: writes then fail at once, and reads within
+///   100 ms, until it is back or the service is restarted. SQLite keeps two files beside it (`-wal` and `-shm`), and the
+///   processes that share it two more (`-lock` and `-next`).
 /// - Space of deleted sessions is reused. The file does not shrink.
 ///
 /// # Examples
@@ -236,7 +238,8 @@ impl SqliteOptions {
     fn reading(&self, path: PathBuf) -> Result<Reading, Error> {
         let inline = self.read_threads == 0;
         let busy_timeout = if inline { self.busy_timeout.min(MAX_INLINE_WAIT) } else { self.busy_timeout };
-        let opening = Opening { path, busy_timeout, max_entry_len: self.max_entry_len };
+        let file = FileIdentity::of(&path);
+        let opening = Opening { path, file, busy_timeout, max_entry_len: self.max_entry_len };
         // An unreadable file fails now, and not at the first request.
         opening.open().map_err(|failure| unusable(&opening.path, &failure))?;
         if inline {
@@ -305,7 +308,8 @@ impl WriterOptions {
         })?;
         drop(held);
         let Self { sweep_interval, machine, .. } = self;
-        Ok(Writer { connection, lock, machine, sweep_interval, counters })
+        let file = FileIdentity::of(path);
+        Ok(Writer { connection, file, lock, machine, sweep_interval, counters })
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rusqlite::Connection;
@@ -13,6 +13,7 @@ use super::fault::Failure;
 use super::queue::{Queue, Taken, Worker};
 use super::schema::{open_reader, timestamp};
 use crate::clock::Timestamp;
+use crate::file_identity::FileIdentity;
 use crate::store::Stored;
 
 const FETCH: &str = "SELECT expires, value FROM entries WHERE id = ?1";
@@ -21,9 +22,20 @@ const FETCH: &str = "SELECT expires, value FROM entries WHERE id = ?1";
 #[derive(Clone)]
 pub(super) struct Opening {
     pub(super) path: PathBuf,
+    pub(super) file: FileIdentity,
     /// How long a read may wait for another process that recovers or closes the file.
     pub(super) busy_timeout: Duration,
     pub(super) max_entry_len: usize,
+}
+
+/// How often a connection checks that its file is still in place, which takes a microsecond.
+const CHECK_EVERY: Duration = Duration::from_millis(100);
+
+/// An open connection that reads.
+pub(super) struct Reader {
+    connection: Connection,
+    /// When the file was last seen in place.
+    checked: Instant,
 }
 
 /// A request to read an entry.
@@ -39,19 +51,22 @@ impl Opening {
     }
 
     /// Reads an entry. Each read is a transaction of its own, so it sees every commit before it.
-    pub(super) fn read(
-        &self,
-        connection: &mut Option<Connection>,
-        read: Read,
-    ) -> Result<Option<Stored>, Failure> {
-        let opened = match connection {
-            Some(opened) => opened,
-            None => connection.insert(self.open()?),
+    pub(super) fn read(&self, reader: &mut Option<Reader>, read: Read) -> Result<Option<Stored>, Failure> {
+        let now = Instant::now();
+        let is_checked = |reader: &Reader| now.saturating_duration_since(reader.checked) < CHECK_EVERY;
+        let opened = match reader {
+            Some(reader) if is_checked(reader) => reader,
+            _ if !self.file.is_in_place() => return Err(Failure::Moved),
+            Some(reader) => {
+                reader.checked = now;
+                reader
+            }
+            None => reader.insert(Reader { connection: self.open()?, checked: now }),
         };
-        let found = fetch(opened, read, self.max_entry_len);
+        let found = fetch(&opened.connection, read, self.max_entry_len);
         if matches!(found, Err(ref failure) if *failure != Failure::TooLarge) {
             // The next read begins with a new connection, in case the old one is at fault.
-            *connection = None;
+            *reader = None;
         }
         found
     }
@@ -77,44 +92,23 @@ fn fetch(connection: &Connection, read: Read, max_entry_len: usize) -> Result<Op
 /// They belong to the store and are closed with it, which a thread-local connection would not be.
 pub(super) struct Readers {
     opening: Opening,
-    slots: Box<[Mutex<Option<Connection>>]>,
-    gate: Mutex<()>,
+    slots: Box<[Mutex<Option<Reader>>]>,
 }
-
-/// Some microseconds.
-const GATE_SPINS: u32 = 200;
 
 impl Readers {
     pub(super) fn new(opening: Opening) -> Self {
         let threads = std::thread::available_parallelism().map_or(4, usize::from);
         let slots = (0..threads.saturating_mul(2).clamp(4, 64)).map(|_| Mutex::default()).collect();
-        Self { opening, slots, gate: Mutex::new(()) }
+        Self { opening, slots }
     }
 
     /// Reads an entry in the caller's thread.
     pub(super) fn read(&self, read: Read) -> Result<Option<Stored>, Failure> {
         let Some(mut slot) = self.slot() else { return Err(Failure::Stopped) };
-        let _gate = self.pass_gate();
         self.opening.read(&mut slot, read)
     }
 
-    /// Waits for another read of this process to end, for as long as a read usually takes.
-    ///
-    /// As it is compiled here, SQLite's connections share a few locks. Two threads that read at once contend for them
-    /// several times a read; each time one goes to sleep and is woken up, which takes longer than the read. The gate is
-    /// not a lock: a read that waits for the disk delays other reads by no more than this.
-    fn pass_gate(&self) -> Option<MutexGuard<'_, ()>> {
-        for _ in 0..GATE_SPINS {
-            match self.gate.try_lock() {
-                Ok(passed) => return Some(passed),
-                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
-                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
-            }
-        }
-        None
-    }
-
-    fn slot(&self) -> Option<MutexGuard<'_, Option<Connection>>> {
+    fn slot(&self) -> Option<MutexGuard<'_, Option<Reader>>> {
         let own = thread_number() % self.slots.len().max(1);
         let (before, from) = self.slots.split_at_checked(own)?;
         for slot in from.iter().chain(before) {
@@ -140,13 +134,13 @@ fn thread_number() -> usize {
 
 /// Serves reads for callers, as the body of a thread.
 pub(super) fn serve(worker: &Worker<Read, Option<Stored>>, opening: &Opening) {
-    let mut connection = None;
+    let mut reader = None;
     loop {
         match worker.queue().take(1, None) {
             Taken::Jobs(jobs) => {
                 let answers: Vec<_> = jobs
                     .into_iter()
-                    .map(|(number, read)| (number, opening.read(&mut connection, read)))
+                    .map(|(number, read)| (number, opening.read(&mut reader, read)))
                     .collect();
                 worker.queue().answer(answers);
             }

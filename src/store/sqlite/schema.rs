@@ -65,9 +65,13 @@ pub(super) fn open_reader(
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(busy_timeout)?;
     limit(&connection, max_entry_len);
+    connection.pragma_update(None, "cache_size", -READER_CACHE)?;
     careful(&connection)?;
     Ok(connection)
 }
+
+/// The pages that a reading connection keeps until the next commit, in KiB. They take memory only once they were read.
+const READER_CACHE: i32 = 8 << 10;
 
 /// Makes SQLite careful with a file that is damaged, or that another program has written.
 fn careful(connection: &Connection) -> rusqlite::Result<()> {

@@ -14,6 +14,7 @@ use super::schema::{seconds, timestamp};
 use super::stats::Counters;
 use super::sweep::{Schedule, Sweep, Swept, period_after};
 use crate::clock::{Clock, Timestamp};
+use crate::file_identity::FileIdentity;
 use crate::store::{Replaced, Stored};
 
 /// How many changes one transaction takes. More would keep other processes waiting, and save little.
@@ -69,6 +70,7 @@ impl Write {
 /// The writing thread.
 pub(super) struct Writer {
     pub(super) connection: Connection,
+    pub(super) file: FileIdentity,
     pub(super) lock: ProcessLock,
     pub(super) machine: Arc<dyn Clock>,
     pub(super) sweep_interval: Duration,
@@ -123,6 +125,7 @@ impl Writer {
     ) -> Vec<(u64, Result<Answer, Failure>)> {
         let answers = match self.lock.acquire() {
             Err(error) => group.iter().map(|_| Err(Failure::ProcessLock(error.kind()))).collect(),
+            Ok(_) if !self.file.is_in_place() => group.iter().map(|_| Err(Failure::Moved)).collect(),
             Ok(_held) => self.commit_or_part(statements, group),
         };
         let failures = answers.iter().filter(|answer| answer.is_err()).count() as u64;
