@@ -572,10 +572,13 @@ mod tests {
     fn what_either_of_two_logs_says_both_say() {
         type Say = fn(&mut Changes);
         type Says = fn(&Changes) -> bool;
-        let cases: [(Say, Says); 3] = [
+        let cases: &[(Say, Says)] = &[
             (|log| log.login("s", encoded(1)), Changes::logs_in),
             (Changes::reauthenticate, |log| log.begins_anew() && !log.logs_in()),
             (Changes::end_others, Changes::ends_others),
+            (|log| *log = Changes::ending_others(), Changes::ends_others),
+            #[cfg(feature = "device-bound")]
+            (Changes::bind_device, Changes::binds_device),
         ];
         for (say, says) in cases {
             for (first, second) in [(true, false), (false, true), (true, true), (false, false)] {
@@ -589,6 +592,41 @@ mod tests {
                 assert_eq!(says(&one.then(&two)), first || second);
             }
         }
+    }
+
+    /// A step outlives the log that it left, until the caller drops what was displaced.
+    #[test]
+    fn steps_that_leave_a_log_are_handed_out_to_be_dropped() {
+        let ways: [fn(&mut Changes); 5] = [
+            |log| log.put("n", Some(encoded(9)), None),
+            |log| log.put("n", Some(encoded(1)), Some(&*encoded(1))),
+            Changes::clear,
+            Changes::restart,
+            |log| {
+                log.follow(Changes::default());
+                log.put("n", Some(encoded(9)), None);
+            },
+        ];
+        for (way, leave) in ways.iter().enumerate() {
+            let (step, runs) = counted(4);
+            let mut log = Changes::default();
+            log.update("n", step, encoded(5), Some(&*encoded(1)));
+            leave(&mut log);
+            assert!(!log.has_entry("n") || matches!(log.get("n"), Lookup::Value(value) if number(value) == 9));
+            let displaced = log.take_displaced();
+            assert_eq!(Arc::strong_count(&runs), 2, "way {way}");
+            drop(displaced);
+            assert_eq!(Arc::strong_count(&runs), 1, "way {way}");
+        }
+        // Of two logs that become one, the second gave its steps to the first and keeps what it displaced itself.
+        let (step, runs) = counted(4);
+        let [mut one, mut two] = [Changes::default(), Changes::default()];
+        two.update("n", step, encoded(5), Some(&*encoded(1)));
+        one.put("n", Some(encoded(1)), None);
+        two.follow(one);
+        assert_eq!(Arc::strong_count(&runs), 2, "not dropped by merging");
+        drop(two.take_displaced());
+        assert_eq!(Arc::strong_count(&runs), 1);
     }
 
     #[test]

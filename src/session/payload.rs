@@ -328,6 +328,19 @@ mod tests {
         assert!(payload.to_format(PayloadFormat::Json).is_ok());
     }
 
+    /// A buffer of another size is copied once more.
+    #[test]
+    fn the_room_of_an_entry_is_exact_for_keys_of_any_length() {
+        for len in [0, 31, 32, 0xff, 0x100, 0xffff, 0x1_0000] {
+            let (key, value) = ("k".repeat(len), b"\xa5value");
+            let mut writer = Writer::new(0);
+            writer.push(key.as_bytes(), value).unwrap();
+            assert_eq!(writer.buffer.len(), Writer::ROOM + Writer::room(key.as_bytes(), value), "{len}");
+            let payload = writer.finish().unwrap();
+            assert_eq!(payload.get(&key).as_deref(), Some(&value[..]), "{len}");
+        }
+    }
+
     #[test]
     fn t33_garbage_and_emptiness_are_no_session() {
         for bad in [
