@@ -127,6 +127,8 @@ impl CookieOptions {
     }
 
     /// Sets the name. Default: `__Host-session`. The name also separates keys: a token never opens under another name.
+    #[doc(alias = "with_name")]
+    #[doc(alias = "cookie_name")]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -140,12 +142,16 @@ impl CookieOptions {
     ///
     /// Only browsers enforce the path. A request outside of the path does not carry the cookie. If its handler sets a
     /// value, it begins a new session each time.
+    #[doc(alias = "with_path")]
+    #[doc(alias = "cookie_path")]
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self
     }
 
     /// Sends the cookie to this domain and all its subdomains. Default: none, so that only this host gets it.
+    #[doc(alias = "with_domain")]
+    #[doc(alias = "cookie_domain")]
     pub fn domain(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
@@ -171,12 +177,16 @@ impl CookieOptions {
     }
 
     /// Sets whether the cookie is hidden from scripts. Default: true.
+    #[doc(alias = "with_http_only")]
+    #[doc(alias = "cookie_http_only")]
     pub fn http_only(mut self, yes: bool) -> Self {
         self.http_only = yes;
         self
     }
 
     /// Sets when the browser sends the cookie across sites. Default: [`SameSite::Lax`].
+    #[doc(alias = "with_same_site")]
+    #[doc(alias = "cookie_same_site")]
     pub fn same_site(mut self, same_site: SameSite) -> Self {
         self.same_site = same_site;
         self

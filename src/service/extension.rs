@@ -59,6 +59,7 @@ pub trait SessionExt {
     ///
     /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable, [`is_not_wrapped`](Error::is_not_wrapped) if
     /// no session service wraps this handler.
+    #[doc(alias = "get_session")]
     fn session(&self) -> impl Future<Output = Result<Session, Error>> + Send + 'static {
         load(find(self.session_extensions(), |_| true), String::new())
     }

@@ -115,6 +115,7 @@ impl SessionHandle {
     /// # #[cfg(not(feature = "testing"))]
     /// # fn main() {}
     /// ```
+    #[doc(alias = "poll")]
     pub async fn load_without_renewal(&self) -> Result<Session, Error> {
         Slot::session(&self.slot, false).await
     }
@@ -153,6 +154,8 @@ impl SessionHandle {
     /// # #[cfg(not(feature = "memory"))]
     /// # fn main() {}
     /// ```
+    #[doc(alias = "websocket")]
+    #[doc(alias = "sse")]
     pub async fn watch(&self) -> Result<Option<SessionWatch>, Error> {
         let session = self.load_without_renewal().await?;
         let record = session.stored_record();

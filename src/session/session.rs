@@ -264,6 +264,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     #[doc(alias = "contains")]
+    #[doc(alias = "contains_key")]
     pub fn has(&self, key: impl AsKey) -> bool {
         self.lock().get(key.as_key()).is_some()
     }
@@ -326,6 +327,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     #[doc(alias = "insert")]
+    #[doc(alias = "insert_value")]
     pub fn set<V: Serialize>(&self, key: impl WriteKey<V>, value: V) -> Result<(), Error> {
         let key = key.as_key();
         check_key(key)?;
@@ -372,6 +374,8 @@ impl Session {
     /// # }).unwrap();
     /// ```
     #[doc(alias = "remove")]
+    #[doc(alias = "remove_as")]
+    #[doc(alias = "remove_value")]
     pub fn take<T: DeserializeOwned>(&self, key: impl ReadKey<T>) -> Result<Option<T>, Error> {
         let key = key.as_key();
         check_key(key)?;
@@ -457,6 +461,7 @@ impl Session {
     /// # }).unwrap();
     /// ```
     #[doc(alias = "entry")]
+    #[doc(alias = "update_or")]
     pub fn update<T, F>(&self, key: impl ReadKey<T>, change: F) -> Result<T, Error>
     where
         T: Serialize + DeserializeOwned,
@@ -563,6 +568,7 @@ impl Session {
     /// # Ok(())
     /// # }).unwrap();
     /// ```
+    #[doc(alias = "request_time")]
     pub fn now(&self) -> Timestamp {
         self.inner.circumstances.now
     }
@@ -755,6 +761,7 @@ impl Session {
     /// # fn main() {}
     /// ```
     #[doc(alias = "logout_others")]
+    #[doc(alias = "session_auth_hash")]
     pub async fn end_other_sessions(&self) -> Result<Option<usize>, Error> {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);

@@ -83,7 +83,7 @@ impl Verdict {
                     "{old} is revoked: users whose sessions it sealed are logged out, which is right if it leaked"
                 )),
                 (false, false, None) => verdict.unknown.push(format!(
-                    "{old} is dropped, and sessions that it sealed may be alive: it must have stopped sealing an absolute timeout ago ({}, see --absolute); if so, say how long ago with --since",
+                    "{old} is dropped, and sessions that it sealed may be alive: it must have stopped sealing for as long as sessions last ({}, see --absolute); if so, say how long ago with --since",
                     duration(absolute)
                 )),
                 (false, false, Some(since)) if since < absolute => verdict.problems.push(format!(

@@ -155,6 +155,7 @@ impl Builder<RedisOptions> {
     ///
     /// A read of such a session takes no round trip. In return, a session that another process has ended can still be
     /// accepted here, for at most [`max_staleness`](NearCache::max_staleness): see [`NearCache`].
+    #[doc(alias = "CachingSessionStore")]
     pub fn near_cache(mut self, options: NearCache) -> Self {
         self.kind.near_cache = Some(options);
         self
