@@ -183,7 +183,7 @@ impl Inner {
         })
     }
 
-    /// Asks the old store about the sessions of a subject. `None` if it is not asked any more, or has no session lists.
+    /// Asks the old store about the sessions of a subject. `None` if it is no longer asked, or has no session lists.
     async fn of_old<T>(&self, ask: impl FnOnce(&dyn Store) -> Listing<T>) -> Result<Option<T>, Error> {
         if !self.asks_old() {
             return Ok(None);
