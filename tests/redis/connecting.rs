@@ -169,25 +169,19 @@ async fn a9_a_url_of_another_kind_is_a_config_error_that_names_the_right_one() {
     let error = refused(builder(format!("redis+sentinel://{hosts}/another"))).await;
     assert!(error.is_config() && words(&error).contains("\"another\""), "{}", words(&error));
     let node = cluster.ports()[0];
+    let has_databases = !cluster.servers()[0].cli(&["SELECT", "3"]).contains("cluster mode");
     for (url, says) in [
         (format!("redis+sentinel://127.0.0.1:{}/mymaster", server.port), "redis://"),
         (format!("redis+sentinel://127.0.0.1:{node}/mymaster"), "redis-cluster://"),
         (format!("redis-cluster://{hosts}"), "redis+sentinel://"),
-        // A node of a Cluster refuses the number before it says what it is. Valkey 9 may have more databases.
-        (
-            format!("redis://127.0.0.1:{node}/3"),
-            if is_valkey(&server) { "database" } else { "redis-cluster://" },
-        ),
+        // A node of a Cluster refuses the number before it says what it is. On Valkey 9 a Cluster has databases.
+        (format!("redis://127.0.0.1:{node}/3"), if has_databases { "database" } else { "redis-cluster://" }),
     ] {
         let error = refused(builder(url.clone())).await;
         assert!(error.is_config() && words(&error).contains(says), "{url}: {}", words(&error));
         let error = unhurried_revocations(url.clone(), "test").connect().await.unwrap_err();
         assert!(error.is_config() && words(&error).contains(says), "{url}: {}", words(&error));
     }
-}
-
-fn is_valkey(server: &Server) -> bool {
-    server.cli(&["INFO", "server"]).contains("valkey_version")
 }
 
 /// As it comes from a file, or from a list that is written with spaces.
