@@ -6,6 +6,7 @@ use hyper_session::store::redis::NearCache;
 
 use crate::app::{App, builder};
 use crate::server::{Server, cli, unhurried_revocations, wait_for};
+use crate::session_lists::log_in;
 use crate::support::Jar;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,10 +52,13 @@ async fn f11_a_master_that_became_a_replica_is_left_and_found_again_when_promote
     let server = Server::start();
     let (app, unhurried) = (App::hurried(&server.url()).await, App::connect(server.url()).await);
     let mut jar = unhurried.jar().await;
+    log_in(&unhurried.store, "ada").await;
     let broken = app.store.backend().stats().connections_broken;
     server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
     app.fails("/add", &jar).await;
     app.fails("/logout", &jar).await;
+    app.fails("/regenerate", &jar).await;
+    assert!(app.store.end_sessions_of("ada", None).await.unwrap_err().is_unavailable());
     app.untouched(&jar).await;
     app.names("READONLY", &jar).await;
     // Each refusal costs a connection: behind the name there may be another server by now.
