@@ -110,7 +110,7 @@ impl<K: ServerKind> Builder<K> {
     ///
     /// With it, ending fails closed. If the list is lost (evicted when memory was full, or lost with a server),
     /// [`end_sessions_of`](crate::ServerStore::end_sessions_of) finds nothing to end, but every session of that list is
-    /// refused. Without it, such a session lives on, and is entered in the list again when it is renewed.
+    /// refused. Without it, such a session lives on, and is entered in the list again when it is renewed or written.
     ///
     /// The list is read together with the session, in the same round trip, once this process has loaded the session
     /// before.

@@ -226,6 +226,11 @@ impl<B: Backend> App<B> {
         cause.lock().unwrap().clone()
     }
 
+    /// Until the store's error names this cause. On a busy machine it may name a deadline first.
+    pub(crate) async fn names(&self, cause: &str, jar: &Jar) {
+        self.until(cause, async || self.cause(jar).await.contains(cause)).await;
+    }
+
     /// Until this visit succeeds: what it answers.
     pub(crate) async fn recovers(&self, path: &str, jar: &mut Jar) -> String {
         let start = Instant::now();

@@ -3,19 +3,20 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use hyper_session::store::Builder;
-use hyper_session::store::redis::RedisOptions;
-use hyper_session::{Error, RedisStore, Revocations};
+use hyper_session::store::redis::{Credentials, Redis, RedisOptions};
+use hyper_session::store::{Backend as _, Builder, EntryId};
+use hyper_session::{Clock as _, Error, RedisStore, Revocations, SystemClock};
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hyper_session::store::redis::Credentials;
 use hyper_session::testing::Cut;
 
 use crate::app::{App, BOUND, behind_relay, builder, hurried};
 use crate::cluster::Cluster;
 use crate::sentinel::Deployment;
 use crate::server::{Server, free_port, unhurried_revocations, wait_for};
+use crate::support::UNHURRIED;
 
 /// All that is ever printed of an error.
 fn words(error: &Error) -> String {
@@ -169,25 +170,19 @@ async fn a9_a_url_of_another_kind_is_a_config_error_that_names_the_right_one() {
     let error = refused(builder(format!("redis+sentinel://{hosts}/another"))).await;
     assert!(error.is_config() && words(&error).contains("\"another\""), "{}", words(&error));
     let node = cluster.ports()[0];
+    let has_databases = !cluster.servers()[0].cli(&["SELECT", "3"]).contains("cluster mode");
     for (url, says) in [
         (format!("redis+sentinel://127.0.0.1:{}/mymaster", server.port), "redis://"),
         (format!("redis+sentinel://127.0.0.1:{node}/mymaster"), "redis-cluster://"),
         (format!("redis-cluster://{hosts}"), "redis+sentinel://"),
-        // A node of a Cluster refuses the number before it says what it is. Valkey 9 may have more databases.
-        (
-            format!("redis://127.0.0.1:{node}/3"),
-            if is_valkey(&server) { "database" } else { "redis-cluster://" },
-        ),
+        // A node of a Cluster refuses the number before it says what it is. On Valkey 9 a Cluster has databases.
+        (format!("redis://127.0.0.1:{node}/3"), if has_databases { "database" } else { "redis-cluster://" }),
     ] {
         let error = refused(builder(url.clone())).await;
         assert!(error.is_config() && words(&error).contains(says), "{url}: {}", words(&error));
         let error = unhurried_revocations(url.clone(), "test").connect().await.unwrap_err();
         assert!(error.is_config() && words(&error).contains(says), "{url}: {}", words(&error));
     }
-}
-
-fn is_valkey(server: &Server) -> bool {
-    server.cli(&["INFO", "server"]).contains("valkey_version")
 }
 
 /// As it comes from a file, or from a list that is written with spaces.
@@ -358,6 +353,56 @@ async fn a10_a_provider_is_asked_for_each_connection() {
     password.lock().unwrap().clear();
     let error = refused(builder(server.url()).credentials_provider(provide)).await;
     assert!(error.is_unavailable() && words(&error).contains("credentials provider"), "{}", words(&error));
+}
+
+/// A provider that panics fails requests as one that gives an error: at once after the first ones, and not for good.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_a_provider_that_panics_is_not_asked_all_the_time() {
+    let server = Server::with(&["--requirepass", "right"]);
+    let (asked, panics) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(false)));
+    let provide = {
+        let (asked, panics) = (Arc::clone(&asked), Arc::clone(&panics));
+        move || {
+            asked.fetch_add(1, Ordering::SeqCst);
+            assert!(!panics.load(Ordering::SeqCst), "the provider panics");
+            async { Ok(Credentials::password("right")) }
+        }
+    };
+    let app = App::with(builder(server.url()).credentials_provider(provide)).await;
+    let mut jar = app.jar().await;
+    panics.store(true, Ordering::SeqCst);
+    server.cli_as("default", "right", &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    app.names("the credentials provider panicked", &jar).await;
+    let before = asked.load(Ordering::SeqCst);
+    for _ in 0..100 {
+        app.fails("/read", &jar).await;
+    }
+    let more = asked.load(Ordering::SeqCst) - before;
+    assert!(app.store.backend().stats().turned_away > 0 && more < 100, "{more}");
+    panics.store(false, Ordering::SeqCst);
+    assert_eq!(app.recovers("/read", &mut jar).await, "1");
+}
+
+/// A9: a pool of the application's own that leads to a node of a Cluster.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_a_pool_to_a_node_of_a_cluster_is_told_apart() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let node = format!("redis://127.0.0.1:{}", cluster.ports()[0]);
+    let manager = bb8_redis::RedisConnectionManager::new(node).unwrap();
+    let pool = bb8_redis::bb8::Pool::builder().max_size(2).build(manager).await.unwrap();
+    let backend = Redis::from_pool(pool, "test").unwrap().with_timeouts(UNHURRIED, UNHURRIED).unwrap();
+    let mut failed = 0;
+    for number in 0..30 {
+        if let Err(error) = backend.fetch(EntryId::from_bytes([number; 16]), SystemClock.now()).await {
+            assert!(
+                error.is_unavailable() && words(&error).contains("redis-cluster://"),
+                "{}",
+                words(&error)
+            );
+            failed += 1;
+        }
+    }
+    assert!(failed > 0 && backend.stats().up);
 }
 
 #[test]

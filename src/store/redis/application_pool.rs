@@ -81,6 +81,15 @@ where
                         return Err(Failure::of(&error).into());
                     }
                 }
+                Remedy::Redirect => {
+                    self.health.answered();
+                    return Err(Failure::Setup(
+                        "the pool leads to a node of a Redis Cluster, and another node has the key: use \
+                         RedisStore::builder() with redis-cluster:// instead of Redis::from_pool()"
+                            .to_owned(),
+                    )
+                    .into());
+                }
                 _ => {
                     self.health.answered();
                     return Err(Trouble::Reply(error));

@@ -35,8 +35,10 @@ pub struct Redis {
     pub(super) scripts: Scripts,
     pub(super) counters: Arc<Counters>,
     pub(super) near_cache: Option<Arc<RecordCache>>,
-    /// The code of a [`Way`].
+    /// The code of the [`Way`] that the next step takes.
     way: AtomicU8,
+    /// That of the way which the server supported when the store connected.
+    best: AtomicU8,
     /// By how many seconds the server's clock is ahead of this host's.
     ahead: AtomicI64,
 }
@@ -54,6 +56,7 @@ impl Redis {
             counters,
             near_cache: None,
             way: AtomicU8::new(Way::Scripts.to_code()),
+            best: AtomicU8::new(Way::Scripts.to_code()),
             ahead: AtomicI64::new(0),
         }
     }
@@ -126,6 +129,7 @@ impl Redis {
     }
 
     pub(super) fn set_way(&self, way: Way) {
+        self.best.store(way.to_code(), Ordering::Relaxed);
         self.way.store(way.to_code(), Ordering::Relaxed);
     }
 
@@ -168,15 +172,16 @@ impl Redis {
         }
     }
 
-    /// Switches to scripts, and returns true, if the server does not support the command: a host of another version may
-    /// have promoted an older server.
+    /// Switches to the other way, and returns true, if the server does not support the command, since an older server may
+    /// have taken over. Switches back if the user may not run scripts: it may have been replaced.
     fn falls_back(&self, trouble: &Trouble) -> bool {
         let Trouble::Reply(error) = trouble else { return false };
-        let unknown = error.code() == Some("ERR") && self.way() != Way::Scripts;
-        if unknown {
-            self.set_way(Way::Scripts);
-        }
-        unknown
+        let other = match (error.code(), self.way()) {
+            (Some("ERR"), Way::CompareAndSet(_)) => Way::Scripts,
+            (Some("NOPERM"), Way::Scripts) => Way::from_code(self.best.load(Ordering::Relaxed)),
+            _ => return false,
+        };
+        self.way.swap(other.to_code(), Ordering::Relaxed) != other.to_code()
     }
 
     /// Checks that an entry is short enough to be read again, before it is written.
@@ -463,5 +468,34 @@ fn shifted(time: Timestamp, seconds: i64) -> Timestamp {
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").field("prefix", &self.settings.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bb8_redis::RedisConnectionManager;
+    use bb8_redis::redis::parse_redis_value;
+
+    use super::super::atomic_steps::Removal;
+    use super::*;
+
+    /// An older server takes over, and later one that compares and sets again.
+    #[tokio::test]
+    async fn a_user_that_may_not_run_scripts_recovers_when_the_older_server_is_gone() {
+        let manager = RedisConnectionManager::new("redis://127.0.0.1").unwrap();
+        let redis = Redis::from_pool(Pool::builder().build_unchecked(manager), "test").unwrap();
+        let refused = |reply: &[u8]| {
+            let error = parse_redis_value(reply).and_then(Value::extract_error).unwrap_err();
+            redis.falls_back(&Trouble::Reply(error))
+        };
+        let (unknown, denied) = (b"-ERR unknown command\r\n", b"-NOPERM no permissions\r\n");
+        assert!(!refused(unknown) && !refused(denied), "there is no other way");
+        let best = Way::CompareAndSet(Removal::DelIfEq);
+        redis.set_way(best);
+        assert!(!refused(denied) && refused(unknown));
+        assert_eq!(redis.way(), Way::Scripts);
+        assert!(!refused(unknown), "not a second time in one step");
+        assert!(refused(denied));
+        assert_eq!(redis.way(), best);
     }
 }

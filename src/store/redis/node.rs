@@ -371,6 +371,12 @@ impl Node {
                     // A full server still serves the connections that it has.
                     down = (!is_connected).then_some(failure);
                 }
+                // A provider of the application panicked. It must not be asked again at once.
+                None if std::thread::panicking() => {
+                    let failure = Failure::Connect("the credentials provider panicked".to_owned());
+                    pooled.failed = Some((Instant::now(), failure.clone()));
+                    down = (!is_connected).then_some(failure);
+                }
                 // The runtime of the task has ended.
                 None => {}
             }

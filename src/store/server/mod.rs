@@ -25,7 +25,7 @@ use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use super::builder::ServerOptions;
-use super::near_cache::RecordCache;
+use super::near_cache::{RecordCache, Ticket};
 use super::take_over::take_over;
 use super::verbs::Sealed;
 use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
@@ -34,7 +34,7 @@ use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::cookie::CookieName;
 use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
 use crate::error::{Error, Kind};
-use crate::event::{EventKind, MigrationSource, Refusal};
+use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::id::EntryId;
 use crate::join::join;
 use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
@@ -238,8 +238,8 @@ impl<B: Backend> Inner<B> {
         if let Some(memo) = &self.list_memo {
             return Box::pin(self.load_listed(memo, token, now)).await;
         }
-        let (stored, ticket) = self.backend.__fetch_watched(entry_id(&token), now).await?;
-        let Some(stored) = stored else { return Ok(Err(Refusal::UnknownId)) };
+        let fetched = self.backend.__fetch_watched(entry_id(&token), now).await;
+        let (Some(stored), ticket) = self.or_none(fetched)? else { return Ok(Err(Refusal::UnknownId)) };
         let len = stored.value.len();
         Ok(self.decode(token, stored, now).inspect(|record| self.keep(ticket, len, record, None)))
     }
@@ -257,11 +257,11 @@ impl<B: Backend> Inner<B> {
         let (fetched, list) = match memo.get(id) {
             Some(known) => {
                 let (fetched, list) = join(fetch(id), fetch(known)).await;
-                (fetched?, Some((known, list)))
+                (fetched, Some((known, list)))
             }
-            None => (fetch(id).await?, None),
+            None => (fetch(id).await, None),
         };
-        let (Some(stored), ticket) = fetched else { return Ok(Err(Refusal::UnknownId)) };
+        let (Some(stored), ticket) = self.or_none(fetched)? else { return Ok(Err(Refusal::UnknownId)) };
         let len = stored.value.len();
         let record = match self.decode(token, stored, now) {
             Ok(record) => record,
@@ -290,6 +290,22 @@ impl<B: Backend> Inner<B> {
         self.keep_list(list_ticket, list_id, listed.as_ref());
         self.keep(ticket, len, &record, Some(list_id));
         Ok(Ok(record))
+    }
+
+    /// Returns what was fetched, and nothing for an entry that is too long or of another kind. As with a damaged entry, its user
+    /// must be able to log in, and to log out. An event reports it.
+    fn or_none(
+        &self,
+        fetched: Result<(Option<Stored>, Option<Ticket>), Error>,
+    ) -> Result<(Option<Stored>, Option<Ticket>), Error> {
+        match fetched {
+            Err(error) if error.is_unreadable() => {
+                let operation = Operation::Load;
+                self.config.emit(EventKind::StoreFailed { id: None, operation, error: &error });
+                Ok((None, None))
+            }
+            fetched => fetched,
+        }
     }
 
     fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
@@ -536,7 +552,12 @@ impl<B: Backend> Inner<B> {
     /// Ends the session that `token` leads to, which has expired. The backend keeps its entry for slow requests.
     async fn end_expired(&self, token: Token, now: Timestamp) -> Result<(), Error> {
         let id = entry_id(&token);
-        let Some(Stored { value, expires }) = self.backend.fetch(id, ALWAYS).await? else { return Ok(()) };
+        let fetched = match self.backend.fetch(id, ALWAYS).await {
+            // Whatever it is, its session has ended.
+            Err(error) if error.is_unreadable() => return self.backend.delete(id).await,
+            fetched => fetched?,
+        };
+        let Some(Stored { value, expires }) = fetched else { return Ok(()) };
         let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else { return Ok(()) };
         let (session, created) = (session_id(&token), age.created.unwrap_or(now));
         let lifetime = EntryLifetime::Decoded(age.lifetime);
