@@ -67,13 +67,11 @@ fn a_device_is_present_in_the_grace_and_while_its_cookie_lasts() {
 }
 
 #[test]
-fn identifiers_differ_by_key_and_name_and_begin_with_a_letter() {
+fn identifiers_differ_by_key_and_begin_with_a_letter() {
     let (one, two) = (PublicKey::of(true, &[7; 32]), PublicKey::of(false, &[7; 32]));
-    let binder_s = binder(b"one", "s");
-    let ids = [binder_s.binding_id(&one), binder_s.binding_id(&two), binder(b"one", "t").binding_id(&one)];
-    for (at, id) in ids.iter().enumerate() {
-        assert!(!ids[..at].contains(id));
-        let text = identifier_of(*id);
+    assert_ne!(binding_id(&one), binding_id(&two));
+    for id in [binding_id(&one), binding_id(&two)] {
+        let text = identifier_of(id);
         assert!(text.starts_with('b') && text.len() == MAX_IDENTIFIER);
     }
 }
