@@ -27,7 +27,7 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(300);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 const IDENTIFIER_DOMAIN: &[u8] = b"hyper-session device binding v1\0";
-/// What the name of the bound cookie has after that of the session's cookie.
+/// The end of the bound cookie's name, after that of the session's cookie.
 const SUFFIX: &str = "bound";
 /// The longest text that can be an identifier: a letter and 16 bytes.
 const MAX_IDENTIFIER: usize = 23;
@@ -132,10 +132,10 @@ impl Binder {
 
     /// Returns true if a request with these `Cookie` fields comes from the device of the session, as far as a cookie can
     /// show that. `memo` is that of its connection.
-    pub(crate) fn is_present<'a>(
+    pub(crate) fn is_present(
         &self,
         binding: &DeviceBinding,
-        cookies: impl IntoIterator<Item = &'a HeaderValue> + Clone,
+        cookies: &[HeaderValue],
         memo: Option<&BoundCookieMemo>,
         now: Timestamp,
     ) -> bool {
@@ -143,7 +143,7 @@ impl Binder {
         let in_grace =
             now.saturating_since(binding.since) < GRACE && binding.since.saturating_since(now) <= GRACE;
         let is_present = |finder: &CookieFinder, tagger| {
-            let found = finder.find(cookies.clone());
+            let found = finder.find(cookies);
             let read = |value| match memo {
                 Some(memo) => memo.read(tagger, &binding.key, value),
                 None => bound_cookie::read(tagger, &binding.key, value),
