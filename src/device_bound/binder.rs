@@ -12,7 +12,7 @@ use super::challenge::{Challenge, IssuedFor};
 use super::jws::{self, Proof};
 use super::{BoundCookieMemo, DeviceBound, bound_cookie, headers};
 use crate::clock::Timestamp;
-use crate::cookie::{CookieFinder, CookieTemplate, MAX_CANDIDATES, SetCookies};
+use crate::cookie::{CookieFinder, CookieName, CookieTemplate, MAX_CANDIDATES, SetCookies};
 use crate::crypto::{Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id};
 use crate::error::Error;
 use crate::event::ProofRefusal;
@@ -27,6 +27,8 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(300);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 const IDENTIFIER_DOMAIN: &[u8] = b"hyper-session device binding v1\0";
+/// The end of the bound cookie's name, after that of the session's cookie.
+const SUFFIX: &str = "bound";
 /// The longest text that can be an identifier: a letter and 16 bytes.
 const MAX_IDENTIFIER: usize = 23;
 
@@ -41,6 +43,8 @@ pub(crate) struct Binder {
     tagger: Tagger,
     cookie: CookieTemplate,
     finder: CookieFinder,
+    /// The bound cookies of the session's retired names.
+    retired: Vec<(CookieFinder, Tagger)>,
     answered: Answered,
 }
 
@@ -87,16 +91,25 @@ impl Binder {
                 "the lifetime of the bound cookie must be five minutes to one day: change DeviceBound::lifetime()",
             ));
         }
-        let cookie = session_cookie.companion("bound", lifetime)?;
+        let cookie = session_cookie.companion(SUFFIX, lifetime)?;
         let accepted: Result<_, _> = accepted_paths.iter().map(|path| Paths::below(path, &cookie)).collect();
-        let name = session_cookie.name().as_str();
+        let tagger = |name: &CookieName| Tagger::new(keys, Purpose::BoundCookie, name.as_str());
+        let mut retired = Vec::new();
+        for former in session_cookie.retired_cookies() {
+            // A name that has no room for the suffix had no bound cookie.
+            if let Ok(bound) = CookieName::new(&format!("{}.{SUFFIX}", former.name())) {
+                retired.push((CookieFinder::new(&bound), tagger(former.name())?));
+            }
+        }
+        let name = session_cookie.name();
         Ok(Self {
             paths: Paths::below(&path, &cookie)?,
             accepted: accepted?,
             enforces: !answer_only,
             lifetime,
-            challenges: Sealer::new(keys, Purpose::Challenge, name, Arc::new(SystemRandom))?,
-            tagger: Tagger::new(keys, Purpose::BoundCookie, name)?,
+            challenges: Sealer::new(keys, Purpose::Challenge, name.as_str(), Arc::new(SystemRandom))?,
+            tagger: tagger(name)?,
+            retired,
             finder: CookieFinder::new(cookie.name()),
             cookie,
             answered: Answered::default(),
@@ -119,24 +132,27 @@ impl Binder {
 
     /// Returns true if a request with these `Cookie` fields comes from the device of the session, as far as a cookie can
     /// show that. `memo` is that of its connection.
-    pub(crate) fn is_present<'a>(
+    pub(crate) fn is_present(
         &self,
         binding: &DeviceBinding,
-        cookies: impl IntoIterator<Item = &'a HeaderValue>,
+        cookies: &[HeaderValue],
         memo: Option<&BoundCookieMemo>,
         now: Timestamp,
     ) -> bool {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
         let in_grace =
             now.saturating_since(binding.since) < GRACE && binding.since.saturating_since(now) <= GRACE;
-        in_grace || {
-            let found = self.finder.find(cookies);
+        let is_present = |finder: &CookieFinder, tagger| {
+            let found = finder.find(cookies);
             let read = |value| match memo {
-                Some(memo) => memo.read(&self.tagger, &binding.key, value),
-                None => bound_cookie::read(&self.tagger, &binding.key, value),
+                Some(memo) => memo.read(tagger, &binding.key, value),
+                None => bound_cookie::read(tagger, &binding.key, value),
             };
             found.values().take(MAX_CANDIDATES).any(|value| read(value).is_some_and(|until| now < until))
-        }
+        };
+        in_grace
+            || is_present(&self.finder, &self.tagger)
+            || self.retired.iter().any(|(finder, tagger)| is_present(finder, tagger))
     }
 
     /// Returns the field that offers the registration of a key for the session `id`.
@@ -168,7 +184,7 @@ impl Binder {
         key: &PublicKey,
         now: Timestamp,
     ) -> Result<Refreshed, Error> {
-        let id = self.binding_id(key);
+        let id = binding_id(key);
         let identifier = headers::text(fields, &headers::IDENTIFIER, MAX_IDENTIFIER);
         match identifier {
             Some(identifier) if identifier == identifier_of(id) => {}
@@ -249,7 +265,7 @@ impl Binder {
     /// Returns what the browser is told about the binding: JSON.
     pub(crate) fn instructions(&self, key: &PublicKey) -> String {
         json!({
-            "session_identifier": identifier_of(self.binding_id(key)),
+            "session_identifier": identifier_of(binding_id(key)),
             "refresh_url": &*self.paths.refresh,
             "scope": { "include_site": false, "scope_specification": [] },
             "credentials": [{
@@ -259,11 +275,6 @@ impl Binder {
             }],
         })
         .to_string()
-    }
-
-    /// Returns the public id of the binding to this key.
-    fn binding_id(&self, key: &PublicKey) -> [u8; 16] {
-        hashed_id(IDENTIFIER_DOMAIN, self.cookie.name().as_str(), key.as_bytes())
     }
 }
 
@@ -286,6 +297,12 @@ impl Paths {
         }
         Ok(paths)
     }
+}
+
+/// Returns the public id of the binding to this key. It does not depend on the name of the cookie, which can change: a browser
+/// makes a key for each registration.
+fn binding_id(key: &PublicKey) -> [u8; 16] {
+    hashed_id(IDENTIFIER_DOMAIN, "", key.as_bytes())
 }
 
 /// Returns the identifier by which the browser names the binding. It begins with a letter, so that it can be sent with and

@@ -4,6 +4,8 @@
 use std::time::Duration;
 
 use http::Response;
+use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
+use hyper_session::cookie::CookieOptions;
 use hyper_session::testing::FakeClock;
 use hyper_session::{Clock, DeviceBound, Timestamp};
 
@@ -11,7 +13,7 @@ use crate::browser::Browser;
 use crate::device::{Device, Offer, challenge, offer};
 use crate::dice::Dice;
 use crate::place::Place;
-use crate::site::{Body, LIFETIME, Site, block_on, text};
+use crate::site::{Body, GRACE, LIFETIME, START, Site, block_on, text};
 
 /// The options of a host in one step of a deployment.
 #[derive(Clone)]
@@ -229,4 +231,36 @@ fn a_host_without_the_option_accepts_bound_sessions_unchecked_and_keeps_them_bou
             });
         }
     }
+}
+
+// The browser goes on with the bound cookie of the former name until it has expired, and with the identifier for longer.
+#[test]
+fn a_bound_session_stays_bound_when_its_cookie_is_renamed() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let named = |cookie| Site::on_cookies_with(clock.clone(), |builder| builder.cookie(cookie));
+        let before = named(CookieOptions::new().name("old"));
+        let after = named(CookieOptions::new().name("new").retired_name("old"));
+        let mut browser = Browser::new();
+        browser.bind(&before).await;
+        clock.advance(GRACE);
+        let mut thief = Browser { cookies: browser.cookies.clone(), ..Browser::new() };
+        let removal = HeaderMap::from_iter([(SET_COOKIE, HeaderValue::from_static("old.bound=; Max-Age=0"))]);
+        thief.cookies.receive(&removal);
+        assert_eq!(thief.read(&after, "/").await, "stranger lapsed 0", "without the bound cookie");
+
+        assert_eq!(browser.read(&after, "/").await, "ada bound 0");
+        assert!(browser.cookies.get("new").is_some() && browser.cookies.get("new.bound").is_none());
+        for _ in 0..2 {
+            clock.advance(LIFETIME);
+            assert_eq!(browser.read(&after, "/").await, "stranger lapsed 0");
+            assert_eq!(browser.refresh(&after).await, 200);
+            assert!(browser.cookies.get("new.bound").is_some());
+            assert_eq!(browser.read(&after, "/").await, "ada bound 0");
+        }
+        let last = named(CookieOptions::new().name("new"));
+        assert_eq!(browser.read(&last, "/").await, "ada bound 0", "without the retired name");
+        clock.advance(LIFETIME);
+        assert_eq!(browser.refresh(&last).await, 200);
+    });
 }

@@ -104,7 +104,7 @@ fn the_instructions_describe_the_bound_cookie_whatever_its_name_and_attributes()
     }
 }
 
-/// Returns the effect on a browser's binding if its refresh is answered with this status.
+/// Returns the effect of a refresh that is answered with this status on the browser's binding.
 fn outcome(status: u16) -> String {
     let specification = specification();
     let ranges = specification["refresh_statuses"].as_array().unwrap();

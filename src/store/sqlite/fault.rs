@@ -27,7 +27,7 @@ pub(super) enum Failure {
     Io(i32),
     /// The lock between processes could not be taken.
     ProcessLock(io::ErrorKind),
-    /// The file was moved, replaced or deleted, so that other processes would open another file.
+    /// The file was moved, replaced or deleted: a later process opens a different file at its path.
     Moved,
     /// The entry is longer than the option allows.
     TooLarge,
