@@ -612,7 +612,9 @@ mod tests {
             let mut log = Changes::default();
             log.update("n", step, encoded(5), Some(&*encoded(1)));
             leave(&mut log);
-            assert!(!log.has_entry("n") || matches!(log.get("n"), Lookup::Value(value) if number(value) == 9));
+            assert!(
+                !log.has_entry("n") || matches!(log.get("n"), Lookup::Value(value) if number(value) == 9)
+            );
             let displaced = log.take_displaced();
             assert_eq!(Arc::strong_count(&runs), 2, "way {way}");
             drop(displaced);
