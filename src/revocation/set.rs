@@ -302,6 +302,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn keys_that_share_a_tag_and_one_half_are_told_apart() {
+        let halves: [fn(u64) -> Key; 2] = [|number| Key([number, 7]), |number| Key([7, number])];
+        for key in halves {
+            let set = Set::new([3, 5]);
+            let looks = |key| (part(hash(key, set.seed)), tag(hash(key, set.seed)));
+            let alike = (1..).map(key).find(|other| looks(*other) == looks(key(0))).unwrap();
+            set.insert(key(0), mark(9));
+            assert!(set.view().get(key(0)).is_some() && set.view().get(alike).is_none());
+        }
+    }
+
     /// Tables that are fuller make searches long, and tables that are emptier waste memory.
     #[test]
     fn tables_keep_to_their_load_and_spread_their_keys() {
