@@ -303,6 +303,49 @@ mod tests {
     }
 
     #[test]
+    fn keys_that_share_a_tag_and_one_half_are_told_apart() {
+        let halves: [fn(u64) -> Key; 2] = [|number| Key([number, 7]), |number| Key([7, number])];
+        for key in halves {
+            let set = Set::new([3, 5]);
+            let looks = |key| (part(hash(key, set.seed)), tag(hash(key, set.seed)));
+            let alike = (1..10_000).map(key).find(|other| looks(*other) == looks(key(0))).unwrap();
+            set.insert(key(0), mark(9));
+            assert!(set.view().get(key(0)).is_some() && set.view().get(alike).is_none());
+        }
+    }
+
+    /// Tables that are fuller make searches long, and tables that are emptier waste memory.
+    #[test]
+    fn tables_keep_to_their_load_and_spread_their_keys() {
+        let set = Set::new([3, 5]);
+        let loads = || -> Vec<(usize, usize)> {
+            let parts = set.parts.load();
+            let load = |table: &Arc<Table>| {
+                let used = table.used.load(Ordering::Relaxed);
+                assert_eq!(table.marks().count(), used);
+                let starts = |(key, _)| table.first_group(hash(key, set.seed));
+                let starts: std::collections::HashSet<_> = table.marks().map(starts).collect();
+                assert!(starts.iter().all(|group| *group < table.tags.len()));
+                assert!(starts.len() * 2 > table.tags.len(), "{} of {}", starts.len(), table.tags.len());
+                (used, table.slots.len())
+            };
+            parts.iter().map(load).collect()
+        };
+        for number in 0..20_000 {
+            set.insert(key(number), mark(number));
+        }
+        for (used, slots) in loads() {
+            assert!(used * 10 <= slots * 7 && used * 2 >= slots, "{used} of {slots}");
+        }
+        set.retain(|mark| mark.position() < 3_000);
+        for (used, slots) in loads() {
+            assert!(used * 10 <= slots * 7 && used * 10 > (slots - GROUP) * 7, "{used} of {slots}");
+        }
+        let view = set.view();
+        assert!((0..20_000).all(|number| view.get(key(number)).is_some() == (number < 3_000)));
+    }
+
+    #[test]
     fn a_million_take_less_than_sixty_megabytes() {
         let set = Set::new([3, 5]);
         for number in 0..1_000_000 {

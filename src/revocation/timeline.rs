@@ -76,6 +76,43 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn a_step_is_a_64th_of_the_horizon_within_bounds() {
+        for (horizon, expected) in [(0, 1), (640, 10), (64 * 86_400, 12 * 3_600), (u64::MAX, 12 * 3_600)] {
+            assert_eq!(step(Duration::from_secs(horizon)), Duration::from_secs(expected));
+        }
+    }
+
+    #[test]
+    fn positions_of_one_second_are_one_point() {
+        let (mut line, time) = (Timeline::default(), Timestamp::from_unix(9));
+        for position in [3, 5, 4] {
+            line.note(time, position, Duration::from_secs(640));
+        }
+        assert_eq!(line.points, [(time, 5)]);
+    }
+
+    /// Points are joined when there are many, not at each note; and again when their number has doubled.
+    #[test]
+    fn old_points_are_joined_now_and_then_and_recent_ones_never() {
+        let mut line = Timeline::default();
+        let mut now = 0;
+        let mut note = |line: &mut Timeline| {
+            line.note(Timestamp::from_unix(now), now, Duration::from_secs(640));
+            now += 1;
+            line.points.len()
+        };
+        for expected in 1..FEW {
+            assert_eq!(note(&mut line), expected);
+        }
+        // Of the seconds 0 to 210, one point in each step of ten seconds stays; 211 to 511 are recent.
+        assert_eq!(note(&mut line), 22 + 301);
+        for expected in 324..646 {
+            assert_eq!(note(&mut line), expected);
+        }
+        assert!(note(&mut line) < 400);
+    }
+
     proptest! {
         #[test]
         fn it_never_says_that_something_is_older_than_it_is(gaps in proptest::collection::vec(0..5_000_u64, 1..2_000)) {

@@ -422,7 +422,6 @@ impl Drop for Commit {
                     stage,
                     caller: Caller::Background,
                     permit: self.permit.take(),
-                    must_finish: false,
                     stopwatch: self.stopwatch.take(),
                     ..*self
                 };

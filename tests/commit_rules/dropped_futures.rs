@@ -117,6 +117,35 @@ fn a_handler_that_is_ready_and_keeps_its_save_does_not_block_the_answer() {
     });
 }
 
+/// The handler stops waiting for its second save, which has not begun. The first one is saved once.
+#[test]
+fn a_save_that_is_dropped_while_it_waits_leaves_the_save_before_it_alone() {
+    on_server(|world| async move {
+        let (inner, mut jar) = (world.clone(), Jar::new());
+        world.gate(Gate::Before(Verb::Create));
+        let response = world.visit(&mut jar, move |ask| {
+            let world = inner.clone();
+            async move {
+                let session = ask.session().await?;
+                session.set("a", 1_u64)?;
+                let saving = session.clone();
+                let save = tokio::spawn(async move { saving.save().await });
+                settle().await;
+                let mut second = Box::pin(async { session.save().await });
+                assert!(poll(&mut second).is_pending());
+                drop(second);
+                world.gate(Gate::Open);
+                save.await.unwrap()?;
+                world.calls();
+                Ok(status(200))
+            }
+        });
+        assert_set(&world, &response.await);
+        assert_eq!(world.calls(), [], "nothing is left to save");
+        assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
+    });
+}
+
 // A session that another request ended.
 
 #[test]

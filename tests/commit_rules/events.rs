@@ -22,6 +22,7 @@ fn observer(log: &Log) -> impl Fn(&Event<'_>) + Send + Sync + 'static + use<> {
             EventKind::Created { .. } => "created".to_owned(),
             EventKind::Destroyed { .. } => "destroyed".to_owned(),
             EventKind::Regenerated { .. } => "regenerated".to_owned(),
+            EventKind::LoggedIn { .. } => "logged_in".to_owned(),
             EventKind::ChangesDropped { reason, .. } => format!("dropped:{}", reason.as_str()),
             EventKind::CookieWithheld { id, .. } => format!("withheld:{}", id.is_some()),
             EventKind::StoreAnswered { .. } | EventKind::Migrating { .. } => return,
@@ -160,7 +161,7 @@ fn b14_a_new_session_before_a_1xx_is_withheld() {
 #[test]
 fn each_event_of_an_ordinary_response_is_a_fact() {
     // Deeds of a handler with a session that has a value, or with none, and the events of each.
-    let cases: [(bool, Act, &[&str]); 10] = [
+    let cases: [(bool, Act, &[&str]); 12] = [
         (false, |_| Ok(()), &[]),
         (false, |session| session.set("a", 1), &["created"]),
         (false, Session::regenerate, &[]),
@@ -169,6 +170,8 @@ fn each_event_of_an_ordinary_response_is_a_fact() {
         (false, |session| session.set("a", 1).and_then(|()| session.destroy()), &[]),
         (true, |session| session.set("a", 2), &[]),
         (true, Session::regenerate, &["regenerated"]),
+        (false, |session| session.login("ada"), &["created", "logged_in"]),
+        (true, |session| session.login("ada"), &["regenerated", "logged_in"]),
         (true, Session::destroy, &["destroyed"]),
         (true, Session::clear, &["destroyed"]),
         // The store finds that no value is left.

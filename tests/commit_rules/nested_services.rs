@@ -477,6 +477,10 @@ fn b8_a_saved_ending_stays_over_a_session_that_begins_inside() {
             assert_eq!(set_cookies(response.headers()).len(), usize::from(code == 200 || !goes_on));
             jar.store(response.headers());
             assert_eq!(!jar.0.is_empty(), goes_on, "{code}");
+            if goes_on {
+                let values = nested.values(&jar).await;
+                assert!(pairs(&[("b", 2), ("c", 3)]).iter().all(|pair| values.contains(pair)), "{values:?}");
+            }
             nested.events.take();
         }
     });

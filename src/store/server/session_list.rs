@@ -152,6 +152,10 @@ mod tests {
         assert_eq!(ended, [ListedSession { ending: true, ..entry(2, 9) }]);
         assert_eq!(list.end(|entry| entry.id == SessionId::from_bytes([1; 16])).len(), 2);
         assert!(!list.has(entry(2, 9).id) && list.has(entry(3, 9).id));
+        assert!(
+            list.names(entry(2, 9).id) && !list.names(entry(4, 9).id),
+            "a session that is being ended is listed"
+        );
         list.remove(&[entry(1, 9).id, entry(2, 9).id]);
         assert_eq!(list.entries, [entry(3, 9)]);
     }

@@ -305,8 +305,19 @@ fn starting_over_leaves_the_mark_of_another_request_alone() {
     run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap();
     let mark = || run(inner.backend.fetch(key_of(&base), NOW)).unwrap().unwrap();
     let left = mark();
-    run(inner.supersede(&base, NOW)).unwrap();
+    assert!(!run(inner.supersede(&base, NOW)).unwrap());
     assert_eq!(mark(), left);
+}
+
+#[cfg(feature = "memory")]
+#[test]
+fn a_session_is_superseded_once() {
+    let inner = inner(super::super::Memory::new(), &system_random());
+    let create = || run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
+    let (base, missing) = (create(), create());
+    run(inner.remove(&missing, NOW)).unwrap();
+    let supersede = |base| run(inner.supersede(base, NOW)).unwrap();
+    assert_eq!([supersede(&base), supersede(&base), supersede(&missing)], [true, false, false]);
 }
 
 // T14: no random bytes, no session. A generator that only gives used ids is broken.
