@@ -153,7 +153,7 @@ impl CookieOptions {
     /// # Limits
     ///
     /// Browsers do not separate cookies by port. Two applications on `localhost` that use this crate need different names: a read
-    /// leaves the cookie of the other one alone, and a write replaces it.
+    /// keeps the cookie of the other one, and a write replaces it.
     pub fn development() -> Self {
         Self::default().for_development(true)
     }

@@ -182,7 +182,7 @@ impl Inner {
         })
     }
 
-    /// Asks the old store about the sessions of a subject. `None` if it is not asked any more, or has no session lists.
+    /// Asks the old store about the sessions of a subject. `None` if it is no longer asked, or has no session lists.
     async fn of_old<T>(&self, ask: impl FnOnce(&dyn Store) -> Listing<T>) -> Result<Option<T>, Error> {
         if !self.asks_old() {
             return Ok(None);
@@ -191,6 +191,17 @@ impl Inner {
             Err(error) if error.is_config() => Ok(None),
             answer => answer.map(Some),
         }
+    }
+
+    /// Lets both stores end a session. The old one is asked also if the new one fails.
+    async fn both(
+        &self,
+        now: Timestamp,
+        end: impl Fn(&Arc<dyn Store>) -> StoreFuture<()>,
+    ) -> Result<(), Error> {
+        let in_new = end(&self.new).await;
+        let in_old = if now < self.until { end(&self.old).await } else { Ok(()) };
+        in_new.and(in_old)
     }
 
     /// Returns the session that the old store is to keep when it ends those of the subject.
@@ -361,18 +372,12 @@ impl Verbs for MigratingStore {
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move {
-            inner.new.end_superseded(&token, now).await?;
-            if now < inner.until { inner.old.end_superseded(&token, now).await } else { Ok(()) }
-        })
+        StoreFuture::boxed(async move { inner.both(now, |store| store.end_superseded(&token, now)).await })
     }
 
     fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move {
-            inner.new.end_expired(&token, now).await?;
-            if now < inner.until { inner.old.end_expired(&token, now).await } else { Ok(()) }
-        })
+        StoreFuture::boxed(async move { inner.both(now, |store| store.end_expired(&token, now)).await })
     }
 
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
