@@ -194,7 +194,7 @@ impl Inner {
     }
 
     /// Lets both stores end a session. The old one is asked also if the new one fails.
-    async fn both(
+    async fn end_in_both(
         &self,
         now: Timestamp,
         end: impl Fn(&Arc<dyn Store>) -> StoreFuture<()>,
@@ -372,12 +372,16 @@ impl Verbs for MigratingStore {
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move { inner.both(now, |store| store.end_superseded(&token, now)).await })
+        StoreFuture::boxed(
+            async move { inner.end_in_both(now, |store| store.end_superseded(&token, now)).await },
+        )
     }
 
     fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move { inner.both(now, |store| store.end_expired(&token, now)).await })
+        StoreFuture::boxed(
+            async move { inner.end_in_both(now, |store| store.end_expired(&token, now)).await },
+        )
     }
 
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
