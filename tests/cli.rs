@@ -183,9 +183,10 @@ fn help_is_there_and_mistakes_are_told() {
     assert!(run(&["no", "such", "--json"], &[], "").json()["error"].is_string());
 }
 
-/// A pipe whose reader is gone.
+/// A connection whose reader is gone.
 fn closed_pipe() -> Stdio {
-    std::io::pipe().unwrap().1.into()
+    let (ours, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    std::os::fd::OwnedFd::from(ours).into()
 }
 
 // `eprintln!` panics if standard error cannot be written.

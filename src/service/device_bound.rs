@@ -187,8 +187,9 @@ impl Slot {
         let binding = record.as_ref().and_then(|record| record.payload().device_binding().ok().flatten());
         let id = record.as_ref().map(Record::id);
         let (Some(binding), Some(record)) = (binding, record) else {
-            if self.superseded() {
-                // The browser is about to get the new cookie. It asks again after a server error.
+            if self.superseded() || self.device.has_unjudged() {
+                // The browser is about to get the new cookie, or another host knows its session. It asks again after a server
+                // error.
                 return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
             }
             return Ok(self.refuse_device(id, ProofRefusal::NoSession));

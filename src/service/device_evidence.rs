@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::config::Config;
 use crate::cookie::SetCookies;
 use crate::error::Error;
+use crate::event::Refusal;
 use crate::session::Record;
 
 /// The data of a request that can show that it comes from the session's device.
@@ -19,6 +20,8 @@ pub(super) struct DeviceEvidence {
     lapsed: OnceLock<Record>,
     /// The request is about to show it: an honest browser sends it without a bound cookie.
     is_refresh: AtomicBool,
+    /// A cookie of the request may hold a session that this host cannot judge.
+    has_unjudged: AtomicBool,
 }
 
 impl DeviceEvidence {
@@ -29,12 +32,26 @@ impl DeviceEvidence {
             cookies: fields.into_iter().flatten().collect(),
             lapsed: OnceLock::new(),
             is_refresh: AtomicBool::new(false),
+            has_unjudged: AtomicBool::new(false),
         }
     }
 
     /// Notes that the request is one of those by which a device shows that it is there.
     pub(super) fn expect_proof(&self) {
         self.is_refresh.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes why a cookie of the request was refused.
+    pub(super) fn note_refusal(&self, refusal: Refusal) {
+        let of_another_host =
+            matches!(refusal, Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture);
+        self.has_unjudged.fetch_or(of_another_host, Ordering::Relaxed);
+    }
+
+    /// Returns true if another host of the site may know a session for this request: one with a newer release or key, or
+    /// with a clock that is ahead.
+    pub(super) fn has_unjudged(&self) -> bool {
+        self.has_unjudged.load(Ordering::Relaxed)
     }
 
     /// Returns the lines that remove the bound cookie, if the request brought one.

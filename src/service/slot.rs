@@ -405,6 +405,8 @@ impl Slot {
                         opened.tombstone = opened.tombstone.max(tombstone);
                         opened.regenerated |= refusal == Refusal::Regenerated;
                         opened.all_dead &= refusal.removes_cookie();
+                        #[cfg(feature = "device-bound")]
+                        self.device.note_refusal(refusal);
                         // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
                         let is_strange = refusal == Refusal::UnknownId && config.has_shared_name;
                         opened.all_dead &= !is_strange;

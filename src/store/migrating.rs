@@ -194,6 +194,17 @@ impl Inner {
         }
     }
 
+    /// Lets both stores end a session. The old one is asked also if the new one fails.
+    async fn end_in_both(
+        &self,
+        now: Timestamp,
+        end: impl Fn(&Arc<dyn Store>) -> StoreFuture<()>,
+    ) -> Result<(), Error> {
+        let in_new = end(&self.new).await;
+        let in_old = if now < self.until { end(&self.old).await } else { Ok(()) };
+        in_new.and(in_old)
+    }
+
     /// Returns the session that the old store is to keep when it ends those of the subject.
     async fn kept_in_old(&self, subject: &str, keep: Option<SessionId>) -> Result<Option<SessionId>, Error> {
         let Some(id) = keep else { return Ok(None) };
@@ -364,18 +375,16 @@ impl Verbs for MigratingStore {
 
     fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move {
-            inner.new.end_superseded(&token, now).await?;
-            if now < inner.until { inner.old.end_superseded(&token, now).await } else { Ok(()) }
-        })
+        StoreFuture::boxed(
+            async move { inner.end_in_both(now, |store| store.end_superseded(&token, now)).await },
+        )
     }
 
     fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(async move {
-            inner.new.end_expired(&token, now).await?;
-            if now < inner.until { inner.old.end_expired(&token, now).await } else { Ok(()) }
-        })
+        StoreFuture::boxed(
+            async move { inner.end_in_both(now, |store| store.end_expired(&token, now)).await },
+        )
     }
 
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {

@@ -7,13 +7,15 @@ use std::sync::Arc;
 use http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
 use http::{Request, Response, StatusCode};
 use hyper::service::{Service, service_fn};
-use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, Error, Session, SessionExt, SessionHandle, SessionService, session_fn,
+};
 
 use crate::spy_store::{
     Act, Ask, Setup, Verb, assert_no_cookie, assert_removed, assert_set, everywhere, everywhere_with,
     on_server, pairs,
 };
-use crate::support::{Body, Jar, request, set_cookies, status, text};
+use crate::support::{Body, Jar, block_on, request, set_cookies, status, text};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -313,4 +315,15 @@ fn b9_an_error_through_two_services_is_answered_once() {
         assert_eq!(outer.call(request("/", None)).await.unwrap().status(), 503);
         assert_eq!(world.events.take(), ["handler_failed:unavailable", "dropped:server_error"]);
     });
+}
+
+// A service makes a response of the error, and a test that fills a session wants to hear of it.
+#[test]
+fn b9_the_testing_helper_returns_the_errors_of_filling_and_saving() {
+    let store = CookieStore::builder(AppKey::generate().unwrap()).build().unwrap();
+    let filled = |fill: fn(&Session) -> Result<(), Error>| {
+        block_on(hyper_session::testing::with_session(Request::new(()), &store, fill)).unwrap_err()
+    };
+    assert!(filled(|session| session.set("a", "x".repeat(100_000))).is_too_large());
+    assert!(filled(|_| Err(Error::unavailable("as this test wants"))).is_unavailable());
 }

@@ -1,19 +1,20 @@
 //! Deployments host by host. While two hosts of a site differ in their options, each request reaches either of them, and no
 //! user is logged out.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::Response;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, DeviceBound, Timestamp};
+use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, Keyring, Revocations, Timestamp};
 
 use crate::browser::Browser;
 use crate::device::{Device, Offer, challenge, offer};
 use crate::dice::Dice;
 use crate::place::Place;
-use crate::site::{Body, GRACE, LIFETIME, START, Site, block_on, text};
+use crate::site::{Body, Events, GRACE, LIFETIME, START, Site, block_on, key, observer, text};
 
 /// The options of a host in one step of a deployment.
 #[derive(Clone)]
@@ -262,5 +263,37 @@ fn a_bound_session_stays_bound_when_its_cookie_is_renamed() {
         assert_eq!(browser.read(&last, "/").await, "ada bound 0", "without the retired name");
         clock.advance(LIFETIME);
         assert_eq!(browser.refresh(&last).await, 200);
+    });
+}
+
+// A refresh that is answered with 401 ends the binding in the browser, and the session with it.
+#[test]
+fn b2_a_host_that_cannot_judge_a_session_does_not_end_its_binding() {
+    for place in Place::all() {
+        block_on(async {
+            let clock = Place::clock();
+            let host = place.host(&clock, Some(DeviceBound::new())).await;
+            let mut browser = bound(&host).await;
+            let behind = FakeClock::at(clock.now().as_unix() - 120);
+            let other = place.host(&behind, Some(DeviceBound::new())).await;
+            let asked = browser.ask(&other).await.status();
+            assert_eq!(asked, if host.is_in_cookies() { 503 } else { 403 }, "{}", host.kind);
+            assert_eq!(browser.refresh(&host).await, 200, "{}", host.kind);
+        });
+    }
+    // The session has a key that the other host does not have yet.
+    let revocations = Revocations::in_memory();
+    let site = |keys: Keyring| {
+        let (clock, events) = (FakeClock::at(START), Events::default());
+        let builder = CookieStore::builder(keys).clock(clock.clone()).observer(observer(&events));
+        let builder = builder.revocations(revocations.clone()).device_bound(DeviceBound::new());
+        Site { kind: "cookies", store: Arc::new(builder.build().unwrap()), clock, events, place: None }
+    };
+    let next = AppKey::generate().unwrap();
+    let (before, after) = (site(key().into()), site(Keyring::new(next).accept(key())));
+    block_on(async {
+        let mut browser = bound(&after).await;
+        assert_eq!(browser.ask(&before).await.status(), 503);
+        assert_eq!(browser.refresh(&after).await, 200);
     });
 }

@@ -171,7 +171,7 @@ impl Command {
         };
         let mut given = words.map(str::to_owned);
         // A variable of a script that is not set must not look like success.
-        if given.clone().any(|word| word.is_empty()) {
+        if !operands.is_empty() && given.clone().any(|word| word.is_empty()) {
             return Err(Failure::usage(format!(
                 "`{group} {verb}`: {} must not be empty",
                 operands.join(" and ")

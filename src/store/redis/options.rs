@@ -171,6 +171,10 @@ impl Builder<RedisOptions> {
     /// kind, no tokio runtime runs, or Redis refuses the password or the commands. The message names what to change.
     /// [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not answer; the
     /// [source](std::error::Error::source) gives the reason.
+    ///
+    /// # Panics
+    ///
+    /// In a tokio runtime without timers or I/O, as tokio's own connections do. `enable_all` of tokio's builder enables both.
     pub async fn connect(self) -> Result<RedisStore, Error> {
         check_runtime()?;
         let shared = self.server.shared_format;
