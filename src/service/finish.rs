@@ -21,7 +21,12 @@ pub(super) fn disposition<R>(slot: &Slot, response: &Response<R>) -> Disposition
     let config = slot.connection.config();
     if status.is_informational() {
         // RFC 9110 section 15.2: a 1xx is not a final response, so the cookie is not sent with it.
-        if config.only_in_cookie { Disposition::Unreachable } else { Disposition::NoCookie }
+        let record = slot.loaded().and_then(|loaded| loaded.session.stored_record());
+        let is_unreachable = match record {
+            Some(record) => slot.connection.store().is_only_in_cookie(&record),
+            None => config.only_in_cookie,
+        };
+        if is_unreachable { Disposition::Unreachable } else { Disposition::NoCookie }
     } else if config.settings.discard_rule.applies(status, headers) {
         Disposition::DropValues
     } else {

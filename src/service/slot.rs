@@ -561,15 +561,15 @@ impl Slot {
         changes: Arc<Changes>,
         now: Timestamp,
     ) -> StoreFuture<Saved> {
-        let restarts = changes.restarts();
-        let saving = self.connection.store().regenerate(base, changes, now);
+        let store = Arc::clone(self.connection.store());
         match self.end_others(now) {
-            // First: if it fails, the client still has a session that is as it was.
-            Some(ending) if restarts => StoreFuture::boxed(async move {
+            // First: if it fails, the client still has a session that is as it was. The store is called afterwards, so that the
+            // new session has a position behind the revocations of the others.
+            Some(ending) if changes.restarts() => StoreFuture::boxed(async move {
                 ending.await?;
-                saving.await
+                store.regenerate(base, changes, now).await
             }),
-            others => and_others_if_removed(saving, others),
+            others => and_others_if_removed(store.regenerate(base, changes, now), others),
         }
     }
 
@@ -623,6 +623,16 @@ impl Slot {
                 ended = ended.and(store.end_expired(&token, now).await);
             }
             ended
+        })
+    }
+
+    /// Ends the sessions behind the empty session, then saves the one that begins instead. The store is called afterwards, so
+    /// that the new session has a position behind the revocations of the others.
+    pub(super) fn replace_former(&self, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let (ending, store) = (self.end_former(now), Arc::clone(self.connection.store()));
+        StoreFuture::boxed(async move {
+            ending.await?;
+            store.save(None, changes, now).await
         })
     }
 

@@ -386,6 +386,13 @@ impl Verbs for MigratingStore {
         }
     }
 
+    fn is_only_in_cookie(&self, record: &Record) -> bool {
+        match elsewhere(record) {
+            Some(old) => self.inner.old.is_only_in_cookie(&old),
+            None => self.inner.new.is_only_in_cookie(record),
+        }
+    }
+
     fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
         StoreFuture::boxed(async move { inner.load_retired(name, token, now).await })

@@ -80,6 +80,12 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         true
     }
 
+    /// Returns true if the cookie is the only copy of the session: only a response that carries a cookie can end it.
+    fn is_only_in_cookie(&self, record: &Record) -> bool {
+        let _ = record;
+        false
+    }
+
     /// Loads the session of a token that came under a retired cookie name: the `name`-th of the options.
     fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         let _ = (name, token, now);
@@ -146,6 +152,10 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         (**self).is_still_valid(record, now)
+    }
+
+    fn is_only_in_cookie(&self, record: &Record) -> bool {
+        (**self).is_only_in_cookie(record)
     }
 
     fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {

@@ -183,6 +183,21 @@ fn a_renewal_moves_a_session() {
     }
 }
 
+/// A session that was given a lifetime that has passed already ends, as it would without a migration.
+#[test]
+fn a_session_whose_lifetime_has_passed_ends_instead_of_moving() {
+    for (from, to) in MOVES {
+        block_on(async {
+            let world = World::new(from, to);
+            let mut jar = log_in(&world).await;
+            world.clock.advance(seconds(100));
+            let passed = Lifetime::persistent(seconds(50));
+            edit(&world.both, &mut jar, |session| session.set_lifetime(passed)).await;
+            assert!(jar.0.is_empty());
+        });
+    }
+}
+
 #[test]
 fn a_logout_ends_the_session_in_the_old_store() {
     for (from, to) in MOVES {
@@ -200,6 +215,29 @@ fn a_logout_ends_the_session_in_the_old_store() {
 }
 
 // T34: a slow request brings nothing back, neither in the old store nor in the new one.
+/// No cookie is set with a 1xx. Where the session has not moved yet decides whether it can be ended, and not where it would move.
+#[test]
+fn t49_a_logout_under_1xx_ends_what_the_old_store_can_end() {
+    for (from, to) in
+        MOVES.into_iter().chain([(Kind::Revocable, Kind::Server), (Kind::Revocable, Kind::Cookie)])
+    {
+        block_on(async {
+            let world = World::new(from, to);
+            let jar = log_in(&world).await;
+            let service =
+                session_fn(world.both.clone(), |_: http::Request<_>, handle: SessionHandle| async move {
+                    handle.load().await?.destroy()?;
+                    Ok::<_, Error>(status(101))
+                });
+            world.events.take();
+            service.call(request("/", jar.header().as_deref())).await.unwrap();
+            let ends = from != Kind::Cookie;
+            assert_eq!(world.events.take().contains(&"dropped:informational".to_owned()), !ends);
+            assert_eq!(edit(&world.both, &mut jar.clone(), user).await.1.is_none(), ends);
+        });
+    }
+}
+
 #[test]
 fn t34_a_session_that_ended_meanwhile_is_not_moved() {
     for to in [Kind::Cookie, Kind::Server] {
@@ -279,6 +317,8 @@ fn a_watch_follows_the_old_store_until_the_date() {
         let response = service.call(request("/", jar.header().as_deref())).await.unwrap();
         let watch = response.into_body().unwrap();
         assert!(watch.is_alive().await.unwrap());
+        let error = watch.renew().await.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("not moved"), "{error}");
         edit(&world.old, &mut jar.clone(), Session::destroy).await;
         assert!(!watch.is_alive().await.unwrap());
     });

@@ -421,6 +421,10 @@ impl Verbs for CookieStore {
         self.inner.revoking.as_ref().is_none_or(|revoking| revoking.vouches_for(record, now))
     }
 
+    fn is_only_in_cookie(&self, _: &Record) -> bool {
+        self.inner.revoking.is_none()
+    }
+
     fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         match (&self.inner.revoking, self.inner.open_retired(name, token, now)) {
             (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),
