@@ -626,8 +626,8 @@ impl Slot {
         })
     }
 
-    /// Ends the sessions behind the empty session, then saves the one that begins instead. The store is called afterwards, so
-    /// that the new session has a position behind the revocations of the others.
+    /// Ends the sessions behind the empty session, then saves the new session. The store is called afterwards, so that the new
+    /// session has a position behind the revocations of the others.
     pub(super) fn replace_former(&self, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let (ending, store) = (self.end_former(now), Arc::clone(self.connection.store()));
         StoreFuture::boxed(async move {
@@ -695,15 +695,18 @@ impl Slot {
         let tombstone = several
             .and_then(|several| self.connection.store().tombstone(&several.sessions, config.now()))
             .transpose()?;
+        let mut lines;
         if let Some((token, lifetime)) = tombstone {
-            return self.set_cookie(token.expose(), lifetime, CookieLifetime::Configured);
-        }
-        let mut lines = self.expirations()?;
-        if self.may_remove() {
+            lines = self.set_cookie(token.expose(), lifetime, CookieLifetime::Configured)?;
+        } else {
+            lines = self.expirations()?;
+            if !self.may_remove() {
+                return Ok(lines);
+            }
             lines.extend(self.template().remove(self.found.tail_mask())?);
-            #[cfg(feature = "device-bound")]
-            lines.extend(self.device.remove_cookie(config)?);
         }
+        #[cfg(feature = "device-bound")]
+        lines.extend(self.device.remove_cookie(config)?);
         Ok(lines)
     }
 

@@ -151,7 +151,7 @@ impl Inner {
                 Ok(record.taken_from(Place::OldStore))
             }
             // It was a token of the old store, which knows more about it.
-            Err(of_old @ (Refusal::Regenerated | Refusal::Expired)) => Err(of_old),
+            Err(of_old @ (Refusal::Regenerated | Refusal::Expired | Refusal::Ended)) => Err(of_old),
             // The new store does not know it, and this host cannot judge whether the old one does.
             Err(of_old @ (Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture))
                 if refusal == Refusal::UnknownId =>
@@ -399,11 +399,20 @@ impl Verbs for MigratingStore {
     }
 
     fn tombstone(&self, ended: &[Record], now: Timestamp) -> Option<Result<(SecretText, Duration), Error>> {
-        self.inner.new.tombstone(ended, now)
+        let Inner { new, old, until } = &*self.inner;
+        // Only a tombstone of the old store hides its cookies if the new one makes none. It is read under the old store's name.
+        let of_old = || {
+            let is_read = now < *until && old.config().cookie_name() == new.config().cookie_name();
+            let ended: Vec<_> = ended.iter().filter(|_| is_read).filter_map(elsewhere).collect();
+            if ended.is_empty() { None } else { old.tombstone(&ended, now) }
+        };
+        new.tombstone(ended, now).or_else(of_old)
     }
 
     fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
-        self.inner.new.tombstone_recency(token, now)
+        let Inner { new, old, until } = &*self.inner;
+        let of_old = || if now < *until { old.tombstone_recency(token, now) } else { None };
+        new.tombstone_recency(token, now).or_else(of_old)
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -219,7 +219,7 @@ fn a_renewal_keeps_the_lifetime_that_another_request_set_meanwhile() {
     });
 }
 
-/// It drops what the request has given the session, also if that is no value.
+/// `clear` drops everything that the request has given the session, also without a value in it.
 #[test]
 fn a_clear_drops_a_lifetime_that_was_set_before() {
     everywhere(|world| async move {

@@ -488,8 +488,8 @@ impl<B: Backend> Inner<B> {
                 };
                 let mut deadline = present.expires;
                 if deadline == expires {
-                    // The backend moved its deadline, too. A tombstone must not last as long as a session, nor a session whose
-                    // lifetime the other request changed as long as the one that was loaded.
+                    // The backend moved its deadline, too. A tombstone must not last as long as a session, nor a session as long as
+                    // it would have by the lifetime that this request loaded.
                     deadline = own.unwrap_or_else(|| self.tombstone_expires(now));
                     if deadline != expires {
                         self.backend.touch(key_of(&base), deadline, now).await?;
