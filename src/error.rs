@@ -119,7 +119,7 @@ impl Error {
     }
 
     /// Creates an error as [`unavailable`](Self::unavailable) does, for an entry that no later attempt will read either.
-    #[cfg_attr(not(feature = "redis"), allow(dead_code))] // so far, only this backend detects it
+    #[cfg_attr(not(any(feature = "redis", feature = "sqlite")), allow(dead_code))] // backends that limit entries
     pub(crate) fn unreadable(source: impl Into<Source>) -> Self {
         Self::with_source(Kind::Unreadable, source)
     }

@@ -172,13 +172,7 @@ impl Commit {
         self.logs_in = commit.changes.logs_in();
         match (commit.outcome, commit.base) {
             (Outcome::Save, None) if commit.ends_former => {
-                let ending = self.slot.end_former(now);
-                let saving = self.slot.save(None, commit.changes, now);
-                let both = StoreFuture::boxed(async move {
-                    ending.await?;
-                    saving.await
-                });
-                self.timed(both, Stage::Saving)
+                self.timed(self.slot.replace_former(commit.changes, now), Stage::Saving)
             }
             (Outcome::Save, base) => self.timed(self.slot.save(base, commit.changes, now), Stage::Saving),
             (Outcome::Renew, Some(base)) => self.timed(

@@ -33,7 +33,7 @@ pin_project! {
         handle: SessionHandle,
         // False for a service inside of another session service with the same session, which commits it.
         commits: bool,
-        // The handler is done, and its session is closed.
+        // The handler is done, its session is closed, and a commit has all that is to be saved.
         concluded: bool,
         failure: F,
         // The response, while the store works on the commit of its session.
@@ -85,7 +85,6 @@ where
         let conclusion = this.handle.conclude(|slot| {
             answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
         });
-        *this.concluded = true;
         // An error, either returned or converted into a response by a framework.
         let (mut response, error) = match answer {
             Ok(mut response) => {
@@ -104,8 +103,11 @@ where
             slot.emit(EventKind::HandlerFailed { error });
         }
         match conclusion {
-            Conclusion::Untouched => {}
-            Conclusion::Asked(reply) => finish(slot, Ok(reply), &mut response, this.failure),
+            Conclusion::Untouched => *this.concluded = true,
+            Conclusion::Asked(reply) => {
+                *this.concluded = true;
+                finish(slot, Ok(reply), &mut response, this.failure);
+            }
             Conclusion::Unsettled(loaded, now) => {
                 let disposition = match error {
                     // Whatever rule there is for responses: the handler did not get to its end.
@@ -113,6 +115,9 @@ where
                     None => finish::disposition(slot, &response),
                 };
                 let mut commit = finish::commit(slot, loaded, now, &response, disposition);
+                // From here on, the commit discards what it does not save. Before, code of the application may panic: an observer,
+                // `on_failure`, or the rule for responses.
+                *this.concluded = true;
                 match Pin::new(&mut commit).poll(cx) {
                     Poll::Ready(committed) => finish_committed(slot, committed, &mut response, this.failure),
                     Poll::Pending => {

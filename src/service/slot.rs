@@ -573,15 +573,15 @@ impl Slot {
         changes: Arc<Changes>,
         now: Timestamp,
     ) -> StoreFuture<Saved> {
-        let restarts = changes.restarts();
-        let saving = self.connection.store().regenerate(base, changes, now);
+        let store = Arc::clone(self.connection.store());
         match self.end_others(now) {
-            // First: if it fails, the client still has a session that is as it was.
-            Some(ending) if restarts => StoreFuture::boxed(async move {
+            // First: if it fails, the client still has a session that is as it was. The store is called afterwards, so that the
+            // new session has a position behind the revocations of the others.
+            Some(ending) if changes.restarts() => StoreFuture::boxed(async move {
                 ending.await?;
-                saving.await
+                store.regenerate(base, changes, now).await
             }),
-            others => and_others_if_removed(saving, others),
+            others => and_others_if_removed(store.regenerate(base, changes, now), others),
         }
     }
 
@@ -635,6 +635,16 @@ impl Slot {
                 ended = ended.and(store.end_expired(&token, now).await);
             }
             ended
+        })
+    }
+
+    /// Ends the sessions behind the empty session, then saves the new session. The store is called afterwards, so that the new
+    /// session has a position behind the revocations of the others.
+    pub(super) fn replace_former(&self, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let (ending, store) = (self.end_former(now), Arc::clone(self.connection.store()));
+        StoreFuture::boxed(async move {
+            ending.await?;
+            store.save(None, changes, now).await
         })
     }
 
@@ -697,15 +707,18 @@ impl Slot {
         let tombstone = several
             .and_then(|several| self.connection.store().tombstone(&several.sessions, config.now()))
             .transpose()?;
+        let mut lines;
         if let Some((token, lifetime)) = tombstone {
-            return self.set_cookie(token.expose(), lifetime, CookieLifetime::Configured);
-        }
-        let mut lines = self.expirations()?;
-        if self.may_remove() {
+            lines = self.set_cookie(token.expose(), lifetime, CookieLifetime::Configured)?;
+        } else {
+            lines = self.expirations()?;
+            if !self.may_remove() {
+                return Ok(lines);
+            }
             lines.extend(self.template().remove(self.found.tail_mask())?);
-            #[cfg(feature = "device-bound")]
-            lines.extend(self.device.remove_cookie(config)?);
         }
+        #[cfg(feature = "device-bound")]
+        lines.extend(self.device.remove_cookie(config)?);
         Ok(lines)
     }
 

@@ -75,14 +75,15 @@ impl SessionWatch {
     /// # Errors
     ///
     /// [`is_unavailable`](Error::is_unavailable) if the store cannot be reached. [`is_config`](Error::is_config) on a
-    /// [`CookieStore`](crate::CookieStore), whose deadlines are in the cookie.
+    /// [`CookieStore`](crate::CookieStore), whose deadlines are in the cookie, and for a session that has not moved yet from the old
+    /// store of a migration or from a retired name of the cookie.
     #[doc(alias = "touch")]
     pub async fn renew(&self) -> Result<bool, Error> {
         let now = self.connection.config().now();
         let Ok(record) = self.look(now).await? else { return Ok(false) };
         if record.origin().stored().is_none() {
             return Err(Error::config(
-                "the deadline of this session is in its cookie, which only a response can renew: use a server-side store",
+                "only a response can renew this session: its deadline is in its cookie (use a server-side store), or it has not moved from an old store or name yet",
             ));
         }
         if !self.connection.config().standing(&record, now).renewal_due {

@@ -201,6 +201,7 @@ impl Changes {
         self.cleared = true;
         (self.logged_in, self.reauthenticated) = (false, false);
         (self.binds_device, self.ends_others) = (false, false);
+        self.login_position = None;
     }
 
     /// Returns true if no earlier value is left.
@@ -514,10 +515,11 @@ mod tests {
     fn a_login_that_is_taken_back_begins_nothing_anew() {
         let mut log = Changes::default();
         log.login("s", encoded(1));
+        log.set_login_position(Some(Position { incarnation: 1, sequence: 1 }));
         assert!(log.begins_anew() && log.clone().then(&Changes::default()).begins_anew());
         assert!(Changes::default().then(&log).begins_anew());
         log.clear();
-        assert!(!log.begins_anew());
+        assert!(!log.begins_anew() && log.login_position().is_none());
         let mut login = Changes::default();
         login.login("s", encoded(1));
         assert!(!login.then(&log).begins_anew());

@@ -3,8 +3,7 @@
 //! The rows follow from four rules. `docs/DESIGN.md` gives their reasons.
 //!
 //! 1. Optional work never fails a request: [`Outcome::is_optional`].
-//! 2. A cookie is removed only when it is known to be dead: [`Outcome::Destroy`], [`Outcome::Expire`], and a cookie that
-//!    was refused for good.
+//! 2. A cookie is removed only when it is known to be dead: [`Outcome::Destroy`], and a cookie that was refused for good.
 //! 3. Timeouts count from the time of the commit, not of the load: the facts are those at the commit.
 //! 4. A weaker statement yields to a stronger one: [`Weight`].
 
@@ -26,7 +25,8 @@ pub(crate) enum Outcome {
     Regenerate,
     /// The stored session is ended.
     Destroy,
-    /// The absolute timeout passed while the request was running. The changes are dropped, and the cookie is removed.
+    /// The absolute timeout passed while the request was running. The changes are dropped. The cookie stays: another request may
+    /// have logged in meanwhile, and the browser drops an expired cookie itself.
     Expire,
 }
 

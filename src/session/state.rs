@@ -274,7 +274,7 @@ impl State {
     }
 
     pub(super) fn clear(&mut self) {
-        if !self.is_empty() {
+        if self.mentioned().next().is_some() {
             self.retry_failed();
             log(&mut self.changes).clear();
         }
@@ -616,7 +616,8 @@ impl State {
                 self.base = None;
                 self.expired = true;
                 self.ended = true;
-                self.reply = Reply::Remove { weight: Weight::DeadCookie };
+                // The browser may have the cookie of a login that came meanwhile.
+                self.reply = Reply::Nothing;
             }
             None => {}
             Some(Saved::Stored { record, token, .. }) => {
@@ -639,8 +640,11 @@ impl State {
             Some(Saved::Ended) => {
                 self.base = None;
                 self.ended = true;
-                // The token from an earlier save is dead, and must not overwrite a live one.
-                self.reply = Reply::Nothing;
+                // The token from an earlier save is dead, and must not overwrite a live one. A session that the handler ended
+                // before stays ended.
+                if self.has_token() {
+                    self.reply = Reply::Nothing;
+                }
             }
         }
         Leftovers::new(pending.map(|pending| pending.changes), None)
@@ -1047,6 +1051,18 @@ mod tests {
             state.put("c", Some(one()));
             assert_eq!(commit(&mut state, GOES_ON).outcome, outcome, "it goes on");
         }
+    }
+
+    #[test]
+    fn a_session_that_ends_as_it_begins_does_not_take_back_the_end_of_the_one_before() {
+        let mut state = stored();
+        state.destroy();
+        assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Destroy);
+        drop(state.commit_done(Some(Saved::Removed)));
+        state.put("b", Some(one()));
+        assert_eq!(commit(&mut state, GOES_ON).outcome, Outcome::Save);
+        drop(state.commit_done(Some(Saved::Ended)));
+        assert!(matches!(state.take_reply(), Reply::Remove { weight: Weight::End }));
     }
 
     #[test]

@@ -22,12 +22,16 @@ pub(super) async fn take_over(
         new.adopt(record.clone(), changes, now).await?
     };
     let superseded = leave(record).await;
-    if let (Ok(true), _) | (_, Saved::Removed) = (&superseded, &saved) {
-        return Ok(saved);
+    match (saved, superseded) {
+        (saved, Ok(true)) => Ok(saved),
+        // No value is left, so both mean that the session has ended.
+        (Saved::Removed, Ok(false)) => Ok(Saved::Removed),
+        (saved, superseded) => {
+            if let Saved::Stored { record, .. } = saved {
+                // If that fails, its deadline removes it: no client was given its token.
+                let _ = new.destroy(record, now).await;
+            }
+            superseded.map(|_| Saved::Ended)
+        }
     }
-    if let Saved::Stored { record, .. } = saved {
-        // If that fails, its deadline removes it: no client was given its token.
-        let _ = new.destroy(record, now).await;
-    }
-    superseded.map(|_| Saved::Ended)
 }

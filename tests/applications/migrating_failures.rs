@@ -194,3 +194,26 @@ fn a_session_to_keep_is_never_ended() {
         }
     }
 }
+
+/// A session whose last value is deleted ends where it is. If that fails, the handler's response does not say that it has ended.
+#[test]
+fn a_session_that_is_emptied_has_ended_only_if_the_old_store_says_so() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let (old, new) = (Frail::new(Kind::Server, &clock).await, Frail::new(Kind::Server, &clock).await);
+        let both = MigratingStore::new(new.store.clone(), old.store.clone(), UNTIL).unwrap();
+        let mut jar = Jar::new();
+        edit(&old.store, &mut jar, |session| session.set("user", "ada")).await;
+        let service = session_fn(both.clone(), |_: http::Request<_>, handle: SessionHandle| async move {
+            handle.load().await?.delete("user")?;
+            Ok::<_, Error>(status(200))
+        });
+        let visit = || service.call(request("/", jar.header().as_deref()));
+        old.refuse_writes();
+        let failed = visit().await.unwrap();
+        assert_eq!((failed.status().as_u16(), failed.headers().contains_key("set-cookie")), (503, false));
+        old.repair();
+        assert_eq!(visit().await.unwrap().status(), 200);
+        assert!(edit(&old.store, &mut jar.clone(), |session| Ok(session.is_empty())).await.1);
+    });
+}

@@ -9,10 +9,10 @@ use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Memory, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
-    AppKey, CookieStore, Keyring, ServerStore, Session, SessionHandle, Timeouts, session_fn,
+    AppKey, Clock, CookieStore, Keyring, Lifetime, ServerStore, Session, SessionHandle, Timeouts, session_fn,
 };
 
-use crate::spy_store::{ABSOLUTE, START, everywhere, pairs};
+use crate::spy_store::{ABSOLUTE, RENEWAL, START, assert_removed, assert_set, everywhere, on_server, pairs};
 use crate::support::{Answer, Body, Events, Jar, block_on, request, status};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -192,4 +192,69 @@ fn b7_a_raised_idle_timeout_counts_from_the_next_renewal() {
             assert!(visit(after, &mut jar).await);
         });
     }
+}
+
+/// A backend may move the deadline of an entry before it finds that another request has written it.
+#[test]
+fn a_renewal_keeps_the_lifetime_that_another_request_set_meanwhile() {
+    on_server(|world| async move {
+        for idle in [20, 3_000] {
+            let jar = world.jar().await;
+            world.clock.advance(RENEWAL);
+            let (inner, other) = (world.clone(), jar.clone());
+            let renewed = world.start(&jar, move |ask| {
+                let (world, mut other) = (inner.clone(), other.clone());
+                async move {
+                    let session = ask.session().await?;
+                    let lifetime = Lifetime::new().idle_timeout(SECOND * idle);
+                    world.edit(&mut other, move |session| session.set_lifetime(lifetime)).await;
+                    assert_eq!(session.lifetime(), Lifetime::new(), "as it was loaded");
+                    Ok(status(200))
+                }
+            });
+            assert_set(&world, &renewed.await.unwrap());
+            let (_, _, expires) = world.facts(&jar).await;
+            assert_eq!(expires.saturating_since(world.clock.now()), SECOND * idle);
+        }
+    });
+}
+
+/// `clear` drops everything that the request has given the session, also without a value in it.
+#[test]
+fn a_clear_drops_a_lifetime_that_was_set_before() {
+    everywhere(|world| async move {
+        for stored in [false, true] {
+            let mut jar = if stored { world.jar().await } else { Jar::new() };
+            let act = |session: &Session| {
+                session.set_lifetime(Lifetime::until_browser_closes())?;
+                session.clear()?;
+                assert_eq!(session.lifetime(), Lifetime::new());
+                session.set("b", 2_u64)
+            };
+            world.edit(&mut jar, act).await;
+            assert_eq!(world.look(&jar, Session::lifetime).await, Lifetime::new());
+            assert_eq!(world.values(&jar).await, pairs(&[("b", 2)]));
+        }
+    });
+}
+
+/// `clear` ends the session, whatever another request sets meanwhile, also if no value was left by then.
+#[test]
+fn a_clear_after_the_last_value_was_deleted_ends_the_session() {
+    on_server(|world| async move {
+        let mut jar = world.jar().await;
+        let (inner, other) = (world.clone(), jar.clone());
+        let cleared = world.visit(&mut jar, move |ask| {
+            let (world, mut other) = (inner.clone(), other.clone());
+            async move {
+                let session = ask.session().await?;
+                world.edit(&mut other, |session| session.set("b", 2_u64)).await;
+                session.delete("a")?;
+                session.clear()?;
+                Ok(status(200))
+            }
+        });
+        assert_removed(&world, &cleared.await);
+        assert_eq!(world.rows().await, 0);
+    });
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use hyper_session::{Event, ServerStore, Session};
+use hyper_session::{Error, Event, ServerStore, Session};
 
 use crate::spy_store::{Form, Gate, Kind, Setup, Verb, World, on_server, pairs, settle};
-use crate::support::{block_on, status};
+use crate::support::{Jar, block_on, status};
 
 use crate::closures::Held;
 use crate::dropped_futures::{finish, meanwhile};
@@ -171,4 +171,26 @@ fn an_update_that_always_panics_ends_its_own_request_alone() {
         assert!(held.is_gone());
         assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("n", 5)]));
     });
+}
+
+/// The closure of an update may hold its session, so that only the end of the request drops it.
+#[test]
+fn an_observer_that_panics_after_the_handler_leaves_no_closure_behind() {
+    for form in [Form::Service, Form::Function] {
+        block_on(async move {
+            let (world, armed) = with_panicking_observer(form);
+            let held = Held::new();
+            let kept = held.clone();
+            let response = world.start(&Jar::new(), move |ask| {
+                let (kept, armed) = (kept.clone(), Arc::clone(&armed));
+                async move {
+                    kept.hold(&ask.session().await?)?;
+                    armed.store(true, Ordering::SeqCst);
+                    Err(Error::unavailable("the handler failed"))
+                }
+            });
+            assert!(tokio::spawn(response).await.unwrap_err().is_panic());
+            assert!(held.is_gone(), "{form:?}");
+        });
+    }
 }

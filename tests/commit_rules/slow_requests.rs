@@ -1,5 +1,6 @@
 //! Requests that take longer than their session has left: what is written counts from when it is written.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hyper_session::{Clock, Session};
@@ -146,7 +147,7 @@ fn b5_a_new_session_begins_when_it_is_written() {
     });
 }
 
-/// The absolute timeout is absolute: a session that reaches it during a request ends, and its cookie is removed, not set.
+/// The absolute timeout is absolute: a session that reaches it during a request ends, and its cookie is not set.
 /// A login in that request begins it anew, and so does starting over.
 #[test]
 fn b5_b6_the_absolute_timeout_ends_a_slow_request_unless_it_logs_in() {
@@ -176,8 +177,8 @@ fn b5_b6_the_absolute_timeout_ends_a_slow_request_unless_it_logs_in() {
             let response = slow(&world, &mut jar, SECOND, act).await;
             assert_eq!(response.status(), 200);
             if ends {
-                assert_removed(&world, &response);
-                assert!(jar.0.is_empty());
+                assert_no_cookie(&response);
+                assert!(world.look(&jar, Session::is_empty).await);
             } else {
                 assert_set(&world, &response);
                 assert_eq!(world.facts(&jar).await.1, world.clock.now(), "a new beginning");
@@ -185,6 +186,39 @@ fn b5_b6_the_absolute_timeout_ends_a_slow_request_unless_it_logs_in() {
                 assert_eq!(max_age(&response), IDLE.as_secs());
             }
         }
+    });
+}
+
+/// A slow request whose session ends meanwhile does not log out the user who has just logged in again in another tab.
+#[test]
+fn b5_r3_a_request_past_the_absolute_timeout_leaves_the_cookie_of_a_login() {
+    everywhere(|world| async move {
+        let mut jar = world.jar().await;
+        let born = world.facts(&jar).await.1.as_unix();
+        for step in 1..ABSOLUTE.as_secs() / 500 {
+            world.clock.set(born + step * 500);
+            world.edit(&mut jar, |_| Ok(())).await;
+        }
+        world.clock.set(born + ABSOLUTE.as_secs() - 1);
+        let browser = Arc::new(Mutex::new(jar.clone()));
+        let (inner, tab) = (world.clone(), Arc::clone(&browser));
+        let slow = world.start(&jar, move |ask| {
+            let (world, tab) = (inner.clone(), Arc::clone(&tab));
+            async move {
+                let session = ask.session().await?;
+                let mut jar = tab.lock().unwrap().clone();
+                world.edit(&mut jar, |session| session.login("ada")).await;
+                *tab.lock().unwrap() = jar;
+                world.clock.advance(SECOND);
+                session.set("b", 2_u64)?;
+                Ok(status(200))
+            }
+        });
+        let response = slow.await.unwrap();
+        let mut browser = browser.lock().unwrap().clone();
+        browser.store(response.headers());
+        assert!(world.look(&browser, |session| session.subject().as_deref() == Some("ada")).await);
+        assert_eq!(world.values(&browser).await, pairs(&[("a", 1)]), "nothing of the session that has ended");
     });
 }
 
@@ -215,7 +249,7 @@ fn b5_a_save_past_the_absolute_timeout_says_so() {
                 assert_set(&world, &response);
                 assert_eq!(world.values(&jar).await, pairs(&[("b", 3)]));
             } else {
-                assert_removed(&world, &response);
+                assert_no_cookie(&response);
                 assert_eq!(world.events.take(), ["dropped:session_ended"; 2]);
             }
         }

@@ -229,6 +229,27 @@ fn a_logout_of_a_lapsed_session_ends_the_other_sessions_of_the_request() {
     }
 }
 
+/// A cookie store then sets a tombstone instead of removing the session's cookie.
+#[test]
+fn t27_a_logout_with_several_cookies_removes_the_bound_cookie() {
+    for site in Site::all() {
+        block_on(async {
+            let mut older = Browser::new();
+            older.log_in(&site).await;
+            site.clock.advance(Duration::from_secs(5));
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            let pair = |browser: &Browser, name: &str| {
+                format!("{name}={}", std::str::from_utf8(browser.cookies.get(name).unwrap()).unwrap())
+            };
+            let cookies = [pair(&browser, NAME), pair(&older, NAME), pair(&browser, BOUND)].join("; ");
+            let logout = Request::get("/logout").header(COOKIE, cookies).body(Body::default()).unwrap();
+            browser.cookies.receive(site.call(logout).await.headers());
+            assert_eq!(browser.cookies.get(BOUND), None, "{}", site.kind);
+        });
+    }
+}
+
 #[test]
 fn a_login_in_a_lapsed_session_begins_another_one() {
     for site in Site::all() {

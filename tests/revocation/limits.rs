@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use hyper_session::Revocations;
+use http::header::COOKIE;
+use http::{Request, Response};
+use hyper::service::Service;
 use hyper_session::testing::{Cookies, FakeClock};
+use hyper_session::{Error, Revocations, SessionHandle, session_fn};
 
 use crate::requests::{START, Site};
 use crate::support::block_on;
@@ -109,5 +112,41 @@ fn a_revocation_is_remembered_as_long_as_a_session_could_live_and_not_much_longe
         let mut other = site.logged_in("bob").await;
         site.logout(&mut other).await;
         assert_eq!(site.revoked(), 2, "the first one is forgotten");
+    });
+}
+
+/// A login begins behind the sessions that it ends, also if its subject may cause no further revocation of a single session: then all
+/// its sessions so far end.
+#[test]
+fn a_login_is_not_ended_by_the_end_of_the_sessions_before_it() {
+    block_on(async {
+        let site = || Site::with(Revocations::in_memory().max_per_subject(1));
+        // A request whose token was superseded moments ago.
+        let superseded = site();
+        let mut browser = superseded.logged_in("ada").await;
+        let mut overtaken = browser.clone();
+        superseded.regenerate(&mut browser).await;
+        superseded.login(&mut overtaken, "ada").await;
+        assert_eq!(superseded.user(&overtaken).await.as_deref(), Some("ada"));
+        assert!(!superseded.accepts(&browser).await, "it has ended with the others");
+
+        // A request that brings an older session of the user beside one of another user.
+        let several = site();
+        several.logout(&mut several.logged_in("bob").await).await;
+        let bob = several.logged_in("bob").await;
+        several.clock.advance(Duration::from_secs(1));
+        let ada = several.logged_in("ada").await;
+        let both =
+            Request::builder().header(COOKIE, bob.header().unwrap()).header(COOKIE, ada.header().unwrap());
+        let service = session_fn(several.store.clone(), |_: Request<()>, handle: SessionHandle| async move {
+            handle.load().await?.login("bob")?;
+            Ok::<_, Error>(Response::new(()))
+        });
+        several.clock.advance(Duration::from_secs(1));
+        let response = service.call(both.body(()).unwrap()).await.unwrap();
+        let mut browser = Cookies::new();
+        browser.receive(response.headers());
+        assert_eq!(several.user(&browser).await.as_deref(), Some("bob"));
+        assert!(!several.accepts(&bob).await);
     });
 }

@@ -8,10 +8,11 @@ use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 
 use bytes::Bytes;
+use http::Request;
 use hyper_session::store::sqlite::Synchronous;
 use hyper_session::store::{Backend, Replaced};
-use hyper_session::testing::check_backend;
-use hyper_session::{Clock, SystemClock};
+use hyper_session::testing::{check_backend, with_session};
+use hyper_session::{Clock, Session, SystemClock};
 
 use crate::folder::{Folder, NOW, entry, id};
 
@@ -154,4 +155,28 @@ async fn an_entry_that_is_too_long_is_neither_written_nor_read() {
         narrow.backend().delete(id(number)).await.unwrap();
         assert_eq!(wide.backend().fetch(id(number), NOW).await.unwrap(), None, "it can be deleted");
     }
+}
+
+/// A host whose limit is lower lists and ends the sessions of a host whose limit is higher, and users can log in to it.
+#[tokio::test]
+async fn t26_sessions_that_are_too_long_for_a_host_are_ended_by_it() {
+    let folder = Folder::new();
+    let (wide, narrow) = (folder.store(), folder.builder().max_entry_len(1_000).open().unwrap());
+    let long = |session: &Session| {
+        session.login("ada")?;
+        session.set("notes", "x".repeat(2_000))
+    };
+    with_session(Request::new(()), &wide, long).await.unwrap();
+    let listed = narrow.sessions_of("ada").await.unwrap();
+    assert_eq!(listed.iter().map(|session| session.readable).collect::<Vec<_>>(), [false]);
+    assert_eq!(narrow.end_sessions_of("ada", None).await.unwrap(), 1);
+    assert_eq!(wide.sessions_of("ada").await.unwrap(), []);
+
+    // A session list of this length is lost to the narrow host, which begins a new one.
+    for _ in 0..40 {
+        with_session(Request::new(()), &wide, |session| session.login("bob")).await.unwrap();
+    }
+    assert!(narrow.sessions_of("bob").await.unwrap_err().is_unavailable());
+    with_session(Request::new(()), &narrow, |session| session.login("bob")).await.unwrap();
+    assert_eq!(narrow.sessions_of("bob").await.unwrap().len(), 1);
 }

@@ -42,6 +42,18 @@ fn options_that_make_no_sense_are_refused() {
     );
 }
 
+/// SQLite counts milliseconds in 32 bits: 24 days.
+#[test]
+fn the_longest_busy_timeout_is_accepted() {
+    for read_threads in [0, 1] {
+        let folder = Folder::new();
+        let builder = folder.builder().busy_timeout(Duration::MAX).read_threads(read_threads);
+        let store = builder.open().unwrap();
+        assert!(block_on(store.backend().create(id(1), entry("one"), NOW)).unwrap());
+        assert_eq!(block_on(store.backend().fetch(id(1), NOW)).unwrap(), Some(entry("one")));
+    }
+}
+
 #[test]
 fn a_file_of_another_program_is_refused_and_left_as_it_is() {
     let folder = Folder::new();

@@ -3,8 +3,8 @@
 use std::fs::{File, OpenOptions};
 use std::time::Duration;
 
-use hyper_session::store::Backend;
-use hyper_session::{Clock, SystemClock};
+use hyper_session::store::{Backend, Replaced};
+use hyper_session::{Clock, SystemClock, Timestamp};
 use rusqlite::Connection;
 use rustix::fs::{FlockOperation, flock};
 
@@ -127,6 +127,9 @@ fn expired_entries_are_deleted_beside_writes() {
         let expires = i64::try_from(now.as_unix() - 60).unwrap();
         shell.execute("INSERT INTO entries VALUES (?1, ?2, 0, x'00')", (&id[..], expires)).unwrap();
     }
+    // Such a call ends a session. It asks whether an entry has expired as of 1970, which is not the time.
+    let ended = backend.replace(id(2_000), "none".into(), None, Timestamp::from_unix(0));
+    assert_eq!(block_on(ended).unwrap(), Replaced::Missing);
     for number in 1_000..1_003 {
         let expires = now.saturating_add(Duration::from_secs(60));
         let entry = hyper_session::store::Stored { expires, ..entry("alive") };

@@ -537,15 +537,26 @@ impl<B: Backend> Inner<B> {
             Replaced::Missing => Ok(Saved::Ended),
             // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
             // this response must not remove the new cookie.
-            Replaced::Conflict(present) => match self.format.decode(key_of(&base), &present.value) {
-                Some(EntryValue::Session(..)) => stored(base.until(present.expires.min(expires)), 0),
-                Some(EntryValue::Tombstone) if present.expires == expires => {
-                    // The backend moved its deadline, too. A tombstone must not last as long as a session.
-                    self.backend.touch(key_of(&base), self.tombstone_expires(now), now).await?;
-                    Ok(Saved::Ended)
+            Replaced::Conflict(present) => {
+                let own = match self.format.decode(key_of(&base), &present.value) {
+                    Some(EntryValue::Session(age, payload)) => {
+                        let created = age.created.unwrap_or(base.created());
+                        Some(self.config.deadline(created, &payload, now))
+                    }
+                    Some(EntryValue::Tombstone) => None,
+                    _ => return Ok(Saved::Ended),
+                };
+                let mut deadline = present.expires;
+                if deadline == expires {
+                    // The backend moved its deadline, too. A tombstone must not last as long as a session, nor a session as long as
+                    // it would have by the lifetime that this request loaded.
+                    deadline = own.unwrap_or_else(|| self.tombstone_expires(now));
+                    if deadline != expires {
+                        self.backend.touch(key_of(&base), deadline, now).await?;
+                    }
                 }
-                _ => Ok(Saved::Ended),
-            },
+                if own.is_some() { stored(base.until(deadline.min(expires)), 0) } else { Ok(Saved::Ended) }
+            }
         }
     }
 
@@ -765,10 +776,10 @@ impl<B: Backend> Verbs for ServerStore<B> {
         let inner = Arc::clone(&self.inner);
         StoreFuture::boxed(async move {
             let payload = changes.apply(Some(record.payload()))?;
-            if payload.is_empty() {
+            let created = if changes.begins_anew() { now } else { record.created() };
+            if inner.config.leaves_nothing(created, &payload, now) {
                 return Ok(Saved::Removed);
             }
-            let created = if changes.begins_anew() { now } else { record.created() };
             inner.create(created, payload, None, None, now).await.and_then(ended_or_stored)
         })
     }

@@ -94,6 +94,10 @@ impl StdError for Failure {}
 
 impl From<Failure> for Error {
     fn from(failure: Failure) -> Self {
-        Self::unavailable(failure)
+        match failure {
+            // Whatever happens, this process will not read the entry.
+            Failure::TooLarge => Self::unreadable(failure),
+            _ => Self::unavailable(failure),
+        }
     }
 }

@@ -17,6 +17,9 @@ const APPLICATION_ID: i32 = 0x6873_6573;
 /// The version of the tables below, kept as `user_version`.
 const VERSION: i32 = 1;
 
+/// The longest time that SQLite waits for its own lock. It counts milliseconds in 32 bits, and rusqlite panics above that.
+const MAX_BUSY_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
+
 // The table is stored by its primary key: one look-up finds the entry.
 const CREATE: &str = "
 CREATE TABLE entries (
@@ -37,7 +40,7 @@ pub(super) fn open_writer(
 ) -> Result<Connection, Error> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(|error| opening(path, &error))?;
-    connection.busy_timeout(busy_timeout).map_err(|error| opening(path, &error))?;
+    connection.busy_timeout(busy_timeout.min(MAX_BUSY_TIMEOUT)).map_err(|error| opening(path, &error))?;
     prepare_file(path, &connection)?;
     let set_up = || {
         limit(&connection, max_entry_len);
@@ -63,7 +66,7 @@ pub(super) fn open_reader(
 ) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(busy_timeout)?;
+    connection.busy_timeout(busy_timeout.min(MAX_BUSY_TIMEOUT))?;
     limit(&connection, max_entry_len);
     connection.pragma_update(None, "cache_size", -READER_CACHE)?;
     careful(&connection)?;

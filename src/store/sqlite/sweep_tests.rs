@@ -119,6 +119,8 @@ fn moments_at_the_ends_of_time_do_not_overflow() {
 fn a_step_is_due_after_writes_and_takes_the_earliest_time_of_theirs() {
     let mut schedule = Schedule::new(Duration::ZERO);
     assert_eq!(schedule.due(), None, "nothing was written, so no clock is known");
+    schedule.saw(at(0));
+    assert_eq!(schedule.due(), None, "a call that ends sessions does not tell the time");
     for moment in [30, 10, 20] {
         schedule.saw(at(moment));
     }
