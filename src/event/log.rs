@@ -277,6 +277,9 @@ fn hint(refusal: Refusal) -> &'static str {
         Refusal::IssuedInFuture => ": it was issued in the future (do the instances' clocks agree?)",
         Refusal::Expired => " (if there are many: is the clock ahead, or was a timeout lowered?)",
         Refusal::UnknownId => " (if there are many: did the store lose its data, or change its prefix?)",
+        Refusal::Unreadable => {
+            ": its entry is too long, or not sealed (do the instances have the same options?)"
+        }
         _ => "",
     }
 }

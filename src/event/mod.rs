@@ -524,6 +524,10 @@ pub enum Refusal {
     IssuedInFuture,
     /// Well-formed, but no such session is stored. Such an id is never adopted.
     UnknownId,
+    /// The options of this host do not let it read the stored entry: it is longer than `max_entry_len`, or it is not sealed
+    /// although entries must be. Or the entry is of a type that no session has. The cookie is not removed, because a host with
+    /// other options may read the entry.
+    Unreadable,
     /// The session got a new token moments ago. Other requests of the same browser may still carry the old token. So may an
     /// attacker who stole it. The cookie is not removed, because the browser has the new one, or will get it.
     Regenerated,
@@ -552,6 +556,7 @@ impl Refusal {
             Self::Expired => "expired",
             Self::IssuedInFuture => "issued_in_future",
             Self::UnknownId => "unknown_id",
+            Self::Unreadable => "unreadable",
             Self::Regenerated => "regenerated",
             Self::RetiredFormat => "retired_format",
             Self::Revoked => "revoked",
@@ -564,7 +569,8 @@ impl Refusal {
     /// retired name.
     ///
     /// A cookie is never removed if it may be valid elsewhere: in a format of a newer release, under a key that another
-    /// host has already, issued by a host whose clock is ahead, or the cookie of another application on the same host. Nor
+    /// host has already, issued by a host whose clock is ahead, for an entry that another host's options let it read, or the
+    /// cookie of another application on the same host. Nor
     /// is it removed if the browser may have got another cookie meanwhile.
     ///
     /// # Examples
@@ -586,10 +592,11 @@ impl Refusal {
             // It may be the cookie of another application.
             Self::Encoding
             | Self::Length
-            // It may be the cookie of another host, with a newer release or key, or a clock that is ahead.
+            // It may be the cookie of another host, with a newer release or key, a clock that is ahead, or other options.
             | Self::Version
             | Self::UnknownKey
             | Self::IssuedInFuture
+            | Self::Unreadable
             // Altered, or under another key: Astra's cookies do not name their key. (A native token gets this far only if a
             // holder of the key made it.)
             | Self::Ciphertext
@@ -764,6 +771,7 @@ mod tests {
             (Refusal::Expired, true),
             (Refusal::IssuedInFuture, false),
             (Refusal::UnknownId, true),
+            (Refusal::Unreadable, false),
             (Refusal::Regenerated, false),
             (Refusal::RetiredFormat, true),
             (Refusal::Ended, false),

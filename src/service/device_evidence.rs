@@ -43,8 +43,10 @@ impl DeviceEvidence {
 
     /// Notes why a cookie of the request was refused.
     pub(super) fn note_refusal(&self, refusal: Refusal) {
-        let of_another_host =
-            matches!(refusal, Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture);
+        let of_another_host = matches!(
+            refusal,
+            Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture | Refusal::Unreadable
+        );
         self.has_unjudged.fetch_or(of_another_host, Ordering::Relaxed);
     }
 

@@ -475,7 +475,7 @@ impl Slot {
             if refusal == Refusal::Regenerated {
                 locked(&self.superseded).push(Zeroizing::new(token.to_vec()));
             }
-            if matches!(refusal, Refusal::Expired | Refusal::UnknownId) {
+            if matches!(refusal, Refusal::Expired | Refusal::UnknownId | Refusal::Unreadable) {
                 locked(&self.expired).push(Zeroizing::new(token.to_vec()));
             }
             let is_tombstone = refusal == Refusal::Ended;

@@ -86,7 +86,7 @@ async fn f16_a_value_that_is_no_session_is_no_session_and_r11_does_not_stay_in_t
     let value = [good.as_slice(), &vec![0; 2 << 20]].concat();
     raw.set(key, &value);
     assert_eq!(app.ok("/read", &mut mine.clone()).await, "none");
-    assert_eq!(app.events.take(), ["store_failed", "refused:unknown_id"]);
+    assert_eq!(app.events.take(), ["store_failed", "refused:unreadable"]);
     assert_eq!(app.ok("/add", &mut mine.clone()).await, "1");
     assert!(raw.get(key) == value, "evidence is left alone");
 }

@@ -265,8 +265,10 @@ fn t78_turning_sealing_on_refuses_what_was_stored_before() {
         let mut jar = Jar::new();
         before.edit(&mut jar, log_in).await;
         let (world, store) = sealed(&rows, AppKey::generate().unwrap());
-        assert_eq!(world.value(&jar).await, None);
-        assert_eq!(world.events.take(), [refused(Refusal::Payload)]);
+        let (value, response) = world.present(jar.header().unwrap().as_bytes()).await;
+        assert_eq!(value, None);
+        assert_eq!(world.events.take(), [refused(Refusal::Unreadable)]);
+        assert_eq!(set_cookies(response.headers()), [""; 0], "a host that does not seal yet may read it");
         // The list of before is unreadable, too, until the next login.
         assert!(store.sessions_of(SUBJECT).await.unwrap_err().is_unavailable());
         world.edit(&mut Jar::new(), log_in).await;
@@ -276,6 +278,9 @@ fn t78_turning_sealing_on_refuses_what_was_stored_before() {
         let (old, new) = (Options::default().over(&rows), world.jar().await);
         assert_eq!(old.value(&new).await, None);
         assert_eq!(old.events.take(), [refused(Refusal::UnknownKey)]);
+        // A logout ends what this host cannot read.
+        world.edit(&mut jar.clone(), |session| session.destroy()).await;
+        assert_eq!(before.value(&jar).await, None);
     });
 }
 

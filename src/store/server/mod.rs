@@ -239,7 +239,10 @@ impl<B: Backend> Inner<B> {
             return Box::pin(self.load_listed(memo, token, now)).await;
         }
         let fetched = self.backend.__fetch_watched(entry_id(&token), now).await;
-        let (Some(stored), ticket) = self.or_none(fetched)? else { return Ok(Err(Refusal::UnknownId)) };
+        let (stored, ticket) = match self.found(fetched)? {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let len = stored.value.len();
         Ok(self.decode(token, stored, now).inspect(|record| self.keep(ticket, len, record, None)))
     }
@@ -261,7 +264,10 @@ impl<B: Backend> Inner<B> {
             }
             None => (fetch(id).await, None),
         };
-        let (Some(stored), ticket) = self.or_none(fetched)? else { return Ok(Err(Refusal::UnknownId)) };
+        let (stored, ticket) = match self.found(fetched)? {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let len = stored.value.len();
         let record = match self.decode(token, stored, now) {
             Ok(record) => record,
@@ -292,19 +298,20 @@ impl<B: Backend> Inner<B> {
         Ok(Ok(record))
     }
 
-    /// Returns what was fetched, and nothing for an entry that is too long or of another kind. As with a damaged entry, its user
-    /// must be able to log in, and to log out. An event reports it.
-    fn or_none(
+    /// Returns what was fetched, or why it is no session. An entry that is too long or of another type does not stand in the way:
+    /// its user can log in, and log out. An event reports it.
+    fn found(
         &self,
         fetched: Result<(Option<Stored>, Option<Ticket>), Error>,
-    ) -> Result<(Option<Stored>, Option<Ticket>), Error> {
+    ) -> Result<Result<(Stored, Option<Ticket>), Refusal>, Error> {
         match fetched {
+            Ok((stored, ticket)) => Ok(stored.map(|stored| (stored, ticket)).ok_or(Refusal::UnknownId)),
             Err(error) if error.is_unreadable() => {
                 let operation = Operation::Load;
                 self.config.emit(EventKind::StoreFailed { id: None, operation, error: &error });
-                Ok((None, None))
+                Ok(Err(Refusal::Unreadable))
             }
-            fetched => fetched,
+            Err(error) => Err(error),
         }
     }
 
@@ -569,7 +576,13 @@ impl<B: Backend> Inner<B> {
             fetched => fetched?,
         };
         let Some(Stored { value, expires }) = fetched else { return Ok(()) };
-        let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else { return Ok(()) };
+        let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else {
+            // Another host may read it.
+            return match self.format.refusal(&value) {
+                Refusal::Unreadable => self.backend.delete(id).await,
+                _ => Ok(()),
+            };
+        };
         let (session, created) = (session_id(&token), age.created.unwrap_or(now));
         let lifetime = EntryLifetime::Decoded(age.lifetime);
         let origin = Origin::Stored { token, value, deadline: expires, lifetime };

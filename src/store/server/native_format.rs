@@ -159,6 +159,8 @@ impl StoredFormat for NativeFormat {
                 _ => Refusal::Payload,
             },
             (None, Some((&SEALED, token))) if Sealer::is_token(token) => Refusal::UnknownKey,
+            // From a host that does not seal yet, or planted.
+            (Some(_), Some((&(StoredHeader::KIND | TOMBSTONE | LIST), _))) => Refusal::Unreadable,
             (_, Some((kind, _))) if LATER.contains(kind) => Refusal::Version,
             _ => Refusal::Payload,
         }

@@ -315,14 +315,16 @@ impl<B: Backend> Inner<B> {
         id: SessionId,
     ) -> Result<Option<Refusal>, Error> {
         let stored = match answer {
-            Err(error) if error.is_unreadable() => return Ok(Some(Refusal::UnknownId)),
+            Err(error) if error.is_unreadable() => return Ok(Some(Refusal::Unreadable)),
             answer => answer?,
         };
         if self.read_list(list, stored.as_ref()).is_ok_and(|list| list.has(id)) {
             return Ok(None);
         }
         let refusal = stored.map(|stored| self.format.refusal(&stored.value));
-        let undecided = refusal.filter(|refusal| matches!(refusal, Refusal::Version | Refusal::UnknownKey));
+        let undecided = refusal.filter(|refusal| {
+            matches!(refusal, Refusal::Version | Refusal::UnknownKey | Refusal::Unreadable)
+        });
         Ok(Some(undecided.unwrap_or(Refusal::UnknownId)))
     }
 
