@@ -403,8 +403,8 @@ impl Verbs for MigratingStore {
         // Only a tombstone of the old store hides its cookies if the new one makes none. It is read under the old store's name.
         let of_old = || {
             let is_read = now < *until && old.config().cookie_name() == new.config().cookie_name();
-            let ended: Vec<_> = ended.iter().filter(|_| is_read).filter_map(elsewhere).collect();
-            if ended.is_empty() { None } else { old.tombstone(&ended, now) }
+            let ended: Vec<_> = ended.iter().filter_map(elsewhere).collect();
+            if is_read && !ended.is_empty() { old.tombstone(&ended, now) } else { None }
         };
         new.tombstone(ended, now).or_else(of_old)
     }
