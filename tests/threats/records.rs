@@ -279,7 +279,7 @@ fn t78_turning_sealing_on_refuses_what_was_stored_before() {
         assert_eq!(old.value(&new).await, None);
         assert_eq!(old.events.take(), [refused(Refusal::UnknownKey)]);
         // A logout ends what this host cannot read.
-        world.edit(&mut jar.clone(), |session| session.destroy()).await;
+        world.edit(&mut jar.clone(), hyper_session::Session::destroy).await;
         assert_eq!(before.value(&jar).await, None);
     });
 }

@@ -476,7 +476,7 @@ mod tests {
     use bb8_redis::RedisConnectionManager;
     use bb8_redis::redis::parse_redis_value;
 
-    use super::super::atomic_steps::Removal;
+    use super::super::compare_and_set::Removal;
     use super::*;
 
     /// An older server takes over, and later one that compares and sets again.

@@ -298,7 +298,7 @@ impl<B: Backend> Inner<B> {
         Ok(Ok(record))
     }
 
-    /// Returns what was fetched, or why it is no session. An entry that is too long or of another type does not stand in the way:
+    /// Returns what was fetched, or why there is no session. An entry that is too long or of another type does not stand in the way:
     /// its user can log in, and log out. An event reports it.
     fn found(
         &self,
