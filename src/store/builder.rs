@@ -97,8 +97,9 @@ impl<K: ServerKind> Builder<K> {
     /// and a value that was altered, planted or moved to another id is refused. Default: entries are not sealed.
     ///
     /// Once it is on, sessions that were stored without it are refused, so switching it on logs everyone out, unless
-    /// [`accept_unsealed_until`](Self::accept_unsealed_until) a date is called, too. To change the
-    /// key, [accept](Keyring::accept) the old one for as long as sessions last.
+    /// [`accept_unsealed_until`](Self::accept_unsealed_until) a date is called, too. Their cookies stay, because a host that
+    /// does not seal yet may still read them. To change the key, [accept](Keyring::accept) the old one for as long as sessions
+    /// last.
     pub fn seal_records(mut self, keys: impl Into<Keyring>) -> Self {
         self.server.record_keys = Some(keys.into());
         self

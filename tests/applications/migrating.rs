@@ -457,7 +457,7 @@ fn sealing_is_switched_on_without_logging_anyone_out() {
 
         clock.set(START + 50_000);
         assert_eq!(edit(&moving, &mut reads, user).await.1, None, "the date has passed");
-        assert_eq!(events.take(), ["refused:payload"]);
+        assert_eq!(events.take(), ["refused:unreadable"]);
         assert_eq!(edit(&moving, &mut writes, user).await.1.as_deref(), Some("ada"));
         let error = builder().accept_unsealed_until(until).build().unwrap_err();
         assert!(error.is_config() && error.to_string().contains("seal_records()"), "{error}");

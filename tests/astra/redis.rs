@@ -7,7 +7,9 @@ use hyper_session::cookie::CookieOptions;
 use hyper_session::store::redis::{Redis, RedisOptions};
 use hyper_session::store::{Backend, Builder};
 use hyper_session::testing::check_backend;
-use hyper_session::{Clock, Error, RedisStore, ServerStore, Session, SessionHandle, SystemClock, session_fn};
+use hyper_session::{
+    Clock, Error, RedisStore, Refusal, ServerStore, Session, SessionHandle, SystemClock, session_fn,
+};
 use serde_json::{Value, json};
 
 use crate::go_peer::NAME;
@@ -223,12 +225,13 @@ async fn what_is_no_session_of_astra_is_left_alone() {
     edit(&store, &mut jar(), |session| session.get_str("user").map(drop)).await;
     assert_eq!(events.take(), ["refused:payload"]);
     assert_eq!(server.cli(&["GET", KEY]), "[1]");
-    // Something else than a string, or something huge, is an error: no cookie is cleared for it.
+    // No cookie is cleared for an entry that is not a string, or that is too long.
     for command in [vec!["HSET", "other", "a", "1"], vec!["SET", "huge", &"x".repeat(200)]] {
         server.cli(&command);
         server.cli(&["RENAME", command[1], KEY]);
         let loaded = store.load(ID.as_bytes(), SystemClock.now()).await;
-        assert!(loaded.unwrap_err().is_unavailable(), "{command:?}");
+        assert_eq!(loaded.unwrap().unwrap_err(), Refusal::Unreadable, "{command:?}");
+        assert!(!Refusal::Unreadable.removes_cookie());
     }
 }
 

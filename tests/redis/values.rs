@@ -12,7 +12,6 @@ use hyper_session::{AppKey, Clock, Keyring, SystemClock};
 
 use crate::app::{App, BOUND, builder, hurried};
 use crate::server::{Server, wait_for};
-use crate::support::Jar;
 
 /// Redis as it is, past the store.
 pub(crate) struct Raw(redis::Connection);
@@ -279,13 +278,10 @@ async fn f20_two_instances_in_the_middle_of_a_rotation_read_each_other_and_a_thi
     assert_eq!(after.ok("/add", &mut jar).await, "2");
     assert_eq!(before.ok("/add", &mut jar).await, "3");
     assert_eq!(after.ok("/add", &mut jar).await, "4");
-    // An instance without the new key cannot open the entry, and leaves the cookie in place. The cookie of an unknown token is
-    // removed.
-    let unknown = Jar::with(jar.0.keys().next().unwrap(), &"A".repeat(43));
-    let (a, b) =
-        (late.visit("/read", &mut jar.clone()).await, late.visit("/read", &mut unknown.clone()).await);
-    assert_eq!((a.status(), b.status()), (http::StatusCode::OK, http::StatusCode::OK));
-    assert!(!a.headers().contains_key("set-cookie") && b.headers().contains_key("set-cookie"));
+    // An instance without the new key cannot open the entry, and leaves the cookie in place.
+    let refused = late.visit("/read", &mut jar.clone()).await;
+    assert_eq!(refused.status(), http::StatusCode::OK);
+    assert!(!refused.headers().contains_key("set-cookie"));
     assert_eq!(after.ok("/read", &mut jar).await, "4", "and it is left alone");
 }
 

@@ -331,23 +331,33 @@ impl Node {
     /// task that waits since `begun` and has seen no failure yet.
     fn mend(self: &Arc<Self>, begun: Option<Instant>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let now = Instant::now();
-        for (place, pooled) in self.write().iter_mut().enumerate() {
-            let is_due = match pooled.failed {
-                Some((at, _)) => at + PROBE_EVERY <= now || begun.is_some_and(|begun| at < begun),
-                None => true,
-            };
-            if pooled.working().is_some() || pooled.dialing || !is_due {
-                continue;
-            }
-            pooled.connection = None;
-            pooled.dialing = true;
+        for place in self.take_missing(begun) {
             let dialing = Dialing { node: Arc::clone(self), place, outcome: None };
+            // Not under the lock: a runtime that is shutting down drops the task at once.
             drop(runtime.spawn(async move {
                 let dialed = dialing.node.dialer.dial().await;
                 dialing.finish(dialed.map(|(connection, _)| Connection::new(connection)));
             }));
         }
+    }
+
+    /// Marks the places whose connections are to be made now as being dialed, and returns them.
+    fn take_missing(&self, begun: Option<Instant>) -> Vec<usize> {
+        let now = Instant::now();
+        let mut pool = self.write();
+        let missing = pool.iter_mut().enumerate().filter_map(|(place, pooled)| {
+            let is_due = match pooled.failed {
+                Some((at, _)) => at + PROBE_EVERY <= now || begun.is_some_and(|begun| at < begun),
+                None => true,
+            };
+            if pooled.working().is_some() || pooled.dialing || !is_due {
+                return None;
+            }
+            pooled.connection = None;
+            pooled.dialing = true;
+            Some(place)
+        });
+        missing.collect()
     }
 
     fn dialed(&self, place: usize, outcome: Option<Result<Connection, Failure>>) {
@@ -414,3 +424,7 @@ impl Drop for Dialing {
         self.node.dialed(self.place, self.outcome.take());
     }
 }
+
+#[cfg(test)]
+#[path = "node_tests.rs"]
+mod tests;
