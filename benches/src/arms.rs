@@ -5,8 +5,10 @@ use crate::tokens::{default_store, plain_store, revocable_store};
 
 /// Every arm, checked; the bare service first.
 pub fn arms() -> Vec<Arm> {
+    let mut without = Arm::hyper("bare", bare());
+    without.has_session = false;
     let mut arms = vec![
-        Arm { has_session: false, ..Arm::hyper("bare", bare()) },
+        without,
         Arm::hyper("hyper-session", by_extension(plain_store())),
         Arm::hyper("hyper-session-fn", by_argument(plain_store())),
         Arm::hyper(MEMO, by_extension(default_store())),

@@ -11,7 +11,7 @@ use hyper_session::store::Store;
 use hyper_session::{Error, Session, SessionExt, SessionHandle, SessionService, session_fn};
 
 use crate::ready;
-use crate::tokens::{cookie_pair, default_store, plain_store, revocable_store, text_of};
+use crate::tokens::{cookie_pair, text_of};
 
 /// The body of requests in process, and of all responses.
 pub type Body = Full<Bytes>;
