@@ -62,6 +62,16 @@ impl Process {
         }
     }
 
+    /// Skips the lines before this one.
+    pub(crate) fn wait_for_line(&mut self, wanted: &str) {
+        while let Some(line) = self.line() {
+            if line == wanted {
+                return;
+            }
+        }
+        panic!("the process has ended without {wanted:?}");
+    }
+
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

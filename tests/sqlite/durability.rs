@@ -27,7 +27,7 @@ fn synced(body: &str) -> u64 {
     ]);
     traced.arg(&trace).arg(std::env::current_exe().unwrap()).args(ARGUMENTS);
     let mut process = Process::of(&mut traced);
-    while process.line().as_deref() != Some("ready") {}
+    process.wait_for_line("ready");
     process.succeeds();
 
     let (mut synced, mut acknowledged) = (0, 0);
