@@ -65,9 +65,9 @@ impl Redis {
     /// [`ServerStore::with_backend`](crate::ServerStore::with_backend).
     ///
     /// The timeouts are the defaults of [`RedisStore::builder`](crate::RedisStore::builder), unless
-    /// [`with_timeouts`](Self::with_timeouts) sets others. Entries are compared and set by scripts. The pool's manager decides when a connection is broken. That of bb8-redis sends a PING
-    /// before each request; without it (`test_on_check_out(false)`), it never notices. A silent connection fails the
-    /// requests that use it.
+    /// [`with_timeouts`](Self::with_timeouts) sets others. Entries are compared and set by scripts. The pool's manager decides
+    /// when a connection is broken. That of bb8-redis sends a PING before each request; without it
+    /// (`test_on_check_out(false)`), it never notices. A silent connection fails the requests that use it.
     ///
     /// # Errors
     ///
@@ -479,7 +479,7 @@ mod tests {
     use super::super::compare_and_set::Removal;
     use super::*;
 
-    /// An older server takes over, and later one that compares and sets again.
+    /// An older server takes over, and later a server that compares and sets again.
     #[tokio::test]
     async fn a_user_that_may_not_run_scripts_recovers_when_the_older_server_is_gone() {
         let manager = RedisConnectionManager::new("redis://127.0.0.1").unwrap();
