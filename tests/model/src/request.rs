@@ -14,6 +14,8 @@ pub enum Deed {
     Renew,
     /// `Session::update`.
     Update,
+    /// The same, as the first write of its span, which looks the session list up as a renewal does.
+    LateUpdate,
     /// `Session::regenerate`.
     Regenerate,
     /// `Session::login`.
@@ -27,15 +29,21 @@ pub enum Deed {
 }
 
 impl Deed {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Renew,
         Self::Update,
+        Self::LateUpdate,
         Self::Regenerate,
         Self::Login,
         Self::Logout,
         Self::EndAll,
         Self::EndOthers,
     ];
+
+    /// Returns true for both ways to update.
+    pub fn updates(self) -> bool {
+        matches!(self, Self::Update | Self::LateUpdate)
+    }
 
     /// Returns every choice of deeds of this many requests, each in one order.
     pub fn combinations(requests: usize) -> Vec<Vec<Self>> {
@@ -207,7 +215,7 @@ impl Program {
             }
             (_, None) => Ok(Answer::NotFound),
             (Deed::Renew, Some(base)) => self.renew(&mut io, base),
-            (Deed::Update, Some(base)) => self.save(&mut io, base),
+            (Deed::Update | Deed::LateUpdate, Some(base)) => self.save(&mut io, base),
             (Deed::Regenerate | Deed::Login, Some(base)) => self.regenerate(&mut io, base),
             (Deed::Logout, Some(base)) => self.remove(&mut io, base).map(|()| Answer::Removed),
             (Deed::EndOthers, Some(base)) if !base.session.has_subject => Ok(Answer::NotFound),
@@ -229,7 +237,7 @@ impl Program {
 
     /// The changes of a request that updates, applied to `session`.
     fn changed(self, session: Session) -> Session {
-        let changes = if self.deed == Deed::Update { 1 << self.request } else { 0 };
+        let changes = if self.deed.updates() { 1 << self.request } else { 0 };
         Session { changes: session.changes | changes, ..session }
     }
 
@@ -242,8 +250,14 @@ impl Program {
     /// `Inner::save`, with a base.
     fn save(self, io: &mut Io, base: Record) -> Step<Answer> {
         let (mut expected, mut session) = (base.revision, self.changed(base.session));
+        let mut looks_up = self.deed == Deed::LateUpdate && base.session.has_subject;
         loop {
-            match self.replace(io, base.token, expected, session)? {
+            let replaced = if std::mem::take(&mut looks_up) {
+                self.beside_the_list(io, base.token, expected, session)?
+            } else {
+                self.replace(io, base.token, expected, session)?
+            };
+            match replaced {
                 Replaced::Stored(record) => return Ok(Answer::Stored(record.token)),
                 Replaced::Ended if self.mistake == Mistake::SaveCreates => {
                     io.create(Place::Session(base.token), Content::Session(session))?;
@@ -255,6 +269,23 @@ impl Program {
                 }
             }
         }
+    }
+
+    /// `Inner::beside_the_list`.
+    fn beside_the_list(self, io: &mut Io, token: u8, expected: Revision, session: Session) -> Step<Replaced> {
+        let (mut replaced, mut list) = (None, None);
+        io.join(2, |io, number| {
+            match number {
+                0 => replaced = Some(self.replace(io, token, expected, session)?),
+                _ => list = list_in(io.fetch(Place::List)?),
+            }
+            Ok(())
+        })?;
+        let replaced = replaced.expect("both steps are done");
+        if matches!(replaced, Replaced::Stored(_)) && !list.is_some_and(|(_, list)| list.names(token)) {
+            self.enter_again(io, token)?;
+        }
+        Ok(replaced)
     }
 
     /// `Inner::replace`.
@@ -444,6 +475,10 @@ impl Program {
     fn end_one(self, io: &mut Io, token: u8) -> Step<()> {
         let place = Place::Session(token);
         let mut current = io.fetch(place)?;
+        if current.is_none() {
+            // The code looks for an expired entry, too. In the model no time passes.
+            current = io.fetch(place)?;
+        }
         while let Some(seen) = current {
             if !session_in(&seen).is_some_and(|session| session.has_subject) {
                 break;

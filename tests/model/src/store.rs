@@ -307,14 +307,16 @@ impl Model for Scenario {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("no update is lost", |scenario: &Self, state: &State| {
-                let mut updates = state.answers(scenario, Deed::Update);
-                updates.all(|(request, answer, since)| match answer {
-                    // Also under the tokens that the session has got since.
-                    Answer::Stored(_) => state
-                        .sessions()
-                        .filter(|(_, session)| Some(session.began) == since.began)
-                        .all(|(_, session)| session.changes & 1 << request != 0),
-                    _ => state.sessions().all(|(_, session)| session.changes & 1 << request == 0),
+                let updates = |deed| state.answers(scenario, deed);
+                updates(Deed::Update).chain(updates(Deed::LateUpdate)).all(|(request, answer, since)| {
+                    match answer {
+                        // Also under the tokens that the session has got since.
+                        Answer::Stored(_) => state
+                            .sessions()
+                            .filter(|(_, session)| Some(session.began) == since.began)
+                            .all(|(_, session)| session.changes & 1 << request != 0),
+                        _ => state.sessions().all(|(_, session)| session.changes & 1 << request == 0),
+                    }
                 })
             }),
             Property::always("no session comes back", |_: &Self, state: &State| !state.came_back),
@@ -352,7 +354,7 @@ impl Model for Scenario {
                 },
             ),
             Property::always("ending the others keeps the own session", |scenario: &Self, state: &State| {
-                let ends = |deed: &Deed| !matches!(deed, Deed::Renew | Deed::Update);
+                let ends = |deed: &Deed| *deed != Deed::Renew && !deed.updates();
                 let alone = scenario.requests.iter().filter(|(deed, _)| ends(deed)).count() == 1;
                 let mut ends = state.answers(scenario, Deed::EndOthers);
                 !alone

@@ -178,7 +178,7 @@ fn send(store: &ServerStore<Recorder>, cookies: &Cookies, request: u8, deed: Dee
                 Deed::Renew => {
                     session.get::<u64>("n")?;
                 }
-                Deed::Update => {
+                Deed::Update | Deed::LateUpdate => {
                     session.update("n", move |n: Option<u64>| n.unwrap_or(0) | 1 << request)?;
                 }
                 Deed::Regenerate => session.regenerate()?,
@@ -448,8 +448,8 @@ impl Run {
                         Some(send(&self.stores[usize::from(host)], &self.jars[&token], request, deed));
                 }
                 Stage::Running { .. } => {
-                    if deed == Deed::Renew {
-                        // Each renewal is due. All of them are done long before a tombstone expires.
+                    if matches!(deed, Deed::Renew | Deed::LateUpdate) {
+                        // Each renewal is due, and each update the first write of its span. All of them are done long before a tombstone expires.
                         self.clock.advance(Duration::from_secs(1));
                     }
                     RECORDED.take();
@@ -505,7 +505,12 @@ fn values_of(store: &ServerStore<Recorder>, jar: &Cookies) -> Option<u64> {
 
 fn run(seed: u64, requests: usize, crashes: bool) {
     RANDOM.set(seed);
-    let deeds: Vec<Deed> = (0..requests).map(|_| Deed::ALL[random(Deed::ALL.len())]).collect();
+    let mut deeds: Vec<Deed> = (0..requests).map(|_| Deed::ALL[random(Deed::ALL.len())]).collect();
+    // Where the clock moves, an update may be the first write of its span.
+    if deeds.iter().any(|deed| matches!(deed, Deed::Renew | Deed::LateUpdate)) {
+        let is_update = |deed: &&mut Deed| **deed == Deed::Update;
+        deeds.iter_mut().filter(is_update).for_each(|deed| *deed = Deed::LateUpdate);
+    }
     let logged_in = random(4) != 0;
     let crashes_allowed = if crashes { 2 } else { 0 };
     let scenario = Scenario { logged_in, crashes: crashes_allowed, ..Scenario::of(&deeds) };
