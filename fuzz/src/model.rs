@@ -284,6 +284,12 @@ impl Request {
         }
     }
 
+    /// True if its session has values, or had some before changes of its own.
+    pub fn mentions_values(&self) -> bool {
+        let failed = self.failed.iter().any(|failed| !failed.keys.is_empty());
+        failed || !self.known.is_empty() || !self.log.keys.is_empty()
+    }
+
     /// The handler is about to change `key`: if that was among what failed, it mends it.
     pub fn mend(&mut self, key: &str) {
         if self.failed.as_ref().is_some_and(|failed| failed.keys.contains_key(key)) {

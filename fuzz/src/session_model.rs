@@ -684,7 +684,7 @@ fn perform(deed: Deed, number: u64, session: &Session, request: &mut crate::mode
         }
         Deed::Clear => {
             session.clear().unwrap();
-            if !request.view().is_empty() {
+            if request.mentions_values() {
                 request.retry();
                 (request.log.keys, request.log.cleared) = (Default::default(), true);
             }
