@@ -2,13 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use hyper_session::store::redis::NearCache;
-use tokio::task::JoinHandle;
-
 use crate::app::{App, behind_relay, builder};
-use crate::cluster::Cluster;
 use crate::server::Server;
-use crate::session_lists::{log_in, user};
 use crate::support::UNHURRIED;
 
 /// A connection that is silent for half of this is replaced. The step goes on for [`UNHURRIED`] beside it.
@@ -113,56 +108,4 @@ async fn a3_a_server_that_is_silent_on_fresh_connections_is_down() {
     relay.set_silent(false);
     app.recovers("/read", &mut jar).await;
     app.is_whole(2).await;
-}
-
-/// Both connections to one of the masters, for each kind of step: one step at a time, and many at once.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a3_half_open_connections_to_one_node_of_a_cluster_fail_no_request() {
-    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
-    let relays = cluster.behind_relays();
-    let plain = || builder(cluster.url()).command_timeout(COMMAND_TIMEOUT);
-    let near_cache = NearCache::new().max_staleness(Duration::from_secs(2));
-    for (kind, options) in
-        [("plain", plain()), ("all options", plain().near_cache(near_cache).check_session_list(true))]
-    {
-        let app = App::with(options).await;
-        let mut jars = Vec::new();
-        for number in 0..18 {
-            jars.push(if number % 3 == 0 { log_in(&app.store, "ada").await } else { app.jar().await });
-        }
-        for (relay, path) in relays.iter().cycle().zip(["/read", "/add", "/regenerate", "/set/x", "/read"]) {
-            relay.silence_open_connections();
-            let visits = jars.into_iter().map(|mut jar| {
-                let app = app.clone();
-                tokio::spawn(async move {
-                    let status = app.visit(path, &mut jar).await.status();
-                    assert_eq!(status, 200, "{kind}, {path}: {:?}", app.events.take());
-                    jar
-                })
-            });
-            jars = join_all(visits).await;
-            relay.silence_open_connections();
-            assert_eq!(app.store.sessions_of("ada").await.unwrap().len(), 6, "{kind}, {path}");
-            relay.silence_open_connections();
-            let jar = log_in(&app.store, "bob").await;
-            relay.silence_open_connections();
-            assert_eq!(app.store.end_sessions_of("bob", None).await.unwrap(), 1, "{kind}, {path}");
-            assert_eq!(user(&app.store, &jar).await, None);
-        }
-        let stats = app.store.backend().stats();
-        assert_eq!(
-            (stats.failures, stats.timeouts, stats.turned_away, stats.up),
-            (0, 0, 0, true),
-            "{stats:?}"
-        );
-        app.store.end_sessions_of("ada", None).await.unwrap();
-    }
-}
-
-async fn join_all<T>(tasks: impl Iterator<Item = JoinHandle<T>>) -> Vec<T> {
-    let (tasks, mut results): (Vec<_>, _) = (tasks.collect(), Vec::new());
-    for task in tasks {
-        results.push(task.await.unwrap());
-    }
-    results
 }
