@@ -166,12 +166,7 @@ fn b5_b6_the_absolute_timeout_ends_a_slow_request_unless_it_logs_in() {
     everywhere(|world| async move {
         for (act, ends) in ends.map(|act| (act, true)).into_iter().chain(begins.map(|act| (act, false))) {
             let mut jar = world.jar().await;
-            let born = world.facts(&jar).await.1.as_unix();
-            for step in 1..ABSOLUTE.as_secs() / 500 {
-                world.clock.set(born + step * 500);
-                world.edit(&mut jar, |_| Ok(())).await;
-            }
-            world.clock.set(born + ABSOLUTE.as_secs() - 1);
+            use_until_the_last_second(&world, &mut jar).await;
             assert_eq!(world.values(&jar).await, pairs(&[("a", 1)]));
             world.events.take();
             let response = slow(&world, &mut jar, SECOND, act).await;
@@ -189,17 +184,22 @@ fn b5_b6_the_absolute_timeout_ends_a_slow_request_unless_it_logs_in() {
     });
 }
 
+/// Uses the session of `jar` until a second before its absolute timeout.
+async fn use_until_the_last_second(world: &World, jar: &mut Jar) {
+    let born = world.facts(jar).await.1.as_unix();
+    for step in 1..ABSOLUTE.as_secs() / 500 {
+        world.clock.set(born + step * 500);
+        world.edit(jar, |_| Ok(())).await;
+    }
+    world.clock.set(born + ABSOLUTE.as_secs() - 1);
+}
+
 /// A slow request whose session ends meanwhile does not log out the user who has just logged in again in another tab.
 #[test]
 fn b5_r3_a_request_past_the_absolute_timeout_leaves_the_cookie_of_a_login() {
     everywhere(|world| async move {
         let mut jar = world.jar().await;
-        let born = world.facts(&jar).await.1.as_unix();
-        for step in 1..ABSOLUTE.as_secs() / 500 {
-            world.clock.set(born + step * 500);
-            world.edit(&mut jar, |_| Ok(())).await;
-        }
-        world.clock.set(born + ABSOLUTE.as_secs() - 1);
+        use_until_the_last_second(&world, &mut jar).await;
         let browser = Arc::new(Mutex::new(jar.clone()));
         let (inner, tab) = (world.clone(), Arc::clone(&browser));
         let slow = world.start(&jar, move |ask| {
