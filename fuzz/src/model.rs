@@ -216,6 +216,8 @@ pub struct Request {
     ended_own: BTreeSet<SessionId>,
     /// It ended its own session in the present commit.
     ends_now: bool,
+    /// It did so because its handler asked for that, and not because no value was left.
+    destroys_now: bool,
     /// So did a `save` whose failure the handler was told: as far as it knows, its session goes on.
     pub end_failed: bool,
 }
@@ -308,7 +310,8 @@ impl Request {
 
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
-        (self.committing, self.last, self.ends_now) = (true, last, false);
+        (self.committing, self.last) = (true, last);
+        (self.ends_now, self.destroys_now) = (false, false);
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -364,7 +367,10 @@ impl Request {
     pub fn fail(&mut self) {
         self.ended |= std::mem::take(&mut self.was_ended);
         self.end_failed |= self.ends_now;
-        self.failed = Some(std::mem::take(&mut self.log));
+        let unsaved = std::mem::take(&mut self.log);
+        // The store has carried out the end. The handler does not know that, and asks for it again if it saves again.
+        let end = Log { cleared: true, destroy: true, ..Log::default() };
+        self.failed = Some(if self.destroys_now { end } else { unsaved });
     }
 
     /// It ended this session of its own, and the store did not acknowledge all of that commit.
@@ -553,7 +559,8 @@ impl Backend for Server {
             request.fresh = Some(id);
             world.sessions.insert(id, entry.clone());
             if request.base.is_none() && request.end_failed {
-                assert!(request.log.regenerate, "a second session"); // the next step finds that the first one is gone
+                // The next step finds that the first one is gone.
+                assert!(request.log.regenerate || request.log.destroy, "a second session");
             } else if request.base.is_none() {
                 // Where there is no session, none was ended.
                 let log = Log { destroy: false, ..request.log.clone() };
@@ -588,6 +595,10 @@ impl Backend for Server {
             // It ended this session before, and the store did not acknowledge the end of the others: it finds it gone.
             if request.ended_own.contains(&id) {
                 assert!(answer == Replaced::Missing, "an ended session is back");
+                if moves && request.log.destroy {
+                    world.ended(request);
+                    return;
+                }
                 request.settle(None, Values::new());
                 request.ended = true;
                 return;
@@ -659,6 +670,7 @@ impl Backend for Server {
             let before = world.sessions.remove(&id);
             if request.base == Some(id) {
                 request.end_own(id);
+                request.destroys_now = request.log.destroy;
                 world.ended(request);
             } else if request.others.contains(&id) {
                 assert!(request.ends, "ends what came beside its session");

@@ -515,7 +515,7 @@ fn answered(server: &Server, number: usize, response: &Response<Body>, tokens: &
         None => {}
         Some(Said::Removed) => {
             assert_eq!(request.base, None, "the cookie of a session that lives is removed: {request:?}");
-            let dead = request.dead || request.expired || request.ends;
+            let dead = request.dead || request.ends;
             assert!(dead, "a cookie is removed that is not known to be dead: {request:?}");
         }
         Some(Said::Set(id)) => {
@@ -559,11 +559,12 @@ fn answered_twice(
         Some(Said::Set(id)) => outer.base == Some(id),
         // It ended its session, and the store did not confirm what it then did to the session of the inner one.
         Some(Said::Removed) if outer.faulted && outer.weight == Weight::End => true,
-        Some(Said::Removed) => outer.base.is_none() && (outer.dead || outer.expired || outer.ends),
+        Some(Said::Removed) => outer.base.is_none() && (outer.dead || outer.ends),
     };
     // A change outside yields to whatever session the inner one goes on with.
-    // Its cookie has expired, or the store did not confirm what it says.
-    let late = outer.faulted || outer.base.is_some() && outer.until <= server.clock.now().as_unix();
+    // Its session or cookie has expired, or the store did not confirm what it says.
+    let late =
+        outer.faulted || outer.expired || outer.base.is_some() && outer.until <= server.clock.now().as_unix();
     let inner_may = outer.followed || late || outer.weight <= Weight::Change || inner_weight >= outer.weight;
     let by_inner = said == inner.answer && inner_may;
     assert!(by_outer && outer_may || by_inner, "a weaker statement wins: {said:?} {inner:?} {outer:?}");
