@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 10] = [
+const REGRESSIONS: [(&str, &str); 12] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -60,6 +60,8 @@ const REGRESSIONS: [(&str, &str); 10] = [
     ("session_model", "repeated_end_of_several_sessions"),
     ("session_model", "new_session_before_the_others_end"),
     ("session_model", "last_value_deleted_beside_a_regenerate"),
+    ("session_model", "partly_failed_end_before_a_value"),
+    ("session_model", "login_outside_that_expires_before_the_response"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
 ];
 
@@ -135,6 +137,20 @@ fn new_session_before_the_others_end() {
 #[test]
 fn last_value_deleted_beside_a_regenerate() {
     regression("session_model", "last_value_deleted_beside_a_regenerate");
+}
+
+/// The model was wrong: a `save` ended the session of a request, but not the others that came with it. The handler then asked for
+/// the end again, and for a value after it, which begins another session.
+#[test]
+fn partly_failed_end_before_a_value() {
+    regression("session_model", "partly_failed_end_before_a_value");
+}
+
+/// The model was wrong: the session of a login in an outer service passed its absolute timeout before the response, which then
+/// sets no cookie.
+#[test]
+fn login_outside_that_expires_before_the_response() {
+    regression("session_model", "login_outside_that_expires_before_the_response");
 }
 
 /// The model was wrong: an outer service knew that a cookie was dead, although the store failed the inner one.
