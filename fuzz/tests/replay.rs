@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 12] = [
+const REGRESSIONS: [(&str, &str); 13] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -62,6 +62,7 @@ const REGRESSIONS: [(&str, &str); 12] = [
     ("session_model", "last_value_deleted_beside_a_regenerate"),
     ("session_model", "partly_failed_end_before_a_value"),
     ("session_model", "login_outside_that_expires_before_the_response"),
+    ("session_model", "late_renewal_whose_correction_fails"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
 ];
 
@@ -151,6 +152,13 @@ fn partly_failed_end_before_a_value() {
 #[test]
 fn login_outside_that_expires_before_the_response() {
     regression("session_model", "login_outside_that_expires_before_the_response");
+}
+
+/// A renewal had learnt that another request had regenerated the session. The store then failed to shorten the tombstone again, and
+/// the session went on as if nothing was known.
+#[test]
+fn late_renewal_whose_correction_fails() {
+    regression("session_model", "late_renewal_whose_correction_fails");
 }
 
 /// The model was wrong: an outer service knew that a cookie was dead, although the store failed the inner one.

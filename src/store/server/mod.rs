@@ -559,7 +559,11 @@ impl<B: Backend> Inner<B> {
                     // it would have by the lifetime that this request loaded.
                     deadline = own.unwrap_or_else(|| self.tombstone_expires(now));
                     if deadline != expires {
-                        self.backend.touch(key_of(&base), deadline, now).await?;
+                        let corrected = self.backend.touch(key_of(&base), deadline, now).await;
+                        // That the session ended is known without it.
+                        if own.is_some() {
+                            corrected?;
+                        }
                     }
                 }
                 if own.is_some() { stored(base.until(deadline.min(expires)), 0) } else { Ok(Saved::Ended) }
