@@ -242,7 +242,7 @@ pub mod __internals;
 pub mod guide;
 
 pub use self::clock::{Clock, SystemClock, Timestamp};
-pub use self::config::{Config, SiteData, Timeouts};
+pub use self::config::{SiteData, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};
 #[cfg(feature = "device-bound")]
 pub use self::device_bound::DeviceBound;
@@ -255,7 +255,7 @@ pub use self::event::{
 };
 pub use self::revocation::revocations::Revocations;
 pub use self::service::{
-    CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
+    CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, ResponseFuture,
     SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, StatusOnly, session_fn,
 };
 #[cfg(feature = "device-bound")]

@@ -34,7 +34,7 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 pub(crate) use self::connection::Connection;
-pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService, Forbidden};
+pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService};
 #[cfg(feature = "device-bound")]
 pub use self::device_bound::{DeviceBoundFuture, DeviceBoundService};
 pub use self::extension::SessionExt;

@@ -23,8 +23,8 @@ use crate::cookie::{
 use crate::error::Error;
 use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, CookieLifetime, DeviceCheck, Former, Recency, Record, Reply, Saved,
-    Session, SessionId, Standing, Weight,
+    Changes, Circumstances, Committer, CookieLifetime, DeviceCheck, Former, Place, Recency, Record, Reply,
+    Saved, Session, SessionId, Standing, Weight,
 };
 use crate::store::{LoadFuture, StoreFuture};
 
@@ -75,8 +75,8 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     /// The id of the loaded session, if there was one. The client has its token.
     pub(super) id: Option<SessionId>,
-    /// It is stored elsewhere, and ends there when it is saved.
-    pub(super) moves: bool,
+    /// The place that it was taken from, if any. It ends there when it is saved.
+    pub(super) place: Option<Place>,
     pub(super) renewal: Renewal,
 }
 
@@ -300,8 +300,7 @@ impl Slot {
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
-        let id = record.as_ref().map(Record::id);
-        let moves = record.as_ref().is_some_and(|record| record.place().is_some());
+        let (id, place) = (record.as_ref().map(Record::id), record.as_ref().and_then(Record::place));
         let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
@@ -325,7 +324,7 @@ impl Slot {
         };
         let session = Session::new(record, former, reply, circumstances, committer);
         // If two tasks load at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, moves, renewal }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, place, renewal }))
     }
 
     /// Emits the events about the sessions that were found.

@@ -24,6 +24,7 @@ use self::conflict_queue::ConflictQueues;
 use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
+use super::backend::EVEN_IF_EXPIRED;
 use super::builder::ServerOptions;
 use super::near_cache::{RecordCache, Ticket};
 use super::take_over::take_over;
@@ -38,9 +39,6 @@ use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::id::EntryId;
 use crate::join::join;
 use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
-
-/// A moment before each deadline.
-const ALWAYS: Timestamp = Timestamp::from_unix(0);
 
 /// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
 /// would have to be faster, each time.
@@ -570,7 +568,7 @@ impl<B: Backend> Inner<B> {
     /// Ends the session that `token` leads to, which has expired. The backend keeps its entry for slow requests.
     async fn end_expired(&self, token: Token, now: Timestamp) -> Result<(), Error> {
         let id = entry_id(&token);
-        let fetched = match self.backend.fetch(id, ALWAYS).await {
+        let fetched = match self.backend.fetch(id, EVEN_IF_EXPIRED).await {
             // Whatever it is, its session has ended.
             Err(error) if error.is_unreadable() => return self.backend.delete(id).await,
             fetched => fetched?,
@@ -675,10 +673,6 @@ fn stored(record: Record, conflicts: u32) -> Result<Saved, Error> {
 }
 
 impl<B: Backend> Store for ServerStore<B> {
-    fn config(&self) -> &Config {
-        &self.inner.config
-    }
-
     fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.sessions_of(&subject).await })
@@ -698,6 +692,10 @@ impl<B: Backend> Store for ServerStore<B> {
 impl<B: Backend> Sealed for ServerStore<B> {}
 
 impl<B: Backend> Verbs for ServerStore<B> {
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let Some(token) = self.inner.format.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
