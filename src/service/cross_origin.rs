@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
-use super::failure::{FailureResponse, StatusOnly};
+use super::error_response::{FailureResponse, StatusOnly};
 use crate::error::{Error, Kind};
 use crate::event::{CrossOriginReason, Event, EventKind, publish_without_store};
 

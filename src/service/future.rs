@@ -10,7 +10,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::commit::Commit;
-use super::failure::{self, FailureResponse};
+use super::error_response::{self, FailureResponse};
 use super::finish;
 use super::handle::{Conclusion, SessionHandle};
 use super::slot::Slot;
@@ -96,10 +96,10 @@ where
         // An error, either returned or converted into a response by a framework.
         let (mut response, error) = match answer {
             Ok(mut response) => {
-                let error = failure::take_error(&mut response);
+                let error = error_response::take_error(&mut response);
                 (response, error)
             }
-            Err(error) => match failure::own(error) {
+            Err(error) => match error_response::own(error) {
                 Ok(error) => (this.failure.response(&error), Some(Arc::new(error))),
                 Err(error) => {
                     handle.discard();

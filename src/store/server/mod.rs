@@ -106,7 +106,7 @@ struct Predecessor {
 }
 
 /// The result of an attempt to save.
-enum Step {
+enum SaveAttempt {
     Done(Saved),
     /// Another request was first, and left this entry.
     Conflict(Payload, Stored),
@@ -441,8 +441,8 @@ impl<B: Backend> Inner<B> {
                 Some(subject) => Box::pin(self.beside_the_list(&subject, &base, replacing, now)).await?,
             };
             match step {
-                Step::Done(saved) => return Ok(saved),
-                Step::Conflict(current, stored) => {
+                SaveAttempt::Done(saved) => return Ok(saved),
+                SaveAttempt::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
                     expected = stored;
                     if lock.is_none() {
@@ -468,17 +468,17 @@ impl<B: Backend> Inner<B> {
         &self,
         subject: &str,
         base: &Record,
-        replacing: impl Future<Output = Result<Step, Error>>,
+        replacing: impl Future<Output = Result<SaveAttempt, Error>>,
         now: Timestamp,
-    ) -> Result<Step, Error> {
-        let (step, list) = join(replacing, self.list(subject, now)).await;
-        let step = step?;
-        if let Step::Done(Saved::Stored { record, .. }) = &step {
+    ) -> Result<SaveAttempt, Error> {
+        let (attempt, list) = join(replacing, self.list(subject, now)).await;
+        let attempt = attempt?;
+        if let SaveAttempt::Done(Saved::Stored { record, .. }) = &attempt {
             if self.listed_subject(record.payload()).as_deref() == Some(subject) {
                 self.enter_again(subject, base, list, now).await;
             }
         }
-        Ok(step)
+        Ok(attempt)
     }
 
     /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is
@@ -491,7 +491,7 @@ impl<B: Backend> Inner<B> {
         from: &Bytes,
         now: Timestamp,
         conflicts: u32,
-    ) -> Result<Step, Error> {
+    ) -> Result<SaveAttempt, Error> {
         let (token, _) = origin(base)?;
         let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
@@ -501,19 +501,19 @@ impl<B: Backend> Inner<B> {
         let as_of = as_of(base, now);
         let outcome = self.backend.exchange(entry_id(&token), expected, entry.clone(), as_of).await?;
         Ok(match (outcome, entry) {
-            (Replaced::Missing, _) => Step::Done(Saved::Ended),
+            (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current),
+                Some(EntryValue::Session(_, payload)) => SaveAttempt::Conflict(payload, current),
                 // The session continues under another token, or a foreign writer overwrote it. In both cases it has
                 // ended here.
-                _ => Step::Done(Saved::Ended),
+                _ => SaveAttempt::Done(Saved::Ended),
             },
-            (Replaced::Done, None) => Step::Done(Saved::Removed),
+            (Replaced::Done, None) => SaveAttempt::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
-                Step::Done(stored(record, conflicts)?)
+                SaveAttempt::Done(stored(record, conflicts)?)
             }
         })
     }
