@@ -70,7 +70,7 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut e
     }
 }
 
-/// What a step of following came to.
+/// The result of a step.
 enum Followed {
     Reached(End),
     Failed,
