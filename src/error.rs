@@ -250,12 +250,12 @@ impl Error {
     }
 
     /// Returns true if the operating system gave no random bytes. No id, token or nonce was made.
-    pub fn is_random(&self) -> bool {
+    pub(crate) fn is_random(&self) -> bool {
         matches!(self.inner.kind, Kind::Random)
     }
 
     /// Returns true if the same request may succeed later: [`is_unavailable`](Self::is_unavailable),
-    /// [`is_conflict`](Self::is_conflict) or [`is_random`](Self::is_random).
+    /// [`is_conflict`](Self::is_conflict), or the operating system gave no random bytes.
     pub fn is_transient(&self) -> bool {
         self.is_unavailable() || self.is_conflict() || self.is_random()
     }

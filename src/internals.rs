@@ -4,8 +4,7 @@
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
-use crate::config::Config;
-
+pub use crate::config::Config;
 pub use crate::cookie::limits::{MAX_CANDIDATES, MAX_NAME_VALUE};
 pub use crate::cookie::name::CookieName;
 pub use crate::cookie::pairs::{Pairs, pairs};
@@ -15,6 +14,8 @@ pub use crate::store::future::StoreFuture;
 #[cfg(feature = "redis")]
 pub use crate::store::redis::REPLACE as REDIS_REPLACE_SCRIPT;
 pub use crate::store::verbs::{LoadFuture, Verbs};
+#[cfg(feature = "testing")]
+pub use crate::testing::relay::{Cut, Relay};
 
 /// Returns how many cookies of the session's name these headers hold. It is the cost of a request whose handler does not ask
 /// for the session.

@@ -108,7 +108,7 @@
 //! | called `discard` | changes that were not saved are dropped |
 //! | answered with a 5xx status, 408, or a failed `grpc-status` | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
 //! | answered with a 1xx status | no cookie; only `destroy` takes effect, on a cookie store only with revocations |
-//! | returned an [`Error`] | nothing more is saved; a 503 with `Retry-After`, a 403 for a forged form, or a 500 |
+//! | returned an [`Error`] | changed values are dropped, `destroy` and `regenerate` are done; a 503 with `Retry-After`, a 403 for a forged form, or a 500 |
 //! | returned another error, panicked, was dropped | nothing more is saved |
 //! | called `save`, which failed | its response is sent; it is not saved again unless the handler calls `save` again |
 //! | wrote after the head was sent | the write returns an error |
@@ -242,7 +242,7 @@ pub mod __internals;
 pub mod guide;
 
 pub use self::clock::{Clock, SystemClock, Timestamp};
-pub use self::config::{Config, SiteData, Timeouts};
+pub use self::config::{SiteData, Timeouts};
 pub use self::crypto::{AppKey, KeyId, Keyring};
 #[cfg(feature = "device-bound")]
 pub use self::device_bound::DeviceBound;
@@ -255,7 +255,7 @@ pub use self::event::{
 };
 pub use self::revocation::revocations::Revocations;
 pub use self::service::{
-    CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, Forbidden, ResponseFuture,
+    CrossOriginFuture, CrossOriginProtection, CrossOriginService, FailureResponse, ResponseFuture,
     SessionExt, SessionFn, SessionHandle, SessionService, SessionWatch, StatusOnly, session_fn,
 };
 #[cfg(feature = "device-bound")]

@@ -5,8 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use http::HeaderMap;
 use http::header::COOKIE;
-use hyper_session::__internals as internals;
-use hyper_session::store::Store;
+use hyper_session::__internals::{self as internals, Verbs};
 use hyper_session_benches::tokens::{NAME, app_key, cookie_field, store, token};
 
 /// The session's cookie among others, in one field.

@@ -5,7 +5,6 @@ use std::hint::black_box;
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use hyper_session::__internals::{Verbs, candidates};
-use hyper_session::store::Store;
 
 use crate::arms::arms;
 use crate::limit::Limit;

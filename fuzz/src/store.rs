@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use hyper_session::__internals::Verbs;
-use hyper_session::store::{Backend, EntryId, Replaced, Store, Stored};
+use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{Error, Refusal, ServerStore, Timestamp};
 

@@ -84,7 +84,7 @@ impl AstraSealer {
     ///
     /// # Errors
     ///
-    /// [`is_random`](Error::is_random) if there is no randomness for a nonce.
+    /// `is_random` if there is no randomness for a nonce.
     pub(crate) fn seal(&self, json: &[u8]) -> Result<String, Error> {
         let failed = || Error::new(Kind::Internal("AES-256-GCM refused to seal"));
         let nonce = self.nonce()?;

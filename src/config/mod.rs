@@ -26,14 +26,23 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// # Examples
 ///
 /// ```
-/// use hyper_session::store::Store;
-/// use hyper_session::{AppKey, CookieStore, Timeouts};
+/// use http::{Request, Response};
+/// use hyper::service::Service;
+/// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, Timeouts, session_fn};
 /// use std::time::Duration;
 ///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
 /// let timeouts = Timeouts { idle: Duration::from_secs(900), ..Timeouts::owasp_low_value() };
 /// let store = CookieStore::builder(AppKey::generate()?).timeouts(timeouts).build()?;
-/// assert_eq!(store.config().timeouts(), timeouts);
-/// # Ok::<(), hyper_session::Error>(())
+/// let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+///     session.load().await?.set("user", 7)?;
+///     Ok::<_, Error>(Response::new(()))
+/// });
+/// let response = service.call(Request::new(())).await?;
+/// assert!(response.headers()["set-cookie"].to_str().unwrap().contains("; Max-Age=900"));
+/// # Ok(())
+/// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)] // three durations, and each is needed
@@ -202,19 +211,6 @@ fn is_grpc_failure(headers: &HeaderMap) -> bool {
 }
 
 /// The checked options of a store. The builder of a store creates them.
-///
-/// # Examples
-///
-/// ```
-/// use hyper_session::store::Store;
-/// use hyper_session::{AppKey, CookieStore};
-/// use std::time::Duration;
-///
-/// let store = CookieStore::builder(AppKey::generate()?).idle_timeout(Duration::from_secs(900)).build()?;
-/// assert_eq!(store.config().cookie_name(), "__Host-session");
-/// assert_eq!(store.config().timeouts().renewal, Duration::from_secs(90)); // a tenth of idle
-/// # Ok::<(), hyper_session::Error>(())
-/// ```
 pub struct Config {
     pub(crate) cookie: CookieTemplate,
     /// Finds that cookie in a request.

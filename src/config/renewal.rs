@@ -33,9 +33,7 @@ impl Config {
     pub(crate) fn standing(&self, record: &Record, now: Timestamp) -> Standing {
         self.timeouts_of(record.payload()).standing(record, now)
     }
-}
 
-impl Config {
     /// Returns true if a write of `record` at `now` is the first one in its span. The spans begin with the session and
     /// are as long as the renewal threshold.
     ///

@@ -25,7 +25,7 @@ struct Piece {
 
 /// All cookies of one name in a request. Only reference counts are copied.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct FoundCookies {
     /// Values under the name itself, in order of appearance.
     heads: SmallVec<[Piece; 1]>,
     /// Values under `name.1` to `name.7`, with that number. Only large sessions have any, so the vector is usually not
@@ -56,15 +56,15 @@ impl CookieFinder {
     /// Searches all `Cookie` fields.
     //= RFC 9113 section 8.2.3: "the Cookie header field MAY be split into separate header fields, each with one or
     //# more cookie-pairs"
-    pub(crate) fn find<'a>(&self, fields: impl IntoIterator<Item = &'a HeaderValue>) -> Found {
-        let mut found = Found::default();
+    pub(crate) fn find<'a>(&self, fields: impl IntoIterator<Item = &'a HeaderValue>) -> FoundCookies {
+        let mut found = FoundCookies::default();
         for field in fields {
             self.find_in(field, &mut found);
         }
         found
     }
 
-    fn find_in(&self, field: &HeaderValue, found: &mut Found) {
+    fn find_in(&self, field: &HeaderValue, found: &mut FoundCookies) {
         let bytes = field.as_bytes();
         // The bytes before `from` were searched.
         let mut from = 0;
@@ -105,7 +105,7 @@ impl Piece {
     }
 }
 
-impl Found {
+impl FoundCookies {
     fn push(&mut self, number: u8, piece: Piece) {
         let seen = if number == 0 { self.heads.len() } else { self.tails.len() };
         match number {
@@ -268,7 +268,7 @@ mod tests {
     use http::{HeaderMap, header::COOKIE};
     use proptest::prelude::*;
 
-    fn find(name: &str, fields: &[&[u8]]) -> Found {
+    fn find(name: &str, fields: &[&[u8]]) -> FoundCookies {
         let mut headers = HeaderMap::new();
         for field in fields {
             headers.append(COOKIE, HeaderValue::from_bytes(field).unwrap());
@@ -276,7 +276,7 @@ mod tests {
         CookieFinder::new(&CookieName::new(name).unwrap()).find(headers.get_all(COOKIE))
     }
 
-    fn heads(found: &Found) -> Vec<Vec<u8>> {
+    fn heads(found: &FoundCookies) -> Vec<Vec<u8>> {
         found.heads.iter().map(|piece| piece.bytes().to_vec()).collect()
     }
 
@@ -355,7 +355,7 @@ mod tests {
     }
 
     /// Returns the tokens of the `head`-th value, if two characters fill a cookie.
-    fn tokens(found: &Found, head: usize) -> Vec<String> {
+    fn tokens(found: &FoundCookies, head: usize) -> Vec<String> {
         let mut joined = Vec::new();
         let assemblies = found.assemblies(head, |_| 2);
         let text = |assembly| String::from_utf8(found.token(assembly, &mut joined).to_vec()).unwrap();

@@ -47,7 +47,7 @@ impl AppKey {
     ///
     /// # Errors
     ///
-    /// [`is_random`](Error::is_random) if the generator fails.
+    /// [`is_transient`](Error::is_transient) if the generator fails.
     pub fn generate() -> Result<Self, Error> {
         Self::generate_from(&SystemRandom)
     }

@@ -122,7 +122,7 @@ impl Sealer {
     ///
     /// # Errors
     ///
-    /// [`is_random`](Error::is_random) if there is no fresh nonce.
+    /// `is_random` if there is no fresh nonce.
     pub(crate) fn seal_text(&self, now: Timestamp, parts: &[&[u8]]) -> Result<SecretText, Error> {
         self.seal_bytes(now, &[], parts).map(|token| SecretText::new(base64url::encode_to_vec(&token)))
     }

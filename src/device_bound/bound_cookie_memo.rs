@@ -15,10 +15,10 @@ use crate::crypto::{PublicKey, Tagger};
 /// never changes. The caller compares the time each time.
 #[derive(Default)]
 pub(crate) struct BoundCookieMemo {
-    entry: Mutex<Option<Entry>>,
+    entry: Mutex<Option<LastValue>>,
 }
 
-struct Entry {
+struct LastValue {
     value: Zeroizing<[u8; bound_cookie::TEXT_LEN]>,
     key: PublicKey,
     until: Timestamp,
@@ -44,7 +44,7 @@ impl BoundCookieMemo {
 
     fn keep(&self, key: &PublicKey, value: &[u8], until: Timestamp) {
         let (Ok(value), Ok(mut entry)) = (value.try_into(), self.entry.try_lock()) else { return };
-        *entry = Some(Entry { value: Zeroizing::new(value), key: *key, until });
+        *entry = Some(LastValue { value: Zeroizing::new(value), key: *key, until });
     }
 
     /// Drops the entry.

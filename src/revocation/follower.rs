@@ -50,9 +50,9 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut e
     let mut swept = Instant::now();
     loop {
         match step(&*log, &register, end).await {
-            Step::Reached(reached) => end = reached,
-            Step::Failed => sleep(PAUSE).await,
-            Step::Dropped => return,
+            Followed::Reached(reached) => end = reached,
+            Followed::Failed => sleep(PAUSE).await,
+            Followed::Dropped => return,
         }
         if swept.elapsed() < SWEEP_EVERY {
             continue;
@@ -70,7 +70,8 @@ pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut e
     }
 }
 
-enum Step {
+/// The result of a step.
+enum Followed {
     Reached(End),
     Failed,
     /// The last handle of the register was dropped.
@@ -78,25 +79,25 @@ enum Step {
 }
 
 /// Waits for entries behind `end`, and takes them in.
-async fn step(log: &dyn AnyLog, register: &Weak<Register>, end: End) -> Step {
+async fn step(log: &dyn AnyLog, register: &Weak<Register>, end: End) -> Followed {
     // The register is not held while the task waits for the log: dropping its last handle ends this task.
     let Some(failing) = register.upgrade().map(|register| register.is_failing()) else {
-        return Step::Dropped;
+        return Followed::Dropped;
     };
     let began = Instant::now();
     // A new connection takes longer than a reply.
     let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
     let page = read(log, end.position, wait, grace).await;
-    let Some(register) = register.upgrade() else { return Step::Dropped };
+    let Some(register) = register.upgrade() else { return Followed::Dropped };
     let reached = match page {
         Ok(page) => take_in(log, &register, end, page, began).await,
         Err(error) => Err(error),
     };
     let Ok(reached) = reached else {
         register.failed();
-        return Step::Failed;
+        return Followed::Failed;
     };
-    Step::Reached(reached)
+    Followed::Reached(reached)
 }
 
 /// Takes in a page that was read behind `end`. If the log may have lost entries, writes them again.

@@ -31,7 +31,7 @@ const MAX_RECENT: usize = 1 << 16;
 pub(super) const MARGIN: Duration = Duration::from_secs(2 * 3_600);
 
 pub(crate) struct Register {
-    place: Place,
+    storage: Storage,
     incarnation: u64,
     set: Set,
     /// Sessions with a lower position have ended: all were revoked.
@@ -68,7 +68,7 @@ pub(crate) struct Register {
     other_thread: Mutex<Option<tests::OtherThread>>,
 }
 
-enum Place {
+enum Storage {
     Memory(MemoryLog),
     Log(Arc<dyn AnyLog>),
 }
@@ -122,22 +122,22 @@ impl Register {
     pub(super) fn in_memory(random: &dyn Random) -> Result<Self, Error> {
         let log = MemoryLog::new(random)?;
         let incarnation = log.incarnation;
-        let register = Self::new(Place::Memory(log), incarnation, random)?;
+        let register = Self::new(Storage::Memory(log), incarnation, random)?;
         register.known.store(1, Ordering::Release);
         Ok(register)
     }
 
     pub(super) fn over(log: Arc<dyn AnyLog>, random: &dyn Random) -> Result<Self, Error> {
         let incarnation = log.incarnation();
-        Self::new(Place::Log(log), incarnation, random)
+        Self::new(Storage::Log(log), incarnation, random)
     }
 
-    fn new(place: Place, incarnation: u64, random: &dyn Random) -> Result<Self, Error> {
+    fn new(storage: Storage, incarnation: u64, random: &dyn Random) -> Result<Self, Error> {
         let mut seed = [0; 16];
         random.fill(&mut seed)?;
         let Key(seed) = Key::of_name(seed);
         Ok(Self {
-            place,
+            storage,
             incarnation,
             set: Set::new(seed),
             everything: AtomicU64::new(0),
@@ -252,10 +252,10 @@ impl Register {
     /// Returns true if everything up to `position` is known, and was confirmed no longer than `max_staleness` ago.
     #[inline]
     fn is_current(&self, position: u64, max_staleness: Duration) -> bool {
-        match self.place {
+        match self.storage {
             // Every append also writes to the set.
-            Place::Memory(_) => true,
-            Place::Log(_) => position <= self.known.load(Ordering::Acquire) && self.age() <= max_staleness,
+            Storage::Memory(_) => true,
+            Storage::Log(_) => position <= self.known.load(Ordering::Acquire) && self.age() <= max_staleness,
         }
     }
 
@@ -302,7 +302,7 @@ impl Register {
     /// Raises a log that ends before a position that it once gave, so that later entries come behind that position.
     async fn rolled_back(&self, position: u64) {
         self.report(RevocationChange::RolledBack);
-        if let Place::Log(log) = &self.place {
+        if let Storage::Log(log) = &self.storage {
             // If it fails, the next request with such a position tries again.
             let _ = log.top(position).await;
         }
@@ -310,9 +310,9 @@ impl Register {
 
     /// Returns the present end of the log, for a session whose login is about to be checked.
     pub(crate) async fn position(&self) -> Result<Position, Error> {
-        let sequence = match &self.place {
-            Place::Memory(_) => self.known.load(Ordering::Acquire),
-            Place::Log(log) => {
+        let sequence = match &self.storage {
+            Storage::Memory(_) => self.known.load(Ordering::Acquire),
+            Storage::Log(log) => {
                 let top = log.top(self.highest.load(Ordering::Acquire)).await?;
                 self.highest.fetch_max(top, Ordering::AcqRel);
                 top
@@ -333,12 +333,12 @@ impl Register {
 
     /// Returns true if no operation ever has to wait.
     pub(crate) fn is_immediate(&self) -> bool {
-        matches!(self.place, Place::Memory(_))
+        matches!(self.storage, Storage::Memory(_))
     }
 
     /// Revokes at once. Returns `None` if the log must be waited for.
     pub(crate) fn revoke_at_once(&self, revocations: &[Revocation]) -> Option<Position> {
-        let Place::Memory(log) = &self.place else { return None };
+        let Storage::Memory(log) = &self.storage else { return None };
         Some(self.append_in_memory(log, revocations, || ()))
     }
 
@@ -368,7 +368,7 @@ impl Register {
         if let Some(position) = self.revoke_at_once(&revocations) {
             return Ok(position);
         }
-        let Place::Log(log) = &self.place else {
+        let Storage::Log(log) = &self.storage else {
             return Ok(self.known_position());
         };
         let highest = self.highest.load(Ordering::Acquire);
@@ -408,7 +408,7 @@ impl Register {
         }
         revocations.push(Revocation::of_owner(owner));
         let mut ended = false;
-        let position = if let Place::Memory(log) = &self.place {
+        let position = if let Storage::Memory(log) = &self.storage {
             self.append_in_memory(log, &revocations, || ended = is_named())
         } else {
             let position = self.revoke(revocations).await?;

@@ -13,12 +13,12 @@ const PARTS: usize = 64;
 /// A map from [`Key`] to [`Mark`] with one writer at a time and any number of readers.
 ///
 /// Readers load one pointer and then plain atomics, which the processor keeps in each core's cache until a writer changes
-/// them. A mark takes 25 bytes and its share of the free slots: 36 to 45 in all.
+/// them. A mark takes 25 bytes and its share of the free buckets: 36 to 45 in all.
 pub(super) struct Set {
     parts: ArcSwap<Parts>,
     writer: Mutex<()>,
     len: AtomicUsize,
-    /// Mixed into the hash: a client that chooses its own name cannot choose the slot.
+    /// Mixed into the hash: a client that chooses its own name cannot choose the bucket.
     seed: [u64; 2],
 }
 
@@ -30,16 +30,16 @@ pub(super) struct View {
     seed: [u64; 2],
 }
 
-/// Open addressing over groups of eight slots, of which eight tags fit one word.
+/// Open addressing over groups of eight buckets, of which eight tags fit one word.
 struct Table {
-    /// A tag for each slot: zero if it is free, otherwise seven bits of the hash and a one above them.
+    /// A tag for each bucket: zero if it is free, otherwise seven bits of the hash and a one above them.
     tags: Box<[AtomicU64]>,
-    slots: Box<[Slot]>,
+    buckets: Box<[Bucket]>,
     used: AtomicUsize,
 }
 
 #[derive(Default)]
-struct Slot {
+struct Bucket {
     high: AtomicU64,
     low: AtomicU64,
     mark: AtomicU64,
@@ -76,9 +76,9 @@ impl Set {
         let hash = hash(key, self.seed);
         let parts = self.parts.load();
         let Some(table) = parts.get(part(hash)) else { return };
-        if let Some(slot) = table.find(key, hash) {
-            let both = Mark::from_bits(slot.mark.load(Ordering::Relaxed)).and(mark);
-            slot.mark.store(both.to_bits(), Ordering::Release);
+        if let Some(bucket) = table.find(key, hash) {
+            let both = Mark::from_bits(bucket.mark.load(Ordering::Relaxed)).and(mark);
+            bucket.mark.store(both.to_bits(), Ordering::Release);
             return;
         }
         self.len.fetch_add(1, Ordering::Relaxed);
@@ -130,8 +130,8 @@ impl Set {
     /// Returns the number of bytes that the set holds.
     #[cfg(test)]
     fn size(&self) -> usize {
-        let slots: usize = self.parts.load().iter().map(|table| table.slots.len()).sum();
-        slots * (1 + size_of::<Slot>())
+        let buckets: usize = self.parts.load().iter().map(|table| table.buckets.len()).sum();
+        buckets * (1 + size_of::<Bucket>())
     }
 }
 
@@ -140,8 +140,8 @@ impl View {
     #[inline]
     pub(super) fn get(&self, key: Key) -> Option<Mark> {
         let hash = hash(key, self.seed);
-        let slot = self.parts.get(part(hash))?.find(key, hash)?;
-        Some(Mark::from_bits(slot.mark.load(Ordering::Acquire)))
+        let bucket = self.parts.get(part(hash))?.find(key, hash)?;
+        Some(Mark::from_bits(bucket.mark.load(Ordering::Acquire)))
     }
 }
 
@@ -149,14 +149,14 @@ impl Table {
     fn new(groups: usize) -> Self {
         Self {
             tags: (0..groups).map(|_| AtomicU64::new(0)).collect(),
-            slots: (0..groups * GROUP).map(|_| Slot::default()).collect(),
+            buckets: (0..groups * GROUP).map(|_| Bucket::default()).collect(),
             used: AtomicUsize::new(0),
         }
     }
 
-    /// Returns true if fewer than seven tenths of the slots are used: a search then ends after one or two groups.
+    /// Returns true if fewer than seven tenths of the buckets are used: a search then ends after one or two groups.
     fn has_room(&self) -> bool {
-        (self.used.load(Ordering::Relaxed) + 1) * 10 <= self.slots.len() * 7
+        (self.used.load(Ordering::Relaxed) + 1) * 10 <= self.buckets.len() * 7
     }
 
     fn groups_for(keys: usize) -> usize {
@@ -171,7 +171,7 @@ impl Table {
     }
 
     #[inline]
-    fn find(&self, key: Key, hash: u64) -> Option<&Slot> {
+    fn find(&self, key: Key, hash: u64) -> Option<&Bucket> {
         let wanted = tag(hash) * ONES;
         let [high, low] = key.0;
         let mut group = self.first_group(hash);
@@ -182,14 +182,14 @@ impl Table {
             let differs = tags ^ wanted;
             let mut candidates = differs.wrapping_sub(ONES) & !differs & TOPS;
             while candidates != 0 {
-                let slot = self.slots.get(group * GROUP + candidates.trailing_zeros() as usize / 8)?;
-                if slot.low.load(Ordering::Relaxed) == low && slot.high.load(Ordering::Relaxed) == high {
-                    return Some(slot);
+                let bucket = self.buckets.get(group * GROUP + candidates.trailing_zeros() as usize / 8)?;
+                if bucket.low.load(Ordering::Relaxed) == low && bucket.high.load(Ordering::Relaxed) == high {
+                    return Some(bucket);
                 }
                 candidates &= candidates - 1;
             }
             if tags & TOPS != TOPS {
-                return None; // the key would be in this free slot
+                return None; // the key would be in this free bucket
             }
             group = if group + 1 == self.tags.len() { 0 } else { group + 1 };
         }
@@ -205,12 +205,12 @@ impl Table {
             let free = !tags & TOPS;
             if free != 0 {
                 let byte = free.trailing_zeros() / 8;
-                let Some(slot) = self.slots.get(group * GROUP + byte as usize) else { return };
+                let Some(bucket) = self.buckets.get(group * GROUP + byte as usize) else { return };
                 let [high, low] = key.0;
-                slot.high.store(high, Ordering::Relaxed);
-                slot.low.store(low, Ordering::Relaxed);
-                slot.mark.store(mark.to_bits(), Ordering::Relaxed);
-                // Last: a reader that sees the tag sees the slot.
+                bucket.high.store(high, Ordering::Relaxed);
+                bucket.low.store(low, Ordering::Relaxed);
+                bucket.mark.store(mark.to_bits(), Ordering::Relaxed);
+                // Last: a reader that sees the tag sees the bucket.
                 word.store(tags | tag(hash) << (8 * byte), Ordering::Release);
                 self.used.fetch_add(1, Ordering::Relaxed);
                 return;
@@ -229,19 +229,19 @@ impl Table {
     }
 
     fn marks(&self) -> impl Iterator<Item = (Key, Mark)> {
-        let used = |(at, _): &(usize, &Slot)| {
+        let used = |(at, _): &(usize, &Bucket)| {
             let tags = self.tags.get(at / GROUP).map_or(0, |word| word.load(Ordering::Acquire));
             tags >> (8 * (at % GROUP)) & 0x80 != 0
         };
-        self.slots.iter().enumerate().filter(used).map(|(_, slot)| {
-            let key = Key([slot.high.load(Ordering::Relaxed), slot.low.load(Ordering::Relaxed)]);
-            (key, Mark::from_bits(slot.mark.load(Ordering::Relaxed)))
+        self.buckets.iter().enumerate().filter(used).map(|(_, bucket)| {
+            let key = Key([bucket.high.load(Ordering::Relaxed), bucket.low.load(Ordering::Relaxed)]);
+            (key, Mark::from_bits(bucket.mark.load(Ordering::Relaxed)))
         })
     }
 }
 
 /// Mixes a secret of this process into the key. Clients can influence hashed keys and search for some that share a
-/// slot. One wide multiplication by the secret prevents that.
+/// bucket. One wide multiplication by the secret prevents that.
 #[inline]
 fn hash(key: Key, [a, b]: [u64; 2]) -> u64 {
     let [high, low] = key.0;
@@ -327,19 +327,19 @@ mod tests {
                 let starts: std::collections::HashSet<_> = table.marks().map(starts).collect();
                 assert!(starts.iter().all(|group| *group < table.tags.len()));
                 assert!(starts.len() * 2 > table.tags.len(), "{} of {}", starts.len(), table.tags.len());
-                (used, table.slots.len())
+                (used, table.buckets.len())
             };
             parts.iter().map(load).collect()
         };
         for number in 0..20_000 {
             set.insert(key(number), mark(number));
         }
-        for (used, slots) in loads() {
-            assert!(used * 10 <= slots * 7 && used * 2 >= slots, "{used} of {slots}");
+        for (used, buckets) in loads() {
+            assert!(used * 10 <= buckets * 7 && used * 2 >= buckets, "{used} of {buckets}");
         }
         set.retain(|mark| mark.position() < 3_000);
-        for (used, slots) in loads() {
-            assert!(used * 10 <= slots * 7 && used * 10 > (slots - GROUP) * 7, "{used} of {slots}");
+        for (used, buckets) in loads() {
+            assert!(used * 10 <= buckets * 7 && used * 10 > (buckets - GROUP) * 7, "{used} of {buckets}");
         }
         let view = set.view();
         assert!((0..20_000).all(|number| view.get(key(number)).is_some() == (number < 3_000)));

@@ -10,11 +10,11 @@ use std::task::{Context, Poll};
 
 use http::header::{CONNECTION, HOST, HeaderName, ORIGIN, UPGRADE};
 use http::uri::Authority;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
-use super::failure::FailureResponse;
+use super::error_response::{FailureResponse, StatusOnly};
 use crate::error::{Error, Kind};
 use crate::event::{CrossOriginReason, Event, EventKind, publish_without_store};
 
@@ -47,7 +47,7 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// # Examples
 ///
 /// ```
-/// use http::{Request, Response, StatusCode};
+/// use http::{Request, Response};
 /// use hyper::service::Service;
 /// use hyper_session::{AppKey, CookieStore, CrossOriginProtection, Error, SessionHandle, session_fn};
 ///
@@ -183,7 +183,7 @@ impl CrossOriginProtection {
     ///
     /// Put it around a [`SessionService`](crate::SessionService), so that a refused request causes no work.
     pub fn wrap<S>(self, inner: S) -> CrossOriginService<S> {
-        CrossOriginService { inner, protection: self, refusal: Forbidden }
+        CrossOriginService { inner, protection: self, refusal: StatusOnly }
     }
 
     /// Checks a request, and returns the future of its response: `call` makes that of the inner service.
@@ -286,20 +286,20 @@ fn is_plain_path(path: &str) -> bool {
 
 /// A service behind a [`CrossOriginProtection`].
 #[derive(Clone)]
-pub struct CrossOriginService<S, F = Forbidden> {
+pub struct CrossOriginService<S, F = StatusOnly> {
     pub(crate) inner: S,
     pub(crate) protection: CrossOriginProtection,
     pub(crate) refusal: F,
 }
 
 impl<S, F> CrossOriginService<S, F> {
-    /// Makes the response that a refused request gets. Default is [`Forbidden`].
+    /// Makes the response that a refused request gets. Default: an empty `403 Forbidden` ([`StatusOnly`]).
     ///
     /// # Examples
     ///
     /// ```
     /// # use bytes::Bytes;
-    /// # use http::{Request, Response, StatusCode};
+    /// # use http::{Request, Response};
     /// # use http_body_util::Full;
     /// # use hyper::service::service_fn;
     /// # use hyper_session::{CrossOriginProtection, Error};
@@ -337,30 +337,6 @@ impl<S: fmt::Debug, F> fmt::Debug for CrossOriginService<S, F> {
             .field("inner", &self.inner)
             .field("protection", &self.protection)
             .finish_non_exhaustive()
-    }
-}
-
-/// An empty `403 Forbidden`.
-///
-/// # Examples
-///
-/// ```
-/// use http::{Request, Response, StatusCode};
-/// use hyper_session::{CrossOriginProtection, FailureResponse, Forbidden};
-///
-/// let forged = Request::post("/").header("sec-fetch-site", "cross-site").body(()).unwrap();
-/// let error = CrossOriginProtection::new().check(&forged).unwrap_err();
-/// let response: Response<String> = Forbidden.response(&error);
-/// assert_eq!(response.status(), StatusCode::FORBIDDEN);
-/// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Forbidden;
-
-impl<R: Default> FailureResponse<R> for Forbidden {
-    fn response(&self, _: &Error) -> Response<R> {
-        let mut response = Response::new(R::default());
-        *response.status_mut() = StatusCode::FORBIDDEN;
-        response
     }
 }
 

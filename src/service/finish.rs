@@ -136,7 +136,7 @@ fn withheld(slot: &Slot) {
     let Some(loaded) = slot.loaded() else { return };
     let saved = loaded.session.stored_record();
     let id = saved.as_ref().map(Record::id);
-    let keeps_former = !loaded.moves && slot.is_only_copy();
+    let keeps_former = loaded.place.is_none() && slot.is_only_copy();
     if id != loaded.id && !keeps_former {
         slot.emit(EventKind::CookieWithheld { id });
     } else if saved.is_some_and(|saved| saved.is_in_cookie()) {

@@ -12,8 +12,8 @@ use hyper::service::Service;
 #[cfg(feature = "device-bound")]
 use super::DeviceBoundService;
 use super::connection::Connection;
+use super::error_response::{FailureResponse, StatusOnly};
 use super::extension;
-use super::failure::{FailureResponse, StatusOnly};
 use super::future::ResponseFuture;
 use super::handle::SessionHandle;
 use crate::store::Store;

@@ -10,7 +10,7 @@ use http::Response;
 use pin_project_lite::pin_project;
 
 use super::commit::Commit;
-use super::failure::{self, FailureResponse};
+use super::error_response::{self, FailureResponse};
 use super::finish;
 use super::handle::{Conclusion, SessionHandle};
 use super::slot::Slot;
@@ -27,32 +27,39 @@ pin_project! {
     /// completely or not at all. Destroying and regenerating are completed in the background.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, R, F> {
+        // The first field, because it is dropped first: the handler must not change the session when it is dropped.
+        session: HandlerSession,
         // Dropped when it is done, so that it does not outlive the handler.
         #[pin]
         handler: Option<S>,
-        handle: SessionHandle,
-        // False for a service inside of another session service with the same session, which commits it.
-        commits: bool,
-        // The handler is done, its session is closed, and a commit has all that is to be saved.
-        concluded: bool,
         failure: F,
         // The response, while the store works on the commit of its session.
         committing: Option<Box<(Response<R>, Commit)>>,
-    }
-
-    impl<S, R, F> PinnedDrop for ResponseFuture<S, R, F> {
-        // Closed, so that a task that outlives the handler gets an error for a write that would be lost.
-        fn drop(this: Pin<&mut Self>) {
-            if this.commits && !this.concluded {
-                this.handle.discard();
-            }
-        }
     }
 }
 
 impl<S, R, F> ResponseFuture<S, R, F> {
     pub(crate) fn new(handler: S, handle: SessionHandle, commits: bool, failure: F) -> Self {
-        Self { handler: Some(handler), handle, commits, concluded: false, failure, committing: None }
+        let session = HandlerSession { handle, commits, concluded: false };
+        Self { session, handler: Some(handler), failure, committing: None }
+    }
+}
+
+/// The session of a handler. If it is dropped before it was concluded, its changes are forgotten.
+struct HandlerSession {
+    handle: SessionHandle,
+    /// False for a service inside of another session service with the same session, which commits it.
+    commits: bool,
+    /// The handler is done, its session is closed, and a commit has all that is to be saved.
+    concluded: bool,
+}
+
+impl Drop for HandlerSession {
+    fn drop(&mut self) {
+        // Closed, so that a task that outlives the handler gets an error for a write that would be lost.
+        if self.commits && !self.concluded {
+            self.handle.discard();
+        }
     }
 }
 
@@ -66,7 +73,8 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let slot = this.handle.slot();
+        let HandlerSession { handle, commits, concluded } = this.session;
+        let slot = handle.slot();
         if let Some(committing) = this.committing.as_deref_mut() {
             let (_, commit) = committing;
             let committed = ready!(Pin::new(commit).poll(cx));
@@ -79,22 +87,22 @@ where
         let handler = this.handler.as_mut().as_pin_mut().expect("ResponseFuture polled after it was ready");
         let answer = ready!(handler.poll(cx));
         this.handler.set(None);
-        if !*this.commits {
+        if !*commits {
             return Poll::Ready(answer);
         }
-        let conclusion = this.handle.conclude(|slot| {
+        let conclusion = handle.conclude(|slot| {
             answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
         });
         // An error, either returned or converted into a response by a framework.
         let (mut response, error) = match answer {
             Ok(mut response) => {
-                let error = failure::take_error(&mut response);
+                let error = error_response::take_error(&mut response);
                 (response, error)
             }
-            Err(error) => match failure::own(error) {
+            Err(error) => match error_response::own(error) {
                 Ok(error) => (this.failure.response(&error), Some(Arc::new(error))),
                 Err(error) => {
-                    this.handle.discard();
+                    handle.discard();
                     return Poll::Ready(Err(error));
                 }
             },
@@ -103,9 +111,9 @@ where
             slot.emit(EventKind::HandlerFailed { error });
         }
         match conclusion {
-            Conclusion::Untouched => *this.concluded = true,
+            Conclusion::Untouched => *concluded = true,
             Conclusion::Asked(reply) => {
-                *this.concluded = true;
+                *concluded = true;
                 finish(slot, Ok(reply), &mut response, this.failure);
             }
             Conclusion::Unsettled(loaded, now) => {
@@ -117,7 +125,7 @@ where
                 let mut commit = finish::commit(slot, loaded, now, &response, disposition);
                 // From here on, the commit discards what it does not save. Before, code of the application may panic: an observer,
                 // `on_failure`, or the rule for responses.
-                *this.concluded = true;
+                *concluded = true;
                 match Pin::new(&mut commit).poll(cx) {
                     Poll::Ready(committed) => finish_committed(slot, committed, &mut response, this.failure),
                     Poll::Pending => {
@@ -156,6 +164,6 @@ fn finish<R>(
 
 impl<S, R, F> fmt::Debug for ResponseFuture<S, R, F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").field("handle", &self.handle).finish_non_exhaustive()
+        f.debug_struct("ResponseFuture").field("handle", &self.session.handle).finish_non_exhaustive()
     }
 }

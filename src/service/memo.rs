@@ -24,13 +24,13 @@ const MAX_MISSES: u32 = 16;
 /// deadline in the record is checked each time. Whether a session has ended meanwhile, the store is asked each time.
 #[derive(Default)]
 pub(super) struct Memo {
-    entry: Mutex<Option<Entry>>,
+    entry: Mutex<Option<LastToken>>,
     misses: AtomicU32,
     #[cfg(feature = "device-bound")]
     bound_cookie: BoundCookieMemo,
 }
 
-struct Entry {
+struct LastToken {
     token: Zeroizing<Vec<u8>>,
     record: Record,
     /// When it was opened or sealed. Before that moment, it may count as issued in the future.
@@ -83,7 +83,7 @@ impl Memo {
         let mut buffer = entry.take().map(|entry| entry.token).unwrap_or_default();
         buffer.clear();
         buffer.extend_from_slice(token);
-        *entry = Some(Entry { token: buffer, record: record.clone(), since: now });
+        *entry = Some(LastToken { token: buffer, record: record.clone(), since: now });
     }
 
     /// Drops the entry, because its session was ended.

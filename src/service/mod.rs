@@ -13,8 +13,8 @@ mod device_bound;
 mod device_check;
 #[cfg(feature = "device-bound")]
 mod device_evidence;
+mod error_response;
 mod extension;
-mod failure;
 mod finish;
 mod function;
 mod future;
@@ -34,13 +34,13 @@ use http::{Request, Response};
 use hyper::service::Service;
 
 pub(crate) use self::connection::Connection;
-pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService, Forbidden};
+pub use self::cross_origin::{CrossOriginFuture, CrossOriginProtection, CrossOriginService};
 #[cfg(feature = "device-bound")]
 pub use self::device_bound::{DeviceBoundFuture, DeviceBoundService};
+pub use self::error_response::{FailureResponse, StatusOnly};
 pub use self::extension::SessionExt;
 #[cfg(feature = "axum")]
 pub(crate) use self::extension::not_wrapped;
-pub use self::failure::{FailureResponse, StatusOnly};
 #[cfg(feature = "device-bound")]
 pub use self::function::HandlerService;
 pub use self::function::{SessionFn, session_fn};

@@ -17,14 +17,14 @@ use super::device_evidence::DeviceEvidence;
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{
-    Assembly, CookieTemplate, Found, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies, Target,
-    chunk_size, trim,
+    Assembly, CookieTemplate, FoundCookies, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, SetCookies,
+    Target, chunk_size, trim,
 };
 use crate::error::Error;
 use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::session::{
-    Changes, Circumstances, Committer, CookieLifetime, DeviceCheck, Former, Recency, Record, Reply, Saved,
-    Session, SessionId, Standing, Weight,
+    Changes, Circumstances, Committer, CookieLifetime, DeviceCheck, Former, Place, Recency, Record, Reply,
+    Saved, Session, SessionId, Standing, Weight,
 };
 use crate::store::{LoadFuture, StoreFuture};
 
@@ -39,9 +39,9 @@ fn is_purpose(name: &HeaderName) -> bool {
 /// The state of one session for one request and its response.
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
-    found: Found,
+    found: FoundCookies,
     /// The cookies under each retired name.
-    found_retired: Vec<Found>,
+    found_retired: Vec<FoundCookies>,
     /// The host and path of the request, if the scope of its cookies depends on them.
     target: Option<Box<Target>>,
     /// The permit to wait for the store: to load, to commit for [`Session::save`], or to commit at the end. One task at a
@@ -75,8 +75,8 @@ pub(super) struct Loaded {
     pub(super) now: Timestamp,
     /// The id of the loaded session, if there was one. The client has its token.
     pub(super) id: Option<SessionId>,
-    /// It is stored elsewhere, and ends there when it is saved.
-    pub(super) moves: bool,
+    /// The place that it was taken from, if any. It ends there when it is saved.
+    pub(super) place: Option<Place>,
     pub(super) renewal: Renewal,
 }
 
@@ -152,9 +152,9 @@ impl Slot {
         let config = connection.config();
         let find = |finder: &crate::cookie::CookieFinder| finder.find(headers.get_all(COOKIE));
         let found = find(&config.finder);
-        let found_retired: Vec<Found> = config.retired_finders.iter().map(find).collect();
+        let found_retired: Vec<FoundCookies> = config.retired_finders.iter().map(find).collect();
         // Without a cookie, a speculative request cannot consume a flash value.
-        let present = found.is_present() || found_retired.iter().any(Found::is_present);
+        let present = found.is_present() || found_retired.iter().any(FoundCookies::is_present);
         let speculative = present && is_speculative(headers);
         let depends = present && config.cookie.depends_on_target();
         let only_looks =
@@ -300,8 +300,7 @@ impl Slot {
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
         let reply = if dead && !overtaken { removal } else { Reply::Nothing };
-        let id = record.as_ref().map(Record::id);
-        let moves = record.as_ref().is_some_and(|record| record.place().is_some());
+        let (id, place) = (record.as_ref().map(Record::id), record.as_ref().and_then(Record::place));
         let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
@@ -325,7 +324,7 @@ impl Slot {
         };
         let session = Session::new(record, former, reply, circumstances, committer);
         // If two tasks load at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, moves, renewal }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, place, renewal }))
     }
 
     /// Emits the events about the sessions that were found.
@@ -429,7 +428,7 @@ impl Slot {
     async fn open_cookie<'a>(
         &'a self,
         name: Option<usize>,
-        found: &Found,
+        found: &FoundCookies,
         assemblies: SmallVec<[Assembly; 1]>,
         tries: &mut Tries,
         now: Timestamp,
@@ -736,7 +735,7 @@ impl Slot {
         let held = self.found.tail_mask();
         let mut lines = SetCookies::new();
         if template.retires() {
-            let held_under = |name| self.found_retired.get(name).map_or(0, Found::tail_mask);
+            let held_under = |name| self.found_retired.get(name).map_or(0, FoundCookies::tail_mask);
             template.expire_retired(held, held_under, &mut lines)?;
         }
         if self.found.is_present() && self.was_ended() {

@@ -28,8 +28,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`is_random`](Error::is_random) if the operating system gave no random bytes. [`is_head_sent`](Error::is_head_sent) if
-    /// the session has no secret yet, and the response is on its way.
+    /// [`is_transient`](Error::is_transient) if the operating system gave no random bytes.
+    /// [`is_head_sent`](Error::is_head_sent) if the session has no secret yet, and the response is on its way.
     ///
     /// # Security
     ///

@@ -117,10 +117,7 @@ impl<T> fmt::Debug for Key<T> {
     message = "`{Self}` does not name a session value",
     note = "pass a `&str`, or a `Key`"
 )]
-pub trait AsKey: Copy + sealed::Sealed {
-    /// Returns the name.
-    fn as_key(&self) -> &str;
-}
+pub trait AsKey: Copy + sealed::Name {}
 
 /// The name of a value that can be read as a `T`.
 #[diagnostic::on_unimplemented(message = "`{Self}` does not name a session value of type `{T}`")]
@@ -131,21 +128,11 @@ pub trait ReadKey<T>: AsKey {}
 #[diagnostic::on_unimplemented(message = "the session value named by `{Self}` cannot be set to a `{V}`")]
 pub trait WriteKey<V>: AsKey {}
 
-impl<S: AsRef<str> + ?Sized> AsKey for &S {
-    fn as_key(&self) -> &str {
-        (**self).as_ref()
-    }
-}
-
+impl<S: AsRef<str> + ?Sized> AsKey for &S {}
 impl<S: AsRef<str> + ?Sized, T> ReadKey<T> for &S {}
 impl<S: AsRef<str> + ?Sized, V> WriteKey<V> for &S {}
 
-impl<T> AsKey for Key<T> {
-    fn as_key(&self) -> &str {
-        self.name
-    }
-}
-
+impl<T> AsKey for Key<T> {}
 impl<T> ReadKey<T> for Key<T> {}
 impl<T> WriteKey<T> for Key<T> {}
 impl<T> WriteKey<&T> for Key<T> {}
@@ -154,10 +141,22 @@ impl WriteKey<&str> for Key<String> {}
 
 mod sealed {
     #[allow(unnameable_types)] // this seals the trait
-    pub trait Sealed {}
+    pub trait Name {
+        /// Returns the name.
+        fn as_key(&self) -> &str;
+    }
 
-    impl<S: AsRef<str> + ?Sized> Sealed for &S {}
-    impl<T> Sealed for super::Key<T> {}
+    impl<S: AsRef<str> + ?Sized> Name for &S {
+        fn as_key(&self) -> &str {
+            (**self).as_ref()
+        }
+    }
+
+    impl<T> Name for super::Key<T> {
+        fn as_key(&self) -> &str {
+            self.name
+        }
+    }
 }
 
 /// Refuses a reserved key.

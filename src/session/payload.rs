@@ -28,19 +28,19 @@ pub enum PayloadFormat {
 #[derive(Default)]
 pub(crate) struct Payload {
     buffer: Bytes,
-    entries: SmallVec<[Entry; 8]>,
+    entries: SmallVec<[Offsets; 8]>,
 }
 
 /// Offsets in the buffer: the begin of the key's text, the begin of the value (the end of the text), and the end of the
 /// value.
 #[derive(Clone, Copy)]
-struct Entry {
+struct Offsets {
     key: u32,
     value: u32,
     end: u32,
 }
 
-impl Entry {
+impl Offsets {
     fn key(self) -> Range<usize> {
         self.key as usize..self.value as usize
     }
@@ -65,7 +65,7 @@ impl Payload {
     pub(crate) fn index(buffer: Bytes) -> Option<Self> {
         let at = |rest: &[u8]| u32::try_from(buffer.len() - rest.len()).ok();
         let (len, mut rest) = map_len(&buffer)?;
-        let mut entries: SmallVec<[Entry; 8]> = SmallVec::new();
+        let mut entries: SmallVec<[Offsets; 8]> = SmallVec::new();
         let mut last: Option<&[u8]> = None;
         for _ in 0..len {
             let (key, value) = str_bytes(rest)?;
@@ -76,7 +76,7 @@ impl Payload {
             rest = skip_value(value, MAX_DEPTH - 1)?;
             let start = at(value)?;
             let key = start.checked_sub(u32::try_from(key.len()).ok()?)?;
-            entries.push(Entry { key, value: start, end: at(rest)? });
+            entries.push(Offsets { key, value: start, end: at(rest)? });
         }
         rest.is_empty().then_some(Self { buffer, entries })
     }
@@ -132,7 +132,7 @@ impl Payload {
     /// sorted before them, so this is faster than a search.
     #[inline]
     pub(super) fn find_reserved(&self, key: &str) -> Option<Range<usize>> {
-        let first = |entry: &&Entry| self.slice(entry.key()).first().copied().unwrap_or(0);
+        let first = |entry: &&Offsets| self.slice(entry.key()).first().copied().unwrap_or(0);
         let reserved = self.entries.iter().skip_while(|entry| first(entry) < 1);
         let mut reserved = reserved.take_while(|entry| first(entry) == 1);
         reserved.find(|entry| self.slice(entry.key()) == key.as_bytes()).map(|entry| entry.value())
@@ -140,7 +140,7 @@ impl Payload {
 
     /// Returns the range of the value under `key`.
     pub(super) fn find(&self, key: &str) -> Option<Range<usize>> {
-        let by_key = |entry: &Entry| self.slice(entry.key()).cmp(key.as_bytes());
+        let by_key = |entry: &Offsets| self.slice(entry.key()).cmp(key.as_bytes());
         let entry = self.entries.get(self.entries.binary_search_by(by_key).ok()?)?;
         Some(entry.value())
     }
@@ -189,7 +189,7 @@ impl Payload {
 struct Writer {
     /// The entries, after room for the longest header of a map.
     buffer: Vec<u8>,
-    entries: SmallVec<[Entry; 8]>,
+    entries: SmallVec<[Offsets; 8]>,
 }
 
 impl Writer {
@@ -221,7 +221,7 @@ impl Writer {
         let text = self.buffer.len();
         self.buffer.extend_from_slice(value);
         let at = |place: usize| u32::try_from(place).map_err(too_large);
-        self.entries.push(Entry { key: at(start)?, value: at(text)?, end: at(self.buffer.len())? });
+        self.entries.push(Offsets { key: at(start)?, value: at(text)?, end: at(self.buffer.len())? });
         Ok(())
     }
 
@@ -238,7 +238,7 @@ impl Writer {
         let mut buffer = Bytes::from(buffer);
         buffer.advance(free);
         let shift = u32::try_from(free).map_err(too_large)?;
-        for Entry { key, value, end } in &mut entries {
+        for Offsets { key, value, end } in &mut entries {
             (*key, *value, *end) = (*key - shift, *value - shift, *end - shift);
         }
         Ok(Payload { buffer, entries })

@@ -696,8 +696,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`is_too_large`](Error::is_too_large), [`is_unavailable`](Error::is_unavailable),
-    /// [`is_conflict`](Error::is_conflict) or [`is_random`](Error::is_random) if it cannot be saved. The stored session
+    /// [`is_too_large`](Error::is_too_large) or [`is_transient`](Error::is_transient) if it cannot be saved. The stored session
     /// stays as it was, and the changes stay in this one. The handler decides what follows: its response is sent, and the
     /// changes are not saved with it. They are tried again if the handler calls `save` again, or changes one of the keys that
     /// it could not save: by deleting a value that was too large, for example. A change of another key, such as a flash value

@@ -16,6 +16,9 @@ use crate::id::EntryId;
 #[cfg_attr(not(any(feature = "memory", feature = "redis")), allow(dead_code))]
 pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 
+/// The `now` of a call that is meant for an expired entry, too: no deadline is before it.
+pub(crate) const EVEN_IF_EXPIRED: Timestamp = Timestamp::from_unix(0);
+
 /// A storage for sessions on the server, to be given to [`ServerStore`](crate::ServerStore).
 ///
 /// # Contract
@@ -24,7 +27,7 @@ pub(crate) const RETENTION: Duration = Duration::from_secs(15 * 60);
 /// - An entry whose `expires` is not after `now` has expired: it is not returned, replaced or touched. A storage that
 ///   expires entries by its own clock may decide by that clock instead. Free its memory a quarter of an hour later, not
 ///   at once: a long request saves the session that it loaded in time with a `now` from before the deadline. That save
-///   fails if the entry was freed.
+///   fails if the entry was freed. A call that is meant for expired entries, too, has a `now` of 1970.
 /// - Every later call sees an acknowledged write.
 /// - A future that is dropped before it is ready may or may not have had its effect. It must not let another call
 ///   receive its reply.

@@ -234,13 +234,21 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
-    /// use hyper_session::store::Store;
-    /// use hyper_session::{AppKey, CookieStore, cookie::CookieOptions};
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::cookie::CookieOptions;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
     ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
     /// let options = CookieOptions::new().path("/app");
     /// let store = CookieStore::builder(AppKey::generate()?).development().cookie(options).build()?;
-    /// assert_eq!(store.config().cookie_name(), "session");
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+    ///     Ok::<_, Error>(Response::new(session.cookie_name().to_owned()))
+    /// });
+    /// assert_eq!(service.call(Request::new(())).await?.body(), "session");
+    /// # Ok(())
+    /// # }
     /// ```
     #[doc(alias = "cookie_secure")]
     #[doc(alias = "with_secure")]

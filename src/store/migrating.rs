@@ -282,10 +282,6 @@ fn elsewhere(record: &Record) -> Option<Record> {
 }
 
 impl Store for MigratingStore {
-    fn config(&self) -> &Config {
-        self.inner.new.config()
-    }
-
     fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
         let (inner, subject) = (Arc::clone(&self.inner), subject.to_owned());
         Box::pin(async move {
@@ -321,6 +317,10 @@ impl Store for MigratingStore {
 impl Sealed for MigratingStore {}
 
 impl Verbs for MigratingStore {
+    fn config(&self) -> &Config {
+        self.inner.new.config()
+    }
+
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
         StoreFuture::boxed(async move { inner.load(token, now).await })

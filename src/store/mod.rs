@@ -50,7 +50,6 @@ pub(crate) use self::{
     server::session_list::SessionList,
 };
 
-use crate::config::Config;
 use crate::error::Error;
 use crate::session::SessionId;
 
@@ -65,6 +64,8 @@ use crate::session::SessionId;
 /// A store that is chosen when the program starts:
 ///
 /// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
 /// # #[cfg(feature = "memory")] {
 /// use hyper_session::store::Store;
 /// use hyper_session::{AppKey, CookieStore, Error, MemoryStore};
@@ -77,14 +78,15 @@ use crate::session::SessionId;
 ///     })
 /// }
 ///
-/// assert_eq!(store(None)?.config().cookie_name(), "__Host-session");
+/// let in_cookies = store(Some(AppKey::generate()?))?;
+/// assert!(in_cookies.sessions_of("ada").await.unwrap_err().is_config()); // only the browsers have them
+/// let in_memory = store(None)?;
+/// assert!(in_memory.sessions_of("ada").await?.is_empty());
 /// # }
-/// # Ok::<(), hyper_session::Error>(())
+/// # Ok(())
+/// # }
 /// ```
 pub trait Store: Verbs {
-    /// Returns the options that the store was built with.
-    fn config(&self) -> &Config;
-
     /// Lists the live sessions of a subject: [`ServerStore::sessions_of`](crate::ServerStore::sessions_of).
     ///
     /// # Errors
@@ -145,10 +147,6 @@ fn no_session_lists() -> Error {
 type Listing<T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>;
 
 impl<T: Store + ?Sized> Store for Arc<T> {
-    fn config(&self) -> &Config {
-        (**self).config()
-    }
-
     fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
         (**self).sessions_of(subject)
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::StoreFuture;
 use crate::clock::Timestamp;
+use crate::config::Config;
 use crate::crypto::{KeyId, SecretText};
 use crate::error::Error;
 use crate::event::Refusal;
@@ -16,6 +17,9 @@ use crate::session::{Changes, Recency, Record, Saved};
 /// and allocate nothing.
 #[doc(hidden)] // also the implementations, on the pages of the stores
 pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
+    /// Returns the options that the store was built with.
+    fn config(&self) -> &Config;
+
     /// Loads the session of `token`, or returns why there is none. An unknown token is never adopted.
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture;
 
@@ -110,6 +114,10 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
 pub type LoadFuture = StoreFuture<Result<Record, Refusal>>;
 
 impl<T: Verbs + ?Sized> Verbs for Arc<T> {
+    fn config(&self) -> &Config {
+        (**self).config()
+    }
+
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         (**self).load(token, now)
     }

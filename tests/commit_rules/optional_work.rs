@@ -7,7 +7,7 @@ use hyper_session::{AppKey, CookieStore, Keyring, PayloadFormat, Session};
 use crate::spy_store::{Act, IDLE, RENEWAL, Verb, assert_no_cookie, assert_set, on_server, pairs};
 use crate::support::{Answer, Body, Events, Jar, block_on, request, set_cookies, status};
 use hyper::service::Service;
-use hyper_session::store::Store;
+use hyper_session::__internals::Verbs;
 use hyper_session::testing::FakeClock;
 use hyper_session::{SessionHandle, session_fn};
 

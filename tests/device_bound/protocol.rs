@@ -206,22 +206,31 @@ fn a_logout_of_a_lapsed_session_ends_it() {
     }
 }
 
+/// An older session that is not bound, and a newer one that is bound. One browser may send both.
+async fn older_beside_bound(site: &Site) -> (Browser, Browser) {
+    let mut older = Browser::new();
+    older.log_in(site).await;
+    site.clock.advance(Duration::from_secs(5));
+    let mut bound = Browser::new();
+    bound.bind(site).await;
+    (older, bound)
+}
+
+/// A cookie of a browser, as in a `Cookie` field.
+fn pair(browser: &Browser, name: &str) -> String {
+    format!("{name}={}", std::str::from_utf8(browser.cookies.get(name).unwrap()).unwrap())
+}
+
 // The browser sends an older session, too. If it stayed alive, the next request would be logged in again.
 #[test]
 fn a_logout_of_a_lapsed_session_ends_the_other_sessions_of_the_request() {
     for site in Site::all() {
         block_on(async {
-            let mut older = Browser::new();
-            older.log_in(&site).await;
-            site.clock.advance(Duration::from_secs(5));
-            let mut browser = Browser::new();
-            browser.bind(&site).await;
+            let (mut older, browser) = older_beside_bound(&site).await;
             site.clock.advance(LIFETIME);
             assert_eq!(older.read(&site, "/").await, "ada unbound 0", "{}", site.kind);
 
-            let value =
-                |browser: &Browser| String::from_utf8(browser.cookies.get(NAME).unwrap().to_vec()).unwrap();
-            let both = format!("{NAME}={}; {NAME}={}", value(&browser), value(&older));
+            let both = [pair(&browser, NAME), pair(&older, NAME)].join("; ");
             let logout = Request::get("/logout").header(COOKIE, both).body(Body::default()).unwrap();
             assert_eq!(site.call(logout).await.status(), 200);
             assert!(older.read(&site, "/").await.starts_with("stranger"), "{}", site.kind);
@@ -234,14 +243,7 @@ fn a_logout_of_a_lapsed_session_ends_the_other_sessions_of_the_request() {
 fn t27_a_logout_with_several_cookies_removes_the_bound_cookie() {
     for site in Site::all() {
         block_on(async {
-            let mut older = Browser::new();
-            older.log_in(&site).await;
-            site.clock.advance(Duration::from_secs(5));
-            let mut browser = Browser::new();
-            browser.bind(&site).await;
-            let pair = |browser: &Browser, name: &str| {
-                format!("{name}={}", std::str::from_utf8(browser.cookies.get(name).unwrap()).unwrap())
-            };
+            let (older, mut browser) = older_beside_bound(&site).await;
             let cookies = [pair(&browser, NAME), pair(&older, NAME), pair(&browser, BOUND)].join("; ");
             let logout = Request::get("/logout").header(COOKIE, cookies).body(Body::default()).unwrap();
             browser.cookies.receive(site.call(logout).await.headers());

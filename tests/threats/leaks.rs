@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine};
 use http::{Request, Response};
 use hyper::service::service_fn;
+use hyper_session::__internals::Verbs;
 use hyper_session::store::Store;
 use hyper_session::{
     AppKey, CookieStore, Error, Event, Keyring, ServerStore, SessionExt, SessionHandle, SessionService,

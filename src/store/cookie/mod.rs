@@ -322,10 +322,6 @@ fn header(
 }
 
 impl Store for CookieStore {
-    fn config(&self) -> &Config {
-        &self.inner.config
-    }
-
     fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move {
@@ -343,6 +339,10 @@ impl Store for CookieStore {
 impl Sealed for CookieStore {}
 
 impl Verbs for CookieStore {
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         match (&self.inner.revoking, self.inner.open(token, now)) {
             (Some(revoking), Ok(record)) => self.load_revocable(revoking, record, now),

@@ -356,20 +356,8 @@ impl Inner {
         if payload.is_empty() {
             return Ok(None);
         }
-        let (lineage, asks_position) = begin(revoking, changes, &payload);
-        let id = SessionId::generate(&*self.random)?;
-        let revocations = Vec::new();
-        Ok(Some(Plan {
-            id,
-            created: now,
-            payload,
-            base: None,
-            keeps_labels: false,
-            lineage,
-            asks_position,
-            ends_others: changes.ends_others(),
-            revocations,
-        }))
+        let place = begin(revoking, changes, &payload);
+        self.plan_under_new_id(now, payload, place, changes).map(Some)
     }
 
     /// Plans a session that another store loaded. Its position is the end of the log: older revocations do not concern it.
@@ -387,17 +375,9 @@ impl Inner {
         let owner = payload.subject().map(|subject| subject_name(&subject));
         let known = changes.login_position();
         let position = known.unwrap_or_else(|| revoking.register.known_position());
-        Ok(Some(Plan {
-            id: SessionId::generate(&*self.random)?,
-            created: if changes.begins_anew() { now } else { record.created() },
-            payload,
-            base: None,
-            keeps_labels: false,
-            lineage: Lineage { position, owner, root: None },
-            asks_position: owner.is_some() && known.is_none(),
-            ends_others: changes.ends_others(),
-            revocations: Vec::new(),
-        }))
+        let created = if changes.begins_anew() { now } else { record.created() };
+        let place = (Lineage { position, owner, root: None }, owner.is_some() && known.is_none());
+        self.plan_under_new_id(created, payload, place, changes).map(Some)
     }
 
     /// Plans the session of `base` under another id, or a session that begins instead; `None` if there is nothing left in it.
@@ -414,23 +394,14 @@ impl Inner {
             return Ok(None);
         }
         let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
-        let (lineage, asks_position) = if logs_in || restarts {
+        let place = if logs_in || restarts {
             begin(revoking, changes, &payload)
         } else {
             let lineage = base.payload().lineage();
             (Lineage { root: lineage.root.or(Some(base.id())), ..lineage }, false)
         };
-        let mut plan = Plan {
-            id: SessionId::generate(&*self.random)?,
-            created,
-            payload,
-            base: Some(base.clone()),
-            keeps_labels: !restarts,
-            lineage,
-            asks_position,
-            ends_others: changes.ends_others(),
-            revocations: Vec::new(),
-        };
+        let mut plan = self.plan_under_new_id(created, payload, place, changes)?;
+        (plan.base, plan.keeps_labels) = (Some(base.clone()), !restarts);
         // A session that is too large to be sealed must not end the present one.
         self.check_plan(&plan)?;
         if revoking.judge(base, now) != Verdict::Revoked {
@@ -441,6 +412,28 @@ impl Inner {
             };
         }
         Ok(Some(plan))
+    }
+
+    /// Plans a session under a new id. `place` is where it stands in the log, and whether its position is still to be asked for.
+    fn plan_under_new_id(
+        &self,
+        created: Timestamp,
+        payload: Payload,
+        place: (Lineage, bool),
+        changes: &Changes,
+    ) -> Result<Plan, Error> {
+        let (lineage, asks_position) = place;
+        Ok(Plan {
+            id: SessionId::generate(&*self.random)?,
+            created,
+            payload,
+            base: None,
+            keeps_labels: false,
+            lineage,
+            asks_position,
+            ends_others: changes.ends_others(),
+            revocations: Vec::new(),
+        })
     }
 
     /// Plans the session of `base` under the same id; `None` if there is nothing left in it.

@@ -24,7 +24,7 @@ use super::transport::Transport;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
-use crate::store::backend::RETENTION;
+use crate::store::backend::{EVEN_IF_EXPIRED, RETENTION};
 use crate::store::near_cache::{RecordCache, Ticket, Writing};
 use crate::store::{Backend, Replaced, Stored};
 
@@ -359,7 +359,7 @@ impl Backend for Redis {
             return Ok(true);
         }
         // The present entry may have expired: a session list always has the same id.
-        let Some(present) = self.fetch(id, Timestamp::from_unix(0)).await? else { return Ok(false) };
+        let Some(present) = self.fetch(id, EVEN_IF_EXPIRED).await? else { return Ok(false) };
         if present.expires > now || self.fetch(id, now).await?.is_some() {
             return Ok(false);
         }

@@ -128,6 +128,9 @@ fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::
 }
 
 /// Defines the methods of a builder that set its [`ConnectionOptions`], which are in this place of it.
+///
+/// A macro, because two builders have these methods. A trait would have to be imported by each caller, and would not show on the
+/// pages of the builders.
 macro_rules! connection_setters {
     ($($place:ident).+) => {
         /// Sets user and password, instead of those in the URL. They are not escaped here.

@@ -20,7 +20,7 @@ use crate::store::near_cache::RecordCache;
 use crate::store::server::ServerStore;
 use crate::store::server::format::SharedFormat;
 use crate::store::server::session_list::SessionList;
-use crate::store::{Builder, ServerKind, Store as _};
+use crate::store::{Builder, ServerKind, Verbs as _};
 
 /// A store that keeps sessions in Redis. The cookie holds an opaque token of 256 random bits; Redis sees a hash of it.
 ///

@@ -6,33 +6,33 @@ use crate::id::EntryId;
 
 /// A table of fixed size. A session that is loaded replaces another entry now and then, whose session then costs a
 /// round trip more.
-pub(super) struct ListMemo(Box<[Place]>);
+pub(super) struct ListMemo(Box<[Pair]>);
 
-/// The entry ids of a session and of its session list.
-type Place = Mutex<Option<(EntryId, EntryId)>>;
+/// The entry ids of a session and of its session list, once a session of this place was loaded.
+type Pair = Mutex<Option<(EntryId, EntryId)>>;
 
 /// 4,096 sessions, in 200 kB.
-const PLACES: usize = 4_096;
+const PAIRS: usize = 4_096;
 
 impl ListMemo {
     pub(super) fn new() -> Self {
-        Self((0..PLACES).map(|_| Mutex::new(None)).collect())
+        Self((0..PAIRS).map(|_| Mutex::new(None)).collect())
     }
 
     /// Returns the list of the session whose entry is `id`.
     pub(super) fn get(&self, id: EntryId) -> Option<EntryId> {
-        let known = *self.place(id)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *self.pair(id)?.lock().unwrap_or_else(PoisonError::into_inner);
         known.filter(|(session, _)| *session == id).map(|(_, list)| list)
     }
 
     pub(super) fn set(&self, id: EntryId, list: EntryId) {
-        if let Some(place) = self.place(id) {
-            *place.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, list));
+        if let Some(pair) = self.pair(id) {
+            *pair.lock().unwrap_or_else(PoisonError::into_inner) = Some((id, list));
         }
     }
 
-    fn place(&self, id: EntryId) -> Option<&Place> {
+    fn pair(&self, id: EntryId) -> Option<&Pair> {
         let [first, second, ..] = id.to_bytes();
-        self.0.get(usize::from(u16::from_be_bytes([first, second])) % PLACES)
+        self.0.get(usize::from(u16::from_be_bytes([first, second])) % PAIRS)
     }
 }

@@ -24,6 +24,7 @@ use self::conflict_queue::ConflictQueues;
 use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
+use super::backend::EVEN_IF_EXPIRED;
 use super::builder::ServerOptions;
 use super::near_cache::{RecordCache, Ticket};
 use super::take_over::take_over;
@@ -38,9 +39,6 @@ use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::id::EntryId;
 use crate::join::join;
 use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
-
-/// A moment before each deadline.
-const ALWAYS: Timestamp = Timestamp::from_unix(0);
 
 /// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
 /// would have to be faster, each time.
@@ -108,7 +106,7 @@ struct Predecessor {
 }
 
 /// The result of an attempt to save.
-enum Step {
+enum SaveAttempt {
     Done(Saved),
     /// Another request was first, and left this entry.
     Conflict(Payload, Stored),
@@ -443,8 +441,8 @@ impl<B: Backend> Inner<B> {
                 Some(subject) => Box::pin(self.beside_the_list(&subject, &base, replacing, now)).await?,
             };
             match step {
-                Step::Done(saved) => return Ok(saved),
-                Step::Conflict(current, stored) => {
+                SaveAttempt::Done(saved) => return Ok(saved),
+                SaveAttempt::Conflict(current, stored) => {
                     payload = changes.replay(Some(&current))?;
                     expected = stored;
                     if lock.is_none() {
@@ -470,17 +468,17 @@ impl<B: Backend> Inner<B> {
         &self,
         subject: &str,
         base: &Record,
-        replacing: impl Future<Output = Result<Step, Error>>,
+        replacing: impl Future<Output = Result<SaveAttempt, Error>>,
         now: Timestamp,
-    ) -> Result<Step, Error> {
-        let (step, list) = join(replacing, self.list(subject, now)).await;
-        let step = step?;
-        if let Step::Done(Saved::Stored { record, .. }) = &step {
+    ) -> Result<SaveAttempt, Error> {
+        let (attempt, list) = join(replacing, self.list(subject, now)).await;
+        let attempt = attempt?;
+        if let SaveAttempt::Done(Saved::Stored { record, .. }) = &attempt {
             if self.listed_subject(record.payload()).as_deref() == Some(subject) {
                 self.enter_again(subject, base, list, now).await;
             }
         }
-        Ok(step)
+        Ok(attempt)
     }
 
     /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is
@@ -493,7 +491,7 @@ impl<B: Backend> Inner<B> {
         from: &Bytes,
         now: Timestamp,
         conflicts: u32,
-    ) -> Result<Step, Error> {
+    ) -> Result<SaveAttempt, Error> {
         let (token, _) = origin(base)?;
         let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
@@ -503,19 +501,19 @@ impl<B: Backend> Inner<B> {
         let as_of = as_of(base, now);
         let outcome = self.backend.exchange(entry_id(&token), expected, entry.clone(), as_of).await?;
         Ok(match (outcome, entry) {
-            (Replaced::Missing, _) => Step::Done(Saved::Ended),
+            (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(_, payload)) => Step::Conflict(payload, current),
+                Some(EntryValue::Session(_, payload)) => SaveAttempt::Conflict(payload, current),
                 // The session continues under another token, or a foreign writer overwrote it. In both cases it has
                 // ended here.
-                _ => Step::Done(Saved::Ended),
+                _ => SaveAttempt::Done(Saved::Ended),
             },
-            (Replaced::Done, None) => Step::Done(Saved::Removed),
+            (Replaced::Done, None) => SaveAttempt::Done(Saved::Removed),
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
                 let record = Record::new(base.id(), base.created(), expires, payload, origin);
-                Step::Done(stored(record, conflicts)?)
+                SaveAttempt::Done(stored(record, conflicts)?)
             }
         })
     }
@@ -574,7 +572,7 @@ impl<B: Backend> Inner<B> {
     /// Ends the session that `token` leads to, which has expired. The backend keeps its entry for slow requests.
     async fn end_expired(&self, token: Token, now: Timestamp) -> Result<(), Error> {
         let id = entry_id(&token);
-        let fetched = match self.backend.fetch(id, ALWAYS).await {
+        let fetched = match self.backend.fetch(id, EVEN_IF_EXPIRED).await {
             // Whatever it is, its session has ended.
             Err(error) if error.is_unreadable() => return self.backend.delete(id).await,
             fetched => fetched?,
@@ -679,10 +677,6 @@ fn stored(record: Record, conflicts: u32) -> Result<Saved, Error> {
 }
 
 impl<B: Backend> Store for ServerStore<B> {
-    fn config(&self) -> &Config {
-        &self.inner.config
-    }
-
     fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
         let (store, subject) = (self.clone(), subject.to_owned());
         Box::pin(async move { store.sessions_of(&subject).await })
@@ -702,6 +696,10 @@ impl<B: Backend> Store for ServerStore<B> {
 impl<B: Backend> Sealed for ServerStore<B> {}
 
 impl<B: Backend> Verbs for ServerStore<B> {
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
         let Some(token) = self.inner.format.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::format::EntryValue;
 use super::{
-    Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, Step, as_of, ended_or_stored, key_of, seen, stored,
+    Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, as_of, ended_or_stored, key_of, seen,
+    stored,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -149,7 +150,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<bool, Error> {
         if let Some(written) = new.take() {
-            if let Step::Done(Saved::Stored { record, .. }) =
+            if let SaveAttempt::Done(Saved::Stored { record, .. }) =
                 self.replace(&written, seen(&written)?, payload.clone(), from, now, 0).await?
             {
                 *new = Some(record);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::format::EntryValue;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
-use super::{ALWAYS, Inner, MAX_ATTEMPTS, Predecessor, ServerStore};
+use super::{Inner, MAX_ATTEMPTS, Predecessor, ServerStore};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
@@ -14,7 +14,8 @@ use crate::event::{EventKind, Operation, Refusal};
 use crate::id::EntryId;
 use crate::join::join_all;
 use crate::session::{Payload, Record, SessionId};
-use crate::store::{Backend, Replaced, Store, Stored};
+use crate::store::backend::EVEN_IF_EXPIRED;
+use crate::store::{Backend, Replaced, Stored, Verbs};
 
 /// For how long a listed session may be missing: the request that entered it is about to write it.
 const GRACE: Duration = Duration::from_secs(60);
@@ -431,7 +432,7 @@ impl<B: Backend> Inner<B> {
             };
             if matches!(found, Ok(None)) {
                 // Even if it has expired: a request that loaded the session in time could renew it.
-                found = self.backend.fetch(id, ALWAYS).await;
+                found = self.backend.fetch(id, EVEN_IF_EXPIRED).await;
             }
             self.end_one(subject, entry.id, found, now).await
         })
@@ -475,7 +476,7 @@ impl<B: Backend> Inner<B> {
                 // A host with other keys might read this session.
                 None => false,
             };
-            current = match self.backend.exchange(entry, seen, None, ALWAYS).await {
+            current = match self.backend.exchange(entry, seen, None, EVEN_IF_EXPIRED).await {
                 // If it is missing now, a concurrent call ended it first.
                 Ok(Replaced::Done | Replaced::Missing) => return Ok(is_session),
                 Ok(Replaced::Conflict(newer)) => Some(newer),

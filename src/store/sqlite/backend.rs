@@ -72,10 +72,14 @@ impl Backend for Sqlite {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        if let Some(entry) = &entry {
-            self.check_len(entry)?;
-        }
-        match self.write(id, Step::Replace { expected, entry, now }).await? {
+        let step = match entry {
+            Some(entry) => {
+                self.check_len(&entry)?;
+                Step::Replace { expected, entry, now }
+            }
+            None => Step::DeleteIf { expected, now },
+        };
+        match self.write(id, step).await? {
             Answer::Replaced(replaced) => Ok(replaced),
             Answer::Done(_) => Err(Error::new(Kind::Internal("an answer to another primitive"))),
         }

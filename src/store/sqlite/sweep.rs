@@ -92,12 +92,8 @@ impl Schedule {
         Self { interval, next: Instant::now().checked_add(interval), callers: None }
     }
 
+    /// Notes the time of a caller.
     pub(super) fn saw(&mut self, now: Timestamp) {
-        // A call that ends sessions asks for entries as of 1970, because it also wants expired ones. That is not the time of its
-        // caller, and by it no entry has expired.
-        if now == Timestamp::from_unix(0) {
-            return;
-        }
         self.callers = Some(self.callers.map_or(now, |earliest| earliest.min(now)));
     }
 

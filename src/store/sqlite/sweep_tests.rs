@@ -1,11 +1,14 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::super::schema::{open_writer, seconds};
 use super::super::synchronous::Synchronous;
+use super::super::writer::{Step, Write};
 use super::*;
+use crate::store::Stored;
 
 /// A separate database, removed at the end.
 struct Database {
@@ -119,8 +122,6 @@ fn moments_at_the_ends_of_time_do_not_overflow() {
 fn a_step_is_due_after_writes_and_takes_the_earliest_time_of_theirs() {
     let mut schedule = Schedule::new(Duration::ZERO);
     assert_eq!(schedule.due(), None, "nothing was written, so no clock is known");
-    schedule.saw(at(0));
-    assert_eq!(schedule.due(), None, "a call that ends sessions does not tell the time");
     for moment in [30, 10, 20] {
         schedule.saw(at(moment));
     }
@@ -129,6 +130,22 @@ fn a_step_is_due_after_writes_and_takes_the_earliest_time_of_theirs() {
     assert_eq!(schedule.due(), Some(at(10)), "the same, until all is done");
     schedule.done(false);
     assert_eq!(schedule.due(), None);
+}
+
+// A session that has expired is ended as of 1970. By that time no entry has expired.
+#[test]
+fn a_deletion_does_not_tell_the_time() {
+    let time = |step| Write { id: [1; 16], step }.callers_time();
+    let (expected, entry) = (Bytes::new(), Stored { value: Bytes::new(), expires: at(NOW) });
+    assert_eq!(time(Step::DeleteIf { expected: expected.clone(), now: at(0) }), None);
+    assert_eq!(time(Step::Delete), None);
+    for step in [
+        Step::Create { entry: entry.clone(), now: at(7) },
+        Step::Replace { expected, entry, now: at(7) },
+        Step::Touch { expires: at(NOW), now: at(7) },
+    ] {
+        assert_eq!(time(step), Some(at(7)));
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -33,9 +33,24 @@ pub(super) struct Write {
 }
 
 pub(super) enum Step {
-    Create { entry: Stored, now: Timestamp },
-    Replace { expected: Bytes, entry: Option<Stored>, now: Timestamp },
-    Touch { expires: Timestamp, now: Timestamp },
+    Create {
+        entry: Stored,
+        now: Timestamp,
+    },
+    Replace {
+        expected: Bytes,
+        entry: Stored,
+        now: Timestamp,
+    },
+    Touch {
+        expires: Timestamp,
+        now: Timestamp,
+    },
+    /// `replace` without a new entry.
+    DeleteIf {
+        expected: Bytes,
+        now: Timestamp,
+    },
     Delete,
 }
 
@@ -54,15 +69,18 @@ impl Write {
         let entry = |entry: &Stored| entry.value.len();
         64 + match &self.step {
             Step::Create { entry: created, .. } => entry(created),
-            Step::Replace { expected, entry: new, .. } => expected.len() + new.as_ref().map_or(0, entry),
+            Step::Replace { expected, entry: new, .. } => expected.len() + entry(new),
+            Step::DeleteIf { expected, .. } => expected.len(),
             Step::Touch { .. } | Step::Delete => 0,
         }
     }
 
-    fn now(&self) -> Option<Timestamp> {
+    /// Returns the time of the caller, from which the deadline of an entry counts. `None` if the call sets no deadline: the time
+    /// of a deletion may be earlier than its caller's, because a session is also ended if it has expired.
+    pub(super) fn callers_time(&self) -> Option<Timestamp> {
         match self.step {
             Step::Create { now, .. } | Step::Replace { now, .. } | Step::Touch { now, .. } => Some(now),
-            Step::Delete => None,
+            Step::DeleteIf { .. } | Step::Delete => None,
         }
     }
 }
@@ -92,7 +110,10 @@ impl Writer {
         loop {
             match worker.queue().take(MAX_GROUP, pause) {
                 Taken::Jobs(group) => {
-                    group.iter().filter_map(|(_, write)| write.now()).for_each(|now| schedule.saw(now));
+                    group
+                        .iter()
+                        .filter_map(|(_, write)| write.callers_time())
+                        .for_each(|now| schedule.saw(now));
                     worker.queue().answer(self.commit(&mut statements, &group));
                     since_checkpoint += group.len() as u64;
                 }
@@ -240,7 +261,10 @@ impl<'c> Statements<'c> {
         match &write.step {
             Step::Create { entry, now } => self.create(id, entry, *now, machine).map(Answer::Done),
             Step::Replace { expected, entry, now } => {
-                self.replace(id, expected, entry.as_ref(), *now, machine).map(Answer::Replaced)
+                self.replace(id, expected, Some(entry), *now, machine).map(Answer::Replaced)
+            }
+            Step::DeleteIf { expected, now } => {
+                self.replace(id, expected, None, *now, machine).map(Answer::Replaced)
             }
             Step::Touch { expires, now } => self.touch(id, *expires, *now, machine).map(Answer::Done),
             Step::Delete => self.delete.execute([id]).map(|_| Answer::Done(true)),
