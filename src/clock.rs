@@ -127,3 +127,13 @@ impl Clock for SystemClock {
         SystemTime::now().into()
     }
 }
+
+impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
+    fn now(&self) -> Timestamp {
+        (**self).now()
+    }
+
+    fn __when_set(&self, moved: Box<dyn Fn() -> bool + Send + Sync>) {
+        (**self).__when_set(moved);
+    }
+}

@@ -14,8 +14,6 @@ pub use crate::store::future::StoreFuture;
 #[cfg(feature = "redis")]
 pub use crate::store::redis::REPLACE as REDIS_REPLACE_SCRIPT;
 pub use crate::store::verbs::{LoadFuture, Verbs};
-#[cfg(feature = "testing")]
-pub use crate::testing::relay::{Cut, Relay};
 
 /// Returns how many cookies of the session's name these headers hold. It is the cost of a request whose handler does not ask
 /// for the session.

@@ -43,7 +43,7 @@ impl Cut {
 /// use std::io::{Read, Write};
 /// use std::net::{TcpListener, TcpStream};
 /// use std::time::{Duration, Instant};
-/// use hyper_session::__internals::Relay;
+/// use hyper_session::testing::Relay;
 ///
 /// # fn main() -> std::io::Result<()> {
 /// let server = TcpListener::bind("127.0.0.1:0")?;
@@ -221,7 +221,7 @@ impl Relay {
     /// # use std::io::{Read, Write};
     /// # use std::net::{TcpListener, TcpStream};
     /// # use std::time::Duration;
-    /// # use hyper_session::__internals::Relay;
+    /// # use hyper_session::testing::Relay;
     /// # fn main() -> std::io::Result<()> {
     /// # let server = TcpListener::bind("127.0.0.1:0")?;
     /// # let address = server.local_addr()?;

@@ -10,9 +10,9 @@ use http::header::{RETRY_AFTER, SET_COOKIE};
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::service::Service;
-use hyper_session::__internals::Relay;
 use hyper_session::store::redis::RedisOptions;
 use hyper_session::store::{Backend, Builder};
+use hyper_session::testing::Relay;
 use hyper_session::{
     Error, FailureResponse, RedisStore, ServerStore, Session, SessionHandle, StatusOnly, session_fn,
 };

@@ -9,9 +9,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::{Request, Response};
-use hyper_session::__internals::Relay;
 use hyper_session::store::Builder;
 use hyper_session::store::redis::{NearCache, RedisOptions};
+use hyper_session::testing::Relay;
 use hyper_session::{Error, RedisStore, SessionHandle, session_fn};
 use sha2::{Digest as _, Sha256};
 

@@ -10,7 +10,7 @@ use hyper_session::{Clock as _, Error, RedisStore, Revocations, SystemClock};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
-use hyper_session::__internals::Cut;
+use hyper_session::testing::Cut;
 
 use crate::app::{App, BOUND, behind_relay, builder, hurried};
 use crate::cluster::Cluster;

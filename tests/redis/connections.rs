@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use hyper_session::__internals::{Cut, Relay};
 use hyper_session::store::redis::Redis;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
+use hyper_session::testing::{Cut, Relay};
 use hyper_session::{Clock, ServerStore, SystemClock};
 
 use crate::app::{App, BOUND, behind_relay, builder};

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use bb8_redis::redis;
 use hyper::service::Service;
-use hyper_session::__internals::{Cut, Verbs};
+use hyper_session::__internals::Verbs;
 use hyper_session::store::Builder;
 use hyper_session::store::redis::{NearCache, RedisOptions};
-use hyper_session::testing::FakeClock;
+use hyper_session::testing::{Cut, FakeClock};
 use hyper_session::{Clock, Error, RedisStore, SessionHandle, SystemClock, session_fn};
 use tokio::sync::Notify;
 

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use hyper_session::__internals::Relay;
-use hyper_session::testing::FakeClock;
+use hyper_session::testing::{FakeClock, Relay};
 use hyper_session::{Clock, SystemClock};
 
 use crate::app::{App, behind_relay, builder};

@@ -25,7 +25,7 @@ use hyper_session::__internals::REDIS_REPLACE_SCRIPT;
 use hyper_session::store::redis::NearCache;
 use hyper_session::store::redis::Redis;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
-use hyper_session::__internals::Relay;
+use hyper_session::testing::Relay;
 use hyper_session::{Clock, RedisStore, SystemClock};
 use hyper_session_benches::results::{DISTANCES, RedisRun};
 use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_extension, request};
