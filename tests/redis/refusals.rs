@@ -247,7 +247,7 @@ async fn f13_a_foreign_type_that_comes_under_a_sessions_key_fails_the_save() {
     let jar = app.jar().await;
     let request = {
         let (app, jar) = (app.clone(), jar.clone());
-        tokio::spawn(async move { app.fails("/late_add", &jar).await })
+        tokio::spawn(async move { app.fails("/late/add", &jar).await })
     };
     app.gate.arrived.acquire().await.unwrap().forget();
     let key = server.cli(&["KEYS", "test:*"]);
