@@ -49,7 +49,7 @@ pub(crate) fn behind_relay(server: &Server) -> (Relay, String) {
     (relay, url)
 }
 
-/// Handlers wait here with their session loaded, until they are let go.
+/// The handlers of paths that begin with `/late` wait here with their session loaded, until they are let go.
 pub(crate) struct Gate {
     pub(crate) arrived: Semaphore,
     pub(crate) go: Semaphore,
@@ -263,16 +263,19 @@ async fn act(path: &str, handle: &SessionHandle, gate: &Gate) -> Result<String, 
         return Ok("untouched".to_owned());
     }
     let session = handle.load().await?;
+    let path = match path.strip_prefix("/late") {
+        Some(path) => {
+            gate.arrived.add_permits(1);
+            gate.go.acquire().await.unwrap().forget();
+            path
+        }
+        None => path,
+    };
     let add = |session: &Session| session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1);
     match path {
         "/nothing" => return Ok("nothing".to_owned()),
         "/read" => {}
         "/add" => {
-            add(&session)?;
-        }
-        "/late_add" => {
-            gate.arrived.add_permits(1);
-            gate.go.acquire().await.unwrap().forget();
             add(&session)?;
         }
         "/big" => session.set("big", "x".repeat(100_000))?,

@@ -4,15 +4,16 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use http::{Request, Response};
-use hyper_session::store::Builder;
 use hyper_session::store::redis::{NearCache, RedisOptions};
+use hyper_session::store::{Backend as _, Builder, EntryId, Replaced, Stored};
 use hyper_session::testing::Relay;
-use hyper_session::{Error, RedisStore, SessionHandle, session_fn};
+use hyper_session::{Clock as _, Error, RedisStore, SessionHandle, SystemClock, session_fn};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::{App, builder};
@@ -22,7 +23,7 @@ use crate::values::Raw;
 
 use crate::load::{Load, audit};
 use crate::sentinel::{calm, progress};
-use crate::server::{Server, cli, wait_for};
+use crate::server::{PATIENCE, Server, cli, wait_for};
 
 pub(crate) struct Cluster {
     nodes: Vec<Server>,
@@ -244,6 +245,67 @@ async fn f15_a_killed_master_recovers() {
     calm(&load).await;
     let books = load.stop().await;
     audit(&store, &books).await;
+}
+
+/// A node of a slot on the move answers TRYAGAIN to a command with several keys of which it has only some. Each step of the store
+/// has one key, so none gets that answer, wherever its key is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f15_no_step_gets_tryagain_from_a_slot_on_the_move() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let now = SystemClock.now();
+    let entry = |value: &'static [u8], seconds| Stored {
+        value: Bytes::from_static(value),
+        expires: now.saturating_add(Duration::from_secs(seconds)),
+    };
+    let refusals = || {
+        let errors = cluster.nodes.iter().map(|node| node.cli(&["INFO", "errorstats"]));
+        errors.filter(|errors| errors.contains("TRYAGAIN")).count()
+    };
+    for (number, options) in [(1, builder(cluster.url())), (2, builder(cluster.url()).scripts_only())] {
+        let store = options.connect().await.unwrap();
+        let backend = store.backend();
+        let id = EntryId::from_bytes([number; 16]);
+        let key = format!("test:{id}");
+        let slot = cluster.nodes[0].cli(&["CLUSTER", "KEYSLOT", &key]);
+        let masters = cluster.masters();
+        let at = |port| cluster.nodes.iter().find(|node| node.port == port).unwrap();
+        let has_slot = |port: u16| !at(port).cli(&["GET", &key]).contains("MOVED");
+        let (from, to): (Vec<_>, Vec<_>) = masters.iter().partition(|(_, port)| has_slot(*port));
+        let ((from_id, from), (to_id, to)) = ((&from[0].0, at(from[0].1)), (&to[0].0, at(to[0].1)));
+        let each_step = async |place: &str| {
+            assert_eq!(backend.fetch(id, now).await.unwrap(), Some(entry(b"1", 60)), "{place}");
+            let changed = backend.exchange(id, entry(b"1", 60), Some(entry(b"2", 60)), now).await;
+            assert_eq!(changed.unwrap(), Replaced::Done, "{place}");
+            let renewed = backend.renew(id, entry(b"2", 60), entry(b"2", 90).expires, now).await;
+            assert_eq!(renewed.unwrap(), Replaced::Done, "{place}");
+            assert!(backend.touch(id, entry(b"2", 120).expires, now).await.unwrap(), "{place}");
+            let ended = backend.exchange(id, entry(b"2", 120), None, now).await;
+            assert_eq!(ended.unwrap(), Replaced::Done, "{place}");
+            // An entry that Valkey 8 removes is there for a millisecond more.
+            let start = Instant::now();
+            while !backend.create(id, entry(b"3", 60), now).await.unwrap() {
+                assert!(start.elapsed() < PATIENCE, "{place}");
+            }
+            backend.delete(id).await.unwrap();
+            assert_eq!(backend.fetch(id, now).await.unwrap(), None, "{place}");
+        };
+        assert_eq!(to.cli(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", from_id]), "OK");
+        assert!(backend.create(id, entry(b"1", 60), now).await.unwrap());
+        assert_eq!(from.cli(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", to_id]), "OK");
+        assert!(from.cli(&["MGET", &key, &format!("{{{key}}}")]).contains("TRYAGAIN"));
+        cluster.nodes.iter().for_each(|node| drop(node.cli(&["CONFIG", "RESETSTAT"])));
+        each_step("where it was").await;
+        // The old node no longer has the key, and names the new one.
+        assert!(backend.create(id, entry(b"1", 60), now).await.unwrap());
+        assert_eq!(from.cli(&["GET", &key]).split(' ').next(), Some("ASK"));
+        each_step("where it is going").await;
+        assert_eq!(refusals(), 0);
+        for node in [to, from] {
+            assert_eq!(node.cli(&["CLUSTER", "SETSLOT", &slot, "NODE", to_id]), "OK");
+        }
+        assert!(backend.create(id, entry(b"1", 60), now).await.unwrap());
+        each_step("where it is").await;
+    }
 }
 
 /// One node of three hangs: the sessions of the others are served as if nothing were (A2).

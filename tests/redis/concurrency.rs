@@ -80,7 +80,7 @@ async fn r01_a_request_that_loaded_before_a_logout_does_not_undo_it() {
             let late = {
                 let (app, mut jar) = (app.clone(), jar.clone());
                 tokio::spawn(async move {
-                    let response = app.visit("/late_add", &mut jar).await;
+                    let response = app.visit("/late/add", &mut jar).await;
                     (response.status(), response.headers().contains_key("set-cookie"))
                 })
             };

@@ -1,5 +1,7 @@
 //! How large entries may be (A4): too large is an error when it is written, and never a session that cannot be ended.
 
+use std::sync::{Arc, Mutex};
+
 use hyper::service::Service;
 use hyper_session::store::SessionLimit;
 use hyper_session::{Error, SessionHandle, session_fn};
@@ -67,6 +69,75 @@ async fn a4_limits_that_do_not_fit_together_do_not_build() {
         log_in(&store, "ada").await;
     }
     assert_eq!(store.sessions_of("ada").await.unwrap().len(), 20);
+}
+
+/// At the shortest length that entries may have, more logins are under way than the list of their subject has room for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_many_logins_at_once_find_room_on_the_shortest_list() {
+    let server = Server::start();
+    for (max, policy) in [
+        (1, SessionLimit::EndLeastRecentlyUsed),
+        (1, SessionLimit::RefuseLogin),
+        (9, SessionLimit::EndLeastRecentlyUsed),
+        (9, SessionLimit::RefuseLogin),
+    ] {
+        let options = |len| {
+            let options = builder(server.url()).max_entry_len(len).max_sessions_per_subject(max);
+            options.at_session_limit(policy).check_session_list(true)
+        };
+        let shortest = 128 + 33 * (2 * max + 16);
+        assert!(options(shortest - 1).connect().await.unwrap_err().is_config());
+        // Two processes.
+        let apps = [App::with(options(shortest)).await, App::with(options(shortest)).await];
+        let logins: Vec<_> = (0..64)
+            .map(|number| {
+                let store = apps[number % 2].store.clone();
+                tokio::spawn(async move {
+                    let error = Arc::new(Mutex::new(None));
+                    let told = Arc::clone(&error);
+                    let handler = move |_: http::Request<Body>, session: SessionHandle| {
+                        let told = Arc::clone(&told);
+                        async move {
+                            let session = session.load().await?;
+                            session.login("ada")?;
+                            *told.lock().unwrap() = session.save().await.err();
+                            Ok::<_, Error>(http::Response::new(Body::default()))
+                        }
+                    };
+                    let mut jar = Jar::new();
+                    visit(&session_fn(store, handler), "/", &mut jar).await;
+                    (jar, error.lock().unwrap().take())
+                })
+            })
+            .collect();
+        let (mut alive, mut refused) = (0, 0);
+        let mut jars = Vec::new();
+        for login in logins {
+            let (jar, error) = login.await.unwrap();
+            // Many logins later, a session may have ended before it was written.
+            let expected = error.as_ref().is_none_or(|error| match policy {
+                SessionLimit::RefuseLogin => error.is_session_limit(),
+                _ => error.is_ended(),
+            });
+            assert!(expected, "{policy:?}, at most {max}: {error:?}");
+            refused += usize::from(error.is_some());
+            jars.push(jar);
+        }
+        for jar in &jars {
+            alive += usize::from(user(&apps[0].store, jar).await.is_some());
+        }
+        let listed = apps[1].store.sessions_of("ada").await.unwrap().len();
+        assert!(alive == listed && (1..=max).contains(&listed), "{policy:?}: {alive} of {listed}");
+        if policy == SessionLimit::RefuseLogin {
+            assert_eq!((listed, refused), (max, 64 - max));
+        }
+        // The list has room again.
+        assert_eq!(apps[0].store.end_sessions_of("ada", None).await.unwrap(), listed);
+        let jar = log_in(&apps[0].store, "ada").await;
+        assert_eq!(user(&apps[1].store, &jar).await.as_deref(), Some("ada"));
+        assert_eq!(apps[0].store.end_sessions_of("ada", None).await.unwrap(), 1);
+        server.has_entries(0);
+    }
 }
 
 /// Whatever lies under the keys of a subject's sessions, and of its list.

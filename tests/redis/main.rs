@@ -45,6 +45,7 @@
 //! | A12 | renewals over a network |
 //! | A13 | the server refuses the first commands |
 //! | A14 | idle timeouts to the second |
+//! | A16 | the name of a server leads nowhere, to several addresses, or elsewhere after a failover |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 #![allow(clippy::print_stdout)] // figures, and which tests do not apply to the server under test
 
@@ -63,6 +64,7 @@ mod connections;
 mod contract;
 mod full_memory;
 mod half_open;
+mod host_names;
 mod limits;
 mod load;
 mod near_cache;

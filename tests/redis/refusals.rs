@@ -225,7 +225,10 @@ async fn f13_a4_whatever_is_under_a_sessions_key_its_user_can_log_in_and_out() {
                 app.events.take();
                 let expected = if path == "/add" { "1" } else { "none" };
                 assert_eq!(app.ok(path, &mut jar).await, expected);
-                assert_eq!(app.events.take(), ["store_failed", "refused:unreadable"], "{path}");
+                let mut events = app.events.take();
+                // On a busy machine, the near-cache may be emptied at any time.
+                events.retain(|event| !event.starts_with("near_cache_emptied"));
+                assert_eq!(events, ["store_failed", "refused:unreadable"], "{path}");
                 assert_eq!(
                     jar.0.is_empty(),
                     path == "/logout",
@@ -247,7 +250,7 @@ async fn f13_a_foreign_type_that_comes_under_a_sessions_key_fails_the_save() {
     let jar = app.jar().await;
     let request = {
         let (app, jar) = (app.clone(), jar.clone());
-        tokio::spawn(async move { app.fails("/late_add", &jar).await })
+        tokio::spawn(async move { app.fails("/late/add", &jar).await })
     };
     app.gate.arrived.acquire().await.unwrap().forget();
     let key = server.cli(&["KEYS", "test:*"]);

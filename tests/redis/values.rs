@@ -101,7 +101,7 @@ async fn f17_a_session_that_ends_during_a_request_is_not_revived() {
         let (app, jar) = (app.clone(), jar.clone());
         tokio::spawn(async move {
             let mut jar = jar;
-            let response = app.visit("/late_add", &mut jar).await;
+            let response = app.visit("/late/add", &mut jar).await;
             (response.status(), response.headers().contains_key("set-cookie"))
         })
     };
@@ -128,7 +128,7 @@ async fn b5_a_request_that_began_in_time_keeps_a_session_that_expires_meanwhile(
         let (app, jar) = (app.clone(), jar.clone());
         tokio::spawn(async move {
             let mut jar = jar;
-            let response = app.visit("/late_add", &mut jar).await;
+            let response = app.visit("/late/add", &mut jar).await;
             (response.status(), response.headers().contains_key("set-cookie"), jar)
         })
     };

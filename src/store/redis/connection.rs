@@ -10,15 +10,17 @@ use tokio::time::Instant;
 /// is dropped leaves a reply that no request receives, never one that another request receives.
 pub(super) struct Connection {
     inner: MultiplexedConnection,
-    pub(super) made: Instant,
+    /// When a task began to make it. The network may fail while it is being made: only a connection that was begun after a
+    /// failure is sure not to be affected by it.
+    pub(super) begun: Instant,
     broken: AtomicBool,
     /// Commands that wait for their reply.
     waiting: AtomicU32,
 }
 
 impl Connection {
-    pub(super) fn new(inner: MultiplexedConnection) -> Self {
-        Self { inner, made: Instant::now(), broken: AtomicBool::new(false), waiting: AtomicU32::new(0) }
+    pub(super) fn new(inner: MultiplexedConnection, begun: Instant) -> Self {
+        Self { inner, begun, broken: AtomicBool::new(false), waiting: AtomicU32::new(0) }
     }
 
     pub(super) fn is_broken(&self) -> bool {

@@ -7,6 +7,7 @@ use super::cluster::Cluster;
 use super::credentials::{Credentials, Provider};
 use super::dialer::{Access, Dialer, Sentinels, Target};
 use super::node::Node;
+use super::resolver::Resolver;
 use super::stats::Counters;
 use super::tls::Tls;
 use super::tracker::Tracking;
@@ -25,6 +26,7 @@ pub(super) struct ConnectionOptions {
     pub(super) sentinel_credentials: Option<Credentials>,
     pub(super) sentinel_tls: Option<bool>,
     pub(super) sentinel_root: Option<Vec<u8>>,
+    pub(super) resolver: Resolver,
 }
 
 impl ConnectionOptions {
@@ -39,6 +41,7 @@ impl ConnectionOptions {
             sentinel_credentials: None,
             sentinel_tls: None,
             sentinel_root: None,
+            resolver: Resolver::system(),
         }
     }
 
@@ -69,6 +72,7 @@ impl ConnectionOptions {
             db: url.db,
             protocol: url.protocol,
             tls: url.tls.then(|| self.tls.clone()),
+            resolver: self.resolver.clone(),
             timeout: self.connect_timeout,
         };
         let sentinel_tls = self.sentinel_tls.unwrap_or(url.tls);
@@ -108,6 +112,7 @@ impl ConnectionOptions {
                     db: 0,
                     protocol: url.protocol,
                     tls,
+                    resolver: self.resolver,
                     timeout: self.connect_timeout,
                 };
                 Target::Sentinels(Sentinels::new(addresses, &master, sentinel_access, url.tls))

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::credentials::{Credentials, Provider};
 use super::fault::{Failure, a_cluster_node};
+use super::resolver::Resolver;
 use super::tls::Tls;
 
 /// An idle connection is probed after this long, and then this often: sooner than a load balancer drops it.
@@ -31,6 +32,7 @@ pub(super) struct Access {
     pub(super) db: i64,
     pub(super) protocol: ProtocolVersion,
     pub(super) tls: Option<Tls>,
+    pub(super) resolver: Resolver,
     /// How long one server may take to accept a connection and log it in.
     pub(super) timeout: Duration,
 }
@@ -183,6 +185,7 @@ impl Access {
         let client = Tls::client(self.tls.as_ref(), info)?;
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(self.timeout))
+            .set_dns_resolver(self.resolver.clone())
             // Each command has its own timer.
             .set_response_timeout(None);
         let config = match reports {

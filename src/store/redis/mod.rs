@@ -19,6 +19,7 @@ mod limits;
 mod near_cache_options;
 mod node;
 pub(crate) mod options;
+mod resolver;
 mod revocation_log;
 mod scripts;
 mod settings;
@@ -39,4 +40,4 @@ pub use self::stats::RedisStats;
 
 pub(crate) use self::scripts::Framing;
 #[doc(hidden)]
-pub use self::scripts::REPLACE;
+pub use self::{options::look_up_names_by, scripts::REPLACE};

@@ -85,11 +85,12 @@ impl Node {
         let mut greeting = Greeting::default();
         let places = self.read().len();
         for place in 0..places {
+            let begun = Instant::now();
             let (connection, said) = self.dialer.dial().await?;
             Counters::add(&self.counters.connections_created);
             greeting = said;
             if let Some(pooled) = self.write().get_mut(place) {
-                pooled.connection = Some(Arc::new(Connection::new(connection)));
+                pooled.connection = Some(Arc::new(Connection::new(connection, begun)));
             }
         }
         if let Some(tracker) = &self.tracker {
@@ -218,8 +219,8 @@ impl Node {
         Err(failure.into())
     }
 
-    /// Sends the command over a connection that was made after `begun`. If none can be made, over one without a known
-    /// fault.
+    /// Sends the command over a connection whose making began after `begun`. If none can be made, over one without a
+    /// known fault.
     async fn over_fresh(
         self: &Arc<Self>,
         command: &Cmd,
@@ -291,7 +292,7 @@ impl Node {
         chosen
     }
 
-    /// Waits for a connection; if `after` is given, for one that was made after it. Fails as soon as one could not be
+    /// Waits for a connection; if `after` is given, for one whose making began after it. Fails as soon as one could not be
     /// made since `begun` and no other is being made.
     async fn wait_for(
         self: &Arc<Self>,
@@ -304,9 +305,8 @@ impl Node {
             changed.as_mut().enable();
             {
                 let pool = self.read();
-                let is_wanted = |made: Instant| after.is_none_or(|after| made > after);
-                let found =
-                    pool.iter().filter_map(PooledConnection::working).find(|found| is_wanted(found.made));
+                let is_wanted = |found: &Connection| after.is_none_or(|after| found.begun > after);
+                let found = pool.iter().filter_map(PooledConnection::working).find(|found| is_wanted(found));
                 if let Some(connection) = found {
                     break Ok(Arc::clone(connection));
                 }
@@ -339,8 +339,9 @@ impl Node {
             let dialing = Dialing { node: Arc::clone(self), place, outcome: None };
             // Not under the lock: a runtime that is shutting down drops the task at once.
             drop(runtime.spawn(async move {
+                let begun = Instant::now();
                 let dialed = dialing.node.dialer.dial().await;
-                dialing.finish(dialed.map(|(connection, _)| Connection::new(connection)));
+                dialing.finish(dialed.map(|(connection, _)| Connection::new(connection, begun)));
             }));
         }
     }
@@ -368,7 +369,12 @@ impl Node {
         let mut down = None;
         {
             let mut pool = self.write();
-            let is_connected = pool.iter().any(|pooled| pooled.working().is_some());
+            // A full server still serves the connections that it has. And this attempt may have begun before the network failed:
+            // another attempt shows whether the server is there.
+            let is_only = pool
+                .iter()
+                .enumerate()
+                .all(|(other, pooled)| other == place || (pooled.working().is_none() && !pooled.dialing));
             let Some(pooled) = pool.get_mut(place) else { return };
             pooled.dialing = false;
             match outcome {
@@ -382,14 +388,13 @@ impl Node {
                 }
                 Some(Err(failure)) => {
                     pooled.failed = Some((Instant::now(), failure.clone()));
-                    // A full server still serves the connections that it has.
-                    down = (!is_connected).then_some(failure);
+                    down = is_only.then_some(failure);
                 }
                 // A provider of the application panicked. It must not be asked again at once.
                 None if std::thread::panicking() => {
                     let failure = Failure::Connect("the credentials provider panicked".to_owned());
                     pooled.failed = Some((Instant::now(), failure.clone()));
-                    down = (!is_connected).then_some(failure);
+                    down = is_only.then_some(failure);
                 }
                 // The runtime of the task has ended.
                 None => {}

@@ -1,6 +1,9 @@
 //! Building a `RedisStore`: options, and connecting.
 
 use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +12,7 @@ use super::connection_options::{ConnectionOptions, connection_setters};
 use super::fault::Failure;
 use super::limits::patience;
 use super::near_cache_options::NearCache;
+use super::resolver::Resolver;
 use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
 use super::stats::Counters;
 use super::tracker::Tracking;
@@ -251,6 +255,19 @@ impl RedisOptions {
             connect_timeout: self.connection.connect_timeout,
         })
     }
+}
+
+/// Returns the builder of a store that asks `look_up` for the addresses of a host and a port, instead of the system's resolver.
+/// For tests.
+pub fn look_up_names_by<F>(
+    mut builder: Builder<RedisOptions>,
+    look_up: impl Fn(String, u16) -> F + Send + Sync + 'static,
+) -> Builder<RedisOptions>
+where
+    F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+{
+    builder.kind.connection.resolver = Resolver::new(look_up);
+    builder
 }
 
 impl fmt::Debug for RedisOptions {

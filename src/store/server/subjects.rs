@@ -221,8 +221,7 @@ impl<B: Backend> Inner<B> {
             let stays = goes_on && self.at_session_limit == SessionLimit::RefuseLogin;
             (entered, if stays { 0 } else { surplus })
         };
-        let ((entered, surplus), known) =
-            self.edit(subject, now, Unreadable::IsOverwritten, None, add).await?;
+        let ((entered, surplus), known) = self.edit_with_room(subject, id, counts, now, add).await?;
         if !entered {
             return Ok(false);
         }
@@ -238,8 +237,30 @@ impl<B: Backend> Inner<B> {
         Ok(true)
     }
 
-    /// Ends sessions beyond the number that the subject may have, or refuses `login`, which was just entered. Some may have
-    /// expired by now.
+    /// Changes the list as a login does. While more logins are under way than the longest entry has room for, it first ends
+    /// sessions beyond the number that the subject may have, as if `login` was entered.
+    async fn edit_with_room<R>(
+        &self,
+        subject: &str,
+        login: SessionId,
+        counts: impl Fn(&&ListedSession) -> bool,
+        now: Timestamp,
+        mut edit: impl FnMut(&mut SessionList) -> R,
+    ) -> Result<(R, Known), Error> {
+        for _ in 0..MAX_ATTEMPTS {
+            match self.edit(subject, now, Unreadable::IsOverwritten, None, &mut edit).await {
+                Err(error) if error.is_too_large() => {
+                    let known = self.known(subject, now).await?;
+                    Box::pin(self.make_room(subject, known, login, &counts, now)).await?;
+                }
+                edited => return edited,
+            }
+        }
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Ends sessions beyond the number that the subject may have, or refuses `login`, which was just entered, or is about to be.
+    /// Some may have expired by now.
     async fn make_room(
         &self,
         subject: &str,
@@ -250,9 +271,11 @@ impl<B: Backend> Inner<B> {
     ) -> Result<(), Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
         let found = self.find(known.list.live().filter(&counts), now).await;
+        // It is about to be written, and used.
+        let entered_last = (!known.list.names(login)).then_some((Timestamp::MAX, login));
         for FetchedSession { listed, stored } in &found {
             if listed.id == login {
-                live.push((Timestamp::MAX, login)); // about to be written, and used
+                live.push((Timestamp::MAX, login));
                 continue;
             }
             let Ok(stored) = stored else {
@@ -266,6 +289,7 @@ impl<B: Backend> Inner<B> {
                 None => over.push(listed.id),
             }
         }
+        live.extend(entered_last);
         match self.at_session_limit {
             SessionLimit::EndLeastRecentlyUsed => {
                 over.extend(session_limit::surplus(live, self.max_sessions_per_subject));

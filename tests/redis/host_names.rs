@@ -1,0 +1,177 @@
+//! Names of servers (A16) that lead nowhere, take forever, have a dead address, or lead elsewhere after a failover.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bb8_redis::redis::io::tcp::socket2::{Domain, Socket, Type};
+use hyper_session::__internals::look_up_names_by;
+use hyper_session::store::Builder;
+use hyper_session::store::redis::RedisOptions;
+
+use crate::app::{App, builder, hurried};
+use crate::server::Server;
+
+const URL: &str = "redis://redis.example";
+
+/// A name, and where it leads.
+#[derive(Clone)]
+struct Name(Arc<Mutex<Answer>>);
+
+#[derive(Clone, Debug)]
+enum Answer {
+    Addresses(Vec<SocketAddr>),
+    Unknown,
+    /// The resolver never answers.
+    Silence,
+}
+
+impl Name {
+    fn with(answer: Answer) -> Self {
+        Self(Arc::new(Mutex::new(answer)))
+    }
+
+    fn of(server: &Server) -> Self {
+        Self::with(leads_to(server))
+    }
+
+    fn set(&self, answer: Answer) {
+        *self.0.lock().unwrap() = answer;
+    }
+
+    fn resolve(&self, options: Builder<RedisOptions>) -> Builder<RedisOptions> {
+        let Self(answer) = self.clone();
+        look_up_names_by(options, move |host, _| {
+            assert_eq!(host, "redis.example");
+            let answer = answer.lock().unwrap().clone();
+            async move {
+                match answer {
+                    Answer::Addresses(addresses) => Ok(addresses),
+                    Answer::Unknown => Err(io::Error::new(io::ErrorKind::NotFound, "name not known")),
+                    Answer::Silence => std::future::pending().await,
+                }
+            }
+        })
+    }
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn leads_to(server: &Server) -> Answer {
+    Answer::Addresses(vec![local(server.port)])
+}
+
+/// An address whose packets are dropped: the server accepts no connections, and the kernel's queue of connections is full.
+struct Silent {
+    address: SocketAddr,
+    _listener: TcpListener,
+    _waiting: Vec<TcpStream>,
+}
+
+impl Silent {
+    fn new() -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&local(0).into()).unwrap();
+        socket.listen(0).unwrap();
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().unwrap();
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(300));
+        let mut waiting = Vec::new();
+        while let Ok(client) = connect() {
+            waiting.push(client);
+            assert!(waiting.len() < 100, "the queue of connections has no end");
+        }
+        Self { address, _listener: listener, _waiting: waiting }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_a_name_that_cannot_be_resolved_is_an_error_that_says_so() {
+    for (answer, says) in [
+        (Answer::Unknown, "name not known"),
+        (Answer::Addresses(Vec::new()), "the name has no address"),
+        (Answer::Silence, "no reply in time"),
+    ] {
+        let options = Name::with(answer).resolve(hurried(URL).connect_timeout(Duration::from_millis(200)));
+        let error = options.connect().await.unwrap_err();
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(error.is_unavailable() && cause.contains(says), "{cause}");
+    }
+}
+
+/// Open connections need no name. Where they are lost, requests fail within their deadlines until the name leads to the server
+/// again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_a_name_that_cannot_be_resolved_costs_nothing_until_a_connection_is_lost() {
+    let server = Server::start();
+    let name = Name::of(&server);
+    let app = App::hurried_with(URL, |options| name.resolve(options)).await;
+    let mut jar = App::connect(server.url()).await.jar().await;
+    for answer in [Answer::Unknown, Answer::Addresses(Vec::new()), Answer::Silence] {
+        app.is_whole(2).await;
+        name.set(answer.clone());
+        let created = app.store.backend().stats().connections_created;
+        assert_eq!(app.recovers("/read", &mut jar).await, "1", "{answer:?}");
+        assert_eq!(app.store.backend().stats().connections_created, created);
+        server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        app.fails_closed(&jar).await;
+        name.set(leads_to(&server));
+        assert_eq!(app.recovers("/read", &mut jar).await, "1", "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_of_several_addresses_one_may_be_dead() {
+    let server = Server::start();
+    // A port that is taken, and on which no server listens.
+    let taken = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    taken.bind(&local(0).into()).unwrap();
+    let closed = taken.local_addr().unwrap().as_socket().unwrap();
+    let silent = Silent::new();
+    for dead in [closed, silent.address] {
+        for addresses in [vec![dead, local(server.port)], vec![local(server.port), dead]] {
+            // The addresses share the time for connecting, which is longer than this test takes.
+            let app = App::with(Name::with(Answer::Addresses(addresses)).resolve(builder(URL))).await;
+            let mut jar = app.jar().await;
+            server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+            assert_eq!(app.ok("/add", &mut jar).await, "2");
+        }
+    }
+    let name = Name::with(Answer::Addresses(vec![closed, silent.address]));
+    assert!(name.resolve(hurried(URL)).connect().await.unwrap_err().is_unavailable());
+}
+
+/// The name is looked up for each new connection, so it may lead to the new master after a failover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_a_name_that_leads_to_another_server_after_a_failover_is_followed() {
+    for fate in ["dies", "hangs", "becomes a replica"] {
+        let mut old = Server::start();
+        let new = Server::start();
+        let name = Name::of(&old);
+        // A connection that is silent for half of this is replaced.
+        let options = builder(URL).command_timeout(Duration::from_secs(1));
+        let app = App::with(name.resolve(options)).await;
+        let mut jar = app.jar().await;
+        let copy = |from: &Server, to: &Server| {
+            let order = ["REPLICAOF", "127.0.0.1", &from.port.to_string()];
+            assert_eq!(to.cli(&order), "OK");
+        };
+        copy(&old, &new);
+        new.has_entries(1);
+        assert_eq!(new.cli(&["REPLICAOF", "NO", "ONE"]), "OK");
+        match fate {
+            "dies" => old.kill(),
+            "hangs" => old.freeze(),
+            _ => copy(&new, &old),
+        }
+        name.set(leads_to(&new));
+        assert_eq!(app.ok("/add", &mut jar).await, "2", "{fate}");
+        assert_eq!(app.ok("/regenerate", &mut jar).await, "2", "{fate}");
+        assert_eq!(App::connect(new.url()).await.ok("/read", &mut jar).await, "2", "{fate}");
+        let stats = app.store.backend().stats();
+        assert_eq!((stats.failures, stats.timeouts, stats.turned_away), (0, 0, 0), "{fate}: {stats:?}");
+    }
+}
