@@ -61,6 +61,7 @@ mod concurrency;
 mod connecting;
 mod connections;
 mod contract;
+mod deployment;
 mod full_memory;
 mod half_open;
 mod limits;
