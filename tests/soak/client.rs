@@ -268,12 +268,11 @@ impl Client {
     fn remember(&mut self, cookies: Option<String>) {
         let Some(cookies) = cookies else { return };
         let ended = Ended { cookies, acknowledged: Instant::now() };
-        if self.ended.len() < REMEMBERED {
-            self.ended.push(ended);
-        } else {
-            let place = usize::try_from(self.dice.roll(REMEMBERED as u64)).unwrap();
-            self.ended[place] = ended;
+        if self.ended.len() == REMEMBERED {
+            let forgotten = self.dice.roll(REMEMBERED as u64);
+            self.ended.remove(usize::try_from(forgotten).unwrap());
         }
+        self.ended.push(ended);
     }
 
     async fn log_in(&mut self, place: usize) {
@@ -440,7 +439,9 @@ impl Client {
         if self.ended.is_empty() {
             return;
         }
-        let place = usize::try_from(self.dice.roll(self.ended.len() as u64)).unwrap();
+        // Every other time the newest one, which a site is most likely to know still.
+        let back = if self.dice.roll(2) == 0 { 0 } else { self.dice.roll(self.ended.len() as u64) };
+        let place = self.ended.len() - 1 - usize::try_from(back).unwrap();
         let site = usize::from(self.dice.roll(2) == 1);
         self.is_ended(&self.ended[place], site).await;
     }
