@@ -137,6 +137,8 @@ pub(crate) struct Client {
     users: u64,
     devices: [Option<Device>; 2],
     ended: Vec<Ended>,
+    /// True if a session ended in the present step.
+    has_ended: bool,
 }
 
 impl Client {
@@ -149,6 +151,7 @@ impl Client {
             users: 0,
             devices: [None, None],
             ended: Vec::new(),
+            has_ended: false,
         }
     }
 
@@ -193,6 +196,13 @@ impl Client {
             _ => self.read(device).await,
         };
         self.devices[place] = kept;
+        // Where it can be waited for, the newest ended session is presented as soon as the bound has passed.
+        if std::mem::take(&mut self.has_ended) && shared.row.bound < Duration::from_secs(1) {
+            tokio::time::sleep(shared.row.bound).await;
+            for site in [0, 1] {
+                self.is_ended(self.ended.last().unwrap(), site).await;
+            }
+        }
     }
 
     /// Sends a request to a site. Returns `None` if it is not known what became of it, which only a fault or a client that hangs
@@ -268,6 +278,7 @@ impl Client {
     fn remember(&mut self, cookies: Option<String>) {
         let Some(cookies) = cookies else { return };
         let ended = Ended { cookies, acknowledged: Instant::now() };
+        self.has_ended = true;
         if self.ended.len() == REMEMBERED {
             let forgotten = self.dice.roll(REMEMBERED as u64);
             self.ended.remove(usize::try_from(forgotten).unwrap());
@@ -439,9 +450,7 @@ impl Client {
         if self.ended.is_empty() {
             return;
         }
-        // Every other time the newest one, which a site is most likely to know still.
-        let back = if self.dice.roll(2) == 0 { 0 } else { self.dice.roll(self.ended.len() as u64) };
-        let place = self.ended.len() - 1 - usize::try_from(back).unwrap();
+        let place = usize::try_from(self.dice.roll(self.ended.len() as u64)).unwrap();
         let site = usize::from(self.dice.roll(2) == 1);
         self.is_ended(&self.ended[place], site).await;
     }
