@@ -14,7 +14,7 @@ use super::revocation::{Key, Mark, Revocation};
 use super::set::Set;
 use super::timeline::Timeline;
 use crate::clock::{Clock, SystemClock, Timestamp};
-use crate::crypto::Random;
+use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
 use crate::runtime::check_runtime;
@@ -406,27 +406,32 @@ impl Register {
         if is_named() {
             return Ok(Continued::Nowhere);
         }
-        revocations.push(Revocation::of_owner(owner));
         let mut ended = false;
         let position = if let Storage::Memory(log) = &self.storage {
+            revocations.push(Revocation::of_owner(owner));
             self.append_in_memory(log, &revocations, || ended = is_named())
         } else {
+            let mut random = [0; 8];
+            SystemRandom.fill(&mut random)?;
+            let own = Revocation::of_owner_by_call(owner, u64::from_be_bytes(random));
+            revocations.push(own);
             let position = self.revoke(revocations).await?;
             if !self.confirm(position, max_staleness).await {
                 return Ok(Continued::Unconfirmed);
             }
-            ended = from.is_some_and(|from| self.may_name_between(key, from, position.sequence));
+            ended = from.is_some_and(|from| self.may_name_between(key, from, position.sequence, own));
             position
         };
         Ok(if ended { Continued::Nowhere } else { Continued::At(position) })
     }
 
-    /// Returns true if a recent revocation of `key` is behind `from` and before `to`, or there were too many to tell.
-    fn may_name_between(&self, key: Key, from: u64, to: u64) -> bool {
+    /// Returns true if a recent revocation of `key` is behind `from` and before `to`, or there were too many to tell. One like
+    /// `own` is by the same call: it was sent again after a reply was lost.
+    fn may_name_between(&self, key: Key, from: u64, to: u64, own: Revocation) -> bool {
         let recent = lock(&self.recent);
         let is_between = |recent: &Recent| {
             let position = recent.revocation.mark(recent.position).position();
-            recent.revocation.key() == key && position > from && position < to
+            recent.revocation.key() == key && recent.revocation != own && position > from && position < to
         };
         // Entries that were dropped may lie behind `from`.
         let dropped =

@@ -112,15 +112,19 @@ impl fmt::Debug for Mark {
 ///      0     16  the name: of a session, a subject, a label, or zeros for everything
 ///     16      1  flags: 1 whatever the session's position, 3 the session continues under another id, 2 it does, and its
 ///                present id is valid for another minute
-///     17      8  the position that it had when it was first written, if it was written again; otherwise zero. Big-endian.
+///     17      8  the position that it had when it was first written, if it was written again; if the highest bit is set,
+///                63 random bits of the call that wrote it; otherwise zero. Big-endian.
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Revocation {
     key: Key,
     flags: u8,
-    /// Zero if it counts from its position in the log.
+    /// Zero, or with [`OF_CALL`], if it counts from its position in the log.
     original: u64,
 }
+
+/// Positions do not have this bit.
+const OF_CALL: u64 = 1 << 63;
 
 const FLAG_FOREVER: u8 = 1;
 const FLAG_SUPERSEDED: u8 = 2;
@@ -144,6 +148,12 @@ impl Revocation {
 
     pub(crate) fn of_owner(owner: Name) -> Self {
         Self::named(Key::of_name(owner), 0)
+    }
+
+    /// Revokes as [`of_owner`](Self::of_owner), and differs from the revocations of all other calls. If the reply of a log is
+    /// lost, the log may have it twice, and the caller must recognize its own.
+    pub(super) fn of_owner_by_call(owner: Name, random: u64) -> Self {
+        Self { original: random | OF_CALL, ..Self::of_owner(owner) }
     }
 
     pub(super) fn of_subject(subject: &str) -> Self {
@@ -170,7 +180,8 @@ impl Revocation {
 
     /// Returns its meaning, if the log has it at `position`.
     pub(super) fn mark(&self, position: u64) -> Mark {
-        let position = if self.original == 0 { position } else { self.original };
+        let counts_from_here = self.original == 0 || self.original & OF_CALL != 0;
+        let position = if counts_from_here { position } else { self.original };
         let forever = if self.flags & FLAG_FOREVER == 0 { 0 } else { FOREVER };
         let superseded = if self.flags & FLAG_SUPERSEDED == 0 { 0 } else { SUPERSEDED };
         Mark(Mark::at(position).0 | forever | superseded)
@@ -284,6 +295,16 @@ mod tests {
             let (a, b) = (Mark::from_bits(a), Mark::from_bits(b));
             prop_assert_eq!(a.and(b).ends(position), a.ends(position) || b.ends(position));
             prop_assert_eq!(a.and(b), b.and(a));
+        }
+    }
+
+    #[test]
+    fn revocations_by_two_calls_differ_and_count_from_their_positions() {
+        let by = |call| Revocation::of_owner_by_call([7; 16], call);
+        assert_ne!(by(1), by(2));
+        for call in [0, 1, u64::MAX] {
+            assert_eq!(by(call).mark(5), Revocation::of_owner([7; 16]).mark(5));
+            assert_eq!(Revocation::from_bytes(&by(call).to_bytes()), Some(by(call)));
         }
     }
 

@@ -236,9 +236,12 @@ impl Backend for Memory {
     }
 
     fn __use_clock(&self, clock: &Arc<dyn Clock>) {
-        let mut clocks = lock(&self.shared.clocks);
-        clocks.retain(|clock| clock.strong_count() > 0);
-        clocks.push(Arc::downgrade(clock));
+        {
+            // Not held below: a clock that is moved holds its own lock while the entries are swept, which reads this list.
+            let mut clocks = lock(&self.shared.clocks);
+            clocks.retain(|clock| clock.strong_count() > 0);
+            clocks.push(Arc::downgrade(clock));
+        }
         self.shared.has_clock.store(true, Ordering::Relaxed);
         let shared = Arc::downgrade(&self.shared);
         clock.__when_set(Box::new(move || {
@@ -329,6 +332,28 @@ mod tests {
         let mut bytes = [0; 16];
         bytes[..8].copy_from_slice(&number.to_le_bytes());
         EntryId::from_bytes(bytes)
+    }
+
+    /// Asks for the time of the entries when a store begins to use it, as a clock does that is moved meanwhile.
+    struct Moved(Weak<Shared>);
+
+    impl Clock for Moved {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_unix(1)
+        }
+
+        fn __when_set(&self, _: Box<dyn Fn() -> bool + Send + Sync>) {
+            let shared = self.0.upgrade().unwrap();
+            assert!(shared.clocks.try_lock().is_ok(), "a clock that is moved would wait for ever");
+        }
+    }
+
+    #[test]
+    fn a_clock_may_be_moved_while_a_store_is_built() {
+        let memory = Memory::new();
+        let clock: Arc<dyn Clock> = Arc::new(Moved(Arc::downgrade(&memory.shared)));
+        memory.__use_clock(&clock);
+        assert_eq!(memory.shared.time(), Some(clock.now()));
     }
 
     fn stored(expires: u64) -> Stored {

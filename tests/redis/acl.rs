@@ -5,7 +5,7 @@ use hyper_session::{Clock, SystemClock};
 
 use crate::app::{App, builder};
 use crate::cluster::Cluster;
-use crate::sentinel::Deployment;
+use crate::deployment::Deployment;
 use crate::server::{Server, unhurried_revocations};
 use crate::session_lists::{log_in, user};
 use crate::values::Raw;

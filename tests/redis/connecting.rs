@@ -14,7 +14,7 @@ use hyper_session::testing::Cut;
 
 use crate::app::{App, BOUND, behind_relay, builder, hurried};
 use crate::cluster::Cluster;
-use crate::sentinel::Deployment;
+use crate::deployment::Deployment;
 use crate::server::{Server, free_port, unhurried_revocations, wait_for};
 use crate::support::UNHURRIED;
 

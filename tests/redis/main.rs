@@ -62,6 +62,7 @@ mod concurrency;
 mod connecting;
 mod connections;
 mod contract;
+mod deployment;
 mod full_memory;
 mod half_open;
 mod host_names;

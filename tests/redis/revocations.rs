@@ -8,8 +8,8 @@ use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{Clock, Revocations, SystemClock};
 
 use crate::cluster::Cluster;
+use crate::deployment::Deployment;
 use crate::requests::{NAME, Site};
-use crate::sentinel::Deployment;
 use crate::server::{PATIENCE, cli, unhurried_revocations, wait_for};
 
 const STREAM: &str = "test:revoked";

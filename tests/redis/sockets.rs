@@ -9,7 +9,7 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 
 use crate::app::{App, builder};
 use crate::cluster::Cluster;
-use crate::sentinel::Deployment;
+use crate::deployment::Deployment;
 use crate::server::{Server, unhurried_revocations, wait_for};
 
 /// The sockets of this process that are connected to one of these ports.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use hyper_session::Error;
 
 use crate::app::{App, builder, hurried};
-use crate::sentinel::Deployment;
+use crate::deployment::Deployment;
 use crate::server::{Server, free_port, speaks_tls, wait_for};
 
 fn openssl(dir: &Path, args: &str) {

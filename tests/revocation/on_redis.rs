@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use hyper_session::revocation::RevocationLog;
-use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
+use hyper_session::testing::{Cookies, Cut, FakeClock, Relay, check_revocation_log};
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
 use crate::requests::Site;
@@ -394,5 +394,26 @@ fn what_cannot_work_is_said_at_the_start() {
             let error = connect(url.clone()).await.unwrap_err();
             assert!(error.is_config() && error.to_string().contains("XREAD"), "{command}: {error}");
         }
+    });
+}
+
+#[test]
+fn ending_the_others_stays_logged_in_although_the_reply_of_redis_is_lost() {
+    let server = Server::start();
+    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    block_on(async {
+        let url = format!("redis://{}", relay.address());
+        let revocations = unhurried_revocations(url, "test").connect().await.unwrap();
+        let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
+            builder.revocations(revocations.max_staleness(PATIENT))
+        });
+        let (mut browser, other) = (site.logged_in("ada").await, site.logged_in("ada").await);
+        // Redis knows the script from now on.
+        site.store.end_sessions_of("bob").await.unwrap();
+        // With two revocations.
+        relay.cut_next("*8\r\n$7\r\nEVALSHA", Cut::BeforeReply);
+        assert_eq!(site.end_others(&mut browser).await.status(), 200);
+        assert!(relay.is_done());
+        assert!(site.accepts(&browser).await && !site.accepts(&other).await);
     });
 }
