@@ -33,10 +33,12 @@ impl Budget {
     /// Counts one revocation of `owner`. Returns false if there were too many.
     pub(super) fn spend(&self, owner: Name, now: Timestamp, horizon: Duration) -> bool {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if now.as_unix().saturating_sub(state.began) > horizon.as_secs() {
-            let [current, previous] = &mut state.generations;
-            std::mem::swap(current, previous);
-            *current = None;
+        let age = now.as_unix().saturating_sub(state.began);
+        if age > horizon.as_secs() {
+            let current = state.generations[0].take();
+            // If nothing was revoked for another horizon, the counts are older than one.
+            let is_old = age > horizon.as_secs().saturating_mul(2);
+            state.generations = [None, current.filter(|_| !is_old)];
             state.began = now.as_unix();
         }
         let [current, previous] = &mut state.generations;
@@ -85,5 +87,24 @@ mod tests {
         assert!(!budget.spend(mallory, later(1), HORIZON));
         assert!(budget.spend(mallory, later(3), HORIZON));
         assert!(budget.spend(mallory, later(5), HORIZON));
+    }
+
+    #[test]
+    fn after_two_horizons_without_a_revocation_nothing_counts() {
+        let mallory = subject_name("mallory");
+        for (quiet, granted) in [(1_000, false), (1_001, false), (2_000, false), (2_001, true)] {
+            let budget = Budget::new(1);
+            assert!(budget.spend(mallory, Timestamp::from_unix(5_000), HORIZON));
+            let later = Timestamp::from_unix(5_000 + quiet);
+            assert_eq!(budget.spend(mallory, later, HORIZON), granted, "after {quiet} seconds");
+        }
+    }
+
+    #[test]
+    fn each_quarter_of_a_name_chooses_a_cell_of_its_own_row() {
+        let name = 0x0000_0004_0000_0003_0000_0002_ffff_0001_u128.to_be_bytes();
+        let columns = cells(name).map(|cell| cell % COLUMNS);
+        assert_eq!(cells(name).map(|cell| cell / COLUMNS), [0, 1, 2, 3]);
+        assert_eq!(columns, [0xffff_0001 % COLUMNS, 2, 3, 4]);
     }
 }

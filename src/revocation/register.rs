@@ -650,26 +650,27 @@ mod tests {
     pub(super) type OtherThread = Box<dyn FnMut(&Register) + Send>;
 
     const ID: SessionId = SessionId::from_bytes([9; 16]);
+    const HOUR: Duration = Duration::from_secs(3_600);
 
-    /// Judges the session `ID`, which logged in at `sequence`, while another thread takes `step` at the point with this
+    /// Judges the session `ID`, which logged in at `sequence`.
+    fn judge(register: &Register, sequence: u64, now: u64) -> Verdict {
+        let lineage = Lineage { position: register.at(sequence), ..Lineage::default() };
+        register.judge(ID, &lineage, &Payload::default().labels(), Timestamp::from_unix(now), HOUR)
+    }
+
+    /// Does the same as [`judge`], while another thread takes `step` at the point with this
     /// number.
     fn judged(register: &Register, sequence: u64, point: usize, step: fn(&Register)) -> Verdict {
-        let mut points = 0;
+        let points = Arc::new(AtomicUsize::new(0));
+        let passed = Arc::clone(&points);
         *lock(&register.other_thread) = Some(Box::new(move |register| {
-            if points == point {
+            if passed.fetch_add(1, Ordering::SeqCst) == point {
                 step(register);
             }
-            points += 1;
         }));
-        let lineage = Lineage { position: register.at(sequence), ..Lineage::default() };
-        let verdict = register.judge(
-            ID,
-            &lineage,
-            &Payload::default().labels(),
-            Timestamp::from_unix(100),
-            Duration::from_secs(3_600),
-        );
+        let verdict = judge(register, sequence, 100);
         *lock(&register.other_thread) = None;
+        assert_eq!(points.load(Ordering::SeqCst), 2, "the other thread had its turns");
         verdict
     }
 
@@ -736,6 +737,118 @@ mod tests {
         async fn trim(&self, _: Duration) -> Result<(), Error> {
             Ok(())
         }
+    }
+
+    fn over_log(top: u64) -> Register {
+        Register::over(Arc::new(At(top)), &SystemRandom).unwrap()
+    }
+
+    #[test]
+    fn an_old_id_is_told_from_a_revoked_one_for_a_minute() {
+        use Verdict::{Retiring, Revoked, Superseded};
+        const WRITTEN: u64 = 1_000;
+        let verdict = |revocation, now| {
+            let register = over_log(1);
+            let written = Timestamp::from_unix(WRITTEN);
+            register.take_in(&[Entry { position: 1, written, revocation }]);
+            register.confirmed(1, Instant::now());
+            judge(&register, 1, now)
+        };
+        for (now, retiring, superseded) in [
+            (WRITTEN, Retiring, Superseded),
+            (WRITTEN + 59, Retiring, Superseded),
+            (WRITTEN + 60, Revoked, Revoked),
+            // The clock of the host that wrote it is ahead: an id must not be valid for as long as that.
+            (WRITTEN - 60, Retiring, Superseded),
+            (WRITTEN - 61, Superseded, Superseded),
+        ] {
+            assert_eq!(verdict(Revocation::retiring_id(ID), now), retiring, "at {now}");
+            assert_eq!(verdict(Revocation::of_id(ID, true), now), superseded, "at {now}");
+            assert_eq!(verdict(Revocation::of_id(ID, false), now), Revoked, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_session_that_begins_at_the_end_of_all_sessions_is_valid() {
+        let register = Register::in_memory(&SystemRandom).unwrap();
+        let end = register.revoke_at_once(&[Revocation::of_everything()]).unwrap().sequence;
+        let verdict = |sequence| judge(&register, sequence, 100);
+        assert_eq!([verdict(end - 1), verdict(end)], [Verdict::Revoked, Verdict::Valid]);
+    }
+
+    async fn is_pending(future: std::pin::Pin<&mut impl Future<Output = bool>>) -> bool {
+        let mut future = future;
+        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn a_log_that_fails_for_a_moment_delays_a_request_and_fails_none() {
+        let register = over_log(2);
+        register.confirmed(1, Instant::now());
+        register.failed();
+        let mut confirming = std::pin::pin!(register.confirm(register.at(2), HOUR));
+        assert!(is_pending(confirming.as_mut()).await);
+        register.confirmed(2, Instant::now());
+        assert!(confirming.await);
+    }
+
+    // Only a log that ends before the position was rolled back. Raising it would give up positions for nothing, and the
+    // request would fail.
+    #[tokio::test]
+    async fn a_log_that_was_read_late_is_not_taken_for_one_that_was_rolled_back() {
+        let mut register = over_log(1);
+        register.start = Instant::now().checked_sub(2 * HOUR).unwrap();
+        let long_ago = register.start;
+        let mut confirming = std::pin::pin!(register.confirm(register.at(1), HOUR));
+        for _ in 0..3 {
+            assert!(is_pending(confirming.as_mut()).await);
+            register.confirmed(1, long_ago);
+        }
+        assert!(is_pending(confirming.as_mut()).await);
+        register.confirmed(1, Instant::now());
+        assert!(confirming.await);
+    }
+
+    struct Fixed;
+
+    impl Clock for Fixed {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_unix(100)
+        }
+    }
+
+    fn attach(register: &Register, max: usize, refuse_unknown: bool) {
+        let reporter = Reporter { cookie: String::new(), observer: None };
+        register.attach(max, 1, refuse_unknown, HOUR, Arc::new(Fixed), reporter);
+    }
+
+    #[test]
+    fn the_first_store_sets_the_limits() {
+        let register = Register::in_memory(&SystemRandom).unwrap();
+        attach(&register, 32, false);
+        attach(&register, 1_000_000, false);
+        assert_eq!(register.horizon(), HOUR + MARGIN);
+        assert!(register.spend([1; 16]) && !register.spend([1; 16]));
+        // Their positions begin at 2.
+        let mut revocations = many();
+        for revocation in revocations.by_ref().take(32) {
+            register.revoke_at_once(&[revocation]).unwrap();
+        }
+        assert_eq!((register.len(), judge(&register, 0, 100)), (32, Verdict::Valid));
+        // Beyond the limit, the oldest ones make room: a sixteenth, and the one that is too many. The sessions before them have
+        // ended.
+        register.revoke_at_once(&[revocations.next().unwrap()]).unwrap();
+        assert_eq!(register.len(), 30);
+        assert_eq!([3, 4].map(|at| judge(&register, at, 100)), [Verdict::Revoked, Verdict::Valid]);
+    }
+
+    #[test]
+    fn a_store_can_refuse_sessions_without_a_position() {
+        let register = Register::in_memory(&SystemRandom).unwrap();
+        attach(&register, 32, false);
+        assert_eq!(judge(&register, 0, 100), Verdict::Valid);
+        attach(&register, 32, true);
+        assert_eq!([0, 1].map(|at| judge(&register, at, 100)), [Verdict::Revoked, Verdict::Valid]);
     }
 
     // Two hosts end the sessions of one subject, and a failover loses the second entry. The first one is not it: it does not

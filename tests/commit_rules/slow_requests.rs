@@ -374,6 +374,31 @@ fn b5_t34_a_logout_after_the_deadline_ends_a_slow_request() {
     });
 }
 
+/// To begin a new session after the deadline is no logout: a slow request that loaded the old session in time keeps it.
+#[test]
+fn b5_a_new_session_after_the_deadline_ends_no_slow_request() {
+    let begins: [Act; 2] = [|session| session.set("c", 3_u64), |session| session.login("ada")];
+    on_server(|world| async move {
+        for begin in begins {
+            let mut jar = world.jar().await;
+            let (inner, other) = (world.clone(), jar.clone());
+            let response = world.visit(&mut jar, move |ask| {
+                let (world, mut other) = (inner.clone(), other.clone());
+                async move {
+                    let session = ask.session().await?;
+                    world.clock.advance(2 * IDLE);
+                    let begun = world.edit(&mut other, begin).await;
+                    assert_set(&world, &begun);
+                    session.set("b", 2_u64)?;
+                    Ok(status(200))
+                }
+            });
+            assert_set(&world, &response.await);
+            assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
+        }
+    });
+}
+
 /// A clock that goes back during a request takes no time from the session.
 #[test]
 fn b5_a_clock_that_goes_back_shortens_nothing() {

@@ -145,6 +145,7 @@ impl<B: Backend> ServerStore<B> {
     /// [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it. Call it again: the list keeps each
     /// session that was not ended. Also if [the list](Self::sessions_of) is unreadable: then only their deadlines end
     /// the sessions that were on it.
+    /// [`is_conflict`](Error::is_conflict) if the list changed all the time: no session was ended.
     ///
     /// # Cancel safety
     ///
@@ -321,11 +322,7 @@ impl<B: Backend> Inner<B> {
             let until = self.config.latest_deadline(record.created());
             let entered = self.backend.time(now);
             let entry = ListedSession { id: record.id(), entered, until, ending: false };
-            let add = |list: &mut SessionList| {
-                if !list.names(entry.id) {
-                    list.enter(entry, None);
-                }
-            };
+            let add = |list: &mut SessionList| list.enter(entry, None);
             let _ = self.edit(subject, now, Unreadable::IsAnError, None, add).await;
         }
     }
@@ -505,13 +502,12 @@ impl<B: Backend> Inner<B> {
                 Ok(Replaced::Done | Replaced::Missing) => return Ok(is_session),
                 Ok(Replaced::Conflict(newer)) => Some(newer),
                 // Deleting may be permitted where comparing is not.
-                Err(error) if error.is_unavailable() => {
+                Err(error) => {
                     return match self.backend.delete(entry).await {
                         Ok(()) => Ok(is_session),
                         Err(_) => Err(error),
                     };
                 }
-                Err(error) => return Err(error),
             };
             if lock.is_none() {
                 lock = Some(self.queues.of(id).lock().await);

@@ -6,6 +6,9 @@ use super::native_format::StoredHeader;
 use super::*;
 use crate::crypto::NoRandom;
 
+#[cfg(feature = "memory")]
+mod subjects;
+
 /// A backend in which every id is in use.
 struct Full;
 

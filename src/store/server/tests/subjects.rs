@@ -1,0 +1,302 @@
+//! The sessions of a subject, on a backend that fails on some of its entries.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use super::*;
+use crate::store::Memory;
+
+type MakeError = fn() -> Error;
+
+const TOO_LONG: MakeError = || Error::unreadable("the entry is too long");
+const AWAY: MakeError = || Error::unavailable("the backend is away");
+const CONTESTED: MakeError = || Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS });
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Call {
+    Fetch,
+    Write,
+    Delete,
+}
+
+/// A backend in memory that fails as it is told to.
+#[derive(Default)]
+struct Obstructed {
+    memory: Memory,
+    faults: Mutex<BTreeMap<(EntryId, Call), MakeError>>,
+    calls: Mutex<Vec<(EntryId, Call)>>,
+}
+
+impl Obstructed {
+    fn fail(&self, id: EntryId, call: Call, error: MakeError) {
+        self.faults.lock().unwrap().insert((id, call), error);
+    }
+
+    fn recover(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
+    fn has(&self, id: EntryId) -> bool {
+        run(self.memory.fetch(id, NOW)).unwrap().is_some()
+    }
+
+    fn calls(&self, id: EntryId, call: Call) -> usize {
+        self.calls.lock().unwrap().iter().filter(|made| **made == (id, call)).count()
+    }
+
+    fn call(&self, id: EntryId, call: Call) -> Result<(), Error> {
+        self.calls.lock().unwrap().push((id, call));
+        self.faults.lock().unwrap().get(&(id, call)).map_or(Ok(()), |error| Err(error()))
+    }
+}
+
+impl Backend for Obstructed {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        self.call(id, Call::Fetch)?;
+        self.memory.fetch(id, now).await
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.call(id, Call::Write)?;
+        self.memory.create(id, entry, now).await
+    }
+
+    async fn replace(
+        &self,
+        id: EntryId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        self.call(id, Call::Write)?;
+        self.memory.replace(id, expected, entry, now).await
+    }
+
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.memory.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        self.call(id, Call::Delete)?;
+        // An entry that is gone is not too long any more.
+        self.faults.lock().unwrap().remove(&(id, Call::Fetch));
+        self.memory.delete(id).await
+    }
+}
+
+type Options = Builder<Arc<Obstructed>>;
+
+fn store_on(
+    backend: &Arc<Obstructed>,
+    options: impl FnOnce(Options) -> Options,
+) -> ServerStore<Arc<Obstructed>> {
+    let builder = ServerStore::with_backend(Arc::clone(backend)).clock(At(NOW));
+    ServerStore { inner: Arc::new(Inner::new(options(builder), &system_random()).unwrap()) }
+}
+
+fn store() -> (Arc<Obstructed>, ServerStore<Arc<Obstructed>>) {
+    let backend = Arc::default();
+    let store = store_on(&backend, |options| options);
+    (backend, store)
+}
+
+fn try_login(store: &ServerStore<Arc<Obstructed>>) -> Result<Record, Error> {
+    let session = payload(b"\x81\xa2\x01s\xa3ada");
+    run(store.inner.create(NOW, session, None, None, NOW)).map(Option::unwrap)
+}
+
+fn login(store: &ServerStore<Arc<Obstructed>>) -> Record {
+    try_login(store).unwrap()
+}
+
+fn listed(store: &ServerStore<Arc<Obstructed>>) -> Vec<SessionId> {
+    run(store.sessions_of("ada")).unwrap().into_iter().map(|session| session.id).collect()
+}
+
+fn list_of(store: &ServerStore<Arc<Obstructed>>) -> EntryId {
+    store.inner.list_of("ada")
+}
+
+#[test]
+fn a_session_that_is_too_long_to_be_read_is_listed_as_unreadable() {
+    let (backend, store) = store();
+    let (one, two) = (login(&store), login(&store));
+    backend.fail(key_of(&one), Call::Fetch, TOO_LONG);
+    let sessions = run(store.sessions_of("ada")).unwrap();
+    let seen: Vec<_> = sessions.iter().map(|session| (session.id, session.readable)).collect();
+    assert_eq!(seen, [(one.id(), false), (two.id(), true)]);
+    assert_eq!(sessions[0].expires, store.inner.config.latest_deadline(NOW));
+}
+
+#[test]
+fn a_list_is_not_shown_without_a_session_that_could_not_be_fetched() {
+    let (backend, store) = store();
+    let (one, _two) = (login(&store), login(&store));
+    backend.fail(key_of(&one), Call::Fetch, AWAY);
+    assert!(run(store.sessions_of("ada")).unwrap_err().is_unavailable());
+}
+
+#[test]
+fn t26_a_session_that_is_too_long_to_be_read_is_ended() {
+    let (backend, store) = store();
+    let one = login(&store);
+    backend.fail(key_of(&one), Call::Fetch, TOO_LONG);
+    assert!(run(store.end_session_of("ada", one.id())).unwrap());
+    assert!(!backend.has(key_of(&one)));
+}
+
+// The session names its subject, not the list: without a look at it, the session could be that of another subject.
+#[test]
+fn t37_a_session_that_cannot_be_fetched_is_not_ended_unseen() {
+    let (backend, store) = store();
+    let one = login(&store);
+    backend.fail(key_of(&one), Call::Fetch, AWAY);
+    assert!(run(store.end_session_of("ada", one.id())).unwrap_err().is_unavailable());
+    assert!(backend.has(key_of(&one)));
+    backend.recover();
+    assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1, "the list has kept it");
+}
+
+#[test]
+fn t26_a_session_that_cannot_be_compared_is_deleted() {
+    let (backend, store) = store();
+    let one = login(&store);
+    backend.fail(key_of(&one), Call::Write, AWAY);
+    assert!(run(store.end_session_of("ada", one.id())).unwrap());
+    assert!(!backend.has(key_of(&one)));
+    // If deleting fails, too, the caller learns that the session may live on.
+    let two = login(&store);
+    backend.fail(key_of(&two), Call::Write, CONTESTED);
+    backend.fail(key_of(&two), Call::Delete, AWAY);
+    assert!(
+        run(store.end_session_of("ada", two.id())).unwrap_err().is_conflict(),
+        "the first reason is told"
+    );
+    assert!(backend.has(key_of(&two)));
+}
+
+// A backend whose memory is full refuses to write the list, and deletes entries.
+#[test]
+fn t26_sessions_are_ended_although_their_list_cannot_be_written() {
+    let (backend, store) = store();
+    let (one, two) = (login(&store), login(&store));
+    backend.fail(list_of(&store), Call::Write, AWAY);
+    assert_eq!(run(store.end_sessions_of("ada", Some(two.id()))).unwrap(), 1);
+    assert!(!backend.has(key_of(&one)));
+    assert_eq!(listed(&store), [two.id()]);
+    assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
+    assert!(!backend.has(key_of(&two)) && !backend.has(list_of(&store)));
+}
+
+// Another call may be entering a session: it would not see that the sessions are being ended.
+#[test]
+fn t26_sessions_whose_list_changes_all_the_time_are_not_ended_behind_it() {
+    let (backend, store) = store();
+    let one = login(&store);
+    backend.fail(list_of(&store), Call::Write, CONTESTED);
+    assert!(run(store.end_sessions_of("ada", None)).unwrap_err().is_conflict());
+    assert!(backend.has(key_of(&one)));
+}
+
+#[test]
+fn a_login_overwrites_a_list_that_is_too_long_to_be_read_and_none_that_is_away() {
+    let (backend, store) = store();
+    let one = login(&store);
+    backend.fail(list_of(&store), Call::Fetch, AWAY);
+    assert!(try_login(&store).unwrap_err().is_unavailable());
+    backend.recover();
+    assert_eq!(listed(&store), [one.id()]);
+
+    backend.fail(list_of(&store), Call::Fetch, TOO_LONG);
+    assert!(run(store.end_sessions_of("ada", None)).unwrap_err().is_unavailable());
+    assert!(backend.has(list_of(&store)), "an ending overwrites no list");
+    let two = login(&store);
+    assert_eq!(listed(&store), [two.id()]);
+}
+
+#[test]
+fn t26_where_the_list_decides_a_session_needs_a_list_that_can_be_read() {
+    let backend = Arc::default();
+    let store = store_on(&backend, |options| options.check_session_list(true));
+    let one = login(&store);
+    let load = || run(store.inner.load(origin(&one).unwrap().0, NOW));
+    assert!(matches!(load(), Ok(Ok(_))));
+    backend.fail(list_of(&store), Call::Fetch, TOO_LONG);
+    assert!(matches!(load(), Ok(Err(Refusal::Unreadable))));
+    backend.fail(list_of(&store), Call::Fetch, AWAY);
+    assert!(load().unwrap_err().is_unavailable(), "the session may be listed");
+    backend.recover();
+    run(backend.memory.delete(list_of(&store))).unwrap();
+    assert!(matches!(load(), Ok(Err(Refusal::UnknownId))));
+}
+
+// What another call left unfinished is tried, and is no reason to refuse a login.
+#[test]
+fn a_login_succeeds_although_another_session_cannot_be_ended() {
+    let (backend, store) = store();
+    let one = login(&store);
+    backend.fail(key_of(&one), Call::Fetch, AWAY);
+    assert!(run(store.end_sessions_of("ada", None)).unwrap_err().is_unavailable());
+    let two = login(&store);
+    backend.recover();
+    assert!(backend.has(key_of(&one)));
+    let three = login(&store);
+    assert!(!backend.has(key_of(&one)), "the next login ends it");
+    assert_eq!(listed(&store), [two.id(), three.id()]);
+}
+
+#[test]
+fn a_login_that_is_about_to_be_written_keeps_its_place_for_a_minute() {
+    let store = store_on(&Arc::default(), |options| {
+        options.max_sessions_per_subject(1).at_session_limit(SessionLimit::RefuseLogin)
+    });
+    let id = |number| SessionId::from_bytes([number; 16]);
+    let enter = |number, seconds| {
+        let now = NOW.saturating_add(Duration::from_secs(seconds));
+        run(store.inner.enter("ada", id(number), None, Timestamp::MAX, now))
+    };
+    assert!(enter(1, 0).unwrap());
+    assert!(enter(2, 59).unwrap_err().is_session_limit());
+    assert!(enter(3, 60).unwrap());
+    let list = run(store.inner.list("ada", NOW)).unwrap();
+    assert_eq!(list.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [id(3)]);
+}
+
+#[test]
+fn under_a_lowered_limit_a_session_is_not_refused_a_new_token() {
+    for limit in [SessionLimit::RefuseLogin, SessionLimit::EndLeastRecentlyUsed] {
+        let (backend, before) = store();
+        let (one, two, three) = (login(&before), login(&before), login(&before));
+        let lowered =
+            store_on(&backend, |options| options.max_sessions_per_subject(1).at_session_limit(limit));
+        let saved = run(lowered.inner.regenerate(two, &Changes::default(), NOW)).unwrap();
+        let Saved::Stored { record, .. } = saved else { panic!("{limit:?}: {saved:?}") };
+        match limit {
+            SessionLimit::RefuseLogin => assert_eq!(listed(&lowered), [one.id(), record.id(), three.id()]),
+            SessionLimit::EndLeastRecentlyUsed => assert_eq!(listed(&lowered), [record.id()]),
+        }
+    }
+}
+
+#[test]
+fn a_login_at_the_limit_reads_the_session_that_it_ends_once() {
+    let backend: Arc<Obstructed> = Arc::default();
+    let store = store_on(&backend, |options| options.max_sessions_per_subject(1));
+    let (one, two) = (login(&store), login(&store));
+    assert_eq!(listed(&store), [two.id()]);
+    assert!(!backend.has(key_of(&one)));
+    assert_eq!(backend.calls(key_of(&one), Call::Fetch), 1);
+}
+
+#[test]
+fn a_renewal_enters_a_session_that_its_list_lacks() {
+    let (backend, store) = store();
+    let one = login(&store);
+    run(backend.memory.delete(list_of(&store))).unwrap();
+    for _ in 0..2 {
+        let later = NOW.saturating_add(Duration::from_secs(100));
+        let renewed = run(store.inner.save(Some(one.clone()), &Changes::default(), later)).unwrap();
+        assert!(matches!(renewed, Saved::Stored { .. }), "{renewed:?}");
+        assert_eq!(listed(&store), [one.id()]);
+    }
+}
