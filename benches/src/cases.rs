@@ -5,24 +5,28 @@ use std::hint::black_box;
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 use hyper_session::__internals::{Verbs, candidates};
+use hyper_session::{Clock, SystemClock};
 
 use crate::arms::arms;
 use crate::limit::Limit;
 use crate::ready;
 use crate::services::{Action, Arm, MEMO, request};
-use crate::tokens::{NAME, NOW, app_key, cookie_field, no_changes, record, store, token};
+use crate::tokens::{
+    NAME, NOW, app_key, cookie_field, labelled_record, no_changes, record, revocable_store, store, token,
+};
 
 /// How often the work is done for one count. Its input is made before.
 pub const TIMES: usize = 64;
 
 /// The names of the cases. Of each, what belongs to the primitives or to the bare service is taken off by counting it, too:
 /// it depends on the processor, on hyper, on the allocator, and not on this crate.
-pub const CASES: [Case; 11] = [
+pub const CASES: [Case; 12] = [
     Case { name: "find/1", less: &[] },
     Case { name: "find/20", less: &[] },
     Case { name: "open/256", less: &["limit/open/256"] },
     Case { name: "open/3000", less: &["limit/open/3000"] },
     Case { name: "seal/256", less: &["limit/seal/256"] },
+    Case { name: "look-up/7-names", less: &[] },
     Case { name: "untouched/extension", less: &["untouched/bare"] },
     Case { name: "untouched/function", less: &["untouched/bare"] },
     Case { name: "read/extension", less: &["untouched/bare", "limit/open/256"] },
@@ -71,6 +75,17 @@ pub fn work(name: &str) -> Box<dyn FnMut()> {
             let (mut buffer, mut text) = (vec![0; token.len()], vec![0; token.len()]);
             let plaintext = vec![b'x'; limit.plaintext_len(&token)];
             Box::new(move || times(|| limit.seal(black_box(&plaintext), &mut buffer, &mut text).len()))
+        }
+        ["look-up", "7-names"] => {
+            let store = revocable_store();
+            for user in 0..1_000 {
+                ready(store.end_sessions_of(&user.to_string())).unwrap();
+            }
+            let record = labelled_record(&store);
+            let now = SystemClock.now();
+            Box::new(move || {
+                times(|| assert!(black_box(&store).is_still_valid(black_box(&record), now)));
+            })
         }
         ["untouched", arm] => service(arm, Action::Untouched),
         ["read", arm] => service(arm, Action::Read),

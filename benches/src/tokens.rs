@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use hyper::service::Service;
 use hyper_session::__internals::{Changes, Record, Verbs};
 use hyper_session::testing::FakeClock;
-use hyper_session::{AppKey, CookieStore, Error, Keyring, Revocations, SessionHandle, Timestamp, session_fn};
+use hyper_session::{
+    AppKey, Clock, CookieStore, Error, Keyring, Revocations, SessionHandle, SystemClock, Timestamp,
+    session_fn,
+};
 
 use crate::{KEY, ready};
 
@@ -65,6 +68,15 @@ pub fn token(store: &CookieStore, size: usize) -> Vec<u8> {
     // Version, key id, epoch, nonce, tag and MAC are 69 bytes, id and times 26.
     assert_eq!(bytes, size + 69 + 26, "the values have another size");
     token
+}
+
+/// The record of a session with seven names by which it can be revoked: its id, its root, its subject, and four labels.
+pub fn labelled_record(store: &CookieStore) -> Record {
+    let token = token_of(store, |session| {
+        session.login("ada")?;
+        ["a", "b", "c", "d"].iter().try_for_each(|namespace| session.label(namespace, "value"))
+    });
+    ready(store.load(&token, SystemClock.now())).unwrap().unwrap()
 }
 
 /// The token of a session with `count` values, numbers.

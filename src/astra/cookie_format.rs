@@ -115,7 +115,7 @@ impl ForeignFormat for AstraCookies {
     }
 
     fn open(&self, config: &Config, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
-        let mut expires = config.timeouts.deadline(now, now);
+        let mut expires = config.timeouts().deadline(now, now);
         if let Mode::MigrateUntil(until) = self.mode {
             if now >= until {
                 return Err(Refusal::RetiredFormat);
@@ -173,7 +173,7 @@ impl AstraCookies {
         let from_astra = |base: &&Record| matches!(base.origin(), Origin::Foreign { .. });
         let shared = base.filter(from_astra).map(Record::payload);
         let token = self.sealer.seal(&json(config, &payload, shared)?)?;
-        let expires = config.timeouts.deadline(now, now);
+        let expires = config.timeouts().deadline(now, now);
         let record = record(config, token.as_bytes(), now, expires, payload, false);
         Ok(Saved::Stored { record, token: SecretText::new(token), conflicts: 0 })
     }

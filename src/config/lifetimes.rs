@@ -43,18 +43,18 @@ impl TimeoutLimits {
 
 impl Config {
     /// Returns the limits that the options set for the timeouts of sessions.
-    pub(crate) fn limits(&self) -> TimeoutLimits {
-        TimeoutLimits { timeouts: self.timeouts, anonymous: self.anonymous, longest: self.longest }
+    pub(crate) fn limits(&self) -> &TimeoutLimits {
+        &self.limits
     }
 
     /// Returns the timeouts of a session with these values.
     pub(crate) fn timeouts_of(&self, payload: &Payload) -> Timeouts {
-        self.limits().of(payload)
+        self.limits.of(payload)
     }
 
     /// Returns the longest that any session lasts.
     pub(crate) fn longest(&self) -> Duration {
-        self.longest
+        self.limits.longest
     }
 
     /// Returns the deadline of a session with these values that began at `created` and is used at `now`.
@@ -81,6 +81,6 @@ impl Config {
 
     /// Returns a moment when a session that began at `created` has ended, whatever lifetime it is given later.
     pub(crate) fn latest_deadline(&self, created: Timestamp) -> Timestamp {
-        created.saturating_add(self.longest)
+        created.saturating_add(self.limits.longest)
     }
 }

@@ -217,11 +217,7 @@ pub struct Config {
     pub(crate) finder: CookieFinder,
     /// Find the cookies of retired names, in the order in which the options name them.
     pub(crate) retired_finders: Vec<CookieFinder>,
-    pub(crate) timeouts: Timeouts,
-    /// The timeouts of sessions without a subject, if they differ.
-    anonymous: Option<Timeouts>,
-    /// No session lasts longer, whatever its own lifetime says.
-    longest: Duration,
+    limits: TimeoutLimits,
     /// The requests over plain http, and their cookie. `None`: one cookie for all requests.
     pub(crate) plain_http: Option<(Arc<dyn RequestRule>, CookieTemplate)>,
     /// The cookie is the only copy of a session: a change that no response tells the client does not happen.
@@ -245,7 +241,7 @@ impl Config {
 
     /// Returns the timeouts.
     pub fn timeouts(&self) -> Timeouts {
-        self.timeouts
+        self.limits.timeouts
     }
 
     pub(crate) fn now(&self) -> Timestamp {
@@ -284,7 +280,7 @@ impl fmt::Debug for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Config")
             .field("cookie", &self.cookie_name())
-            .field("timeouts", &self.timeouts)
+            .field("timeouts", &self.limits.timeouts)
             .finish_non_exhaustive()
     }
 }
@@ -432,9 +428,7 @@ impl Options {
                 .map(|retired| CookieFinder::new(retired.name()))
                 .collect(),
             cookie,
-            timeouts,
-            anonymous,
-            longest,
+            limits: TimeoutLimits { timeouts, anonymous, longest },
             plain_http,
             only_in_cookie: false,
             has_shared_name,

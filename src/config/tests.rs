@@ -94,7 +94,7 @@ fn b5_what_expired_meanwhile_is_renewed() {
 fn t23_timeouts_saturate() {
     let config = config(|o| (o.idle, o.absolute) = (Duration::MAX, Some(Duration::MAX))).unwrap();
     let now = Timestamp::from_unix(u64::MAX - 5);
-    assert_eq!(config.timeouts.deadline(now, now), Timestamp::MAX);
+    assert_eq!(config.timeouts().deadline(now, now), Timestamp::MAX);
 }
 
 // Renewal moves the deadline of the session. A cookie that the browser dropped before cannot be renewed.
@@ -140,7 +140,10 @@ fn an_idle_timeout_beyond_the_cap_on_max_age_is_no_conflict() {
 fn without_renewal_on_reading_a_threshold_of_ones_own_counts() {
     let hour = Duration::from_secs(3_600);
     let renewal = |on_read, own| {
-        config(|o| (o.idle, o.renew_on_read, o.renewal) = (10 * hour, on_read, own)).unwrap().timeouts.renewal
+        config(|o| (o.idle, o.renew_on_read, o.renewal) = (10 * hour, on_read, own))
+            .unwrap()
+            .timeouts()
+            .renewal
     };
     assert_eq!([renewal(true, None), renewal(true, Some(2 * hour))], [hour, 2 * hour]);
     assert_eq!([renewal(false, None), renewal(false, Some(2 * hour))], [Duration::MAX, 2 * hour]);
@@ -201,6 +204,6 @@ fn a_config_is_what_its_options_were() {
 #[test]
 fn defaults_follow_idle() {
     let month = Duration::from_secs(720 * 3_600);
-    let timeouts = config(|o| o.idle = month).unwrap().timeouts;
+    let timeouts = config(|o| o.idle = month).unwrap().timeouts();
     assert_eq!((timeouts.absolute, timeouts.renewal), (month, month / 10));
 }

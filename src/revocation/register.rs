@@ -189,7 +189,7 @@ impl Register {
         &self,
         id: SessionId,
         lineage: &Lineage,
-        labels: &Labels,
+        labels: &Labels<'_>,
         now: Timestamp,
         max_staleness: Duration,
     ) -> Verdict {

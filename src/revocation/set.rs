@@ -174,8 +174,9 @@ impl Table {
     fn find(&self, key: Key, hash: u64) -> Option<&Bucket> {
         let wanted = tag(hash) * ONES;
         let [high, low] = key.0;
-        let mut group = self.first_group(hash);
-        for _ in 0..self.tags.len() {
+        let first = self.first_group(hash);
+        let mut group = first;
+        loop {
             let tags = self.tags.get(group)?.load(Ordering::Acquire);
             // A byte of `differs` is zero if the tag matches. Bytes above a match may seem to match, too: each is
             // checked.
@@ -192,8 +193,10 @@ impl Table {
                 return None; // the key would be in this free bucket
             }
             group = if group + 1 == self.tags.len() { 0 } else { group + 1 };
+            if group == first {
+                return None; // all groups are full
+            }
         }
-        None
     }
 
     /// Adds a key that is missing, to a table that has room.

@@ -66,14 +66,14 @@ impl DeviceBinding {
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let numbers = integer_array::read::<6>(bytes)?;
-        let &[since, odd @ (0 | 1), ref words @ ..] = &numbers[..] else { return None };
-        let words: &[u64; 4] = words.try_into().ok()?;
+        let mut numbers = integer_array::read(bytes)?;
+        let since = Timestamp::from_unix(numbers.next()?);
+        let odd @ (0 | 1) = numbers.next()? else { return None };
         let mut x = [0; 32];
-        for (bytes, word) in x.chunks_exact_mut(8).zip(words) {
-            bytes.copy_from_slice(&word.to_be_bytes());
+        for bytes in x.chunks_exact_mut(8) {
+            bytes.copy_from_slice(&numbers.next()?.to_be_bytes());
         }
-        Some(Self { key: PublicKey::of(odd == 1, &x), since: Timestamp::from_unix(since) })
+        numbers.is_complete().then(|| Self { key: PublicKey::of(odd == 1, &x), since })
     }
 }
 

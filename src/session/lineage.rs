@@ -18,22 +18,13 @@ pub(super) const MAX_LABELS: usize = 4;
 pub(crate) type Name = [u8; 16];
 
 /// The names of a session's labels.
-pub(crate) struct Labels(Numbers<{ 2 * MAX_LABELS }>);
+pub(crate) struct Labels<'a>(Option<&'a [u8]>);
 
-impl Labels {
-    /// Reads the names where they are kept, because moving them takes as long as looking two of them up.
-    #[inline]
-    fn from_bytes(bytes: Option<&[u8]>) -> Self {
-        let mut labels = Self(Numbers::none());
-        if bytes.is_some_and(|bytes| labels.0.fill(bytes).is_none()) {
-            labels.0 = Numbers::none();
-        }
-        labels
-    }
-
+impl Labels<'_> {
     #[inline]
     pub(crate) fn names(&self) -> impl Iterator<Item = Name> {
-        self.0.chunks_exact(2).filter_map(whole)
+        let mut numbers = self.0.and_then(integer_array::read);
+        std::iter::from_fn(move || name(numbers.as_mut()?))
     }
 }
 
@@ -95,18 +86,18 @@ impl Lineage {
 
     #[inline]
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let numbers = integer_array::read::<6>(bytes)?;
-        let (&[incarnation, sequence], names) = numbers.split_first_chunk()?;
-        let mut names = names.chunks_exact(2).filter_map(whole);
-        let position = Position { incarnation, sequence };
-        Some(Self { position, owner: names.next(), root: names.next().map(SessionId::from_bytes) })
+        let mut numbers = integer_array::read(bytes)?;
+        let position = Position { incarnation: numbers.next()?, sequence: numbers.next()? };
+        let owner = name(&mut numbers);
+        let root = name(&mut numbers).map(SessionId::from_bytes);
+        numbers.is_complete().then_some(Self { position, owner, root })
     }
 }
 
 /// Adds `name` to the labels of `stored`, instead of the label of the same namespace if there is one. Returns `None` if
 /// there are too many labels.
 pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Bytes, Error>> {
-    let mut labels: SmallVec<[Name; MAX_LABELS]> = Labels::from_bytes(stored).names().collect();
+    let mut labels: SmallVec<[Name; MAX_LABELS]> = Labels(stored).names().collect();
     let same_namespace = |label: &Name| label.iter().zip(name).take(NAMESPACE_LEN).all(|(a, b)| *a == b);
     let there = labels.iter().position(same_namespace);
     if let Some(label) = there.and_then(|at| labels.get_mut(at)) {
@@ -121,24 +112,25 @@ pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Byt
 }
 
 impl Payload {
-    /// Returns the lineage. A session that was sealed before revocation was switched on is at the first position, and
-    /// belongs to its subject.
+    /// Returns the lineage.
     #[inline]
     pub(crate) fn lineage(&self) -> Lineage {
         let stored = self.find_reserved(LINEAGE).and_then(|range| Lineage::from_bytes(self.slice(range)));
-        stored.unwrap_or_else(|| {
-            let owner = self
-                .find_reserved(SUBJECT)
-                .and_then(|_| self.subject())
-                .map(|subject| subject_name(&subject));
-            Lineage { owner, ..Lineage::default() }
-        })
+        stored.unwrap_or_else(|| self.first_lineage())
+    }
+
+    /// Returns the lineage of a session that was sealed before revocation was switched on: it is at the first position, and
+    /// belongs to its subject.
+    #[cold]
+    fn first_lineage(&self) -> Lineage {
+        let subject = self.find_reserved(SUBJECT).and_then(|_| self.subject());
+        Lineage { owner: subject.map(|subject| subject_name(&subject)), ..Lineage::default() }
     }
 
     /// Returns the names of its labels.
     #[inline]
-    pub(crate) fn labels(&self) -> Labels {
-        Labels::from_bytes(self.find_reserved(LABELS).map(|range| self.slice(range)))
+    pub(crate) fn labels(&self) -> Labels<'_> {
+        Labels(self.find_reserved(LABELS).map(|range| self.slice(range)))
     }
 
     /// Returns the same values for a session that is given another id than `id` by a store without revocations. If a store
@@ -169,9 +161,10 @@ fn halves(name: Name) -> [u64; 2] {
     [(name >> 64) as u64, name as u64]
 }
 
+/// Reads the name whose halves are the next two numbers.
 #[inline]
-fn whole(halves: &[u64]) -> Option<Name> {
-    let [high, low] = *halves else { return None };
+fn name(numbers: &mut Numbers<'_>) -> Option<Name> {
+    let (high, low) = (numbers.next()?, numbers.next()?);
     Some((u128::from(high) << 64 | u128::from(low)).to_be_bytes())
 }
 
@@ -220,7 +213,7 @@ mod tests {
         #[test]
         fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = Lineage::from_bytes(&bytes);
-            prop_assert!(Labels::from_bytes(Some(&bytes)).names().count() <= MAX_LABELS);
+            prop_assert!(Labels(Some(&bytes)).names().count() <= MAX_LABELS);
         }
     }
 
@@ -243,11 +236,6 @@ mod tests {
         }
         assert!(with_label(labels.as_deref(), name(4, 1)).is_none(), "a fifth");
         let replaced = with_label(labels.as_deref(), name(2, 9)).unwrap().unwrap();
-        assert!(Labels::from_bytes(Some(&replaced)).names().eq([
-            name(0, 1),
-            name(1, 1),
-            name(2, 9),
-            name(3, 1)
-        ]));
+        assert!(Labels(Some(&replaced)).names().eq([name(0, 1), name(1, 1), name(2, 9), name(3, 1)]));
     }
 }

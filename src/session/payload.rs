@@ -132,10 +132,16 @@ impl Payload {
     /// sorted before them, so this is faster than a search.
     #[inline]
     pub(super) fn find_reserved(&self, key: &str) -> Option<Range<usize>> {
-        let first = |entry: &&Offsets| self.slice(entry.key()).first().copied().unwrap_or(0);
-        let reserved = self.entries.iter().skip_while(|entry| first(entry) < 1);
-        let mut reserved = reserved.take_while(|entry| first(entry) == 1);
-        reserved.find(|entry| self.slice(entry.key()) == key.as_bytes()).map(|entry| entry.value())
+        for entry in &self.entries {
+            let found = self.slice(entry.key());
+            if found == key.as_bytes() {
+                return Some(entry.value());
+            }
+            if found.first() > Some(&1) {
+                break;
+            }
+        }
+        None
     }
 
     /// Returns the range of the value under `key`.

@@ -476,8 +476,8 @@ impl Inner {
         };
         if from.is_some() {
             let lineage = Lineage { owner: None, ..plan.lineage };
-            let labels = plan.to_payload(&lineage)?.labels();
-            let verdict = register.judge(plan.id, &lineage, &labels, now, revoking.max_staleness);
+            let payload = plan.to_payload(&lineage)?;
+            let verdict = register.judge(plan.id, &lineage, &payload.labels(), now, revoking.max_staleness);
             if matches!(verdict, Verdict::Revoked | Verdict::Superseded) {
                 return Ok(Saved::Ended);
             }

@@ -206,7 +206,7 @@ impl<B: Backend> Inner<B> {
                     accept_unsealed: accept_unsealed.clone(),
                     random: Arc::clone(random),
                     cookie_name: name.into(),
-                    limits: config.limits(),
+                    limits: *config.limits(),
                 })
             };
             Ok(Self {
