@@ -41,6 +41,7 @@ pub(super) struct End {
 /// Reads the whole log into `register`, and returns its end.
 pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<End, Error> {
     let (end, top, began) = read_on(log, register, 0, |_| ()).await?;
+    register.loaded(top);
     register.confirmed(top, began);
     Ok(end)
 }
