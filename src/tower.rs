@@ -72,7 +72,7 @@ impl<F> SessionLayer<F> {
 #[cfg(feature = "device-bound")]
 impl<F> SessionLayer<F> {
     /// Offers browsers to bind sessions to their devices, and answers them. `body` makes a response body from the bytes of a
-    /// JSON text, such as axum's `Body::from`. See [`SessionService::device_bound`].
+    /// JSON or HTML text, such as axum's `Body::from`. See [`SessionService::device_bound`].
     ///
     /// # Examples
     ///
@@ -168,7 +168,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        self.answer(&request).unwrap_or_else(|| DeviceBoundFuture::passed(self.inner.call(request)))
+        Self::respond(&self.body, request, |request| self.inner.call(request))
     }
 }
 

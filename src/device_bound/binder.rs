@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Method;
 use http::header::{HeaderMap, HeaderValue};
 use serde_json::json;
 
@@ -29,6 +30,9 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 const IDENTIFIER_DOMAIN: &[u8] = b"hyper-session device binding v1\0";
 /// The end of the bound cookie's name, after that of the session's cookie.
 const SUFFIX: &str = "bound";
+/// The same of the mark that a page was shown which asks again, and how long it lasts.
+const RETRY_SUFFIX: &str = "retry";
+const RETRY_LIFETIME: Duration = Duration::from_secs(10);
 /// The longest text that can be an identifier: a letter and 16 bytes.
 const MAX_IDENTIFIER: usize = 23;
 
@@ -43,25 +47,31 @@ pub(crate) struct Binder {
     tagger: Tagger,
     cookie: CookieTemplate,
     finder: CookieFinder,
+    /// The mark that a page was shown which asks again.
+    retry: CookieTemplate,
+    retry_finder: CookieFinder,
     /// The bound cookies of the session's retired names.
     retired: Vec<(CookieFinder, Tagger)>,
     answered: Answered,
 }
 
-/// The two paths below one path of the options.
+/// The paths below one path of the options.
 #[derive(Debug)]
 struct Paths {
     register: Box<str>,
     refresh: Box<str>,
+    present: Box<str>,
 }
 
-/// A request that the session service answers itself.
+/// A kind of request that the session service answers itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Endpoint {
     /// A browser registers the key of its device.
     Register,
     /// A browser proves that its device still holds the key.
     Refresh,
+    /// A page of this site makes a request, so that its browser refreshes the bound cookie before it.
+    Present,
 }
 
 /// The result of a refresh.
@@ -102,6 +112,7 @@ impl Binder {
             }
         }
         let name = session_cookie.name();
+        let retry = session_cookie.companion(RETRY_SUFFIX, RETRY_LIFETIME)?;
         Ok(Self {
             paths: Paths::below(&path, &cookie)?,
             accepted: accepted?,
@@ -112,6 +123,8 @@ impl Binder {
             retired,
             finder: CookieFinder::new(cookie.name()),
             cookie,
+            retry_finder: CookieFinder::new(retry.name()),
+            retry,
             answered: Answered::default(),
         })
     }
@@ -121,13 +134,16 @@ impl Binder {
         self.enforces
     }
 
-    /// Returns the endpoint at this path.
-    pub(crate) fn endpoint(&self, path: &str) -> Option<Endpoint> {
-        std::iter::once(&self.paths).chain(&self.accepted).find_map(|paths| match path {
+    /// Returns the endpoint that answers requests with this method and path.
+    pub(crate) fn endpoint(&self, method: &Method, path: &str) -> Option<Endpoint> {
+        let endpoint = std::iter::once(&self.paths).chain(&self.accepted).find_map(|paths| match path {
             _ if *path == *paths.register => Some(Endpoint::Register),
             _ if *path == *paths.refresh => Some(Endpoint::Refresh),
+            _ if *path == *paths.present => Some(Endpoint::Present),
             _ => None,
-        })
+        })?;
+        let expected = if endpoint == Endpoint::Present { Method::GET } else { Method::POST };
+        (*method == expected).then_some(endpoint)
     }
 
     /// Returns true if a request with these `Cookie` fields comes from the device of the session, as far as a cookie can
@@ -262,6 +278,25 @@ impl Binder {
         self.finder.find(cookies).is_present()
     }
 
+    /// Returns true if a browser that sends these `Cookie` fields may still refresh its bound cookie: it sent none, and was not
+    /// asked to do so moments ago.
+    pub(crate) fn may_retry(&self, cookies: &[HeaderValue]) -> bool {
+        !self.has_cookie(cookies) && !self.retry_finder.find(cookies).is_present()
+    }
+
+    /// Returns a page that makes the browser refresh its bound cookie, and then opens itself again: HTML, and the lines that mark
+    /// that it was shown.
+    ///
+    /// A browser refreshes for requests that a page of this origin causes, as the image is. The page is loaded when that has an
+    /// answer.
+    pub(crate) fn retry_page(&self) -> Result<(String, SetCookies), Error> {
+        let image = &self.paths.present;
+        let page = format!(
+            "<!doctype html><title></title><img alt=\"\" src=\"{image}\"><script>onload = () => location.reload()</script>"
+        );
+        Ok((page, self.retry.set(b"1", RETRY_LIFETIME, 0)?))
+    }
+
     /// Returns what the browser is told about the binding: JSON.
     pub(crate) fn instructions(&self, key: &PublicKey) -> String {
         json!({
@@ -288,8 +323,9 @@ impl Paths {
             ));
         }
         let path = path.trim_end_matches('/');
+        let below = |name: &str| format!("{path}/{name}").into();
         let paths =
-            Self { register: format!("{path}/register").into(), refresh: format!("{path}/refresh").into() };
+            Self { register: below("register"), refresh: below("refresh"), present: below("present") };
         if !cookie.covers_path(&paths.refresh) {
             return Err(Error::config(
                 "the path of device_bound() must be within the path of the session cookie: change DeviceBound::path() or accept_path(), or the cookie's path()",

@@ -14,6 +14,8 @@ pub(crate) const CHALLENGE: HeaderName = HeaderName::from_static("secure-session
 pub(crate) const RESPONSE: HeaderName = HeaderName::from_static("secure-session-response");
 /// Carries the identifier of the binding, on a request.
 pub(crate) const IDENTIFIER: HeaderName = HeaderName::from_static("sec-secure-session-id");
+/// Says that the browser could not refresh a bound cookie, and why, on a request.
+pub(crate) const SKIPPED: HeaderName = HeaderName::from_static("secure-session-skipped");
 
 /// Returns the value of [`REGISTRATION`]: `(ES256);path="…";challenge="…"`.
 pub(super) fn registration(path: &str, challenge: &str) -> Result<HeaderValue, Error> {

@@ -42,8 +42,8 @@ impl DeviceBound {
         }
     }
 
-    /// Sets the path under which the session service answers browsers: `POST PATH/register` and `POST PATH/refresh`.
-    /// Default: `/device-bound`.
+    /// Sets the path under which the session service answers browsers: `POST PATH/register`, `POST PATH/refresh` and
+    /// `GET PATH/present`. Default: `/device-bound`.
     ///
     /// The path of the session cookie must cover it. The service must see requests under their full path, so that a layer
     /// belongs outside of nested routers.

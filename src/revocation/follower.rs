@@ -40,7 +40,10 @@ pub(super) struct End {
 
 /// Reads the whole log into `register`, and returns its end.
 pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<End, Error> {
+    // Position zero is that of sessions from before there were revocations. No later session may have it.
+    in_time(log.top(1)).await?;
     let (end, top, began) = read_on(log, register, 0, |_| ()).await?;
+    register.loaded(top);
     register.confirmed(top, began);
     Ok(end)
 }

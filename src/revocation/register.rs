@@ -42,6 +42,8 @@ pub(crate) struct Register {
     known: AtomicU64,
     /// The highest position that this process has seen, in the log or in a reply.
     highest: AtomicU64,
+    /// The end of the log when this process had read it for the first time.
+    loaded: AtomicU64,
     /// When `known` was confirmed last, in microseconds after `start`.
     confirmed: AtomicU64,
     start: Instant,
@@ -144,6 +146,7 @@ impl Register {
             floor: AtomicU64::new(0),
             known: AtomicU64::new(0),
             highest: AtomicU64::new(0),
+            loaded: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
             start: Instant::now(),
             rounds: AtomicU64::new(0),
@@ -236,8 +239,11 @@ impl Register {
         let is_recent = now.saturating_since(written).as_secs() < MOMENTS;
         // If the clock of its writer is ahead, a minute by that clock could last for hours here.
         let is_ahead = written.saturating_since(now).as_secs() > MOMENTS;
+        // The time of an entry is at most that of its first reading here: for two hours after a failover, Redis dates entries
+        // ahead. A process that begins must not grant the minute again.
+        let is_old = mark.position() <= self.loaded.load(Ordering::Acquire);
         match is_recent {
-            true if mark.is_retired() && !is_ahead => Verdict::Retiring,
+            true if mark.is_retired() && !is_ahead && !is_old => Verdict::Retiring,
             true if mark.is_superseded() => Verdict::Superseded,
             _ => Verdict::Revoked,
         }
@@ -591,6 +597,11 @@ impl Register {
             !due
         });
         lost
+    }
+
+    /// Notes that this process has read the log for the first time, to `top`.
+    pub(super) fn loaded(&self, top: u64) {
+        self.loaded.store(top, Ordering::Release);
     }
 
     /// Notes that the log could not be read.

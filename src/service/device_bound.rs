@@ -1,4 +1,4 @@
-//! The two requests by which a browser binds a session to its device, and proves that it is still there.
+//! The service that answers the requests by which a browser binds a session to its device, and proves that it is still there.
 
 use std::fmt;
 use std::future::Future;
@@ -8,11 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
-use http::{Method, Request, Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
+use super::device_retry::again;
 use super::extension;
+use super::fetch_metadata::comes_by_link;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers};
@@ -25,7 +27,7 @@ use crate::session::{Record, SessionId};
 #[derive(Clone)]
 pub struct DeviceBoundService<S, G> {
     pub(crate) inner: S,
-    body: G,
+    pub(crate) body: G,
 }
 
 impl<S, G> DeviceBoundService<S, G> {
@@ -34,22 +36,50 @@ impl<S, G> DeviceBoundService<S, G> {
     }
 }
 
-/// The work on one request of a browser.
-type Answer = Pin<Box<dyn Future<Output = Response<Bytes>> + Send>>;
+/// The work on one request of a browser. `None`: the request is the inner service's.
+type Answer = Pin<Box<dyn Future<Output = Option<Response<Bytes>>> + Send>>;
+
+/// The treatment of a request that is not passed on at once.
+enum Step {
+    /// It is answered here.
+    Answered(Answer),
+    /// It is passed on, unless that answers it.
+    AskedFirst(Answer),
+}
 
 impl<S, G: Clone> DeviceBoundService<S, G> {
-    /// Answers the request, or returns `None` if it is the inner service's.
-    pub(crate) fn answer<B, T>(&self, request: &Request<B>) -> Option<DeviceBoundFuture<T, G>> {
-        if request.method() != Method::POST {
-            return None;
+    /// Answers the request, or passes it on by `call`.
+    pub(crate) fn respond<B, T>(
+        body: &G,
+        request: Request<B>,
+        call: impl FnOnce(Request<B>) -> T,
+    ) -> DeviceBoundFuture<T, G> {
+        match step(&request) {
+            None => DeviceBoundFuture { passed: Some(call(request)), answer: None },
+            Some(Step::Answered(answer)) => {
+                DeviceBoundFuture { passed: None, answer: Some((answer, body.clone())) }
+            }
+            Some(Step::AskedFirst(answer)) => {
+                DeviceBoundFuture { passed: Some(call(request)), answer: Some((answer, body.clone())) }
+            }
         }
-        let handle = extension::innermost(request.extensions())?;
-        let binder = Arc::clone(handle.slot().connection.config().device_bound.as_ref()?);
-        let endpoint = binder.endpoint(request.uri().path())?;
-        let (slot, fields) = (Arc::clone(handle.slot()), request.headers().clone());
-        let answer: Answer = Box::pin(async move { slot.answer_device(&binder, endpoint, &fields).await });
-        Some(DeviceBoundFuture { passed: None, answer: Some((answer, self.body.clone())) })
     }
+}
+
+fn step<B>(request: &Request<B>) -> Option<Step> {
+    let handle = extension::innermost(request.extensions())?;
+    let slot = handle.slot();
+    let binder = slot.connection.config().device_bound.as_ref()?;
+    if let Some(endpoint) = binder.endpoint(request.method(), request.uri().path()) {
+        let (slot, binder, fields) = (Arc::clone(slot), Arc::clone(binder), request.headers().clone());
+        let answer = async move { Some(slot.answer_device(&binder, endpoint, &fields).await) };
+        return Some(Step::Answered(Box::pin(answer)));
+    }
+    let may_retry = comes_by_link(request) && slot.may_retry(binder);
+    may_retry.then(|| {
+        let answer = Arc::clone(slot).retry(Arc::clone(binder), again(request.uri()));
+        Step::AskedFirst(Box::pin(answer))
+    })
 }
 
 impl<S, G, B, R> Service<Request<B>> for DeviceBoundService<S, G>
@@ -62,7 +92,7 @@ where
     type Future = DeviceBoundFuture<S::Future, G>;
 
     fn call(&self, request: Request<B>) -> Self::Future {
-        self.answer(&request).unwrap_or_else(|| DeviceBoundFuture::passed(self.inner.call(request)))
+        Self::respond(&self.body, request, |request| self.inner.call(request))
     }
 }
 
@@ -76,16 +106,10 @@ pin_project! {
     /// The future that a [`DeviceBoundService`] returns.
     #[must_use = "futures do nothing unless polled"]
     pub struct DeviceBoundFuture<T, G> {
-        // One of the two.
         #[pin]
         passed: Option<T>,
+        // Comes first.
         answer: Option<(Answer, G)>,
-    }
-}
-
-impl<T, G> DeviceBoundFuture<T, G> {
-    pub(crate) fn passed(future: T) -> Self {
-        Self { passed: Some(future), answer: None }
     }
 }
 
@@ -98,14 +122,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        match (this.passed.as_pin_mut(), this.answer) {
-            (Some(passed), _) => passed.poll(cx),
-            (None, Some((answer, body))) => {
-                let response = ready!(answer.as_mut().poll(cx));
-                Poll::Ready(Ok(response.map(body)))
+        if let Some((answer, body)) = this.answer {
+            if let Some(response) = ready!(answer.as_mut().poll(cx)) {
+                return Poll::Ready(Ok(response.map(body)));
             }
-            // It is made with one of them.
-            (None, None) => Poll::Pending,
+            *this.answer = None;
+        }
+        match this.passed.as_pin_mut() {
+            Some(passed) => passed.poll(cx),
+            // A request that is not passed on is answered.
+            None => Poll::Pending,
         }
     }
 }
@@ -127,6 +153,7 @@ impl Slot {
         let answered = match endpoint {
             Endpoint::Register => self.register_device(binder, fields).await,
             Endpoint::Refresh => self.refresh_device(binder, fields).await,
+            Endpoint::Present => Ok(status(StatusCode::NO_CONTENT)),
         };
         let mut response = answered.unwrap_or_else(Error::into_http_response);
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use smallvec::SmallVec;
 
+use super::fetch_metadata::is_caused_elsewhere;
 use crate::config::Config;
 use crate::cookie::SetCookies;
+use crate::device_bound::headers::SKIPPED;
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::session::Record;
@@ -20,18 +22,24 @@ pub(super) struct DeviceEvidence {
     lapsed: OnceLock<Record>,
     /// The request is about to show it: an honest browser sends it without a bound cookie.
     is_refresh: AtomicBool,
+    /// The browser says that it could not refresh the bound cookie, or was not allowed to.
+    lacks_refresh: bool,
     /// A cookie of the request may hold a session that this host cannot judge.
     has_unjudged: AtomicBool,
 }
 
 impl DeviceEvidence {
-    pub(super) fn new(config: &Config, headers: &HeaderMap) -> Self {
+    /// Takes the data from the headers of a request. `present`: it has a session's cookie.
+    pub(super) fn new(config: &Config, headers: &HeaderMap, present: bool) -> Self {
         let binds = config.device_bound.is_some();
         let fields = binds.then(|| headers.get_all(COOKIE).iter().cloned());
         Self {
             cookies: fields.into_iter().flatten().collect(),
             lapsed: OnceLock::new(),
             is_refresh: AtomicBool::new(false),
+            lacks_refresh: binds
+                && present
+                && (headers.contains_key(SKIPPED) || is_caused_elsewhere(headers)),
             has_unjudged: AtomicBool::new(false),
         }
     }
@@ -62,6 +70,13 @@ impl DeviceEvidence {
             Some(binder) => binder.remove_cookie(&self.cookies),
             None => Ok(SetCookies::new()),
         }
+    }
+
+    /// Returns true if the browser may still hold the key, although it sent no valid bound cookie: the one it sent has
+    /// expired on its way, or by this host's clock, or the browser could not refresh it this time.
+    pub(super) fn may_return(&self, config: &Config) -> bool {
+        let binder = config.device_bound.as_ref();
+        self.lacks_refresh || binder.is_some_and(|binder| binder.has_cookie(&self.cookies))
     }
 
     /// Returns the `Cookie` fields.

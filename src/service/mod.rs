@@ -13,8 +13,12 @@ mod device_bound;
 mod device_check;
 #[cfg(feature = "device-bound")]
 mod device_evidence;
+#[cfg(feature = "device-bound")]
+mod device_retry;
 mod error_response;
 mod extension;
+#[cfg(feature = "device-bound")]
+mod fetch_metadata;
 mod finish;
 mod function;
 mod future;
@@ -135,7 +139,7 @@ impl<S, F> SessionService<S, F> {
     }
 
     /// Offers browsers to [bind sessions to their devices](crate::store::Builder::device_bound), and answers them. `body` makes
-    /// a response body from the bytes of a JSON text.
+    /// a response body from the bytes of a JSON or HTML text.
     ///
     /// Without it, the service accepts sessions that are bound, and binds none. Without the option of the store, it does
     /// nothing.

@@ -170,7 +170,7 @@ impl Slot {
             superseded: Mutex::default(),
             expired: Mutex::default(),
             #[cfg(feature = "device-bound")]
-            device: DeviceEvidence::new(config, headers),
+            device: DeviceEvidence::new(config, headers, present),
             had_subject: AtomicBool::new(false),
             speculative,
             only_looks,
@@ -295,11 +295,11 @@ impl Slot {
         };
         // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
         // must not remove the cookie of the login.
-        // So is the cookie of a bound session that came without its bound cookie.
-        let overtaken = record.is_none() && opened.regenerated || lapsed;
+        // So is the cookie of a bound session that came without its bound cookie, if the browser may bring that next time.
+        let overtaken = record.is_none() && opened.regenerated || lapsed && self.may_bring_bound_cookie();
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };
-        let reply = if dead && !overtaken { removal } else { Reply::Nothing };
+        let reply = if dead && !overtaken && !lapsed { removal } else { Reply::Nothing };
         let (id, place) = (record.as_ref().map(Record::id), record.as_ref().and_then(Record::place));
         let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
@@ -319,6 +319,7 @@ impl Slot {
         };
         let former = match &record {
             None if overtaken => Former::Superseded,
+            None if lapsed => Former::Lapsed,
             None if !locked(&self.expired).is_empty() => Former::Expired,
             _ => Former::None,
         };
@@ -609,6 +610,15 @@ impl Slot {
         }
     }
 
+    /// Returns true if the request came without a valid bound cookie, and the next one may come with one.
+    #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
+    fn may_bring_bound_cookie(&self) -> bool {
+        #[cfg(feature = "device-bound")]
+        return self.device.may_return(self.connection.config());
+        #[cfg(not(feature = "device-bound"))]
+        false
+    }
+
     /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, or the superseded session and
     /// the expired sessions, which slower requests may keep.
     pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
@@ -651,6 +661,12 @@ impl Slot {
     fn is_outdated(&self, record: &Record, now: Timestamp) -> bool {
         let store = self.connection.store();
         locked(&self.superseded).iter().any(|token| store.is_outdated(record, token, now))
+    }
+
+    /// Returns true if the request has a cookie of the session's name, or of a retired one.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn has_cookie(&self) -> bool {
+        std::iter::once(&self.found).chain(&self.found_retired).any(Found::is_present)
     }
 
     /// Returns true if the request came with a token that was superseded moments ago.

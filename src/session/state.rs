@@ -30,11 +30,8 @@ pub(super) struct State {
     wishes: Wishes,
     /// The handler reads the session as one that is in use.
     renews: bool,
-    /// The request came with a token that was superseded moments ago: the client has a cookie that is not ours to
-    /// remove or to replace, unless the handler says so.
-    overtaken: bool,
-    /// The request came with the token of a session that has expired.
-    came_expired: bool,
+    /// The session that the request's token led to, if it does not get that.
+    former: Former,
     /// The absolute timeout passed while the request was running.
     expired: bool,
     /// Another request ended the session, as far as this request knows. Changes are dropped, and nothing brings the session
@@ -56,8 +53,12 @@ pub(super) struct State {
 pub(crate) enum Former {
     /// None is known.
     None,
-    /// It has another token since moments ago.
+    /// It has another token since moments ago: the client has a cookie that is not ours to remove or to replace, unless the
+    /// handler says so.
     Superseded,
+    /// It is bound to a device, and the client can no longer show that it is on that: another session may begin.
+    #[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
+    Lapsed,
     /// It has expired. A slow request that loaded it in time may still keep it.
     Expired,
 }
@@ -201,7 +202,6 @@ fn below<'a>(pending: Option<&'a Pending>, base: Option<&'a Record>, key: &str) 
 
 impl State {
     pub(super) fn new(base: Option<Record>, former: Former, reply: Reply) -> Self {
-        let overtaken = former == Former::Superseded;
         Self {
             base,
             pending: None,
@@ -209,10 +209,9 @@ impl State {
             changes: None,
             wishes: Wishes::default(),
             renews: false,
-            overtaken,
-            came_expired: former == Former::Expired,
+            former,
             expired: false,
-            ended: overtaken,
+            ended: former == Former::Superseded,
             closed: false,
             discarded: false,
             renewal_failed: false,
@@ -338,10 +337,15 @@ impl State {
         self.closed
     }
 
+    /// Returns true if the request came with a token that was superseded moments ago.
+    fn is_overtaken(&self) -> bool {
+        self.former == Former::Superseded
+    }
+
     /// Returns true if another request ended the session, and this request has not begun a new one since.
     fn is_ended(&self) -> bool {
         let restarts = self.changes.as_ref().is_some_and(|changes| changes.restarts());
-        let begins_another = restarts || self.wishes.regenerate && (self.overtaken || self.expired);
+        let begins_another = restarts || self.wishes.regenerate && (self.is_overtaken() || self.expired);
         self.ended && !begins_another
     }
 
@@ -489,8 +493,8 @@ impl State {
         let changes = changes.unwrap_or_default();
         self.pending = Some(Pending { changes: Arc::clone(&changes), wishes, outcome });
         let ends_former = self.base.is_none()
-            && (wishes.destroy && (self.overtaken || self.came_expired)
-                || changes.logs_in() && self.overtaken);
+            && (wishes.destroy && self.former != Former::None
+                || changes.logs_in() && matches!(self.former, Former::Superseded | Former::Lapsed));
         let must_finish = match outcome {
             _ if ends_former => true,
             Outcome::Destroy | Outcome::Regenerate => true,
@@ -602,13 +606,13 @@ impl State {
         let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
         let asks_for_token = pending.as_ref().is_some_and(|pending| pending.wishes.regenerate);
         // A new session whose lifetime has passed already, for example. The client has no cookie of it.
-        let is_stillborn = self.base.is_none() && !destroyed && !self.overtaken;
+        let is_stillborn = self.base.is_none() && !destroyed && !self.is_overtaken();
         if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             self.ended_by_handler = true;
             self.ended = false; // a later change begins another session
         }
         // The handler asked for another session, which is stored with its first value: that may come after this commit.
-        let begins_another = asks_for_token && self.base.is_none() && (self.overtaken || self.expired);
+        let begins_another = asks_for_token && self.base.is_none() && (self.is_overtaken() || self.expired);
         self.ended &= !begins_another;
         self.outdate();
         match saved {
@@ -938,9 +942,11 @@ mod tests {
         let login: Wish = |state| state.login("s", one(), None);
         for (former, wish, ends) in [
             (Former::Superseded, WISHES[3], true),
+            (Former::Lapsed, WISHES[3], true),
             (Former::Expired, WISHES[3], true),
             (Former::None, WISHES[3], false),
             (Former::Superseded, login, true),
+            (Former::Lapsed, login, true),
             (Former::Expired, login, false),
             (Former::None, login, false),
         ] {

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use hyper_session::Revocations;
+use hyper_session::revocation::{Page, Revocation, RevocationLog};
 use hyper_session::testing::FakeClock;
+use hyper_session::{Clock, Error, Revocations};
 
 use crate::browser::Browser;
 use crate::device::Device;
 use crate::shared_log::SharedLog;
 use crate::site::{GRACE, LIFETIME, START, Site, block_on};
 
-async fn host(log: &SharedLog, clock: &FakeClock) -> Site {
+async fn host(log: &(impl RevocationLog + Clone), clock: &FakeClock) -> Site {
     // Long enough for any follower on a busy machine.
     let revocations = Revocations::open(log.clone()).await.unwrap().max_staleness(Duration::from_secs(20));
     Site::on_cookies_with(clock.clone(), |builder| builder.revocations(revocations))
@@ -90,5 +91,55 @@ fn a_cookie_from_before_the_registration_ends_although_the_clock_of_the_log_is_a
         thief.visit(&two, "/logout").await;
         log.settled().await;
         assert!(victim.read(&one, "/").await.starts_with("stranger"));
+    });
+}
+
+/// A log whose entries are dated ahead, as by Redis for two hours after a failover or its first start. Readers get the present
+/// time instead.
+#[derive(Clone)]
+struct DatedAhead(SharedLog, FakeClock);
+
+impl RevocationLog for DatedAhead {
+    fn incarnation(&self) -> u64 {
+        self.0.incarnation()
+    }
+
+    async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
+        self.0.append(revocations, above).await
+    }
+
+    async fn top(&self, at_least: u64) -> Result<u64, Error> {
+        self.0.top(at_least).await
+    }
+
+    async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
+        let mut page = self.0.read(after, wait).await?;
+        page.entries.iter_mut().for_each(|entry| entry.written = self.1.now());
+        Ok(page)
+    }
+
+    async fn trim(&self, age: Duration) -> Result<(), Error> {
+        self.0.trim(age).await
+    }
+}
+
+#[test]
+fn a_process_that_begins_later_gives_no_second_grace() {
+    block_on(async {
+        let clock = FakeClock::at(START);
+        let log = DatedAhead(SharedLog::default(), clock.clone());
+        let one = host(&log, &clock).await;
+        let mut victim = Browser::new();
+        let offer = victim.log_in(&one).await;
+        let mut thief = Browser { device: Device::new(), cookies: victim.cookies.clone(), bound: None };
+        victim.bind_by(&one, &offer).await;
+        log.0.settled().await;
+        assert_eq!(thief.read(&one, "/").await, "ada unbound 0", "in its grace");
+        clock.advance(GRACE);
+        let two = host(&log, &clock).await;
+        for site in [&one, &two] {
+            assert!(thief.read(site, "/").await.starts_with("stranger"));
+            assert_eq!(victim.read(site, "/").await, "ada bound 0");
+        }
     });
 }

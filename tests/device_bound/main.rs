@@ -16,6 +16,7 @@ mod hosts;
 mod options;
 mod place;
 mod protocol;
+mod returns;
 #[cfg(feature = "redis")]
 #[path = "../redis/server.rs"]
 #[allow(dead_code)] // these tests need a server, and do nothing to it

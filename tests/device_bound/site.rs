@@ -144,6 +144,7 @@ async fn handler(request: Request<Body>, handle: SessionHandle) -> Result<Respon
     }
     let session = handle.load().await?;
     match path.strip_prefix("/app").unwrap_or(path) {
+        "/form" => return Ok(Response::new(session.csrf_token()?.into())),
         "/login" => session.login("ada")?,
         "/login-bob" => session.login("bob")?,
         "/logout" => session.destroy()?,
@@ -156,7 +157,12 @@ async fn handler(request: Request<Body>, handle: SessionHandle) -> Result<Respon
             session.login("ada")?;
             return Err(Error::unavailable("as the test wants"));
         }
-        _ => {}
+        path => {
+            if let Some(token) = path.strip_prefix("/submit/") {
+                session.verify_csrf(token)?;
+                session.login("ada")?;
+            }
+        }
     }
     let (subject, visits) = (session.subject(), session.get::<u64>("visits")?.unwrap_or(0));
     let binding = format!("{:?}", session.binding());

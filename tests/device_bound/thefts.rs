@@ -25,7 +25,7 @@ fn thief(browser: &Browser) -> Browser {
 }
 
 /// A client with only the cookie of this name.
-fn with_only(name: &str, of: &Cookies) -> Browser {
+pub(crate) fn with_only(name: &str, of: &Cookies) -> Browser {
     let mut headers = http::HeaderMap::new();
     let value = std::str::from_utf8(of.get(name).unwrap()).unwrap();
     headers.insert("set-cookie", format!("{name}={value}").parse().unwrap());

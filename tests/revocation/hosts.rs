@@ -451,3 +451,18 @@ impl RevocationLog for Held {
         self.0.trim(age).await
     }
 }
+
+#[test]
+fn the_first_sessions_of_an_empty_log_are_not_unknown() {
+    block_on(async {
+        let log = SharedLog::default();
+        let revocations = Revocations::open(log.clone()).await.unwrap();
+        let revocations = revocations.refuse_unknown(true).max_staleness(PATIENT);
+        let site = Site::built(FakeClock::at(START), |builder| builder.revocations(revocations));
+        let mut visitor = Cookies::new();
+        site.set(&mut visitor, "a").await;
+        assert!(site.accepts(&visitor).await);
+        let browser = site.logged_in("ada").await;
+        assert!(site.accepts(&browser).await);
+    });
+}

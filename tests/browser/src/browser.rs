@@ -199,6 +199,15 @@ impl Browser {
         self.command("chromium:Cdp", json!({ "cmd": command, "params": params }));
     }
 
+    /// Forbids pages to run scripts, as their policy can, or allows it again.
+    pub fn forbid_scripts(&self, forbids: bool) {
+        let params = json!({ "value": forbids });
+        self.command(
+            "chromium:Cdp",
+            json!({ "cmd": "Emulation.setScriptExecutionDisabled", "params": params }),
+        );
+    }
+
     /// Shows the page as to someone who prefers dark colours, or light ones.
     pub fn prefer_dark(&self, dark: bool) {
         let scheme = if dark { "dark" } else { "light" };

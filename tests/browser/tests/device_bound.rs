@@ -1,16 +1,20 @@
 //! Sessions that Chromium binds to a key, over TLS: the protocol as a browser speaks it.
 
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper_session::store::Store;
-use hyper_session::{AppKey, CookieStore, DeviceBound};
+use hyper_session::store::{Builder, CookieKeys, Store};
+use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, SystemClock, Timestamp};
 use hyper_session_browser_tests::{Browser, Cookie, Deployments, Engine, Exchange, Exchanges, Server};
 
 const ENGINE: Engine = Engine::ChromiumWithKeys;
 const REGISTER: &str = "/device-bound/register";
 const REFRESH: &str = "/device-bound/refresh";
 const BOUND: &str = "__Host-session.bound";
+const RETRY: &str = "__Host-session.retry";
 
 /// A browser whose user has logged in, and whose session is bound.
 fn bound() -> (Server, Exchanges, Browser) {
@@ -185,10 +189,14 @@ fn the_network_log_of_the_browser_shows_each_step() {
     assert_eq!(results, expected);
 }
 
+fn builder() -> Builder<CookieKeys> {
+    let key = "b2c1f0437a9d5e8624fb0913ce75a86ddf1ab3709456e2c8130ff6a5427d9be8".parse::<AppKey>();
+    CookieStore::builder(key.expect("a key"))
+}
+
 /// A cookie store with these options. Its key is that of all of them.
 fn store(options: Option<DeviceBound>) -> Arc<dyn Store> {
-    let key = "b2c1f0437a9d5e8624fb0913ce75a86ddf1ab3709456e2c8130ff6a5427d9be8".parse::<AppKey>();
-    let builder = CookieStore::builder(key.expect("a key"));
+    let builder = builder();
     let builder = match options {
         Some(options) => builder.device_bound(options),
         None => builder,
@@ -257,4 +265,63 @@ fn a_browser_that_cannot_bind_notices_nothing() {
     browser.wait_for("Ada");
     assert_eq!(browser.cookies().len(), 1);
     assert!(exchanges.take().iter().all(|exchange| !exchange.path.starts_with("/device-bound")));
+}
+
+/// Another site, with one link.
+fn site_with_link(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("its number");
+    let page = format!("<!doctype html><title>Another site</title><a href=\"{to}\">a link</a>");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let _ = answer_with(stream, &page);
+        }
+    });
+    format!("http://{address}/")
+}
+
+fn answer_with(mut stream: TcpStream, page: &str) -> std::io::Result<()> {
+    let _ = stream.read(&mut [0; 4096])?;
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\n";
+    write!(stream, "{head}Content-Length: {}\r\n\r\n{page}", page.len())
+}
+
+/// A clock that can be put forward.
+#[derive(Clone, Default)]
+struct LateClock(Arc<AtomicU64>);
+
+impl Clock for LateClock {
+    fn now(&self) -> Timestamp {
+        SystemClock.now().saturating_add(Duration::from_secs(self.0.load(Ordering::SeqCst)))
+    }
+}
+
+// The user was away for longer than the bound cookie lasts, and comes back by a link in a mail. Mail is often shown in a frame
+// without an origin, as this `data:` page has none.
+#[test]
+fn a_link_of_another_site_finds_the_user_logged_in() {
+    let clock = LateClock::default();
+    let store =
+        builder().clock(clock.clone()).device_bound(DeviceBound::new()).build().expect("options that fit");
+    let deployments = Deployments::start(&(Arc::new(store) as Arc<dyn Store>));
+    let page = deployments.server().url("/?a=1#part");
+    let browser = Browser::launch(ENGINE, deployments.server());
+    browser.open(&deployments.server().url("/login/ada"));
+    browser.wait_for("logged in: ada");
+    wait_until("the bound cookie", || cookie(&browser, BOUND).is_some());
+    let data = format!("data:text/html,<!doctype html><a href='{}'>a link</a>", page.replace('#', "%23"));
+    for (other, scripts) in [(site_with_link(&page), true), (data.clone(), true), (data, false)] {
+        clock.0.fetch_add(100, Ordering::SeqCst);
+        // Both have expired.
+        browser.remove_cookie(BOUND, &page);
+        browser.remove_cookie(RETRY, &page);
+        browser.open(&other);
+        browser.forbid_scripts(!scripts);
+        browser.click("a");
+        browser.wait_for("logged in: ada");
+        browser.forbid_scripts(false);
+        let shown = if scripts { page.clone() } else { page.replace("#part", "") };
+        assert_eq!(browser.run("return location.href"), shown, "{other}");
+        assert!(cookie(&browser, BOUND).is_some());
+    }
 }

@@ -1,0 +1,53 @@
+//! A second attempt for a browser that comes by a link of another site, and was not allowed to refresh its bound cookie first.
+//!
+//! Browsers refresh a bound cookie only for requests that a page of its origin has caused (section 8.3 of the draft). After
+//! some minutes, a link in a mail would lead to a page that shows its user as logged out. The draft's remedy, a list of other
+//! origins, does not help: the browser then refreshes without cookies that are `SameSite=Lax`, so without the session.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, REFRESH, SET_COOKIE};
+use http::{Response, Uri};
+
+use super::slot::Slot;
+use crate::device_bound::Binder;
+
+/// Returns the value of a `Refresh` field that opens this page again. The page's script is faster, and keeps the fragment of the
+/// address, but a policy of the site may forbid it.
+///
+/// A query alone: an address that begins with two slashes would lead to another host.
+pub(super) fn again(uri: &Uri) -> HeaderValue {
+    let value = format!("1; url=?{}", uri.query().unwrap_or_default());
+    // A query has the characters of a header's value.
+    HeaderValue::try_from(value).unwrap_or_else(|_| HeaderValue::from_static("1"))
+}
+
+impl Slot {
+    /// Returns true if the request has a cookie of the session's name, and its browser may still refresh the bound cookie.
+    pub(super) fn may_retry(&self, binder: &Binder) -> bool {
+        binder.enforces() && self.has_cookie() && binder.may_retry(self.device.cookies())
+    }
+
+    /// Returns a page that refreshes the bound cookie and opens itself again, if the session of the request lacks it.
+    pub(super) async fn retry(
+        self: Arc<Self>,
+        binder: Arc<Binder>,
+        again: HeaderValue,
+    ) -> Option<Response<Bytes>> {
+        self.device.expect_proof();
+        // A store that fails is reported when the handler asks for its session.
+        self.session(false).await.ok()?;
+        self.device.lapsed()?;
+        let (page, lines) = binder.retry_page().ok()?;
+        let mut response = Response::new(Bytes::from(page));
+        let headers = response.headers_mut();
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+        headers.insert(REFRESH, again);
+        for line in lines {
+            headers.append(SET_COOKIE, line);
+        }
+        Some(response)
+    }
+}

@@ -1,0 +1,164 @@
+//! Users who come back after their bound cookie has expired: by a link of another site, or with a browser that has lost its key.
+
+use http::{Request, Response};
+
+use crate::browser::{Browser, with_cookies};
+use crate::site::{BOUND, Body, GRACE, LIFETIME, NAME, Site, block_on, text};
+use crate::thefts::with_only;
+
+const RETRY: &str = "__Host-session.retry";
+const LINK: [(&str, &str); 2] = [("sec-fetch-mode", "navigate"), ("sec-fetch-site", "cross-site")];
+
+async fn send(site: &Site, browser: &mut Browser, path: &str, fields: &[(&str, &str)]) -> Response<Body> {
+    let mut request = Request::get(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    let response = site.call(with_cookies(request, &browser.cookies)).await;
+    browser.cookies.receive(response.headers());
+    response
+}
+
+/// A browser whose bound cookie has expired.
+async fn away(site: &Site) -> Browser {
+    let mut browser = Browser::new();
+    browser.bind(site).await;
+    site.clock.advance(LIFETIME);
+    browser.cookies = with_only(NAME, &browser.cookies).cookies;
+    site.events();
+    browser
+}
+
+// Browsers do not refresh for a request that another site has caused.
+#[test]
+fn a_link_of_another_site_leads_to_a_page_that_asks_again() {
+    for site in Site::all() {
+        block_on(async {
+            for from in ["cross-site", "same-site"] {
+                let mut browser = away(&site).await;
+                let fields = [LINK[0], ("sec-fetch-site", from)];
+                // The path begins like another host.
+                let response = send(&site, &mut browser, "//elsewhere.example/visit?a=1", &fields).await;
+                assert_eq!(
+                    (response.status().as_u16(), response.headers()["refresh"].to_str().unwrap()),
+                    (200, "1; url=?a=1")
+                );
+                assert_eq!(response.headers()["cache-control"], "no-store");
+                assert_eq!(response.headers()["vary"], "Cookie");
+                let page = text(response).await;
+                assert!(page.contains("src=\"/device-bound/present\""), "{page}");
+                assert!(site.events().is_empty(), "the browser is about to show that it has the key");
+
+                // The image: the browser refreshes before it.
+                assert_eq!(browser.refresh(&site).await, 200);
+                let image = send(&site, &mut browser, "/device-bound/present", &[]).await;
+                assert_eq!(
+                    (image.status().as_u16(), image.headers()["cache-control"].to_str().unwrap()),
+                    (204, "no-store")
+                );
+                let again = send(&site, &mut browser, "/", &fields).await;
+                assert_eq!(text(again).await, "ada bound 0", "{}", site.kind);
+            }
+        });
+    }
+}
+
+#[test]
+fn a_browser_that_does_not_refresh_is_asked_once() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = away(&site).await;
+            assert!(send(&site, &mut browser, "/", &LINK).await.headers().contains_key("refresh"));
+            assert!(browser.cookies.get(RETRY).is_some());
+            let again = send(&site, &mut browser, "/visit", &LINK).await;
+            assert!(!again.headers().contains_key("refresh"));
+            assert_eq!(text(again).await, "stranger lapsed 1", "{}", site.kind);
+            // It was not allowed to refresh, and may do so before the next request.
+            assert_eq!(site.events(), ["lapsed", "dropped:session_ended"]);
+            assert_eq!(browser.refresh(&site).await, 200);
+            assert_eq!(browser.read(&site, "/").await, "ada bound 0");
+        });
+    }
+}
+
+#[test]
+fn only_links_to_lapsed_sessions_are_asked_again() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = away(&site).await;
+            for fields in [
+                &[][..],
+                &LINK[..1],
+                &LINK[1..],
+                &[LINK[0], ("sec-fetch-site", "same-origin")],
+                &[LINK[0], ("sec-fetch-site", "none")],
+                &[("sec-fetch-mode", "cors"), LINK[1]],
+            ] {
+                let response = send(&site, &mut browser, "/", fields).await;
+                assert_eq!(text(response).await, "stranger lapsed 0", "{} {fields:?}", site.kind);
+            }
+            let mut unbound = Browser::new();
+            unbound.log_in(&site).await;
+            assert_eq!(text(send(&site, &mut unbound, "/", &LINK).await).await, "ada unbound 0");
+            assert_eq!(text(send(&site, &mut Browser::new(), "/", &LINK).await).await, "stranger unbound 0");
+            // A handler that does not ask for its session.
+            assert_eq!(text(send(&site, &mut unbound, "/ping", &LINK).await).await, "pong");
+            let mut bound = Browser::new();
+            bound.bind(&site).await;
+            site.clock.advance(GRACE);
+            assert_eq!(text(send(&site, &mut bound, "/", &LINK).await).await, "ada bound 0");
+        });
+    }
+}
+
+// The key is gone: the browser was refused once, or its profile came from another machine. The cookie of the session stays, and must
+// not stand in the way of a login that needs a session before it.
+#[test]
+fn a_browser_that_has_lost_its_key_can_log_in_by_a_form() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = away(&site).await;
+            browser.bound = None;
+            let token = browser.read(&site, "/form").await;
+            assert_eq!(site.events(), ["lapsed"]);
+            assert_eq!(
+                browser.read(&site, &format!("/submit/{token}")).await,
+                "ada unbound 0",
+                "{}",
+                site.kind
+            );
+            assert_eq!(browser.read(&site, "/").await, "ada unbound 0", "{}", site.kind);
+        });
+    }
+}
+
+#[test]
+fn what_is_written_beside_a_lapsed_session_does_not_replace_it_while_its_browser_may_return() {
+    for site in Site::all() {
+        block_on(async {
+            let mut bound = Browser::new();
+            bound.bind(&site).await;
+            let expired = bound.cookies.get(BOUND).unwrap().to_vec();
+            for (fields, has_bound_cookie) in [
+                (&[][..], true),
+                (&[("secure-session-skipped", "server_error;session_identifier=\"b\"")], false),
+                (&[("sec-fetch-site", "cross-site")], false),
+            ] {
+                let mut browser = away(&site).await;
+                if has_bound_cookie {
+                    let line = format!("{BOUND}={}", std::str::from_utf8(&expired).unwrap());
+                    browser
+                        .cookies
+                        .receive(&[(http::header::SET_COOKIE, line.parse().unwrap())].into_iter().collect());
+                }
+                let kept = browser.cookies.header();
+                let response = send(&site, &mut browser, "/visit", fields).await;
+                assert_eq!(text(response).await, "stranger lapsed 1", "{} {fields:?}", site.kind);
+                assert_eq!(browser.cookies.header(), kept, "{} {fields:?}", site.kind);
+                assert_eq!(site.events(), ["lapsed", "dropped:session_ended"]);
+                assert_eq!(browser.refresh(&site).await, 200);
+                assert_eq!(browser.read(&site, "/").await, "ada bound 0");
+            }
+        });
+    }
+}
