@@ -480,8 +480,8 @@ fn it_cannot_be_combined_with_astra_and_needs_room() {
     }
 }
 
-/// One request that logs in, saves, labels, regenerates and ends the others, each time with a token of its own, and another one on
-/// top of it.
+/// One request logs in, labels, regenerates and ends the others, and saves after each of them. The next request authenticates
+/// again.
 #[test]
 fn each_token_of_requests_that_save_often_ends_with_the_label() {
     block_on(async {
