@@ -87,13 +87,21 @@ fn identifiers_differ_by_key_and_begin_with_a_letter() {
 }
 
 #[test]
-fn two_paths_are_answered() {
+fn three_paths_are_answered_each_for_one_method() {
     let binder = binder(b"one", "s");
-    assert_eq!(binder.endpoint("/device-bound/register"), Some(Endpoint::Register));
-    assert_eq!(binder.endpoint("/device-bound/refresh"), Some(Endpoint::Refresh));
+    for (name, expected, endpoint) in [
+        ("register", Method::POST, Endpoint::Register),
+        ("refresh", Method::POST, Endpoint::Refresh),
+        ("present", Method::GET, Endpoint::Present),
+    ] {
+        for method in [Method::GET, Method::POST, Method::HEAD, Method::PUT] {
+            let answered = binder.endpoint(&method, &format!("/device-bound/{name}"));
+            assert_eq!(answered, (method == expected).then_some(endpoint), "{method} {name}");
+        }
+    }
     for path in ["/", "/device-bound", "/device-bound/", "/device-bound/register/", "/device-bound//refresh"]
     {
-        assert_eq!(binder.endpoint(path), None, "{path}");
+        assert_eq!(binder.endpoint(&Method::POST, path), None, "{path}");
     }
 }
 
@@ -104,10 +112,11 @@ fn accepted_paths_are_answered_and_not_offered() {
     let options = DeviceBound::new().path("/new").accept_path("/old/").accept_path("/older");
     let binder = Binder::new(options, Some(&keys), &cookie).unwrap();
     for path in ["/new", "/old", "/older"] {
-        assert_eq!(binder.endpoint(&format!("{path}/register")), Some(Endpoint::Register), "{path}");
-        assert_eq!(binder.endpoint(&format!("{path}/refresh")), Some(Endpoint::Refresh), "{path}");
+        let post = |name| binder.endpoint(&Method::POST, &format!("{path}/{name}"));
+        assert_eq!(post("register"), Some(Endpoint::Register), "{path}");
+        assert_eq!(post("refresh"), Some(Endpoint::Refresh), "{path}");
     }
-    assert_eq!(binder.endpoint("/device-bound/refresh"), None);
+    assert_eq!(binder.endpoint(&Method::POST, "/device-bound/refresh"), None);
     let offer = binder.offer(SessionId::from_bytes([7; 16]), NOW).unwrap();
     assert!(offer.to_str().unwrap().starts_with("(ES256);path=\"/new/register\";"));
     let instructions = binder.instructions(&PublicKey::of(true, &[7; 32]));

@@ -16,7 +16,7 @@ use crate::device_bound::Binder;
 /// Returns the value of a `Refresh` field that opens this page again. The page's script is faster, and keeps the fragment of the
 /// address, but a policy of the site may forbid it.
 ///
-/// A query alone: an address that begins with two slashes would lead to another host.
+/// It names only the query: an address that begins with two slashes would lead to another host.
 pub(super) fn again(uri: &Uri) -> HeaderValue {
     let value = format!("1; url=?{}", uri.query().unwrap_or_default());
     // A query has the characters of a header's value.

@@ -479,3 +479,39 @@ fn it_cannot_be_combined_with_astra_and_needs_room() {
         assert!(both.unwrap_err().is_config());
     }
 }
+
+/// One request logs in, labels, regenerates and ends the others, and saves after each of them. The next request authenticates
+/// again.
+#[test]
+fn each_token_of_requests_that_save_often_ends_with_the_label() {
+    block_on(async {
+        let site = Site::in_memory();
+        let mut browser = site.logged_in("ada").await;
+        let mut copies = vec![browser.clone()];
+        site.visit(&mut browser, |session| async move {
+            session.login("ada")?;
+            session.save().await?;
+            session.label("oidc", "x")?;
+            session.save().await?;
+            session.regenerate()?;
+            session.save().await?;
+            session.end_other_sessions().await?;
+            session.set("a", 1)
+        })
+        .await;
+        assert!(site.accepts(&browser).await);
+        copies.push(browser.clone());
+        site.visit(&mut browser, |session| async move {
+            session.reauthenticate()?;
+            session.save().await?;
+            session.set("b", 2)
+        })
+        .await;
+        assert!(site.accepts(&browser).await);
+        copies.push(browser.clone());
+        site.store.end_labelled("oidc", "x").await.unwrap();
+        for copy in &copies {
+            assert!(!site.accepts(copy).await);
+        }
+    });
+}

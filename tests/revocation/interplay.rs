@@ -65,6 +65,21 @@ fn a_login_on_a_host_without_revocations_belongs_to_its_own_user() {
     });
 }
 
+// Its position is nought, so an end from before it counts: sessions are refused that might be kept, and not the other way round.
+#[test]
+fn a_login_on_a_host_without_revocations_is_older_than_each_end() {
+    block_on(async {
+        let (with, without) = with_and_without();
+        with.store.end_sessions_of("ada").await.unwrap();
+        let mut browser = without.logged_in("ada").await;
+        assert!(without.accepts(&browser).await);
+        assert_eq!(with.refusal(&browser).await, Some(Refusal::Revoked), "as documented");
+        // The next login is behind it.
+        with.login(&mut browser, "ada").await;
+        assert!(with.accepts(&browser).await);
+    });
+}
+
 #[test]
 fn a_logout_on_a_host_without_revocations_is_not_final_and_does_no_harm() {
     block_on(async {
