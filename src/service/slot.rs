@@ -666,7 +666,7 @@ impl Slot {
     /// Returns true if the request has a cookie of the session's name, or of a retired one.
     #[cfg(feature = "device-bound")]
     pub(super) fn has_cookie(&self) -> bool {
-        std::iter::once(&self.found).chain(&self.found_retired).any(Found::is_present)
+        std::iter::once(&self.found).chain(&self.found_retired).any(FoundCookies::is_present)
     }
 
     /// Returns true if the request came with a token that was superseded moments ago.
