@@ -157,6 +157,20 @@ async fn an_entry_that_is_too_long_is_neither_written_nor_read() {
     }
 }
 
+/// The limit has room for a list of seven sessions, and the options allow a hundred.
+#[tokio::test]
+async fn a_list_without_room_for_another_session_says_so_and_ends_no_session() {
+    let folder = Folder::new();
+    let narrow = folder.builder().max_entry_len(250).open().unwrap();
+    let log_in = || with_session(Request::new(()), &narrow, |session| session.login("ada"));
+    for listed in 1..=7 {
+        log_in().await.unwrap();
+        assert_eq!(narrow.sessions_of("ada").await.unwrap().len(), listed);
+    }
+    assert!(log_in().await.unwrap_err().is_too_large());
+    assert_eq!(narrow.sessions_of("ada").await.unwrap().len(), 7);
+}
+
 /// A host whose limit is lower lists and ends the sessions of a host whose limit is higher, and users can log in to it.
 #[tokio::test]
 async fn t26_sessions_that_are_too_long_for_a_host_are_ended_by_it() {

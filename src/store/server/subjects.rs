@@ -209,20 +209,19 @@ impl<B: Backend> Inner<B> {
         let entry = ListedSession { id, entered, until, ending: false };
         let must_be_listed = instead_of.filter(|predecessor| predecessor.must_be_listed);
         let instead_of = instead_of.map(|predecessor| predecessor.id);
-        let counts = |entry: &&ListedSession| Some(entry.id) != instead_of;
+        let counts = all_but(instead_of);
         let add = |list: &mut SessionList| {
             if must_be_listed.is_some_and(|predecessor| !list.has(predecessor.id)) {
                 return (false, 0);
             }
             list.prune(now);
-            let goes_on = instead_of.is_some_and(|id| list.has(id));
+            // A session that is listed already is not refused, although fewer are allowed by now.
+            let stays = self.is_exempt_from_limit(list, instead_of);
             let entered = list.enter(entry, instead_of);
             let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
-            // A session that is listed already is not refused, although fewer are allowed by now.
-            let stays = goes_on && self.at_session_limit == SessionLimit::RefuseLogin;
             (entered, if stays { 0 } else { surplus })
         };
-        let ((entered, surplus), known) = self.edit_with_room(subject, id, counts, now, add).await?;
+        let ((entered, surplus), known) = self.edit_with_room(subject, id, instead_of, now, add).await?;
         if !entered {
             return Ok(false);
         }
@@ -238,21 +237,42 @@ impl<B: Backend> Inner<B> {
         Ok(true)
     }
 
+    /// Returns true if the session limit refuses new logins, and the successor of `instead_of` is none, since that is on the list.
+    fn is_exempt_from_limit(&self, list: &SessionList, instead_of: Option<SessionId>) -> bool {
+        self.at_session_limit == SessionLimit::RefuseLogin && instead_of.is_some_and(|id| list.has(id))
+    }
+
     /// Changes the list as a login does. While more logins are under way than the longest entry has room for, it first ends
     /// sessions beyond the number that the subject may have, as if `login` was entered.
     async fn edit_with_room<R>(
         &self,
         subject: &str,
         login: SessionId,
-        counts: impl Fn(&&ListedSession) -> bool,
+        instead_of: Option<SessionId>,
         now: Timestamp,
         mut edit: impl FnMut(&mut SessionList) -> R,
     ) -> Result<(R, Known), Error> {
         for _ in 0..MAX_ATTEMPTS {
-            match self.edit(subject, now, Unreadable::IsOverwritten, None, &mut edit).await {
+            let mut len = 0;
+            let edit = |list: &mut SessionList| {
+                let result = edit(list);
+                len = list.entries.len();
+                result
+            };
+            match self.edit(subject, now, Unreadable::IsOverwritten, None, edit).await {
                 Err(error) if error.is_too_large() => {
                     let known = self.known(subject, now).await?;
-                    Box::pin(self.make_room(subject, known, login, &counts, now)).await?;
+                    let counts = all_but(instead_of);
+                    let is_full = known.list.live().filter(counts).count() >= self.max_sessions_per_subject;
+                    let is_shorter = known.list.entries.len() + 1 < len;
+                    if !is_full && !is_shorter && !known.list.is_unfinished() {
+                        // The backend has no room for as many sessions as the options allow.
+                        return Err(error);
+                    }
+                    // Otherwise the logins that came too late leave the list.
+                    if !self.is_exempt_from_limit(&known.list, instead_of) {
+                        Box::pin(self.make_room(subject, known, login, counts, now)).await?;
+                    }
                 }
                 edited => return edited,
             }
@@ -680,4 +700,9 @@ impl<B: Backend> Inner<B> {
         }
         Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
+}
+
+/// Picks the sessions that count beside the successor of `replaced`.
+fn all_but(replaced: Option<SessionId>) -> impl Fn(&&ListedSession) -> bool + Copy {
+    move |entry| Some(entry.id) != replaced
 }
