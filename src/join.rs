@@ -4,10 +4,10 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::Poll;
 
-/// How many steps run at a time. The sessions that a subject may have by default, 100, take one round trip. A wider join costs more,
-/// because each reply that arrives polls all running steps: listing 4,000 sessions in Redis over loopback took 85 ms of this
-/// process's time with 64 steps, 109 with 256, 181 with 1,024 and 204 with 4,096 (a debug build).
-const WIDTH: usize = 128;
+/// How many steps run at a time, so that so many sessions of a subject take one round trip. Each reply that arrives polls all running
+/// steps: to list 4,000 sessions in Redis over loopback took 109 ms of this process's time with 256 steps, and 181 ms with 1,024 (a
+/// debug build). But with 256, it takes four times as many round trips, and one to another region takes longer than that.
+const WIDTH: usize = 1_024;
 
 /// Runs the steps that `step` makes of `items`, [`WIDTH`] at a time. Returns their results in the order of the items.
 pub(crate) async fn join_all<I, T, F>(items: impl IntoIterator<Item = I>, step: impl Fn(I) -> F) -> Vec<T>
