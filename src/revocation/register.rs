@@ -803,7 +803,7 @@ mod tests {
         assert!(confirming.await);
     }
 
-    // Only a log that ends before the position was rolled back. Raising it would give up positions for nothing, and the
+    // Only a log that ends before the position was rolled back. To raise another log wastes positions, and the
     // request would fail.
     #[tokio::test]
     async fn a_log_that_was_read_late_is_not_taken_for_one_that_was_rolled_back() {
@@ -846,7 +846,7 @@ mod tests {
             register.revoke_at_once(&[revocation]).unwrap();
         }
         assert_eq!((register.len(), judge(&register, 0, 100)), (32, Verdict::Valid));
-        // Beyond the limit, the oldest ones make room: a sixteenth, and the one that is too many. The sessions before them have
+        // Beyond the limit, the oldest ones make room: a sixteenth, and the surplus one. The sessions before them have
         // ended.
         register.revoke_at_once(&[revocations.next().unwrap()]).unwrap();
         assert_eq!(register.len(), 30);

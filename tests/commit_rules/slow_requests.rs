@@ -374,7 +374,7 @@ fn b5_t34_a_logout_after_the_deadline_ends_a_slow_request() {
     });
 }
 
-/// To begin a new session after the deadline is no logout: a slow request that loaded the old session in time keeps it.
+/// A request that begins a new session after the deadline does not log out a slow request that loaded the old session in time.
 #[test]
 fn b5_a_new_session_after_the_deadline_ends_no_slow_request() {
     let begins: [Act; 2] = [|session| session.set("c", 3_u64), |session| session.login("ada")];

@@ -78,7 +78,7 @@ impl Backend for Obstructed {
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
         self.call(id, Call::Delete)?;
-        // An entry that is gone is not too long any more.
+        // An entry that is gone can be read again as missing.
         self.faults.lock().unwrap().remove(&(id, Call::Fetch));
         self.memory.delete(id).await
     }
@@ -230,7 +230,7 @@ fn t26_where_the_list_decides_a_session_needs_a_list_that_can_be_read() {
     assert!(matches!(load(), Ok(Err(Refusal::UnknownId))));
 }
 
-// What another call left unfinished is tried, and is no reason to refuse a login.
+// A login tries to finish the ending of another call. If that fails, the login still succeeds.
 #[test]
 fn a_login_succeeds_although_another_session_cannot_be_ended() {
     let (backend, store) = store();
