@@ -105,6 +105,8 @@ impl Connections {
 
 struct Reply {
     begun: Instant,
+    /// True if it came during a fault.
+    disturbed: bool,
     status: u16,
     headers: HeaderMap,
     text: String,
@@ -229,7 +231,14 @@ impl Client {
             let (head, body) = response.into_parts();
             let body = body.collect().await.map_err(|error| format!("{error:?}"))?.to_bytes();
             let text = String::from_utf8(body.to_vec()).unwrap();
-            Ok::<_, String>(Reply { begun, status: head.status.as_u16(), headers: head.headers, text })
+            let disturbed = was_open || self.shared.window.state().1 != opened;
+            Ok::<_, String>(Reply {
+                begun,
+                disturbed,
+                status: head.status.as_u16(),
+                headers: head.headers,
+                text,
+            })
         };
         let Ok(answer) = tokio::time::timeout(patience, answer).await else {
             assert!(patience < BOUND, "{}: {deed} hangs", self.shared.row.name);
@@ -329,14 +338,19 @@ impl Client {
         let patience = self.patience();
         match self.visit(&mut device, "/add", patience).await {
             Some(reply) if reply.status == 413 => self.shared.count("too large, as deployed"),
-            Some(_) => Self::counted(&mut device),
+            Some(reply) => {
+                let is_alone = device.possible == 0;
+                Self::counted(&mut device, &reply, is_alone);
+            }
             None => self.maybe_counted(&mut device),
         }
         Some(device)
     }
 
-    fn counted(device: &mut Device) {
+    /// If the reply of a backend is lost, and another request writes before the step is sent again, it counts twice: a known limit.
+    fn counted(device: &mut Device, reply: &Reply, is_alone: bool) {
         device.confirmed += 1;
+        device.possible += u64::from(reply.disturbed && !is_alone);
         device.changed = Instant::now();
     }
 
@@ -359,7 +373,7 @@ impl Client {
             match reply {
                 Some(reply) => {
                     device.jar.store(&reply.headers);
-                    Self::counted(&mut device);
+                    Self::counted(&mut device, &reply, false);
                 }
                 None => self.maybe_counted(&mut device),
             }
