@@ -144,7 +144,7 @@ impl Shared {
     /// Returns the earliest time of the stores' clocks: an entry that has expired by then has expired for each store.
     fn time(&self) -> Option<Timestamp> {
         let clocks: Vec<_> = lock(&self.clocks).iter().filter_map(Weak::upgrade).collect();
-        clocks.iter().map(|clock| clock.now()).min()
+        clocks.iter().map(Clock::now).min()
     }
 
     /// Frees all expired entries in small steps: one batch of each shard after the other, so that requests can use the
