@@ -1,6 +1,6 @@
 //! The revocations that one process knows, and how current they are.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -91,6 +91,7 @@ struct Recent {
 }
 
 /// An entry that must appear when the log is read from `above` to `last`. Another entry with its name may be there, too.
+#[derive(Clone, Copy)]
 struct Unread {
     above: u64,
     last: u64,
@@ -578,25 +579,27 @@ impl Register {
     /// Returns true if the log was read to `top`, and an entry that this process appended was missing. Each entry is
     /// checked once.
     pub(super) fn has_lost_entries(&self, top: u64) -> bool {
-        let mut unread = lock(&self.unread);
-        if unread.is_empty() {
-            return false;
-        }
-        let recent = lock(&self.recent);
-        let is_there = |entry: &Unread| {
-            // It is among the last entries.
-            recent.iter().rev().any(|recent| {
-                let at_its_place = recent.position > entry.above && recent.position <= entry.last;
-                recent.read && at_its_place && recent.revocation == entry.revocation
-            })
-        };
-        let mut lost = false;
-        unread.retain(|entry| {
+        let mut missing: HashMap<Revocation, Vec<Unread>> = HashMap::new();
+        lock(&self.unread).retain(|entry| {
             let due = entry.last <= top;
-            lost |= due && !is_there(entry);
+            if due {
+                missing.entry(entry.revocation).or_default().push(*entry);
+            }
             !due
         });
-        lost
+        // They are among the last entries, and there may be thousands of them.
+        for recent in lock(&self.recent).iter().rev().filter(|recent| recent.read) {
+            if missing.is_empty() {
+                break;
+            }
+            if let Some(entries) = missing.get_mut(&recent.revocation) {
+                entries.retain(|entry| recent.position <= entry.above || recent.position > entry.last);
+                if entries.is_empty() {
+                    missing.remove(&recent.revocation);
+                }
+            }
+        }
+        !missing.is_empty()
     }
 
     /// Notes that this process has read the log for the first time, to `top`.
@@ -860,6 +863,20 @@ mod tests {
         assert_eq!(judge(&register, 0, 100), Verdict::Valid);
         attach(&register, 32, true);
         assert_eq!([0, 1].map(|at| judge(&register, at, 100)), [Verdict::Revoked, Verdict::Valid]);
+    }
+
+    #[test]
+    fn each_of_two_entries_with_one_name_must_be_read() {
+        let revocation = Revocation::of_owner([7; 16]);
+        let read =
+            |position: &u64| Entry { position: *position, written: Timestamp::from_unix(1), revocation };
+        for (there, lost) in [(&[2, 4][..], false), (&[2], true), (&[4], true), (&[], true)] {
+            let register = over_log(4);
+            let unread = [2, 4].map(|last| Unread { above: last - 1, last, revocation });
+            lock(&register.unread).extend(unread);
+            register.take_in(&there.iter().map(read).collect::<Vec<_>>());
+            assert_eq!(register.has_lost_entries(4), lost, "{there:?}");
+        }
     }
 
     // Two hosts end the sessions of one subject, and a failover loses the second entry. The first one is not it: it does not

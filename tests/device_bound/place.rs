@@ -113,6 +113,7 @@ impl Place {
 }
 
 impl Revoked {
+    #[cfg_attr(not(any(feature = "sqlite", feature = "redis")), allow(clippy::unused_async))]
     async fn open(&self) -> Revocations {
         match self {
             Self::Memory(revocations) => revocations.clone(),
