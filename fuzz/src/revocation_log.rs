@@ -1,6 +1,5 @@
 //! The entries of a log of revocations, as a host reads them back.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
@@ -130,8 +129,8 @@ pub fn revocation_log(data: &[u8]) {
     let Ok(steps) = Vec::<Step<'_>>::arbitrary(&mut Unstructured::new(data)) else { return };
     let (token, names) = &*SESSION;
     let (log, mut position, mut expected) = (Script::default(), 0, false);
-    // Of the id and the root: whether all their entries retire it, and where the last one counts from.
-    let mut direct = BTreeMap::new();
+    // The flags of the entries that name the id or the root, and the positions from which they count.
+    let mut direct = Vec::new();
     for step in steps.iter().take(20) {
         position += 1 + u64::from(step.gap % 400);
         let mut bytes = [0; Revocation::LEN];
@@ -155,10 +154,8 @@ pub fn revocation_log(data: &[u8]) {
         let counts_from = if is_position { original.min((1 << 62) - 1) } else { position };
         let name = &bytes[..16];
         expected |= match names.iter().position(|known| known == name) {
-            Some(which @ (0 | 1)) => {
-                let (retired, last) = direct.entry(which).or_insert((true, 0));
-                *retired &= bytes[16] == 2;
-                *last = counts_from.max(*last);
+            Some(0 | 1) => {
+                direct.push((bytes[16], counts_from));
                 false
             }
             Some(2) => bytes[16] & 1 != 0 || counts_from > POSITION,
@@ -166,9 +163,10 @@ pub fn revocation_log(data: &[u8]) {
             _ => false,
         };
     }
-    // A retired id is valid for another minute, but not in a process that begins later.
-    let top = log.top();
-    expected |= direct.values().any(|(retired, last)| !retired || *last <= top);
+    // All entries are of this moment: a session that they all retire is valid for another minute, but not in a process that begins
+    // later.
+    let (last, top) = (direct.iter().map(|(_, position)| *position).max(), log.top());
+    expected |= direct.iter().any(|(flags, _)| *flags != 2) || last.is_some_and(|last| last <= top);
     let refused = block_on(async {
         let store = store(&log).await;
         match store.load(token, Timestamp::from_unix(NOW)).await.unwrap() {
