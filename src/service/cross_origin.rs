@@ -47,7 +47,7 @@ static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// # Examples
 ///
 /// ```
-/// use http::{Request, Response};
+/// use http::{Request, Response, StatusCode};
 /// use hyper::service::Service;
 /// use hyper_session::{AppKey, CookieStore, CrossOriginProtection, Error, SessionHandle, session_fn};
 ///
@@ -299,7 +299,7 @@ impl<S, F> CrossOriginService<S, F> {
     ///
     /// ```
     /// # use bytes::Bytes;
-    /// # use http::{Request, Response};
+    /// # use http::{Request, Response, StatusCode};
     /// # use http_body_util::Full;
     /// # use hyper::service::service_fn;
     /// # use hyper_session::{CrossOriginProtection, Error};
