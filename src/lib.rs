@@ -40,7 +40,7 @@
 //!   [can be sealed](store::Builder::seal_records).
 //! - [`Session::login`] records the user and gives the session a new token; [`ServerStore::sessions_of`] lists a user's sessions,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
-//! - [`Revocations`] make a logout final for cookie sessions: a copied cookie is refused. They are kept in memory, in an SQLite
+//! - [`Revocations`] make a logout final for cookie sessions that `login` began: a copied cookie is refused. They are kept in memory, in an SQLite
 //!   file or in Redis.
 //! - [`Session::set_lifetime`] implements "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
 //!   [`CrossOriginProtection`] refuses the forms of other sites.
@@ -63,19 +63,20 @@
 //! | token | the text in the session cookie; secret |
 //! | session id | the public name of a session, safe to log |
 //! | seal | encrypt and sign |
-//! | idle timeout, absolute timeout | how long a session lasts after its last use; after it began or its last login |
+//! | idle timeout | how long a session lasts if no handler loads it; its deadline is moved in steps, by default of a tenth |
+//! | absolute timeout | how long it lasts after it began, or its user last logged in |
 //! | renew | move the idle deadline, because the session was used |
 //! | regenerate | give a session a new token and a new id |
 //! | subject | the user whom `login` bound a session to |
 //! | entry | what a server-side store keeps of one session |
-//! | end, destroy | what an administrator or a handler does to a session; its cookie is then removed |
+//! | end, destroy | what an administrator or a handler does to a session |
 //!
 //! # Guides
 //!
 //! [Choosing a store](guide::choosing_a_store) · [values, keys and flash messages](guide::values) ·
 //! [the cookie: http and https, other sites, proxies](guide::cookies) ·
 //! [logins: remember me, two steps, devices](guide::logins) · [a logout that is final](guide::revocation) ·
-//! [stolen cookies that are worthless][`guide::device_bound`] (feature `device-bound`) ·
+//! [stolen cookies that stop working][`guide::device_bound`] (feature `device-bound`) ·
 //! [forms, and payment providers](guide::forms) · [hyper servers, axum, tower and tonic](guide::frameworks) ·
 //! [connections that stay open: sockets and streams of events](guide::connections) ·
 //! [changing the store](guide::changing_stores) · [key rotation without downtime](guide::key_rotation) ·
@@ -99,7 +100,7 @@
 //! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached or its key is an old one |
 //! | changed a value | the session is saved; one `Set-Cookie`; `Cache-Control: no-store` |
 //! | set a value equal to the present one | as if it had read it |
-//! | deleted the last value | the session is destroyed, and the cookie removed |
+//! | deleted the last value of a session without a subject | the session is destroyed, and the cookie removed |
 //! | stored nothing in a new session | nothing is created |
 //! | called `regenerate` | new id and token, same values, same absolute deadline |
 //! | called `login` | new id and token, bound to a subject, with a new absolute deadline; a session that was bound to a different subject ends, and a new one begins |
@@ -109,8 +110,8 @@
 //! | answered with a 5xx status, 408, or a failed `grpc-status` | changed values are dropped, `destroy` and `regenerate` are done ([another rule](store::Builder::discard_changes_on)) |
 //! | answered with a 1xx status | no cookie; only `destroy` takes effect, on a cookie store only with revocations |
 //! | returned an [`Error`] | changed values are dropped, `destroy` and `regenerate` are done; a 503 with `Retry-After`, a 403 for a forged form, or a 500 |
-//! | returned another error, panicked, was dropped | nothing more is saved |
-//! | called `save`, which failed | its response is sent; it is not saved again unless the handler calls `save` again |
+//! | returned another error, panicked, was dropped before it returned | nothing more is saved; a `destroy` before it is lost, too |
+//! | called `save`, which failed | the handler's response is sent; the session is saved again only if the handler calls `save` again |
 //! | wrote after the head was sent | the write returns an error |
 //!
 //! If a session cannot be saved, the response is replaced by a 503 (a 500 if a later attempt cannot help), and its cookie is
@@ -118,8 +119,8 @@
 //! cannot be loaded, the handler gets the error, and no cookie is removed.
 //!
 //! If a cookie is forged, expired or unknown, the handler gets an empty session and the cookie is removed. An [`Event`]
-//! holds the reason, which the client does not learn. A token that `regenerate` or `login` replaced on a
-//! server-side store within the last minute gives an empty session, too, but its cookie is not removed: the browser has the
+//! holds the reason, which the client does not learn. A token that `regenerate` or `login` replaced
+//! within the last minute, on a server-side store or with revocations, gives an empty session, too, but its cookie is not removed: the browser has the
 //! new token, or is about to get it. Cookies that may be valid elsewhere are not removed either, for example those under an
 //! unknown key: see [`Refusal::removes_cookie`].
 //!

@@ -30,9 +30,12 @@ const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 const IDENTIFIER_DOMAIN: &[u8] = b"hyper-session device binding v1\0";
 /// The end of the bound cookie's name, after that of the session's cookie.
 const SUFFIX: &str = "bound";
-/// The same of the mark that a page was shown which asks again, and how long it lasts.
+/// The same of the mark that a page was shown which asks again, and how long it lasts: longer than a refresh can take.
 const RETRY_SUFFIX: &str = "retry";
-const RETRY_LIFETIME: Duration = Duration::from_secs(10);
+const RETRY_LIFETIME: Duration = Duration::from_secs(60);
+/// The mark that the page was shown, and the mark that the browser then came without a bound cookie.
+const ASKED: &[u8] = b"1";
+const GAVE_UP: &[u8] = b"2";
 /// The longest text that can be an identifier: a letter and 16 bytes.
 const MAX_IDENTIFIER: usize = 23;
 
@@ -290,11 +293,25 @@ impl Binder {
     /// A browser refreshes for requests that a page of this origin causes, as the image is. The page is loaded when that has an
     /// answer.
     pub(crate) fn retry_page(&self) -> Result<(String, SetCookies), Error> {
-        let image = &self.paths.present;
+        let image = self.paths.present.replace('&', "&amp;");
         let page = format!(
             "<!doctype html><title></title><img alt=\"\" src=\"{image}\"><script>onload = () => location.reload()</script>"
         );
-        Ok((page, self.retry.set(b"1", RETRY_LIFETIME, 0)?))
+        Ok((page, self.retry.set(ASKED, RETRY_LIFETIME, 0)?))
+    }
+
+    /// Returns the lines of the answer to the page's image. They mark a browser that came with these `Cookie` fields and was asked
+    /// to refresh, but did not.
+    pub(crate) fn answer_image(&self, cookies: &[HeaderValue]) -> Result<SetCookies, Error> {
+        if self.has_cookie(cookies) || !self.retry_finder.find(cookies).is_present() {
+            return Ok(SetCookies::new());
+        }
+        self.retry.set(GAVE_UP, RETRY_LIFETIME, 0)
+    }
+
+    /// Returns true if a browser that sends these `Cookie` fields was asked to refresh moments ago, and did not.
+    pub(crate) fn has_given_up(&self, cookies: &[HeaderValue]) -> bool {
+        self.retry_finder.find(cookies).values().any(|mark| mark == GAVE_UP)
     }
 
     /// Returns what the browser is told about the binding: JSON.

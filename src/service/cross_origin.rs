@@ -15,10 +15,9 @@ use hyper::service::Service;
 use pin_project_lite::pin_project;
 
 use super::error_response::{FailureResponse, StatusOnly};
+use super::fetch_metadata::SEC_FETCH_SITE;
 use crate::error::{Error, Kind};
 use crate::event::{CrossOriginReason, Event, EventKind, publish_without_store};
-
-static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// Refuses requests that another site made in the user's name (cross-site request forgery), without tokens.
 ///

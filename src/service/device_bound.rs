@@ -153,7 +153,7 @@ impl Slot {
         let answered = match endpoint {
             Endpoint::Register => self.register_device(binder, fields).await,
             Endpoint::Refresh => self.refresh_device(binder, fields).await,
-            Endpoint::Present => Ok(status(StatusCode::NO_CONTENT)),
+            Endpoint::Present => self.answer_image(binder, fields),
         };
         let mut response = answered.unwrap_or_else(Error::into_http_response);
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use super::fetch_metadata::is_caused_elsewhere;
 use crate::config::Config;
 use crate::cookie::SetCookies;
+use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
 use crate::error::Error;
 use crate::event::Refusal;
@@ -31,15 +32,17 @@ pub(super) struct DeviceEvidence {
 impl DeviceEvidence {
     /// Takes the data from the headers of a request. `present`: it has a session's cookie.
     pub(super) fn new(config: &Config, headers: &HeaderMap, present: bool) -> Self {
-        let binds = config.device_bound.is_some();
-        let fields = binds.then(|| headers.get_all(COOKIE).iter().cloned());
+        let binder = config.device_bound.as_ref();
+        let fields = binder.map(|_| headers.get_all(COOKIE).iter().cloned());
+        let cookies: SmallVec<_> = fields.into_iter().flatten().collect();
+        let lacks_refresh = |binder: &Binder| {
+            headers.contains_key(SKIPPED) || is_caused_elsewhere(headers) && !binder.has_given_up(&cookies)
+        };
         Self {
-            cookies: fields.into_iter().flatten().collect(),
+            lacks_refresh: present && binder.is_some_and(|binder| lacks_refresh(binder)),
+            cookies,
             lapsed: OnceLock::new(),
             is_refresh: AtomicBool::new(false),
-            lacks_refresh: binds
-                && present
-                && (headers.contains_key(SKIPPED) || is_caused_elsewhere(headers)),
             has_unjudged: AtomicBool::new(false),
         }
     }
@@ -47,6 +50,11 @@ impl DeviceEvidence {
     /// Notes that the request is one of those by which a device shows that it is there.
     pub(super) fn expect_proof(&self) {
         self.is_refresh.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes [`expect_proof`](Self::expect_proof) back: the request is passed on to the handler.
+    pub(super) fn expect_no_proof(&self) {
+        self.is_refresh.store(false, Ordering::Relaxed);
     }
 
     /// Notes why a cookie of the request was refused.

@@ -7,11 +7,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, REFRESH, SET_COOKIE};
-use http::{Response, Uri};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, REFRESH, SET_COOKIE};
+use http::{Response, StatusCode, Uri};
 
 use super::slot::Slot;
 use crate::device_bound::Binder;
+use crate::device_bound::headers::SKIPPED;
+use crate::error::Error;
 
 /// Returns the value of a `Refresh` field that opens this page again. The page's script is faster, and keeps the fragment of the
 /// address, but a policy of the site may forbid it.
@@ -24,6 +26,17 @@ pub(super) fn again(uri: &Uri) -> HeaderValue {
 }
 
 impl Slot {
+    /// Answers the image of the page: the browser had the opportunity to refresh.
+    pub(super) fn answer_image(&self, binder: &Binder, fields: &HeaderMap) -> Result<Response<Bytes>, Error> {
+        let mut response = Response::new(Bytes::new());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        if !fields.contains_key(SKIPPED) {
+            let lines = binder.answer_image(self.device.cookies())?;
+            response.headers_mut().extend(lines.into_iter().map(|line| (SET_COOKIE, line)));
+        }
+        Ok(response)
+    }
+
     /// Returns true if the request has a cookie of the session's name, and its browser may still refresh the bound cookie.
     pub(super) fn may_retry(&self, binder: &Binder) -> bool {
         binder.enforces() && self.has_cookie() && binder.may_retry(self.device.cookies())
@@ -36,9 +49,13 @@ impl Slot {
         again: HeaderValue,
     ) -> Option<Response<Bytes>> {
         self.device.expect_proof();
-        // A store that fails is reported when the handler asks for its session.
-        self.session(false).await.ok()?;
-        self.device.lapsed()?;
+        // A store that fails now is asked again when the handler asks for its session.
+        let looked = self.look().await.is_ok();
+        if !looked || self.device.lapsed().is_none() {
+            self.device.expect_no_proof();
+            return None;
+        }
+        self.note_asked();
         let (page, lines) = binder.retry_page().ok()?;
         let mut response = Response::new(Bytes::from(page));
         let headers = response.headers_mut();

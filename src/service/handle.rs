@@ -171,7 +171,7 @@ impl SessionHandle {
     /// a statement about the cookie, so that a renewal is not due.
     pub(super) fn conclude(&self, is_spoken_for: impl FnOnce(&Slot) -> bool) -> Conclusion<'_> {
         self.slot.close();
-        match self.slot.loaded() {
+        match self.slot.loaded().filter(|_| self.slot.was_asked()) {
             Some(loaded) => {
                 // Read before the session is locked, because the clock may be code of the application.
                 let now = self.slot.now_since(loaded.now);

@@ -17,7 +17,6 @@ mod device_evidence;
 mod device_retry;
 mod error_response;
 mod extension;
-#[cfg(feature = "device-bound")]
 mod fetch_metadata;
 mod finish;
 mod function;

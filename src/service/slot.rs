@@ -184,12 +184,8 @@ impl Slot {
     /// Loads the session, or returns the session that was loaded before. Unless it `renews`, reading the session leaves its
     /// deadline where it is.
     pub(super) async fn session(self: &Arc<Self>, renews: bool) -> Result<Session, Error> {
-        let loaded = if let Some(loaded) = self.loaded.get() {
-            loaded
-        } else {
-            self.asked.store(true, Ordering::SeqCst);
-            self.load().await?
-        };
+        self.note_asked();
+        let loaded = self.look().await?;
         if renews && !self.only_looks {
             loaded.session.request_renewal();
         }
@@ -199,6 +195,14 @@ impl Slot {
             loaded.session.close();
         }
         Ok(loaded.session.clone())
+    }
+
+    /// Loads the session for the service itself. The response is that of a handler that does not ask for its session.
+    pub(super) async fn look(self: &Arc<Self>) -> Result<&Loaded, Error> {
+        match self.loaded.get() {
+            Some(loaded) => Ok(loaded),
+            None => self.load().await,
+        }
     }
 
     /// Closes each session that is loaded from now on.
@@ -238,6 +242,11 @@ impl Slot {
 
     pub(super) fn follows_response(&self) -> bool {
         self.follows_response.load(Ordering::SeqCst)
+    }
+
+    /// Notes that the response depends on the session.
+    pub(super) fn note_asked(&self) {
+        self.asked.store(true, Ordering::SeqCst);
     }
 
     /// Returns true if the handler asked for the session.
@@ -294,8 +303,8 @@ impl Slot {
             _ => Renewal::WhenDue,
         };
         // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
-        // must not remove the cookie of the login.
-        // So is the cookie of a bound session that came without its bound cookie, if the browser may bring that next time.
+        // must not remove the cookie of the login, nor that of a bound session that came without its bound cookie. While the
+        // browser may still bring that, the request counts as overtaken.
         let overtaken = record.is_none() && opened.regenerated || lapsed && self.may_bring_bound_cookie();
         let dead = record.is_none() && opened.all_dead && !opened.exhausted;
         let removal = Reply::Remove { weight: Weight::DeadCookie };

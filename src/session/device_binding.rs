@@ -17,7 +17,8 @@ use crate::error::Error;
 pub enum Binding {
     /// There is no session, or it is not bound: the browser cannot do that, or has not done it yet.
     Unbound,
-    /// The session is bound, and the request comes from its device.
+    /// The session is bound, and the request comes from its device, or the session was bound less than a minute ago: until then,
+    /// the browser may not have the bound cookie.
     #[non_exhaustive]
     Bound {
         /// When it was bound.
@@ -99,19 +100,15 @@ impl Session {
     ///
     /// ```
     /// use hyper_session::{Binding, Session};
-    /// use std::time::Duration;
     ///
-    /// fn may_pay(session: &Session) -> bool {
-    ///     match session.binding() {
-    ///         Binding::Bound { .. } => true,
-    ///         // The password again, if it is older than a few minutes.
-    ///         _ => session.authenticated_within(Duration::from_secs(300)),
-    ///     }
+    /// // A binding shows that the device is there, and not that its user is: the password was asked for before.
+    /// fn needs_second_factor(session: &Session, amount: u64) -> bool {
+    ///     amount > if session.binding().is_bound() { 500 } else { 50 }
     /// }
     ///
     /// # hyper_session::__example(|session| {
     /// assert_eq!(session.binding(), Binding::Unbound);
-    /// assert!(!may_pay(session));
+    /// assert!(needs_second_factor(session, 100));
     /// # Ok(())
     /// # }).unwrap();
     /// ```

@@ -53,8 +53,8 @@ pub(super) struct State {
 pub(crate) enum Former {
     /// None is known.
     None,
-    /// It has another token since moments ago: the client has a cookie that is not ours to remove or to replace, unless the
-    /// handler says so.
+    /// It has another token since moments ago, or is bound to a device that may still show that it is there: the client has a
+    /// cookie that is not ours to remove or to replace, unless the handler says so.
     Superseded,
     /// It is bound to a device, and the client can no longer show that it is on that: another session may begin.
     #[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
@@ -337,7 +337,7 @@ impl State {
         self.closed
     }
 
-    /// Returns true if the request came with a token that was superseded moments ago.
+    /// Returns true if the client has, or is about to get, a better cookie than that of the request.
     fn is_overtaken(&self) -> bool {
         self.former == Former::Superseded
     }

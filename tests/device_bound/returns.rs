@@ -102,7 +102,9 @@ fn only_links_to_lapsed_sessions_are_asked_again() {
             assert_eq!(text(send(&site, &mut unbound, "/", &LINK).await).await, "ada unbound 0");
             assert_eq!(text(send(&site, &mut Browser::new(), "/", &LINK).await).await, "stranger unbound 0");
             // A handler that does not ask for its session.
-            assert_eq!(text(send(&site, &mut unbound, "/ping", &LINK).await).await, "pong");
+            let ping = send(&site, &mut unbound, "/ping", &LINK).await;
+            assert!(ping.headers().is_empty(), "{:?}", ping.headers());
+            assert_eq!(text(ping).await, "pong");
             let mut bound = Browser::new();
             bound.bind(&site).await;
             site.clock.advance(GRACE);
@@ -115,20 +117,25 @@ fn only_links_to_lapsed_sessions_are_asked_again() {
 // not stand in the way of a login that needs a session before it.
 #[test]
 fn a_browser_that_has_lost_its_key_can_log_in_by_a_form() {
-    for site in Site::all() {
-        block_on(async {
-            let mut browser = away(&site).await;
-            browser.bound = None;
-            let token = browser.read(&site, "/form").await;
-            assert_eq!(site.events(), ["lapsed"]);
-            assert_eq!(
-                browser.read(&site, &format!("/submit/{token}")).await,
-                "ada unbound 0",
-                "{}",
-                site.kind
-            );
-            assert_eq!(browser.read(&site, "/").await, "ada unbound 0", "{}", site.kind);
-        });
+    for by_link in [false, true] {
+        for site in Site::all() {
+            block_on(async {
+                let mut browser = away(&site).await;
+                browser.bound = None;
+                let token = if by_link {
+                    let page = send(&site, &mut browser, "/form", &LINK).await;
+                    assert!(page.headers().contains_key("refresh"));
+                    send(&site, &mut browser, "/device-bound/present", &[]).await;
+                    text(send(&site, &mut browser, "/form", &LINK).await).await
+                } else {
+                    browser.read(&site, "/form").await
+                };
+                assert_eq!(site.events(), ["lapsed"]);
+                let page = browser.read(&site, &format!("/submit/{token}")).await;
+                assert_eq!(page, "ada unbound 0", "{}", site.kind);
+                assert_eq!(browser.read(&site, "/").await, "ada unbound 0", "{}", site.kind);
+            });
+        }
     }
 }
 
