@@ -115,7 +115,7 @@ impl ConnectionOptions {
                     resolver: self.resolver,
                     timeout: self.connect_timeout,
                 };
-                Target::Sentinels(Sentinels::new(addresses, &master, sentinel_access, url.tls))
+                Target::Sentinels(Box::new(Sentinels::new(addresses, &master, sentinel_access, url.tls)))
             }
         };
         let dialer = Dialer::new(target, Arc::new(access));

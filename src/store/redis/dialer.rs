@@ -41,7 +41,7 @@ pub(super) struct Access {
 pub(super) enum Target {
     Server(ConnectionAddr),
     ClusterNode(ConnectionAddr),
-    Sentinels(Sentinels),
+    Sentinels(Box<Sentinels>),
 }
 
 /// A receiver of what a server sends without being asked.
