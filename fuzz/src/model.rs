@@ -563,6 +563,7 @@ impl Backend for Server {
                 assert!(request.log.regenerate || request.log.destroy, "a second session");
             } else if request.base.is_none() {
                 // Where there is no session, none was ended.
+                request.began = true;
                 let log = Log { destroy: false, ..request.log.clone() };
                 request.says(log.weight());
                 request.logged_in = log.regenerate;

@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 13] = [
+const REGRESSIONS: [(&str, &str); 14] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -63,6 +63,7 @@ const REGRESSIONS: [(&str, &str); 13] = [
     ("session_model", "partly_failed_end_before_a_value"),
     ("session_model", "login_outside_that_expires_before_the_response"),
     ("session_model", "late_renewal_whose_correction_fails"),
+    ("session_model", "session_begun_outside_after_an_end_inside"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
 ];
 
@@ -159,6 +160,12 @@ fn login_outside_that_expires_before_the_response() {
 #[test]
 fn late_renewal_whose_correction_fails() {
     regression("session_model", "late_renewal_whose_correction_fails");
+}
+
+/// The model was wrong: an inner service ended the session, and the outer one, which had learnt that, asked for another one.
+#[test]
+fn session_begun_outside_after_an_end_inside() {
+    regression("session_model", "session_begun_outside_after_an_end_inside");
 }
 
 /// The model was wrong: an outer service knew that a cookie was dead, although the store failed the inner one.
