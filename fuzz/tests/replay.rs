@@ -162,7 +162,7 @@ fn late_renewal_whose_correction_fails() {
     regression("session_model", "late_renewal_whose_correction_fails");
 }
 
-/// The model was wrong: an inner service ended the session, and the outer one, which had learnt that, asked for another one.
+/// The model was wrong: an inner service ended the session, and the outer one, which had learnt that, began another session.
 #[test]
 fn session_begun_outside_after_an_end_inside() {
     regression("session_model", "session_begun_outside_after_an_end_inside");
