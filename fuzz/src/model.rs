@@ -216,8 +216,8 @@ pub struct Request {
     ended_own: BTreeSet<SessionId>,
     /// It ended its own session in the present commit.
     ends_now: bool,
-    /// It did so because its handler asked for that, and not because no value was left.
-    destroys_now: bool,
+    /// The changes and requests of its handler that ended it.
+    ended_by: Option<Log>,
     /// So did a `save` whose failure the handler was told: as far as it knows, its session goes on.
     pub end_failed: bool,
 }
@@ -311,7 +311,7 @@ impl Request {
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
         (self.committing, self.last) = (true, last);
-        (self.ends_now, self.destroys_now) = (false, false);
+        (self.ends_now, self.ended_by) = (false, None);
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -367,10 +367,9 @@ impl Request {
     pub fn fail(&mut self) {
         self.ended |= std::mem::take(&mut self.was_ended);
         self.end_failed |= self.ends_now;
-        let unsaved = std::mem::take(&mut self.log);
         // The store has carried out the end. The handler does not know that, and asks for it again if it saves again.
-        let end = Log { cleared: true, destroy: true, ..Log::default() };
-        self.failed = Some(if self.destroys_now { end } else { unsaved });
+        let unsaved = std::mem::take(&mut self.log);
+        self.failed = Some(self.ended_by.take().unwrap_or(unsaved));
     }
 
     /// It ended this session of its own, and the store did not acknowledge all of that commit.
@@ -381,6 +380,7 @@ impl Request {
     fn end_own(&mut self, id: SessionId) {
         self.ended_own.insert(id);
         self.ends_now = true;
+        self.ended_by = Some(self.log.clone());
     }
 
     fn says(&mut self, weight: Weight) {
@@ -671,7 +671,6 @@ impl Backend for Server {
             let before = world.sessions.remove(&id);
             if request.base == Some(id) {
                 request.end_own(id);
-                request.destroys_now = request.log.destroy;
                 world.ended(request);
             } else if request.others.contains(&id) {
                 assert!(request.ends, "ends what came beside its session");

@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 14] = [
+const REGRESSIONS: [(&str, &str); 15] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -64,6 +64,7 @@ const REGRESSIONS: [(&str, &str); 14] = [
     ("session_model", "login_outside_that_expires_before_the_response"),
     ("session_model", "late_renewal_whose_correction_fails"),
     ("session_model", "session_begun_outside_after_an_end_inside"),
+    ("session_model", "last_value_deleted_before_others_fail"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
 ];
 
@@ -166,6 +167,13 @@ fn late_renewal_whose_correction_fails() {
 #[test]
 fn session_begun_outside_after_an_end_inside() {
     regression("session_model", "session_begun_outside_after_an_end_inside");
+}
+
+/// The model was wrong: the last value was deleted, which ended the session, and the end of the others failed. A later value asks for
+/// both again.
+#[test]
+fn last_value_deleted_before_others_fail() {
+    regression("session_model", "last_value_deleted_before_others_fail");
 }
 
 /// The model was wrong: an outer service knew that a cookie was dead, although the store failed the inner one.
