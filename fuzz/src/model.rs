@@ -214,9 +214,7 @@ pub struct Request {
     pub created: BTreeSet<SessionId>,
     /// The sessions that it had and ended. If the store then fails to end the others that came, all are ended again.
     ended_own: BTreeSet<SessionId>,
-    /// It ended its own session in the present commit.
-    ends_now: bool,
-    /// The changes and requests of its handler that ended it.
+    /// The changes and requests of its handler that ended its own session, if the present commit did that.
     ended_by: Option<Log>,
     /// So did a `save` whose failure the handler was told: as far as it knows, its session goes on.
     pub end_failed: bool,
@@ -311,7 +309,7 @@ impl Request {
     /// A commit begins: the last one, which accepts values or does not, or a `save` of the handler.
     pub fn begin_commit(&mut self, now: Timestamp, last: bool, accepts: bool) {
         (self.committing, self.last) = (true, last);
-        (self.ends_now, self.ended_by) = (false, None);
+        self.ended_by = None;
         let is_due = !last || !self.log.is_default() || self.failed.is_some();
         // A handler that was told of a failure has answered for it.
         if last {
@@ -366,7 +364,7 @@ impl Request {
     /// The store did not acknowledge a `save`.
     pub fn fail(&mut self) {
         self.ended |= std::mem::take(&mut self.was_ended);
-        self.end_failed |= self.ends_now;
+        self.end_failed |= self.ended_by.is_some();
         // The store has carried out the end. The handler does not know that, and asks for it again if it saves again.
         let unsaved = std::mem::take(&mut self.log);
         self.failed = Some(self.ended_by.take().unwrap_or(unsaved));
@@ -379,7 +377,6 @@ impl Request {
 
     fn end_own(&mut self, id: SessionId) {
         self.ended_own.insert(id);
-        self.ends_now = true;
         self.ended_by = Some(self.log.clone());
     }
 
