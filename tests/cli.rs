@@ -26,8 +26,8 @@ use hyper::service::Service;
 use hyper_session::__internals::Verbs;
 use hyper_session::testing::{Cookies, FakeClock, with_session};
 use hyper_session::{
-    AppKey, Clock, CookieStore, DeviceBound, Error, Keyring, RedisStore, Refusal, Revocations, SessionHandle,
-    SystemClock, session_fn,
+    AppKey, Clock, CookieStore, DeviceBound, Error, Keyring, RedisStore, Refusal, Revocations, Session,
+    SessionHandle, SystemClock, session_fn,
 };
 use serde_json::{Value, json};
 
@@ -96,13 +96,17 @@ const NOW: u64 = 1_700_000_000;
 
 /// The `Cookie` header of a session that was sealed under this key at `NOW`.
 fn cookie(key: &str) -> String {
-    let clock = FakeClock::at(NOW);
-    let store = CookieStore::builder(key.parse::<AppKey>().unwrap()).clock(clock).build().unwrap();
-    let request = block_on(with_session(Request::new(()), &store, |session| {
+    cookie_of(key, |session| {
         session.login("user-42")?;
         session.set("cart", ["tea", "milk"])?;
         session.set_flash("notice", "Welcome")
-    }));
+    })
+}
+
+fn cookie_of(key: &str, deed: impl FnOnce(&Session) -> Result<(), Error>) -> String {
+    let clock = FakeClock::at(NOW);
+    let store = CookieStore::builder(key.parse::<AppKey>().unwrap()).clock(clock).build().unwrap();
+    let request = block_on(with_session(Request::new(()), &store, deed));
     request.unwrap().headers()["cookie"].to_str().unwrap().to_owned()
 }
 
@@ -307,6 +311,10 @@ fn a_cookie_is_read_as_it_is_copied() {
         format!("cookie: a=http://b\ncookie: {cookie}\ncookie: c=3\n"),
         format!("Set-Cookie: {cookie}; Max-Age=86400; Path=/; Secure; HttpOnly; SameSite=Lax"),
         format!("\n  {}\n\n", cookie.split_once('=').unwrap().1),
+        format!("\u{feff}Cookie: {cookie}\r\n"),
+        format!("\u{feff}{}", cookie.split_once('=').unwrap().1),
+        format!("> Cookie: {cookie}\n"),
+        format!("< set-cookie: {cookie}; Path=/\n"),
     ] {
         let answer = run(&arguments, &[("SESSION_KEY", &key)], &copied);
         assert!(
@@ -326,6 +334,23 @@ fn a_cookie_is_read_as_it_is_copied() {
     // An empty variable is one that is not set.
     let answer = run(&arguments, &[("SESSION_KEYS", ""), ("SESSION_KEY", &key)], &cookie);
     assert!(answer.status == 0, "{}", answer.err);
+}
+
+// Byte strings, and keys that are not text, have no form in JSON. The rest is shown.
+#[test]
+fn a_cookie_shows_values_that_json_cannot_hold() {
+    let (key, _) = new_key();
+    let cookie = cookie_of(&key, |session| {
+        session.set("bytes", bytes::Bytes::from_static(b"\xff"))?;
+        session.set("numbers", std::collections::BTreeMap::from([(1_u32, "one")]))?;
+        session.set("plain", 1)
+    });
+    let at = format!("--at={}", NOW + 60);
+    let answer = run(&["cookie", "open", "--json", &at], &[("SESSION_KEY", &key)], &cookie);
+    let json = answer.json();
+    assert_eq!((answer.status, &json["values"]["plain"]), (0, &json!(1)), "{}", answer.err);
+    assert!(json["values"]["bytes"]["not_json"].as_str().unwrap().contains("byte string"), "{json}");
+    assert!(json["values"]["numbers"]["not_json"].as_str().unwrap().contains("a map"), "{json}");
 }
 
 #[test]

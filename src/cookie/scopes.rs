@@ -80,8 +80,8 @@ pub(super) fn path_covers(cookie_path: &str, path: &str) -> bool {
 /// Returns the attributes other than `present` with which a cookie of this name may have been set, if it came with a
 /// request to `target`.
 ///
-/// With `several` cookies of the name, paths are varied, too. Partitions are varied likewise: browsers keep a partitioned
-/// and a plain cookie of one name side by side, and each has to be removed separately.
+/// Browsers keep a partitioned and a plain cookie of one name side by side, and each has to be removed separately. That is tried
+/// where only one more line is possible if there were `several` cookies, or if other sites may embed this one.
 pub(super) fn elsewhere(
     present: &Attributes,
     prefix: Option<PrefixRules>,
@@ -94,14 +94,12 @@ pub(super) fn elsewhere(
     if !host_only {
         domains.push(None);
         domains.extend(target.iter().flat_map(|target| target.domains()).map(Some));
-        if several {
-            paths.extend(target.iter().flat_map(|target| target.paths()));
-        }
+        paths.extend(target.iter().flat_map(|target| target.paths()));
     }
     let mut scopes = vec![present.clone()];
-    // A cookie that is partitioned now may have been plain before. The reverse is likely only if other sites embed this
-    // one, or if two cookies came.
-    if several || present.partitioned || present.same_site == super::SameSite::None {
+    // The default, a host-only cookie that no other site embeds, is removed by one line.
+    let embeds = present.partitioned || present.same_site == super::SameSite::None;
+    if several || embeds || !host_only {
         scopes.push(Attributes { partitioned: !present.partitioned, ..present.clone() });
     }
     for path in &paths {
@@ -197,22 +195,31 @@ mod tests {
     }
 
     #[test]
-    fn one_cookie_may_have_been_set_with_another_domain() {
-        let target = target("/app/x", Some("app.example.com"));
+    fn one_cookie_may_have_been_set_with_another_domain_path_or_partition() {
+        let target = target("/app", Some("app.example.com"));
         let host_only = present(None, "/", SameSite::Lax);
         let scopes = elsewhere(&host_only, None, Some(&target), false);
-        assert_eq!(texts(&scopes), ["; Path=/; Domain=app.example.com", "; Path=/; Domain=example.com"]);
+        let below = ["; Path=/app", "; Path=/app; Domain=app.example.com", "; Path=/app; Domain=example.com"];
+        let mut expected =
+            vec!["; Path=/; Partitioned", "; Path=/; Domain=app.example.com", "; Path=/; Domain=example.com"];
+        expected.extend(below);
+        assert_eq!(texts(&scopes), expected);
         let shared = present(Some("example.com"), "/", SameSite::Lax);
-        let scopes = elsewhere(&shared, None, Some(&target), false);
-        assert_eq!(texts(&scopes), ["; Path=/", "; Path=/; Domain=app.example.com"]);
-        assert_eq!(texts(&elsewhere(&shared, None, None, false)), ["; Path=/"]);
-        assert_eq!(elsewhere(&host_only, None, None, false), []);
+        let scopes = texts(&elsewhere(&shared, None, Some(&target), false));
+        for expected in ["; Path=/", "; Path=/; Domain=app.example.com", "; Path=/app; Domain=example.com"] {
+            assert!(scopes.contains(&expected.to_owned()), "{expected} in {scopes:?}");
+        }
+        assert_eq!(
+            texts(&elsewhere(&shared, None, None, false)),
+            ["; Path=/; Domain=example.com; Partitioned", "; Path=/"]
+        );
+        assert_eq!(texts(&elsewhere(&host_only, None, None, false)), ["; Path=/; Partitioned"]);
     }
 
     #[test]
-    fn several_cookies_may_differ_in_all_parts_of_their_scope() {
+    fn the_number_of_scopes_is_bounded() {
         let target = target("/app/x/y/z", Some("a.b.c.example.com"));
-        let scopes = elsewhere(&present(None, "/", SameSite::Lax), None, Some(&target), true);
+        let scopes = elsewhere(&present(None, "/", SameSite::Lax), None, Some(&target), false);
         assert_eq!(scopes.len(), MAX_SCOPES);
         let texts = texts(&scopes);
         for expected in ["; Path=/; Partitioned", "; Path=/; Domain=example.com", "; Path=/app"] {

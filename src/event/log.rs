@@ -81,12 +81,15 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             let reason = refusal.map(Refusal::as_str);
             tracing::debug!(target: TARGET, event = "cookie_format", cookie, format = format.as_str(), reason, "format of a session cookie");
         }
-        EventKind::SeveralSessions { id, sessions, subjects_differ: false } => {
-            tracing::info!(target: TARGET, event = "several_sessions", cookie, session = %id, sessions, subjects_differ = false, "several sessions in one request: the newest counts");
-        }
-        EventKind::SeveralSessions { id, sessions, subjects_differ: true } => {
-            tracing::warn!(target: TARGET, event = "several_sessions", cookie, session = %id, sessions, subjects_differ = true, "sessions of different subjects in one request: the newest counts");
-        }
+        EventKind::SeveralSessions { id, sessions, subjects_differ } => counted!(
+            if subjects_differ { warn } else { info },
+            "several_sessions",
+            if subjects_differ { "subjects_differ" } else { "" },
+            "several sessions in one request: the newest counts",
+            session = %id,
+            sessions,
+            subjects_differ
+        ),
         EventKind::TooManyCandidates => counted!(
             info,
             "too_many_candidates",

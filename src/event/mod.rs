@@ -570,8 +570,8 @@ impl Refusal {
     ///
     /// A cookie is never removed if it may be valid elsewhere: in a format of a newer release, under a key that another
     /// host has already, issued by a host whose clock is ahead, for an entry that another host's options let it read, or the
-    /// cookie of another application on the same host. Nor
-    /// is it removed if the browser may have got another cookie meanwhile.
+    /// cookie of another application on the same host. Nor is it removed if the browser may have got another cookie meanwhile. A
+    /// handler that calls [`destroy`](crate::Session::destroy) ends such sessions, too.
     ///
     /// # Examples
     ///

@@ -120,9 +120,15 @@ pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
     kept
 }
 
+/// Returns true if each cache has to obey `no-store`: beside `must-understand`, caches that know the status ignore it.
+//= RFC 9111 section 5.2.2.3: "When a cache that implements the must-understand directive receives a response that includes it,
+//# the cache SHOULD ignore the no-store directive if it understands and implements the status code's caching requirements"
 fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
-    let fields = headers.get_all(name).iter();
-    fields.flat_map(|field| directives(field.as_bytes())).any(|name| name.eq_ignore_ascii_case(b"no-store"))
+    let says = |wanted: &[u8]| {
+        let mut fields = headers.get_all(name).iter().flat_map(|field| directives(field.as_bytes()));
+        fields.any(|directive| directive.eq_ignore_ascii_case(wanted))
+    };
+    says(b"no-store") && !says(b"must-understand")
 }
 
 /// Sets the session's cookies, each line as a header of its own, and removes existing lines of the same names. Returns true
@@ -236,6 +242,8 @@ mod tests {
             (&["private=\"a\\\", no-store\""], &["no-store"], true),
             (&["x=\"a,b\", no-store"], &["x=\"a,b\", no-store"], false),
             (&["no-store-please"], &["no-store"], true),
+            (&["must-understand, no-store, max-age=600"], &["no-store"], true),
+            (&["no-store", "Must-Understand"], &["no-store"], true),
         ] {
             let mut headers = headers(&CACHE_CONTROL, before);
             assert_eq!(forbid_storing(&mut headers), replaced, "{before:?}");

@@ -51,8 +51,8 @@ pub(super) struct Slot {
     several: OnceLock<Several>,
     /// The tokens that were superseded moments ago.
     superseded: Mutex<Vec<Zeroizing<Vec<u8>>>>,
-    /// The tokens of sessions that have expired, as far as is known.
-    expired: Mutex<Vec<Zeroizing<Vec<u8>>>>,
+    /// The tokens of sessions that have ended only for this request: they have expired, or this host cannot judge them.
+    unusable: Mutex<Vec<Zeroizing<Vec<u8>>>>,
     #[cfg(feature = "device-bound")]
     pub(super) device: DeviceEvidence,
     /// The session belonged to a subject when it was loaded.
@@ -78,6 +78,8 @@ pub(super) struct Loaded {
     /// The place that it was taken from, if any. It ends there when it is saved.
     pub(super) place: Option<Place>,
     pub(super) renewal: Renewal,
+    /// The newest cookie of the request, tombstones included. A session that begins is newer.
+    pub(super) newest: Option<Recency>,
 }
 
 /// Whether the loaded session is renewed although its handler did not ask for that.
@@ -111,8 +113,8 @@ enum Opening<'a> {
 struct Opened {
     /// The authentic sessions.
     candidates: SmallVec<[Candidate; 1]>,
-    /// The newest tombstone. Sessions that were not written after it have ended.
-    tombstone: Option<Recency>,
+    /// The newest tombstone, or session of a host whose clock is ahead. Sessions that were not written after it do not count.
+    hidden: Option<Recency>,
     /// Each cookie of the session's name is known to be dead.
     all_dead: bool,
     /// One of the tokens was superseded moments ago.
@@ -168,7 +170,7 @@ impl Slot {
             loaded: OnceLock::new(),
             several: OnceLock::new(),
             superseded: Mutex::default(),
-            expired: Mutex::default(),
+            unusable: Mutex::default(),
             #[cfg(feature = "device-bound")]
             device: DeviceEvidence::new(config, headers, present),
             had_subject: AtomicBool::new(false),
@@ -281,13 +283,15 @@ impl Slot {
             Reverse((record.recency(), record.created(), record.expires(), record.id().to_bytes()))
         });
         let newest = opened.candidates.first();
-        let newest = newest
-            .filter(|newest| opened.tombstone.is_none_or(|tombstone| newest.record.recency() > tombstone));
+        let newest =
+            newest.filter(|newest| opened.hidden.is_none_or(|hidden| newest.record.recency() > hidden));
         // The session that continues from a superseded token is newer than one from before that.
         let outdated =
             newest.filter(|_| opened.regenerated).is_some_and(|newest| self.is_outdated(&newest.record, now));
         let newest = newest.filter(|_| !outdated);
         self.report(newest, &opened);
+        let newest_of_all =
+            opened.candidates.first().map(|newest| newest.record.recency()).max(opened.hidden);
         let device = self.check_device(newest.map(|newest| &newest.record), now);
         let lapsed = device == DeviceCheck::Failed;
         let newest = newest.filter(|_| !lapsed);
@@ -329,12 +333,12 @@ impl Slot {
         let former = match &record {
             None if overtaken => Former::Superseded,
             None if lapsed => Former::Lapsed,
-            None if !locked(&self.expired).is_empty() => Former::Expired,
+            None if opened.exhausted || !locked(&self.unusable).is_empty() => Former::Unusable,
             _ => Former::None,
         };
         let session = Session::new(record, former, reply, circumstances, committer);
         // If two tasks load at once, the first one counts.
-        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, place, renewal }))
+        Ok(self.loaded.get_or_init(|| Loaded { session, now, id, place, renewal, newest: newest_of_all }))
     }
 
     /// Emits the events about the sessions that were found.
@@ -379,7 +383,7 @@ impl Slot {
         let retired = config.cookie.retired_cookies();
         let mut opened = Opened {
             candidates: SmallVec::new(),
-            tombstone: None,
+            hidden: None,
             all_dead: true,
             regenerated: false,
             exhausted: false,
@@ -410,8 +414,8 @@ impl Slot {
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
                     Attempt::Loaded(loaded) => return Ok(Opening::Loaded(loaded)),
                     Attempt::Opened(candidate) => opened.candidates.push(candidate),
-                    Attempt::Refused { refusal, tombstone, exhausted } => {
-                        opened.tombstone = opened.tombstone.max(tombstone);
+                    Attempt::Refused { refusal, hidden, exhausted } => {
+                        opened.hidden = opened.hidden.max(hidden);
                         opened.regenerated |= refusal == Refusal::Regenerated;
                         opened.all_dead &= refusal.removes_cookie();
                         #[cfg(feature = "device-bound")]
@@ -484,30 +488,40 @@ impl Slot {
             if refusal == Refusal::Regenerated {
                 locked(&self.superseded).push(Zeroizing::new(token.to_vec()));
             }
-            if matches!(refusal, Refusal::Expired | Refusal::UnknownId | Refusal::Unreadable) {
-                locked(&self.expired).push(Zeroizing::new(token.to_vec()));
+            if self.may_live_elsewhere(refusal) {
+                locked(&self.unusable).push(Zeroizing::new(token.to_vec()));
             }
-            let is_tombstone = refusal == Refusal::Ended;
-            let tombstone =
-                if is_tombstone { self.connection.store().tombstone_recency(token, now) } else { None };
+            let hides = matches!(refusal, Refusal::Ended | Refusal::IssuedInFuture);
+            let hidden = if hides { self.connection.store().hidden_by(token, now) } else { None };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
             // way.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, tombstone, None));
+                first.get_or_insert((refusal, hidden, None));
             } else {
                 let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
                 let key = if by_key { self.connection.store().key_of(token) } else { None };
-                first = Some((refusal, tombstone, key));
+                first = Some((refusal, hidden, key));
                 break;
             }
         }
-        let (refusal, tombstone, key) = first.unwrap_or((Refusal::Encoding, None, None));
+        let (refusal, hidden, key) = first.unwrap_or((Refusal::Encoding, None, None));
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
             self.emit(EventKind::Refused { refusal, key });
         }
-        Ok(Attempt::Refused { refusal, tombstone, exhausted })
+        Ok(Attempt::Refused { refusal, hidden, exhausted })
+    }
+
+    /// Returns true if the session behind a token may go on elsewhere: in a slow request that loaded it in time, or on a host with
+    /// another clock, another key or a newer release.
+    fn may_live_elsewhere(&self, refusal: Refusal) -> bool {
+        match refusal {
+            Refusal::Expired | Refusal::UnknownId | Refusal::Unreadable | Refusal::IssuedInFuture => true,
+            // A cookie of this form may be that of another server, where servers share the name.
+            Refusal::UnknownKey | Refusal::Version => !self.connection.config().has_shared_name,
+            _ => false,
+        }
     }
 
     /// Calls the store to open a token.
@@ -571,7 +585,17 @@ impl Slot {
         now: Timestamp,
     ) -> StoreFuture<Saved> {
         let others = if base.is_some() { self.end_others(now) } else { None };
+        let changes = if base.is_some() { changes } else { self.newer_than_all(changes) };
         and_others_if_removed(self.connection.store().save(base, changes, now), others)
+    }
+
+    /// Makes the session that `changes` begin newer than all that the request brought, whatever the clock of this host says.
+    fn newer_than_all(&self, mut changes: Arc<Changes>) -> Arc<Changes> {
+        let newest = self.loaded().and_then(|loaded| loaded.newest);
+        if newest.is_some() {
+            Arc::make_mut(&mut changes).set_after(newest);
+        }
+        changes
     }
 
     /// Regenerates the session in the store. If a new session begins instead, or no value is left, all other sessions of the
@@ -629,7 +653,7 @@ impl Slot {
     }
 
     /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, or the superseded session and
-    /// the expired sessions, which slower requests may keep.
+    /// the sessions that may live elsewhere.
     pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
         #[cfg(feature = "device-bound")]
         if let Some(lapsed) = self.device.lapsed() {
@@ -638,7 +662,7 @@ impl Slot {
         }
         let store = Arc::clone(self.connection.store());
         let superseded = locked(&self.superseded).clone();
-        let expired = locked(&self.expired).clone();
+        let unusable = locked(&self.unusable).clone();
         let others = if superseded.is_empty() { None } else { self.end_others(now) };
         StoreFuture::boxed(async move {
             // All are tried, even if one fails.
@@ -649,8 +673,8 @@ impl Slot {
             for token in superseded {
                 ended = ended.and(store.end_superseded(&token, now).await);
             }
-            for token in expired {
-                ended = ended.and(store.end_expired(&token, now).await);
+            for token in unusable {
+                ended = ended.and(store.end_unusable(&token, now).await);
             }
             ended
         })
@@ -660,6 +684,7 @@ impl Slot {
     /// session has a position behind the revocations of the others.
     pub(super) fn replace_former(&self, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         let (ending, store) = (self.end_former(now), Arc::clone(self.connection.store()));
+        let changes = self.newer_than_all(changes);
         StoreFuture::boxed(async move {
             ending.await?;
             store.save(None, changes, now).await
@@ -733,7 +758,8 @@ impl Slot {
             .transpose()?;
         let mut lines;
         if let Some((token, lifetime)) = tombstone {
-            lines = self.set_cookie(token.expose(), lifetime, CookieLifetime::Configured)?;
+            // For as long as a browser may keep what it hides, whatever the options say of the cookies of sessions.
+            lines = self.set_cookie(token.expose(), lifetime, CookieLifetime::Persistent)?;
         } else {
             lines = self.expirations()?;
             if !self.may_remove() {
@@ -746,11 +772,11 @@ impl Slot {
         Ok(lines)
     }
 
-    /// Returns false if the cookie to be removed cannot have come with the request: its path does not cover the request's. Then one
-    /// may be in use there.
+    /// Returns false if the cookie to be removed did not come with the request: only one of a retired name did, or its path does not
+    /// cover the request's. Then one may be in use where it is sent.
     fn may_remove(&self) -> bool {
-        let template = self.template();
-        self.was_ended() || self.target.as_deref().is_none_or(|target| template.covers(target))
+        let covers = |target| self.template().covers(target);
+        self.was_ended() || self.found.is_present() && self.target.as_deref().is_none_or(covers)
     }
 
     /// Returns the lines that expire the cookie in the scopes of earlier options. They precede the line that sets it, for
@@ -822,8 +848,8 @@ enum Attempt<'a> {
     Opened(Candidate),
     Refused {
         refusal: Refusal,
-        /// When it was written, if it is a tombstone. It hides sessions that were not written after that.
-        tombstone: Option<Recency>,
+        /// When it was written, if it hides sessions that were not written after that.
+        hidden: Option<Recency>,
         /// Not all ways to join its chunks were tried.
         exhausted: bool,
     },

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::key_map::KeyMap;
 use super::value_equality::is_same_value;
-use super::{Payload, Position};
+use super::{Payload, Position, Recency};
 use crate::error::Error;
 
 /// A read-modify-write step from the old value to the new one. `None` leaves the value as it is.
@@ -34,6 +34,8 @@ pub struct Changes {
     outdated: bool,
     /// The position in the log of revocations at which the login takes place, if the handler passed one.
     login_position: Option<Position>,
+    /// A session that these changes begin is newer than this, if the store keeps its age in the token.
+    after: Option<Recency>,
     /// The other sessions of the subject end with this save, in a store that does both in one step.
     ends_others: bool,
     keys: KeyMap<Change>,
@@ -98,6 +100,15 @@ impl Changes {
     }
 
     /// Sets the position in the log of revocations at which the login takes place, if the handler passed one.
+    /// Makes a session that these changes begin newer than `after`.
+    pub(crate) fn set_after(&mut self, after: Option<Recency>) {
+        self.after = after;
+    }
+
+    pub(crate) fn after(&self) -> Option<Recency> {
+        self.after
+    }
+
     pub(super) fn set_login_position(&mut self, position: Option<Position>) {
         self.login_position = position;
     }

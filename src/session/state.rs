@@ -59,8 +59,8 @@ pub(crate) enum Former {
     /// It is bound to a device, and the client can no longer show that it is on that: another session may begin.
     #[cfg_attr(not(feature = "device-bound"), allow(dead_code))]
     Lapsed,
-    /// It has expired. A slow request that loaded it in time may still keep it.
-    Expired,
+    /// It has expired, or this host cannot judge it. A slow request that loaded it in time, or another host, may still keep it.
+    Unusable,
 }
 
 /// The requests of a handler other than changes of values.
@@ -943,11 +943,11 @@ mod tests {
         for (former, wish, ends) in [
             (Former::Superseded, WISHES[3], true),
             (Former::Lapsed, WISHES[3], true),
-            (Former::Expired, WISHES[3], true),
+            (Former::Unusable, WISHES[3], true),
             (Former::None, WISHES[3], false),
             (Former::Superseded, login, true),
             (Former::Lapsed, login, true),
-            (Former::Expired, login, false),
+            (Former::Unusable, login, false),
             (Former::None, login, false),
         ] {
             let mut state = State::new(None, former, Reply::Nothing);

@@ -380,10 +380,10 @@ impl Verbs for MigratingStore {
         )
     }
 
-    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
         StoreFuture::boxed(
-            async move { inner.end_in_both(now, |store| store.end_expired(&token, now)).await },
+            async move { inner.end_in_both(now, |store| store.end_unusable(&token, now)).await },
         )
     }
 
@@ -422,10 +422,10 @@ impl Verbs for MigratingStore {
         })
     }
 
-    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
         let inner = &self.inner;
-        let of_old = || if now < inner.until { inner.old.tombstone_recency(token, now) } else { None };
-        inner.new.tombstone_recency(token, now).or_else(of_old)
+        let of_old = || if now < inner.until { inner.old.hidden_by(token, now) } else { None };
+        inner.new.hidden_by(token, now).or_else(of_old)
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

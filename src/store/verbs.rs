@@ -76,9 +76,9 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         false
     }
 
-    /// Ends the session that `token` stands for, although it has expired: a slower request that loaded it in time must not
-    /// keep it.
-    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+    /// Ends the session that `token` stands for, although it has expired, or this host cannot judge it: a slower request that loaded
+    /// it in time, or another host, must not keep it.
+    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         let _ = (token, now);
         StoreFuture::ready(Ok(()))
     }
@@ -103,8 +103,9 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
         None
     }
 
-    /// Returns when a [tombstone](Self::tombstone) was written. It hides all sessions that were not written after that.
-    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
+    /// Returns when a token was written, if it is a [tombstone](Self::tombstone), or was sealed by a host whose clock is ahead.
+    /// Sessions that were not written after that do not count.
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
         let _ = (token, now);
         None
     }
@@ -158,8 +159,8 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
         (**self).is_outdated(record, superseded, now)
     }
 
-    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        (**self).end_expired(token, now)
+    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        (**self).end_unusable(token, now)
     }
 
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
@@ -174,8 +175,8 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
         (**self).tombstone(ended, now)
     }
 
-    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
-        (**self).tombstone_recency(token, now)
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
+        (**self).hidden_by(token, now)
     }
 
     fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -226,7 +226,8 @@ fn what_belongs_to_the_audit_trail_is_not_bounded() {
     assert_eq!((of("event=created"), of("event=logged_in")), (40, 40));
 }
 
-/// A value whose type changed, and a migration, come with every request of every user.
+/// A value whose type changed, a migration, and a second cookie after the scope was changed, come with every request of every
+/// user.
 #[test]
 fn lines_that_every_user_causes_are_bounded() {
     let _turn = alone();
@@ -254,6 +255,14 @@ fn lines_that_every_user_causes_are_bounded() {
     });
     assert_eq!(counts(&lines), [1, 10, 100], "{lines:#?}");
     assert!(lines[0].starts_with("INFO event=migrating"), "{}", lines[0]);
+    let both = format!("{cookie}; {}", cookie_of(&store));
+    let lines = logged(async {
+        for _ in 0..100 {
+            assert!(read(&store, &both).await);
+        }
+    });
+    assert_eq!(counts(&lines), [1, 10, 100], "{lines:#?}");
+    assert!(lines[0].contains("event=several_sessions"), "{}", lines[0]);
 }
 
 /// Each reason for which a request of another origin is refused, as it is logged and counted.

@@ -118,6 +118,7 @@ fn changes() -> Vec<(&'static str, CookieOptions, CookieOptions)> {
         ("Domain and Path", options().domain("example.com").path("/area"), options()),
         ("it is partitioned", embedded(), embedded().partitioned(true)),
         ("it is no longer partitioned", embedded().partitioned(true), embedded()),
+        ("it is no longer embedded", embedded().partitioned(true), options()),
     ]
 }
 
@@ -171,19 +172,117 @@ fn t64_a_login_replaces_the_user_of_a_former_scope() {
     });
 }
 
-// One cookie, of a former scope: the row of a deployment that adds a Domain, and a user who logs out.
+// One cookie, of a former scope: the row of a deployment that changes the scope, and a user who logs out.
 #[test]
-fn t27_a_logout_ends_the_session_of_a_former_domain() {
-    for kind in KINDS {
-        for (what, before, after) in changes().into_iter().filter(|(what, ..)| !what.contains("Path")) {
-            let shared = Shared::new(kind);
-            let mut browser = Browser::default();
-            shared.deploy(before, 0).visit(&mut browser, "/area/ada");
-            let new = shared.deploy(after, 10);
-            assert_eq!(new.visit(&mut browser, "/area/logout"), "ada");
-            assert_eq!(new.visit(&mut browser, LOOK), "", "{kind:?}, {what}: {browser:?}");
-        }
+fn t27_a_logout_ends_the_session_of_a_former_scope() {
+    everywhere(|shared, what, before, after| {
+        let mut browser = Browser::default();
+        shared.deploy(before, 0).visit(&mut browser, "/area/ada");
+        let new = shared.deploy(after, 10);
+        assert_eq!(new.visit(&mut browser, "/area/logout"), "ada");
+        assert_eq!(new.visit(&mut browser, LOOK), "", "{what}: {browser:?}");
+        assert_eq!(browser.kept, [], "{what}");
+    });
+}
+
+// The clock of one host is two minutes behind. The newer cookie is authentic, so the older one does not count there.
+#[test]
+fn a_session_from_a_host_whose_clock_is_ahead_hides_older_ones() {
+    let shared = Shared::new(Kind::Cookie);
+    let mut browser = Browser::default();
+    shared.deploy(options().domain("example.com"), 0).visit(&mut browser, "/ada");
+    let ahead = shared.deploy(options(), 200);
+    let mut other = Browser::default();
+    ahead.visit(&mut other, "/bob");
+    browser.kept.extend(other.kept);
+    let behind = shared.deploy(options(), 80);
+    for path in ["/look", "/look"] {
+        let before = browser.clone();
+        assert_eq!(behind.visit(&mut browser, path), "", "neither user is shown");
+        assert_eq!(browser.kept, before.kept);
     }
+    assert_eq!(ahead.visit(&mut browser, "/look"), "bob");
+    // So does a logout there.
+    let mut left = browser.clone();
+    let stubborn = left.kept[0].clone();
+    ahead.visit(&mut left, "/logout");
+    left.kept.push(stubborn);
+    assert_eq!(behind.visit(&mut left, "/look"), "");
+    assert_eq!(ahead.visit(&mut left, "/look"), "");
+    // A host behind ends both, too, by removing what it can, and the next login counts there.
+    behind.visit(&mut browser, "/logout");
+    assert_eq!(ahead.visit(&mut browser.clone(), "/look"), "", "{browser:?}");
+    behind.visit(&mut browser, "/cleo");
+    assert_eq!(behind.visit(&mut browser, "/look"), "cleo");
+}
+
+// A clock that was wrong by far must not keep users from logging in once it was set.
+#[test]
+fn a_session_from_a_faulty_clock_hides_nothing() {
+    let shared = Shared::new(Kind::Cookie);
+    let mut browser = Browser::default();
+    shared.deploy(options().domain("example.com"), 100_000).visit(&mut browser, "/ada");
+    let new = shared.deploy(options(), 0);
+    assert_eq!(new.visit(&mut browser, "/bob"), "");
+    assert_eq!(browser.kept.len(), 2);
+    assert_eq!(new.visit(&mut browser, "/look"), "bob");
+}
+
+// A session that a logout hid stays hidden, and a login counts, in one second and on a host whose clock is behind.
+#[test]
+fn a_login_is_newer_than_all_that_the_request_brought() {
+    for clock in [10, 9, 0] {
+        let shared = Shared::new(Kind::Cookie);
+        let deployment = shared.deploy(options(), 10);
+        let (mut stubborn, mut browser) = (Browser::default(), Browser::default());
+        deployment.visit(&mut stubborn, "/ada");
+        deployment.visit(&mut browser, "/bob");
+        let both = |browser: &Browser| Browser { kept: [&browser.kept[..], &stubborn.kept[..]].concat() };
+        let header = both(&browser).header(APP, "/", false);
+        browser.receive(APP, deployment.send(header.as_deref(), "/logout").headers());
+        assert_eq!(deployment.sees(&both(&browser)), "");
+        deployment.world.clock.set(START + clock);
+        let header = both(&browser).header(APP, "/", false);
+        browser.receive(APP, deployment.send(header.as_deref(), "/cleo").headers());
+        assert_eq!(deployment.sees(&both(&browser)), "cleo", "the clock goes to {clock}");
+    }
+}
+
+// A tombstone is kept as long as what it hides, whatever the options say of session cookies now.
+#[test]
+fn a_tombstone_outlives_the_cookies_that_it_hides() {
+    let shared = Shared::new(Kind::Cookie);
+    let (mut one, mut two) = (Browser::default(), Browser::default());
+    let old = shared.deploy(options(), 0);
+    old.visit(&mut one, "/ada");
+    old.world.clock.set(START + 1);
+    old.visit(&mut two, "/bob");
+    one.kept.extend(two.kept);
+    let new = shared.deploy(options().max_age(None), 10);
+    let response = new.send(one.header(APP, "/", false).as_deref(), "/logout");
+    let lines = set_cookies(response.headers());
+    let ages = lines.last().unwrap().split("; ").filter_map(|part| part.strip_prefix("Max-Age="));
+    let ages: Vec<u64> = ages.map(|age| age.parse().unwrap()).collect();
+    assert_eq!(ages, [crate::attack_fixture::IDLE - 9], "{lines:?}");
+}
+
+// The present cookie is not sent everywhere: a dead one of a retired name says nothing of it.
+#[test]
+fn a_dead_cookie_of_a_retired_name_leaves_the_present_one() {
+    let shared = Shared::new(Kind::Cookie);
+    let mut old = Browser::default();
+    shared.deploy(CookieOptions::new().name("old"), 0).visit(&mut old, "/ada");
+    let new = shared.deploy(CookieOptions::new().same_site(SameSite::Strict).retired_name("old"), 0);
+    new.world.clock.advance(Duration::from_secs(crate::attack_fixture::IDLE));
+    let mut present = Browser::default();
+    new.visit(&mut present, "/bob");
+    let mut browser = old.clone();
+    browser.kept.extend(present.kept);
+    // A link from another site brings the cookie that is not strict.
+    let response = new.send(old.header(APP, "/", false).as_deref(), "/look");
+    browser.receive(APP, response.headers());
+    assert_eq!(browser.names(), ["__Host-session"], "{browser:?}");
+    assert_eq!(new.visit(&mut browser, "/look"), "bob");
 }
 
 // Two authentic cookies: a logout ends both, in the browser and on the server, and it stays so.
@@ -471,6 +570,46 @@ fn a_cookie_that_a_host_cannot_judge_is_left_alone() {
         assert_eq!(jar.0, before.0);
         ahead.clock.set(START);
         assert!(ahead.value(&jar).await.is_some(), "no user was logged out");
+    });
+}
+
+// A user who logs out is logged out, also if the host cannot judge the session: the browser drops the cookie, and a server its entry.
+#[test]
+fn t27_a_logout_ends_a_session_that_this_host_cannot_judge() {
+    let (old, new) = (AppKey::generate().unwrap().to_text(), AppKey::generate().unwrap().to_text());
+    let key = |text: &str| text.parse::<AppKey>().unwrap();
+    let before = || Keyring::new(key(&old));
+    let after = || Keyring::new(key(&new)).accept(key(&old));
+    block_on(async {
+        // The key is unknown, and the clock is behind.
+        for (behind, clock) in [(before(), START), (after(), START - 61)] {
+            let ahead = Options::with_keys(after()).build(Kind::Cookie);
+            let behind = Options::with_keys(behind).build(Kind::Cookie);
+            behind.clock.set(clock);
+            let mut jar = ahead.jar().await;
+            behind.edit(&mut jar, Session::destroy).await;
+            assert_eq!(jar.get(crate::attack_fixture::NAME), None);
+        }
+        // On a server that seals its entries: no copy of the token leads to the session.
+        let memory = Arc::new(Memory::new());
+        let store = |keys: Keyring| {
+            let builder = ServerStore::with_backend(Arc::clone(&memory)).seal_records(keys);
+            builder.cookie(CookieOptions::new().name("__Host-shop")).build().unwrap()
+        };
+        let (behind, ahead) = (store(before()), store(after()));
+        let carried = with_session(Request::new(()), &ahead, |session| session.login("ada")).await.unwrap();
+        let cookie = carried.headers()["cookie"].to_str().unwrap().to_owned();
+        let logout = session_fn(behind, |_: Request<Body>, handle: SessionHandle| async move {
+            handle.load().await?.destroy()?;
+            Ok::<_, Error>(status(200))
+        });
+        let response = logout.call(request("/", Some(&cookie))).await.unwrap();
+        assert_eq!(set_cookies(response.headers()).len(), 1);
+        let look = session_fn(ahead, |_: Request<Body>, handle: SessionHandle| async move {
+            assert!(handle.load().await?.is_empty());
+            Ok::<_, Error>(status(200))
+        });
+        look.call(request("/", Some(&cookie))).await.unwrap();
     });
 }
 

@@ -300,13 +300,16 @@ pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
     let source = if path == "-" { "standard input" } else { path };
     let read =
         if path == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
-    let text = read.map(Zeroizing::new).map_err(|error| {
+    let mut text = read.map(Zeroizing::new).map_err(|error| {
         Failure::usage(match error.kind() {
             _ if path.is_empty() => "an option needs the name of a file, and got an empty one".to_owned(),
             std::io::ErrorKind::InvalidData => format!("{source}: must be UTF-8 text"),
             _ => format!("{source}: {error}"),
         })
     })?;
+    if text.starts_with('\u{feff}') {
+        text.drain(..'\u{feff}'.len_utf8()); // some editors begin a file with it
+    }
     Ok(Secret { text, source: source.to_owned() })
 }
 

@@ -65,7 +65,7 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
             // Loaded here, before the end of the request renews the sealed deadlines.
             let session = handle.load().await?;
             let seen = *heard.lock().unwrap_or_else(PoisonError::into_inner);
-            let report = session.id().map(|_| inside(&session, seen.old_key, now)).transpose()?;
+            let report = session.id().map(|_| inside(&session, seen.old_key, now));
             Ok::<_, Error>(Response::new(report))
         }
     });
@@ -90,6 +90,8 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
 fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
     let input = file(arguments.get("cookie").unwrap_or("-"))?.text;
     let fields = input.lines().map(|line| {
+        // As tools mark what they sent and received.
+        let line = line.trim_start_matches(['<', '>']);
         let (field, value) = line.split_once(':').unwrap_or(("", line));
         let is_cookie = ["cookie", "set-cookie"].iter().any(|name| field.trim().eq_ignore_ascii_case(name));
         if is_cookie { value.trim() } else { line.trim() }
@@ -106,14 +108,22 @@ fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
         .map_err(|_| Failure::usage("the cookie must not contain characters that are invalid in a header"))
 }
 
-fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Error> {
+/// Returns a value as JSON. Some have no such form: byte strings, and maps whose keys are not text.
+fn shown(value: Result<Option<Value>, Error>) -> Value {
+    match value {
+        Ok(value) => value.unwrap_or(Value::Null),
+        Err(error) => json!({ "not_json": error.to_string() }),
+    }
+}
+
+fn inside(session: &Session, old_key: bool, now: Timestamp) -> Report {
     let mut values = Map::new();
     for key in session.keys() {
-        values.insert(key.clone(), session.get(&key)?.unwrap_or(Value::Null));
+        values.insert(key.clone(), shown(session.get(&key)));
     }
     let mut flash = Map::new();
     for key in session.flash_keys() {
-        flash.insert(key.clone(), session.peek(&key)?.unwrap_or(Value::Null));
+        flash.insert(key.clone(), shown(session.peek(&key)));
     }
     let id = session.id().map(|id| id.to_string());
     let (created, expires) = (session.created_at().unwrap_or(now), session.expires_at().unwrap_or(now));
@@ -153,7 +163,7 @@ fn inside(session: &Session, old_key: bool, now: Timestamp) -> Result<Report, Er
         "values": values,
         "flash": flash,
     });
-    Ok(Report { json, text, yes: true })
+    Report { json, text, yes: true }
 }
 
 fn refused(refusal: Refusal) -> Report {

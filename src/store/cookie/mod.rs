@@ -24,6 +24,10 @@ use crate::event::{CookieFormat, EventKind, Refusal};
 use crate::revocation::Revocations;
 use crate::session::{Changes, Origin, Payload, Recency, Record, Saved, SessionId};
 
+/// The clock of a host that is further ahead counts as faulty: its tokens hide nothing, so that users can log in again once it was
+/// set.
+const FAULTY_CLOCK: Duration = Duration::from_secs(3600);
+
 /// A store that keeps each session in its own cookie, without a server: AES-256-GCM encrypted and HMAC-SHA256 signed.
 /// Idle and absolute deadline are sealed inside and checked on each load.
 ///
@@ -170,6 +174,15 @@ impl Inner {
         }
     }
 
+    /// Opens a token as the host that wrote it did at that time.
+    fn open_when_written(&self, token: &[u8]) -> Option<Record> {
+        let mut sealers = std::iter::once(&self.sealer).chain(&self.retired);
+        sealers.find_map(|sealer| {
+            let (header, ..) = unseal(sealer, token).ok()?;
+            self.open_native(sealer, token, header.issued.written).ok()
+        })
+    }
+
     /// Opens a token that came under a retired name. It will be written again under the present name.
     fn open_retired(&self, name: usize, token: &[u8], now: Timestamp) -> Result<Record, Refusal> {
         self.check_length(token)?;
@@ -235,19 +248,19 @@ impl Inner {
         Ok(Record::written(header.id, header.created, expires, payload, origin, header.issued))
     }
 
-    /// Seals a session that is written at `now`, in response to the token of `base`.
+    /// Seals a session that is written at `now`, and is newer than a token that was written at `previous`.
     fn seal(
         &self,
         id: SessionId,
         created: Timestamp,
         payload: Payload,
-        base: Option<&Record>,
+        previous: Option<Recency>,
         now: Timestamp,
     ) -> Result<Saved, Error> {
         let Some(expires) = self.config.kept_until(created, &payload, now) else {
             return Ok(Saved::Removed);
         };
-        let header = header(id, created, base.map(Record::recency), expires, now);
+        let header = header(id, created, previous, expires, now);
         let body = payload.to_format(self.config.settings.format)?;
         self.config.cookie.check_size(Sealer::token_len(SealedHeader::LEN + body.len()))?;
         let token = self.seal_parts(header, &body)?;
@@ -275,8 +288,8 @@ impl Inner {
         }
         let payload = changes.apply(base.map(Record::payload))?;
         match base {
-            Some(record) => self.seal(record.id(), record.created(), payload, base, now),
-            None => self.seal(SessionId::generate(&*self.random)?, now, payload, None, now),
+            Some(record) => self.seal(record.id(), record.created(), payload, base.map(Record::recency), now),
+            None => self.seal(SessionId::generate(&*self.random)?, now, payload, changes.after(), now),
         }
     }
 
@@ -295,7 +308,7 @@ impl Inner {
         if !changes.logs_in() && !changes.restarts() {
             payload = payload.keeping_root(base.id())?;
         }
-        self.seal(SessionId::generate(&*self.random)?, created, payload, Some(base), now)
+        self.seal(SessionId::generate(&*self.random)?, created, payload, Some(base.recency()), now)
     }
 }
 
@@ -308,7 +321,7 @@ fn unseal(sealer: &Sealer, token: &[u8]) -> Result<(SealedHeader, Bytes, bool), 
     Ok((header, plaintext, old_key))
 }
 
-/// Returns the header of a token that is written at `now`, in response to a token that was written at `previous`.
+/// Returns the header of a token that is written at `now`, and that is newer than a token that was written at `previous`.
 fn header(
     id: SessionId,
     created: Timestamp,
@@ -316,8 +329,11 @@ fn header(
     expires: Timestamp,
     now: Timestamp,
 ) -> SealedHeader {
-    // Where `previous` was written by a host whose clock is ahead, the deadline may be nearer than that.
-    let issued = Some(Recency::after(previous, now)).filter(|issued| issued.written < expires);
+    // Where `previous` was written by a host whose clock is ahead, the deadline may be nearer than that, and this host may
+    // refuse what is written then.
+    let fits =
+        |issued: &Recency| issued.written < expires && issued.written <= now.saturating_add(MAX_CLOCK_SKEW);
+    let issued = Some(Recency::after(previous, now)).filter(fits);
     SealedHeader::new(id, created, issued.unwrap_or(Recency::at(now)), expires)
 }
 
@@ -415,6 +431,14 @@ impl Verbs for CookieStore {
         }
     }
 
+    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        let Some(revoking) = &self.inner.revoking else { return StoreFuture::ready(Ok(())) };
+        match self.inner.open_when_written(token) {
+            Some(base) => self.destroy_revocable(revoking, &base, now),
+            None => StoreFuture::ready(Ok(())),
+        }
+    }
+
     /// Of two logins, the token that was written last tells which came later. Tokens of one login are copies.
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
         let root = |record: &Record| record.payload().lineage().root.unwrap_or(record.id());
@@ -439,10 +463,13 @@ impl Verbs for CookieStore {
         if is_shared { None } else { Some(self.inner.tombstone(ended, now)) }
     }
 
-    fn tombstone_recency(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
+    fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
         let mut sealers = std::iter::once(&self.inner.sealer).chain(&self.inner.retired);
         let (header, payload, _) = sealers.find_map(|sealer| unseal(sealer, token).ok())?;
-        let counts = payload.is_empty() && now < header.expires;
+        let written = header.issued.written;
+        let is_ahead =
+            written > now.saturating_add(MAX_CLOCK_SKEW) && written <= now.saturating_add(FAULTY_CLOCK);
+        let counts = (payload.is_empty() || is_ahead) && now < header.expires;
         counts.then_some(header.issued)
     }
 }

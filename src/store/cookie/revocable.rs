@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::crypto::{Sealer, subject_name};
 use crate::error::{Error, Kind};
 use crate::revocation::{Continued, Revocation, Revocations, Verdict};
-use crate::session::{Changes, Lineage, Payload, Position, Record, Saved, SessionId};
+use crate::session::{Changes, Lineage, Payload, Position, Recency, Record, Saved, SessionId};
 use crate::store::{Builder, LoadFuture, StoreFuture};
 
 /// A session to be sealed once its position in the log is known.
@@ -18,10 +18,10 @@ struct Plan {
     id: SessionId,
     created: Timestamp,
     payload: Payload,
-    /// The session that it is written in response to.
-    base: Option<Record>,
-    /// True if it keeps the labels of `base`, unless it has its own.
-    keeps_labels: bool,
+    /// When the token was written that this one is to be newer than.
+    previous: Option<Recency>,
+    /// The session whose labels it keeps, unless it has its own.
+    labelled: Option<Record>,
     lineage: Lineage,
     /// True at a login: the session then begins at the present end of the log.
     asks_position: bool,
@@ -32,12 +32,8 @@ struct Plan {
 }
 
 impl Plan {
-    fn labelled(&self) -> Option<&Payload> {
-        self.base.as_ref().filter(|_| self.keeps_labels).map(Record::payload)
-    }
-
     fn to_payload(&self, lineage: &Lineage) -> Result<Payload, Error> {
-        self.payload.with_lineage(lineage, self.labelled())
+        self.payload.with_lineage(lineage, self.labelled.as_ref().map(Record::payload))
     }
 }
 
@@ -401,7 +397,7 @@ impl Inner {
             (Lineage { root: lineage.root.or(Some(base.id())), ..lineage }, false)
         };
         let mut plan = self.plan_under_new_id(created, payload, place, changes)?;
-        (plan.base, plan.keeps_labels) = (Some(base.clone()), !restarts);
+        (plan.previous, plan.labelled) = (Some(base.recency()), (!restarts).then(|| base.clone()));
         // A session that is too large to be sealed must not end the present one.
         self.check_plan(&plan)?;
         if revoking.judge(base, now) != Verdict::Revoked {
@@ -427,8 +423,8 @@ impl Inner {
             id: SessionId::generate(&*self.random)?,
             created,
             payload,
-            base: None,
-            keeps_labels: false,
+            previous: changes.after(),
+            labelled: None,
             lineage,
             asks_position,
             ends_others: changes.ends_others(),
@@ -443,8 +439,8 @@ impl Inner {
             id: base.id(),
             created: base.created(),
             payload,
-            base: Some(base.clone()),
-            keeps_labels: true,
+            previous: Some(base.recency()),
+            labelled: Some(base.clone()),
             lineage: base.payload().lineage(),
             asks_position: false,
             ends_others: false,
@@ -493,7 +489,7 @@ impl Inner {
             lineage.position = position;
         }
         let payload = plan.to_payload(&lineage)?;
-        self.seal(plan.id, plan.created, payload, plan.base.as_ref(), now)
+        self.seal(plan.id, plan.created, payload, plan.previous, now)
     }
 }
 

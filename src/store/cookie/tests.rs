@@ -259,12 +259,12 @@ fn a_tombstone_is_newer_than_what_it_hides_and_lasts_as_long() {
     let (text, lifetime) = store.tombstone(&sessions, at(START + 5)).unwrap().unwrap();
     assert_eq!(lifetime, newer.expires().saturating_since(at(START + 5)));
     assert_eq!(opened(&store, text.expose(), START + 5), Err(Refusal::Ended));
-    assert!(store.tombstone_recency(text.expose(), at(START + 5)).unwrap() > newer.recency());
+    assert!(store.hidden_by(text.expose(), at(START + 5)).unwrap() > newer.recency());
     // The sessions that it hides have expired by then.
     assert_eq!(opened(&store, text.expose(), newer.expires().as_unix()), Err(Refusal::Expired));
-    assert_eq!(store.tombstone_recency(text.expose(), newer.expires()), None);
+    assert_eq!(store.hidden_by(text.expose(), newer.expires()), None);
     // A session hides nothing.
-    assert_eq!(store.tombstone_recency(&token(&store, START, START), at(START)), None);
+    assert_eq!(store.hidden_by(&token(&store, START, START), at(START)), None);
 }
 
 #[test]

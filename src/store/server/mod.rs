@@ -569,8 +569,9 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    /// Ends the session that `token` leads to, which has expired. The backend keeps its entry for slow requests.
-    async fn end_expired(&self, token: Token, now: Timestamp) -> Result<(), Error> {
+    /// Ends the session that `token` leads to, which has expired, or which this host cannot read. The backend keeps the entry of an
+    /// expired session for slow requests.
+    async fn end_unusable(&self, token: Token, now: Timestamp) -> Result<(), Error> {
         let id = entry_id(&token);
         let fetched = match self.backend.fetch(id, EVEN_IF_EXPIRED).await {
             // Whatever it is, its session has ended.
@@ -579,9 +580,9 @@ impl<B: Backend> Inner<B> {
         };
         let Some(Stored { value, expires }) = fetched else { return Ok(()) };
         let Some(EntryValue::Session(age, payload)) = self.format.decode(id, &value) else {
-            // Another host may read it.
+            // Another host may read it, and must not find it.
             return match self.format.refusal(&value) {
-                Refusal::Unreadable => self.backend.delete(id).await,
+                Refusal::Unreadable | Refusal::UnknownKey | Refusal::Version => self.backend.delete(id).await,
                 _ => Ok(()),
             };
         };
@@ -768,14 +769,14 @@ impl<B: Backend> Verbs for ServerStore<B> {
         StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
     }
 
-    fn end_expired(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         // The cookie may have come under any of these names.
         let names = std::iter::once(&self.inner).chain(&self.inner.retired);
         let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.format.parse_token(token)?)));
         let found: Vec<_> = found.collect();
         StoreFuture::boxed(async move {
             for (inner, token) in found {
-                inner.end_expired(token, now).await?;
+                inner.end_unusable(token, now).await?;
             }
             Ok(())
         })
