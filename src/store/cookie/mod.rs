@@ -41,11 +41,17 @@ use crate::session::{Changes, Origin, Payload, Recency, Record, Saved, SessionId
 /// # Examples
 ///
 /// ```
+/// use hyper_session::cookie::CookieOptions;
 /// use hyper_session::{AppKey, CookieStore};
 ///
 /// let store = CookieStore::builder(AppKey::generate()?).build()?;
 /// // Over plain http, while developing:
 /// let store = CookieStore::builder(AppKey::generate()?).development().build()?;
+///
+/// // A cookie of this name must have the path `/`.
+/// let options = CookieOptions::new().name("__Host-app").path("/app");
+/// let error = CookieStore::builder(AppKey::generate()?).cookie(options).build().unwrap_err();
+/// assert!(error.is_config());
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone)]

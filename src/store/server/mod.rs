@@ -61,11 +61,13 @@ const REGENERATED_FOR: Duration = Duration::from_secs(60);
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
-/// # fn main() -> Result<(), hyper_session::Error> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
 /// use hyper_session::ServerStore;
 /// use hyper_session::store::Memory;
 ///
-/// let store = ServerStore::with_backend(Memory::new()).development().build()?;
+/// let store = ServerStore::with_backend(Memory::new()).build()?;
+/// assert!(store.sessions_of("ada").await?.is_empty());
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "memory"))]
