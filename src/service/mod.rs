@@ -86,7 +86,7 @@ use crate::store::Store;
 /// use hyper_session::{AppKey, CookieStore, Error, SessionExt, SessionService};
 ///
 /// // In a server, the body is hyper's `Incoming`.
-/// async fn count(request: Request<()>) -> Result<Response<Full<Bytes>>, Error> {
+/// async fn count(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Error> {
 ///     let session = request.session().await?;
 ///     let visits = session.update("visits", |old: Option<u64>| old.unwrap_or(0) + 1)?;
 ///     Ok(Response::new(format!("visit {visits}").into()))
@@ -97,7 +97,7 @@ use crate::store::Store;
 /// let store = CookieStore::builder(AppKey::generate()?).build()?;
 /// let service = SessionService::new(service_fn(count), store);
 /// // hyper's `serve_connection(io, service)` would call it for each request:
-/// let response = service.call(Request::new(())).await?;
+/// let response = service.call(Request::new(Full::default())).await?;
 /// assert!(response.headers().contains_key("set-cookie"));
 /// # Ok(())
 /// # }
