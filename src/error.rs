@@ -245,7 +245,7 @@ impl Error {
 
     /// Returns true if every attempt to save the session met a concurrent change by another request, until the number of
     /// attempts was used up.
-    pub fn is_conflict(&self) -> bool {
+    pub(crate) fn is_conflict(&self) -> bool {
         matches!(self.inner.kind, Kind::Conflict { .. })
     }
 
@@ -254,8 +254,8 @@ impl Error {
         matches!(self.inner.kind, Kind::Random)
     }
 
-    /// Returns true if the same request may succeed later: [`is_unavailable`](Self::is_unavailable),
-    /// [`is_conflict`](Self::is_conflict), or the operating system gave no random bytes.
+    /// Returns true if the same request may succeed later: the store is [unavailable](Self::is_unavailable), every attempt to
+    /// save met a concurrent change of another request, or the operating system gave no random bytes.
     pub fn is_transient(&self) -> bool {
         self.is_unavailable() || self.is_conflict() || self.is_random()
     }

@@ -5,7 +5,7 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 
 pub use crate::config::Config;
-pub use crate::cookie::limits::{MAX_CANDIDATES, MAX_NAME_VALUE};
+pub use crate::cookie::limits::{MAX_CANDIDATES, MAX_CHUNKS, MAX_NAME_VALUE};
 pub use crate::cookie::name::CookieName;
 pub use crate::cookie::pairs::{Pairs, pairs};
 pub use crate::crypto::SecretText;

@@ -62,14 +62,18 @@
 //! |---|---|
 //! | token | the text in the session cookie; secret |
 //! | session id | the public name of a session, safe to log |
-//! | seal | encrypt and sign |
+//! | seal | encrypt and sign, with a key that is derived from the [`AppKey`] |
 //! | idle timeout | how long a session lasts if no handler loads it; its deadline is moved in steps, by default of a tenth |
 //! | absolute timeout | how long it lasts after it began, or its user last logged in |
 //! | renew | move the idle deadline, because the session was used |
 //! | regenerate | give a session a new token and a new id |
 //! | subject | the user whom `login` bound a session to |
 //! | entry | what a server-side store keeps of one session |
+//! | session list | the list of a subject's sessions, which server-side stores keep |
+//! | revocation | a record that a session in a cookie has ended, for as long as a copy of the cookie could live |
+//! | superseded token | a token that `regenerate` or `login` replaced moments ago |
 //! | end, destroy | what an administrator or a handler does to a session |
+//! | commit | what happens to the session when the response head is ready: it is saved, renewed, ended or left as it is |
 //!
 //! # Guides
 //!
@@ -119,10 +123,10 @@
 //! cannot be loaded, the handler gets the error, and no cookie is removed.
 //!
 //! If a cookie is forged, expired or unknown, the handler gets an empty session and the cookie is removed. An [`Event`]
-//! holds the reason, which the client does not learn. A token that `regenerate` or `login` replaced
-//! within the last minute, on a server-side store or with revocations, gives an empty session, too, but its cookie is not removed: the browser has the
-//! new token, or is about to get it. Cookies that may be valid elsewhere are not removed either, for example those under an
-//! unknown key: see [`Refusal::removes_cookie`].
+//! holds the reason, which the client does not learn. On a server-side store or with revocations, a token that
+//! `regenerate` or `login` replaced within the last minute gives an empty session, too. Its cookie is not removed: the
+//! browser has the new token, or is about to get it. Cookies that may be valid elsewhere are not removed either, for
+//! example those under an unknown key: see [`Refusal::removes_cookie`].
 //!
 //! # Cancel safety
 //!
@@ -150,13 +154,13 @@
 //!   `tower`, and depends on axum-core.
 //! - `tracing`: every [`Event`] as a log line. [Names and levels](guide::observability).
 //! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
-//! - `cli`: the binary `hyper-session`, for operators: makes keys, checks whether a key rotation logs users out, opens a cookie
-//!   or prints why it is refused, lists and ends the sessions of a subject in Redis, and revokes sessions in
-//!   cookies. Not for libraries.
+//! - `cli`: the binary `hyper-session`, for operators. It makes keys, and checks whether a key rotation logs users out.
+//!   It opens a cookie, or prints why it is refused. It lists and ends the sessions of a subject in Redis, and revokes
+//!   sessions in cookies. Not for libraries.
 //! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
 //!   see [`guide::device_bound`]. Depends on sfv.
-//! - `testing`: requests that carry a session, the session in a response, a fake clock, a backend that fails on command, and
-//!   test suites for the contracts of a [`Backend`](store::Backend) and of a
+//! - `testing`: requests that carry a session, the session in a response, a fake clock, and a backend that fails on
+//!   command. Also test suites for the contracts of a [`Backend`](store::Backend) and of a
 //!   [`RevocationLog`](revocation::RevocationLog). [How to use it](guide::testing).
 //!
 //! # Stability

@@ -354,6 +354,20 @@ fn a_cookie_shows_values_that_json_cannot_hold() {
 }
 
 #[test]
+fn a_session_in_eight_cookies_is_opened() {
+    let (key, _) = new_key();
+    let options = hyper_session::cookie::CookieOptions::new().max_chunks(8);
+    let store = CookieStore::builder(key.parse::<AppKey>().unwrap()).cookie(options).build().unwrap();
+    let values = "a".repeat(22_000);
+    let request =
+        block_on(with_session(Request::new(()), &store, |session| session.set("blob", &values))).unwrap();
+    let cookies = request.headers()["cookie"].to_str().unwrap();
+    assert!(cookies.contains("__Host-session.7="));
+    let answer = run(&["cookie", "open"], &[("SESSION_KEY", &key)], cookies);
+    assert!(answer.status == 0 && answer.out.contains("blob") && answer.err.is_empty(), "{}", answer.err);
+}
+
+#[test]
 fn a_cookie_shows_that_its_session_is_bound_to_a_device() {
     let (key, _) = new_key();
     let store = CookieStore::builder(key.parse::<AppKey>().unwrap())

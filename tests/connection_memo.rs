@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::service::{Service, service_fn};
-use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
+use hyper_session::__internals::MAX_CHUNKS;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::testing::FakeClock;
 use hyper_session::{
     AppKey, Clock, CookieStore, Error, Keyring, PayloadFormat, Session, SessionExt, SessionService,

@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{astra_id, go_json};
 use crate::clock::Timestamp;
-use crate::crypto::{Random, Token};
+use crate::crypto::{Random, ServerToken};
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::session::Payload;
@@ -32,11 +32,11 @@ struct AstraFormat {
 }
 
 impl StoredFormat for AstraFormat {
-    fn parse_token(&self, text: &[u8]) -> Option<Token> {
+    fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
         parse(text, &self.cookie_name)
     }
 
-    fn generate_token(&self) -> Result<Token, Error> {
+    fn generate_token(&self) -> Result<ServerToken, Error> {
         generate(&*self.random, &self.cookie_name)
     }
 
@@ -86,7 +86,7 @@ impl AstraFormat {
 }
 
 /// Generates an id as Astra's `newSessionID` does: 128 random bits.
-fn generate(random: &dyn Random, cookie_name: &str) -> Result<Token, Error> {
+fn generate(random: &dyn Random, cookie_name: &str) -> Result<ServerToken, Error> {
     let mut id = Zeroizing::new([0; 16]);
     random.fill(&mut *id)?;
     let text = Zeroizing::new(format!("{:032x}", u128::from_be_bytes(*id)));
@@ -96,11 +96,11 @@ fn generate(random: &dyn Random, cookie_name: &str) -> Result<Token, Error> {
 
 /// Reads 32 hexadecimal digits in lower case, Astra's form of an id, and nothing else. Astra itself adopts any text.
 /// The entry id is the secret itself, the session id a hash of it.
-fn parse(text: &[u8], cookie_name: &str) -> Option<Token> {
+fn parse(text: &[u8], cookie_name: &str) -> Option<ServerToken> {
     let digits = text.len() == 32 && text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let digits = std::str::from_utf8(text).ok().filter(|_| digits)?;
     let id = Zeroizing::new(u128::from_str_radix(digits, 16).ok()?.to_be_bytes());
-    Token::new(text, astra_id(cookie_name, &*id), *id)
+    ServerToken::new(text, astra_id(cookie_name, &*id), *id)
 }
 
 #[cfg(test)]
@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(u128::from_be_bytes(again.entry_id()), u128::from_str_radix(&text, 16).unwrap());
         assert_ne!(again.session_id(), again.entry_id());
         assert_ne!(again.session_id(), parse(text.as_bytes(), "t").unwrap().session_id());
-        assert_eq!(format!("{token:?}"), "Token(..)");
+        assert_eq!(format!("{token:?}"), "ServerToken(..)");
         let digits = "0123456789abcdef0123456789abcdef";
         assert!(parse(digits.as_bytes(), "s").is_some());
         for bad in [

@@ -1,3 +1,5 @@
+//! Keys as text: every accepted form is the same key, and no error quotes a key.
+
 use super::super::{AppKey, Keyring};
 use base64ct::{Base64, Base64Unpadded, Base64Url, Encoding};
 

@@ -24,6 +24,7 @@ use crate::error::Error;
 /// let (new, old) = (AppKey::generate()?, AppKey::generate()?);
 /// let leaked = AppKey::generate()?.id();
 /// let keys = Keyring::new(new).accept(old).revoke(leaked);
+/// assert_eq!((keys.ids().count(), keys.revoked()), (2, &[leaked][..]));
 /// let store = CookieStore::builder(keys).build()?;
 /// # Ok::<(), hyper_session::Error>(())
 /// ```

@@ -14,13 +14,14 @@ mod name_hash;
 mod p256;
 mod random;
 mod seal;
+mod secret_text;
+mod server_token;
 #[cfg(feature = "device-bound")]
 mod tagger;
-mod token;
 
 pub use self::app_key::AppKey;
 pub use self::keyring::Keyring;
-pub use self::token::SecretText;
+pub use self::secret_text::SecretText;
 pub use crate::id::KeyId;
 
 pub(crate) use self::envelope::EPOCH_SECONDS;
@@ -29,10 +30,10 @@ pub(crate) use self::name_hash::{NAMESPACE_LEN, label_name, subject_name};
 pub(crate) use self::random::tests::NoRandom;
 pub(crate) use self::random::{Random, SystemRandom, warm_up};
 pub(crate) use self::seal::{LAST_SECOND, Purpose, Sealer, key_of};
-pub(crate) use self::token::{Token, subject_id};
+pub(crate) use self::server_token::{ServerToken, subject_id};
 
 #[cfg(any(feature = "astra", feature = "device-bound"))]
-pub(crate) use self::{base64url::decode as decode_base64url, token::hashed_id};
+pub(crate) use self::{base64url::decode as decode_base64url, server_token::hashed_id};
 #[cfg(feature = "device-bound")]
 pub(crate) use self::{
     base64url::{decode_array as decode_base64url_array, encode as encode_base64url},

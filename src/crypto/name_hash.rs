@@ -1,6 +1,6 @@
 //! The name of a subject or a label in a revocation: a hash, so that a log of revocations does not reveal users.
 
-use super::token::hashed_id;
+use super::server_token::hashed_id;
 
 const SUBJECT_DOMAIN: &[u8] = b"hyper-session revoked subject v1\0";
 const LABEL_DOMAIN: &[u8] = b"hyper-session revoked label v1\0";

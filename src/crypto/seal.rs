@@ -15,7 +15,7 @@ use super::envelope::{EPOCH_SECONDS, HEADER_LEN, Header, MAC_LEN, OVERHEAD, TAG_
 use super::hour_keys::HourKeys;
 use super::keyring::{Keyring, RingKey};
 use super::random::Subject;
-use super::token::SecretText;
+use super::secret_text::SecretText;
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::Refusal;

@@ -1,3 +1,5 @@
+//! The binder: challenges, the grace of a new binding, and the paths that are answered.
+
 use super::*;
 use crate::cookie::CookieOptions;
 use crate::crypto::AppKey;

@@ -1,3 +1,5 @@
+//! Proofs of other implementations and of the standards, and all that is not a proof.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -1,5 +1,5 @@
-//! Guides: choosing a store, values, the cookie, logins, forms, servers and frameworks, connections that stay open, changing the store, keys,
-//! revocation, security, operation, testing, migration, and limits.
+//! Guides: choosing a store, values, the cookie, logins, revocation, device-bound sessions, forms, servers and frameworks,
+//! connections that stay open, changing the store, keys, security, operation, testing, migration, and limits.
 //!
 //! Every example in them is compiled, and run unless it needs a server.
 
@@ -12,15 +12,15 @@ pub mod values {}
 #[doc = include_str!("cookies.md")]
 pub mod cookies {}
 
+#[doc = include_str!("logins.md")]
+pub mod logins {}
+
 #[doc = include_str!("revocation.md")]
 pub mod revocation {}
 
 #[cfg(feature = "device-bound")]
 #[doc = include_str!("device_bound.md")]
 pub mod device_bound {}
-
-#[doc = include_str!("logins.md")]
-pub mod logins {}
 
 #[doc = include_str!("forms.md")]
 pub mod forms {}

@@ -668,7 +668,7 @@ mod tests {
 
     /// Judges the session `ID`, which logged in at `sequence`.
     fn judge(register: &Register, sequence: u64, now: u64) -> Verdict {
-        let lineage = Lineage { position: register.at(sequence), ..Lineage::default() };
+        let lineage = Lineage { position: register.at(sequence), owner: None, root: None };
         register.judge(ID, &lineage, &Payload::default().labels(), Timestamp::from_unix(now), HOUR)
     }
 

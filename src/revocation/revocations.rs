@@ -39,6 +39,7 @@ use crate::session::SessionId;
 /// let store = CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).build()?;
 /// // In a handler: `session.destroy()?` is final now. From elsewhere, "log out everywhere":
 /// store.end_sessions_of("user-42").await?;
+/// assert_eq!(store.revocations().map(Revocations::len), Some(1));
 /// # Ok(())
 /// # }
 /// ```

@@ -49,7 +49,12 @@ pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
 /// async fn user<B>(request: &Request<B>) -> Result<Option<String>, Error> {
 ///     request.session().await?.get("user")
 /// }
-/// # let _ = user::<hyper::body::Incoming>;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// // This request came through no session service:
+/// assert!(user(&Request::new(())).await.unwrap_err().is_not_wrapped());
+/// # }
 /// ```
 pub trait SessionExt {
     /// Returns the session, loaded by the first call. If several session services wrap the handler, it is the session of

@@ -29,11 +29,15 @@ use crate::store::Store;
 /// ```
 /// use bytes::Bytes;
 /// use http_body_util::Full;
-/// use hyper::{Request, Response, body::Incoming};
+/// use hyper::service::Service;
+/// use hyper::{Request, Response};
 /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
 ///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
 /// let store = CookieStore::builder(AppKey::generate()?).build()?;
-/// let service = session_fn(store, |request: Request<Incoming>, session: SessionHandle| async move {
+/// // In a server, the body is hyper's `Incoming`.
+/// let service = session_fn(store, |request: Request<()>, session: SessionHandle| async move {
 ///     if request.uri().path() == "/ping" {
 ///         return Ok(Response::new(Full::<Bytes>::from("pong"))); // the cookie is not even decoded
 ///     }
@@ -41,9 +45,11 @@ use crate::store::Store;
 ///     session.set("seen", true)?;
 ///     Ok::<_, Error>(Response::new("hello".into()))
 /// });
-/// # fn is_service<S: hyper::service::Service<Request<Incoming>>>(_: &S) {}
-/// # is_service(&service);
-/// # Ok::<(), Error>(())
+/// let get = |path| Request::get(path).body(()).unwrap();
+/// assert!(service.call(get("/")).await?.headers().contains_key("set-cookie"));
+/// assert!(!service.call(get("/ping")).await?.headers().contains_key("set-cookie"));
+/// # Ok(())
+/// # }
 /// ```
 pub fn session_fn<H>(store: impl Store, handler: H) -> SessionFn<H> {
     SessionFn { handler, connection: Connection::new(store), failure: StatusOnly }

@@ -67,6 +67,25 @@ impl SessionHandle {
     ///
     /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable. Never falls back to an empty session: writing to
     /// it could overwrite the real one.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let store = CookieStore::builder(AppKey::generate()?).build()?;
+    /// let service = session_fn(store, |_: Request<()>, handle: SessionHandle| async move {
+    ///     handle.load().await?.set("seen", true)?;
+    ///     Ok::<_, Error>(Response::new(handle.load().await?.has("seen"))) // the same session
+    /// });
+    /// assert!(service.call(Request::new(())).await?.into_body());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn load(&self) -> Result<Session, Error> {
         Slot::session(&self.slot, true).await
     }

@@ -1,7 +1,7 @@
 //! The connection memo: what it recalls, until when, and when it gives up.
 
 use super::*;
-use crate::crypto::{SystemRandom, Token};
+use crate::crypto::{ServerToken, SystemRandom};
 use crate::session::{EntryLifetime, Origin, Payload, Place, SessionId};
 
 fn at(seconds: u64) -> Timestamp {
@@ -44,7 +44,7 @@ fn the_last_token_is_known_while_its_session_lasts() {
 // A session of a server-side store is kept, and the connection asks the store each time whether it still vouches for it.
 #[test]
 fn only_short_native_tokens_are_kept() {
-    let token = Token::generate(&SystemRandom, "s").unwrap();
+    let token = ServerToken::generate(&SystemRandom, "s").unwrap();
     let stored = Origin::Stored {
         token,
         value: bytes::Bytes::new(),

@@ -81,21 +81,26 @@ use crate::store::Store;
 /// ```
 /// use bytes::Bytes;
 /// use http_body_util::Full;
-/// use hyper::body::Incoming;
-/// use hyper::{Request, Response, service::service_fn};
+/// use hyper::service::{Service, service_fn};
+/// use hyper::{Request, Response};
 /// use hyper_session::{AppKey, CookieStore, Error, SessionExt, SessionService};
 ///
-/// async fn count(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Error> {
+/// // In a server, the body is hyper's `Incoming`.
+/// async fn count(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Error> {
 ///     let session = request.session().await?;
 ///     let visits = session.update("visits", |old: Option<u64>| old.unwrap_or(0) + 1)?;
 ///     Ok(Response::new(format!("visit {visits}").into()))
 /// }
 ///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
 /// let store = CookieStore::builder(AppKey::generate()?).build()?;
 /// let service = SessionService::new(service_fn(count), store);
-/// # fn is_service<S: hyper::service::Service<Request<Incoming>>>(_: &S) {}
-/// # is_service(&service); // hand it to hyper's `serve_connection`
-/// # Ok::<(), Error>(())
+/// // hyper's `serve_connection(io, service)` would call it for each request:
+/// let response = service.call(Request::new(Full::default())).await?;
+/// assert!(response.headers().contains_key("set-cookie"));
+/// # Ok(())
+/// # }
 /// ```
 pub struct SessionService<S, F = StatusOnly> {
     pub(crate) inner: S,

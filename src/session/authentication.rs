@@ -150,6 +150,10 @@ impl Session {
     }
 
     /// Returns when and how the subject was last authenticated; `None` if the session was never logged in.
+    ///
+    /// # Examples
+    ///
+    /// See [`set_authentication_context`](Self::set_authentication_context).
     pub fn authentication(&self) -> Option<Authentication> {
         self.raw(AUTHENTICATION).and_then(|value| Authentication::from_bytes(&value))
     }

@@ -12,6 +12,10 @@ use crate::crypto::PublicKey;
 use crate::error::Error;
 
 /// Whether a session is bound to a device: see [`Session::binding`].
+///
+/// # Examples
+///
+/// See the guide [`device_bound`](crate::guide::device_bound#asking-for-more-where-a-session-is-not-bound).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Binding {

@@ -101,7 +101,9 @@ impl Lifetime {
     /// use std::time::Duration;
     ///
     /// # hyper_session::__example(|session| {
-    /// session.set_lifetime(Lifetime::until_browser_closes().idle_timeout(Duration::from_secs(120)))?;
+    /// let kiosk = Lifetime::until_browser_closes().idle_timeout(Duration::from_secs(120));
+    /// session.set_lifetime(kiosk)?;
+    /// assert_eq!(session.lifetime(), kiosk);
     /// # Ok(())
     /// # }).unwrap();
     /// ```

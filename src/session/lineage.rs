@@ -47,19 +47,22 @@ impl Labels<'_> {
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub(crate) incarnation: u64,
     pub(crate) sequence: u64,
 }
 
 impl Position {
+    /// The position before all revocations.
+    const FIRST: Self = Self { incarnation: 0, sequence: 0 };
+
     /// The position with the longest encoding, for checking whether a session fits before its position is known.
     pub(crate) const LONGEST: Self = Self { incarnation: u64::MAX, sequence: u64::MAX };
 }
 
 /// The data by which a revocation finds a session.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Lineage {
     /// The position at its login, or at its beginning if it has no login.
     pub(crate) position: Position,
@@ -124,7 +127,11 @@ impl Payload {
     #[cold]
     fn first_lineage(&self) -> Lineage {
         let subject = self.find_reserved(SUBJECT).and_then(|_| self.subject());
-        Lineage { owner: subject.map(|subject| subject_name(&subject)), ..Lineage::default() }
+        Lineage {
+            position: Position::FIRST,
+            owner: subject.map(|subject| subject_name(&subject)),
+            root: None,
+        }
     }
 
     /// Returns the names of its labels.

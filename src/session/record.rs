@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::{Payload, Recency, SessionId};
 use crate::clock::Timestamp;
-use crate::crypto::Token;
+use crate::crypto::ServerToken;
 
 /// A session as a store returned it: id, times and values. Clones share one record.
 #[derive(Clone)]
@@ -44,7 +44,7 @@ pub(crate) enum Origin {
     },
     /// From a server-side store: the secret token, and the stored value that a replacement must find unchanged.
     Stored {
-        token: Token,
+        token: ServerToken,
         value: Bytes,
         /// The deadline of the entry, which may be later than that of the session.
         deadline: Timestamp,
@@ -79,7 +79,7 @@ impl Origin {
     }
 
     /// Returns the token and the stored value of a record of a server-side store.
-    pub(crate) fn stored(&self) -> Option<(&Token, &Bytes)> {
+    pub(crate) fn stored(&self) -> Option<(&ServerToken, &Bytes)> {
         let Self::Stored { token, value, .. } = self else { return None };
         Some((token, value))
     }

@@ -649,8 +649,9 @@ impl Session {
     ///
     /// ```
     /// # hyper_session::__example(|session| {
-    /// session.regenerate()?; // an id that was planted before the login is worthless
-    /// session.set("user", "ada")?;
+    /// session.set("cart", "tea")?;
+    /// session.regenerate()?; // an id that an attacker knows from before is worthless
+    /// assert!(session.has("cart")); // the values stay
     /// # Ok(())
     /// # }).unwrap();
     /// ```
@@ -709,6 +710,33 @@ impl Session {
     ///
     /// The client gets a new token with the response. A handler that regenerates, saves, and then returns an error other
     /// than an [`Error`] sends no token. On a server-side store the user is then logged out.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::{Request, Response, StatusCode};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let store = CookieStore::builder(AppKey::generate()?).build()?;
+    /// let service = session_fn(store, |request: Request<String>, session: SessionHandle| async move {
+    ///     let session = session.load().await?;
+    ///     session.set("draft", request.body())?;
+    ///     let status = match session.save().await {
+    ///         Ok(()) => StatusCode::OK,
+    ///         Err(error) if error.is_too_large() => StatusCode::PAYLOAD_TOO_LARGE,
+    ///         Err(error) => return Err(error),
+    ///     };
+    ///     Ok(Response::builder().status(status).body(()).unwrap())
+    /// });
+    /// assert_eq!(service.call(Request::new("short".to_owned())).await?.status(), StatusCode::OK);
+    /// let long = "a".repeat(100_000);
+    /// assert_eq!(service.call(Request::new(long)).await?.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn save(&self) -> Result<(), Error> {
         let committer = self.inner.committer.upgrade().ok_or_else(|| Error::new(Kind::HeadSent))?;
         drop(self.lock_open()?);

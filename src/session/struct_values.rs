@@ -85,6 +85,24 @@ impl Session {
     /// [`is_value`](Error::is_value) if `value` is not a struct or a map with string keys, or if one of its fields cannot
     /// be [set](Self::set). [`is_head_sent`](Error::is_head_sent) if the response is on its way. On an error, nothing is
     /// changed.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// #[derive(serde::Serialize)]
+    /// struct Visitor {
+    ///     name: Option<String>,
+    ///     visits: u64,
+    /// }
+    ///
+    /// # hyper_session::__example(|session| {
+    /// session.set("name", "ada")?;
+    /// session.set_all(&Visitor { name: None, visits: 1 })?;
+    /// assert!(!session.has("name"));
+    /// assert_eq!(session.get("visits")?, Some(1));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn set_all<T: Serialize>(&self, value: &T) -> Result<(), Error> {
         let bytes = value_codec::encode(WHOLE, value)?;
         let not_a_map = || Error::new(Kind::Encode { key: WHOLE.to_owned() });

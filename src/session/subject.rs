@@ -101,6 +101,17 @@ impl Session {
 
     /// Returns the subject that [`login`](Self::login) last bound the session to, or `None`. [`clear`](Self::clear) deletes
     /// it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # hyper_session::__example(|session| {
+    /// assert_eq!(session.subject(), None);
+    /// session.login("ada")?;
+    /// assert_eq!(session.subject().as_deref(), Some("ada"));
+    /// # Ok(())
+    /// # }).unwrap();
+    /// ```
     pub fn subject(&self) -> Option<Text> {
         self.raw(SUBJECT).and_then(|value| {
             let (text, rest) = messagepack::str_bytes(&value)?;

@@ -26,10 +26,21 @@ use crate::id::EntryId;
 /// # Examples
 ///
 /// ```
-/// use hyper_session::MemoryStore;
+/// use http::{Request, Response};
+/// use hyper::service::Service;
+/// use hyper_session::{Error, MemoryStore, SessionHandle, session_fn};
 ///
-/// let store = MemoryStore::builder().development().build()?;
-/// # Ok::<(), hyper_session::Error>(())
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Error> {
+/// let store = MemoryStore::builder().build()?;
+/// let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+///     session.load().await?.login("ada")?;
+///     Ok::<_, Error>(Response::new(()))
+/// });
+/// service.call(Request::new(())).await?;
+/// assert_eq!(store.sessions_of("ada").await?.len(), 1);
+/// # Ok(())
+/// # }
 /// ```
 pub type MemoryStore = ServerStore<Memory>;
 

@@ -1,3 +1,5 @@
+//! Requests with sessions for tests: which errors are returned.
+
 use super::*;
 use crate::{AppKey, CookieStore};
 

@@ -144,7 +144,7 @@ fn an_update_that_changes_its_own_key_is_an_error() {
                 own.set("n", runs).unwrap();
                 old.unwrap_or(0) + 1
             };
-            assert!(session.update("n", change).unwrap_err().is_conflict());
+            assert_eq!(session.update("n", change).unwrap_err().label(), "conflict");
             session.delete("n")?;
             // One whose change is the same each time is done at the second run.
             let own = session.clone();

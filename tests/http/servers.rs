@@ -11,7 +11,8 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
-use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
+use hyper_session::__internals::MAX_CHUNKS;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::store::Store;
 use hyper_session::{
     AppKey, CookieStore, Error, MemoryStore, Session, SessionExt, SessionHandle, SessionService, session_fn,

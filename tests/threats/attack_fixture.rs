@@ -9,7 +9,8 @@ use bytes::Bytes;
 use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response};
 use hyper::service::{Service, service_fn};
-use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
+use hyper_session::__internals::MAX_CHUNKS;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Backend, Builder, EntryId, Replaced, Store, Stored};
 use hyper_session::testing::FakeClock;
 use hyper_session::{

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use http::header::COOKIE;
 use http::{Request, Response};
 use hyper::service::service_fn;
-use hyper_session::__internals::MAX_NAME_VALUE;
-use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
+use hyper_session::__internals::{MAX_CHUNKS, MAX_NAME_VALUE};
+use hyper_session::cookie::CookieOptions;
 use hyper_session::{Error, Refusal, Session, SessionExt, SessionService};
 
 use crate::attack_fixture::{Kind, NAME, Options, VALUE, World};

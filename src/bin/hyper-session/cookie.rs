@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::header::COOKIE;
 use http::{HeaderValue, Request, Response};
 use hyper::service::Service;
-use hyper_session::cookie::{CookieOptions, MAX_CHUNKS};
+use hyper_session::cookie::CookieOptions;
 use hyper_session::{
     Binding, Clock, CookieStore, Error, Event, EventKind, Refusal, Session, SessionHandle, SystemClock,
     Timeouts, Timestamp, session_fn,
@@ -45,7 +45,7 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
     // The sealed deadlines count, not the timeouts of a service.
     let timeouts = Timeouts { idle: Duration::MAX, absolute: Duration::MAX, renewal: Duration::ZERO };
     let store = CookieStore::builder(keys)
-        .cookie(CookieOptions::new().name(name).max_chunks(MAX_CHUNKS))
+        .cookie(CookieOptions::new().name(name))
         .timeouts(timeouts)
         .clock(At(now))
         .observer(move |event: &Event<'_>| {

@@ -45,11 +45,17 @@ const FAULTY_CLOCK: Duration = Duration::from_secs(3600);
 /// # Examples
 ///
 /// ```
+/// use hyper_session::cookie::CookieOptions;
 /// use hyper_session::{AppKey, CookieStore};
 ///
 /// let store = CookieStore::builder(AppKey::generate()?).build()?;
 /// // Over plain http, while developing:
 /// let store = CookieStore::builder(AppKey::generate()?).development().build()?;
+///
+/// // A cookie of this name must have the path `/`.
+/// let options = CookieOptions::new().name("__Host-app").path("/app");
+/// let error = CookieStore::builder(AppKey::generate()?).cookie(options).build().unwrap_err();
+/// assert!(error.is_config());
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone)]

@@ -54,10 +54,31 @@ impl Builder<CookieKeys> {
     /// # Examples
     ///
     /// ```
-    /// use hyper_session::{AppKey, CookieStore, Revocations};
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, Revocations, SessionHandle, session_fn};
     ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
     /// let store = CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let service = session_fn(store, |request: Request<()>, session: SessionHandle| async move {
+    ///     let session = session.load().await?;
+    ///     match request.uri().path() {
+    ///         "/login" => session.login("ada")?,
+    ///         "/logout" => session.destroy()?,
+    ///         _ => {}
+    ///     }
+    ///     Ok::<_, Error>(Response::new(session.subject().is_some()))
+    /// });
+    /// let login = service.call(Request::get("/login").body(()).unwrap()).await?;
+    /// let copy = login.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap();
+    /// let with_copy = |path| Request::get(path).header("cookie", copy).body(()).unwrap();
+    /// assert!(service.call(with_copy("/")).await?.into_body());
+    ///
+    /// service.call(with_copy("/logout")).await?;
+    /// assert!(!service.call(with_copy("/")).await?.into_body());
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn revocations(mut self, revocations: Revocations) -> Self {
         self.kind.revocations = Some(revocations);
@@ -130,6 +151,10 @@ impl CookieStore {
     /// # Errors
     ///
     /// The same as for [`end_session`](Self::end_session), and [`is_value`](Error::is_value) if it cannot be a label.
+    ///
+    /// # Examples
+    ///
+    /// See the guide [`revocation`](crate::guide::revocation#labels-and-openid-connect).
     pub async fn end_labelled(&self, namespace: &str, value: &str) -> Result<(), Error> {
         self.revoking()?.end_labelled(namespace, value).await
     }

@@ -113,7 +113,6 @@ where
             self.health.timed_out(Failure::NoConnection);
             return Err(Failure::NoConnection);
         };
-        Counters::add(&self.counters.ready);
         Ok(connection.clone())
     }
 

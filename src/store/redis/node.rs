@@ -288,7 +288,6 @@ impl Node {
         if !all_work {
             self.mend(None);
         }
-        Counters::add(&self.counters.ready);
         chosen
     }
 

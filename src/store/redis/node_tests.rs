@@ -1,3 +1,5 @@
+//! One server: connections that are being made while the network fails or the runtime ends.
+
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Condvar, Mutex, mpsc};

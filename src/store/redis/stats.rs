@@ -15,7 +15,6 @@ pub(super) struct Counters {
     pub(super) turned_away: AtomicU64,
     pub(super) connections_created: AtomicU64,
     pub(super) connections_broken: AtomicU64,
-    pub(super) ready: AtomicU64,
     pub(super) waited: AtomicU64,
     pub(super) waited_in_vain: AtomicU64,
     pub(super) wait_micros: AtomicU64,
@@ -63,8 +62,6 @@ pub struct RedisStats {
     pub connections_created: u64,
     /// Connections that were dropped because they were lost, silent, or led to a server that is not the master.
     pub connections_broken: u64,
-    /// Attempts that found a connection ready.
-    pub checkouts_direct: u64,
     /// Attempts that waited until a connection was made.
     pub checkouts_waited: u64,
     /// Attempts that waited for a connection and got none.
@@ -113,7 +110,6 @@ impl RedisStats {
             idle_connections: connected.idle,
             connections_created: read(&counters.connections_created),
             connections_broken: read(&counters.connections_broken),
-            checkouts_direct: read(&counters.ready),
             checkouts_waited: read(&counters.waited),
             checkouts_timed_out: read(&counters.waited_in_vain),
             checkout_wait: Duration::from_micros(read(&counters.wait_micros)),

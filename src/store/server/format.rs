@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::session_list::SessionList;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::crypto::{Random, Token};
+use crate::crypto::{Random, ServerToken};
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -20,10 +20,10 @@ use crate::session::Payload;
 pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Reads a token. `None` if the text does not have the form of a token: such a text never reaches the backend
     /// (T39).
-    fn parse_token(&self, text: &[u8]) -> Option<Token>;
+    fn parse_token(&self, text: &[u8]) -> Option<ServerToken>;
 
     /// Generates a token.
-    fn generate_token(&self) -> Result<Token, Error>;
+    fn generate_token(&self) -> Result<ServerToken, Error>;
 
     /// Encodes a session. `from` is the stored value that its values came from, if there is one.
     fn encode_session(

@@ -33,7 +33,7 @@ use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture,
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::cookie::CookieName;
-use crate::crypto::{Purpose, Random, Sealer, SystemRandom, Token, warm_up};
+use crate::crypto::{Purpose, Random, Sealer, ServerToken, SystemRandom, warm_up};
 use crate::error::{Error, Kind};
 use crate::event::{EventKind, MigrationSource, Operation, Refusal};
 use crate::id::EntryId;
@@ -61,11 +61,13 @@ const REGENERATED_FOR: Duration = Duration::from_secs(60);
 ///
 /// ```
 /// # #[cfg(feature = "memory")]
-/// # fn main() -> Result<(), hyper_session::Error> {
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
 /// use hyper_session::ServerStore;
 /// use hyper_session::store::Memory;
 ///
-/// let store = ServerStore::with_backend(Memory::new()).development().build()?;
+/// let store = ServerStore::with_backend(Memory::new()).build()?;
+/// assert!(store.sessions_of("ada").await?.is_empty());
 /// # Ok(())
 /// # }
 /// # #[cfg(not(feature = "memory"))]
@@ -231,7 +233,7 @@ impl<B: Backend> Inner<B> {
         Ok(Self { near_cache, retired, linked, ..under(config.cookie_name())? })
     }
 
-    async fn load(&self, token: Token, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
+    async fn load(&self, token: ServerToken, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
         // Boxed: what few stores do would make the future of every load larger.
         if let Some(memo) = &self.list_memo {
             return Box::pin(self.load_listed(memo, token, now)).await;
@@ -250,7 +252,7 @@ impl<B: Backend> Inner<B> {
     async fn load_listed(
         &self,
         memo: &ListMemo,
-        token: Token,
+        token: ServerToken,
         now: Timestamp,
     ) -> Result<Result<Record, Refusal>, Error> {
         let id = entry_id(&token);
@@ -313,7 +315,7 @@ impl<B: Backend> Inner<B> {
         }
     }
 
-    fn decode(&self, token: Token, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
+    fn decode(&self, token: ServerToken, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
         let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
@@ -571,7 +573,7 @@ impl<B: Backend> Inner<B> {
 
     /// Ends the session that `token` leads to, which has expired, or which this host cannot read. The backend keeps the entry of an
     /// expired session for slow requests.
-    async fn end_unusable(&self, token: Token, now: Timestamp) -> Result<(), Error> {
+    async fn end_unusable(&self, token: ServerToken, now: Timestamp) -> Result<(), Error> {
         let id = entry_id(&token);
         let fetched = match self.backend.fetch(id, EVEN_IF_EXPIRED).await {
             // Whatever it is, its session has ended.
@@ -637,12 +639,12 @@ fn as_of(base: &Record, now: Timestamp) -> Timestamp {
 }
 
 /// Returns the id of the entry that this token leads to.
-fn entry_id(token: &Token) -> EntryId {
+fn entry_id(token: &ServerToken) -> EntryId {
     EntryId::from_bytes(token.entry_id())
 }
 
 /// Returns the public id of the session that this token leads to.
-fn session_id(token: &Token) -> SessionId {
+fn session_id(token: &ServerToken) -> SessionId {
     SessionId::from_bytes(token.session_id())
 }
 
@@ -652,7 +654,7 @@ fn key_of(record: &Record) -> EntryId {
     record.origin().stored().map_or_else(of_session, |(token, _)| entry_id(token))
 }
 
-fn origin(record: &Record) -> Result<(Token, Bytes), Error> {
+fn origin(record: &Record) -> Result<(ServerToken, Bytes), Error> {
     let (token, value) = record
         .origin()
         .stored()

@@ -11,7 +11,7 @@ use super::format::{EntryAge, EntryValue, StoredFormat};
 use super::session_list::SessionList;
 use crate::clock::{Clock, Timestamp};
 use crate::config::TimeoutLimits;
-use crate::crypto::{Random, Sealer, Token};
+use crate::crypto::{Random, Sealer, ServerToken};
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::id::EntryId;
@@ -98,12 +98,12 @@ const SEALED: u8 = 4;
 const LATER: std::ops::RangeInclusive<u8> = 5..=0x1f;
 
 impl StoredFormat for NativeFormat {
-    fn parse_token(&self, text: &[u8]) -> Option<Token> {
-        Token::parse(text, &self.cookie_name)
+    fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
+        ServerToken::parse(text, &self.cookie_name)
     }
 
-    fn generate_token(&self) -> Result<Token, Error> {
-        Token::generate(&*self.random, &self.cookie_name)
+    fn generate_token(&self) -> Result<ServerToken, Error> {
+        ServerToken::generate(&*self.random, &self.cookie_name)
     }
 
     fn encode_session(

@@ -2,7 +2,7 @@
 
 use super::{Inner, entry_id};
 use crate::clock::Timestamp;
-use crate::crypto::Token;
+use crate::crypto::ServerToken;
 use crate::id::EntryId;
 use crate::session::Record;
 use crate::store::near_cache::{Opened, RecordCache, Ticket};
@@ -10,7 +10,7 @@ use crate::store::{Backend, Stored};
 
 impl<B: Backend> Inner<B> {
     /// Returns the session of this token if the near-cache has it, and its session list if that counts.
-    pub(super) fn recall(&self, token: &Token, now: Timestamp) -> Option<Record> {
+    pub(super) fn recall(&self, token: &ServerToken, now: Timestamp) -> Option<Record> {
         let cache = self.near_cache.as_deref()?;
         let id = entry_id(token);
         let found = recall(cache, id, now);

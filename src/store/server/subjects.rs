@@ -142,10 +142,10 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// # Errors
     ///
-    /// [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it. Call it again: the list keeps each
-    /// session that was not ended. Also if [the list](Self::sessions_of) is unreadable: then only their deadlines end
-    /// the sessions that were on it.
-    /// [`is_conflict`](Error::is_conflict) if the list changed all the time: no session was ended.
+    /// - [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it. Call it again: the list keeps each
+    ///   session that was not ended. Also if [the list](Self::sessions_of) is unreadable: then only their deadlines end
+    ///   the sessions that were on it.
+    /// - [`is_transient`](Error::is_transient) if the list changed all the time: no session was ended.
     ///
     /// # Cancel safety
     ///

@@ -86,11 +86,11 @@ struct DecodeCounter {
 
 #[cfg(feature = "memory")]
 impl StoredFormat for DecodeCounter {
-    fn parse_token(&self, text: &[u8]) -> Option<Token> {
+    fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
         self.format.parse_token(text)
     }
 
-    fn generate_token(&self) -> Result<Token, Error> {
+    fn generate_token(&self) -> Result<ServerToken, Error> {
         self.format.generate_token()
     }
 

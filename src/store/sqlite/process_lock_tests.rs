@@ -1,3 +1,5 @@
+//! The lock between processes: one writes at a time, and a process that waits comes next.
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! The queue before worker threads: its order, its bounds, and the deadlines of its jobs.
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};

@@ -1,3 +1,5 @@
+//! The deletion of expired entries: its margins, its small steps, and clocks that differ.
+
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 

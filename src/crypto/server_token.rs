@@ -1,12 +1,12 @@
-//! The opaque secret that a client of a server-side store holds, and the ids that are derived from it.
+//! The token of server-side stores: a random secret, and the ids that are derived from it.
 
 use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{self, SHA256};
-use bytes::Bytes;
 use zeroize::Zeroizing;
 
+use super::secret_text::SecretText;
 use super::{Random, base64url};
 use crate::error::{Error, Kind};
 
@@ -19,32 +19,11 @@ const MAX_TEXT: usize = base64url::encoded_len(LEN);
 const ID_DOMAIN: &[u8] = b"hyper-session id v1\0";
 const SUBJECT_DOMAIN: &[u8] = b"hyper-session subject v1\0";
 
-/// The text of a token, to be set as a cookie. `Debug` shows none of it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(Bytes);
-
-impl SecretText {
-    pub(crate) fn new(text: impl Into<Bytes>) -> Self {
-        Self(text.into())
-    }
-
-    /// Returns the text. It authenticates the client, so keep it out of logs.
-    pub fn expose(&self) -> &[u8] {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretText(..)")
-    }
-}
-
 /// The token that the client of a server-side store holds, with the two ids that follow from it. The text is a secret, never logged.
 ///
 /// Clones share it, so that the secret stays in one place, where it is wiped, and is not left behind wherever it was moved.
 #[derive(Clone)]
-pub(crate) struct Token {
+pub(crate) struct ServerToken {
     inner: Arc<Inner>,
 }
 
@@ -55,7 +34,7 @@ struct Inner {
     entry_id: [u8; 16],
 }
 
-impl Token {
+impl ServerToken {
     /// Creates a token of this text. Returns `None` if the text is longer than that of any format.
     pub(crate) fn new(text: &[u8], session_id: [u8; 16], entry_id: [u8; 16]) -> Option<Self> {
         let mut buffer = Zeroizing::new([0; MAX_TEXT]);
@@ -90,7 +69,7 @@ impl Token {
 
     /// Returns the text that the client holds.
     pub(crate) fn to_text(&self) -> SecretText {
-        SecretText(Bytes::copy_from_slice(self.inner.text.get(..self.inner.len).unwrap_or_default()))
+        SecretText::new(self.inner.text.get(..self.inner.len).unwrap_or_default().to_vec())
     }
 
     /// Returns the public id of the session.
@@ -120,9 +99,9 @@ pub(crate) fn hashed_id(domain: &[u8], cookie_name: &str, secret: &[u8]) -> [u8;
     id
 }
 
-impl fmt::Debug for Token {
+impl fmt::Debug for ServerToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Token(..)")
+        f.write_str("ServerToken(..)")
     }
 }
 
@@ -138,7 +117,7 @@ mod tests {
         // fault.
         let mut ones = [0_u32; 256];
         for _ in 0..4_000 {
-            let text = Token::generate(&SystemRandom, "s").unwrap().to_text();
+            let text = ServerToken::generate(&SystemRandom, "s").unwrap().to_text();
             let bytes = base64url::decode(text.expose()).unwrap();
             for (at, count) in ones.iter_mut().enumerate() {
                 *count += u32::from(bytes[at / 8] >> (at % 8) & 1);
@@ -149,16 +128,16 @@ mod tests {
 
     #[test]
     fn t14_no_random_no_token() {
-        assert!(Token::generate(&NoRandom, "s").unwrap_err().is_random());
+        assert!(ServerToken::generate(&NoRandom, "s").unwrap_err().is_random());
     }
 
     #[test]
     fn t39_only_the_one_spelling_is_read() {
         let text =
-            String::from_utf8(Token::generate(&SystemRandom, "s").unwrap().to_text().expose().to_vec())
+            String::from_utf8(ServerToken::generate(&SystemRandom, "s").unwrap().to_text().expose().to_vec())
                 .unwrap();
         assert_eq!(text.len(), 43);
-        assert_eq!(Token::parse(text.as_bytes(), "s").unwrap().to_text().expose(), text.as_bytes());
+        assert_eq!(ServerToken::parse(text.as_bytes(), "s").unwrap().to_text().expose(), text.as_bytes());
         for bad in [
             "",
             "a",
@@ -171,13 +150,13 @@ mod tests {
             &"/".repeat(43),
             &"\0".repeat(43),
         ] {
-            assert!(Token::parse(bad.as_bytes(), "s").is_none(), "{bad:?}");
+            assert!(ServerToken::parse(bad.as_bytes(), "s").is_none(), "{bad:?}");
         }
         // 32 bytes leave two bits unused in the last character. Of the four spellings one is accepted.
         let spellings = (b'A'..=b'z').filter(|last| {
             let mut other = text.clone().into_bytes();
             other[42] = *last;
-            Token::parse(&other, "s").is_some_and(|token| token.to_text().expose() == text.as_bytes())
+            ServerToken::parse(&other, "s").is_some_and(|token| token.to_text().expose() == text.as_bytes())
         });
         assert_eq!(
             spellings.count() + usize::from(text.ends_with(|c: char| c.is_ascii_digit() || c == '-')),
@@ -189,13 +168,13 @@ mod tests {
     fn the_id_is_a_hash_and_debug_shows_nothing() {
         use sha2::Digest as _;
         let text = base64url::encode(&[7; LEN]);
-        let token = Token::parse(text.as_bytes(), "s").unwrap();
+        let token = ServerToken::parse(text.as_bytes(), "s").unwrap();
         let named = sha2::Sha256::new().chain_update(b"hyper-session id v1\0s\0");
         let expected = named.chain_update([7; LEN]).finalize();
         assert_eq!(token.session_id(), expected[..16]);
         assert_eq!(token.entry_id(), expected[..16]);
-        assert_ne!(Token::parse(text.as_bytes(), "t").unwrap().session_id(), token.session_id());
-        assert_eq!(format!("{token:?}"), "Token(..)");
+        assert_ne!(ServerToken::parse(text.as_bytes(), "t").unwrap().session_id(), token.session_id());
+        assert_eq!(format!("{token:?}"), "ServerToken(..)");
 
         let named = sha2::Sha256::new().chain_update(b"hyper-session subject v1\0s\0");
         assert_eq!(subject_id("s", "alice"), named.chain_update("alice").finalize()[..16]);
@@ -203,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_text_that_is_too_long_is_not_a_token() {
-        assert!(Token::new(&[b'a'; MAX_TEXT], [0; 16], [0; 16]).is_some());
-        assert!(Token::new(&[b'a'; MAX_TEXT + 1], [0; 16], [0; 16]).is_none());
+        assert!(ServerToken::new(&[b'a'; MAX_TEXT], [0; 16], [0; 16]).is_some());
+        assert!(ServerToken::new(&[b'a'; MAX_TEXT + 1], [0; 16], [0; 16]).is_none());
     }
 }
