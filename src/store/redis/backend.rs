@@ -299,7 +299,7 @@ impl Redis {
             }
             None => match self.remove_frame(key, seen, limits).await? {
                 // The first attempt removed it, and its reply was lost.
-                Some(Value::Int(0) | Value::Nil) if limits.is_repeated() => None,
+                Some(Value::Int(0) | Value::Nil) if limits.repetition.is_noted() => None,
                 answer => answer,
             },
         };

@@ -115,7 +115,8 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets how long making a connection may take, TLS and login included. Default: 1 second.
+    /// Sets how long making a connection may take, TLS and login included. Default: 1 second. After a quarter of it, a second
+    /// attempt begins, and the first connection counts.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connection.connect_timeout = timeout;
         self
