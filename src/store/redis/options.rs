@@ -115,8 +115,8 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets how long making a connection may take, TLS and login included. Default: 1 second. After a quarter of it, a second
-    /// attempt begins, and the first connection counts.
+    /// Sets how long an attempt to make a connection may take, TLS and login included. Default: 1 second. After a quarter of
+    /// it, a second attempt begins, and the first connection counts.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connection.connect_timeout = timeout;
         self
@@ -142,7 +142,7 @@ impl Builder<RedisOptions> {
     /// # Limits
     ///
     /// At most 512 MiB, and long enough for a session list of
-    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (about 70 bytes each).
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (66 bytes each, and 656 more).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self

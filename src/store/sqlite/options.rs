@@ -158,7 +158,7 @@ impl Builder<SqliteOptions> {
     /// # Limits
     ///
     /// At most 999,999,872 bytes, and long enough for a session list of
-    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (66 bytes each, and 648).
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (66 bytes each, and 648 more).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self
