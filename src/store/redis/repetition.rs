@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::stats::Counters;
 
-/// A flag that is set once a command of a step is sent again without its first reply. What the repetition finds may then be
-/// the effect of the first execution.
+/// A flag that is set once a command of a step is sent again without its first reply. The repetition may then find the effect
+/// of the first execution.
 #[derive(Default)]
 pub(super) struct Repetition(AtomicBool);
 
