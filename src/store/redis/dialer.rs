@@ -1,5 +1,6 @@
 //! Making a connection to a server, or to the master that the sentinels name.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -10,8 +11,9 @@ use bb8_redis::redis::{
     AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value,
     cmd,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::connection::Connection;
 use super::credentials::{Credentials, Provider};
 use super::fault::{Failure, a_cluster_node};
 use super::resolver::Resolver;
@@ -22,6 +24,9 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 
 /// A connection whose bytes are not acknowledged for this long is closed by the kernel.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After this part of its timeout, a connection is also made by a second attempt.
+const SECOND_ATTEMPT: u32 = 4;
 
 /// How connections to servers of one kind are made.
 #[derive(Clone)]
@@ -67,12 +72,26 @@ impl Dialer {
     }
 
     /// Makes a connection, and checks that the server is of the kind that the URL names.
-    pub(super) async fn dial(&self) -> Result<(MultiplexedConnection, Greeting), Failure> {
+    pub(super) async fn dial(&self) -> Result<(Connection, Greeting), Failure> {
         self.dial_as(None).await
     }
 
+    /// Makes a connection by up to two attempts. The network may fail during the first one, which then waits out its timeout
+    /// for a reply that was lost. So the second one begins long before that, and the first connection counts.
+    pub(super) async fn dial_despite_silence(&self) -> Result<(Connection, Greeting), Failure> {
+        let mut first = pin!(self.dial());
+        if let Ok(dialed) = timeout(self.access.timeout / SECOND_ATTEMPT, &mut first).await {
+            return dialed;
+        }
+        let mut second = pin!(self.dial());
+        tokio::select! {
+            dialed = &mut first => if dialed.is_ok() { dialed } else { second.await },
+            dialed = &mut second => if dialed.is_ok() { dialed } else { first.await },
+        }
+    }
+
     /// Makes a connection whose pushes `reports` receives. It uses RESP3, which has pushes.
-    pub(super) async fn dial_with_reports(&self, reports: Reports) -> Result<MultiplexedConnection, Failure> {
+    pub(super) async fn dial_with_reports(&self, reports: Reports) -> Result<Connection, Failure> {
         self.dial_as(Some(&reports)).await.map(|(connection, _)| connection)
     }
 
@@ -81,7 +100,8 @@ impl Dialer {
         matches!(self.target, Target::ClusterNode(_))
     }
 
-    async fn dial_as(&self, reports: Option<&Reports>) -> Result<(MultiplexedConnection, Greeting), Failure> {
+    async fn dial_as(&self, reports: Option<&Reports>) -> Result<(Connection, Greeting), Failure> {
+        let begun = Instant::now();
         let (address, master) = match &self.target {
             Target::Server(address) | Target::ClusterNode(address) => (address.clone(), false),
             Target::Sentinels(sentinels) => (sentinels.master().await?, true),
@@ -98,7 +118,7 @@ impl Dialer {
             _ if master && greeting.role.as_deref().is_some_and(|role| role != "master") => Err(
                 Failure::Connect("the server that the sentinels name is not the master yet".to_owned()),
             ),
-            _ => Ok((connection, greeting)),
+            _ => Ok((Connection::new(connection, begun), greeting)),
         }
     }
 }
