@@ -14,6 +14,8 @@ mod device_check;
 #[cfg(feature = "device-bound")]
 mod device_evidence;
 #[cfg(feature = "device-bound")]
+mod device_response;
+#[cfg(feature = "device-bound")]
 mod device_retry;
 mod error_response;
 mod extension;
@@ -166,8 +168,8 @@ impl<S, F> SessionService<S, F> {
     where
         G: Fn(Bytes) -> R + Clone,
     {
-        let connection = self.connection.offering();
-        SessionService { inner: DeviceBoundService::new(self.inner, body), connection, failure: self.failure }
+        let Self { inner, connection, failure } = self;
+        SessionService { inner: DeviceBoundService::new(inner, body), connection, failure }
     }
 
     /// Puts a handle beside the request, for both traits that a session service implements.
