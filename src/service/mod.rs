@@ -145,6 +145,11 @@ impl<S, F> SessionService<S, F> {
     /// Without it, the service accepts sessions that are bound, and binds none. Without the option of the store, it does
     /// nothing.
     ///
+    /// # Errors
+    ///
+    /// Inside of another service that answers browsers under the same path for the sessions of another cookie, it answers every
+    /// request with an [`is_config`](crate::Error::is_config) error: set another [`DeviceBound::path`](crate::DeviceBound::path).
+    ///
     /// # Examples
     ///
     /// ```

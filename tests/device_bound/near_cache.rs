@@ -72,13 +72,13 @@ impl Stale {
         relay.silence_open_connections();
         let thief = Browser { device: Device::new(), cookies: browser.cookies.clone(), bound: None };
         browser.bind_by(&bound_by, &offer).await;
-        // A machine that took ten seconds until here has no lease any more. What follows holds all the same.
+        // On a machine that took ten seconds until here, the near-cache has no lease. The tests hold all the same.
         assert!(browser.read(&site, "/").await.starts_with("ada"));
         Self { bound_by, site, browser, thief, offer, _running: (server, relay) }
     }
 }
 
-// Status 401 would end the binding in the browser, and the session with it when the grace is over.
+// Status 401 would end the binding in the browser, and the session with it after the grace.
 #[test]
 fn a_host_with_a_stale_session_does_not_end_its_binding() {
     block_on(async {

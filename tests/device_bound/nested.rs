@@ -1,4 +1,4 @@
-//! Services inside of services: who answers browsers, and which sessions are bound.
+//! Services inside of services: which service answers browsers, and which sessions are bound.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::browser::{Bound, IDENTIFIER, PROOF, with_cookies};
 use crate::device::{Device, Offer, challenge, offers};
 use crate::site::{Body, GRACE, LIFETIME, START, block_on, key, text};
 
-/// A service around another one.
+/// A service around another service.
 struct Nested {
     outer: Arc<dyn Store>,
     inner: Arc<dyn Store>,
