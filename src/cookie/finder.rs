@@ -148,9 +148,14 @@ impl Piece {
 impl FoundCookies {
     fn push(&mut self, part: Part, piece: Piece) {
         match part {
-            Part::Chunk(0) if self.heads.len() < MAX_LOOKS => self.heads.push(piece),
-            Part::Chunk(number @ 1..) if self.tails.len() < MAX_LOOKS => self.tails.push((number, piece)),
-            Part::Chunk(_) => self.overflow = true,
+            Part::Chunk(number) => {
+                let seen = if number == 0 { self.heads.len() } else { self.tails.len() };
+                match number {
+                    _ if seen >= MAX_LOOKS => self.overflow = true,
+                    0 => self.heads.push(piece),
+                    _ => self.tails.push((number, piece)),
+                }
+            }
             // Each has a limit of its own, so that none is crowded out by another.
             #[cfg(feature = "device-bound")]
             Part::Companion(place) => {
