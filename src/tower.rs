@@ -94,8 +94,7 @@ impl<F> SessionLayer<F> {
     where
         G: Fn(Bytes) -> R + Clone,
     {
-        let connection = self.connection.offering();
-        DeviceBoundLayer { layer: Self { connection, ..self }, body }
+        DeviceBoundLayer { layer: self, body }
     }
 }
 

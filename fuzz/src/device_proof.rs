@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::service::Service;
+use hyper_session::cookie::CookieOptions;
 use hyper_session::testing::{Cookies, FakeClock};
 use hyper_session::{AppKey, CookieStore, DeviceBound, Error, SessionHandle, session_fn};
 use p256::ecdsa::signature::Signer;
@@ -60,6 +61,10 @@ pub fn device_proof(data: &[u8]) {
     // Whatever it was, it counts once.
     let again = site.call(Request::post(&offer.path).header(PROOF, field), &cookies);
     assert_ne!(again.status(), StatusCode::OK);
+    if accepted {
+        cookies.receive(later.call(Request::get("/logout"), &cookies).headers());
+        assert_eq!(cookies.header(), None);
+    }
 }
 
 fn is_object(text: &[u8]) -> bool {
@@ -118,6 +123,7 @@ impl Site {
         let store = stores.entry(now).or_insert_with(|| {
             CookieStore::builder(AppKey::danger_from_any_bytes(APP_KEY).unwrap())
                 .clock(FakeClock::at(now))
+                .cookie(CookieOptions::new().retired_name("retired"))
                 .device_bound(DeviceBound::new())
                 .build()
                 .unwrap()
@@ -129,8 +135,10 @@ impl Site {
         let service =
             session_fn(self.store.clone(), |request: Request<()>, handle: SessionHandle| async move {
                 let session = handle.load().await?;
-                if request.uri().path() == "/login" {
-                    session.login("ada")?;
+                match request.uri().path() {
+                    "/login" => session.login("ada")?,
+                    "/logout" => session.destroy()?,
+                    _ => {}
                 }
                 let page = if session.binding().is_bound() { "bound" } else { "unbound" };
                 Ok::<_, Error>(Response::new(Bytes::from_static(page.as_bytes())))

@@ -234,6 +234,15 @@ pub struct Config {
 }
 
 impl Config {
+    /// Makes the store bind its sessions to devices.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn bind_devices(&mut self, binder: Binder) {
+        for finder in std::iter::once(&mut self.finder).chain(&mut self.retired_finders) {
+            finder.find_companions(&Binder::COOKIES);
+        }
+        self.device_bound = Some(Arc::new(binder));
+    }
+
     /// Returns the name of the session cookie.
     pub fn cookie_name(&self) -> &str {
         self.cookie.name().as_str()

@@ -4,6 +4,8 @@ use http::HeaderValue;
 use memchr::memmem;
 use smallvec::SmallVec;
 
+#[cfg(feature = "device-bound")]
+use super::MAX_CANDIDATES;
 use super::pairs::{split_once, trim_end, trim_start};
 use super::{CookieName, MAX_ASSEMBLIES, MAX_CHUNKS, MAX_LOOKS};
 
@@ -12,6 +14,9 @@ use super::{CookieName, MAX_ASSEMBLIES, MAX_CHUNKS, MAX_LOOKS};
 #[derive(Debug)]
 pub(crate) struct CookieFinder {
     name: memmem::Finder<'static>,
+    /// The endings of its companions: cookies `name.ending`, which the same search finds.
+    #[cfg(feature = "device-bound")]
+    companions: &'static [&'static str],
 }
 
 /// The value of one cookie: a shared header field, and the range of the value in it. Without `Debug`, because it is a
@@ -31,7 +36,19 @@ pub(crate) struct FoundCookies {
     /// Values under `name.1` to `name.7`, with that number. Only large sessions have any, so the vector is usually not
     /// allocated.
     tails: Vec<(u8, Piece)>,
+    /// Values of companions, with the places of their endings among those of the finder.
+    #[cfg(feature = "device-bound")]
+    companions: SmallVec<[(u8, Piece); 1]>,
     overflow: bool,
+}
+
+/// The cookie to which a value belongs.
+#[derive(Clone, Copy)]
+enum Part {
+    /// The cookie itself (0), or its chunk of this number.
+    Chunk(u8),
+    #[cfg(feature = "device-bound")]
+    Companion(u8),
 }
 
 /// One way to join a token from chunks: a head, and an index in `tails` for each further chunk.
@@ -50,7 +67,17 @@ impl Assembly {
 
 impl CookieFinder {
     pub(crate) fn new(name: &CookieName) -> Self {
-        Self { name: memmem::Finder::new(name.as_str().as_bytes()).into_owned() }
+        Self {
+            name: memmem::Finder::new(name.as_str().as_bytes()).into_owned(),
+            #[cfg(feature = "device-bound")]
+            companions: &[],
+        }
+    }
+
+    /// Makes the search find the cookies `name.ending` with these endings, too.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn find_companions(&mut self, endings: &'static [&'static str]) {
+        self.companions = endings;
     }
 
     /// Searches all `Cookie` fields.
@@ -74,10 +101,7 @@ impl CookieFinder {
             if !matches!(bytes.get(..at).map(trim_end), Some([] | [.., b';'])) {
                 continue; // inside another name or a value
             }
-            let (number, after) = match bytes.get(from..).unwrap_or_default() {
-                [b'.', digit @ b'1'..=b'7', rest @ ..] => (digit - b'0', rest),
-                after => (0, after),
-            };
+            let (part, after) = self.part(bytes.get(from..).unwrap_or_default());
             let [b'=', value @ ..] = trim_start(after) else {
                 continue;
             };
@@ -88,7 +112,23 @@ impl CookieFinder {
             from = start + value.len();
             let value = trim_end(value);
             let lead = value.len() - trim_start(value).len();
-            found.push(number, Piece { field: field.clone(), start: start + lead, end: start + value.len() });
+            found.push(part, Piece { field: field.clone(), start: start + lead, end: start + value.len() });
+        }
+    }
+
+    /// Splits what follows the name in a field: the end of the cookie's own name, and the rest.
+    fn part<'a>(&self, after: &'a [u8]) -> (Part, &'a [u8]) {
+        match after {
+            [b'.', digit @ b'1'..=b'7', rest @ ..] => (Part::Chunk(digit - b'0'), rest),
+            #[cfg(feature = "device-bound")]
+            [b'.', rest @ ..] => {
+                let mut endings = (0..).zip(self.companions);
+                let companion = endings.find_map(|(place, ending)| {
+                    Some((Part::Companion(place), rest.strip_prefix(ending.as_bytes())?))
+                });
+                companion.unwrap_or((Part::Chunk(0), after))
+            }
+            _ => (Part::Chunk(0), after),
         }
     }
 }
@@ -106,12 +146,23 @@ impl Piece {
 }
 
 impl FoundCookies {
-    fn push(&mut self, number: u8, piece: Piece) {
-        let seen = if number == 0 { self.heads.len() } else { self.tails.len() };
-        match number {
-            _ if seen >= MAX_LOOKS => self.overflow = true,
-            0 => self.heads.push(piece),
-            _ => self.tails.push((number, piece)),
+    fn push(&mut self, part: Part, piece: Piece) {
+        match part {
+            Part::Chunk(number) => {
+                let seen = if number == 0 { self.heads.len() } else { self.tails.len() };
+                match number {
+                    _ if seen >= MAX_LOOKS => self.overflow = true,
+                    0 => self.heads.push(piece),
+                    _ => self.tails.push((number, piece)),
+                }
+            }
+            // Each has a limit of its own, so that none is crowded out by another.
+            #[cfg(feature = "device-bound")]
+            Part::Companion(place) => {
+                if self.companions(place).count() < MAX_CANDIDATES {
+                    self.companions.push((place, piece));
+                }
+            }
         }
     }
 
@@ -130,10 +181,11 @@ impl FoundCookies {
         self.heads.len()
     }
 
-    /// Returns the values under the name itself.
+    /// Returns the values of the companion with the ending at `place` among those of the finder, at most as many as cookies of
+    /// the session's name are tried.
     #[cfg(feature = "device-bound")]
-    pub(crate) fn values(&self) -> impl Iterator<Item = &[u8]> {
-        self.heads.iter().map(Piece::bytes)
+    pub(crate) fn companions(&self, place: u8) -> impl Iterator<Item = &[u8]> {
+        self.companions.iter().filter(move |(of, _)| *of == place).map(|(_, piece)| piece.bytes())
     }
 
     /// Returns true if the values of two heads are equal: one cookie in two scopes.
@@ -346,6 +398,27 @@ mod tests {
         assert_eq!(heads(&find("s", &[b"s=\"v\""])), [b"\"v\""]);
     }
 
+    #[cfg(feature = "device-bound")]
+    fn companions(fields: &[&[u8]]) -> [Vec<Vec<u8>>; 2] {
+        let mut headers = HeaderMap::new();
+        for field in fields {
+            headers.append(COOKIE, HeaderValue::from_bytes(field).unwrap());
+        }
+        let mut finder = CookieFinder::new(&CookieName::new("ab").unwrap());
+        finder.find_companions(&["a", "b.a"]);
+        let found = finder.find(headers.get_all(COOKIE));
+        assert_eq!(found.is_present(), !found.heads.is_empty() || !found.tails.is_empty());
+        [0, 1].map(|place| found.companions(place).map(<[u8]>::to_vec).collect())
+    }
+
+    #[cfg(feature = "device-bound")]
+    #[test]
+    fn companions_do_not_crowd_each_other_out() {
+        let many = "ab.a=1; ".repeat(100);
+        let [first, second] = companions(&[format!("{many}ab.b.a=2; ab.a=3").as_bytes(), b"ab.b.a=4"]);
+        assert_eq!((first.len(), second), (MAX_CANDIDATES, vec![b"2".to_vec(), b"4".to_vec()]));
+    }
+
     #[test]
     fn t62_all_fields_are_seen() {
         assert_eq!(
@@ -429,6 +502,17 @@ mod tests {
             for number in 1..=7_u8 {
                 let tail: Vec<_> = found.tails.iter().filter(|t| t.0 == number).map(|t| t.1.bytes().to_vec()).collect();
                 prop_assert_eq!(tail, naive(field.as_bytes(), format!("ab.{number}").as_bytes()));
+            }
+        }
+
+        #[cfg(feature = "device-bound")]
+        #[test]
+        fn companions_are_found_as_the_naive_reading_finds_them(field in "[ \t;=\"ab.1]{0,40}") {
+            let found = companions(&[field.as_bytes()]);
+            for (name, values) in ["ab.a", "ab.b.a"].iter().zip(found) {
+                let mut expected = naive(field.as_bytes(), name.as_bytes());
+                expected.truncate(MAX_CANDIDATES);
+                prop_assert_eq!(values, expected, "{}", name);
             }
         }
 

@@ -97,7 +97,7 @@ impl CookieTemplate {
         self.attributes.secure
     }
 
-    /// Returns the template of a cookie `name.suffix` in the same scope, which is bound to a device.
+    /// Returns the template of a cookie `name.suffix` in the same scope, and in the same retired ones, which is bound to a device.
     ///
     /// # Errors
     ///
@@ -121,8 +121,29 @@ impl CookieTemplate {
                 "device_bound() cannot be combined with the prefixes \"__Http-\" and \"__Host-Http-\": choose another name()",
             ));
         }
-        let name = CookieName::new(&format!("{}.{suffix}", self.name))?;
-        Self::new(name, self.attributes.clone(), Some(max_age), 1, &[], Vec::new())
+        let named = |name: &CookieName| CookieName::new(&format!("{name}.{suffix}"));
+        // A retired name that has no room for the suffix had no companion.
+        let retired = self.retired_cookies.iter().filter_map(|retired| {
+            Some(RetiredCookie { name: named(&retired.name).ok()?, scopes: retired.scopes.clone() })
+        });
+        Ok(Self {
+            name: named(&self.name)?,
+            attributes: self.attributes.clone(),
+            text: self.text.clone(),
+            max_age: Some(max_age),
+            max_chunks: 1,
+            retired_scopes: self.retired_scopes.clone(),
+            retired_cookies: retired.collect(),
+        })
+    }
+
+    /// Removes the cookie of a companion, also in the retired scopes and under the retired names.
+    #[cfg(feature = "device-bound")]
+    pub(crate) fn remove_everywhere(&self) -> Result<SetCookies, Error> {
+        let mut lines = SetCookies::new();
+        self.expire_retired(0, |_| 0, &mut lines)?;
+        lines.extend(self.remove(0)?);
+        Ok(lines)
     }
 
     /// Returns the attributes as a `Set-Cookie` line has them, other than the age.

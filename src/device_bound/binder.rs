@@ -13,7 +13,7 @@ use super::challenge::{Challenge, IssuedFor};
 use super::jws::{self, Proof};
 use super::{BoundCookieMemo, DeviceBound, bound_cookie, headers};
 use crate::clock::Timestamp;
-use crate::cookie::{CookieFinder, CookieName, CookieTemplate, MAX_CANDIDATES, SetCookies};
+use crate::cookie::{CookieName, CookieTemplate, FoundCookies, RetiredCookie, SetCookies};
 use crate::crypto::{Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id};
 use crate::error::Error;
 use crate::event::ProofRefusal;
@@ -28,10 +28,12 @@ const SHORTEST_LIFETIME: Duration = Duration::from_secs(300);
 const LONGEST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
 
 const IDENTIFIER_DOMAIN: &[u8] = b"hyper-session device binding v1\0";
-/// The end of the bound cookie's name, after that of the session's cookie.
+/// The end of the bound cookie's name, after that of the session's cookie, and its place in [`Binder::COOKIES`].
 const SUFFIX: &str = "bound";
+const BOUND: u8 = 0;
 /// The same of the mark that a page was shown which asks again, and how long it lasts: longer than a refresh can take.
 const RETRY_SUFFIX: &str = "retry";
+const RETRY: u8 = 1;
 const RETRY_LIFETIME: Duration = Duration::from_secs(60);
 /// The mark that the page was shown, and the mark that the browser then came without a bound cookie.
 const ASKED: &[u8] = b"1";
@@ -49,12 +51,10 @@ pub(crate) struct Binder {
     challenges: Sealer,
     tagger: Tagger,
     cookie: CookieTemplate,
-    finder: CookieFinder,
     /// The mark that a page was shown which asks again.
     retry: CookieTemplate,
-    retry_finder: CookieFinder,
-    /// The bound cookies of the session's retired names.
-    retired: Vec<(CookieFinder, Tagger)>,
+    /// Check the bound cookies of the session's retired names.
+    retired: Vec<Tagger>,
     answered: Answered,
 }
 
@@ -87,6 +87,9 @@ pub(crate) enum Refreshed {
 }
 
 impl Binder {
+    /// The ends of the names of its cookies, after that of the session's cookie and a dot.
+    pub(crate) const COOKIES: [&'static str; 2] = [SUFFIX, RETRY_SUFFIX];
+
     /// Checks the options. `keys` are those of the store.
     pub(crate) fn new(
         options: DeviceBound,
@@ -107,13 +110,8 @@ impl Binder {
         let cookie = session_cookie.companion(SUFFIX, lifetime)?;
         let accepted: Result<_, _> = accepted_paths.iter().map(|path| Paths::below(path, &cookie)).collect();
         let tagger = |name: &CookieName| Tagger::new(keys, Purpose::BoundCookie, name.as_str());
-        let mut retired = Vec::new();
-        for former in session_cookie.retired_cookies() {
-            // A name that has no room for the suffix had no bound cookie.
-            if let Ok(bound) = CookieName::new(&format!("{}.{SUFFIX}", former.name())) {
-                retired.push((CookieFinder::new(&bound), tagger(former.name())?));
-            }
-        }
+        let retired = session_cookie.retired_cookies().iter().map(RetiredCookie::name).map(tagger);
+        let retired = retired.collect::<Result<_, Error>>()?;
         let name = session_cookie.name();
         let retry = session_cookie.companion(RETRY_SUFFIX, RETRY_LIFETIME)?;
         Ok(Self {
@@ -124,9 +122,7 @@ impl Binder {
             challenges: Sealer::new(keys, Purpose::Challenge, name.as_str(), Arc::new(SystemRandom))?,
             tagger: tagger(name)?,
             retired,
-            finder: CookieFinder::new(cookie.name()),
             cookie,
-            retry_finder: CookieFinder::new(retry.name()),
             retry,
             answered: Answered::default(),
         })
@@ -139,7 +135,7 @@ impl Binder {
 
     /// Returns the endpoint that answers requests with this method and path.
     pub(crate) fn endpoint(&self, method: &Method, path: &str) -> Option<Endpoint> {
-        let endpoint = std::iter::once(&self.paths).chain(&self.accepted).find_map(|paths| match path {
+        let endpoint = self.all_paths().find_map(|paths| match path {
             _ if *path == *paths.register => Some(Endpoint::Register),
             _ if *path == *paths.refresh => Some(Endpoint::Refresh),
             _ if *path == *paths.present => Some(Endpoint::Present),
@@ -149,29 +145,39 @@ impl Binder {
         (*method == expected).then_some(endpoint)
     }
 
-    /// Returns true if a request with these `Cookie` fields comes from the device of the session, as far as a cookie can
-    /// show that. `memo` is that of its connection.
+    /// Returns true if both stores of these binders answer requests with one method and path.
+    pub(crate) fn shares_paths(&self, other: &Self) -> bool {
+        let of = |paths: &Paths| other.all_paths().any(|others| others.register == paths.register);
+        self.all_paths().any(of)
+    }
+
+    fn all_paths(&self) -> impl Iterator<Item = &Paths> {
+        std::iter::once(&self.paths).chain(&self.accepted)
+    }
+
+    /// Returns true if a request with these cookies comes from the device of the session, as far as a cookie can show that.
+    /// `retired` are the cookies under each retired name of the session's, and `memo` is that of its connection.
     pub(crate) fn is_present(
         &self,
         binding: &DeviceBinding,
-        cookies: &[HeaderValue],
+        cookies: &FoundCookies,
+        retired: &[FoundCookies],
         memo: Option<&BoundCookieMemo>,
         now: Timestamp,
     ) -> bool {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
         let in_grace =
             now.saturating_since(binding.since) < GRACE && binding.since.saturating_since(now) <= GRACE;
-        let is_present = |finder: &CookieFinder, tagger| {
-            let found = finder.find(cookies);
+        let is_present = |tagger, cookies: &FoundCookies| {
             let read = |value| match memo {
                 Some(memo) => memo.read(tagger, &binding.key, value),
                 None => bound_cookie::read(tagger, &binding.key, value),
             };
-            found.values().take(MAX_CANDIDATES).any(|value| read(value).is_some_and(|until| now < until))
+            cookies.companions(BOUND).any(|value| read(value).is_some_and(|until| now < until))
         };
         in_grace
-            || is_present(&self.finder, &self.tagger)
-            || self.retired.iter().any(|(finder, tagger)| is_present(finder, tagger))
+            || is_present(&self.tagger, cookies)
+            || self.retired.iter().zip(retired).any(|(tagger, cookies)| is_present(tagger, cookies))
     }
 
     /// Returns the field that offers the registration of a key for the session `id`.
@@ -268,23 +274,19 @@ impl Binder {
         self.cookie.set(value.as_bytes(), until.saturating_since(now), 0)
     }
 
-    /// Returns the lines that remove the bound cookie, if it is in these `Cookie` fields.
-    pub(crate) fn remove_cookie<'a>(
-        &self,
-        cookies: impl IntoIterator<Item = &'a HeaderValue>,
-    ) -> Result<SetCookies, Error> {
-        if self.has_cookie(cookies) { self.cookie.remove(0) } else { Ok(SetCookies::new()) }
+    /// Returns the lines that remove the bound cookie, under the retired names of the session's, too.
+    pub(crate) fn remove_cookie(&self) -> Result<SetCookies, Error> {
+        self.cookie.remove_everywhere()
     }
 
-    /// Returns true if a bound cookie is in these `Cookie` fields, of whichever binding.
-    pub(crate) fn has_cookie<'a>(&self, cookies: impl IntoIterator<Item = &'a HeaderValue>) -> bool {
-        self.finder.find(cookies).is_present()
+    /// Returns true if there is a bound cookie among these, of whichever binding.
+    pub(crate) fn has_cookie(cookies: &FoundCookies) -> bool {
+        cookies.companions(BOUND).next().is_some()
     }
 
-    /// Returns true if a browser that sends these `Cookie` fields may still refresh its bound cookie: it sent none, and was not
-    /// asked to do so moments ago.
-    pub(crate) fn may_retry(&self, cookies: &[HeaderValue]) -> bool {
-        !self.has_cookie(cookies) && !self.retry_finder.find(cookies).is_present()
+    /// Returns true if the mark is among these cookies that a page was shown which asks again.
+    pub(crate) fn was_asked(cookies: &FoundCookies) -> bool {
+        cookies.companions(RETRY).next().is_some()
     }
 
     /// Returns a page that makes the browser refresh its bound cookie, and then opens itself again: HTML, and the lines that mark
@@ -300,18 +302,14 @@ impl Binder {
         Ok((page, self.retry.set(ASKED, RETRY_LIFETIME, 0)?))
     }
 
-    /// Returns the lines of the answer to the page's image. They mark a browser that came with these `Cookie` fields and was asked
-    /// to refresh, but did not.
-    pub(crate) fn answer_image(&self, cookies: &[HeaderValue]) -> Result<SetCookies, Error> {
-        if self.has_cookie(cookies) || !self.retry_finder.find(cookies).is_present() {
-            return Ok(SetCookies::new());
-        }
+    /// Returns the lines that mark a browser which was asked to refresh, but did not.
+    pub(crate) fn give_up(&self) -> Result<SetCookies, Error> {
         self.retry.set(GAVE_UP, RETRY_LIFETIME, 0)
     }
 
-    /// Returns true if a browser that sends these `Cookie` fields was asked to refresh moments ago, and did not.
-    pub(crate) fn has_given_up(&self, cookies: &[HeaderValue]) -> bool {
-        self.retry_finder.find(cookies).values().any(|mark| mark == GAVE_UP)
+    /// Returns true if a browser that sends these cookies was asked to refresh moments ago, and did not.
+    pub(crate) fn has_given_up(cookies: &FoundCookies) -> bool {
+        cookies.companions(RETRY).any(|mark| mark == GAVE_UP)
     }
 
     /// Returns what the browser is told about the binding: JSON.

@@ -1,7 +1,7 @@
 //! The binder: challenges, the grace of a new binding, and the paths that are answered.
 
 use super::*;
-use crate::cookie::CookieOptions;
+use crate::cookie::{CookieFinder, CookieOptions, MAX_CANDIDATES};
 use crate::crypto::AppKey;
 use crate::device_bound::challenge;
 
@@ -11,6 +11,13 @@ fn binder(seed: &[u8], name: &str) -> Binder {
     let keys = Keyring::new(AppKey::danger_from_any_bytes(seed).unwrap());
     let cookie = CookieOptions::new().name(name).validate().unwrap();
     Binder::new(DeviceBound::new(), Some(&keys), &cookie).unwrap()
+}
+
+/// The cookies of a session with the name `s` in these fields.
+fn found(fields: &[HeaderValue]) -> FoundCookies {
+    let mut finder = CookieFinder::new(&CookieName::new("s").unwrap());
+    finder.find_companions(&Binder::COOKIES);
+    finder.find(fields)
 }
 
 fn challenge(binder: &Binder, issued_for: IssuedFor, issued: Timestamp) -> String {
@@ -55,27 +62,37 @@ fn a_device_is_present_in_the_grace_and_while_its_cookie_lasts() {
     let cookie = HeaderValue::from_str(&cookie).unwrap();
     let other = HeaderValue::from_static("s=x; s.bound=y");
     let at = |seconds: u64| NOW.saturating_add(Duration::from_secs(seconds));
+    let is_present =
+        |fields: &[HeaderValue], seconds| binder.is_present(&binding, &found(fields), &[], None, at(seconds));
     let both = [other.clone(), cookie.clone()];
     for (seconds, with, without) in
         [(0, true, true), (59, true, true), (60, true, false), (599, true, false), (600, false, false)]
     {
-        assert_eq!(
-            binder.is_present(&binding, std::slice::from_ref(&cookie), None, at(seconds)),
-            with,
-            "{seconds}"
-        );
-        assert_eq!(
-            binder.is_present(&binding, std::slice::from_ref(&other), None, at(seconds)),
-            without,
-            "{seconds}"
-        );
+        assert_eq!(is_present(std::slice::from_ref(&cookie), seconds), with, "{seconds}");
+        assert_eq!(is_present(std::slice::from_ref(&other), seconds), without, "{seconds}");
         // In another field, as HTTP/2 may send it, and after another cookie of the name.
-        assert_eq!(binder.is_present(&binding, &both, None, at(seconds)), with, "{seconds}");
+        assert_eq!(is_present(&both, seconds), with, "{seconds}");
     }
     // Not more cookies than are tried for a session.
     let mut many = vec![other; MAX_CANDIDATES];
     many.push(cookie);
-    assert!(!binder.is_present(&binding, &many, None, at(60)));
+    assert!(!is_present(&many, 60));
+}
+
+#[test]
+fn binders_share_paths_whether_they_offer_or_accept_them() {
+    let keys = Keyring::new(AppKey::danger_from_any_bytes(b"one").unwrap());
+    let cookie = CookieOptions::new().name("s").validate().unwrap();
+    let with = |options| Binder::new(options, Some(&keys), &cookie).unwrap();
+    let [one, both, two] = [
+        DeviceBound::new().path("/one"),
+        DeviceBound::new().path("/two").accept_path("/one/"),
+        DeviceBound::new().path("/two"),
+    ]
+    .map(with);
+    for (first, second, expected) in [(&one, &both, true), (&both, &two, true), (&one, &two, false)] {
+        assert_eq!((first.shares_paths(second), second.shares_paths(first)), (expected, expected));
+    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ impl DeviceBound {
     /// `GET PATH/present`. Default: `/device-bound`.
     ///
     /// The path of the session cookie must cover it. The service must see requests under their full path, so that a layer
-    /// belongs outside of nested routers.
+    /// belongs outside of nested routers. Services of one host with different cookies need [different
+    /// paths](crate::guide::device_bound#two-sessions-on-one-host).
     pub fn path(mut self, path: impl Into<String>) -> Self {
         self.path = path.into();
         self

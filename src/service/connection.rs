@@ -16,9 +16,6 @@ pub(crate) struct Connection {
     memo: Option<Memo>,
     /// A session in the memo may have ended.
     revocable: bool,
-    /// The service offers to bind sessions to devices.
-    #[cfg(feature = "device-bound")]
-    offers_binding: bool,
 }
 
 impl Connection {
@@ -36,29 +33,7 @@ impl Connection {
     }
 
     fn over(store: Arc<dyn Store>, memo: Option<Memo>, revocable: bool) -> Arc<Self> {
-        Arc::new(Self {
-            store,
-            memo,
-            revocable,
-            #[cfg(feature = "device-bound")]
-            offers_binding: false,
-        })
-    }
-
-    /// Returns a connection to the same service, which offers to bind sessions to devices.
-    #[cfg(feature = "device-bound")]
-    pub(crate) fn offering(self: &Arc<Self>) -> Arc<Self> {
-        Arc::new(Self {
-            store: Arc::clone(&self.store),
-            memo: self.memo.as_ref().map(|_| Memo::default()),
-            revocable: self.revocable,
-            offers_binding: true,
-        })
-    }
-
-    #[cfg(feature = "device-bound")]
-    pub(super) fn offers_binding(&self) -> bool {
-        self.offers_binding
+        Arc::new(Self { store, memo, revocable })
     }
 
     /// Returns another connection to the same service. Nothing that one connection learned is used for another connection.
@@ -69,8 +44,6 @@ impl Connection {
                 store: Arc::clone(&self.store),
                 memo: Some(Memo::default()),
                 revocable: self.revocable,
-                #[cfg(feature = "device-bound")]
-                offers_binding: self.offers_binding,
             }),
         }
     }

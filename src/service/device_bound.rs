@@ -7,19 +7,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, SET_COOKIE};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 use http::{Request, Response, StatusCode};
 use hyper::service::Service;
 use pin_project_lite::pin_project;
 
+use super::device_response::{self, empty};
 use super::device_retry::again;
 use super::extension;
 use super::fetch_metadata::comes_by_link;
+use super::handle::SessionHandle;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers};
 use crate::error::Error;
-use crate::event::{EventKind, ProofRefusal};
+use crate::event::{EventKind, ProofRefusal, Refusal};
 use crate::session::{Record, SessionId};
 
 /// A service that answers the browsers whose sessions are bound to their devices, and passes all other requests on. Made by
@@ -67,9 +69,14 @@ impl<S, G: Clone> DeviceBoundService<S, G> {
 }
 
 fn step<B>(request: &Request<B>) -> Option<Step> {
-    let handle = extension::innermost(request.extensions())?;
-    let slot = handle.slot();
+    let mut handles = extension::innermost_first(request.extensions()).map(SessionHandle::slot);
+    let slot = handles.next()?;
     let binder = slot.connection.config().device_bound.as_ref()?;
+    if let Some(outer) = handles.find(|outer| outer.answers_for(binder, slot)) {
+        let answer = std::future::ready(Some(unreachable_behind(outer, slot)));
+        return Some(Step::Answered(Box::pin(answer)));
+    }
+    slot.device.note_answered();
     if let Some(endpoint) = binder.endpoint(request.method(), request.uri().path()) {
         let (slot, binder, fields) = (Arc::clone(slot), Arc::clone(binder), request.headers().clone());
         let answer = async move { Some(slot.answer_device(&binder, endpoint, &fields).await) };
@@ -142,7 +149,25 @@ impl<T, G> fmt::Debug for DeviceBoundFuture<T, G> {
     }
 }
 
+/// Returns the response of a service whose browsers `outer` answers. It would never see a registration, and none of its sessions would
+/// be bound.
+fn unreachable_behind(outer: &Slot, inner: &Slot) -> Response<Bytes> {
+    Error::config(format!(
+        "the session service of the cookie {} answers browsers under the same path as that of {} inside of it: set another DeviceBound::path() for one of them",
+        outer.cookie_name(),
+        inner.cookie_name()
+    ))
+    .into_http_response()
+}
+
 impl Slot {
+    /// Returns true if a service answers the browsers of this session under a path of `binder`, which belongs to the session of
+    /// another cookie, `inner`.
+    fn answers_for(&self, binder: &Binder, inner: &Self) -> bool {
+        let own = self.connection.config().device_bound.as_ref().filter(|_| self.device.is_answered());
+        self.cookie_name() != inner.cookie_name() && own.is_some_and(|own| own.shares_paths(binder))
+    }
+
     async fn answer_device(
         self: Arc<Self>,
         binder: &Binder,
@@ -210,14 +235,23 @@ impl Slot {
         // A refresh shows that the device is there, and not that its user is.
         let session = self.session(false).await?;
         let now = self.connection.config().now();
-        let record = session.stored_record().or_else(|| self.device.lapsed().cloned());
+        let mut record = session.stored_record().or_else(|| self.device.lapsed().cloned());
+        let mut is_superseded = self.superseded();
+        let unbound = record.as_ref().filter(|record| record.payload().device_binding() == Ok(None));
+        // Another host may have bound it since this one put it into its cache. Status 401 would end the binding.
+        if let Some(loading) = unbound.and_then(|record| self.connection.store().load_past_cache(record, now))
+        {
+            let loaded = self.reported(loading.await)?;
+            is_superseded |= matches!(loaded, Err(Refusal::Regenerated));
+            record = loaded.ok();
+        }
         let binding = record.as_ref().and_then(|record| record.payload().device_binding().ok().flatten());
         let id = record.as_ref().map(Record::id);
         let (Some(binding), Some(record)) = (binding, record) else {
-            if self.superseded() || self.device.has_unjudged() {
+            if is_superseded || self.device.has_unjudged() {
                 // The browser is about to get the new cookie, or another host knows its session. It asks again after a server
                 // error.
-                return Ok(status(StatusCode::SERVICE_UNAVAILABLE));
+                return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
             }
             return Ok(self.refuse_device(id, ProofRefusal::NoSession));
         };
@@ -230,7 +264,7 @@ impl Slot {
                 if let Some(refusal) = refusal {
                     self.report_refusal(id, refusal);
                 }
-                let mut response = status(StatusCode::FORBIDDEN);
+                let mut response = empty(StatusCode::FORBIDDEN);
                 response.headers_mut().insert(headers::CHALLENGE, challenge);
                 Ok(response)
             }
@@ -241,7 +275,7 @@ impl Slot {
     /// Returns the response to a proof that was refused. Status 401 ends the binding in the browser; the session stays.
     fn refuse_device(&self, id: Option<SessionId>, refusal: ProofRefusal) -> Response<Bytes> {
         self.report_refusal(id, refusal);
-        status(match refusal {
+        empty(match refusal {
             ProofRefusal::Malformed => StatusCode::BAD_REQUEST,
             _ => StatusCode::UNAUTHORIZED,
         })
@@ -262,17 +296,6 @@ fn accept_device(
     issued: Timestamp,
     now: Timestamp,
 ) -> Result<Response<Bytes>, Error> {
-    let mut response = Response::new(Bytes::from(binder.instructions(key)));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    for line in binder.set_cookie(key, issued, now)? {
-        headers.append(SET_COOKIE, line);
-    }
-    Ok(response)
-}
-
-fn status(code: StatusCode) -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = code;
-    response
+    let lines = binder.set_cookie(key, issued, now)?;
+    Ok(device_response::text(binder.instructions(key), "application/json", lines))
 }

@@ -5,7 +5,9 @@ use http::HeaderValue;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::config::Config;
+use crate::cookie::SetCookies;
 use crate::device_bound::Binder;
+use crate::error::Error;
 use crate::event::EventKind;
 use crate::session::{DeviceCheck, Record, Reply, Weight};
 
@@ -22,7 +24,8 @@ impl Slot {
         let passed = match record.payload().device_binding() {
             Ok(None) => true,
             Ok(Some(binding)) => {
-                binder.is_present(&binding, self.device.cookies(), self.connection.bound_cookie_memo(), now)
+                let memo = self.connection.bound_cookie_memo();
+                binder.is_present(&binding, &self.found, &self.found_retired, memo, now)
             }
             Err(_) => false,
         };
@@ -41,16 +44,28 @@ impl Slot {
     pub(super) fn binding_offer(&self, reply: &Reply) -> Option<HeaderValue> {
         let binder = enforced(self.connection.config())?;
         let Reply::Set { weight, .. } = reply else { return None };
-        let loaded = self.loaded().filter(|_| self.connection.offers_binding())?;
+        let loaded = self.loaded().filter(|_| self.device.is_answered())?;
         let record = loaded.session.stored_record()?;
-        let is_due = *weight == Weight::Renewal
-            || loaded.id != Some(record.id())
-            || binder.has_cookie(self.device.cookies());
+        let is_due = *weight == Weight::Renewal || loaded.id != Some(record.id()) || self.has_bound_cookie();
         let payload = record.payload();
         if !is_due || !payload.has_subject() || payload.device_binding() != Ok(None) {
             return None;
         }
         // Without randomness there is no offer, and the next renewal makes one.
         binder.offer(record.id(), self.now_since(loaded.now)).ok()
+    }
+
+    /// Returns true if the request has a bound cookie, under whichever name. It may have expired on its way, or by this host's
+    /// clock.
+    pub(super) fn has_bound_cookie(&self) -> bool {
+        self.cookies().any(Binder::has_cookie)
+    }
+
+    /// Returns the lines that remove the bound cookie, if the request has one.
+    pub(super) fn remove_bound_cookie(&self) -> Result<SetCookies, Error> {
+        match &self.connection.config().device_bound {
+            Some(binder) if self.has_bound_cookie() => binder.remove_cookie(),
+            _ => Ok(SetCookies::new()),
+        }
     }
 }

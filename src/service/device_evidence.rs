@@ -3,22 +3,20 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use http::header::{COOKIE, HeaderMap, HeaderValue};
-use smallvec::SmallVec;
+use http::header::HeaderMap;
 
 use super::fetch_metadata::is_caused_elsewhere;
-use crate::config::Config;
-use crate::cookie::SetCookies;
+use crate::cookie::FoundCookies;
 use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
-use crate::error::Error;
 use crate::event::Refusal;
 use crate::session::Record;
 
 /// The data of a request that can show that it comes from the session's device.
+#[derive(Default)]
 pub(super) struct DeviceEvidence {
-    /// The `Cookie` fields. Empty if the store binds no sessions. Only reference counts are copied.
-    cookies: SmallVec<[HeaderValue; 1]>,
+    /// A service answers the browsers that bind sessions of this store.
+    is_answered: AtomicBool,
     /// The session, if nothing showed that.
     lapsed: OnceLock<Record>,
     /// The request is about to show it: an honest browser sends it without a bound cookie.
@@ -30,21 +28,21 @@ pub(super) struct DeviceEvidence {
 }
 
 impl DeviceEvidence {
-    /// Takes the data from the headers of a request. `present`: it has a session's cookie.
-    pub(super) fn new(config: &Config, headers: &HeaderMap, present: bool) -> Self {
-        let binder = config.device_bound.as_ref();
-        let fields = binder.map(|_| headers.get_all(COOKIE).iter().cloned());
-        let cookies: SmallVec<_> = fields.into_iter().flatten().collect();
-        let lacks_refresh = |binder: &Binder| {
-            headers.contains_key(SKIPPED) || is_caused_elsewhere(headers) && !binder.has_given_up(&cookies)
-        };
-        Self {
-            lacks_refresh: present && binder.is_some_and(|binder| lacks_refresh(binder)),
-            cookies,
-            lapsed: OnceLock::new(),
-            is_refresh: AtomicBool::new(false),
-            has_unjudged: AtomicBool::new(false),
-        }
+    /// Takes the data from the headers of a request with a session's cookie, among these cookies.
+    pub(super) fn new(headers: &HeaderMap, cookies: &FoundCookies) -> Self {
+        let lacks_refresh =
+            headers.contains_key(SKIPPED) || is_caused_elsewhere(headers) && !Binder::has_given_up(cookies);
+        Self { lacks_refresh, ..Self::default() }
+    }
+
+    /// Notes that a service answers the browsers that bind sessions of this store, so that one can be offered.
+    pub(super) fn note_answered(&self) {
+        self.is_answered.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if a service answers the browsers that bind sessions of this store.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Relaxed)
     }
 
     /// Notes that the request is one of those by which a device shows that it is there.
@@ -72,24 +70,9 @@ impl DeviceEvidence {
         self.has_unjudged.load(Ordering::Relaxed)
     }
 
-    /// Returns the lines that remove the bound cookie, if the request brought one.
-    pub(super) fn remove_cookie(&self, config: &Config) -> Result<SetCookies, Error> {
-        match &config.device_bound {
-            Some(binder) => binder.remove_cookie(&self.cookies),
-            None => Ok(SetCookies::new()),
-        }
-    }
-
-    /// Returns true if the browser may still hold the key, although it sent no valid bound cookie: the one it sent has
-    /// expired on its way, or by this host's clock, or the browser could not refresh it this time.
-    pub(super) fn may_return(&self, config: &Config) -> bool {
-        let binder = config.device_bound.as_ref();
-        self.lacks_refresh || binder.is_some_and(|binder| binder.has_cookie(&self.cookies))
-    }
-
-    /// Returns the `Cookie` fields.
-    pub(super) fn cookies(&self) -> &[HeaderValue] {
-        &self.cookies
+    /// Returns true if the browser says that it could not refresh the bound cookie this time, or was not allowed to.
+    pub(super) fn lacks_refresh(&self) -> bool {
+        self.lacks_refresh
     }
 
     /// Notes that nothing showed that the request comes from the device of `session`. Returns true if that is news: the

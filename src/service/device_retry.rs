@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderValue, REFRESH, SET_COOKIE};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, REFRESH};
 use http::{Response, StatusCode, Uri};
 
+use super::device_response;
 use super::slot::Slot;
 use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
@@ -28,18 +29,16 @@ pub(super) fn again(uri: &Uri) -> HeaderValue {
 impl Slot {
     /// Answers the image of the page: the browser had the opportunity to refresh.
     pub(super) fn answer_image(&self, binder: &Binder, fields: &HeaderMap) -> Result<Response<Bytes>, Error> {
-        let mut response = Response::new(Bytes::new());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        if !fields.contains_key(SKIPPED) {
-            let lines = binder.answer_image(self.device.cookies())?;
-            response.headers_mut().extend(lines.into_iter().map(|line| (SET_COOKIE, line)));
+        let mut response = device_response::empty(StatusCode::NO_CONTENT);
+        if Binder::was_asked(&self.found) && !self.has_bound_cookie() && !fields.contains_key(SKIPPED) {
+            device_response::set_cookies(&mut response, binder.give_up()?);
         }
         Ok(response)
     }
 
     /// Returns true if the request has a cookie of the session's name, and its browser may still refresh the bound cookie.
     pub(super) fn may_retry(&self, binder: &Binder) -> bool {
-        binder.enforces() && self.has_cookie() && binder.may_retry(self.device.cookies())
+        binder.enforces() && self.has_cookie() && !self.has_bound_cookie() && !Binder::was_asked(&self.found)
     }
 
     /// Returns a page that refreshes the bound cookie and opens itself again, if the session of the request lacks it.
@@ -57,14 +56,9 @@ impl Slot {
         }
         self.note_asked();
         let (page, lines) = binder.retry_page().ok()?;
-        let mut response = Response::new(Bytes::from(page));
-        let headers = response.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-        headers.insert(REFRESH, again);
-        for line in lines {
-            headers.append(SET_COOKIE, line);
-        }
+        let mut response = device_response::text(page, "text/html; charset=utf-8", lines);
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.headers_mut().insert(REFRESH, again);
         Some(response)
     }
 }

@@ -123,10 +123,10 @@ impl SessionExt for Extensions {
     }
 }
 
-/// Returns the handle of the session service directly around the caller.
+/// Returns the handles of the session services around the caller, innermost first.
 #[cfg(feature = "device-bound")]
-pub(super) fn innermost(extensions: &Extensions) -> Option<SessionHandle> {
-    find(extensions, |_| true)
+pub(super) fn innermost_first(extensions: &Extensions) -> impl Iterator<Item = &SessionHandle> {
+    extensions.get::<Handles>().into_iter().flat_map(|Handles(handles)| handles.iter().rev())
 }
 
 fn find(extensions: &Extensions, wanted: impl Fn(&SessionHandle) -> bool) -> Option<SessionHandle> {

@@ -117,7 +117,8 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
     }
     #[cfg(feature = "device-bound")]
     if let Some(offer) = offer.filter(|_| lines.as_ref().is_some_and(|lines| !lines.is_empty())) {
-        headers.insert(crate::device_bound::headers::REGISTRATION, offer);
+        // Beside that of a service inside, for another session.
+        headers.append(crate::device_bound::headers::REGISTRATION, offer);
     }
     let sets_cookie = lines.as_ref().is_some_and(|lines| !lines.is_empty());
     if let Some(lines) = lines.filter(|_| sets_cookie) {

@@ -14,6 +14,8 @@ mod device_check;
 #[cfg(feature = "device-bound")]
 mod device_evidence;
 #[cfg(feature = "device-bound")]
+mod device_response;
+#[cfg(feature = "device-bound")]
 mod device_retry;
 mod error_response;
 mod extension;
@@ -148,6 +150,11 @@ impl<S, F> SessionService<S, F> {
     /// Without it, the service accepts sessions that are bound, and binds none. Without the option of the store, it does
     /// nothing.
     ///
+    /// # Errors
+    ///
+    /// Inside of another service that answers browsers under the same path for the sessions of another cookie, it answers every
+    /// request with an [`is_config`](crate::Error::is_config) error: set another [`DeviceBound::path`](crate::DeviceBound::path).
+    ///
     /// # Examples
     ///
     /// ```
@@ -171,8 +178,8 @@ impl<S, F> SessionService<S, F> {
     where
         G: Fn(Bytes) -> R + Clone,
     {
-        let connection = self.connection.offering();
-        SessionService { inner: DeviceBoundService::new(self.inner, body), connection, failure: self.failure }
+        let Self { inner, connection, failure } = self;
+        SessionService { inner: DeviceBoundService::new(inner, body), connection, failure }
     }
 
     /// Puts a handle beside the request, for both traits that a session service implements.

@@ -39,9 +39,9 @@ fn is_purpose(name: &HeaderName) -> bool {
 /// The state of one session for one request and its response.
 pub(super) struct Slot {
     pub(super) connection: Arc<Connection>,
-    found: FoundCookies,
+    pub(super) found: FoundCookies,
     /// The cookies under each retired name.
-    found_retired: Vec<FoundCookies>,
+    pub(super) found_retired: Vec<FoundCookies>,
     /// The host and path of the request, if the scope of its cookies depends on them.
     target: Option<Box<Target>>,
     /// The permit to wait for the store: to load, to commit for [`Session::save`], or to commit at the end. One task at a
@@ -159,6 +159,11 @@ impl Slot {
         let present = found.is_present() || found_retired.iter().any(FoundCookies::is_present);
         let speculative = present && is_speculative(headers);
         let depends = present && config.cookie.depends_on_target();
+        #[cfg(feature = "device-bound")]
+        let device = match &config.device_bound {
+            Some(_) if present => DeviceEvidence::new(headers, &found),
+            _ => DeviceEvidence::default(),
+        };
         let only_looks =
             present && config.settings.no_renewal_rule.as_ref().is_some_and(|rule| rule(uri, headers));
         Self {
@@ -172,7 +177,7 @@ impl Slot {
             superseded: Mutex::default(),
             unusable: Mutex::default(),
             #[cfg(feature = "device-bound")]
-            device: DeviceEvidence::new(config, headers, present),
+            device,
             had_subject: AtomicBool::new(false),
             speculative,
             only_looks,
@@ -559,7 +564,7 @@ impl Slot {
     }
 
     /// Emits the event about a store that failed.
-    fn reported<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn reported<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         answer.inspect_err(|error| {
             self.emit(EventKind::StoreFailed { id: None, operation: Operation::Load, error });
         })
@@ -647,7 +652,7 @@ impl Slot {
     #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
     fn may_bring_bound_cookie(&self) -> bool {
         #[cfg(feature = "device-bound")]
-        return self.device.may_return(self.connection.config());
+        return self.device.lacks_refresh() || self.has_bound_cookie();
         #[cfg(not(feature = "device-bound"))]
         false
     }
@@ -700,7 +705,13 @@ impl Slot {
     /// Returns true if the request has a cookie of the session's name, or of a retired one.
     #[cfg(feature = "device-bound")]
     pub(super) fn has_cookie(&self) -> bool {
-        std::iter::once(&self.found).chain(&self.found_retired).any(FoundCookies::is_present)
+        self.cookies().any(FoundCookies::is_present)
+    }
+
+    /// Returns the cookies of the session's name, and those of each retired one.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn cookies(&self) -> impl Iterator<Item = &FoundCookies> {
+        std::iter::once(&self.found).chain(&self.found_retired)
     }
 
     /// Returns true if the request came with a token that was superseded moments ago.
@@ -768,7 +779,7 @@ impl Slot {
             lines.extend(self.template().remove(self.found.tail_mask())?);
         }
         #[cfg(feature = "device-bound")]
-        lines.extend(self.device.remove_cookie(config)?);
+        lines.extend(self.remove_bound_cookie()?);
         Ok(lines)
     }
 

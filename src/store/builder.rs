@@ -613,8 +613,7 @@ impl<K> Builder<K> {
                     ));
                 }
                 let keys = keys(&kind, &server);
-                config.device_bound =
-                    Some(Arc::new(Binder::new(device_bound, keys.as_ref(), &config.cookie)?));
+                config.bind_devices(Binder::new(device_bound, keys.as_ref(), &config.cookie)?);
             }
             config
         };

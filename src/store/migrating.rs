@@ -338,6 +338,13 @@ impl Verbs for MigratingStore {
         })
     }
 
+    fn load_past_cache(&self, base: &Record, now: Timestamp) -> Option<LoadFuture> {
+        match elsewhere(base) {
+            Some(old) => self.inner.old.load_past_cache(&old, now),
+            None => self.inner.new.load_past_cache(base, now),
+        }
+    }
+
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
         if changes.ends_others() {
             return self.end_others(base, changes, now);

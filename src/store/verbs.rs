@@ -32,6 +32,12 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     /// that outlives its request.
     fn reload(&self, base: Record, now: Timestamp) -> LoadFuture;
 
+    /// Loads the present state of a session that a cache of this process may have answered for. `None` if no cache did.
+    fn load_past_cache(&self, base: &Record, now: Timestamp) -> Option<LoadFuture> {
+        let _ = (base, now);
+        None
+    }
+
     /// Applies `changes` to `base`, or to the newer state that another request left, and keeps the result. Without `base` a
     /// session is created. Without changes its deadline is renewed.
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved>;
@@ -129,6 +135,10 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
 
     fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
         (**self).reload(base, now)
+    }
+
+    fn load_past_cache(&self, base: &Record, now: Timestamp) -> Option<LoadFuture> {
+        (**self).load_past_cache(base, now)
     }
 
     fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use hyper_session::cookie::CookieOptions;
+#[cfg(feature = "astra")]
+use hyper_session::{AppKey, Timestamp};
 use hyper_session::{CookieStore, DeviceBound, MemoryStore};
 
 use crate::site::key;
@@ -50,4 +52,32 @@ fn a_server_side_store_needs_a_key() {
     assert!(error.is_config() && error.to_string().contains("keys()"), "{error}");
     assert!(MemoryStore::builder().seal_records(key()).device_bound(DeviceBound::new()).build().is_ok());
     assert!(MemoryStore::builder().device_bound(DeviceBound::new().keys(key())).build().is_ok());
+}
+
+// Astra would accept a bound session without its device, and its cookies cannot be revoked.
+#[cfg(feature = "astra")]
+#[test]
+fn sessions_that_are_shared_with_astra_cannot_be_bound() {
+    let astra = || AppKey::danger_from_any_bytes(b"key of Astra").unwrap();
+    let cookie = CookieOptions::astra;
+    let until = Timestamp::from_unix(1_900_000_000);
+    let options = DeviceBound::new;
+    let in_cookies = || CookieStore::builder(key()).cookie(cookie()).device_bound(options());
+    let errors = [
+        in_cookies().beside_astra(astra()).build().unwrap_err(),
+        in_cookies().migrate_from_astra(astra(), until).build().unwrap_err(),
+        MemoryStore::builder()
+            .cookie(cookie())
+            .beside_astra()
+            .device_bound(options().keys(key()))
+            .build()
+            .unwrap_err(),
+    ];
+    for error in errors {
+        assert!(error.is_config() && error.to_string().contains("methods for Astra"), "{error}");
+    }
+    // A migration between two stores ends in one that binds.
+    let old = MemoryStore::builder().cookie(cookie()).beside_astra().build().unwrap();
+    let new = MemoryStore::builder().cookie(cookie()).device_bound(options().keys(key())).build().unwrap();
+    assert!(hyper_session::store::MigratingStore::new(new, old, until).is_ok());
 }

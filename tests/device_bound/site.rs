@@ -110,7 +110,7 @@ impl Site {
     /// The service of one connection.
     pub(crate) fn connection(
         &self,
-    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Error, Future: Send> {
+    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Error, Future: Send> + use<> {
         session_fn(Arc::clone(&self.store), handler).device_bound(Full::new)
     }
 }

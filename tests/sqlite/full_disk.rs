@@ -3,64 +3,17 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use hyper_session::SqliteStore;
-use hyper_session::store::{Backend, Builder, sqlite::SqliteOptions};
+use hyper_session::store::Backend;
 
 use crate::child::{ARGUMENTS, Process, command};
 use crate::contract::block_on;
 use crate::folder::{Folder, NOW, entry, id, said};
 use crate::group_commit::start;
 use crate::kill::content;
+use crate::small_disk::{SmallDisk, run};
 use crate::waiting::OtherProcess;
-
-/// A file system of one MiB, in memory. Root can make one, and root runs the tests in CI.
-struct SmallDisk(Folder);
-
-impl SmallDisk {
-    fn mount() -> Option<Self> {
-        let folder = Folder::new();
-        let mounted =
-            run("mount", &["-t", "tmpfs", "-o", "size=1m", "none", folder.path().to_str().unwrap()]);
-        if !mounted {
-            println!(
-                "no file system can be mounted here: a limit of the file's size, in the next test, stands for the disk's"
-            );
-        }
-        mounted.then(|| Self(folder))
-    }
-
-    fn builder(&self) -> Builder<SqliteOptions> {
-        self.0.builder()
-    }
-
-    fn ballast(&self) -> PathBuf {
-        self.0.path().join("ballast")
-    }
-
-    /// Fills the disk, but for `bytes`.
-    fn leave(&self, bytes: u64) {
-        let _ = fs::remove_file(self.ballast());
-        let mut len = 1 << 20;
-        while fs::write(self.ballast(), vec![0; len]).is_err() {
-            len -= 4_096;
-        }
-        let len = u64::try_from(len).unwrap().saturating_sub(bytes);
-        fs::File::options().write(true).open(self.ballast()).unwrap().set_len(len).unwrap();
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        run("umount", &[self.0.path().to_str().unwrap()]);
-    }
-}
-
-fn run(program: &str, arguments: &[&str]) -> bool {
-    Command::new(program).args(arguments).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
-}
 
 fn all_there(store: &SqliteStore, count: u64) {
     for number in 0..count {

@@ -13,4 +13,5 @@ mod kill;
 mod moved;
 mod opening;
 mod processes;
+mod small_disk;
 mod waiting;

@@ -48,16 +48,27 @@ pub(crate) struct Offer {
     pub(crate) challenge: String,
 }
 
-/// Reads the offer of a response: `(ES256);path="…";challenge="…"`.
+/// Reads the offer of a response. Two services can make one each.
 pub(crate) fn offer(headers: &HeaderMap) -> Option<Offer> {
-    let field = headers.get("secure-session-registration")?.to_str().unwrap();
+    let mut offers = offers(headers);
+    assert!(offers.len() <= 1, "{offers:?}");
+    offers.pop()
+}
+
+/// Reads the offers of a response, each of them `(ES256);path="…";challenge="…"`.
+pub(crate) fn offers(headers: &HeaderMap) -> Vec<Offer> {
+    let fields = headers.get_all("secure-session-registration").iter();
+    fields.map(|field| read_offer(field.to_str().unwrap())).collect()
+}
+
+fn read_offer(field: &str) -> Offer {
     let parameters = field.strip_prefix("(ES256);").expect("the algorithm");
     let (path, challenge) = parameters.split_once(';').expect("two parameters");
     let value = |parameter: &str, name: &str| {
         let value = parameter.strip_prefix(name).and_then(|value| value.strip_prefix("=\""));
         value.and_then(|value| value.strip_suffix('"')).expect(name).to_owned()
     };
-    Some(Offer { path: value(path, "path"), challenge: value(challenge, "challenge") })
+    Offer { path: value(path, "path"), challenge: value(challenge, "challenge") }
 }
 
 /// Reads the challenge of a response: `"…";id="…"`.

@@ -757,6 +757,16 @@ impl<B: Backend> Verbs for ServerStore<B> {
         })
     }
 
+    fn load_past_cache(&self, base: &Record, now: Timestamp) -> Option<LoadFuture> {
+        // Under a retired name nothing is looked up in the near-cache.
+        if self.inner.near_cache.is_none() || base.place().is_some() {
+            return None;
+        }
+        let (token, _) = base.origin().stored()?;
+        let (inner, token) = (Arc::clone(&self.inner), token.clone());
+        Some(StoreFuture::boxed(async move { inner.load(token, now).await }))
+    }
+
     fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
         self.inner.vouches_for(record, now)
     }

@@ -10,7 +10,9 @@ use hyper::service::{Service, service_fn};
 use hyper::{Method, Request, Response};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Memory, Store};
-use hyper_session::{AppKey, CookieStore, Error, ServerStore, SessionHandle, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, Error, ServerStore, Session, SessionExt, SessionHandle, SessionService, session_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -19,6 +21,9 @@ use crate::Server;
 
 /// A host with a parent domain, both of this machine.
 const HOST: &str = "app.house.localhost";
+
+/// The cookie of a service around the other one.
+pub const OUTER: &str = "__Host-outer";
 
 /// Where the sessions are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,12 +59,17 @@ pub struct Deployments {
     _runtime: Runtime,
 }
 
-/// The store of the present deployment.
-type Present = Arc<Mutex<Arc<dyn Store>>>;
+/// The store of the present deployment, and that of a service around it, if there is one.
+type Present = Arc<Mutex<(Arc<dyn Store>, Option<Arc<dyn Store>>)>>;
 
 impl Deployments {
     pub fn start(store: &Arc<dyn Store>) -> Self {
-        let present = Arc::new(Mutex::new(Arc::clone(store)));
+        Self::start_within(store, None)
+    }
+
+    /// Starts a service inside of one with the cookie [`OUTER`]. A login logs in to both sessions, and a page shows both users.
+    pub fn start_within(store: &Arc<dyn Store>, outer: Option<&Arc<dyn Store>>) -> Self {
+        let present = Arc::new(Mutex::new((Arc::clone(store), outer.cloned())));
         let runtime = Runtime::new().expect("a runtime");
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("its number");
@@ -69,7 +79,7 @@ impl Deployments {
 
     /// Goes on with this store.
     pub fn deploy(&self, store: &Arc<dyn Store>) {
-        *self.present.lock().expect("no panic") = Arc::clone(store);
+        *self.present.lock().expect("no panic") = (Arc::clone(store), None);
     }
 
     pub fn server(&self) -> &Server {
@@ -83,8 +93,16 @@ async fn serve(listener: TcpListener, present: Present) {
         tokio::spawn(async move {
             let service = service_fn(move |request: Request<Incoming>| {
                 // Each request asks the present deployment, also over a connection that is older than it.
-                let store = Arc::clone(&present.lock().expect("no panic"));
-                async move { session_fn(store, page).device_bound(Full::new).call(request).await }
+                let (store, outer) = present.lock().expect("no panic").clone();
+                let service = session_fn(store, page).device_bound(Full::new);
+                async move {
+                    match outer {
+                        Some(outer) => {
+                            SessionService::new(service, outer).device_bound(Full::new).call(request).await
+                        }
+                        None => service.call(request).await,
+                    }
+                }
             });
             let connection = hyper::server::conn::http1::Builder::new();
             let _ = connection.serve_connection(TokioIo::new(stream), service).await;
@@ -99,7 +117,7 @@ async fn page(
     if request.method() == Method::POST {
         return Ok(Response::builder().status(404).body(Full::default()).unwrap_or_default());
     }
-    let shown = show(request.uri().path(), &handle).await;
+    let shown = show(&request, &handle).await;
     let text = shown.unwrap_or_else(|error| format!("failed: {error}"));
     let html = format!("<!doctype html><title>Sessions</title><body>{text}</body>");
     let response =
@@ -107,8 +125,16 @@ async fn page(
     Ok(response.body(Full::from(html)).unwrap_or_default())
 }
 
-async fn show(path: &str, handle: &SessionHandle) -> Result<String, Error> {
-    let session = handle.load().await?;
+async fn show(request: &Request<Incoming>, handle: &SessionHandle) -> Result<String, Error> {
+    let own = use_session(request.uri().path(), &handle.load().await?)?;
+    match request.session_named(OUTER).await {
+        Ok(outer) => Ok(format!("{own}, outer {}", use_session(request.uri().path(), &outer)?)),
+        Err(error) if error.is_not_wrapped() => Ok(own),
+        Err(error) => Err(error),
+    }
+}
+
+fn use_session(path: &str, session: &Session) -> Result<String, Error> {
     if let Some((_, name)) = path.split_once("/login/") {
         session.login(name)?;
     } else if path.ends_with("/logout") {

@@ -9,7 +9,7 @@ mod server;
 mod webdriver;
 
 pub use browser::{Browser, Cookie};
-pub use deployments::{Deployments, Keeping, stores};
+pub use deployments::{Deployments, Keeping, OUTER, stores};
 pub use engine::Engine;
 pub use exchanges::{Exchange, Exchanges};
 pub use server::Server;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Builder, CookieKeys, Store};
 use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, SystemClock, Timestamp};
-use hyper_session_browser_tests::{Browser, Cookie, Deployments, Engine, Exchange, Exchanges, Server};
+use hyper_session_browser_tests::{Browser, Cookie, Deployments, Engine, Exchange, Exchanges, OUTER, Server};
 
 const ENGINE: Engine = Engine::ChromiumWithKeys;
 const REGISTER: &str = "/device-bound/register";
@@ -250,6 +251,59 @@ fn a_browser_ends_a_binding_whose_refresh_is_not_found() {
     assert!(!refreshes(&deployments, &browser));
     deployments.deploy(&store(Some(DeviceBound::new().path("/old"))));
     assert!(!refreshes(&deployments, &browser), "it does not try again");
+}
+
+/// A store that binds the sessions of this cookie, under this path.
+fn store_of(cookie: CookieOptions, path: &str) -> Arc<dyn Store> {
+    let builder = builder().cookie(cookie).device_bound(DeviceBound::new().path(path));
+    Arc::new(builder.build().expect("options that fit"))
+}
+
+// The browser watches the bound cookie of the former name until it has refreshed it.
+#[test]
+fn a_browser_follows_a_cookie_that_is_renamed() {
+    let named = |cookie| store_of(cookie, "/device-bound");
+    let deployments = Deployments::start(&named(CookieOptions::new().name("__Host-old")));
+    let page = deployments.server().url("/");
+    let browser = Browser::launch(ENGINE, deployments.server());
+    browser.open(&deployments.server().url("/login/ada"));
+    browser.wait_for("logged in: ada");
+    wait_until("the bound cookie", || cookie(&browser, "__Host-old.bound").is_some());
+    deployments.deploy(&named(CookieOptions::new().name("__Host-new").retired_name("__Host-old")));
+    browser.open(&page);
+    browser.wait_for("logged in: ada");
+    assert!(cookie(&browser, "__Host-new").is_some() && cookie(&browser, "__Host-old").is_none());
+    for name in ["__Host-old.bound", "__Host-new.bound"] {
+        browser.remove_cookie(name, &page);
+        browser.open(&page);
+        browser.wait_for("logged in: ada");
+        assert!(cookie(&browser, "__Host-new.bound").is_some(), "{name}");
+    }
+    browser.open(&deployments.server().url("/logout"));
+    assert_eq!(browser.cookies(), []);
+}
+
+// One response offers both registrations, and a request that lacks both cookies waits for both refreshes.
+#[test]
+fn sessions_of_two_nested_services_are_bound_each() {
+    let outer = store_of(CookieOptions::new().name(OUTER), "/outer-device");
+    let deployments = Deployments::start_within(&store(Some(DeviceBound::new())), Some(&outer));
+    let page = deployments.server().url("/");
+    let both = [BOUND, "__Host-outer.bound"];
+    let browser = Browser::launch(ENGINE, deployments.server());
+    browser.open(&deployments.server().url("/login/ada"));
+    browser.wait_for("logged in: ada, outer logged in: ada");
+    for name in both {
+        wait_until(name, || cookie(&browser, name).is_some());
+    }
+    for removed in [&both[..1], &both[1..], &both] {
+        removed.iter().for_each(|name| browser.remove_cookie(name, &page));
+        browser.open(&page);
+        browser.wait_for("logged in: ada, outer logged in: ada");
+        for name in both {
+            assert!(cookie(&browser, name).is_some(), "{name} of {removed:?}");
+        }
+    }
 }
 
 // Firefox knows nothing of it.
