@@ -885,6 +885,26 @@ mod tests {
         assert_eq!((register.recent().len(), register.before_recent(9)), (2, 1));
     }
 
+    #[test]
+    fn only_another_end_of_the_subject_in_between_counts() {
+        let of = |name| Revocation::of_owner([name; 16]);
+        let by_call = |call| Revocation::of_owner_by_call([8; 16], call);
+        for (position, revocation, counts) in [
+            (2, of(8), false),
+            (3, of(8), true),
+            (4, of(8), true),
+            (5, of(8), false),
+            (3, of(7), false),
+            (3, by_call(1), false),
+            (3, by_call(2), true),
+        ] {
+            let register = over_log(1);
+            register.remember(std::iter::once((position, revocation)), true);
+            let named = register.may_name_between(Key::of_name([8; 16]), 2, 5, by_call(1));
+            assert_eq!(named, counts, "{revocation:?} at {position}");
+        }
+    }
+
     // Another end of the subject may have been among them. The session must not continue behind it.
     #[test]
     fn recent_entries_that_were_dropped_may_have_ended_the_subject() {

@@ -228,7 +228,7 @@ impl<B: Backend> Inner<B> {
         if surplus > 0 {
             self.make_room(subject, known, id, counts, now).await?;
         } else if known.list.is_unfinished() {
-            // What another call began to end is no reason to refuse a login. If it fails, the next call tries again.
+            // A session that another call began to end must not make a login fail. The next call tries again.
             let _ = self.end(subject, now, Some(known), &[], |_| false).await;
         }
         Ok(true)

@@ -24,7 +24,7 @@ enum Call {
 struct Obstructed {
     memory: Memory,
     faults: Mutex<BTreeMap<(EntryId, Call), MakeError>>,
-    /// What a call found just before another one changed the entry.
+    /// Entries as a call fetches them just before another call changes them.
     outdated: Mutex<BTreeMap<EntryId, Stored>>,
     calls: Mutex<Vec<(EntryId, Call)>>,
 }
