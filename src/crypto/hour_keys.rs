@@ -140,6 +140,19 @@ mod tests {
         assert_eq!((all, once.len()), (4 * KEPT_BY_THREAD * KEPT_BY_THREAD, all));
     }
 
+    // Otherwise, each request would write to memory that processors share.
+    #[test]
+    fn a_thread_keeps_its_key_apart_from_the_others() {
+        const HOUR: u32 = 490_000; // of 2025
+        let keys = HourKeys::new();
+        assert!(keys.with(HOUR, || Some(key(1)), |_| ()).is_some());
+        keys.lock().clear();
+        assert!(keys.with(HOUR, || None, |_| ()).is_some());
+        let has_same_place = |other: &HourKeys| other.id % KEPT_BY_THREAD == keys.id % KEPT_BY_THREAD;
+        let other = std::iter::repeat_with(HourKeys::new).find(has_same_place).unwrap();
+        assert!(other.with(HOUR, || None, |_| ()).is_none(), "the key of another owner");
+    }
+
     #[test]
     fn a_key_that_cannot_be_derived_is_not_kept_and_a_nested_use_gets_its_own() {
         let keys = HourKeys::new();

@@ -49,6 +49,15 @@ fn every_form_in_every_wrapping_is_the_same_key() {
     }
 }
 
+#[test]
+fn base64_may_begin_almost_like_the_prefix_of_a_key() {
+    let body = Base64Url::encode_string(&BYTES);
+    for begin in ["hskA", "hsk1A", "HSK-", "abc1_"] {
+        let text = format!("{begin}{}", &body[begin.len()..]);
+        assert!(AppKey::from_text(&text).is_ok(), "{begin}");
+    }
+}
+
 // Otherwise, the raw bytes of a text would be another key, and all users would be logged out.
 #[test]
 fn t13_the_text_of_a_key_is_never_taken_as_its_bytes() {
@@ -93,6 +102,11 @@ fn t77_what_is_no_key_is_refused_without_being_quoted() {
         ("0".repeat(64), "pattern"),
         ("Q".repeat(43), "pattern"),
         ("0123456789abcdef".repeat(4), "pattern"),
+        // The bytes of these have no short period.
+        (format!("{}c", "cdefghi".repeat(6)), "pattern"),
+        (format!("{}c", "cdefghi".repeat(9)), "pattern"),
+        ("cdefghi".repeat(4), "at least 32 bytes"),
+        ("A_key=in_two_parts".into(), "text of an application key must be"),
     ] {
         let error = AppKey::from_text(&bad).unwrap_err();
         assert!(error.is_config() && error.to_string().contains(why), "{bad:?}: {error}");

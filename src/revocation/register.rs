@@ -557,9 +557,7 @@ impl Register {
         for entry in entries {
             self.apply(entry.position, entry.revocation);
         }
-        // Of the whole log, only its end can be recent.
-        let recent = entries.len().saturating_sub(MAX_RECENT / 2);
-        self.remember(entries.iter().skip(recent).map(|entry| (entry.position, entry.revocation)), true);
+        self.remember(entries.iter().map(|entry| (entry.position, entry.revocation)), true);
         self.bound();
     }
 
@@ -854,6 +852,80 @@ mod tests {
         register.revoke_at_once(&[revocations.next().unwrap()]).unwrap();
         assert_eq!(register.len(), 30);
         assert_eq!([3, 4].map(|at| judge(&register, at, 100)), [Verdict::Revoked, Verdict::Valid]);
+    }
+
+    #[test]
+    fn a_revocation_that_was_forgotten_is_not_taken_in_again() {
+        let register = over_log(1);
+        attach(&register, 32, false);
+        let written = Timestamp::from_unix(100);
+        let entries: Vec<_> = many()
+            .take(33)
+            .zip(1..)
+            .map(|(revocation, position)| Entry { position, written, revocation })
+            .collect();
+        for _ in 0..2 {
+            register.take_in(&entries);
+            assert_eq!(register.len(), 30, "three made room");
+        }
+    }
+
+    #[test]
+    fn an_entry_is_recent_for_two_minutes() {
+        let register = over_log(1);
+        let remember =
+            |position| register.remember(std::iter::once((position, Revocation::of_owner([7; 16]))), true);
+        remember(1);
+        remember(2);
+        assert_eq!((register.recent().len(), register.before_recent(9)), (2, 0));
+        for recent in lock(&register.recent).iter_mut().take(1) {
+            recent.seen = recent.seen.checked_sub(RECENT + Duration::from_secs(1)).unwrap();
+        }
+        remember(3);
+        assert_eq!((register.recent().len(), register.before_recent(9)), (2, 1));
+    }
+
+    #[test]
+    fn only_another_end_of_the_subject_in_between_counts() {
+        let of = |name| Revocation::of_owner([name; 16]);
+        let by_call = |call| Revocation::of_owner_by_call([8; 16], call);
+        for (position, revocation, counts) in [
+            (2, of(8), false),
+            (3, of(8), true),
+            (4, of(8), true),
+            (5, of(8), false),
+            (3, of(7), false),
+            (3, by_call(1), false),
+            (3, by_call(2), true),
+        ] {
+            let register = over_log(1);
+            register.remember(std::iter::once((position, revocation)), true);
+            let named = register.may_name_between(Key::of_name([8; 16]), 2, 5, by_call(1));
+            assert_eq!(named, counts, "{revocation:?} at {position}");
+        }
+    }
+
+    // Another end of the subject may have been among them. The session must not continue behind it.
+    #[test]
+    fn recent_entries_that_were_dropped_may_have_ended_the_subject() {
+        let owner = Key::of_name([8; 16]);
+        let is_named = |register: &Register, from| {
+            register.may_name_between(owner, from, u64::MAX, Revocation::of_everything())
+        };
+        let entry = |position, name| {
+            let revocation = Revocation::of_owner([name; 16]);
+            Entry { position, written: Timestamp::from_unix(1), revocation }
+        };
+        let last = MAX_RECENT as u64;
+        let register = over_log(1);
+        register.take_in(&(2..=last).map(|position| entry(position, 7)).collect::<Vec<_>>());
+        assert!(!is_named(&register, 1), "there is room for one more");
+        // On one page, too, the first entry is dropped.
+        let register = over_log(1);
+        let page: Vec<_> =
+            (1..=last + 1).map(|position| entry(position, if position == 1 { 8 } else { 7 })).collect();
+        register.take_in(&page);
+        assert_eq!([0, 2].map(|from| is_named(&register, from)), [true, false]);
     }
 
     #[test]

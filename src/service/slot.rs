@@ -135,17 +135,10 @@ struct Candidate {
 struct Tries {
     /// Cookies whose signature was checked, or that the backend was asked for.
     candidates: usize,
-    /// Signatures that were checked, and tokens that were joined from chunks.
+    /// The same for each way to join the chunks of a cookie, and tokens that were joined and then refused by form.
     signatures: usize,
     /// Refusals by form that were reported.
     reported: usize,
-}
-
-impl Tries {
-    /// Returns what was spent of both limits.
-    fn spent(&self) -> usize {
-        self.candidates + self.signatures
-    }
 }
 
 impl Slot {
@@ -415,7 +408,7 @@ impl Slot {
                     break;
                 }
                 let assemblies = found.assemblies(head, |number| chunk_size(cookie_name, number));
-                let spent = tries.spent();
+                let signatures = tries.signatures;
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
                     Attempt::Loaded(loaded) => return Ok(Opening::Loaded(loaded)),
                     Attempt::Opened(candidate) => opened.candidates.push(candidate),
@@ -432,7 +425,7 @@ impl Slot {
                     }
                 }
                 // A cookie that counts against the limits counts once, in however many scopes it is.
-                if tries.spent() > spent {
+                if tries.signatures > signatures {
                     judged.push(head);
                 }
             }

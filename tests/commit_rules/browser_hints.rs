@@ -74,6 +74,12 @@ async fn flash_waits_for_eyes<S: Store + Clone>(store: S) {
         let request = with_session(ahead(purpose), &store, fill).await.unwrap();
         assert_eq!(visit(&store, request, notice).await.body(), "Saved.", "{purpose}");
     }
+    // Any other header may have such a value.
+    for name in ["purposes", "sec-fetch-dest", "x-requested-with", "user-agent"] {
+        let request = Request::builder().header(name, "prefetch").body(()).unwrap();
+        let request = with_session(request, &store, fill).await.unwrap();
+        assert_eq!(visit(&store, request, notice).await.body(), "Saved.", "{name}");
+    }
     // `peek` shows the value in a prefetch, too, because it uses nothing up.
     let request = with_session(ahead("prefetch"), &store, fill).await.unwrap();
     let peeked = visit(&store, request, |session| {

@@ -1,7 +1,7 @@
 //! Services around services: how the outer service treats the session cookie that the inner one set.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
@@ -531,4 +531,24 @@ fn b8_changes_beside_a_handwritten_removal_are_reported() {
             .await;
         assert_eq!(world.events.take(), [""; 0]);
     });
+}
+
+/// A middleware that sends a request again may keep the extensions of the first one, whose session is closed.
+#[test]
+fn b8_a_request_with_the_extensions_of_an_earlier_one_has_a_session_of_its_own() {
+    let kept = Mutex::new(None);
+    let handler = service_fn(|request: Request<Body>| {
+        *kept.lock().unwrap() = Some(request.extensions().clone());
+        async move {
+            request.session().await?.set("a", 1)?;
+            Ok::<_, Error>(status(200))
+        }
+    });
+    let service = SessionService::new(handler, ServerStore::with_backend(Memory::new()).build().unwrap());
+    for number in 0..2 {
+        let mut again = request("/", None);
+        *again.extensions_mut() = kept.lock().unwrap().take().unwrap_or_default();
+        let response = block_on(service.call(again)).unwrap();
+        assert_eq!(set_cookies(response.headers()).len(), 1, "request {number}");
+    }
 }

@@ -30,6 +30,19 @@ fn what_was_never_logged_in_writes_nothing() {
     });
 }
 
+// A log must be read in time, so a short time is refused for it. In memory, there is nothing to wait for.
+#[test]
+fn in_memory_no_revocation_may_be_late() {
+    block_on(async {
+        let site = Site::with(Revocations::in_memory().max_staleness(Duration::ZERO));
+        let mut browser = site.logged_in("ada").await;
+        let copy = browser.clone();
+        assert!(site.accepts(&copy).await);
+        site.logout(&mut browser).await;
+        assert!(!site.accepts(&copy).await);
+    });
+}
+
 #[test]
 fn the_same_logout_is_written_once() {
     block_on(async {

@@ -358,6 +358,51 @@ fn t27_a_logout_stays_although_the_former_cookie_comes_again() {
     }
 }
 
+// In one second, the order of writing counts: a save beside a logout was not written after it.
+#[test]
+fn t27_a_tombstone_hides_exactly_what_was_not_written_after_it() {
+    let deployment = Shared::new(Kind::Cookie).deploy(options(), 0);
+    let cookie_after = |cookies: Option<&str>, path| {
+        let mut browser = Browser::default();
+        browser.receive(APP, deployment.send(cookies, path).headers());
+        browser.header(APP, "/look", false).unwrap()
+    };
+    let (ada, bob) = (cookie_after(None, "/ada"), cookie_after(None, "/bob"));
+    let both = format!("{ada}; {bob}");
+    let (saved, tombstone) = (cookie_after(Some(&both), "/set"), cookie_after(Some(&both), "/logout"));
+    deployment.world.clock.set(START + 1);
+    let cleo = cookie_after(Some(&both), "/cleo");
+    for (cookie, seen) in [(ada, ""), (bob, ""), (saved, ""), (cleo, "cleo")] {
+        for header in [format!("{tombstone}; {cookie}"), format!("{cookie}; {tombstone}")] {
+            let response = deployment.send(Some(&header), "/look");
+            assert_eq!(block_on(crate::support::text(response)), seen);
+        }
+    }
+}
+
+// Among cookies that were not tried, a newer session may be.
+#[test]
+fn t64_beside_cookies_that_were_not_tried_a_session_is_not_renewed() {
+    block_on(async {
+        let world = World::new(Kind::Cookie);
+        let name = crate::attack_fixture::NAME;
+        let genuine = world.token().await;
+        world.clock.advance(Duration::from_secs(crate::attack_fixture::IDLE / 2));
+        let (before, after) = genuine.split_at(100);
+        let forged = |letter: &char| !after.starts_with(*letter);
+        let tokens: Vec<String> = std::iter::once(genuine.clone())
+            .chain(('A'..).filter(forged).take(4).map(|letter| format!("{before}{letter}{}", &after[1..])))
+            .collect();
+        for (tried, renewed) in [(1, 1), (4, 1), (5, 0)] {
+            let pairs: Vec<String> = tokens[..tried].iter().map(|token| format!("{name}={token}")).collect();
+            let header = pairs.join("; ");
+            let (seen, response) = world.present(header.as_bytes()).await;
+            assert!(seen.is_some());
+            assert_eq!(set_cookies(response.headers()).len(), renewed, "{tried} cookies");
+        }
+    });
+}
+
 // Reading with both cookies renews the newer session, and never sets the older one over it.
 #[test]
 fn a_renewal_never_covers_a_newer_session() {
@@ -403,6 +448,13 @@ fn the_newer_copy_of_a_session_counts() {
                 assert_eq!(world.events.take(), ["several_sessions:2:same"]);
             }
         }
+        // One user in both.
+        world.edit(&mut jar, |session| session.login("ada")).await;
+        let before = jar.header().unwrap();
+        world.edit(&mut jar, |session| session.set("a", "four")).await;
+        world.events.take();
+        world.present(format!("{before}; {}", jar.header().unwrap()).as_bytes()).await;
+        assert_eq!(world.events.take(), ["several_sessions:2:same"]);
         // The same cookie in two scopes is one.
         let twice = format!("{0}={1}; {0}={1}", crate::attack_fixture::NAME, copies[0]);
         assert!(world.present(twice.as_bytes()).await.0.is_some());
@@ -466,7 +518,8 @@ fn a_session_under_a_retired_name_moves_to_the_present_one() {
     shared.deploy(CookieOptions::new().name("old").domain("example.com"), 0).visit(&mut browser, "/ada");
     let present =
         CookieOptions::new().retired_name("older").retired_name("old").retired_domain("example.com");
-    let new = shared.deploy(present, 10);
+    // In the second of the login, no renewal is due.
+    let new = shared.deploy(present, 0);
     assert_eq!(new.visit(&mut browser, "/look"), "ada", "a read is enough");
     assert_eq!(browser.names(), ["__Host-session"], "{browser:?}");
     assert_eq!(new.visit(&mut browser, "/look"), "ada");

@@ -39,3 +39,20 @@ impl Way {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_has_a_code_of_its_own() {
+        for (code, way) in (0..).zip([
+            Way::Scripts,
+            Way::CompareAndSet(Removal::DelIfEq),
+            Way::CompareAndSet(Removal::DelEx),
+            Way::CompareAndSet(Removal::Overwrite),
+        ]) {
+            assert_eq!((way.to_code(), Way::from_code(code)), (code, way));
+        }
+    }
+}

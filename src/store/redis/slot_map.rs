@@ -81,6 +81,10 @@ mod tests {
         let reply = Value::Array(vec![range(0, 1, bulk("10.0.0.1")), range(2, 16_383, Value::Nil)]);
         let ranges = parse_slots(&reply, "asked").unwrap();
         assert_eq!(ranges.iter().map(host).collect::<Vec<_>>(), ["10.0.0.1", "asked"]);
+        for unknown in ["", "?"] {
+            let reply = Value::Array(vec![range(0, 1, bulk(unknown))]);
+            assert_eq!(parse_slots(&reply, "asked").unwrap()[0].host, "asked", "{unknown:?}");
+        }
         assert_eq!((ranges[1].first, ranges[1].last, ranges[1].port), (2, 16_383, 7_000));
         for bad in [range(0, 16_384, bulk("h")), range(2, 1, bulk("h")), range(-1, 1, bulk("h")), Value::Nil]
         {

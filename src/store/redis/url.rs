@@ -192,6 +192,49 @@ mod tests {
     }
 
     #[test]
+    fn hosts_have_the_default_port_of_their_kind() {
+        let addresses = |url: &str| match Url::parse(url).unwrap().kind {
+            Kind::Server(address) => vec![host_and_port(&address).unwrap()],
+            Kind::Sentinels(addresses, _) => addresses.iter().map(|at| host_and_port(at).unwrap()).collect(),
+            Kind::Cluster(addresses) => addresses,
+        };
+        for (url, expected) in [
+            ("redis://a", &[("a", 6379)][..]),
+            ("redis://a:7000", &[("a", 7000)]),
+            ("redis+sentinel://a,[::1]:7,b:1/m", &[("a", 26379), ("::1", 7), ("b", 1)]),
+            ("redis-cluster://a, b:7001", &[("a", 6379), ("b", 7001)]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|(host, port)| ((*host).to_owned(), *port)).collect();
+            assert_eq!(addresses(url), expected, "{url}");
+        }
+        let path = ConnectionAddr::Unix("/run/redis.sock".into());
+        assert_eq!(host_and_port(&path), None);
+        let Kind::Server(address) = Url::parse("unix:///run/redis.sock").unwrap().kind else {
+            panic!("a server")
+        };
+        assert_eq!(address, path);
+    }
+
+    #[cfg(feature = "redis-tls")]
+    #[test]
+    fn only_a_url_for_tls_has_addresses_for_tls() {
+        for (scheme, tls) in [("redis", false), ("rediss", true), ("valkeys", true)] {
+            let Kind::Server(address) = Url::parse(&format!("{scheme}://a")).unwrap().kind else {
+                panic!("a server")
+            };
+            assert_eq!(matches!(address, ConnectionAddr::TcpTls { insecure: false, .. }), tls, "{scheme}");
+        }
+        for (scheme, tls) in [("redis+sentinel", false), ("rediss+sentinel", true)] {
+            let Kind::Sentinels(addresses, _) = Url::parse(&format!("{scheme}://a/m")).unwrap().kind else {
+                panic!("sentinels")
+            };
+            let secure =
+                |address: &ConnectionAddr| matches!(address, ConnectionAddr::TcpTls { insecure: false, .. });
+            assert_eq!(addresses.iter().all(secure), tls, "{scheme}");
+        }
+    }
+
+    #[test]
     fn every_kind_reads_user_password_database_and_protocol() {
         for (url, db) in [
             ("redis://ada:p%2Fw@h/5?protocol=resp3", 5),

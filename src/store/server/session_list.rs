@@ -145,6 +145,20 @@ mod tests {
     }
 
     #[test]
+    fn a_list_reads_back_as_it_was_written() {
+        let list = SessionList { entries: vec![entry(1, 5), ListedSession { ending: true, ..entry(2, 9) }] };
+        let bytes = list.to_bytes();
+        assert_eq!(bytes.len(), 2 * 33);
+        assert_eq!(
+            bytes[33..],
+            [&[2; 16][..], &[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 1]].concat()
+        );
+        assert_eq!(SessionList::from_bytes(&bytes), Some(list));
+        assert_eq!(SessionList::from_bytes(&bytes[1..]), None);
+        assert_eq!(SessionList::from_bytes(&[&bytes[..65], &[2]].concat()), None);
+    }
+
+    #[test]
     fn ending_takes_what_was_left_behind_along() {
         let mut list = SessionList { entries: vec![entry(1, 9), entry(2, 9), entry(3, 9)] };
         let ended = list.end(|entry| entry.id == SessionId::from_bytes([2; 16]));

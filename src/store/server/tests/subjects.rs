@@ -27,6 +27,8 @@ struct Obstructed {
     max_len: AtomicUsize,
     memory: Memory,
     faults: Mutex<BTreeMap<(EntryId, Call), MakeError>>,
+    /// Entries as a call fetches them just before another call changes them.
+    outdated: Mutex<BTreeMap<EntryId, Stored>>,
     calls: Mutex<Vec<(EntryId, Call)>>,
 }
 
@@ -66,7 +68,11 @@ impl Obstructed {
 impl Backend for Obstructed {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.call(id, Call::Fetch)?;
-        self.memory.fetch(id, now).await
+        let outdated = self.outdated.lock().unwrap().remove(&id);
+        match outdated {
+            Some(outdated) => Ok(Some(outdated)),
+            None => self.memory.fetch(id, now).await,
+        }
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
@@ -245,19 +251,71 @@ fn t26_where_the_list_decides_a_session_needs_a_list_that_can_be_read() {
     assert!(matches!(load(), Ok(Err(Refusal::UnknownId))));
 }
 
+#[test]
+fn t26_where_the_list_decides_only_a_listed_session_gets_a_new_token() {
+    let store = store_on(&Arc::default(), |options| options.check_session_list(true));
+    let regenerate = |session| run(store.inner.regenerate(session, &Changes::default(), NOW)).unwrap();
+    let saved = regenerate(login(&store));
+    let Saved::Stored { record, .. } = saved else { panic!("{saved:?}") };
+    assert_eq!(listed(&store), [record.id()]);
+    run(store.inner.backend.delete(list_of(&store))).unwrap();
+    let saved = regenerate(record);
+    assert!(matches!(saved, Saved::Ended), "{saved:?}");
+    assert_eq!(listed(&store), []);
+}
+
+#[test]
+fn an_expired_session_is_ended_and_not_counted() {
+    for (seconds_left, counted) in [(1, 1), (0, 0), (-1, 0)] {
+        let (backend, store) = store();
+        let one = login(&store);
+        let now = one.expires().as_unix().checked_add_signed(-seconds_left).unwrap();
+        let later = store_on(&backend, |options| options.clock(At(Timestamp::from_unix(now))));
+        assert_eq!(run(later.end_sessions_of("ada", None)).unwrap(), counted, "{seconds_left}");
+        let left = run(backend.memory.fetch(key_of(&one), crate::store::backend::EVEN_IF_EXPIRED));
+        assert!(left.unwrap().is_none());
+    }
+}
+
+// Redis decides by its own clock whether a session has expired. The deadline that it stores may have passed by the clock of
+// this host, and is all that a conflict tells.
+#[test]
+fn a_session_that_changes_while_it_is_ended_counts_if_it_was_alive_at_any_time() {
+    let before = |time: Timestamp| Timestamp::from_unix(time.as_unix() - 1);
+    for (alive_before, alive_now, counted) in
+        [(true, true, 1), (true, false, 1), (false, true, 1), (false, false, 0)]
+    {
+        let (backend, store) = store();
+        let one = login(&store);
+        let deadline = one.expires();
+        let now = if alive_now { before(deadline) } else { deadline };
+        let expires = if alive_before { Timestamp::MAX } else { before(now) };
+        let outdated = Stored { value: Bytes::from_static(b"another value"), expires };
+        backend.outdated.lock().unwrap().insert(key_of(&one), outdated);
+        let later = store_on(&backend, |options| options.clock(At(now)));
+        let ended = run(later.end_sessions_of("ada", None)).unwrap();
+        assert_eq!(ended, counted, "alive before: {alive_before}, now: {alive_now}");
+    }
+}
+
 // A login tries to finish the ending of another call. If that fails, the login still succeeds.
 #[test]
 fn a_login_succeeds_although_another_session_cannot_be_ended() {
-    let (backend, store) = store();
-    let one = login(&store);
-    backend.fail(key_of(&one), Call::Fetch, AWAY);
-    assert!(run(store.end_sessions_of("ada", None)).unwrap_err().is_unavailable());
-    let two = login(&store);
-    backend.recover();
-    assert!(backend.has(key_of(&one)));
-    let three = login(&store);
-    assert!(!backend.has(key_of(&one)), "the next login ends it");
-    assert_eq!(listed(&store), [two.id(), three.id()]);
+    for (calls, error) in [(&[Call::Fetch][..], AWAY), (&[Call::Write, Call::Delete], CONTESTED)] {
+        let (backend, store) = store();
+        let one = login(&store);
+        for call in calls {
+            backend.fail(key_of(&one), *call, error);
+        }
+        let failed = run(store.end_sessions_of("ada", None)).unwrap_err();
+        assert_eq!(failed.label(), error().label());
+        let two = login(&store);
+        backend.recover();
+        assert!(backend.has(key_of(&one)));
+        let three = login(&store);
+        assert!(!backend.has(key_of(&one)), "the next login ends it");
+        assert_eq!(listed(&store), [two.id(), three.id()]);
+    }
 }
 
 #[test]
