@@ -66,7 +66,7 @@ impl State {
         let (mut requests, mut replies) = client.into_split();
         let (mut answers, mut upstream) =
             TcpStream::connect(("127.0.0.1", self.server)).await.unwrap().into_split();
-        // What is sent to the server, or nothing for a refusal: in the order of the requests.
+        // The requests in their order, as they are sent to the server, or nothing for a refusal.
         let (queue, mut queued) = mpsc::unbounded_channel::<Option<Vec<u8>>>();
         let state = Arc::clone(&self);
         tokio::spawn(async move {

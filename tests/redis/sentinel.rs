@@ -156,7 +156,5 @@ async fn f14_a_failover_that_one_sentinel_missed() {
         deployment.fail_over();
         wait_for("the old master to follow", || cli(before, &["ROLE"]).starts_with("slave"));
     });
-    let n = app.recovers("/add", &mut jar).await;
-    // A reply of the old master may have been lost with its connections, and a write of its last moments.
-    assert!(["1", "2", "3"].contains(&&*n), "{n}");
+    app.recovers("/add", &mut jar).await;
 }

@@ -69,16 +69,16 @@ impl Redis {
     /// when a connection is broken. That of bb8-redis sends a PING before each request; without it
     /// (`test_on_check_out(false)`), it never notices. A silent connection fails the requests that use it.
     ///
+    /// # Errors
+    ///
+    /// [`is_config`](Error::is_config) if the prefix is not valid. This method does not connect.
+    ///
     /// # Limits
     ///
     /// - A master that became a replica refuses writes for as long as the pool keeps the connections to it: READONLY retires none
     ///   of them.
     /// - The sockets have the options that the manager gives them. That of bb8-redis leaves `TCP_NODELAY` off, so a request may wait
     ///   until an earlier one of the same connection was acknowledged.
-    ///
-    /// # Errors
-    ///
-    /// [`is_config`](Error::is_config) if the prefix is not valid. This method does not connect.
     pub fn from_pool<M>(pool: Pool<M>, prefix: &str) -> Result<Self, Error>
     where
         M: ManageConnection<Error = RedisError>,

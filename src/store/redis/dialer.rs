@@ -218,10 +218,11 @@ impl Access {
         };
         let connected = timeout(self.timeout, connecting).await;
         match connected.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned()))) {
-            // It waits for the end of the first line, and a TLS handshake has none.
+            // Such a server waits for the end of the first line, and a TLS handshake has none.
             Err(Failure::Connect(why)) if why == NO_REPLY && self.tls.is_some() => {
                 Err(Failure::Connect(format!(
-                    "{NO_REPLY}, as from a server that does not use TLS, whose URL begins without the second s of rediss"
+                    "{NO_REPLY}: a server that does not use TLS never answers a TLS handshake (its URL begins with redis instead \
+                     of rediss)"
                 )))
             }
             connected => connected,
