@@ -119,12 +119,16 @@ static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::n
 ///
 /// The XTRIM removes nothing, but is a write, which a replica refuses, and a master that was cut off from its replicas: their data
 /// may be old. A master that refuses writes because it could not save them to disk (MISCONF) has the newest data, so sessions stay
-/// readable. It does so before it counts its replicas.
+/// readable. That refusal may hide the other two: Valkey 9 checks the disk before the role, and all check it before the replicas.
 const PAGE_CODE: &str = "\
 local written = redis.pcall('XTRIM', KEYS[1], 'MINID', '0')
 if type(written) == 'table' and written.err then
   if not string.find(written.err, 'MISCONF', 1, true) then return written end
-  if string.find(redis.call('INFO', 'replication'), 'min_slaves_good_slaves:0', 1, true) then
+  local replication = redis.call('INFO', 'replication')
+  if not string.find(replication, 'role:master', 1, true) then
+    return redis.error_reply('READONLY A replica may be behind.')
+  end
+  if string.find(replication, 'min_slaves_good_slaves:0', 1, true) then
     return redis.error_reply('NOREPLICAS Not enough good replicas to read.')
   end
 end
