@@ -442,9 +442,13 @@ impl Session {
     /// Replaces the value under `key` with `change(old value)` and returns the new value.
     ///
     /// On a server-side store, `change` runs again on the newer value if another request saved first. So a counter does not
-    /// lose an increment. `change` must depend only on its argument, and must not change this key itself. If a save was not
-    /// acknowledged, `change` may be applied twice. To show the final value in the response, call [`save`](Self::save) and
-    /// then [`get`](Self::get).
+    /// lose an increment. `change` must depend only on its argument, and must not change this key itself. To show the final value
+    /// in the response, call [`save`](Self::save) and then [`get`](Self::get).
+    ///
+    /// # Limits
+    ///
+    /// If the backend's reply to a save was lost, for example because a connection broke, `change` may be applied twice. Where that
+    /// matters, make it idempotent: add the number of an order to a set instead of counting orders.
     ///
     /// # Errors
     ///

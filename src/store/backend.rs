@@ -140,9 +140,9 @@ pub trait Backend: Send + Sync + 'static {
         async move { Ok((self.fetch(id, now).await?, None)) }
     }
 
-    /// Checks that [`create`](Self::create) would not refuse the entry for its length.
+    /// Checks that no method would refuse an entry for a value of this length.
     #[doc(hidden)]
-    fn __check(&self, _: &Stored) -> Result<(), Error> {
+    fn __check_len(&self, _: usize) -> Result<(), Error> {
         Ok(())
     }
 
@@ -255,8 +255,8 @@ impl<B: Backend> Backend for Arc<B> {
         (**self).__fetch_watched(id, now)
     }
 
-    fn __check(&self, entry: &Stored) -> Result<(), Error> {
-        (**self).__check(entry)
+    fn __check_len(&self, len: usize) -> Result<(), Error> {
+        (**self).__check_len(len)
     }
 
     fn __use_clock(&self, clock: &Arc<dyn Clock>) {

@@ -253,8 +253,8 @@ impl<B: Backend> Backend for Faulty<B> {
         self.run(call, || self.inner.backend.delete(id)).await
     }
 
-    fn __check(&self, entry: &Stored) -> Result<(), Error> {
-        self.inner.backend.__check(entry)
+    fn __check_len(&self, len: usize) -> Result<(), Error> {
+        self.inner.backend.__check_len(len)
     }
 
     fn __use_clock(&self, clock: &Arc<dyn Clock>) {

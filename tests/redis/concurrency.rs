@@ -1,10 +1,16 @@
 //! Requests of one session at the same time lose nothing (R2), and none of them brings back what was ended (R1).
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use hyper::service::Service;
+use hyper_session::testing::Cut;
+use tokio::sync::SemaphorePermit;
 
-use crate::app::App;
+use crate::app::{App, behind_relay};
+use crate::connections::writes;
 use crate::server::Server;
 use crate::support::{Jar, request};
 
@@ -32,6 +38,47 @@ pub(crate) async fn count_to_12_800(apps: [App; 2]) {
         task.await.unwrap();
     }
     assert_eq!(apps[0].ok("/read", &mut jar).await, "12800");
+}
+
+/// A known limit (docs/DESIGN.md). The server executes the write of a request, and its reply is lost. While no other request writes,
+/// the repetition recognizes the value. After one, the value is that of the other request, and does not say what it was made from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_update_runs_again_if_another_request_wrote_between_a_lost_reply_and_the_repetition() {
+    let server = Server::start();
+    let write = writes(&server).1;
+    let (relay, url) = behind_relay(&server);
+    let (app, other) = (App::connect(url).await, App::connect(server.url()).await);
+    for (other_writes, expected) in [(false, "2"), (true, "4")] {
+        let jar = other.jar().await;
+        let mut of_app = jar.clone();
+        {
+            let mut visit = pin!(app.ok("/late/add", &mut of_app));
+            // The request repeats the command only when it is polled.
+            let mut poll = async || poll_fn(|context| Poll::Ready(visit.as_mut().poll(context))).await;
+            app.until("the session is loaded", async || {
+                assert!(poll().await.is_pending());
+                app.gate.arrived.try_acquire().map(SemaphorePermit::forget).is_ok()
+            })
+            .await;
+            server.freeze();
+            relay.cut_next(write, Cut::BeforeReply);
+            app.gate.go.add_permits(1);
+            app.until("the write is under way", async || {
+                assert!(poll().await.is_pending());
+                relay.is_done()
+            })
+            .await;
+            server.thaw();
+            let executed = async || other.ok("/read", &mut jar.clone()).await == "2";
+            other.until("the first write is executed", executed).await;
+            if other_writes {
+                assert_eq!(other.ok("/add", &mut jar.clone()).await, "3");
+            }
+            assert_eq!(visit.await, "2");
+        }
+        assert_eq!(other.ok("/read", &mut jar.clone()).await, expected);
+    }
+    assert_eq!(app.store.backend().stats().failures, 0);
 }
 
 /// Both have loaded before either saves, each time.

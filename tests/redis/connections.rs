@@ -16,7 +16,7 @@ use crate::values::Raw;
 const CUTS: [Cut; 4] = [Cut::BeforeRequest, Cut::BeforeReply, Cut::InReply, Cut::Reset];
 
 /// Bytes that are in each request that creates an entry, and in each that compares before it writes.
-fn writes(server: &Server) -> (&'static str, &'static str) {
+pub(crate) fn writes(server: &Server) -> (&'static str, &'static str) {
     if server.compares_and_sets() { ("\r\nNX\r\n", "IFEQ") } else { ("EVALSHA", "EVALSHA") }
 }
 

@@ -175,7 +175,7 @@ async fn a3_half_open_connections_to_one_node_of_a_cluster_fail_no_request() {
 }
 
 /// Silences the connections to one node, once the store has two to each of the three. A connection that is being made is not
-/// half-open: it would keep its place until the timeout of connecting.
+/// half-open: it would keep its place until a second attempt is made, a quarter of the timeout of connecting later.
 async fn silence(relay: &Relay, app: &App, jars: &[Jar]) {
     app.until("no connection is being made", async || {
         let is_whole = app.store.backend().stats().connections == 6;

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use hyper::service::Service;
 use hyper_session::store::SessionLimit;
-use hyper_session::{Error, SessionHandle, session_fn};
+use hyper_session::store::redis::Redis;
+use hyper_session::{Error, ServerStore, SessionHandle, session_fn};
 
 use crate::app::{App, builder};
 use crate::contract::builder as contract_builder;
@@ -63,6 +64,10 @@ async fn a4_limits_that_do_not_fit_together_do_not_build() {
         let error = builder.connect().await.unwrap_err();
         assert!(error.is_config() && error.to_string().contains(says), "{error}");
     }
+    let manager = bb8_redis::RedisConnectionManager::new(server.url()).unwrap();
+    let pool = bb8_redis::bb8::Pool::builder().build_unchecked(manager);
+    let over_pool = ServerStore::with_backend(Redis::from_pool(pool, "test").unwrap());
+    assert!(over_pool.max_sessions_per_subject(100_000).build().unwrap_err().is_config());
     let store =
         builder(server.url()).max_entry_len(4_096).max_sessions_per_subject(20).connect().await.unwrap();
     for _ in 0..60 {

@@ -28,6 +28,9 @@ fn options_that_make_no_sense_are_refused() {
     refused(folder.builder().sweep_interval(Duration::ZERO).open(), "sweep_interval");
     refused(folder.builder().max_entry_len(0).open(), "max_entry_len");
     refused(folder.builder().max_entry_len(1_000_000_000).open(), "max_entry_len");
+    refused(folder.builder().max_sessions_per_subject(100_000).open(), "max_sessions_per_subject");
+    refused(folder.builder().max_sessions_per_subject(usize::MAX).open(), "max_sessions_per_subject");
+    refused(folder.builder().max_entry_len(4_096).open(), "max_sessions_per_subject");
     refused(folder.builder().read_threads(257).open(), "read_threads");
     refused(folder.builder().max_sessions_per_subject(0).open(), "max_sessions_per_subject");
     for path in ["", ":memory:"] {

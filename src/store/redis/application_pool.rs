@@ -95,7 +95,7 @@ where
                     return Err(Trouble::Reply(error));
                 }
             }
-            limits.note_repetition(&self.counters);
+            limits.repetition.note(&self.counters);
         }
     }
 

@@ -146,7 +146,9 @@ impl Redis {
                 },
                 Value::BulkString(present) if present == expected => return Ok(None),
                 // The first attempt left this, and its reply was lost.
-                Value::BulkString(present) if present.is_empty() && limits.is_repeated() => return Ok(None),
+                Value::BulkString(present) if present.is_empty() && limits.repetition.is_noted() => {
+                    return Ok(None);
+                }
                 Value::BulkString(present) => present,
                 answer => return Ok(Some(answer)),
             };

@@ -17,7 +17,7 @@ use super::compare_and_set::Way;
 use super::fault::{Failure, Trouble, code, is_out_of_memory, unexpected};
 use super::health::Health;
 use super::limits::{Limits, patience};
-use super::scripts::{Framing, NATIVE, Scripts};
+use super::scripts::{DEADLINE_LEN, Framing, NATIVE, Scripts};
 use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
 use super::stats::{Counters, RedisStats};
 use super::transport::Transport;
@@ -197,13 +197,6 @@ impl Redis {
         })
     }
 
-    /// Checks that an entry is short enough to be read again, before it is written.
-    fn check_len(&self, entry: &Stored) -> Result<(), Error> {
-        let deadline = if self.scripts.framing.has_deadline { super::scripts::DEADLINE_LEN } else { 0 };
-        let (size, limit) = (entry.value.len() + deadline, self.settings.max_entry_len);
-        if size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
-    }
-
     /// Returns the entry in a reply. `None` if the value is too short for an entry.
     fn entry(&self, answer: Value, now: Timestamp) -> Result<Option<Stored>, Error> {
         // Checked before it is copied or decoded (T78): no session has that size.
@@ -320,7 +313,7 @@ impl Redis {
             }
             None => match self.remove_frame(way, key, seen, limits).await? {
                 // The first attempt removed it, and its reply was lost.
-                Some(Value::Int(0) | Value::Nil) if limits.is_repeated() => None,
+                Some(Value::Int(0) | Value::Nil) if limits.repetition.is_noted() => None,
                 answer => answer,
             },
         };
@@ -359,7 +352,7 @@ impl Backend for Redis {
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.check_len(&entry)?;
+        self.__check_len(entry.value.len())?;
         // An entry that has expired does not count.
         let Some(lifetime) = self.scripts.framing.lifetime(entry.expires, now) else { return Ok(true) };
         let (key, limits) = (self.key(id), self.limits());
@@ -401,7 +394,7 @@ impl Backend for Redis {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         if let Some(entry) = &entry {
-            self.check_len(entry)?;
+            self.__check_len(entry.value.len())?;
         }
         let (key, limits) = (self.key(id), self.limits());
         let _writing = self.writing(id);
@@ -472,8 +465,10 @@ impl Backend for Redis {
         }
     }
 
-    fn __check(&self, entry: &Stored) -> Result<(), Error> {
-        self.check_len(entry)
+    fn __check_len(&self, len: usize) -> Result<(), Error> {
+        let deadline = if self.scripts.framing.has_deadline { DEADLINE_LEN } else { 0 };
+        let (size, limit) = (len.saturating_add(deadline), self.settings.max_entry_len);
+        if size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
     }
 
     fn time(&self, now: Timestamp) -> Timestamp {

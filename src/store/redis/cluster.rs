@@ -101,18 +101,15 @@ impl Cluster {
 
     async fn ask_seed(&self, seed: &Address) -> Result<(), Failure> {
         let dialer = self.dialer(seed);
-        let (mut connection, _) = dialer.dial().await?;
-        let asking =
-            tokio::time::timeout(self.access.timeout, connection.send_packed_command(&question())).await;
-        let reply = asking.map_err(|_| Failure::TimedOut)?.and_then(Value::extract_error).map_err(
-            |error| match error.code() {
-                Some("NOPERM") => {
-                    Failure::Setup("the user may not run CLUSTER SLOTS: give it +cluster|slots".to_owned())
-                }
-                Some("ERR") => not_a_cluster(),
-                _ => Failure::connecting(&error),
-            },
-        )?;
+        let (connection, _) = dialer.dial().await?;
+        let asking = tokio::time::timeout(self.access.timeout, connection.send(&question(), false)).await;
+        let reply = asking.map_err(|_| Failure::TimedOut)?.map_err(|error| match error.code() {
+            Some("NOPERM") => {
+                Failure::Setup("the user may not run CLUSTER SLOTS: give it +cluster|slots".to_owned())
+            }
+            Some("ERR") => not_a_cluster(),
+            _ => Failure::connecting(&error),
+        })?;
         self.adopt(&reply, &seed.0).ok_or(Failure::Connect("the nodes assign no slots".to_owned()))
     }
 
@@ -208,7 +205,7 @@ impl Cluster {
                             if other.address != failed.address && Instant::now() < limits.deadline =>
                         {
                             (member, asking) = (other, false);
-                            limits.note_repetition(&self.counters);
+                            limits.repetition.note(&self.counters);
                         }
                         _ => return Err(trouble),
                     }

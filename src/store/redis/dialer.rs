@@ -11,8 +11,9 @@ use bb8_redis::redis::{
     AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo, Value,
     cmd,
 };
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::connection::Connection;
 use super::credentials::{Credentials, Provider};
 use super::fault::{Failure, NO_REPLY, a_cluster_node};
 use super::resolver::Resolver;
@@ -23,6 +24,9 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 
 /// A connection whose bytes are not acknowledged for this long is closed by the kernel.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After this part of its timeout, a connection is also made by a second attempt.
+const SECOND_ATTEMPT: u32 = 4;
 
 /// How connections to servers of one kind are made.
 #[derive(Clone)]
@@ -68,12 +72,26 @@ impl Dialer {
     }
 
     /// Makes a connection, and checks that the server is of the kind that the URL names.
-    pub(super) async fn dial(&self) -> Result<(MultiplexedConnection, Greeting), Failure> {
+    pub(super) async fn dial(&self) -> Result<(Connection, Greeting), Failure> {
         self.dial_as(None).await
     }
 
+    /// Makes a connection by up to two attempts. The network may fail during the first one, which then waits out its timeout
+    /// for a reply that was lost. So the second one begins long before that, and the first connection counts.
+    pub(super) async fn dial_despite_silence(&self) -> Result<(Connection, Greeting), Failure> {
+        let mut first = pin!(self.dial());
+        if let Ok(dialed) = timeout(self.access.timeout / SECOND_ATTEMPT, &mut first).await {
+            return dialed;
+        }
+        let mut second = pin!(self.dial());
+        tokio::select! {
+            dialed = &mut first => if dialed.is_ok() { dialed } else { second.await },
+            dialed = &mut second => if dialed.is_ok() { dialed } else { first.await },
+        }
+    }
+
     /// Makes a connection whose pushes `reports` receives. It uses RESP3, which has pushes.
-    pub(super) async fn dial_with_reports(&self, reports: Reports) -> Result<MultiplexedConnection, Failure> {
+    pub(super) async fn dial_with_reports(&self, reports: Reports) -> Result<Connection, Failure> {
         self.dial_as(Some(&reports)).await.map(|(connection, _)| connection)
     }
 
@@ -82,7 +100,7 @@ impl Dialer {
         matches!(self.target, Target::ClusterNode(_))
     }
 
-    async fn dial_as(&self, reports: Option<&Reports>) -> Result<(MultiplexedConnection, Greeting), Failure> {
+    async fn dial_as(&self, reports: Option<&Reports>) -> Result<(Connection, Greeting), Failure> {
         match &self.target {
             Target::Server(address) | Target::ClusterNode(address) => {
                 self.dial_at(address.clone(), reports).await
@@ -97,7 +115,7 @@ impl Dialer {
         &self,
         sentinels: &Sentinels,
         reports: Option<&Reports>,
-    ) -> Result<(MultiplexedConnection, Greeting), Failure> {
+    ) -> Result<(Connection, Greeting), Failure> {
         let (place, address) = sentinels.master().await?;
         let mut first = pin!(self.dial_at(address.clone(), reports));
         let failure = match timeout(sentinels.share(), &mut first).await {
@@ -129,7 +147,7 @@ impl Dialer {
         place: usize,
         address: ConnectionAddr,
         reports: Option<&Reports>,
-    ) -> Option<(MultiplexedConnection, Greeting)> {
+    ) -> Option<(Connection, Greeting)> {
         let mut tried = vec![address];
         for place in sentinels.places(place).skip(1) {
             let Ok(address) = sentinels.ask(place, sentinels.share()).await else { continue };
@@ -149,7 +167,8 @@ impl Dialer {
         &self,
         address: ConnectionAddr,
         reports: Option<&Reports>,
-    ) -> Result<(MultiplexedConnection, Greeting), Failure> {
+    ) -> Result<(Connection, Greeting), Failure> {
+        let begun = Instant::now();
         let (connection, greeting) = self.access.connect(address, &self.plain, reports).await?;
         let mode = greeting.mode.as_deref();
         match (&self.target, mode) {
@@ -162,7 +181,7 @@ impl Dialer {
             (Target::Sentinels(_), _) if greeting.role.as_deref().is_some_and(|role| role != "master") => Err(
                 Failure::Connect("the server that the sentinels name is not the master yet".to_owned()),
             ),
-            _ => Ok((connection, greeting)),
+            _ => Ok((Connection::new(connection, begun), greeting)),
         }
     }
 }

@@ -1,11 +1,10 @@
 //! How long a step may take, and when a silent connection is given up.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::stats::Counters;
+use super::repetition::Repetition;
 
 /// How long one step may take, and whether a command of it was sent again.
 pub(super) struct Limits {
@@ -14,23 +13,12 @@ pub(super) struct Limits {
     pub(super) checkout: Duration,
     /// How long a connection may be silent before the command is sent over a fresh one.
     pub(super) patience: Duration,
-    repeated: AtomicBool,
+    pub(super) repetition: Repetition,
 }
 
 impl Limits {
     pub(super) fn new(deadline: Instant, checkout: Duration, patience: Duration) -> Self {
-        Self { deadline, checkout, patience, repeated: AtomicBool::new(false) }
-    }
-
-    /// Notes that a command was sent again without its first reply.
-    pub(super) fn note_repetition(&self, counters: &Counters) {
-        self.repeated.store(true, Ordering::Relaxed);
-        Counters::add(&counters.retries);
-    }
-
-    /// Returns true if a command may have been executed twice.
-    pub(super) fn is_repeated(&self) -> bool {
-        self.repeated.load(Ordering::Relaxed)
+        Self { deadline, checkout, patience, repetition: Repetition::default() }
     }
 }
 

@@ -20,6 +20,7 @@ mod limits;
 mod near_cache_options;
 mod node;
 pub(crate) mod options;
+mod repetition;
 mod resolver;
 mod revocation_log;
 mod scripts;

@@ -85,12 +85,11 @@ impl Node {
         let mut greeting = Greeting::default();
         let places = self.read().len();
         for place in 0..places {
-            let begun = Instant::now();
             let (connection, said) = self.dialer.dial().await?;
             Counters::add(&self.counters.connections_created);
             greeting = said;
             if let Some(pooled) = self.write().get_mut(place) {
-                pooled.connection = Some(Arc::new(Connection::new(connection, begun)));
+                pooled.connection = Some(Arc::new(connection));
             }
         }
         if let Some(tracker) = &self.tracker {
@@ -167,7 +166,7 @@ impl Node {
                     }
                 }
             }
-            limits.note_repetition(&self.counters);
+            limits.repetition.note(&self.counters);
         }
     }
 
@@ -235,7 +234,7 @@ impl Node {
                 Ok(connection) => connection,
                 Err(failure) => self.ready(now).ok_or(failure)?,
             };
-            limits.note_repetition(&self.counters);
+            limits.repetition.note(&self.counters);
             let Ok(outcome) = timeout_at(limits.deadline, connection.send(command, asking)).await else {
                 self.retire(&connection);
                 return Err(Failure::TimedOut.into());
@@ -339,9 +338,8 @@ impl Node {
             let dialing = Dialing { node: Arc::clone(self), place, outcome: None };
             // Not under the lock: a runtime that is shutting down drops the task at once.
             drop(runtime.spawn(async move {
-                let begun = Instant::now();
-                let dialed = dialing.node.dialer.dial().await;
-                dialing.finish(dialed.map(|(connection, _)| Connection::new(connection, begun)));
+                let dialed = dialing.node.dialer.dial_despite_silence().await;
+                dialing.finish(dialed.map(|(connection, _)| connection));
             }));
         }
     }

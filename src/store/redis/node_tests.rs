@@ -10,7 +10,10 @@ use super::*;
 
 /// A node without a connection, at this address.
 fn node_at(address: &str) -> Arc<Node> {
-    let options = ConnectionOptions::new(format!("redis://{address}"));
+    node_with(ConnectionOptions::new(format!("redis://{address}")))
+}
+
+fn node_with(options: ConnectionOptions) -> Arc<Node> {
     let Ok(Transport::One(node)) = options.transport(&Arc::new(Counters::default()), None) else {
         panic!("one server")
     };
@@ -104,6 +107,20 @@ async fn a_connection_that_was_being_made_when_the_network_failed_is_not_a_fresh
         let reply = node.send(&bb8_redis::redis::cmd("PING"), false, &limits).await;
         assert!(matches!(reply, Ok(Value::Okay)), "{reply:?}");
     }
+}
+
+/// Their first questions have no replies, as if the network had failed and was back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_connections_that_were_being_made_when_the_network_failed_cost_no_request() {
+    let server = server(|connection, _| (connection > 1).then_some("+OK"));
+    let mut options = ConnectionOptions::new(format!("redis://{server}"));
+    options.connect_timeout = Duration::from_secs(8);
+    let node = node_with(options);
+    let long = Duration::from_secs(60);
+    let limits = Limits::new(Instant::now() + long, long, long);
+    let reply = node.send(&bb8_redis::redis::cmd("PING"), false, &limits).await;
+    assert!(matches!(reply, Ok(Value::Okay)), "{reply:?}");
+    assert!(node.is_up());
 }
 
 /// A Cluster refuses with TRYAGAIN a command whose keys are on two nodes, while their slot is on the move.

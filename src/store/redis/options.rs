@@ -24,7 +24,6 @@ use crate::runtime::check_runtime;
 use crate::store::near_cache::RecordCache;
 use crate::store::server::ServerStore;
 use crate::store::server::format::SharedFormat;
-use crate::store::server::session_list::SessionList;
 use crate::store::{Builder, ServerKind, Verbs as _};
 
 /// A store that keeps sessions in Redis. The cookie holds an opaque token of 256 random bits; Redis sees a hash of it.
@@ -117,7 +116,8 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets how long making a connection may take, TLS and login included. Default: 1 second.
+    /// Sets how long an attempt to make a connection may take, TLS and login included. Default: 1 second. After a quarter of
+    /// it, a second attempt begins, and the first connection counts.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connection.connect_timeout = timeout;
         self
@@ -143,7 +143,7 @@ impl Builder<RedisOptions> {
     /// # Limits
     ///
     /// At most 512 MiB, and long enough for a session list of
-    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (about 70 bytes each).
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (66 bytes each, and 656 more).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self
@@ -185,9 +185,8 @@ impl Builder<RedisOptions> {
         check_runtime()?;
         let shared = self.server.shared_format;
         let now = self.options.settings.clock.now();
-        let max_sessions = self.server.max_sessions_per_subject;
         let (options, builder) = self.with_kind(());
-        let redis = options.connect(shared, max_sessions, now).await?;
+        let redis = options.connect(shared, now).await?;
         let evicts = |policy: &str| policy != "noeviction";
         let policy = evicting_policy(&redis.transport, redis.settings.command_timeout, evicts).await;
         let near_cache = redis.near_cache.clone();
@@ -205,25 +204,13 @@ impl Builder<RedisOptions> {
 }
 
 impl RedisOptions {
-    async fn connect(
-        self,
-        shared: Option<SharedFormat>,
-        max_sessions: usize,
-        now: Timestamp,
-    ) -> Result<Redis, Error> {
+    async fn connect(self, shared: Option<SharedFormat>, now: Timestamp) -> Result<Redis, Error> {
         let default = shared.map(|shared| shared.redis_prefix);
         let prefix = self.prefix.as_deref().or(default).ok_or_else(|| {
             Error::config("the names of this application's sessions must have a prefix: set prefix(), for example \"shop:session\"")
         })?;
         let settings =
             Settings::new(prefix, self.checkout_timeout, self.command_timeout, self.max_entry_len)?;
-        // Sessions that are shared with another program have no lists.
-        if shared.is_none() && SessionList::max_len(max_sessions) > self.max_entry_len {
-            return Err(Error::config(
-                "max_entry_len() must be long enough for the list of as many sessions as max_sessions_per_subject() allows: \
-                 raise the one or lower the other",
-            ));
-        }
         self.connection.check()?;
         let scripts_only = self.scripts_only;
         let counters = Arc::new(Counters::default());

@@ -152,9 +152,7 @@ impl Shared {
         let Tracking { prefix, connect_timeout, .. } = &*self.tracking;
         let redialed = self.redialed.load(Ordering::Acquire);
         *lock(&self.last_key) = None;
-        let begun = tokio::time::Instant::now();
-        let connection = self.dialer.dial_with_reports(self.reports()).await?;
-        let connection = Arc::new(Connection::new(connection, begun));
+        let connection = Arc::new(self.dialer.dial_with_reports(self.reports()).await?);
         // BCAST: the server keeps nothing for each key, and reports changes of keys that were not read here, too.
         let mut track = cmd("CLIENT");
         track.arg("TRACKING").arg("ON").arg("BCAST").arg("PREFIX").arg(prefix);

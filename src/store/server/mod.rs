@@ -24,6 +24,7 @@ use self::conflict_queue::ConflictQueues;
 use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
+use self::session_list::SessionList;
 use super::backend::EVEN_IF_EXPIRED;
 use super::builder::ServerOptions;
 use super::near_cache::{RecordCache, Ticket};
@@ -183,6 +184,9 @@ impl<B: Backend> Inner<B> {
         check_linked(&linked, &retired, config.cookie_name())?;
         backend.__use_clock(config.clock());
         warm_up(&**random);
+        if shared_format.is_none() {
+            check_list_len(&backend, max_sessions_per_subject)?;
+        }
         if let Some(shared) = shared_format {
             check_shared(&shared, record_keys.is_some(), check_session_list)?;
             if !retired.is_empty() || !linked.is_empty() {
@@ -396,7 +400,7 @@ impl<B: Backend> Inner<B> {
             let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
             if let Some(subject) = &subject {
                 // A login that cannot be stored must not take a place on the list, nor end another session.
-                self.backend.__check(&entry)?;
+                self.backend.__check_len(entry.value.len())?;
                 let until = self.config.latest_deadline(created);
                 if !self.enter(subject, id, instead_of, until, now).await? {
                     return Ok(None);
@@ -611,6 +615,16 @@ fn check_linked(linked: &[String], retired: &[String], present: &str) -> Result<
         }
     }
     Ok(())
+}
+
+/// Checks that the backend has room for the longest session list.
+fn check_list_len(backend: &impl Backend, max_sessions: usize) -> Result<(), Error> {
+    backend.__check_len(SessionList::max_len(max_sessions)).map_err(|_| {
+        Error::config(
+            "max_entry_len() must be long enough for the list of as many sessions as max_sessions_per_subject() allows: \
+             raise the one or lower the other",
+        )
+    })
 }
 
 /// Checks what does not fit to a format that is shared with another program.

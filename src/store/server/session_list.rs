@@ -33,13 +33,12 @@ impl ListedSession {
 }
 
 impl SessionList {
-    /// Returns the length of the longest entry of a list for `sessions` sessions. Concurrent logins can exceed that number for
-    /// a moment, and so can sessions that are being ended.
-    #[cfg_attr(not(feature = "redis"), allow(dead_code))] // the one backend with a limit so far
+    /// Returns the length of the longest value that holds the list of `sessions` sessions. Concurrent logins can exceed that
+    /// number for a moment, and so can sessions that are being ended.
     pub(crate) const fn max_len(sessions: usize) -> usize {
-        const FRAME_AND_SEAL: usize = 128;
+        const HEADER_AND_SEAL: usize = 120;
         let entries = sessions.saturating_mul(2).saturating_add(16);
-        entries.saturating_mul(ListedSession::LEN).saturating_add(FRAME_AND_SEAL)
+        entries.saturating_mul(ListedSession::LEN).saturating_add(HEADER_AND_SEAL)
     }
 
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {

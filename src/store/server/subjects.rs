@@ -226,7 +226,7 @@ impl<B: Backend> Inner<B> {
             return Ok(false);
         }
         if surplus > 0 {
-            self.make_room(subject, known, id, counts, now).await?;
+            self.make_room(subject, known, id, instead_of, now).await?;
         } else if known.list.is_unfinished() {
             // If the backend does not answer for a session that another call began to end, the next call tries again.
             match self.end(subject, now, Some(known), &[], |_| false).await {
@@ -262,16 +262,16 @@ impl<B: Backend> Inner<B> {
             match self.edit(subject, now, Unreadable::IsOverwritten, None, edit).await {
                 Err(error) if error.is_too_large() => {
                     let known = self.known(subject, now).await?;
-                    let counts = all_but(instead_of);
-                    let is_full = known.list.live().filter(counts).count() >= self.max_sessions_per_subject;
+                    let live = known.list.live().filter(all_but(instead_of)).count();
                     let is_shorter = known.list.entries.len() + 1 < len;
-                    if !is_full && !is_shorter && !known.list.is_unfinished() {
+                    if live < self.max_sessions_per_subject && !is_shorter && !known.list.is_unfinished() {
                         // The backend has no room for as many sessions as the options allow.
                         return Err(error);
                     }
                     // Otherwise the logins that came too late leave the list.
-                    if !self.is_exempt_from_limit(&known.list, instead_of) {
-                        Box::pin(self.make_room(subject, known, login, counts, now)).await?;
+                    let has_room = Box::pin(self.make_room(subject, known, login, instead_of, now)).await?;
+                    if !has_room && !is_shorter {
+                        return Err(error);
                     }
                 }
                 edited => return edited,
@@ -281,17 +281,19 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends sessions beyond the number that the subject may have, or refuses `login`, which was just entered, or is about to be.
-    /// Some may have expired by now.
+    /// Some may have expired by now. Returns false if that makes no room: nothing was to end, and no other login is under way
+    /// that may yet be refused.
     async fn make_room(
         &self,
         subject: &str,
         known: Known,
         login: SessionId,
-        counts: impl Fn(&&ListedSession) -> bool,
+        instead_of: Option<SessionId>,
         now: Timestamp,
-    ) -> Result<(), Error> {
+    ) -> Result<bool, Error> {
         let (mut live, mut over) = (Vec::new(), Vec::new());
-        let found = self.find(known.list.live().filter(&counts), now).await;
+        let found = self.find(known.list.live().filter(all_but(instead_of)), now).await;
+        let mut has_room = known.list.is_unfinished();
         // It is about to be written, and used.
         let entered_last = (!known.list.names(login)).then_some((Timestamp::MAX, login));
         for FetchedSession { listed, stored } in &found {
@@ -306,7 +308,10 @@ impl<B: Backend> Inner<B> {
             let session = self.session_of(subject, listed, stored.clone(), now);
             match session.filter(|session| session.readable) {
                 Some(session) => live.push((session.last_seen, listed.id)),
-                None if !self.is_settled(listed, now) => live.push((listed.entered, listed.id)),
+                None if !self.is_settled(listed, now) => {
+                    live.push((listed.entered, listed.id));
+                    has_room = true; // once that login is refused
+                }
                 None => over.push(listed.id),
             }
         }
@@ -315,6 +320,7 @@ impl<B: Backend> Inner<B> {
             SessionLimit::EndLeastRecentlyUsed => {
                 over.extend(session_limit::surplus(live, self.max_sessions_per_subject));
             }
+            SessionLimit::RefuseLogin if self.is_exempt_from_limit(&known.list, instead_of) => {}
             SessionLimit::RefuseLogin => {
                 if session_limit::came_too_late(&live, self.max_sessions_per_subject, login) {
                     let forget = |list: &mut SessionList| list.remove(&[login]);
@@ -323,11 +329,12 @@ impl<B: Backend> Inner<B> {
                 }
             }
         }
+        has_room |= !over.is_empty();
         let ended = self.end(subject, now, Some(known), &found, |entry| over.contains(&entry.id)).await?;
         if ended > 0 {
             self.config.emit(EventKind::SubjectLimit { ended });
         }
-        Ok(())
+        Ok(has_room)
     }
 
     /// Enters a session that is missing from `list` again. If that fails, its next renewal tries again.

@@ -39,11 +39,6 @@ impl Sqlite {
         let size = write.size();
         Ok(self.writes.call(write, size).await?)
     }
-
-    fn check_len(&self, entry: &Stored) -> Result<(), Error> {
-        let (size, limit) = (entry.value.len(), self.max_entry_len);
-        if size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
-    }
 }
 
 impl Backend for Sqlite {
@@ -61,7 +56,7 @@ impl Backend for Sqlite {
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        self.check_len(&entry)?;
+        self.__check_len(entry.value.len())?;
         done(&self.write(id, Step::Create { entry, now }).await?)
     }
 
@@ -74,7 +69,7 @@ impl Backend for Sqlite {
     ) -> Result<Replaced, Error> {
         let step = match entry {
             Some(entry) => {
-                self.check_len(&entry)?;
+                self.__check_len(entry.value.len())?;
                 Step::Replace { expected, entry, now }
             }
             None => Step::DeleteIf { expected, now },
@@ -93,8 +88,9 @@ impl Backend for Sqlite {
         done(&self.write(id, Step::Delete).await?).map(drop)
     }
 
-    fn __check(&self, entry: &Stored) -> Result<(), Error> {
-        self.check_len(entry)
+    fn __check_len(&self, size: usize) -> Result<(), Error> {
+        let limit = self.max_entry_len;
+        if size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
     }
 }
 

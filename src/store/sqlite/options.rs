@@ -154,6 +154,11 @@ impl Builder<SqliteOptions> {
 
     /// Sets the length of the longest entry in bytes. Default: 1 MiB. A longer entry is not written
     /// ([`is_too_large`](Error::is_too_large)) or read ([`is_unavailable`](Error::is_unavailable)).
+    ///
+    /// # Limits
+    ///
+    /// At most 999,999,872 bytes, and long enough for a session list of
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (66 bytes each, and 648 more).
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self

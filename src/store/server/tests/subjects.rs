@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::store::Memory;
@@ -22,6 +23,8 @@ enum Call {
 /// A backend in memory that fails as it is told to.
 #[derive(Default)]
 struct Obstructed {
+    /// The length of the longest value. 0 if there is no limit. The store does not learn of it when it is built.
+    max_len: AtomicUsize,
     memory: Memory,
     faults: Mutex<BTreeMap<(EntryId, Call), MakeError>>,
     calls: Mutex<Vec<(EntryId, Call)>>,
@@ -30,6 +33,16 @@ struct Obstructed {
 impl Obstructed {
     fn fail(&self, id: EntryId, call: Call, error: MakeError) {
         self.faults.lock().unwrap().insert((id, call), error);
+    }
+
+    /// Leaves room for lists of so many sessions.
+    fn limit_lists(&self, sessions: usize) {
+        self.max_len.store(9 + 33 * sessions, Ordering::SeqCst);
+    }
+
+    fn check_len(&self, entry: &Stored) -> Result<(), Error> {
+        let (size, limit) = (entry.value.len(), self.max_len.load(Ordering::SeqCst));
+        if limit > 0 && size > limit { Err(Error::new(Kind::EntryTooLarge { size, limit })) } else { Ok(()) }
     }
 
     fn recover(&self) {
@@ -58,6 +71,7 @@ impl Backend for Obstructed {
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
         self.call(id, Call::Write)?;
+        self.check_len(&entry)?;
         self.memory.create(id, entry, now).await
     }
 
@@ -69,6 +83,7 @@ impl Backend for Obstructed {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         self.call(id, Call::Write)?;
+        entry.iter().try_for_each(|entry| self.check_len(entry))?;
         self.memory.replace(id, expected, entry, now).await
     }
 
@@ -276,6 +291,58 @@ fn under_a_lowered_limit_a_session_is_not_refused_a_new_token() {
             SessionLimit::EndLeastRecentlyUsed => assert_eq!(listed(&lowered), [record.id()]),
         }
     }
+}
+
+#[test]
+fn a_list_without_room_for_another_session_says_so_and_ends_no_session() {
+    let (backend, store) = store();
+    backend.limit_lists(7);
+    let sessions: Vec<_> = (0..7).map(|_| login(&store).id()).collect();
+    assert!(try_login(&store).unwrap_err().is_too_large());
+    assert_eq!(listed(&store), sessions);
+}
+
+/// A new token needs room for one session more. The session limit refuses logins, and does not refuse it.
+#[test]
+fn a_new_token_finds_room_on_a_list_with_sessions_that_have_ended() {
+    for limit in [SessionLimit::RefuseLogin, SessionLimit::EndLeastRecentlyUsed] {
+        for unfinished in [true, false] {
+            let (backend, before) = store();
+            let (one, two) = (login(&before), login(&before));
+            if unfinished {
+                let ended = login(&before);
+                backend.fail(key_of(&ended), Call::Fetch, AWAY);
+                assert!(run(before.end_session_of("ada", ended.id())).unwrap_err().is_unavailable());
+                backend.recover();
+            } else {
+                // The process of this login ended before it wrote the session.
+                let lost = SessionId::from_bytes([7; 16]);
+                assert!(run(before.inner.enter("ada", lost, None, Timestamp::MAX, NOW)).unwrap());
+            }
+            backend.limit_lists(3);
+            let store =
+                store_on(&backend, |options| options.max_sessions_per_subject(2).at_session_limit(limit));
+            let later = NOW.saturating_add(Duration::from_secs(60));
+            let saved = run(store.inner.regenerate(two, &Changes::default(), later));
+            let Ok(Saved::Stored { record, .. }) = saved else { panic!("{limit:?}: {saved:?}") };
+            assert_eq!(listed(&store), [one.id(), record.id()], "{limit:?}, unfinished: {unfinished}");
+        }
+    }
+}
+
+#[test]
+fn a_new_token_that_finds_no_room_on_the_list_says_so_at_once() {
+    let (backend, before) = store();
+    let sessions = [login(&before), login(&before), login(&before)];
+    backend.limit_lists(3);
+    let store = store_on(&backend, |options| {
+        options.max_sessions_per_subject(1).at_session_limit(SessionLimit::RefuseLogin)
+    });
+    let fetched = backend.calls(list_of(&store), Call::Fetch);
+    let error = run(store.inner.regenerate(sessions[1].clone(), &Changes::default(), NOW)).unwrap_err();
+    assert!(error.is_too_large(), "{error:?}");
+    assert_eq!(backend.calls(list_of(&store), Call::Fetch) - fetched, 2);
+    assert_eq!(listed(&store), sessions.map(|session| session.id()));
 }
 
 #[test]
