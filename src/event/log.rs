@@ -201,7 +201,7 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             tracing::info!(target: TARGET, event = "subject_limit", cookie, ended, "a subject had too many sessions: the least recently used were ended");
         }
         EventKind::EvictionPolicy { policy } => {
-            tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use when its memory is full: set maxmemory-policy to noeviction");
+            tracing::warn!(target: TARGET, event = "eviction_policy", cookie, policy, "the store may delete sessions in use, or revocations, when its memory is full: set maxmemory-policy to noeviction");
         }
         EventKind::NearCacheEmptied { why } => counted!(
             info,

@@ -197,6 +197,9 @@ pub enum EventKind<'a> {
     },
     /// The backend may delete sessions in use when its memory is full. Such sessions end early, and a session that is
     /// deleted from its subject's list is not ended with the others. Reported when the store connects.
+    ///
+    /// For [`Revocations`](crate::Revocations) in Redis: revocations may be deleted. After a restart of all processes, a cookie that
+    /// was copied before a logout then works again. Reported when a store with them is built.
     #[non_exhaustive]
     EvictionPolicy {
         /// The policy, as the backend names it. Only `noeviction` keeps all sessions.

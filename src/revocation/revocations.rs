@@ -10,7 +10,7 @@ use super::{Position, Revocation, follower};
 use crate::clock::Clock;
 use crate::crypto::SystemRandom;
 use crate::error::Error;
-use crate::event::Reporter;
+use crate::event::{EventKind, Reporter};
 use crate::session::SessionId;
 
 /// The revocations of a [`CookieStore`](crate::CookieStore): an option of it, and a handle that revokes sessions.
@@ -48,6 +48,8 @@ pub struct Revocations {
     /// An error if there was no randomness, which the builder of the store reports.
     register: Result<Arc<Register>, NoRandomness>,
     options: Options,
+    /// The eviction policy of a log that may lose entries by it, which each store reports.
+    pub(crate) eviction_policy: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy)]
@@ -123,7 +125,7 @@ impl Revocations {
             failure_policy: FailurePolicy::Refuse,
             refuse_unknown: false,
         };
-        Self { register, options }
+        Self { register, options, eviction_policy: None }
     }
 
     /// Sets how many revocations each process remembers. Default: a million, which take less than 60 MB.
@@ -258,6 +260,9 @@ impl Revocations {
             return Err(Error::config(
                 "max_staleness() must be at least 300 ms: other processes learn of a revocation within 100 ms",
             ));
+        }
+        if let Some(policy) = &self.eviction_policy {
+            reporter.report(EventKind::EvictionPolicy { policy });
         }
         register.attach(max_revocations, max_per_subject, refuse_unknown, horizon, clock, reporter);
         Ok(())

@@ -1,5 +1,6 @@
 //! The rights that docs/REDIS.md asks for (A11): exactly these are enough, and the server denies nothing.
 
+use hyper_session::store::redis::Credentials;
 use hyper_session::testing::check_backend;
 use hyper_session::{Clock, SystemClock};
 
@@ -92,7 +93,7 @@ async fn a11_the_documented_rights_are_enough_and_nothing_is_denied() {
 async fn a11_in_a_cluster_and_behind_sentinel_too() {
     let cluster = tokio::task::block_in_place(Cluster::start);
     for node in cluster.servers() {
-        set_user(node, &["+cluster|slots", "+client|tracking"]);
+        set_user(node, &["+cluster|slots", "+asking", "+client|tracking"]);
     }
     let url = cluster.url().replace("://", "://sessions:password@");
     let masters = cluster.masters();
@@ -142,7 +143,7 @@ async fn a11_the_documented_rights_are_enough_for_revocations() {
     let rules: Vec<_> = rules.iter().map(String::as_str).collect();
     assert_eq!(server.cli(&rules), "OK");
     for node in cluster.servers() {
-        assert_eq!(node.cli(&[&rules[..], &["+cluster|slots"]].concat()), "OK");
+        assert_eq!(node.cli(&[&rules[..], &["+cluster|slots", "+asking"]].concat()), "OK");
     }
     for url in [server.url(), cluster.url()] {
         let url = url.replace("://", "://revocations:password@");
@@ -152,4 +153,77 @@ async fn a11_the_documented_rights_are_enough_for_revocations() {
     for server in cluster.servers().iter().chain([&server]) {
         assert_eq!(server.cli(&["ACL", "LOG"]), "");
     }
+}
+
+/// While a slot moves, its old node names the new one for single commands, and the store asks that one with ASKING. Rights belong to
+/// a node: where it is missing on one of them, connecting says so, and not the first resharding.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a11_a_slot_on_the_move_needs_no_more_rights() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let url = |user: &str| cluster.url().replace("://", &format!("://{user}:password@"));
+    let sessions = || builder(url("sessions")).scripts_only();
+    let revocations = || unhurried_revocations(url("revocations"), "test");
+    let rules = documented("revocations");
+    let rules: Vec<_> = rules.iter().map(String::as_str).chain(["+cluster|slots", "+asking"]).collect();
+    let nodes = cluster.servers();
+    for node in nodes {
+        set_user(node, &["+cluster|slots", "+asking"]);
+        assert_eq!(node.cli(&rules), "OK");
+    }
+    for user in ["sessions", "revocations"] {
+        assert_eq!(nodes[2].cli(&["ACL", "SETUSER", user, "-asking"]), "OK");
+    }
+    for error in [sessions().connect().await.map(drop), revocations().connect().await.map(drop)] {
+        let error = error.unwrap_err();
+        assert!(error.is_config() && error.to_string().contains("+asking"), "{error:?}");
+    }
+    for user in ["sessions", "revocations"] {
+        assert_eq!(nodes[2].cli(&["ACL", "SETUSER", user, "+asking"]), "OK");
+    }
+    nodes[2].cli(&["ACL", "LOG", "RESET"]);
+
+    let app = App::with(sessions()).await;
+    let mut jar = app.jar().await;
+    let key = nodes.iter().map(|node| node.cli(&["KEYS", "test:*"])).find(|key| !key.is_empty()).unwrap();
+    tokio::task::block_in_place(|| cluster.move_key(&key));
+    assert_eq!(app.ok("/read", &mut jar).await, "1");
+    assert_eq!(app.ok("/add", &mut jar).await, "2");
+    app.ok("/regenerate", &mut jar).await;
+    app.ok("/logout", &mut jar).await;
+
+    let before = revocations().connect().await.unwrap();
+    before.end_sessions_of("ada").await.unwrap();
+    tokio::task::block_in_place(|| cluster.move_key("test:revoked"));
+    before.end_sessions_of("bob").await.unwrap();
+    assert_eq!(revocations().connect().await.unwrap().len(), 2);
+    for node in nodes {
+        assert_eq!(node.cli(&["ACL", "LOG"]), "");
+    }
+}
+
+/// The sentinels' own rights.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a11_the_documented_rights_are_enough_for_sentinels() {
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let set = |more: &[&str]| {
+        let rules = documented("master-lookup");
+        let rules: Vec<_> = rules.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        for (_, port, _) in &deployment.sentinels {
+            assert_eq!(deployment.ask(*port, &rules), "OK");
+            deployment.ask(*port, &["ACL", "LOG", "RESET"]);
+        }
+    };
+    let options =
+        || builder(deployment.url()).sentinel_credentials(Credentials::new("master-lookup", "password"));
+    set(&[]);
+    App::with(options()).await.jar().await;
+    for (_, port, _) in &deployment.sentinels {
+        assert_eq!(deployment.ask(*port, &["ACL", "LOG"]), "");
+    }
+    set(&["-sentinel"]);
+    let error = options().connect().await.unwrap_err();
+    assert!(
+        error.is_config() && error.to_string().contains("+sentinel|get-master-addr-by-name"),
+        "{error:?}"
+    );
 }

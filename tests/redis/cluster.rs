@@ -149,6 +149,19 @@ impl Cluster {
         true
     }
 
+    /// Begins to move the slot of `key` to another master, and moves the key. Returns the slot, and the id and the port of that
+    /// master.
+    pub(crate) fn move_key(&self, key: &str) -> (String, (String, u16)) {
+        let holds = |port: u16| cli(port, &["EXISTS", key]) == "1";
+        let (from, mut to): (Vec<_>, Vec<_>) = self.masters().into_iter().partition(|(_, port)| holds(*port));
+        let ((from_id, from), to) = (&from[0], to.remove(0));
+        let slot = cli(*from, &["CLUSTER", "KEYSLOT", key]);
+        assert_eq!(cli(to.1, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", from_id]), "OK");
+        assert_eq!(cli(*from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", &to.0]), "OK");
+        assert_eq!(cli(*from, &["MIGRATE", "127.0.0.1", &to.1.to_string(), key, "0", "5000"]), "OK");
+        (slot, to)
+    }
+
     /// The masters' ids and ports.
     pub(crate) fn masters(&self) -> Vec<(String, u16)> {
         let nodes =

@@ -77,7 +77,7 @@ async fn a_redis_that_cannot_be_reached_is_unavailable_and_says_why() {
         (format!("redis://:hunter2@127.0.0.1:{closed}"), "refused"),
         ("redis://:hunter2@no-such-host.invalid".to_owned(), "could not connect"),
         ("unix:///no/such/socket".to_owned(), "could not connect"),
-        (format!("redis+sentinel://:hunter2@127.0.0.1:{closed}/mymaster"), "could not connect"),
+        (format!("redis+sentinel://:hunter2@127.0.0.1:{closed}/mymaster"), "no sentinel named the master"),
         (format!("redis-cluster://:hunter2@127.0.0.1:{closed}"), "could not connect"),
     ] {
         let error = refused(hurried(url.clone())).await;
@@ -133,6 +133,35 @@ async fn a_replica_is_refused_at_connect_and_checking_leaves_nothing_behind() {
         let error = refused(hurried(server.url())).await;
         assert!(error.is_unavailable() && start.elapsed() < BOUND, "{error:?}");
         if words(&error).contains("READONLY") {
+            assert!(words(&error).contains("the server is a replica"), "{}", words(&error));
+            break;
+        }
+    }
+    let error = unhurried_revocations(server.url(), "test").connect().await.unwrap_err();
+    assert!(error.is_unavailable() && words(&error).contains("the server is a replica"), "{}", words(&error));
+}
+
+/// A server in protected mode writes its refusal to other machines before their first command, and closes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a13_protected_mode_is_named() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        use std::io::{Read as _, Write as _};
+        for mut client in listener.incoming().flatten() {
+            let _ = client.write_all(
+                b"-DENIED Redis is running in protected mode because protected mode is enabled\r\n",
+            );
+            let _ = client.shutdown(std::net::Shutdown::Write);
+            let _ = client.read_to_end(&mut Vec::new());
+        }
+    });
+    // A client that had not sent its command yet when the refusal came only sees that the connection was closed.
+    let start = Instant::now();
+    loop {
+        let error = refused(builder(url.clone())).await;
+        assert!(words(&error).contains("protected mode") && start.elapsed() < BOUND, "{}", words(&error));
+        if error.is_config() {
             break;
         }
     }

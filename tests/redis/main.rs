@@ -68,6 +68,7 @@ mod half_open;
 mod host_names;
 mod limits;
 mod load;
+mod mixed_versions;
 mod near_cache;
 mod refusals;
 #[path = "../revocation/requests.rs"]

@@ -1,19 +1,22 @@
-//! The log of revocations behind Sentinel and in a Cluster: failovers that lose its end (F14, F15), and a slot that moves.
+//! The log of revocations behind Sentinel and in a Cluster: failovers that lose its end (F14, F15), and a slot that moves. And on
+//! a server that takes no writes (F13), or evicts (A5).
 
 use std::time::{Duration, Instant};
 
 use hyper_session::__internals::Verbs;
 use hyper_session::revocation::RevocationLog;
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
-use hyper_session::{Clock, Revocations, SystemClock};
+use hyper_session::{AppKey, Clock, CookieStore, Revocations, SystemClock};
 
 use crate::cluster::Cluster;
 use crate::deployment::Deployment;
 use crate::requests::{NAME, Site};
-use crate::server::{PATIENCE, cli, unhurried_revocations, wait_for};
+use crate::server::{PATIENCE, Server, cli, unhurried_revocations, wait_for};
+use crate::support::Events;
 
 const STREAM: &str = "test:revoked";
 const HOLDS_UP: Duration = Duration::from_secs(5);
+const MAX_STALENESS: Duration = Duration::from_secs(1);
 
 async fn log(url: String) -> impl RevocationLog {
     unhurried_revocations(url, "test").into_log().await.unwrap()
@@ -31,7 +34,7 @@ async fn host(url: &str) -> Site {
         }
     };
     let clock = FakeClock::at(SystemClock.now().as_unix());
-    Site::built(clock, |builder| builder.revocations(revocations.max_staleness(Duration::from_secs(1))))
+    Site::built(clock, |builder| builder.revocations(revocations.max_staleness(MAX_STALENESS)))
 }
 
 /// Returns true if the cookies open a session. A store that cannot confirm that they do counts as false.
@@ -161,17 +164,77 @@ async fn f15_a_lost_master_of_a_cluster_brings_no_session_back_and_a_slot_that_m
 
 /// Moves the stream's slot to another master. Returns that master's port.
 fn move_stream(cluster: &Cluster) -> u16 {
-    let masters = cluster.masters();
-    let holds = |port: u16| cli(port, &["EXISTS", STREAM]) == "1";
-    let (from, to): (Vec<_>, Vec<_>) = masters.into_iter().partition(|(_, port)| holds(*port));
-    let ((from_id, from), (to_id, to)) = (&from[0], &to[0]);
-    let slot = cli(*from, &["CLUSTER", "KEYSLOT", STREAM]);
-    assert_eq!(cli(*to, &["CLUSTER", "SETSLOT", &slot, "IMPORTING", from_id]), "OK");
-    assert_eq!(cli(*from, &["CLUSTER", "SETSLOT", &slot, "MIGRATING", to_id]), "OK");
-    assert_eq!(cli(*from, &["MIGRATE", "127.0.0.1", &to.to_string(), STREAM, "0", "5000"]), "OK");
+    let (slot, (to_id, to)) = cluster.move_key(STREAM);
     for port in cluster.masters().into_iter().map(|(_, port)| port) {
-        cli(port, &["CLUSTER", "SETSLOT", &slot, "NODE", to_id]);
+        cli(port, &["CLUSTER", "SETSLOT", &slot, "NODE", &to_id]);
     }
-    wait_for("the slot to have moved", || holds(*to));
-    *to
+    wait_for("the slot to have moved", || cli(to, &["EXISTS", STREAM]) == "1");
+    to
+}
+
+/// A snapshot that fails stops all writes (MISCONF), and says nothing against the log: sessions stay readable. A server that may
+/// have missed revocations does not vouch for any, even then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f13_revocations_are_read_from_a_master_whose_snapshots_fail_and_not_from_one_that_may_be_behind() {
+    let server = Server::with(&["--enable-protected-configs", "local"]);
+    let set = |name: &str, value: &str| assert_eq!(server.cli(&["CONFIG", "SET", name, value]), "OK");
+    let log = log(server.url()).await;
+    let site = host(&server.url()).await;
+    let cookies = logged_in(&site, "ada").await;
+    let said = async || match log.read(0, Duration::ZERO).await {
+        Ok(_) => "read".to_owned(),
+        Err(error) => std::error::Error::source(&error).unwrap().to_string(),
+    };
+    let revocations = unhurried_revocations(server.url(), "test").connect().await.unwrap();
+    revocations.end_sessions_of("bob").await.unwrap();
+    assert_eq!(said().await, "read");
+
+    let gone = server.dir().join("gone");
+    std::fs::create_dir(&gone).unwrap();
+    set("dir", gone.to_str().unwrap());
+    std::fs::remove_dir(&gone).unwrap();
+    set("save", "3600 1");
+    server.cli(&["BGSAVE"]);
+    wait_for("the snapshot to fail", || {
+        server.cli(&["INFO", "persistence"]).contains("last_bgsave_status:err")
+    });
+    let refused = revocations.end_sessions_of("eve").await.unwrap_err();
+    assert!(std::error::Error::source(&refused).unwrap().to_string().contains("MISCONF"), "{refused:?}");
+    assert_eq!(said().await, "read");
+    // The revocations that the process had read before are too old by then.
+    tokio::time::sleep(2 * MAX_STALENESS).await;
+    until(&site, &cookies, true).await;
+
+    for snapshots in ["fail", "work"] {
+        set("min-replicas-to-write", "1");
+        assert!(said().await.contains("NOREPLICAS"), "snapshots {snapshots}: {}", said().await);
+        until(&site, &cookies, false).await;
+        set("min-replicas-to-write", "0");
+        until(&site, &cookies, true).await;
+        server.cli(&["REPLICAOF", "127.0.0.1", "1"]);
+        until(&site, &cookies, false).await;
+        server.cli(&["REPLICAOF", "NO", "ONE"]);
+        until(&site, &cookies, true).await;
+        set("stop-writes-on-bgsave-error", "no");
+    }
+}
+
+/// A stream has no time to live: only a policy for all keys evicts it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a5_a_redis_that_may_evict_the_revocations_is_reported_by_each_store() {
+    let server = Server::start();
+    for (policy, expected) in [
+        ("noeviction", vec![]),
+        ("volatile-lru", vec![]),
+        ("allkeys-lru", vec!["eviction_policy:allkeys-lru"]),
+    ] {
+        assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory-policy", policy]), "OK");
+        let revocations = unhurried_revocations(server.url(), "test").connect().await.unwrap();
+        for _ in 0..2 {
+            let (events, key) = (Events::new(), AppKey::danger_from_any_bytes(b"a key for tests").unwrap());
+            let store = CookieStore::builder(key).revocations(revocations.clone()).observer(events.clone());
+            drop(store.build().unwrap());
+            assert_eq!(events.take(), expected, "{policy}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Failover of a master under sentinels, under load (F14).
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use hyper_session::RedisStore;
@@ -7,7 +9,8 @@ use hyper_session::RedisStore;
 use crate::app::{App, builder};
 use crate::deployment::Deployment;
 use crate::load::{Load, audit};
-use crate::server::{PATIENCE, cli, signal, wait_for};
+use crate::server::{PATIENCE, cli, free_port, signal, wait_for};
+use crate::support::Jar;
 
 pub(crate) async fn connect(deployment: &Deployment) -> RedisStore {
     let builder = RedisStore::builder(deployment.url()).prefix("test").development();
@@ -95,4 +98,63 @@ async fn f14_an_ordered_failover_leaves_the_demoted_master_alone() {
         cli(before, &["ROLE"])
     });
     assert!(role.contains(&deployment.master_port().unwrap().to_string()), "{role}");
+}
+
+/// A sentinel that was cut off from the others: it names the server on this port, for good. Returns its own port.
+fn sentinel_with_an_old_view(master: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
+    let hello = format!("*4\r\n{}{}{}{}", bulk("mode"), bulk("sentinel"), bulk("role"), bulk("master"));
+    let named = format!("*2\r\n{}{}", bulk("127.0.0.1"), bulk(&master.to_string()));
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let (hello, named) = (hello.clone(), named.clone());
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while let Ok(len @ 1..) = client.read(&mut request) {
+                    let asks = request[..len].windows(8).any(|window| window == b"SENTINEL");
+                    let _ = client.write_all(if asks { named.as_bytes() } else { hello.as_bytes() });
+                }
+            });
+        }
+    });
+    port
+}
+
+/// The URL of this sentinel, and then two of the deployment.
+fn url_with(first: u16, deployment: &Deployment) -> String {
+    let [_, (_, second, _), (_, third, _)] = &deployment.sentinels[..] else { panic!("three sentinels") };
+    format!("redis+sentinel://127.0.0.1:{first},127.0.0.1:{second},127.0.0.1:{third}/mymaster")
+}
+
+/// The server that it names is a replica by now, is gone, or was cut off and swallows packets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a10_a_sentinel_with_an_old_view_is_passed_over_at_connect() {
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let master = deployment.master_port().unwrap();
+    let replica = deployment.servers().iter().find(|server| server.port != master).unwrap();
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for named in [replica.port, free_port(), silent.local_addr().unwrap().port()] {
+        let url = url_with(sentinel_with_an_old_view(named), &deployment);
+        // The silent server costs its share of this.
+        let app = App::hurried_with(&url, |options| options.connect_timeout(Duration::from_secs(9))).await;
+        let mut jar = Jar::new();
+        assert_eq!(app.recovers("/add", &mut jar).await, "1");
+    }
+}
+
+/// The sentinel that answered last is asked first. It may be the only one that missed the failover.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f14_a_failover_that_one_sentinel_missed() {
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let before = deployment.master_port().unwrap();
+    let url = url_with(sentinel_with_an_old_view(before), &deployment);
+    let app = App::connect(url).await;
+    let mut jar = app.jar().await;
+    tokio::task::block_in_place(|| {
+        deployment.fail_over();
+        wait_for("the old master to follow", || cli(before, &["ROLE"]).starts_with("slave"));
+    });
+    app.recovers("/add", &mut jar).await;
 }

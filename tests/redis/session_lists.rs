@@ -8,6 +8,7 @@ use hyper_session::{Clock, Error, RedisStore, Session, SessionHandle, SystemCloc
 use tokio::sync::Semaphore;
 
 use crate::app::{App, builder};
+use crate::cluster::Cluster;
 use crate::server::{Server, cli};
 use crate::support::{Body, Jar, visit};
 use crate::values::Raw;
@@ -208,5 +209,18 @@ async fn a5_a_policy_that_evicts_sessions_is_reported_when_connecting() {
         let seen: Vec<_> =
             app.events.take().into_iter().filter(|event| event.starts_with("eviction")).collect();
         assert_eq!(seen, events);
+    }
+}
+
+/// Each master has a policy of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a5_in_a_cluster_the_policy_of_any_master_is_reported() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    for node in cluster.servers() {
+        let set = |policy| assert_eq!(node.cli(&["CONFIG", "SET", "maxmemory-policy", policy]), "OK");
+        set("allkeys-lru");
+        let app = App::connect(cluster.url()).await;
+        assert!(app.events.take().contains(&"eviction_policy:allkeys-lru".to_owned()), "{}", node.port);
+        set("noeviction");
     }
 }

@@ -191,3 +191,11 @@ async fn a10_sentinels_are_asked_over_tls() {
         App::with(trusting()).await.ok("/read", &mut jar).await;
     }
 }
+
+/// A server without TLS takes the beginning of a handshake for a line that goes on, and waits for its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a13_tls_to_a_server_without_it_is_named() {
+    let server = Server::start();
+    let error = hurried(server.url().replace("redis://", "rediss://")).connect().await.unwrap_err();
+    assert!(error.is_unavailable() && words(&error).contains("does not use TLS"), "{}", words(&error));
+}

@@ -7,7 +7,7 @@ use bb8_redis::redis::{Cmd, Value};
 use bytes::Bytes;
 
 use super::backend::Redis;
-use super::commands::{get, set};
+use super::commands::{expire, get, set};
 use super::compare_and_set::{Removal, Way};
 use super::fault::{Failure, Trouble, is_out_of_memory, unexpected};
 use super::limits::Limits;
@@ -31,12 +31,13 @@ impl Redis {
     /// Stores `frame` if there is no entry. Returns true if this frame is there now.
     pub(super) async fn create_frame(
         &self,
+        way: Way,
         key: &str,
         frame: &Bytes,
         lifetime: Bytes,
         limits: &Limits,
     ) -> Result<bool, Trouble> {
-        if self.way() == Way::Scripts {
+        if way == Way::Scripts {
             let call = self.scripts.create(key, frame.clone(), lifetime);
             return match self.run(&call, limits).await? {
                 Value::Int(answer @ (0 | 1)) => Ok(answer == 1),
@@ -55,6 +56,7 @@ impl Redis {
     /// Replaces an entry that has the value `seen` by `new`.
     pub(super) async fn replace_frame(
         &self,
+        way: Way,
         key: &str,
         seen: &Stored,
         new: &Stored,
@@ -62,7 +64,7 @@ impl Redis {
         limits: &Limits,
     ) -> Result<Option<Value>, Trouble> {
         let frame = self.scripts.frame(new);
-        if self.way() == Way::Scripts {
+        if way == Way::Scripts {
             let renewal = if seen.value == new.value {
                 self.scripts.renew(key, seen.value.clone(), new.expires, lifetime.clone())
             } else {
@@ -104,11 +106,12 @@ impl Redis {
     /// Deletes an entry that has the value `seen`.
     pub(super) async fn remove_frame(
         &self,
+        way: Way,
         key: &str,
         seen: &Stored,
         limits: &Limits,
     ) -> Result<Option<Value>, Trouble> {
-        let Way::CompareAndSet(removal) = self.way() else {
+        let Way::CompareAndSet(removal) = way else {
             return self.run(&self.scripts.remove(key, seen.value.clone()), limits).await.map(Some);
         };
         let mut expected = self.scripts.frame(seen);
@@ -173,9 +176,7 @@ impl Redis {
         if present.value != *expected {
             return Ok(Replaced::Conflict(present));
         }
-        let mut expire = Cmd::with_capacity(3, key.len() + 32);
-        expire.arg("PEXPIRE").arg(key).arg(&**lifetime);
-        match self.send(key, &expire, limits).await? {
+        match self.send(key, &expire(key, lifetime), limits).await? {
             Value::Int(1) => Ok(Replaced::Done),
             _ => Ok(Replaced::Missing),
         }

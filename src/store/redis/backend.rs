@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::application_pool::Bb8Pool;
 use super::commands::get;
 use super::compare_and_set::Way;
-use super::fault::{Failure, Trouble, is_out_of_memory, unexpected};
+use super::fault::{Failure, Trouble, code, is_out_of_memory, unexpected};
 use super::health::Health;
 use super::limits::{Limits, patience};
 use super::scripts::{DEADLINE_LEN, Framing, NATIVE, Scripts};
@@ -72,6 +72,13 @@ impl Redis {
     /// # Errors
     ///
     /// [`is_config`](Error::is_config) if the prefix is not valid. This method does not connect.
+    ///
+    /// # Limits
+    ///
+    /// - A master that became a replica refuses writes for as long as the pool keeps the connections to it: READONLY retires none
+    ///   of them.
+    /// - The sockets have the options that the manager gives them. That of bb8-redis leaves `TCP_NODELAY` off, so a request may wait
+    ///   until an earlier one of the same connection was acknowledged.
     pub fn from_pool<M>(pool: Pool<M>, prefix: &str) -> Result<Self, Error>
     where
         M: ManageConnection<Error = RedisError>,
@@ -164,7 +171,7 @@ impl Redis {
         self.transport.send(key, command, limits, &self.counters).await
     }
 
-    fn failed(&self, trouble: Trouble) -> Error {
+    pub(super) fn failed(&self, trouble: Trouble) -> Error {
         Counters::add(&self.counters.failures);
         match trouble {
             Trouble::Reply(error) => Failure::of(&error).into(),
@@ -172,16 +179,22 @@ impl Redis {
         }
     }
 
-    /// Switches to the other way, and returns true, if the server does not support the command, since an older server may
-    /// have taken over. Switches back if the user may not run scripts: it may have been replaced.
-    fn falls_back(&self, trouble: &Trouble) -> bool {
-        let Trouble::Reply(error) = trouble else { return false };
-        let other = match (error.code(), self.way()) {
+    /// Returns the way in which a step is to be sent again that was sent in the way `used` and failed. Later steps take it, too.
+    ///
+    /// It is the scripts if the server does not support the command, since an older server may have taken over. It is the server's
+    /// own way again if the user may not run scripts: that server may have been replaced, or only one node of a Cluster is older.
+    fn other_way(&self, used: Way, trouble: &Trouble) -> Option<Way> {
+        let Trouble::Reply(error) = trouble else { return None };
+        let other = match (code(error), used) {
             (Some("ERR"), Way::CompareAndSet(_)) => Way::Scripts,
             (Some("NOPERM"), Way::Scripts) => Way::from_code(self.best.load(Ordering::Relaxed)),
-            _ => return false,
+            _ => return None,
         };
-        self.way.swap(other.to_code(), Ordering::Relaxed) != other.to_code()
+        // Judged by the way that was used, and not by the present one, which another step may have switched meanwhile.
+        (other != used).then(|| {
+            self.way.store(other.to_code(), Ordering::Relaxed);
+            other
+        })
     }
 
     /// Returns the entry in a reply. `None` if the value is too short for an entry.
@@ -275,6 +288,7 @@ impl Redis {
     /// Replaces or deletes an entry. `new` is the entry with its time to live. Deadlines are by the server's clock.
     async fn try_exchange(
         &self,
+        way: Way,
         key: &str,
         seen: &Stored,
         new: Option<(&Stored, &Bytes)>,
@@ -284,7 +298,7 @@ impl Redis {
         let answer = match new {
             Some((entry, lifetime)) => {
                 let is_renewal = entry.value == seen.value;
-                match self.replace_frame(key, seen, entry, lifetime, limits).await {
+                match self.replace_frame(way, key, seen, entry, lifetime, limits).await {
                     Err(Trouble::Reply(error))
                         if is_renewal && is_out_of_memory(&error) && self.scripts.framing.has_deadline =>
                     {
@@ -297,7 +311,7 @@ impl Redis {
                     answer => answer?,
                 }
             }
-            None => match self.remove_frame(key, seen, limits).await? {
+            None => match self.remove_frame(way, key, seen, limits).await? {
                 // The first attempt removed it, and its reply was lost.
                 Some(Value::Int(0) | Value::Nil) if limits.repetition.is_noted() => None,
                 answer => answer,
@@ -344,9 +358,10 @@ impl Backend for Redis {
         let (key, limits) = (self.key(id), self.limits());
         let _writing = self.writing(id);
         let frame = self.scripts.frame(&self.by_server_clock(entry.clone()));
-        let mut created = self.create_frame(&key, &frame, lifetime.clone(), &limits).await;
-        if created.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
-            created = Box::pin(self.create_frame(&key, &frame, lifetime, &limits)).await;
+        let way = self.way();
+        let mut created = self.create_frame(way, &key, &frame, lifetime.clone(), &limits).await;
+        if let Some(other) = created.as_ref().err().and_then(|trouble| self.other_way(way, trouble)) {
+            created = Box::pin(self.create_frame(other, &key, &frame, lifetime, &limits)).await;
         }
         if created.map_err(|trouble| self.failed(trouble))? {
             return Ok(true);
@@ -387,9 +402,10 @@ impl Backend for Redis {
         let (seen, entry) = (self.by_server_clock(seen), entry.map(|entry| self.by_server_clock(entry)));
         // An entry that has expired does not count.
         let new = entry.as_ref().zip(lifetime.as_ref());
-        let mut outcome = self.try_exchange(&key, &seen, new, now, &limits).await;
-        if outcome.as_ref().is_err_and(|trouble| self.falls_back(trouble)) {
-            outcome = Box::pin(self.try_exchange(&key, &seen, new, now, &limits)).await;
+        let way = self.way();
+        let mut outcome = self.try_exchange(way, &key, &seen, new, now, &limits).await;
+        if let Some(other) = outcome.as_ref().err().and_then(|trouble| self.other_way(way, trouble)) {
+            outcome = Box::pin(self.try_exchange(other, &key, &seen, new, now, &limits)).await;
         }
         outcome.map_err(|trouble| self.failed(trouble))
     }
@@ -417,10 +433,14 @@ impl Backend for Redis {
         if self.way() == Way::Scripts {
             let expires = shifted(expires, self.ahead.load(Ordering::Relaxed));
             let call = self.scripts.touch(&key, expires, lifetime);
-            return match self.run(&call, &limits).await.map_err(|trouble| self.failed(trouble))? {
-                Value::Int(answer @ (0 | 1)) => Ok(answer == 1),
-                _ => Err(self.failed(unexpected().into())),
-            };
+            match self.run(&call, &limits).await {
+                Ok(Value::Int(answer @ (0 | 1))) => return Ok(answer == 1),
+                Ok(_) => return Err(self.failed(unexpected().into())),
+                Err(trouble) if self.other_way(Way::Scripts, &trouble).is_none() => {
+                    return Err(self.failed(trouble));
+                }
+                Err(_) => {}
+            }
         }
         let mut present = self.fetch(id, now).await?;
         while let Some(seen) = present {
@@ -479,18 +499,24 @@ mod tests {
     async fn a_user_that_may_not_run_scripts_recovers_when_the_older_server_is_gone() {
         let manager = RedisConnectionManager::new("redis://127.0.0.1").unwrap();
         let redis = Redis::from_pool(Pool::builder().build_unchecked(manager), "test").unwrap();
-        let refused = |reply: &[u8]| {
+        let other = |used: Way, reply: &[u8]| {
             let error = parse_redis_value(reply).and_then(Value::extract_error).unwrap_err();
-            redis.falls_back(&Trouble::Reply(error))
+            redis.other_way(used, &Trouble::Reply(error))
         };
-        let (unknown, denied) = (b"-ERR unknown command\r\n", b"-NOPERM no permissions\r\n");
-        assert!(!refused(unknown) && !refused(denied), "there is no other way");
+        let (unknown, denied) = (&b"-ERR unknown command\r\n"[..], &b"-NOPERM no permissions\r\n"[..]);
+        for reply in [unknown, denied] {
+            assert_eq!(other(Way::Scripts, reply), None, "there is no other way");
+        }
         let best = Way::CompareAndSet(Removal::DelIfEq);
         redis.set_way(best);
-        assert!(!refused(denied) && refused(unknown));
-        assert_eq!(redis.way(), Way::Scripts);
-        assert!(!refused(unknown), "not a second time in one step");
-        assert!(refused(denied));
-        assert_eq!(redis.way(), best);
+        assert_eq!(other(best, denied), None);
+        // Of several steps under way, each is sent again.
+        for _ in 0..2 {
+            assert_eq!((other(best, unknown), redis.way()), (Some(Way::Scripts), Way::Scripts));
+        }
+        assert_eq!(other(Way::Scripts, unknown), None);
+        for _ in 0..2 {
+            assert_eq!((other(Way::Scripts, denied), redis.way()), (Some(best), best));
+        }
     }
 }

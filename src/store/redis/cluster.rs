@@ -19,6 +19,7 @@ use super::slot_map::{SLOTS, parse_slots, parse_target, slot_of};
 use super::stats::{Connected, Counters};
 use super::tracker::Tracking;
 use crate::id::EntryId;
+use crate::join::join_all;
 use crate::store::near_cache::Ticket;
 
 /// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after
@@ -81,9 +82,11 @@ impl Cluster {
             match self.ask_seed(seed).await {
                 Ok(()) => {
                     for member in self.masters() {
-                        // A master that is down affects its own sessions only.
-                        if let Err(Failure::Setup(what)) = member.node.connect().await {
-                            return Err(Failure::Setup(what));
+                        match member.node.connect().await {
+                            Ok(_) => self.check_asking(&member.node).await?,
+                            Err(Failure::Setup(what)) => return Err(Failure::Setup(what)),
+                            // A master that is down affects its own sessions only.
+                            Err(_) => {}
                         }
                     }
                     return Ok(());
@@ -108,6 +111,30 @@ impl Cluster {
             _ => Failure::connecting(&error),
         })?;
         self.adopt(&reply, &seed.0).ok_or(Failure::Connect("the nodes assign no slots".to_owned()))
+    }
+
+    /// Checks that the user may run ASKING. It is needed only while a slot moves: without this check, a missing right would
+    /// show at the first resharding.
+    async fn check_asking(&self, node: &Arc<Node>) -> Result<(), Failure> {
+        let timeout = self.access.timeout;
+        // HELLO needs no right. As the next command, it takes the effect of the ASKING.
+        let sent =
+            node.send(&cmd("HELLO"), true, &Limits::new(Instant::now() + timeout, timeout, timeout)).await;
+        match sent {
+            Err(Trouble::Reply(error)) if error.code() == Some("NOPERM") => Err(Failure::Setup(
+                "the user may not run ASKING, which a Cluster needs while slots move: give it +asking"
+                    .to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Asks each master that a connection leads to, for so long. Returns their replies.
+    pub(super) async fn ask_each(&self, question: &Cmd, patience: Duration) -> Vec<Value> {
+        let masters = self.masters();
+        let replies =
+            join_all(&masters, |master| master.node.query(question, Instant::now() + patience)).await;
+        replies.into_iter().flatten().collect()
     }
 
     /// Returns true if a connection leads to the node that `key` is on.

@@ -14,3 +14,10 @@ pub(super) fn get(key: &str) -> Cmd {
     get.arg("GET").arg(key);
     get
 }
+
+/// Sets the time to live, in milliseconds.
+pub(super) fn expire(key: &str, lifetime: &[u8]) -> Cmd {
+    let mut expire = Cmd::with_capacity(3, key.len() + 32);
+    expire.arg("PEXPIRE").arg(key).arg(lifetime);
+    expire
+}

@@ -47,7 +47,9 @@ impl Connection {
             pipeline.add_command(command.clone());
             // Boxed: it is rare, and the future of every command would be larger by it.
             let replies = Box::pin(connection.send_packed_commands(&pipeline, 0, 2)).await?;
-            replies.into_iter().last().unwrap_or(Value::Nil)
+            // A user that may not ask gets a redirection as the second reply, which hides the reason.
+            let mut replies = replies.into_iter().map(Value::extract_error);
+            replies.try_fold(Value::Nil, |_, reply| reply)?
         } else {
             connection.send_packed_command(command).await?
         };

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use super::connection::Connection;
 use super::credentials::{Credentials, Provider};
-use super::fault::{Failure, a_cluster_node};
+use super::fault::{Failure, NO_REPLY, a_cluster_node};
 use super::resolver::Resolver;
 use super::tls::Tls;
 
@@ -101,11 +101,74 @@ impl Dialer {
     }
 
     async fn dial_as(&self, reports: Option<&Reports>) -> Result<(Connection, Greeting), Failure> {
-        let begun = Instant::now();
-        let (address, master) = match &self.target {
-            Target::Server(address) | Target::ClusterNode(address) => (address.clone(), false),
-            Target::Sentinels(sentinels) => (sentinels.master().await?, true),
+        match &self.target {
+            Target::Server(address) | Target::ClusterNode(address) => {
+                self.dial_at(address.clone(), reports).await
+            }
+            Target::Sentinels(sentinels) => self.dial_master(sentinels, reports).await,
+        }
+    }
+
+    /// Connects to the master that a sentinel names. One sentinel may have an old view: the server that it names is a replica by
+    /// now, or is gone. So if that server is not found to be the master in its share of the time, the other sentinels are asked.
+    async fn dial_master(
+        &self,
+        sentinels: &Sentinels,
+        reports: Option<&Reports>,
+    ) -> Result<(Connection, Greeting), Failure> {
+        let (place, address) = sentinels.master().await?;
+        let mut first = pin!(self.dial_at(address.clone(), reports));
+        let failure = match timeout(sentinels.share(), &mut first).await {
+            Ok(Err(failure @ Failure::Connect(_))) => Some(failure),
+            Ok(dialed) => return dialed,
+            Err(_) => None,
         };
+        let mut second = pin!(self.dial_by_others(sentinels, place, address, reports));
+        if let Some(failure) = failure {
+            return second.await.ok_or(failure);
+        }
+        // The first server may only be slow.
+        tokio::select! {
+            dialed = &mut first => match dialed {
+                Err(failure @ Failure::Connect(_)) => second.await.ok_or(failure),
+                dialed => dialed,
+            },
+            dialed = &mut second => match dialed {
+                Some(dialed) => Ok(dialed),
+                None => first.await,
+            },
+        }
+    }
+
+    /// Connects to the master that another sentinel names than the one in this place, if it is at another address.
+    async fn dial_by_others(
+        &self,
+        sentinels: &Sentinels,
+        place: usize,
+        address: ConnectionAddr,
+        reports: Option<&Reports>,
+    ) -> Option<(Connection, Greeting)> {
+        let mut tried = vec![address];
+        for place in sentinels.places(place).skip(1) {
+            let Ok(address) = sentinels.ask(place, sentinels.share()).await else { continue };
+            if tried.contains(&address) {
+                continue;
+            }
+            tried.push(address.clone());
+            if let Ok(dialed) = self.dial_at(address, reports).await {
+                sentinels.first.store(place, Ordering::Relaxed);
+                return Some(dialed);
+            }
+        }
+        None
+    }
+
+    async fn dial_at(
+        &self,
+        address: ConnectionAddr,
+        reports: Option<&Reports>,
+    ) -> Result<(Connection, Greeting), Failure> {
+        let begun = Instant::now();
         let (connection, greeting) = self.access.connect(address, &self.plain, reports).await?;
         let mode = greeting.mode.as_deref();
         match (&self.target, mode) {
@@ -115,7 +178,7 @@ impl Dialer {
                     .to_owned(),
             )),
             (Target::ClusterNode(_), Some("standalone")) => Err(not_a_cluster()),
-            _ if master && greeting.role.as_deref().is_some_and(|role| role != "master") => Err(
+            (Target::Sentinels(_), _) if greeting.role.as_deref().is_some_and(|role| role != "master") => Err(
                 Failure::Connect("the server that the sentinels name is not the master yet".to_owned()),
             ),
             _ => Ok((Connection::new(connection, begun), greeting)),
@@ -154,7 +217,7 @@ impl Access {
             // HELLO needs no right, so it does not appear in the server's log of denials.
             match connection.send_packed_command(&cmd("HELLO")).await.and_then(Value::extract_error) {
                 Ok(reply) => Ok((connection, greeting(&reply))),
-                Err(error) if error.code() == Some("NOAUTH") || max_clients(&error) => {
+                Err(error) if error.code() == Some("NOAUTH") || refuses_clients(&error) => {
                     Err(Failure::connecting(&error))
                 }
                 // Any other reply will do: the server does not support the command, or denies it.
@@ -164,7 +227,7 @@ impl Access {
                     let mut connection = self.open(address, reports).await?;
                     let reply = connection.send_packed_command(&ping()).await;
                     match reply.and_then(Value::extract_error) {
-                        Err(error) if max_clients(&error) => return Err(Failure::connecting(&error)),
+                        Err(error) if refuses_clients(&error) => return Err(Failure::connecting(&error)),
                         Err(second) if second.code().is_none() => return Err(Failure::connecting(&error)),
                         _ => plain.store(true, Ordering::Relaxed),
                     }
@@ -172,9 +235,17 @@ impl Access {
                 }
             }
         };
-        timeout(self.timeout, connecting)
-            .await
-            .unwrap_or_else(|_| Err(Failure::Connect("no reply in time".to_owned())))
+        let connected = timeout(self.timeout, connecting).await;
+        match connected.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned()))) {
+            // Such a server waits for the end of the first line, and a TLS handshake has none.
+            Err(Failure::Connect(why)) if why == NO_REPLY && self.tls.is_some() => {
+                Err(Failure::Connect(format!(
+                    "{NO_REPLY}: a server that does not use TLS never answers a TLS handshake (its URL begins with redis instead \
+                     of rediss)"
+                )))
+            }
+            connected => connected,
+        }
     }
 
     async fn open(
@@ -216,8 +287,10 @@ impl Access {
     }
 }
 
-fn max_clients(error: &bb8_redis::redis::RedisError) -> bool {
-    error.detail().is_some_and(|detail| detail.contains("max number of clients"))
+/// Returns true if the server refuses this client whatever it sends: it has too many, or is in protected mode.
+fn refuses_clients(error: &bb8_redis::redis::RedisError) -> bool {
+    error.code() == Some("DENIED")
+        || error.detail().is_some_and(|detail| detail.contains("max number of clients"))
 }
 
 /// Returns the options of every socket.
@@ -283,13 +356,23 @@ impl Sentinels {
         Self { addresses, master: master.to_owned(), access, tls, first, plain }
     }
 
-    /// Asks the sentinels for the address of the master.
-    async fn master(&self) -> Result<ConnectionAddr, Failure> {
-        // Requests wait for this connection, so a sentinel that hangs may only take its share of the time.
-        let share = self.access.timeout / u32::try_from(self.addresses.len()).unwrap_or(u32::MAX).max(1);
-        match self.ask_each(share).await {
+    /// Returns how long one sentinel may take. Requests wait for the connection, so one that hangs may only take its share of the
+    /// time.
+    fn share(&self) -> Duration {
+        self.access.timeout / u32::try_from(self.addresses.len()).unwrap_or(u32::MAX).max(1)
+    }
+
+    /// Returns the places of all sentinels, from this one on.
+    fn places(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
+        let count = self.addresses.len();
+        (0..count).map(move |offset| (first + offset) % count)
+    }
+
+    /// Asks the sentinels for the address of the master. Returns the place of the sentinel that answered, too.
+    async fn master(&self) -> Result<(usize, ConnectionAddr), Failure> {
+        match self.ask_each(self.share()).await {
             // All are slow, or gone.
-            Err(Failure::Connect(_)) if share < self.access.timeout => {
+            Err(Failure::Sentinel(_)) if self.share() < self.access.timeout => {
                 self.ask_each(self.access.timeout).await
             }
             asked => asked,
@@ -297,16 +380,13 @@ impl Sentinels {
     }
 
     /// Asks one sentinel after the other, each for so long.
-    async fn ask_each(&self, limit: Duration) -> Result<ConnectionAddr, Failure> {
-        let (first, mut failure) = (self.first.load(Ordering::Relaxed), None);
-        let places = (0..self.addresses.len()).map(|offset| (first + offset) % self.addresses.len());
-        for place in places {
-            let Some(address) = self.addresses.get(place) else { continue };
-            let asked = timeout(limit, self.ask(address)).await;
-            match asked.unwrap_or_else(|_| Err(no_answer())) {
-                Ok((host, port)) => {
+    async fn ask_each(&self, limit: Duration) -> Result<(usize, ConnectionAddr), Failure> {
+        let mut failure = None;
+        for place in self.places(self.first.load(Ordering::Relaxed)) {
+            match self.ask(place, limit).await {
+                Ok(address) => {
                     self.first.store(place, Ordering::Relaxed);
-                    return Ok(server_address(&host, port, self.tls));
+                    return Ok((place, address));
                 }
                 // A mistake in the set-up is more useful than a sentinel that does not answer.
                 Err(Failure::Setup(what)) => failure = Some(Failure::Setup(what)),
@@ -316,7 +396,18 @@ impl Sentinels {
         Err(failure.unwrap_or(Failure::NoConnection))
     }
 
-    async fn ask(&self, address: &ConnectionAddr) -> Result<(String, u16), Failure> {
+    /// Asks the sentinel in this place for the address of the master, for so long.
+    async fn ask(&self, place: usize, limit: Duration) -> Result<ConnectionAddr, Failure> {
+        let address = self.addresses.get(place).ok_or(Failure::NoConnection)?;
+        let asked = timeout(limit, self.ask_at(address)).await;
+        match asked.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned()))) {
+            Ok((host, port)) => Ok(server_address(&host, port, self.tls)),
+            Err(Failure::Connect(why)) => Err(Failure::Sentinel(why)),
+            Err(other) => Err(other),
+        }
+    }
+
+    async fn ask_at(&self, address: &ConnectionAddr) -> Result<(String, u16), Failure> {
         let (mut connection, greeting) =
             self.access.connect(address.clone(), &self.plain, None).await.map_err(|failure| match failure {
                 Failure::Setup(what) if what.contains("authentication failed") => Failure::Setup(format!(
@@ -339,9 +430,15 @@ impl Sentinels {
         }
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let asking = timeout(self.access.timeout, connection.send_packed_command(&question));
-        let reply = asking.await.map_err(|_| no_answer())?;
-        let reply = reply.and_then(Value::extract_error).map_err(|error| Failure::connecting(&error))?;
+        let reply = connection.send_packed_command(&question).await.and_then(Value::extract_error);
+        let reply = reply.map_err(|error| match error.code() {
+            Some("NOPERM") => Failure::Setup(
+                "the user of the sentinels may not run SENTINEL GET-MASTER-ADDR-BY-NAME: give it \
+                 +sentinel|get-master-addr-by-name"
+                    .to_owned(),
+            ),
+            _ => Failure::connecting(&error),
+        })?;
         match reply {
             Value::Nil => Err(Failure::Setup(format!(
                 "the sentinels do not watch a master named {:?}: end the URL with the name in their configuration",
@@ -355,10 +452,6 @@ impl Sentinels {
             _ => Err(Failure::Connect("the reply is not that of a sentinel".to_owned())),
         }
     }
-}
-
-fn no_answer() -> Failure {
-    Failure::Connect("no sentinel answered in time".to_owned())
 }
 
 /// Returns the address of a server.

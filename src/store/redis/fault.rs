@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use bb8_redis::redis::{ErrorKind, RedisError, ServerErrorKind};
+use bb8_redis::redis::{ErrorKind, RedisError};
 
 use crate::error::Error;
 
@@ -36,22 +36,41 @@ pub(super) enum Remedy {
 }
 
 pub(super) fn remedy(error: &RedisError) -> Remedy {
-    match error.kind() {
-        ErrorKind::Server(ServerErrorKind::NoScript) => Remedy::SendScript,
-        ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask) => Remedy::Redirect,
-        ErrorKind::Server(
-            ServerErrorKind::BusyLoading | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
-        ) => Remedy::Wait,
-        ErrorKind::Server(ServerErrorKind::ReadOnly | ServerErrorKind::MasterDown) => Remedy::Elsewhere,
-        ErrorKind::Server(_) => Remedy::GiveUp,
-        // The server runs a script of another client.
-        _ if error.code() == Some("BUSY") => Remedy::Wait,
+    match (code(error), error.kind()) {
+        (Some("NOSCRIPT"), _) => Remedy::SendScript,
+        (Some("MOVED" | "ASK"), _) => Remedy::Redirect,
+        // BUSY: the server runs a script of another client.
+        (Some("LOADING" | "TRYAGAIN" | "CLUSTERDOWN" | "BUSY"), _) => Remedy::Wait,
+        (Some("READONLY" | "MASTERDOWN"), _) => Remedy::Elsewhere,
+        (Some(_), _) => Remedy::GiveUp,
         _ if error.is_timeout() => Remedy::TimedOut,
         // A reply that ends too early or is not RESP: the connection is as useless as a closed one.
-        ErrorKind::Io | ErrorKind::Parse => Remedy::Reconnect,
+        (None, ErrorKind::Io | ErrorKind::Parse) => Remedy::Reconnect,
         _ if error.is_connection_dropped() => Remedy::Reconnect,
         _ => Remedy::GiveUp,
     }
+}
+
+/// Returns the code of the server's error; `None` if the error is not the server's.
+///
+/// Before Redis 7, the error of a command in a script is wrapped in one of the script, whose code says nothing:
+/// `ERR Error running script (call to f_…): @user_script:3: @user_script: 3: -READONLY You can't write …`, or
+/// `@user_script: 1: -OOM command not allowed …` where the script returns it.
+pub(super) fn code(error: &RedisError) -> Option<&str> {
+    const SCRIPT: &str = "@user_script:";
+    let code = error.code()?;
+    let detail = error.detail().unwrap_or_default();
+    let inner = match code {
+        "ERR" if detail.starts_with("Error running script") => {
+            detail.rsplit_once(SCRIPT).map(|(_, inner)| inner)
+        }
+        SCRIPT => Some(detail),
+        _ => None,
+    };
+    // Behind the number of the line.
+    let text = inner.and_then(|inner| inner.split_once(": ")).map(|(_, text)| text);
+    let wrapped = text.and_then(|text| text.trim_start_matches('-').split(' ').next());
+    Some(wrapped.filter(|wrapped| is_code(wrapped)).unwrap_or(code))
 }
 
 /// Returns true if no further command should use the connection that this error came from.
@@ -60,7 +79,7 @@ pub(super) fn breaks_connection(error: &RedisError) -> bool {
         Remedy::Reconnect | Remedy::Elsewhere | Remedy::TimedOut => true,
         Remedy::SendScript | Remedy::Wait | Remedy::Redirect => false,
         // The connection is no longer authenticated.
-        Remedy::GiveUp => error.kind() == ErrorKind::AuthenticationFailed || error.code() == Some("NOAUTH"),
+        Remedy::GiveUp => error.kind() == ErrorKind::AuthenticationFailed || code(error) == Some("NOAUTH"),
     }
 }
 
@@ -72,6 +91,8 @@ pub(super) enum Failure {
     NoConnection,
     /// No connection could be made.
     Connect(String),
+    /// No sentinel named the master.
+    Sentinel(String),
     /// The options or the server's set-up must be changed first. The text says how.
     Setup(String),
     /// The command was not answered in time.
@@ -84,11 +105,14 @@ pub(super) enum Failure {
     TooLarge(usize),
 }
 
+/// Why a connection could not be made, if the server was silent.
+pub(super) const NO_REPLY: &str = "no reply in time";
+
 pub(super) const CONNECTION_LOST: &str = "the connection was lost";
 
 impl Failure {
     pub(super) fn of(error: &RedisError) -> Self {
-        match error.code() {
+        match code(error) {
             _ if error.is_timeout() => Self::TimedOut,
             Some(code) => Self::Refused(known(code)),
             None => match error.kind() {
@@ -129,7 +153,12 @@ impl Failure {
             ))
         };
         match error.code() {
-            _ if error.is_timeout() => Self::Connect("no reply in time".to_owned()),
+            _ if error.is_timeout() => Self::Connect(NO_REPLY.to_owned()),
+            Some("DENIED") => Self::Setup(
+                "the server is in protected mode, which refuses other machines: set a password or a user for this store on the \
+                 server, and give both in the URL or by credentials()"
+                    .to_owned(),
+            ),
             Some(code @ ("WRONGPASS" | "NOAUTH")) => refused(code),
             Some("NOPERM") => Self::Setup("could not connect to Redis: it answered NOPERM".to_owned()),
             _ if detail.contains("WRONGPASS") => refused("WRONGPASS"),
@@ -142,7 +171,7 @@ impl Failure {
                 ErrorKind::Io if error.is_connection_dropped() && !error.is_connection_refusal() => {
                     Self::Connect(format!(
                         "{error}: the connection was closed before the first reply, as a server does that has reached \
-                         maxclients, or that expects TLS"
+                         maxclients, is in protected mode, or expects TLS"
                     ))
                 }
                 ErrorKind::Io => Self::Connect(error.to_string()),
@@ -157,6 +186,11 @@ impl Failure {
         matches!(self, Self::Refused(code) if matches!(&**code, "NOPERM" | "NOAUTH" | "WRONGPASS" | "ERR"))
     }
 
+    /// Returns true if a server refused a write because it is a replica.
+    pub(super) fn is_of_a_replica(&self) -> bool {
+        matches!(self, Self::Refused(code) if code == "READONLY")
+    }
+
     /// Returns the error of [`connect`](crate::store::Builder::connect).
     pub(super) fn at_startup(self) -> Error {
         match self {
@@ -167,8 +201,15 @@ impl Failure {
 }
 
 pub(super) fn is_out_of_memory(error: &RedisError) -> bool {
-    // Before Redis 7, a script wraps the server's error.
-    error.code() == Some("OOM") || error.detail().is_some_and(|detail| detail.contains("-OOM"))
+    code(error) == Some("OOM")
+}
+
+/// Returns the failure of a URL that leads to a replica. It may be the master later.
+pub(super) fn a_replica() -> Failure {
+    Failure::Connect(
+        "it answered READONLY: the server is a replica, but the URL must lead to the master, or to the sentinels that know it"
+            .to_owned(),
+    )
 }
 
 /// Returns the failure of a URL for one server that leads to a node of a Cluster.
@@ -186,8 +227,11 @@ pub(super) fn unexpected() -> Failure {
 
 /// Returns an error code in the form that Redis uses. Text of another form is not repeated in logs.
 fn known(code: &str) -> String {
-    let is_code = code.len() <= 32 && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-    if is_code { code.to_owned() } else { "an error of unknown form".to_owned() }
+    if is_code(code) { code.to_owned() } else { "an error of unknown form".to_owned() }
+}
+
+fn is_code(code: &str) -> bool {
+    (1..=32).contains(&code.len()) && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_')
 }
 
 impl fmt::Display for Failure {
@@ -195,6 +239,7 @@ impl fmt::Display for Failure {
         match self {
             Self::NoConnection => f.write_str("no connection to Redis came free in time"),
             Self::Connect(why) => write!(f, "could not connect to Redis: {why}"),
+            Self::Sentinel(why) => write!(f, "no sentinel named the master: {why}"),
             Self::Setup(what) => f.write_str(what),
             Self::TimedOut => f.write_str("Redis did not answer in time"),
             Self::Refused(code) => write!(f, "Redis answered {code}"),
@@ -219,5 +264,74 @@ impl From<Failure> for Error {
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bb8_redis::redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    fn replied(reply: &str) -> RedisError {
+        parse_redis_value(format!("-{reply}\r\n").as_bytes()).and_then(Value::extract_error).unwrap_err()
+    }
+
+    /// Each error as the server sends it, and as Redis 6.2 wraps it if it comes from a command of a script.
+    #[test]
+    fn an_error_inside_of_a_script_has_the_remedy_of_its_own_code() {
+        for (plain, expected, breaks) in [
+            ("READONLY You can't write against a read only replica.", Remedy::Elsewhere, true),
+            ("MASTERDOWN Link with MASTER is down", Remedy::Elsewhere, true),
+            ("LOADING Redis is loading the dataset in memory", Remedy::Wait, false),
+            ("BUSY Redis is busy running a script.", Remedy::Wait, false),
+            ("CLUSTERDOWN The cluster is down", Remedy::Wait, false),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Remedy::Wait, false),
+            ("NOAUTH Authentication required.", Remedy::GiveUp, true),
+            ("OOM command not allowed when used memory > 'maxmemory'.", Remedy::GiveUp, false),
+            ("MISCONF Redis is configured to save RDB snapshots", Remedy::GiveUp, false),
+            ("NOREPLICAS Not enough good replicas to write.", Remedy::GiveUp, false),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", Remedy::GiveUp, false),
+            ("ERR wrong number of arguments for 'get' command", Remedy::GiveUp, false),
+        ] {
+            let expected_code = plain.split(' ').next();
+            for reply in [
+                plain.to_owned(),
+                format!("ERR Error running script (call to f_0a1b): @user_script:2: {plain}"),
+                format!(
+                    "ERR Error running script (call to f_0a1b): @user_script:2: @user_script: 2: -{plain}"
+                ),
+                format!("@user_script: 12: -{plain}"),
+            ] {
+                let error = replied(&reply);
+                assert_eq!(code(&error), expected_code, "{reply}");
+                assert_eq!((remedy(&error), breaks_connection(&error)), (expected, breaks), "{reply}");
+                assert_eq!(is_out_of_memory(&error), plain.starts_with("OOM"), "{reply}");
+            }
+        }
+        for (reply, expected) in [
+            ("NOSCRIPT No matching script.", Remedy::SendScript),
+            ("MOVED 1 127.0.0.1:7000", Remedy::Redirect),
+            ("ASK 1 127.0.0.1:7000", Remedy::Redirect),
+        ] {
+            assert_eq!(remedy(&replied(reply)), expected, "{reply}");
+        }
+    }
+
+    #[test]
+    fn text_of_a_script_or_of_a_value_is_not_taken_for_a_code() {
+        for (reply, expected) in [
+            ("ERR Error running script (call to f_0a1b): @user_script:1: attempt to call a nil value", "ERR"),
+            ("ERR Error running script (call to f_0a1b): @user_script:1: ", "ERR"),
+            ("ERR Error running script (call to f_0a1b)", "ERR"),
+            ("ERR syntax error near: -OOM", "ERR"),
+            ("WRONGPASS @user_script:1: -READONLY x", "WRONGPASS"),
+            ("@user_script: 1: no code", "@user_script:"),
+        ] {
+            let error = replied(reply);
+            assert_eq!(code(&error), Some(expected), "{reply}");
+            assert_eq!(remedy(&error), Remedy::GiveUp, "{reply}");
+            assert!(!breaks_connection(&error) && !is_out_of_memory(&error), "{reply}");
+        }
     }
 }

@@ -13,6 +13,7 @@ mod connection;
 mod connection_options;
 mod credentials;
 mod dialer;
+mod eviction;
 mod fault;
 mod health;
 mod limits;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::backend::Redis;
 use super::connection_options::{ConnectionOptions, connection_setters};
+use super::eviction::evicting_policy;
 use super::fault::Failure;
 use super::limits::patience;
 use super::near_cache_options::NearCache;
@@ -167,7 +168,8 @@ impl Builder<RedisOptions> {
 
     /// Checks the options, connects, and checks that Redis permits every command that the store needs.
     ///
-    /// An [`EventKind::EvictionPolicy`] reports a Redis that may delete sessions in use to free memory.
+    /// An [`EventKind::EvictionPolicy`] reports a Redis that may delete sessions in use to free memory. In a Cluster, each master is
+    /// asked.
     ///
     /// # Errors
     ///
@@ -185,7 +187,8 @@ impl Builder<RedisOptions> {
         let now = self.options.settings.clock.now();
         let (options, builder) = self.with_kind(());
         let redis = options.connect(shared, now).await?;
-        let policy = redis.eviction_policy().await;
+        let evicts = |policy: &str| policy != "noeviction";
+        let policy = evicting_policy(&redis.transport, redis.settings.command_timeout, evicts).await;
         let near_cache = redis.near_cache.clone();
         let ((), mut builder) = builder.with_kind(redis);
         builder.server.near_cache.clone_from(&near_cache);
@@ -193,7 +196,7 @@ impl Builder<RedisOptions> {
         if let Some(near_cache) = near_cache {
             near_cache.report_to(store.config().reporter());
         }
-        if let Some(policy) = policy.filter(|policy| policy != "noeviction") {
+        if let Some(policy) = policy {
             store.config().emit(EventKind::EvictionPolicy { policy: &policy });
         }
         Ok(store)

@@ -8,7 +8,8 @@ use bb8_redis::redis::{Cmd, FromRedisValue, Script, Value, cmd};
 use tokio::time::Instant;
 
 use super::connection_options::{ConnectionOptions, connection_setters};
-use super::fault::{Failure, Trouble};
+use super::eviction::evicting_policy;
+use super::fault::{Failure, Trouble, a_replica};
 use super::limits::Limits;
 use super::settings::TIMEOUT;
 use super::stats::Counters;
@@ -114,9 +115,23 @@ static TRIM: Steps = Steps { code: TRIM_CODE, script: LazyLock::new(|| Script::n
 /// ARGV: the exclusive beginning and the largest number of entries. Returns the server's time in milliseconds, the id and the
 /// field of the last entry, the id of the last entry that was read, how many were read, and the revocations among them in
 /// one string: the client library takes a microsecond for each part of a reply. Entries that arrive in between are among
-/// them. The XTRIM removes nothing, but makes the script a write, which a replica refuses: its data may be old.
+/// them.
+///
+/// The XTRIM removes nothing, but is a write, which a replica refuses, and a master that was cut off from its replicas: their data
+/// may be old. A master that refuses writes because it could not save them to disk (MISCONF) has the newest data, so sessions stay
+/// readable. That refusal may hide the other two: Valkey 9 checks the disk before the role, and all check it before the replicas.
 const PAGE_CODE: &str = "\
-redis.call('XTRIM', KEYS[1], 'MINID', '0')
+local written = redis.pcall('XTRIM', KEYS[1], 'MINID', '0')
+if type(written) == 'table' and written.err then
+  if not string.find(written.err, 'MISCONF', 1, true) then return written end
+  local replication = redis.call('INFO', 'replication')
+  if not string.find(replication, 'role:master', 1, true) then
+    return redis.error_reply('READONLY A replica may be behind.')
+  end
+  if string.find(replication, 'min_slaves_good_slaves:0', 1, true) then
+    return redis.error_reply('NOREPLICAS Not enough good replicas to read.')
+  end
+end
 local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
 local entries = redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])
 local parts, n, reached = {}, 0, ''
@@ -200,13 +215,22 @@ impl RedisRevocations {
     /// started, or a replica took over, less than a second ago, this waits for a second: other processes write again what
     /// Redis may have lost.
     ///
+    /// Each store that is built with these revocations reports a Redis that may delete them to free memory, as
+    /// [`EventKind::EvictionPolicy`](crate::EventKind::EvictionPolicy).
+    ///
     /// # Errors
     ///
     /// [`is_config`](Error::is_config) if options do not fit together, the URL is not valid, or Redis refuses the
     /// password or the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not
     /// answer.
     pub async fn connect(self) -> Result<Revocations, Error> {
-        Revocations::open(self.into_log().await?).await
+        let log = self.into_log().await?;
+        // The stream has no time to live, so policies for entries that have one do not evict it.
+        let evicts = |policy: &str| policy.starts_with("allkeys");
+        let policy = evicting_policy(&log.writer.transport, log.writer.reply_timeout, evicts).await;
+        let mut revocations = Revocations::open(log).await?;
+        revocations.eviction_policy = policy.map(Arc::from);
+        Ok(revocations)
     }
 
     /// Connects to the log only, which [`Revocations::open`] takes: for tools and tests.
@@ -255,6 +279,7 @@ impl RedisRevocations {
 fn not_allowed(error: Error) -> Error {
     let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
     match failure {
+        Some(failure) if failure.is_of_a_replica() => a_replica().into(),
         Some(failure) if failure.is_lasting() => Error::config(format!(
             "{failure}, but revocations need EVALSHA, EVAL and XREAD, and in scripts INFO, TIME, XADD, XRANGE, XREVRANGE and \
              XTRIM, on the stream of their prefix"

@@ -1,14 +1,14 @@
-//! The checks of `connect()`: whether the user may run the commands of the store, how the server compares and sets, its
-//! time, and its eviction policy.
+//! The checks of `connect()`: whether the user may run the commands of the store, how the server compares and sets, and its
+//! time.
 
 use bb8_redis::redis::{Value, cmd};
 use bytes::Bytes;
 
 use super::backend::Redis;
-use super::commands::get;
+use super::commands::{expire, get};
 use super::compare_and_set::{Removal, Way};
 use super::dialer::text;
-use super::fault::{CONNECTION_LOST, Failure};
+use super::fault::{CONNECTION_LOST, Failure, a_replica};
 use crate::clock::Timestamp;
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
@@ -61,6 +61,12 @@ impl Redis {
         self.create(id, entry(b"1", 5), now).await?;
         self.exchange(id, entry(b"1", 5), Some(entry(b"2", 5)), now).await?;
         let renewed = self.exchange(id, entry(b"2", 5), Some(entry(b"2", 10)), now).await?;
+        if self.way() != Way::Scripts {
+            // Only a renewal while memory is full needs it. Of the scripts, each renewal does.
+            let key = self.key(id);
+            let expired = self.send(&key, &expire(&key, b"10000"), &self.limits()).await;
+            expired.map_err(|trouble| self.failed(trouble))?;
+        }
         let found = self.fetch(id, now).await?;
         if renewed != Replaced::Done || found.is_none_or(|found| found.value != entry(b"2", 10).value) {
             return Err(Failure::Lost("an entry was not found again as it was written").into());
@@ -101,17 +107,6 @@ impl Redis {
         }
     }
 
-    /// Returns the eviction policy, if the user may ask for it.
-    pub(super) async fn eviction_policy(&self) -> Option<String> {
-        let mut info = cmd("INFO");
-        info.arg("memory");
-        let key = self.key(self.unused_id().ok()?);
-        let reply = self.send(&key, &info, &self.limits()).await.ok()?;
-        let reply = text(&reply)?;
-        let policy = reply.lines().find_map(|line| line.strip_prefix("maxmemory_policy:"))?;
-        Some(policy.trim().to_owned())
-    }
-
     /// Turns a refusal that lasts until the set-up is changed into a configuration error.
     async fn explained(&self, error: Error, key: &str) -> Error {
         let failure = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Failure>());
@@ -121,11 +116,14 @@ impl Redis {
                 "the store needs GET, DEL, EVALSHA and EVAL, and in scripts SET, SETRANGE and PEXPIRE, on keys that begin \
                  with its prefix"
             }
-            Way::CompareAndSet(_) => "the store needs GET, SET and DEL on keys that begin with its prefix",
+            Way::CompareAndSet(_) => {
+                "the store needs GET, SET, PEXPIRE and DEL on keys that begin with its prefix"
+            }
         };
         match failure {
             _ if failure.is_lasting() => Error::config(format!("{failure}, but {needs}")),
             Failure::Setup(message) => Error::config(message.clone()),
+            _ if failure.is_of_a_replica() => a_replica().into(),
             // A proxy that does not support scripts closes the connection, but passes on other commands.
             Failure::Lost(what) if *what == CONNECTION_LOST && self.way() == Way::Scripts => {
                 match self.send(key, &get(key), &self.limits()).await {

@@ -81,6 +81,16 @@ impl Transport {
         }
     }
 
+    /// Asks each server that a connection leads to, for so long: the masters of a Cluster, or the one server. Returns their
+    /// replies, and nothing for a pool of the application.
+    pub(super) async fn ask_each(&self, question: &Cmd, patience: Duration) -> Vec<Value> {
+        match self {
+            Self::One(node) => node.query(question, Instant::now() + patience).await.into_iter().collect(),
+            Self::Cluster(cluster) => cluster.ask_each(question, patience).await,
+            Self::Pool(_) => Vec::new(),
+        }
+    }
+
     async fn attempt(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {
         match self {
             Self::One(node) => node.send(command, false, limits).await,
