@@ -177,7 +177,7 @@ impl Follower {
     }
 }
 
-/// Tells the register that nothing follows its log any more.
+/// Tells the register that its log is no longer followed.
 struct Ended(Weak<Register>);
 
 impl Drop for Ended {

@@ -178,7 +178,7 @@ impl Register {
     ) {
         let before = self.horizon.fetch_max(horizon.as_secs(), Ordering::AcqRel);
         if before != 0 && before < horizon.as_secs() {
-            // What was forgotten can have ended sessions that last for longer.
+            // The forgotten revocations can have ended sessions that last for longer.
             self.floor.fetch_max(self.swept.load(Ordering::Acquire), Ordering::AcqRel);
         }
         let settings = Settings { budget: Budget::new(max_per_subject, max), clock, reporter };
@@ -454,6 +454,10 @@ impl Register {
         is_recorded: bool,
         max_staleness: Duration,
     ) -> Result<Continued, Error> {
+        // A session that cannot be judged stays where it is.
+        if !self.confirm(judged, max_staleness).await {
+            return Ok(Continued::Unconfirmed);
+        }
         let root = lineage.root.unwrap_or(id);
         let own = Revocation::of_root(root, true).by_call(&SystemRandom)?;
         let end = if is_recorded { self.revoke(vec![own]).await? } else { self.position().await? };

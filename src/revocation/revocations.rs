@@ -17,7 +17,8 @@ use crate::session::SessionId;
 /// The revocations of a [`CookieStore`](crate::CookieStore): an option of it, and a handle that revokes sessions.
 ///
 /// A clone is the same log. Stores with the same log share its subjects and labels, too: give each application a log of
-/// its own.
+/// its own. Of several stores, the clock, the observer and the limits of the first store count. If the sessions of a
+/// later one last for longer, those end whose revocations may have been forgotten.
 ///
 /// # Limits
 ///
@@ -152,6 +153,9 @@ impl Revocations {
 
     /// Sets how many revocations one subject can cause by logging out, logging in again and regenerating. They are
     /// counted in each process, over the longest time that a session lasts. Default: 1000.
+    ///
+    /// The count is approximate and never too low, in counters that subjects share. They take 0.3 MB by default, and more with a
+    /// lower limit or a higher [`max_revocations`](Self::max_revocations), up to 64 MB.
     ///
     /// Beyond it, a logout revokes all sessions of that subject, which needs one entry however often it happens, and
     /// regenerating does not revoke the old id. An [event](crate::RevocationChange::SubjectLimit) reports it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Request;
 use http::header::COOKIE;
 use hyper::service::Service;
+use hyper_session::revocation::FailurePolicy;
 use hyper_session::store::MigratingStore;
 use hyper_session::testing::{Cookies, FakeClock};
 use hyper_session::{Error, MemoryStore, Revocations, SessionHandle, Timestamp, session_fn};
@@ -14,6 +15,9 @@ use crate::shared_log::{Call, Fault, SharedLog};
 use crate::support::block_on;
 
 const PATIENT: Duration = Duration::from_secs(60);
+
+/// For a log that is to be missed: a test waits for this, and a follower on a busy machine is faster.
+const IMPATIENT: Duration = Duration::from_secs(5);
 
 async fn host(log: &SharedLog, max_per_subject: u16) -> Site {
     let revocations = Revocations::open(log.clone()).await.unwrap();
@@ -84,6 +88,34 @@ fn a_session_that_moves_does_not_outrun_an_end_on_another_host() {
                 assert_eq!(goes_on.as_deref(), expected, "{what}");
             }
         }
+    });
+}
+
+#[test]
+fn a_session_stays_where_it_is_while_the_log_cannot_be_read() {
+    block_on(async {
+        let log = SharedLog::default();
+        let revocations = Revocations::open(log.clone()).await.unwrap();
+        let revocations = revocations.max_staleness(IMPATIENT);
+        let revocations = revocations.failure_policy(FailurePolicy::Trust);
+        let site = Site::built(FakeClock::at(START), |builder| builder.revocations(revocations));
+        let memory = MemoryStore::builder().clock(site.clock.clone()).build().unwrap();
+        let store = MigratingStore::new(memory, site.store.clone(), Timestamp::from_unix(START + 10_000));
+        let store = store.unwrap();
+        let mut browser = site.logged_in("ada").await;
+        log.set(Fault::Unreadable);
+        while !site.changes().contains(&"trusted") {
+            visit(&store, &mut browser, false).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(visit(&store, &mut browser, true).await, None, "it may have ended elsewhere");
+        log.set(Fault::None);
+        while !site.changes().contains(&"reachable") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(visit(&store, &mut browser, true).await.as_deref(), Some("ada"));
+        assert_eq!(visit(&store, &mut browser, false).await.as_deref(), Some("ada"));
+        assert!(site.revoked() > 0, "it has moved");
     });
 }
 
