@@ -164,16 +164,16 @@ impl Follower {
             return heal(log, register, Loss::Recent).await;
         }
         register.take_in(&page.entries);
-        let last = page.entries.last().map_or(end.position, |last| last.position);
+        let reached = page.entries.last().map_or(end.position, |last| last.position);
         if page.more {
-            return Ok(End { position: last, ..end });
+            return Ok(End { position: reached, ..end });
         }
         if register.has_lost_entries(page.top) {
             lock(&self.end).lost = true;
             return heal(log, register, Loss::Recent).await;
         }
         register.confirmed(page.top, began);
-        Ok(End { position: last.max(page.top), ..end })
+        Ok(End { position: reached.max(page.top), ..end })
     }
 }
 

@@ -161,8 +161,7 @@ impl SharedLog {
         match self.with(|state| state.fault) {
             Fault::None => Ok(()),
             Fault::Full if !writes => Ok(()),
-            Fault::Unreadable if writes => Ok(()),
-            Fault::Panics if writes => Ok(()),
+            Fault::Unreadable | Fault::Panics if writes => Ok(()),
             Fault::Panics => panic!("the test says so"),
             Fault::Hangs => std::future::pending().await,
             Fault::Full | Fault::Unreadable | Fault::Refuses => Err(Error::unavailable("the test says so")),
