@@ -9,8 +9,8 @@ use crate::session::Name;
 /// Counts the revocations of each subject within a horizon, approximately and never too low. It is a count-min sketch
 /// in two generations, of which the older one is dropped after each horizon.
 ///
-/// The counters are shared: as many revocations as a process remembers, of as many subjects, count as a quarter of the limit for
-/// each subject in two horizons. So a subject that logs out once is never taken for one that does so in a loop.
+/// Subjects share the counters. There are so many of them that as many revocations as a process remembers, in each of two
+/// horizons, count for another subject as a quarter of its limit at most, unless [`MOST_COLUMNS`] would be exceeded.
 pub(super) struct Budget {
     limit: u16,
     /// How many counters a row has.

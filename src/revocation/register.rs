@@ -117,7 +117,7 @@ pub(crate) enum Continued {
     At(Position),
     /// It does not: another revocation came first, and ended it.
     Nowhere,
-    /// The revocation was written. Whether this session had ended before is not known.
+    /// It is not known whether it had ended before. The revocation may have been written.
     Unconfirmed,
 }
 
