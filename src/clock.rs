@@ -46,6 +46,11 @@ impl Timestamp {
         Self::from_unix(self.as_unix().saturating_sub(duration.as_secs()))
     }
 
+    /// Returns the time between two moments, whichever is the earlier one.
+    pub(crate) const fn distance(self, other: Self) -> Duration {
+        Duration::from_secs(self.0.abs_diff(other.0))
+    }
+
     /// Returns how long ago `earlier` was, or zero if it is in the future.
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))

@@ -348,7 +348,7 @@ pub enum RevocationChange {
     /// There were more than [`max_revocations`](crate::Revocations::max_revocations), so a floor replaced the oldest ones.
     /// All sessions from before the floor have ended, revoked or not.
     Floor,
-    /// The log cannot be read. After `max_staleness` the failure policy applies.
+    /// The log cannot be read, or the task that follows it has ended with its runtime. After `max_staleness` the failure policy applies.
     Unreachable,
     /// The log can be read again.
     Reachable,

@@ -9,10 +9,12 @@ use crate::session::Name;
 /// Counts the revocations of each subject within a horizon, approximately and never too low. It is a count-min sketch
 /// in two generations, of which the older one is dropped after each horizon.
 ///
-/// It has 16,384 counters in each of four rows: a million revocations of a million subjects count about 60 for each
-/// subject. The limit is far above that.
+/// Subjects share the counters. There are so many of them that as many revocations as a process remembers, in each of two
+/// horizons, count for another subject as a quarter of its limit at most, unless [`MOST_COLUMNS`] would be exceeded.
 pub(super) struct Budget {
     limit: u16,
+    /// How many counters a row has.
+    columns: usize,
     state: Mutex<State>,
 }
 
@@ -23,11 +25,16 @@ struct State {
 }
 
 const ROWS: usize = 4;
-const COLUMNS: usize = 1 << 14;
+/// 32 MB in each generation. The system provides the parts of them that are used.
+const MOST_COLUMNS: usize = 1 << 22;
+const FEWEST_COLUMNS: usize = 1 << 14;
 
 impl Budget {
-    pub(super) fn new(limit: u16) -> Self {
-        Self { limit, state: Mutex::default() }
+    /// Creates a budget of `limit` for each subject, in a process that remembers `max` revocations.
+    pub(super) fn new(limit: u16, max: usize) -> Self {
+        let columns = max.saturating_mul(8) / usize::from(limit.max(1));
+        let columns = columns.clamp(FEWEST_COLUMNS, MOST_COLUMNS).next_power_of_two();
+        Self { limit, columns, state: Mutex::default() }
     }
 
     /// Counts one revocation of `owner`. Returns false if there were too many.
@@ -42,9 +49,9 @@ impl Budget {
             state.began = now.as_unix();
         }
         let [current, previous] = &mut state.generations;
-        let current = current.get_or_insert_with(|| vec![0; ROWS * COLUMNS].into_boxed_slice());
+        let current = current.get_or_insert_with(|| vec![0; ROWS * self.columns].into_boxed_slice());
         let mut least = u16::MAX;
-        for at in cells(owner) {
+        for at in cells(owner, self.columns) {
             let before = previous.as_ref().and_then(|counts| counts.get(at)).copied().unwrap_or(0);
             if let Some(count) = current.get_mut(at) {
                 *count = count.saturating_add(1);
@@ -56,11 +63,11 @@ impl Budget {
 }
 
 /// Returns a cell in each row. The name is a hash already: its bytes serve as four hashes.
-fn cells(owner: Name) -> [usize; ROWS] {
+fn cells(owner: Name, columns: usize) -> [usize; ROWS] {
     let owner = u128::from_be_bytes(owner);
     std::array::from_fn(|row| {
         let hash = usize::try_from(owner >> (32 * row) & 0xffff_ffff).unwrap_or(0);
-        row * COLUMNS + hash % COLUMNS
+        row * columns + hash % columns
     })
 }
 
@@ -73,7 +80,7 @@ mod tests {
 
     #[test]
     fn one_subject_is_stopped_and_the_others_are_not() {
-        let budget = Budget::new(300);
+        let budget = Budget::new(300, 1_000_000);
         let now = Timestamp::from_unix(5_000);
         for number in 0..200_000 {
             let owner = subject_name(&(number % 50_000).to_string());
@@ -93,7 +100,7 @@ mod tests {
     fn after_two_horizons_without_a_revocation_nothing_counts() {
         let mallory = subject_name("mallory");
         for (quiet, granted) in [(1_000, false), (1_001, false), (2_000, false), (2_001, true)] {
-            let budget = Budget::new(1);
+            let budget = Budget::new(1, 1_000);
             assert!(budget.spend(mallory, Timestamp::from_unix(5_000), HORIZON));
             let later = Timestamp::from_unix(5_000 + quiet);
             assert_eq!(budget.spend(mallory, later, HORIZON), granted, "after {quiet} seconds");
@@ -103,8 +110,23 @@ mod tests {
     #[test]
     fn each_quarter_of_a_name_chooses_a_cell_of_its_own_row() {
         let name = 0x0000_0004_0000_0003_0000_0002_ffff_0001_u128.to_be_bytes();
-        let columns = cells(name).map(|cell| cell % COLUMNS);
-        assert_eq!(cells(name).map(|cell| cell / COLUMNS), [0, 1, 2, 3]);
-        assert_eq!(columns, [0xffff_0001 % COLUMNS, 2, 3, 4]);
+        let columns = FEWEST_COLUMNS;
+        let of_rows = cells(name, columns);
+        assert_eq!(of_rows.map(|cell| cell / columns), [0, 1, 2, 3]);
+        assert_eq!(of_rows.map(|cell| cell % columns), [0xffff_0001 % columns, 2, 3, 4]);
+    }
+
+    #[test]
+    fn a_small_limit_stops_no_subject_that_logs_out_once() {
+        let now = Timestamp::from_unix(5_000);
+        for (limit, max) in [(10, 100_000), (50, 1_000_000)] {
+            let budget = Budget::new(limit, max);
+            for number in 0..200_000 {
+                assert!(budget.spend(subject_name(&number.to_string()), now, HORIZON), "{number} of {limit}");
+            }
+            let mallory = subject_name("mallory");
+            let granted = (0..1_000).filter(|_| budget.spend(mallory, now, HORIZON)).count();
+            assert!((1..=usize::from(limit)).contains(&granted), "{granted} of {limit}");
+        }
     }
 }

@@ -2,16 +2,18 @@
 //! that the log lost.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::task::yield_now;
+use tokio::runtime::Handle;
+use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::log::{AnyLog, Entry, Page};
-use super::register::Register;
+use super::register::{Register, lock};
 use super::revocation::{Key, Mark, Revocation};
 use super::timeline;
+use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::RevocationChange;
 use crate::join::join;
@@ -26,6 +28,8 @@ const FIRST_GRACE: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often old entries are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// A log that trims for longer goes on at the next sweep.
+const LONGEST_TRIM: Duration = Duration::from_secs(10);
 /// How long other processes have to write again the entries that a log may have lost, before this process believes it.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How many lost revocations are written at once.
@@ -36,6 +40,8 @@ const BATCH: usize = 256;
 pub(super) struct End {
     position: u64,
     history: u64,
+    /// True if the log has lost entries that are not known to be written again.
+    lost: bool,
 }
 
 /// Reads the whole log into `register`, and returns its end.
@@ -48,27 +54,136 @@ pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<End, E
     Ok(end)
 }
 
-/// Runs until the register is dropped.
-pub(super) async fn follow(log: Arc<dyn AnyLog>, register: Weak<Register>, mut end: End) {
-    let mut swept = Instant::now();
-    loop {
-        match step(&*log, &register, end).await {
-            Followed::Reached(reached) => end = reached,
-            Followed::Failed => sleep(PAUSE).await,
-            Followed::Dropped => return,
+/// Follows a log, in a task that is started again if it ends too early.
+pub(super) struct Follower {
+    log: Arc<dyn AnyLog>,
+    end: Mutex<End>,
+    task: Mutex<Option<AbortHandle>>,
+}
+
+impl Follower {
+    pub(super) fn new(log: Arc<dyn AnyLog>, end: End) -> Arc<Self> {
+        Arc::new(Self { log, end: Mutex::new(end), task: Mutex::default() })
+    }
+
+    /// Starts the task in the present runtime, unless it runs. It ends when the register is dropped. It also ends with its
+    /// runtime, and if the log panics.
+    pub(super) fn run(self: &Arc<Self>, register: &Arc<Register>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut task = lock(&self.task);
+        if task.as_ref().is_none_or(AbortHandle::is_finished) {
+            // It is dropped with the task, also if that never ran.
+            let (follower, ended) = (Arc::clone(self), Ended(Arc::downgrade(register)));
+            let following = async move { follower.follow(&ended.0).await };
+            *task = Some(runtime.spawn(following).abort_handle());
         }
-        if swept.elapsed() < SWEEP_EVERY {
-            continue;
+    }
+
+    /// Runs until the register is dropped.
+    async fn follow(&self, register: &Weak<Register>) {
+        let mut swept: Option<Timestamp> = None;
+        // Dropping it ends the task in it.
+        let mut trimming = JoinSet::new();
+        loop {
+            match self.step(register).await {
+                Followed::Reached(reached) => *lock(&self.end) = reached,
+                Followed::Failed => sleep(PAUSE).await,
+                Followed::Dropped => return,
+            }
+            let Some(register) = register.upgrade() else { return };
+            let now = register.now();
+            if swept.is_some_and(|swept| now.distance(swept) < SWEEP_EVERY) {
+                continue;
+            }
+            let is_first = swept.replace(now).is_none();
+            if is_first {
+                continue;
+            }
+            register.sweep();
+            let horizon = register.horizon();
+            while trimming.try_join_next().is_some() {}
+            if horizon < Duration::MAX && trimming.is_empty() {
+                // Longer than any process remembers, or an entry that is forgotten would seem to be lost.
+                let age = horizon.saturating_add(2 * timeline::step(horizon));
+                let log = Arc::clone(&self.log);
+                // In a task of its own, since sessions wait for the next read. If it fails, the next sweep tries again.
+                trimming.spawn(async move { timeout(LONGEST_TRIM, log.trim(age)).await.is_ok() });
+            }
         }
-        swept = Instant::now();
-        let Some(register) = register.upgrade() else { return };
-        register.sweep();
-        let horizon = register.horizon();
-        drop(register);
-        if horizon < Duration::MAX {
-            // Longer than any process remembers, or an entry that is forgotten would seem to be lost. If it fails, the next
-            // sweep tries again.
-            let _ = timeout(FIRST_GRACE, log.trim(horizon.saturating_add(2 * timeline::step(horizon)))).await;
+    }
+
+    /// Waits for entries behind the end, and takes them in.
+    async fn step(&self, register: &Weak<Register>) -> Followed {
+        // The register is not held while the task waits for the log: dropping its last handle ends this task.
+        let Some((failing, seen)) =
+            register.upgrade().map(|register| (register.is_failing(), register.highest()))
+        else {
+            return Followed::Dropped;
+        };
+        let began = Instant::now();
+        // A new connection takes longer than a reply.
+        let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
+        let after = lock(&self.end).position;
+        let page = read(&*self.log, after, wait, grace).await;
+        let Some(register) = register.upgrade() else { return Followed::Dropped };
+        let reached = match page {
+            Ok(page) => self.take_in(&register, seen, page, began).await,
+            Err(error) => Err(error),
+        };
+        let Ok(reached) = reached else {
+            register.failed();
+            return Followed::Failed;
+        };
+        Followed::Reached(reached)
+    }
+
+    /// Takes in a page that was read behind the end. If the log may have lost entries, writes them again.
+    ///
+    /// `seen` is the highest position that was known before the read began: what is appended meanwhile may not be in the page.
+    async fn take_in(
+        &self,
+        register: &Register,
+        seen: u64,
+        mut page: Page,
+        began: Instant,
+    ) -> Result<End, Error> {
+        let log = &*self.log;
+        let end = *lock(&self.end);
+        let lost = end.lost || page.top < seen;
+        // Once the log is raised, it no longer shows a loss. If healing fails, the next attempt must still know.
+        lock(&self.end).lost = lost;
+        if register.is_failing() {
+            // The log may be on another server now, whose first write shows it.
+            in_time(log.top(register.highest())).await?;
+            page = read(log, end.position, Duration::ZERO, FIRST_GRACE).await?;
+        }
+        if lost || page.history != end.history {
+            return heal(log, register, Loss::Any { shorter: lost }).await;
+        }
+        if register.is_failing() {
+            return heal(log, register, Loss::Recent).await;
+        }
+        register.take_in(&page.entries);
+        let reached = page.entries.last().map_or(end.position, |last| last.position);
+        if page.more {
+            return Ok(End { position: reached, ..end });
+        }
+        if register.has_lost_entries(page.top) {
+            lock(&self.end).lost = true;
+            return heal(log, register, Loss::Recent).await;
+        }
+        register.confirmed(page.top, began);
+        Ok(End { position: reached.max(page.top), ..end })
+    }
+}
+
+/// Tells the register that its log is no longer followed.
+struct Ended(Weak<Register>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        if let Some(register) = self.0.upgrade() {
+            register.failed();
         }
     }
 }
@@ -79,61 +194,6 @@ enum Followed {
     Failed,
     /// The last handle of the register was dropped.
     Dropped,
-}
-
-/// Waits for entries behind `end`, and takes them in.
-async fn step(log: &dyn AnyLog, register: &Weak<Register>, end: End) -> Followed {
-    // The register is not held while the task waits for the log: dropping its last handle ends this task.
-    let Some(failing) = register.upgrade().map(|register| register.is_failing()) else {
-        return Followed::Dropped;
-    };
-    let began = Instant::now();
-    // A new connection takes longer than a reply.
-    let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
-    let page = read(log, end.position, wait, grace).await;
-    let Some(register) = register.upgrade() else { return Followed::Dropped };
-    let reached = match page {
-        Ok(page) => take_in(log, &register, end, page, began).await,
-        Err(error) => Err(error),
-    };
-    let Ok(reached) = reached else {
-        register.failed();
-        return Followed::Failed;
-    };
-    Followed::Reached(reached)
-}
-
-/// Takes in a page that was read behind `end`. If the log may have lost entries, writes them again.
-async fn take_in(
-    log: &dyn AnyLog,
-    register: &Register,
-    end: End,
-    mut page: Page,
-    began: Instant,
-) -> Result<End, Error> {
-    let highest = register.highest();
-    let shorter = page.top < highest;
-    if register.is_failing() {
-        // The log may be on another server now, whose first write shows it.
-        in_time(log.top(highest)).await?;
-        page = read(log, end.position, Duration::ZERO, FIRST_GRACE).await?;
-    }
-    if shorter || page.history != end.history {
-        return heal(log, register, Loss::Any { shorter }).await;
-    }
-    if register.is_failing() {
-        return heal(log, register, Loss::Recent).await;
-    }
-    register.take_in(&page.entries);
-    let last = page.entries.last().map_or(end.position, |last| last.position);
-    if page.more {
-        return Ok(End { position: last, ..end });
-    }
-    if register.has_lost_entries(page.top) {
-        return heal(log, register, Loss::Recent).await;
-    }
-    register.confirmed(page.top, began);
-    Ok(End { position: last.max(page.top), ..end })
 }
 
 /// The entries that a log may have lost.
@@ -211,7 +271,7 @@ async fn read_on(
         };
         if !page.more {
             take_in.await;
-            let end = End { position: after.max(page.top), history: page.history };
+            let end = End { position: after.max(page.top), history: page.history, lost: false };
             return Ok((end, page.top, began));
         }
         began = Instant::now();

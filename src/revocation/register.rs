@@ -11,7 +11,7 @@ use super::budget::Budget;
 use super::log::{AnyLog, Entry};
 use super::memory::MemoryLog;
 use super::revocation::{Key, Mark, Revocation};
-use super::set::Set;
+use super::set::{Set, View};
 use super::timeline::Timeline;
 use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
@@ -56,7 +56,7 @@ pub(crate) struct Register {
     timeline: Mutex<Timeline>,
     recent: Mutex<VecDeque<Recent>>,
     /// Entries that this process has appended, and not read back yet.
-    unread: Mutex<Vec<Unread>>,
+    unread: Mutex<VecDeque<Unread>>,
     /// Revocations at or below this position were forgotten.
     swept: AtomicU64,
     settings: OnceLock<Settings>,
@@ -111,13 +111,13 @@ pub(crate) enum Verdict {
     Unconfirmed,
 }
 
-/// Where a session continues whose subject's other sessions were ended.
+/// Where a session continues whose subject's other sessions were ended, or which moves to another store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Continued {
     At(Position),
-    /// It does not: another revocation of the subject came first, and ended it, too.
+    /// It does not: another revocation came first, and ended it.
     Nowhere,
-    /// The others have ended. Whether this one had ended before is not known.
+    /// It is not known whether it had ended before. The revocation may have been written.
     Unconfirmed,
 }
 
@@ -176,8 +176,12 @@ impl Register {
         clock: Arc<dyn Clock>,
         reporter: Reporter,
     ) {
-        self.horizon.fetch_max(horizon.as_secs(), Ordering::AcqRel);
-        let settings = Settings { budget: Budget::new(max_per_subject), clock, reporter };
+        let before = self.horizon.fetch_max(horizon.as_secs(), Ordering::AcqRel);
+        if before != 0 && before < horizon.as_secs() {
+            // The forgotten revocations can have ended sessions that last for longer.
+            self.floor.fetch_max(self.swept.load(Ordering::Acquire), Ordering::AcqRel);
+        }
+        let settings = Settings { budget: Budget::new(max_per_subject, max), clock, reporter };
         if self.settings.set(settings).is_ok() {
             self.max.store(max, Ordering::Release);
         }
@@ -204,8 +208,7 @@ impl Register {
         self.meanwhile();
         let view = self.set.view();
         self.meanwhile();
-        let revoked_below = self.floor.load(Ordering::Acquire).max(self.everything.load(Ordering::Acquire));
-        if position < revoked_below {
+        if position < self.revoked_below() {
             return Verdict::Revoked;
         }
         let mark = match (view.get(Key::of_root(lineage.root.unwrap_or(id))), view.get(Key::of_id(id))) {
@@ -216,11 +219,16 @@ impl Register {
         if let Some(verdict @ (Verdict::Revoked | Verdict::Superseded)) = ended {
             return verdict;
         }
-        let ends = |name: Name| view.get(Key::of_name(name)).is_some_and(|mark| mark.ends(position));
-        if lineage.owner.is_some_and(ends) || labels.names().any(ends) {
+        if names_end(&view, position, lineage, labels) {
             return Verdict::Revoked;
         }
         if is_current { ended.unwrap_or(Verdict::Valid) } else { Verdict::Unconfirmed }
+    }
+
+    /// Returns the position below which all sessions have ended.
+    #[inline]
+    fn revoked_below(&self) -> u64 {
+        self.floor.load(Ordering::Acquire).max(self.everything.load(Ordering::Acquire))
     }
 
     /// Lets a test act as another thread between two steps of a judgement.
@@ -389,7 +397,12 @@ impl Register {
             self.remember(std::iter::once((last, revocation)), false);
             // Of several, only the position of the last one is known.
             let above = if number == count { last.saturating_sub(1) } else { highest };
-            lock(&self.unread).push(Unread { above, last, revocation });
+            let mut unread = lock(&self.unread);
+            if unread.len() >= MAX_RECENT {
+                // Nothing is read for so long only while the log fails. After that, all recent entries are looked for.
+                unread.pop_front();
+            }
+            unread.push_back(Unread { above, last, revocation });
         }
         self.bound();
         Ok(self.at(last))
@@ -418,9 +431,7 @@ impl Register {
             revocations.push(Revocation::of_owner(owner));
             self.append_in_memory(log, &revocations, || ended = is_named())
         } else {
-            let mut random = [0; 8];
-            SystemRandom.fill(&mut random)?;
-            let own = Revocation::of_owner_by_call(owner, u64::from_be_bytes(random));
+            let own = Revocation::of_owner(owner).by_call(&SystemRandom)?;
             revocations.push(own);
             let position = self.revoke(revocations).await?;
             if !self.confirm(position, max_staleness).await {
@@ -430,6 +441,38 @@ impl Register {
             position
         };
         Ok(if ended { Continued::Nowhere } else { Continued::At(position) })
+    }
+
+    /// Ends the session of this id and lineage, which moves to another store. `judged` is a position up to which no known
+    /// revocation ended it. With `is_recorded` false, its subject has caused too many revocations, and none is written.
+    pub(crate) async fn end_moved(
+        &self,
+        id: SessionId,
+        lineage: &Lineage,
+        labels: &Labels<'_>,
+        judged: Position,
+        is_recorded: bool,
+        max_staleness: Duration,
+    ) -> Result<Continued, Error> {
+        // A session that cannot be judged stays where it is.
+        if !self.confirm(judged, max_staleness).await {
+            return Ok(Continued::Unconfirmed);
+        }
+        let root = lineage.root.unwrap_or(id);
+        let own = Revocation::of_root(root, true).by_call(&SystemRandom)?;
+        let end = if is_recorded { self.revoke(vec![own]).await? } else { self.position().await? };
+        if !self.confirm(end, max_staleness).await {
+            return Ok(Continued::Unconfirmed);
+        }
+        let (from, to) = (self.sequence(judged), end.sequence.saturating_add(1));
+        let is_named = |key| self.may_name_between(key, from, to, own);
+        let position = self.sequence(lineage.position);
+        let view = self.set.view();
+        let ended = is_named(Key::of_root(root))
+            || is_named(Key::of_id(id))
+            || names_end(&view, position, lineage, labels)
+            || position < self.revoked_below();
+        Ok(if ended { Continued::Nowhere } else { Continued::At(end) })
     }
 
     /// Returns true if a recent revocation of `key` is behind `from` and before `to`, or there were too many to tell. One like
@@ -530,7 +573,7 @@ impl Register {
         }
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.settings.get().map_or_else(|| SystemClock.now(), |settings| settings.clock.now())
     }
 
@@ -646,8 +689,15 @@ impl Register {
     }
 }
 
+/// Returns true if the subject or a label of a session with this position was revoked.
+#[inline]
+fn names_end(view: &View, position: u64, lineage: &Lineage, labels: &Labels<'_>) -> bool {
+    let ends = |name: Name| view.get(Key::of_name(name)).is_some_and(|mark| mark.ends(position));
+    lineage.owner.is_some_and(ends) || labels.names().any(ends)
+}
+
 /// Locks a mutex. No foreign code runs under these locks, so poisoning is harmless.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -821,17 +871,51 @@ mod tests {
         assert!(confirming.await);
     }
 
-    struct Fixed;
+    struct Settable(AtomicU64);
 
-    impl Clock for Fixed {
+    impl Clock for Settable {
         fn now(&self) -> Timestamp {
-            Timestamp::from_unix(100)
+            Timestamp::from_unix(self.0.load(Ordering::SeqCst))
         }
     }
 
     fn attach(register: &Register, max: usize, refuse_unknown: bool) {
+        attach_for(register, max, refuse_unknown, HOUR);
+    }
+
+    /// Attaches a store whose sessions last for so long. Returns its clock.
+    fn attach_for(register: &Register, max: usize, refuse_unknown: bool, longest: Duration) -> Arc<Settable> {
         let reporter = Reporter { cookie: String::new(), observer: None };
-        register.attach(max, 1, refuse_unknown, HOUR, Arc::new(Fixed), reporter);
+        let clock = Arc::new(Settable(AtomicU64::new(100)));
+        register.attach(max, 1, refuse_unknown, longest, Arc::clone(&clock) as Arc<dyn Clock>, reporter);
+        clock
+    }
+
+    #[test]
+    fn a_store_whose_sessions_last_for_longer_refuses_those_whose_revocations_may_be_forgotten() {
+        let register = Register::in_memory(&SystemRandom).unwrap();
+        let clock = attach_for(&register, 32, false, HOUR);
+        let forgotten = register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap().sequence;
+        let now = 100 + (HOUR + MARGIN).as_secs();
+        clock.0.store(now, Ordering::SeqCst);
+        register.sweep();
+        assert_eq!(register.len(), 0);
+        let judged = || [forgotten - 1, forgotten].map(|at| judge(&register, at, now));
+        attach_for(&register, 32, false, HOUR);
+        assert_eq!(judged(), [Verdict::Valid; 2], "the first store's sessions have expired");
+        attach_for(&register, 32, false, 2 * HOUR);
+        assert_eq!(judged(), [Verdict::Revoked, Verdict::Valid]);
+    }
+
+    #[tokio::test]
+    async fn a_log_that_is_not_read_does_not_fill_the_memory() {
+        let register = over_log(1);
+        for _ in 0..17 {
+            register.revoke(vec![Revocation::of_owner([7; 16]); 4_096]).await.unwrap();
+        }
+        assert_eq!(lock(&register.unread).len(), MAX_RECENT);
+        assert!(register.has_lost_entries(1));
+        assert_eq!(lock(&register.unread).len(), 0);
     }
 
     #[test]

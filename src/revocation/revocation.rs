@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::crypto::{label_name, subject_name};
+use crate::crypto::{Random, label_name, subject_name};
 use crate::error::Error;
 use crate::session::{Name, SessionId, check_label};
 
@@ -150,10 +150,12 @@ impl Revocation {
         Self::named(Key::of_name(owner), 0)
     }
 
-    /// Revokes as [`of_owner`](Self::of_owner), and differs from the revocations of all other calls. If the reply of a log is
-    /// lost, the log may have it twice, and the caller must recognize its own.
-    pub(super) fn of_owner_by_call(owner: Name, random: u64) -> Self {
-        Self { original: random | OF_CALL, ..Self::of_owner(owner) }
+    /// Revokes the same, and differs from the revocations of all other calls. If the reply of a log is lost, the log may have it
+    /// twice, and the caller must recognize its own.
+    pub(super) fn by_call(self, random: &dyn Random) -> Result<Self, Error> {
+        let mut call = [0; 8];
+        random.fill(&mut call)?;
+        Ok(Self { original: u64::from_be_bytes(call) | OF_CALL, ..self })
     }
 
     pub(super) fn of_subject(subject: &str) -> Self {
@@ -298,13 +300,26 @@ mod tests {
         }
     }
 
+    struct Fixed(u64);
+
+    impl Random for Fixed {
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), Error> {
+            bytes.copy_from_slice(&self.0.to_be_bytes());
+            Ok(())
+        }
+    }
+
     #[test]
     fn revocations_by_two_calls_differ_and_count_from_their_positions() {
-        let by = |call| Revocation::of_owner_by_call([7; 16], call);
-        assert_ne!(by(1), by(2));
-        for call in [0, 1, u64::MAX] {
-            assert_eq!(by(call).mark(5), Revocation::of_owner([7; 16]).mark(5));
-            assert_eq!(Revocation::from_bytes(&by(call).to_bytes()), Some(by(call)));
+        for revocation in
+            [Revocation::of_owner([7; 16]), Revocation::of_root(SessionId::from_bytes([7; 16]), true)]
+        {
+            let by = |call: u64| revocation.by_call(&Fixed(call)).unwrap();
+            assert_ne!(by(1), by(2));
+            for call in [0, 1, u64::MAX] {
+                assert_eq!(by(call).mark(5), revocation.mark(5));
+                assert_eq!(Revocation::from_bytes(&by(call).to_bytes()), Some(by(call)));
+            }
         }
     }
 

@@ -4,9 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::follower::{self, Follower};
 use super::log::{AnyLog, RevocationLog};
 use super::register::Register;
-use super::{Position, Revocation, follower};
+use super::{Position, Revocation};
 use crate::clock::Clock;
 use crate::crypto::SystemRandom;
 use crate::error::Error;
@@ -16,7 +17,8 @@ use crate::session::SessionId;
 /// The revocations of a [`CookieStore`](crate::CookieStore): an option of it, and a handle that revokes sessions.
 ///
 /// A clone is the same log. Stores with the same log share its subjects and labels, too: give each application a log of
-/// its own.
+/// its own. Of several stores, the clock, the observer and the limits of the first store count. If the sessions of a
+/// later one last for longer, those end whose revocations may have been forgotten.
 ///
 /// # Limits
 ///
@@ -47,6 +49,8 @@ use crate::session::SessionId;
 pub struct Revocations {
     /// An error if there was no randomness, which the builder of the store reports.
     register: Result<Arc<Register>, NoRandomness>,
+    /// `None` in memory.
+    follower: Option<Arc<Follower>>,
     options: Options,
     /// The eviction policy of a log that may lose entries by it, which each store reports.
     pub(crate) eviction_policy: Option<Arc<str>>,
@@ -97,27 +101,40 @@ impl Revocations {
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub fn in_memory() -> Self {
-        Self::with(Register::in_memory(&SystemRandom).map(Arc::new).map_err(|_| NoRandomness))
+        Self::with(Register::in_memory(&SystemRandom).map(Arc::new).map_err(|_| NoRandomness), None)
     }
 
     /// Reads `log` to its end, and follows it from now on, in a task of the present tokio runtime. The task ends when
-    /// the last clone is dropped.
+    /// the last clone is dropped. If its runtime ends earlier, or the log panics, [`RevocationChange::Unreachable`] reports it,
+    /// and the next request of another runtime whose session must be confirmed starts the task again.
+    ///
+    /// [`RevocationChange::Unreachable`]: crate::RevocationChange::Unreachable
     ///
     /// # Errors
     ///
     /// The errors of the log. [`is_config`](Error::is_config) outside of a tokio runtime.
     pub async fn open(log: impl RevocationLog) -> Result<Self, Error> {
-        let runtime = tokio::runtime::Handle::try_current().map_err(|_| {
-            Error::config("revocations must be opened inside a tokio runtime, where a task follows them")
-        })?;
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(Error::config(
+                "revocations must be opened inside a tokio runtime, where a task follows them",
+            ));
+        }
         let log: Arc<dyn AnyLog> = Arc::new(log);
         let register = Arc::new(Register::over(Arc::clone(&log), &SystemRandom)?);
-        let after = follower::load(&*log, &register).await?;
-        drop(runtime.spawn(follower::follow(log, Arc::downgrade(&register), after)));
-        Ok(Self::with(Ok(register)))
+        let end = follower::load(&*log, &register).await?;
+        let follower = Follower::new(log, end);
+        follower.run(&register);
+        Ok(Self::with(Ok(register), Some(follower)))
     }
 
-    fn with(register: Result<Arc<Register>, NoRandomness>) -> Self {
+    /// Follows the log again, in the present runtime, if the task that did so has ended.
+    pub(crate) fn keep_following(&self) {
+        if let (Ok(register), Some(follower)) = (&self.register, &self.follower) {
+            follower.run(register);
+        }
+    }
+
+    fn with(register: Result<Arc<Register>, NoRandomness>, follower: Option<Arc<Follower>>) -> Self {
         let options = Options {
             max_revocations: 1_000_000,
             max_per_subject: 1_000,
@@ -125,7 +142,7 @@ impl Revocations {
             failure_policy: FailurePolicy::Refuse,
             refuse_unknown: false,
         };
-        Self { register, options, eviction_policy: None }
+        Self { register, follower, options, eviction_policy: None }
     }
 
     /// Sets how many revocations each process remembers. Default: a million, which take less than 60 MB.
@@ -139,6 +156,9 @@ impl Revocations {
 
     /// Sets how many revocations one subject can cause by logging out, logging in again and regenerating. They are
     /// counted in each process, over the longest time that a session lasts. Default: 1000.
+    ///
+    /// The count is approximate and never too low, in counters that subjects share. They take 0.3 MB by default, and more with a
+    /// lower limit or a higher [`max_revocations`](Self::max_revocations), up to 64 MB.
     ///
     /// Beyond it, a logout revokes all sessions of that subject, which needs one entry however often it happens, and
     /// regenerating does not revoke the old id. An [event](crate::RevocationChange::SubjectLimit) reports it.

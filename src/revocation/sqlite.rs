@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 use tokio::sync::oneshot;
@@ -46,9 +46,17 @@ const GROUP: usize = 1_024;
 /// How many entries one read returns at most.
 const PAGE: usize = 10_000;
 
-/// How many positions are left out each time that the file is opened. A restored backup lacks the last entries, whose
-/// positions sessions hold already. A later revocation must come behind all of them.
-const ROOM: u64 = 1 << 32;
+/// How many writes wait at most. More of them would time out anyway.
+const MAX_WRITES: usize = 16_384;
+
+/// How many reads wait at most. A log has one follower, whose read may have timed out.
+const MAX_READS: usize = 16;
+
+/// How many entries one step of a deletion looks at, between the writes of callers.
+const TRIM_STEP: usize = 1_000;
+
+/// How many positions are left out at least each time that the file is opened.
+const ROOM: u64 = 1 << 20;
 
 impl Revocations {
     /// Opens revocations in the SQLite file at `path`, for the processes of one machine. No server is needed. A missing
@@ -93,8 +101,8 @@ impl Revocations {
 pub struct SqliteLog {
     path: PathBuf,
     incarnation: u64,
-    writes: Sender<Write>,
-    reads: Sender<Read>,
+    writes: SyncSender<Write>,
+    reads: SyncSender<Read>,
 }
 
 struct Write {
@@ -103,9 +111,19 @@ struct Write {
 }
 
 enum Deed {
-    Append { revocations: Vec<Revocation>, above: u64 },
-    Top { at_least: u64 },
-    Trim { age: Duration },
+    Append {
+        revocations: Vec<Revocation>,
+        above: u64,
+    },
+    Top {
+        at_least: u64,
+    },
+    /// Deletes entries that are older than `age`, of a step behind the position `after`. The answer is the `after` of the next
+    /// step, or zero if there is none.
+    Trim {
+        age: Duration,
+        after: u64,
+    },
 }
 
 struct Read {
@@ -123,11 +141,13 @@ impl SqliteLog {
     pub async fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
         let (opened, is_open) = oneshot::channel();
-        let (writes, writer_queue) = channel();
-        let (reads, reader_queue) = channel();
+        let (writes, writer_queue) = sync_channel(MAX_WRITES);
+        let (reads, reader_queue) = sync_channel(MAX_READS);
         let file = path.clone();
         let start = move || {
-            let connections = create(&file).and_then(|(for_writes, incarnation)| {
+            let connections = create_patiently(&file).and_then(|(for_writes, incarnation)| {
+                // A later change of the working directory must not matter.
+                let file = file.canonicalize().map_err(Error::unavailable)?;
                 let identity = FileIdentity::of(&file);
                 Ok((for_writes, connect(&file)?, incarnation, identity))
             });
@@ -159,7 +179,7 @@ impl SqliteLog {
     async fn write(&self, deed: Deed) -> Result<u64, Error> {
         check_runtime()?;
         let (answer, answered) = oneshot::channel();
-        self.writes.send(Write { deed, answer }).map_err(|_| stopped())?;
+        self.writes.try_send(Write { deed, answer }).map_err(|error| not_sent(&error))?;
         timeout(ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?
     }
 }
@@ -179,12 +199,25 @@ impl RevocationLog for SqliteLog {
 
     async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
         let (answer, answered) = oneshot::channel();
-        self.reads.send(Read { after, wait, answer }).map_err(|_| stopped())?;
+        self.reads.try_send(Read { after, wait, answer }).map_err(|error| not_sent(&error))?;
         timeout(wait + ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?
     }
 
     async fn trim(&self, age: Duration) -> Result<(), Error> {
-        self.write(Deed::Trim { age }).await.map(drop)
+        let mut after = 0;
+        loop {
+            after = self.write(Deed::Trim { age, after }).await?;
+            if after == 0 {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn not_sent<T>(error: &TrySendError<T>) -> Error {
+    match error {
+        TrySendError::Full(_) => Error::unavailable("too many callers wait for the file of revocations"),
+        TrySendError::Disconnected(_) => stopped(),
     }
 }
 
@@ -213,6 +246,26 @@ fn failed(error: rusqlite::Error) -> Error {
         }
         _ => Error::unavailable(error),
     }
+}
+
+/// Does the same as [`create`], and tries again while another process does so, too. SQLite does not wait for the change of a new
+/// file to a WAL.
+fn create_patiently(path: &Path) -> Result<(Connection, u64), Error> {
+    let start = Instant::now();
+    loop {
+        match create(path) {
+            Err(error) if is_busy(&error) && start.elapsed() < BUSY_TIMEOUT => {
+                std::thread::sleep(POLL_EVERY);
+            }
+            created => return created,
+        }
+    }
+}
+
+fn is_busy(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
+    let code = source.and_then(rusqlite::Error::sqlite_error_code);
+    matches!(code, Some(rusqlite::ErrorCode::DatabaseBusy | rusqlite::ErrorCode::DatabaseLocked))
 }
 
 /// Connects to a file, creates it if it is missing, and returns the incarnation of its positions.
@@ -256,15 +309,32 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
     let incarnation: i64 =
         transaction.query_row("SELECT number FROM incarnation", (), |row| row.get(0)).map_err(failed)?;
     let top = top_of(&transaction).map_err(failed)?;
-    raise(&transaction, top, top.saturating_add(ROOM)).map_err(failed)?;
+    raise(&transaction, top, first_position(top, SystemTime::now())).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok((connection, u64::from_be_bytes(incarnation.to_be_bytes())))
+}
+
+/// Returns the position behind which entries are appended to a file that is opened at `now`, and ends at `top`.
+///
+/// A restored backup lacks the last entries, whose positions sessions hold already. A later revocation must come behind all of
+/// them, however often the lost file was opened. So positions follow the time: they begin at the nanoseconds since 1970, and
+/// no file gets a billion entries a second. If the clock was set back, the room behind `top` is all that there is.
+fn first_position(top: u64, now: SystemTime) -> u64 {
+    let nanos = now.duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_nanos());
+    // A clock that shows a year after 2100 is wrong. It must not use up the positions.
+    let nanos = u64::try_from(nanos).ok().filter(|nanos| *nanos < MAX_POSITION / 10 * 9);
+    top.saturating_add(ROOM).max(nanos.unwrap_or(0))
 }
 
 /// Commits the writes that wait, as many as there are in one commit, until the last sender is dropped.
 fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &FileIdentity) {
     while let Ok(first) = queue.recv() {
-        let writes: Vec<Write> = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1)).collect();
+        let waiting = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
+        // The others gave up.
+        let writes: Vec<Write> = waiting.filter(|write| !write.answer.is_closed()).collect();
+        if writes.is_empty() {
+            continue;
+        }
         let committed =
             check(identity).and_then(|()| commit(&mut connection, &writes).map_err(Error::unavailable));
         match committed {
@@ -290,7 +360,7 @@ fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<Vec
     let only_asks = writes.iter().all(|write| matches!(write.deed, Deed::Top { at_least: 0 }));
     let behavior = if only_asks { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
     let transaction = connection.transaction_with_behavior(behavior)?;
-    let written = i64::try_from(SystemClock.now().as_unix()).unwrap_or(i64::MAX);
+    let now = i64::try_from(SystemClock.now().as_unix()).unwrap_or(i64::MAX);
     let answers = writes
         .iter()
         .map(|write| {
@@ -301,7 +371,7 @@ fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<Vec
                     let mut insert = transaction
                         .prepare_cached("INSERT INTO revocation (written, value) VALUES (?1, ?2)")?;
                     for revocation in revocations {
-                        insert.execute(params![written, &revocation.to_bytes()[..]])?;
+                        insert.execute(params![now, &revocation.to_bytes()[..]])?;
                     }
                     top_of(&transaction)
                 }
@@ -310,18 +380,38 @@ fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<Vec
                     top = top.max(*at_least);
                     Ok(top)
                 }
-                Deed::Trim { age } => {
-                    let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
-                    transaction
-                        .prepare_cached("DELETE FROM revocation WHERE written < ?1")?
-                        .execute([written.saturating_sub(age)])?;
-                    Ok(top)
-                }
+                Deed::Trim { age, after } => trim(&transaction, now, *age, *after),
             }
         })
         .collect::<rusqlite::Result<Vec<u64>>>()?;
     transaction.commit()?;
     Ok(answers)
+}
+
+/// Deletes entries behind `after` that are older than `age`, and looks at a limited number. Returns the position of the last of
+/// them, or zero if no old ones are behind it.
+fn trim(connection: &Connection, now: i64, age: Duration, after: u64) -> rusqlite::Result<u64> {
+    let youngest = now.saturating_sub(i64::try_from(age.as_secs()).unwrap_or(i64::MAX));
+    let after = i64::try_from(after).unwrap_or(i64::MAX);
+    let limit = i64::try_from(TRIM_STEP).unwrap_or(i64::MAX);
+    let mut query = connection.prepare_cached(
+        "SELECT position, written FROM revocation WHERE position > ?1 ORDER BY position LIMIT ?2",
+    )?;
+    let step: Vec<(i64, i64)> = query
+        .query_map([after, limit], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    // The entries behind a young one are young, too. One of the future says nothing: it was written by a clock that was wrong.
+    let is_young = |written: i64| (youngest..=now).contains(&written);
+    let reached = step.iter().position(|(_, written)| is_young(*written));
+    let mut delete = connection.prepare_cached("DELETE FROM revocation WHERE position = ?1")?;
+    for (position, written) in step.iter().take(reached.unwrap_or(step.len())) {
+        if *written < youngest {
+            delete.execute([position])?;
+        }
+    }
+    let is_last = reached.is_some() || step.len() < TRIM_STEP;
+    let last = step.last().filter(|_| !is_last).map_or(0, |(position, _)| *position);
+    Ok(u64::try_from(last).unwrap_or(0))
 }
 
 /// Returns the highest position that was ever given. AUTOINCREMENT keeps it when the entry is deleted.
@@ -348,6 +438,9 @@ fn raise(connection: &Connection, top: u64, at_least: u64) -> rusqlite::Result<(
 
 fn serve_reads(connection: &Connection, queue: &Receiver<Read>, identity: &FileIdentity) {
     while let Ok(Read { after, wait, answer }) = queue.recv() {
+        if answer.is_closed() {
+            continue; // the follower asks again
+        }
         let _ = answer.send(read(connection, after, wait, identity)); // the caller may be gone
     }
 }
@@ -420,5 +513,101 @@ fn check(file: &FileIdentity) -> Result<(), Error> {
 impl fmt::Debug for SqliteLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SqliteLog").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+    const AGE: Duration = Duration::from_secs(1_000);
+
+    fn log(entries: impl IntoIterator<Item = i64>) -> Connection {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(SCHEMA).unwrap();
+        for written in entries {
+            connection
+                .execute("INSERT INTO revocation (written, value) VALUES (?1, x'')", [written])
+                .unwrap();
+        }
+        connection
+    }
+
+    fn left(connection: &Connection) -> i64 {
+        connection.query_row("SELECT count(*) FROM revocation", (), |row| row.get(0)).unwrap()
+    }
+
+    #[test]
+    fn a_long_deletion_is_done_in_steps() {
+        let old = 2_500;
+        let entries = std::iter::repeat_n(NOW - 1_001, old).chain(std::iter::repeat_n(NOW - 1_000, 2_500));
+        let connection = log(entries);
+        let (mut after, mut steps) = (0, Vec::new());
+        loop {
+            let before = left(&connection);
+            after = trim(&connection, NOW, AGE, after).unwrap();
+            steps.push(before - left(&connection));
+            if after == 0 {
+                break;
+            }
+        }
+        // The entries behind the first young one are not looked at.
+        assert_eq!((steps, left(&connection)), (vec![1_000, 1_000, 500], 2_500));
+    }
+
+    #[test]
+    fn an_entry_of_the_future_is_passed_over() {
+        let connection = log([NOW - 5_000, NOW + 5_000, NOW - 4_000, NOW, NOW - 3_000]);
+        assert_eq!(trim(&connection, NOW, AGE, 0).unwrap(), 0);
+        assert_eq!(left(&connection), 3);
+    }
+
+    #[test]
+    fn positions_follow_the_clock_and_never_go_back() {
+        let at = |nanos| UNIX_EPOCH + Duration::from_nanos(nanos);
+        let today = 1_800_000_000_000_000_000;
+        assert_eq!(first_position(0, at(today)), today);
+        assert_eq!(first_position(today + 5, at(today)), today + 5 + ROOM);
+        // A clock that is wrong, in either direction.
+        assert_eq!(first_position(7, at(u64::MAX)), 7 + ROOM);
+        assert_eq!(first_position(7, UNIX_EPOCH - Duration::from_secs(1)), 7 + ROOM);
+        assert!(first_position(0, at(MAX_POSITION / 10 * 9 - 1)) < MAX_POSITION);
+    }
+
+    fn write(answer: oneshot::Sender<Result<u64, Error>>) -> Write {
+        let revocations = vec![Revocation::of_owner([7; 16])];
+        Write { deed: Deed::Append { revocations, above: 0 }, answer }
+    }
+
+    #[test]
+    fn a_write_whose_caller_gave_up_is_not_done() {
+        let folder = std::env::temp_dir().join(format!("hyper-session-given-up-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("revocations.db");
+        let (connection, _) = create(&path).unwrap();
+        let (writes, queue) = sync_channel(8);
+        let (answer, mut answered) = oneshot::channel();
+        for answer in [oneshot::channel().0, answer, oneshot::channel().0] {
+            writes.send(write(answer)).unwrap();
+        }
+        drop(writes);
+        serve_writes(connection, &queue, &FileIdentity::of(&path));
+        answered.try_recv().unwrap().unwrap();
+        assert_eq!(left(&connect(&path).unwrap()), 1);
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[tokio::test]
+    async fn callers_beyond_the_length_of_the_queue_are_refused() {
+        let (writes, _queue) = sync_channel(1);
+        let (reads, _read_queue) = sync_channel(1);
+        writes.send(write(oneshot::channel().0)).unwrap();
+        reads.send(Read { after: 0, wait: Duration::ZERO, answer: oneshot::channel().0 }).unwrap();
+        let log = SqliteLog { path: PathBuf::new(), incarnation: 1, writes, reads };
+        for error in [log.top(0).await.unwrap_err(), log.read(0, Duration::ZERO).await.unwrap_err()] {
+            assert!(error.is_unavailable());
+            assert!(std::error::Error::source(&error).unwrap().to_string().contains("too many callers"));
+        }
     }
 }

@@ -20,6 +20,11 @@ impl Session {
     ///
     /// The token holds a hash of the label (18 bytes), not its text.
     ///
+    /// # Security
+    ///
+    /// Call it in the request of the login, before or after [`login`](Self::login). A copy of the cookie from before the label
+    /// does not have it, and ending the label does not end that copy.
+    ///
     /// # Errors
     ///
     /// [`is_config`](Error::is_config) if the store does not keep revocations, because the label would have no effect.

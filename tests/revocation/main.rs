@@ -7,12 +7,15 @@ mod endings;
 #[path = "../sqlite/folder.rs"]
 #[allow(dead_code)] // a part of it is used here
 mod folder;
+mod follower;
 mod hosts;
 mod interleavings;
 mod interplay;
 #[cfg(feature = "sqlite")]
 mod kill;
 mod limits;
+#[cfg(feature = "memory")]
+mod moves;
 #[cfg(feature = "redis")]
 mod on_redis;
 #[cfg(feature = "sqlite")]

@@ -187,3 +187,72 @@ fn what_is_revoked_after_a_backup_was_restored_ends_the_sessions_from_before() {
         assert!(site.accepts(&copy).await, "as documented: a restored backup forgets");
     });
 }
+
+// Each opening leaves out positions. The restored file repeats those of the file that it replaces, unless they follow the time.
+#[test]
+fn what_is_revoked_after_a_restore_ends_sessions_from_any_number_of_openings_before() {
+    let folder = Folder::new();
+    block_on(async {
+        let backup = folder.path().join("backup.db");
+        {
+            let site = host(&folder.file()).await;
+            site.store.end_sessions_of("somebody").await.unwrap();
+            let connection = rusqlite::Connection::open(folder.file()).unwrap();
+            connection.execute("VACUUM INTO ?1", [backup.to_str().unwrap()]).unwrap();
+            let mut browser = site.logged_in("ada").await;
+            site.logout(&mut browser).await;
+        }
+        for _ in 0..3 {
+            host(&folder.file()).await;
+        }
+        let bob = host(&folder.file()).await.logged_in("bob").await;
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = std::fs::remove_file(folder.path().join(format!("sessions.db{suffix}")));
+        }
+        std::fs::rename(backup, folder.file()).unwrap();
+        let site = host(&folder.file()).await;
+        site.store.end_sessions_of("bob").await.unwrap();
+        for visit in 1..=2 {
+            assert_eq!(site.refusal(&bob).await, Some(Refusal::Revoked), "visit {visit}");
+        }
+        assert!(site.accepts(&site.logged_in("bob").await).await);
+    });
+}
+
+// Another process is about to make a log of the file. SQLite does not wait for it before it changes to a WAL.
+#[test]
+fn a_new_file_that_is_locked_is_waited_for() {
+    let folder = Folder::new();
+    block_on(async {
+        let other = rusqlite::Connection::open(folder.file()).unwrap();
+        other.execute_batch("BEGIN IMMEDIATE").unwrap();
+        let release = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            other.execute_batch("ROLLBACK").unwrap();
+        };
+        let (opened, ()) = tokio::join!(SqliteLog::open(folder.file()), release);
+        opened.unwrap();
+    });
+}
+
+#[test]
+#[ignore = "run by the test below, as a process of its own"]
+fn child_that_changes_its_folder() {
+    block_on(async {
+        let site = host(Path::new("revocations.db")).await;
+        std::env::set_current_dir("/").unwrap();
+        site.store.end_sessions_of("bob").await.unwrap();
+        assert!(site.accepts(&site.logged_in("ada").await).await);
+    });
+}
+
+#[test]
+fn a_change_of_the_working_directory_does_not_matter() {
+    let folder = Folder::new();
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    child.args(["--ignored", "--exact", "on_sqlite::child_that_changes_its_folder"]);
+    let done = child.current_dir(folder.path()).output().unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stdout));
+    assert!(String::from_utf8_lossy(&done.stdout).contains("1 passed"));
+    assert!(folder.path().join("revocations.db").exists());
+}

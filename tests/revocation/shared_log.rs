@@ -26,6 +26,20 @@ struct State {
     history: u64,
     fault: Fault,
     reads: u64,
+    /// How many of the next appends are refused.
+    refused_appends: u32,
+    /// The calls that wait for the test before they return.
+    held: Option<Call>,
+    /// How many calls have waited so far.
+    holds: u64,
+    /// How many reads there were while the last of them waited.
+    reads_while_held: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    Read,
+    Trim,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +54,30 @@ pub(crate) enum Fault {
     Full,
     /// Writes go on, reads are refused.
     Unreadable,
+    /// Reads panic.
+    Panics,
+}
+
+/// A call that waits, until it is dropped.
+struct Waiting<'a> {
+    log: &'a SharedLog,
+    reads: u64,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(log: &'a SharedLog) -> Self {
+        let reads = log.with(|state| {
+            state.holds += 1;
+            state.reads
+        });
+        Self { log, reads }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.log.with(|state| state.reads_while_held = state.reads - self.reads);
+    }
 }
 
 impl SharedLog {
@@ -62,6 +100,51 @@ impl SharedLog {
         });
     }
 
+    /// Forgets what is behind `position`, and does not say so by its history.
+    pub(crate) fn roll_back(&self, position: u64) {
+        self.with(|state| {
+            state.entries.retain(|entry| entry.position <= position);
+            state.top = position;
+        });
+    }
+
+    pub(crate) fn refuse_appends(&self, count: u32) {
+        self.with(|state| state.refused_appends = count);
+    }
+
+    /// From now on, calls of this kind do what they do, and wait for `release` before they return.
+    pub(crate) fn hold(&self, call: Call) {
+        self.with(|state| (state.held, state.holds) = (Some(call), 0));
+    }
+
+    pub(crate) fn release(&self) {
+        self.with(|state| state.held = None);
+        self.0.changed.notify_waiters();
+    }
+
+    /// Waits until so many calls wait.
+    pub(crate) async fn is_holding(&self, calls: u64) {
+        while self.with(|state| state.holds) < calls {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    pub(crate) fn reads_while_held(&self) -> u64 {
+        self.with(|state| state.reads_while_held)
+    }
+
+    async fn pass(&self, call: Call) {
+        let mut waiting = None;
+        loop {
+            let changed = self.0.changed.notified();
+            if self.with(|state| state.held) != Some(call) {
+                return;
+            }
+            waiting.get_or_insert_with(|| Waiting::new(self));
+            changed.await;
+        }
+    }
+
     pub(crate) fn top_now(&self) -> u64 {
         self.with(|state| state.top)
     }
@@ -78,7 +161,8 @@ impl SharedLog {
         match self.with(|state| state.fault) {
             Fault::None => Ok(()),
             Fault::Full if !writes => Ok(()),
-            Fault::Unreadable if writes => Ok(()),
+            Fault::Unreadable | Fault::Panics if writes => Ok(()),
+            Fault::Panics => panic!("the test says so"),
             Fault::Hangs => std::future::pending().await,
             Fault::Full | Fault::Unreadable | Fault::Refuses => Err(Error::unavailable("the test says so")),
         }
@@ -102,6 +186,14 @@ impl RevocationLog for SharedLog {
 
     async fn append(&self, revocations: Vec<Revocation>, above: u64) -> Result<u64, Error> {
         self.admitted(true).await?;
+        let refused = self.with(|state| {
+            let left = state.refused_appends.checked_sub(1);
+            state.refused_appends = left.unwrap_or(0);
+            left.is_some()
+        });
+        if refused {
+            return Err(Error::unavailable("the test says so"));
+        }
         let last = self.with(|state| {
             state.top = state.top.max(above);
             for revocation in revocations {
@@ -126,12 +218,12 @@ impl RevocationLog for SharedLog {
     async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
         self.admitted(false).await?;
         let changed = self.0.changed.notified();
-        let page = self.page(after);
+        let mut page = self.page(after);
         if page.entries.is_empty() && tokio::time::timeout(wait, changed).await.is_ok() {
-            self.admitted(false).await?;
-            return Ok(self.page(after));
+            page = self.page(after);
         }
         self.admitted(false).await?;
+        self.pass(Call::Read).await;
         Ok(page)
     }
 
@@ -139,6 +231,7 @@ impl RevocationLog for SharedLog {
         if age.is_zero() {
             self.with(|state| state.entries.clear());
         }
+        self.pass(Call::Trim).await;
         Ok(())
     }
 }

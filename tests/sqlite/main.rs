@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 #![allow(clippy::print_stdout)] // what was measured, with --nocapture
 
+mod backup;
 mod child;
 mod contract;
 mod damage;

@@ -204,6 +204,7 @@ impl CookieStore {
             return StoreFuture::ready(revoking.verdict(verdict, record));
         }
         self.later(move |revoking, _| async move {
+            revoking.revocations.keep_following();
             let position = record.payload().lineage().position;
             revoking.register.confirm(position, revoking.max_staleness).await;
             revoking.verdict(revoking.judge(&record, now), record)
@@ -264,22 +265,39 @@ impl CookieStore {
     }
 
     /// Ends the session of `base`, which goes on in another store. Returns false if it had ended.
+    ///
+    /// The other store does not know of an end of the session. So an end that this host has not read yet is looked for, up to the
+    /// position of this one.
     pub(super) fn supersede_revocable(
         &self,
         revoking: &Revoking,
         base: &Record,
         now: Timestamp,
     ) -> StoreFuture<bool> {
+        // Before the session is judged, which covers all revocations up to here.
+        let judged = revoking.register.known_position();
         if revoking.has_ended(base, now) {
             return StoreFuture::ready(Ok(false));
         }
         let revocations = revoking.supersede(base, true);
-        if revocations.is_empty() || revoking.register.revoke_at_once(&revocations).is_some() {
+        let has_login = base.payload().lineage().owner.is_some();
+        let is_done = revoking.register.revoke_at_once(&revocations).is_some();
+        if is_done || !has_login {
             return StoreFuture::ready(Ok(true));
         }
-        self.later(
-            move |revoking, _| async move { revoking.register.revoke(revocations).await.map(|_| true) },
-        )
+        let base = base.clone();
+        self.later(move |revoking, _| async move {
+            let (payload, is_recorded) = (base.payload(), !revocations.is_empty());
+            let (lineage, labels, staleness) = (payload.lineage(), payload.labels(), revoking.max_staleness);
+            let register = &revoking.register;
+            let moved = register.end_moved(base.id(), &lineage, &labels, judged, is_recorded, staleness);
+            match moved.await? {
+                Continued::At(_) => Ok(true),
+                Continued::Nowhere => Ok(false),
+                // Whatever the policy is: the other store would never learn of the end.
+                Continued::Unconfirmed => Err(Error::unavailable(UNREAD)),
+            }
+        })
     }
 
     pub(super) fn destroy_revocable(

@@ -74,7 +74,7 @@ use crate::store::{Builder, ServerKind, Stored};
 /// # }
 /// ```
 ///
-/// A backup while the store is in use, from a shell: `sqlite3 sessions.db ".backup copy.db"`.
+/// A backup while the store is in use, from a shell: `sqlite3 sessions.db "VACUUM INTO 'copy.db'"`.
 pub type SqliteStore = ServerStore<Sqlite>;
 
 impl SqliteStore {
