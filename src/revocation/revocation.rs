@@ -120,11 +120,11 @@ pub struct Revocation {
     key: Key,
     flags: u8,
     /// Zero, or with [`OF_CALL`], if it counts from its position in the log.
-    original: u64,
+    pub(super) original: u64,
 }
 
 /// Positions do not have this bit.
-const OF_CALL: u64 = 1 << 63;
+pub(super) const OF_CALL: u64 = 1 << 63;
 
 const FLAG_FOREVER: u8 = 1;
 const FLAG_SUPERSEDED: u8 = 2;
