@@ -230,6 +230,30 @@ fn t26_where_the_list_decides_a_session_needs_a_list_that_can_be_read() {
     assert!(matches!(load(), Ok(Err(Refusal::UnknownId))));
 }
 
+#[test]
+fn thousands_of_sessions_are_loaded_together_with_their_lists() {
+    let store = store_on(&Arc::default(), |options| options.check_session_list(true));
+    let memo = store.inner.list_memo.as_ref().unwrap();
+    // Users with one session each.
+    let sessions: Vec<_> = (0..2_000_u16)
+        .map(|user| {
+            let [high, low] = user.to_be_bytes();
+            let values = [b"\x81\xa2\x01s\xa4us".as_slice(), &[b'a' + high, low & 0x7f]].concat();
+            let values = Payload::parse(Bytes::from(values)).unwrap();
+            run(store.inner.create(NOW, values, None, None, NOW)).unwrap().unwrap()
+        })
+        .collect();
+    let mut in_two_steps = [0, 0];
+    for pass in &mut in_two_steps {
+        for session in &sessions {
+            *pass += usize::from(memo.get(key_of(session)).is_none());
+            assert!(run(store.inner.load(origin(session).unwrap().0, NOW)).unwrap().is_ok());
+        }
+    }
+    // The ids are random. A set that is too full is expected in one of 500 runs, and forgets nine sessions.
+    assert!(in_two_steps[0] == 2_000 && in_two_steps[1] < 100, "{in_two_steps:?}");
+}
+
 // A login tries to finish the ending of another call. If that fails, the login still succeeds.
 #[test]
 fn a_login_succeeds_although_another_session_cannot_be_ended() {
