@@ -253,6 +253,11 @@ impl<B: Backend> Backend for Faulty<B> {
         self.run(call, || self.inner.backend.delete(id)).await
     }
 
+    async fn __fetch_list(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let call = Call { primitive: Primitive::Fetch, id, entry: None };
+        self.run(call, || self.inner.backend.__fetch_list(id, now)).await
+    }
+
     fn __check(&self, entry: &Stored) -> Result<(), Error> {
         self.inner.backend.__check(entry)
     }

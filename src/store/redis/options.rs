@@ -142,7 +142,8 @@ impl Builder<RedisOptions> {
     /// # Limits
     ///
     /// At most 512 MiB, and long enough for a session list of
-    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (about 70 bytes each).
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (about 70 bytes each). A list that was written under
+    /// a higher limit is still read, if it has at most 1 MiB.
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self
@@ -215,11 +216,8 @@ impl RedisOptions {
         let settings =
             Settings::new(prefix, self.checkout_timeout, self.command_timeout, self.max_entry_len)?;
         // Sessions that are shared with another program have no lists.
-        if shared.is_none() && SessionList::max_len(max_sessions) > self.max_entry_len {
-            return Err(Error::config(
-                "max_entry_len() must be long enough for the list of as many sessions as max_sessions_per_subject() allows: \
-                 raise the one or lower the other",
-            ));
+        if shared.is_none() {
+            SessionList::check_room(max_sessions, self.max_entry_len)?;
         }
         self.connection.check()?;
         let scripts_only = self.scripts_only;

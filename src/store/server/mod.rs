@@ -254,13 +254,13 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Result<Record, Refusal>, Error> {
         let id = entry_id(&token);
-        let fetch = |id| self.backend.__fetch_watched(id, now);
+        let fetching = self.backend.__fetch_watched(id, now);
         let (fetched, list) = match memo.get(id) {
             Some(known) => {
-                let (fetched, list) = join(fetch(id), fetch(known)).await;
+                let (fetched, list) = join(fetching, self.fetch_list_watched(known, now)).await;
                 (fetched, Some((known, list)))
             }
-            None => (fetch(id).await, None),
+            None => (fetching.await, None),
         };
         let (stored, ticket) = match self.found(fetched)? {
             Ok(found) => found,
@@ -280,7 +280,7 @@ impl<B: Backend> Inner<B> {
             Some((known, list)) if known == list_id => list,
             _ => {
                 memo.set(id, list_id);
-                fetch(list_id).await
+                self.fetch_list_watched(list_id, now).await
             }
         };
         let (list, list_ticket) = match list {
@@ -294,6 +294,18 @@ impl<B: Backend> Inner<B> {
         self.keep_list(list_ticket, list_id, listed.as_ref());
         self.keep(ticket, len, &record, Some(list_id));
         Ok(Ok(record))
+    }
+
+    /// Fetches a session list, under a ticket unless it is longer than the limit for entries.
+    async fn fetch_list_watched(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+    ) -> Result<(Option<Stored>, Option<Ticket>), Error> {
+        match self.backend.__fetch_watched(id, now).await {
+            Err(error) if error.is_unreadable() => Ok((self.backend.__fetch_list(id, now).await?, None)),
+            fetched => fetched,
+        }
     }
 
     /// Returns what was fetched, or why there is no session. An entry that is too long or of another type does not stand in the way:
@@ -498,8 +510,7 @@ impl<B: Backend> Inner<B> {
         } else {
             Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
         };
-        let as_of = as_of(base, now);
-        let outcome = self.backend.exchange(entry_id(&token), expected, entry.clone(), as_of).await?;
+        let outcome = self.backend.exchange(entry_id(&token), expected, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
@@ -523,7 +534,7 @@ impl<B: Backend> Inner<B> {
     async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
         let expires = self.config.deadline(base.created(), base.payload(), now);
-        let renewing = self.backend.renew(key_of(&base), seen, expires, as_of(&base, now));
+        let renewing = self.backend.renew(key_of(&base), seen, expires, now);
         // If only listed sessions count, a session that is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
         let outcome = match &subject {
@@ -627,12 +638,6 @@ fn check_shared(shared: &SharedFormat, seals: bool, checks_lists: bool) -> Resul
         ));
     }
     Ok(())
-}
-
-/// Returns the moment at which a backend is asked about the entry of `base`. The request loaded the session in time,
-/// and keeps it although it may have expired meanwhile: a session lasts as long as its requests.
-fn as_of(base: &Record, now: Timestamp) -> Timestamp {
-    now.min(base.expires().saturating_sub(Duration::from_secs(1)))
 }
 
 /// Returns the id of the entry that this token leads to.

@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use super::format::EntryValue;
 use super::{
-    Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, as_of, ended_or_stored, key_of, seen,
-    stored,
+    Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, ended_or_stored, key_of, seen, stored,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -64,7 +63,7 @@ impl<B: Backend> Inner<B> {
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone.
             let successor = new.is_some().then(|| tombstone.clone());
-            match self.backend.exchange(key_of(base), expected, successor, as_of(base, now)).await? {
+            match self.backend.exchange(key_of(base), expected, successor, now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts));
@@ -120,7 +119,7 @@ impl<B: Backend> Inner<B> {
         let mut lock = None;
         for _ in 0..MAX_ATTEMPTS {
             let tombstone = Some(tombstone.clone());
-            match self.backend.exchange(key_of(base), expected, tombstone, as_of(base, now)).await? {
+            match self.backend.exchange(key_of(base), expected, tombstone, now).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
                     Some(EntryValue::Tombstone) => return Ok(false),
                     _ => expected = current,

@@ -3,7 +3,13 @@
 use bytes::{Buf, BufMut};
 
 use crate::clock::Timestamp;
+use crate::error::Error;
 use crate::session::SessionId;
+
+/// The longest entry that is read as a session list, in bytes, even if an option limits the entries that are written. The option may
+/// have been lowered since the list was written, and the list is what ends its sessions.
+#[cfg_attr(not(any(feature = "redis", feature = "sqlite")), allow(dead_code))] // the backends with a limit
+pub(crate) const LONGEST_LIST: usize = 1 << 20;
 
 /// The sessions of one subject, in the order of their logins.
 ///
@@ -35,11 +41,22 @@ impl ListedSession {
 impl SessionList {
     /// Returns the length of the longest entry of a list for `sessions` sessions. Concurrent logins can exceed that number for
     /// a moment, and so can sessions that are being ended.
-    #[cfg_attr(not(feature = "redis"), allow(dead_code))] // the one backend with a limit so far
     pub(crate) const fn max_len(sessions: usize) -> usize {
         const FRAME_AND_SEAL: usize = 128;
         let entries = sessions.saturating_mul(2).saturating_add(16);
         entries.saturating_mul(ListedSession::LEN).saturating_add(FRAME_AND_SEAL)
+    }
+
+    /// Checks that a backend whose entries are limited to `max_entry_len` bytes has room for the list of so many sessions.
+    #[cfg_attr(not(any(feature = "redis", feature = "sqlite")), allow(dead_code))] // the backends with a limit
+    pub(crate) fn check_room(sessions: usize, max_entry_len: usize) -> Result<(), Error> {
+        if Self::max_len(sessions) > max_entry_len {
+            return Err(Error::config(
+                "max_entry_len() must be long enough for the list of as many sessions as max_sessions_per_subject() allows: \
+                 raise the one or lower the other",
+            ));
+        }
+        Ok(())
     }
 
     pub(crate) fn from_bytes(mut bytes: &[u8]) -> Option<Self> {

@@ -364,9 +364,7 @@ impl<B: Backend> Inner<B> {
             return Ok(None);
         }
         let refusal = stored.map(|stored| self.format.refusal(&stored.value));
-        let undecided = refusal.filter(|refusal| {
-            matches!(refusal, Refusal::Version | Refusal::UnknownKey | Refusal::Unreadable)
-        });
+        let undecided = refusal.filter(|refusal| refusal.may_be_of_another_host());
         Ok(Some(undecided.unwrap_or(Refusal::UnknownId)))
     }
 
@@ -592,7 +590,7 @@ impl<B: Backend> Inner<B> {
     async fn known(&self, subject: &str, now: Timestamp) -> Result<Known, Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
-        let stored = self.backend.fetch(id, now).await?;
+        let stored = self.backend.__fetch_list(id, now).await?;
         Ok(Known { list: self.read_list(id, stored.as_ref())?, stored })
     }
 
@@ -643,7 +641,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         unreadable: Unreadable,
     ) -> Result<Option<Stored>, Error> {
-        match self.backend.fetch(id, now).await {
+        match self.backend.__fetch_list(id, now).await {
             Err(error) if error.is_unreadable() => {
                 self.lose(&error, unreadable).map_err(|()| error)?;
                 self.backend.delete(id).await?;

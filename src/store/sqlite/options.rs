@@ -21,6 +21,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::Error;
 use crate::file_identity::FileIdentity;
 use crate::store::server::ServerStore;
+use crate::store::server::session_list::SessionList;
 use crate::store::{Builder, ServerKind, Stored};
 
 /// A store that keeps sessions in one SQLite file. The cookie holds an opaque token of 256 random bits, the file a hash
@@ -152,8 +153,13 @@ impl Builder<SqliteOptions> {
         self
     }
 
-    /// Sets the length of the longest entry in bytes. Default: 1 MiB. A longer entry is not written
-    /// ([`is_too_large`](Error::is_too_large)) or read ([`is_unavailable`](Error::is_unavailable)).
+    /// Sets the length of the longest entry in bytes. Default: 1 MiB. A longer session is not written
+    /// ([`is_too_large`](Error::is_too_large)) or read.
+    ///
+    /// # Limits
+    ///
+    /// Long enough for a session list of [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (about 70 bytes
+    /// each). A list that was written under a higher limit is still read, if it has at most 1 MiB.
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self
@@ -170,6 +176,7 @@ impl Builder<SqliteOptions> {
     /// [`is_unavailable`](Error::is_unavailable) if opening may succeed later: the disk is full, or another program
     /// holds a lock.
     pub fn open(self) -> Result<SqliteStore, Error> {
+        SessionList::check_room(self.server.max_sessions_per_subject, self.kind.max_entry_len)?;
         let (options, builder) = self.with_kind(());
         let sqlite = options.open()?;
         let ((), builder) = builder.with_kind(sqlite);
