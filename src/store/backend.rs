@@ -157,6 +157,13 @@ pub trait Backend: Send + Sync + 'static {
         self.fetch(id, now)
     }
 
+    /// Is ready when a caller has waited long enough for a step that its answer does not depend on. Never, by default: such a
+    /// backend answers at once, or its other entries do not answer either.
+    #[doc(hidden)]
+    fn __patience(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Checks that [`create`](Self::create) would not refuse the entry for its length.
     #[doc(hidden)]
     fn __check(&self, _: &Stored) -> Result<(), Error> {
@@ -284,6 +291,10 @@ impl<B: Backend> Backend for Arc<B> {
         now: Timestamp,
     ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send {
         (**self).__fetch_list(id, now)
+    }
+
+    fn __patience(&self) -> impl Future<Output = ()> + Send {
+        (**self).__patience()
     }
 
     fn __check(&self, entry: &Stored) -> Result<(), Error> {

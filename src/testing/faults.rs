@@ -258,6 +258,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.run(call, || self.inner.backend.__fetch_list(id, now)).await
     }
 
+    async fn __patience(&self) {
+        self.inner.backend.__patience().await;
+    }
+
     fn __check(&self, entry: &Stored) -> Result<(), Error> {
         self.inner.backend.__check(entry)
     }

@@ -48,6 +48,10 @@ pub struct Redis {
 /// is read as expiring this much later, so that its renewal is due.
 const ALIVE: Duration = Duration::from_secs(1);
 
+/// How long an answer waits for a step that it does not depend on: longer than Redis takes in the same region, and too short for
+/// a user to notice.
+const OPTIONAL: Duration = Duration::from_millis(50);
+
 impl Redis {
     pub(super) fn new(transport: Transport, counters: Arc<Counters>, settings: Settings) -> Self {
         Self {
@@ -463,6 +467,10 @@ impl Backend for Redis {
             Value::Int(_) => Ok(()),
             _ => Err(self.failed(unexpected().into())),
         }
+    }
+
+    async fn __patience(&self) {
+        tokio::time::sleep(OPTIONAL).await;
     }
 
     fn __check(&self, entry: &Stored) -> Result<(), Error> {

@@ -24,6 +24,8 @@ enum Call {
 struct Obstructed {
     memory: Memory,
     faults: Mutex<BTreeMap<(EntryId, Call), MakeError>>,
+    /// The entry that is on a server which hangs.
+    hung: Mutex<Option<EntryId>>,
     calls: Mutex<Vec<(EntryId, Call)>>,
 }
 
@@ -44,6 +46,22 @@ impl Obstructed {
         self.calls.lock().unwrap().iter().filter(|made| **made == (id, call)).count()
     }
 
+    fn hang(&self, id: Option<EntryId>) {
+        *self.hung.lock().unwrap() = id;
+    }
+
+    /// Waits until the server of this entry does not hang.
+    async fn gate(&self, id: EntryId) {
+        std::future::poll_fn(|cx| {
+            if *self.hung.lock().unwrap() != Some(id) {
+                return std::task::Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+    }
+
     fn call(&self, id: EntryId, call: Call) -> Result<(), Error> {
         self.calls.lock().unwrap().push((id, call));
         self.faults.lock().unwrap().get(&(id, call)).map_or(Ok(()), |error| Err(error()))
@@ -53,6 +71,7 @@ impl Obstructed {
 impl Backend for Obstructed {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         self.call(id, Call::Fetch)?;
+        self.gate(id).await;
         self.memory.fetch(id, now).await
     }
 
@@ -74,6 +93,13 @@ impl Backend for Obstructed {
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         self.memory.touch(id, expires, now).await
+    }
+
+    /// Waits for no server that hangs, and for the others without end.
+    async fn __patience(&self) {
+        if self.hung.lock().unwrap().is_none() {
+            std::future::pending().await
+        }
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
@@ -323,4 +349,41 @@ fn a_renewal_enters_a_session_that_its_list_lacks() {
         assert!(matches!(renewed, Saved::Stored { .. }), "{renewed:?}");
         assert_eq!(listed(&store), [one.id()]);
     }
+}
+
+/// A session and its list may be on different servers. `run` fails where an answer waits for the list.
+#[tokio::test]
+async fn no_answer_waits_for_a_list_whose_server_hangs() {
+    async fn until(done: impl Fn() -> bool) {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    }
+    let (backend, store) = store();
+    let (one, list) = (login(&store), list_of(&store));
+    let later = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
+    let save = |seconds| run(store.inner.save(Some(one.clone()), &Changes::default(), later(seconds)));
+    // The list is lost: a renewal enters the session again, and so does a write. It writes because the rest of the absolute
+    // timeout is shorter than the lifetime in the entry.
+    for seconds in [9_000, 561_600] {
+        run(backend.memory.delete(list)).unwrap();
+        backend.hang(Some(list));
+        let saved = save(seconds).unwrap();
+        assert!(matches!(saved, Saved::Stored { .. }), "{saved:?}");
+        backend.hang(None);
+        until(|| backend.has(list)).await;
+        assert_eq!(listed(&store), [one.id()]);
+    }
+    // A logout leaves the list later.
+    let two = login(&store);
+    backend.hang(Some(list));
+    run(store.inner.remove(&two, later(9_000))).unwrap();
+    assert!(!backend.has(key_of(&two)));
+    backend.hang(None);
+    until(|| run(store.inner.list("ada", NOW)).is_ok_and(|list| !list.names(two.id()))).await;
+    // It is as it was if the write fails: the session is not entered.
+    run(backend.memory.delete(list)).unwrap();
+    backend.fail(key_of(&one), Call::Write, AWAY);
+    assert!(save(561_700).unwrap_err().is_unavailable());
+    assert!(!backend.has(list));
 }
