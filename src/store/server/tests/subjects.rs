@@ -98,7 +98,7 @@ impl Backend for Obstructed {
     /// Waits for no server that hangs, and for the others without end.
     async fn __patience(&self) {
         if self.hung.lock().unwrap().is_none() {
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 
