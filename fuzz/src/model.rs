@@ -251,7 +251,8 @@ impl Request {
             })
             .collect();
         // The session that goes on from a superseded token is newer than one from before the tombstone.
-        let outdated = |written: &Written| overtaken && written.0 < self.loaded.saturating_sub(TOMBSTONE + SKEW);
+        let outdated =
+            |written: &Written| overtaken && written.0 < self.loaded.saturating_sub(TOMBSTONE + SKEW);
         let last = alive.values().map(|entry| entry.written).max().filter(|written| !outdated(written));
         let Some(id) = chosen else {
             assert_eq!(last, None, "a session was not found");
@@ -728,7 +729,10 @@ impl World {
             let fresh = request.fresh.expect("a new entry before the old one goes");
             let entry = &self.sessions[&fresh];
             assert!(fresh != id && entry.values == after && entry.created == before.created, "{entry:?}");
-            assert!(entry.written >= self::after(before.written, request.commit), "{entry:?} after {before:?}");
+            assert!(
+                entry.written >= self::after(before.written, request.commit),
+                "{entry:?} after {before:?}"
+            );
             (request.logged_in, request.written, request.until) = (true, entry.written, entry.expires);
             request.settle(Some(fresh), after);
         } else {
