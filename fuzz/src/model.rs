@@ -23,12 +23,15 @@ const RETENTION: u64 = 15 * 60;
 const TOMBSTONE: u64 = 60;
 const SKEW: u64 = 60;
 
+/// Seconds, and the number of the write within that second.
+pub type Written = (u64, u8);
+
 /// A session, as the store should hold it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
     pub created: u64,
-    /// When its values were written, by the clock of the host that wrote them.
-    pub written: u64,
+    /// When its values were written, and the sequence of that write, by the clock of the host that wrote them.
+    pub written: Written,
     pub expires: u64,
     pub values: Values,
 }
@@ -45,7 +48,7 @@ impl Entry {
         assert!(!values.is_empty(), "an empty session is stored");
         let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
         let created = number(&header[1..6]);
-        let written = created + number(&header[6..10]);
+        let written = (created + number(&header[6..10]), header[14] >> 4);
         Some(Self { created, written, expires: stored.expires.as_unix(), values })
     }
 }
@@ -202,8 +205,9 @@ pub struct Request {
     last: bool,
     /// When its last commit began: what is written counts from then.
     commit: u64,
-    /// When the session that it has was created.
+    /// When the session that it has was created, and written.
     created_at: u64,
+    written: Written,
     /// It is in its own `save`, or its handler is done: it goes on although its client goes away.
     pub committing: bool,
     /// Nothing that it did counts: it was dropped before the handler was done.
@@ -231,7 +235,7 @@ impl Request {
     }
 
     /// All cookies were looked up, and `chosen` is the session of the request: the session that was written last. Which of
-    /// several that were written in the same second is not said.
+    /// several that were begun in the same second is not said.
     pub fn end_load(&mut self, chosen: Option<SessionId>) {
         let found = self.found.take().expect("a load");
         let overtaken = found.iter().any(|found| matches!(found, Found::Tombstone));
@@ -247,7 +251,8 @@ impl Request {
             })
             .collect();
         // The session that goes on from a superseded token is newer than one from before the tombstone.
-        let outdated = |written: &u64| overtaken && *written < self.loaded.saturating_sub(TOMBSTONE + SKEW);
+        let outdated =
+            |written: &Written| overtaken && written.0 < self.loaded.saturating_sub(TOMBSTONE + SKEW);
         let last = alive.values().map(|entry| entry.written).max().filter(|written| !outdated(written));
         let Some(id) = chosen else {
             assert_eq!(last, None, "a session was not found");
@@ -259,7 +264,7 @@ impl Request {
         let entry = alive.remove(&id).expect("a session that no cookie leads to");
         assert_eq!(Some(entry.written), last, "an older session wins");
         self.others = alive.into_keys().collect();
-        (self.created_at, self.until) = (entry.created, entry.expires);
+        (self.created_at, self.written, self.until) = (entry.created, entry.written, entry.expires);
         self.settle(Some(id), entry.values);
     }
 
@@ -354,7 +359,7 @@ impl Request {
             || self.weight == Weight::End && self.base.is_none() && self.log.is_default();
         if let Some(entry) = entry.filter(|_| !stays) {
             (self.base, self.known) = (Some(id), entry.values.clone());
-            (self.created_at, self.until) = (entry.created, entry.expires);
+            (self.created_at, self.written, self.until) = (entry.created, entry.written, entry.expires);
             (self.ended, self.followed) = (false, true);
         }
         self.inner_gone = entry.is_none();
@@ -424,10 +429,9 @@ fn deadline(created: u64, now: u64) -> u64 {
     (now + IDLE).min(created + ABSOLUTE)
 }
 
-/// The times in an entry that is written at `now`: when that was, and its deadline. A session that a host began whose clock was
-/// ahead was not written before it began.
-fn written(created: u64, now: u64) -> (u64, u64) {
-    (now.max(created), deadline(created, now))
+/// Returns when an entry is written at `now` that replaces one of `before`: later than that, whatever the clock says.
+fn after(before: Written, now: u64) -> Written {
+    if before.0 >= now { (before.0, (before.1 + 1).min(15)) } else { (now, 0) }
 }
 
 impl Server {
@@ -551,7 +555,12 @@ impl Backend for Server {
             assert!(!request.void && !request.ended, "what does not count is saved");
             assert!(world.ids.insert(id), "an id that was there before");
             assert_eq!(now.as_unix(), request.commit);
-            assert_eq!((entry.written, entry.expires), written(entry.created, request.commit));
+            assert_eq!(entry.expires, deadline(entry.created, request.commit));
+            let replaces = request.base.is_some() || request.end_failed;
+            let floor = if replaces { after(request.written, request.commit) } else { (request.commit, 0) };
+            // A request that found the session changed knows a later write.
+            let later = replaces && entry.written > floor && entry.written.0 <= world.latest;
+            assert!(entry.written == floor || later, "{:?} after {floor:?}", entry.written);
             request.created.insert(id);
             request.fresh = Some(id);
             world.sessions.insert(id, entry.clone());
@@ -565,7 +574,7 @@ impl Backend for Server {
                 request.says(log.weight());
                 request.logged_in = log.regenerate;
                 assert_eq!(entry, Entry { created: now.as_unix(), values: request.view(), ..entry.clone() });
-                request.until = entry.expires;
+                (request.written, request.until) = (entry.written, entry.expires);
                 request.settle(Some(id), entry.values);
             } else {
                 assert!(request.log.regenerate || request.log.destroy, "a second session");
@@ -700,6 +709,7 @@ impl World {
         let fresh = request.fresh.filter(|_| !after.is_empty());
         request.logged_in = fresh.is_some();
         request.until = fresh.map_or(0, |id| self.sessions[&id].expires);
+        request.written = fresh.map_or((0, 0), |id| self.sessions[&id].written);
         assert_eq!(fresh.map(|id| &self.sessions[&id].values), (!after.is_empty()).then_some(&after));
         request.settle(fresh, after);
     }
@@ -710,15 +720,20 @@ impl World {
         let after = request.log.apply(&before.values);
         request.says(request.log.weight());
         if let Some(entry) = entry {
-            let (written, expires) = written(before.created, request.commit);
+            let (written, expires) =
+                (self::after(before.written, request.commit), deadline(before.created, request.commit));
             assert_eq!(*entry, Entry { created: before.created, written, expires, values: after.clone() });
-            request.until = expires;
+            (request.written, request.until) = (written, expires);
             request.settle(Some(id), after);
         } else if request.log.regenerate && !after.is_empty() {
             let fresh = request.fresh.expect("a new entry before the old one goes");
             let entry = &self.sessions[&fresh];
             assert!(fresh != id && entry.values == after && entry.created == before.created, "{entry:?}");
-            (request.logged_in, request.until) = (true, entry.expires);
+            assert!(
+                entry.written >= self::after(before.written, request.commit),
+                "{entry:?} after {before:?}"
+            );
+            (request.logged_in, request.written, request.until) = (true, entry.written, entry.expires);
             request.settle(Some(fresh), after);
         } else {
             assert_eq!(after, Values::new(), "a session that has values is removed");

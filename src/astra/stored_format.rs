@@ -10,7 +10,7 @@ use crate::clock::Timestamp;
 use crate::crypto::{Random, ServerToken};
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
-use crate::session::Payload;
+use crate::session::{Payload, Recency};
 use crate::store::{EntryAge, EntryValue, SessionList, SharedFormat, StoredFormat};
 
 /// The stored format that a store shares with Astra.
@@ -46,6 +46,7 @@ impl StoredFormat for AstraFormat {
         _: Timestamp,
         payload: &Payload,
         from: Option<&Bytes>,
+        _: Recency,
         _: Timestamp,
     ) -> Result<Bytes, Error> {
         let shared = from.and_then(|value| go_json::read(value));

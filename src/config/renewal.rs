@@ -43,7 +43,7 @@ impl Config {
         let Timeouts { renewal, idle, .. } = self.timeouts_of(record.payload());
         let seconds = renewal.min(idle).as_secs().max(1);
         let span = |time: Timestamp| time.saturating_since(record.created()).as_secs() / seconds;
-        span(now) != span(record.recency().written)
+        span(now) > span(record.recency().written)
     }
 }
 

@@ -612,6 +612,12 @@ impl Refusal {
         }
     }
 
+    /// Returns true if another host may accept the cookie: one with a newer release or key, a clock that is ahead, or other
+    /// options.
+    pub(crate) const fn may_be_of_another_host(self) -> bool {
+        matches!(self, Self::Version | Self::UnknownKey | Self::IssuedInFuture | Self::Unreadable)
+    }
+
     /// Returns true if it was decided only by the form of the token, before a signature was checked or a backend was
     /// called.
     pub(crate) const fn is_by_form(self) -> bool {

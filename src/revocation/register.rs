@@ -972,7 +972,7 @@ mod tests {
     #[test]
     fn only_another_end_of_the_subject_in_between_counts() {
         let of = |name| Revocation::of_owner([name; 16]);
-        let by_call = |call| Revocation { original: crate::revocation::revocation::OF_CALL | call, ..of(8) };
+        let by_call = |call| of(8).by_this_call(call);
         for (position, revocation, counts) in [
             (2, of(8), false),
             (3, of(8), true),

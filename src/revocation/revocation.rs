@@ -120,11 +120,11 @@ pub struct Revocation {
     key: Key,
     flags: u8,
     /// Zero, or with [`OF_CALL`], if it counts from its position in the log.
-    pub(super) original: u64,
+    original: u64,
 }
 
 /// Positions do not have this bit.
-pub(super) const OF_CALL: u64 = 1 << 63;
+const OF_CALL: u64 = 1 << 63;
 
 const FLAG_FOREVER: u8 = 1;
 const FLAG_SUPERSEDED: u8 = 2;
@@ -148,6 +148,12 @@ impl Revocation {
 
     pub(crate) fn of_owner(owner: Name) -> Self {
         Self::named(Key::of_name(owner), 0)
+    }
+
+    /// As [`by_call`](Self::by_call), with these bits.
+    #[cfg(test)]
+    pub(super) fn by_this_call(self, call: u64) -> Self {
+        Self { original: call | OF_CALL, ..self }
     }
 
     /// Revokes the same, and differs from the revocations of all other calls. If the reply of a log is lost, the log may have it

@@ -57,11 +57,7 @@ impl DeviceEvidence {
 
     /// Notes why a cookie of the request was refused.
     pub(super) fn note_refusal(&self, refusal: Refusal) {
-        let of_another_host = matches!(
-            refusal,
-            Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture | Refusal::Unreadable
-        );
-        self.has_unjudged.fetch_or(of_another_host, Ordering::Relaxed);
+        self.has_unjudged.fetch_or(refusal.may_be_of_another_host(), Ordering::Relaxed);
     }
 
     /// Returns true if another host of the site may know a session for this request: one with a newer release or key, or

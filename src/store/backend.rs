@@ -26,8 +26,9 @@ pub(crate) const EVEN_IF_EXPIRED: Timestamp = Timestamp::from_unix(0);
 /// - Each method is one atomic step on one id: all of it happens or none. No other step on that id happens in between.
 /// - An entry whose `expires` is not after `now` has expired: it is not returned, replaced or touched. A storage that
 ///   expires entries by its own clock may decide by that clock instead. Free its memory a quarter of an hour later, not
-///   at once: a long request saves the session that it loaded in time with a `now` from before the deadline. That save
-///   fails if the entry was freed. A call that is meant for expired entries, too, has a `now` of 1970.
+///   at once: a long request saves the session that it loaded in time. That save fails if the entry was freed. It is an
+///   [`exchange`](Self::exchange) or a [`renew`](Self::renew), whose defaults pass a `now` from before the deadline to `replace`
+///   and `touch`. A call that is meant for expired entries, too, has a `now` of 1970.
 /// - Every later call sees an acknowledged write.
 /// - A future that is dropped before it is ready may or may not have had its effect. It must not let another call
 ///   receive its reply.
@@ -72,10 +73,12 @@ pub trait Backend: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Replaced, Error>> + Send;
 
     /// Does the same as [`replace`](Self::replace), for a caller that also knows the deadline of the entry that it
-    /// loaded. Only values decide: the deadline may have moved since.
+    /// loaded. Only values decide: the deadline may have moved since. An entry that has expired since it was loaded counts as
+    /// alive.
     ///
-    /// The default calls `replace`. A backend whose storage compares whole entries, deadline included, saves a round trip by
-    /// implementing it.
+    /// The default calls `replace`, with a `now` from before the deadline that the caller knows. A backend whose storage
+    /// compares whole entries, deadline included, saves a round trip by implementing it. A backend whose storage counts a time to
+    /// live implements it, and counts from this `now`, which is the present.
     fn exchange(
         &self,
         id: EntryId,
@@ -83,14 +86,16 @@ pub trait Backend: Send + Sync + 'static {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> impl Future<Output = Result<Replaced, Error>> + Send {
-        self.replace(id, seen.value, entry, now)
+        let as_of = as_of(&seen, now);
+        self.replace(id, seen.value, entry, as_of)
     }
 
     /// Sets the deadline of the entry if it still has the value that the caller loaded. Otherwise returns the present
-    /// entry.
+    /// entry. An entry that has expired since it was loaded counts as alive.
     ///
     /// The default calls [`touch`](Self::touch) and [`fetch`](Self::fetch), and so may also have set the deadline of
-    /// the entry that it returns. A backend whose storage can do it in one step saves a round trip by implementing it.
+    /// the entry that it returns. A backend whose storage can do it in one step saves a round trip by implementing it. As for
+    /// [`exchange`](Self::exchange), `now` is the present.
     fn renew(
         &self,
         id: EntryId,
@@ -99,10 +104,11 @@ pub trait Backend: Send + Sync + 'static {
         now: Timestamp,
     ) -> impl Future<Output = Result<Replaced, Error>> + Send {
         async move {
-            if !self.touch(id, expires, now).await? {
+            let as_of = as_of(&seen, now);
+            if !self.touch(id, expires, as_of).await? {
                 return Ok(Replaced::Missing);
             }
-            Ok(match self.fetch(id, now).await? {
+            Ok(match self.fetch(id, as_of).await? {
                 None => Replaced::Missing,
                 Some(present) if present.value == seen.value => Replaced::Done,
                 Some(present) => Replaced::Conflict(present),
@@ -140,6 +146,24 @@ pub trait Backend: Send + Sync + 'static {
         async move { Ok((self.fetch(id, now).await?, None)) }
     }
 
+    /// Works as [`fetch`](Self::fetch) for the entry of a session list, which may be longer than the limit for entries: the
+    /// limit may have been lowered since.
+    #[doc(hidden)]
+    fn __fetch_list(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send {
+        self.fetch(id, now)
+    }
+
+    /// Is ready when a caller has waited long enough for a step that its answer does not depend on. Never, by default: such a
+    /// backend answers at once, or its other entries do not answer either.
+    #[doc(hidden)]
+    fn __patience(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Checks that no method would refuse an entry for a value of this length.
     #[doc(hidden)]
     fn __check_len(&self, _: usize) -> Result<(), Error> {
@@ -168,6 +192,12 @@ impl fmt::Debug for Stored {
             .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the moment at which a backend is asked about an entry that the caller has seen alive. The entry may have expired
+/// meanwhile: a session lasts as long as its requests.
+fn as_of(seen: &Stored, now: Timestamp) -> Timestamp {
+    now.min(seen.expires.saturating_sub(Duration::from_secs(1)))
 }
 
 /// The result of [`Backend::replace`].
@@ -253,6 +283,18 @@ impl<B: Backend> Backend for Arc<B> {
         now: Timestamp,
     ) -> impl Future<Output = Result<(Option<Stored>, Option<Ticket>), Error>> + Send {
         (**self).__fetch_watched(id, now)
+    }
+
+    fn __fetch_list(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+    ) -> impl Future<Output = Result<Option<Stored>, Error>> + Send {
+        (**self).__fetch_list(id, now)
+    }
+
+    fn __patience(&self) -> impl Future<Output = ()> + Send {
+        (**self).__patience()
     }
 
     fn __check_len(&self, len: usize) -> Result<(), Error> {

@@ -114,7 +114,7 @@ impl<K: ServerKind> Builder<K> {
     /// refused. Without it, such a session lives on, and is entered in the list again when it is renewed or written.
     ///
     /// The list is read together with the session, in the same round trip, once this process has loaded the session
-    /// before.
+    /// before. A process remembers about 8,000 sessions for that. The load of any other session takes a second round trip.
     pub fn check_session_list(mut self, yes: bool) -> Self {
         self.server.check_session_list = yes;
         self

@@ -155,11 +155,7 @@ impl Inner {
             // It was a token of the old store, which knows more about it.
             Err(of_old @ (Refusal::Regenerated | Refusal::Expired | Refusal::Ended)) => Err(of_old),
             // The new store does not know it, and this host cannot judge whether the old one does.
-            Err(of_old @ (Refusal::Version | Refusal::UnknownKey | Refusal::IssuedInFuture))
-                if refusal == Refusal::UnknownId =>
-            {
-                Err(of_old)
-            }
+            Err(of_old) if refusal == Refusal::UnknownId && of_old.may_be_of_another_host() => Err(of_old),
             Err(_) => Err(refusal),
         }
     }

@@ -42,6 +42,7 @@ pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     suite.replaced_with_its_deadline().await;
     suite.touched_without_a_rewrite().await;
     suite.renewed_as_it_was_seen().await;
+    suite.kept_for_a_slow_request().await;
     suite.repeated_is_done().await;
     suite.deleted_for_good().await;
     suite.expired_is_gone().await;
@@ -163,6 +164,27 @@ impl<B: Backend> Suite<'_, B> {
         let outcome = self.backend.exchange(id, self.entry(b"two"), None, self.now).await.expect("exchange");
         assert_eq!(outcome, Replaced::Done);
         assert_eq!(self.value(id).await, None, "an exchange without a new entry must delete it");
+    }
+
+    /// A request that loaded its session in time writes it after the deadline.
+    async fn kept_for_a_slow_request(&self) {
+        let after = |seconds| self.now.saturating_add(Duration::from_secs(seconds));
+        for writes in [true, false] {
+            let (id, seen) = (Self::id(), self.entry(b"one"));
+            self.create(id, b"one").await;
+            let (value, late, expires) = (if writes { "two" } else { "one" }, after(1200), after(1800));
+            let entry = Stored { value: Bytes::from_static(value.as_bytes()), expires };
+            let outcome = if writes {
+                self.backend.exchange(id, seen, Some(entry), late).await.expect("exchange")
+            } else {
+                self.backend.renew(id, seen, expires, late).await.expect("renew")
+            };
+            assert_eq!(outcome, Replaced::Done, "an entry that expired since it was loaded must be kept");
+            let stored = self.backend.fetch(id, late).await.expect("fetch").expect("the kept entry");
+            assert_eq!(stored.value, value.as_bytes());
+            Self::check_deadline(stored.expires, expires, "a late write must move the deadline");
+            self.backend.delete(id).await.expect("delete");
+        }
     }
 
     /// Allows for a backend that counts down by its own clock: it rounds, and the clock runs on.

@@ -253,6 +253,15 @@ impl<B: Backend> Backend for Faulty<B> {
         self.run(call, || self.inner.backend.delete(id)).await
     }
 
+    async fn __fetch_list(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let call = Call { primitive: Primitive::Fetch, id, entry: None };
+        self.run(call, || self.inner.backend.__fetch_list(id, now)).await
+    }
+
+    async fn __patience(&self) {
+        self.inner.backend.__patience().await;
+    }
+
     fn __check_len(&self, len: usize) -> Result<(), Error> {
         self.inner.backend.__check_len(len)
     }

@@ -555,24 +555,27 @@ fn a_session_that_moves_into_a_revocable_cookie_store_can_be_revoked_there() {
     });
 }
 
-/// The old store's entry is sealed under a key that this host does not have yet. The new store does not know the token, which does
-/// not show that the session is dead.
+/// The old store's entry is sealed under a key that this host does not have yet, or is not sealed although this host's entries
+/// must be. The new store does not know the token, which does not show that the session is dead.
 #[test]
 fn b2_a_session_that_this_host_cannot_judge_keeps_its_cookie() {
     let clock = FakeClock::at(START);
     let backend = Arc::new(hyper_session::store::Memory::new());
-    let old = |key: AppKey| {
-        let builder = hyper_session::ServerStore::with_backend(Arc::clone(&backend)).seal_records(key);
-        builder.clock(clock.clone()).build().unwrap()
+    let old = |key: Option<AppKey>| {
+        let builder = hyper_session::ServerStore::with_backend(Arc::clone(&backend)).clock(clock.clone());
+        key.into_iter().fold(builder, hyper_session::store::Builder::seal_records).build().unwrap()
     };
     let new = MemoryStore::builder().clock(clock.clone()).build().unwrap();
     block_on(async {
-        let mut jar = Jar::new();
-        edit(&old(AppKey::generate().unwrap()), &mut jar, |session| session.login("ada")).await;
-        let until = Timestamp::from_unix(UNTIL);
-        let both = MigratingStore::new(new, old(AppKey::generate().unwrap()), until).unwrap();
-        let (lines, subject) = edit(&both, &mut jar, |session| Ok(session.subject())).await;
-        assert!(subject.is_none() && lines.is_empty(), "{lines:?}");
+        for key in [Some(AppKey::generate().unwrap()), None] {
+            let mut jar = Jar::new();
+            edit(&old(key), &mut jar, |session| session.login("ada")).await;
+            let until = Timestamp::from_unix(UNTIL);
+            let here = old(Some(AppKey::generate().unwrap()));
+            let both = MigratingStore::new(new.clone(), here, until).unwrap();
+            let (lines, subject) = edit(&both, &mut jar, |session| Ok(session.subject())).await;
+            assert!(subject.is_none() && lines.is_empty(), "{lines:?}");
+        }
     });
 }
 

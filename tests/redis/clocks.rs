@@ -106,6 +106,48 @@ async fn a14_an_idle_timeout_is_as_long_as_it_says() {
     assert_eq!(app.ok("/read", &mut jar).await, "1");
 }
 
+/// A request that takes twice the idle timeout: the time to live counts from its end, not from when its session expired.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b5_after_a_slow_request_a_session_lasts_for_its_idle_timeout_and_no_longer() {
+    let server = Server::start();
+    let idle = |builder: Builder<RedisOptions>| builder.idle_timeout(Duration::from_secs(600));
+    // By scripts, and where the server compares and sets.
+    for scripts in [true, false] {
+        for (path, longest) in
+            [("/late/add", 1_500_000), ("/late/read", 1_500_000), ("/late/regenerate", 960_000)]
+        {
+            let options = |builder| if scripts { idle(builder).scripts_only() } else { idle(builder) };
+            let (app, clock) = host(&server, 0, options).await;
+            let mut jar = app.jar().await;
+            let key = server.cli(&["KEYS", "test:*"]);
+            let slow = {
+                let (app, mut jar) = (app.clone(), jar.clone());
+                tokio::spawn(async move {
+                    app.ok(path, &mut jar).await;
+                    jar
+                })
+            };
+            app.gate.arrived.acquire().await.unwrap().forget();
+            clock.advance(Duration::from_secs(1_200));
+            app.gate.go.add_permits(1);
+            jar = slow.await.unwrap();
+            // The old entry, which a regeneration replaces by a tombstone for a minute, and the new one.
+            let left = |key: &str| server.cli(&["PTTL", key]).parse::<i64>().unwrap();
+            assert!(left(&key) <= longest, "{path}: {}", left(&key));
+            let keys = server.cli(&["KEYS", "test:*"]);
+            assert!(keys.lines().all(|key| (900_000..=1_500_000).contains(&left(key))), "{path}");
+            app.ok("/read", &mut jar).await;
+            // Redis has it for its retention only.
+            for key in keys.lines() {
+                server.cli(&["PEXPIRE", key, &(left(key) - 600_000).to_string()]);
+            }
+            clock.advance(Duration::from_secs(601));
+            assert_eq!(app.ok("/read", &mut jar).await, "none", "{path}");
+            server.cli(&["FLUSHALL"]);
+        }
+    }
+}
+
 /// Hosts with pools of their own measure no clock. A session that Redis has is alive for them all the same: it is listed, and
 /// counts as ended.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use http::{Request, Response};
 use hyper_session::store::redis::{NearCache, RedisOptions};
 use hyper_session::store::{Backend as _, Builder, EntryId, Replaced, Stored};
-use hyper_session::testing::Relay;
+use hyper_session::testing::{FakeClock, Relay};
 use hyper_session::{Clock as _, Error, RedisStore, SessionHandle, SystemClock, session_fn};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::{App, builder};
 use crate::session_lists::{list_keys, log_in};
-use crate::support::{Body, Jar, visit};
+use crate::support::{Body, Jar, UNHURRIED, visit};
 use crate::values::Raw;
 
 use crate::load::{Load, audit};
@@ -461,6 +461,37 @@ async fn a2_an_ending_that_a_hung_node_holds_up_fails_no_login_on_the_others() {
             && app.store.sessions_of(&user).await.is_ok_and(|listed| listed.is_empty())
     })
     .await;
+}
+
+/// A session on one node, and the list of its user on the node that hangs: a renewal and a logout do not wait for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a2_a_list_on_a_hung_node_holds_up_no_answer_for_a_session_on_another() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    let clock = FakeClock::at(SystemClock.now().as_unix());
+    let app = App::with(builder(cluster.url()).clock(clock.clone())).await;
+    let hung = &cluster.servers()[0];
+    let mut users = 0;
+    let (user, mut jar) = loop {
+        users += 1;
+        let user = format!("user{users}");
+        let jar = log_in(&app.store, &user).await;
+        let mut raw = Raw::of(hung);
+        if raw.keys().len() == 1 && list_keys(&mut raw).len() == 1 {
+            break (user, jar);
+        }
+        app.store.end_sessions_of(&user, None).await.unwrap();
+    };
+    hung.freeze();
+    clock.advance(Duration::from_secs(3 * 3_600));
+    for path in ["/read", "/logout"] {
+        // A step on that node waits for as long as this.
+        let start = Instant::now();
+        app.ok(path, &mut jar).await;
+        assert!(start.elapsed() < UNHURRIED, "{path}: {:?}", start.elapsed());
+    }
+    hung.thaw();
+    assert_eq!(app.store.sessions_of(&user).await.unwrap(), []);
+    app.until("the list is left", async || list_keys(&mut Raw::of(hung)).is_empty()).await;
 }
 
 /// All nodes are known by addresses that they no longer have, and the first seed is silent.

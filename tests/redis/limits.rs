@@ -192,6 +192,48 @@ async fn a4_ending_works_on_entries_of_any_size_and_kind_and_a_list_locks_no_use
     }
 }
 
+/// The limits were lowered since the list was written. It is read, so that its sessions can be ended, and a login makes room on it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a4_a_list_that_is_longer_than_a_lowered_limit_is_read_and_shrinks() {
+    let server = Server::start();
+    for (scripts_only, policy) in
+        [(true, SessionLimit::EndLeastRecentlyUsed), (false, SessionLimit::RefuseLogin)]
+    {
+        let wide = App::connect(server.url()).await;
+        let options =
+            builder(server.url()).max_entry_len(800).max_sessions_per_subject(2).check_session_list(true);
+        let options = options.at_session_limit(policy);
+        let narrow = App::with(if scripts_only { options.scripts_only() } else { options }).await;
+        let mut jars = Vec::new();
+        for _ in 0..30 {
+            jars.push(log_in(&wide.store, "ada").await);
+        }
+        assert!(Raw::of(&server).get(&list_keys(&mut Raw::of(&server))[0]).len() > 800);
+        // Twice: the second time, the process knows which list to read.
+        for _ in 0..2 {
+            assert_eq!(user(&narrow.store, &jars[0]).await.as_deref(), Some("ada"));
+        }
+        let listed = narrow.store.sessions_of("ada").await.unwrap();
+        assert_eq!(listed.len(), 30);
+        assert!(narrow.store.end_session_of("ada", listed[0].id).await.unwrap());
+        assert_eq!(user(&narrow.store, &jars[0]).await, None);
+        let service =
+            session_fn(narrow.store.clone(), |_: http::Request<Body>, session: SessionHandle| async move {
+                session.load().await?.login("ada")?;
+                Ok::<_, Error>(http::Response::new(Body::default()))
+            });
+        let refuses = policy == SessionLimit::RefuseLogin;
+        assert_eq!(visit(&service, "/", &mut Jar::new()).await.status().is_success(), !refuses);
+        let left = if refuses { 29 } else { 2 };
+        assert_eq!(wide.store.sessions_of("ada").await.unwrap().len(), left);
+        assert_eq!(narrow.store.end_sessions_of("ada", None).await.unwrap(), left);
+        for jar in &jars {
+            assert_eq!(user(&wide.store, jar).await, None);
+        }
+        server.has_entries(0);
+    }
+}
+
 /// A login that is too large to be stored takes no place: it ends no other session, and keeps no later login out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a4_a_login_that_is_too_large_leaves_the_others_alone() {

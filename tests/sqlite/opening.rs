@@ -27,6 +27,7 @@ fn options_that_make_no_sense_are_refused() {
     refused(folder.builder().busy_timeout(Duration::ZERO).open(), "busy_timeout");
     refused(folder.builder().sweep_interval(Duration::ZERO).open(), "sweep_interval");
     refused(folder.builder().max_entry_len(0).open(), "max_entry_len");
+    refused(folder.builder().max_entry_len(1_000).open(), "max_sessions_per_subject");
     refused(folder.builder().max_entry_len(1_000_000_000).open(), "max_entry_len");
     refused(folder.builder().max_sessions_per_subject(100_000).open(), "max_sessions_per_subject");
     refused(folder.builder().max_sessions_per_subject(usize::MAX).open(), "max_sessions_per_subject");

@@ -462,6 +462,29 @@ fn the_newer_copy_of_a_session_counts() {
     });
 }
 
+// A host whose clock is behind writes the session of the newest cookie, or another user logs in there: that stays the newest.
+#[test]
+fn t64_what_a_host_that_is_behind_writes_is_newer_than_what_it_replaces() {
+    everywhere(|shared, what, before, after| {
+        for (path, user) in [("/area/set", "bob"), ("/area/regenerate", "bob"), ("/area/carol", "carol")] {
+            let host = shared.deploy(before.clone(), 100);
+            let (mut browser, mut other) = (Browser::default(), Browser::default());
+            host.visit(&mut browser, "/area/bob");
+            shared.deploy(after.clone(), 110).visit(&mut other, "/area/ada");
+            host.world.clock.set(START + 120);
+            host.visit(&mut browser, "/area/regenerate");
+            browser.kept.extend(other.kept);
+            host.world.clock.set(START + 80);
+            assert_eq!(host.visit(&mut browser, path), "bob", "{what}");
+            for (second, reverse) in [(80, false), (80, true), (130, false), (130, true)] {
+                host.world.clock.set(START + second);
+                let seen = host.visit_in_order(&mut browser.clone(), LOOK, reverse);
+                assert_eq!(seen, user, "{what}: {path} {second}");
+            }
+        }
+    });
+}
+
 // On a server-side store the later write counts, not the later use: a read does not make a session newer.
 #[test]
 fn on_a_server_the_session_that_was_written_last_counts() {

@@ -26,6 +26,7 @@ use crate::error::{Error, Kind};
 use crate::id::EntryId;
 use crate::store::backend::{EVEN_IF_EXPIRED, RETENTION};
 use crate::store::near_cache::{RecordCache, Ticket, Writing};
+use crate::store::server::session_list::LONGEST_LIST;
 use crate::store::{Backend, Replaced, Stored};
 
 /// The [`Backend`] behind [`RedisStore`](crate::RedisStore).
@@ -46,6 +47,10 @@ pub struct Redis {
 /// Redis' time to live decides whether an entry is alive. A live entry whose deadline has passed by this host's clock
 /// is read as expiring this much later, so that its renewal is due.
 const ALIVE: Duration = Duration::from_secs(1);
+
+/// How long an answer waits for a step that it does not depend on: longer than Redis takes in the same region, and too short for
+/// a user to notice.
+const OPTIONAL: Duration = Duration::from_millis(50);
 
 impl Redis {
     pub(super) fn new(transport: Transport, counters: Arc<Counters>, settings: Settings) -> Self {
@@ -197,8 +202,14 @@ impl Redis {
         })
     }
 
-    /// Returns the entry in a reply. `None` if the value is too short for an entry.
-    fn entry(&self, answer: Value, now: Timestamp) -> Result<Option<Stored>, Error> {
+    /// Checks a replacement, which may be too long if it is not longer than what it replaces: a list that was written under a
+    /// higher limit shrinks, and its sessions are flagged.
+    fn check_growth(&self, seen: &Stored, entry: &Stored) -> Result<(), Error> {
+        if entry.value.len() > seen.value.len() { self.__check_len(entry.value.len()) } else { Ok(()) }
+    }
+
+    /// Returns the entry in a reply, if it has at most `longest` bytes. `None` if the value is too short for an entry.
+    fn entry(&self, answer: Value, now: Timestamp, longest: usize) -> Result<Option<Stored>, Error> {
         // Checked before it is copied or decoded (T78): no session has that size.
         let len = match &answer {
             Value::BulkString(frame) => frame.len(),
@@ -208,7 +219,7 @@ impl Redis {
             },
             _ => return Err(self.failed(unexpected().into())),
         };
-        if len > self.settings.max_entry_len {
+        if len > longest {
             return Err(self.failed(Failure::TooLarge(len).into()));
         }
         let found = (self.scripts.framing.unframe)(answer, now);
@@ -253,21 +264,22 @@ impl Redis {
         &self,
         key: &str,
         now: Timestamp,
+        longest: usize,
         limits: &Limits,
     ) -> Result<Option<Stored>, Error> {
         let answer = match self.scripts.fetch(key) {
             Some(call) => self.run(&call, limits).await,
             None => self.send(key, &get(key), limits).await,
         };
-        let found = self.unframed(answer.map_err(|trouble| self.failed(trouble))?, now)?;
+        let found = self.unframed(answer.map_err(|trouble| self.failed(trouble))?, now, longest)?;
         self.alive(found, key, now, limits).await
     }
 
     /// Returns the entry in the answer to a fetch.
-    fn unframed(&self, answer: Value, now: Timestamp) -> Result<Option<Stored>, Error> {
+    fn unframed(&self, answer: Value, now: Timestamp, longest: usize) -> Result<Option<Stored>, Error> {
         match answer {
             Value::Nil => Ok(None),
-            answer => self.entry(answer, now),
+            answer => self.entry(answer, now, longest),
         }
     }
 
@@ -330,7 +342,12 @@ impl Redis {
 
 impl Backend for Redis {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        self.fetch_within(&self.key(id), now, &self.limits()).await
+        self.fetch_within(&self.key(id), now, self.settings.max_entry_len, &self.limits()).await
+    }
+
+    async fn __fetch_list(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        let longest = self.settings.max_entry_len.max(LONGEST_LIST);
+        self.fetch_within(&self.key(id), now, longest, &self.limits()).await
     }
 
     async fn __fetch_watched(
@@ -338,17 +355,17 @@ impl Backend for Redis {
         id: EntryId,
         now: Timestamp,
     ) -> Result<(Option<Stored>, Option<Ticket>), Error> {
-        let (key, limits) = (self.key(id), self.limits());
+        let (key, limits, longest) = (self.key(id), self.limits(), self.settings.max_entry_len);
         if self.near_cache.is_some() {
             if let Some((answer, ticket)) = Box::pin(self.transport.read_tracked(&key, id, &limits)).await {
                 Counters::add(&self.counters.commands);
-                let found = self.unframed(answer, now)?;
+                let found = self.unframed(answer, now, longest)?;
                 // Of an entry that outlives its deadline, Redis is asked each time.
                 let ticket = found.as_ref().filter(|found| found.expires > now).map(|_| ticket);
                 return Ok((self.alive(found, &key, now, &limits).await?, ticket));
             }
         }
-        Ok((self.fetch_within(&key, now, &limits).await?, None))
+        Ok((self.fetch_within(&key, now, longest, &limits).await?, None))
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
@@ -367,8 +384,8 @@ impl Backend for Redis {
             return Ok(true);
         }
         // The present entry may have expired: a session list always has the same id.
-        let Some(present) = self.fetch(id, EVEN_IF_EXPIRED).await? else { return Ok(false) };
-        if present.expires > now || self.fetch(id, now).await?.is_some() {
+        let Some(present) = self.__fetch_list(id, EVEN_IF_EXPIRED).await? else { return Ok(false) };
+        if present.expires > now || self.__fetch_list(id, now).await?.is_some() {
             return Ok(false);
         }
         Ok(self.exchange(id, present, Some(entry), now).await? == Replaced::Done)
@@ -394,7 +411,7 @@ impl Backend for Redis {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         if let Some(entry) = &entry {
-            self.__check_len(entry.value.len())?;
+            self.check_growth(&seen, entry)?;
         }
         let (key, limits) = (self.key(id), self.limits());
         let _writing = self.writing(id);
@@ -463,6 +480,10 @@ impl Backend for Redis {
             Value::Int(_) => Ok(()),
             _ => Err(self.failed(unexpected().into())),
         }
+    }
+
+    async fn __patience(&self) {
+        tokio::time::sleep(OPTIONAL).await;
     }
 
     fn __check_len(&self, len: usize) -> Result<(), Error> {

@@ -12,7 +12,7 @@ use crate::crypto::{Random, ServerToken};
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::Payload;
+use crate::session::{Payload, Recency};
 
 /// How a server-side store writes its tokens and the values of its entries.
 ///
@@ -25,13 +25,15 @@ pub(crate) trait StoredFormat: Send + Sync + 'static {
     /// Generates a token.
     fn generate_token(&self) -> Result<ServerToken, Error>;
 
-    /// Encodes a session. `from` is the stored value that its values came from, if there is one.
+    /// Encodes a session. `from` is the stored value that its values came from, if there is one. `written` counts among the
+    /// sessions of one request.
     fn encode_session(
         &self,
         id: EntryId,
         created: Timestamp,
         payload: &Payload,
         from: Option<&Bytes>,
+        written: Recency,
         now: Timestamp,
     ) -> Result<Bytes, Error>;
 
@@ -66,7 +68,7 @@ pub(crate) struct EntryAge {
     /// When the session began.
     pub(crate) created: Option<Timestamp>,
     /// When its values were last written.
-    pub(crate) written: Option<Timestamp>,
+    pub(crate) written: Option<Recency>,
     /// The lifetime that the entry was given when the session was last used.
     pub(crate) lifetime: Option<Duration>,
 }

@@ -5,13 +5,13 @@ pub(crate) mod format;
 mod list_memo;
 mod native_format;
 mod near_cache;
+mod optional;
 mod regenerate;
 mod session_limit;
 pub(crate) mod session_list;
 mod subjects;
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,13 +106,20 @@ struct Predecessor {
     id: SessionId,
     /// True if the new session does not begin unless this one is on the session list.
     must_be_listed: bool,
+    written: Recency,
+}
+
+/// The entry that a write is to replace, and when that was written.
+struct Expected {
+    entry: Stored,
+    written: Recency,
 }
 
 /// The result of an attempt to save.
 enum SaveAttempt {
     Done(Saved),
     /// Another request was first, and left this entry.
-    Conflict(Payload, Stored),
+    Conflict(Payload, Expected),
 }
 
 impl<B: Backend> ServerStore<B> {
@@ -260,13 +267,13 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Result<Record, Refusal>, Error> {
         let id = entry_id(&token);
-        let fetch = |id| self.backend.__fetch_watched(id, now);
+        let fetching = self.backend.__fetch_watched(id, now);
         let (fetched, list) = match memo.get(id) {
             Some(known) => {
-                let (fetched, list) = join(fetch(id), fetch(known)).await;
+                let (fetched, list) = join(fetching, self.fetch_list_watched(known, now)).await;
                 (fetched, Some((known, list)))
             }
-            None => (fetch(id).await, None),
+            None => (fetching.await, None),
         };
         let (stored, ticket) = match self.found(fetched)? {
             Ok(found) => found,
@@ -286,7 +293,7 @@ impl<B: Backend> Inner<B> {
             Some((known, list)) if known == list_id => list,
             _ => {
                 memo.set(id, list_id);
-                fetch(list_id).await
+                self.fetch_list_watched(list_id, now).await
             }
         };
         let (list, list_ticket) = match list {
@@ -300,6 +307,18 @@ impl<B: Backend> Inner<B> {
         self.keep_list(list_ticket, list_id, listed.as_ref());
         self.keep(ticket, len, &record, Some(list_id));
         Ok(Ok(record))
+    }
+
+    /// Fetches a session list, under a ticket unless it is longer than the limit for entries.
+    async fn fetch_list_watched(
+        &self,
+        id: EntryId,
+        now: Timestamp,
+    ) -> Result<(Option<Stored>, Option<Ticket>), Error> {
+        match self.backend.__fetch_watched(id, now).await {
+            Err(error) if error.is_unreadable() => Ok((self.backend.__fetch_list(id, now).await?, None)),
+            fetched => fetched,
+        }
     }
 
     /// Returns what was fetched, or why there is no session. An entry that is too long or of another type does not stand in the way:
@@ -329,7 +348,7 @@ impl<B: Backend> Inner<B> {
         let created = age.created.unwrap_or(now);
         // Without dates, each write sets the idle deadline anew.
         let without_dates = || stored.expires.saturating_sub(self.config.timeouts_of(&payload).idle);
-        let recency = Recency::at(age.written.unwrap_or_else(without_dates));
+        let recency = age.written.unwrap_or_else(|| Recency::at(without_dates()));
         let expires = self.expires(stored.expires, created, age, &payload);
         if now >= expires {
             return Err(Refusal::Expired);
@@ -369,16 +388,18 @@ impl<B: Backend> Inner<B> {
         self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
     }
 
-    /// Encodes an entry of these values, which came from the stored value `from`, if there is one.
+    /// Encodes an entry of these values, which came from the stored value `from`, if there is one. `written` is a
+    /// [`Recency::after`] what it replaces.
     fn encode(
         &self,
         id: EntryId,
         created: Timestamp,
         payload: &Payload,
         from: Option<&Bytes>,
+        written: Recency,
         now: Timestamp,
     ) -> Result<Stored, Error> {
-        let value = self.format.encode_session(id, created, payload, from, now)?;
+        let value = self.format.encode_session(id, created, payload, from, written, now)?;
         Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
     }
 
@@ -395,11 +416,12 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
         let subject = self.listed_subject(&payload);
+        let written = Recency::after(instead_of.map(|predecessor| predecessor.written), now);
         // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
         for _ in 0..3 {
             let token = self.format.generate_token()?;
             let id = session_id(&token);
-            let entry = self.encode(entry_id(&token), created, &payload, from, now)?;
+            let entry = self.encode(entry_id(&token), created, &payload, from, written, now)?;
             if let Some(subject) = &subject {
                 // A login that cannot be stored must not take a place on the list, nor end another session.
                 self.backend.__check_len(entry.value.len())?;
@@ -418,13 +440,18 @@ impl<B: Backend> Inner<B> {
                 let Stored { value, expires } = entry;
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
-                return Ok(Some(Record::new(id, created, expires, payload, origin)));
+                return Ok(Some(Record::written(id, created, expires, payload, origin, written)));
             }
         }
         Err(Error::new(Kind::Random))
     }
 
-    async fn save(&self, base: Option<Record>, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+    async fn save(
+        self: &Arc<Self>,
+        base: Option<Record>,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
         let Some(base) = base else {
             let payload = changes.apply(None)?;
             if payload.is_empty() {
@@ -435,22 +462,31 @@ impl<B: Backend> Inner<B> {
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {
             return Box::pin(self.renew(base, now)).await;
         }
-        let mut expected = seen(&base)?;
+        let mut expected = Expected::of(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         let mut subject = self.subject_to_look_up(&base, now);
         let mut lock = None;
         for conflicts in 0..MAX_ATTEMPTS {
-            let from = expected.value.clone();
+            let from = expected.entry.value.clone();
             let replacing = self.replace(&base, expected, payload, &from, now, conflicts);
             let step = match subject.take() {
                 None => replacing.await?,
-                Some(subject) => Box::pin(self.beside_the_list(&subject, &base, replacing, now)).await?,
+                Some(subject) => {
+                    let of = subject.clone();
+                    let is_listed = |attempt: &SaveAttempt| match attempt {
+                        SaveAttempt::Done(Saved::Stored { record, .. }) => {
+                            self.listed_subject(record.payload()).is_some_and(|subject| subject == of)
+                        }
+                        _ => false,
+                    };
+                    Box::pin(self.beside_the_list(subject, &base, replacing, is_listed, now)).await?
+                }
             };
             match step {
                 SaveAttempt::Done(saved) => return Ok(saved),
-                SaveAttempt::Conflict(current, stored) => {
+                SaveAttempt::Conflict(current, newer) => {
                     payload = changes.replay(Some(&current))?;
-                    expected = stored;
+                    expected = newer;
                     if lock.is_none() {
                         lock = Some(self.queues.of(base.id()).lock().await);
                     }
@@ -469,47 +505,32 @@ impl<B: Backend> Inner<B> {
         self.listed_subject(base.payload())
     }
 
-    /// Runs a write of `base`, and enters it in the session list again if it is missing there.
-    async fn beside_the_list(
-        &self,
-        subject: &str,
-        base: &Record,
-        replacing: impl Future<Output = Result<SaveAttempt, Error>>,
-        now: Timestamp,
-    ) -> Result<SaveAttempt, Error> {
-        let (attempt, list) = join(replacing, self.list(subject, now)).await;
-        let attempt = attempt?;
-        if let SaveAttempt::Done(Saved::Stored { record, .. }) = &attempt {
-            if self.listed_subject(record.payload()).as_deref() == Some(subject) {
-                self.enter_again(subject, base, list, now).await;
-            }
-        }
-        Ok(attempt)
-    }
-
     /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is
     /// left.
     async fn replace(
         &self,
         base: &Record,
-        expected: Stored,
+        expected: Expected,
         payload: Payload,
         from: &Bytes,
         now: Timestamp,
         conflicts: u32,
     ) -> Result<SaveAttempt, Error> {
         let (token, _) = origin(base)?;
+        let written = Recency::after(Some(expected.written), now);
         let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
             None
         } else {
-            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), now)?)
+            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), written, now)?)
         };
-        let as_of = as_of(base, now);
-        let outcome = self.backend.exchange(entry_id(&token), expected, entry.clone(), as_of).await?;
+        let outcome = self.backend.exchange(entry_id(&token), expected.entry, entry.clone(), now).await?;
         Ok(match (outcome, entry) {
             (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
             (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(_, payload)) => SaveAttempt::Conflict(payload, current),
+                Some(EntryValue::Session(age, payload)) => {
+                    let written = age.written.unwrap_or(expected.written);
+                    SaveAttempt::Conflict(payload, Expected { entry: current, written })
+                }
                 // The session continues under another token, or a foreign writer overwrote it. In both cases it has
                 // ended here.
                 _ => SaveAttempt::Done(Saved::Ended),
@@ -518,7 +539,7 @@ impl<B: Backend> Inner<B> {
             (Replaced::Done, Some(Stored { value, expires })) => {
                 let origin =
                     Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
-                let record = Record::new(base.id(), base.created(), expires, payload, origin);
+                let record = Record::written(base.id(), base.created(), expires, payload, origin, written);
                 SaveAttempt::Done(stored(record, conflicts)?)
             }
         })
@@ -526,21 +547,17 @@ impl<B: Backend> Inner<B> {
 
     /// Renews the session: the same value with a later deadline, in one step. If the session is missing from its
     /// subject's list (evicted or lost), it is entered again.
-    async fn renew(&self, base: Record, now: Timestamp) -> Result<Saved, Error> {
+    async fn renew(self: &Arc<Self>, base: Record, now: Timestamp) -> Result<Saved, Error> {
         let seen = seen(&base)?;
         let expires = self.config.deadline(base.created(), base.payload(), now);
-        let renewing = self.backend.renew(key_of(&base), seen, expires, as_of(&base, now));
+        let renewing = self.backend.renew(key_of(&base), seen, expires, now);
         // If only listed sessions count, a session that is not listed was ended.
         let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
-        let outcome = match &subject {
+        let outcome = match subject {
             None => renewing.await?,
             Some(subject) => {
-                let (outcome, list) = join(renewing, self.list(subject, now)).await;
-                let outcome = outcome?;
-                if outcome == Replaced::Done {
-                    self.enter_again(subject, &base, list, now).await;
-                }
-                outcome
+                let is_listed = |outcome: &Replaced| *outcome == Replaced::Done;
+                self.beside_the_list(subject, &base, renewing, is_listed, now).await?
             }
         };
         match outcome {
@@ -577,7 +594,7 @@ impl<B: Backend> Inner<B> {
 
     /// Ends the session that `token` leads to, which has expired, or which this host cannot read. The backend keeps the entry of an
     /// expired session for slow requests.
-    async fn end_unusable(&self, token: ServerToken, now: Timestamp) -> Result<(), Error> {
+    async fn end_unusable(self: &Arc<Self>, token: ServerToken, now: Timestamp) -> Result<(), Error> {
         let id = entry_id(&token);
         let fetched = match self.backend.fetch(id, EVEN_IF_EXPIRED).await {
             // Whatever it is, its session has ended.
@@ -599,7 +616,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends the session for good.
-    async fn remove(&self, record: &Record, now: Timestamp) -> Result<(), Error> {
+    async fn remove(self: &Arc<Self>, record: &Record, now: Timestamp) -> Result<(), Error> {
         self.backend.delete(key_of(record)).await?;
         self.leave(record, now).await;
         Ok(())
@@ -646,12 +663,6 @@ fn check_shared(shared: &SharedFormat, seals: bool, checks_lists: bool) -> Resul
     Ok(())
 }
 
-/// Returns the moment at which a backend is asked about the entry of `base`. The request loaded the session in time,
-/// and keeps it although it may have expired meanwhile: a session lasts as long as its requests.
-fn as_of(base: &Record, now: Timestamp) -> Timestamp {
-    now.min(base.expires().saturating_sub(Duration::from_secs(1)))
-}
-
 /// Returns the id of the entry that this token leads to.
 fn entry_id(token: &ServerToken) -> EntryId {
     EntryId::from_bytes(token.entry_id())
@@ -682,6 +693,13 @@ fn seen(record: &Record) -> Result<Stored, Error> {
     let (value, expires) =
         entry.ok_or_else(|| Error::new(Kind::Internal("a record of another kind of store")))?;
     Ok(Stored { value: value.clone(), expires })
+}
+
+impl Expected {
+    /// Returns the entry of the session as it was loaded.
+    fn of(record: &Record) -> Result<Self, Error> {
+        Ok(Self { entry: seen(record)?, written: record.recency() })
+    }
 }
 
 fn ended_or_stored(created: Option<Record>) -> Result<Saved, Error> {
@@ -822,7 +840,10 @@ impl<B: Backend> Verbs for ServerStore<B> {
             if inner.config.leaves_nothing(created, &payload, now) {
                 return Ok(Saved::Removed);
             }
-            inner.create(created, payload, None, None, now).await.and_then(ended_or_stored)
+            // On no list of this store: where it is taken from has others.
+            let predecessor =
+                Predecessor { id: record.id(), must_be_listed: false, written: record.recency() };
+            inner.create(created, payload, Some(predecessor), None, now).await.and_then(ended_or_stored)
         })
     }
 

@@ -15,7 +15,7 @@ use crate::crypto::{Random, Sealer, ServerToken};
 use crate::error::Error;
 use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::session::{Payload, PayloadFormat};
+use crate::session::{Payload, PayloadFormat, Recency};
 
 /// Tokens of 256 random bits, and values behind a header.
 pub(super) struct NativeFormat {
@@ -40,28 +40,33 @@ pub(super) struct NativeFormat {
 ///      6      4  age: written - created, in seconds
 ///     10      4  lifetime: seconds from when the session was last used to the deadline of the entry, big-endian;
 ///                0xffffffff if that does not fit the field
-///     14      8  revision: random, and new for each write, so that a write whose reply was lost recognizes its own value
+///     14      8  sequence of the write within its second (4 bits), then revision: 60 bits, random and new for each write, so
+///                that a write whose reply was lost recognizes its own value
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StoredHeader {
     pub(super) created: Timestamp,
-    pub(super) written: Timestamp,
+    pub(super) written: Recency,
     pub(super) lifetime: u32,
-    pub(super) revision: [u8; 8],
+    /// The highest four bits are not used.
+    pub(super) revision: u64,
 }
 
 impl StoredHeader {
     pub(super) const KIND: u8 = 1;
     pub(super) const LEN: usize = 22;
 
+    const REVISION: u64 = u64::MAX >> 4;
+
     pub(super) fn to_bytes(self) -> [u8; Self::LEN] {
-        let age = self.written.saturating_since(self.created).as_secs();
+        let Recency { written, sequence } = self.written;
+        let age = written.saturating_since(self.created).as_secs();
         let mut bytes = [Self::KIND; Self::LEN];
         let mut out = &mut bytes[1..];
         out.put_uint(self.created.as_unix().min(MAX_CREATED), 5);
         out.put_u32(u32::try_from(age).unwrap_or(u32::MAX));
         out.put_u32(self.lifetime);
-        out.put_slice(&self.revision);
+        out.put_u64(u64::from(sequence) << 60 | self.revision & Self::REVISION);
         bytes
     }
 
@@ -73,9 +78,9 @@ impl StoredHeader {
         let created = Timestamp::from_unix(value.get_uint(5));
         let written = created.saturating_add(Duration::from_secs(value.get_u32().into()));
         let lifetime = value.get_u32();
-        let mut revision = [0; 8];
-        value.copy_to_slice(&mut revision);
-        Some(Self { created, written, lifetime, revision })
+        let last = value.get_u64();
+        let written = Recency { written, sequence: (last >> 60) as u8 };
+        Some(Self { created, written, lifetime, revision: last & Self::REVISION })
     }
 
     fn age(self) -> EntryAge {
@@ -112,12 +117,14 @@ impl StoredFormat for NativeFormat {
         created: Timestamp,
         payload: &Payload,
         _: Option<&Bytes>,
+        written: Recency,
         now: Timestamp,
     ) -> Result<Bytes, Error> {
         let body = payload.to_format(self.payload_format)?;
         let lifetime = self.limits.of(payload).deadline(created, now).saturating_since(now).as_secs();
         let lifetime = u32::try_from(lifetime).unwrap_or(u32::MAX);
-        let header = StoredHeader { created, written: now, lifetime, revision: self.revision()? };
+        let header =
+            StoredHeader { created, written, lifetime, revision: u64::from_be_bytes(self.revision()?) };
         self.value(id, now, &[&header.to_bytes(), &body])
     }
 
@@ -205,8 +212,9 @@ mod tests {
 
     #[test]
     fn a_header_reads_back_and_its_truncations_do_not() {
-        let (created, written) = (Timestamp::from_unix(77), Timestamp::from_unix(99));
-        let header = StoredHeader { created, written, lifetime: 900, revision: *b"revision" };
+        let created = Timestamp::from_unix(77);
+        let written = Recency { written: Timestamp::from_unix(99), sequence: 15 };
+        let header = StoredHeader { created, written, lifetime: 900, revision: 0x0123_4567_89ab_cdef };
         let bytes = header.to_bytes();
         assert_eq!(StoredHeader::take(&mut Bytes::copy_from_slice(&bytes)), Some(header));
         for len in 0..bytes.len() {

@@ -1,10 +1,12 @@
 //! Giving a session another token: first the new entry is written, then the old one is replaced by a tombstone.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::format::EntryValue;
 use super::{
-    Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, as_of, ended_or_stored, key_of, seen,
+    Expected, Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, ended_or_stored, key_of, seen,
     stored,
 };
 use crate::clock::Timestamp;
@@ -17,7 +19,7 @@ impl<B: Backend> Inner<B> {
     /// Writes the new entry, then replaces the old one if it is unchanged. If it changed meanwhile, the new entry takes
     /// in the change first. If it is missing, the session was ended, and the new entry is deleted, too.
     pub(super) async fn regenerate(
-        &self,
+        self: &Arc<Self>,
         base: Record,
         changes: &Changes,
         now: Timestamp,
@@ -38,7 +40,7 @@ impl<B: Backend> Inner<B> {
     }
 
     async fn move_to_new(
-        &self,
+        self: &Arc<Self>,
         base: &Record,
         changes: &Changes,
         now: Timestamp,
@@ -47,7 +49,7 @@ impl<B: Backend> Inner<B> {
         if changes.restarts() {
             return self.start_over(base, changes, now).await;
         }
-        let mut expected = seen(base)?;
+        let mut expected = Expected::of(base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
         let created = if changes.begins_anew() { now } else { base.created() };
@@ -58,26 +60,27 @@ impl<B: Backend> Inner<B> {
             let must_be_listed = self.list_memo.is_some()
                 && !changes.begins_anew()
                 && self.listed_subject(base.payload()) == self.listed_subject(&payload);
-            let predecessor = Predecessor { id: base.id(), must_be_listed };
-            if !self.write_new(new, predecessor, created, payload, &expected.value, now).await? {
+            let predecessor = Predecessor { id: base.id(), must_be_listed, written: expected.written };
+            if !self.write_new(new, predecessor, created, payload, &expected.entry.value, now).await? {
                 return Ok(Saved::Ended);
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone.
             let successor = new.is_some().then(|| tombstone.clone());
-            match self.backend.exchange(key_of(base), expected, successor, as_of(base, now)).await? {
+            match self.backend.exchange(key_of(base), expected.entry, successor, now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
                     return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts));
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
-                    let Some(EntryValue::Session(_, newer)) =
+                    let Some(EntryValue::Session(age, newer)) =
                         self.format.decode(key_of(base), &current.value)
                     else {
                         return Ok(Saved::Ended);
                     };
                     payload = changes.replay(Some(&newer))?;
-                    expected = current;
+                    let written = age.written.unwrap_or(expected.written);
+                    expected = Expected { entry: current, written };
                     if lock.is_none() {
                         lock = Some(self.queues.of(base.id()).lock().await);
                     }
@@ -88,12 +91,17 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Ends the session and begins an empty one. Whether the old one had ended already makes no difference.
-    async fn start_over(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
+    async fn start_over(
+        self: &Arc<Self>,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
         let payload = changes.apply(None)?;
         let saved = if payload.is_empty() {
             Saved::Removed
         } else {
-            let predecessor = Predecessor { id: base.id(), must_be_listed: false };
+            let predecessor = Predecessor { id: base.id(), must_be_listed: false, written: base.recency() };
             ended_or_stored(self.create(now, payload, Some(predecessor), None, now).await?)?
         };
         self.supersede(base, now).await?;
@@ -114,13 +122,13 @@ impl<B: Backend> Inner<B> {
 
     /// Ends the session for good, whatever it holds by now: its browser was given the token of a different session. Returns
     /// false if it had already ended.
-    pub(super) async fn supersede(&self, base: &Record, now: Timestamp) -> Result<bool, Error> {
+    pub(super) async fn supersede(self: &Arc<Self>, base: &Record, now: Timestamp) -> Result<bool, Error> {
         let mut expected = seen(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;
         let mut lock = None;
         for _ in 0..MAX_ATTEMPTS {
             let tombstone = Some(tombstone.clone());
-            match self.backend.exchange(key_of(base), expected, tombstone, as_of(base, now)).await? {
+            match self.backend.exchange(key_of(base), expected, tombstone, now).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
                     Some(EntryValue::Tombstone) => return Ok(false),
                     _ => expected = current,
@@ -141,7 +149,7 @@ impl<B: Backend> Inner<B> {
     /// Makes the new entry hold `payload`, or deletes it if that is empty. No client has its token yet. Returns false
     /// if the sessions of its subject were ended meanwhile.
     async fn write_new(
-        &self,
+        self: &Arc<Self>,
         new: &mut Option<Record>,
         predecessor: Predecessor,
         created: Timestamp,
@@ -150,8 +158,10 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Result<bool, Error> {
         if let Some(written) = new.take() {
+            let newest = written.recency().max(predecessor.written);
+            let expected = Expected { entry: seen(&written)?, written: newest };
             if let SaveAttempt::Done(Saved::Stored { record, .. }) =
-                self.replace(&written, seen(&written)?, payload.clone(), from, now, 0).await?
+                self.replace(&written, expected, payload.clone(), from, now, 0).await?
             {
                 *new = Some(record);
                 return Ok(true);

@@ -5,6 +5,11 @@ use bytes::{Buf, BufMut};
 use crate::clock::Timestamp;
 use crate::session::SessionId;
 
+/// The longest entry that is read as a session list, in bytes, even if an option limits the entries that are written. The option may
+/// have been lowered since the list was written, and the list is what ends its sessions.
+#[cfg_attr(not(any(feature = "redis", feature = "sqlite")), allow(dead_code))] // the backends with a limit
+pub(crate) const LONGEST_LIST: usize = 1 << 20;
+
 /// The sessions of one subject, in the order of their logins.
 ///
 /// ```text

@@ -1,9 +1,14 @@
 //! The sessions of a subject: entering them in the session list, listing them, and ending them outside of their
 //! requests.
 
+use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::format::EntryValue;
+use super::optional::OptionalWork;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::{Inner, MAX_ATTEMPTS, Predecessor, ServerStore};
@@ -334,8 +339,33 @@ impl<B: Backend> Inner<B> {
         Ok(has_room)
     }
 
+    /// Waits for `writing`, which writes or renews the session of `base`, and reads the session list at the same time. If the
+    /// session is missing there, and `is_listed` after that write, it is entered again. No answer waits long for that.
+    pub(super) async fn beside_the_list<T>(
+        self: &Arc<Self>,
+        subject: String,
+        base: &Record,
+        writing: impl Future<Output = Result<T, Error>>,
+        is_listed: impl FnOnce(&T) -> bool,
+        now: Timestamp,
+    ) -> Result<T, Error> {
+        let (tell, told) = oneshot::channel();
+        let (inner, base) = (Arc::clone(self), base.clone());
+        let mut healing = OptionalWork::new(async move {
+            let list = inner.list(&subject, now).await;
+            if told.await.is_ok() {
+                inner.enter_again(&subject, &base, list, now).await;
+            }
+        });
+        let outcome = healing.beside(writing).await?;
+        if is_listed(&outcome) && tell.send(()).is_ok() {
+            healing.finish(self.backend.__patience()).await;
+        }
+        Ok(outcome)
+    }
+
     /// Enters a session that is missing from `list` again. If that fails, its next renewal tries again.
-    pub(super) async fn enter_again(
+    async fn enter_again(
         &self,
         subject: &str,
         record: &Record,
@@ -368,9 +398,7 @@ impl<B: Backend> Inner<B> {
             return Ok(None);
         }
         let refusal = stored.map(|stored| self.format.refusal(&stored.value));
-        let undecided = refusal.filter(|refusal| {
-            matches!(refusal, Refusal::Version | Refusal::UnknownKey | Refusal::Unreadable)
-        });
+        let undecided = refusal.filter(|refusal| refusal.may_be_of_another_host());
         Ok(Some(undecided.unwrap_or(Refusal::UnknownId)))
     }
 
@@ -403,12 +431,16 @@ impl<B: Backend> Inner<B> {
         Ok(self.list(subject, now).await?.has(id))
     }
 
-    /// Takes a session that has ended off its subject's list. If that fails, the next call that edits the list does it.
-    pub(super) async fn leave(&self, record: &Record, now: Timestamp) {
-        if let Some(subject) = self.listed_subject(record.payload()) {
-            let forget = |list: &mut SessionList| list.remove(&[record.id()]);
-            let _ = self.edit(&subject, now, Unreadable::IsAnError, None, forget).await;
-        }
+    /// Takes a session that has ended off its subject's list, without waiting long for it. If that fails, the next call that edits
+    /// the list does it.
+    pub(super) async fn leave(self: &Arc<Self>, record: &Record, now: Timestamp) {
+        let Some(subject) = self.listed_subject(record.payload()) else { return };
+        let (inner, id) = (Arc::clone(self), record.id());
+        let leaving = OptionalWork::new(async move {
+            let forget = |list: &mut SessionList| list.remove(&[id]);
+            let _ = inner.edit(&subject, now, Unreadable::IsAnError, None, forget).await;
+        });
+        leaving.finish(self.backend.__patience()).await;
     }
 
     /// Flags the sessions as being ended, deletes their entries, then takes them off the list. A concurrent login sees
@@ -596,7 +628,7 @@ impl<B: Backend> Inner<B> {
     async fn known(&self, subject: &str, now: Timestamp) -> Result<Known, Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
-        let stored = self.backend.fetch(id, now).await?;
+        let stored = self.backend.__fetch_list(id, now).await?;
         Ok(Known { list: self.read_list(id, stored.as_ref())?, stored })
     }
 
@@ -647,7 +679,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
         unreadable: Unreadable,
     ) -> Result<Option<Stored>, Error> {
-        match self.backend.fetch(id, now).await {
+        match self.backend.__fetch_list(id, now).await {
             Err(error) if error.is_unreadable() => {
                 self.lose(&error, unreadable).map_err(|()| error)?;
                 self.backend.delete(id).await?;

@@ -44,8 +44,8 @@ fn system_random() -> Arc<dyn Random> {
     Arc::new(SystemRandom)
 }
 
-fn inner<B: Backend>(backend: B, random: &Arc<dyn Random>) -> Inner<B> {
-    Inner::new(ServerStore::with_backend(backend).clock(At(NOW)), random).unwrap()
+fn inner<B: Backend>(backend: B, random: &Arc<dyn Random>) -> Arc<Inner<B>> {
+    Arc::new(Inner::new(ServerStore::with_backend(backend).clock(At(NOW)), random).unwrap())
 }
 
 /// A clock that stands still.
@@ -100,9 +100,10 @@ impl StoredFormat for DecodeCounter {
         created: Timestamp,
         payload: &Payload,
         from: Option<&Bytes>,
+        written: Recency,
         now: Timestamp,
     ) -> Result<Bytes, Error> {
-        self.format.encode_session(id, created, payload, from, now)
+        self.format.encode_session(id, created, payload, from, written, now)
     }
 
     fn encode_tombstone(&self, id: EntryId, now: Timestamp) -> Result<Bytes, Error> {
@@ -147,9 +148,9 @@ impl StoredFormat for DecodeCounter {
 fn a_renewal_does_not_decode_again_what_was_loaded() {
     for has_lifetime in [true, false] {
         let decoded = Arc::new(std::sync::atomic::AtomicU32::new(0));
-        let inner = inner(super::super::Memory::new(), &system_random());
+        let inner = Arc::into_inner(inner(super::super::Memory::new(), &system_random())).unwrap();
         let format = DecodeCounter { format: inner.format, has_lifetime, decoded: Arc::clone(&decoded) };
-        let inner = Inner { format: Box::new(format), ..inner };
+        let inner = Arc::new(Inner { format: Box::new(format), ..inner });
         let record = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, NOW)).unwrap().unwrap();
         let (token, _) = origin(&record).unwrap();
         let loaded = run(inner.load(token, NOW)).unwrap().unwrap();
@@ -189,8 +190,13 @@ impl Backend for Evicting {
         Ok(match (round, entry) {
             (0, Some(_)) => {
                 let value = [
-                    &StoredHeader { created: now, written: now, lifetime: u32::MAX, revision: [0; 8] }
-                        .to_bytes()[..],
+                    &StoredHeader {
+                        created: now,
+                        written: Recency::at(now),
+                        lifetime: u32::MAX,
+                        revision: 0,
+                    }
+                    .to_bytes()[..],
                     b"\x81\xa1a\x02",
                 ]
                 .concat();
@@ -345,4 +351,31 @@ fn the_first_random_number_is_drawn_while_the_store_is_built() {
     let random = Arc::new(Counting(0.into()));
     inner(Full, &(random.clone() as Arc<dyn Random>));
     assert!(random.0.load(std::sync::atomic::Ordering::Relaxed) > 0);
+}
+
+#[cfg(feature = "memory")]
+#[test]
+fn an_entry_is_newer_than_what_it_replaces_whatever_the_clock_says() {
+    let store = ServerStore { inner: inner(super::super::Memory::new(), &system_random()) };
+    let inner = &store.inner;
+    let at = Timestamp::from_unix;
+    let base = run(inner.create(at(120), payload(b"\x81\xa1a\x01"), None, None, at(120))).unwrap().unwrap();
+    let mut last = base.clone();
+    for now in [120, 119, 50, 0] {
+        let (value, expected) = (origin(&last).unwrap().1, Expected::of(&last).unwrap());
+        let written =
+            run(inner.replace(&last, expected, payload(b"\x81\xa1a\x02"), &value, at(now), 0)).unwrap();
+        let SaveAttempt::Done(Saved::Stored { record, .. }) = written else { panic!("{now}") };
+        assert!(record.recency() > last.recency(), "{now}");
+        last = record;
+        let loaded = run(inner.load(origin(&last).unwrap().0, at(120))).unwrap().unwrap();
+        assert_eq!(loaded.recency(), last.recency(), "{now}");
+    }
+    // Moved here from another place, and given another token.
+    let adopted = run(store.adopt(last.clone(), Arc::new(Changes::default()), at(50))).unwrap();
+    let moved = run(inner.regenerate(last.clone(), &Changes::default(), at(50))).unwrap();
+    for saved in [adopted, moved] {
+        let Saved::Stored { record, .. } = saved else { panic!("{saved:?}") };
+        assert!(record.recency() > last.recency());
+    }
 }

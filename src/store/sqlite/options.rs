@@ -158,7 +158,8 @@ impl Builder<SqliteOptions> {
     /// # Limits
     ///
     /// At most 999,999,872 bytes, and long enough for a session list of
-    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (66 bytes each, and 648 more).
+    /// [`max_sessions_per_subject`](Self::max_sessions_per_subject) sessions (66 bytes each, and 648 more). A list that
+    /// was written under a higher limit is still read, if it has at most 1 MiB.
     pub fn max_entry_len(mut self, len: usize) -> Self {
         self.kind.max_entry_len = len;
         self

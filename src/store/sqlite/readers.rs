@@ -15,6 +15,7 @@ use super::schema::{open_reader, timestamp};
 use crate::clock::Timestamp;
 use crate::file_identity::FileIdentity;
 use crate::store::Stored;
+use crate::store::server::session_list::LONGEST_LIST;
 
 const FETCH: &str = "SELECT expires, value FROM entries WHERE id = ?1";
 
@@ -43,6 +44,8 @@ pub(super) struct Reader {
 pub(super) struct Read {
     pub(super) id: [u8; 16],
     pub(super) now: Timestamp,
+    /// A session list may be longer than the limit for entries.
+    pub(super) is_list: bool,
 }
 
 impl Opening {
@@ -81,7 +84,7 @@ fn fetch(connection: &Connection, read: Read, max_entry_len: usize) -> Result<Op
         return Ok(None);
     }
     let value = row.get_ref(1)?.as_blob().map_err(|_| Failure::Damaged)?;
-    if value.len() > max_entry_len {
+    if value.len() > if read.is_list { max_entry_len.max(LONGEST_LIST) } else { max_entry_len } {
         return Err(Failure::TooLarge);
     }
     Ok(Some(Stored { value: Bytes::copy_from_slice(value), expires }))

@@ -10,6 +10,7 @@ use super::fault::Failure;
 use super::synchronous::Synchronous;
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::store::server::session_list::LONGEST_LIST;
 
 /// Marks the file as one of this crate: `hses` in ASCII.
 const APPLICATION_ID: i32 = 0x6873_6573;
@@ -83,9 +84,10 @@ fn careful(connection: &Connection) -> rusqlite::Result<()> {
         .execute_batch("PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")
 }
 
-/// Makes SQLite refuse rows that are longer than an entry may be, before it allocates memory for them.
+/// Makes SQLite refuse rows that are longer than an entry or a session list may be, before it allocates memory for them.
 fn limit(connection: &Connection, max_entry_len: usize) {
-    let row = i32::try_from(max_entry_len.saturating_add(ROW)).unwrap_or(i32::MAX);
+    let longest = max_entry_len.max(LONGEST_LIST);
+    let row = i32::try_from(longest.saturating_add(ROW)).unwrap_or(i32::MAX);
     // It fails for negative numbers only.
     let _ = connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, row);
 }

@@ -140,6 +140,28 @@ impl Io<'_> {
         if waiting.is_empty() { Ok(done) } else { Err(waiting) }
     }
 
+    /// `OptionalWork`: the calls of both steps may happen in any order, and `side` is given up where `main` does not need it.
+    fn beside<M, S>(
+        &mut self,
+        main: impl FnOnce(&mut Self) -> Step<M>,
+        needs_side: impl FnOnce(&M) -> bool,
+        side: impl FnOnce(&mut Self) -> Step<S>,
+    ) -> Step<(M, Option<S>)> {
+        let (outer, first) = (self.lane, self.lanes);
+        self.lanes += 2;
+        self.lane = first;
+        let main = main(self);
+        self.lane = first + 1;
+        let side = side(self);
+        self.lane = outer;
+        match (main, side) {
+            (Ok(main), Ok(side)) => Ok((main, Some(side))),
+            (Ok(main), Err(_)) if !needs_side(&main) => Ok((main, None)),
+            (Ok(_), Err(waiting)) | (Err(waiting), Ok(_)) => Err(waiting),
+            (Err(waiting), Err(more)) => Err([waiting, more].concat()),
+        }
+    }
+
     fn token(&mut self) -> u8 {
         self.drawn += 1;
         self.request * 8 + self.drawn
@@ -273,16 +295,10 @@ impl Program {
 
     /// `Inner::beside_the_list`.
     fn beside_the_list(self, io: &mut Io, token: u8, expected: Revision, session: Session) -> Step<Replaced> {
-        let (mut replaced, mut list) = (None, None);
-        io.join(2, |io, number| {
-            match number {
-                0 => replaced = Some(self.replace(io, token, expected, session)?),
-                _ => list = list_in(io.fetch(Place::List)?),
-            }
-            Ok(())
-        })?;
-        let replaced = replaced.expect("both steps are done");
-        if matches!(replaced, Replaced::Stored(_)) && !list.is_some_and(|(_, list)| list.names(token)) {
+        let is_stored = |replaced: &Replaced| matches!(replaced, Replaced::Stored(_));
+        let replace = |io: &mut Io| self.replace(io, token, expected, session);
+        let (replaced, list) = io.beside(replace, is_stored, |io| Ok(list_in(io.fetch(Place::List)?)))?;
+        if is_stored(&replaced) && !list.flatten().is_some_and(|(_, list)| list.names(token)) {
             self.enter_again(io, token)?;
         }
         Ok(replaced)
@@ -305,16 +321,11 @@ impl Program {
     fn renew(self, io: &mut Io, base: Record) -> Step<Answer> {
         let renew = Call::Renew(Place::Session(base.token), base.revision);
         let outcome = if base.session.has_subject {
-            let [outcome, list] = io
-                .join(2, |io, number| match number {
-                    0 => io.call(renew.clone()),
-                    _ => Ok(Reply::Found(io.fetch(Place::List)?)),
-                })?
-                .try_into()
-                .unwrap();
-            let Reply::Found(list) = list else { unreachable!("a list is fetched") };
-            let listed = list_in(list).is_some_and(|(_, list)| list.names(base.token));
-            if outcome == Reply::Done && !listed {
+            let is_done = |outcome: &Reply| *outcome == Reply::Done;
+            let (outcome, list) =
+                io.beside(|io| io.call(renew), is_done, |io| Ok(list_in(io.fetch(Place::List)?)))?;
+            let listed = list.flatten().is_some_and(|(_, list)| list.names(base.token));
+            if is_done(&outcome) && !listed {
                 self.enter_again(io, base.token)?;
             }
             outcome
