@@ -24,11 +24,12 @@ mod scopes;
 mod set_cookie;
 
 pub use self::attributes::{Priority, SameSite};
+pub use self::limits::MAX_CHUNKS;
 pub use self::options::CookieOptions;
 
 pub(crate) use self::finder::{Assembly, CookieFinder, FoundCookies};
 pub(crate) use self::limits::{
-    DEFAULT_MAX_CHUNKS, MAX_AGE_CAP, MAX_ASSEMBLIES, MAX_CANDIDATES, MAX_CHUNKS, MAX_LOOKS, MAX_NAME_VALUE,
+    DEFAULT_MAX_CHUNKS, MAX_AGE_CAP, MAX_ASSEMBLIES, MAX_CANDIDATES, MAX_LOOKS, MAX_NAME_VALUE,
 };
 pub(crate) use self::name::CookieName;
 pub(crate) use self::pairs::trim;

@@ -79,11 +79,12 @@ impl Dialer {
     /// Makes a connection by up to two attempts. The network may fail during the first one, which then waits out its timeout
     /// for a reply that was lost. So the second one begins long before that, and the first connection counts.
     pub(super) async fn dial_despite_silence(&self) -> Result<(Connection, Greeting), Failure> {
-        let mut first = pin!(self.dial());
+        // On the heap: the task that makes a connection would hold two large futures.
+        let mut first = Box::pin(self.dial());
         if let Ok(dialed) = timeout(self.access.timeout / SECOND_ATTEMPT, &mut first).await {
             return dialed;
         }
-        let mut second = pin!(self.dial());
+        let mut second = Box::pin(self.dial());
         tokio::select! {
             dialed = &mut first => if dialed.is_ok() { dialed } else { second.await },
             dialed = &mut second => if dialed.is_ok() { dialed } else { first.await },
