@@ -596,7 +596,10 @@ async fn perform_all(server: &Server, session: &Session, deeds: &Deeds) {
                         assert!(!request.is_unsaved(), "lost without a word");
                         (request.was_ended, request.end_failed) = (false, false);
                     }
-                    Err(error) if error.is_ended() => assert!(request.ended),
+                    Err(error) if error.is_ended() => {
+                        assert!(request.ended);
+                        request.end_failed = false; // it knows now that its session is gone
+                    }
                     Err(error) => {
                         assert!(request.faulted, "{error}");
                         request.fail();

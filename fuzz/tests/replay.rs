@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 15] = [
+const REGRESSIONS: [(&str, &str); 16] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -65,6 +65,7 @@ const REGRESSIONS: [(&str, &str); 15] = [
     ("session_model", "late_renewal_whose_correction_fails"),
     ("session_model", "session_begun_outside_after_an_end_inside"),
     ("session_model", "last_value_deleted_before_others_fail"),
+    ("session_model", "end_that_a_later_save_found"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
 ];
 
@@ -174,6 +175,13 @@ fn session_begun_outside_after_an_end_inside() {
 #[test]
 fn last_value_deleted_before_others_fail() {
     regression("session_model", "last_value_deleted_before_others_fail");
+}
+
+/// The model was wrong: a `save` ended the session of a request, and its acknowledgement was lost. The next `save` told the handler
+/// that the session had ended. The model still took the session that the handler then began for one that would not be kept.
+#[test]
+fn end_that_a_later_save_found() {
+    regression("session_model", "end_that_a_later_save_found");
 }
 
 /// The model was wrong: an outer service knew that a cookie was dead, although the store failed the inner one.

@@ -117,6 +117,7 @@ impl CookieFinder {
     }
 
     /// Splits what follows the name in a field: the end of the cookie's own name, and the rest.
+    #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))] // which has no companions then
     fn part<'a>(&self, after: &'a [u8]) -> (Part, &'a [u8]) {
         match after {
             [b'.', digit @ b'1'..=b'7', rest @ ..] => (Part::Chunk(digit - b'0'), rest),
