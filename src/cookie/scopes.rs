@@ -80,8 +80,10 @@ pub(super) fn path_covers(cookie_path: &str, path: &str) -> bool {
 /// Returns the attributes other than `present` with which a cookie of this name may have been set, if it came with a
 /// request to `target`.
 ///
-/// Browsers keep a partitioned and a plain cookie of one name side by side, and each has to be removed separately. That is tried
-/// where only one more line is possible if there were `several` cookies, or if other sites may embed this one.
+/// Browsers keep a partitioned and a plain cookie of one name side by side, and each has to be removed separately.
+///
+/// Two cookies are removed by one line each, unless `several` came: that of `__Host-`, if no other site embeds it, and that of
+/// development servers, which is not `Secure` and was hardly deployed with another path.
 pub(super) fn elsewhere(
     present: &Attributes,
     prefix: Option<PrefixRules>,
@@ -94,12 +96,13 @@ pub(super) fn elsewhere(
     if !host_only {
         domains.push(None);
         domains.extend(target.iter().flat_map(|target| target.domains()).map(Some));
-        paths.extend(target.iter().flat_map(|target| target.paths()));
+        if several || present.secure {
+            paths.extend(target.iter().flat_map(|target| target.paths()));
+        }
     }
     let mut scopes = vec![present.clone()];
-    // The default, a host-only cookie that no other site embeds, is removed by one line.
     let embeds = present.partitioned || present.same_site == super::SameSite::None;
-    if several || embeds || !host_only {
+    if several || embeds || present.secure && !host_only {
         scopes.push(Attributes { partitioned: !present.partitioned, ..present.clone() });
     }
     for path in &paths {
