@@ -2,6 +2,7 @@
 //! that the log lost.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -59,24 +60,32 @@ pub(super) struct Follower {
     log: Arc<dyn AnyLog>,
     end: Mutex<End>,
     task: Mutex<Option<AbortHandle>>,
+    /// A caller is starting the task.
+    starting: AtomicBool,
 }
 
 impl Follower {
     pub(super) fn new(log: Arc<dyn AnyLog>, end: End) -> Arc<Self> {
-        Arc::new(Self { log, end: Mutex::new(end), task: Mutex::default() })
+        Arc::new(Self { log, end: Mutex::new(end), task: Mutex::default(), starting: AtomicBool::new(false) })
     }
 
     /// Starts the task in the present runtime, unless it runs. It ends when the register is dropped. It also ends with its
     /// runtime, and if the log panics.
     pub(super) fn run(self: &Arc<Self>, register: &Arc<Register>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut task = lock(&self.task);
-        if task.as_ref().is_none_or(AbortHandle::is_finished) {
-            // It is dropped with the task, also if that never ran.
+        let is_over = || lock(&self.task).as_ref().is_none_or(AbortHandle::is_finished);
+        if self.starting.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if is_over() {
+            // It is dropped with the task, also if that never ran: in a runtime that shuts down, within this call. It then emits an
+            // event, so no lock is held.
             let (follower, ended) = (Arc::clone(self), Ended(Arc::downgrade(register)));
             let following = async move { follower.follow(&ended.0).await };
-            *task = Some(runtime.spawn(following).abort_handle());
+            let task = runtime.spawn(following).abort_handle();
+            *lock(&self.task) = Some(task);
         }
+        self.starting.store(false, Ordering::Release);
     }
 
     /// Runs until the register is dropped.

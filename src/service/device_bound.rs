@@ -243,6 +243,9 @@ impl Slot {
         {
             let loaded = self.reported(loading.await)?;
             is_superseded |= matches!(loaded, Err(Refusal::Regenerated));
+            if let Err(refusal) = &loaded {
+                self.device.note_refusal(*refusal);
+            }
             record = loaded.ok();
         }
         let binding = record.as_ref().and_then(|record| record.payload().device_binding().ok().flatten());

@@ -83,12 +83,10 @@ pub(super) struct Loaded {
 }
 
 /// Whether the loaded session is renewed although its handler did not ask for that.
-#[derive(Clone)]
+#[derive(Clone, Copy)]
 pub(super) enum Renewal {
-    /// When its deadline or its key require it.
+    /// When its deadline, its key or its name require it.
     WhenDue,
-    /// Now, if it is still this record, because it came under a retired name.
-    Now(Record),
     /// Never, because a newer session may be among the cookies that were not tried.
     Never,
 }
@@ -224,10 +222,8 @@ impl Slot {
     /// cookie (`spoken_for`).
     pub(super) fn standing(&self, record: &Record, now: Timestamp, spoken_for: bool) -> Standing {
         let mut standing = self.connection.config().standing(record, now);
-        match self.loaded().map(|loaded| &loaded.renewal) {
-            Some(Renewal::Now(loaded)) => standing.renewal_due |= record.is(loaded),
-            Some(Renewal::Never) => standing.renewal_due = false,
-            Some(Renewal::WhenDue) | None => {}
+        if let Some(Renewal::Never) = self.loaded().map(|loaded| loaded.renewal) {
+            standing.renewal_due = false;
         }
         if spoken_for {
             (standing.renewal_due, standing.expired) = (false, false);
@@ -294,16 +290,8 @@ impl Slot {
         let lapsed = device == DeviceCheck::Failed;
         let newest = newest.filter(|_| !lapsed);
         let record = newest.map(|newest| newest.record.clone());
-        // A newer session may be among the cookies that were not tried, and a renewal would cover it. A session that came
-        // under a retired name is set under the present name: at once, unless that ends the old one, which other requests of
-        // the same page may carry.
-        let renewal = match newest {
-            _ if opened.exhausted => Renewal::Never,
-            Some(Candidate { retired: Some(_), record, .. }) if record.place().is_none() => {
-                Renewal::Now(record.clone())
-            }
-            _ => Renewal::WhenDue,
-        };
+        // A newer session may be among the cookies that were not tried, and a renewal would cover it.
+        let renewal = if opened.exhausted { Renewal::Never } else { Renewal::WhenDue };
         // A dead cookie is removed, unless the handler replaces it. But a response to a request that came before a login
         // must not remove the cookie of the login, nor that of a bound session that came without its bound cookie. While the
         // browser may still bring that, the request counts as overtaken.
@@ -587,7 +575,7 @@ impl Slot {
         and_others_if_removed(self.connection.store().save(base, changes, now), others)
     }
 
-    /// Makes the session that `changes` begin newer than all that the request brought, whatever the clock of this host says.
+    /// Makes the session that `changes` begin newer than all that the request brought, although the clock of this host may be behind.
     fn newer_than_all(&self, mut changes: Arc<Changes>) -> Arc<Changes> {
         let newest = self.loaded().and_then(|loaded| loaded.newest);
         if newest.is_some() {

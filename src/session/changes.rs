@@ -99,7 +99,6 @@ impl Changes {
             && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
     }
 
-    /// Sets the position in the log of revocations at which the login takes place, if the handler passed one.
     /// Makes a session that these changes begin newer than `after`.
     pub(crate) fn set_after(&mut self, after: Option<Recency>) {
         self.after = after;
@@ -109,6 +108,7 @@ impl Changes {
         self.after
     }
 
+    /// Sets the position in the log of revocations at which the login takes place, if the handler passed one.
     pub(super) fn set_login_position(&mut self, position: Option<Position>) {
         self.login_position = position;
     }

@@ -12,11 +12,12 @@ use crate::session::{Changes, Record, Saved};
 pub(super) async fn take_over(
     new: &dyn Store,
     record: Record,
-    changes: Arc<Changes>,
+    mut changes: Arc<Changes>,
     now: Timestamp,
     leave: impl FnOnce(Record) -> StoreFuture<bool>,
 ) -> Result<Saved, Error> {
     let saved = if changes.restarts() {
+        Arc::make_mut(&mut changes).set_after(Some(record.recency()));
         new.save(None, changes, now).await?
     } else {
         new.adopt(record.clone(), changes, now).await?

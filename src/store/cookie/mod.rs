@@ -302,7 +302,7 @@ impl Inner {
     fn adopt(&self, record: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {
         let payload = changes.apply(Some(record.payload()))?;
         let created = if changes.begins_anew() { now } else { record.created() };
-        self.seal(SessionId::generate(&*self.random)?, created, payload, None, now)
+        self.seal(SessionId::generate(&*self.random)?, created, payload, Some(record.recency()), now)
     }
 
     fn regenerate(&self, base: &Record, changes: &Changes, now: Timestamp) -> Result<Saved, Error> {

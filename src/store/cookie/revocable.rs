@@ -204,7 +204,6 @@ impl CookieStore {
             return StoreFuture::ready(revoking.verdict(verdict, record));
         }
         self.later(move |revoking, _| async move {
-            revoking.revocations.keep_following();
             let position = record.payload().lineage().position;
             revoking.register.confirm(position, revoking.max_staleness).await;
             revoking.verdict(revoking.judge(&record, now), record)
@@ -281,8 +280,10 @@ impl CookieStore {
         }
         let revocations = revoking.supersede(base, true);
         let has_login = base.payload().lineage().owner.is_some();
-        let is_done = revoking.register.revoke_at_once(&revocations).is_some();
-        if is_done || !has_login {
+        // A session without a login that has labels may have been ended by one of them elsewhere, so it is looked for, too.
+        let is_visitor = !has_login && base.payload().labels().names().next().is_none();
+        let nothing_to_do = revocations.is_empty() && is_visitor;
+        if nothing_to_do || revoking.register.revoke_at_once(&revocations).is_some() {
             return StoreFuture::ready(Ok(true));
         }
         let base = base.clone();
@@ -375,7 +376,10 @@ impl CookieStore {
     {
         let inner = Arc::clone(&self.inner);
         match inner.revoking.clone() {
-            Some(revoking) => StoreFuture::boxed(work(revoking, inner)),
+            Some(revoking) => {
+                revoking.revocations.keep_following();
+                StoreFuture::boxed(work(revoking, inner))
+            }
             None => {
                 StoreFuture::ready(Err(Error::new(Kind::Internal("a store without revocations revoked"))))
             }
@@ -416,7 +420,9 @@ impl Inner {
         let position = known.unwrap_or_else(|| revoking.register.known_position());
         let created = if changes.begins_anew() { now } else { record.created() };
         let place = (Lineage { position, owner, root: None }, owner.is_some() && known.is_none());
-        self.plan_under_new_id(created, payload, place, changes).map(Some)
+        let mut plan = self.plan_under_new_id(created, payload, place, changes)?;
+        plan.previous = Some(record.recency());
+        Ok(Some(plan))
     }
 
     /// Plans the session of `base` under another id, or a session that begins instead; `None` if there is nothing left in it.

@@ -116,8 +116,8 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets how long an attempt to make a connection may take, TLS and login included. Default: 1 second. After a quarter of
-    /// it, a second attempt begins, and the first connection counts.
+    /// Sets how long an attempt to make a connection may take, TLS and login included. Default: 1 second. While requests are served,
+    /// a second attempt begins after a quarter of it, and the first connection counts.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connection.connect_timeout = timeout;
         self
