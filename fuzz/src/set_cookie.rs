@@ -177,7 +177,7 @@ impl Former {
     /// Returns true if this line removes the cookie somewhere else than where it is now.
     fn has(&self, line: &str, name: &str, options: &Options) -> bool {
         let (of, domain, path) = Self::place(line);
-        let is_of_present_name = of == name || (1..9).any(|number| of == cookie_name(name, number));
+        let is_of_present_name = of == name || (1..8).any(|number| of == cookie_name(name, number));
         line.contains("=; Max-Age=0; ")
             && !(is_of_present_name && domain == options.domain && path == options.path)
     }
