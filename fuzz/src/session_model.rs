@@ -562,9 +562,11 @@ fn answered_twice(
         Some(Said::Removed) => outer.base.is_none() && (outer.dead || outer.ends),
     };
     // A change outside yields to whatever session the inner one goes on with.
-    // Its session or cookie has expired, or the store did not confirm what it says.
-    let late =
-        outer.faulted || outer.expired || outer.base.is_some() && outer.until <= server.clock.now().as_unix();
+    // Its session or cookie has expired, or the session of its login is gone, or the store did not confirm what it says.
+    let late = outer.faulted
+        || outer.expired
+        || outer.ended && outer.weight == Weight::Login
+        || outer.base.is_some() && outer.until <= server.clock.now().as_unix();
     let inner_may = outer.followed || late || outer.weight <= Weight::Change || inner_weight >= outer.weight;
     let by_inner = said == inner.answer && inner_may;
     assert!(by_outer && outer_may || by_inner, "a weaker statement wins: {said:?} {inner:?} {outer:?}");

@@ -50,7 +50,7 @@ fn corpora_hold() {
 }
 
 /// A name of the cause for each input that once failed; no such input is without one.
-const REGRESSIONS: [(&str, &str); 17] = [
+const REGRESSIONS: [(&str, &str); 18] = [
     ("cookie_multi_field", "copies_of_a_broken_token"),
     ("csrf_token", "words_of_the_refusal"),
     ("session_model", "renewal_of_a_regenerated_session"),
@@ -66,6 +66,7 @@ const REGRESSIONS: [(&str, &str); 17] = [
     ("session_model", "session_begun_outside_after_an_end_inside"),
     ("session_model", "last_value_deleted_before_others_fail"),
     ("session_model", "end_that_a_later_save_found"),
+    ("session_model", "login_outside_that_is_gone_before_the_response"),
     ("service_e2e", "dead_cookie_of_an_outer_service"),
     ("set_cookie_build", "retired_name_beyond_the_last_chunk"),
 ];
@@ -183,6 +184,13 @@ fn last_value_deleted_before_others_fail() {
 #[test]
 fn end_that_a_later_save_found() {
     regression("session_model", "end_that_a_later_save_found");
+}
+
+/// The model was wrong: the backend no longer had the session of a login in an outer service when the response came, so nothing
+/// was said. The model asked for the login.
+#[test]
+fn login_outside_that_is_gone_before_the_response() {
+    regression("session_model", "login_outside_that_is_gone_before_the_response");
 }
 
 /// The oracle was wrong: it took a retired name for the ninth cookie of the present name. There are eight at most.
