@@ -74,9 +74,10 @@ impl Follower {
     pub(super) fn run(self: &Arc<Self>, register: &Arc<Register>) {
         let Ok(runtime) = Handle::try_current() else { return };
         let is_over = || lock(&self.task).as_ref().is_none_or(AbortHandle::is_finished);
-        if self.starting.swap(true, Ordering::AcqRel) {
+        if !is_over() || self.starting.swap(true, Ordering::AcqRel) {
             return;
         }
+        // Another caller may have started it between the look and the swap.
         if is_over() {
             // It is dropped with the task, also if that never ran: in a runtime that shuts down, within this call. It then emits an
             // event, so no lock is held.
@@ -186,7 +187,7 @@ impl Follower {
     }
 }
 
-/// Tells the register that its log is no longer followed.
+/// Stands for the running task. When it is dropped, the register learns that its log is no longer followed.
 struct Ended(Weak<Register>);
 
 impl Drop for Ended {

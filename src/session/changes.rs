@@ -134,7 +134,7 @@ impl Changes {
     }
 
     /// Records `value`, or a deletion. `below` is the value without this log.
-    pub(super) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
+    pub(crate) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
         let below = if self.cleared { None } else { below };
         if is_unchanged(value.as_deref(), below) {
             let displaced = self.keys.remove(key); // an equal value is not a change

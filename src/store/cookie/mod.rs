@@ -182,11 +182,15 @@ impl Inner {
 
     /// Opens a token as the host that wrote it did at that time.
     fn open_when_written(&self, token: &[u8]) -> Option<Record> {
-        let mut sealers = std::iter::once(&self.sealer).chain(&self.retired);
-        sealers.find_map(|sealer| {
+        self.sealers().find_map(|sealer| {
             let (header, ..) = unseal(sealer, token).ok()?;
             self.open_native(sealer, token, header.issued.written).ok()
         })
+    }
+
+    /// Returns what seals under the present name, then what sealed under the retired ones.
+    fn sealers(&self) -> impl Iterator<Item = &Sealer> {
+        std::iter::once(&self.sealer).chain(&self.retired)
     }
 
     /// Opens a token that came under a retired name. It will be written again under the present name.
@@ -470,8 +474,7 @@ impl Verbs for CookieStore {
     }
 
     fn hidden_by(&self, token: &[u8], now: Timestamp) -> Option<Recency> {
-        let mut sealers = std::iter::once(&self.inner.sealer).chain(&self.inner.retired);
-        let (header, payload, _) = sealers.find_map(|sealer| unseal(sealer, token).ok())?;
+        let (header, payload, _) = self.inner.sealers().find_map(|sealer| unseal(sealer, token).ok())?;
         let written = header.issued.written;
         let is_ahead =
             written > now.saturating_add(MAX_CLOCK_SKEW) && written <= now.saturating_add(FAULTY_CLOCK);

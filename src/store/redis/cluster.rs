@@ -117,9 +117,9 @@ impl Cluster {
     /// show at the first resharding.
     async fn check_asking(&self, node: &Arc<Node>) -> Result<(), Failure> {
         let timeout = self.access.timeout;
-        // HELLO needs no right. As the next command, it takes the effect of the ASKING.
-        let sent =
-            node.send(&cmd("HELLO"), true, &Limits::new(Instant::now() + timeout, timeout, timeout)).await;
+        // The user has shown that it may ask this. As the next command, it takes the effect of the ASKING.
+        let limits = Limits::new(Instant::now() + timeout, timeout, timeout);
+        let sent = node.send(&question(), true, &limits).await;
         match sent {
             Err(Trouble::Reply(error)) if error.code() == Some("NOPERM") => Err(Failure::Setup(
                 "the user may not run ASKING, which a Cluster needs while slots move: give it +asking"

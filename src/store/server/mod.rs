@@ -106,7 +106,6 @@ struct Predecessor {
     id: SessionId,
     /// True if the new session does not begin unless this one is on the session list.
     must_be_listed: bool,
-    written: Recency,
 }
 
 /// The entry that a write is to replace, and when that was written.
@@ -404,19 +403,20 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
-    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards. `instead_of`
-    /// is the session that it is about to replace, `from` the stored value that its values came from. Returns `None` if
-    /// the subject's sessions were ended meanwhile.
+    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards. The session is newer
+    /// than `after`. `instead_of` is the session that it is about to replace, `from` the stored value that its values came
+    /// from. Returns `None` if the subject's sessions were ended meanwhile.
     async fn create(
         &self,
         created: Timestamp,
         payload: Payload,
+        after: Option<Recency>,
         instead_of: Option<Predecessor>,
         from: Option<&Bytes>,
         now: Timestamp,
     ) -> Result<Option<Record>, Error> {
         let subject = self.listed_subject(&payload);
-        let written = Recency::after(instead_of.map(|predecessor| predecessor.written), now);
+        let written = Recency::after(after, now);
         // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
         for _ in 0..3 {
             let token = self.format.generate_token()?;
@@ -457,7 +457,8 @@ impl<B: Backend> Inner<B> {
             if payload.is_empty() {
                 return Ok(Saved::Removed);
             }
-            return Box::pin(self.create(now, payload, None, None, now)).await.and_then(ended_or_stored);
+            let created = Box::pin(self.create(now, payload, changes.after(), None, None, now)).await?;
+            return ended_or_stored(created);
         };
         if changes.is_empty() && !self.has_other_lifetime(&base, now) {
             return Box::pin(self.renew(base, now)).await;
@@ -841,9 +842,11 @@ impl<B: Backend> Verbs for ServerStore<B> {
                 return Ok(Saved::Removed);
             }
             // On no list of this store: where it is taken from has others.
-            let predecessor =
-                Predecessor { id: record.id(), must_be_listed: false, written: record.recency() };
-            inner.create(created, payload, Some(predecessor), None, now).await.and_then(ended_or_stored)
+            let predecessor = Predecessor { id: record.id(), must_be_listed: false };
+            inner
+                .create(created, payload, Some(record.recency()), Some(predecessor), None, now)
+                .await
+                .and_then(ended_or_stored)
         })
     }
 

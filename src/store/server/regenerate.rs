@@ -60,8 +60,8 @@ impl<B: Backend> Inner<B> {
             let must_be_listed = self.list_memo.is_some()
                 && !changes.begins_anew()
                 && self.listed_subject(base.payload()) == self.listed_subject(&payload);
-            let predecessor = Predecessor { id: base.id(), must_be_listed, written: expected.written };
-            if !self.write_new(new, predecessor, created, payload, &expected.entry.value, now).await? {
+            let predecessor = Predecessor { id: base.id(), must_be_listed };
+            if !self.write_new(new, predecessor, created, payload, &expected, now).await? {
                 return Ok(Saved::Ended);
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone.
@@ -101,8 +101,9 @@ impl<B: Backend> Inner<B> {
         let saved = if payload.is_empty() {
             Saved::Removed
         } else {
-            let predecessor = Predecessor { id: base.id(), must_be_listed: false, written: base.recency() };
-            ended_or_stored(self.create(now, payload, Some(predecessor), None, now).await?)?
+            let predecessor = Predecessor { id: base.id(), must_be_listed: false };
+            let after = Some(base.recency());
+            ended_or_stored(self.create(now, payload, after, Some(predecessor), None, now).await?)?
         };
         self.supersede(base, now).await?;
         Ok(saved)
@@ -146,19 +147,20 @@ impl<B: Backend> Inner<B> {
         Ok(true)
     }
 
-    /// Makes the new entry hold `payload`, or deletes it if that is empty. No client has its token yet. Returns false
-    /// if the sessions of its subject were ended meanwhile.
+    /// Makes the new entry hold `payload`, whose values came from `old`, or deletes it if that is empty. No client has its token
+    /// yet. Returns false if the sessions of its subject were ended meanwhile.
     async fn write_new(
         self: &Arc<Self>,
         new: &mut Option<Record>,
         predecessor: Predecessor,
         created: Timestamp,
         payload: Payload,
-        from: &Bytes,
+        old: &Expected,
         now: Timestamp,
     ) -> Result<bool, Error> {
+        let from = &old.entry.value;
         if let Some(written) = new.take() {
-            let newest = written.recency().max(predecessor.written);
+            let newest = written.recency().max(old.written);
             let expected = Expected { entry: seen(&written)?, written: newest };
             if let SaveAttempt::Done(Saved::Stored { record, .. }) =
                 self.replace(&written, expected, payload.clone(), from, now, 0).await?
@@ -172,7 +174,7 @@ impl<B: Backend> Inner<B> {
         if self.config.leaves_nothing(created, &payload, now) {
             return Ok(true);
         }
-        *new = self.create(created, payload, Some(predecessor), Some(from), now).await?;
+        *new = self.create(created, payload, Some(old.written), Some(predecessor), Some(from), now).await?;
         Ok(new.is_some())
     }
 }

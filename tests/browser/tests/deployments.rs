@@ -59,7 +59,8 @@ fn the_present_deployment_decides(engine: Engine) {
 
             // Ada logs in again, beside her cookie of before, and then Bob.
             assert_eq!(look("/area/login/ada").as_deref(), Some("ada"));
-            assert_eq!(browser.cookies().len(), cookies);
+            let held = browser.cookies();
+            assert_eq!(held.len(), cookies, "{held:?}");
             assert_eq!(look("/area/").as_deref(), Some("ada"));
             assert_eq!(look("/area/login/bob").as_deref(), Some("bob"));
             for path in ["/area/", "/", "/area/"] {
