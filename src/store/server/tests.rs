@@ -265,7 +265,7 @@ impl Backend for Failing {
     }
 }
 
-// The clock of this host may be behind the one that wrote what the request brought.
+// The clock of this host may be behind that of the host which wrote what the request brought.
 #[test]
 fn a_session_that_begins_is_newer_than_what_the_request_brought() {
     let inner =
