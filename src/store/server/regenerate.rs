@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 
 use super::format::EntryValue;
 use super::{
