@@ -161,6 +161,8 @@ pub struct Request {
     found: Option<Vec<Found>>,
     /// When it looked.
     loaded: u64,
+    /// When the newest session that it brought was written. A session that it begins is newer.
+    newest: Option<Written>,
     /// The sessions that came beside the newest one.
     pub others: Vec<SessionId>,
     /// All of its cookies are known to be dead.
@@ -250,10 +252,11 @@ impl Request {
                 Found::Tombstone | Found::Nothing => None,
             })
             .collect();
+        self.newest = alive.values().map(|entry| entry.written).max();
         // The session that goes on from a superseded token is newer than one from before the tombstone.
         let outdated =
             |written: &Written| overtaken && written.0 < self.loaded.saturating_sub(TOMBSTONE + SKEW);
-        let last = alive.values().map(|entry| entry.written).max().filter(|written| !outdated(written));
+        let last = self.newest.filter(|written| !outdated(written));
         let Some(id) = chosen else {
             assert_eq!(last, None, "a session was not found");
             // A value that is set from here on would displace the new cookie.
@@ -557,7 +560,8 @@ impl Backend for Server {
             assert_eq!(now.as_unix(), request.commit);
             assert_eq!(entry.expires, deadline(entry.created, request.commit));
             let replaces = request.base.is_some() || request.end_failed;
-            let floor = if replaces { after(request.written, request.commit) } else { (request.commit, 0) };
+            let before = if replaces { Some(request.written) } else { request.newest };
+            let floor = before.map_or((request.commit, 0), |before| after(before, request.commit));
             // A request that found the session changed knows a later write.
             let later = replaces && entry.written > floor && entry.written.0 <= world.latest;
             assert!(entry.written == floor || later, "{:?} after {floor:?}", entry.written);
