@@ -56,7 +56,7 @@ pub enum EventKind<'a> {
         key: Option<KeyId>,
     },
     /// A store that reads Astra's cookies beside its own got a cookie of this format. It measures the progress of a
-    /// migration. A refused cookie also causes an [`Refused`](Self::Refused).
+    /// migration. A refused cookie also causes a [`Refused`](Self::Refused).
     #[non_exhaustive]
     CookieFormat {
         /// The format, by the form of the cookie.
@@ -171,7 +171,7 @@ pub enum EventKind<'a> {
         /// The error.
         error: &'a Error,
     },
-    /// A handler returned an error of this crate. The response is a 503 or 500. Values are not saved.
+    /// A handler returned an error of this crate. By default the response is a 503, a 403 or a 500. Values are not saved.
     #[non_exhaustive]
     HandlerFailed {
         /// The error.
@@ -441,7 +441,7 @@ impl CookieFormat {
     }
 }
 
-/// Where a session is from that is still to be moved.
+/// The place from which a session is still to be moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MigrationSource {
@@ -682,17 +682,29 @@ impl DropReason {
 /// # Examples
 ///
 /// ```
-/// use hyper_session::{AppKey, CookieStore, Event, EventKind};
+/// use hyper_session::cookie::CookieOptions;
+/// use hyper_session::{AppKey, CookieStore, Event, EventKind, Observer};
+/// use std::sync::mpsc::{Sender, channel};
 ///
-/// let store = CookieStore::builder(AppKey::generate()?)
-///     .observer(|event: &Event<'_>| {
-///         if let EventKind::Refused { refusal, .. } = event.kind {
-///             // count it, labelled with refusal.as_str()
+/// /// Reports cookies that anyone on the network can read.
+/// struct Alarm(Sender<String>);
+///
+/// impl Observer for Alarm {
+///     fn event(&self, event: &Event<'_>) {
+///         if let EventKind::InsecureCookie = event.kind {
+///             let _ = self.0.send(event.cookie.to_owned());
 ///         }
-///     })
-///     .build()?;
+///     }
+/// }
+///
+/// let (alarm, raised) = channel();
+/// let cookie = CookieOptions::new().name("session").secure(false);
+/// CookieStore::builder(AppKey::generate()?).observer(Alarm(alarm)).cookie(cookie).build()?;
+/// assert_eq!(raised.recv().unwrap(), "session");
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
+///
+/// [`Builder::observer`](crate::store::Builder::observer) has an example with a closure.
 pub trait Observer: Send + Sync + 'static {
     /// Receives `event`.
     fn event(&self, event: &Event<'_>);

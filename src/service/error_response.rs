@@ -28,8 +28,8 @@ impl<R, F: Fn(&Error) -> Response<R>> FailureResponse<R> for F {
     }
 }
 
-/// Makes an empty response whose status tells what kind of error it was: `503 Service Unavailable` with `Retry-After: 1` if a
-/// later attempt may help, `403 Forbidden` for a [forgery](Error::is_forgery), and `500 Internal Server Error` otherwise.
+/// The default [`FailureResponse`]: an empty response with a status for the kind of error. It is `503 Service Unavailable` with
+/// `Retry-After: 1` if a later attempt may help, `403 Forbidden` for a [forgery](Error::is_forgery), and `500 Internal Server Error` otherwise.
 ///
 /// # Examples
 ///

@@ -607,11 +607,67 @@ impl Session {
     }
 
     /// Returns when the stored session began: when it was created, or at its last [login](Self::login).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
+    /// use hyper_session::testing::{self, FakeClock};
+    /// use hyper_session::{AppKey, CookieStore, Timestamp};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?).clock(FakeClock::at(1_900_000_000)).build()?;
+    /// let request = testing::with_session(Request::new(()), &store, |session| {
+    ///     session.login("ada")?;
+    ///     assert_eq!(session.created_at(), None); // nothing is stored yet
+    ///     Ok(())
+    /// });
+    /// let request = request.await?;
+    /// let response = Response::builder().header(SET_COOKIE, &request.headers()[COOKIE]).body(()).unwrap();
+    /// let session = testing::session_in(&response, &store).await?.expect("a session");
+    /// assert_eq!(session.created_at(), Some(Timestamp::from_unix(1_900_000_000)));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
     pub fn created_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::created)
     }
 
     /// Returns the first moment at which the stored session has expired, if nothing renews it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
+    /// use hyper_session::testing::{self, FakeClock};
+    /// use hyper_session::{AppKey, CookieStore, Timestamp};
+    /// use std::time::Duration;
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .idle_timeout(Duration::from_secs(3600))
+    ///     .clock(FakeClock::at(1_900_000_000))
+    ///     .build()?;
+    /// let request = testing::with_session(Request::new(()), &store, |session| {
+    ///     session.login("ada")?;
+    ///     assert_eq!(session.expires_at(), None); // nothing is stored yet
+    ///     Ok(())
+    /// });
+    /// let request = request.await?;
+    /// let response = Response::builder().header(SET_COOKIE, &request.headers()[COOKIE]).body(()).unwrap();
+    /// let session = testing::session_in(&response, &store).await?.expect("a session");
+    /// assert_eq!(session.expires_at(), Some(Timestamp::from_unix(1_900_003_600)));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
     #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::expires)
@@ -760,7 +816,8 @@ impl Session {
     /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
     /// store can end no session but that of the request: a `CookieStore` without revocations, or a store that is shared with
     /// Astra. The errors of [`save`](Self::save), and [`is_unavailable`](Error::is_unavailable) if the store did not confirm
-    /// the end of each: ask again. On a `CookieStore` this session may have ended, too, then. [`is_ended`](Error::is_ended) if another request ended this session at the same time.
+    /// the end of each: ask again. On a `CookieStore` this session may have ended, too, then. [`is_ended`](Error::is_ended) if
+    /// another request ended this session at the same time.
     ///
     /// # Examples
     ///

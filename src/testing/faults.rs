@@ -15,7 +15,7 @@ use crate::store::{Backend, Replaced, Stored};
 
 /// A primitive of a [`Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(clippy::exhaustive_enums)] // the primitives of a backend
+#[non_exhaustive]
 pub enum Primitive {
     /// [`Backend::fetch`].
     Fetch,

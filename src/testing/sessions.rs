@@ -130,6 +130,25 @@ impl Cookies {
     }
 
     /// Stores the cookies that a response sets, and removes those it removes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use hyper_session::testing::Cookies;
+    ///
+    /// let mut cookies = Cookies::new();
+    /// let mut response = HeaderMap::new();
+    /// response.append("set-cookie", "a=1; Path=/".parse().unwrap());
+    /// response.append("set-cookie", "b=2; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!((cookies.get("a"), cookies.get("b")), (Some(&b"1"[..]), Some(&b"2"[..])));
+    ///
+    /// response.clear();
+    /// response.append("set-cookie", "a=; Max-Age=0; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!((cookies.get("a"), cookies.get("b")), (None, Some(&b"2"[..])));
+    /// ```
     pub fn receive(&mut self, headers: &HeaderMap) {
         for line in headers.get_all(SET_COOKIE) {
             let mut parts = line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
@@ -145,6 +164,21 @@ impl Cookies {
     }
 
     /// Returns the `Cookie` header that the browser sends, or `None` if it has no cookie.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use hyper_session::testing::Cookies;
+    ///
+    /// let mut cookies = Cookies::new();
+    /// assert_eq!(cookies.header(), None);
+    /// let mut response = HeaderMap::new();
+    /// response.append("set-cookie", "a=1; Path=/".parse().unwrap());
+    /// response.append("set-cookie", "b=2; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!(cookies.header().unwrap(), "a=1; b=2");
+    /// ```
     pub fn header(&self) -> Option<HeaderValue> {
         let pairs: Vec<Vec<u8>> =
             self.jar.iter().map(|(name, value)| [name.as_slice(), value].join(&b'=')).collect();
@@ -180,6 +214,20 @@ impl Cookies {
     }
 
     /// Returns the value of a cookie.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use hyper_session::testing::Cookies;
+    ///
+    /// let mut cookies = Cookies::new();
+    /// let mut response = HeaderMap::new();
+    /// response.insert("set-cookie", "theme=dark; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!(cookies.get("theme"), Some(&b"dark"[..]));
+    /// assert_eq!(cookies.get("session"), None);
+    /// ```
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.jar.get(name.as_bytes()).map(Vec::as_slice)
     }
