@@ -207,6 +207,7 @@ mod clock;
 mod file_identity;
 mod id;
 mod join;
+mod lock;
 mod runtime;
 #[cfg(feature = "sqlite")]
 mod sqlite_file;

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::connection::Connection;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{EventKind, Operation, Refusal};
+use crate::lock::lock;
 use crate::session::{
     Changes, Circumstances, Committer, DeviceCheck, Former, Record, Reply, Saved, Session, SessionId,
     SessionView,
@@ -244,11 +245,11 @@ impl SessionWatch {
     }
 
     fn record(&self) -> Record {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.record).clone()
     }
 
     fn keep(&self, record: Record) {
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        *lock(&self.record) = record;
     }
 
     fn failed(&self, operation: Operation, error: &Error) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +13,12 @@ use serde::de::DeserializeOwned;
 
 use super::encoded_value::EncodedValue;
 use super::key::{RESERVED, check_key};
-use super::state::{Locked, State};
+use super::locked::Locked;
+use super::state::State;
 use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, messagepack, value_codec};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
+use crate::lock::lock;
 
 /// The session of one request.
 ///
@@ -921,7 +923,7 @@ impl Session {
     /// Locks the state. No code of the application runs under this lock, so a panic cannot leave a state half changed, and
     /// poisoning is ignored.
     pub(super) fn lock(&self) -> Locked<'_> {
-        Locked::new(self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
+        Locked::new(lock(&self.inner.state))
     }
 
     pub(super) fn lock_open(&self) -> Result<Locked<'_>, Error> {

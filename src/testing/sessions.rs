@@ -1,13 +1,14 @@
 //! Requests that carry a session, and the session that a response carries.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Request, Response, Uri};
 use hyper::service::Service;
 
 use crate::error::Error;
+use crate::lock::lock;
 use crate::service::{Connection, SessionHandle, session_fn};
 use crate::session::{Session, SessionView};
 use crate::store::Store;
@@ -51,7 +52,7 @@ pub async fn with_session<B>(
 ) -> Result<Request<B>, Error> {
     let fill = Mutex::new(Some(fill));
     let service = session_fn(store.clone(), |_: Request<()>, handle: SessionHandle| {
-        let fill = fill.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fill = lock(&fill).take();
         async move {
             let session = handle.load().await?;
             fill.map_or(Ok(()), |fill| fill(&session))?;

@@ -11,7 +11,7 @@ use super::format::EntryValue;
 use super::optional::OptionalWork;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
-use super::{Inner, MAX_ATTEMPTS, Predecessor, ServerStore};
+use super::{Inner, MAX_ATTEMPTS, Predecessor, ServerStore, entry_of};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
@@ -23,7 +23,7 @@ use crate::store::backend::EVEN_IF_EXPIRED;
 use crate::store::{Backend, Replaced, Stored, Verbs};
 
 /// For how long a listed session may be missing: the request that entered it is about to write it.
-const GRACE: Duration = Duration::from_secs(60);
+const WRITE_GRACE: Duration = Duration::from_secs(60);
 
 /// A session list, and the entry that it was read from.
 #[derive(Default)]
@@ -462,7 +462,7 @@ impl<B: Backend> Inner<B> {
 
     /// Returns true if the session was entered so long ago that it must have been written, if it ever is.
     fn is_settled(&self, entry: &ListedSession, now: Timestamp) -> bool {
-        entry.entered.saturating_add(GRACE) <= self.backend.time(now)
+        entry.entered.saturating_add(WRITE_GRACE) <= self.backend.time(now)
     }
 
     /// Returns the backend's entries of these sessions. Whether one has expired is for the backend to say, which may know
@@ -473,7 +473,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Vec<FetchedSession> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
-            let id = EntryId::from_bytes(listed.id.to_bytes());
+            let id = entry_of(listed.id);
             FetchedSession { listed, stored: self.backend.fetch(id, now).await }
         })
         .await
@@ -560,7 +560,7 @@ impl<B: Backend> Inner<B> {
     ) -> Result<usize, Error> {
         let done = join_all(ending, async |entry| {
             let known = found.iter().find(|found| found.listed.id == entry.id);
-            let id = EntryId::from_bytes(entry.id.to_bytes());
+            let id = entry_of(entry.id);
             let mut found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
                 Some(stored) => Ok(Some(stored)),
                 None => self.backend.fetch(id, now).await,
@@ -588,7 +588,7 @@ impl<B: Backend> Inner<B> {
         found: Result<Option<Stored>, Error>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let entry = EntryId::from_bytes(id.to_bytes());
+        let entry = entry_of(id);
         let mut current = match found {
             // An unreadable session cannot name its subject: that it is on the list must do.
             Err(error) if error.is_unreadable() => {
@@ -651,7 +651,7 @@ impl<B: Backend> Inner<B> {
         stored: Option<Stored>,
         now: Timestamp,
     ) -> Option<SubjectSession> {
-        let (id, stored) = (EntryId::from_bytes(entry.id.to_bytes()), stored?);
+        let (id, stored) = (entry_of(entry.id), stored?);
         let (age, payload) = match self.format.decode(id, &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(_) => return None,

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 
+use super::format::EntryAge;
 use super::native_format::StoredHeader;
 use super::*;
 use crate::crypto::NoRandom;
+use crate::store::Replaced;
 
 #[cfg(feature = "memory")]
 mod subjects;
