@@ -2,7 +2,6 @@
 
 use std::future::Future;
 
-use super::format::EntryAge;
 use super::native_format::StoredHeader;
 use super::*;
 use crate::crypto::NoRandom;
@@ -125,7 +124,7 @@ impl StoredFormat for DecodeCounter {
         self.decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         match self.format.decode(id, value) {
             Some(EntryValue::Session(age, payload)) if !self.has_lifetime => {
-                Some(EntryValue::Session(EntryAge { lifetime: None, ..age }, payload))
+                Some(EntryValue::Session(format::EntryAge { lifetime: None, ..age }, payload))
             }
             other => other,
         }
