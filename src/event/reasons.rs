@@ -386,8 +386,8 @@ impl fmt::Display for Refusal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {
-    /// The handler failed: it returned an [`Error`](crate::Error), or the response has a 5xx status, 408, a failure of gRPC, or what the rule of
-    /// [`discard_changes_on`](crate::store::Builder::discard_changes_on) names.
+    /// The handler failed: it returned an [`Error`](crate::Error), or the response has a 5xx status, 408, a failure of gRPC, or is
+    /// one that the rule of [`discard_changes_on`](crate::store::Builder::discard_changes_on) names.
     ServerError,
     /// The handler responded with a 1xx status, which carries no `Set-Cookie`.
     Informational,

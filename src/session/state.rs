@@ -442,17 +442,14 @@ impl State {
         // The session is stored and goes on, but under the old token.
         let keeps_token =
             wishes.regenerate && self.base.is_some() && matches!(outcome, Outcome::Keep | Outcome::Expire);
+        let not_saved =
+            told.as_ref().is_some_and(|told| told.has_changes()).then_some(DropReason::SaveFailed);
         let dropped = match answer {
             // The cookie still leads to the session.
             Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
-            _ if (!modified || only_destroyed) && !keeps_token => {
-                let failed = told.as_ref().is_some_and(|told| told.has_changes());
-                failed.then_some(DropReason::SaveFailed)
-            }
+            _ if (!modified || only_destroyed) && !keeps_token => not_saved,
             _ if ended || outcome == Outcome::Expire => Some(DropReason::SessionEnded),
-            Disposition::Accept => {
-                told.as_ref().filter(|told| told.has_changes()).map(|_| DropReason::SaveFailed)
-            }
+            Disposition::Accept => not_saved,
             Disposition::DropValues => Some(DropReason::ServerError),
             Disposition::NoCookie | Disposition::Unreachable => Some(DropReason::Informational),
         };

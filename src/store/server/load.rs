@@ -14,6 +14,11 @@ use crate::store::near_cache::Ticket;
 use crate::store::{Backend, Stored};
 
 impl<B: Backend> Inner<B> {
+    /// Reads a token of this cookie name. `None` if the text does not have the form of a token.
+    pub(super) fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
+        self.format.parse_token(&self.name, text)
+    }
+
     pub(super) async fn load(
         &self,
         token: ServerToken,

@@ -210,7 +210,7 @@ impl<B: Backend> Inner<B> {
         let (config, backend) = (Arc::new(config), Arc::new(backend));
         let under = |name: &str| -> Result<Self, Error> {
             let format: Box<dyn StoredFormat> = if let Some(shared) = &shared_format {
-                (shared.create)(&config, Arc::clone(random))
+                (shared.create)(Arc::clone(random))
             } else {
                 let seal = |keys| Sealer::new(keys, Purpose::Record, name, Arc::clone(random));
                 Box::new(NativeFormat {
@@ -218,7 +218,6 @@ impl<B: Backend> Inner<B> {
                     sealer: record_keys.as_ref().map(seal).transpose()?,
                     accept_unsealed: accept_unsealed.clone(),
                     random: Arc::clone(random),
-                    cookie_name: name.into(),
                     limits: *config.limits(),
                 })
             };

@@ -62,7 +62,7 @@ impl<B: Backend> Inner<B> {
         let written = Recency::after(after, now);
         // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
         for _ in 0..3 {
-            let token = self.format.generate_token()?;
+            let token = self.format.generate_token(&self.name)?;
             let id = session_id(&token);
             let entry = self.encode(entry_id(&token), created, &payload, from, written, now)?;
             if let Some(subject) = &subject {

@@ -87,12 +87,12 @@ struct DecodeCounter {
 
 #[cfg(feature = "memory")]
 impl StoredFormat for DecodeCounter {
-    fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
-        self.format.parse_token(text)
+    fn parse_token(&self, cookie_name: &str, text: &[u8]) -> Option<ServerToken> {
+        self.format.parse_token(cookie_name, text)
     }
 
-    fn generate_token(&self) -> Result<ServerToken, Error> {
-        self.format.generate_token()
+    fn generate_token(&self, cookie_name: &str) -> Result<ServerToken, Error> {
+        self.format.generate_token(cookie_name)
     }
 
     fn encode_session(

@@ -35,7 +35,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
     }
 
     fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
-        let Some(token) = self.inner.format.parse_token(token) else {
+        let Some(token) = self.inner.parse_token(token) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
         };
         if let Some(record) = self.inner.recall(&token, now) {
@@ -47,7 +47,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
 
     fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
         let former = self.under_retired(name);
-        let parsed = former.as_ref().and_then(|former| former.inner.format.parse_token(token));
+        let parsed = former.as_ref().and_then(|former| former.inner.parse_token(token));
         let (Some(former), Some(token)) = (former, parsed) else {
             return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
         };
@@ -115,7 +115,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
     fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
         // The cookie may have come under any of these names.
         let names = std::iter::once(&self.inner).chain(&self.inner.retired);
-        let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.format.parse_token(token)?)));
+        let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.parse_token(token)?)));
         let found: Vec<_> = found.collect();
         StoreFuture::boxed(async move {
             for (inner, token) in found {
