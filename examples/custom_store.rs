@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -19,25 +20,30 @@ use tokio::net::TcpListener;
 
 /// A map behind a lock. Each method is one atomic step, because it holds the lock while it runs.
 #[derive(Default)]
-struct Map(Mutex<HashMap<EntryId, Stored>>);
+pub(crate) struct Map(Mutex<HashMap<EntryId, Stored>>);
 
 impl Map {
-    /// Locks the map, after removing the entries that have expired.
-    fn live(&self, now: Timestamp) -> MutexGuard<'_, HashMap<EntryId, Stored>> {
+    /// Locks the map, after freeing the entries that expired a quarter of an hour ago.
+    fn lock(&self, now: Timestamp) -> MutexGuard<'_, HashMap<EntryId, Stored>> {
+        const KEPT: Duration = Duration::from_secs(15 * 60); // a slow request still saves its session
         let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.retain(|_, entry| entry.expires > now);
+        entries.retain(|_, entry| entry.expires.saturating_add(KEPT) > now);
         entries
     }
 }
 
 impl Backend for Map {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        Ok(self.live(now).get(&id).cloned())
+        Ok(self.lock(now).get(&id).filter(|entry| entry.expires > now).cloned())
     }
 
     async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
-        let value = entry.value.clone();
-        Ok(self.live(now).entry(id).or_insert(entry).value == value)
+        let mut entries = self.lock(now);
+        if let Some(present) = entries.get(&id).filter(|entry| entry.expires > now) {
+            return Ok(present.value == entry.value);
+        }
+        entries.insert(id, entry);
+        Ok(true)
     }
 
     async fn replace(
@@ -47,8 +53,8 @@ impl Backend for Map {
         entry: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        let mut entries = self.live(now);
-        match entries.get(&id) {
+        let mut entries = self.lock(now);
+        match entries.get(&id).filter(|entry| entry.expires > now) {
             None => return Ok(Replaced::Missing),
             Some(current) if current.value == expected => {}
             // A step that is repeated because its reply was lost finds its own value: that is success.
@@ -63,7 +69,9 @@ impl Backend for Map {
     }
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
-        Ok(self.live(now).get_mut(&id).map(|entry| entry.expires = expires).is_some())
+        let mut entries = self.lock(now);
+        let entry = entries.get_mut(&id).filter(|entry| entry.expires > now);
+        Ok(entry.map(|entry| entry.expires = expires).is_some())
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-# What the scripts of this folder share. Sourced, in this folder.
+# The parts that the scripts of this folder share. Sourced, in this folder.
 
 . ../.ci/install.sh
 [ "${BOOTSTRAP:-0}" = 1 ] || need_nightly
@@ -20,7 +20,7 @@ cargo_fuzz() {
 sanitizer=${SANITIZER:-none}
 build=(--features libfuzzer --sanitizer "$sanitizer" --target-dir "$PWD/target/$sanitizer")
 
-# What an input may cost: a length that a header can have, and then some. The time tells what hangs from what is slow on a busy
+# The limits of an input: a length that a header can have, and then some. The time tells what hangs from what is slow on a busy
 # machine.
 max_len=${MAX_LEN:-8192}
 limits=(-max_len="$max_len" -timeout=60 -rss_limit_mb=2048 -dict=cookie.dict -print_final_stats=1)

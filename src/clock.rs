@@ -37,6 +37,17 @@ impl Timestamp {
     }
 
     /// Returns the moment `duration` after this one, or [`MAX`](Self::MAX). Parts of a second are dropped.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::Timestamp;
+    /// use std::time::Duration;
+    ///
+    /// let deadline = Timestamp::from_unix(10).saturating_add(Duration::from_millis(1_900));
+    /// assert_eq!(deadline, Timestamp::from_unix(11));
+    /// assert_eq!(Timestamp::MAX.saturating_add(Duration::from_secs(1)), Timestamp::MAX);
+    /// ```
     pub const fn saturating_add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(duration.as_secs()))
     }
@@ -52,6 +63,17 @@ impl Timestamp {
     }
 
     /// Returns how long ago `earlier` was, or zero if it is in the future.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use hyper_session::Timestamp;
+    /// use std::time::Duration;
+    ///
+    /// let (login, now) = (Timestamp::from_unix(100), Timestamp::from_unix(160));
+    /// assert_eq!(now.saturating_since(login), Duration::from_secs(60));
+    /// assert_eq!(login.saturating_since(now), Duration::ZERO);
+    /// ```
     pub const fn saturating_since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.0.saturating_sub(earlier.0))
     }
@@ -95,7 +117,7 @@ impl TryFrom<Timestamp> for SystemTime {
     }
 }
 
-/// Tells the time. Read once per request, then passed down, so that one request lives in one moment.
+/// A source of the time. It is read when a session is loaded and again at the commit.
 ///
 /// # Examples
 ///

@@ -182,8 +182,8 @@ impl Error {
         matches!(self.inner.kind, Kind::HeadSent)
     }
 
-    /// Returns true if [`save`](crate::Session::save) found that another request had ended the session. Nothing was
-    /// written.
+    /// Returns true if [`save`](crate::Session::save) found that the session has ended: another request ended it, or its
+    /// absolute timeout passed. Nothing was written.
     pub fn is_ended(&self) -> bool {
         matches!(self.inner.kind, Kind::Ended)
     }
@@ -192,22 +192,11 @@ impl Error {
     /// levels, has a type other than the requested one, or has no form in the format of the store. Also true if a key is
     /// reserved, or if a subject, a label, a description, a lifetime or another argument is out of its bounds.
     pub fn is_value(&self) -> bool {
-        matches!(
-            self.inner.kind,
-            Kind::ReservedKey { .. }
-                | Kind::Subject
-                | Kind::Label
-                | Kind::Lifetime
-                | Kind::AuthenticationContext
-                | Kind::TimeOutOfRange
-                | Kind::Encode { .. }
-                | Kind::Decode { .. }
-                | Kind::TooDeep { .. }
-                | Kind::NoJson { .. }
-        )
+        self.label() == "value"
     }
 
-    /// Returns true if something was asked of the subject of a session that has none.
+    /// Returns true if a method needs the subject of the session, and the session has none: call
+    /// [`login`](crate::Session::login) first.
     pub fn is_not_logged_in(&self) -> bool {
         matches!(self.inner.kind, Kind::NotLoggedIn)
     }
@@ -238,7 +227,8 @@ impl Error {
         }
     }
 
-    /// Returns true if the store could not be reached or did not answer in time. A later attempt may succeed.
+    /// Returns true if the store could not be reached, did not answer in time, or holds an entry that it cannot read. If a
+    /// later attempt may succeed, [`is_transient`](Self::is_transient) is true, too.
     pub fn is_unavailable(&self) -> bool {
         matches!(self.inner.kind, Kind::Unavailable | Kind::Unreadable)
     }
@@ -254,10 +244,10 @@ impl Error {
         matches!(self.inner.kind, Kind::Random)
     }
 
-    /// Returns true if the same request may succeed later: the store is [unavailable](Self::is_unavailable), every attempt to
-    /// save met a concurrent change of another request, or the operating system gave no random bytes.
+    /// Returns true if the same request may succeed later: the store could not be reached or did not answer in time, every
+    /// attempt to save met a concurrent change of another request, or the operating system gave no random bytes.
     pub fn is_transient(&self) -> bool {
-        self.is_unavailable() || self.is_conflict() || self.is_random()
+        matches!(self.inner.kind, Kind::Unavailable) || self.is_conflict() || self.is_random()
     }
 }
 
@@ -269,7 +259,7 @@ impl fmt::Display for Error {
                 f.write_str("no SessionService of that name wraps this handler (a session_fn hands its session over as an argument)")
             }
             Kind::HeadSent => f.write_str("the response head was sent already: this change cannot be kept"),
-            Kind::Ended => f.write_str("the session was ended by another request: nothing was saved"),
+            Kind::Ended => f.write_str("the session has ended: nothing was saved"),
             Kind::ReservedKey { key } => {
                 write!(f, "the session key {key:?} is reserved: keys must not start with U+0001")
             }
@@ -351,6 +341,13 @@ mod tests {
         assert_eq!(error.to_string(), "the session store is unavailable");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("connection refused"));
         assert!(error.is_transient());
+    }
+
+    #[test]
+    fn an_entry_that_no_attempt_will_read_is_unavailable_for_good() {
+        let error = Error::unreadable("the entry is not one of this store");
+        assert!(error.is_unavailable() && !error.is_transient());
+        assert_eq!(error.label(), "unavailable");
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl FromStr for EntryId {
 /// assert_eq!(id.to_string().parse::<KeyId>()?, id);
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyId(u32);
 
 impl KeyId {

@@ -40,13 +40,13 @@
 //!   [can be sealed](store::Builder::seal_records).
 //! - [`Session::login`] records the user and gives the session a new token; [`ServerStore::sessions_of`] lists a user's sessions,
 //!   and [`ServerStore::end_sessions_of`] ends them: "log out everywhere".
-//! - [`Revocations`] make a logout final for cookie sessions that `login` began: a copied cookie is refused. They are kept in memory, in an SQLite
-//!   file or in Redis.
+//! - [`Revocations`] make a logout final for cookie sessions that `login` began: a copied cookie is refused. They are kept in
+//!   memory, in an SQLite file or in Redis.
 //! - [`Session::set_lifetime`] implements "remember me", [`Session::authenticated_within`] says when to ask for the password again, and
 //!   [`CrossOriginProtection`] refuses the forms of other sites.
 //! - `device_bound` (feature `device-bound`) binds sessions to the devices of their browsers, so that stolen cookies stop
 //!   working within minutes.
-//! - [`SessionWatch`] is the session of a web socket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
+//! - [`SessionWatch`] is the session of a WebSocket or a stream of events; a [`MigratingStore`](store::MigratingStore) takes over
 //!   the sessions of another store.
 //! - [`CookieOptions`](cookie::CookieOptions) say how the cookie is set, [`Timeouts`] how long a session lasts.
 //!   [`plain_http_on`](store::Builder::plain_http_on) is for services that are reached both by http and by https.
@@ -207,7 +207,10 @@ mod clock;
 mod file_identity;
 mod id;
 mod join;
+mod lock;
 mod runtime;
+#[cfg(feature = "sqlite")]
+mod sqlite_file;
 
 mod event;
 
@@ -310,6 +313,39 @@ mod tests {
         shared::<__internals::Changes>();
         shared::<SessionService<()>>();
         sendable::<ResponseFuture<std::future::Ready<()>, (), StatusOnly>>();
+    }
+
+    // `docs/public-api.txt` lists no derived implementations.
+    #[test]
+    fn types_that_users_clone_are_clone_and_debug() {
+        fn cloned<T: Clone + std::fmt::Debug>() {}
+        cloned::<Session>();
+        cloned::<SessionView>();
+        cloned::<SessionHandle>();
+        cloned::<CookieStore>();
+        cloned::<store::MigratingStore>();
+        cloned::<Keyring>();
+        cloned::<Revocations>();
+        cloned::<Lifetime>();
+        cloned::<Authentication>();
+        cloned::<Text>();
+        cloned::<cookie::CookieOptions>();
+        cloned::<store::SubjectSession>();
+        cloned::<store::Stored>();
+        cloned::<store::Replaced>();
+        cloned::<CrossOriginProtection>();
+        cloned::<SessionService<()>>();
+        cloned::<StatusOnly>();
+        cloned::<Event<'static>>();
+        cloned::<SystemClock>();
+        #[cfg(feature = "memory")]
+        cloned::<MemoryStore>();
+        #[cfg(feature = "redis")]
+        cloned::<RedisStore>();
+        #[cfg(feature = "sqlite")]
+        cloned::<SqliteStore>();
+        #[cfg(feature = "device-bound")]
+        cloned::<DeviceBound>();
     }
 
     #[test]

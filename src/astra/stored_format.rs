@@ -16,7 +16,7 @@ use crate::store::{EntryAge, EntryValue, SessionList, SharedFormat, StoredFormat
 /// The stored format that a store shares with Astra.
 pub(super) const FORMAT: SharedFormat = SharedFormat {
     program: "Astra",
-    create: |config, random| Box::new(AstraFormat { cookie_name: config.cookie_name().into(), random }),
+    create: |random| Box::new(AstraFormat { random }),
     #[cfg(feature = "redis")]
     redis_prefix: "astra:session",
     #[cfg(feature = "redis")]
@@ -27,17 +27,16 @@ pub(super) const FORMAT: SharedFormat = SharedFormat {
 const TOMBSTONE: &[u8] = b"\"regenerated\"";
 
 struct AstraFormat {
-    cookie_name: Box<str>,
     random: Arc<dyn Random>,
 }
 
 impl StoredFormat for AstraFormat {
-    fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
-        parse(text, &self.cookie_name)
+    fn parse_token(&self, cookie_name: &str, text: &[u8]) -> Option<ServerToken> {
+        parse(text, cookie_name)
     }
 
-    fn generate_token(&self) -> Result<ServerToken, Error> {
-        generate(&*self.random, &self.cookie_name)
+    fn generate_token(&self, cookie_name: &str) -> Result<ServerToken, Error> {
+        generate(&*self.random, cookie_name)
     }
 
     fn encode_session(

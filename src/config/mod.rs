@@ -44,12 +44,12 @@ pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(60);
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_structs)] // three durations, and each is needed
 pub struct Timeouts {
     /// A session that is not used for this long has expired.
     pub idle: Duration,
-    /// A session has expired this long after it began, however busy it is. It begins when it is created, and anew at each
+    /// A session has expired this long after it began, even if it is in use. It begins when it is created, and anew at each
     /// [login](crate::Session::login) and [other authentication](crate::Session::reauthenticate). Regenerating does not move
     /// it.
     pub absolute: Duration,

@@ -8,7 +8,7 @@ use crate::error::Error;
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
 const MAX_ATTRIBUTE: usize = 1024;
 
-/// When a browser sends the cookie along with requests that another site caused (RFC 6265bis section 4.1.2.7).
+/// The rule for sending the cookie with requests that another site caused (RFC 6265bis section 4.1.2.7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SameSite {
@@ -32,7 +32,7 @@ impl SameSite {
     }
 }
 
-/// Which cookies a browser drops first when a site has set too many: the `Priority` attribute.
+/// The order in which a browser drops cookies when a site has set too many: the `Priority` attribute.
 ///
 /// It was proposed in draft-west-cookie-priority and is known to Chromium; other browsers ignore it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -104,7 +104,7 @@ pub(super) fn validate_path(path: &str) -> Result<(), Error> {
     let fine = |byte: u8| byte.is_ascii_graphic() && !b";,\"<>\\".contains(&byte);
     if !path.starts_with('/') || path.len() > MAX_ATTRIBUTE || !path.bytes().all(fine) {
         return Err(Error::config(
-            "a cookie path must start with \"/\" and must not be longer than 1024 visible ASCII characters other than ;,\"<>\\: change path() or retired_path()",
+            "a cookie path must start with \"/\" and must be at most 1,024 characters long, all of them visible ASCII characters other than ;,\"<>\\: change path() or retired_path()",
         ));
     }
     Ok(())

@@ -271,8 +271,8 @@ impl CookieOptions {
     }
 
     /// Names a cookie that held the session before. Its sessions are still read, and move to the present name: with the next
-    /// response if they are in the cookie, and with the next save or renewal if they are on a server. Each response that sets or removes the session's cookie expires the cookie of that name. Can be called
-    /// several times.
+    /// response if they are in the cookie, and with the next save or renewal if they are on a server. Each response that sets or
+    /// removes the session's cookie expires the cookie of that name. Can be called several times.
     ///
     /// # Security
     ///

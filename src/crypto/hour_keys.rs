@@ -4,9 +4,11 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use aws_lc_rs::aead::LessSafeKey;
+
+use crate::lock::lock;
 
 /// Four days of hours. Older sessions sometimes cost one more derivation (half a microsecond).
 pub(super) const HOURS_KEPT: usize = 96;
@@ -80,7 +82,7 @@ impl HourKeys {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u32, Arc<HourKey>>> {
         // A panic while the lock is held leaves a map of complete keys, so poisoning is ignored.
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.keys)
     }
 
     /// Returns the hours whose keys are kept, in order.

@@ -1,6 +1,7 @@
 //! The keyring: the application key that seals, the keys that only open, and the revoked keys.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use super::derive::Root;
@@ -29,6 +30,7 @@ use crate::error::Error;
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone)]
+#[must_use = "a keyring does nothing until it is given to a store; its methods return the changed ring"]
 pub struct Keyring {
     inner: Arc<Inner>,
 }
@@ -75,6 +77,7 @@ impl Keyring {
     /// );
     /// let keys = Keyring::from_text(&file)?;
     /// assert_eq!(keys.ids().collect::<Vec<_>>(), [new.id(), old.id()]);
+    /// assert!(file.parse::<Keyring>().is_ok()); // the same
     ///
     /// let error = Keyring::from_text(&format!("{}\nnot a key", *new.to_text())).unwrap_err();
     /// assert!(error.to_string().starts_with("line 2: "));
@@ -104,6 +107,10 @@ impl Keyring {
     }
 
     /// Adds a key that opens the tokens that it sealed.
+    ///
+    /// # Limits
+    ///
+    /// A key that is on the ring twice, or a sealing key that is revoked, is an error when the store is built.
     #[allow(clippy::needless_pass_by_value)] // taken by value, so that it is wiped here
     pub fn accept(self, key: AppKey) -> Self {
         let mut keys = self.inner.keys.clone();
@@ -115,6 +122,10 @@ impl Keyring {
     ///
     /// Only the id is needed, so a leaked key can be removed from the configuration. Its sessions are refused with
     /// [`Refusal::RevokedKey`](crate::Refusal::RevokedKey) instead of `UnknownKey`.
+    ///
+    /// # Limits
+    ///
+    /// A key that is on the ring twice, or a sealing key that is revoked, is an error when the store is built.
     pub fn revoke(self, id: KeyId) -> Self {
         let mut revoked = self.inner.revoked.clone();
         revoked.push(id);
@@ -155,6 +166,15 @@ impl Keyring {
 impl RingKey {
     fn new(key: &AppKey) -> Arc<Self> {
         Arc::new(Self { id: key.id(), root: key.root() })
+    }
+}
+
+impl FromStr for Keyring {
+    type Err = Error;
+
+    /// Works as [`from_text`](Self::from_text), for parsers of command lines and configurations.
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::from_text(text)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Keys, sealing and randomness. Only this module uses the cryptographic library.
+//! Keys, sealing and randomness. Only this module, and `astra` for Astra's formats, use the cryptographic library.
 
 mod app_key;
 mod base64url;

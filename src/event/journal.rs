@@ -1,10 +1,11 @@
 //! The memory of the log, so that it writes states and numbers instead of one line for each request.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::clock::Timestamp;
+use crate::lock::lock;
 
 /// The period in which events of one kind are counted together, in seconds.
 const WINDOW: u64 = 60;
@@ -107,11 +108,6 @@ fn is_power_of_ten(mut number: u64) -> bool {
         number /= 10;
     }
     number == 1
-}
-
-/// Counts are complete after each step, so a panic of another thread is ignored.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -46,6 +46,7 @@ use crate::session::SessionId;
 /// # }
 /// ```
 #[derive(Clone)]
+#[must_use = "revocations do nothing until they are given to a store"]
 pub struct Revocations {
     /// An error if there was no randomness, which the builder of the store reports.
     register: Result<Arc<Register>, NoRandomness>,

@@ -1,4 +1,4 @@
-//! A log of revocations in a SQLite file: durable, for the processes of one machine.
+//! A log of revocations in an SQLite file: durable, for the processes of one machine.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::file_identity::FileIdentity;
 use crate::runtime::check_runtime;
+use crate::sqlite_file::{make_careful, make_durable};
 
 /// "hsrv": marks the file as one of this crate.
 const APPLICATION_ID: i64 = 0x6873_7276;
@@ -95,7 +96,7 @@ impl Revocations {
     }
 }
 
-/// A SQLite file as a [`RevocationLog`].
+/// An SQLite file as a [`RevocationLog`].
 ///
 /// Two threads have a connection each: one writes, the other reads and waits for new entries.
 pub struct SqliteLog {
@@ -235,14 +236,14 @@ fn prepared(connection: rusqlite::Result<Connection>) -> Result<Connection, Erro
     let connection = connection.map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
     // FULL: a commit is on the disk before it returns.
-    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+    make_durable(&connection, "FULL").and_then(|()| make_careful(&connection)).map_err(failed)?;
     Ok(connection)
 }
 
 fn failed(error: rusqlite::Error) -> Error {
     match error.sqlite_error_code() {
         Some(rusqlite::ErrorCode::NotADatabase) => {
-            Error::config("the file for revocations is not a SQLite database: give another path")
+            Error::config("the file for revocations is not an SQLite database: give another path")
         }
         _ => Error::unavailable(error),
     }
@@ -561,6 +562,23 @@ mod tests {
         let connection = log([NOW - 5_000, NOW + 5_000, NOW - 4_000, NOW, NOW - 3_000]);
         assert_eq!(trim(&connection, NOW, AGE, 0).unwrap(), 0);
         assert_eq!(left(&connection), 3);
+    }
+
+    // Without fullfsync, a power cut on macOS takes back a logout that was acknowledged.
+    #[test]
+    fn each_connection_is_durable_and_careful() {
+        let folder = std::env::temp_dir().join(format!("hyper-session-durable-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("revocations.db");
+        let connections = [create(&path).unwrap().0, connect(&path).unwrap()];
+        for connection in &connections {
+            let shown = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+            let names =
+                ["synchronous", "fullfsync", "checkpoint_fullfsync", "cell_size_check", "trusted_schema"];
+            assert_eq!(names.map(shown), [2, 1, 1, 1, 0]);
+        }
+        drop(connections);
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::fetch_metadata::SEC_FETCH_SITE;
 use crate::error::{Error, Kind};
 use crate::event::{CrossOriginReason, Event, EventKind, publish_without_store};
 
-/// Refuses requests that another site made in the user's name (cross-site request forgery), without tokens.
+/// A protection against cross-site request forgery without tokens: it refuses requests of other origins.
 ///
 /// Browsers say where a request comes from. A request that may change something is refused unless
 ///

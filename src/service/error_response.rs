@@ -28,8 +28,9 @@ impl<R, F: Fn(&Error) -> Response<R>> FailureResponse<R> for F {
     }
 }
 
-/// Makes an empty response whose status tells what kind of error it was: `503 Service Unavailable` with `Retry-After: 1` if a
-/// later attempt may help, `403 Forbidden` for a [forgery](Error::is_forgery), and `500 Internal Server Error` otherwise.
+/// The default [`FailureResponse`]: an empty response with a status for the kind of error. It is `503 Service Unavailable` with
+/// `Retry-After: 1` if a later attempt may help, `403 Forbidden` for a [forgery](Error::is_forgery), and
+/// `500 Internal Server Error` otherwise.
 ///
 /// # Examples
 ///
@@ -66,7 +67,8 @@ struct MadeFrom(Arc<Error>);
 
 impl Error {
     /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, a 403 for a
-    /// [forgery](Error::is_forgery), and a 500 otherwise. The response does not say what went wrong, because an error may name keys of the session.
+    /// [forgery](Error::is_forgery), and a 500 otherwise. The response does not say what went wrong, because an error may name
+    /// keys of the session.
     ///
     /// A session service treats the response as the error: it saves no value, and emits an
     /// [event](crate::EventKind::HandlerFailed) with the error. `destroy` and `regenerate` are carried out, as for any 5xx.

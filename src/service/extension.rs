@@ -56,7 +56,7 @@ pub(super) fn insert(extensions: &mut Extensions, handle: SessionHandle) {
 /// assert!(user(&Request::new(())).await.unwrap_err().is_not_wrapped());
 /// # }
 /// ```
-pub trait SessionExt {
+pub trait SessionExt: sealed::Sealed {
     /// Returns the session, loaded by the first call. If several session services wrap the handler, it is the session of
     /// the innermost one.
     ///
@@ -99,27 +99,39 @@ pub trait SessionExt {
     fn session_handle(&self) -> Option<SessionHandle> {
         find(self.session_extensions(), |_| true)
     }
-
-    /// Returns the extensions in which session services leave their handles.
-    #[doc(hidden)]
-    fn session_extensions(&self) -> &Extensions;
 }
 
-impl<B> SessionExt for Request<B> {
-    fn session_extensions(&self) -> &Extensions {
-        self.extensions()
+impl<B> SessionExt for Request<B> {}
+
+impl SessionExt for request::Parts {}
+
+impl SessionExt for Extensions {}
+
+mod sealed {
+    use super::{Extensions, Request, request};
+
+    #[allow(unnameable_types)] // that is how it is sealed
+    pub trait Sealed {
+        /// Returns the extensions in which session services leave their handles.
+        fn session_extensions(&self) -> &Extensions;
     }
-}
 
-impl SessionExt for request::Parts {
-    fn session_extensions(&self) -> &Extensions {
-        &self.extensions
+    impl<B> Sealed for Request<B> {
+        fn session_extensions(&self) -> &Extensions {
+            self.extensions()
+        }
     }
-}
 
-impl SessionExt for Extensions {
-    fn session_extensions(&self) -> &Extensions {
-        self
+    impl Sealed for request::Parts {
+        fn session_extensions(&self) -> &Extensions {
+            &self.extensions
+        }
+    }
+
+    impl Sealed for Extensions {
+        fn session_extensions(&self) -> &Extensions {
+            self
+        }
     }
 }
 

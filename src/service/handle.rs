@@ -94,7 +94,7 @@ impl SessionHandle {
     /// response sets no cookie. For a page that polls while its user may be away (notifications, a countdown), or that
     /// fetches ahead.
     ///
-    /// A change of a value is saved as ever, and renews. So does a call of [`load`](Self::load) in the same request.
+    /// A change of a value is saved as usual, and renews. So does a call of [`load`](Self::load) in the same request.
     ///
     /// # Errors
     ///

@@ -122,7 +122,7 @@ impl<S, F> SessionService<S, F> {
     /// [`Error`](crate::Error). Default: [`StatusOnly`].
     ///
     /// Of the replaced response, only the `Set-Cookie` fields of session services are kept, because their sessions were
-    /// saved by then. These fields are recognised by being marked [sensitive](http::HeaderValue::is_sensitive).
+    /// saved by then. These fields are recognized by being marked [sensitive](http::HeaderValue::is_sensitive).
     ///
     /// # Examples
     ///

@@ -2,13 +2,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::connection::Connection;
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::{EventKind, Operation, Refusal};
+use crate::lock::lock;
 use crate::session::{
     Changes, Circumstances, Committer, DeviceCheck, Former, Record, Reply, Saved, Session, SessionId,
     SessionView,
@@ -16,7 +17,7 @@ use crate::session::{
 
 /// The session of a connection that outlives its request: a WebSocket, a stream of server-sent events, a long poll.
 ///
-/// It looks at the store anew whenever it is asked. Nothing that it does reaches the browser, so it sets no cookie. Take it
+/// Each call loads the session from the store again. Nothing that it does reaches the browser, so it sets no cookie. Take it
 /// from [`SessionHandle::watch`](super::SessionHandle::watch) before the response is returned.
 ///
 /// # Limits
@@ -53,6 +54,34 @@ impl SessionWatch {
     /// # Errors
     ///
     /// [`is_unavailable`](Error::is_unavailable) if the store is unavailable.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{Error, SessionHandle, session_fn, testing};
+    /// use hyper_session::{MemoryStore, Refusal};
+    ///
+    /// let store = MemoryStore::builder().build()?;
+    /// # let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    /// #     Ok::<_, Error>(Response::new(session.watch().await?))
+    /// # });
+    /// # let request = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # let watch = service.call(request).await?.into_body().expect("a session");
+    /// // `watch` is of a session that logged in as ada.
+    /// let session = watch.reload().await?.expect("it is alive");
+    /// assert_eq!(session.subject().unwrap(), "ada");
+    /// store.end_sessions_of("ada", None).await?;
+    /// assert_eq!(watch.reload().await?.unwrap_err(), Refusal::UnknownId);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
+    /// ```
     pub async fn reload(&self) -> Result<Result<SessionView, Refusal>, Error> {
         let now = self.connection.config().now();
         Ok(self.look(now).await?.map(|record| self.view(record, now)))
@@ -77,6 +106,39 @@ impl SessionWatch {
     /// [`is_unavailable`](Error::is_unavailable) if the store cannot be reached. [`is_config`](Error::is_config) on a
     /// [`CookieStore`](crate::CookieStore), whose deadlines are in the cookie, and for a session that has not moved yet from the old
     /// store of a migration or from a retired name of the cookie.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{Error, SessionHandle, session_fn, testing};
+    /// use hyper_session::MemoryStore;
+    /// use hyper_session::testing::FakeClock;
+    /// use std::time::Duration;
+    ///
+    /// let clock = FakeClock::at(1_900_000_000);
+    /// let store = MemoryStore::builder().clock(clock.clone()).build()?; // an idle timeout of 24 hours
+    /// # let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    /// #     Ok::<_, Error>(Response::new(session.watch().await?))
+    /// # });
+    /// # let request = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # let watch = service.call(request).await?.into_body().expect("a session");
+    /// // Twice 23 hours, with a renewal in between.
+    /// clock.advance(Duration::from_secs(23 * 3600));
+    /// assert!(watch.renew().await?);
+    /// clock.advance(Duration::from_secs(23 * 3600));
+    /// assert!(watch.is_alive().await?);
+    /// clock.advance(Duration::from_secs(3600));
+    /// assert!(!watch.renew().await?); // it has expired
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
+    /// ```
     #[doc(alias = "touch")]
     pub async fn renew(&self) -> Result<bool, Error> {
         let now = self.connection.config().now();
@@ -113,15 +175,35 @@ impl SessionWatch {
     ///
     /// # Examples
     ///
-    /// ```no_run
-    /// use hyper_session::{Error, SessionWatch};
-    /// use std::time::Duration;
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{Error, SessionHandle, session_fn, testing};
+    /// use hyper_session::{MemoryStore, Refusal};
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
     ///
-    /// # async fn example(watch: SessionWatch) -> Result<(), Error> {
-    /// let why = watch.ended(|| tokio::time::sleep(Duration::from_secs(5))).await?;
-    /// println!("closing the socket: {why}");
+    /// let store = MemoryStore::builder().build()?;
+    /// # let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    /// #     Ok::<_, Error>(Response::new(session.watch().await?))
+    /// # });
+    /// # let request = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// # let watch = service.call(request).await?.into_body().expect("a session");
+    /// // `watch` is of a session that logged in as ada. An application sleeps for some seconds in each pause.
+    /// let pauses = AtomicUsize::new(0);
+    /// let pause = async || {
+    ///     if pauses.fetch_add(1, Ordering::Relaxed) == 1 {
+    ///         store.end_sessions_of("ada", None).await.unwrap(); // meanwhile, elsewhere
+    ///     }
+    /// };
+    /// assert_eq!(watch.ended(pause).await?, Refusal::UnknownId);
+    /// assert_eq!(pauses.into_inner(), 2);
     /// # Ok(())
     /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
     /// ```
     pub async fn ended<P, F>(&self, pause: P) -> Result<Refusal, Error>
     where
@@ -163,11 +245,11 @@ impl SessionWatch {
     }
 
     fn record(&self) -> Record {
-        self.record.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        lock(&self.record).clone()
     }
 
     fn keep(&self, record: Record) {
-        *self.record.lock().unwrap_or_else(PoisonError::into_inner) = record;
+        *lock(&self.record) = record;
     }
 
     fn failed(&self, operation: Operation, error: &Error) {

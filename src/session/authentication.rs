@@ -19,7 +19,7 @@ const MAX_ACR: usize = 256;
 const MAX_AMR: usize = 16;
 const MAX_METHOD: usize = 64;
 
-/// When the subject of a session was last authenticated, and how, as far as the application said.
+/// The last authentication of a session's subject: its time, and its methods if the application named them.
 ///
 /// # Examples
 ///
@@ -169,6 +169,7 @@ impl Session {
     /// # Examples
     ///
     /// See [`reauthenticate`](Self::reauthenticate).
+    #[must_use = "it protects nothing unless its answer decides"]
     #[doc(alias = "max_age")]
     pub fn authenticated_within(&self, age: Duration) -> bool {
         self.authenticated_at().is_some_and(|at| self.now().saturating_since(at) <= age)

@@ -19,9 +19,8 @@ impl Session {
     /// Returns a token for the forms of a page: put it into a hidden field, and check it with
     /// [`verify_csrf`](Self::verify_csrf) when the form comes back.
     ///
-    /// The token is another text at each call, 43 characters of `A-Z a-z 0-9 - _`. It is good for this session, through
-    /// renewals and regenerates, until the next [`login`](Self::login) or [`reauthenticate`](Self::reauthenticate), which
-    /// refuse tokens of before.
+    /// Each call returns a different text of 43 characters (`A-Z a-z 0-9 - _`). The token is valid in this session, through
+    /// renewals and regenerates, until the next [`login`](Self::login) or [`reauthenticate`](Self::reauthenticate).
     ///
     /// The first call stores a secret in the session. So a visitor who is shown a form gets a session. Set
     /// [`anonymous_timeouts`](crate::store::Builder::anonymous_timeouts) to keep those short.

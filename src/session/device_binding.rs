@@ -11,7 +11,7 @@ use crate::clock::Timestamp;
 use crate::crypto::PublicKey;
 use crate::error::Error;
 
-/// Whether a session is bound to a device: see [`Session::binding`].
+/// The state of a session's binding to a device: see [`Session::binding`].
 ///
 /// # Examples
 ///

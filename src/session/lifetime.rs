@@ -9,7 +9,7 @@ use crate::error::{Error, Kind};
 /// Stands in errors where a key would.
 const NAME: &str = "the lifetime";
 
-/// How long one session lasts, and whether the browser keeps its cookie when it closes.
+/// The lifetime of one session: its timeouts, and whether its cookie outlives the browser.
 ///
 /// Give it to [`Session::set_lifetime`]. The store's options apply to the rest. No session lasts longer than the
 /// store's [`longest_lifetime`](crate::store::Builder::longest_lifetime), by default its absolute timeout: a longer one is cut

@@ -18,6 +18,7 @@ mod label;
 mod lifecycle;
 mod lifetime;
 mod lineage;
+mod locked;
 pub(crate) mod messagepack;
 mod nil_fields;
 mod payload;

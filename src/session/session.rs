@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,10 +13,12 @@ use serde::de::DeserializeOwned;
 
 use super::encoded_value::EncodedValue;
 use super::key::{RESERVED, check_key};
-use super::state::{Locked, State};
+use super::locked::Locked;
+use super::state::State;
 use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, messagepack, value_codec};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
+use crate::lock::lock;
 
 /// The session of one request.
 ///
@@ -607,11 +609,67 @@ impl Session {
     }
 
     /// Returns when the stored session began: when it was created, or at its last [login](Self::login).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
+    /// use hyper_session::testing::{self, FakeClock};
+    /// use hyper_session::{AppKey, CookieStore, Timestamp};
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?).clock(FakeClock::at(1_900_000_000)).build()?;
+    /// let request = testing::with_session(Request::new(()), &store, |session| {
+    ///     session.login("ada")?;
+    ///     assert_eq!(session.created_at(), None); // nothing is stored yet
+    ///     Ok(())
+    /// });
+    /// let request = request.await?;
+    /// let response = Response::builder().header(SET_COOKIE, &request.headers()[COOKIE]).body(()).unwrap();
+    /// let session = testing::session_in(&response, &store).await?.expect("a session");
+    /// assert_eq!(session.created_at(), Some(Timestamp::from_unix(1_900_000_000)));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
     pub fn created_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::created)
     }
 
     /// Returns the first moment at which the stored session has expired, if nothing renews it.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
+    /// use hyper_session::testing::{self, FakeClock};
+    /// use hyper_session::{AppKey, CookieStore, Timestamp};
+    /// use std::time::Duration;
+    ///
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .idle_timeout(Duration::from_secs(3600))
+    ///     .clock(FakeClock::at(1_900_000_000))
+    ///     .build()?;
+    /// let request = testing::with_session(Request::new(()), &store, |session| {
+    ///     session.login("ada")?;
+    ///     assert_eq!(session.expires_at(), None); // nothing is stored yet
+    ///     Ok(())
+    /// });
+    /// let request = request.await?;
+    /// let response = Response::builder().header(SET_COOKIE, &request.headers()[COOKIE]).body(()).unwrap();
+    /// let session = testing::session_in(&response, &store).await?.expect("a session");
+    /// assert_eq!(session.expires_at(), Some(Timestamp::from_unix(1_900_003_600)));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
+    /// ```
     #[doc(alias = "expiry_date")]
     pub fn expires_at(&self) -> Option<Timestamp> {
         self.lock().base().map(Record::expires)
@@ -760,7 +818,8 @@ impl Session {
     /// [`is_not_logged_in`](Error::is_not_logged_in) if the session has no subject. [`is_config`](Error::is_config) if the
     /// store can end no session but that of the request: a `CookieStore` without revocations, or a store that is shared with
     /// Astra. The errors of [`save`](Self::save), and [`is_unavailable`](Error::is_unavailable) if the store did not confirm
-    /// the end of each: ask again. On a `CookieStore` this session may have ended, too, then. [`is_ended`](Error::is_ended) if another request ended this session at the same time.
+    /// the end of each: ask again. On a `CookieStore` this session may have ended, too, then. [`is_ended`](Error::is_ended) if
+    /// another request ended this session at the same time.
     ///
     /// # Examples
     ///
@@ -864,7 +923,7 @@ impl Session {
     /// Locks the state. No code of the application runs under this lock, so a panic cannot leave a state half changed, and
     /// poisoning is ignored.
     pub(super) fn lock(&self) -> Locked<'_> {
-        Locked::new(self.inner.state.lock().unwrap_or_else(PoisonError::into_inner))
+        Locked::new(lock(&self.inner.state))
     }
 
     pub(super) fn lock_open(&self) -> Result<Locked<'_>, Error> {

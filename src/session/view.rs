@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::time::Duration;
 
+#[cfg(feature = "device-bound")]
+use super::Binding;
 use super::{AsKey, Authentication, Lifetime, ReadKey, Session, SessionId, Text};
 use crate::clock::Timestamp;
 use crate::error::Error;
@@ -74,6 +76,24 @@ impl SessionView {
         self.0.get_bytes(key)
     }
 
+    /// Works as [`Session::get_i64`].
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Session::get_i64`].
+    pub fn get_i64(&self, key: impl AsKey) -> Result<Option<i64>, Error> {
+        self.0.get_i64(key)
+    }
+
+    /// Works as [`Session::get_bool`].
+    ///
+    /// # Errors
+    ///
+    /// The same as [`Session::get_bool`].
+    pub fn get_bool(&self, key: impl AsKey) -> Result<Option<bool>, Error> {
+        self.0.get_bool(key)
+    }
+
     /// Works as [`Session::peek`]: flash values stay.
     ///
     /// # Errors
@@ -91,6 +111,11 @@ impl SessionView {
     /// Works as [`Session::keys`].
     pub fn keys(&self) -> Vec<String> {
         self.0.keys()
+    }
+
+    /// Works as [`Session::flash_keys`].
+    pub fn flash_keys(&self) -> Vec<String> {
+        self.0.flash_keys()
     }
 
     /// Works as [`Session::is_empty`].
@@ -139,6 +164,7 @@ impl SessionView {
     }
 
     /// Works as [`Session::authenticated_within`].
+    #[must_use = "it protects nothing unless its answer decides"]
     pub fn authenticated_within(&self, age: Duration) -> bool {
         self.0.authenticated_within(age)
     }
@@ -146,6 +172,12 @@ impl SessionView {
     /// Works as [`Session::lifetime`].
     pub fn lifetime(&self) -> Lifetime {
         self.0.lifetime()
+    }
+
+    /// Works as [`Session::binding`].
+    #[cfg(feature = "device-bound")]
+    pub fn binding(&self) -> Binding {
+        self.0.binding()
     }
 
     /// Works as [`Session::description`].

@@ -23,7 +23,8 @@ pub(crate) const EVEN_IF_EXPIRED: Timestamp = Timestamp::from_unix(0);
 ///
 /// # Contract
 ///
-/// - Each method is one atomic step on one id: all of it happens or none. No other step on that id happens in between.
+/// - Each of `fetch`, `create`, `replace`, `touch` and `delete` is one atomic step on one id: all of it happens or none. No
+///   other step on that id happens in between.
 /// - An entry whose `expires` is not after `now` has expired: it is not returned, replaced or touched. A storage that
 ///   expires entries by its own clock may decide by that clock instead. Free its memory a quarter of an hour later, not
 ///   at once: a long request saves the session that it loaded in time. That save fails if the entry was freed. It is an

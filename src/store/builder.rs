@@ -19,7 +19,8 @@ use crate::error::Error;
 use crate::event::Observer;
 use crate::session::PayloadFormat;
 
-/// Builds a store of the kind `K`, which each store's `builder` chooses. Every option has a safe default.
+/// A builder of a store of the kind `K`, from the store's `builder`. Every option has a safe default, except the prefix in Redis,
+/// which must be set.
 ///
 /// # Options of all stores
 ///
@@ -28,9 +29,11 @@ use crate::session::PayloadFormat;
 /// | [`cookie`](Self::cookie): name and attributes of the cookie | [`CookieOptions::new`] |
 /// | [`development`](Self::development): a cookie for plain http | off |
 /// | [`idle_timeout`](Self::idle_timeout) | 24 hours |
-/// | [`absolute_timeout`](Self::absolute_timeout) | 7 days |
+/// | [`absolute_timeout`](Self::absolute_timeout) | 7 days, or the idle timeout if that is longer |
 /// | [`renewal_threshold`](Self::renewal_threshold) | a tenth of the idle timeout |
 /// | [`timeouts`](Self::timeouts): all three at once | |
+/// | [`anonymous_timeouts`](Self::anonymous_timeouts): timeouts of sessions without a subject | those of all sessions |
+/// | [`longest_lifetime`](Self::longest_lifetime): the longest that a session may last | the absolute timeout |
 /// | [`payload_format`](Self::payload_format): encoding of values | MessagePack |
 /// | [`discard_changes_on`](Self::discard_changes_on): responses that drop changed values | 5xx, 408, failures of gRPC |
 /// | [`keep_values_on_server_error`](Self::keep_values_on_server_error) | false |
@@ -100,6 +103,31 @@ impl<K: ServerKind> Builder<K> {
     /// [`accept_unsealed_until`](Self::accept_unsealed_until) a date is called, too. Their cookies stay, because a host that
     /// does not seal yet may still read them. To change the key, [accept](Keyring::accept) the old one for as long as sessions
     /// last.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use hyper_session::store::{Backend, EntryId};
+    /// use hyper_session::{AppKey, Clock, MemoryStore, SystemClock, testing};
+    /// use http::Request;
+    ///
+    /// let open = MemoryStore::builder().build()?;
+    /// let sealed = MemoryStore::builder().seal_records(AppKey::generate()?).build()?;
+    /// for (store, shows) in [(open, true), (sealed, false)] {
+    ///     testing::with_session(Request::new(()), &store, |session| session.login("ada@example.com")).await?;
+    ///     let id = store.sessions_of("ada@example.com").await?[0].id;
+    ///     let entry = store.backend().fetch(EntryId::from_bytes(id.to_bytes()), SystemClock.now()).await?;
+    ///     let value = entry.expect("the session's entry").value;
+    ///     assert_eq!(value.windows(3).any(|bytes| bytes == b"ada"), shows);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
+    /// ```
     pub fn seal_records(mut self, keys: impl Into<Keyring>) -> Self {
         self.server.record_keys = Some(keys.into());
         self
@@ -115,6 +143,38 @@ impl<K: ServerKind> Builder<K> {
     ///
     /// The list is read together with the session, in the same round trip, once this process has loaded the session
     /// before. A process remembers about 8,000 sessions for that. The load of any other session takes a second round trip.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use hyper_session::store::{Backend, EntryId, Memory};
+    /// use hyper_session::{Clock, MemoryStore, ServerStore, SystemClock, testing};
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
+    /// use std::sync::Arc;
+    ///
+    /// let store = MemoryStore::builder().build()?;
+    /// let request = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// let cookie = &request.headers()[COOKIE];
+    ///
+    /// // A server that has the session, and has lost its subject's list.
+    /// let id = EntryId::from_bytes(store.sessions_of("ada").await?[0].id.to_bytes());
+    /// let now = SystemClock.now();
+    /// let (entry, lossy) = (store.backend().fetch(id, now).await?, Arc::new(Memory::new()));
+    /// lossy.create(id, entry.expect("the session's entry"), now).await?;
+    ///
+    /// for check in [true, false] {
+    ///     let store = ServerStore::with_backend(lossy.clone()).check_session_list(check).build()?;
+    ///     let response = Response::builder().header(SET_COOKIE, cookie).body(()).unwrap();
+    ///     assert_eq!(testing::session_in(&response, &store).await?.is_some(), !check);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
+    /// ```
     pub fn check_session_list(mut self, yes: bool) -> Self {
         self.server.check_session_list = yes;
         self
@@ -197,6 +257,33 @@ impl<K: ServerKind> Builder<K> {
 
     /// Sets what happens when a subject logs in that has as many sessions as it may have. Default:
     /// [`SessionLimit::EndLeastRecentlyUsed`].
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::Request;
+    /// use hyper_session::store::SessionLimit;
+    /// use hyper_session::{MemoryStore, testing};
+    ///
+    /// let builder = || MemoryStore::builder().max_sessions_per_subject(1);
+    /// let store = builder().at_session_limit(SessionLimit::RefuseLogin).build()?;
+    /// testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// let second = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await;
+    /// assert!(second.unwrap_err().is_session_limit());
+    ///
+    /// let store = builder().build()?; // ends the first session
+    /// for _ in 0..2 {
+    ///     testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// }
+    /// assert_eq!(store.sessions_of("ada").await?.len(), 1);
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
+    /// ```
     pub fn at_session_limit(mut self, limit: SessionLimit) -> Self {
         self.server.at_session_limit = limit;
         self
@@ -305,12 +392,34 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
-    /// use hyper_session::{AppKey, CookieStore};
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::SET_COOKIE};
+    /// use hyper::service::Service;
+    /// use hyper_session::testing::{self, FakeClock};
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
+    /// use std::time::Duration;
     ///
+    /// let clock = FakeClock::at(1_900_000_000);
     /// let store = CookieStore::builder(AppKey::generate()?)
     ///     .no_renewal_on(|uri, _headers| uri.path().starts_with("/poll/"))
+    ///     .clock(clock.clone())
     ///     .build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    ///     session.load().await?;
+    ///     Ok::<_, Error>(Response::new(()))
+    /// });
+    /// for (path, renews) in [("/poll/messages", false), ("/messages", true)] {
+    ///     let request = Request::get(path).body(()).unwrap();
+    ///     let request = testing::with_session(request, &store, |session| session.login("ada")).await?;
+    ///     clock.advance(Duration::from_secs(12 * 3600)); // half of the idle timeout
+    ///     assert_eq!(service.call(request).await?.headers().contains_key(SET_COOKIE), renews);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
     /// ```
     pub fn no_renewal_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
         self.options.settings.no_renewal_rule = Some(Arc::new(rule));
@@ -327,14 +436,30 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
     /// use hyper_session::cookie::CookieOptions;
-    /// use hyper_session::{AppKey, CookieStore, Timestamp};
+    /// use hyper_session::testing::{self, FakeClock};
+    /// use hyper_session::{AppKey, CookieStore, Keyring, Timestamp};
     ///
-    /// let store = CookieStore::builder(AppKey::generate()?)
+    /// let (keys, clock) = (Keyring::new(AppKey::generate()?), FakeClock::at(1_900_000_000));
+    /// let builder = || CookieStore::builder(keys.clone()).clock(clock.clone());
+    /// let before = builder().cookie(CookieOptions::new().name("session")).build()?;
+    /// let store = builder()
     ///     .cookie(CookieOptions::new().retired_name("session"))
-    ///     .accept_retired_until(Timestamp::from_unix(1_900_000_000))
+    ///     .accept_retired_until(Timestamp::from_unix(1_900_000_600))
     ///     .build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let request = testing::with_session(Request::new(()), &before, |session| session.login("ada")).await?;
+    /// let response = Response::builder().header(SET_COOKIE, &request.headers()[COOKIE]).body(()).unwrap();
+    /// assert!(testing::session_in(&response, &store).await?.is_some());
+    /// clock.set(1_900_000_600);
+    /// assert!(testing::session_in(&response, &store).await?.is_none());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
     /// ```
     pub fn accept_retired_until(mut self, until: Timestamp) -> Self {
         self.options.settings.retired_until = Some(until);
@@ -361,15 +486,29 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::SET_COOKIE};
+    /// use hyper::service::Service;
     /// use hyper_session::cookie::CookieOptions;
-    /// use hyper_session::{AppKey, CookieStore};
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
     ///
     /// // The proxy in front of this service sets the field, and drops it from the requests of clients.
     /// let store = CookieStore::builder(AppKey::generate()?)
     ///     .cookie(CookieOptions::new().name("session"))
     ///     .plain_http_on(|_uri, headers| headers.get("x-forwarded-proto").is_some_and(|scheme| scheme == "http"))
     ///     .build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+    ///     session.load().await?.set("seen", true)?;
+    ///     Ok::<_, Error>(Response::new(()))
+    /// });
+    /// for (scheme, secure) in [("http", false), ("https", true)] {
+    ///     let request = Request::builder().header("x-forwarded-proto", scheme).body(()).unwrap();
+    ///     let response = service.call(request).await?;
+    ///     assert_eq!(response.headers()[SET_COOKIE].to_str().unwrap().contains("Secure"), secure);
+    /// }
+    /// # Ok(())
+    /// # }
     /// ```
     #[doc(alias = "secure_auto")]
     pub fn plain_http_on(mut self, rule: impl Fn(&Uri, &HeaderMap) -> bool + Send + Sync + 'static) -> Self {
@@ -394,13 +533,33 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
+    /// use hyper_session::testing::{self, FakeClock};
     /// use hyper_session::{AppKey, CookieStore, Timeouts};
     /// use std::time::Duration;
     ///
     /// let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
     /// let visitors = Timeouts { idle: minutes(20), absolute: minutes(120), renewal: minutes(2) };
-    /// let store = CookieStore::builder(AppKey::generate()?).anonymous_timeouts(visitors).build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .anonymous_timeouts(visitors)
+    ///     .clock(FakeClock::at(1_900_000_000))
+    ///     .build()?;
+    /// for (logs_in, lasts) in [(false, minutes(20)), (true, minutes(24 * 60))] {
+    ///     let request = testing::with_session(Request::new(()), &store, |session| {
+    ///         if logs_in { session.login("ada") } else { session.set("cart", 7) }
+    ///     });
+    ///     let request = request.await?;
+    ///     let response = Response::builder().header(SET_COOKIE, &request.headers()[COOKIE]).body(()).unwrap();
+    ///     let session = testing::session_in(&response, &store).await?.expect("a session");
+    ///     assert_eq!(session.remaining(), Some(lasts));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
     /// ```
     pub fn anonymous_timeouts(mut self, timeouts: Timeouts) -> Self {
         self.options.anonymous = Some(timeouts);
@@ -414,17 +573,36 @@ impl<K> Builder<K> {
     ///
     /// # Examples
     ///
-    /// 30 days where the handler says so, an hour without a request otherwise:
-    ///
     /// ```
-    /// use hyper_session::{AppKey, CookieStore};
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, header::COOKIE, header::SET_COOKIE};
+    /// use hyper_session::testing::{self, FakeClock};
+    /// use hyper_session::{AppKey, CookieStore, Lifetime};
     /// use std::time::Duration;
     ///
+    /// // 30 days where the handler says so, an hour without a request otherwise.
+    /// let (hour, month) = (Duration::from_secs(3600), Duration::from_secs(30 * 24 * 3600));
     /// let store = CookieStore::builder(AppKey::generate()?)
-    ///     .idle_timeout(Duration::from_secs(3600))
-    ///     .longest_lifetime(Duration::from_secs(30 * 24 * 3600))
+    ///     .idle_timeout(hour)
+    ///     .longest_lifetime(month)
+    ///     .clock(FakeClock::at(1_900_000_000))
     ///     .build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// for (remember_me, lasts) in [(true, month), (false, hour)] {
+    ///     let request = testing::with_session(Request::new(()), &store, |session| {
+    ///         session.login("ada")?;
+    ///         session.set_lifetime(if remember_me { Lifetime::persistent(month) } else { Lifetime::new() })
+    ///     });
+    ///     let request = request.await?;
+    ///     let response = Response::builder().header(SET_COOKIE, &request.headers()[COOKIE]).body(()).unwrap();
+    ///     let session = testing::session_in(&response, &store).await?.expect("a session");
+    ///     assert_eq!(session.remaining(), Some(lasts));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
     /// ```
     pub fn longest_lifetime(mut self, longest: Duration) -> Self {
         self.options.longest = Some(longest);
@@ -447,13 +625,26 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
-    /// use hyper_session::{AppKey, CookieStore};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response, StatusCode, header::SET_COOKIE};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
     ///
     /// // The extractors and errors of a framework answer with 4xx: drop what such requests did, too.
     /// let store = CookieStore::builder(AppKey::generate()?)
     ///     .discard_changes_on(|status, _headers| status.is_client_error() || status.is_server_error())
     ///     .build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let service = session_fn(store, |request: Request<StatusCode>, session: SessionHandle| async move {
+    ///     session.load().await?.set("step", 2)?;
+    ///     Ok::<_, Error>(Response::builder().status(request.into_body()).body(()).unwrap())
+    /// });
+    /// for (status, saves) in [(StatusCode::OK, true), (StatusCode::NOT_FOUND, false)] {
+    ///     let response = service.call(Request::new(status)).await?;
+    ///     assert_eq!(response.headers().contains_key(SET_COOKIE), saves);
+    /// }
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn discard_changes_on(
         mut self,
@@ -485,12 +676,33 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
-    /// use hyper_session::{AppKey, CookieStore, SiteData};
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, SiteData, session_fn, testing};
     ///
     /// let store = CookieStore::builder(AppKey::generate()?)
     ///     .clear_site_data(&[SiteData::Cache, SiteData::Storage])
     ///     .build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let service = session_fn(store.clone(), |request: Request<()>, session: SessionHandle| async move {
+    ///     let session = session.load().await?;
+    ///     if request.uri().path() == "/logout" {
+    ///         session.destroy()?;
+    ///     }
+    ///     Ok::<_, Error>(Response::new(()))
+    /// });
+    /// let call = async |path: &str| {
+    ///     let request = Request::get(path).body(()).unwrap();
+    ///     service.call(testing::with_session(request, &store, |session| session.login("ada")).await?).await
+    /// };
+    /// assert_eq!(call("/logout").await?.headers()["clear-site-data"], r#""cache", "storage""#);
+    /// assert!(!call("/").await?.headers().contains_key("clear-site-data"));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
     /// ```
     //= ASVS 5.0 14.3.1: "Verify that authenticated data is cleared from client storage, such as the browser DOM, after the
     //# client or session is terminated. The 'Clear-Site-Data' HTTP response header field may be able to help with this"
@@ -509,10 +721,26 @@ impl<K> Builder<K> {
     /// # Examples
     ///
     /// ```
-    /// use hyper_session::{AppKey, CookieStore};
+    /// # #[cfg(feature = "testing")]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn, testing};
     ///
     /// let store = CookieStore::builder(AppKey::generate()?).private_pages_no_store(true).build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// let service = session_fn(store.clone(), |_: Request<()>, session: SessionHandle| async move {
+    ///     session.load().await?;
+    ///     Ok::<_, Error>(Response::new(()))
+    /// });
+    /// let user = testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// assert_eq!(service.call(user).await?.headers()["cache-control"], "no-store");
+    /// let visitor = testing::with_session(Request::new(()), &store, |session| session.set("cart", 7)).await?;
+    /// assert!(!service.call(visitor).await?.headers().contains_key("cache-control"));
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "testing"))]
+    /// # fn main() {}
     /// ```
     //= ASVS 5.0 14.3.2: "Verify that the application sets sufficient anti-caching HTTP response header fields (i.e.,
     //# Cache-Control: no-store) so that sensitive data is not cached in browsers"
@@ -565,6 +793,38 @@ impl<K> Builder<K> {
     }
 
     /// Sets the receiver of [events](crate::Event). Default: none.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, Event, EventKind, SessionHandle, session_fn};
+    /// use std::sync::Arc;
+    /// use std::sync::atomic::{AtomicUsize, Ordering};
+    ///
+    /// let refused = Arc::new(AtomicUsize::new(0));
+    /// let counter = Arc::clone(&refused);
+    /// let store = CookieStore::builder(AppKey::generate()?)
+    ///     .observer(move |event: &Event<'_>| {
+    ///         if matches!(event.kind, EventKind::Refused { .. }) {
+    ///             counter.fetch_add(1, Ordering::Relaxed);
+    ///         }
+    ///     })
+    ///     .build()?;
+    /// let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+    ///     session.load().await?;
+    ///     Ok::<_, Error>(Response::new(()))
+    /// });
+    /// let forged = Request::builder().header("cookie", "__Host-session=forged").body(()).unwrap();
+    /// service.call(forged).await?;
+    /// service.call(Request::new(())).await?; // without a cookie
+    /// assert_eq!(refused.load(Ordering::Relaxed), 1);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.options.settings.observer = Some(Arc::new(observer));
         self
@@ -584,13 +844,11 @@ impl<K> Builder<K> {
         shared: bool,
     ) -> Result<(K, Config, ServerOptions), Error> {
         if self.server.max_sessions_per_subject == 0 {
-            return Err(Error::config(
-                "a subject that may have no session cannot log in: raise max_sessions_per_subject()",
-            ));
+            return Err(Error::config("max_sessions_per_subject() must be at least 1"));
         }
         if self.server.accept_unsealed.is_some() && self.server.record_keys.is_none() {
             return Err(Error::config(
-                "unsealed entries are read in any case without seal_records(): call it, or drop accept_unsealed_until()",
+                "accept_unsealed_until() needs seal_records(): call it, or drop accept_unsealed_until()",
             ));
         }
         let Self { kind, options, server } = self;
@@ -604,7 +862,7 @@ impl<K> Builder<K> {
             if let Some(device_bound) = device_bound {
                 if shared {
                     return Err(Error::config(
-                        "sessions that another program shares cannot be bound to devices: call either device_bound() or the methods for Astra",
+                        "device_bound() must be off where sessions are shared with another program: drop it, or the methods for Astra",
                     ));
                 }
                 if config.plain_http.is_some() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::{Backend, Builder, Replaced, Stored};
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
+use crate::lock::lock;
 
 /// A store that keeps sessions in memory, under the same contract as any server-side store. They end with the process.
 ///
@@ -276,11 +277,6 @@ impl fmt::Debug for Memory {
         let entries: usize = self.shared.shards.iter().map(|shard| lock(shard).entries.len()).sum();
         f.debug_struct("Memory").field("entries", &entries).finish_non_exhaustive()
     }
-}
-
-/// Locks a mutex. A step never leaves a shard half changed, so poisoning is harmless.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The background thread that frees expired entries: one for all stores of the process. It needs no runtime, starts with the

@@ -121,7 +121,8 @@ pub trait Store: Verbs {
     ///
     /// A [`CookieStore`](crate::CookieStore) with [revocations](Builder::revocations) can end all sessions of a subject, and
     /// cannot keep one by its id. [`Session::end_other_sessions`](crate::Session::end_other_sessions) ends all others on each
-    /// of these stores.
+    /// of these stores. The stores also have methods of this name, with their own signatures, which are called where the type
+    /// of the store is known.
     ///
     /// # Errors
     ///

@@ -166,7 +166,8 @@ impl<B: Backend> Suite<'_, B> {
         assert_eq!(self.value(id).await, None, "an exchange without a new entry must delete it");
     }
 
-    /// A request that loaded its session in time writes it after the deadline.
+    /// A request that loaded its session in time writes it after the deadline. Meanwhile, calls for other ids do not free
+    /// the entry.
     async fn kept_for_a_slow_request(&self) {
         let after = |seconds| self.now.saturating_add(Duration::from_secs(seconds));
         for writes in [true, false] {
@@ -174,6 +175,10 @@ impl<B: Backend> Suite<'_, B> {
             self.create(id, b"one").await;
             let (value, late, expires) = (if writes { "two" } else { "one" }, after(1200), after(1800));
             let entry = Stored { value: Bytes::from_static(value.as_bytes()), expires };
+            let (other, absent) = (Self::id(), Self::id());
+            assert_eq!(self.backend.fetch(absent, late).await.expect("fetch"), None);
+            assert!(self.backend.create(other, entry.clone(), late).await.expect("create"));
+            self.backend.delete(other).await.expect("delete");
             let outcome = if writes {
                 self.backend.exchange(id, seen, Some(entry), late).await.expect("exchange")
             } else {

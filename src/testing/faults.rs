@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, poll_fn};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::Poll;
 
 use bytes::Bytes;
@@ -11,11 +11,12 @@ use bytes::Bytes;
 use crate::clock::{Clock, Timestamp};
 use crate::error::Error;
 use crate::id::EntryId;
+use crate::lock::lock;
 use crate::store::{Backend, Replaced, Stored};
 
 /// A primitive of a [`Backend`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[allow(clippy::exhaustive_enums)] // the primitives of a backend
+#[non_exhaustive]
 pub enum Primitive {
     /// [`Backend::fetch`].
     Fetch,
@@ -164,7 +165,7 @@ impl<B> Faulty<B> {
     }
 
     fn plan(&self) -> MutexGuard<'_, Plan> {
-        self.inner.plan.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner.plan)
     }
 
     /// Executes `work`, unless a fault prevents it.

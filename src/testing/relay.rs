@@ -6,11 +6,13 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use socket2::SockRef;
+
+use crate::lock::lock;
 
 /// The point at which a [`Relay`] cuts a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -298,12 +300,12 @@ impl Carried {
 
 impl State {
     fn cuts(&self) -> MutexGuard<'_, VecDeque<(Vec<u8>, Cut)>> {
-        self.cuts.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.cuts)
     }
 
     /// Returns the connections that are open.
     fn open(&self) -> Vec<Arc<Carried>> {
-        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open = lock(&self.open);
         open.retain(|carried| carried.strong_count() > 0);
         open.iter().filter_map(Weak::upgrade).collect()
     }
@@ -339,7 +341,7 @@ impl State {
         let carried =
             Carried { state: Arc::clone(state), number, round_trip, armed, client, server, is_reset };
         let carried = Arc::new(carried);
-        state.open.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&carried));
+        lock(&state.open).push(Arc::downgrade(&carried));
         // After it is listed, so that it is reset here or by the call that says so.
         if state.resets.load(Ordering::SeqCst) {
             return carried.reset();
@@ -371,7 +373,7 @@ impl Carried {
             if self.is_silent() {
                 continue;
             }
-            let mut armed = self.armed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut armed = lock(&self.armed);
             if up {
                 self.state.requests.fetch_add(1, Ordering::SeqCst);
                 if let Some(cut) = self.state.cut_for(&bytes) {

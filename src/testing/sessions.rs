@@ -1,13 +1,14 @@
 //! Requests that carry a session, and the session that a response carries.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use http::header::{COOKIE, HeaderMap, HeaderValue, SET_COOKIE};
 use http::{Request, Response, Uri};
 use hyper::service::Service;
 
 use crate::error::Error;
+use crate::lock::lock;
 use crate::service::{Connection, SessionHandle, session_fn};
 use crate::session::{Session, SessionView};
 use crate::store::Store;
@@ -51,7 +52,7 @@ pub async fn with_session<B>(
 ) -> Result<Request<B>, Error> {
     let fill = Mutex::new(Some(fill));
     let service = session_fn(store.clone(), |_: Request<()>, handle: SessionHandle| {
-        let fill = fill.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fill = lock(&fill).take();
         async move {
             let session = handle.load().await?;
             fill.map_or(Ok(()), |fill| fill(&session))?;
@@ -130,6 +131,25 @@ impl Cookies {
     }
 
     /// Stores the cookies that a response sets, and removes those it removes.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use hyper_session::testing::Cookies;
+    ///
+    /// let mut cookies = Cookies::new();
+    /// let mut response = HeaderMap::new();
+    /// response.append("set-cookie", "a=1; Path=/".parse().unwrap());
+    /// response.append("set-cookie", "b=2; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!((cookies.get("a"), cookies.get("b")), (Some(&b"1"[..]), Some(&b"2"[..])));
+    ///
+    /// response.clear();
+    /// response.append("set-cookie", "a=; Max-Age=0; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!((cookies.get("a"), cookies.get("b")), (None, Some(&b"2"[..])));
+    /// ```
     pub fn receive(&mut self, headers: &HeaderMap) {
         for line in headers.get_all(SET_COOKIE) {
             let mut parts = line.as_bytes().split(|&byte| byte == b';').map(<[u8]>::trim_ascii);
@@ -145,6 +165,21 @@ impl Cookies {
     }
 
     /// Returns the `Cookie` header that the browser sends, or `None` if it has no cookie.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use hyper_session::testing::Cookies;
+    ///
+    /// let mut cookies = Cookies::new();
+    /// assert_eq!(cookies.header(), None);
+    /// let mut response = HeaderMap::new();
+    /// response.append("set-cookie", "a=1; Path=/".parse().unwrap());
+    /// response.append("set-cookie", "b=2; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!(cookies.header().unwrap(), "a=1; b=2");
+    /// ```
     pub fn header(&self) -> Option<HeaderValue> {
         let pairs: Vec<Vec<u8>> =
             self.jar.iter().map(|(name, value)| [name.as_slice(), value].join(&b'=')).collect();
@@ -180,6 +215,20 @@ impl Cookies {
     }
 
     /// Returns the value of a cookie.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use http::HeaderMap;
+    /// use hyper_session::testing::Cookies;
+    ///
+    /// let mut cookies = Cookies::new();
+    /// let mut response = HeaderMap::new();
+    /// response.insert("set-cookie", "theme=dark; Path=/".parse().unwrap());
+    /// cookies.receive(&response);
+    /// assert_eq!(cookies.get("theme"), Some(&b"dark"[..]));
+    /// assert_eq!(cookies.get("session"), None);
+    /// ```
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.jar.get(name.as_bytes()).map(Vec::as_slice)
     }

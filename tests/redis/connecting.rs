@@ -376,7 +376,7 @@ async fn a10_a_provider_is_asked_for_each_connection() {
     App::with(builder(server.url()).credentials(Credentials::password("p/ss#1"))).await;
     let app = App::with(builder(server.url()).credentials_provider(provide.clone())).await;
     let log = || unhurried_revocations(server.url(), "test");
-    log().credentials(Credentials::password("p/ss#1")).connect().await.unwrap();
+    drop(log().credentials(Credentials::password("p/ss#1")).connect().await.unwrap());
     let revocations = log().credentials_provider(provide.clone()).connect().await.unwrap();
     let mut jar = app.jar().await;
     server.cli_as("default", "p/ss#1", &["CONFIG", "SET", "requirepass", "another"]);

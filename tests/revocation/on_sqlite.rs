@@ -1,4 +1,4 @@
-//! Revocations in a SQLite file: shared by processes, killed, locked, full, damaged, taken for something else.
+//! Revocations in an SQLite file: shared by processes, killed, locked, full, damaged, taken for something else.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

@@ -10,9 +10,14 @@ mod support;
 #[allow(dead_code)] // these tests need a server, and do nothing to it
 mod server;
 
+#[path = "../../examples/custom_store.rs"]
+#[allow(dead_code)] // its service
+mod custom_store;
+
 mod cancellation;
 mod comparison;
 mod concurrent_requests;
+mod example;
 mod faults;
 mod interleavings;
 mod interrupted_endings;

@@ -71,8 +71,9 @@ impl From<Error> for Failure {
             let _ = write!(message, ": {source}");
             cause = source.source();
         }
-        if message.contains("session list of the subject is unreadable") {
-            message.push_str(" (check that --sealed, --keys and --name are those of the service)");
+        // The store answered, and holds an entry that these options do not let it read.
+        if error.is_unavailable() && !error.is_transient() {
+            message.push_str(" (check that --sealed, --keys, --prefix and --name are those of the service)");
         }
         Self { message, status: if error.is_transient() { 3 } else { 2 } }
     }

@@ -74,7 +74,7 @@ struct Inner {
     foreign: Option<Box<dyn ForeignFormat>>,
 }
 
-/// Makes [`Builder`] the builder of a [`CookieStore`].
+/// The kind of [`Builder`] that makes a [`CookieStore`].
 pub struct CookieKeys {
     keys: Keyring,
     random: Arc<dyn Random>,

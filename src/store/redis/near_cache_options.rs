@@ -36,7 +36,7 @@ use crate::error::Error;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[must_use = "options do nothing until they are given to near_cache()"]
 pub struct NearCache {
     pub(super) max_bytes: u64,

@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use super::session_list::SessionList;
 use crate::clock::Timestamp;
-use crate::config::Config;
 use crate::crypto::{Random, ServerToken};
 use crate::error::Error;
 use crate::event::Refusal;
@@ -18,12 +17,12 @@ use crate::session::{Payload, Recency};
 ///
 /// The store decides what is written and when. A format only decides about bytes.
 pub(crate) trait StoredFormat: Send + Sync + 'static {
-    /// Reads a token. `None` if the text does not have the form of a token: such a text never reaches the backend
+    /// Reads a token of the cookie of this name. `None` if the text does not have the form of a token: such a text never reaches the backend
     /// (T39).
-    fn parse_token(&self, text: &[u8]) -> Option<ServerToken>;
+    fn parse_token(&self, cookie_name: &str, text: &[u8]) -> Option<ServerToken>;
 
-    /// Generates a token.
-    fn generate_token(&self) -> Result<ServerToken, Error>;
+    /// Generates a token for the cookie of this name.
+    fn generate_token(&self, cookie_name: &str) -> Result<ServerToken, Error>;
 
     /// Encodes a session. `from` is the stored value that its values came from, if there is one. `written` counts among the
     /// sessions of one request.
@@ -89,7 +88,7 @@ pub(crate) struct SharedFormat {
     /// The name of the other program, for messages.
     pub(crate) program: &'static str,
     /// Creates the format.
-    pub(crate) create: fn(&Config, Arc<dyn Random>) -> Box<dyn StoredFormat>,
+    pub(crate) create: fn(Arc<dyn Random>) -> Box<dyn StoredFormat>,
     /// Where the other program keeps its sessions in Redis.
     #[cfg(feature = "redis")]
     pub(crate) redis_prefix: &'static str,

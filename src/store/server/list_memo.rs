@@ -1,8 +1,9 @@
 //! Remembers the session list of each session that this process loaded, so that the next load can fetch both at once.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::id::EntryId;
+use crate::lock::lock;
 
 /// A set-associative table of bounded size. A session is forgotten once [`WAYS`] others of its set were loaded since, and its next
 /// load then costs a round trip more.
@@ -40,7 +41,7 @@ impl ListMemo {
     fn set_of(&self, id: EntryId) -> Option<MutexGuard<'_, Vec<Pair>>> {
         let [first, second, ..] = id.to_bytes();
         let set = self.0.get(usize::from(u16::from_be_bytes([first, second])) % SETS)?;
-        Some(set.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(lock(set))
     }
 }
 

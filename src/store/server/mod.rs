@@ -3,13 +3,16 @@
 mod conflict_queue;
 pub(crate) mod format;
 mod list_memo;
+mod load;
 mod native_format;
 mod near_cache;
 mod optional;
 mod regenerate;
+mod save;
 mod session_limit;
 pub(crate) mod session_list;
 mod subjects;
+mod verbs;
 
 use std::fmt;
 use std::sync::Arc;
@@ -21,24 +24,22 @@ pub use self::session_limit::SessionLimit;
 pub use self::subjects::SubjectSession;
 
 use self::conflict_queue::ConflictQueues;
-use self::format::{EntryAge, EntryValue, SharedFormat, StoredFormat};
+use self::format::{EntryValue, SharedFormat, StoredFormat};
 use self::list_memo::ListMemo;
 use self::native_format::NativeFormat;
 use self::session_list::SessionList;
 use super::backend::EVEN_IF_EXPIRED;
 use super::builder::ServerOptions;
-use super::near_cache::{RecordCache, Ticket};
+use super::near_cache::RecordCache;
 use super::take_over::take_over;
-use super::verbs::Sealed;
-use super::{Backend, Builder, Listing, LoadFuture, Replaced, Store, StoreFuture, Stored, Verbs};
+use super::{Backend, Builder, StoreFuture, Stored, Verbs};
 use crate::clock::Timestamp;
-use crate::config::{Config, MAX_CLOCK_SKEW};
+use crate::config::Config;
 use crate::cookie::CookieName;
 use crate::crypto::{Purpose, Random, Sealer, ServerToken, SystemRandom, warm_up};
 use crate::error::{Error, Kind};
-use crate::event::{EventKind, MigrationSource, Operation, Refusal};
+use crate::event::Refusal;
 use crate::id::EntryId;
-use crate::join::join;
 use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
 
 /// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
@@ -209,7 +210,7 @@ impl<B: Backend> Inner<B> {
         let (config, backend) = (Arc::new(config), Arc::new(backend));
         let under = |name: &str| -> Result<Self, Error> {
             let format: Box<dyn StoredFormat> = if let Some(shared) = &shared_format {
-                (shared.create)(&config, Arc::clone(random))
+                (shared.create)(Arc::clone(random))
             } else {
                 let seal = |keys| Sealer::new(keys, Purpose::Record, name, Arc::clone(random));
                 Box::new(NativeFormat {
@@ -217,7 +218,6 @@ impl<B: Backend> Inner<B> {
                     sealer: record_keys.as_ref().map(seal).transpose()?,
                     accept_unsealed: accept_unsealed.clone(),
                     random: Arc::clone(random),
-                    cookie_name: name.into(),
                     limits: *config.limits(),
                 })
             };
@@ -241,356 +241,6 @@ impl<B: Backend> Inner<B> {
         };
         let (retired, linked) = (each(&retired)?, each(&linked)?);
         Ok(Self { near_cache, retired, linked, ..under(config.cookie_name())? })
-    }
-
-    async fn load(&self, token: ServerToken, now: Timestamp) -> Result<Result<Record, Refusal>, Error> {
-        // Boxed: what few stores do would make the future of every load larger.
-        if let Some(memo) = &self.list_memo {
-            return Box::pin(self.load_listed(memo, token, now)).await;
-        }
-        let fetched = self.backend.__fetch_watched(entry_id(&token), now).await;
-        let (stored, ticket) = match self.found(fetched)? {
-            Ok(found) => found,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let len = stored.value.len();
-        Ok(self.decode(token, stored, now).inspect(|record| self.keep(ticket, len, record, None)))
-    }
-
-    /// Loads a session, which counts only if it is on the list of its subject, if it has one. The list is read at the same
-    /// time where this process knows it.
-    async fn load_listed(
-        &self,
-        memo: &ListMemo,
-        token: ServerToken,
-        now: Timestamp,
-    ) -> Result<Result<Record, Refusal>, Error> {
-        let id = entry_id(&token);
-        let fetching = self.backend.__fetch_watched(id, now);
-        let (fetched, list) = match memo.get(id) {
-            Some(known) => {
-                let (fetched, list) = join(fetching, self.fetch_list_watched(known, now)).await;
-                (fetched, Some((known, list)))
-            }
-            None => (fetching.await, None),
-        };
-        let (stored, ticket) = match self.found(fetched)? {
-            Ok(found) => found,
-            Err(refusal) => return Ok(Err(refusal)),
-        };
-        let len = stored.value.len();
-        let record = match self.decode(token, stored, now) {
-            Ok(record) => record,
-            refused => return Ok(refused),
-        };
-        let Some(subject) = self.listed_subject(record.payload()) else {
-            self.keep(ticket, len, &record, None);
-            return Ok(Ok(record));
-        };
-        let list_id = self.list_of(&subject);
-        let list = match list {
-            Some((known, list)) if known == list_id => list,
-            _ => {
-                memo.set(id, list_id);
-                self.fetch_list_watched(list_id, now).await
-            }
-        };
-        let (list, list_ticket) = match list {
-            Ok((list, ticket)) => (Ok(list), ticket),
-            Err(error) => (Err(error), None),
-        };
-        let listed = list.as_ref().ok().cloned().flatten();
-        if let Some(refusal) = self.refusal_by_list(list_id, list, record.id())? {
-            return Ok(Err(refusal));
-        }
-        self.keep_list(list_ticket, list_id, listed.as_ref());
-        self.keep(ticket, len, &record, Some(list_id));
-        Ok(Ok(record))
-    }
-
-    /// Fetches a session list, under a ticket unless it is longer than the limit for entries.
-    async fn fetch_list_watched(
-        &self,
-        id: EntryId,
-        now: Timestamp,
-    ) -> Result<(Option<Stored>, Option<Ticket>), Error> {
-        match self.backend.__fetch_watched(id, now).await {
-            Err(error) if error.is_unreadable() => Ok((self.backend.__fetch_list(id, now).await?, None)),
-            fetched => fetched,
-        }
-    }
-
-    /// Returns what was fetched, or why there is no session. An entry that is too long or of another type does not stand in the way:
-    /// its user can log in, and log out. An event reports it.
-    fn found(
-        &self,
-        fetched: Result<(Option<Stored>, Option<Ticket>), Error>,
-    ) -> Result<Result<(Stored, Option<Ticket>), Refusal>, Error> {
-        match fetched {
-            Ok((stored, ticket)) => Ok(stored.map(|stored| (stored, ticket)).ok_or(Refusal::UnknownId)),
-            Err(error) if error.is_unreadable() => {
-                let operation = Operation::Load;
-                self.config.emit(EventKind::StoreFailed { id: None, operation, error: &error });
-                Ok(Err(Refusal::Unreadable))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn decode(&self, token: ServerToken, stored: Stored, now: Timestamp) -> Result<Record, Refusal> {
-        let (age, payload) = match self.format.decode(entry_id(&token), &stored.value) {
-            Some(EntryValue::Session(age, payload)) => (age, payload),
-            Some(EntryValue::Tombstone) => return Err(Refusal::Regenerated),
-            Some(EntryValue::List(_)) => return Err(Refusal::Payload),
-            None => return Err(self.format.refusal(&stored.value)),
-        };
-        let created = age.created.unwrap_or(now);
-        // Without dates, each write sets the idle deadline anew.
-        let without_dates = || stored.expires.saturating_sub(self.config.timeouts_of(&payload).idle);
-        let recency = age.written.unwrap_or_else(|| Recency::at(without_dates()));
-        let expires = self.expires(stored.expires, created, age, &payload);
-        if now >= expires {
-            return Err(Refusal::Expired);
-        }
-        if self.format.is_to_be_sealed(&stored.value) {
-            let id = session_id(&token);
-            self.config.emit(EventKind::Migrating { id, from: MigrationSource::Unsealed });
-        }
-        let id = session_id(&token);
-        let (value, deadline) = (stored.value, stored.expires);
-        let lifetime = EntryLifetime::Decoded(age.lifetime);
-        let origin = Origin::Stored { token, value, deadline, lifetime };
-        Ok(Record::written(id, created, expires, payload, origin, recency))
-    }
-
-    /// Returns the deadline of a session: its entry's, or what the present options allow if that is earlier. A backend that keeps
-    /// entries for too long does not keep sessions for too long, and a shorter timeout applies to sessions that exist.
-    fn expires(&self, stored: Timestamp, created: Timestamp, age: EntryAge, payload: &Payload) -> Timestamp {
-        let allowed = match age.lifetime {
-            Some(lifetime) => self.config.deadline(created, payload, stored.saturating_sub(lifetime)),
-            None => created.saturating_add(self.config.timeouts_of(payload).absolute),
-        };
-        stored.min(allowed)
-    }
-
-    /// Returns true if moving only the entry's deadline would leave a false lifetime in it.
-    fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
-        let Origin::Stored { value, lifetime, .. } = base.origin() else { return false };
-        let lifetime = match *lifetime {
-            EntryLifetime::Decoded(lifetime) => lifetime,
-            EntryLifetime::NotDecoded => match self.format.decode(key_of(base), value) {
-                Some(EntryValue::Session(age, _)) => age.lifetime,
-                _ => None,
-            },
-        };
-        let Some(lifetime) = lifetime else { return false };
-        self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
-    }
-
-    /// Encodes an entry of these values, which came from the stored value `from`, if there is one. `written` is a
-    /// [`Recency::after`] what it replaces.
-    fn encode(
-        &self,
-        id: EntryId,
-        created: Timestamp,
-        payload: &Payload,
-        from: Option<&Bytes>,
-        written: Recency,
-        now: Timestamp,
-    ) -> Result<Stored, Error> {
-        let value = self.format.encode_session(id, created, payload, from, written, now)?;
-        Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
-    }
-
-    /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
-    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards. The session is newer
-    /// than `after`. `instead_of` is the session that it is about to replace, `from` the stored value that its values came
-    /// from. Returns `None` if the subject's sessions were ended meanwhile.
-    async fn create(
-        &self,
-        created: Timestamp,
-        payload: Payload,
-        after: Option<Recency>,
-        instead_of: Option<Predecessor>,
-        from: Option<&Bytes>,
-        now: Timestamp,
-    ) -> Result<Option<Record>, Error> {
-        let subject = self.listed_subject(&payload);
-        let written = Recency::after(after, now);
-        // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
-        for _ in 0..3 {
-            let token = self.format.generate_token()?;
-            let id = session_id(&token);
-            let entry = self.encode(entry_id(&token), created, &payload, from, written, now)?;
-            if let Some(subject) = &subject {
-                // A login that cannot be stored must not take a place on the list, nor end another session.
-                self.backend.__check_len(entry.value.len())?;
-                let until = self.config.latest_deadline(created);
-                if !self.enter(subject, id, instead_of, until, now).await? {
-                    return Ok(None);
-                }
-            }
-            if self.backend.create(entry_id(&token), entry.clone(), now).await? {
-                if let Some(subject) = &subject {
-                    if !self.is_entered(subject, id, now).await? {
-                        self.backend.delete(entry_id(&token)).await?;
-                        return Ok(None);
-                    }
-                }
-                let Stored { value, expires } = entry;
-                let origin =
-                    Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
-                return Ok(Some(Record::written(id, created, expires, payload, origin, written)));
-            }
-        }
-        Err(Error::new(Kind::Random))
-    }
-
-    async fn save(
-        self: &Arc<Self>,
-        base: Option<Record>,
-        changes: &Changes,
-        now: Timestamp,
-    ) -> Result<Saved, Error> {
-        let Some(base) = base else {
-            let payload = changes.apply(None)?;
-            if payload.is_empty() {
-                return Ok(Saved::Removed);
-            }
-            let created = Box::pin(self.create(now, payload, changes.after(), None, None, now)).await?;
-            return ended_or_stored(created);
-        };
-        if changes.is_empty() && !self.has_other_lifetime(&base, now) {
-            return Box::pin(self.renew(base, now)).await;
-        }
-        let mut expected = Expected::of(&base)?;
-        let mut payload = changes.apply(Some(base.payload()))?;
-        let mut subject = self.subject_to_look_up(&base, now);
-        let mut lock = None;
-        for conflicts in 0..MAX_ATTEMPTS {
-            let from = expected.entry.value.clone();
-            let replacing = self.replace(&base, expected, payload, &from, now, conflicts);
-            let step = match subject.take() {
-                None => replacing.await?,
-                Some(subject) => {
-                    let of = subject.clone();
-                    let is_listed = |attempt: &SaveAttempt| match attempt {
-                        SaveAttempt::Done(Saved::Stored { record, .. }) => {
-                            self.listed_subject(record.payload()).is_some_and(|subject| subject == of)
-                        }
-                        _ => false,
-                    };
-                    Box::pin(self.beside_the_list(subject, &base, replacing, is_listed, now)).await?
-                }
-            };
-            match step {
-                SaveAttempt::Done(saved) => return Ok(saved),
-                SaveAttempt::Conflict(current, newer) => {
-                    payload = changes.replay(Some(&current))?;
-                    expected = newer;
-                    if lock.is_none() {
-                        lock = Some(self.queues.of(base.id()).lock().await);
-                    }
-                }
-            }
-        }
-        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
-    }
-
-    /// Returns the subject whose session list a write of `base` looks up, as a renewal does. If only listed sessions
-    /// count, a session that is not listed was ended.
-    fn subject_to_look_up(&self, base: &Record, now: Timestamp) -> Option<String> {
-        if self.list_memo.is_some() || !self.config.is_first_write_of_span(base, now) {
-            return None;
-        }
-        self.listed_subject(base.payload())
-    }
-
-    /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is
-    /// left.
-    async fn replace(
-        &self,
-        base: &Record,
-        expected: Expected,
-        payload: Payload,
-        from: &Bytes,
-        now: Timestamp,
-        conflicts: u32,
-    ) -> Result<SaveAttempt, Error> {
-        let (token, _) = origin(base)?;
-        let written = Recency::after(Some(expected.written), now);
-        let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
-            None
-        } else {
-            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), written, now)?)
-        };
-        let outcome = self.backend.exchange(entry_id(&token), expected.entry, entry.clone(), now).await?;
-        Ok(match (outcome, entry) {
-            (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
-            (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
-                Some(EntryValue::Session(age, payload)) => {
-                    let written = age.written.unwrap_or(expected.written);
-                    SaveAttempt::Conflict(payload, Expected { entry: current, written })
-                }
-                // The session continues under another token, or a foreign writer overwrote it. In both cases it has
-                // ended here.
-                _ => SaveAttempt::Done(Saved::Ended),
-            },
-            (Replaced::Done, None) => SaveAttempt::Done(Saved::Removed),
-            (Replaced::Done, Some(Stored { value, expires })) => {
-                let origin =
-                    Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
-                let record = Record::written(base.id(), base.created(), expires, payload, origin, written);
-                SaveAttempt::Done(stored(record, conflicts)?)
-            }
-        })
-    }
-
-    /// Renews the session: the same value with a later deadline, in one step. If the session is missing from its
-    /// subject's list (evicted or lost), it is entered again.
-    async fn renew(self: &Arc<Self>, base: Record, now: Timestamp) -> Result<Saved, Error> {
-        let seen = seen(&base)?;
-        let expires = self.config.deadline(base.created(), base.payload(), now);
-        let renewing = self.backend.renew(key_of(&base), seen, expires, now);
-        // If only listed sessions count, a session that is not listed was ended.
-        let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
-        let outcome = match subject {
-            None => renewing.await?,
-            Some(subject) => {
-                let is_listed = |outcome: &Replaced| *outcome == Replaced::Done;
-                self.beside_the_list(subject, &base, renewing, is_listed, now).await?
-            }
-        };
-        match outcome {
-            Replaced::Done => stored(base.until(expires), 0),
-            Replaced::Missing => Ok(Saved::Ended),
-            // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
-            // this response must not remove the new cookie.
-            Replaced::Conflict(present) => {
-                let own = match self.format.decode(key_of(&base), &present.value) {
-                    Some(EntryValue::Session(age, payload)) => {
-                        let created = age.created.unwrap_or(base.created());
-                        Some(self.config.deadline(created, &payload, now))
-                    }
-                    Some(EntryValue::Tombstone) => None,
-                    _ => return Ok(Saved::Ended),
-                };
-                let mut deadline = present.expires;
-                if deadline == expires {
-                    // The backend moved its deadline, too. A tombstone must not last as long as a session, nor a session as long as
-                    // it would have by the lifetime that this request loaded.
-                    deadline = own.unwrap_or_else(|| self.tombstone_expires(now));
-                    if deadline != expires {
-                        let corrected = self.backend.touch(key_of(&base), deadline, now).await;
-                        // That the session ended is known without it.
-                        if own.is_some() {
-                            corrected?;
-                        }
-                    }
-                }
-                if own.is_some() { stored(base.until(deadline.min(expires)), 0) } else { Ok(Saved::Ended) }
-            }
-        }
     }
 
     /// Ends the session that `token` leads to, which has expired, or which this host cannot read. The backend keeps the entry of an
@@ -674,10 +324,14 @@ fn session_id(token: &ServerToken) -> SessionId {
     SessionId::from_bytes(token.session_id())
 }
 
+/// Returns the id of the entry that holds the session of this id. Beside Astra the entry has another id: see [`key_of`].
+fn entry_of(id: SessionId) -> EntryId {
+    EntryId::from_bytes(id.to_bytes())
+}
+
 /// Returns the id of the entry that holds this session.
 fn key_of(record: &Record) -> EntryId {
-    let of_session = || EntryId::from_bytes(record.id().to_bytes());
-    record.origin().stored().map_or_else(of_session, |(token, _)| entry_id(token))
+    record.origin().stored().map_or_else(|| entry_of(record.id()), |(token, _)| entry_id(token))
 }
 
 fn origin(record: &Record) -> Result<(ServerToken, Bytes), Error> {
@@ -710,153 +364,6 @@ fn ended_or_stored(created: Option<Record>) -> Result<Saved, Error> {
 fn stored(record: Record, conflicts: u32) -> Result<Saved, Error> {
     let (token, _) = origin(&record)?;
     Ok(Saved::Stored { record, token: token.to_text(), conflicts })
-}
-
-impl<B: Backend> Store for ServerStore<B> {
-    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
-        let (store, subject) = (self.clone(), subject.to_owned());
-        Box::pin(async move { store.sessions_of(&subject).await })
-    }
-
-    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
-        let (store, subject) = (self.clone(), subject.to_owned());
-        Box::pin(async move { store.end_session_of(&subject, id).await })
-    }
-
-    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
-        let (store, subject) = (self.clone(), subject.to_owned());
-        Box::pin(async move { store.end_sessions_of(&subject, keep).await.map(Some) })
-    }
-}
-
-impl<B: Backend> Sealed for ServerStore<B> {}
-
-impl<B: Backend> Verbs for ServerStore<B> {
-    fn config(&self) -> &Config {
-        &self.inner.config
-    }
-
-    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
-        let Some(token) = self.inner.format.parse_token(token) else {
-            return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
-        };
-        if let Some(record) = self.inner.recall(&token, now) {
-            return StoreFuture::ready(Ok(Ok(record)));
-        }
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.load(token, now).await })
-    }
-
-    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
-        let former = self.under_retired(name);
-        let parsed = former.as_ref().and_then(|former| former.inner.format.parse_token(token));
-        let (Some(former), Some(token)) = (former, parsed) else {
-            return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
-        };
-        StoreFuture::boxed(async move {
-            let loaded = former.inner.load(token, now).await?;
-            Ok(loaded.map(|record| record.taken_from(Place::RetiredName(name))))
-        })
-    }
-
-    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
-        let (place, former) = (base.place(), self.former(&base));
-        let (inner, base) =
-            former.map_or_else(|| (Arc::clone(&self.inner), base), |(former, base)| (former.inner, base));
-        StoreFuture::boxed(async move {
-            let (token, _) = origin(&base)?;
-            let loaded = match inner.recall(&token, now) {
-                Some(record) => Ok(record),
-                None => inner.load(token, now).await?,
-            };
-            Ok(loaded.map(|record| match place {
-                Some(place) => record.taken_from(place),
-                None => record,
-            }))
-        })
-    }
-
-    fn load_past_cache(&self, base: &Record, now: Timestamp) -> Option<LoadFuture> {
-        // Under a retired name nothing is looked up in the near-cache.
-        if self.inner.near_cache.is_none() || base.place().is_some() {
-            return None;
-        }
-        let (token, _) = base.origin().stored()?;
-        let (inner, token) = (Arc::clone(&self.inner), token.clone());
-        Some(StoreFuture::boxed(async move { inner.load(token, now).await }))
-    }
-
-    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
-        self.inner.vouches_for(record, now)
-    }
-
-    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        if let Some((former, old)) = base.as_ref().and_then(|base| self.former(base)) {
-            return self.take_over(former, old, changes, now);
-        }
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
-    }
-
-    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
-        if let Some((former, old)) = self.former(&base) {
-            return former.destroy(old, now);
-        }
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.remove(&base, now).await })
-    }
-
-    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        if let Some((former, old)) = self.former(&base) {
-            return self.take_over(former, old, changes, now);
-        }
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
-    }
-
-    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        // The cookie may have come under any of these names.
-        let names = std::iter::once(&self.inner).chain(&self.inner.retired);
-        let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.format.parse_token(token)?)));
-        let found: Vec<_> = found.collect();
-        StoreFuture::boxed(async move {
-            for (inner, token) in found {
-                inner.end_unusable(token, now).await?;
-            }
-            Ok(())
-        })
-    }
-
-    /// A tombstone lasts for a minute, and clocks may differ by a minute. A session that was written before that is older.
-    fn is_outdated(&self, record: &Record, _: &[u8], now: Timestamp) -> bool {
-        let superseded = now.saturating_sub(REGENERATED_FOR + MAX_CLOCK_SKEW);
-        record.recency().written < superseded
-    }
-
-    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move {
-            let payload = changes.apply(Some(record.payload()))?;
-            let created = if changes.begins_anew() { now } else { record.created() };
-            if inner.config.leaves_nothing(created, &payload, now) {
-                return Ok(Saved::Removed);
-            }
-            // On no list of this store: where it is taken from has others.
-            let predecessor = Predecessor { id: record.id(), must_be_listed: false };
-            inner
-                .create(created, payload, Some(record.recency()), Some(predecessor), None, now)
-                .await
-                .and_then(ended_or_stored)
-        })
-    }
-
-    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
-        if let Some((former, old)) = self.former(&base) {
-            return former.supersede(old, now);
-        }
-        let inner = Arc::clone(&self.inner);
-        StoreFuture::boxed(async move { inner.supersede(&base, now).await })
-    }
 }
 
 impl<B> Clone for ServerStore<B> {

@@ -25,7 +25,6 @@ pub(super) struct NativeFormat {
     /// Until then, values that were written without sealing are read, too.
     pub(super) accept_unsealed: Option<(Timestamp, Arc<dyn Clock>)>,
     pub(super) random: Arc<dyn Random>,
-    pub(super) cookie_name: Box<str>,
     pub(super) limits: TimeoutLimits,
 }
 
@@ -103,12 +102,12 @@ const SEALED: u8 = 4;
 const LATER: std::ops::RangeInclusive<u8> = 5..=0x1f;
 
 impl StoredFormat for NativeFormat {
-    fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
-        ServerToken::parse(text, &self.cookie_name)
+    fn parse_token(&self, cookie_name: &str, text: &[u8]) -> Option<ServerToken> {
+        ServerToken::parse(text, cookie_name)
     }
 
-    fn generate_token(&self) -> Result<ServerToken, Error> {
-        ServerToken::generate(&*self.random, &self.cookie_name)
+    fn generate_token(&self, cookie_name: &str) -> Result<ServerToken, Error> {
+        ServerToken::generate(&*self.random, cookie_name)
     }
 
     fn encode_session(

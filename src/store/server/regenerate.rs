@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-
 use super::format::EntryValue;
 use super::{
     Expected, Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, ended_or_stored, key_of, seen,
@@ -109,7 +108,7 @@ impl<B: Backend> Inner<B> {
     }
 
     /// Returns the tombstone for a session whose browser was given another token. It lets a repeated step, whose reply
-    /// was lost, recognise its own write. It also distinguishes an old token from an unknown one.
+    /// was lost, recognize its own write. It also distinguishes an old token from an unknown one.
     fn tombstone(&self, id: EntryId, now: Timestamp) -> Result<Stored, Error> {
         Ok(Stored { value: self.format.encode_tombstone(id, now)?, expires: self.tombstone_expires(now) })
     }

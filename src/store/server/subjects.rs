@@ -11,7 +11,7 @@ use super::format::EntryValue;
 use super::optional::OptionalWork;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
-use super::{Inner, MAX_ATTEMPTS, Predecessor, ServerStore};
+use super::{Inner, MAX_ATTEMPTS, Predecessor, ServerStore, entry_of};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
 use crate::error::{Error, Kind};
@@ -23,7 +23,7 @@ use crate::store::backend::EVEN_IF_EXPIRED;
 use crate::store::{Backend, Replaced, Stored, Verbs};
 
 /// For how long a listed session may be missing: the request that entered it is about to write it.
-const GRACE: Duration = Duration::from_secs(60);
+const WRITE_GRACE: Duration = Duration::from_secs(60);
 
 /// A session list, and the entry that it was read from.
 #[derive(Default)]
@@ -103,19 +103,29 @@ impl<B: Backend> ServerStore<B> {
     ///
     /// # Examples
     ///
-    /// "Where you are logged in", and a button to log out everywhere else:
-    ///
     /// ```
-    /// use hyper_session::store::Backend;
-    /// use hyper_session::{Error, ServerStore, Session};
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::Request;
+    /// use hyper_session::{MemoryStore, testing};
     ///
-    /// async fn log_out_elsewhere<B: Backend>(store: &ServerStore<B>, session: &Session) -> Result<usize, Error> {
-    ///     let Some(user) = session.subject() else { return Ok(0) };
-    ///     for device in store.sessions_of(&user).await? {
-    ///         println!("since {}{}", device.created.as_unix(), if Some(device.id) == session.id() { ", this one" } else { "" });
-    ///     }
-    ///     store.end_sessions_of(&user, session.id()).await
+    /// let store = MemoryStore::builder().build()?;
+    /// for browser in ["Firefox on Linux", "Safari on iOS"] {
+    ///     let login = testing::with_session(Request::new(()), &store, |session| {
+    ///         session.login("ada")?;
+    ///         session.describe(browser)
+    ///     });
+    ///     login.await?;
     /// }
+    /// let devices = store.sessions_of("ada").await?;
+    /// assert_eq!(devices.len(), 2);
+    /// assert_eq!(devices[0].description.as_deref(), Some("Firefox on Linux"));
+    /// assert!(store.sessions_of("eve").await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
     /// ```
     pub async fn sessions_of(&self, subject: &str) -> Result<Vec<SubjectSession>, Error> {
         let now = self.config().now();
@@ -135,6 +145,27 @@ impl<B: Backend> ServerStore<B> {
     /// # Errors
     ///
     /// The same as for [`end_sessions_of`](Self::end_sessions_of).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::Request;
+    /// use hyper_session::{MemoryStore, testing};
+    ///
+    /// let store = MemoryStore::builder().build()?;
+    /// testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// let id = store.sessions_of("ada").await?[0].id;
+    /// assert!(!store.end_session_of("eve", id).await?); // it is not hers
+    /// assert!(store.end_session_of("ada", id).await?);
+    /// assert!(!store.end_session_of("ada", id).await?); // it has ended already
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
+    /// ```
     pub async fn end_session_of(&self, subject: &str, id: SessionId) -> Result<bool, Error> {
         Ok(self.end_where(subject, |entry| entry.id == id).await? > 0)
     }
@@ -145,17 +176,44 @@ impl<B: Backend> ServerStore<B> {
     /// A concurrent login is either ended, too, or happens after this. A session that is given another token at the
     /// same time is ended under both. So is the session to keep, if `keep` is its old id.
     ///
+    /// [`Store::end_sessions_of`](crate::store::Store::end_sessions_of) does the same for a store whose type is not known, and
+    /// returns an `Option`. [`CookieStore::end_sessions_of`](crate::CookieStore::end_sessions_of) can neither keep a session nor
+    /// count.
+    ///
     /// # Errors
     ///
     /// - [`is_unavailable`](Error::is_unavailable) if the backend did not confirm it. Call it again: the list keeps each
     ///   session that was not ended. Also if [the list](Self::sessions_of) is unreadable: then only their deadlines end
     ///   the sessions that were on it.
-    /// - [`is_transient`](Error::is_transient) if the list changed all the time: no session was ended.
+    /// - [`is_transient`](Error::is_transient) if other requests changed the list during each attempt: no session was ended.
     ///
     /// # Cancel safety
     ///
     /// If the future is dropped, some sessions may have ended and others not yet. The next call that ends a session of
     /// `subject`, or the next login, ends the others.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # #[cfg(all(feature = "memory", feature = "testing"))]
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// use http::Request;
+    /// use hyper_session::{MemoryStore, testing};
+    ///
+    /// let store = MemoryStore::builder().build()?;
+    /// for _ in 0..3 {
+    ///     testing::with_session(Request::new(()), &store, |session| session.login("ada")).await?;
+    /// }
+    /// let this = store.sessions_of("ada").await?[0].id;
+    /// assert_eq!(store.end_sessions_of("ada", Some(this)).await?, 2); // everywhere else
+    /// assert_eq!(store.end_sessions_of("ada", None).await?, 1);
+    /// assert!(store.sessions_of("ada").await?.is_empty());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(all(feature = "memory", feature = "testing")))]
+    /// # fn main() {}
+    /// ```
     pub async fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Result<usize, Error> {
         self.end_where(subject, |entry| Some(entry.id) != keep).await
     }
@@ -404,7 +462,7 @@ impl<B: Backend> Inner<B> {
 
     /// Returns true if the session was entered so long ago that it must have been written, if it ever is.
     fn is_settled(&self, entry: &ListedSession, now: Timestamp) -> bool {
-        entry.entered.saturating_add(GRACE) <= self.backend.time(now)
+        entry.entered.saturating_add(WRITE_GRACE) <= self.backend.time(now)
     }
 
     /// Returns the backend's entries of these sessions. Whether one has expired is for the backend to say, which may know
@@ -415,7 +473,7 @@ impl<B: Backend> Inner<B> {
         now: Timestamp,
     ) -> Vec<FetchedSession> {
         join_all(entries.copied().collect::<Vec<_>>(), async |listed| {
-            let id = EntryId::from_bytes(listed.id.to_bytes());
+            let id = entry_of(listed.id);
             FetchedSession { listed, stored: self.backend.fetch(id, now).await }
         })
         .await
@@ -502,7 +560,7 @@ impl<B: Backend> Inner<B> {
     ) -> Result<usize, Error> {
         let done = join_all(ending, async |entry| {
             let known = found.iter().find(|found| found.listed.id == entry.id);
-            let id = EntryId::from_bytes(entry.id.to_bytes());
+            let id = entry_of(entry.id);
             let mut found = match known.and_then(|found| found.stored.as_ref().ok()?.clone()) {
                 Some(stored) => Ok(Some(stored)),
                 None => self.backend.fetch(id, now).await,
@@ -530,7 +588,7 @@ impl<B: Backend> Inner<B> {
         found: Result<Option<Stored>, Error>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let entry = EntryId::from_bytes(id.to_bytes());
+        let entry = entry_of(id);
         let mut current = match found {
             // An unreadable session cannot name its subject: that it is on the list must do.
             Err(error) if error.is_unreadable() => {
@@ -578,7 +636,7 @@ impl<B: Backend> Inner<B> {
     fn check_listed(&self) -> Result<(), Error> {
         if !self.format.has_session_lists() {
             return Err(Error::config(
-                "subjects have no session lists where sessions are shared with another program",
+                "session lists need a store that no other program shares: build it without beside_astra()",
             ));
         }
         Ok(())
@@ -593,7 +651,7 @@ impl<B: Backend> Inner<B> {
         stored: Option<Stored>,
         now: Timestamp,
     ) -> Option<SubjectSession> {
-        let (id, stored) = (EntryId::from_bytes(entry.id.to_bytes()), stored?);
+        let (id, stored) = (entry_of(entry.id), stored?);
         let (age, payload) = match self.format.decode(id, &stored.value) {
             Some(EntryValue::Session(age, payload)) => (age, payload),
             Some(_) => return None,

@@ -5,6 +5,7 @@ use std::future::Future;
 use super::native_format::StoredHeader;
 use super::*;
 use crate::crypto::NoRandom;
+use crate::store::Replaced;
 
 #[cfg(feature = "memory")]
 mod subjects;
@@ -86,12 +87,12 @@ struct DecodeCounter {
 
 #[cfg(feature = "memory")]
 impl StoredFormat for DecodeCounter {
-    fn parse_token(&self, text: &[u8]) -> Option<ServerToken> {
-        self.format.parse_token(text)
+    fn parse_token(&self, cookie_name: &str, text: &[u8]) -> Option<ServerToken> {
+        self.format.parse_token(cookie_name, text)
     }
 
-    fn generate_token(&self) -> Result<ServerToken, Error> {
-        self.format.generate_token()
+    fn generate_token(&self, cookie_name: &str) -> Result<ServerToken, Error> {
+        self.format.generate_token(cookie_name)
     }
 
     fn encode_session(
@@ -123,7 +124,7 @@ impl StoredFormat for DecodeCounter {
         self.decoded.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         match self.format.decode(id, value) {
             Some(EntryValue::Session(age, payload)) if !self.has_lifetime => {
-                Some(EntryValue::Session(EntryAge { lifetime: None, ..age }, payload))
+                Some(EntryValue::Session(format::EntryAge { lifetime: None, ..age }, payload))
             }
             other => other,
         }
@@ -375,7 +376,8 @@ fn an_entry_is_newer_than_what_it_replaces_whatever_the_clock_says() {
     let store = ServerStore { inner: inner(super::super::Memory::new(), &system_random()) };
     let inner = &store.inner;
     let at = Timestamp::from_unix;
-    let base = run(inner.create(at(120), payload(b"\x81\xa1a\x01"), None, None, None, at(120))).unwrap().unwrap();
+    let base =
+        run(inner.create(at(120), payload(b"\x81\xa1a\x01"), None, None, None, at(120))).unwrap().unwrap();
     let mut last = base.clone();
     for now in [120, 119, 50, 0] {
         let (value, expected) = (origin(&last).unwrap().1, Expected::of(&last).unwrap());

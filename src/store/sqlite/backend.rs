@@ -29,7 +29,7 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Figures since the store was opened.
+    /// Returns the figures since the store was opened.
     pub fn stats(&self) -> SqliteStats {
         SqliteStats::of(&self.counters)
     }

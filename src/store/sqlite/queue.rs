@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::fault::Failure;
+use crate::lock::lock;
 
 /// Jobs for worker threads, and the replies that callers wait for.
 ///
@@ -81,7 +82,7 @@ impl<J, A> Queue<J, A> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<J, A>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     /// Gives a job of `size` bytes to a worker, and waits for the reply.

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use super::queue::{Queue, Taken, Worker};
 use super::schema::{open_reader, timestamp};
 use crate::clock::Timestamp;
 use crate::file_identity::FileIdentity;
+use crate::lock::lock;
 use crate::store::Stored;
 use crate::store::server::session_list::LONGEST_LIST;
 
@@ -122,7 +123,7 @@ impl Readers {
             }
         }
         // All slots are in use: a read takes microseconds.
-        from.first().map(|slot| slot.lock().unwrap_or_else(PoisonError::into_inner))
+        from.first().map(|slot| lock(slot))
     }
 }
 

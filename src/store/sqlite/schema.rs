@@ -1,4 +1,4 @@
-//! The tables of the file, and how another program's file is recognised.
+//! The tables of the file, and how another program's file is recognized.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use super::fault::Failure;
 use super::synchronous::Synchronous;
 use crate::clock::Timestamp;
 use crate::error::Error;
+use crate::sqlite_file::{make_careful, make_durable};
 use crate::store::server::session_list::LONGEST_LIST;
 
 /// Marks the file as one of this crate: `hses` in ASCII.
@@ -45,15 +46,13 @@ pub(super) fn open_writer(
     prepare_file(path, &connection)?;
     let set_up = || {
         limit(&connection, max_entry_len);
-        // fullfsync: the effect of fsync on other systems, on macOS. secure_delete: a deleted session does not stay in
-        // the file's free space. The writer checkpoints after it has answered; SQLite does so automatically only if
-        // that failed for long.
+        // secure_delete: a deleted session does not stay in the file's free space. The writer checkpoints after it has
+        // answered; SQLite does so automatically only if that failed for long.
         connection.execute_batch(
-            "PRAGMA fullfsync = ON; PRAGMA checkpoint_fullfsync = ON; PRAGMA secure_delete = ON;
-             PRAGMA wal_autocheckpoint = 10000; PRAGMA journal_size_limit = 67108864;",
+            "PRAGMA secure_delete = ON; PRAGMA wal_autocheckpoint = 10000; PRAGMA journal_size_limit = 67108864;",
         )?;
-        connection.pragma_update(None, "synchronous", synchronous.as_sql())?;
-        careful(&connection)
+        make_durable(&connection, synchronous.as_sql())?;
+        make_careful(&connection)
     };
     set_up().map_err(|error| opening(path, &error))?;
     Ok(connection)
@@ -70,19 +69,12 @@ pub(super) fn open_reader(
     connection.busy_timeout(busy_timeout.min(MAX_BUSY_TIMEOUT))?;
     limit(&connection, max_entry_len);
     connection.pragma_update(None, "cache_size", -READER_CACHE)?;
-    careful(&connection)?;
+    make_careful(&connection)?;
     Ok(connection)
 }
 
 /// The pages that a reading connection keeps until the next commit, in KiB. They take memory only once they were read.
 const READER_CACHE: i32 = 8 << 10;
-
-/// Makes SQLite careful with a file that is damaged, or that another program has written.
-fn careful(connection: &Connection) -> rusqlite::Result<()> {
-    // Not mapped into memory: there, a failing disk would raise a signal, and reads are slower while pages change.
-    connection
-        .execute_batch("PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON; PRAGMA trusted_schema = OFF;")
-}
 
 /// Makes SQLite refuse rows that are longer than an entry or a session list may be, before it allocates memory for them.
 fn limit(connection: &Connection, max_entry_len: usize) {

@@ -1,6 +1,6 @@
 //! When a change is on the disk.
 
-/// When a change is on the disk, as SQLite's `PRAGMA synchronous` in a write-ahead log.
+/// The moment at which a change is on the disk: SQLite's `PRAGMA synchronous` in a write-ahead log.
 ///
 /// # Examples
 ///

@@ -1,0 +1,238 @@
+//! Saving a session: creating, replacing and renewing its entry, and merging with the changes of other requests.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::format::EntryValue;
+use super::{
+    Expected, Inner, MAX_ATTEMPTS, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen,
+    session_id, stored,
+};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind};
+use crate::id::EntryId;
+use crate::session::{Changes, EntryLifetime, Origin, Payload, Recency, Record, Saved};
+use crate::store::{Backend, Replaced, Stored};
+
+impl<B: Backend> Inner<B> {
+    /// Returns true if moving only the entry's deadline would leave a false lifetime in it.
+    fn has_other_lifetime(&self, base: &Record, now: Timestamp) -> bool {
+        let Origin::Stored { value, lifetime, .. } = base.origin() else { return false };
+        let lifetime = match *lifetime {
+            EntryLifetime::Decoded(lifetime) => lifetime,
+            EntryLifetime::NotDecoded => match self.format.decode(key_of(base), value) {
+                Some(EntryValue::Session(age, _)) => age.lifetime,
+                _ => None,
+            },
+        };
+        let Some(lifetime) = lifetime else { return false };
+        self.config.deadline(base.created(), base.payload(), now).saturating_since(now) != lifetime
+    }
+
+    /// Encodes an entry of these values, which came from the stored value `from`, if there is one. `written` is a
+    /// [`Recency::after`] what it replaces.
+    fn encode(
+        &self,
+        id: EntryId,
+        created: Timestamp,
+        payload: &Payload,
+        from: Option<&Bytes>,
+        written: Recency,
+        now: Timestamp,
+    ) -> Result<Stored, Error> {
+        let value = self.format.encode_session(id, created, payload, from, written, now)?;
+        Ok(Stored { value, expires: self.config.deadline(created, payload, now) })
+    }
+
+    /// Stores a new session, under a new token. A session of a subject is first entered in the subject's session list,
+    /// so that a call that ends all of them finds it. It counts only if it is still on the list afterwards. The session is newer
+    /// than `after`. `instead_of` is the session that it is about to replace, `from` the stored value that its values came
+    /// from. Returns `None` if the subject's sessions were ended meanwhile.
+    pub(super) async fn create(
+        &self,
+        created: Timestamp,
+        payload: Payload,
+        after: Option<Recency>,
+        instead_of: Option<Predecessor>,
+        from: Option<&Bytes>,
+        now: Timestamp,
+    ) -> Result<Option<Record>, Error> {
+        let subject = self.listed_subject(&payload);
+        let written = Recency::after(after, now);
+        // Of 2^128 ids, a second round has never been observed; a third would mean a broken generator.
+        for _ in 0..3 {
+            let token = self.format.generate_token(&self.name)?;
+            let id = session_id(&token);
+            let entry = self.encode(entry_id(&token), created, &payload, from, written, now)?;
+            if let Some(subject) = &subject {
+                // A login that cannot be stored must not take a place on the list, nor end another session.
+                self.backend.__check_len(entry.value.len())?;
+                let until = self.config.latest_deadline(created);
+                if !self.enter(subject, id, instead_of, until, now).await? {
+                    return Ok(None);
+                }
+            }
+            if self.backend.create(entry_id(&token), entry.clone(), now).await? {
+                if let Some(subject) = &subject {
+                    if !self.is_entered(subject, id, now).await? {
+                        self.backend.delete(entry_id(&token)).await?;
+                        return Ok(None);
+                    }
+                }
+                let Stored { value, expires } = entry;
+                let origin =
+                    Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
+                return Ok(Some(Record::written(id, created, expires, payload, origin, written)));
+            }
+        }
+        Err(Error::new(Kind::Random))
+    }
+
+    pub(super) async fn save(
+        self: &Arc<Self>,
+        base: Option<Record>,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Result<Saved, Error> {
+        let Some(base) = base else {
+            let payload = changes.apply(None)?;
+            if payload.is_empty() {
+                return Ok(Saved::Removed);
+            }
+            let created = Box::pin(self.create(now, payload, changes.after(), None, None, now)).await?;
+            return ended_or_stored(created);
+        };
+        if changes.is_empty() && !self.has_other_lifetime(&base, now) {
+            return Box::pin(self.renew(base, now)).await;
+        }
+        let mut expected = Expected::of(&base)?;
+        let mut payload = changes.apply(Some(base.payload()))?;
+        let mut subject = self.subject_to_look_up(&base, now);
+        let mut lock = None;
+        for conflicts in 0..MAX_ATTEMPTS {
+            let from = expected.entry.value.clone();
+            let replacing = self.replace(&base, expected, payload, &from, now, conflicts);
+            let step = match subject.take() {
+                None => replacing.await?,
+                Some(subject) => {
+                    let of = subject.clone();
+                    let is_listed = |attempt: &SaveAttempt| match attempt {
+                        SaveAttempt::Done(Saved::Stored { record, .. }) => {
+                            self.listed_subject(record.payload()).is_some_and(|subject| subject == of)
+                        }
+                        _ => false,
+                    };
+                    Box::pin(self.beside_the_list(subject, &base, replacing, is_listed, now)).await?
+                }
+            };
+            match step {
+                SaveAttempt::Done(saved) => return Ok(saved),
+                SaveAttempt::Conflict(current, newer) => {
+                    payload = changes.replay(Some(&current))?;
+                    expected = newer;
+                    if lock.is_none() {
+                        lock = Some(self.queues.of(base.id()).lock().await);
+                    }
+                }
+            }
+        }
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Returns the subject whose session list a write of `base` looks up, as a renewal does. If only listed sessions
+    /// count, a session that is not listed was ended.
+    fn subject_to_look_up(&self, base: &Record, now: Timestamp) -> Option<String> {
+        if self.list_memo.is_some() || !self.config.is_first_write_of_span(base, now) {
+            return None;
+        }
+        self.listed_subject(base.payload())
+    }
+
+    /// Replaces `expected` by `payload`, which came from the stored value `from`. Deletes the entry if no value is
+    /// left.
+    pub(super) async fn replace(
+        &self,
+        base: &Record,
+        expected: Expected,
+        payload: Payload,
+        from: &Bytes,
+        now: Timestamp,
+        conflicts: u32,
+    ) -> Result<SaveAttempt, Error> {
+        let (token, _) = origin(base)?;
+        let written = Recency::after(Some(expected.written), now);
+        let entry = if self.config.leaves_nothing(base.created(), &payload, now) {
+            None
+        } else {
+            Some(self.encode(entry_id(&token), base.created(), &payload, Some(from), written, now)?)
+        };
+        let outcome = self.backend.exchange(entry_id(&token), expected.entry, entry.clone(), now).await?;
+        Ok(match (outcome, entry) {
+            (Replaced::Missing, _) => SaveAttempt::Done(Saved::Ended),
+            (Replaced::Conflict(current), _) => match self.format.decode(key_of(base), &current.value) {
+                Some(EntryValue::Session(age, payload)) => {
+                    let written = age.written.unwrap_or(expected.written);
+                    SaveAttempt::Conflict(payload, Expected { entry: current, written })
+                }
+                // The session continues under another token, or a foreign writer overwrote it. In both cases it has
+                // ended here.
+                _ => SaveAttempt::Done(Saved::Ended),
+            },
+            (Replaced::Done, None) => SaveAttempt::Done(Saved::Removed),
+            (Replaced::Done, Some(Stored { value, expires })) => {
+                let origin =
+                    Origin::Stored { token, value, deadline: expires, lifetime: EntryLifetime::NotDecoded };
+                let record = Record::written(base.id(), base.created(), expires, payload, origin, written);
+                SaveAttempt::Done(stored(record, conflicts)?)
+            }
+        })
+    }
+
+    /// Renews the session: the same value with a later deadline, in one step. If the session is missing from its
+    /// subject's list (evicted or lost), it is entered again.
+    async fn renew(self: &Arc<Self>, base: Record, now: Timestamp) -> Result<Saved, Error> {
+        let seen = seen(&base)?;
+        let expires = self.config.deadline(base.created(), base.payload(), now);
+        let renewing = self.backend.renew(key_of(&base), seen, expires, now);
+        // If only listed sessions count, a session that is not listed was ended.
+        let subject = if self.list_memo.is_none() { self.listed_subject(base.payload()) } else { None };
+        let outcome = match subject {
+            None => renewing.await?,
+            Some(subject) => {
+                let is_listed = |outcome: &Replaced| *outcome == Replaced::Done;
+                self.beside_the_list(subject, &base, renewing, is_listed, now).await?
+            }
+        };
+        match outcome {
+            Replaced::Done => stored(base.until(expires), 0),
+            Replaced::Missing => Ok(Saved::Ended),
+            // Another request wrote the session, and so renewed it, or gave the browser another token. In that case
+            // this response must not remove the new cookie.
+            Replaced::Conflict(present) => {
+                let own = match self.format.decode(key_of(&base), &present.value) {
+                    Some(EntryValue::Session(age, payload)) => {
+                        let created = age.created.unwrap_or(base.created());
+                        Some(self.config.deadline(created, &payload, now))
+                    }
+                    Some(EntryValue::Tombstone) => None,
+                    _ => return Ok(Saved::Ended),
+                };
+                let mut deadline = present.expires;
+                if deadline == expires {
+                    // The backend moved its deadline, too. A tombstone must not last as long as a session, nor a session as long as
+                    // it would have by the lifetime that this request loaded.
+                    deadline = own.unwrap_or_else(|| self.tombstone_expires(now));
+                    if deadline != expires {
+                        let corrected = self.backend.touch(key_of(&base), deadline, now).await;
+                        // That the session ended is known without it.
+                        if own.is_some() {
+                            corrected?;
+                        }
+                    }
+                }
+                if own.is_some() { stored(base.until(deadline.min(expires)), 0) } else { Ok(Saved::Ended) }
+            }
+        }
+    }
+}

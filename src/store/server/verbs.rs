@@ -1,0 +1,158 @@
+//! The verbs of a store, and its session lists, by the operations on one cookie name.
+
+use std::sync::Arc;
+
+use super::{Predecessor, REGENERATED_FOR, ServerStore, SubjectSession, ended_or_stored, origin};
+use crate::clock::Timestamp;
+use crate::config::{Config, MAX_CLOCK_SKEW};
+use crate::event::Refusal;
+use crate::session::{Changes, Place, Record, Saved, SessionId};
+use crate::store::verbs::Sealed;
+use crate::store::{Backend, Listing, LoadFuture, Store, StoreFuture, Verbs};
+
+impl<B: Backend> Store for ServerStore<B> {
+    fn sessions_of(&self, subject: &str) -> Listing<Vec<SubjectSession>> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        Box::pin(async move { store.sessions_of(&subject).await })
+    }
+
+    fn end_session_of(&self, subject: &str, id: SessionId) -> Listing<bool> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        Box::pin(async move { store.end_session_of(&subject, id).await })
+    }
+
+    fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
+        let (store, subject) = (self.clone(), subject.to_owned());
+        Box::pin(async move { store.end_sessions_of(&subject, keep).await.map(Some) })
+    }
+}
+
+impl<B: Backend> Sealed for ServerStore<B> {}
+
+impl<B: Backend> Verbs for ServerStore<B> {
+    fn config(&self) -> &Config {
+        &self.inner.config
+    }
+
+    fn load(&self, token: &[u8], now: Timestamp) -> LoadFuture {
+        let Some(token) = self.inner.parse_token(token) else {
+            return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
+        };
+        if let Some(record) = self.inner.recall(&token, now) {
+            return StoreFuture::ready(Ok(Ok(record)));
+        }
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.load(token, now).await })
+    }
+
+    fn load_retired(&self, name: usize, token: &[u8], now: Timestamp) -> LoadFuture {
+        let former = self.under_retired(name);
+        let parsed = former.as_ref().and_then(|former| former.inner.parse_token(token));
+        let (Some(former), Some(token)) = (former, parsed) else {
+            return StoreFuture::ready(Ok(Err(Refusal::Encoding)));
+        };
+        StoreFuture::boxed(async move {
+            let loaded = former.inner.load(token, now).await?;
+            Ok(loaded.map(|record| record.taken_from(Place::RetiredName(name))))
+        })
+    }
+
+    fn reload(&self, base: Record, now: Timestamp) -> LoadFuture {
+        let (place, former) = (base.place(), self.former(&base));
+        let (inner, base) =
+            former.map_or_else(|| (Arc::clone(&self.inner), base), |(former, base)| (former.inner, base));
+        StoreFuture::boxed(async move {
+            let (token, _) = origin(&base)?;
+            let loaded = match inner.recall(&token, now) {
+                Some(record) => Ok(record),
+                None => inner.load(token, now).await?,
+            };
+            Ok(loaded.map(|record| match place {
+                Some(place) => record.taken_from(place),
+                None => record,
+            }))
+        })
+    }
+
+    fn load_past_cache(&self, base: &Record, now: Timestamp) -> Option<LoadFuture> {
+        // Under a retired name nothing is looked up in the near-cache.
+        if self.inner.near_cache.is_none() || base.place().is_some() {
+            return None;
+        }
+        let (token, _) = base.origin().stored()?;
+        let (inner, token) = (Arc::clone(&self.inner), token.clone());
+        Some(StoreFuture::boxed(async move { inner.load(token, now).await }))
+    }
+
+    fn is_still_valid(&self, record: &Record, now: Timestamp) -> bool {
+        self.inner.vouches_for(record, now)
+    }
+
+    fn save(&self, base: Option<Record>, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        if let Some((former, old)) = base.as_ref().and_then(|base| self.former(base)) {
+            return self.take_over(former, old, changes, now);
+        }
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.save(base, &changes, now).await })
+    }
+
+    fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
+        if let Some((former, old)) = self.former(&base) {
+            return former.destroy(old, now);
+        }
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.remove(&base, now).await })
+    }
+
+    fn regenerate(&self, base: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        if let Some((former, old)) = self.former(&base) {
+            return self.take_over(former, old, changes, now);
+        }
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.regenerate(base, &changes, now).await })
+    }
+
+    fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+        // The cookie may have come under any of these names.
+        let names = std::iter::once(&self.inner).chain(&self.inner.retired);
+        let found = names.filter_map(|inner| Some((Arc::clone(inner), inner.parse_token(token)?)));
+        let found: Vec<_> = found.collect();
+        StoreFuture::boxed(async move {
+            for (inner, token) in found {
+                inner.end_unusable(token, now).await?;
+            }
+            Ok(())
+        })
+    }
+
+    /// A tombstone lasts for a minute, and clocks may differ by a minute. A session that was written before that is older.
+    fn is_outdated(&self, record: &Record, _: &[u8], now: Timestamp) -> bool {
+        let superseded = now.saturating_sub(REGENERATED_FOR + MAX_CLOCK_SKEW);
+        record.recency().written < superseded
+    }
+
+    fn adopt(&self, record: Record, changes: Arc<Changes>, now: Timestamp) -> StoreFuture<Saved> {
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move {
+            let payload = changes.apply(Some(record.payload()))?;
+            let created = if changes.begins_anew() { now } else { record.created() };
+            if inner.config.leaves_nothing(created, &payload, now) {
+                return Ok(Saved::Removed);
+            }
+            // On no list of this store: where it is taken from has others.
+            let predecessor = Predecessor { id: record.id(), must_be_listed: false };
+            inner
+                .create(created, payload, Some(record.recency()), Some(predecessor), None, now)
+                .await
+                .and_then(ended_or_stored)
+        })
+    }
+
+    fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool> {
+        if let Some((former, old)) = self.former(&base) {
+            return former.supersede(old, now);
+        }
+        let inner = Arc::clone(&self.inner);
+        StoreFuture::boxed(async move { inner.supersede(&base, now).await })
+    }
+}
