@@ -452,8 +452,9 @@ impl Inner {
         if revoking.judge(base, now) != Verdict::Revoked {
             plan.revocations = match (logs_in, restarts) {
                 (false, true) => revoking.logout(base),
+                (true, true) => revoking.logout_by_login(base, &plan.lineage, plan.asks_position),
                 (false, false) if changes.binds_device() => revoking.retire(base),
-                _ => revoking.supersede(base, logs_in),
+                (_, false) => revoking.supersede(base, logs_in),
             };
         }
         Ok(Some(plan))
