@@ -377,8 +377,8 @@ impl CookieStore {
         let inner = Arc::clone(&self.inner);
         match inner.revoking.clone() {
             Some(revoking) => {
-                revoking.revocations.keep_following();
-                StoreFuture::boxed(work(revoking, inner))
+                let work = work(Arc::clone(&revoking), inner);
+                StoreFuture::boxed(async move { revoking.revocations.while_following(work).await })
             }
             None => {
                 StoreFuture::ready(Err(Error::new(Kind::Internal("a store without revocations revoked"))))
