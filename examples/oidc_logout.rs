@@ -14,7 +14,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -55,6 +55,27 @@ pub(crate) struct Application {
     keys: JwkSet,
     /// The tokens that were accepted, by `jti`, and when.
     accepted: Mutex<HashMap<String, u64>>,
+}
+
+/// A token that is being carried out. If that fails, or the connection is lost before it is known, the provider may send it again.
+struct Acceptance<'a> {
+    application: &'a Application,
+    jti: String,
+    is_done: bool,
+}
+
+impl Acceptance<'_> {
+    fn done(mut self) {
+        self.is_done = true;
+    }
+}
+
+impl Drop for Acceptance<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.application.accepted().remove(&self.jti);
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -154,17 +175,23 @@ impl Application {
             if token.nonce.is_some() {
                 return Err("an ID token must not be taken for a logout token");
             }
-            self.accept(&token.jti, token.iat)?;
-            Ok(token)
+            let acceptance = self.accept(&token.jti, token.iat)?;
+            Ok((token, acceptance))
         });
-        let ended = match token {
-            Ok(LogoutToken { sid: Some(sid), .. }) => self.end_session_of_provider(&sid).await,
-            Ok(LogoutToken { sub: Some(sub), .. }) => self.end_sessions_of(&sub).await,
-            Ok(_) => return Ok(bad_request("it names neither a session nor a subject")),
+        let (token, acceptance) = match token {
+            Ok(accepted) => accepted,
             Err(refused) => return Ok(bad_request(refused)),
         };
+        let ended = match (token.sid, token.sub) {
+            (Some(sid), _) => self.end_session_of_provider(&sid).await,
+            (None, Some(sub)) => self.end_sessions_of(&sub).await,
+            (None, None) => return Ok(bad_request("it names neither a session nor a subject")),
+        };
         Ok(match ended {
-            Ok(()) => answer(StatusCode::OK, ""),
+            Ok(()) => {
+                acceptance.done();
+                answer(StatusCode::OK, "")
+            }
             // "501 or 400 ... the logout was not successful": the provider may try again.
             Err(_) => bad_request("the logout could not be recorded"),
         })
@@ -176,11 +203,11 @@ impl Application {
         let token = String::from_utf8_lossy(&body);
         // A security event has no `exp` (RFC 8417, section 2.2).
         let event = self.verify::<SecurityEvent>(&token, Some("secevent+jwt"), false).and_then(|event| {
-            self.accept(&event.jti, event.iat)?;
-            Ok(event)
+            let acceptance = self.accept(&event.jti, event.iat)?;
+            Ok((event, acceptance))
         });
-        let event = match event {
-            Ok(event) => event,
+        let (event, acceptance) = match event {
+            Ok(accepted) => accepted,
             Err(refused) => return Ok(not_delivered(refused)),
         };
         if event.events.contains_key(SESSION_REVOKED) {
@@ -190,6 +217,7 @@ impl Application {
                 SubjectId::IssSub { .. } => return Ok(not_delivered("the subject is of another issuer")),
             }
         }
+        acceptance.done();
         Ok(answer(StatusCode::ACCEPTED, ""))
     }
 
@@ -238,17 +266,21 @@ impl Application {
 
     /// Accepts each token once, while it is fresh. A token that names a subject would otherwise end later sessions when it
     /// is sent again.
-    fn accept(&self, jti: &str, iat: u64) -> Result<(), Refused> {
+    fn accept(&self, jti: &str, iat: u64) -> Result<Acceptance<'_>, Refused> {
         let now = SystemClock.now().as_unix();
         if iat > now + FRESH || iat + FRESH < now {
             return Err("it was not signed just now");
         }
-        let mut accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accepted = self.accepted();
         accepted.retain(|_, at| *at + 2 * FRESH >= now);
         match accepted.insert(jti.to_owned(), now) {
-            None => Ok(()),
+            None => Ok(Acceptance { application: self, jti: jti.to_owned(), is_done: false }),
             Some(_) => Err("it was accepted before"),
         }
+    }
+
+    fn accepted(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,6 +4,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Kind};
 
+/// The longest time that anything waits. Adding it to an `Instant` does not overflow.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 86_400);
+
+/// Returns how long an option or a caller wants to wait, but at most a year, so that it can be added to an `Instant`.
+pub(crate) fn bounded(wait: Duration) -> Duration {
+    wait.min(LONGEST_WAIT)
+}
+
 /// A moment, in whole seconds since 1970-01-01 00:00 UTC.
 ///
 /// Arithmetic saturates: no duration, however large, overflows.

@@ -2,8 +2,11 @@
 //! that the log lost.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
@@ -21,8 +24,9 @@ use crate::join::join;
 
 /// How long a read waits for new entries. While the log works, what this process knows is at most this old.
 pub(super) const WAIT: Duration = Duration::from_millis(100);
-/// A read has failed if it takes this much longer than it was told to wait.
-const GRACE: Duration = Duration::from_millis(400);
+/// A read has failed if it takes this much longer than it was told to wait, or two fifths of the staleness that the stores allow:
+/// another read can then succeed in time.
+pub(crate) const GRACE: Duration = Duration::from_millis(400);
 /// Connecting again, or reading the whole log as at the start, may take longer.
 const FIRST_GRACE: Duration = Duration::from_secs(10);
 /// The pause between two attempts while the log cannot be read.
@@ -31,6 +35,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// A log that trims for longer goes on at the next sweep.
 const LONGEST_TRIM: Duration = Duration::from_secs(10);
+/// A task that was not run for so long is in a runtime that no thread drives. Another runtime then follows the log.
+const LATE: Duration = Duration::from_millis(500);
 /// How long other processes have to write again the entries that a log may have lost, before this process believes it.
 pub(crate) const SETTLE: Duration = Duration::from_secs(1);
 /// How many lost revocations are written at once.
@@ -55,38 +61,68 @@ pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<End, E
     Ok(end)
 }
 
-/// Follows a log, in a task that is started again if it ends too early.
+/// Follows a log, in a task that is started again if it ends too early, or if its runtime does not run it.
 pub(super) struct Follower {
     log: Arc<dyn AnyLog>,
     end: Mutex<End>,
     task: Mutex<Option<AbortHandle>>,
+    /// The number of the task. Earlier ones have ended, or are about to.
+    number: AtomicU64,
+    /// When the task was last run, in milliseconds after `start`.
+    ran: AtomicU64,
+    start: Instant,
     /// A caller is starting the task.
     starting: AtomicBool,
 }
 
 impl Follower {
     pub(super) fn new(log: Arc<dyn AnyLog>, end: End) -> Arc<Self> {
-        Arc::new(Self { log, end: Mutex::new(end), task: Mutex::default(), starting: AtomicBool::new(false) })
+        Arc::new(Self {
+            log,
+            end: Mutex::new(end),
+            task: Mutex::default(),
+            number: AtomicU64::new(0),
+            ran: AtomicU64::new(0),
+            start: Instant::now(),
+            starting: AtomicBool::new(false),
+        })
     }
 
     /// Starts the task in the present runtime, unless it runs. It ends when the register is dropped. It also ends with its
     /// runtime, and if the log panics.
     pub(super) fn run(self: &Arc<Self>, register: &Arc<Register>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let is_over = || lock(&self.task).as_ref().is_none_or(AbortHandle::is_finished);
-        if !is_over() || self.starting.swap(true, Ordering::AcqRel) {
+        if self.is_running() || self.starting.swap(true, Ordering::AcqRel) {
             return;
         }
         // Another caller may have started it between the look and the swap.
-        if is_over() {
+        if !self.is_running() {
+            let number = self.number.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
+            self.note_run();
             // It is dropped with the task, also if that never ran: in a runtime that shuts down, within this call. It then emits an
             // event, so no lock is held.
-            let (follower, ended) = (Arc::clone(self), Ended(Arc::downgrade(register)));
-            let following = async move { follower.follow(&ended.0).await };
-            let task = runtime.spawn(following).abort_handle();
-            *lock(&self.task) = Some(task);
+            let task = Task { follower: Arc::clone(self), number, register: Arc::downgrade(register) };
+            let handle = runtime.spawn(async move { task.run().await }).abort_handle();
+            let former = lock(&self.task).replace(handle);
+            if let Some(former) = former {
+                // If its runtime runs it again, it must not go on beside the new one.
+                former.abort();
+            }
         }
         self.starting.store(false, Ordering::Release);
+    }
+
+    /// Returns true if the task is there, and its runtime runs it.
+    fn is_running(&self) -> bool {
+        let ran = Duration::from_millis(self.ran.load(Ordering::Acquire));
+        let is_late = self.start.elapsed().saturating_sub(ran) > LATE;
+        !is_late && lock(&self.task).as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Notes that the task is run now.
+    fn note_run(&self) {
+        let millis = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.ran.store(millis, Ordering::Release);
     }
 
     /// Runs until the register is dropped.
@@ -125,14 +161,14 @@ impl Follower {
     /// Waits for entries behind the end, and takes them in.
     async fn step(&self, register: &Weak<Register>) -> Followed {
         // The register is not held while the task waits for the log: dropping its last handle ends this task.
-        let Some((failing, seen)) =
-            register.upgrade().map(|register| (register.is_failing(), register.highest()))
+        let Some((failing, seen, grace)) =
+            register.upgrade().map(|register| (register.is_failing(), register.highest(), grace(&register)))
         else {
             return Followed::Dropped;
         };
         let began = Instant::now();
         // A new connection takes longer than a reply.
-        let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, GRACE) };
+        let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, grace) };
         let after = lock(&self.end).position;
         let page = read(&*self.log, after, wait, grace).await;
         let Some(register) = register.upgrade() else { return Followed::Dropped };
@@ -187,13 +223,42 @@ impl Follower {
     }
 }
 
-/// Stands for the running task. When it is dropped, the register learns that its log is no longer followed.
-struct Ended(Weak<Register>);
+/// Returns how much longer than its wait a read may take.
+fn grace(register: &Register) -> Duration {
+    register.shortest_staleness().map_or(GRACE, |staleness| (staleness / 5 * 2).clamp(GRACE, FIRST_GRACE))
+}
 
-impl Drop for Ended {
+/// The running task. When it is dropped, the register learns that its log is no longer followed, unless another task took over.
+struct Task {
+    follower: Arc<Follower>,
+    number: u64,
+    register: Weak<Register>,
+}
+
+impl Task {
+    async fn run(&self) {
+        let mut following = pin!(self.follower.follow(&self.register));
+        let mut noting = pin!(async {
+            loop {
+                self.follower.note_run();
+                sleep(WAIT).await;
+            }
+        });
+        poll_fn(|context| {
+            let noted: Poll<()> = noting.as_mut().poll(context);
+            debug_assert!(noted.is_pending(), "it never ends");
+            following.as_mut().poll(context)
+        })
+        .await;
+    }
+}
+
+impl Drop for Task {
     fn drop(&mut self) {
-        if let Some(register) = self.0.upgrade() {
-            register.failed();
+        if self.follower.number.load(Ordering::Acquire) == self.number {
+            if let Some(register) = self.register.upgrade() {
+                register.stopped(std::thread::panicking());
+            }
         }
     }
 }
@@ -291,7 +356,7 @@ async fn read_on(
 }
 
 async fn read(log: &dyn AnyLog, after: u64, wait: Duration, grace: Duration) -> Result<Page, Error> {
-    timeout(wait + grace, log.read(after, wait)).await.map_err(Error::unavailable)?
+    timeout(wait.saturating_add(grace), log.read(after, wait)).await.map_err(Error::unavailable)?
 }
 
 async fn in_time(write: impl Future<Output = Result<u64, Error>>) -> Result<u64, Error> {

@@ -74,7 +74,8 @@ pub struct Page {
 pub struct Entry {
     /// The position.
     pub position: u64,
-    /// When it was appended, by the clock of the appending process. It only decides when the entry is forgotten.
+    /// When it was appended, by the clock of the appending process. It decides when the entry is forgotten. For a session that was
+    /// given another id, it also decides until when its old id is one that was replaced moments ago, and not a revoked one: a minute.
     pub written: Timestamp,
     /// The appended revocation.
     pub revocation: Revocation,

@@ -27,6 +27,8 @@ pub use self::revocations::FailurePolicy;
 pub use self::sqlite::SqliteLog;
 pub use crate::session::Position;
 
+#[cfg(all(test, feature = "redis"))]
+pub(crate) use self::follower::GRACE;
 #[cfg(feature = "redis")]
 pub(crate) use self::follower::SETTLE;
 pub(crate) use self::register::{Continued, Register, Verdict};

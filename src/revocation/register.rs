@@ -13,7 +13,7 @@ use super::memory::MemoryLog;
 use super::revocation::{Key, Mark, Revocation};
 use super::set::{Set, View};
 use super::timeline::Timeline;
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{Clock, SystemClock, Timestamp, bounded};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
@@ -49,8 +49,10 @@ pub(crate) struct Register {
     start: Instant,
     /// How often the log was read to its end.
     rounds: AtomicU64,
-    /// True if the last read failed.
+    /// True if the last read failed, or the task that reads has ended.
     failing: AtomicBool,
+    /// True if the task that reads has ended, and no later read has failed: the log may work.
+    stopped: AtomicBool,
     /// Wakes tasks that wait for a confirmation.
     progress: Notify,
     timeline: Mutex<Timeline>,
@@ -62,6 +64,8 @@ pub(crate) struct Register {
     settings: OnceLock<Settings>,
     /// The longest absolute timeout of the stores, in seconds; zero before there is a store.
     horizon: AtomicU64,
+    /// The shortest staleness that a store allows, in milliseconds; the maximum before there is a store.
+    max_staleness: AtomicU64,
     max: AtomicUsize,
     /// Held while an overflow is handled.
     overflow: Mutex<()>,
@@ -73,6 +77,15 @@ pub(crate) struct Register {
 enum Storage {
     Memory(MemoryLog),
     Log(Arc<dyn AnyLog>),
+}
+
+/// The limits that a store sets.
+#[derive(Clone, Copy)]
+pub(super) struct StoreLimits {
+    pub(super) max: usize,
+    pub(super) max_per_subject: u16,
+    pub(super) max_staleness: Duration,
+    pub(super) refuse_unknown: bool,
 }
 
 /// The settings of the first store that uses the register.
@@ -152,6 +165,7 @@ impl Register {
             start: Instant::now(),
             rounds: AtomicU64::new(0),
             failing: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
             progress: Notify::new(),
             timeline: Mutex::default(),
             recent: Mutex::default(),
@@ -159,6 +173,7 @@ impl Register {
             swept: AtomicU64::new(0),
             settings: OnceLock::new(),
             horizon: AtomicU64::new(0),
+            max_staleness: AtomicU64::new(u64::MAX),
             max: AtomicUsize::new(usize::MAX),
             overflow: Mutex::new(()),
             #[cfg(test)]
@@ -166,16 +181,18 @@ impl Register {
         })
     }
 
-    /// Attaches a store to the register. The limits of the first store count, and the longest timeout of all.
+    /// Attaches a store to the register. The limits of the first store count, the longest timeout of all, and the shortest
+    /// staleness.
     pub(super) fn attach(
         &self,
-        max: usize,
-        max_per_subject: u16,
-        refuse_unknown: bool,
+        limits: StoreLimits,
         horizon: Duration,
         clock: Arc<dyn Clock>,
         reporter: Reporter,
     ) {
+        let StoreLimits { max, max_per_subject, max_staleness, refuse_unknown } = limits;
+        let staleness = u64::try_from(max_staleness.as_millis()).unwrap_or(u64::MAX);
+        self.max_staleness.fetch_min(staleness, Ordering::AcqRel);
         let before = self.horizon.fetch_max(horizon.as_secs(), Ordering::AcqRel);
         if before != 0 && before < horizon.as_secs() {
             // The forgotten revocations can have ended sessions that last for longer.
@@ -283,7 +300,7 @@ impl Register {
     /// Waits until the log was read up to `position` and is current. Returns false if that cannot be confirmed in time.
     pub(crate) async fn confirm(&self, position: Position, max_staleness: Duration) -> bool {
         let position = self.sequence(position);
-        let deadline = tokio::time::Instant::now() + max_staleness;
+        let deadline = tokio::time::Instant::now() + bounded(max_staleness);
         let rounds = self.rounds.load(Ordering::Acquire);
         loop {
             let mut progress = std::pin::pin!(self.progress.notified());
@@ -301,10 +318,11 @@ impl Register {
                 self.rolled_back(position).await;
                 return false;
             }
-            // One slow reply of the log fails no request, and a log that is down for longer than sessions are trusted delays
-            // none.
-            let until = if self.is_failing() {
-                deadline.min(tokio::time::Instant::now() + max_staleness.saturating_sub(self.age()))
+            // One slow reply of the log fails no request, and neither does a task that is started again after its runtime has
+            // ended. A log that is down for longer than sessions are trusted delays none.
+            let until = if self.is_failing() && !self.stopped.load(Ordering::Acquire) {
+                let left = bounded(max_staleness.saturating_sub(self.age()));
+                deadline.min(tokio::time::Instant::now() + left)
             } else {
                 deadline
             };
@@ -393,10 +411,13 @@ impl Register {
         self.highest.fetch_max(last, Ordering::AcqRel);
         let count = revocations.len();
         for (number, revocation) in (1..).zip(revocations) {
-            self.apply(last, revocation);
-            self.remember(std::iter::once((last, revocation)), false);
-            // Of several, only the position of the last one is known.
+            // Of several, only the position of the last one is known. The others are somewhere behind `highest`.
             let above = if number == count { last.saturating_sub(1) } else { highest };
+            // With a higher position than the log has, an entry would seem to be lost. So it gets the lowest possible one until it is
+            // read, unless sessions would then be valid for as long.
+            let position = if revocation.counts_by_position() { last } else { above.saturating_add(1) };
+            self.apply(position, revocation);
+            self.remember(std::iter::once((position, revocation)), false);
             let mut unread = lock(&self.unread);
             if unread.len() >= MAX_RECENT {
                 // Nothing is read for so long only while the log fails. After that, all recent entries are looked for.
@@ -611,6 +632,7 @@ impl Register {
         let micros = u64::try_from(began.saturating_duration_since(self.start).as_micros());
         self.confirmed.store(micros.unwrap_or(u64::MAX), Ordering::Release);
         self.rounds.fetch_add(1, Ordering::AcqRel);
+        self.stopped.store(false, Ordering::Release);
         if self.failing.swap(false, Ordering::AcqRel) {
             self.report(RevocationChange::Reachable);
         }
@@ -650,6 +672,18 @@ impl Register {
 
     /// Notes that the log could not be read.
     pub(super) fn failed(&self) {
+        self.stopped.store(false, Ordering::Release);
+        self.report_unreachable();
+    }
+
+    /// Notes that the task that reads the log has ended. The log itself may work, unless the task has panicked before it read
+    /// anything.
+    pub(super) fn stopped(&self, panicked: bool) {
+        self.stopped.store(!(panicked && self.is_failing()), Ordering::Release);
+        self.report_unreachable();
+    }
+
+    fn report_unreachable(&self) {
         if !self.failing.swap(true, Ordering::AcqRel) {
             self.report(RevocationChange::Unreachable);
         }
@@ -658,6 +692,12 @@ impl Register {
 
     pub(super) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
+    }
+
+    /// Returns the shortest staleness that a store allows, or `None` before there is a store.
+    pub(super) fn shortest_staleness(&self) -> Option<Duration> {
+        let millis = self.max_staleness.load(Ordering::Acquire);
+        (millis != u64::MAX).then(|| Duration::from_millis(millis))
     }
 
     /// Returns the position before all recent entries.
@@ -854,6 +894,41 @@ mod tests {
         assert!(confirming.await);
     }
 
+    /// A task that ends with its runtime says nothing about the log. A task that panics before it has read anything does.
+    #[tokio::test]
+    async fn a_request_waits_for_a_task_that_is_started_again_and_not_for_a_log_that_fails() {
+        type Step = fn(&Register);
+        let (fails, ends, panics): (Step, Step, Step) =
+            (Register::failed, |register| register.stopped(false), |register| register.stopped(true));
+        let cases: [(&[Step], bool); 7] = [
+            (&[fails], false),
+            (&[ends], true),
+            (&[panics], true),
+            (&[panics, panics], false),
+            (&[fails, panics], false),
+            (&[fails, ends], true),
+            (&[ends, fails], false),
+        ];
+        for (number, (steps, waits)) in cases.into_iter().enumerate() {
+            let mut register = over_log(1);
+            register.start = Instant::now().checked_sub(2 * HOUR).unwrap();
+            let long_ago = register.start;
+            register.confirmed(1, long_ago);
+            for step in steps {
+                step(&register);
+            }
+            let mut confirming = std::pin::pin!(register.confirm(register.at(1), HOUR));
+            // A request that gives up does so at once, however long that takes on a busy machine.
+            let patience = if waits { Duration::from_millis(10) } else { HOUR / 60 };
+            let given_up = tokio::time::timeout(patience, confirming.as_mut()).await.ok();
+            assert_eq!(given_up, (!waits).then_some(false), "case {number}");
+            if waits {
+                register.confirmed(1, Instant::now());
+                assert!(confirming.await);
+            }
+        }
+    }
+
     // Only a log that ends before the position was rolled back. To raise another log wastes positions, and the
     // request would fail.
     #[tokio::test]
@@ -887,7 +962,8 @@ mod tests {
     fn attach_for(register: &Register, max: usize, refuse_unknown: bool, longest: Duration) -> Arc<Settable> {
         let reporter = Reporter { cookie: String::new(), observer: None };
         let clock = Arc::new(Settable(AtomicU64::new(100)));
-        register.attach(max, 1, refuse_unknown, longest, Arc::clone(&clock) as Arc<dyn Clock>, reporter);
+        let limits = StoreLimits { max, max_per_subject: 1, max_staleness: HOUR, refuse_unknown };
+        register.attach(limits, longest, Arc::clone(&clock) as Arc<dyn Clock>, reporter);
         clock
     }
 

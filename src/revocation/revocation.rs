@@ -186,6 +186,11 @@ impl Revocation {
         self.key
     }
 
+    /// Returns true if this ends only the sessions with lower positions.
+    pub(super) fn counts_by_position(&self) -> bool {
+        self.flags == 0
+    }
+
     /// Returns its meaning, if the log has it at `position`.
     pub(super) fn mark(&self, position: u64) -> Mark {
         let counts_from_here = self.original == 0 || self.original & OF_CALL != 0;

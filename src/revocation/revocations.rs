@@ -1,24 +1,30 @@
 //! `Revocations`: the option of a cookie store, and the handle that revokes sessions.
 
 use std::fmt;
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::follower::{self, Follower};
+use tokio::time::timeout;
+
+use super::follower::{self, Follower, WAIT};
 use super::log::{AnyLog, RevocationLog};
-use super::register::Register;
+use super::register::{Register, StoreLimits};
 use super::{Position, Revocation};
-use crate::clock::Clock;
+use crate::clock::{Clock, bounded};
 use crate::crypto::SystemRandom;
 use crate::error::Error;
 use crate::event::{EventKind, Reporter};
+use crate::runtime::check_runtime;
 use crate::session::SessionId;
 
 /// The revocations of a [`CookieStore`](crate::CookieStore): an option of it, and a handle that revokes sessions.
 ///
 /// A clone is the same log. Stores with the same log share its subjects and labels, too: give each application a log of
 /// its own. Of several stores, the clock, the observer and the limits of the first store count. If the sessions of a
-/// later one last for longer, those end whose revocations may have been forgotten.
+/// later one last for longer, those end whose revocations may have been forgotten. [`refuse_unknown`](Self::refuse_unknown) of one
+/// store counts for all.
 ///
 /// # Limits
 ///
@@ -106,16 +112,21 @@ impl Revocations {
     }
 
     /// Reads `log` to its end, and follows it from now on, in a task of the present tokio runtime. The task ends when
-    /// the last clone is dropped. If its runtime ends earlier, or the log panics, [`RevocationChange::Unreachable`] reports it,
-    /// and the next request of another runtime whose session must be confirmed starts the task again.
+    /// the last clone is dropped. If its runtime ends earlier, or the log panics, [`RevocationChange::Unreachable`] reports it.
+    /// The next request that must wait for the log then starts the task again, in its own runtime. It also does so if
+    /// threads no longer drive the runtime of the task.
     ///
     /// [`RevocationChange::Unreachable`]: crate::RevocationChange::Unreachable
     ///
     /// # Errors
     ///
     /// The errors of the log. [`is_config`](Error::is_config) outside of a tokio runtime.
+    ///
+    /// # Panics
+    ///
+    /// In a tokio runtime that was built without timers (`enable_time`, or `enable_all`).
     pub async fn open(log: impl RevocationLog) -> Result<Self, Error> {
-        if tokio::runtime::Handle::try_current().is_err() {
+        if check_runtime().is_err() {
             return Err(Error::config(
                 "revocations must be opened inside a tokio runtime, where a task follows them",
             ));
@@ -128,11 +139,19 @@ impl Revocations {
         Ok(Self::with(Ok(register), Some(follower)))
     }
 
-    /// Follows the log again, in the present runtime, if the task that did so has ended.
-    pub(crate) fn keep_following(&self) {
-        if let (Ok(register), Some(follower)) = (&self.register, &self.follower) {
+    /// Does `work`, which may wait for the log. Follows the log in the present runtime, if the task that did so has ended, or
+    /// if its runtime does not run it.
+    pub(crate) async fn while_following<T>(&self, work: impl Future<Output = T>) -> T {
+        let (Ok(register), Some(follower)) = (&self.register, &self.follower) else { return work.await };
+        let mut work = pin!(work);
+        // Without a runtime, there are no timers, and the work fails.
+        while check_runtime().is_ok() {
             follower.run(register);
+            if let Ok(done) = timeout(WAIT, work.as_mut()).await {
+                return done;
+            }
         }
+        work.await
     }
 
     fn with(register: Result<Arc<Register>, NoRandomness>, follower: Option<Arc<Follower>>) -> Self {
@@ -170,8 +189,10 @@ impl Revocations {
 
     /// Sets how old the revocations that a process knows may be. Beyond that, the [failure
     /// policy](Self::failure_policy) applies. Default: 1 second. At least 300 ms. It has no effect in memory.
+    ///
+    /// A read of the log has failed if it takes a tenth of a second and two fifths of this, or half a second if that is longer.
     pub fn max_staleness(mut self, max: Duration) -> Self {
-        self.options.max_staleness = max;
+        self.options.max_staleness = bounded(max);
         self
     }
 
@@ -182,7 +203,8 @@ impl Revocations {
     }
 
     /// Sets whether sessions that the log knows nothing of are refused: sessions that were sealed before revocations
-    /// were switched on and, in memory, sessions from before the last start. Default: false.
+    /// were switched on and, in memory, sessions from before the last start. It counts for all stores that share the log.
+    /// Default: false.
     pub fn refuse_unknown(mut self, yes: bool) -> Self {
         self.options.refuse_unknown = yes;
         self
@@ -272,9 +294,10 @@ impl Revocations {
         clock: Arc<dyn Clock>,
         reporter: Reporter,
     ) -> Result<(), Error> {
-        let Options { max_revocations, max_per_subject, max_staleness, refuse_unknown, .. } = self.options;
+        let Options { max_revocations: max, max_per_subject, max_staleness, refuse_unknown, .. } =
+            self.options;
         let register = self.register()?;
-        if max_revocations == 0 || max_per_subject == 0 {
+        if max == 0 || max_per_subject == 0 {
             return Err(Error::config("max_revocations() and max_per_subject() must be more than zero"));
         }
         if !register.is_immediate() && max_staleness < SHORTEST_STALENESS {
@@ -285,7 +308,8 @@ impl Revocations {
         if let Some(policy) = &self.eviction_policy {
             reporter.report(EventKind::EvictionPolicy { policy });
         }
-        register.attach(max_revocations, max_per_subject, refuse_unknown, horizon, clock, reporter);
+        let limits = StoreLimits { max, max_per_subject, max_staleness, refuse_unknown };
+        register.attach(limits, horizon, clock, reporter);
         Ok(())
     }
 

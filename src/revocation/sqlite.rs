@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use super::Revocations;
 use super::log::{Entry, Page, RevocationLog};
 use super::revocation::{MAX_POSITION, Revocation};
-use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::clock::{Clock, SystemClock, Timestamp, bounded};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::file_identity::FileIdentity;
@@ -72,6 +72,15 @@ impl Revocations {
     /// [`is_unavailable`](Error::is_unavailable) if the file cannot be opened or is damaged. The source gives the
     /// reason.
     ///
+    /// # Panics
+    ///
+    /// In a tokio runtime that was built without timers (`enable_time`, or `enable_all`).
+    ///
+    /// # Limits
+    ///
+    /// The file is followed by a task of the present runtime, as [`open`](Self::open) says. A process that is forked has
+    /// neither that task nor the threads that read and write.
+    ///
     /// # Examples
     ///
     /// ```
@@ -104,6 +113,8 @@ pub struct SqliteLog {
     incarnation: u64,
     writes: SyncSender<Write>,
     reads: SyncSender<Read>,
+    /// The process that has the threads. A process that forks from it has none.
+    process: u32,
 }
 
 struct Write {
@@ -174,11 +185,16 @@ impl SqliteLog {
         let thread = std::thread::Builder::new().name("hyper-session-revocations-write".to_owned());
         drop(thread.spawn(start).map_err(Error::unavailable)?);
         let incarnation = is_open.await.map_err(Error::unavailable)??;
-        Ok(Self { path, incarnation, writes, reads })
+        Ok(Self { path, incarnation, writes, reads, process: std::process::id() })
+    }
+
+    fn check_process(&self) -> Result<(), Error> {
+        if std::process::id() == self.process { Ok(()) } else { Err(stopped()) }
     }
 
     async fn write(&self, deed: Deed) -> Result<u64, Error> {
         check_runtime()?;
+        self.check_process()?;
         let (answer, answered) = oneshot::channel();
         self.writes.try_send(Write { deed, answer }).map_err(|error| not_sent(&error))?;
         timeout(ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?
@@ -199,9 +215,13 @@ impl RevocationLog for SqliteLog {
     }
 
     async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
+        self.check_process()?;
         let (answer, answered) = oneshot::channel();
         self.reads.try_send(Read { after, wait, answer }).map_err(|error| not_sent(&error))?;
-        timeout(wait + ANSWER_TIMEOUT, answered).await.map_err(Error::unavailable)?.map_err(|_| stopped())?
+        timeout(bounded(wait) + ANSWER_TIMEOUT, answered)
+            .await
+            .map_err(Error::unavailable)?
+            .map_err(|_| stopped())?
     }
 
     async fn trim(&self, age: Duration) -> Result<(), Error> {
@@ -447,7 +467,7 @@ fn serve_reads(connection: &Connection, queue: &Receiver<Read>, identity: &FileI
 }
 
 fn read(connection: &Connection, after: u64, wait: Duration, identity: &FileIdentity) -> Result<Page, Error> {
-    let deadline = Instant::now() + wait;
+    let deadline = Instant::now() + bounded(wait);
     loop {
         check(identity)?;
         // Read first: every later commit changes it.
@@ -622,10 +642,16 @@ mod tests {
         let (reads, _read_queue) = sync_channel(1);
         writes.send(write(oneshot::channel().0)).unwrap();
         reads.send(Read { after: 0, wait: Duration::ZERO, answer: oneshot::channel().0 }).unwrap();
-        let log = SqliteLog { path: PathBuf::new(), incarnation: 1, writes, reads };
+        let process = std::process::id();
+        let mut log = SqliteLog { path: PathBuf::new(), incarnation: 1, writes, reads, process };
         for error in [log.top(0).await.unwrap_err(), log.read(0, Duration::ZERO).await.unwrap_err()] {
             assert!(error.is_unavailable());
             assert!(std::error::Error::source(&error).unwrap().to_string().contains("too many callers"));
+        }
+        // A process that was forked has no threads that would answer.
+        log.process ^= 1;
+        for error in [log.top(0).await.unwrap_err(), log.read(0, Duration::ZERO).await.unwrap_err()] {
+            assert!(std::error::Error::source(&error).unwrap().to_string().contains("has ended"));
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Labels: names under which an application can end sessions later.
 
 use super::Session;
-use super::key::LABELS;
-use super::lineage::with_label;
 use crate::crypto::label_name;
 use crate::error::{Error, Kind};
 
@@ -15,8 +13,8 @@ impl Session {
     /// Labels the session with `value`, so that [`CookieStore::end_labelled`](crate::CookieStore::end_labelled) can end it.
     ///
     /// A session can have labels in at most four namespaces, and one label in each. A second label in the same namespace
-    /// replaces the first one. Labels stay when the session is regenerated and when the same subject logs in again. They
-    /// end with the session.
+    /// replaces the first one. Labels stay when the session is regenerated, when it is cleared, and when the same subject logs in
+    /// again. They end with the session. If another subject logs in, only the labels of this request go on to its session.
     ///
     /// The token holds a hash of the label (18 bytes), not its text.
     ///
@@ -52,11 +50,7 @@ impl Session {
             ));
         }
         check_label(namespace, value)?;
-        let name = label_name(namespace, value);
-        let mut state = self.lock_open()?;
-        let labels = with_label(state.get(LABELS), name).ok_or_else(|| Error::new(Kind::Label))??;
-        state.put(LABELS, Some(labels));
-        Ok(())
+        self.lock_open()?.label(label_name(namespace, value))
     }
 }
 

@@ -9,7 +9,7 @@ use super::integer_array::{self, Numbers};
 use super::key::{LABELS, LINEAGE, SUBJECT};
 use super::{Payload, SessionId};
 use crate::crypto::{NAMESPACE_LEN, subject_name};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 
 /// How many labels a session may have.
 pub(super) const MAX_LABELS: usize = 4;
@@ -97,21 +97,35 @@ impl Lineage {
     }
 }
 
-/// Adds `name` to the labels of `stored`, instead of the label of the same namespace if there is one. Returns `None` if
-/// there are too many labels.
-pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Option<Result<Bytes, Error>> {
+/// Adds `name` to the labels of `stored`, instead of the label of the same namespace if there is one.
+///
+/// # Errors
+///
+/// [`is_value`](Error::is_value) if there are too many labels.
+pub(super) fn with_label(stored: Option<&[u8]>, name: Name) -> Result<Bytes, Error> {
     let mut labels: SmallVec<[Name; MAX_LABELS]> = Labels(stored).names().collect();
     let same_namespace = |label: &Name| label.iter().zip(name).take(NAMESPACE_LEN).all(|(a, b)| *a == b);
     let there = labels.iter().position(same_namespace);
     if let Some(label) = there.and_then(|at| labels.get_mut(at)) {
         *label = name;
     } else if labels.len() >= MAX_LABELS {
-        return None;
+        return Err(Error::new(Kind::Label));
     } else {
         labels.push(name);
     }
+    labels_to_bytes(labels)
+}
+
+/// Returns the labels of `stored` that are among `names`, or `None` if there are none.
+pub(super) fn labels_among(stored: Option<&[u8]>, names: &[Name]) -> Result<Option<Bytes>, Error> {
+    let labels: SmallVec<[Name; MAX_LABELS]> =
+        Labels(stored).names().filter(|label| names.contains(label)).collect();
+    if labels.is_empty() { Ok(None) } else { labels_to_bytes(labels).map(Some) }
+}
+
+fn labels_to_bytes(labels: SmallVec<[Name; MAX_LABELS]>) -> Result<Bytes, Error> {
     let numbers: SmallVec<[u64; 2 * MAX_LABELS]> = labels.into_iter().flat_map(halves).collect();
-    Some(integer_array::write(&numbers))
+    integer_array::write(&numbers)
 }
 
 impl Payload {
@@ -203,7 +217,7 @@ mod tests {
         fn a_lineage_and_labels_survive_both_formats(lineage in lineage(), names in proptest::collection::vec(any::<[u8; 16]>(), 0..4)) {
             let mut labels = None;
             for name in &names {
-                labels = Some(with_label(labels.as_deref(), *name).unwrap().unwrap());
+                labels = Some(with_label(labels.as_deref(), *name).unwrap());
             }
             let empty = Payload::merge(None, [("a", Some(&b"\x01"[..]))].into_iter()).unwrap();
             let labelled = labels.map(|labels| Payload::merge(None, [(LABELS, Some(&*labels))].into_iter()).unwrap());
@@ -239,10 +253,10 @@ mod tests {
         };
         let mut labels = None;
         for space in 0..4 {
-            labels = Some(with_label(labels.as_deref(), name(space, 1)).unwrap().unwrap());
+            labels = Some(with_label(labels.as_deref(), name(space, 1)).unwrap());
         }
-        assert!(with_label(labels.as_deref(), name(4, 1)).is_none(), "a fifth");
-        let replaced = with_label(labels.as_deref(), name(2, 9)).unwrap().unwrap();
+        assert!(with_label(labels.as_deref(), name(4, 1)).is_err(), "a fifth");
+        let replaced = with_label(labels.as_deref(), name(2, 9)).unwrap();
         assert!(Labels(Some(&replaced)).names().eq([name(0, 1), name(1, 1), name(2, 9), name(3, 1)]));
     }
 }

@@ -118,6 +118,12 @@ impl Payload {
         stored.try_for_each(|(key, value)| keep(key, value))
     }
 
+    /// Returns how many bytes the index takes beside the payload itself: none for a few values.
+    #[cfg(feature = "redis")]
+    pub(crate) fn index_size(&self) -> usize {
+        if self.entries.spilled() { self.entries.capacity() * size_of::<Offsets>() } else { 0 }
+    }
+
     /// Returns true if nothing is held but bookkeeping: such a session is not kept.
     pub(crate) fn is_empty(&self) -> bool {
         self.undecoded().all(|(key, _)| is_bookkeeping(key))

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::key::is_bookkeeping;
-use super::lineage::Position;
+use super::key::{LABELS, is_bookkeeping};
+use super::lineage::{Name, Position, labels_among, with_label};
 use super::{Record, Saved, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
+use crate::error::Error;
 use crate::event::DropReason;
 
 /// The state behind a [`Session`](super::Session).
@@ -46,6 +47,8 @@ pub(super) struct State {
     reply: Reply,
     /// The handler ended a session, and the store carried it out. This stays true if the handler then begins a new session.
     ended_by_handler: bool,
+    /// The labels that the handler has set in this request, saved, discarded or not. They stay if it then logs in another user.
+    labelled: Vec<Name>,
 }
 
 /// A session that the request's token led to, and that it does not get.
@@ -186,6 +189,7 @@ impl State {
             renewal_failed: false,
             reply,
             ended_by_handler: false,
+            labelled: Vec::new(),
         }
     }
 
@@ -241,23 +245,49 @@ impl State {
         }
     }
 
+    /// Deletes all values. A label is not a value, and stays.
     pub(super) fn clear(&mut self) {
         if self.mentioned().next().is_some() {
             self.retry_failed();
+            let labels = self.get(LABELS).map(Bytes::copy_from_slice);
             log(&mut self.changes).clear();
+            if labels.is_some() {
+                self.put(LABELS, labels);
+            }
         }
     }
 
+    /// Adds a label, instead of the label of the same namespace if there is one.
+    pub(super) fn label(&mut self, name: Name) -> Result<(), Error> {
+        let labels = with_label(self.get(LABELS), name)?;
+        self.put(LABELS, Some(labels));
+        self.labelled.push(name);
+        Ok(())
+    }
+
     /// Binds the session to `subject`, which is kept under `key`.
-    pub(super) fn login(&mut self, key: &str, subject: Bytes, position: Option<Position>) {
+    pub(super) fn login(
+        &mut self,
+        key: &str,
+        subject: Bytes,
+        position: Option<Position>,
+    ) -> Result<(), Error> {
         if self.get(key).is_some_and(|present| *present != *subject) {
+            // A label that the handler has set before it calls this is meant for the session of the login.
+            let labels = labels_among(self.get(LABELS), &self.labelled)?;
+            let labelled = std::mem::take(&mut self.labelled);
             self.destroy();
+            if labels.is_some() {
+                self.put(LABELS, labels);
+                self.labelled = labelled;
+            }
         }
         self.mend(key);
         let changes = log(&mut self.changes);
         changes.login(key, subject);
         changes.set_login_position(position);
         self.regenerate();
+        Ok(())
     }
 
     /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins anew.
@@ -279,6 +309,7 @@ impl State {
     pub(super) fn destroy(&mut self) {
         self.retry_failed();
         log(&mut self.changes).restart();
+        self.labelled.clear();
         self.wishes = Wishes { destroy: true, regenerate: false };
     }
 

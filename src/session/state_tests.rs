@@ -282,7 +282,7 @@ fn a_renewal_is_due_for_a_session_in_use_and_for_a_token_that_has_expired() {
 /// A logout must not depend on whether the client waits for it.
 #[test]
 fn the_end_of_the_former_session_must_finish() {
-    let login: Wish = |state| state.login("s", one(), None);
+    let login: Wish = |state| state.login("s", one(), None).unwrap();
     for (former, wish, ends) in [
         (Former::Superseded, WISHES[3], true),
         (Former::Lapsed, WISHES[3], true),

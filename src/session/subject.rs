@@ -94,7 +94,7 @@ impl Session {
         let stamp = self.authentication_stamp()?;
         // In one step: a save of another task in between would store whose it is under the id from before.
         let mut state = self.lock_open()?;
-        state.login(SUBJECT, value, position);
+        state.login(SUBJECT, value, position)?;
         state.authenticated(stamp);
         Ok(())
     }

@@ -34,5 +34,3 @@ mod server;
 #[allow(dead_code)] // a part of it is used here
 mod shared_log;
 mod stores;
-
-use self::stores::START;

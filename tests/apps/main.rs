@@ -1,6 +1,9 @@
 //! Whole programs, written as a user of the crate would write them, from its guides, and driven over real sockets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[path = "../revocation/shared_log.rs"]
+#[allow(dead_code)] // a part of it is used here
+mod shared_log;
 #[path = "../support/mod.rs"]
 mod support;
 

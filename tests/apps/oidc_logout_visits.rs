@@ -1,10 +1,16 @@
 //! Logouts that an identity provider posts, as its users and its enemies see them.
 
+use std::time::Duration;
+
 use hyper_session::{AppKey, CookieStore, Revocations};
 use serde_json::{Value, json};
 
 use crate::oidc_logout::{Provider, post, start, visit};
+use crate::shared_log::SharedLog;
 use crate::support::block_on;
+
+/// Long enough for any follower on a busy machine.
+const PATIENT: Duration = Duration::from_secs(60);
 
 struct Deployment {
     provider: std::sync::Arc<Provider>,
@@ -13,9 +19,12 @@ struct Deployment {
 
 impl Deployment {
     async fn start() -> Self {
+        Self::with(Revocations::in_memory()).await
+    }
+
+    async fn with(revocations: Revocations) -> Self {
         let key = AppKey::danger_from_any_bytes(b"a key for tests").unwrap();
-        let store =
-            CookieStore::builder(key).revocations(Revocations::in_memory()).development().build().unwrap();
+        let store = CookieStore::builder(key).revocations(revocations).development().build().unwrap();
         let (provider, application) = start(store).await.unwrap();
         Self { provider, application }
     }
@@ -82,6 +91,28 @@ fn a_security_event_ends_a_session_or_all_of_a_user() {
         let ada = json!({ "format": "iss_sub", "iss": site.provider.issuer, "sub": "ada" });
         assert_eq!(site.event(event(ada)).await.0, 202);
         assert!(!site.is_logged_in(&laptop).await && site.is_logged_in(&bob).await);
+    });
+}
+
+/// The provider sends the same token again.
+#[test]
+fn a_logout_that_could_not_be_recorded_can_be_repeated() {
+    block_on(async {
+        let log = SharedLog::default();
+        let revocations = Revocations::open(log.clone()).await.unwrap().max_staleness(PATIENT);
+        let site = Deployment::with(revocations).await;
+        let (ada, bob) = (site.log_in("ada", "1").await, site.log_in("bob", "2").await);
+        let token = site.logout_token(&json!({ "sub": "ada", "sid": "1" }));
+        let event = site.provider.session_revoked(&json!({ "format": "opaque", "id": "2" })).unwrap();
+        log.refuse_appends(2);
+        assert_eq!(site.log_out(token.clone()).await, 400);
+        assert_eq!(site.event(event.clone()).await.0, 503);
+        assert!(site.is_logged_in(&ada).await && site.is_logged_in(&bob).await);
+        assert_eq!(site.log_out(token.clone()).await, 200);
+        assert_eq!(site.event(event.clone()).await.0, 202);
+        assert!(!site.is_logged_in(&ada).await && !site.is_logged_in(&bob).await);
+        assert_eq!(site.log_out(token).await, 400, "it was accepted before");
+        assert_eq!(site.event(event).await.0, 400);
     });
 }
 

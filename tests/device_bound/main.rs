@@ -44,5 +44,3 @@ mod stack;
 mod support;
 mod thefts;
 mod vectors;
-
-use self::site::START;

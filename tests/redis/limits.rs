@@ -1,10 +1,11 @@
 //! How large entries may be (A4): too large is an error when it is written, and never a session that cannot be ended.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hyper::service::Service;
-use hyper_session::store::SessionLimit;
-use hyper_session::store::redis::Redis;
+use hyper_session::store::redis::{NearCache, Redis, RedisOptions};
+use hyper_session::store::{Builder, SessionLimit};
 use hyper_session::{Error, ServerStore, SessionHandle, session_fn};
 
 use crate::app::{App, builder};
@@ -74,6 +75,23 @@ async fn a4_limits_that_do_not_fit_together_do_not_build() {
         log_in(&store, "ada").await;
     }
     assert_eq!(store.sessions_of("ada").await.unwrap().len(), 20);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_timeout_is_too_long() {
+    let server = Server::start();
+    let longest = |builder: Builder<RedisOptions>| {
+        let builder = builder.connect_timeout(Duration::MAX).checkout_timeout(Duration::MAX);
+        builder.command_timeout(Duration::MAX).near_cache(NearCache::new())
+    };
+    let app = App::with(longest(builder(server.url()))).await;
+    log_in(&app.store, "ada").await;
+    assert_eq!(app.store.sessions_of("ada").await.unwrap().len(), 1);
+    let manager = bb8_redis::RedisConnectionManager::new(server.url()).unwrap();
+    let pool = bb8_redis::bb8::Pool::builder().build_unchecked(manager);
+    let backend = Redis::from_pool(pool, "pool").unwrap().with_timeouts(Duration::MAX, Duration::MAX);
+    let store = ServerStore::with_backend(backend.unwrap()).build().unwrap();
+    assert!(store.sessions_of("ada").await.unwrap().is_empty());
 }
 
 /// At the shortest length that entries may have, more logins are under way than the list of their subject has room for.

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use hyper_session::testing::{Cookies, FakeClock};
-use hyper_session::{AppKey, CookieStore, Error, PayloadFormat, Refusal, Revocations, SessionId};
+use hyper_session::{AppKey, CookieStore, Error, PayloadFormat, Refusal, Revocations, Session, SessionId};
 
 use crate::requests::{NAME, START, Site};
 use crate::support::block_on;
@@ -194,6 +194,107 @@ fn labels_survive_what_the_session_survives() {
             site.login(&mut browser, "bob").await;
             site.store.end_labelled("device", "phone").await.unwrap();
             assert!(site.accepts(&browser).await);
+        }
+    });
+}
+
+/// The callback of an OpenID Connect provider, in a browser that still has the session of another user.
+#[test]
+fn a_label_is_that_of_the_login_in_its_request() {
+    type Deed = fn(Session) -> Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+    let deeds: [(&str, Deed); 4] = [
+        ("before the login", |session| {
+            Box::pin(async move {
+                session.label("oidc", "sid of bob")?;
+                session.login("bob")
+            })
+        }),
+        ("after the login", |session| {
+            Box::pin(async move {
+                session.login("bob")?;
+                session.label("oidc", "sid of bob")
+            })
+        }),
+        ("saved before the login", |session| {
+            Box::pin(async move {
+                session.label("oidc", "sid of bob")?;
+                session.save().await?;
+                session.login("bob")
+            })
+        }),
+        ("twice before the login", |session| {
+            Box::pin(async move {
+                session.label("oidc", "sid of eve")?;
+                session.label("oidc", "sid of bob")?;
+                session.login("eve")?;
+                session.login("bob")
+            })
+        }),
+    ];
+    block_on(async {
+        for (when, deed) in deeds {
+            let site = Site::in_memory();
+            let mut browser = site.logged_in("ada").await;
+            site.visit(&mut browser, |session| async move {
+                session.label("oidc", "sid of ada")?;
+                session.label("device", "phone of ada")
+            })
+            .await;
+            assert_eq!(site.visit(&mut browser, deed).await.status(), 200);
+            assert_eq!(site.user(&browser).await.as_deref(), Some("bob"), "{when}");
+            for (namespace, value) in
+                [("oidc", "sid of ada"), ("oidc", "sid of eve"), ("device", "phone of ada")]
+            {
+                site.store.end_labelled_for_good(namespace, value).await.unwrap();
+                assert!(site.accepts(&browser).await, "{when}: {value}");
+            }
+            site.store.end_labelled_for_good("oidc", "sid of bob").await.unwrap();
+            assert_eq!(site.refusal(&browser).await, Some(Refusal::Revoked), "{when}");
+        }
+    });
+}
+
+#[test]
+fn a_label_of_a_session_that_ends_or_that_is_discarded_is_not_that_of_the_next_login() {
+    block_on(async {
+        for discards in [true, false] {
+            let site = Site::in_memory();
+            let mut browser = site.logged_in("ada").await;
+            site.visit(&mut browser, |session| async move {
+                session.label("oidc", "sid")?;
+                if discards {
+                    session.discard()?;
+                } else {
+                    session.destroy()?;
+                }
+                session.login("bob")
+            })
+            .await;
+            site.store.end_labelled_for_good("oidc", "sid").await.unwrap();
+            assert_eq!(site.user(&browser).await.as_deref(), Some("bob"));
+        }
+    });
+}
+
+/// A label is not a value: `clear` deletes neither those of the session nor those of the request.
+#[test]
+fn labels_before_and_after_a_clear_all_count() {
+    block_on(async {
+        for (namespace, value) in [("oidc", "old"), ("device", "new"), ("place", "new")] {
+            let site = Site::in_memory();
+            let mut browser = site.logged_in("ada").await;
+            site.visit(&mut browser, |session| async move { session.label("oidc", "old") }).await;
+            site.visit(&mut browser, |session| async move {
+                session.label("device", "new")?;
+                session.clear()?;
+                session.clear()?;
+                session.label("place", "new")?;
+                session.set("other", 1)
+            })
+            .await;
+            assert!(site.accepts(&browser).await);
+            site.store.end_labelled(namespace, value).await.unwrap();
+            assert!(!site.accepts(&browser).await, "{namespace}");
         }
     });
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use hyper_session::revocation::{Revocation, RevocationLog};
+use hyper_session::__internals::Verbs;
+use hyper_session::revocation::{FailurePolicy, Revocation, RevocationLog};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Refusal, Revocations};
+use hyper_session::{Clock, Refusal, Revocations};
 
-use crate::requests::{START, Site};
+use crate::requests::{NAME, START, Site};
 use crate::shared_log::{Call, Fault, SharedLog};
 use crate::support::block_on;
 
@@ -124,6 +125,130 @@ fn a_log_is_followed_after_it_has_panicked() {
             let browser = site.logged_in("ada").await;
             assert!(site.accepts(&browser).await);
             assert_eq!(site.changes(), ["reachable"]);
+        }
+    });
+}
+
+/// A log that is to be missed: a test waits for this, and a follower on a busy machine is faster.
+const IMPATIENT: Duration = Duration::from_secs(5);
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// In a program of tests, each test has a runtime of its own, and they share a store.
+#[test]
+fn the_first_request_of_a_runtime_does_not_pay_for_the_end_of_the_one_before() {
+    for policy in [FailurePolicy::Refuse, FailurePolicy::Trust] {
+        let log = SharedLog::default();
+        let first = runtime();
+        let site = first.block_on(async {
+            let revocations = Revocations::open(log.clone()).await.unwrap();
+            let revocations = revocations.max_staleness(IMPATIENT).failure_policy(policy);
+            Site::built(FakeClock::at(START), |builder| builder.revocations(revocations))
+        });
+        let browser = first.block_on(site.logged_in("ada"));
+        drop(first);
+        let token = browser.get(NAME).unwrap().to_vec();
+        let record = runtime().block_on(site.store.load(&token, site.clock.now())).unwrap().unwrap();
+        // Until what is known is too old. Nothing follows the log meanwhile.
+        while site.store.is_still_valid(&record, site.clock.now()) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        // A runtime that ends before its task has read anything.
+        runtime().block_on(site.store.revocation_position()).unwrap();
+        let response = runtime().block_on(site.answer(&browser, |_| async { Ok(()) }));
+        assert_eq!(response.status(), 200, "{policy:?}");
+        assert!(!site.changes().contains(&"trusted"));
+    }
+}
+
+/// One thread for each core, each with a runtime of its own: that in which the store was built may no longer do anything.
+#[test]
+fn a_log_is_followed_although_the_runtime_that_opened_it_is_not_driven() {
+    let log = SharedLog::default();
+    let idle = runtime();
+    let site = idle.block_on(async {
+        let revocations = Revocations::open(log.clone()).await.unwrap().max_staleness(IMPATIENT);
+        Site::built(FakeClock::at(START), |builder| builder.revocations(revocations))
+    });
+    let serving = runtime();
+    let other = serving.block_on(host(&log));
+    let newer = async |user: &str| {
+        // It is behind that revocation, so it must be confirmed.
+        other.store.end_sessions_of("bob").await.unwrap();
+        other.logged_in(user).await
+    };
+    serving.block_on(async {
+        for _ in 0..2 {
+            let browser = newer("ada").await;
+            assert_eq!(site.answer(&browser, |_| async { Ok(()) }).await.status(), 200);
+        }
+    });
+    // The first task ends when its runtime is driven again, and when that ends. The log is followed all the same.
+    idle.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
+    serving.block_on(async { assert!(site.accepts(&newer("ada").await).await) });
+    drop(idle);
+    serving.block_on(async { assert!(site.accepts(&newer("ada").await).await) });
+    assert!(site.changes().is_empty());
+}
+
+/// Of several entries of one call, only the position of the last one is known at first.
+#[test]
+fn entries_of_one_call_are_not_taken_for_lost_ones() {
+    block_on(async {
+        for is_read_before in [true, false] {
+            let log = SharedLog::default();
+            let site = host(&log).await;
+            let (mut ada, bob) = (site.logged_in("ada").await, site.logged_in("bob").await);
+            let bobs = site.store.load(bob.get(NAME).unwrap(), site.clock.now()).await.unwrap().unwrap().id();
+            if !is_read_before {
+                log.set(Fault::Unreadable);
+                until_reported(&site, "unreachable").await;
+            }
+            site.store.end_session(bobs).await.unwrap();
+            if is_read_before {
+                // With two entries, too: the old id, and the subject.
+                site.end_others(&mut ada).await;
+                log.settled().await;
+            }
+            let written = log.top_now();
+            if is_read_before {
+                log.set(Fault::Refuses);
+                until_reported(&site, "unreachable").await;
+            }
+            log.set(Fault::None);
+            assert_eq!(until_reported(&site, "reachable").await, ["reachable"]);
+            // Another server takes over that has lost nothing.
+            log.fail_over(written);
+            log.settled().await;
+            site.store.end_sessions_of("eve").await.unwrap();
+            let later = site.logged_in("eve").await;
+            assert!(site.accepts(&later).await);
+            assert_eq!(site.changes(), [""; 0]);
+            assert_eq!(log.top_now(), written + 1, "nothing was written again");
+            assert_eq!(site.refusal(&bob).await, Some(Refusal::Revoked));
+        }
+    });
+}
+
+#[test]
+fn no_duration_is_too_long() {
+    block_on(async {
+        let log = SharedLog::default();
+        let revocations = Revocations::open(log.clone()).await.unwrap().max_staleness(Duration::MAX);
+        let site = Site::built(FakeClock::at(START), |builder| builder.revocations(revocations));
+        let other = host(&log).await;
+        for fault in [Fault::Refuses, Fault::None] {
+            log.set(Fault::None);
+            other.store.end_sessions_of("bob").await.unwrap();
+            let browser = other.logged_in("ada").await;
+            log.set(fault);
+            if fault == Fault::Refuses {
+                until_reported(&site, "unreachable").await;
+                log.set(Fault::None);
+            }
+            assert!(site.accepts(&browser).await);
         }
     });
 }

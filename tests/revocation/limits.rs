@@ -5,8 +5,9 @@ use std::time::Duration;
 use http::header::COOKIE;
 use http::{Request, Response};
 use hyper::service::Service;
+use hyper_session::revocation::Position;
 use hyper_session::testing::{Cookies, FakeClock};
-use hyper_session::{Error, Revocations, SessionHandle, session_fn};
+use hyper_session::{Error, Revocations, Session, SessionHandle, session_fn};
 
 use crate::requests::{START, Site};
 use crate::support::block_on;
@@ -161,5 +162,39 @@ fn a_login_is_not_ended_by_the_end_of_the_sessions_before_it() {
         browser.receive(response.headers());
         assert_eq!(several.user(&browser).await.as_deref(), Some("bob"));
         assert!(!several.accepts(&bob).await);
+    });
+}
+
+/// Beyond the limit, the session that a login replaces ends with all sessions of its subject, as at a logout. The session of the
+/// login begins behind that.
+#[test]
+fn a_session_that_another_login_replaces_ends_beyond_the_limit_too() {
+    type Deed = fn(&Session, Position) -> Result<(), Error>;
+    let deeds: [(&str, bool, Deed); 4] = [
+        ("bob", true, |session, _| session.login("bob")),
+        ("bob", true, |session, position| session.login_at("bob", position)),
+        ("ada", true, |session, _| {
+            session.destroy()?;
+            session.login("ada")
+        }),
+        // Whatever ends all sessions of ada ends this one, too, which is not behind that.
+        ("ada", false, |session, position| {
+            session.destroy()?;
+            session.login_at("ada", position)
+        }),
+    ];
+    block_on(async {
+        for (number, (user, ends, deed)) in deeds.into_iter().enumerate() {
+            let site = Site::with(Revocations::in_memory().max_per_subject(1));
+            let mut browser = site.logged_in("ada").await;
+            site.regenerate(&mut browser).await;
+            let copy = browser.clone();
+            let position = site.store.revocation_position().await.unwrap();
+            let response = site.visit(&mut browser, |session| async move { deed(&session, position) }).await;
+            assert_eq!(response.status(), 200);
+            assert_eq!(site.user(&browser).await.as_deref(), Some(user), "case {number}");
+            assert_eq!(site.accepts(&copy).await, !ends, "case {number}");
+            assert!(site.changes().contains(&"subject_limit"));
+        }
     });
 }

@@ -28,5 +28,3 @@ mod server;
 mod shared_log;
 #[path = "../support/mod.rs"]
 mod support;
-
-use self::requests::START;

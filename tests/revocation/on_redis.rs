@@ -417,3 +417,99 @@ fn ending_the_others_stays_logged_in_although_the_reply_of_redis_is_lost() {
         assert!(site.accepts(&browser).await && !site.accepts(&other).await);
     });
 }
+
+/// A NAT or a load balancer forgets the connections, and tells neither end. Redis is healthy, and new connections work.
+#[test]
+fn connections_that_go_silent_are_replaced_and_no_request_notices() {
+    let server = Server::start();
+    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    block_on(async {
+        // A silent connection is given up after five seconds, and a read fails after twelve.
+        let url = format!("redis://{}", relay.address());
+        let revocations = Revocations::redis(url).prefix("test").connect_timeout(PATIENT);
+        let revocations = revocations.command_timeout(Duration::from_secs(10)).connect().await.unwrap();
+        let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
+            builder.revocations(revocations.max_staleness(Duration::from_secs(30)))
+        });
+        let other = host(&server, PATIENT).await;
+        let (mut browser, mut ended) = (site.logged_in("ada").await, site.logged_in("bob").await);
+        let copy = ended.clone();
+        relay.silence_open_connections();
+        other.logout(&mut ended).await;
+        until("the logout to be known", async || {
+            assert_eq!(site.visit(&mut browser, |_| async { Ok(()) }).await.status(), 200);
+            !site.accepts(&copy).await
+        })
+        .await;
+        // A login and a logout are over connections of their own, which are silent, too.
+        assert!(site.accepts(&site.logged_in("eve").await).await);
+        site.logout(&mut browser).await;
+        assert_eq!(site.changes(), [""; 0]);
+    });
+}
+
+/// A read waits for a tenth of a second, and takes two round trips: the half second after which a read fails is too short for them.
+#[test]
+fn a_distant_redis_is_followed_without_interruption() {
+    let server = Server::start();
+    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    block_on(async {
+        let url = format!("redis://{}", relay.address());
+        let revocations = unhurried_revocations(url, "test").connect().await.unwrap();
+        let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
+            builder.revocations(revocations.max_staleness(PATIENT))
+        });
+        let browser = site.logged_in("ada").await;
+        relay.set_latency(Duration::from_millis(150));
+        let before = relay.round_trips();
+        until("three reads", async || {
+            assert!(site.accepts(&browser).await);
+            relay.round_trips() >= before + 8
+        })
+        .await;
+        assert_eq!(site.changes(), [""; 0]);
+    });
+}
+
+#[test]
+fn no_duration_is_too_long() {
+    let server = Server::start();
+    block_on(async {
+        let revocations = Revocations::redis(server.url()).prefix("test");
+        let revocations = revocations.connect_timeout(Duration::MAX).command_timeout(Duration::MAX);
+        let revocations = revocations.connect().await.unwrap().max_staleness(Duration::MAX);
+        let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
+            builder.revocations(revocations)
+        });
+        let copy = logged_out(&site, "ada").await;
+        let browser = site.logged_in("ada").await;
+        assert!(site.accepts(&browser).await && !site.accepts(&copy).await);
+    });
+}
+
+/// The runtime that connected is there, and no thread drives it: neither the task that follows the stream, nor the connections.
+#[test]
+fn the_stream_is_followed_although_the_runtime_that_connected_is_not_driven() {
+    let server = Server::start();
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (idle, serving) = (runtime(), runtime());
+    let site = idle.block_on(async {
+        // A silent connection is given up after two seconds.
+        let revocations = Revocations::redis(server.url()).prefix("test").connect_timeout(PATIENT);
+        let revocations = revocations.command_timeout(Duration::from_secs(4)).connect().await.unwrap();
+        Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
+            builder.revocations(revocations.max_staleness(PATIENT))
+        })
+    });
+    serving.block_on(async {
+        let other = host(&server, PATIENT).await;
+        for _ in 0..2 {
+            // Behind that revocation, so it must be confirmed.
+            other.store.end_sessions_of("bob").await.unwrap();
+            let browser = other.logged_in("ada").await;
+            assert_eq!(site.answer(&browser, |_| async { Ok(()) }).await.status(), 200);
+        }
+        assert!(site.accepts(&site.logged_in("ada").await).await);
+    });
+    assert_eq!(site.changes(), [""; 0]);
+}

@@ -377,8 +377,8 @@ impl CookieStore {
         let inner = Arc::clone(&self.inner);
         match inner.revoking.clone() {
             Some(revoking) => {
-                revoking.revocations.keep_following();
-                StoreFuture::boxed(work(revoking, inner))
+                let work = work(Arc::clone(&revoking), inner);
+                StoreFuture::boxed(async move { revoking.revocations.while_following(work).await })
             }
             None => {
                 StoreFuture::ready(Err(Error::new(Kind::Internal("a store without revocations revoked"))))
@@ -452,8 +452,9 @@ impl Inner {
         if revoking.judge(base, now) != Verdict::Revoked {
             plan.revocations = match (logs_in, restarts) {
                 (false, true) => revoking.logout(base),
+                (true, true) => revoking.logout_by_login(base, &plan.lineage, plan.asks_position),
                 (false, false) if changes.binds_device() => revoking.retire(base),
-                _ => revoking.supersede(base, logs_in),
+                (_, false) => revoking.supersede(base, logs_in),
             };
         }
         Ok(Some(plan))

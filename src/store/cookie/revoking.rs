@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::event::{Refusal, RevocationChange};
 use crate::revocation::{FailurePolicy, Register, Revocation, Revocations, Verdict};
-use crate::session::{Lineage, Record};
+use crate::session::{Lineage, Name, Record};
 
 pub(super) const UNREAD: &str = "the log of revocations could not be read in time";
 
@@ -65,14 +65,33 @@ impl Revoking {
 
     /// Returns the revocations that end the session of `base`: none if no user was ever logged in to it.
     pub(super) fn logout(&self, base: &Record) -> Vec<Revocation> {
+        self.ended(base, false, |_| true)
+    }
+
+    /// Returns the revocations that end the session of `base`, instead of which a login begins one with this lineage. The client
+    /// gets its cookie, which late requests with the one of `base` must not remove.
+    ///
+    /// If the subject has caused too many revocations, all its sessions from before the login end. That includes the new one if it
+    /// is of the same subject and does not begin at the end of the log (`login_at`): then nothing is revoked.
+    pub(super) fn logout_by_login(
+        &self,
+        base: &Record,
+        begins: &Lineage,
+        asks_position: bool,
+    ) -> Vec<Revocation> {
+        self.ended(base, true, |owner| asks_position || begins.owner != Some(owner))
+    }
+
+    /// Returns the revocation of the root of `base`, if a user was ever logged in to it. If the subject has caused too many, returns
+    /// the revocation of the subject, if that `may_end`.
+    fn ended(&self, base: &Record, superseded: bool, may_end: impl FnOnce(Name) -> bool) -> Vec<Revocation> {
         let lineage = base.payload().lineage();
         let Some(owner) = lineage.owner else { return Vec::new() };
         if self.register.spend(owner) {
-            vec![Revocation::of_root(lineage.root.unwrap_or(base.id()), false)]
-        } else {
-            self.register.report(RevocationChange::SubjectLimit);
-            vec![Revocation::of_owner(owner)]
+            return vec![Revocation::of_root(lineage.root.unwrap_or(base.id()), superseded)];
         }
+        self.register.report(RevocationChange::SubjectLimit);
+        if may_end(owner) { vec![Revocation::of_owner(owner)] } else { Vec::new() }
     }
 
     /// Returns the revocations of the id of `base`, whose session continues under a new id. At a login, those of all

@@ -181,8 +181,13 @@ impl Kept {
 impl Ticket {
     /// Keeps the entry, unless a change was reported since the ticket was made. `len` is the length of its value.
     pub(crate) fn keep(self, opened: Opened, len: usize) {
-        // The value, and its plaintext if it is sealed.
-        let weight = OVERHEAD.saturating_add(2 * u64::try_from(len).unwrap_or(u64::MAX / 2));
+        let index = match &opened {
+            Opened::Session { record, .. } => record.payload().index_size(),
+            Opened::List(_) => 0,
+        };
+        // The value, and its plaintext if it is sealed. An index of many tiny values is larger than both.
+        let bytes = len.saturating_mul(2).saturating_add(index);
+        let weight = OVERHEAD.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
         let Self { cache, lease, id, epoch, changes } = self;
         let now = cache.changes(id);
         if *now == changes && lease.epoch() == epoch {
@@ -216,7 +221,7 @@ mod tests {
 
     use super::*;
     use crate::clock::Timestamp;
-    use crate::session::{Origin, Payload, SessionId};
+    use crate::session::{Origin, Payload, PayloadFormat, SessionId};
 
     const ID: EntryId = EntryId::from_bytes([7; 16]);
 
@@ -293,6 +298,29 @@ mod tests {
         }
         let entries = cache.figures().entries;
         assert!((1..700).contains(&entries), "{entries}");
+    }
+
+    /// The index of a value takes four times as many bytes as the shortest value.
+    #[test]
+    fn the_cache_is_bounded_by_bytes_whatever_the_number_of_values_is() {
+        const VALUES: usize = 10_000;
+        let keys: Vec<String> = (0..VALUES).map(|number| format!("{number:04}")).collect();
+        let values = keys.iter().map(|key| (key.as_str(), Some(&b"\x01"[..])));
+        let payload = Payload::merge(None, values).unwrap();
+        let len = payload.to_format(PayloadFormat::MessagePack).unwrap().len();
+        let at = Timestamp::from_unix(1);
+        let max = 1 << 23;
+        let (cache, lease) = (Arc::new(RecordCache::new(max)), lease());
+        for number in 0..1_000_u128 {
+            let id = EntryId::from_bytes((number << 64 | number).to_be_bytes());
+            let payload = Payload::merge(Some(&payload), std::iter::empty()).unwrap();
+            let record = Record::new(SessionId::from_bytes([7; 16]), at, at, payload, Origin::native(false));
+            cache.ticket(id, &lease).keep(Opened::Session { record, list: None }, len);
+        }
+        let entries = usize::try_from(cache.figures().entries).unwrap();
+        // Twelve bytes for each value, beside the values and their plaintext.
+        let bytes = entries * (2 * len + 12 * VALUES);
+        assert!((1..=1 << 23).contains(&bytes), "{entries} entries, {bytes} bytes");
     }
 
     /// A hundred thousand changes while other threads fetch and keep: what is read afterwards is never older than a change

@@ -9,14 +9,13 @@ use bb8_redis::bb8::{ManageConnection, Pool};
 use bb8_redis::redis::aio::ConnectionLike;
 use bb8_redis::redis::{Cmd, RedisError, Value, cmd};
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use super::application_pool::Bb8Pool;
 use super::commands::get;
 use super::compare_and_set::Way;
 use super::fault::{Failure, Trouble, code, is_out_of_memory, unexpected};
 use super::health::Health;
-use super::limits::{Limits, patience};
+use super::limits::Limits;
 use super::scripts::{DEADLINE_LEN, Framing, NATIVE, Scripts};
 use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
 use super::stats::{Counters, RedisStats};
@@ -163,12 +162,7 @@ impl Redis {
 
     /// Returns the limits of a step that begins now.
     pub(super) fn limits(&self) -> Limits {
-        let Settings { checkout_timeout, command_timeout, .. } = self.settings;
-        Limits::new(
-            Instant::now() + checkout_timeout + command_timeout,
-            checkout_timeout,
-            patience(command_timeout),
-        )
+        Limits::of_step(self.settings.checkout_timeout, self.settings.command_timeout)
     }
 
     pub(super) async fn send(&self, key: &str, command: &Cmd, limits: &Limits) -> Result<Value, Trouble> {

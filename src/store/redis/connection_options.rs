@@ -13,6 +13,7 @@ use super::tls::Tls;
 use super::tracker::Tracking;
 use super::transport::Transport;
 use super::url::{Kind, Url};
+use crate::clock::bounded;
 use crate::error::Error;
 
 #[derive(Clone)]
@@ -58,6 +59,7 @@ impl ConnectionOptions {
         tracking: Option<Arc<Tracking>>,
     ) -> Result<Transport, Error> {
         let url = Url::parse(&self.url)?;
+        let connect_timeout = bounded(self.connect_timeout);
         if url.tls {
             self.tls.check()?;
         } else if self.tls.is_configured() && self.sentinel_tls != Some(true) {
@@ -73,7 +75,7 @@ impl ConnectionOptions {
             protocol: url.protocol,
             tls: url.tls.then(|| self.tls.clone()),
             resolver: self.resolver.clone(),
-            timeout: self.connect_timeout,
+            timeout: connect_timeout,
         };
         let sentinel_tls = self.sentinel_tls.unwrap_or(url.tls);
         let about_sentinels = self.sentinel_credentials.is_some()
@@ -113,7 +115,7 @@ impl ConnectionOptions {
                     protocol: url.protocol,
                     tls,
                     resolver: self.resolver,
-                    timeout: self.connect_timeout,
+                    timeout: connect_timeout,
                 };
                 Target::Sentinels(Box::new(Sentinels::new(addresses, &master, sentinel_access, url.tls)))
             }

@@ -20,6 +20,12 @@ impl Limits {
     pub(super) fn new(deadline: Instant, checkout: Duration, patience: Duration) -> Self {
         Self { deadline, checkout, patience, repetition: Repetition::default() }
     }
+
+    /// Returns the limits of a step that begins now, and waits this long for a connection and for a reply.
+    pub(super) fn of_step(checkout_timeout: Duration, command_timeout: Duration) -> Self {
+        let deadline = Instant::now() + checkout_timeout + command_timeout;
+        Self::new(deadline, checkout_timeout, patience(command_timeout))
+    }
 }
 
 /// Returns how long a silent connection is waited for before its command is sent again: half of the command timeout.

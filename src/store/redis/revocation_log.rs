@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::connection_options::{ConnectionOptions, connection_setters};
 use super::eviction::evicting_policy;
 use super::fault::{Failure, Trouble, a_replica};
-use super::limits::Limits;
+use super::limits::{Limits, patience};
 use super::settings::TIMEOUT;
 use super::stats::Counters;
 use super::transport::Transport;
-use crate::clock::Timestamp;
+use crate::clock::{Timestamp, bounded};
 use crate::error::Error;
 use crate::revocation::{Entry, Page, Revocation, RevocationLog, Revocations, SETTLE};
 
@@ -24,10 +24,7 @@ const PAGE: u64 = 1_000;
 /// A position is milliseconds and number of an entry's id, in 42 and 20 bits: enough until the year 2109.
 const SEQUENCE_BITS: u32 = 20;
 
-/// A blocking read is answered at the end of its wait, and this much later at the latest.
-const GRACE: Duration = Duration::from_millis(400);
-
-/// The longest that one read waits.
+/// The longest that one read waits for entries.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// The incarnation of all positions. It is constant, since the milliseconds of ids continue in an emptied Redis.
@@ -199,20 +196,24 @@ impl RedisRevocations {
         self
     }
 
-    /// Sets how long making a connection may take. Default: 1 second.
+    /// Sets how long making a connection may take, and waiting for one. Default: 1 second.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connection.connect_timeout = timeout;
         self
     }
 
-    /// Sets how long a logout or a login waits for a reply. Default: 500 ms.
+    /// Sets how long a logout or a login waits for a reply. A connection that is silent for half of it is replaced, that which
+    /// follows the revocations, too. Default: 500 ms.
+    ///
+    /// Half of it must be longer than the round trip, and shorter than two fifths of
+    /// [`max_staleness`](Revocations::max_staleness).
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
         self
     }
 
-    /// Connects, reads all revocations, and follows them from now on, in a task of the present tokio runtime. If Redis was
-    /// started, or a replica took over, less than a second ago, this waits for a second: other processes write again what
+    /// Connects, reads all revocations, and follows them from now on, in a task of the present tokio runtime, or of a later one
+    /// as [`Revocations::open`] says. If Redis was started, or a replica took over, less than a second ago, this waits for a second: other processes write again what
     /// Redis may have lost.
     ///
     /// Each store that is built with these revocations reports a Redis that may delete them to free memory, as
@@ -223,11 +224,15 @@ impl RedisRevocations {
     /// [`is_config`](Error::is_config) if options do not fit together, the URL is not valid, or Redis refuses the
     /// password or the commands. [`is_unavailable`](Error::is_unavailable) if Redis cannot be reached or does not
     /// answer.
+    ///
+    /// # Panics
+    ///
+    /// In a tokio runtime that was built without timers and I/O (`enable_all`).
     pub async fn connect(self) -> Result<Revocations, Error> {
         let log = self.into_log().await?;
         // The stream has no time to live, so policies for entries that have one do not evict it.
         let evicts = |policy: &str| policy.starts_with("allkeys");
-        let policy = evicting_policy(&log.writer.transport, log.writer.reply_timeout, evicts).await;
+        let policy = evicting_policy(&log.writer.transport, log.writer.command_timeout, evicts).await;
         let mut revocations = Revocations::open(log).await?;
         revocations.eviction_policy = policy.map(Arc::from);
         Ok(revocations)
@@ -250,17 +255,21 @@ impl RedisRevocations {
         if connect_timeout.is_zero() || command_timeout.is_zero() {
             return Err(Error::config("connect_timeout() and command_timeout() must be more than zero"));
         }
-        let link = async |reply_timeout: Duration| {
+        let (connect_timeout, command_timeout) = (bounded(connect_timeout), bounded(command_timeout));
+        let link = async |connections: u32| {
             let counters = Arc::new(Counters::default());
-            let transport = self.connection.clone().transport(&counters, None)?;
+            let mut options = self.connection.clone();
+            options.connections = connections;
+            let transport = options.transport(&counters, None)?;
             transport.connect().await.map_err(Failure::at_startup)?;
-            Ok::<_, Error>(Link { transport, counters, connect_timeout, reply_timeout })
+            Ok::<_, Error>(Link { transport, counters, connect_timeout, command_timeout })
         };
         let log = RedisLog {
             key: format!("{prefix}:revoked"),
-            writer: link(command_timeout).await?,
-            // A read that blocks must not hold up a logout: it has its own connections.
-            reader: link(LONGEST_WAIT + GRACE).await?,
+            writer: link(self.connection.connections).await?,
+            // A read that blocks must not hold up a logout, so it has a connection of its own. A second one would be as dead as
+            // the first after a fault of the network, and cost the follower as much time again.
+            reader: link(1).await?,
         };
         // Tries each command once. An entry that is not a revocation shows that the log can be written to.
         let top = log.top(0).await.map_err(not_allowed)?;
@@ -295,23 +304,27 @@ pub struct RedisLog {
     reader: Link,
 }
 
-/// The connections of a reader or of a writer, and how long a reply may take.
+/// The connections of a reader or of a writer, and how long a connection and a reply may take.
 struct Link {
     transport: Transport,
     counters: Arc<Counters>,
     connect_timeout: Duration,
-    reply_timeout: Duration,
+    command_timeout: Duration,
 }
 
 impl Link {
-    fn limits(&self) -> Limits {
-        let deadline = Instant::now() + self.connect_timeout + self.reply_timeout;
-        Limits::new(deadline, self.connect_timeout, self.reply_timeout)
-    }
-
     /// Sends `command`, which may be executed twice without harm.
     async fn send(&self, key: &str, command: &Cmd) -> Result<Value, Trouble> {
-        self.transport.send(key, command, &self.limits(), &self.counters).await
+        let limits = Limits::of_step(self.connect_timeout, self.command_timeout);
+        self.transport.send(key, command, &limits, &self.counters).await
+    }
+
+    /// Sends `command`, which the server answers after `wait` at the latest. A connection that is silent for longer is replaced,
+    /// and the command is not sent again.
+    async fn send_once(&self, key: &str, command: &Cmd, wait: Duration) -> Result<Value, Trouble> {
+        let patience = wait + patience(self.command_timeout);
+        let limits = Limits::new(Instant::now() + patience, patience, patience);
+        self.transport.send(key, command, &limits, &self.counters).await
     }
 
     /// Runs a script by its hash, or sends the whole script if the server does not have it.
@@ -365,6 +378,20 @@ impl Steps {
 impl RedisLog {
     async fn script<T: FromRedisValue>(&self, script: &Steps, arguments: Vec<Vec<u8>>) -> Result<T, Error> {
         self.writer.run(script, &self.key, &arguments).await
+    }
+
+    /// Waits until there is an entry behind `after`, but not longer than `wait`.
+    async fn wait_for_entry(&self, after: u64, wait: Duration) -> Result<(), Error> {
+        let (ms, number) = unpack(after);
+        let mut command = cmd("XREAD");
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
+        command.arg("COUNT").arg(1).arg("BLOCK").arg(millis);
+        command.arg("STREAMS").arg(&self.key).arg(format!("{ms}-{number}"));
+        match self.reader.send_once(&self.key, &command, wait).await {
+            Err(refusal @ Trouble::Reply(_)) => Err(failed(refusal)),
+            // Without a reply, nothing is known: the page that is read next says what is there, over another connection.
+            Ok(_) | Err(Trouble::Failed(_)) => Ok(()),
+        }
     }
 
     /// Reads without waiting. Returns how long ago the history began, too.
@@ -428,16 +455,9 @@ impl RevocationLog for RedisLog {
     }
 
     async fn read(&self, after: u64, wait: Duration) -> Result<Page, Error> {
-        let (page, _) = self.page(after).await?;
-        if !page.entries.is_empty() || page.more || page.top != after || wait.is_zero() {
-            return Ok(page);
+        if !wait.is_zero() {
+            self.wait_for_entry(after, wait.min(LONGEST_WAIT)).await?;
         }
-        let (ms, number) = unpack(after);
-        let mut command = cmd("XREAD");
-        let wait = u64::try_from(wait.min(LONGEST_WAIT).as_millis()).unwrap_or(u64::MAX).max(1);
-        command.arg("COUNT").arg(1).arg("BLOCK").arg(wait);
-        command.arg("STREAMS").arg(&self.key).arg(format!("{ms}-{number}"));
-        self.reader.send(&self.key, &command).await.map_err(failed)?;
         Ok(self.page(after).await?.0)
     }
 
@@ -483,6 +503,13 @@ impl fmt::Debug for RedisLog {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::revocation::GRACE;
+
+    /// A connection that goes silent is replaced within the time after which a read fails, with room for the reply.
+    #[test]
+    fn by_default_a_read_survives_a_silent_connection() {
+        assert!(patience(TIMEOUT) + Duration::from_millis(100) < GRACE);
+    }
 
     #[test]
     fn ids_are_positions_in_their_order() {

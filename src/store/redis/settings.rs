@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::clock::bounded;
 use crate::error::Error;
 
 /// The default of `checkout_timeout` and of `command_timeout`.
@@ -38,6 +39,7 @@ impl Settings {
         if max_entry_len == 0 || max_entry_len > LONGEST_ENTRY {
             return Err(Error::config("max_entry_len() must be more than zero and at most 512 MiB"));
         }
+        let (checkout_timeout, command_timeout) = (bounded(checkout_timeout), bounded(command_timeout));
         Ok(Self { prefix: prefix.to_owned(), checkout_timeout, command_timeout, max_entry_len })
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::fault::Failure;
+use crate::clock::bounded;
 use crate::lock::lock;
 
 /// Jobs for worker threads, and the replies that callers wait for.
@@ -22,6 +23,8 @@ pub(super) struct Queue<J, A> {
     /// workers.
     changed: Condvar,
     timeout: Duration,
+    /// The process that has the workers. A process that forks from it has none.
+    process: u32,
 }
 
 struct State<J, A> {
@@ -78,7 +81,13 @@ impl<J, A> Queue<J, A> {
             closed: false,
             watch_sleeps: false,
         };
-        Self { state: Mutex::new(state), work: Condvar::new(), changed: Condvar::new(), timeout }
+        Self {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            changed: Condvar::new(),
+            timeout,
+            process: std::process::id(),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State<J, A>> {
@@ -92,11 +101,12 @@ impl<J, A> Queue<J, A> {
     }
 
     fn push(&self, job: J, size: usize) -> Result<oneshot::Receiver<Result<A, Failure>>, Failure> {
+        // Before the lock, which another thread may have held when the process was forked.
+        if std::process::id() != self.process {
+            return Err(Failure::Stopped);
+        }
         let (sender, receiver) = oneshot::channel();
-        // A deadline that overflows becomes one in a year.
-        let now = Instant::now();
-        let deadline =
-            now.checked_add(self.timeout).unwrap_or_else(|| now + Duration::from_secs(365 * 86_400));
+        let deadline = Instant::now() + bounded(self.timeout);
         let mut state = self.state();
         if state.closed {
             return Err(Failure::Stopped);

@@ -141,3 +141,11 @@ fn a_closed_queue_has_its_jobs_done_first() {
     assert!(matches!(worker.queue().take(10, None), Taken::Closed));
     assert!(matches!(Numbers::new(LONG).take(1, Some(Duration::ZERO)), Taken::Idle));
 }
+
+/// A process that was forked has the queue, and neither its workers nor its watch.
+#[test]
+fn a_process_that_was_forked_gets_an_error() {
+    let mut queue = Numbers::new(LONG);
+    queue.process ^= 1;
+    assert_eq!(poll(pin!(queue.call(1, 0))), Poll::Ready(Err(Failure::Stopped)));
+}
