@@ -233,7 +233,8 @@ pub enum EventKind<'a> {
         /// The session.
         id: SessionId,
     },
-    /// A proof of a device was refused, at a registration or later. Nothing was changed.
+    /// A proof of a device was refused, at a registration or later. Nothing was changed. A refresh that brings no proof is not
+    /// reported: after a logout, browsers ask once more.
     #[non_exhaustive]
     DeviceProofRefused {
         /// The session, if there is one.
@@ -310,7 +311,7 @@ pub enum ProofRefusal {
     Malformed,
     /// The identifier names another binding than that of the session.
     OtherBinding,
-    /// The challenge is not one of this store for this session, or it is older than a minute.
+    /// The challenge is not one of this store for this session, or its time is five minutes or more from that of this host.
     Challenge,
     /// The challenge was answered before.
     Replayed,
