@@ -12,12 +12,13 @@ pub const MAX_CHUNKS: u8 = 8;
 /// default, with room for other cookies.
 pub(crate) const DEFAULT_MAX_CHUNKS: u8 = 3;
 
-/// The number of cookies of the session's name whose signature is checked (or that the backend is asked for) in one request.
+/// The number of cookies of the session's name whose signature is checked (or that the backend is asked for) in one request. The
+/// same holds for bound cookies of each name.
 ///
 /// Cookies that are refused before that, by their form or the id of their key, do not count.
 pub const MAX_CANDIDATES: usize = 4;
 
-/// The number of cookies of the session's name, and of chunks, that are examined in one request.
+/// The number of cookies of the session's name, of chunks, and of bound cookies, that are examined in one request.
 pub(crate) const MAX_LOOKS: usize = 64;
 
 /// The number of signatures that are checked in one request, if chunks can be joined in several ways.

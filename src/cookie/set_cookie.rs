@@ -146,10 +146,14 @@ impl CookieTemplate {
         Ok(lines)
     }
 
-    /// Returns the attributes as a `Set-Cookie` line has them, other than the age.
+    /// Returns the attributes by which a browser finds a bound cookie: those of a `Set-Cookie` line, without the age and without
+    /// `Priority`, which is not an attribute of RFC 6265bis.
+    ///
+    /// Chromium refuses a binding whose instructions have any other attribute (`CookieCraving::Create`).
     #[cfg(feature = "device-bound")]
-    pub(crate) fn attributes(&self) -> &str {
-        self.text.trim_start_matches("; ")
+    pub(crate) fn identifying_attributes(&self) -> String {
+        let text = Attributes { priority: None, ..self.attributes.clone() }.to_string();
+        text.trim_start_matches("; ").to_owned()
     }
 
     /// Returns true if browsers send this cookie with a request to `path`.

@@ -3,13 +3,12 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
-use super::challenge::LIFE;
 use crate::clock::Timestamp;
 
 /// The end of a sealed challenge, which is its signature: 132 bits.
 type Mark = [u8; 22];
 
-/// How many challenges are remembered: at one refresh in eight minutes, those of half a million devices. Beyond that, the
+/// How many challenges are remembered: at one refresh in eight minutes, those of a hundred thousand devices. Beyond that, the
 /// oldest are forgotten. An answer that is replayed then gains nothing, because the bound cookie that it is worth does not
 /// last longer than that of the first one.
 const MAX: usize = 1 << 16;
@@ -22,18 +21,19 @@ pub(super) struct Answered {
 #[derive(Default)]
 struct Inner {
     known: HashSet<Mark>,
-    /// In the order of their answers.
+    /// With the time from which on each is too old, in the order of their answers.
     order: VecDeque<(Timestamp, Mark)>,
 }
 
 impl Answered {
-    /// Notes that the challenge of this text was answered at `now`. Returns false if it was answered before.
-    pub(super) fn first(&self, challenge: &str, now: Timestamp) -> bool {
+    /// Notes that the challenge of this text was answered at `now`. It is remembered until `end`, when it is too old. Returns
+    /// false if it was answered before.
+    pub(super) fn first(&self, challenge: &str, end: Timestamp, now: Timestamp) -> bool {
         let Some(&mark) = challenge.as_bytes().last_chunk() else { return false };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { known, order } = &mut *inner;
-        // A challenge is accepted for `LIFE` after its time, and for as long before it.
-        let over = |(at, _): &&(Timestamp, Mark)| now.saturating_since(*at).as_secs() >= 2 * LIFE;
+        // One whose end is later, because it came from a host with another clock, keeps those behind it for longer.
+        let over = |(end, _): &&(Timestamp, Mark)| *end <= now;
         while order.front().as_ref().is_some_and(over) || order.len() >= MAX {
             let Some((_, oldest)) = order.pop_front() else { break };
             known.remove(&oldest);
@@ -41,7 +41,7 @@ impl Answered {
         if !known.insert(mark) {
             return false;
         }
-        order.push_back((now, mark));
+        order.push_back((end, mark));
         true
     }
 }
@@ -58,19 +58,33 @@ mod tests {
     fn a_challenge_is_answered_once_while_it_lives() {
         let answered = Answered::default();
         let at = Timestamp::from_unix;
-        assert!(answered.first(&text(1), at(100)));
-        assert!(answered.first(&text(2), at(101)));
-        assert!(!answered.first(&text(1), at(100 + 2 * LIFE - 1)));
-        assert!(answered.first(&text(1), at(100 + 2 * LIFE)));
-        assert!(!answered.first(&text(2), at(100 + 2 * LIFE)), "a second later");
-        assert!(!answered.first("short", at(100)));
+        assert!(answered.first(&text(1), at(400), at(100)));
+        assert!(answered.first(&text(2), at(401), at(101)));
+        assert!(!answered.first(&text(1), at(400), at(399)));
+        assert!(answered.first(&text(1), at(400), at(400)));
+        assert!(!answered.first(&text(2), at(401), at(400)), "a second later");
+        assert!(!answered.first("short", at(400), at(100)));
+    }
+
+    #[test]
+    fn a_challenge_of_a_host_whose_clock_is_behind_shortens_no_other_ones_memory() {
+        let at = Timestamp::from_unix;
+        for (now, known) in [(119, [true; 4]), (120, [false, true, true, true]), (699, [false; 4])] {
+            let answered = Answered::default();
+            for (number, end) in [(1, 120), (2, 699), (3, 120), (4, 400)] {
+                assert!(answered.first(&text(number), at(end), at(100)));
+            }
+            let firsts = [1, 2, 3, 4].map(|number| answered.first(&text(number), at(now + 300), at(now)));
+            assert_eq!(firsts.map(|first| !first), known, "{now}");
+        }
     }
 
     #[test]
     fn memory_is_bounded() {
         let answered = Answered::default();
         let now = Timestamp::from_unix(100);
-        assert!((0..MAX + 10).all(|number| answered.first(&text(number), now)));
+        let end = Timestamp::from_unix(400);
+        assert!((0..MAX + 10).all(|number| answered.first(&text(number), end, now)));
         let inner = answered.inner.lock().unwrap();
         assert_eq!((inner.known.len(), inner.order.len()), (MAX, MAX));
     }

@@ -7,13 +7,17 @@ use std::time::Duration;
 use http::Method;
 use http::header::{HeaderMap, HeaderValue};
 use serde_json::json;
+use smallvec::SmallVec;
 
 use super::answered::Answered;
-use super::challenge::{Challenge, IssuedFor};
+use super::bound_cookie::{self, Untested};
+use super::challenge::{Age, Challenge, IssuedFor};
 use super::jws::{self, Proof};
-use super::{BoundCookieMemo, DeviceBound, bound_cookie, headers};
+use super::{BoundCookieMemo, DeviceBound, headers};
 use crate::clock::Timestamp;
-use crate::cookie::{CookieName, CookieTemplate, FoundCookies, RetiredCookie, SetCookies};
+use crate::cookie::{
+    COMPANIONS, CookieName, CookieTemplate, FoundCookies, MAX_CANDIDATES, RetiredCookie, SetCookies,
+};
 use crate::crypto::{Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id};
 use crate::error::Error;
 use crate::event::ProofRefusal;
@@ -83,12 +87,21 @@ pub(crate) enum Refreshed {
     Proved(Timestamp),
     /// There was no proof, or none that this challenge would not set right.
     Challenged(HeaderValue, Option<ProofRefusal>),
+    /// The proof answers the challenge of a host whose clock is ahead, so this host cannot judge it.
+    Unjudged(ProofRefusal),
+    Refused(ProofRefusal),
+}
+
+/// The reason why a proof does not count.
+enum Flaw {
+    /// This host cannot judge its challenge, because the clock of the host that issued it is ahead.
+    Ahead,
     Refused(ProofRefusal),
 }
 
 impl Binder {
     /// The ends of the names of its cookies, after that of the session's cookie and a dot.
-    pub(crate) const COOKIES: [&'static str; 2] = [SUFFIX, RETRY_SUFFIX];
+    pub(crate) const COOKIES: [&'static str; COMPANIONS] = [SUFFIX, RETRY_SUFFIX];
 
     /// Checks the options. `keys` are those of the store.
     pub(crate) fn new(
@@ -114,7 +127,7 @@ impl Binder {
         let retired = retired.collect::<Result<_, Error>>()?;
         let name = session_cookie.name();
         let retry = session_cookie.companion(RETRY_SUFFIX, RETRY_LIFETIME)?;
-        Ok(Self {
+        let binder = Self {
             paths: Paths::below(&path, &cookie)?,
             accepted: accepted?,
             enforces: !answer_only,
@@ -125,6 +138,27 @@ impl Binder {
             cookie,
             retry,
             answered: Answered::default(),
+        };
+        let retired = session_cookie.retired_cookies().iter().map(RetiredCookie::name);
+        binder.check_names(std::iter::once(name).chain(retired).map(CookieName::as_str))?;
+        Ok(binder)
+    }
+
+    /// Checks that none of these cookies of sessions is one of its own.
+    pub(crate) fn check_names<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<(), Error> {
+        match names.into_iter().find(|name| self.sets_cookie(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::config(format!(
+                "device_bound() sets a cookie named {name:?} beside that of the session, so no session can be in it: choose another name(), retired_name() or linked_cookie()"
+            ))),
+        }
+    }
+
+    /// Returns true if one of its cookies has this name.
+    pub(crate) fn sets_cookie(&self, name: &str) -> bool {
+        [&self.cookie, &self.retry].into_iter().any(|own| {
+            let retired = own.retired_cookies().iter().map(RetiredCookie::name);
+            std::iter::once(own.name()).chain(retired).any(|own| own.as_str() == name)
         })
     }
 
@@ -168,13 +202,7 @@ impl Binder {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
         let in_grace =
             now.saturating_since(binding.since) < GRACE && binding.since.saturating_since(now) <= GRACE;
-        let is_present = |tagger, cookies: &FoundCookies| {
-            let read = |value| match memo {
-                Some(memo) => memo.read(tagger, &binding.key, value),
-                None => bound_cookie::read(tagger, &binding.key, value),
-            };
-            cookies.companions(BOUND).any(|value| read(value).is_some_and(|until| now < until))
-        };
+        let is_present = |tagger, cookies| has_valid_cookie(tagger, cookies, &binding.key, memo, now);
         in_grace
             || is_present(&self.tagger, cookies)
             || self.retired.iter().zip(retired).any(|(tagger, cookies)| is_present(tagger, cookies))
@@ -198,11 +226,24 @@ impl Binder {
         let proof = Proof::read(&text).ok_or(ProofRefusal::Malformed)?;
         let key = proof.key.ok_or(ProofRefusal::Malformed)?;
         let issued_for = IssuedFor::Registration(id.to_bytes());
-        let issued = self.check(&proof, issued_for, &key, now)?;
-        Ok((key, issued))
+        match self.check(&proof, issued_for, &key, now) {
+            Ok(issued) => Ok((key, issued)),
+            Err(Flaw::Ahead) => Err(ProofRefusal::Challenge),
+            Err(Flaw::Refused(refusal)) => Err(refusal),
+        }
     }
 
-    /// Checks the proof of a refresh.
+    /// Returns the identifier of the binding that a refresh is about.
+    pub(crate) fn identifier(fields: &HeaderMap) -> Option<String> {
+        headers::text(fields, &headers::IDENTIFIER, MAX_IDENTIFIER)
+    }
+
+    /// Returns true if a request brings a proof, of whatever quality.
+    pub(crate) fn has_proof(fields: &HeaderMap) -> bool {
+        fields.contains_key(headers::RESPONSE)
+    }
+
+    /// Checks the proof of a refresh of the binding to `key`.
     pub(crate) fn refreshed(
         &self,
         fields: &HeaderMap,
@@ -210,24 +251,22 @@ impl Binder {
         now: Timestamp,
     ) -> Result<Refreshed, Error> {
         let id = binding_id(key);
-        let identifier = headers::text(fields, &headers::IDENTIFIER, MAX_IDENTIFIER);
-        match identifier {
-            Some(identifier) if identifier == identifier_of(id) => {}
-            // The browser asks about another session of its, which has ended since.
-            Some(_) => return Ok(Refreshed::Refused(ProofRefusal::OtherBinding)),
-            None => return Ok(Refreshed::Refused(ProofRefusal::Malformed)),
-        }
         let issued_for = IssuedFor::Refresh(id);
-        let refusal = if fields.contains_key(headers::RESPONSE) {
+        let refusal = if Self::has_proof(fields) {
             let text = headers::text(fields, &headers::RESPONSE, jws::MAX_LEN);
             let Some(proof) = text.as_deref().and_then(Proof::read) else {
                 return Ok(Refreshed::Refused(ProofRefusal::Malformed));
             };
             match self.check(&proof, issued_for, key, now) {
                 Ok(issued) => return Ok(Refreshed::Proved(issued)),
+                // Another challenge would not help: the next proof may reach a host whose clock is behind this one's. A browser
+                // that is asked for a fifth proof ends the binding.
+                Err(Flaw::Ahead) => return Ok(Refreshed::Unjudged(ProofRefusal::Challenge)),
                 // Another challenge helps.
-                Err(refusal @ (ProofRefusal::Challenge | ProofRefusal::Replayed)) => Some(refusal),
-                Err(refusal) => return Ok(Refreshed::Refused(refusal)),
+                Err(Flaw::Refused(refusal @ (ProofRefusal::Challenge | ProofRefusal::Replayed))) => {
+                    Some(refusal)
+                }
+                Err(Flaw::Refused(refusal)) => return Ok(Refreshed::Refused(refusal)),
             }
         } else {
             None
@@ -243,19 +282,23 @@ impl Binder {
         issued_for: IssuedFor,
         key: &PublicKey,
         now: Timestamp,
-    ) -> Result<Timestamp, ProofRefusal> {
+    ) -> Result<Timestamp, Flaw> {
         let challenge = Challenge::open(&proof.challenge, &self.challenges);
-        let challenge =
-            challenge.filter(|challenge| challenge.issued_for == issued_for && challenge.is_fresh(now));
-        let challenge = challenge.ok_or(ProofRefusal::Challenge)?;
+        let challenge = challenge.filter(|challenge| challenge.issued_for == issued_for);
+        let challenge = challenge.ok_or(Flaw::Refused(ProofRefusal::Challenge))?;
+        match challenge.age(now) {
+            Age::Fresh => {}
+            Age::Old => return Err(Flaw::Refused(ProofRefusal::Challenge)),
+            Age::Ahead => return Err(Flaw::Ahead),
+        }
         if !proof.is_signed_by(key) {
-            return Err(ProofRefusal::Signature);
+            return Err(Flaw::Refused(ProofRefusal::Signature));
         }
         // Last, so that only the device can use up its challenge.
-        if self.answered.first(&proof.challenge, now) {
+        if self.answered.first(&proof.challenge, challenge.end(), now) {
             Ok(challenge.issued)
         } else {
-            Err(ProofRefusal::Replayed)
+            Err(Flaw::Refused(ProofRefusal::Replayed))
         }
     }
 
@@ -279,14 +322,15 @@ impl Binder {
         self.cookie.remove_everywhere()
     }
 
-    /// Returns true if there is a bound cookie among these, of whichever binding.
+    /// Returns true if there is a bound cookie among these, of whichever binding and key. A value that cannot be one, as that of
+    /// another service's cookie, does not count.
     pub(crate) fn has_cookie(cookies: &FoundCookies) -> bool {
-        cookies.companions(BOUND).next().is_some()
+        cookies.companions(BOUND).any(bound_cookie::has_form)
     }
 
     /// Returns true if the mark is among these cookies that a page was shown which asks again.
     pub(crate) fn was_asked(cookies: &FoundCookies) -> bool {
-        cookies.companions(RETRY).next().is_some()
+        cookies.companions(RETRY).any(|mark| mark == ASKED || mark == GAVE_UP)
     }
 
     /// Returns a page that makes the browser refresh its bound cookie, and then opens itself again: HTML, and the lines that mark
@@ -321,7 +365,7 @@ impl Binder {
             "credentials": [{
                 "type": "cookie",
                 "name": self.cookie.name().as_str(),
-                "attributes": self.cookie.attributes(),
+                "attributes": self.cookie.identifying_attributes(),
             }],
         })
         .to_string()
@@ -330,11 +374,9 @@ impl Binder {
 
 impl Paths {
     fn below(path: &str, cookie: &CookieTemplate) -> Result<Self, Error> {
-        let fits = path.starts_with('/')
-            && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\?#;,<>".contains(&byte));
-        if !fits {
+        if !is_sent_unchanged(path) {
             return Err(Error::config(
-                "the path of device_bound() must start with \"/\" and have visible ASCII characters other than ?#;,\"<>\\: change DeviceBound::path() or accept_path()",
+                "the path of device_bound() must start with one \"/\", must not have segments \".\" or \"..\", and must have visible ASCII characters other than ?#;,\"<>\\{}^`|: change DeviceBound::path() or accept_path()",
             ));
         }
         let path = path.trim_end_matches('/');
@@ -348,6 +390,54 @@ impl Paths {
         }
         Ok(paths)
     }
+}
+
+/// Returns true if one of these cookies shows that the device that holds `key` is present.
+///
+/// A sibling subdomain can plant some. A cookie that is refused before its tag is checked, or that came before, does not count
+/// among the cookies that are tried.
+fn has_valid_cookie(
+    tagger: &Tagger,
+    cookies: &FoundCookies,
+    key: &PublicKey,
+    memo: Option<&BoundCookieMemo>,
+    now: Timestamp,
+) -> bool {
+    let mut tried = SmallVec::<[&[u8]; MAX_CANDIDATES]>::new();
+    cookies.companions(BOUND).any(|value| {
+        if let Some(until) = memo.and_then(|memo| memo.recall(key, value)) {
+            return now < until;
+        }
+        let Some(untested) = Untested::read(tagger, value) else { return false };
+        let until = untested.until();
+        if until <= now || tried.len() == MAX_CANDIDATES || tried.contains(&value) {
+            return false;
+        }
+        tried.push(value);
+        let is_of_device = untested.is_of(tagger, key);
+        if let Some(memo) = memo.filter(|_| is_of_device) {
+            memo.keep(key, value, until);
+        }
+        is_of_device
+    })
+}
+
+/// Returns true if browsers send a request to a path as it is: they resolve segments of dots, take what follows two slashes for a
+/// host, and encode some characters.
+fn is_sent_unchanged(path: &str) -> bool {
+    let is_dots = |segment: &str| {
+        let segment = segment.to_ascii_lowercase().replace("%2e", ".");
+        segment == "." || segment == ".."
+    };
+    path.starts_with('/')
+        && !path.starts_with("//")
+        && path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\?#;,<>{}^`|".contains(&byte))
+        && !path.split('/').any(is_dots)
+}
+
+/// Returns true if the identifier is that of the binding to `key`.
+pub(crate) fn is_named(identifier: &str, key: &PublicKey) -> bool {
+    identifier == identifier_of(binding_id(key))
 }
 
 /// Returns the public id of the binding to this key. It does not depend on the name of the cookie, which can change: a browser

@@ -3,7 +3,7 @@
 use super::*;
 use crate::cookie::{CookieFinder, CookieOptions, MAX_CANDIDATES};
 use crate::crypto::AppKey;
-use crate::device_bound::challenge;
+use crate::device_bound::challenge::{self, WINDOW};
 
 const NOW: Timestamp = Timestamp::from_unix(1_800_000_000);
 
@@ -45,12 +45,22 @@ fn challenges_are_of_one_store_and_one_cookie() {
 }
 
 #[test]
-fn a_challenge_is_fresh_for_a_minute_and_clocks_may_differ_by_as_much() {
+fn a_challenge_is_fresh_for_five_minutes_and_clocks_may_differ_by_as_much() {
     let challenge = Challenge { issued_for: IssuedFor::Refresh([7; 16]), issued: NOW };
     let at = |seconds: i64| Timestamp::from_unix(NOW.as_unix().checked_add_signed(seconds).unwrap());
-    for (seconds, fresh) in [(-60, false), (-59, true), (0, true), (59, true), (60, false), (86_400, false)] {
-        assert_eq!(challenge.is_fresh(at(seconds)), fresh, "{seconds}");
+    for (seconds, age) in [
+        (-86_400, Age::Ahead),
+        (-300, Age::Ahead),
+        (-299, Age::Fresh),
+        (0, Age::Fresh),
+        (299, Age::Fresh),
+        (300, Age::Old),
+        (86_400, Age::Old),
+    ] {
+        assert_eq!(challenge.age(at(seconds)), age, "{seconds}");
     }
+    assert_eq!(challenge.end(), at(300));
+    assert!(Duration::from_secs(WINDOW) <= SHORTEST_LIFETIME, "a proof is worth a cookie");
 }
 
 #[test]
@@ -73,10 +83,65 @@ fn a_device_is_present_in_the_grace_and_while_its_cookie_lasts() {
         // In another field, as HTTP/2 may send it, and after another cookie of the name.
         assert_eq!(is_present(&both, seconds), with, "{seconds}");
     }
-    // Not more cookies than are tried for a session.
-    let mut many = vec![other; MAX_CANDIDATES];
-    many.push(cookie);
-    assert!(!is_present(&many, 60));
+}
+
+#[test]
+fn only_bound_cookies_that_could_be_genuine_count_among_those_that_are_tried() {
+    let binder = binder(b"one", "s");
+    let [key, other] = [7, 8].map(|byte| PublicKey::of(true, &[byte; 32]));
+    let binding = DeviceBinding { key, since: NOW };
+    let until = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
+    let write = |key, seconds| bound_cookie::write(&binder.tagger, key, until(seconds)).unwrap();
+    let field = |value: &str| HeaderValue::try_from(format!("s.bound={value}")).unwrap();
+    let genuine = field(&write(&key, 600));
+    let is_present =
+        |fields: Vec<HeaderValue>| binder.is_present(&binding, &found(&fields), &[], None, until(300));
+    let foreign = bound_cookie::write(&self::binder(b"two", "s").tagger, &key, until(600)).unwrap();
+    for (planted, what) in [
+        (field("x"), "its form"),
+        (field(&"A".repeat(56)), "its version"),
+        (field(&foreign), "the id of its key"),
+        (field(&write(&key, 300)), "its end"),
+        (field(&write(&other, 600)), "of another device, each time the same"),
+    ] {
+        for count in [4, 40, 63] {
+            let mut fields = vec![planted.clone(); count];
+            fields.push(genuine.clone());
+            assert!(is_present(fields), "{what} {count}");
+        }
+    }
+    // The number of tags that are checked is limited, as that of a session's cookies.
+    for (forged, expected) in [(MAX_CANDIDATES - 1, true), (MAX_CANDIDATES, false)] {
+        let mut fields: Vec<_> = (0..forged as u64).map(|n| field(&write(&other, 400 + n))).collect();
+        fields.push(genuine.clone());
+        assert_eq!(is_present(fields), expected, "{forged}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_companion_does_not_count_as_one() {
+    let [absent, present] = [
+        ["s.bound=x", "s.bound=", "s.retry=3", "s.retry="],
+        ["s.bound=", "s.bound=", "s.retry=1", "s.retry=2"],
+    ];
+    for field in absent {
+        let found = found(&[HeaderValue::from_static(field)]);
+        assert!(!Binder::has_cookie(&found) && !Binder::was_asked(&found), "{field}");
+    }
+    // Those of another key, which another host has, and of a later version.
+    for (at, field) in present.into_iter().enumerate() {
+        let value = match at {
+            0 => "A".repeat(56),
+            1 => format!("Ag{}", "B".repeat(53) + "A"),
+            _ => String::new(),
+        };
+        let found = found(&[HeaderValue::try_from(format!("{field}{value}")).unwrap()]);
+        assert_eq!(
+            (Binder::has_cookie(&found), Binder::was_asked(&found)),
+            (at < 2, at >= 2),
+            "{field}{value}"
+        );
+    }
 }
 
 #[test]

@@ -32,15 +32,37 @@ pub(super) fn write(tagger: &Tagger, key: &PublicKey, until: Timestamp) -> Resul
     Ok(encode_base64url(&value.collect::<Vec<_>>()))
 }
 
-/// Returns until when the device that holds `key` counts as present. `None` if the value is not for this device.
-pub(super) fn read(tagger: &Tagger, key: &PublicKey, value: &[u8]) -> Option<Timestamp> {
-    let bytes: [u8; LEN] = decode_base64url_array(value)?;
-    let [VERSION, k0, k1, k2, k3, rest @ ..] = bytes else { return None };
-    let (until, tag) = rest.split_first_chunk::<UNTIL_LEN>()?;
-    let id = KeyId::from_bytes([k0, k1, k2, k3]);
-    tagger
-        .verify(id, &message(*until, key), tag.first_chunk()?)
-        .then(|| Timestamp::from_unix(until.iter().fold(0, |until, byte| until << 8 | u64::from(*byte))))
+/// Returns true if the value has the form of a bound cookie, of this version or another.
+pub(super) fn has_form(value: &[u8]) -> bool {
+    decode_base64url_array::<LEN>(value).is_some()
+}
+
+/// A value of this version, whose tag is not checked yet.
+pub(super) struct Untested {
+    id: KeyId,
+    end: Until,
+    tag: [u8; BOUND_TAG_LEN],
+}
+
+impl Untested {
+    /// Reads a value. `None` if it does not have the form of one, or a key that the tagger does not have.
+    pub(super) fn read(tagger: &Tagger, value: &[u8]) -> Option<Self> {
+        let bytes: [u8; LEN] = decode_base64url_array(value)?;
+        let [VERSION, k0, k1, k2, k3, rest @ ..] = bytes else { return None };
+        let (end, tag) = rest.split_first_chunk::<UNTIL_LEN>()?;
+        let id = KeyId::from_bytes([k0, k1, k2, k3]);
+        tagger.has_key(id).then_some(Self { id, end: *end, tag: *tag.first_chunk()? })
+    }
+
+    /// Returns until when the device counts as present, if the tag is genuine.
+    pub(super) fn until(&self) -> Timestamp {
+        Timestamp::from_unix(self.end.iter().fold(0, |until, byte| until << 8 | u64::from(*byte)))
+    }
+
+    /// Returns true if the tag is genuine, and the value is for the device that holds `key`.
+    pub(super) fn is_of(&self, tagger: &Tagger, key: &PublicKey) -> bool {
+        tagger.verify(self.id, &message(self.end, key), &self.tag)
+    }
 }
 
 fn message(until: Until, key: &PublicKey) -> [u8; 1 + UNTIL_LEN + PublicKey::LEN] {
@@ -62,6 +84,12 @@ pub(super) mod tests {
         Tagger::new(&ring, Purpose::BoundCookie, "s").unwrap()
     }
 
+    /// Returns until when the device that holds `key` counts as present. `None` if the value is not for this device.
+    pub(in super::super) fn read(tagger: &Tagger, key: &PublicKey, value: &[u8]) -> Option<Timestamp> {
+        let untested = Untested::read(tagger, value)?;
+        untested.is_of(tagger, key).then(|| untested.until())
+    }
+
     #[test]
     fn a_value_is_for_one_device_and_one_moment() {
         let (tagger, until) = (tagger(b"one"), Timestamp::from_unix(1_800_000_600));
@@ -79,7 +107,20 @@ pub(super) mod tests {
         }
         for bad in ["", &value[1..], &format!("{value}A"), &format!("{}=", &value[1..])] {
             assert_eq!(read(&tagger, &key, bad.as_bytes()), None, "{bad}");
+            assert!(!has_form(bad.as_bytes()), "{bad}");
         }
+        assert!(has_form(value.as_bytes()));
+    }
+
+    #[test]
+    fn what_is_refused_before_its_tag_is_checked() {
+        let (tagger, key) = (tagger(b"one"), PublicKey::of(true, &[7; 32]));
+        let value = write(&tagger, &key, Timestamp::from_unix(600)).unwrap();
+        let forged = format!("{}{}", &value[..54], if value.ends_with("AA") { "BA" } else { "AA" });
+        for (value, is_tested) in [(&*value, true), (&forged, true), (&"A".repeat(56), false), ("x", false)] {
+            assert_eq!(Untested::read(&tagger, value.as_bytes()).is_some(), is_tested, "{value}");
+        }
+        assert!(Untested::read(&super::tests::tagger(b"two"), value.as_bytes()).is_none(), "another key");
     }
 
     #[test]

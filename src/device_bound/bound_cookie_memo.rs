@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 
 use super::bound_cookie;
 use crate::clock::Timestamp;
-use crate::crypto::{PublicKey, Tagger};
+use crate::crypto::PublicKey;
 
 /// A memo of one entry: the value that was read last, its device, and until when this device counts as present.
 ///
@@ -25,24 +25,17 @@ struct LastValue {
 }
 
 impl BoundCookieMemo {
-    /// Works as [`bound_cookie::read`], which it calls unless `value` is the last value of this device. The time of the
-    /// comparison does not depend on how much of the value matches.
-    pub(super) fn read(&self, tagger: &Tagger, key: &PublicKey, value: &[u8]) -> Option<Timestamp> {
-        self.recall(key, value).or_else(|| {
-            let until = bound_cookie::read(tagger, key, value)?;
-            self.keep(key, value, until);
-            Some(until)
-        })
-    }
-
-    fn recall(&self, key: &PublicKey, value: &[u8]) -> Option<Timestamp> {
+    /// Returns until when the device that holds `key` counts as present, if `value` is the last value of this device. The time of
+    /// the comparison does not depend on how much of the value matches.
+    pub(super) fn recall(&self, key: &PublicKey, value: &[u8]) -> Option<Timestamp> {
         // If another request of the same connection holds the lock, computing the MAC is faster than waiting.
         let entry = self.entry.try_lock().ok()?;
         let entry = entry.as_ref()?;
         (entry.key == *key && constant_time_eq(&*entry.value, value)).then_some(entry.until)
     }
 
-    fn keep(&self, key: &PublicKey, value: &[u8], until: Timestamp) {
+    /// Keeps a value that was authenticated for the device that holds `key`.
+    pub(super) fn keep(&self, key: &PublicKey, value: &[u8], until: Timestamp) {
         let (Ok(value), Ok(mut entry)) = (value.try_into(), self.entry.try_lock()) else { return };
         *entry = Some(LastValue { value: Zeroizing::new(value), key: *key, until });
     }
@@ -57,8 +50,20 @@ impl BoundCookieMemo {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bound_cookie::tests::tagger;
+    use super::super::bound_cookie::tests::{read, tagger};
     use super::*;
+    use crate::crypto::Tagger;
+
+    impl BoundCookieMemo {
+        /// Recalls the value, or reads and keeps it.
+        fn read(&self, tagger: &Tagger, key: &PublicKey, value: &[u8]) -> Option<Timestamp> {
+            self.recall(key, value).or_else(|| {
+                let until = read(tagger, key, value)?;
+                self.keep(key, value, until);
+                Some(until)
+            })
+        }
+    }
 
     // The keys of `other` made none of the values: what is read with them was remembered.
     #[test]

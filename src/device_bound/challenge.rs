@@ -1,13 +1,19 @@
 //! Challenges: sealed, so that the server need not remember which ones it has set.
 
+use std::time::Duration;
+
 use bytes::Buf;
 
 use crate::clock::Timestamp;
 use crate::crypto::{Sealer, encode_base64url};
 use crate::error::Error;
 
-/// For this many seconds a challenge can be answered. A device with a slow key store takes a few.
-pub(crate) const LIFE: u64 = 60;
+/// For this many seconds a challenge can be answered. A device with a slow key store takes a few. The rest is for the clocks of
+/// two hosts, of which one issues the challenge and the other one gets the proof.
+///
+/// It is not longer than the shortest life of a bound cookie, which counts from the challenge: so a proof is always worth a
+/// cookie.
+pub(super) const WINDOW: u64 = 300;
 
 /// The longest text that can be a challenge.
 pub(super) const MAX_LEN: usize = Sealer::token_len(Challenge::LEN);
@@ -61,9 +67,30 @@ impl Challenge {
         Some(Self { issued_for, issued: Timestamp::from_unix(plaintext.get_u64()) })
     }
 
-    /// Returns true if the challenge can be answered at `now`. The clocks of two hosts may differ by as much as it lives.
-    pub(super) fn is_fresh(self, now: Timestamp) -> bool {
-        now.saturating_since(self.issued).as_secs() < LIFE
-            && self.issued.saturating_since(now).as_secs() < LIFE
+    /// Returns whether the challenge can be answered at `now`.
+    pub(super) fn age(self, now: Timestamp) -> Age {
+        if now.saturating_since(self.issued).as_secs() >= WINDOW {
+            Age::Old
+        } else if self.issued.saturating_since(now).as_secs() >= WINDOW {
+            Age::Ahead
+        } else {
+            Age::Fresh
+        }
     }
+
+    /// Returns the time from which on the challenge is too old.
+    pub(super) fn end(self) -> Timestamp {
+        self.issued.saturating_add(Duration::from_secs(WINDOW))
+    }
+}
+
+/// The age of a challenge, by the clock of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    /// It can be answered.
+    Fresh,
+    /// It is too old.
+    Old,
+    /// The clock of the host that issued it is too far ahead.
+    Ahead,
 }

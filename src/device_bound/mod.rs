@@ -20,6 +20,6 @@ mod options;
 
 pub use self::options::DeviceBound;
 
-pub(crate) use self::binder::{Binder, Endpoint, Refreshed};
+pub(crate) use self::binder::{Binder, Endpoint, Refreshed, is_named};
 pub(crate) use self::bound_cookie_memo::BoundCookieMemo;
 pub(crate) use crate::crypto::PublicKey;

@@ -45,7 +45,8 @@ impl DeviceBound {
     /// Sets the path under which the session service answers browsers: `POST PATH/register`, `POST PATH/refresh` and
     /// `GET PATH/present`. Default: `/device-bound`.
     ///
-    /// The path of the session cookie must cover it. The service must see requests under their full path, so that a layer
+    /// Browsers must send it as it is: it has neither segments of dots nor characters that they encode. The path of the session
+    /// cookie must cover it. The service must see requests under their full path, so that a layer
     /// belongs outside of nested routers. Services of one host with different cookies need [different
     /// paths](crate::guide::device_bound#two-sessions-on-one-host).
     pub fn path(mut self, path: impl Into<String>) -> Self {
@@ -100,6 +101,9 @@ impl DeviceBound {
     /// Sets the lifetime of the bound cookie, by which a device shows that it has proved to hold its key. A thief who copies
     /// both cookies can use them for this long. Default: ten minutes. At least five, because Chromium signs at most six
     /// times in nine minutes for a site.
+    ///
+    /// Bound cookies that were set before keep their end. If the lifetime was a day, they are accepted for up to a day after it was
+    /// lowered.
     pub fn lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -108,6 +112,9 @@ impl DeviceBound {
     /// Sets the keys for challenges and bound cookies. Default: those of the store.
     ///
     /// A server-side store has keys only if it [seals its entries](crate::store::Builder::seal_records).
+    ///
+    /// When they change, or the store does, keys of before that are [accepted](crate::Keyring::accept) keep bound cookies valid. The guide
+    /// shows [the steps](crate::guide::device_bound#deploying-host-by-host).
     pub fn keys(mut self, keys: impl Into<Keyring>) -> Self {
         self.keys = Some(keys.into());
         self

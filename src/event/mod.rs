@@ -237,7 +237,8 @@ pub enum EventKind<'a> {
         /// The session.
         id: SessionId,
     },
-    /// A proof of a device was refused, at a registration or later. Nothing was changed.
+    /// A proof of a device was refused, at a registration or later. Nothing was changed. A refresh that brings no proof is not
+    /// reported: after a logout, browsers ask once more.
     #[non_exhaustive]
     DeviceProofRefused {
         /// The session, if there is one.

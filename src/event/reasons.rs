@@ -53,7 +53,7 @@ pub enum ProofRefusal {
     Malformed,
     /// The identifier names another binding than that of the session.
     OtherBinding,
-    /// The challenge is not one of this store for this session, or it is older than a minute.
+    /// The challenge is not one of this store for this session, or its time is five minutes or more from that of this host.
     Challenge,
     /// The challenge was answered before.
     Replayed,

@@ -19,7 +19,7 @@ use super::fetch_metadata::comes_by_link;
 use super::handle::SessionHandle;
 use super::slot::Slot;
 use crate::clock::Timestamp;
-use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers};
+use crate::device_bound::{Binder, Endpoint, PublicKey, Refreshed, headers, is_named};
 use crate::error::Error;
 use crate::event::{EventKind, ProofRefusal, Refusal};
 use crate::session::{Record, SessionId};
@@ -72,8 +72,8 @@ fn step<B>(request: &Request<B>) -> Option<Step> {
     let mut handles = extension::innermost_first(request.extensions()).map(SessionHandle::slot);
     let slot = handles.next()?;
     let binder = slot.connection.config().device_bound.as_ref()?;
-    if let Some(outer) = handles.find(|outer| outer.answers_for(binder, slot)) {
-        let answer = std::future::ready(Some(unreachable_behind(outer, slot)));
+    if let Some(error) = handles.find_map(|outer| slot.conflict_with(outer, binder)) {
+        let answer = std::future::ready(Some(error.into_http_response()));
         return Some(Step::Answered(Box::pin(answer)));
     }
     slot.device.note_answered();
@@ -149,23 +149,32 @@ impl<T, G> fmt::Debug for DeviceBoundFuture<T, G> {
     }
 }
 
-/// Returns the response of a service whose browsers `outer` answers. It would never see a registration, and none of its sessions would
-/// be bound.
-fn unreachable_behind(outer: &Slot, inner: &Slot) -> Response<Bytes> {
-    Error::config(format!(
-        "the session service of the cookie {} answers browsers under the same path as that of {} inside of it: set another DeviceBound::path() for one of them",
-        outer.cookie_name(),
-        inner.cookie_name()
-    ))
-    .into_http_response()
-}
-
 impl Slot {
-    /// Returns true if a service answers the browsers of this session under a path of `binder`, which belongs to the session of
-    /// another cookie, `inner`.
-    fn answers_for(&self, binder: &Binder, inner: &Self) -> bool {
-        let own = self.connection.config().device_bound.as_ref().filter(|_| self.device.is_answered());
-        self.cookie_name() != inner.cookie_name() && own.is_some_and(|own| own.shares_paths(binder))
+    /// Returns why the sessions of this service, with this binder, cannot be bound inside of the service `outer`.
+    ///
+    /// If `outer` answers browsers under the same path, this service never sees a registration. If the bound cookie of one has the
+    /// name of the other one's session cookie, each replaces the other.
+    fn conflict_with(&self, outer: &Self, binder: &Binder) -> Option<Error> {
+        let (own, other) = (self.cookie_name(), outer.cookie_name());
+        if own == other {
+            return None; // one session
+        }
+        let of_outer = outer.connection.config().device_bound.as_deref();
+        if of_outer.filter(|_| outer.device.is_answered()).is_some_and(|outer| outer.shares_paths(binder)) {
+            return Some(Error::config(format!(
+                "the session service of the cookie {other} answers browsers under the same path as that of {own} inside of it: set another DeviceBound::path() for one of them"
+            )));
+        }
+        let (session, of) = if binder.sets_cookie(other) {
+            (other, own)
+        } else if of_outer.is_some_and(|outer| outer.sets_cookie(own)) {
+            (own, other)
+        } else {
+            return None;
+        };
+        Some(Error::config(format!(
+            "device_bound() of the session service of the cookie {of} sets a cookie named {session}, which is the session cookie of another service around or inside of it: choose another name()"
+        )))
     }
 
     async fn answer_device(
@@ -209,7 +218,13 @@ impl Slot {
             Err(refusal) => return Ok(self.refuse_device(Some(from), refusal)),
         };
         session.bind_device(key)?;
-        match session.save().await {
+        let mut saved = session.save().await;
+        if saved.as_ref().is_err_and(Error::is_transient) {
+            // The step may have been carried out, and its reply lost. The session would be bound, and the browser would not know. On
+            // a server-side store the same step finds its own key. If it was not carried out, this is a second attempt.
+            saved = session.save().await;
+        }
+        match saved {
             Ok(()) => {}
             // Another registration was faster, or the session has ended.
             Err(error) if error.is_ended() => {
@@ -235,58 +250,98 @@ impl Slot {
         // A refresh shows that the device is there, and not that its user is.
         let session = self.session(false).await?;
         let now = self.connection.config().now();
-        let mut record = session.stored_record().or_else(|| self.device.lapsed().cloned());
+        let identifier = Binder::identifier(fields);
+        let named = |record: &Record| {
+            let binding = record.payload().device_binding().ok().flatten()?;
+            identifier.as_deref().is_some_and(|id| is_named(id, &binding.key)).then_some(binding)
+        };
+        // Another session may be newer: that of another user, or one that another host of the domain planted under this path.
+        let mut sessions = self.authentic_sessions(&session);
+        let mut found = sessions.iter().find_map(|record| Some((named(record)?, record.id())));
         let mut is_superseded = self.superseded();
-        let unbound = record.as_ref().filter(|record| record.payload().device_binding() == Ok(None));
-        // Another host may have bound it since this one put it into its cache. Status 401 would end the binding.
-        if let Some(loading) = unbound.and_then(|record| self.connection.store().load_past_cache(record, now))
-        {
-            let loaded = self.reported(loading.await)?;
-            is_superseded |= matches!(loaded, Err(Refusal::Regenerated));
-            if let Err(refusal) = &loaded {
-                self.device.note_refusal(*refusal);
-            }
-            record = loaded.ok();
+        if found.is_none() {
+            is_superseded |= self.reload_unbound(&mut sessions, now).await?;
+            found = sessions.iter().find_map(|record| Some((named(record)?, record.id())));
         }
-        let binding = record.as_ref().and_then(|record| record.payload().device_binding().ok().flatten());
-        let id = record.as_ref().map(Record::id);
-        let (Some(binding), Some(record)) = (binding, record) else {
-            if is_superseded || self.device.has_unjudged() {
-                // The browser is about to get the new cookie, or another host knows its session. It asks again after a server
-                // error.
+        let Some((binding, id)) = found else {
+            // A newer release has bound it.
+            let has_unreadable = sessions.iter().any(|record| record.payload().device_binding().is_err());
+            let may_be_known = self.device.has_unjudged() || self.has_untried() || has_unreadable;
+            if identifier.is_some() && (is_superseded || may_be_known) {
+                // The browser is about to get the new cookie, or another host knows its session, or it is among the cookies that
+                // were not tried. The browser asks again after a server error.
                 return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
             }
-            return Ok(self.refuse_device(id, ProofRefusal::NoSession));
+            let bound = sessions.iter().find(|record| record.payload().device_binding() != Ok(None));
+            let refusal = match (bound, &identifier) {
+                (None, _) => ProofRefusal::NoSession,
+                (Some(_), None) => ProofRefusal::Malformed,
+                // The browser asks about another session of its, which has ended since.
+                (Some(_), Some(_)) => ProofRefusal::OtherBinding,
+            };
+            // After a logout, or after a login of another user, browsers ask once more for the binding of before. They have
+            // proved nothing wrong.
+            if Binder::has_proof(fields) {
+                let id = bound.or_else(|| sessions.first()).map(Record::id);
+                self.report_refusal(id, refusal);
+            }
+            return Ok(refused(refusal));
         };
         match binder.refreshed(fields, &binding.key, now)? {
             Refreshed::Proved(issued) => {
-                self.emit(EventKind::DeviceProved { id: record.id() });
+                self.emit(EventKind::DeviceProved { id });
                 accept_device(binder, &binding.key, issued, now)
             }
             Refreshed::Challenged(challenge, refusal) => {
                 if let Some(refusal) = refusal {
-                    self.report_refusal(id, refusal);
+                    self.report_refusal(Some(id), refusal);
                 }
                 let mut response = empty(StatusCode::FORBIDDEN);
                 response.headers_mut().insert(headers::CHALLENGE, challenge);
                 Ok(response)
             }
-            Refreshed::Refused(refusal) => Ok(self.refuse_device(id, refusal)),
+            Refreshed::Unjudged(refusal) => {
+                self.report_refusal(Some(id), refusal);
+                Ok(empty(StatusCode::SERVICE_UNAVAILABLE))
+            }
+            Refreshed::Refused(refusal) => Ok(self.refuse_device(Some(id), refusal)),
         }
     }
 
-    /// Returns the response to a proof that was refused. Status 401 ends the binding in the browser; the session stays.
+    /// Loads the sessions among these that look unbound past a near-cache: another host may have bound them since, and status 401 would
+    /// end the binding. Returns true if one of their tokens was superseded moments ago.
+    async fn reload_unbound(&self, sessions: &mut [Record], now: Timestamp) -> Result<bool, Error> {
+        let mut is_superseded = false;
+        for record in sessions.iter_mut().filter(|record| record.payload().device_binding() == Ok(None)) {
+            let Some(loading) = self.connection.store().load_past_cache(record, now) else { continue };
+            match self.reported(loading.await)? {
+                Ok(loaded) => *record = loaded,
+                Err(refusal) => {
+                    is_superseded |= refusal == Refusal::Regenerated;
+                    self.device.note_refusal(refusal);
+                }
+            }
+        }
+        Ok(is_superseded)
+    }
+
+    /// Reports a proof that was refused, and returns the response to it.
     fn refuse_device(&self, id: Option<SessionId>, refusal: ProofRefusal) -> Response<Bytes> {
         self.report_refusal(id, refusal);
-        empty(match refusal {
-            ProofRefusal::Malformed => StatusCode::BAD_REQUEST,
-            _ => StatusCode::UNAUTHORIZED,
-        })
+        refused(refusal)
     }
 
     fn report_refusal(&self, id: Option<SessionId>, refusal: ProofRefusal) {
         self.emit(EventKind::DeviceProofRefused { id, refusal });
     }
+}
+
+/// Returns the response to a proof that is refused. Status 401 ends the binding in the browser; the session stays.
+fn refused(refusal: ProofRefusal) -> Response<Bytes> {
+    empty(match refusal {
+        ProofRefusal::Malformed => StatusCode::BAD_REQUEST,
+        _ => StatusCode::UNAUTHORIZED,
+    })
 }
 
 fn is_bound_to(record: &Record, key: &PublicKey) -> bool {

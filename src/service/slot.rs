@@ -98,6 +98,9 @@ struct Several {
     /// The first one is the session of the request. Otherwise all are older than a session whose token the request does not
     /// have.
     has_newest: bool,
+    /// See [`Opened::hidden`].
+    #[cfg(feature = "device-bound")]
+    hidden: Option<Recency>,
 }
 
 /// The result of opening the cookies of a request.
@@ -306,7 +309,12 @@ impl Slot {
         if opened.candidates.len() > 1 || (opened.exhausted || outdated) && !opened.candidates.is_empty() {
             let sessions = opened.candidates.into_iter().map(|candidate| candidate.record).collect();
             // If two tasks load at once, both find the same sessions.
-            let _ = self.several.set(Several { sessions, has_newest: !outdated });
+            let _ = self.several.set(Several {
+                sessions,
+                has_newest: !outdated,
+                #[cfg(feature = "device-bound")]
+                hidden: opened.hidden,
+            });
         }
         let committer: Weak<dyn Committer> = Arc::downgrade(self) as _;
         let circumstances = Circumstances {
@@ -695,6 +703,24 @@ impl Slot {
         std::iter::once(&self.found).chain(&self.found_retired)
     }
 
+    /// Returns the authentic sessions of the request that count, the newest first. `session` is the loaded session.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn authentic_sessions(&self, session: &Session) -> SmallVec<[Record; 1]> {
+        match self.several.get() {
+            Some(Several { sessions, hidden, .. }) => {
+                let counts = |record: &&Record| hidden.is_none_or(|hidden| record.recency() > hidden);
+                sessions.iter().filter(counts).cloned().collect()
+            }
+            None => session.stored_record().or_else(|| self.device.lapsed().cloned()).into_iter().collect(),
+        }
+    }
+
+    /// Returns true if cookies of the loaded session's name were not tried.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn has_untried(&self) -> bool {
+        matches!(self.loaded(), Some(Loaded { renewal: Renewal::Never, .. }))
+    }
+
     /// Returns true if the request came with a token that was superseded moments ago.
     #[cfg(feature = "device-bound")]
     pub(super) fn superseded(&self) -> bool {
@@ -703,7 +729,7 @@ impl Slot {
 
     /// Ends the authentic sessions that the request brought beside its own. `None` if there are none.
     fn end_others(&self, now: Timestamp) -> Option<StoreFuture<()>> {
-        let Several { sessions, has_newest } = self.several.get()?;
+        let Several { sessions, has_newest, .. } = self.several.get()?;
         let others = sessions.get(usize::from(*has_newest)..).filter(|others| !others.is_empty())?;
         let store = Arc::clone(self.connection.store());
         let others = others.to_vec();

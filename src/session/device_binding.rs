@@ -36,7 +36,8 @@ pub enum Binding {
         /// When it was bound.
         since: Timestamp,
     },
-    /// The request came with a bound session, and without a valid proof that it comes from its device. The session is empty.
+    /// The request came with a bound session, and without a valid proof that it comes from its device. The session is empty, or has
+    /// the values that the handler has set since. After a [`login`](Session::login) it is [`Unbound`](Self::Unbound).
     Lapsed,
 }
 
@@ -120,7 +121,7 @@ impl Session {
     pub fn binding(&self) -> Binding {
         let check = self.inner.circumstances.device;
         match self.raw(BINDING).map(|value| DeviceBinding::from_bytes(&value)) {
-            None if check == DeviceCheck::Failed => Binding::Lapsed,
+            None if check == DeviceCheck::Failed && self.subject().is_none() => Binding::Lapsed,
             None => Binding::Unbound,
             Some(Some(DeviceBinding { since, .. })) if check == DeviceCheck::Unchecked => {
                 Binding::Unchecked { since }

@@ -871,7 +871,9 @@ impl<K> Builder<K> {
                     ));
                 }
                 let keys = keys(&kind, &server);
-                config.bind_devices(Binder::new(device_bound, keys.as_ref(), &config.cookie)?);
+                let binder = Binder::new(device_bound, keys.as_ref(), &config.cookie)?;
+                binder.check_names(server.linked.iter().map(String::as_str))?;
+                config.bind_devices(binder);
             }
             config
         };

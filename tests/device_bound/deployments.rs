@@ -7,8 +7,9 @@ use std::time::Duration;
 use http::Response;
 use http::header::{HeaderMap, HeaderValue, SET_COOKIE};
 use hyper_session::cookie::CookieOptions;
+use hyper_session::store::MigratingStore;
 use hyper_session::testing::FakeClock;
-use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, Keyring, Revocations, Timestamp};
+use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, Keyring, MemoryStore, Revocations, Timestamp};
 
 use crate::browser::Browser;
 use crate::device::{Device, Offer, challenge, offer};
@@ -296,4 +297,106 @@ fn b2_a_host_that_cannot_judge_a_session_does_not_end_its_binding() {
         assert_eq!(browser.ask(&before).await.status(), 503);
         assert_eq!(browser.refresh(&after).await, 200);
     });
+}
+
+/// Refreshes by way of two hosts in turn, as Chromium does: it ends the binding at the fifth challenge. Returns the last status, and
+/// the number of proofs.
+async fn refresh_in_turn(browser: &mut Browser, hosts: [&Site; 2]) -> (u16, usize) {
+    let mut turns = hosts.into_iter().cycle();
+    let mut response = browser.ask(turns.next().unwrap()).await;
+    let mut proofs = 0;
+    while response.status() == 403 {
+        proofs += 1;
+        assert!(proofs < 5, "{}: a fifth challenge", hosts[0].kind);
+        let proof = browser.device.refresh(&challenge(response.headers()));
+        response = browser.prove(turns.next().unwrap(), &proof).await;
+    }
+    (response.status().as_u16(), proofs)
+}
+
+#[test]
+fn b2_hosts_whose_clocks_differ_do_not_end_a_binding() {
+    for place in Place::all() {
+        for apart in [59, 60, 61, 120, 299, 300, 301, 3_600] {
+            block_on(async {
+                let clock = Place::clock();
+                let behind = FakeClock::at(clock.now().as_unix() - apart);
+                let ahead = place.host(&clock, Some(DeviceBound::new())).await;
+                let behind = place.host(&behind, Some(DeviceBound::new())).await;
+                // A host that is ahead accepts the cookies of one that is behind.
+                let mut browser = bound(&behind).await;
+                for hosts in [[&behind, &ahead], [&ahead, &behind]] {
+                    let (status, proofs) = refresh_in_turn(&mut browser, hosts).await;
+                    let expected = if apart < 300 { (200, 1) } else { (503, proofs) };
+                    assert_eq!((status, proofs), expected, "{} {apart}", place.kind());
+                    // The next one reaches one host.
+                    assert_eq!(browser.refresh(hosts[0]).await, 200, "{} {apart}", place.kind());
+                    // From the host that is behind, a bound cookie lasts for that much less.
+                    let page = browser.read(&behind, "/").await;
+                    assert_eq!(page, "ada bound 0", "{} {apart}", place.kind());
+                }
+
+                let mut other = Browser::new();
+                let offer = other.log_in(&behind).await;
+                let status = other.register(&ahead, &offer).await.status();
+                assert_eq!(status, if apart < 300 { 200 } else { 401 }, "{} {apart}", place.kind());
+            });
+        }
+    }
+}
+
+// A proof is worth the rest of its challenge's life, whichever clock is right.
+#[test]
+fn a_bound_cookie_ends_with_its_challenge_whichever_clock_is_right() {
+    for place in Place::all() {
+        block_on(async {
+            let clock = Place::clock();
+            let late = FakeClock::at(clock.now().as_unix() + 120);
+            let (host, ahead) = (
+                place.host(&clock, Some(DeviceBound::new())).await,
+                place.host(&late, Some(DeviceBound::new())).await,
+            );
+            let mut browser = bound(&host).await;
+            let asked = browser.ask(&host).await;
+            let proof = browser.device.refresh(&challenge(asked.headers()));
+            assert_eq!(browser.prove(&ahead, &proof).await.status(), 200, "{}", place.kind());
+            for (seconds, page) in [(599, "ada bound 0"), (1, "stranger lapsed 0")] {
+                clock.advance(Duration::from_secs(seconds));
+                assert_eq!(browser.read(&host, "/").await, page, "{}", place.kind());
+            }
+        });
+    }
+}
+
+// The guide: changing_stores. The bound cookies of before have other keys.
+#[test]
+fn a_migration_accepts_the_bound_cookies_of_before_if_it_has_their_key() {
+    let clock = FakeClock::at(START);
+    let until = Timestamp::from_unix(START + 100_000);
+    let next = || AppKey::danger_from_any_bytes(b"another key").unwrap();
+    let cookies = || {
+        let builder = CookieStore::builder(key()).clock(clock.clone()).revocations(Revocations::in_memory());
+        builder.device_bound(DeviceBound::new()).build().unwrap()
+    };
+    let migrating = |old: CookieStore, keys: Keyring| {
+        let new = MemoryStore::builder().clock(clock.clone()).device_bound(DeviceBound::new().keys(keys));
+        let store = MigratingStore::new(new.build().unwrap(), old, until).unwrap();
+        Site { store: Arc::new(store), clock: clock.clone(), ..Site::on_cookies() }
+    };
+    for (keys, page) in
+        [(Keyring::new(next()), "stranger lapsed 0"), (Keyring::new(next()).accept(key()), "ada bound 0")]
+    {
+        block_on(async {
+            let old = cookies();
+            let before = Site { store: Arc::new(old.clone()), clock: clock.clone(), ..Site::on_cookies() };
+            let mut browser = bound(&before).await;
+            clock.advance(GRACE);
+            assert_eq!(browser.read(&before, "/").await, "ada bound 0");
+            let after = migrating(old, keys);
+            assert_eq!(browser.read(&after, "/").await, page);
+            // Either way the key of the device is in the session.
+            assert_eq!(browser.refresh(&after).await, 200);
+            assert_eq!(browser.read(&after, "/visit").await, "ada bound 1");
+        });
+    }
 }

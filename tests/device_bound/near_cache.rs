@@ -7,9 +7,9 @@ use http::{Request, Version};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper::service::{Service, service_fn};
-use hyper_session::RedisStore;
 use hyper_session::store::redis::NearCache;
 use hyper_session::testing::{FakeClock, Relay};
+use hyper_session::{AppKey, Keyring, RedisStore};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -21,8 +21,18 @@ use crate::site::{Body, Events, GRACE, LIFETIME, Site, block_on, key, observer, 
 
 /// A host whose store has a near-cache, if `cache` says so.
 async fn host(url: String, clock: &FakeClock, cache: Option<NearCache>) -> (Site, RedisStore) {
+    host_with(url, clock, cache, key().into()).await
+}
+
+/// The same, which seals its entries by these keys.
+async fn host_with(
+    url: String,
+    clock: &FakeClock,
+    cache: Option<NearCache>,
+    keys: Keyring,
+) -> (Site, RedisStore) {
     let events = Events::default();
-    let builder = unhurried(RedisStore::builder(url).prefix("s"));
+    let builder = unhurried(RedisStore::builder(url).prefix("s")).seal_records(keys);
     let builder = match cache {
         // Behind a line that goes silent, a command is sent again after a second.
         Some(cache) => builder.near_cache(cache).command_timeout(Duration::from_secs(2)),
@@ -60,13 +70,19 @@ struct Stale {
 
 impl Stale {
     async fn new() -> Self {
+        Self::bound_with(key().into()).await
+    }
+
+    /// The host that binds the session has these keys. The other one has that of the tests.
+    async fn bound_with(keys: Keyring) -> Self {
         let (server, clock) = (Server::start(), Place::clock());
         let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
         let cache = NearCache::new().max_staleness(Duration::from_secs(10));
-        let (bound_by, _) = host(server.url(), &clock, None).await;
+        let (before, _) = host(server.url(), &clock, None).await;
+        let (bound_by, _) = host_with(server.url(), &clock, None, keys).await;
         let (site, store) = host(format!("redis://{}", relay.address()), &clock, Some(cache)).await;
         let mut browser = Browser::new();
-        let offer = browser.log_in(&bound_by).await;
+        let offer = browser.log_in(&before).await;
         warm(&site, &store, &mut browser).await;
         // The reports of changes do not come through.
         relay.silence_open_connections();
@@ -86,6 +102,17 @@ fn a_host_with_a_stale_session_does_not_end_its_binding() {
         assert_eq!(stale.browser.refresh(&stale.site).await, 200);
         stale.site.clock.advance(GRACE);
         assert_eq!(stale.browser.read(&stale.bound_by, "/").await, "ada bound 0");
+    });
+}
+
+// The host that bound the session has sealed it with a key that the other one does not have yet.
+#[test]
+fn b2_a_host_with_a_stale_session_that_it_cannot_read_any_more_does_not_end_its_binding() {
+    block_on(async {
+        let next = AppKey::danger_from_any_bytes(b"the next key").unwrap();
+        let mut stale = Stale::bound_with(Keyring::new(next).accept(key())).await;
+        assert_eq!(stale.browser.ask(&stale.site).await.status(), 503);
+        assert_eq!(stale.browser.refresh(&stale.bound_by).await, 200);
     });
 }
 

@@ -281,6 +281,25 @@ fn services_under_one_path_are_an_error_of_each_request() {
     }
 }
 
+// Each would replace the other in the browser.
+#[test]
+fn a_service_whose_session_is_in_the_bound_cookie_of_another_one_is_an_error_of_each_request() {
+    for names in [["s", "s.bound"], ["s.bound", "s"], ["s", "s.retry"]] {
+        let options = ["/one", "/two"].map(|path| DeviceBound::new().path(path));
+        let [one, two] = options;
+        for site in Nested::all([(names[0], one), (names[1], two)]) {
+            block_on(async {
+                let response = Browser::default().send(&site, Request::get("/")).await;
+                assert_eq!(response.status(), 500);
+                let failures = site.failures();
+                assert_eq!(failures.len(), 1, "{failures:?}");
+                let longer = names.into_iter().max_by_key(|name| name.len()).unwrap();
+                assert!(failures[0].contains(&format!("named {longer},")), "{failures:?}");
+            });
+        }
+    }
+}
+
 // One session, which the outer service saves. It is offered if either of the two answers.
 #[test]
 fn one_store_twice_is_one_session_that_is_bound_once() {

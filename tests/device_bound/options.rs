@@ -34,9 +34,19 @@ fn lifetimes_and_paths_are_checked() {
         let options = DeviceBound::new().lifetime(Duration::from_secs(seconds));
         assert!(CookieStore::builder(key()).device_bound(options).build().is_ok(), "{seconds}");
     }
-    for path in ["", "device", "/a b", "/a?b", "/a#b", "/a\"b", "/\u{e9}", "/a\nb"] {
+    let characters =
+        ["/a b", "/a?b", "/a#b", "/a\"b", "/\u{e9}", "/a\nb", "/{tenant}/device", "/a|b", "/a^b", "/a`b"];
+    // Browsers take the first for another host, and resolve the others.
+    let changed = ["//device", "/a/../b", "/./a", "/a/.", "/a/%2e%2E/b", "/.%2e/b", "/a/%2E"];
+    for path in ["", "device"].into_iter().chain(characters).chain(changed) {
         assert!(why(cookie(), DeviceBound::new().path(path)).contains("path()"), "{path:?}");
         assert!(why(cookie(), DeviceBound::new().accept_path(path)).contains("accept_path()"), "{path:?}");
+    }
+    for path in
+        ["/", "/device/", "/a//b", "/.well-known/device", "/a.b/c..d", "/...", "/%2e%2e%2e", "/~a/@b/c=d&e"]
+    {
+        let options = DeviceBound::new().path(path).accept_path("/x");
+        assert!(CookieStore::builder(key()).device_bound(options).build().is_ok(), "{path}");
     }
     let error = why(cookie().path("/app"), DeviceBound::new());
     assert!(error.contains("within the path"), "{error}");
@@ -44,6 +54,28 @@ fn lifetimes_and_paths_are_checked() {
     assert!(error.contains("within the path"), "{error}");
     let fits = CookieStore::builder(key()).cookie(cookie().path("/app"));
     assert!(fits.device_bound(DeviceBound::new().path("/app/device/")).build().is_ok());
+}
+
+// Each would replace the other in the browser.
+#[test]
+fn a_session_in_a_cookie_that_the_option_sets_is_refused() {
+    for (name, retired, taken) in [
+        ("s", "s.bound", "s.bound"),
+        ("s", "s.retry", "s.retry"),
+        ("s.bound", "s", "s.bound"),
+        ("s.retry", "s", "s.retry"),
+    ] {
+        let error = why(CookieOptions::new().name(name).retired_name(retired), DeviceBound::new());
+        assert!(error.contains(&format!("named \"{taken}\"")), "{error}");
+    }
+    let linked = |name: &str| {
+        let builder = MemoryStore::builder().cookie(CookieOptions::new().name("s")).linked_cookie(name);
+        builder.device_bound(DeviceBound::new().keys(key())).build()
+    };
+    assert!(linked("s.bound").unwrap_err().to_string().contains("linked_cookie()"));
+    assert!(linked("t.bound").is_ok());
+    let fits = CookieOptions::new().name("s").retired_name("t").retired_name("u.bound");
+    assert!(CookieStore::builder(key()).cookie(fits).device_bound(DeviceBound::new()).build().is_ok());
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! The protocol with an honest browser, from the login to the logout.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::Request;
 use http::header::{COOKIE, SET_COOKIE};
-use hyper_session::store::Memory;
+use hyper_session::store::{Backend, Memory, Replaced, Stored};
 use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive};
-use hyper_session::{DeviceBound, Keyring};
+use hyper_session::{Clock, DeviceBound, Keyring};
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, IDENTIFIER, PROOF, post};
@@ -262,6 +264,7 @@ fn a_login_in_a_lapsed_session_begins_another_one() {
             let copy = browser.cookies.clone();
             let response = browser.visit(&site, "/login").await;
             assert!(offer(response.headers()).is_some());
+            assert_eq!(text(response).await, "ada unbound 0", "in the same request");
             assert_eq!(browser.read(&site, "/").await, "ada unbound 0");
             browser.cookies = copy;
             assert_eq!(browser.refresh(&site).await, 401, "{}: the lapsed one has ended", site.kind);
@@ -432,6 +435,92 @@ fn a_registration_that_cannot_be_saved_is_a_server_error() {
         backend.repair();
         assert_eq!(browser.read(&site, "/").await, "ada unbound 0");
         assert_eq!(browser.cookies.get(BOUND), None);
+    });
+}
+
+// The entry is bound, and only the reply says so.
+#[test]
+fn a_registration_whose_reply_from_the_store_was_lost_counts() {
+    let backend = Faulty::new(Memory::new());
+    let site = Site::on_backend(backend.clone());
+    block_on(async {
+        let mut browser = Browser::new();
+        let offered = browser.log_in(&site).await;
+        let lost = AtomicUsize::new(0);
+        backend.intercept(move |call| {
+            let is_first = call.primitive == Primitive::Replace && lost.fetch_add(1, Ordering::SeqCst) == 0;
+            is_first.then_some(Fault::AnswerLost)
+        });
+        site.events();
+        browser.bind_by(&site, &offered).await;
+        assert_eq!(site.events(), ["bound"]);
+        site.clock.advance(GRACE);
+        assert_eq!(browser.read(&site, "/").await, "ada bound 0");
+        // Another registration with the same offer does not replace its key.
+        browser.device = Device::new();
+        assert_eq!(browser.register(&site, &offered).await.status(), 401);
+    });
+}
+
+// A logout ends the binding in the browser by the refresh that follows it. It is not an attack.
+#[test]
+fn a_refresh_without_a_proof_after_a_logout_is_not_reported() {
+    for site in Site::all() {
+        for (deed, is_bound_again, why) in [
+            ("/logout", false, "refused:no_session"),
+            ("/login-bob", false, "refused:no_session"),
+            ("/login-bob", true, "refused:other_binding"),
+        ] {
+            block_on(async {
+                let mut browser = Browser::new();
+                browser.bind(&site).await;
+                let response = browser.visit(&site, deed).await;
+                if is_bound_again {
+                    let mut again = Browser { cookies: browser.cookies.clone(), ..Browser::new() };
+                    again.bind_by(&site, &offer(response.headers()).expect("an offer")).await;
+                    browser.cookies = again.cookies;
+                }
+                site.events();
+                assert_eq!(browser.ask(&site).await.status(), 401, "{} {deed}", site.kind);
+                assert_eq!(site.events(), [""; 0], "{} {deed}", site.kind);
+                let proof = browser.device.refresh("challenge");
+                assert_eq!(browser.prove(&site, &proof).await.status(), 401, "{} {deed}", site.kind);
+                assert_eq!(site.events(), [why], "{} {deed}", site.kind);
+            });
+        }
+    }
+}
+
+// A later release may keep more of a binding. Status 401 would end it in the browser.
+#[test]
+fn b2_a_refresh_of_a_binding_of_a_later_release_is_to_be_sent_again() {
+    let backend = Faulty::new(Memory::new());
+    let site = Site::on_backend(backend.clone());
+    block_on(async {
+        let mut browser = Browser::new();
+        let written = Arc::new(Mutex::new(None));
+        let offered = browser.log_in(&site).await;
+        let seen = Arc::clone(&written);
+        backend.intercept(move |call| {
+            if let (Primitive::Replace, Some(entry)) = (call.primitive, &call.entry) {
+                *seen.lock().unwrap() = Some((call.id, entry.clone()));
+            }
+            None
+        });
+        browser.bind_by(&site, &offered).await;
+        let (id, entry) = written.lock().unwrap().take().expect("the bound session");
+        // An array of six integers follows the name of the value. The second one says whether y is odd.
+        let mut value = entry.value.to_vec();
+        let array = value.windows(3).position(|bytes| bytes == [1, b'b', 0x96]).expect("the binding") + 2;
+        let odd = array + 1 + 5;
+        assert!((value[array + 1], value[odd] < 2) == (0xce, true), "{value:?}");
+        value[odd] = 2;
+        let later = Stored { value: value.into(), expires: entry.expires };
+        let replaced = backend.replace(id, entry.value, Some(later), site.clock.now()).await.unwrap();
+        assert_eq!(replaced, Replaced::Done);
+        site.clock.advance(GRACE);
+        assert_eq!(browser.read(&site, "/").await, "stranger lapsed 0", "not as an unbound one");
+        assert_eq!(browser.ask(&site).await.status(), 503);
     });
 }
 

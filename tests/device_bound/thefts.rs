@@ -227,7 +227,9 @@ fn a_refresh_that_is_replayed_is_refused() {
             let (proof, response) = refreshed(&site, &mut victim).await;
             assert_eq!(response.status(), 200);
             site.events();
-            for (wait, reason) in [(0, "replayed"), (59, "replayed"), (1, "challenge"), (3600, "challenge")] {
+            for (wait, reason) in
+                [(0, "replayed"), (60, "replayed"), (239, "replayed"), (1, "challenge"), (3600, "challenge")]
+            {
                 site.clock.advance(Duration::from_secs(wait));
                 let response = thief.prove(&site, &proof).await;
                 assert_eq!(response.status(), 403, "{}", site.kind);
@@ -249,9 +251,11 @@ fn a_refresh_that_is_replayed_on_another_host_ends_with_the_first_one() {
             let other = site.another_host().await;
             let mut thief = thief(&victim);
             let (proof, _) = refreshed(&site, &mut victim).await;
-            site.clock.advance(Duration::from_secs(59));
+            site.clock.advance(Duration::from_secs(299));
             assert_eq!(thief.prove(&other, &proof).await.status(), 200);
-            site.clock.advance(Duration::from_secs(541));
+            site.clock.advance(Duration::from_secs(300));
+            assert_eq!(thief.read(&other, "/").await, "ada bound 0");
+            site.clock.advance(SECOND);
             assert_eq!(thief.read(&other, "/").await, "stranger lapsed 0");
         });
     }
@@ -323,12 +327,12 @@ fn the_offer_of_another_session_registers_nothing() {
 }
 
 #[test]
-fn an_offer_ends_after_a_minute() {
+fn an_offer_ends_after_five_minutes() {
     for site in Site::all() {
         block_on(async {
             let mut browser = Browser::new();
             let offer = browser.log_in(&site).await;
-            site.clock.advance(Duration::from_secs(60));
+            site.clock.advance(Duration::from_secs(300));
             assert_eq!(browser.register(&site, &offer).await.status(), 401);
             assert_eq!(site.events(), ["refused:challenge"]);
         });
@@ -353,7 +357,6 @@ fn bound_cookies_of_two_sessions_are_not_exchanged() {
     }
 }
 
-// A sibling subdomain can plant a cookie beside the genuine one.
 // A connection remembers the bound cookie that it checked last. A proxy may send the requests of a victim and of a thief over it.
 #[test]
 fn a_connection_that_remembers_a_bound_cookie_refuses_what_another_one_refuses() {
@@ -393,25 +396,130 @@ fn a_connection_that_remembers_a_bound_cookie_refuses_what_another_one_refuses()
     });
 }
 
+/// The value of a cookie of this browser.
+fn value(browser: &Browser, name: &str) -> String {
+    String::from_utf8(browser.cookies.get(name).unwrap().to_vec()).unwrap()
+}
+
+/// A request with this `Cookie` field.
+fn with_header(path: &str, header: &str) -> Request<Body> {
+    Request::get(path).header(COOKIE, header).body(Body::default()).unwrap()
+}
+
+// A sibling subdomain can plant cookies beside the genuine one, if its name has no prefix.
 #[test]
 fn a_planted_bound_cookie_does_not_lock_the_user_out() {
     for site in Site::all() {
         block_on(async {
-            let mut browser = Browser::new();
+            let (mut browser, mut eve) = (Browser::new(), Browser::new());
             browser.bind(&site).await;
+            eve.bind(&site).await;
             site.clock.advance(GRACE);
             let genuine = browser.cookies.header().unwrap();
             let genuine = genuine.to_str().unwrap();
-            for planted in ["x", "", &"A".repeat(56)] {
-                for header in
-                    [format!("{BOUND}={planted}; {genuine}"), format!("{genuine}; {BOUND}={planted}")]
-                {
-                    let request = http::Request::get("/").header("cookie", header).body(Body::default());
-                    assert_eq!(text(site.call(request.unwrap()).await).await, "ada bound 0", "{}", site.kind);
+            for planted in ["x", "", &"A".repeat(56), &value(&eve, BOUND)] {
+                for count in [1, 4, 40] {
+                    let planted = vec![format!("{BOUND}={planted}"); count].join("; ");
+                    for header in [format!("{planted}; {genuine}"), format!("{genuine}; {planted}")] {
+                        let page = text(site.call(with_header("/", &header)).await).await;
+                        assert_eq!(page, "ada bound 0", "{} {count}", site.kind);
+                    }
                 }
             }
         });
     }
+}
+
+/// The two requests of a refresh whose `Cookie` field is this one. Returns the status of each.
+async fn refresh_with(site: &Site, browser: &Browser, header: &str) -> (u16, Option<u16>) {
+    let bound = browser.bound.as_ref().unwrap();
+    let request = |proof: Option<String>| {
+        let request = Request::post(&bound.refresh_url).header(IDENTIFIER, &bound.identifier);
+        let request = proof.into_iter().fold(request, |request, proof| request.header(PROOF, proof));
+        request.header(COOKIE, header).body(Body::default()).unwrap()
+    };
+    let asked = site.call(request(None)).await;
+    if asked.status() != 403 {
+        return (asked.status().as_u16(), None);
+    }
+    let proof = browser.device.refresh(&challenge(asked.headers()));
+    (403, Some(site.call(request(Some(proof))).await.status().as_u16()))
+}
+
+// Status 401 would end the binding. A sibling subdomain can plant a cookie for the path of the refresh only.
+#[test]
+fn a_planted_session_does_not_end_a_binding() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            victim.bind(&site).await;
+            site.clock.advance(GRACE);
+            let (mut unbound, mut bound) = (Browser::new(), Browser::new());
+            unbound.log_in(&site).await;
+            bound.bind(&site).await;
+            site.clock.advance(LIFETIME);
+            let genuine = value(&victim, NAME);
+            for planted in [&unbound, &bound].map(|planted| value(planted, NAME)) {
+                for header in [
+                    format!("{NAME}={planted}; {NAME}={genuine}"),
+                    format!("{NAME}={genuine}; {NAME}={planted}"),
+                ] {
+                    assert_eq!(
+                        refresh_with(&site, &victim, &header).await,
+                        (403, Some(200)),
+                        "{}",
+                        site.kind
+                    );
+                }
+                let alone = format!("{NAME}={planted}");
+                assert_eq!(refresh_with(&site, &victim, &alone).await, (401, None), "{}", site.kind);
+            }
+        });
+    }
+}
+
+// As many as are tried come before the genuine one.
+#[test]
+fn planted_cookies_that_leave_the_genuine_one_untried_do_not_end_a_binding() {
+    for site in Site::all() {
+        block_on(async {
+            let mut victim = Browser::new();
+            victim.bind(&site).await;
+            site.clock.advance(LIFETIME);
+            let genuine = value(&victim, NAME);
+            let at = genuine.len() - 8;
+            let mut altered =
+                ["A", "B", "C", "D", "E"].map(|one| format!("{}{one}{}", &genuine[..at], &genuine[at + 1..]));
+            altered.sort_by_key(|altered| *altered == genuine);
+            let mut pairs: Vec<_> = altered[..4].iter().map(|altered| format!("{NAME}={altered}")).collect();
+            pairs.push(format!("{NAME}={genuine}"));
+            let header = pairs.join("; ");
+            assert_eq!(refresh_with(&site, &victim, &header).await, (503, None), "{}", site.kind);
+            assert_eq!(victim.refresh(&site).await, 200, "{}", site.kind);
+        });
+    }
+}
+
+// A tombstone hides the sessions of the browser that are older than the logout.
+#[test]
+fn a_session_that_a_tombstone_hides_is_not_refreshed() {
+    let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
+    block_on(async {
+        let (mut older, mut browser) = (Browser::new(), Browser::new());
+        older.log_in(&site).await;
+        site.clock.advance(SECOND);
+        browser.bind(&site).await;
+        site.clock.advance(GRACE);
+        let both = [&browser, &older].map(|browser| format!("{NAME}={}", value(browser, NAME))).join("; ");
+        assert_eq!(refresh_with(&site, &browser, &both).await, (403, Some(200)));
+        let logout = site.call(with_header("/logout", &both)).await;
+        let mut after = Browser::new();
+        after.cookies.receive(logout.headers());
+        let tombstone = value(&after, NAME);
+        for header in [format!("{NAME}={tombstone}; {both}"), format!("{both}; {NAME}={tombstone}")] {
+            assert_eq!(refresh_with(&site, &browser, &header).await, (401, None));
+        }
+    });
 }
 
 #[test]

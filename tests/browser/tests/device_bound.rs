@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use hyper_session::cookie::CookieOptions;
+use hyper_session::cookie::{CookieOptions, Priority};
 use hyper_session::store::{Builder, CookieKeys, Store};
 use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, SystemClock, Timestamp};
 use hyper_session_browser_tests::{Browser, Cookie, Deployments, Engine, Exchange, Exchanges, OUTER, Server};
@@ -281,6 +281,18 @@ fn a_browser_follows_a_cookie_that_is_renamed() {
     }
     browser.open(&deployments.server().url("/logout"));
     assert_eq!(browser.cookies(), []);
+}
+
+// Chromium refuses a binding whose instructions name an attribute that it does not compare, although the server has made it.
+#[test]
+fn a_cookie_with_a_priority_is_bound_and_refreshed() {
+    let cookie_options = CookieOptions::new().priority(Priority::High);
+    let deployments = Deployments::start(&store_of(cookie_options, "/device-bound"));
+    let browser = Browser::launch(ENGINE, deployments.server());
+    browser.open(&deployments.server().url("/login/ada"));
+    browser.wait_for("logged in: ada");
+    wait_until("the bound cookie", || cookie(&browser, BOUND).is_some());
+    assert!(refreshes(&deployments, &browser));
 }
 
 // One response offers both registrations, and a request that lacks both cookies waits for both refreshes.
