@@ -249,7 +249,8 @@ fn secrets_on_the_command_line_are_refused_and_not_repeated() {
 #[test]
 fn standard_input_holds_one_secret() {
     let (key, _) = new_key();
-    for arguments in [&["key", "check", "--keys", "-", "--next", "-"][..], &["cookie", "open", "--keys", "-"]] {
+    for arguments in [&["key", "check", "--keys", "-", "--next", "-"][..], &["cookie", "open", "--keys", "-"]]
+    {
         let answer = run(arguments, &[], &key);
         assert!(answer.status == 2 && answer.err.contains("can be read once"), "{}", answer.err);
     }

@@ -1,9 +1,9 @@
 //! The login example as a person tries it: the real program, driven by curl with a cookie jar.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
-use std::io::{BufRead, BufReader};
 #[cfg(unix)]
 use std::io::Write;
+use std::io::{BufRead, BufReader};
 #[cfg(unix)]
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};

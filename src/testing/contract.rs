@@ -296,13 +296,13 @@ impl<B: Backend> Suite<'_, B> {
             let (a, b) = join(self.create(id, b"a"), self.create(id, b"b")).await;
             assert!(a != b, "of two concurrent creates one must win");
             let won = self.value(id).await.expect("the winner's entry");
-            assert_eq!(won, if a { "a" } else { "b" }, "the create that succeeds must be the one that wrote");
+            assert_eq!(won, if a { "a" } else { "b" }, "the winning create must have written its value");
             let (a, b) = join(self.replace(id, &won, Some(b"c")), self.replace(id, &won, Some(b"d"))).await;
             let done = [&a, &b].into_iter().filter(|outcome| **outcome == Replaced::Done).count();
             assert_eq!(done, 1, "of two concurrent replaces of one value one must win: {a:?}, {b:?}");
             let won = self.value(id).await.expect("the winner's entry");
             let wrote = if a == Replaced::Done { "c" } else { "d" };
-            assert_eq!(won, wrote, "the replace that succeeds must be the one that wrote");
+            assert_eq!(won, wrote, "the winning replace must have written its value");
         }
         for round in 0..ROUNDS {
             let id = Self::id();
@@ -315,7 +315,7 @@ impl<B: Backend> Suite<'_, B> {
                 "of a concurrent replace and deletion of one value one must win: {write:?}, {delete:?}"
             );
             let left = (write == Replaced::Done).then_some(&b"two"[..]);
-            assert_eq!(self.value(id).await.as_deref(), left, "the one that won must decide what is left");
+            assert_eq!(self.value(id).await.as_deref(), left, "the winning step must decide what is left");
         }
     }
 
@@ -340,14 +340,22 @@ impl<B: Backend> Suite<'_, B> {
                     *byte ^= bit;
                 }
                 let other = EntryId::from_bytes(other);
-                assert_eq!(self.value(other).await, None, "ids that differ in one bit must be different entries");
+                assert_eq!(
+                    self.value(other).await,
+                    None,
+                    "ids that differ in one bit must be different entries"
+                );
                 assert!(
                     self.create(other, &[b'o', u8::try_from(place).unwrap_or_default(), bit]).await,
                     "ids that differ in one bit must be different entries"
                 );
             }
             let value = self.value(EntryId::from_bytes(base)).await;
-            assert_eq!(value.as_deref(), Some(&b"one"[..]), "ids that differ in one bit must be different entries");
+            assert_eq!(
+                value.as_deref(),
+                Some(&b"one"[..]),
+                "ids that differ in one bit must be different entries"
+            );
         }
     }
 
@@ -379,7 +387,11 @@ impl<B: Backend> Suite<'_, B> {
             let id = self.created().await;
             let (_, deleted) = either_first(round, renew(id), self.backend.delete(id)).await;
             deleted.expect("delete");
-            assert_eq!(self.value(id).await, None, "a concurrent renewal must not bring back a deleted entry");
+            assert_eq!(
+                self.value(id).await,
+                None,
+                "a concurrent renewal must not bring back a deleted entry"
+            );
 
             for value in [Some(&b"two"[..]), None] {
                 let id = self.created().await;

@@ -523,12 +523,12 @@ mod tests {
             let server = thread::spawn(move || {
                 let (mut request, mut client) = (Vec::new(), listener.accept().unwrap().0);
                 client.read_to_end(&mut request).unwrap();
-                client.write_all(&[b'r'; 200_000]).unwrap();
+                client.write_all(&vec![b'r'; 200_000]).unwrap();
                 request
             });
             let mut client = TcpStream::connect(relay.address()).unwrap();
             client.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-            client.write_all(&[b'q'; 100_000]).unwrap();
+            client.write_all(&vec![b'q'; 100_000]).unwrap();
             client.shutdown(Shutdown::Write).unwrap();
             let mut reply = Vec::new();
             client.read_to_end(&mut reply).unwrap();

@@ -148,11 +148,11 @@ impl Plain {
 impl Backend for Plain {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
         let (key, mut entries) = (self.key(id), self.entries.lock().unwrap());
-        if self.has(Fault::FetchFreesExpired) && entries.get(&key).is_some_and(|stored| stored.expires <= now) {
+        if self.has(Fault::FetchFreesExpired) && entries.get(&key).is_some_and(|stored| stored.expires <= now)
+        {
             entries.remove(&key);
         }
-        let found =
-            if self.has(Fault::FetchIgnoresId) { entries.values().next() } else { entries.get(&key) };
+        let found = if self.has(Fault::FetchIgnoresId) { entries.values().next() } else { entries.get(&key) };
         Ok(found.filter(|stored| stored.expires > now || self.has(Fault::FetchShowsExpired)).cloned())
     }
 
@@ -282,13 +282,12 @@ impl Backend for Plain {
         now: Timestamp,
     ) -> Result<Replaced, Error> {
         let as_of = now.min(Timestamp::from_unix(seen.expires.as_unix().saturating_sub(1)));
-        let present = match self.fault {
-            Fault::RenewIsTwoSteps => self.written_back(id, expires, as_of).await?,
-            _ => {
-                let present = self.fetch(id, as_of).await?;
-                self.touch(id, expires, as_of).await?;
-                present
-            }
+        let present = if self.has(Fault::RenewIsTwoSteps) {
+            self.written_back(id, expires, as_of).await?
+        } else {
+            let present = self.fetch(id, as_of).await?;
+            self.touch(id, expires, as_of).await?;
+            present
         };
         Ok(match present {
             None => Replaced::Missing,

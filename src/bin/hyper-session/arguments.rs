@@ -326,7 +326,7 @@ pub(crate) fn file(option: &str, path: &str) -> Result<Secret, Failure> {
     Ok(Secret { text, source: source.to_owned() })
 }
 
-/// Returns true if this may be a key, a cookie or a password in the place of the name of a file.
+/// Returns true if this may be a key, a cookie or a password, given by mistake where a file must be named.
 fn may_be_secret(path: &str) -> bool {
     path.contains('=') || path.len() > 20 && !path.contains(['/', '.']) || AppKey::from_text(path).is_ok()
 }
@@ -427,10 +427,14 @@ mod tests {
     fn a_name_that_may_be_a_secret_is_not_repeated() {
         let hex = "0f".repeat(32);
         let token = "A".repeat(60);
-        for secret in [hex.as_str(), &token, "__Host-session=abc", "abc/def.ghi+jkl=", "correct-horse-battery"] {
+        for secret in
+            [hex.as_str(), &token, "__Host-session=abc", "abc/def.ghi+jkl=", "correct-horse-battery"]
+        {
             assert!(may_be_secret(secret), "{secret}");
         }
-        for path in ["now.keys", "keys", "/run/secrets/the-keyring-of-the-shop", "production-session-keys.txt"] {
+        for path in
+            ["now.keys", "keys", "/run/secrets/the-keyring-of-the-shop", "production-session-keys.txt"]
+        {
             assert!(!may_be_secret(path), "{path}");
         }
     }
