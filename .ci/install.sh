@@ -26,9 +26,12 @@ need() {
     echo "installing $*" >&2
     [ "$(id -u)" = 0 ] || sudo=sudo
     # The server of a package is not started (RUNLEVEL): tests start servers of their own, on free ports.
-    { $sudo apt-get -o Acquire::Retries=3 update -qq &&
-        $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -y -qq "$@"; } >/dev/null 2>&1 ||
+    local said
+    said=$({ $sudo apt-get -o Acquire::Retries=3 update -qq &&
+        $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -y -qq "$@"; } 2>&1) || {
+        tail -n 5 <<<"$said" >&2
         cannot "$command is missing, and apt-get cannot install $*"
+    }
     command -v "$command" >/dev/null || cannot "$command is missing after $* was installed"
 }
 

@@ -15,14 +15,21 @@
 //!   default: in memory.
 //! - `DEVICE_BOUND=1`: binds sessions to the devices of their browsers (feature `device-bound`). Needs `SECURE_COOKIE=1`, and
 //!   with Redis `SESSION_KEY`.
+//!
+//! A setting that is neither 0 nor 1, or not UTF-8, stops it. Ctrl-C and SIGTERM let the requests that are under way finish; the
+//! second one does not.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
 use std::convert::Infallible;
+use std::env::VarError;
 use std::error::Error as StdError;
+use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Collected, Full, Limited};
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderValue, LOCATION};
 use hyper::{Method, Request, Response, StatusCode};
@@ -32,11 +39,12 @@ use hyper_session::{
     AppKey, CookieStore, CrossOriginProtection, Error, Keyring, Revocations, Session, SessionHandle,
     SiteData, session_fn,
 };
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
 
 type Page = Response<Full<Bytes>>;
 
@@ -46,26 +54,41 @@ const PAGE: &str = include_str!("assets/login.html");
 const FORGET: [SiteData; 1] = [SiteData::Cache];
 const MAX_BODY: usize = 64 * 1024;
 const MAX_HEADERS: u32 = 64 * 1024;
+/// How long the body of a request may take.
+const BODY_TIME: Duration = Duration::from_secs(30);
+/// How long requests that are under way may take when the server stops.
+const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn StdError>> {
+async fn main() -> ExitCode {
+    match serve().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve() -> Result<(), Box<dyn StdError>> {
     let store = store().await?;
-    let address = std::env::var("ADDR").unwrap_or_else(|_| "127.0.0.1:3000".to_owned());
-    let listener = TcpListener::bind(&address).await?;
+    let address = text("ADDR").unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+    let listener = TcpListener::bind(&address).await.map_err(|error| format!("ADDR={address}: {error}"))?;
+    let mut stop = Stop::new()?;
     println!("listening on http://{}", listener.local_addr()?);
 
     let graceful = GracefulShutdown::new();
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
     loop {
         let stream = tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     eprintln!("accept: {error}");
+                    sleep(Duration::from_millis(50)).await; // too many open files, for example
                     continue;
                 }
             },
-            _ = &mut stop => break,
+            () = stop.signal() => break,
         };
         let store = store.clone();
         let service = session_fn(store, |request, session| async {
@@ -78,7 +101,9 @@ async fn main() -> Result<(), Box<dyn StdError>> {
             .wrap(service)
             .on_refusal(|_: &Error| answer(StatusCode::FORBIDDEN, "text/plain", "another site sent this"));
         let mut server = auto::Builder::new(TokioExecutor::new());
-        server.http2().max_header_list_size(MAX_HEADERS);
+        // With a timer, hyper limits the time that the headers of a request may take.
+        server.http1().timer(TokioTimer::new());
+        server.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEADERS);
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -87,22 +112,89 @@ async fn main() -> Result<(), Box<dyn StdError>> {
             }
         });
     }
-    graceful.shutdown().await;
+    drop(listener);
+    eprintln!("stopping; a second signal does not wait for the requests that are under way");
+    tokio::select! {
+        () = graceful.shutdown() => {}
+        () = sleep(GRACE) => eprintln!("warning: some requests were not finished"),
+        () = stop.signal() => {}
+    }
     Ok(())
+}
+
+/// The signals that stop the server: Ctrl-C, and on Unix SIGTERM, which service managers send.
+#[cfg(unix)]
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Stop {
+    fn new() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for the next signal.
+    async fn signal(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Stop;
+
+#[cfg(not(unix))]
+impl Stop {
+    fn new() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Waits for the next signal.
+    async fn signal(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
+}
+
+/// Returns the environment variable of this name.
+fn text(name: &str) -> Option<String> {
+    match std::env::var(name) {
+        Ok(text) => Some(text),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(_)) => refuse(&format!("{name} is not UTF-8")),
+    }
+}
+
+/// Returns true if the environment variable of this name is 1. A value such as `true` must not pass for 0.
+fn flag(name: &str) -> bool {
+    match text(name).as_deref() {
+        None | Some("" | "0") => false,
+        Some("1") => true,
+        Some(_) => refuse(&format!("{name} must be 0 or 1")),
+    }
+}
+
+fn refuse(why: &str) -> ! {
+    eprintln!("error: {why}");
+    std::process::exit(2);
 }
 
 /// Builds the store that the environment asks for.
 async fn store() -> Result<Arc<dyn Store>, Error> {
-    let secure = std::env::var("SECURE_COOKIE").is_ok_and(|value| value == "1");
+    let secure = flag("SECURE_COOKIE");
     if !secure {
         eprintln!(
             "warning: using the development cookie, which works over plain http; set SECURE_COOKIE=1 behind https"
         );
     }
     let cookie = if secure { CookieOptions::new() } else { CookieOptions::development() };
-    match std::env::var("REDIS_URL") {
-        Ok(url) => redis_store(url, cookie).await,
-        Err(_) => cookie_store(cookie).await,
+    match text("REDIS_URL") {
+        Some(url) => redis_store(url, cookie).await,
+        None => cookie_store(cookie).await,
     }
 }
 
@@ -121,12 +213,11 @@ async fn redis_store(url: String, cookie: CookieOptions) -> Result<Arc<dyn Store
 #[cfg(not(feature = "redis"))]
 #[allow(clippy::unused_async)] // the version with the feature awaits
 async fn redis_store(_: String, _: CookieOptions) -> Result<Arc<dyn Store>, Error> {
-    eprintln!("error: REDIS_URL is set; run this with --features redis");
-    std::process::exit(2);
+    refuse("REDIS_URL is set; run this with --features redis");
 }
 
 fn wants_device_bound() -> bool {
-    std::env::var("DEVICE_BOUND").is_ok_and(|value| value == "1")
+    flag("DEVICE_BOUND")
 }
 
 /// Binds sessions to devices, under `keys` or under those of the store.
@@ -141,18 +232,13 @@ fn device_bound<K>(store: Builder<K>, keys: Option<Keyring>) -> Builder<K> {
 
 #[cfg(not(feature = "device-bound"))]
 fn device_bound<K>(_: Builder<K>, _: Option<Keyring>) -> Builder<K> {
-    eprintln!("error: DEVICE_BOUND is set; run this with --features device-bound");
-    std::process::exit(2);
+    refuse("DEVICE_BOUND is set; run this with --features device-bound");
 }
 
 fn keys() -> Result<Keyring, Error> {
-    match std::env::var("SESSION_KEY") {
-        Ok(text) => Keyring::from_text(&text),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            eprintln!("error: SESSION_KEY is not UTF-8");
-            std::process::exit(2);
-        }
-        Err(std::env::VarError::NotPresent) => {
+    match text("SESSION_KEY") {
+        Some(text) => Keyring::from_text(&text),
+        None => {
             eprintln!(
                 "warning: SESSION_KEY is not set: using a new key, so everyone is logged out when this stops"
             );
@@ -175,16 +261,13 @@ async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
 /// Where a logout is remembered, so that a cookie that was copied before it is refused.
 #[cfg_attr(not(feature = "redis"), allow(clippy::unused_async))]
 async fn revocations() -> Result<Revocations, Error> {
-    match std::env::var("REVOCATIONS") {
+    match text("REVOCATIONS") {
         #[cfg(feature = "redis")]
-        Ok(url) if url.contains("://") => Revocations::redis(url).prefix("login-example").connect().await,
+        Some(url) if url.contains("://") => Revocations::redis(url).prefix("login-example").connect().await,
         #[cfg(feature = "sqlite")]
-        Ok(path) if !path.contains("://") => Revocations::sqlite(path).await,
-        Ok(_) => {
-            eprintln!("error: REVOCATIONS needs --features sqlite for a path, or --features redis for a URL");
-            std::process::exit(2);
-        }
-        Err(_) => Ok(Revocations::in_memory()),
+        Some(path) if !path.contains("://") => Revocations::sqlite(path).await,
+        Some(_) => refuse("REVOCATIONS needs --features sqlite for a path, or --features redis for a URL"),
+        None => Ok(Revocations::in_memory()),
     }
 }
 
@@ -209,11 +292,11 @@ async fn route(request: Request<Incoming>, session: SessionHandle) -> Result<Pag
             Ok(json_answer(StatusCode::OK, &json!({ "visits": visits })))
         }
         (Method::POST, "/api/set") => match (key, body(request).await) {
-            (Some(key), Some(value)) => {
+            (Some(key), Ok(value)) => {
                 set(&session.load().await?, &key, &String::from_utf8_lossy(&value)).await
             }
             (None, _) => Ok(problem(StatusCode::BAD_REQUEST, "say which ?key=")),
-            (_, None) => Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, "the value is larger than any session")),
+            (_, Err((status, why))) => Ok(problem(status, why)),
         },
         (Method::GET, "/api/get") => match key {
             Some(key) => {
@@ -239,7 +322,6 @@ async fn login(request: Request<Incoming>, session: &Session) -> Result<Page, Er
         return Ok(answer(StatusCode::UNPROCESSABLE_ENTITY, "text/plain", "a name has 1 to 64 characters"));
     };
     session.login(&user)?;
-    session.set("user", &user)?;
     session.set_flash("notice", format!("Welcome, {user}"))?;
     Ok(see_home())
 }
@@ -248,7 +330,8 @@ fn home(session: &Session) -> Result<Page, Error> {
     let notice = session.flash::<String>("notice")?.map_or(String::new(), |notice| {
         format!("<p class=\"notice\" role=\"status\">{}</p>", escape(&notice))
     });
-    let user = session.get_str("user")?;
+    // The user is who logged in. A value could come from any handler: here, from /api/set.
+    let user = session.subject();
     let page = PAGE
         .replace("{state}", if user.is_some() { "in" } else { "out" })
         .replace("{visits}", &session.get_i64("visits")?.unwrap_or(0).to_string())
@@ -268,7 +351,7 @@ fn count_visit(session: &Session) -> Result<u64, Error> {
 fn show(session: &Session) -> Result<Page, Error> {
     let shown = json!({
         "id": session.id().map(|id| id.to_string()),
-        "user": session.get::<String>("user")?,
+        "user": session.subject().as_deref(),
         "visits": session.get_i64("visits")?.unwrap_or(0),
         "flash": session.peek::<String>("notice")?,
         "bound": is_bound(session),
@@ -296,7 +379,7 @@ async fn set(session: &Session, key: &str, value: &str) -> Result<Page, Error> {
     match saved {
         Ok(()) => Ok(json_answer(StatusCode::OK, &json!({ "key": key, "value": value }))),
         Err(error) if error.is_too_large() => {
-            session.delete(key)?;
+            session.discard()?; // what was there stays
             Ok(problem(StatusCode::PAYLOAD_TOO_LARGE, &error.to_string()))
         }
         Err(error) if error.is_value() => Ok(problem(StatusCode::BAD_REQUEST, &error.to_string())),
@@ -304,8 +387,16 @@ async fn set(session: &Session, key: &str, value: &str) -> Result<Page, Error> {
     }
 }
 
-async fn body(request: Request<Incoming>) -> Option<Bytes> {
-    Limited::new(request.into_body(), MAX_BODY).collect().await.ok().map(Collected::to_bytes)
+/// Reads the body, or returns why it was refused.
+async fn body(request: Request<Incoming>) -> Result<Bytes, (StatusCode, &'static str)> {
+    match timeout(BODY_TIME, Limited::new(request.into_body(), MAX_BODY).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            Err((StatusCode::PAYLOAD_TOO_LARGE, "the value is larger than any session"))
+        }
+        Ok(Err(_)) => Err((StatusCode::BAD_REQUEST, "the body could not be read")),
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long")),
+    }
 }
 
 /// Returns a field of a form or a query.

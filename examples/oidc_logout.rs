@@ -307,7 +307,11 @@ fn not_delivered(why: Refused) -> Page {
 
 /// Serves `application` on `listener`.
 pub(crate) async fn serve(application: Arc<Application>, listener: TcpListener) {
-    while let Ok((stream, _)) = listener.accept().await {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(50)).await; // too many open files, for example
+            continue;
+        };
         let application = Arc::clone(&application);
         let service = session_fn(application.store.clone(), move |request, session| {
             let application = Arc::clone(&application);
@@ -378,7 +382,11 @@ impl Provider {
 
     /// Serves the keys, and the token of the code `USER.SID`.
     pub(crate) async fn serve(self: Arc<Self>, listener: TcpListener) {
-        while let Ok((stream, _)) = listener.accept().await {
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            };
             let provider = Arc::clone(&self);
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let query = request.uri().query().unwrap_or_default();

@@ -227,6 +227,44 @@ fn secrets_on_the_command_line_are_refused_and_not_repeated() {
             assert!(!answer.err.contains(secret) && !answer.out.contains(secret));
         }
     }
+    // In the place of the name of a file.
+    let hex = "5a".repeat(32);
+    let token = cookie(&key);
+    let field = format!("__Host-session={token}");
+    for (arguments, secret) in [
+        (["key", "check", "--keys", &hex], &hex),
+        (["key", "check", "--next", &hex], &hex),
+        (["cookie", "open", "--cookie", &field], &token),
+        (["cookie", "open", "--cookie", &token], &token),
+    ] {
+        let answer = run(&arguments, &[("SESSION_KEY", &key)], "");
+        assert_eq!(answer.status, 2);
+        assert!(answer.err.contains(&format!("{} must name a file", arguments[2])), "{}", answer.err);
+        assert!(!answer.err.contains(secret) && !answer.out.contains(secret), "{}", answer.err);
+    }
+    let answer = run(&["key", "check", "--keys", "no/such/file"], &[], "");
+    assert!(answer.status == 2 && answer.err.contains("no/such/file: "), "{}", answer.err);
+}
+
+#[test]
+fn standard_input_holds_one_secret() {
+    let (key, _) = new_key();
+    for arguments in [&["key", "check", "--keys", "-", "--next", "-"][..], &["cookie", "open", "--keys", "-"]]
+    {
+        let answer = run(arguments, &[], &key);
+        assert!(answer.status == 2 && answer.err.contains("can be read once"), "{}", answer.err);
+    }
+    assert_eq!(run(&["key", "check", "--keys", "-"], &[], &key).status, 0);
+}
+
+/// A subject can be the URL of an account.
+#[test]
+fn a_subject_that_is_a_url_is_no_secret() {
+    for subject in ["https://mastodon.social/@ada", "https://idp.example#ada@example.com"] {
+        let answer = run(&["sessions", "list", subject], &[], "");
+        assert!(answer.status == 2 && !answer.err.contains("command line contains"), "{}", answer.err);
+        assert!(answer.err.contains("REDIS_URL"), "it goes as far as the missing URL: {}", answer.err);
+    }
 }
 
 #[test]
@@ -315,6 +353,10 @@ fn a_cookie_is_read_as_it_is_copied() {
         format!("\u{feff}{}", cookie.split_once('=').unwrap().1),
         format!("> Cookie: {cookie}\n"),
         format!("< set-cookie: {cookie}; Path=/\n"),
+        format!("cookie: a=b\rcookie: {cookie}\r"),
+        format!("\"{}\"\n", cookie.split_once('=').unwrap().1),
+        format!("'{cookie}'"),
+        format!("Cookie: \"{cookie}\""),
     ] {
         let answer = run(&arguments, &[("SESSION_KEY", &key)], &copied);
         assert!(

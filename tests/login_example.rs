@@ -1,7 +1,11 @@
 //! The login example as a person tries it: the real program, driven by curl with a cookie jar.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
+#[cfg(unix)]
+use std::io::Write;
 use std::io::{BufRead, BufReader};
+#[cfg(unix)]
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::LazyLock;
@@ -58,8 +62,24 @@ fn example() -> Command {
         .env("ADDR", "127.0.0.1:0")
         .env_remove("SESSION_KEY")
         .env_remove("SECURE_COOKIE")
+        .env_remove("DEVICE_BOUND")
+        .env_remove("REDIS_URL")
+        .env_remove("REVOCATIONS")
         .stderr(Stdio::piped());
     command
+}
+
+/// Runs a server that must not start: returns its status and what it says.
+fn refusal(mut command: Command) -> (Option<i32>, String) {
+    let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    if !line.is_empty() {
+        process.kill().unwrap();
+    }
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(line, "", "it must not start");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 /// A browser: curl with a jar of its own.
@@ -229,9 +249,28 @@ fn values_over_the_api() {
         (json!("grüße"), json!(large), Value::Null),
         "what was there stays"
     );
+    assert!(set("k", &"x".repeat(40_000)).starts_with("HTTP/1.1 413"));
+    assert_eq!(get("k"), "grüße", "a value that is refused does not delete the one before it");
     assert!(set("large", "small").starts_with("HTTP/1.1 200"));
     let jar = std::fs::read_to_string(&browser.jar).unwrap();
     assert!(!jar.contains("session.1"), "the second cookie is gone");
+}
+
+/// Any visitor can set values. Only a login makes a user.
+#[test]
+fn a_value_named_user_logs_nobody_in() {
+    let server = Server::with_key(&new_key());
+    let browser = Browser::new("imposter");
+    let set = |value: &str| browser.curl(&server, "/api/set?key=user", &["--include", "--data-raw", value]);
+    assert!(set("admin").starts_with("HTTP/1.1 200"));
+    assert_eq!(browser.session(&server)["user"], Value::Null);
+    let page = browser.curl(&server, "/", &[]);
+    assert!(page.contains("nobody yet") && !page.contains("admin"), "{page}");
+
+    browser.login(&server, "Ada");
+    assert!(set("admin").starts_with("HTTP/1.1 200"));
+    assert_eq!(browser.session(&server)["user"], "Ada");
+    assert!(browser.curl(&server, "/", &[]).contains(">Ada<"));
 }
 
 #[test]
@@ -300,4 +339,65 @@ fn without_settings_it_starts_and_warns() {
         BufReader::new(stderr).lines().map(Result::unwrap).collect::<Vec<_>>().join("\n")
     };
     assert!(output.contains("SESSION_KEY is not set") && output.contains("development cookie"), "{output}");
+}
+
+/// A setting that says something else than the server understands must not pass for one that is not set.
+#[test]
+fn a_setting_that_is_not_understood_stops_it() {
+    for (name, value, reason) in [
+        ("SECURE_COOKIE", "true", "SECURE_COOKIE must be 0 or 1"),
+        ("DEVICE_BOUND", "yes", "DEVICE_BOUND must be 0 or 1"),
+        ("ADDR", "nowhere", "ADDR=nowhere: "),
+    ] {
+        let mut command = example();
+        command.env(name, value);
+        let (_, error) = refusal(command);
+        assert!(error.contains(&format!("error: {reason}")), "{error}");
+        assert!(!error.contains("Error(") && !error.contains("Custom {"), "{error}");
+    }
+    #[cfg(unix)]
+    for name in ["ADDR", "SESSION_KEY", "SECURE_COOKIE", "DEVICE_BOUND", "REDIS_URL", "REVOCATIONS"] {
+        use std::os::unix::ffi::OsStrExt;
+        let value = std::ffi::OsStr::from_bytes(b"redis://\xff");
+        let mut command = example();
+        command.env(name, value);
+        let (status, error) = refusal(command);
+        assert!(status == Some(2) && error.contains(&format!("{name} is not UTF-8")), "{error}");
+    }
+    let mut command = example();
+    command.env("SESSION_KEY", "tooshort");
+    let (_, error) = refusal(command);
+    assert!(error.lines().last().unwrap().starts_with("error: line 1: "), "{error}");
+}
+
+/// A request that never ends keeps the server only until a second signal, and no new connection is accepted meanwhile.
+#[cfg(unix)]
+#[test]
+fn signals_stop_it_while_an_upload_is_unfinished() {
+    for signals in [["INT", "TERM"], ["TERM", "INT"]] {
+        let mut server = Server::with_key(&new_key());
+        let address = server.url.strip_prefix("http://").unwrap().to_owned();
+        let mut upload = TcpStream::connect(&address).unwrap();
+        upload
+            .write_all(
+                b"POST /api/set?key=k HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n",
+            )
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(&upload).read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 100"), "the handler waits for the body: {line}");
+        upload.write_all(b"half").unwrap();
+
+        let mut stderr = BufReader::new(server.process.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let [first, second] = signals;
+        let signal = |name: &str| {
+            let pid = server.process.id().to_string();
+            assert!(Command::new("kill").args([&format!("-{name}"), &pid]).status().unwrap().success());
+        };
+        signal(first);
+        assert!(stderr.any(|line| line.starts_with("stopping")), "it says that it stops");
+        assert!(TcpStream::connect(&address).is_err(), "no new connection is accepted");
+        signal(second);
+        assert!(server.process.wait().unwrap().success());
+    }
 }

@@ -64,7 +64,6 @@ impl Builder<CookieKeys> {
 
     /// Reads Astra's cookies and native ones, and writes Astra's, so that Go and Rust serve the same users side by
     /// side.
-    /// users.
     ///
     /// A session that came in a native cookie is written to Astra's in the same response, unless Astra's format cannot
     /// hold it. Astra's cookie is a single one, so a session must fit in it, and hold only what JSON can hold. Saving

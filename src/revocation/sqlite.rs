@@ -294,6 +294,7 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
     let flags =
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = prepared(Connection::open_with_flags(path, flags))?;
+    is_new(&connection)?; // the next step changes the file, which may be that of another program
     let mode: String =
         connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0)).map_err(failed)?;
     if mode != "wal" {
@@ -304,28 +305,12 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
     let mut fresh = [0; 8];
     SystemRandom.fill(&mut fresh)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let pragma = |name: &str| -> Result<i64, Error> {
-        transaction.pragma_query_value(None, name, |row| row.get(0)).map_err(failed)
-    };
-    let tables: i64 =
-        transaction.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0)).map_err(failed)?;
-    match (tables, pragma("application_id")?, pragma("user_version")?) {
-        (0, ..) => {
-            transaction.execute_batch(SCHEMA).map_err(failed)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
-            transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
-            let number = i64::from_be_bytes(fresh);
-            transaction.execute("INSERT INTO incarnation VALUES (?1)", [number]).map_err(failed)?;
-        }
-        (_, APPLICATION_ID, SCHEMA_VERSION) => {}
-        (_, APPLICATION_ID, _) => {
-            return Err(Error::config(
-                "the file for revocations was written by another release of this crate: give another path",
-            ));
-        }
-        _ => {
-            return Err(Error::config("the file for revocations holds other data: give another path"));
-        }
+    if is_new(&transaction)? {
+        transaction.execute_batch(SCHEMA).map_err(failed)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+        transaction.pragma_update(None, "user_version", SCHEMA_VERSION).map_err(failed)?;
+        let number = i64::from_be_bytes(fresh);
+        transaction.execute("INSERT INTO incarnation VALUES (?1)", [number]).map_err(failed)?;
     }
     let incarnation: i64 =
         transaction.query_row("SELECT number FROM incarnation", (), |row| row.get(0)).map_err(failed)?;
@@ -333,6 +318,23 @@ fn create(path: &Path) -> Result<(Connection, u64), Error> {
     raise(&transaction, top, first_position(top, SystemTime::now())).map_err(failed)?;
     transaction.commit().map_err(failed)?;
     Ok((connection, u64::from_be_bytes(incarnation.to_be_bytes())))
+}
+
+/// Returns true if the file holds nothing yet, and false if it holds revocations. Anything else is an error.
+fn is_new(connection: &Connection) -> Result<bool, Error> {
+    let pragma = |name: &str| -> Result<i64, Error> {
+        connection.pragma_query_value(None, name, |row| row.get(0)).map_err(failed)
+    };
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", (), |row| row.get(0)).map_err(failed)?;
+    match (tables, pragma("application_id")?, pragma("user_version")?) {
+        (0, 0, 0) => Ok(true),
+        (_, APPLICATION_ID, SCHEMA_VERSION) => Ok(false),
+        (_, APPLICATION_ID, _) => Err(Error::config(
+            "the file for revocations was written by another release of this crate: give another path",
+        )),
+        _ => Err(Error::config("the file for revocations holds other data: give another path")),
+    }
 }
 
 /// Returns the position behind which entries are appended to a file that is opened at `now`, and ends at `top`.

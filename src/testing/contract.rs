@@ -15,6 +15,9 @@ use crate::store::{Backend, Replaced, Stored};
 /// `now` is the present moment as the backend sees it: the machine's time for a backend that expires entries by its own
 /// clock.
 ///
+/// The suite makes all of its calls on this one handle, many of them concurrently. It cannot see what other processes with the
+/// same storage see.
+///
 /// # Panics
 ///
 /// If the backend breaks the contract, with a description.
@@ -48,7 +51,13 @@ pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     suite.expired_is_gone().await;
     suite.values_are_opaque().await;
     suite.one_winner().await;
+    suite.ids_are_opaque().await;
+    suite.deadlines_bring_nothing_back().await;
+    suite.reading_frees_nothing().await;
 }
+
+/// A step that happens only now and then is found if it is tried often enough.
+const ROUNDS: usize = 20;
 
 struct Suite<'a, B> {
     backend: &'a B,
@@ -287,12 +296,154 @@ impl<B: Backend> Suite<'_, B> {
     }
 
     async fn one_winner(&self) {
-        let id = Self::id();
-        let (a, b) = join(self.create(id, b"a"), self.create(id, b"b")).await;
-        assert!(a != b, "of two concurrent creates one must win");
-        let won = self.value(id).await.expect("the winner's entry");
-        let (a, b) = join(self.replace(id, &won, Some(b"c")), self.replace(id, &won, Some(b"d"))).await;
-        let done = [&a, &b].into_iter().filter(|outcome| **outcome == Replaced::Done).count();
-        assert_eq!(done, 1, "of two concurrent replaces of one value one must win: {a:?}, {b:?}");
+        for _ in 0..ROUNDS {
+            let id = Self::id();
+            let (a, b) = join(self.create(id, b"a"), self.create(id, b"b")).await;
+            assert!(a != b, "of two concurrent creates one must win");
+            let won = self.value(id).await.expect("the winner's entry");
+            assert_eq!(won, if a { "a" } else { "b" }, "the winning create must have written its value");
+            let (a, b) = join(self.replace(id, &won, Some(b"c")), self.replace(id, &won, Some(b"d"))).await;
+            let done = [&a, &b].into_iter().filter(|outcome| **outcome == Replaced::Done).count();
+            assert_eq!(done, 1, "of two concurrent replaces of one value one must win: {a:?}, {b:?}");
+            let won = self.value(id).await.expect("the winner's entry");
+            let wrote = if a == Replaced::Done { "c" } else { "d" };
+            assert_eq!(won, wrote, "the winning replace must have written its value");
+        }
+        for round in 0..ROUNDS {
+            let id = Self::id();
+            self.create(id, b"one").await;
+            let (write, delete) =
+                either_first(round, self.replace(id, b"one", Some(b"two")), self.replace(id, b"one", None))
+                    .await;
+            assert!(
+                (write == Replaced::Done) != (delete == Replaced::Done),
+                "of a concurrent replace and deletion of one value one must win: {write:?}, {delete:?}"
+            );
+            let left = (write == Replaced::Done).then_some(&b"two"[..]);
+            assert_eq!(self.value(id).await.as_deref(), left, "the winning step must decide what is left");
+        }
     }
+
+    /// Ids are hashes: any byte can be in them. Storages that take them for text confuse upper and lower case, stop at a NUL, trim
+    /// the end, or replace what is not UTF-8.
+    async fn ids_are_opaque(&self) {
+        let random = Self::id().to_bytes();
+        // One bit makes a space of a NUL, and a line break of a form feed.
+        let mut ends_in_nul = random;
+        ends_in_nul[14..].fill(0);
+        let mut ends_in_whitespace = random.map(|byte| byte.rotate_left(1));
+        ends_in_whitespace[14..].fill(0x0c);
+        let mut begins_with_nul = random.map(|byte| byte.rotate_left(2));
+        begins_with_nul[..2].fill(0);
+        let letters = random.map(|byte| b'a' + byte % 26);
+        let not_utf8 = random.map(|byte| byte | 0x80);
+        for base in [letters, not_utf8, begins_with_nul, ends_in_nul, ends_in_whitespace] {
+            assert!(self.create(EntryId::from_bytes(base), b"one").await, "create of a new id must succeed");
+            for (place, bit) in (0..16).flat_map(|place| [(place, 0x20), (place, 0x01)]) {
+                let mut other = base;
+                if let Some(byte) = other.get_mut(place) {
+                    *byte ^= bit;
+                }
+                let other = EntryId::from_bytes(other);
+                assert_eq!(
+                    self.value(other).await,
+                    None,
+                    "ids that differ in one bit must be different entries"
+                );
+                assert!(
+                    self.create(other, &[b'o', u8::try_from(place).unwrap_or_default(), bit]).await,
+                    "ids that differ in one bit must be different entries"
+                );
+            }
+            let value = self.value(EntryId::from_bytes(base)).await;
+            assert_eq!(
+                value.as_deref(),
+                Some(&b"one"[..]),
+                "ids that differ in one bit must be different entries"
+            );
+        }
+    }
+
+    /// A step that moves a deadline and reads and writes the value for it would undo what happens in between.
+    async fn deadlines_bring_nothing_back(&self) {
+        let later = self.now.saturating_add(Duration::from_secs(1200));
+        for round in 0..ROUNDS {
+            let touch = async |id| self.backend.touch(id, later, self.now).await.expect("touch");
+            let renew =
+                async |id| self.backend.renew(id, self.entry(b"one"), later, self.now).await.expect("renew");
+            let exchange = async |id, value: Option<&[u8]>| {
+                let (seen, entry) = (self.entry(b"one"), value.map(|value| self.entry(value)));
+                self.backend.exchange(id, seen, entry, self.now).await.expect("exchange")
+            };
+
+            let id = self.created().await;
+            let (_, deleted) = either_first(round, touch(id), self.backend.delete(id)).await;
+            deleted.expect("delete");
+            assert_eq!(self.value(id).await, None, "a concurrent touch must not bring back a deleted entry");
+
+            let id = self.created().await;
+            let (touched, outcome) =
+                either_first(round, touch(id), self.replace(id, b"one", Some(b"two"))).await;
+            assert!(touched, "a touch must find an entry that is being replaced");
+            assert_eq!(outcome, Replaced::Done, "a concurrent touch must not be a conflict");
+            let value = self.value(id).await;
+            assert_eq!(value.as_deref(), Some(&b"two"[..]), "a concurrent touch must not undo a replace");
+
+            let id = self.created().await;
+            let (_, deleted) = either_first(round, renew(id), self.backend.delete(id)).await;
+            deleted.expect("delete");
+            assert_eq!(
+                self.value(id).await,
+                None,
+                "a concurrent renewal must not bring back a deleted entry"
+            );
+
+            for value in [Some(&b"two"[..]), None] {
+                let id = self.created().await;
+                let (_, outcome) = either_first(round, renew(id), exchange(id, value)).await;
+                assert_eq!(outcome, Replaced::Done, "a concurrent renewal must not be a conflict");
+                let left = self.value(id).await;
+                assert_eq!(left.as_deref(), value, "a concurrent renewal must not undo an exchange");
+            }
+        }
+    }
+
+    /// Returns the id of a new entry, whose value is `one`.
+    async fn created(&self) -> EntryId {
+        let id = Self::id();
+        assert!(self.create(id, b"one").await, "create of a new id must succeed");
+        id
+    }
+
+    /// Another request of the same browser finds the entry expired while a slow one still has it.
+    async fn reading_frees_nothing(&self) {
+        let after = |seconds| self.now.saturating_add(Duration::from_secs(seconds));
+        let (late, expires) = (after(1200), after(1800));
+        for writes in [true, false] {
+            let (id, seen) = (self.created().await, self.entry(b"one"));
+            // By the clock of some storages, it has not expired yet.
+            self.backend.fetch(id, late).await.expect("fetch");
+            let outcome = if writes {
+                let entry = Stored { value: Bytes::from_static(b"two"), expires };
+                self.backend.exchange(id, seen, Some(entry), late).await.expect("exchange")
+            } else {
+                self.backend.renew(id, seen, expires, late).await.expect("renew")
+            };
+            assert_eq!(outcome, Replaced::Done, "a fetch must not free an entry that has expired just now");
+            self.backend.delete(id).await.expect("delete");
+        }
+    }
+}
+
+/// Waits for both. In every second round, `two` begins.
+async fn either_first<A, B>(
+    round: usize,
+    one: impl Future<Output = A>,
+    two: impl Future<Output = B>,
+) -> (A, B) {
+    if round % 2 == 0 {
+        return join(one, two).await;
+    }
+    let (two, one) = join(two, one).await;
+    (one, two)
 }

@@ -22,9 +22,9 @@ pub enum Primitive {
     Fetch,
     /// [`Backend::create`].
     Create,
-    /// [`Backend::replace`].
+    /// [`Backend::replace`] and [`Backend::exchange`].
     Replace,
-    /// [`Backend::touch`].
+    /// [`Backend::touch`] and [`Backend::renew`].
     Touch,
     /// [`Backend::delete`].
     Delete,
@@ -52,7 +52,7 @@ pub struct Call {
     pub primitive: Primitive,
     /// The entry that it is about.
     pub id: EntryId,
-    /// The entry that `create` or `replace` would write. `None` if `replace` would delete it.
+    /// The entry that `create`, `replace` or `exchange` would write. `None` if it would delete the entry.
     pub entry: Option<Stored>,
 }
 
@@ -247,6 +247,32 @@ impl<B: Backend> Backend for Faulty<B> {
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
         let call = Call { primitive: Primitive::Touch, id, entry: None };
         self.run(call, || self.inner.backend.touch(id, expires, now)).await
+    }
+
+    async fn exchange(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let call = Call { primitive: Primitive::Replace, id, entry: entry.clone() };
+        self.run(call, || self.inner.backend.exchange(id, seen.clone(), entry.clone(), now)).await
+    }
+
+    async fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let call = Call { primitive: Primitive::Touch, id, entry: None };
+        self.run(call, || self.inner.backend.renew(id, seen.clone(), expires, now)).await
+    }
+
+    fn time(&self, now: Timestamp) -> Timestamp {
+        self.inner.backend.time(now)
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {

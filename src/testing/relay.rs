@@ -35,7 +35,8 @@ impl Cut {
 
 /// A relay on a separate port that carries bytes to a server and back, and misbehaves on command.
 ///
-/// It runs on its own threads, whatever runtime the test has, and ends when it is dropped.
+/// It runs on its own threads, whatever runtime the test has. When it is dropped, it closes its connections and its port.
+/// When one side ends its half of a connection, the other side first gets all bytes that are under way, and then the end.
 ///
 /// # Examples
 ///
@@ -81,7 +82,8 @@ pub struct Relay {
 }
 
 struct State {
-    target: SocketAddr,
+    /// The addresses of the server, tried in this order.
+    targets: Vec<SocketAddr>,
     latency_micros: AtomicU64,
     /// The longest piece in which bytes are passed on.
     piece_len: AtomicUsize,
@@ -108,11 +110,14 @@ impl Relay {
     ///
     /// If `server` is not an address, or no port is free.
     pub fn before(server: impl ToSocketAddrs) -> io::Result<Self> {
-        let target = server.to_socket_addrs()?.next().ok_or(io::ErrorKind::InvalidInput)?;
+        let targets: Vec<_> = server.to_socket_addrs()?.collect();
+        if targets.is_empty() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?;
         let state = Arc::new(State {
-            target,
+            targets,
             latency_micros: AtomicU64::new(0),
             piece_len: AtomicUsize::new(usize::MAX),
             silent_until: AtomicU64::new(0),
@@ -252,6 +257,9 @@ impl Relay {
 impl Drop for Relay {
     fn drop(&mut self) {
         self.state.ended.store(true, Ordering::SeqCst);
+        for carried in self.state.open() {
+            carried.close();
+        }
         // Wakes the thread that accepts.
         let _ = TcpStream::connect(self.address);
     }
@@ -332,7 +340,7 @@ impl State {
     }
 
     fn carry(state: &Arc<Self>, client: TcpStream) {
-        let Ok(server) = TcpStream::connect(state.target) else { return };
+        let Ok(server) = TcpStream::connect(state.targets.as_slice()) else { return };
         let _ = client.set_nodelay(true);
         let _ = server.set_nodelay(true);
         let number = state.opened.fetch_add(1, Ordering::SeqCst) + 1;
@@ -345,6 +353,9 @@ impl State {
         // After it is listed, so that it is reset here or by the call that says so.
         if state.resets.load(Ordering::SeqCst) {
             return carried.reset();
+        }
+        if state.ended.load(Ordering::SeqCst) {
+            return carried.close();
         }
         for up in [true, false] {
             let (sender, receiver) = mpsc::channel();
@@ -359,8 +370,11 @@ impl State {
 struct Piece {
     /// When they must arrive.
     due: Instant,
+    /// Empty at the end of one half of the connection.
     bytes: Vec<u8>,
     round_trip: u64,
+    /// The connection is cut behind these bytes.
+    is_cut: bool,
 }
 
 impl Carried {
@@ -368,7 +382,18 @@ impl Carried {
     fn read(&self, up: bool, arrivals: &Sender<Piece>) {
         let mut from = if up { &self.client } else { &self.server };
         let mut buffer = vec![0; 1 << 16];
-        while let Ok(len @ 1..) = from.read(&mut buffer) {
+        loop {
+            let len = match from.read(&mut buffer) {
+                Ok(0) => {
+                    // The pieces that are under way still arrive, and the other half of the connection goes on.
+                    let piece = Piece { due: self.due(), bytes: Vec::new(), round_trip: 0, is_cut: false };
+                    let _ = arrivals.send(piece);
+                    return;
+                }
+                Ok(len) => len,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
             let mut bytes = buffer.get(..len).unwrap_or_default().to_vec();
             if self.is_silent() {
                 continue;
@@ -390,16 +415,15 @@ impl Carried {
                     None => {}
                 }
             }
-            let last = !up && armed.is_some();
+            let is_cut = !up && armed.is_some();
             drop(armed);
-            let latency = Duration::from_micros(self.state.latency_micros.load(Ordering::SeqCst));
             let round_trip = if up {
                 self.state.round_trips.load(Ordering::SeqCst) + 1
             } else {
                 self.round_trip.load(Ordering::SeqCst)
             };
-            let piece = Piece { due: Instant::now() + latency, bytes, round_trip };
-            if arrivals.send(piece).is_err() || last {
+            let piece = Piece { due: self.due(), bytes, round_trip, is_cut };
+            if arrivals.send(piece).is_err() || is_cut {
                 // The pieces that were passed on still arrive: the writer closes the connection.
                 return;
             }
@@ -410,19 +434,30 @@ impl Carried {
     /// Writes each piece when it is due.
     fn write(&self, up: bool, arrivals: &Receiver<Piece>) {
         let mut to = if up { &self.server } else { &self.client };
-        for Piece { due, bytes, round_trip } in arrivals {
+        for Piece { due, bytes, round_trip, is_cut } in arrivals {
             thread::sleep(due.saturating_duration_since(Instant::now()));
             if self.is_silent() {
+                if is_cut {
+                    return self.close();
+                }
                 continue;
             }
             let reached = if up { &self.round_trip } else { &self.state.round_trips };
             reached.fetch_max(round_trip, Ordering::SeqCst);
             let piece_len = self.state.piece_len.load(Ordering::SeqCst);
-            if bytes.chunks(piece_len).any(|piece| to.write_all(piece).is_err()) {
-                break;
+            if bytes.chunks(piece_len).any(|piece| to.write_all(piece).is_err()) || is_cut {
+                return self.close();
             }
         }
-        self.close();
+        // The client of a connection that is to be reset must not see an end.
+        if !self.is_reset.load(Ordering::SeqCst) {
+            let _ = to.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// Returns when bytes that are read now must arrive.
+    fn due(&self) -> Instant {
+        Instant::now() + Duration::from_micros(self.state.latency_micros.load(Ordering::SeqCst))
     }
 }
 
@@ -447,7 +482,9 @@ mod tests {
 
     fn ask(client: &mut TcpStream, byte: u8) -> usize {
         client.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-        client.write_all(&[byte]).unwrap();
+        if client.write_all(&[byte]).is_err() {
+            return 0;
+        }
         let (mut reply, mut got) = ([0; 10], 0);
         while got < 10 {
             match client.read(&mut reply[got..]) {
@@ -476,6 +513,47 @@ mod tests {
             thread::sleep(Duration::from_millis(1));
         }
         assert!(relay.requests() >= 6);
+    }
+
+    /// A side that ends its half of a connection has said everything: nothing of it may be lost.
+    #[test]
+    fn the_last_bytes_arrive_before_the_end() {
+        for latency in [0, 40].map(Duration::from_millis) {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let relay = Relay::before(listener.local_addr().unwrap()).unwrap();
+            relay.set_latency(latency);
+            let server = thread::spawn(move || {
+                let (mut request, mut client) = (Vec::new(), listener.accept().unwrap().0);
+                client.read_to_end(&mut request).unwrap();
+                client.write_all(&vec![b'r'; 200_000]).unwrap();
+                request
+            });
+            let mut client = TcpStream::connect(relay.address()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+            client.write_all(&vec![b'q'; 100_000]).unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            let mut reply = Vec::new();
+            client.read_to_end(&mut reply).unwrap();
+            assert_eq!((server.join().unwrap().len(), reply.len()), (100_000, 200_000), "{latency:?}");
+        }
+    }
+
+    #[test]
+    fn open_connections_end_with_the_relay() {
+        let relay = Relay::before(server()).unwrap();
+        let mut client = TcpStream::connect(relay.address()).unwrap();
+        assert_eq!(ask(&mut client, b'a'), 10);
+        drop(relay);
+        assert_eq!(ask(&mut client, b'a'), 0);
+    }
+
+    #[test]
+    fn every_address_of_the_server_is_tried() {
+        // The port of a listener that is gone.
+        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let relay = Relay::before(&[nobody, server()][..]).unwrap();
+        assert_eq!(ask(&mut TcpStream::connect(relay.address()).unwrap(), b'a'), 10);
+        assert!(Relay::before(&[][..]).is_err());
     }
 
     #[test]

@@ -8,7 +8,10 @@ use crate::join::join;
 use crate::revocation::{Entry, Revocation, RevocationLog};
 
 /// Checks a log against the [contract](RevocationLog#contract) of logs. `one` and `other` are the same log, as two
-/// processes open it. Its present entries stay.
+/// processes open it.
+///
+/// The check adds entries, raises the positions, and trims the log to nothing: give it a log of its own, and never one that a
+/// service uses.
 ///
 /// # Panics
 ///

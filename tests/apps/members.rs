@@ -142,7 +142,11 @@ async fn send_events(watch: SessionWatch, client: Sender<String>, look: Arc<Noti
         }
         look.notified().await;
     };
-    let last = match watch.ended(pause).await {
+    let ended = tokio::select! {
+        ended = watch.ended(pause) => ended,
+        () = client.closed() => return, // the browser has left
+    };
+    let last = match ended {
         Ok(why) => format!("event: end\ndata: {why}\n\n"),
         Err(error) => format!("event: retry\ndata: {}\n\n", error.label()),
     };

@@ -115,6 +115,23 @@ fn a_stream_sees_roles_change_and_ends_with_a_logout_elsewhere() {
     });
 }
 
+#[test]
+fn a_stream_ends_when_the_browser_has_left() {
+    block_on(async {
+        let site = site().await;
+        let mut jar = Jar::new();
+        site.log_in(&mut jar).await;
+        let before = Arc::strong_count(&site.look);
+        let mut stream = send(&mut jar, "GET", &site.url("/events")).await.into_body();
+        assert_eq!(next_event(&mut stream).await, "data: reader\n\n");
+        assert!(Arc::strong_count(&site.look) > before, "the task of the stream has it");
+        drop(stream);
+        while Arc::strong_count(&site.look) > before {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
 /// Opens the WebSocket of a page that the site sent, or of another site.
 async fn open_socket(jar: &Jar, site: &Site, from: &str) -> Response<Incoming> {
     let request = Request::get(site.url("/socket"))

@@ -127,7 +127,14 @@ fn what_is_no_log_is_left_alone() {
         assert!(Revocations::sqlite(&text).await.unwrap_err().is_config());
         let other = folder.path().join("other.db");
         rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (a)").unwrap();
-        assert!(Revocations::sqlite(&other).await.unwrap_err().is_config());
+        // Its tables may come later.
+        let empty = folder.path().join("empty.db");
+        rusqlite::Connection::open(&empty).unwrap().execute_batch("PRAGMA application_id = 7").unwrap();
+        for path in [other, empty] {
+            let before = std::fs::read(&path).unwrap();
+            assert!(Revocations::sqlite(&path).await.unwrap_err().is_config());
+            assert!(std::fs::read(&path).unwrap() == before, "a file of another program is not changed");
+        }
         let newer = folder.path().join("newer.db");
         drop(Revocations::sqlite(&newer).await.unwrap());
         rusqlite::Connection::open(&newer).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();

@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use hyper_session::store::{Backend, EntryId, Memory, Replaced, Stored};
-use hyper_session::testing::check_backend;
+use hyper_session::testing::{Faulty, Primitive, check_backend};
 use hyper_session::{Error, Timestamp};
 use tokio::task::yield_now;
 
@@ -16,8 +17,9 @@ use crate::support::block_on;
 /// The simplest backend that keeps the contract, and one mistake at a time.
 #[derive(Default)]
 struct Plain {
-    entries: Mutex<HashMap<EntryId, Stored>>,
+    entries: Mutex<HashMap<Vec<u8>, Stored>>,
     fault: Fault,
+    creates: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +57,16 @@ enum Fault {
     TouchFindsExpired,
     DeleteLeavesTheEntry,
     DeleteLeavesAnEmptyEntry,
+    IdsIgnoreCase,
+    IdsEndAtNul,
+    IdsAreTrimmed,
+    IdsArePadded,
+    IdsAreText,
+    CreateIsTwoStepsNowAndThen,
+    RemovalIsTwoSteps,
+    TouchIsTwoSteps,
+    RenewIsTwoSteps,
+    FetchFreesExpired,
 }
 
 impl Plain {
@@ -66,17 +78,49 @@ impl Plain {
         self.fault == fault
     }
 
+    /// The key of the entry, with this backend's fault.
+    fn key(&self, id: EntryId) -> Vec<u8> {
+        let bytes = id.to_bytes();
+        match self.fault {
+            Fault::IdsIgnoreCase => bytes.to_ascii_lowercase(),
+            Fault::IdsEndAtNul => bytes.split(|byte| *byte == 0).next().unwrap().to_vec(),
+            Fault::IdsAreTrimmed => bytes.trim_ascii_end().to_vec(),
+            Fault::IdsArePadded => {
+                let end = bytes.iter().rposition(|byte| ![0, b' '].contains(byte)).map_or(0, |last| last + 1);
+                bytes[..end].to_vec()
+            }
+            Fault::IdsAreText => String::from_utf8_lossy(&bytes).into_owned().into_bytes(),
+            _ => bytes.to_vec(),
+        }
+    }
+
     /// One atomic step: sees the entry that is there at `now`, and leaves what is to be there.
     fn step<R>(&self, id: EntryId, now: Timestamp, step: impl FnOnce(&mut Option<Stored>) -> R) -> R {
         let mut entries = self.entries.lock().unwrap();
         // An entry that is over stays until it is overwritten: purging it would hide mistakes in what comes next.
-        let (mut entry, over) = match entries.remove(&id) {
+        let key = self.key(id);
+        let (mut entry, over) = match entries.remove(&key) {
             Some(stored) if stored.expires > now => (Some(stored), None),
             over => (None, over),
         };
         let answer = step(&mut entry);
-        entry.or(over).map(|entry| entries.insert(id, entry));
+        entry.or(over).map(|entry| entries.insert(key, entry));
         answer
+    }
+
+    /// Moves the deadline by reading the entry and writing it back: a fault.
+    async fn written_back(
+        &self,
+        id: EntryId,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<Stored>, Error> {
+        let found = self.fetch(id, now).await?;
+        yield_now().await;
+        if let Some(found) = found.clone() {
+            self.step(id, now, |entry| *entry = Some(Stored { expires, ..found }));
+        }
+        Ok(found)
     }
 
     /// True if the entry is what `replace` would make of it.
@@ -103,13 +147,18 @@ impl Plain {
 
 impl Backend for Plain {
     async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
-        let entries = self.entries.lock().unwrap();
-        let found = if self.has(Fault::FetchIgnoresId) { entries.values().next() } else { entries.get(&id) };
+        let (key, mut entries) = (self.key(id), self.entries.lock().unwrap());
+        if self.has(Fault::FetchFreesExpired) && entries.get(&key).is_some_and(|stored| stored.expires <= now)
+        {
+            entries.remove(&key);
+        }
+        let found = if self.has(Fault::FetchIgnoresId) { entries.values().next() } else { entries.get(&key) };
         Ok(found.filter(|stored| stored.expires > now || self.has(Fault::FetchShowsExpired)).cloned())
     }
 
     async fn create(&self, id: EntryId, mut new: Stored, now: Timestamp) -> Result<bool, Error> {
-        if self.has(Fault::CreateIsTwoSteps) {
+        let now_and_then = self.creates.fetch_add(1, Ordering::Relaxed) % 15 == 14;
+        if self.has(Fault::CreateIsTwoSteps) || now_and_then && self.has(Fault::CreateIsTwoStepsNowAndThen) {
             let present = self.fetch(id, now).await?;
             yield_now().await;
             return Ok(match present {
@@ -143,7 +192,7 @@ impl Backend for Plain {
         mut new: Option<Stored>,
         now: Timestamp,
     ) -> Result<Replaced, Error> {
-        if self.has(Fault::ReplaceIsTwoSteps) {
+        if self.has(Fault::ReplaceIsTwoSteps) || new.is_none() && self.has(Fault::RemovalIsTwoSteps) {
             let current = self.fetch(id, now).await?;
             yield_now().await;
             return Ok(match current {
@@ -196,6 +245,9 @@ impl Backend for Plain {
     }
 
     async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        if self.has(Fault::TouchIsTwoSteps) {
+            return self.written_back(id, expires, now).await.map(|found| found.is_some());
+        }
         let seen_from = if self.has(Fault::TouchFindsExpired) { Timestamp::from_unix(0) } else { now };
         Ok(self.step(id, seen_from, |entry| {
             let empty = Stored { value: Bytes::new(), expires };
@@ -220,6 +272,28 @@ impl Backend for Plain {
                 }
             }
         }))
+    }
+
+    async fn renew(
+        &self,
+        id: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let as_of = now.min(Timestamp::from_unix(seen.expires.as_unix().saturating_sub(1)));
+        let present = if self.has(Fault::RenewIsTwoSteps) {
+            self.written_back(id, expires, as_of).await?
+        } else {
+            let present = self.fetch(id, as_of).await?;
+            self.touch(id, expires, as_of).await?;
+            present
+        };
+        Ok(match present {
+            None => Replaced::Missing,
+            Some(present) if present.value == seen.value => Replaced::Done,
+            Some(present) => Replaced::Conflict(present),
+        })
     }
 
     async fn delete(&self, id: EntryId) -> Result<(), Error> {
@@ -247,6 +321,7 @@ fn backends_that_keep_the_contract_pass_the_suite() {
     assert_eq!(verdict(&Memory::new()), None);
     assert_eq!(verdict(&Plain::default()), None);
     assert_eq!(verdict(&Watched::default()), None);
+    assert_eq!(verdict(&Faulty::new(Memory::new())), None);
 }
 
 /// Each mistake is found, and named for what it is.
@@ -307,4 +382,108 @@ fn the_suite_finds_backends_that_do_not_compare_every_byte() {
 fn the_suite_finds_backends_that_set_no_deadline() {
     use Fault::*;
     assert_found(&[(ReplaceKeepsTheDeadline, "deadline"), (TouchOnlyExtends, "deadline")]);
+}
+
+#[test]
+fn the_suite_finds_backends_that_take_ids_for_text() {
+    use Fault::*;
+    let faults = [IdsIgnoreCase, IdsEndAtNul, IdsAreTrimmed, IdsArePadded, IdsAreText];
+    assert_found(&faults.map(|fault| (fault, "ids that differ in one bit must be different entries")));
+}
+
+/// Steps that are two steps, each in the order in which that shows.
+#[test]
+fn the_suite_finds_backends_whose_steps_are_not_atomic() {
+    use Fault::*;
+    assert_found(&[
+        (CreateIsTwoStepsNowAndThen, "of two concurrent creates one must win"),
+        (RemovalIsTwoSteps, "of a concurrent replace and deletion of one value one must win"),
+        (TouchIsTwoSteps, "a concurrent touch must not bring back a deleted entry"),
+        (RenewIsTwoSteps, "a concurrent renewal must not bring back a deleted entry"),
+    ]);
+}
+
+/// A session lasts as long as its requests, also if another request finds it expired meanwhile.
+#[test]
+fn the_suite_finds_backends_that_free_what_they_read() {
+    assert_found(&[(Fault::FetchFreesExpired, "a fetch must not free")]);
+}
+
+/// Has a reply of its own where other backends have the default.
+#[derive(Default)]
+struct Own(Plain);
+
+impl Backend for Own {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        self.0.fetch(id, now).await
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.0.create(id, entry, now).await
+    }
+
+    async fn replace(
+        &self,
+        id: EntryId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        self.0.replace(id, expected, entry, now).await
+    }
+
+    async fn exchange(
+        &self,
+        _: EntryId,
+        seen: Stored,
+        _: Option<Stored>,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        Ok(Replaced::Conflict(seen))
+    }
+
+    async fn renew(
+        &self,
+        _: EntryId,
+        seen: Stored,
+        expires: Timestamp,
+        _: Timestamp,
+    ) -> Result<Replaced, Error> {
+        Ok(Replaced::Conflict(Stored { expires, ..seen }))
+    }
+
+    fn time(&self, _: Timestamp) -> Timestamp {
+        Timestamp::from_unix(7)
+    }
+
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.0.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        self.0.delete(id).await
+    }
+}
+
+#[test]
+fn a_faulty_backend_keeps_what_the_backend_implements_itself() {
+    let backend = Faulty::new(Own::default());
+    let (id, now) = (EntryId::from_bytes([1; 16]), Timestamp::from_unix(START));
+    let [seen, later] = [60, 120].map(|seconds| Stored {
+        value: Bytes::from_static(b"one"),
+        expires: Timestamp::from_unix(START + seconds),
+    });
+    block_on(async {
+        assert_eq!(backend.time(now), Timestamp::from_unix(7));
+        let exchanged = backend.exchange(id, seen.clone(), None, now).await.unwrap();
+        assert_eq!(exchanged, Replaced::Conflict(seen.clone()));
+        let renewed = backend.renew(id, seen.clone(), later.expires, now).await.unwrap();
+        assert_eq!(renewed, Replaced::Conflict(later.clone()));
+        let calls = [Primitive::Fetch, Primitive::Replace, Primitive::Touch].map(|it| backend.calls(it));
+        assert_eq!(calls, [0, 1, 1], "an exchange counts as a replace, and a renewal as a touch");
+        backend.fail(Primitive::Replace, hyper_session::testing::Fault::Unreachable);
+        backend.fail(Primitive::Touch, hyper_session::testing::Fault::Unreachable);
+        assert!(backend.exchange(id, seen.clone(), None, now).await.is_err());
+        assert!(backend.renew(id, seen, later.expires, now).await.is_err());
+    });
 }

@@ -5,7 +5,7 @@ use std::env::VarError;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use hyper_session::Keyring;
+use hyper_session::{AppKey, Keyring};
 use lexopt::Arg;
 use zeroize::Zeroizing;
 
@@ -54,6 +54,9 @@ pub(crate) struct Secret {
 const FLAGS: [&str; 4] = ["json", "sealed", "all", "for-good"];
 const OPTIONS: [&str; 11] =
     ["name", "keys", "next", "since", "cookie", "at", "redis", "sqlite", "prefix", "idle", "absolute"];
+
+/// The options that name a file with a secret.
+const FILES: [&str; 4] = ["keys", "next", "cookie", "redis"];
 
 /// The options of the commands on sessions.
 const SESSIONS: &[&str] = &["json", "name", "keys", "redis", "prefix", "sealed", "idle", "absolute"];
@@ -139,7 +142,14 @@ impl Request {
                 )));
             }
         }
-        Ok(Self::Run(command, Arguments { options }))
+        let arguments = Arguments { options };
+        let mut read = FILES.iter().filter(|option| arguments.get(option) == Some("-")).count();
+        // A cookie comes from there unless an option says otherwise.
+        read += usize::from(matches!(command, Command::CookieOpen) && !arguments.has("cookie"));
+        if read > 1 {
+            return Err(Failure::usage("standard input can be read once: name a file for the other secret"));
+        }
+        Ok(Self::Run(command, arguments))
     }
 }
 
@@ -255,7 +265,7 @@ impl Arguments {
     /// Returns the contents of the file that `option` names, or of the first of these variables that is set and not empty.
     pub(crate) fn secret(&self, option: &str, variables: &[&str]) -> Result<Option<Secret>, Failure> {
         if let Some(path) = self.get(option) {
-            return file(path).map(Some);
+            return file(option, path).map(Some);
         }
         for variable in variables {
             match std::env::var(variable) {
@@ -295,8 +305,8 @@ impl Secret {
     }
 }
 
-/// Returns the text of a file that holds a secret. `-` is standard input.
-pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
+/// Returns the text of the file that `option` names, which holds a secret. `-` is standard input.
+pub(crate) fn file(option: &str, path: &str) -> Result<Secret, Failure> {
     let source = if path == "-" { "standard input" } else { path };
     let read =
         if path == "-" { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(path) };
@@ -304,6 +314,9 @@ pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
         Failure::usage(match error.kind() {
             _ if path.is_empty() => "an option needs the name of a file, and got an empty one".to_owned(),
             std::io::ErrorKind::InvalidData => format!("{source}: must be UTF-8 text"),
+            _ if may_be_secret(path) => {
+                format!("--{option} must name a file, and this one cannot be read: {error}")
+            }
             _ => format!("{source}: {error}"),
         })
     })?;
@@ -311,6 +324,11 @@ pub(crate) fn file(path: &str) -> Result<Secret, Failure> {
         text.drain(..'\u{feff}'.len_utf8()); // some editors begin a file with it
     }
     Ok(Secret { text, source: source.to_owned() })
+}
+
+/// Returns true if this may be a key, a cookie or a password, given by mistake where a file must be named.
+fn may_be_secret(path: &str) -> bool {
+    path.contains('=') || path.len() > 20 && !path.contains(['/', '.']) || AppKey::from_text(path).is_ok()
 }
 
 fn text(argument: OsString) -> Result<String, Failure> {
@@ -348,10 +366,24 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
+/// Returns true if the text contains a URL with a password. A subject can be a URL, too, with an `@` in its path. A password of
+/// Redis may contain any character, though it should not.
+fn has_password(text: &str) -> bool {
+    text.match_indices("://").any(|(at, separator)| {
+        let (before, after) = text.split_at(at);
+        let after = after.get(separator.len()..).unwrap_or_default();
+        let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+        let scheme = before.rsplit(|c| !is_of_scheme(c)).next().unwrap_or_default().to_ascii_lowercase();
+        let is_redis = scheme.starts_with("redis") || scheme.starts_with("valkey");
+        let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
+        if is_redis { after.contains('@') } else { authority.contains('@') }
+    })
+}
+
 fn refuse_secrets(arguments: &[OsString]) -> Result<(), Failure> {
     let is_secret = |argument: &OsString| {
         let argument = argument.to_string_lossy();
-        argument.contains("hsk1_") || argument.contains("://") && argument.contains('@')
+        argument.contains("hsk1_") || has_password(&argument)
     };
     if arguments.iter().any(is_secret) {
         // Too late for this secret, but in time for the next.
@@ -365,6 +397,47 @@ fn refuse_secrets(arguments: &[OsString]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_subject_with_an_at_sign_is_no_password() {
+        for secret in [
+            "redis://:hunter2@localhost",
+            "REDISS://:a/b@localhost",
+            "redis+sentinel://:a?b@one,two/main",
+            "valkey://user:a#b@localhost",
+            "--redis=redis-cluster://:p@host",
+            "see https://example.com and redis://:p@host",
+            "https://user:hunter2@example.com/path",
+        ] {
+            assert!(has_password(secret), "{secret}");
+        }
+        for subject in [
+            "https://mastodon.social/@ada",
+            "https://idp.example#ada@example.com",
+            "https://idp.example?user=ada@example.com",
+            "acct:ada@example.com",
+            "redis://localhost",
+            "://",
+        ] {
+            assert!(!has_password(subject), "{subject}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_may_be_a_secret_is_not_repeated() {
+        let hex = "0f".repeat(32);
+        let token = "A".repeat(60);
+        for secret in
+            [hex.as_str(), &token, "__Host-session=abc", "abc/def.ghi+jkl=", "correct-horse-battery"]
+        {
+            assert!(may_be_secret(secret), "{secret}");
+        }
+        for path in
+            ["now.keys", "keys", "/run/secrets/the-keyring-of-the-shop", "production-session-keys.txt"]
+        {
+            assert!(!may_be_secret(path), "{path}");
+        }
+    }
 
     #[test]
     fn distances_count_letters() {

@@ -88,13 +88,13 @@ pub(crate) async fn open(arguments: &Arguments) -> Result<Report, Failure> {
 /// The input may have several fields, one on a line: HTTP/2 splits the header, and a large session is set by several lines. The
 /// attributes of a `Set-Cookie` line are then cookies of other names.
 fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
-    let input = file(arguments.get("cookie").unwrap_or("-"))?.text;
-    let fields = input.lines().map(|line| {
+    let input = file("cookie", arguments.get("cookie").unwrap_or("-"))?.text;
+    let fields = input.split(['\n', '\r']).map(|line| {
         // As tools mark what they sent and received.
-        let line = line.trim_start_matches(['<', '>']);
+        let line = unquoted(line.trim_start_matches(['<', '>']));
         let (field, value) = line.split_once(':').unwrap_or(("", line));
         let is_cookie = ["cookie", "set-cookie"].iter().any(|name| field.trim().eq_ignore_ascii_case(name));
-        if is_cookie { value.trim() } else { line.trim() }
+        unquoted(if is_cookie { value } else { line })
     });
     let input = Zeroizing::new(fields.filter(|field| !field.is_empty()).collect::<Vec<_>>().join("; "));
     if input.is_empty() {
@@ -106,6 +106,13 @@ fn header(arguments: &Arguments, name: &str) -> Result<HeaderValue, Failure> {
     header
         .parse()
         .map_err(|_| Failure::usage("the cookie must not contain characters that are invalid in a header"))
+}
+
+/// Returns the text without the spaces and the quotation marks around it: it may have been copied from JSON or a shell.
+fn unquoted(text: &str) -> &str {
+    let text = text.trim();
+    let within = |mark| text.strip_prefix(mark).and_then(|text| text.strip_suffix(mark));
+    within('"').or_else(|| within('\'')).unwrap_or(text).trim()
 }
 
 /// Returns a value as JSON. Some have no such form: byte strings, and maps whose keys are not text.

@@ -19,7 +19,7 @@ pub(crate) fn new() -> Result<Report, Failure> {
 
 pub(crate) fn check(arguments: &Arguments) -> Result<Report, Failure> {
     let now = arguments.keyring()?;
-    let next = arguments.get("next").map(|path| file(path)?.keyring()).transpose()?;
+    let next = arguments.get("next").map(|path| file("next", path)?.keyring()).transpose()?;
     let (since, absolute) = (arguments.duration("since")?, arguments.duration("absolute")?);
     if next.is_none() && (since.is_some() || absolute.is_some()) {
         return Err(Failure::usage("--since and --absolute need --next: they are about keys that it drops"));
