@@ -49,8 +49,6 @@ async fn t72_t75_what_is_wrong_with_the_set_up_is_a_clear_error_without_the_pass
         ("wrong password", at(":hunter2@"), "authentication failed"),
         ("wrong user", at("nobody:hunter2@"), "authentication failed"),
         ("no password", at(""), "NOAUTH"),
-        ("a user only", at("ada@"), "a user but no password"),
-        ("a user and an empty password", at("ada:@"), "a user but no password"),
         (
             "wrong password, RESP3",
             builder(format!("redis://:hunter2@127.0.0.1:{port}?protocol=resp3")),
@@ -143,9 +141,9 @@ async fn a_replica_is_refused_at_connect_and_checking_leaves_nothing_behind() {
     assert!(error.is_unavailable() && words(&error).contains("the server is a replica"), "{}", words(&error));
 }
 
-/// An empty password is one, and an empty user is the default user.
+/// A user in the URL needs a password. Credentials may have an empty one, and an empty user is the default user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn credentials_may_have_an_empty_part() {
+async fn a_user_without_a_password_is_no_default_user() {
     let server = Server::with(&["--requirepass", "right"]);
     let acl = ["ACL", "SETUSER", "ada", "on", "nopass", "~test:*", "resetchannels", "+@all"];
     assert_eq!(server.cli_as("default", "right", &acl), "OK");
@@ -155,9 +153,24 @@ async fn credentials_may_have_an_empty_part() {
         app.jar().await;
         assert!(server.cli_as("default", "right", &["CLIENT", "LIST"]).contains("user=ada"));
     }
-    let log = unhurried_revocations(format!("redis://ada@127.0.0.1:{}", server.port), "test");
-    let error = log.connect().await.unwrap_err();
-    assert!(error.is_config() && words(&error).contains("a user but no password"), "{}", words(&error));
+    // Also where the default user needs none.
+    for server in [server, Server::start()] {
+        for url in ["redis://ada@", "redis://ada:@", "redis-cluster://ada@"] {
+            let url = format!("{url}127.0.0.1:{}", server.port);
+            let error = refused(builder(url.clone())).await;
+            assert!(
+                error.is_config() && words(&error).contains("a user but no password"),
+                "{}",
+                words(&error)
+            );
+            let error = unhurried_revocations(url, "test").connect().await.unwrap_err();
+            assert!(
+                error.is_config() && words(&error).contains("a user but no password"),
+                "{}",
+                words(&error)
+            );
+        }
+    }
 }
 
 /// Some proxies close the connection at a command that they do not know.
@@ -175,11 +188,15 @@ async fn f18_a_server_that_closes_each_connection_at_hello_is_used_without() {
         assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
     }
     assert!(!relay.is_done());
-    // A server that refuses clients at PING is not taken for one that accepts them.
-    for (reply, says) in
+    // The first connection gets a reply to PING, and the second one a refusal.
+    for (refusal, says) in
         [("-ERR max number of clients reached", "raise maxclients"), ("-DENIED x", "protected mode")]
     {
-        let port = answering(move |request| request.contains("PING").then(|| format!("{reply}\r\n")));
+        let pings = Arc::new(AtomicU32::new(0));
+        let port = answering(move |request| {
+            let reply = || if pings.fetch_add(1, Ordering::SeqCst) == 0 { "+PONG" } else { refusal };
+            request.contains("PING").then(|| format!("{}\r\n", reply()))
+        });
         let error = refused(builder(format!("redis://127.0.0.1:{port}"))).await;
         assert!(words(&error).contains(says), "{}", words(&error));
     }

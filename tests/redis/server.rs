@@ -269,8 +269,8 @@ pub(crate) fn answering(answer: impl Fn(&str) -> Option<String> + Clone + Send +
 
 /// A reply of these strings.
 pub(crate) fn array(strings: &[&str]) -> String {
-    let bulks: String = strings.iter().map(|text| format!("${}\r\n{text}\r\n", text.len())).collect();
-    format!("*{}\r\n{bulks}", strings.len())
+    let bulks: Vec<_> = strings.iter().map(|text| format!("${}\r\n{text}\r\n", text.len())).collect();
+    format!("*{}\r\n{}", strings.len(), bulks.concat())
 }
 
 fn scratch_folder() -> PathBuf {

@@ -12,14 +12,14 @@ use super::fault::Failure;
 /// At most so many attempts are under way, unless more are needed to make each one once.
 const AT_ONCE: usize = 4;
 
-/// Makes attempts until one succeeds. What the network swallowed is never answered, so a silent attempt does not hold up the next
-/// one, which begins a `step` later, or as soon as an earlier one fails.
+/// Makes attempts until one succeeds. An attempt whose packets were swallowed is never answered. So the next attempt begins a `step`
+/// after it, beside it, or at once if an earlier one fails.
 ///
 /// The first `each` attempts are made in any case. Further ones are made only while `is_wanted` returns true, so that an attempt
 /// begins soon after a network is back. Where too many are under way, the second oldest makes room: the oldest keeps its whole time,
 /// in case the server is slow.
 ///
-/// Fails with the most useful failure, when no attempt is under way any more.
+/// Fails with the most useful failure, when the last attempt has failed.
 pub(super) async fn side_by_side<T, F>(
     each: usize,
     step: Duration,

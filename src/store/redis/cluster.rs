@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::attempts::side_by_side;
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
 use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::health::PROBE_EVERY;
@@ -77,18 +78,12 @@ impl Cluster {
 
     /// Finds the masters by the seeds, and connects to each.
     pub(super) async fn connect(&self) -> Result<(), Failure> {
-        let mut failure = Failure::NoConnection;
-        for seed in &self.seeds {
-            let connected = match self.ask_seed(seed).await {
-                Ok(()) => self.connect_masters().await,
-                Err(failure) => Err(failure),
-            };
-            match connected {
-                Ok(()) => return Ok(()),
-                Err(other) => failure = failure.or_more_useful(other),
-            }
-        }
-        Err(failure)
+        let ask = async |number: usize| {
+            let seed = self.seeds.get(number).ok_or(Failure::NoConnection)?;
+            self.ask_seed(seed).await
+        };
+        side_by_side(self.seeds.len(), self.access.step, || false, ask).await?;
+        self.connect_masters().await
     }
 
     /// Connects to all masters at once. A master that is down affects its own sessions only.
