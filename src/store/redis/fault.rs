@@ -249,7 +249,9 @@ fn is_code(code: &str) -> bool {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoConnection => f.write_str("no connection to Redis came free in time"),
+            Self::NoConnection => {
+                f.write_str("no connection to Redis came free in time, or none could be made")
+            }
             Self::Connect(why) => write!(f, "could not connect to Redis: {why}"),
             Self::Sentinel(why) => write!(f, "no sentinel named the master: {why}"),
             Self::Setup(what) => f.write_str(what),
