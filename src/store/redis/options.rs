@@ -120,7 +120,8 @@ impl Builder<RedisOptions> {
     ///
     /// While requests wait for a connection, another attempt begins beside a silent one after a quarter of it, or after half of the
     /// [`checkout_timeout`](Self::checkout_timeout) if that is shorter. The first connection counts. At most four attempts are under
-    /// way. Behind Sentinel, each attempt asks the next sentinel, and they begin after half of that time.
+    /// way. Behind Sentinel, each attempt asks the next sentinel, they begin after half of that time, and there is one for each
+    /// sentinel in any case.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connection.connect_timeout = timeout;
         self
