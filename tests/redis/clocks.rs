@@ -1,8 +1,10 @@
 //! Hosts whose clocks disagree (A8): Redis has a clock, and that one decides.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use http::{Request, Response};
+use hyper_session::__internals::look_up_names_by;
 use hyper_session::store::Builder;
 use hyper_session::store::redis::{Redis, RedisOptions};
 use hyper_session::testing::FakeClock;
@@ -61,6 +63,40 @@ async fn a8_a_host_that_is_behind_renews_in_time() {
     behind.ok("/read", &mut jar).await;
     let left: i64 = server.cli(&["PTTL", &key]).parse().unwrap();
     assert!(left > 590_000, "{left}");
+}
+
+/// Connecting takes long where names are looked up slowly, or a sentinel hangs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_the_time_that_connecting_takes_is_no_difference_of_the_clocks() {
+    let server = Server::start();
+    let start = SystemClock.now().as_unix();
+    let clock = FakeClock::at(start - 400);
+    let address = SocketAddr::from(([127, 0, 0, 1], server.port));
+    let options = {
+        let clock = clock.clone();
+        let options = builder("redis://redis.example").clock(clock.clone());
+        look_up_names_by(options.idle_timeout(Duration::from_secs(600)), move |_, _| {
+            clock.set(start);
+            async move { Ok(vec![address]) }
+        })
+    };
+    App::with(options).await.jar().await;
+    let mut raw = crate::values::Raw::of(&server);
+    let entry = raw.get(&server.cli(&["KEYS", "test:*"]));
+    let deadline = u64::from_be_bytes(entry[..8].try_into().unwrap());
+    // By the clock of Redis, which both clocks agree with.
+    assert!((start + 599..=SystemClock.now().as_unix() + 601).contains(&deadline), "{}", deadline - start);
+}
+
+/// The host's clock decides, as where the user may not ask.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a8_a_session_that_has_expired_is_none_where_the_server_does_not_support_pttl() {
+    let server = Server::with(&["--rename-command", "PTTL", ""]);
+    let options = |builder: Builder<RedisOptions>| builder.idle_timeout(Duration::from_secs(600));
+    let (app, clock) = host(&server, 0, options).await;
+    let mut jar = app.jar().await;
+    clock.advance(Duration::from_secs(700));
+    assert_eq!(app.ok("/read", &mut jar).await, "none");
 }
 
 /// A list that is read meanwhile does not take a login for an abandoned one, though the clock of the list's host says so.

@@ -15,7 +15,7 @@ use hyper_session::testing::Cut;
 use crate::app::{App, BOUND, behind_relay, builder, hurried};
 use crate::cluster::Cluster;
 use crate::deployment::Deployment;
-use crate::server::{Server, free_port, unhurried_revocations, wait_for};
+use crate::server::{Server, answering, array, free_port, unhurried_revocations, wait_for};
 use crate::support::UNHURRIED;
 
 /// All that is ever printed of an error.
@@ -139,6 +139,112 @@ async fn a_replica_is_refused_at_connect_and_checking_leaves_nothing_behind() {
     }
     let error = unhurried_revocations(server.url(), "test").connect().await.unwrap_err();
     assert!(error.is_unavailable() && words(&error).contains("the server is a replica"), "{}", words(&error));
+}
+
+/// A user in the URL needs a password. Credentials may have an empty one, and an empty user is the default user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_without_a_password_is_no_default_user() {
+    let server = Server::with(&["--requirepass", "right"]);
+    let acl = ["ACL", "SETUSER", "ada", "on", "nopass", "~test:*", "resetchannels", "+@all"];
+    assert_eq!(server.cli_as("default", "right", &acl), "OK");
+    App::with(builder(server.url()).credentials(Credentials::new("", "right"))).await;
+    for url in [server.url(), format!("redis://ada@127.0.0.1:{}", server.port)] {
+        let app = App::with(builder(url).credentials(Credentials::new("ada", ""))).await;
+        app.jar().await;
+        assert!(server.cli_as("default", "right", &["CLIENT", "LIST"]).contains("user=ada"));
+    }
+    // Also where the default user needs none.
+    for server in [server, Server::start()] {
+        for url in ["redis://ada@", "redis://ada:@", "redis-cluster://ada@"] {
+            let url = format!("{url}127.0.0.1:{}", server.port);
+            let error = refused(builder(url.clone())).await;
+            assert!(
+                error.is_config() && words(&error).contains("a user but no password"),
+                "{}",
+                words(&error)
+            );
+            let error = unhurried_revocations(url, "test").connect().await.unwrap_err();
+            assert!(
+                error.is_config() && words(&error).contains("a user but no password"),
+                "{}",
+                words(&error)
+            );
+        }
+    }
+}
+
+/// Some proxies close the connection at a command that they do not know.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f18_a_server_that_closes_each_connection_at_hello_is_used_without() {
+    let server = Server::start();
+    let (relay, url) = behind_relay(&server);
+    for _ in 0..200 {
+        relay.cut_next("HELLO", Cut::BeforeRequest);
+    }
+    let app = App::connect(url).await;
+    let mut jar = app.jar().await;
+    for n in 2..5 {
+        server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+        assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
+    }
+    assert!(!relay.is_done());
+    // The first connection gets a reply to PING, and the second one a refusal.
+    for (refusal, says) in
+        [("-ERR max number of clients reached", "raise maxclients"), ("-DENIED x", "protected mode")]
+    {
+        let pings = Arc::new(AtomicU32::new(0));
+        let port = answering(move |request| {
+            let reply = || if pings.fetch_add(1, Ordering::SeqCst) == 0 { "+PONG" } else { refusal };
+            request.contains("PING").then(|| format!("{}\r\n", reply()))
+        });
+        let error = refused(builder(format!("redis://127.0.0.1:{port}"))).await;
+        assert!(words(&error).contains(says), "{}", words(&error));
+    }
+}
+
+/// One connection that is cut says nothing about the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a9_a_connection_that_is_cut_at_hello_hides_no_server_of_another_kind() {
+    let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
+    for cut in [Cut::BeforeRequest, Cut::BeforeReply, Cut::InReply, Cut::Reset] {
+        let (relay, url) = behind_relay(&cluster.servers()[0]);
+        relay.cut_next("HELLO", cut);
+        let error = refused(builder(url)).await;
+        assert!(relay.is_done(), "{cut:?}");
+        assert!(
+            error.is_config() && words(&error).contains("redis-cluster://"),
+            "{cut:?}: {}",
+            words(&error)
+        );
+    }
+}
+
+/// A Cluster behind NAT: the seed can be reached, and the addresses that it names cannot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a13_a_cluster_whose_masters_announce_addresses_that_lead_nowhere_is_named() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (silent, closed) = (silent.local_addr().unwrap().port(), free_port());
+    let slots = |first: u16, last: u16, port: u16| {
+        format!("*3\r\n:{first}\r\n:{last}\r\n*2\r\n$9\r\n127.0.0.1\r\n:{port}\r\n")
+    };
+    let slots = format!("*2\r\n{}{}", slots(0, 8_191, silent), slots(8_192, 16_383, closed));
+    let seed = answering(move |request| {
+        let hello = || array(&["mode", "cluster", "role", "master"]);
+        Some(if request.contains("CLUSTER") { slots.clone() } else { hello() })
+    });
+    let start = Instant::now();
+    loop {
+        let error = refused(hurried(format!("redis-cluster://127.0.0.1:{seed}"))).await;
+        let words = words(&error);
+        // On a busy machine, the seed may not answer in time.
+        if error.is_unavailable()
+            && words.contains("cluster-announce-ip")
+            && words.contains("no reply in time")
+        {
+            break;
+        }
+        assert!(start.elapsed() < BOUND, "{words}");
+    }
 }
 
 /// A server in protected mode writes its refusal to other machines before their first command, and closes.

@@ -130,6 +130,25 @@ async fn a3_a_server_that_is_silent_on_fresh_connections_is_down() {
     app.is_whole(2).await;
 }
 
+/// The attempts to connect that were swallowed never end. When the network is back, a later attempt succeeds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a3_after_a_silence_no_request_waits_for_attempts_that_were_swallowed() {
+    let server = Server::start();
+    let (relay, url) = behind_relay(&server);
+    let app = App::hurried_with(&url, |options| options.connect_timeout(Duration::from_secs(3_600))).await;
+    let mut jar = App::connect(server.url()).await.jar().await;
+    relay.set_silent(true);
+    app.until("no connection can be made", async || {
+        app.fails("/read", &jar).await;
+        let stats = app.store.backend().stats();
+        !stats.up && stats.connections == 0 && relay.connections() >= 2
+    })
+    .await;
+    relay.silence_open_connections();
+    relay.set_silent(false);
+    assert_eq!(app.recovers("/read", &mut jar).await, "1");
+}
+
 /// Both connections to one of the masters, for each kind of step: one step at a time, and many at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a3_half_open_connections_to_one_node_of_a_cluster_fail_no_request() {
@@ -175,7 +194,7 @@ async fn a3_half_open_connections_to_one_node_of_a_cluster_fail_no_request() {
 }
 
 /// Silences the connections to one node, once the store has two to each of the three. A connection that is being made is not
-/// half-open: it would keep its place until a second attempt is made, a quarter of the timeout of connecting later.
+/// half-open: it would keep its place until another attempt is made, a quarter of the timeout of connecting later.
 async fn silence(relay: &Relay, app: &App, jars: &[Jar]) {
     app.until("no connection is being made", async || {
         let is_whole = app.store.backend().stats().connections == 6;

@@ -2,13 +2,15 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bb8_redis::redis::io::tcp::socket2::{Domain, Socket, Type};
 use hyper_session::__internals::look_up_names_by;
 use hyper_session::store::Builder;
 use hyper_session::store::redis::RedisOptions;
+use tokio::sync::{oneshot, watch};
 
 use crate::app::{App, builder, hurried};
 use crate::server::Server;
@@ -17,19 +19,19 @@ const URL: &str = "redis://redis.example";
 
 /// A name, and where it leads.
 #[derive(Clone)]
-struct Name(Arc<Mutex<Answer>>);
+struct Name(watch::Sender<Answer>);
 
 #[derive(Clone, Debug)]
 enum Answer {
     Addresses(Vec<SocketAddr>),
     Unknown,
-    /// The resolver never answers.
+    /// The resolver does not answer until it has another answer.
     Silence,
 }
 
 impl Name {
     fn with(answer: Answer) -> Self {
-        Self(Arc::new(Mutex::new(answer)))
+        Self(watch::Sender::new(answer))
     }
 
     fn of(server: &Server) -> Self {
@@ -37,19 +39,19 @@ impl Name {
     }
 
     fn set(&self, answer: Answer) {
-        *self.0.lock().unwrap() = answer;
+        self.0.send_replace(answer);
     }
 
     fn resolve(&self, options: Builder<RedisOptions>) -> Builder<RedisOptions> {
         let Self(answer) = self.clone();
         look_up_names_by(options, move |host, _| {
             assert_eq!(host, "redis.example");
-            let answer = answer.lock().unwrap().clone();
+            let mut answer = answer.subscribe();
             async move {
-                match answer {
-                    Answer::Addresses(addresses) => Ok(addresses),
-                    Answer::Unknown => Err(io::Error::new(io::ErrorKind::NotFound, "name not known")),
-                    Answer::Silence => std::future::pending().await,
+                let given = answer.wait_for(|answer| !matches!(answer, Answer::Silence)).await;
+                match given.as_deref() {
+                    Ok(Answer::Addresses(addresses)) => Ok(addresses.clone()),
+                    _ => Err(io::Error::new(io::ErrorKind::NotFound, "name not known")),
                 }
             }
         })
@@ -121,6 +123,57 @@ async fn a16_a_name_that_cannot_be_resolved_costs_nothing_until_a_connection_is_
         name.set(leads_to(&server));
         assert_eq!(app.recovers("/read", &mut jar).await, "1", "{answer:?}");
     }
+}
+
+/// A resolver as that of the operating system: a look-up holds a thread, also when no task waits for it.
+#[derive(Clone, Default)]
+struct HoldsThreads {
+    is_hung: Arc<(Mutex<bool>, Condvar)>,
+    held: Arc<AtomicUsize>,
+    most: Arc<AtomicUsize>,
+}
+
+impl HoldsThreads {
+    async fn look_up(self, address: SocketAddr) -> io::Result<Vec<SocketAddr>> {
+        let (answer, answered) = oneshot::channel();
+        std::thread::spawn(move || {
+            self.most.fetch_max(self.held.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let (is_hung, changed) = &*self.is_hung;
+            drop(changed.wait_while(is_hung.lock().unwrap(), |is_hung| *is_hung).unwrap());
+            self.held.fetch_sub(1, Ordering::SeqCst);
+            let _ = answer.send(vec![address]);
+        });
+        answered.await.map_err(io::Error::other)
+    }
+
+    fn hang(&self, yes: bool) {
+        *self.is_hung.0.lock().unwrap() = yes;
+        self.is_hung.1.notify_all();
+    }
+}
+
+/// Each attempt to connect would hold one more thread, until the runtime has none left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_a_resolver_that_hangs_holds_one_thread() {
+    let server = Server::start();
+    let (resolver, address) = (HoldsThreads::default(), local(server.port));
+    let app = App::hurried_with(URL, |options| {
+        let resolver = resolver.clone();
+        look_up_names_by(options, move |_, _| resolver.clone().look_up(address))
+    })
+    .await;
+    let mut jar = App::connect(server.url()).await.jar().await;
+    resolver.hang(true);
+    server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
+    app.until("requests have waited for connections", async || {
+        app.fails("/read", &jar).await;
+        app.store.backend().stats().checkouts_timed_out >= 5
+    })
+    .await;
+    let most = resolver.most.load(Ordering::SeqCst);
+    resolver.hang(false);
+    assert_eq!(most, 1);
+    assert_eq!(app.recovers("/read", &mut jar).await, "1");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

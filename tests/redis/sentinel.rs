@@ -1,15 +1,17 @@
 //! Failover of a master under sentinels, under load (F14).
 
-use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::time::Duration;
 
 use hyper_session::RedisStore;
+use hyper_session::store::Builder;
+use hyper_session::store::redis::RedisOptions;
+use hyper_session::testing::{Cut, Relay};
 
 use crate::app::{App, builder};
 use crate::deployment::Deployment;
 use crate::load::{Load, audit};
-use crate::server::{PATIENCE, cli, free_port, signal, wait_for};
+use crate::server::{PATIENCE, answering, array, cli, free_port, signal, wait_for};
 use crate::support::Jar;
 
 pub(crate) async fn connect(deployment: &Deployment) -> RedisStore {
@@ -57,25 +59,52 @@ async fn f14_a_killed_master_is_replaced_and_nobody_comes_back_from_logout() {
     audit(&store, &books).await;
 }
 
-/// A sentinel that hangs takes its share of the time for a connection, and the next one is asked.
+/// The default deadlines as multiples: a connection may take twice as long to make as a request waits for it.
+fn in_proportion(checkout: Duration, url: &str) -> Builder<RedisOptions> {
+    builder(url).connect_timeout(2 * checkout).checkout_timeout(checkout).command_timeout(checkout)
+}
+
+/// The next sentinel is asked beside one that hangs, long before the request gives up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a3_a_sentinel_that_hangs_fails_no_request() {
     let deployment = tokio::task::block_in_place(Deployment::start);
-    let (connecting, waiting) = (Duration::from_secs(30), Duration::from_secs(20));
-    let options = builder(deployment.url()).connect_timeout(connecting);
-    let app = App::with(options.checkout_timeout(waiting).command_timeout(waiting)).await;
-    let mut jar = app.jar().await;
-    signal(deployment.sentinels[0].0.id(), "STOP");
-    let master = tokio::task::block_in_place(|| {
-        // Not by the sentinel that hangs.
-        let answer =
-            deployment.ask(deployment.sentinels[1].1, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
-        answer.lines().nth(1).unwrap().parse().unwrap()
-    });
-    for n in 2..5 {
-        cli(master, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
-        assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
+    let [(hung, _, first), (_, asked, second), (_, _, third)] = &deployment.sentinels[..] else {
+        panic!("three sentinels")
+    };
+    let master = deployment.ask(*asked, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "mymaster"]);
+    let master = master.lines().nth(1).unwrap().parse().unwrap();
+    for ports in [&[first, second][..], &[first, second, third]] {
+        let hosts: Vec<_> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let url = format!("redis+sentinel://{}/mymaster", hosts.join(","));
+        let app = App::with(in_proportion(Duration::from_secs(15), &url)).await;
+        let mut jar = app.jar().await;
+        signal(hung.id(), "STOP");
+        for n in 2..5 {
+            cli(master, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+            assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
+        }
+        assert_eq!(app.store.backend().stats().failures, 0);
+        signal(hung.id(), "CONT");
     }
+}
+
+/// Each of five sentinels takes longer than a fifth of the time for a connection. None is given up for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a3_sentinels_that_are_far_away_fail_no_request() {
+    let deployment = tokio::task::block_in_place(Deployment::start);
+    let ports = deployment.sentinels.iter().cycle().take(5).map(|(_, _, port)| *port);
+    let relays: Vec<_> = ports.map(|port| Relay::before(("127.0.0.1", port)).unwrap()).collect();
+    let hosts: Vec<_> = relays.iter().map(|relay| relay.address().to_string()).collect();
+    let url = format!("redis+sentinel://{}/mymaster", hosts.join(","));
+    let app = App::with(in_proportion(Duration::from_secs(10), &url)).await;
+    let mut jar = app.jar().await;
+    for relay in &relays {
+        // Two round trips for the answer: 4.4 seconds of 20.
+        relay.set_latency(Duration::from_millis(1_100));
+    }
+    let master = deployment.master_port().unwrap();
+    cli(master, &["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"]);
+    assert_eq!(app.ok("/add", &mut jar).await, "2");
     assert_eq!(app.store.backend().stats().failures, 0);
 }
 
@@ -102,24 +131,9 @@ async fn f14_an_ordered_failover_leaves_the_demoted_master_alone() {
 
 /// A sentinel that was cut off from the others: it names the server on this port, for good. Returns its own port.
 fn sentinel_with_an_old_view(master: u16) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let bulk = |text: &str| format!("${}\r\n{text}\r\n", text.len());
-    let hello = format!("*4\r\n{}{}{}{}", bulk("mode"), bulk("sentinel"), bulk("role"), bulk("master"));
-    let named = format!("*2\r\n{}{}", bulk("127.0.0.1"), bulk(&master.to_string()));
-    std::thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let (hello, named) = (hello.clone(), named.clone());
-            std::thread::spawn(move || {
-                let mut request = [0; 4096];
-                while let Ok(len @ 1..) = client.read(&mut request) {
-                    let asks = request[..len].windows(8).any(|window| window == b"SENTINEL");
-                    let _ = client.write_all(if asks { named.as_bytes() } else { hello.as_bytes() });
-                }
-            });
-        }
-    });
-    port
+    let hello = array(&["mode", "sentinel", "role", "master"]);
+    let named = array(&["127.0.0.1", &master.to_string()]);
+    answering(move |request| Some(if request.contains("SENTINEL") { named.clone() } else { hello.clone() }))
 }
 
 /// The URL of this sentinel, and then two of the deployment.
@@ -144,13 +158,17 @@ async fn a10_a_sentinel_with_an_old_view_is_passed_over_at_connect() {
     }
 }
 
-/// The sentinel that answered last is asked first. It may be the only one that missed the failover.
+/// The sentinel that named the master last is asked first. It may be the only one that missed the failover. That one connection was
+/// cut, when it was asked for its role, does not switch the question off.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f14_a_failover_that_one_sentinel_missed() {
     let deployment = tokio::task::block_in_place(Deployment::start);
     let before = deployment.master_port().unwrap();
-    let url = url_with(sentinel_with_an_old_view(before), &deployment);
+    let relay = Relay::before(("127.0.0.1", before)).unwrap();
+    relay.cut_next("HELLO", Cut::BeforeReply);
+    let url = url_with(sentinel_with_an_old_view(relay.address().port()), &deployment);
     let app = App::connect(url).await;
+    assert!(relay.is_done());
     let mut jar = app.jar().await;
     tokio::task::block_in_place(|| {
         deployment.fail_over();

@@ -1,5 +1,6 @@
 //! Real Redis servers for tests: started on free ports of the loopback interface, stopped when they are dropped.
 
+use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -245,6 +246,31 @@ pub(crate) fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// Starts what is not Redis: it answers each request as `answer` says, or closes the connection. Returns its port.
+pub(crate) fn answering(answer: impl Fn(&str) -> Option<String> + Clone + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let answer = answer.clone();
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while let Ok(len @ 1..) = client.read(&mut request) {
+                    let Some(reply) = answer(&String::from_utf8_lossy(&request[..len])) else { return };
+                    let _ = client.write_all(reply.as_bytes());
+                }
+            });
+        }
+    });
+    port
+}
+
+/// A reply of these strings.
+pub(crate) fn array(strings: &[&str]) -> String {
+    let bulks: Vec<_> = strings.iter().map(|text| format!("${}\r\n{text}\r\n", text.len())).collect();
+    format!("*{}\r\n{}", strings.len(), bulks.concat())
 }
 
 fn scratch_folder() -> PathBuf {

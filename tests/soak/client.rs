@@ -14,12 +14,16 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::RwLock;
 
 use crate::dice::Dice;
-use crate::host::WHY;
+use crate::host::{PATIENT, WHY};
 use crate::rows::Row;
 use crate::support::{Body, Jar, set_cookies};
 
-/// A request that would hang takes longer than this.
-const BOUND: Duration = Duration::from_secs(60);
+/// The most steps that a request takes one after the other: `docs/REDIS.md`, "Deadlines".
+const STEPS: u32 = 16;
+
+/// A request that would hang takes longer than this. Each step waits for a connection and for a reply, and the steps add up. If its
+/// site is deployed meanwhile, it waits as long for the requests of the former store.
+const BOUND: Duration = PATIENT.saturating_mul(2 * STEPS * 2);
 
 /// A client logs out after this time, so that no session reaches a deadline.
 const RETIRES_AFTER: Duration = Duration::from_secs(180);
@@ -39,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) stop: AtomicBool,
     counts: Mutex<BTreeMap<String, u64>>,
     failures: AtomicU64,
+    /// The request that took longest to be answered, and what it asked for.
+    longest: Mutex<(Duration, String)>,
 }
 
 /// The time in which requests may fail: from the beginning of a fault until the stores work again.
@@ -74,6 +80,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             counts: Mutex::default(),
             failures: AtomicU64::new(0),
+            longest: Mutex::default(),
         }
     }
 
@@ -83,6 +90,17 @@ impl Shared {
 
     pub(crate) fn counts(&self) -> BTreeMap<String, u64> {
         self.counts.lock().unwrap().clone()
+    }
+
+    fn took(&self, duration: Duration, deed: &str) {
+        let mut longest = self.longest.lock().unwrap();
+        if duration > longest.0 {
+            *longest = (duration, deed.to_owned());
+        }
+    }
+
+    pub(crate) fn longest(&self) -> (Duration, String) {
+        self.longest.lock().unwrap().clone()
     }
 
     /// How many requests got a 503 or no response.
@@ -245,6 +263,7 @@ impl Client {
             self.shared.count("hung up");
             return None;
         };
+        self.shared.took(begun.elapsed(), deed);
         let why = match answer {
             Ok(reply) if [200, 413].contains(&reply.status) => {
                 self.shared.count(format!("{deed} {}", reply.status));

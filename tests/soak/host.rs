@@ -39,7 +39,7 @@ pub(crate) const WHY: &str = "x-why";
 /// The longest that a session lasts. Short, so that a long run sees what expires, and what is forgotten then.
 const LONGEST: Duration = Duration::from_secs(900);
 /// Deadlines that a busy machine meets.
-const PATIENT: Duration = Duration::from_secs(6);
+pub(crate) const PATIENT: Duration = Duration::from_secs(6);
 const CONNECTING: Duration = Duration::from_secs(30);
 
 /// The configuration of a site. Any two of them may run side by side.

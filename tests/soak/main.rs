@@ -145,6 +145,8 @@ fn report(row: &Row, took: Duration, rounds: u32, shared: &Shared, bed: &TestBed
     let counts = shared.counts();
     let mut lines = vec![format!("\n{name}: {rounds} rounds of faults in {} s", took.as_secs())];
     lines.extend(counts.iter().map(|(what, count)| format!("{count:>9}  {what}")));
+    let (duration, deed) = shared.longest();
+    lines.push(format!("longest request: {deed}, {} ms", duration.as_millis()));
     let medians = |samples: &[(u64, u64)]| {
         let median = |mut values: Vec<u64>| {
             values.sort_unstable();

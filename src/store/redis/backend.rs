@@ -242,8 +242,8 @@ impl Redis {
         let left = match self.send(key, &ask, limits).await {
             Ok(Value::Int(millis)) => u64::try_from(millis).map_or(Duration::ZERO, Duration::from_millis),
             Ok(_) => return Err(self.failed(unexpected().into())),
-            // A user that may not ask relies on the host's clock.
-            Err(Trouble::Reply(error)) if error.code() == Some("NOPERM") => return Ok(None),
+            // Where the user may not ask, or the server does not support the command, the host's clock decides.
+            Err(Trouble::Reply(error)) if matches!(error.code(), Some("NOPERM" | "ERR")) => return Ok(None),
             Err(trouble) => return Err(self.failed(trouble)),
         };
         Ok((left > RETENTION).then(|| Stored { expires: now.saturating_add(ALIVE), ..found }))

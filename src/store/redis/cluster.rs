@@ -10,6 +10,7 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::attempts::side_by_side;
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
 use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::health::PROBE_EVERY;
@@ -77,26 +78,37 @@ impl Cluster {
 
     /// Finds the masters by the seeds, and connects to each.
     pub(super) async fn connect(&self) -> Result<(), Failure> {
-        let mut failure = Failure::NoConnection;
-        for seed in &self.seeds {
-            match self.ask_seed(seed).await {
-                Ok(()) => {
-                    for member in self.masters() {
-                        match member.node.connect().await {
-                            Ok(_) => self.check_asking(&member.node).await?,
-                            Err(Failure::Setup(what)) => return Err(Failure::Setup(what)),
-                            // A master that is down affects its own sessions only.
-                            Err(_) => {}
-                        }
-                    }
-                    return Ok(());
-                }
-                Err(Failure::Setup(what)) => failure = Failure::Setup(what),
-                Err(other) if !matches!(failure, Failure::Setup(_)) => failure = other,
-                Err(_) => {}
+        let ask = async |number: usize| {
+            let seed = self.seeds.get(number).ok_or(Failure::NoConnection)?;
+            self.ask_seed(seed).await
+        };
+        side_by_side(self.seeds.len(), self.access.step, || false, ask).await?;
+        self.connect_masters().await
+    }
+
+    /// Connects to all masters at once. A master that is down affects its own sessions only.
+    async fn connect_masters(&self) -> Result<(), Failure> {
+        let masters = self.masters();
+        let outcomes = join_all(&masters, async |master| match master.node.connect().await {
+            Ok(_) => self.check_asking(&master.node).await,
+            Err(failure) => Err(failure),
+        })
+        .await;
+        let (mut is_connected, mut failure) = (false, Failure::NoConnection);
+        for outcome in outcomes {
+            match outcome {
+                Ok(()) => is_connected = true,
+                Err(Failure::Setup(what)) => return Err(Failure::Setup(what)),
+                Err(other) => failure = failure.or_more_useful(other),
             }
         }
-        Err(failure)
+        if is_connected {
+            return Ok(());
+        }
+        Err(Failure::Connect(format!(
+            "none of the masters that the seed named could be reached ({failure}): each must announce an address that this host \
+             reaches (cluster-announce-ip, cluster-announce-hostname)"
+        )))
     }
 
     async fn ask_seed(&self, seed: &Address) -> Result<(), Failure> {

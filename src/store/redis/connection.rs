@@ -58,11 +58,11 @@ impl Connection {
     }
 }
 
-/// Counts a command while it waits.
-struct Waiting<'a>(&'a AtomicU32);
+/// Counts a command or a task while it waits.
+pub(super) struct Waiting<'a>(&'a AtomicU32);
 
 impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicU32) -> Self {
+    pub(super) fn new(count: &'a AtomicU32) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }

@@ -53,13 +53,21 @@ impl ConnectionOptions {
         Ok(())
     }
 
+    /// Requests wait up to `checkout` for a connection.
     pub(super) fn transport(
         self,
         counters: &Arc<Counters>,
         tracking: Option<Arc<Tracking>>,
+        checkout: Duration,
     ) -> Result<Transport, Error> {
         let url = Url::parse(&self.url)?;
         let connect_timeout = bounded(self.connect_timeout);
+        if url.lacks_password && self.credentials.is_none() && self.provider.is_none() {
+            return Err(Error::config(
+                "the URL names a user but no password: write redis://user:password@host, or redis://:password@host for the default \
+                 user, or call credentials(), which also takes an empty password",
+            ));
+        }
         if url.tls {
             self.tls.check()?;
         } else if self.tls.is_configured() && self.sentinel_tls != Some(true) {
@@ -68,6 +76,8 @@ impl ConnectionOptions {
                  rediss-cluster://",
             ));
         }
+        // A request whose connection is swallowed by the network waits for the next attempt.
+        let step = (connect_timeout / 4).min(checkout / 2);
         let access = Access {
             credentials: self.credentials.or(url.credentials),
             provider: self.provider,
@@ -76,6 +86,7 @@ impl ConnectionOptions {
             tls: url.tls.then(|| self.tls.clone()),
             resolver: self.resolver.clone(),
             timeout: connect_timeout,
+            step,
         };
         let sentinel_tls = self.sentinel_tls.unwrap_or(url.tls);
         let about_sentinels = self.sentinel_credentials.is_some()
@@ -116,6 +127,7 @@ impl ConnectionOptions {
                     tls,
                     resolver: self.resolver,
                     timeout: connect_timeout,
+                    step,
                 };
                 Target::Sentinels(Box::new(Sentinels::new(addresses, &master, sentinel_access, url.tls)))
             }

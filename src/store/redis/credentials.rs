@@ -24,9 +24,9 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Creates credentials of a user.
+    /// Creates credentials of a user. An empty name means the default user.
     pub fn new(user: impl Into<String>, password: impl Into<String>) -> Self {
-        Self { user: Some(user.into()), password: password.into() }
+        Self { user: Some(user.into()).filter(|user| !user.is_empty()), password: password.into() }
     }
 
     /// Creates credentials of the default user.

@@ -1,8 +1,7 @@
 //! Making a connection to a server, or to the master that the sentinels name.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bb8_redis::redis::aio::{AsyncPushSender, MultiplexedConnection};
@@ -13,6 +12,7 @@ use bb8_redis::redis::{
 };
 use tokio::time::{Instant, timeout};
 
+use super::attempts::side_by_side;
 use super::connection::Connection;
 use super::credentials::{Credentials, Provider};
 use super::fault::{Failure, NO_REPLY, a_cluster_node};
@@ -24,9 +24,6 @@ const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration:
 
 /// A connection whose bytes are not acknowledged for this long is closed by the kernel.
 const USER_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// After this part of its timeout, a connection is also made by a second attempt.
-const SECOND_ATTEMPT: u32 = 4;
 
 /// How connections to servers of one kind are made.
 #[derive(Clone)]
@@ -40,6 +37,8 @@ pub(super) struct Access {
     pub(super) resolver: Resolver,
     /// How long one server may take to accept a connection and log it in.
     pub(super) timeout: Duration,
+    /// While an attempt is silent, the next one begins after this time.
+    pub(super) step: Duration,
 }
 
 /// The destination of a connection, and what the server there must be.
@@ -55,8 +54,6 @@ pub(super) type Reports = Arc<dyn AsyncPushSender>;
 pub(super) struct Dialer {
     pub(super) target: Target,
     pub(super) access: Arc<Access>,
-    /// True if the server closes the connection at HELLO.
-    plain: AtomicBool,
 }
 
 /// A server's description of itself in its reply to HELLO. Empty if it does not support that command.
@@ -68,32 +65,25 @@ pub(super) struct Greeting {
 
 impl Dialer {
     pub(super) fn new(target: Target, access: Arc<Access>) -> Self {
-        Self { target, access, plain: AtomicBool::new(false) }
+        Self { target, access }
     }
 
     /// Makes a connection, and checks that the server is of the kind that the URL names.
     pub(super) async fn dial(&self) -> Result<(Connection, Greeting), Failure> {
-        self.dial_as(None).await
+        self.dial_as(None, || false).await
     }
 
-    /// Makes a connection by up to two attempts. The network may fail during the first one, which then waits out its timeout
-    /// for a reply that was lost. So the second one begins long before that, and the first connection counts.
-    pub(super) async fn dial_despite_silence(&self) -> Result<(Connection, Greeting), Failure> {
-        // On the heap: the task that makes a connection would hold two large futures.
-        let mut first = Box::pin(self.dial());
-        if let Ok(dialed) = timeout(self.access.timeout / SECOND_ATTEMPT, &mut first).await {
-            return dialed;
-        }
-        let mut second = Box::pin(self.dial());
-        tokio::select! {
-            dialed = &mut first => if dialed.is_ok() { dialed } else { second.await },
-            dialed = &mut second => if dialed.is_ok() { dialed } else { first.await },
-        }
+    /// Makes a connection. Further attempts begin while earlier ones are silent, and `is_wanted` returns true.
+    pub(super) async fn dial_while(
+        &self,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<(Connection, Greeting), Failure> {
+        self.dial_as(None, is_wanted).await
     }
 
     /// Makes a connection whose pushes `reports` receives. It uses RESP3, which has pushes.
     pub(super) async fn dial_with_reports(&self, reports: Reports) -> Result<Connection, Failure> {
-        self.dial_as(Some(&reports)).await.map(|(connection, _)| connection)
+        self.dial_as(Some(&reports), || false).await.map(|(connection, _)| connection)
     }
 
     /// Returns true if the connections lead to a node of a Cluster.
@@ -101,67 +91,30 @@ impl Dialer {
         matches!(self.target, Target::ClusterNode(_))
     }
 
-    async fn dial_as(&self, reports: Option<&Reports>) -> Result<(Connection, Greeting), Failure> {
+    /// One sentinel may hang, or have an old view: the server that it names is a replica by now, or is gone. So each attempt asks
+    /// another sentinel, and they begin sooner after each other.
+    async fn dial_as(
+        &self,
+        reports: Option<&Reports>,
+        is_wanted: impl Fn() -> bool,
+    ) -> Result<(Connection, Greeting), Failure> {
+        let step = self.access.step;
         match &self.target {
             Target::Server(address) | Target::ClusterNode(address) => {
-                self.dial_at(address.clone(), reports).await
+                side_by_side(1, step, is_wanted, |_| self.dial_at(address.clone(), reports)).await
             }
-            Target::Sentinels(sentinels) => self.dial_master(sentinels, reports).await,
-        }
-    }
-
-    /// Connects to the master that a sentinel names. One sentinel may have an old view: the server that it names is a replica by
-    /// now, or is gone. So if that server is not found to be the master in its share of the time, the other sentinels are asked.
-    async fn dial_master(
-        &self,
-        sentinels: &Sentinels,
-        reports: Option<&Reports>,
-    ) -> Result<(Connection, Greeting), Failure> {
-        let (place, address) = sentinels.master().await?;
-        let mut first = pin!(self.dial_at(address.clone(), reports));
-        let failure = match timeout(sentinels.share(), &mut first).await {
-            Ok(Err(failure @ Failure::Connect(_))) => Some(failure),
-            Ok(dialed) => return dialed,
-            Err(_) => None,
-        };
-        let mut second = pin!(self.dial_by_others(sentinels, place, address, reports));
-        if let Some(failure) = failure {
-            return second.await.ok_or(failure);
-        }
-        // The first server may only be slow.
-        tokio::select! {
-            dialed = &mut first => match dialed {
-                Err(failure @ Failure::Connect(_)) => second.await.ok_or(failure),
-                dialed => dialed,
-            },
-            dialed = &mut second => match dialed {
-                Some(dialed) => Ok(dialed),
-                None => first.await,
-            },
-        }
-    }
-
-    /// Connects to the master that another sentinel names than the one in this place, if it is at another address.
-    async fn dial_by_others(
-        &self,
-        sentinels: &Sentinels,
-        place: usize,
-        address: ConnectionAddr,
-        reports: Option<&Reports>,
-    ) -> Option<(Connection, Greeting)> {
-        let mut tried = vec![address];
-        for place in sentinels.places(place).skip(1) {
-            let Ok(address) = sentinels.ask(place, sentinels.share()).await else { continue };
-            if tried.contains(&address) {
-                continue;
-            }
-            tried.push(address.clone());
-            if let Ok(dialed) = self.dial_at(address, reports).await {
-                sentinels.first.store(place, Ordering::Relaxed);
-                return Some(dialed);
+            Target::Sentinels(sentinels) => {
+                let (first, count) =
+                    (sentinels.first.load(Ordering::Relaxed), sentinels.addresses.len().max(1));
+                let attempt = async |number: usize| {
+                    let place = (first + number) % count;
+                    let dialed = self.dial_at(sentinels.ask(place).await?, reports).await?;
+                    sentinels.first.store(place, Ordering::Relaxed);
+                    Ok(dialed)
+                };
+                side_by_side(count, step / 2, is_wanted, attempt).await
             }
         }
-        None
     }
 
     async fn dial_at(
@@ -170,7 +123,7 @@ impl Dialer {
         reports: Option<&Reports>,
     ) -> Result<(Connection, Greeting), Failure> {
         let begun = Instant::now();
-        let (connection, greeting) = self.access.connect(address, &self.plain, reports).await?;
+        let (connection, greeting) = self.access.connect(address, reports).await?;
         let mode = greeting.mode.as_deref();
         match (&self.target, mode) {
             (Target::Server(_), Some("cluster")) => Err(a_cluster_node()),
@@ -197,44 +150,30 @@ pub(super) fn not_a_cluster() -> Failure {
 }
 
 impl Access {
-    /// Connects to the server at `address` and logs in. `plain` remembers a server that closes the connection at HELLO.
+    /// Connects to the server at `address` and logs in.
     async fn connect(
         &self,
         address: ConnectionAddr,
-        plain: &AtomicBool,
         reports: Option<&Reports>,
     ) -> Result<(MultiplexedConnection, Greeting), Failure> {
         let connecting = async {
-            let mut connection = self.open(address.clone(), reports).await?;
-            let ping = || cmd("PING");
-            if plain.load(Ordering::Relaxed) {
-                // Any reply shows that the server accepts commands.
-                let _ = connection
-                    .send_packed_command(&ping())
-                    .await
-                    .map_err(|error| Failure::connecting(&error))?;
-                return Ok((connection, Greeting::default()));
-            }
-            // HELLO needs no right, so it does not appear in the server's log of denials.
-            match connection.send_packed_command(&cmd("HELLO")).await.and_then(Value::extract_error) {
-                Ok(reply) => Ok((connection, greeting(&reply))),
-                Err(error) if error.code() == Some("NOAUTH") || refuses_clients(&error) => {
-                    Err(Failure::connecting(&error))
-                }
-                // Any other reply will do: the server does not support the command, or denies it.
-                Err(error) if error.code().is_some() => Ok((connection, Greeting::default())),
-                Err(error) => {
-                    // Some proxies close the connection at an unknown command.
-                    let mut connection = self.open(address, reports).await?;
-                    let reply = connection.send_packed_command(&ping()).await;
-                    match reply.and_then(Value::extract_error) {
-                        Err(error) if refuses_clients(&error) => return Err(Failure::connecting(&error)),
-                        Err(second) if second.code().is_none() => return Err(Failure::connecting(&error)),
-                        _ => plain.store(true, Ordering::Relaxed),
+            let mut lost = None;
+            // HELLO needs no right, so it does not appear in the server's log of denials. Some proxies close the connection at an
+            // unknown command, and a network may reset a connection at any command. Only a server that twice closes the connection
+            // at HELLO, and then answers PING, counts as one without HELLO.
+            for question in ["HELLO", "HELLO", "PING"] {
+                let mut connection = self.open(address.clone(), reports).await?;
+                match connection.send_packed_command(&cmd(question)).await.and_then(Value::extract_error) {
+                    Ok(reply) => return Ok((connection, greeting(&reply))),
+                    Err(error) if error.code() == Some("NOAUTH") || refuses_clients(&error) => {
+                        return Err(Failure::connecting(&error));
                     }
-                    Ok((connection, Greeting::default()))
+                    // Any other reply will do: the server does not support the command, or denies it.
+                    Err(error) if error.code().is_some() => return Ok((connection, Greeting::default())),
+                    Err(error) => lost = lost.or(Some(error)),
                 }
             }
+            Err(lost.map_or(Failure::NoConnection, |error| Failure::connecting(&error)))
         };
         let connected = timeout(self.timeout, connecting).await;
         match connected.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned()))) {
@@ -346,61 +285,19 @@ pub(super) struct Sentinels {
     pub(super) access: Access,
     /// True if the connection to the master uses TLS.
     pub(super) tls: bool,
-    /// The sentinel that answered last, which is asked first.
+    /// The sentinel that named the master last, which is asked first.
     first: AtomicUsize,
-    plain: AtomicBool,
 }
 
 impl Sentinels {
     pub(super) fn new(addresses: Vec<ConnectionAddr>, master: &str, access: Access, tls: bool) -> Self {
-        let (first, plain) = (AtomicUsize::new(0), AtomicBool::new(false));
-        Self { addresses, master: master.to_owned(), access, tls, first, plain }
+        Self { addresses, master: master.to_owned(), access, tls, first: AtomicUsize::new(0) }
     }
 
-    /// Returns how long one sentinel may take. Requests wait for the connection, so one that hangs may only take its share of the
-    /// time.
-    fn share(&self) -> Duration {
-        self.access.timeout / u32::try_from(self.addresses.len()).unwrap_or(u32::MAX).max(1)
-    }
-
-    /// Returns the places of all sentinels, from this one on.
-    fn places(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
-        let count = self.addresses.len();
-        (0..count).map(move |offset| (first + offset) % count)
-    }
-
-    /// Asks the sentinels for the address of the master. Returns the place of the sentinel that answered, too.
-    async fn master(&self) -> Result<(usize, ConnectionAddr), Failure> {
-        match self.ask_each(self.share()).await {
-            // All are slow, or gone.
-            Err(Failure::Sentinel(_)) if self.share() < self.access.timeout => {
-                self.ask_each(self.access.timeout).await
-            }
-            asked => asked,
-        }
-    }
-
-    /// Asks one sentinel after the other, each for so long.
-    async fn ask_each(&self, limit: Duration) -> Result<(usize, ConnectionAddr), Failure> {
-        let mut failure = None;
-        for place in self.places(self.first.load(Ordering::Relaxed)) {
-            match self.ask(place, limit).await {
-                Ok(address) => {
-                    self.first.store(place, Ordering::Relaxed);
-                    return Ok((place, address));
-                }
-                // A mistake in the set-up is more useful than a sentinel that does not answer.
-                Err(Failure::Setup(what)) => failure = Some(Failure::Setup(what)),
-                Err(other) => failure = failure.or(Some(other)),
-            }
-        }
-        Err(failure.unwrap_or(Failure::NoConnection))
-    }
-
-    /// Asks the sentinel in this place for the address of the master, for so long.
-    async fn ask(&self, place: usize, limit: Duration) -> Result<ConnectionAddr, Failure> {
+    /// Asks the sentinel in this place for the address of the master.
+    async fn ask(&self, place: usize) -> Result<ConnectionAddr, Failure> {
         let address = self.addresses.get(place).ok_or(Failure::NoConnection)?;
-        let asked = timeout(limit, self.ask_at(address)).await;
+        let asked = timeout(self.access.timeout, self.ask_at(address)).await;
         match asked.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned()))) {
             Ok((host, port)) => Ok(server_address(&host, port, self.tls)),
             Err(Failure::Connect(why)) => Err(Failure::Sentinel(why)),
@@ -410,7 +307,7 @@ impl Sentinels {
 
     async fn ask_at(&self, address: &ConnectionAddr) -> Result<(String, u16), Failure> {
         let (mut connection, greeting) =
-            self.access.connect(address.clone(), &self.plain, None).await.map_err(|failure| match failure {
+            self.access.connect(address.clone(), None).await.map_err(|failure| match failure {
                 Failure::Setup(what) if what.contains("authentication failed") => Failure::Setup(format!(
                     "{what}; user and password of the sentinels are set by sentinel_credentials(), those in the URL are for \
                      Redis"

@@ -181,6 +181,18 @@ impl Failure {
         }
     }
 
+    /// Returns the failure of two attempts that an operator can do more with. A mistake in the set-up stays. A sentinel that does not
+    /// answer matters only if no other one named a server.
+    pub(super) fn or_more_useful(self, other: Self) -> Self {
+        let use_of = |failure: &Self| match failure {
+            Self::NoConnection => 0,
+            Self::Sentinel(_) => 1,
+            Self::Setup(_) => 3,
+            _ => 2,
+        };
+        if use_of(&other) > use_of(&self) { other } else { self }
+    }
+
     /// Returns true if the server gives the same answer until its set-up is changed.
     pub(super) fn is_lasting(&self) -> bool {
         matches!(self, Self::Refused(code) if matches!(&**code, "NOPERM" | "NOAUTH" | "WRONGPASS" | "ERR"))
@@ -237,7 +249,9 @@ fn is_code(code: &str) -> bool {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoConnection => f.write_str("no connection to Redis came free in time"),
+            Self::NoConnection => {
+                f.write_str("no connection to Redis came free in time, or none could be made")
+            }
             Self::Connect(why) => write!(f, "could not connect to Redis: {why}"),
             Self::Sentinel(why) => write!(f, "no sentinel named the master: {why}"),
             Self::Setup(what) => f.write_str(what),

@@ -5,6 +5,7 @@
 
 mod application_pool;
 mod atomic_steps;
+mod attempts;
 mod backend;
 mod cluster;
 mod commands;

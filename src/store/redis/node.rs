@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use bb8_redis::redis::{Cmd, RedisResult, Value};
@@ -10,7 +11,7 @@ use tokio::sync::Notify;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 
-use super::connection::Connection;
+use super::connection::{Connection, Waiting};
 use super::dialer::{Dialer, Greeting};
 use super::fault::{Failure, Remedy, Trouble, breaks_connection, remedy};
 use super::health::{Health, PROBE_EVERY};
@@ -32,6 +33,8 @@ pub(super) struct Node {
     health: Health,
     /// Wakes tasks that wait for a connection, when one was made or could not be made.
     changed: Notify,
+    /// How many tasks wait for a connection.
+    waiting: AtomicU32,
     since: Instant,
     counters: Arc<Counters>,
 }
@@ -75,6 +78,7 @@ impl Node {
             pool: RwLock::new(pool),
             health: Health::new(),
             changed: Notify::new(),
+            waiting: AtomicU32::new(0),
             since: Instant::now(),
             counters,
         }
@@ -298,6 +302,7 @@ impl Node {
         begun: Instant,
         deadline: Instant,
     ) -> Result<Arc<Connection>, Failure> {
+        let _waiting = Waiting::new(&self.waiting);
         let result = loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
@@ -337,7 +342,8 @@ impl Node {
             let dialing = Dialing { node: Arc::clone(self), place, outcome: None };
             // Not under the lock: a runtime that is shutting down drops the task at once.
             drop(runtime.spawn(async move {
-                let dialed = dialing.node.dialer.dial_despite_silence().await;
+                let node = Arc::clone(&dialing.node);
+                let dialed = node.dialer.dial_while(|| node.waiting.load(Ordering::Relaxed) > 0).await;
                 dialing.finish(dialed.map(|(connection, _)| connection));
             }));
         }

@@ -16,7 +16,8 @@ fn node_at(address: &str) -> Arc<Node> {
 }
 
 fn node_with(options: ConnectionOptions) -> Arc<Node> {
-    let Ok(Transport::One(node)) = options.transport(&Arc::new(Counters::default()), None) else {
+    let checkout = Duration::from_secs(60);
+    let Ok(Transport::One(node)) = options.transport(&Arc::new(Counters::default()), None, checkout) else {
         panic!("one server")
     };
     node

@@ -17,7 +17,7 @@ use super::resolver::Resolver;
 use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
 use super::stats::Counters;
 use super::tracker::Tracking;
-use crate::clock::Timestamp;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::event::EventKind;
 use crate::runtime::check_runtime;
@@ -116,8 +116,12 @@ impl Builder<RedisOptions> {
         self
     }
 
-    /// Sets how long an attempt to make a connection may take, TLS and login included. Default: 1 second. While requests are served,
-    /// a second attempt begins after a quarter of it, and the first connection counts.
+    /// Sets how long an attempt to make a connection may take, TLS and login included. Default: 1 second.
+    ///
+    /// While requests wait for a connection, another attempt begins beside a silent one after a quarter of it, or after half of the
+    /// [`checkout_timeout`](Self::checkout_timeout) if that is shorter. The first connection counts. At most four attempts are under
+    /// way. Behind Sentinel, each attempt asks the next sentinel, they begin after half of that time, and there is one for each
+    /// sentinel in any case.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connection.connect_timeout = timeout;
         self
@@ -185,9 +189,9 @@ impl Builder<RedisOptions> {
     pub async fn connect(self) -> Result<RedisStore, Error> {
         check_runtime()?;
         let shared = self.server.shared_format;
-        let now = self.options.settings.clock.now();
+        let clock = Arc::clone(&self.options.settings.clock);
         let (options, builder) = self.with_kind(());
-        let redis = options.connect(shared, now).await?;
+        let redis = options.connect(shared, &*clock).await?;
         let evicts = |policy: &str| policy != "noeviction";
         let policy = evicting_policy(&redis.transport, redis.settings.command_timeout, evicts).await;
         let near_cache = redis.near_cache.clone();
@@ -205,7 +209,7 @@ impl Builder<RedisOptions> {
 }
 
 impl RedisOptions {
-    async fn connect(self, shared: Option<SharedFormat>, now: Timestamp) -> Result<Redis, Error> {
+    async fn connect(self, shared: Option<SharedFormat>, clock: &dyn Clock) -> Result<Redis, Error> {
         let default = shared.map(|shared| shared.redis_prefix);
         let prefix = self.prefix.as_deref().or(default).ok_or_else(|| {
             Error::config("the names of this application's sessions must have a prefix: set prefix(), for example \"shop:session\"")
@@ -225,14 +229,14 @@ impl RedisOptions {
             Some(options) => Some(Arc::new(self.tracking(options, &settings)?)),
             None => None,
         };
-        let transport = self.connection.transport(&counters, tracking.clone())?;
+        let transport = self.connection.transport(&counters, tracking.clone(), self.checkout_timeout)?;
         transport.connect().await.map_err(Failure::at_startup)?;
         let mut redis = Redis::new(transport, counters, settings);
         redis.near_cache = tracking.map(|tracking| Arc::clone(&tracking.cache));
         if let Some(shared) = shared {
             redis = redis.with_framing(shared.redis_framing);
         }
-        redis.check(scripts_only, now).await?;
+        redis.check(scripts_only, clock).await?;
         Ok(redis)
     }
 

@@ -260,7 +260,7 @@ impl RedisRevocations {
             let counters = Arc::new(Counters::default());
             let mut options = self.connection.clone();
             options.connections = connections;
-            let transport = options.transport(&counters, None)?;
+            let transport = options.transport(&counters, None, connect_timeout)?;
             transport.connect().await.map_err(Failure::at_startup)?;
             Ok::<_, Error>(Link { transport, counters, connect_timeout, command_timeout })
         };

@@ -9,7 +9,7 @@ use super::commands::{expire, get};
 use super::compare_and_set::{Removal, Way};
 use super::dialer::text;
 use super::fault::{CONNECTION_LOST, Failure, a_replica};
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::id::EntryId;
@@ -22,17 +22,17 @@ impl Redis {
     /// Finds out how the server compares and sets, and writes, renews, reads and deletes a test entry. A missing
     /// permission, or a URL that leads to a replica, thus shows now and not at the first login.
     ///
-    /// `now` is the time by the clock of the store.
-    pub(super) async fn check(&self, scripts_only: bool, now: Timestamp) -> Result<(), Error> {
+    /// `clock` is that of the store. It is read when it is needed: connecting may have taken seconds.
+    pub(super) async fn check(&self, scripts_only: bool, clock: &dyn Clock) -> Result<(), Error> {
         let id = self.unused_id()?;
         let key = self.key(id);
         if self.scripts.framing.has_deadline {
-            self.measure_clock(&key, now).await;
+            self.measure_clock(&key, clock).await;
             if !scripts_only {
                 self.set_way(self.best_way(&key).await);
             }
         }
-        let lived = self.live(id, now).await;
+        let lived = self.live(id, clock.now()).await;
         // Also after a failure. An entry that cannot be deleted expires after seconds.
         match self.delete(id).await.and(lived) {
             Ok(()) => Ok(()),
@@ -96,10 +96,10 @@ impl Redis {
 
     /// Measures by how much the server's clock is ahead. A user that may not ask for the time relies on the host's
     /// clock.
-    async fn measure_clock(&self, key: &str, now: Timestamp) {
+    async fn measure_clock(&self, key: &str, clock: &dyn Clock) {
         let Ok(Value::Array(parts)) = self.send(key, &cmd("TIME"), &self.limits()).await else { return };
         let seconds = parts.first().and_then(text).and_then(|seconds| seconds.parse::<i64>().ok());
-        let Some((server, host)) = seconds.zip(i64::try_from(now.as_unix()).ok()) else { return };
+        let Some((server, host)) = seconds.zip(i64::try_from(clock.now().as_unix()).ok()) else { return };
         let ahead = server - host;
         // Both count in whole seconds.
         if ahead.abs() > 1 {

@@ -10,6 +10,8 @@ pub(super) struct Url {
     pub(super) kind: Kind,
     pub(super) tls: bool,
     pub(super) credentials: Option<Credentials>,
+    /// True if there is a user without a password. Such a URL needs credentials from elsewhere.
+    pub(super) lacks_password: bool,
     pub(super) db: i64,
     pub(super) protocol: ProtocolVersion,
 }
@@ -22,9 +24,10 @@ pub(super) enum Kind {
     Cluster(Vec<(String, u16)>),
 }
 
-const FORMS: &str = "the forms are redis://[user:password@]host[:port][/db], rediss://… for TLS, unix:///path, \
-redis+sentinel://[user:password@]host[:port],…/master-name[/db], redis-cluster://[user:password@]host[:port],…; with \
-rediss+sentinel:// and rediss-cluster:// for TLS; ?protocol=resp3 at the end of any";
+const FORMS: &str = "the forms are redis://[user:password@]host[:port][/db], rediss://… for TLS, \
+unix:///path[?db=…&user=…&pass=…], redis+sentinel://[user:password@]host[:port],…/master-name[/db], \
+redis-cluster://[user:password@]host[:port],…; with rediss+sentinel:// and rediss-cluster:// for TLS; ?protocol=resp3 at the end \
+of any; and valkey instead of redis in any";
 
 fn malformed() -> Error {
     Error::config(format!("this is not the URL of a Redis: {FORMS}"))
@@ -35,9 +38,9 @@ impl Url {
         // From a file or the environment it comes with a line end.
         let url = url.trim();
         let (scheme, rest) = url.split_once("://").ok_or_else(malformed)?;
-        let scheme = scheme.to_ascii_lowercase();
-        let tls = matches!(scheme.as_str(), "rediss" | "valkeys" | "rediss+sentinel" | "rediss-cluster");
-        let is_unix = matches!(scheme.as_str(), "unix" | "redis+unix" | "valkey+unix");
+        let scheme = scheme.to_ascii_lowercase().replacen("valkey", "redis", 1);
+        let tls = scheme.starts_with("rediss");
+        let is_unix = matches!(scheme.as_str(), "unix" | "redis+unix");
         let is_list = matches!(
             scheme.as_str(),
             "redis+sentinel" | "rediss+sentinel" | "redis-cluster" | "rediss-cluster"
@@ -45,13 +48,20 @@ impl Url {
         if !is_unix {
             check_escapes(rest)?;
         }
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        if !is_unix {
-            check_query(query)?;
+        if rest.contains('#') {
+            return Err(Error::config("the URL of a Redis must not have a # in it: write %23 instead"));
         }
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        check_query(query, is_unix)?;
         if !is_list {
-            if !is_unix && !matches!(scheme.as_str(), "redis" | "rediss" | "valkey" | "valkeys") {
+            if !is_unix && !matches!(scheme.as_str(), "redis" | "rediss") {
                 return Err(malformed());
+            }
+            if !is_unix && rest.split('/').next().is_some_and(|authority| hosts(authority).contains(',')) {
+                return Err(Error::config(
+                    "a URL that names several hosts must begin with redis-cluster:// for a Cluster, or with redis+sentinel:// for \
+                     sentinels (rediss-cluster:// and rediss+sentinel:// with TLS)",
+                ));
             }
             // Without the feature, redis-rs refuses the scheme. `Tls::check` names the missing feature.
             let plain = if tls && !cfg!(feature = "redis-tls") {
@@ -86,17 +96,44 @@ impl Url {
         let nodes = nodes(tls, user_info, hosts, 26379, db, query)?;
         let first = nodes.first().ok_or_else(malformed)?.clone();
         let addresses = nodes.iter().map(|node| node.addr().clone()).collect();
-        Ok(Self::of(Kind::Sentinels(addresses, master.to_owned()), tls, &first))
+        Ok(Self::of(Kind::Sentinels(addresses, decoded(master).ok_or_else(malformed)?), tls, &first))
     }
 
     fn of(kind: Kind, tls: bool, info: &ConnectionInfo) -> Self {
         let settings = info.redis_settings();
-        let credentials = settings.password().map(|password| Credentials {
-            user: settings.username().map(ToOwned::to_owned),
-            password: password.to_owned(),
-        });
-        Self { kind, tls, credentials, db: settings.db(), protocol: settings.protocol() }
+        let (user, password) = (settings.username().unwrap_or_default(), settings.password());
+        Self {
+            kind,
+            tls,
+            credentials: password.map(|password| Credentials::new(user, password)),
+            lacks_password: password.is_none() && !user.is_empty(),
+            db: settings.db(),
+            protocol: settings.protocol(),
+        }
     }
+}
+
+/// Returns the hosts of an authority, without user and password.
+fn hosts(authority: &str) -> &str {
+    authority.rsplit_once('@').map_or(authority, |(_, hosts)| hosts)
+}
+
+/// Returns the text without escapes. `None` if they do not stand for UTF-8. A % that begins no escape stands for itself, as in the
+/// other parts of a URL.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        if let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+            bytes.push(byte);
+            bytes.extend(part.bytes().skip(2));
+        } else {
+            bytes.push(b'%');
+            bytes.extend(part.bytes());
+        }
+    }
+    String::from_utf8(bytes).ok()
 }
 
 /// Returns one entry for each host, as redis-rs parses it: it handles escapes and IPv6.
@@ -147,13 +184,17 @@ fn check_escapes(rest: &str) -> Result<(), Error> {
     Ok(())
 }
 
-fn check_query(query: &str) -> Result<(), Error> {
-    let query = query.split('#').next().unwrap_or(query);
+/// Refuses an option that would be ignored. The URL of a socket has user, password and database there.
+fn check_query(query: &str, is_unix: bool) -> Result<(), Error> {
     for part in query.split('&').filter(|part| !part.is_empty()) {
-        if !matches!(part, "protocol=2" | "protocol=3" | "protocol=resp2" | "protocol=resp3") {
-            return Err(Error::config(
-                "the only option after the ? of a Redis URL must be protocol=resp2 or protocol=resp3",
-            ));
+        let is_protocol = matches!(part, "protocol=2" | "protocol=3" | "protocol=resp2" | "protocol=resp3");
+        let is_of_a_socket = is_unix && ["db=", "user=", "pass="].iter().any(|name| part.starts_with(name));
+        if !is_protocol && !is_of_a_socket {
+            return Err(Error::config(if is_unix {
+                "the only options after the ? of a unix:// URL must be db, user, pass, and protocol=resp2 or protocol=resp3"
+            } else {
+                "the only option after the ? of a Redis URL must be protocol=resp2 or protocol=resp3"
+            }));
         }
     }
     Ok(())
@@ -179,13 +220,20 @@ mod tests {
             ("redis://:p%40ss@host:7000/3", "server"),
             ("redis://:p@ss@host:7000/3", "server"),
             ("valkey://host", "server"),
+            ("redis://:a,b@host", "server"),
             ("redis://host/?protocol=resp3", "server"),
             ("unix:///run/redis.sock", "server"),
+            ("unix:///run/redis@1.sock?db=3&user=ada&pass=p%23w&protocol=resp3", "server"),
+            ("valkey+unix:///run/valkey.sock", "server"),
             ("rediss://host", "server"),
             ("redis+sentinel://host/mymaster", "sentinels"),
             ("redis+sentinel://user:pw@a:1,b,[::1]:2/mymaster/5?protocol=resp3", "sentinels"),
             ("redis-cluster://a:7000,b:7001,c", "cluster"),
             ("redis-cluster://user:pw@a", "cluster"),
+            ("valkey+sentinel://host/mymaster", "sentinels"),
+            ("valkeys+sentinel://host/mymaster", "sentinels"),
+            ("valkey-cluster://a,b", "cluster"),
+            ("valkeys-cluster://a,b", "cluster"),
         ] {
             assert_eq!(kind(url).as_deref(), Ok(expected), "{url}");
         }
@@ -224,7 +272,12 @@ mod tests {
             };
             assert_eq!(matches!(address, ConnectionAddr::TcpTls { insecure: false, .. }), tls, "{scheme}");
         }
-        for (scheme, tls) in [("redis+sentinel", false), ("rediss+sentinel", true)] {
+        for (scheme, tls) in [
+            ("redis+sentinel", false),
+            ("rediss+sentinel", true),
+            ("valkey+sentinel", false),
+            ("valkeys+sentinel", true),
+        ] {
             let Kind::Sentinels(addresses, _) = Url::parse(&format!("{scheme}://a/m")).unwrap().kind else {
                 panic!("sentinels")
             };
@@ -240,11 +293,51 @@ mod tests {
             ("redis://ada:p%2Fw@h/5?protocol=resp3", 5),
             ("redis+sentinel://ada:p%2Fw@h,i/m/5?protocol=resp3", 5),
             ("redis-cluster://ada:p%2Fw@h,i?protocol=resp3", 0),
+            ("unix:///s?user=ada&pass=p%2Fw&db=5&protocol=resp3", 5),
         ] {
             let url = Url::parse(url).unwrap();
             let credentials = url.credentials.unwrap();
             assert_eq!((credentials.user.as_deref(), &*credentials.password), (Some("ada"), "p/w"));
             assert_eq!((url.db, url.protocol), (db, ProtocolVersion::RESP3));
+            assert!(!url.lacks_password);
+        }
+    }
+
+    #[test]
+    fn a_user_without_a_password_is_noticed() {
+        for forms in [
+            ["redis://", "redis://:pw@", "redis://:@", "redis://ada:pw@"]
+                .map(|begin| (format!("{begin}h"), false)),
+            ["redis://ada@", "redis://ada:@", "redis://secret@", "valkey://ada@"]
+                .map(|begin| (format!("{begin}h"), true)),
+            [("h,i", false), (":pw@h,i", false), ("ada@h,i", true), ("ada:@h,i", true)]
+                .map(|(rest, lacks)| (format!("redis-cluster://{rest}"), lacks)),
+            [("h,i", false), (":pw@h,i", false), ("ada@h,i", true), ("ada:@h,i", true)]
+                .map(|(rest, lacks)| (format!("redis+sentinel://{rest}/m"), lacks)),
+            [("", false), ("?pass=pw", false), ("?user=ada", true), ("?user=ada&pass=", false)]
+                .map(|(query, lacks)| (format!("unix:///s{query}"), lacks)),
+        ] {
+            for (text, lacks_password) in forms {
+                assert_eq!(Url::parse(&text).unwrap().lacks_password, lacks_password, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_master_has_no_escapes() {
+        for (text, expected) in [
+            ("m", "m"),
+            ("a%2Fb/5", "a/b"),
+            ("%23%25%c3%A4", "#%ä"),
+            ("100%", "100%"),
+            ("%zz%2", "%zz%2"),
+            ("m?protocol=resp3", "m"),
+        ] {
+            let Kind::Sentinels(_, master) = Url::parse(&format!("redis+sentinel://h/{text}")).unwrap().kind
+            else {
+                panic!("sentinels")
+            };
+            assert_eq!(master, expected, "{text}");
         }
     }
 
@@ -266,6 +359,17 @@ mod tests {
             ("redis-cluster://:hunter2#@a", "%23"),
             ("redis://:hunter2@host?protcol=resp3", "protocol=resp3"),
             ("redis-cluster://:hunter2@host?protocol=4", "protocol=resp3"),
+            ("unix:///s?password=hunter2", "pass"),
+            ("unix:///s?protcol=resp3&pass=hunter2", "protocol=resp3"),
+            ("redis://:hunter2@a,b", "redis-cluster://"),
+            ("rediss://:hunter2@a:1,b:2/3", "redis+sentinel://"),
+            ("valkey://a,b", "redis-cluster://"),
+            ("redis+sentinel://:hunter2@a/m#x", "%23"),
+            ("redis+sentinel://:hunter2@a/%ff", "URL"),
+            ("redis://:hunter2@a/3#x", "%23"),
+            ("unix:///s#hunter2", "%23"),
+            ("redis+other://:hunter2@a", "URL"),
+            ("unixvalkey:///s", "URL"),
         ] {
             let message = kind(url).unwrap_err();
             assert!(!message.contains("hunter2") && message.contains(says), "{url}: {message}");
