@@ -6,7 +6,7 @@ use hyper_session::__internals::Verbs;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::store::redis::{Redis, RedisOptions};
 use hyper_session::store::{Backend, Builder};
-use hyper_session::testing::check_backend;
+use hyper_session::testing::{FakeClock, check_backend};
 use hyper_session::{
     Clock, Error, RedisStore, Refusal, ServerStore, Session, SessionHandle, SystemClock, session_fn,
 };
@@ -62,7 +62,9 @@ async fn what_astra_stored_loads_changes_and_is_plain_json_again() {
     let server = Server::start();
     let json = r#"{"big":9007199254740991,"cart":[1,2.5,null],"f":622728.3173637044,"m":{},"text":"\u003cb\u003e\u2028é","user":"ada","visits":41}"#;
     assert_eq!(server.cli(&["SET", KEY, json, "EX", "1000"]), "OK");
-    let store = connect(&server).await;
+    // The clock stands still, so that `Max-Age` is whole.
+    let clock = FakeClock::at(SystemClock.now().as_unix());
+    let store = builder(&server).clock(clock).connect().await.unwrap();
     let (_, lines) = edit(&store, &mut jar(), |session| {
         assert_eq!(session.get_str("user")?.as_deref(), Some("ada"));
         assert_eq!(session.get_str("text")?.as_deref(), Some("<b>\u{2028}é"));
