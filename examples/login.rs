@@ -236,15 +236,11 @@ fn device_bound<K>(_: Builder<K>, _: Option<Keyring>) -> Builder<K> {
 }
 
 fn keys() -> Result<Keyring, Error> {
-    match text("SESSION_KEY") {
-        Some(text) => Keyring::from_text(&text),
-        None => {
-            eprintln!(
-                "warning: SESSION_KEY is not set: using a new key, so everyone is logged out when this stops"
-            );
-            Ok(AppKey::generate()?.into())
-        }
+    if let Some(text) = text("SESSION_KEY") {
+        return Keyring::from_text(&text);
     }
+    eprintln!("warning: SESSION_KEY is not set: using a new key, so everyone is logged out when this stops");
+    Ok(AppKey::generate()?.into())
 }
 
 async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {

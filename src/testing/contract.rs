@@ -41,6 +41,7 @@ use crate::store::{Backend, Replaced, Stored};
 pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     let suite = Suite { backend, now };
     suite.created_once().await;
+    suite.ids_are_opaque().await;
     suite.replaced_only_as_expected().await;
     suite.replaced_with_its_deadline().await;
     suite.touched_without_a_rewrite().await;
@@ -51,7 +52,6 @@ pub async fn check_backend<B: Backend>(backend: &B, now: Timestamp) {
     suite.expired_is_gone().await;
     suite.values_are_opaque().await;
     suite.one_winner().await;
-    suite.ids_are_opaque().await;
     suite.deadlines_bring_nothing_back().await;
     suite.reading_frees_nothing().await;
 }
@@ -338,7 +338,10 @@ impl<B: Backend> Suite<'_, B> {
         let letters = random.map(|byte| b'a' + byte % 26);
         let not_utf8 = random.map(|byte| byte | 0x80);
         for base in [letters, not_utf8, begins_with_nul, ends_in_nul, ends_in_whitespace] {
-            assert!(self.create(EntryId::from_bytes(base), b"one").await, "create of a new id must succeed");
+            assert!(
+                self.create(EntryId::from_bytes(base), b"one").await,
+                "ids that differ in one bit must be different entries"
+            );
             for (place, bit) in (0..16).flat_map(|place| [(place, 0x20), (place, 0x01)]) {
                 let mut other = base;
                 if let Some(byte) = other.get_mut(place) {
