@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-
 use super::format::EntryValue;
 use super::{
     Expected, Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, ended_or_stored, key_of, seen,

@@ -375,7 +375,8 @@ fn an_entry_is_newer_than_what_it_replaces_whatever_the_clock_says() {
     let store = ServerStore { inner: inner(super::super::Memory::new(), &system_random()) };
     let inner = &store.inner;
     let at = Timestamp::from_unix;
-    let base = run(inner.create(at(120), payload(b"\x81\xa1a\x01"), None, None, None, at(120))).unwrap().unwrap();
+    let base =
+        run(inner.create(at(120), payload(b"\x81\xa1a\x01"), None, None, None, at(120))).unwrap().unwrap();
     let mut last = base.clone();
     for now in [120, 119, 50, 0] {
         let (value, expected) = (origin(&last).unwrap().1, Expected::of(&last).unwrap());
