@@ -100,6 +100,8 @@ fn told(headers: &HeaderMap) -> Option<&str> {
     headers.get("clear-site-data").map(|value| value.to_str().unwrap())
 }
 
+type Fill = fn(&Session) -> Result<(), Error>;
+
 async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
     let user = |session: &Session| session.set("user", "Ada");
     let logged_in = || async { with_session(Request::new(()), &store, user).await.unwrap() };
@@ -131,7 +133,6 @@ async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
     assert_eq!(told(visit(&store, refused, |_| empty()).await.headers()), None);
 
     // Nor is the page that shows a visitor's last flash value, although the session ends with it.
-    type Fill = fn(&Session) -> Result<(), Error>;
     let visitors: [Fill; 2] = [
         |session| session.set_flash("n", 1),
         |session| session.describe("a browser").and_then(|()| session.set_flash("n", 1)),
