@@ -423,10 +423,11 @@ impl Options {
             ));
         }
         // Capped like Max-Age: a session with an idle timeout of more than 400 days outlives its cookie in any case.
-        let longest_idle = timeouts.idle.min(timeouts.absolute);
+        let idle = |timeouts: Timeouts| timeouts.idle.min(timeouts.absolute);
+        let longest_idle = anonymous.map_or(idle(timeouts), |anonymous| idle(anonymous).max(idle(timeouts)));
         if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
             return Err(Error::config(
-                "the cookie's Max-Age must not be shorter than the idle timeout, or browsers would drop it while the session is in use: lower idle_timeout() and do not call max_age()",
+                "the cookie's Max-Age must not be shorter than an idle timeout, or browsers would drop it while the session is in use: lower idle_timeout() or the idle timeout of anonymous_timeouts(), or do not call max_age()",
             ));
         }
         let config = Config {

@@ -129,6 +129,24 @@ fn presets_are_what_their_sources_say() {
 }
 
 #[test]
+fn a_max_age_that_is_shorter_than_the_idle_timeout_of_visitors_is_refused() {
+    let hours = |hours: u64| Duration::from_secs(hours * 3600);
+    let with = |max_age, anonymous| {
+        config(|o| {
+            (o.cookie, o.idle) = (CookieOptions::new().max_age(hours(max_age)), hours(1) / 2);
+            o.anonymous = Some(anonymous);
+        })
+    };
+    let visitors = Timeouts { idle: hours(24), absolute: hours(7 * 24), renewal: hours(24) / 10 };
+    assert!(with(1, visitors).unwrap_err().is_config());
+    assert!(with(23, visitors).unwrap_err().is_config());
+    assert!(with(24, visitors).is_ok());
+    // No session lasts longer than its absolute timeout.
+    let short = Timeouts { absolute: hours(24), ..visitors };
+    assert!(with(24, short).is_ok());
+}
+
+#[test]
 fn an_idle_timeout_beyond_the_cap_on_max_age_is_no_conflict() {
     let (day, idle) = (Duration::from_secs(24 * 3_600), Duration::from_secs(500 * 24 * 3_600));
     let with = |max_age| config(|o| (o.cookie, o.idle) = (CookieOptions::new().max_age(max_age), idle));

@@ -161,7 +161,7 @@ impl CookieOptions {
     /// life of the session, which is 24 hours with the default idle timeout. It is capped at 400 days. The server enforces
     /// its own deadlines in any case.
     ///
-    /// A Max-Age that is shorter than the idle timeout is refused when the store is built: reading would keep the session
+    /// A Max-Age that is shorter than an idle timeout is refused when the store is built: reading would keep the session
     /// alive, but the browser would drop its cookie. Lower the idle timeout instead.
     pub fn max_age(mut self, max_age: impl Into<Option<Duration>>) -> Self {
         self.max_age = max_age.into().map_or(MaxAge::BrowserSession, MaxAge::AtMost);

@@ -215,7 +215,8 @@ pub enum EventKind<'a> {
         /// The reason.
         why: NearCacheEmptied,
     },
-    /// The client went away during the commit of its session, which ends or regenerates it, or may do so.
+    /// The client went away during the commit of its session, which ends or regenerates it, or may do so. Or it went away during
+    /// [`end_other_sessions`](crate::Session::end_other_sessions).
     #[non_exhaustive]
     Interrupted {
         /// The session, if it was stored.

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
+use super::other_sessions::EndingOthers;
 use super::response_head::Said;
 use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
@@ -462,7 +463,7 @@ impl Committer for Slot {
         self: Arc<Self>,
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<Option<usize>, Error>> + Send>> {
-        Box::pin(Slot::end_other_sessions(self, session))
+        Box::pin(EndingOthers::new(self, session))
     }
 }
 

@@ -63,7 +63,28 @@ impl<R: Default> FailureResponse<R> for StatusOnly {
 /// Marks a response that was made from an error. The session service then saves no value, as for a handler that returns the
 /// error.
 #[derive(Clone)]
-struct MadeFrom(Arc<Error>);
+pub(super) struct MadeFrom {
+    error: Arc<Error>,
+    /// A session service has emitted the event about the error. The services around it have to drop values, too.
+    reported: bool,
+}
+
+impl MadeFrom {
+    pub(super) fn new(error: Error) -> Self {
+        Self { error: Arc::new(error), reported: false }
+    }
+
+    /// Returns the error the first time, to be reported.
+    pub(super) fn report(&mut self) -> Option<Arc<Error>> {
+        let first = !std::mem::replace(&mut self.reported, true);
+        first.then(|| Arc::clone(&self.error))
+    }
+
+    /// Marks `response`, for the session services around this one.
+    pub(super) fn mark<R>(self, response: &mut Response<R>) {
+        response.extensions_mut().insert(self);
+    }
+}
 
 impl Error {
     /// Makes an empty response from the error: a 503 with `Retry-After: 1` where trying again may help, a 403 for a
@@ -115,17 +136,17 @@ impl Error {
     /// ```
     pub fn into_http_response<R: Default>(self) -> Response<R> {
         let mut response = StatusOnly.response(&self);
-        response.extensions_mut().insert(MadeFrom(Arc::new(self)));
+        MadeFrom::new(self).mark(&mut response);
         response
     }
 }
 
-/// Takes the error from which `response` was made, if there is one.
-pub(super) fn take_error<R>(response: &mut Response<R>) -> Option<Arc<Error>> {
+/// Takes the mark of a `response` that was made from an error.
+pub(super) fn take_mark<R>(response: &mut Response<R>) -> Option<MadeFrom> {
     if response.extensions().is_empty() {
         return None; // as in almost every response
     }
-    response.extensions_mut().remove::<MadeFrom>().map(|MadeFrom(error)| error)
+    response.extensions_mut().remove::<MadeFrom>()
 }
 
 /// Extracts this crate's error from the error of a handler, either plain or boxed.

@@ -6,6 +6,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, Response};
 
 use super::commit::Commit;
+use super::error_response;
 use super::response_head;
 use super::slot::{Loaded, Slot};
 use crate::clock::Timestamp;
@@ -68,6 +69,10 @@ pub(super) fn replace<R>(slot: &Slot, response: &mut Response<R>, mut replacemen
     if response_head::keep_session_lines(response.headers(), replacement.headers_mut()) {
         response_head::forbid_storing(replacement.headers_mut());
     }
+    // The handler failed, whatever else did.
+    if let Some(made_from) = error_response::take_mark(response) {
+        made_from.mark(&mut replacement);
+    }
     *response = replacement;
     write_failure_head(slot, reply(slot), response);
 }
@@ -107,7 +112,7 @@ pub(super) fn write_head<R>(slot: &Slot, reply: Reply, response: &mut Response<R
         Reply::Remove { .. } => Some(slot.remove_cookie()?),
     };
     let forget = slot.connection.config().settings.clear_site_data.as_ref().filter(|_| {
-        let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_ended_by_handler());
+        let ended = slot.loaded().is_some_and(|loaded| loaded.session.was_logged_out());
         ended && !informational
     });
     let headers = response.headers_mut();

@@ -3,14 +3,13 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::Response;
 use pin_project_lite::pin_project;
 
 use super::commit::Commit;
-use super::error_response::{self, FailureResponse};
+use super::error_response::{self, FailureResponse, MadeFrom};
 use super::finish;
 use super::handle::{Conclusion, SessionHandle};
 use super::slot::Slot;
@@ -93,22 +92,26 @@ where
         let conclusion = handle.conclude(|slot| {
             answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
         });
-        // An error, either returned or converted into a response by a framework.
-        let (mut response, error) = match answer {
+        // An error, either returned or converted into a response: by a framework, or by a session service inside of this one.
+        let (mut response, made_from) = match answer {
             Ok(mut response) => {
-                let error = error_response::take_error(&mut response);
-                (response, error)
+                let made_from = error_response::take_mark(&mut response);
+                (response, made_from)
             }
             Err(error) => match error_response::own(error) {
-                Ok(error) => (this.failure.response(&error), Some(Arc::new(error))),
+                Ok(error) => (this.failure.response(&error), Some(MadeFrom::new(error))),
                 Err(error) => {
                     handle.discard();
                     return Poll::Ready(Err(error));
                 }
             },
         };
-        if let Some(error) = &error {
-            slot.emit(EventKind::HandlerFailed { error });
+        let failed = made_from.is_some();
+        if let Some(mut made_from) = made_from {
+            if let Some(error) = made_from.report() {
+                slot.emit(EventKind::HandlerFailed { error: &error });
+            }
+            made_from.mark(&mut response);
         }
         match conclusion {
             Conclusion::Untouched => *concluded = true,
@@ -117,11 +120,9 @@ where
                 finish(slot, Ok(reply), &mut response, this.failure);
             }
             Conclusion::Unsettled(loaded, now) => {
-                let disposition = match error {
-                    // Whatever rule there is for responses: the handler did not get to its end.
-                    Some(_) => Disposition::DropValues,
-                    None => finish::disposition(slot, &response),
-                };
+                // Whatever rule there is for responses: the handler did not get to its end.
+                let disposition =
+                    if failed { Disposition::DropValues } else { finish::disposition(slot, &response) };
                 let mut commit = finish::commit(slot, loaded, now, &response, disposition);
                 // From here on, the commit discards what it does not save. Before, code of the application may panic: an observer,
                 // `on_failure`, or the rule for responses.

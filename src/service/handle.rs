@@ -61,7 +61,8 @@ impl SessionHandle {
 
     /// Loads the session. Later calls, also on clones, return the same session.
     ///
-    /// If the cookie is missing, not authentic, expired or unknown, the session is empty.
+    /// If the cookie is missing, not authentic, expired or unknown, the session is empty. Whether it has expired is decided now:
+    /// load the session before you read a long body.
     ///
     /// # Errors
     ///

@@ -1,18 +1,68 @@
 //! Ending the other sessions of a subject from a handler.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use super::slot::Slot;
 use crate::error::{Error, Kind};
-use crate::session::{Committer, Place, Session};
+use crate::event::EventKind;
+use crate::session::{Committer, Place, Session, SessionId};
+
+type Ending = Pin<Box<dyn Future<Output = Result<Option<usize>, Error>> + Send>>;
+
+/// The end of the other sessions. If it is dropped, it is completed in the background: otherwise a client that disconnects between
+/// its steps would leave the other devices logged in.
+pub(super) struct EndingOthers {
+    slot: Arc<Slot>,
+    id: Option<SessionId>,
+    /// `None` when it is done.
+    ending: Option<Ending>,
+}
+
+impl EndingOthers {
+    pub(super) fn new(slot: Arc<Slot>, session: Session) -> Self {
+        let id = session.id();
+        let ending = Box::pin(Slot::end_other_sessions(Arc::clone(&slot), session));
+        Self { slot, id, ending: Some(ending) }
+    }
+}
+
+impl Future for EndingOthers {
+    type Output = Result<Option<usize>, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(ending) = &mut self.ending else {
+            return Poll::Ready(Err(Error::new(Kind::Internal(
+                "the end of other sessions was polled twice",
+            ))));
+        };
+        let ended = ready!(ending.as_mut().poll(cx));
+        self.ending = None;
+        Poll::Ready(ended)
+    }
+}
+
+impl Drop for EndingOthers {
+    fn drop(&mut self) {
+        let Some(ending) = self.ending.take() else { return };
+        let runtime = tokio::runtime::Handle::try_current().ok();
+        let completing = runtime.is_some();
+        if let Some(runtime) = runtime {
+            drop(runtime.spawn(ending));
+        }
+        // Emitted last, because an observer may panic.
+        if !std::thread::panicking() {
+            self.slot.emit(EventKind::Interrupted { id: self.id, completing });
+        }
+    }
+}
 
 impl Slot {
     /// Saves the session first, which settles its id, and ends the other sessions of its subject. Some stores do both in one
     /// step.
-    pub(super) async fn end_other_sessions(
-        self: Arc<Self>,
-        session: Session,
-    ) -> Result<Option<usize>, Error> {
+    async fn end_other_sessions(self: Arc<Self>, session: Session) -> Result<Option<usize>, Error> {
         let Some(subject) = session.subject() else { return Err(Error::new(Kind::NotLoggedIn)) };
         if self.connection.store().ends_others_on_save() {
             session.end_others_on_save()?;

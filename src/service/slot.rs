@@ -286,6 +286,7 @@ impl Slot {
         let outdated =
             newest.filter(|_| opened.regenerated).is_some_and(|newest| self.is_outdated(&newest.record, now));
         let newest = newest.filter(|_| !outdated);
+        let has_newest = newest.is_some();
         self.report(newest, &opened);
         let newest_of_all =
             opened.candidates.first().map(|newest| newest.record.recency()).max(opened.hidden);
@@ -306,12 +307,13 @@ impl Slot {
         let subject = record.as_ref().filter(|_| config.settings.private_pages_no_store);
         let has_subject = subject.is_some_and(|record| record.payload().subject().is_some());
         self.had_subject.fetch_or(has_subject, Ordering::SeqCst);
-        if opened.candidates.len() > 1 || (opened.exhausted || outdated) && !opened.candidates.is_empty() {
+        let brings_others = opened.candidates.len() > usize::from(has_newest);
+        if brings_others || opened.exhausted && !opened.candidates.is_empty() {
             let sessions = opened.candidates.into_iter().map(|candidate| candidate.record).collect();
             // If two tasks load at once, both find the same sessions.
             let _ = self.several.set(Several {
                 sessions,
-                has_newest: !outdated,
+                has_newest,
                 #[cfg(feature = "device-bound")]
                 hidden: opened.hidden,
             });
@@ -327,7 +329,9 @@ impl Slot {
         let former = match &record {
             None if overtaken => Former::Superseded,
             None if lapsed => Former::Lapsed,
-            None if opened.exhausted || !locked(&self.unusable).is_empty() => Former::Unusable,
+            None if opened.exhausted || brings_others || !locked(&self.unusable).is_empty() => {
+                Former::Unusable
+            }
             _ => Former::None,
         };
         let session = Session::new(record, former, reply, circumstances, committer);
@@ -654,24 +658,7 @@ impl Slot {
             // With the other sessions of the request, as for any session that the handler ends.
             return self.destroy(lapsed.clone(), now);
         }
-        let store = Arc::clone(self.connection.store());
-        let superseded = locked(&self.superseded).clone();
-        let unusable = locked(&self.unusable).clone();
-        let others = if superseded.is_empty() { None } else { self.end_others(now) };
-        StoreFuture::boxed(async move {
-            // All are tried, even if one fails.
-            let mut ended = match others {
-                Some(others) => others.await,
-                None => Ok(()),
-            };
-            for token in superseded {
-                ended = ended.and(store.end_superseded(&token, now).await);
-            }
-            for token in unusable {
-                ended = ended.and(store.end_unusable(&token, now).await);
-            }
-            ended
-        })
+        self.end_others(now).unwrap_or_else(|| StoreFuture::ready(Ok(())))
     }
 
     /// Ends the sessions behind the empty session, then saves the new session. The store is called afterwards, so that the new
@@ -727,16 +714,29 @@ impl Slot {
         !locked(&self.superseded).is_empty()
     }
 
-    /// Ends the authentic sessions that the request brought beside its own. `None` if there are none.
+    /// Ends the sessions that the request brought beside its own: the authentic sessions, the sessions behind superseded tokens, and
+    /// sessions that may live elsewhere. `None` if there are none.
     fn end_others(&self, now: Timestamp) -> Option<StoreFuture<()>> {
-        let Several { sessions, has_newest, .. } = self.several.get()?;
-        let others = sessions.get(usize::from(*has_newest)..).filter(|others| !others.is_empty())?;
+        let several = self.several.get();
+        let others = several.and_then(|several| several.sessions.get(usize::from(several.has_newest)..));
+        let others = others.unwrap_or_default().to_vec();
+        let superseded = locked(&self.superseded).clone();
+        let unusable = locked(&self.unusable).clone();
+        if others.is_empty() && superseded.is_empty() && unusable.is_empty() {
+            return None;
+        }
         let store = Arc::clone(self.connection.store());
-        let others = others.to_vec();
         Some(StoreFuture::boxed(async move {
+            // All are tried, even if one fails.
             let mut ended = Ok(());
             for other in others {
                 ended = ended.and(store.destroy(other, now).await);
+            }
+            for token in superseded {
+                ended = ended.and(store.end_superseded(&token, now).await);
+            }
+            for token in unusable {
+                ended = ended.and(store.end_unusable(&token, now).await);
             }
             ended
         }))

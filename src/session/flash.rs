@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::key::{RESERVED, check_key};
+use super::key::{FLASH, check_key};
 use super::{ReadKey, Session, WriteKey};
 use crate::error::Error;
 
@@ -14,7 +14,7 @@ impl Session {
             check_key(key)?;
             return Ok(key.to_owned());
         }
-        Ok(format!("{RESERVED}f{key}"))
+        Ok(format!("{FLASH}{key}"))
     }
 
     /// Stores `value` to be read once, by [`flash`](Self::flash). Flash values have a namespace of their own, except in
@@ -143,8 +143,6 @@ impl Session {
     /// # }).unwrap();
     /// ```
     pub fn flash_keys(&self) -> Vec<String> {
-        let prefix = format!("{RESERVED}f");
-        let keys = self.all_keys();
-        keys.iter().filter_map(|key| key.strip_prefix(&prefix)).map(str::to_owned).collect()
+        self.all_keys().iter().filter_map(|key| key.strip_prefix(FLASH)).map(str::to_owned).collect()
     }
 }

@@ -42,6 +42,14 @@ pub(super) fn is_bookkeeping(key: &[u8]) -> bool {
     key.first() == Some(&1) && KEYS.iter().any(|bookkeeping| bookkeeping.as_bytes() == key)
 }
 
+/// The keys of flash values begin like this, except in stores that share sessions with Astra.
+pub(super) const FLASH: &str = "\u{1}f";
+
+/// Returns true for a key whose value is neither a flash value nor bookkeeping.
+pub(super) fn is_lasting(key: &[u8]) -> bool {
+    !is_bookkeeping(key) && !key.starts_with(FLASH.as_bytes())
+}
+
 /// The name of a value, and its type: write both once.
 ///
 /// A [`Session`](crate::Session) takes a string or a `Key` wherever it takes a key. Both name the same value:

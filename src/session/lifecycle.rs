@@ -140,6 +140,11 @@ impl Session {
         self.lock().was_ended_by_handler()
     }
 
+    /// Returns true if the browser should delete the data of the session, because the handler ended more than its flash values.
+    pub(crate) fn was_logged_out(&self) -> bool {
+        self.lock().was_logged_out()
+    }
+
     /// Takes the pending reply. The caller must send it.
     pub(crate) fn take_reply(&self) -> Reply {
         self.lock().take_reply()

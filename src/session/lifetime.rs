@@ -161,7 +161,9 @@ impl Session {
     /// # Limits
     ///
     /// A lifetime that is longer than the store allows is cut
-    /// ([`longest_lifetime`](crate::store::Builder::longest_lifetime)). Browsers keep no cookie for longer than 400 days. The
+    /// ([`longest_lifetime`](crate::store::Builder::longest_lifetime)). A longer idle timeout does not lengthen a
+    /// [`max_age`](crate::cookie::CookieOptions::max_age) of the options: a lifetime that is
+    /// [persistent](Lifetime::persistent) does. Browsers keep no cookie for longer than 400 days. The
     /// cookies of Astra hold no deadlines, and so no lifetimes.
     ///
     /// # Examples

@@ -19,8 +19,9 @@ pub enum PayloadFormat {
     /// A MessagePack map. It is smaller, is indexed without a copy, and can hold byte strings. The default.
     #[default]
     MessagePack,
-    /// A JSON object, for other programs that read the same sessions. It cannot hold byte strings, NaN or infinities: a session
-    /// with such a value is not saved, and the error names the key.
+    /// A JSON object, for other programs that read the same sessions. It cannot hold byte strings, integers of 128 bits, NaN or
+    /// infinities, nor maps with keys that are not strings (`HashMap<u32, _>`): `set` accepts such a value, but the session
+    /// is not saved, and the error names the key.
     Json,
 }
 
@@ -191,9 +192,18 @@ impl Payload {
     }
 
     fn to_json(&self) -> Result<Vec<u8>, Error> {
-        let object: Result<serde_json::Map<_, _>, Error> =
-            self.iter().map(|(key, value)| Ok((key.to_owned(), json::value_of(key, value)?))).collect();
-        serde_json::to_vec(&object?).map_err(|_| Error::new(Kind::Internal("JSON that cannot be written")))
+        let mut out = Vec::with_capacity(self.buffer.len() + self.buffer.len() / 2);
+        out.push(b'{');
+        for (at, (key, value)) in self.iter().enumerate() {
+            if at > 0 {
+                out.push(b',');
+            }
+            json::write_str(&mut out, key);
+            out.push(b':');
+            json::write(&mut out, key, value)?;
+        }
+        out.push(b'}');
+        Ok(out)
     }
 }
 

@@ -821,6 +821,10 @@ impl Session {
     /// the end of each: ask again. On a `CookieStore` this session may have ended, too, then. [`is_ended`](Error::is_ended) if
     /// another request ended this session at the same time.
     ///
+    /// # Cancel safety
+    ///
+    /// If the future is dropped before it is done, for example because the client disconnects, it is completed in the background.
+    ///
     /// # Examples
     ///
     /// ```

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::key::{LABELS, is_bookkeeping};
+use super::key::{LABELS, is_bookkeeping, is_lasting};
 use super::lineage::{Name, Position, labels_among, with_label};
 use super::{Record, Saved, SessionId};
 use crate::clock::Timestamp;
@@ -49,6 +49,9 @@ pub(super) struct State {
     ended_by_handler: bool,
     /// The labels that the handler has set in this request, saved, discarded or not. They stay if it then logs in another user.
     labelled: Vec<Name>,
+    /// As `ended_by_handler`, and the handler asked for the end, or deleted more than flash values: a logout. A session whose last
+    /// flash value was read ends, too, but its user goes on.
+    logged_out: bool,
 }
 
 /// A session that the request's token led to, and that it does not get.
@@ -190,6 +193,7 @@ impl State {
             reply,
             ended_by_handler: false,
             labelled: Vec::new(),
+            logged_out: false,
         }
     }
 
@@ -386,6 +390,16 @@ impl State {
 
     pub(super) fn was_ended_by_handler(&self) -> bool {
         self.ended_by_handler
+    }
+
+    pub(super) fn was_logged_out(&self) -> bool {
+        self.logged_out
+    }
+
+    /// Returns true if the stored session has a value that lasts until the handler deletes it.
+    fn has_lasting_values(&self) -> bool {
+        let mut stored = self.base.iter().flat_map(|base| base.payload().iter());
+        stored.any(|(key, _)| is_lasting(key.as_bytes()))
     }
 
     /// Takes the reply that the response has to carry.
@@ -606,6 +620,8 @@ impl State {
         let is_stillborn = self.base.is_none() && !destroyed && !self.is_overtaken();
         if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             self.ended_by_handler = true;
+            let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
+            self.logged_out |= destroyed || cleared || self.has_lasting_values();
             self.ended = false; // a later change begins another session
         }
         // The handler asked for another session, which is stored with its first value: that may come after this commit.

@@ -18,7 +18,7 @@ pub(super) fn is_same_value(new: &[u8], old: &[u8]) -> bool {
 }
 
 /// One level of a value.
-enum Node<'a> {
+pub(super) enum Node<'a> {
     Nil,
     Bool(bool),
     /// Any integer of MessagePack.
@@ -35,7 +35,7 @@ enum Node<'a> {
 }
 
 /// Reads one level of a value. Returns it, and the rest of the input.
-fn node(input: &[u8]) -> Option<(Node<'_>, &[u8])> {
+pub(super) fn node(input: &[u8]) -> Option<(Node<'_>, &[u8])> {
     let (&marker, rest) = input.split_first()?;
     let marker = Marker::from_u8(marker);
     Some(match marker {

@@ -609,7 +609,8 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets how values are written. Default: [`PayloadFormat::MessagePack`]. Both formats are read.
+    /// Sets how values are written. Default: [`PayloadFormat::MessagePack`]. Both formats are read. [`PayloadFormat::Json`] cannot
+    /// hold every value.
     pub fn payload_format(mut self, format: PayloadFormat) -> Self {
         self.options.settings.format = format;
         self
@@ -661,9 +662,12 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets which data the browser deletes when the handler ends a session (`destroy`, `clear`): the response gets a
-    /// `Clear-Site-Data` header beside the removed cookie. Default: none. Browsers obey it over https only, and may
-    /// take a while.
+    /// Sets which data the browser deletes when the handler ends a session (`destroy`, `clear`), or deletes its last value: the
+    /// response gets a `Clear-Site-Data` header beside the removed cookie. Default: none. Browsers obey it over https only, and
+    /// may take a while.
+    ///
+    /// A session that had only flash values also ends when a page shows the last one. That is not a logout, and the response does
+    /// not get the header. In a store that shares sessions with Astra, flash values are like all others.
     ///
     /// A handler's own `Clear-Site-Data` stays as it is.
     ///

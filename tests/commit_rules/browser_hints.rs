@@ -100,6 +100,8 @@ fn told(headers: &HeaderMap) -> Option<&str> {
     headers.get("clear-site-data").map(|value| value.to_str().unwrap())
 }
 
+type Fill = fn(&Session) -> Result<(), Error>;
+
 async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
     let user = |session: &Session| session.set("user", "Ada");
     let logged_in = || async { with_session(Request::new(()), &store, user).await.unwrap() };
@@ -129,6 +131,25 @@ async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
     assert_eq!(told(visit(&store, logged_in().await, switched).await.headers()), None);
     let refused = Request::builder().header("cookie", "__Host-session=x").body(()).unwrap();
     assert_eq!(told(visit(&store, refused, |_| empty()).await.headers()), None);
+
+    // Nor is the page that shows a visitor's last flash value, although the session ends with it.
+    let visitors: [Fill; 2] = [
+        |session| session.set_flash("n", 1),
+        |session| session.describe("a browser").and_then(|()| session.set_flash("n", 1)),
+    ];
+    for visitor in visitors {
+        let request = with_session(Request::new(()), &store, visitor).await.unwrap();
+        let shown = |session: &Session| session.flash::<u8>("n").and_then(|_| empty());
+        let response = visit(&store, request, shown).await;
+        assert_eq!(told(response.headers()), None);
+        assert!(response.headers()["set-cookie"].to_str().unwrap().contains("Max-Age=0"));
+    }
+    // Unless it shows it at a logout.
+    let fill = |session: &Session| session.set_flash("n", 1);
+    let request = with_session(Request::new(()), &store, fill).await.unwrap();
+    let shown =
+        |session: &Session| session.flash::<u8>("n").and_then(|_| session.destroy()).and_then(|()| empty());
+    assert_eq!(told(visit(&store, request, shown).await.headers()), forgets);
 
     // The handler's own word stands, and without the option there is none.
     let own = |session: &Session| {

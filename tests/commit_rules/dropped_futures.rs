@@ -34,6 +34,39 @@ where
 
 // Futures that are dropped, or kept.
 
+/// The client hangs up while its handler ends the other sessions of its user: before the first write of that, or after it. They end
+/// all the same.
+#[test]
+fn other_sessions_end_although_the_client_hangs_up() {
+    for gate in [Gate::Before(Verb::Replace), Gate::After(Verb::Replace)] {
+        on_server(|world| async move {
+            let mut jars = [Jar::new(), Jar::new(), Jar::new()];
+            for jar in &mut jars {
+                world.edit(jar, |session| session.login("ada")).await;
+            }
+            world.events.take();
+            world.gate(gate);
+            let mut response = world.start(&jars[0], |ask: Ask| async move {
+                let session = ask.session().await?;
+                session.set("changed", 1_u64)?;
+                session.end_other_sessions().await?;
+                Ok(status(200))
+            });
+            assert!(poll(&mut response).is_pending());
+            settle().await;
+            assert!(poll(&mut response).is_pending());
+            drop(response);
+            assert_eq!(world.events.take(), ["interrupted:true"], "{gate:?}");
+            world.gate(Gate::Open);
+            settle().await;
+            for (at, jar) in jars.iter().enumerate() {
+                let subject = world.look(jar, |session| session.subject().map(String::from)).await;
+                assert_eq!(subject.is_some(), at == 0, "{gate:?}: {at}");
+            }
+        });
+    }
+}
+
 /// The end of a request waits for a save of the handler, its client goes away, and then the runtime: what would have gone
 /// on in the background is dropped once, and not handed to that runtime again and again.
 #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use http::header::{CACHE_CONTROL, RETRY_AFTER, VARY};
 use http::{Request, Response, StatusCode};
 use hyper::service::{Service, service_fn};
+use hyper_session::cookie::CookieOptions;
 use hyper_session::{
     AppKey, CookieStore, Error, Session, SessionExt, SessionHandle, SessionService, session_fn,
 };
@@ -15,7 +16,7 @@ use crate::spy_store::{
     Act, Ask, Setup, Verb, assert_no_cookie, assert_removed, assert_set, everywhere, everywhere_with,
     on_server, pairs,
 };
-use crate::support::{Body, Jar, block_on, request, set_cookies, status, text};
+use crate::support::{Body, Events, Jar, block_on, request, set_cookies, status, text};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -315,6 +316,74 @@ fn b9_an_error_through_two_services_is_answered_once() {
         assert_eq!(outer.call(request("/", None)).await.unwrap().status(), 503);
         assert_eq!(world.events.take(), ["handler_failed:unavailable", "dropped:server_error"]);
     });
+}
+
+/// Two services with different stores: the outer one drops its values, too, whatever status the inner one answers with, and
+/// whatever rule the outer one has. A failure of the inner store does not hide the error.
+#[test]
+fn b9_an_error_through_two_stores_saves_no_value_in_either() {
+    type Fails = fn(&Session) -> Error;
+    let forged: Fails = |session| session.verify_csrf("").unwrap_err();
+    let unavailable: Fails = |_| Error::unavailable("afterwards");
+    let cases = [(forged, "forgery", 403), (unavailable, "unavailable", 503)];
+    for (keep_values, returns, uses_inner) in (0..8).map(|case| (case & 1 != 0, case & 2 != 0, case & 4 != 0))
+    {
+        let setup = Setup { keep_values, ..Setup::default() };
+        everywhere_with(&setup, |world| async move {
+            for (fails, label, code) in cases {
+                let carts = CookieStore::builder(AppKey::generate().unwrap())
+                    .cookie(CookieOptions::new().name("__Host-cart"))
+                    .build()
+                    .unwrap();
+                let outer = world.name().to_owned();
+                let handler = service_fn(move |request: Request<Body>| {
+                    let outer = outer.clone();
+                    async move {
+                        let login = request.session_named(&outer).await?;
+                        login.set("email", "x")?;
+                        if uses_inner {
+                            request.session_named("__Host-cart").await?.set("tea", 1)?;
+                        }
+                        let error = fails(&login);
+                        if returns { Err(error) } else { Ok(error.into_http_response()) }
+                    }
+                });
+                let inner = SessionService::new(handler, carts.clone());
+                let service = SessionService::new(inner, Arc::clone(&world.store));
+                let response = service.call(request("/", None)).await.unwrap();
+                assert_eq!(response.status().as_u16(), code);
+                assert_no_cookie(&response);
+                // The inner service, which has no observer, has reported the error.
+                assert_eq!(world.events.take(), ["dropped:server_error"], "{label}");
+
+                // An error page that does not look like one.
+                let handler = service_fn(move |request: Request<Body>| async move {
+                    request.session_named("__Host-s").await?.set("email", "x")?;
+                    Err::<Response<Body>, _>(Error::unavailable("x"))
+                });
+                let inner = SessionService::new(handler, carts).on_failure(|_: &Error| status(200));
+                let service = SessionService::new(inner, Arc::clone(&world.store));
+                let response = service.call(request("/", None)).await.unwrap();
+                assert_eq!(response.status(), 200);
+                assert_no_cookie(&response);
+                world.events.take();
+            }
+        });
+    }
+}
+
+/// Of an error, the observer that both stores share hears once.
+#[test]
+fn b9_an_error_through_two_stores_is_reported_once() {
+    let events = Events::new();
+    let store = |name: &'static str| {
+        let builder = CookieStore::builder(AppKey::generate().unwrap()).observer(events.clone());
+        builder.cookie(CookieOptions::new().name(name)).build().unwrap()
+    };
+    let handler = service_fn(|_: Request<Body>| async { Err::<Response<Body>, _>(Error::unavailable("x")) });
+    let service = SessionService::new(SessionService::new(handler, store("__Host-a")), store("__Host-b"));
+    assert_eq!(block_on(service.call(request("/", None))).unwrap().status(), 503);
+    assert_eq!(events.take(), ["handler_failed:unavailable"]);
 }
 
 // A service makes a response of the error, and a test that fills a session wants to hear of it.

@@ -17,7 +17,7 @@ use hyper_session::{
 
 use crate::attack_fixture::{KINDS, Kind, Options, Rows, START, World};
 use crate::browser::Browser;
-use crate::support::{Body, Jar, block_on, refused, request, set_cookies, status};
+use crate::support::{Body, Jar, block_on, is_session, refused, request, set_cookies, status};
 
 const APP: &str = "app.example.com";
 
@@ -209,11 +209,84 @@ fn a_session_from_a_host_whose_clock_is_ahead_hides_older_ones() {
     left.kept.push(stubborn);
     assert_eq!(behind.visit(&mut left, "/look"), "");
     assert_eq!(ahead.visit(&mut left, "/look"), "");
+    // And a logout on a host behind, whether or not the browser keeps the older cookie.
+    let mut left = browser.clone();
+    let stubborn = left.kept[0].clone();
+    behind.visit(&mut left, "/logout");
+    left.kept.push(stubborn);
+    assert_eq!(behind.visit(&mut left, "/look"), "");
+    assert_eq!(ahead.visit(&mut left, "/look"), "");
     // A host behind ends both, too, by removing what it can, and the next login counts there.
     behind.visit(&mut browser, "/logout");
     assert_eq!(ahead.visit(&mut browser.clone(), "/look"), "", "{browser:?}");
     behind.visit(&mut browser, "/cleo");
     assert_eq!(behind.visit(&mut browser, "/look"), "cleo");
+}
+
+// Copies of both tokens are dead, whether or not a browser obeys the response.
+#[test]
+fn a_logout_on_a_host_whose_clock_is_behind_revokes_all_that_the_request_brought() {
+    let clock = FakeClock::at(START);
+    let builder = CookieStore::builder(AppKey::generate().unwrap()).revocations(Revocations::in_memory());
+    let store: Arc<dyn Store> = Arc::new(builder.cookie(options()).clock(clock.clone()).build().unwrap());
+    let ada = send_tokens(&store, &[], "/ada").0.unwrap();
+    clock.set(START + 200);
+    let bob = send_tokens(&store, &[], "/bob").0.unwrap();
+    clock.set(START + 80);
+    assert_eq!(send_tokens(&store, &[&ada, &bob], "/look").1, "");
+    assert_eq!(send_tokens(&store, &[&ada], "/look").1, "ada");
+    assert_eq!(send_tokens(&store, &[&ada, &bob], "/logout").1, "");
+    for second in [80, 200] {
+        clock.set(START + second);
+        assert_eq!(send_tokens(&store, &[&ada], "/look").1, "", "{second}");
+        assert_eq!(send_tokens(&store, &[&bob], "/look").1, "", "{second}");
+    }
+}
+
+// A tombstone in one scope hides a session that did not come with that logout, from an unknown scope. The next logout ends it.
+#[test]
+fn a_logout_ends_a_session_that_a_tombstone_hides() {
+    let clock = FakeClock::at(START);
+    let builder = CookieStore::builder(AppKey::generate().unwrap()).revocations(Revocations::in_memory());
+    let store: Arc<dyn Store> = Arc::new(builder.cookie(options()).clock(clock.clone()).build().unwrap());
+    let [ada, bob, cleo] = ["/ada", "/bob", "/cleo"].map(|path| send_tokens(&store, &[], path).0.unwrap());
+    clock.set(START + 1);
+    let tombstone = send_tokens(&store, &[&bob, &cleo], "/logout").0.unwrap();
+    assert_eq!(send_tokens(&store, &[&tombstone, &ada], "/look"), (None, String::new()));
+    assert_eq!(send_tokens(&store, &[&ada], "/look").1, "ada");
+    let (next, seen) = send_tokens(&store, &[&tombstone, &ada], "/logout");
+    assert_eq!(seen, "");
+    assert!(next.is_some_and(|next| next != tombstone), "a newer one");
+    assert_eq!(send_tokens(&store, &[&ada], "/look").1, "");
+}
+
+// A readable session beside one that has expired here, or whose entry another host reads: the logout ends both.
+#[test]
+fn a_logout_ends_what_this_host_cannot_use_beside_the_session() {
+    let (clock, rows) = (FakeClock::at(START), Rows::default());
+    let builder = ServerStore::with_backend(rows.clone()).cookie(options()).clock(clock.clone());
+    let store: Arc<dyn Store> = Arc::new(builder.build().unwrap());
+    let ada = send_tokens(&store, &[], "/ada").0.unwrap();
+    let entry = rows.with(|table| *table.rows.iter().find(|row| is_session(&row.1.value)).unwrap().0);
+    clock.advance(Duration::from_secs(24 * 3600));
+    let bob = send_tokens(&store, &[], "/bob").0.unwrap();
+    assert_eq!(send_tokens(&store, &[&ada, &bob], "/look").1, "bob");
+    assert!(rows.with(|table| table.rows.contains_key(&entry)), "a slow request may use it");
+    assert_eq!(send_tokens(&store, &[&ada, &bob], "/logout").1, "bob");
+    assert!(!rows.with(|table| table.rows.contains_key(&entry)));
+}
+
+/// A request with these tokens. Returns the token that the response sets, and whose session the handler was shown.
+fn send_tokens(store: &Arc<dyn Store>, tokens: &[&str], path: &str) -> (Option<String>, String) {
+    let pairs: Vec<_> = tokens.iter().map(|token| format!("__Secure-s={token}")).collect();
+    let mut request =
+        request(path, Some(&pairs.join("; ")).filter(|pairs| !pairs.is_empty()).map(|pairs| &**pairs));
+    request.headers_mut().insert(HOST, APP.parse().unwrap());
+    let response = block_on(SessionService::new(service_fn(act), Arc::clone(store)).call(request)).unwrap();
+    let lines = set_cookies(response.headers());
+    let mut values = lines.iter().filter_map(|line| line.strip_prefix("__Secure-s=")?.split(';').next());
+    let set = values.find(|token| !token.is_empty()).map(str::to_owned);
+    (set, block_on(crate::support::text(response)))
 }
 
 // A clock that was wrong by far must not keep users from logging in once it was set.
@@ -885,19 +958,7 @@ fn r3_an_overtaken_request_does_not_fall_back_to_an_older_session() {
     for build in [&revocable as &dyn Fn(&FakeClock) -> Arc<dyn Store>, &on_server] {
         let clock = FakeClock::at(START);
         let store = build(&clock);
-        let send = |tokens: &[&str], path: &str| {
-            let pairs: Vec<_> = tokens.iter().map(|token| format!("__Secure-s={token}")).collect();
-            let mut request = crate::support::request(path, Some(&pairs.join("; ")));
-            request.headers_mut().insert(HOST, APP.parse().unwrap());
-            let response = SessionService::new(service_fn(act), Arc::clone(&store)).call(request);
-            let response = block_on(response).unwrap();
-            let lines = set_cookies(response.headers());
-            let set = lines.iter().find_map(|line| line.strip_prefix("__Secure-s=")?.split(';').next());
-            (
-                set.filter(|token| !token.is_empty()).map(str::to_owned),
-                block_on(crate::support::text(response)),
-            )
-        };
+        let send = |tokens: &[&str], path: &str| send_tokens(&store, tokens, path);
         let ada = send(&[], "/ada").0.unwrap();
         clock.set(START + 1_000);
         let bob = send(&[], "/bob").0.unwrap();

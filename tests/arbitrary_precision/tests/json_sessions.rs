@@ -60,6 +60,47 @@ async fn numbers_read_back<S: Store + Clone>(store: S, largest: u64) {
     assert_eq!(n, (Some(6), Some(0.1)));
 }
 
+/// The only keys of maps that serde_json reads as something else, with these features.
+const PRIVATE: [(&str, &str); 3] = [
+    ("$serde_json::private::RawValue", "[1,2]"),
+    ("$serde_json::private::Number", "x"),
+    ("$serde_json::private::Number", "1"),
+];
+
+async fn maps_read_back<S: Store + Clone>(store: S) {
+    for (key, value) in PRIVATE {
+        let map = BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let cookies = &mut Cookies::new();
+        visit(&store, cookies, |session| {
+            session.set("map", &map)?;
+            session.set("inside", [&map])
+        })
+        .await;
+        visit(&store, cookies, |session| {
+            assert_eq!(session.get("map")?, Some(map.clone()));
+            assert_eq!(session.get("inside")?, Some([map.clone()]));
+            session.set("n", 1)
+        })
+        .await;
+        visit(&store, cookies, |session| {
+            assert_eq!(session.get("map")?, Some(map.clone()));
+            Ok(())
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn cookie_sessions_in_json_with_keys_of_serde_json() {
+    let builder = CookieStore::builder(AppKey::generate().unwrap());
+    maps_read_back(builder.payload_format(PayloadFormat::Json).build().unwrap()).await;
+}
+
+#[tokio::test]
+async fn stored_sessions_in_json_with_keys_of_serde_json() {
+    maps_read_back(MemoryStore::builder().payload_format(PayloadFormat::Json).build().unwrap()).await;
+}
+
 #[tokio::test]
 async fn cookie_sessions_in_json() {
     let builder = CookieStore::builder(AppKey::generate().unwrap());
