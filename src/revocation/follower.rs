@@ -14,13 +14,14 @@ use tokio::task::{AbortHandle, JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
 use super::log::{AnyLog, Entry, Page};
-use super::register::{Register, lock};
+use super::register::Register;
 use super::revocation::{Key, Mark, Revocation};
 use super::timeline;
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::event::RevocationChange;
 use crate::join::join;
+use crate::lock::lock;
 
 /// How long a read waits for new entries. While the log works, what this process knows is at most this old.
 pub(super) const WAIT: Duration = Duration::from_millis(100);

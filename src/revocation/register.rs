@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -17,6 +17,7 @@ use crate::clock::{Clock, SystemClock, Timestamp, bounded};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
+use crate::lock::lock;
 use crate::runtime::check_runtime;
 use crate::session::{Labels, Lineage, Name, Position, SessionId};
 
@@ -734,11 +735,6 @@ impl Register {
 fn names_end(view: &View, position: u64, lineage: &Lineage, labels: &Labels<'_>) -> bool {
     let ends = |name: Name| view.get(Key::of_name(name)).is_some_and(|mark| mark.ends(position));
     lineage.owner.is_some_and(ends) || labels.names().any(ends)
-}
-
-/// Locks a mutex. No foreign code runs under these locks, so poisoning is harmless.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

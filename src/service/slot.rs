@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 
 use http::header::{COOKIE, HeaderName, HeaderValue};
 use http::{HeaderMap, Uri};
@@ -22,6 +22,7 @@ use crate::cookie::{
 };
 use crate::error::Error;
 use crate::event::{EventKind, MigrationSource, Operation, Refusal};
+use crate::lock::lock;
 use crate::session::{
     Changes, Circumstances, Committer, CookieLifetime, DeviceCheck, Former, Place, Recency, Record, Reply,
     Saved, Session, SessionId, Standing, Weight,
@@ -329,9 +330,7 @@ impl Slot {
         let former = match &record {
             None if overtaken => Former::Superseded,
             None if lapsed => Former::Lapsed,
-            None if opened.exhausted || brings_others || !locked(&self.unusable).is_empty() => {
-                Former::Unusable
-            }
+            None if opened.exhausted || brings_others || !lock(&self.unusable).is_empty() => Former::Unusable,
             _ => Former::None,
         };
         let session = Session::new(record, former, reply, circumstances, committer);
@@ -484,10 +483,10 @@ impl Slot {
                 Err(refusal) => refusal,
             };
             if refusal == Refusal::Regenerated {
-                locked(&self.superseded).push(Zeroizing::new(token.to_vec()));
+                lock(&self.superseded).push(Zeroizing::new(token.to_vec()));
             }
             if self.may_live_elsewhere(refusal) {
-                locked(&self.unusable).push(Zeroizing::new(token.to_vec()));
+                lock(&self.unusable).push(Zeroizing::new(token.to_vec()));
             }
             let hides = matches!(refusal, Refusal::Ended | Refusal::IssuedInFuture);
             let hidden = if hides { self.connection.store().hidden_by(token, now) } else { None };
@@ -675,7 +674,7 @@ impl Slot {
     /// Returns true if the session that continues from a superseded token of the request is newer than `record`.
     fn is_outdated(&self, record: &Record, now: Timestamp) -> bool {
         let store = self.connection.store();
-        locked(&self.superseded).iter().any(|token| store.is_outdated(record, token, now))
+        lock(&self.superseded).iter().any(|token| store.is_outdated(record, token, now))
     }
 
     /// Returns true if the request has a cookie of the session's name, or of a retired one.
@@ -711,7 +710,7 @@ impl Slot {
     /// Returns true if the request came with a token that was superseded moments ago.
     #[cfg(feature = "device-bound")]
     pub(super) fn superseded(&self) -> bool {
-        !locked(&self.superseded).is_empty()
+        !lock(&self.superseded).is_empty()
     }
 
     /// Ends the sessions that the request brought beside its own: the authentic sessions, the sessions behind superseded tokens, and
@@ -720,8 +719,8 @@ impl Slot {
         let several = self.several.get();
         let others = several.and_then(|several| several.sessions.get(usize::from(several.has_newest)..));
         let others = others.unwrap_or_default().to_vec();
-        let superseded = locked(&self.superseded).clone();
-        let unusable = locked(&self.unusable).clone();
+        let superseded = lock(&self.superseded).clone();
+        let unusable = lock(&self.unusable).clone();
         if others.is_empty() && superseded.is_empty() && unusable.is_empty() {
             return None;
         }
@@ -853,10 +852,6 @@ fn and_others_if_removed(saving: StoreFuture<Saved>, others: Option<StoreFuture<
         }
         Ok(saved)
     })
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The result of opening one cookie.

@@ -5,11 +5,13 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use bb8_redis::redis::RedisFuture;
 use bb8_redis::redis::io::AsyncDNSResolver;
 use tokio::sync::watch;
+
+use crate::lock::lock;
 
 type Found = io::Result<Vec<SocketAddr>>;
 type LookUp = dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = Found> + Send>> + Send + Sync;
@@ -86,10 +88,6 @@ impl Drop for LookingUp {
     fn drop(&mut self) {
         lock(&self.under_way).remove(&self.name);
     }
-}
-
-fn lock(under_way: &UnderWay) -> MutexGuard<'_, HashMap<Name, watch::Receiver<Answer>>> {
-    under_way.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl AsyncDNSResolver for Resolver {

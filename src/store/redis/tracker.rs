@@ -5,7 +5,7 @@
 //! replaced, the cache is emptied.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bb8_redis::redis::aio::AsyncPushSender;
@@ -21,6 +21,7 @@ use super::fault::Failure;
 use super::health::PROBE_EVERY;
 use crate::event::NearCacheEmptied;
 use crate::id::EntryId;
+use crate::lock::lock;
 use crate::store::near_cache::{Lease, RecordCache, Ticket};
 
 /// The pause between attempts to connect to a server that is gone doubles up to this.
@@ -263,8 +264,4 @@ impl Tracking {
 /// Returns true if a heartbeat's reply does not come from a replica.
 fn is_of_master(reply: &Value) -> bool {
     greeting(reply).role.is_none_or(|role| role == "master")
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
