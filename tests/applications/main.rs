@@ -34,3 +34,5 @@ mod server;
 #[allow(dead_code)] // a part of it is used here
 mod shared_log;
 mod stores;
+
+use self::stores::START;

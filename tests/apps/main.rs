@@ -13,6 +13,9 @@ mod support;
 #[allow(dead_code, clippy::duplicate_mod)]
 mod redis_server;
 
+/// When the entries of the shared log are written.
+const START: u64 = 1_000_000_000;
+
 mod members;
 mod members_visits;
 mod notes;

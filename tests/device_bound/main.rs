@@ -44,3 +44,5 @@ mod stack;
 mod support;
 mod thefts;
 mod vectors;
+
+use self::site::START;

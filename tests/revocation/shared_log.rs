@@ -7,7 +7,7 @@ use hyper_session::revocation::{Entry, Page, Revocation, RevocationLog};
 use hyper_session::{Error, Timestamp};
 use tokio::sync::Notify;
 
-const WRITTEN: u64 = 1_000_000_000;
+use crate::START;
 
 #[derive(Clone, Default)]
 pub(crate) struct SharedLog(Arc<Inner>);
@@ -198,7 +198,7 @@ impl RevocationLog for SharedLog {
             state.top = state.top.max(above);
             for revocation in revocations {
                 state.top += 1;
-                let written = Timestamp::from_unix(WRITTEN);
+                let written = Timestamp::from_unix(START);
                 state.entries.push(Entry { position: state.top, written, revocation });
             }
             state.top
