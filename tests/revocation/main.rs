@@ -28,3 +28,5 @@ mod server;
 mod shared_log;
 #[path = "../support/mod.rs"]
 mod support;
+
+use self::requests::START;
