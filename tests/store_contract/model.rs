@@ -217,7 +217,6 @@ impl Model {
     }
 
     fn commit(&mut self, now: u64, draft: &mut Draft, accepted: bool) {
-        draft.ended_expired |= draft.destroyed && !draft.found && draft.base.is_none();
         let before = draft.base.as_ref().map(|base| base.values.clone()).unwrap_or_default();
         if !accepted || draft.overtaken {
             draft.values = if draft.destroyed { Values::new() } else { before.clone() };
@@ -243,6 +242,10 @@ impl Model {
             }
             unchanged => unchanged,
         };
+        // The last value is taken as a logout, unless it was a flash value.
+        let lasting = draft.cleared || before.keys().any(|key| !key.starts_with("flash"));
+        let removed = draft.base.is_some() && after.is_none() && lasting;
+        draft.ended_expired |= !draft.found && (draft.destroyed || removed);
         let replaced = draft.base.is_some() && (draft.regenerate || draft.destroyed) && after.is_some();
         if draft.fate.is_none() && replaced {
             draft.fate = Some(Fate::Replaced(now + 60));
