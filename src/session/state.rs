@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::key::{LABELS, is_bookkeeping, is_lasting};
+use super::key::{LABELS, is_bookkeeping};
 use super::lineage::{Name, Position, labels_among, with_label};
 use super::{Record, Saved, SessionId};
 use crate::clock::Timestamp;
@@ -396,12 +396,6 @@ impl State {
         self.logged_out
     }
 
-    /// Returns true if the stored session has a value that lasts until the handler deletes it.
-    fn has_lasting_values(&self) -> bool {
-        let mut stored = self.base.iter().flat_map(|base| base.payload().iter());
-        stored.any(|(key, _)| is_lasting(key.as_bytes()))
-    }
-
     /// Takes the reply that the response has to carry.
     pub(super) fn take_reply(&mut self) -> Reply {
         std::mem::replace(&mut self.reply, Reply::Nothing)
@@ -621,7 +615,8 @@ impl State {
         if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             self.ended_by_handler = true;
             let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
-            self.logged_out |= destroyed || cleared || self.has_lasting_values();
+            let had_values = self.base.as_ref().is_some_and(|base| base.payload().has_lasting_values());
+            self.logged_out |= destroyed || cleared || had_values;
             self.ended = false; // a later change begins another session
         }
         // The handler asked for another session, which is stored with its first value: that may come after this commit.
