@@ -10,7 +10,7 @@ use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
 use super::key::{LABELS, is_bookkeeping};
-use super::lineage::{Name, Position, labels_among, with_label};
+use super::lineage::{Name, Position, labels_among, name_of_subject, no_labels, with_label};
 use super::{Record, Saved, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
@@ -265,7 +265,9 @@ impl State {
     pub(super) fn label(&mut self, name: Name) -> Result<(), Error> {
         let labels = with_label(self.get(LABELS), name)?;
         self.put(LABELS, Some(labels));
-        self.labelled.push(name);
+        if !self.labelled.contains(&name) {
+            self.labelled.push(name);
+        }
         Ok(())
     }
 
@@ -285,6 +287,11 @@ impl State {
                 self.put(LABELS, labels);
                 self.labelled = labelled;
             }
+        } else if self.get(LABELS).is_some() && self.belonged_to_another(&subject) {
+            // `clear` has deleted the subject, and kept its labels. An empty list replaces theirs in the store.
+            let labels = labels_among(self.get(LABELS), &self.labelled)?;
+            let labels = labels.map_or_else(no_labels, Ok)?;
+            self.put(LABELS, Some(labels));
         }
         self.mend(key);
         let changes = log(&mut self.changes);
@@ -292,6 +299,12 @@ impl State {
         changes.set_login_position(position);
         self.regenerate();
         Ok(())
+    }
+
+    /// Returns true if the last login of the stored session was that of another subject.
+    fn belonged_to_another(&self, subject: &[u8]) -> bool {
+        let owner = self.base.as_ref().and_then(|base| base.payload().lineage().owner);
+        owner.is_some() && owner != name_of_subject(subject)
     }
 
     /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins anew.

@@ -355,6 +355,75 @@ fn a_login_beside_a_superseded_token_of_its_session_ends_that_as_any_login_does(
     });
 }
 
+/// `clear` keeps the labels for the session, and for its user. They are not those of another user who logs in to it then.
+#[test]
+fn a_label_of_a_user_is_not_that_of_another_who_logs_in_after_a_clear() {
+    type Deed = fn(Session) -> Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+    let deeds: [(&str, Deed); 4] = [
+        ("cleared", |session| Box::pin(async move { session.clear() })),
+        ("cleared and saved", |session| {
+            Box::pin(async move {
+                session.clear()?;
+                session.set("later", 1)?;
+                session.save().await
+            })
+        }),
+        ("regenerated and saved", |session| {
+            Box::pin(async move {
+                session.clear()?;
+                session.set("later", 1)?;
+                session.regenerate()?;
+                session.save().await
+            })
+        }),
+        ("eve meanwhile", |session| {
+            Box::pin(async move {
+                session.clear()?;
+                session.login("eve")?;
+                session.clear()
+            })
+        }),
+    ];
+    block_on(async {
+        for in_one_request in [true, false] {
+            for (when, deed) in deeds {
+                // The login of eve has dropped them for whoever logs in after that.
+                for (user, goes_on) in [("bob", false), ("ada", when != "eve meanwhile")] {
+                    let site = Site::in_memory();
+                    let mut browser = site.logged_in("ada").await;
+                    site.visit(&mut browser, |session| async move { session.label("device", "phone") }).await;
+                    site.visit(&mut browser, |session| async move {
+                        deed(session.clone()).await?;
+                        session.set("later", 1)?;
+                        if in_one_request {
+                            session.label("oidc", "sid")?;
+                            session.login(user)?;
+                        }
+                        Ok(())
+                    })
+                    .await;
+                    if !in_one_request {
+                        site.visit(&mut browser, |session| async move {
+                            session.label("oidc", "sid")?;
+                            session.login(user)
+                        })
+                        .await;
+                    }
+                    assert_eq!(site.user(&browser).await.as_deref(), Some(user), "{when}");
+                    let response = site.answer(&browser, |session| async move {
+                        if session.has("later") { Ok(()) } else { Err(Error::unavailable("lost")) }
+                    });
+                    assert_eq!(response.await.status(), 200, "{when}: values that were set after it stay");
+                    site.store.end_labelled_for_good("device", "phone").await.unwrap();
+                    assert_eq!(site.accepts(&browser).await, !goes_on, "{when}, {user}, {in_one_request}");
+                    site.store.end_labelled_for_good("oidc", "sid").await.unwrap();
+                    assert!(!site.accepts(&browser).await, "{when}, {user}, {in_one_request}");
+                }
+            }
+        }
+    });
+}
+
 /// A label is not a value: `clear` deletes neither those of the session nor those of the request.
 #[test]
 fn labels_before_and_after_a_clear_all_count() {
