@@ -44,6 +44,8 @@ pub(super) struct Commit {
     is_last: bool,
     /// The response already contains a statement about the cookie.
     is_spoken_for: bool,
+    /// It is a part of the work of its caller, who reports if that is interrupted.
+    is_part: bool,
 }
 
 /// The caller that waits for a commit.
@@ -131,6 +133,7 @@ impl Commit {
             stopwatch: None,
             is_last: caller == Caller::Request,
             is_spoken_for: !matches!(said, Said::Nothing),
+            is_part: false,
         };
         commit.stage = match said {
             Said::Session { token } => Stage::LookingUp(commit.slot.connection.store().load(&token, now)),
@@ -431,9 +434,26 @@ impl Drop for Commit {
             self.loaded.session.discard_for_good();
         }
         // Emitted last, because an observer may panic.
-        if goes_on && !std::thread::panicking() {
+        if goes_on && !self.is_part && !std::thread::panicking() {
             self.slot.emit(EventKind::Interrupted { id: self.before, completing });
         }
+    }
+}
+
+impl Slot {
+    /// Starts a commit that the handler waits for.
+    fn commit_of_handler(self: Arc<Self>, session: Session) -> Result<Commit, Error> {
+        let loaded = self.loaded().cloned().ok_or_else(|| Error::new(Kind::HeadSent))?;
+        let loaded = Loaded { session, ..loaded };
+        let now = self.now_since(loaded.now);
+        Ok(Commit::start(self, loaded, now, Disposition::Accept, Caller::Handler, Said::Nothing))
+    }
+
+    /// Commits as a part of the work of a caller that itself reports if it is interrupted.
+    pub(super) async fn commit_as_a_part(self: Arc<Self>, session: Session) -> Result<(), Error> {
+        let mut commit = self.commit_of_handler(session)?;
+        commit.is_part = true;
+        commit.await
     }
 }
 
@@ -442,17 +462,7 @@ impl Committer for Slot {
         self: Arc<Self>,
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
-        Box::pin(async move {
-            match self.loaded().cloned() {
-                Some(loaded) => {
-                    let loaded = Loaded { session, ..loaded };
-                    let now = self.now_since(loaded.now);
-                    Commit::start(self, loaded, now, Disposition::Accept, Caller::Handler, Said::Nothing)
-                        .await
-                }
-                None => Err(Error::new(Kind::HeadSent)),
-            }
-        })
+        Box::pin(async move { self.commit_of_handler(session)?.await })
     }
 
     fn unreadable(&self, id: Option<SessionId>, error: &Error) {

@@ -92,6 +92,14 @@ pub(super) enum Renewal {
     Never,
 }
 
+/// Which of the other sessions of a request end.
+#[derive(Clone, Copy)]
+enum Ending {
+    All,
+    /// Those that the request could use.
+    Authentic,
+}
+
 /// The rest of what the request brought: other authentic sessions, or cookies that were not tried.
 struct Several {
     /// All authentic sessions, the newest first.
@@ -574,14 +582,15 @@ impl Slot {
         }
     }
 
-    /// Saves the session in the store. If no value is left, this and all other sessions of the request end.
+    /// Saves the session in the store. If no value is left, this and the [other sessions](Self::end_others_if_removed) of the
+    /// request end.
     pub(super) fn save(
         &self,
         base: Option<Record>,
         changes: Arc<Changes>,
         now: Timestamp,
     ) -> StoreFuture<Saved> {
-        let others = if base.is_some() { self.end_others(now) } else { None };
+        let others = base.as_ref().and_then(|base| self.end_others_if_removed(base, &changes, now));
         let changes = if base.is_some() { changes } else { self.newer_than_all(changes) };
         and_others_if_removed(self.connection.store().save(base, changes, now), others)
     }
@@ -595,8 +604,8 @@ impl Slot {
         changes
     }
 
-    /// Regenerates the session in the store. If a new session begins instead, or no value is left, all other sessions of the
-    /// request end, too.
+    /// Regenerates the session in the store. If a new session begins instead, all other sessions of the request end, too. If no
+    /// value is left, the [other sessions](Self::end_others_if_removed) end.
     pub(super) fn regenerate(
         &self,
         base: Record,
@@ -604,21 +613,26 @@ impl Slot {
         now: Timestamp,
     ) -> StoreFuture<Saved> {
         let store = Arc::clone(self.connection.store());
-        match self.end_others(now) {
+        if !changes.restarts() {
+            let others = self.end_others_if_removed(&base, &changes, now);
+            return and_others_if_removed(store.regenerate(base, changes, now), others);
+        }
+        // The store itself ends the session of `base`, in the same step as the new one begins.
+        match self.end_others(Ending::All, Some(&base), now) {
+            None => store.regenerate(base, changes, now),
             // First: if it fails, the client still has a session that is as it was. The store is called afterwards, so that the
             // new session has a position behind the revocations of the others.
-            Some(ending) if changes.restarts() => StoreFuture::boxed(async move {
+            Some(ending) => StoreFuture::boxed(async move {
                 ending.await?;
                 store.regenerate(base, changes, now).await
             }),
-            others => and_others_if_removed(store.regenerate(base, changes, now), others),
         }
     }
 
     /// Ends the session and all other sessions of the request, because the user may be logged in with any of them.
     pub(super) fn destroy(&self, base: Record, now: Timestamp) -> StoreFuture<()> {
         let destroying = self.connection.store().destroy(base, now);
-        match self.end_others(now) {
+        match self.end_others(Ending::All, None, now) {
             None => destroying,
             Some(ending) => StoreFuture::boxed(async move {
                 // Both are completed, even if the first one fails.
@@ -649,15 +663,15 @@ impl Slot {
         false
     }
 
-    /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, or the superseded session and
-    /// the sessions that may live elsewhere.
+    /// Ends the sessions behind the empty session that the handler ended: the session that has lapsed, the superseded session, the
+    /// hidden authentic sessions, and the sessions that may live elsewhere.
     pub(super) fn end_former(&self, now: Timestamp) -> StoreFuture<()> {
         #[cfg(feature = "device-bound")]
         if let Some(lapsed) = self.device.lapsed() {
             // With the other sessions of the request, as for any session that the handler ends.
             return self.destroy(lapsed.clone(), now);
         }
-        self.end_others(now).unwrap_or_else(|| StoreFuture::ready(Ok(())))
+        self.end_others(Ending::All, None, now).unwrap_or_else(|| StoreFuture::ready(Ok(())))
     }
 
     /// Ends the sessions behind the empty session, then saves the new session. The store is called afterwards, so that the new
@@ -713,18 +727,32 @@ impl Slot {
         !lock(&self.superseded).is_empty()
     }
 
+    /// Returns what ends if `changes` leave no value in `base`. After a logout, these are all other sessions of the request. If only
+    /// flash values were shown, a session that this request cannot use goes on.
+    fn end_others_if_removed(
+        &self,
+        base: &Record,
+        changes: &Changes,
+        now: Timestamp,
+    ) -> Option<StoreFuture<()>> {
+        let logs_out = changes.clears() || base.payload().has_lasting_values();
+        self.end_others(if logs_out { Ending::All } else { Ending::Authentic }, None, now)
+    }
+
     /// Ends the sessions that the request brought beside its own: the authentic sessions, the sessions behind superseded tokens, and
-    /// sessions that may live elsewhere. `None` if there are none.
-    fn end_others(&self, now: Timestamp) -> Option<StoreFuture<()>> {
+    /// sessions that may live elsewhere. A superseded token of the session `unless` does not count. `None` if there are none.
+    fn end_others(&self, ending: Ending, unless: Option<&Record>, now: Timestamp) -> Option<StoreFuture<()>> {
         let several = self.several.get();
         let others = several.and_then(|several| several.sessions.get(usize::from(several.has_newest)..));
         let others = others.unwrap_or_default().to_vec();
-        let superseded = lock(&self.superseded).clone();
-        let unusable = lock(&self.unusable).clone();
+        let (superseded, unusable) = match ending {
+            Ending::All => (lock(&self.superseded).clone(), lock(&self.unusable).clone()),
+            Ending::Authentic => (Vec::new(), Vec::new()),
+        };
         if others.is_empty() && superseded.is_empty() && unusable.is_empty() {
             return None;
         }
-        let store = Arc::clone(self.connection.store());
+        let (store, unless) = (Arc::clone(self.connection.store()), unless.cloned());
         Some(StoreFuture::boxed(async move {
             // All are tried, even if one fails.
             let mut ended = Ok(());
@@ -732,7 +760,7 @@ impl Slot {
                 ended = ended.and(store.destroy(other, now).await);
             }
             for token in superseded {
-                ended = ended.and(store.end_superseded(&token, now).await);
+                ended = ended.and(store.end_superseded(&token, unless.as_ref(), now).await);
             }
             for token in unusable {
                 ended = ended.and(store.end_unusable(&token, now).await);

@@ -216,7 +216,7 @@ impl Changes {
     }
 
     /// Returns true if no earlier value is left.
-    pub(super) fn clears(&self) -> bool {
+    pub(crate) fn clears(&self) -> bool {
         self.cleared
     }
 

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::integer_array::{self, Numbers};
 use super::key::{LABELS, LINEAGE, SUBJECT};
+use super::messagepack::str_bytes;
 use super::{Payload, SessionId};
 use crate::crypto::{NAMESPACE_LEN, subject_name};
 use crate::error::{Error, Kind};
@@ -121,6 +122,17 @@ pub(super) fn labels_among(stored: Option<&[u8]>, names: &[Name]) -> Result<Opti
     let labels: SmallVec<[Name; MAX_LABELS]> =
         Labels(stored).names().filter(|label| names.contains(label)).collect();
     if labels.is_empty() { Ok(None) } else { labels_to_bytes(labels).map(Some) }
+}
+
+/// Returns an empty list of labels.
+pub(super) fn no_labels() -> Result<Bytes, Error> {
+    labels_to_bytes(SmallVec::new())
+}
+
+/// Returns the name of the sessions of an encoded subject.
+pub(super) fn name_of_subject(encoded: &[u8]) -> Option<Name> {
+    let (text, _) = str_bytes(encoded)?;
+    std::str::from_utf8(text).ok().map(subject_name)
 }
 
 fn labels_to_bytes(labels: SmallVec<[Name; MAX_LABELS]>) -> Result<Bytes, Error> {

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
 use super::json;
-use super::key::is_bookkeeping;
+use super::key::{is_bookkeeping, is_lasting};
 use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
 use crate::error::{Error, Kind};
 
@@ -167,6 +167,11 @@ impl Payload {
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
         // Keys were checked to be UTF-8 when they were indexed.
         self.undecoded().map(|(key, value)| (std::str::from_utf8(key).unwrap_or_default(), value))
+    }
+
+    /// Returns true if it has a value that lasts until the handler deletes it.
+    pub(crate) fn has_lasting_values(&self) -> bool {
+        self.undecoded().any(|(key, _)| is_lasting(key))
     }
 
     /// Works as [`iter`](Self::iter), with the bytes of the keys.

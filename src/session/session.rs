@@ -823,7 +823,10 @@ impl Session {
     ///
     /// # Cancel safety
     ///
-    /// If the future is dropped before it is done, for example because the client disconnects, it is completed in the background.
+    /// If the future is dropped before it is done, for example because the client disconnects, it is completed in the background. If
+    /// that fails, [`EventKind::StoreFailed`](crate::EventKind::StoreFailed) reports it. A handler that dropped the future must not
+    /// give the session another token after that (`regenerate`, `login`, `reauthenticate`): the work in the background may end the
+    /// session with the new token, too.
     ///
     /// # Examples
     ///

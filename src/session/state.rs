@@ -9,8 +9,8 @@ use bytes::Bytes;
 use super::changes::{Changes, Displaced, Lookup, Step};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
-use super::key::{LABELS, is_bookkeeping, is_lasting};
-use super::lineage::{Name, Position, labels_among, with_label};
+use super::key::{LABELS, is_bookkeeping};
+use super::lineage::{Name, Position, labels_among, name_of_subject, no_labels, with_label};
 use super::{Record, Saved, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
@@ -265,7 +265,9 @@ impl State {
     pub(super) fn label(&mut self, name: Name) -> Result<(), Error> {
         let labels = with_label(self.get(LABELS), name)?;
         self.put(LABELS, Some(labels));
-        self.labelled.push(name);
+        if !self.labelled.contains(&name) {
+            self.labelled.push(name);
+        }
         Ok(())
     }
 
@@ -285,6 +287,11 @@ impl State {
                 self.put(LABELS, labels);
                 self.labelled = labelled;
             }
+        } else if self.get(LABELS).is_some() && self.belonged_to_another(&subject) {
+            // `clear` has deleted the subject, and kept its labels. An empty list replaces theirs in the store.
+            let labels = labels_among(self.get(LABELS), &self.labelled)?;
+            let labels = labels.map_or_else(no_labels, Ok)?;
+            self.put(LABELS, Some(labels));
         }
         self.mend(key);
         let changes = log(&mut self.changes);
@@ -292,6 +299,12 @@ impl State {
         changes.set_login_position(position);
         self.regenerate();
         Ok(())
+    }
+
+    /// Returns true if the last login of the stored session was that of another subject.
+    fn belonged_to_another(&self, subject: &[u8]) -> bool {
+        let owner = self.base.as_ref().and_then(|base| base.payload().lineage().owner);
+        owner.is_some() && owner != name_of_subject(subject)
     }
 
     /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins anew.
@@ -394,12 +407,6 @@ impl State {
 
     pub(super) fn was_logged_out(&self) -> bool {
         self.logged_out
-    }
-
-    /// Returns true if the stored session has a value that lasts until the handler deletes it.
-    fn has_lasting_values(&self) -> bool {
-        let mut stored = self.base.iter().flat_map(|base| base.payload().iter());
-        stored.any(|(key, _)| is_lasting(key.as_bytes()))
     }
 
     /// Takes the reply that the response has to carry.
@@ -621,7 +628,8 @@ impl State {
         if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             self.ended_by_handler = true;
             let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
-            self.logged_out |= destroyed || cleared || self.has_lasting_values();
+            let had_values = self.base.as_ref().is_some_and(|base| base.payload().has_lasting_values());
+            self.logged_out |= destroyed || cleared || had_values;
             self.ended = false; // a later change begins another session
         }
         // The handler asked for another session, which is stored with its first value: that may come after this commit.

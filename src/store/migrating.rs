@@ -378,11 +378,11 @@ impl Verbs for MigratingStore {
         self.inner.new.key_of(token).or_else(|| self.inner.old.key_of(token))
     }
 
-    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let (inner, token) = (Arc::clone(&self.inner), token.to_vec());
-        StoreFuture::boxed(
-            async move { inner.end_in_both(now, |store| store.end_superseded(&token, now)).await },
-        )
+    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        let (inner, token, unless) = (Arc::clone(&self.inner), token.to_vec(), unless.cloned());
+        StoreFuture::boxed(async move {
+            inner.end_in_both(now, |store| store.end_superseded(&token, unless.as_ref(), now)).await
+        })
     }
 
     fn end_unusable(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {

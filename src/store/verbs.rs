@@ -69,9 +69,9 @@ pub trait Verbs: sealed::Sealed + Send + Sync + 'static {
     fn supersede(&self, base: Record, now: Timestamp) -> StoreFuture<bool>;
 
     /// Ends the session of a token that was superseded moments ago ([`Refusal::Regenerated`]). Does nothing if the old token no
-    /// longer leads to the session.
-    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        let _ = (token, now);
+    /// longer leads to the session, or if that is the session `unless`.
+    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        let _ = (token, unless, now);
         StoreFuture::ready(Ok(()))
     }
 
@@ -161,8 +161,8 @@ impl<T: Verbs + ?Sized> Verbs for Arc<T> {
         (**self).ends_others_on_save()
     }
 
-    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
-        (**self).end_superseded(token, now)
+    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
+        (**self).end_superseded(token, unless, now)
     }
 
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {

@@ -67,6 +67,71 @@ fn other_sessions_end_although_the_client_hangs_up() {
     }
 }
 
+/// The client has gone when the store fails, so no handler gets the error: one event reports it.
+#[test]
+fn other_sessions_that_cannot_be_ended_in_the_background_are_reported_once() {
+    for changes in [true, false] {
+        on_server(|world| async move {
+            let mut jars = [Jar::new(), Jar::new()];
+            for jar in &mut jars {
+                world.edit(jar, |session| session.login("ada")).await;
+            }
+            world.events.take();
+            world.gate(Gate::Before(Verb::Replace));
+            let mut response = world.start(&jars[0], move |ask: Ask| async move {
+                let session = ask.session().await?;
+                if changes {
+                    // Then the store fails while it saves this session, and not at the list.
+                    session.set("changed", 1_u64)?;
+                }
+                session.end_other_sessions().await?;
+                Ok(status(200))
+            });
+            assert!(poll(&mut response).is_pending());
+            settle().await;
+            assert!(poll(&mut response).is_pending());
+            drop(response);
+            assert_eq!(world.events.take(), ["interrupted:true"]);
+            world.fail(&[Verb::Fetch, Verb::Replace, Verb::Delete]);
+            world.gate(Gate::Open);
+            settle().await;
+            assert_eq!(world.events.take(), ["store_failed"], "changes: {changes}");
+        });
+    }
+}
+
+/// Without a runtime nothing is completed in the background, and one event says so.
+#[test]
+fn other_sessions_whose_end_is_dropped_without_a_runtime_are_reported_once() {
+    for form in [Form::Service, Form::Function] {
+        for (regenerates, gate) in [(true, Verb::Create), (false, Verb::Replace)] {
+            let world = World::new(Kind::Server, form, &Setup::default());
+            let response = block_on(async {
+                let mut jars = [Jar::new(), Jar::new()];
+                for jar in &mut jars {
+                    world.edit(jar, |session| session.login("ada")).await;
+                }
+                world.events.take();
+                world.gate(Gate::Before(gate));
+                let mut response = world.start(&jars[0], move |ask: Ask| async move {
+                    let session = ask.session().await?;
+                    if regenerates {
+                        session.regenerate()?;
+                    }
+                    session.end_other_sessions().await?;
+                    Ok(status(200))
+                });
+                assert!(poll(&mut response).is_pending());
+                settle().await;
+                assert!(poll(&mut response).is_pending());
+                response
+            });
+            drop(response);
+            assert_eq!(world.events.take(), ["interrupted:false"], "regenerates: {regenerates}");
+        }
+    }
+}
+
 /// The end of a request waits for a save of the handler, its client goes away, and then the runtime: what would have gone
 /// on in the background is dropped once, and not handed to that runtime again and again.
 #[test]

@@ -332,6 +332,55 @@ fn b5_t34_a_logout_ends_a_slow_request_also_beside_a_superseded_token() {
     });
 }
 
+/// A visitor's request that shows the last notice also brings the token of a session that this host takes for expired. That is not a
+/// logout, unless the handler clears the session or deletes a value.
+#[test]
+fn b5_t34_a_notice_that_is_shown_ends_no_session_beside_it() {
+    let notice: Act = |session| session.set_flash("notice", 1_u64);
+    let shows: Act = |session| session.flash::<u64>("notice").map(drop);
+    let clears: Act = |session| session.clear();
+    let notice_and_value: Act =
+        |session| session.set("a", 1_u64).and_then(|()| session.set_flash("notice", 1_u64));
+    let deletes: Act = |session| session.delete("a").and_then(|_| session.flash::<u64>("notice")).map(drop);
+    on_server(|world| async move {
+        for regenerates in [false, true] {
+            let acts = [(notice, shows, true), (notice, clears, false), (notice_and_value, deletes, false)];
+            for (before, act, goes_on) in acts {
+                let mut jar = world.jar().await;
+                let (inner, expired) = (world.clone(), jar.clone());
+                let response = world.visit(&mut jar, move |ask| {
+                    let (world, expired) = (inner.clone(), expired.clone());
+                    async move {
+                        let session = ask.session().await?;
+                        world.clock.advance(2 * IDLE);
+                        let mut visitor = Jar::new();
+                        world.edit(&mut visitor, before).await;
+                        let (name, token) = visitor.0.first_key_value().unwrap();
+                        let both = format!("{token}; {name}={}", expired.get(name).unwrap());
+                        let mut jar = Jar::with(name, &both);
+                        let response = world.edit(&mut jar, move |session| {
+                            if regenerates {
+                                session.regenerate()?;
+                            }
+                            act(session)
+                        });
+                        assert_removed(&world, &response.await);
+                        session.set("b", 2_u64)?;
+                        Ok(status(200))
+                    }
+                });
+                let response = response.await;
+                if goes_on {
+                    assert_set(&world, &response);
+                    assert_eq!(world.values(&jar).await, pairs(&[("a", 1), ("b", 2)]));
+                } else {
+                    assert_no_cookie(&response);
+                }
+            }
+        }
+    });
+}
+
 /// A destroy of another request that comes too late to find the session ends it for the slow one, too: the user has logged
 /// out. The slow request may change the session, read it, or give it a new token.
 #[test]

@@ -5,8 +5,15 @@ use std::pin::Pin;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use http::header::COOKIE;
+use http::{Request, Response};
+use hyper::service::Service;
+use hyper_session::revocation::Position;
 use hyper_session::testing::{Cookies, FakeClock};
-use hyper_session::{AppKey, CookieStore, Error, PayloadFormat, Refusal, Revocations, Session, SessionId};
+use hyper_session::{
+    AppKey, CookieStore, Error, PayloadFormat, Refusal, Revocations, Session, SessionHandle, SessionId,
+    session_fn,
+};
 
 use crate::requests::{NAME, START, Site};
 use crate::support::block_on;
@@ -272,6 +279,147 @@ fn a_label_of_a_session_that_ends_or_that_is_discarded_is_not_that_of_the_next_l
             .await;
             site.store.end_labelled_for_good("oidc", "sid").await.unwrap();
             assert_eq!(site.user(&browser).await.as_deref(), Some("bob"));
+        }
+    });
+}
+
+/// The request of another login also brings a token of the same session that was superseded moments ago, from another scope.
+#[test]
+fn a_login_beside_a_superseded_token_of_its_session_ends_that_as_any_login_does() {
+    type Deed = fn(&Session, Position) -> Result<(), Error>;
+    async fn send(site: &Site, [one, two]: [&Cookies; 2], deed: Deed) -> Response<()> {
+        let position = site.store.revocation_position().await.unwrap();
+        let both =
+            Request::builder().header(COOKIE, one.header().unwrap()).header(COOKIE, two.header().unwrap());
+        let service = session_fn(site.store.clone(), |_: Request<()>, handle: SessionHandle| async move {
+            deed(&handle.load().await?, position)?;
+            Ok::<_, Error>(Response::new(()))
+        });
+        service.call(both.body(()).unwrap()).await.unwrap_or_else(|error| {
+            assert!(error.is_too_large(), "{error}");
+            Response::builder().status(500).body(()).unwrap()
+        })
+    }
+    async fn twice_over(site: &Site) -> [Cookies; 2] {
+        let mut browser = site.logged_in("ada").await;
+        let superseded = browser.clone();
+        site.clock.advance(Duration::from_secs(1));
+        site.regenerate(&mut browser).await;
+        [superseded, browser]
+    }
+    block_on(async {
+        for turned in [false, true] {
+            let order = |[one, two]: &[Cookies; 2]| {
+                let both = [one.clone(), two.clone()];
+                if turned { both.into_iter().rev().collect::<Vec<_>>() } else { both.to_vec() }
+            };
+            // Late requests with either token say so, and do not cover the cookie of bob.
+            let site = Site::in_memory();
+            let both = twice_over(&site).await;
+            let sent = order(&both);
+            let response = send(&site, [&sent[0], &sent[1]], |session, _| session.login("bob")).await;
+            let mut browser = Cookies::new();
+            browser.receive(response.headers());
+            assert_eq!(site.user(&browser).await.as_deref(), Some("bob"));
+            for late in &both {
+                assert_eq!(site.refusal(late).await, Some(Refusal::Regenerated));
+                let response = site.answer(late, |session| async move { session.set("lost", 1) }).await;
+                assert!(!response.headers().contains_key("set-cookie"));
+            }
+
+            // A login that cannot be sealed ends nothing.
+            let site = Site::in_memory();
+            let both = twice_over(&site).await;
+            let sent = order(&both);
+            let too_large: Deed = |session, _| {
+                session.login("bob")?;
+                session.set("large", "x".repeat(100_000))
+            };
+            let response = send(&site, [&sent[0], &sent[1]], too_large).await;
+            assert!(!response.headers().contains_key("set-cookie"));
+            assert!(site.accepts(&both[1]).await);
+
+            // Beyond the limit of its subject, a login from before that does not end with it.
+            let site = Site::with(Revocations::in_memory().max_per_subject(1));
+            let both = twice_over(&site).await;
+            let sent = order(&both);
+            let again: Deed = |session, position| {
+                session.destroy()?;
+                session.login_at("ada", position)
+            };
+            let response = send(&site, [&sent[0], &sent[1]], again).await;
+            let mut browser = Cookies::new();
+            browser.receive(response.headers());
+            assert_eq!(site.user(&browser).await.as_deref(), Some("ada"));
+        }
+    });
+}
+
+/// `clear` keeps the labels for the session, and for its user. They are not those of another user who logs in to it then.
+#[test]
+fn a_label_of_a_user_is_not_that_of_another_who_logs_in_after_a_clear() {
+    type Deed = fn(Session) -> Pin<Box<dyn Future<Output = Result<(), Error>>>>;
+    let deeds: [(&str, Deed); 4] = [
+        ("cleared", |session| Box::pin(async move { session.clear() })),
+        ("cleared and saved", |session| {
+            Box::pin(async move {
+                session.clear()?;
+                session.set("later", 1)?;
+                session.save().await
+            })
+        }),
+        ("regenerated and saved", |session| {
+            Box::pin(async move {
+                session.clear()?;
+                session.set("later", 1)?;
+                session.regenerate()?;
+                session.save().await
+            })
+        }),
+        ("eve meanwhile", |session| {
+            Box::pin(async move {
+                session.clear()?;
+                session.login("eve")?;
+                session.clear()
+            })
+        }),
+    ];
+    block_on(async {
+        for in_one_request in [true, false] {
+            for (when, deed) in deeds {
+                // The login of eve has dropped them for whoever logs in after that.
+                for (user, goes_on) in [("bob", false), ("ada", when != "eve meanwhile")] {
+                    let site = Site::in_memory();
+                    let mut browser = site.logged_in("ada").await;
+                    site.visit(&mut browser, |session| async move { session.label("device", "phone") }).await;
+                    site.visit(&mut browser, |session| async move {
+                        deed(session.clone()).await?;
+                        session.set("later", 1)?;
+                        if in_one_request {
+                            session.label("oidc", "sid")?;
+                            session.login(user)?;
+                        }
+                        Ok(())
+                    })
+                    .await;
+                    if !in_one_request {
+                        site.visit(&mut browser, |session| async move {
+                            session.label("oidc", "sid")?;
+                            session.login(user)
+                        })
+                        .await;
+                    }
+                    assert_eq!(site.user(&browser).await.as_deref(), Some(user), "{when}");
+                    let response = site.answer(&browser, |session| async move {
+                        if session.has("later") { Ok(()) } else { Err(Error::unavailable("lost")) }
+                    });
+                    assert_eq!(response.await.status(), 200, "{when}: values that were set after it stay");
+                    site.store.end_labelled_for_good("device", "phone").await.unwrap();
+                    assert_eq!(site.accepts(&browser).await, !goes_on, "{when}, {user}, {in_one_request}");
+                    site.store.end_labelled_for_good("oidc", "sid").await.unwrap();
+                    assert!(!site.accepts(&browser).await, "{when}, {user}, {in_one_request}");
+                }
+            }
         }
     });
 }

@@ -347,6 +347,11 @@ fn header(
     SealedHeader::new(id, created, issued.unwrap_or(Recency::at(now)), expires)
 }
 
+/// Returns the id that the session had at its login.
+fn root(record: &Record) -> SessionId {
+    record.payload().lineage().root.unwrap_or(record.id())
+}
+
 impl Store for CookieStore {
     fn end_sessions_of(&self, subject: &str, keep: Option<SessionId>) -> Listing<Option<usize>> {
         let (store, subject) = (self.clone(), subject.to_owned());
@@ -434,8 +439,11 @@ impl Verbs for CookieStore {
         self.inner.revoking.is_some()
     }
 
-    fn end_superseded(&self, token: &[u8], now: Timestamp) -> StoreFuture<()> {
+    fn end_superseded(&self, token: &[u8], unless: Option<&Record>, now: Timestamp) -> StoreFuture<()> {
         match (&self.inner.revoking, self.inner.open(token, now)) {
+            (Some(_), Ok(base)) if unless.is_some_and(|unless| root(unless) == root(&base)) => {
+                StoreFuture::ready(Ok(()))
+            }
             (Some(revoking), Ok(base)) => self.destroy_revocable(revoking, &base, now),
             _ => StoreFuture::ready(Ok(())),
         }
@@ -451,7 +459,6 @@ impl Verbs for CookieStore {
 
     /// Of two logins, the token that was written last tells which came later. Tokens of one login are copies.
     fn is_outdated(&self, record: &Record, superseded: &[u8], now: Timestamp) -> bool {
-        let root = |record: &Record| record.payload().lineage().root.unwrap_or(record.id());
         let superseded = self.inner.open(superseded, now);
         superseded.is_ok_and(|other| root(&other) != root(record) && record.recency() < other.recency())
     }
