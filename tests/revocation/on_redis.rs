@@ -448,6 +448,34 @@ fn connections_that_go_silent_are_replaced_and_no_request_notices() {
     });
 }
 
+/// A proxy that does not support XREAD closes the connection at that command.
+#[test]
+fn a_proxy_without_xread_is_found_at_the_start_and_is_not_asked_without_a_pause() {
+    let server = Server::start();
+    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    let cut_xread_and_its_repetition = || {
+        for _ in 0..2 {
+            relay.cut_next("XREAD", Cut::BeforeRequest);
+        }
+    };
+    block_on(async {
+        let log = async || {
+            let url = format!("redis://{}", relay.address());
+            unhurried_revocations(url, "test").into_log().await
+        };
+        cut_xread_and_its_repetition();
+        assert!(log().await.unwrap_err().is_unavailable());
+        assert!(relay.is_done());
+        let log = log().await.unwrap();
+        let top = log.top(0).await.unwrap();
+        cut_xread_and_its_repetition();
+        let (begun, wait) = (Instant::now(), Duration::from_millis(500));
+        log.read(top, wait).await.unwrap();
+        assert!(relay.is_done());
+        assert!(begun.elapsed() >= wait, "{:?}", begun.elapsed());
+    });
+}
+
 /// A read waits for a tenth of a second, and takes two round trips: the half second after which a read fails is too short for them.
 #[test]
 fn a_distant_redis_is_followed_without_interruption() {
