@@ -197,6 +197,8 @@ impl RedisRevocations {
     }
 
     /// Sets how long making a connection may take, and waiting for one. Default: 1 second.
+    ///
+    /// A server or proxy that closes the connection at HELLO needs three connections, each of which may take this long.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connection.connect_timeout = timeout;
         self
@@ -205,8 +207,8 @@ impl RedisRevocations {
     /// Sets how long a logout or a login waits for a reply. A connection that is silent for half of it is replaced, that which
     /// follows the revocations, too. Default: 500 ms.
     ///
-    /// Half of it must be longer than the round trip, and shorter than two fifths of
-    /// [`max_staleness`](Revocations::max_staleness).
+    /// Half of it must be longer than the round trip. Half of it and the time to connect together must be shorter than two fifths of
+    /// [`max_staleness`](Revocations::max_staleness), and than ten seconds.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
         self
