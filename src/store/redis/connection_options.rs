@@ -172,7 +172,8 @@ macro_rules! connection_setters {
         /// as the tokens of a cloud's IAM.
         ///
         /// A connection stays logged in when the password changes. The function should answer from a cache, within the
-        /// [`connect_timeout`](Self::connect_timeout). Its error is not logged, since it may hold a secret.
+        /// [`connect_timeout`](Self::connect_timeout). Up to four attempts, or one for each sentinel if there are more, may ask it at
+        /// once, for each connection. The future of an attempt that is given up is dropped, wherever it is. Its error is not logged, since it may hold a secret.
         ///
         /// # Examples
         ///
