@@ -187,8 +187,11 @@ impl Follower {
             return Followed::Dropped;
         };
         let began = Instant::now();
-        let (wait, grace) =
-            if failing { (Duration::ZERO, first_grace(stopped, staleness)) } else { (WAIT, grace(staleness)) };
+        let (wait, grace) = if failing {
+            (Duration::ZERO, first_grace(stopped, staleness))
+        } else {
+            (WAIT, grace(staleness))
+        };
         let after = lock(&self.end).position;
         let page = read(&*self.log, after, wait, grace).await;
         let Some(register) = register.upgrade() else { return Followed::Dropped };
@@ -252,9 +255,7 @@ fn grace(staleness: Option<Duration>) -> Duration {
 /// Returns how long the first read may take: a new connection takes longer than a reply. `stopped`: only the task had ended.
 /// Requests wait for such a read, each for `staleness` at most. After that time they must fail at once, since the log hangs.
 fn first_grace(stopped: bool, staleness: Option<Duration>) -> Duration {
-    staleness
-        .filter(|_| stopped)
-        .map_or(FIRST_GRACE, |staleness| staleness.clamp(GRACE, FIRST_GRACE))
+    staleness.filter(|_| stopped).map_or(FIRST_GRACE, |staleness| staleness.clamp(GRACE, FIRST_GRACE))
 }
 
 /// The running task. When it is dropped, the register learns that its log is no longer followed, unless another task took over.

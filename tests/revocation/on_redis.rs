@@ -8,7 +8,7 @@ use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
 use crate::requests::Site;
 use crate::server::{PATIENCE, Server, unhurried_revocations};
-use crate::support::block_on;
+use crate::support::{block_on, in_time};
 
 /// Beside what Redis itself takes, for a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -424,10 +424,10 @@ fn connections_that_go_silent_are_replaced_and_no_request_notices() {
     let server = Server::start();
     let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
     block_on(async {
-        // A silent connection is given up after five seconds, and a read fails after twelve.
+        // A silent connection is given up after two seconds, and a read fails after ten.
         let url = format!("redis://{}", relay.address());
         let revocations = Revocations::redis(url).prefix("test").connect_timeout(PATIENT);
-        let revocations = revocations.command_timeout(Duration::from_secs(10)).connect().await.unwrap();
+        let revocations = revocations.command_timeout(Duration::from_secs(4)).connect().await.unwrap();
         let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
             builder.revocations(revocations.max_staleness(Duration::from_secs(30)))
         });
@@ -502,7 +502,7 @@ fn a_distant_redis_is_followed_without_interruption() {
 #[test]
 fn no_duration_is_too_long() {
     let server = Server::start();
-    block_on(async {
+    block_on(in_time(async {
         let revocations = Revocations::redis(server.url()).prefix("test");
         let revocations = revocations.connect_timeout(Duration::MAX).command_timeout(Duration::MAX);
         let revocations = revocations.connect().await.unwrap().max_staleness(Duration::MAX);
@@ -512,7 +512,7 @@ fn no_duration_is_too_long() {
         let copy = logged_out(&site, "ada").await;
         let browser = site.logged_in("ada").await;
         assert!(site.accepts(&browser).await && !site.accepts(&copy).await);
-    });
+    }));
 }
 
 /// The runtime that connected is there, and no thread drives it: neither the task that follows the stream, nor the connections.

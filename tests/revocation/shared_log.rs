@@ -8,6 +8,7 @@ use hyper_session::{Error, Timestamp};
 use tokio::sync::Notify;
 
 use crate::START;
+use crate::support::in_time;
 
 #[derive(Clone, Default)]
 pub(crate) struct SharedLog(Arc<Inner>);
@@ -152,9 +153,12 @@ impl SharedLog {
     /// Waits until every follower has read the log again.
     pub(crate) async fn settled(&self) {
         let reads = self.with(|state| state.reads);
-        while self.with(|state| state.reads) < reads + 6 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        in_time(async {
+            while self.with(|state| state.reads) < reads + 6 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await;
     }
 
     async fn admitted(&self, writes: bool) -> Result<(), Error> {

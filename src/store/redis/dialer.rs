@@ -163,7 +163,8 @@ impl Access {
         for question in ["HELLO", "HELLO", "PING"] {
             let asking = async {
                 let mut connection = self.open(address.clone(), reports).await?;
-                let reply = connection.send_packed_command(&cmd(question)).await.and_then(Value::extract_error);
+                let reply =
+                    connection.send_packed_command(&cmd(question)).await.and_then(Value::extract_error);
                 Ok((connection, reply))
             };
             // Each connection has the whole time: a distant server that closes two of them would never be reached otherwise.
@@ -175,7 +176,9 @@ impl Access {
                     return Err(Failure::connecting(&error));
                 }
                 // Any other reply will do: the server does not support the command, or denies it.
-                (connection, Err(error)) if error.code().is_some() => return Ok((connection, Greeting::default())),
+                (connection, Err(error)) if error.code().is_some() => {
+                    return Ok((connection, Greeting::default()));
+                }
                 (_, Err(error)) => lost = lost.or(Some(error)),
             }
         }
@@ -398,7 +401,8 @@ mod tests {
                     if request.contains("HELLO") {
                         break;
                     }
-                    let _ = client.write_all(if request.contains("AUTH") { b"+OK\r\n" } else { b"+PONG\r\n" });
+                    let _ =
+                        client.write_all(if request.contains("AUTH") { b"+OK\r\n" } else { b"+PONG\r\n" });
                 }
             }
         });

@@ -333,7 +333,9 @@ impl Node {
                 }
                 let failures = pool.iter().filter_map(|pooled| pooled.failed.as_ref());
                 let newest = failures.max_by_key(|(at, _)| *at).filter(|(at, _)| *at >= begun);
-                if let (Some((_, failure)), true) = (newest, pool.iter().all(|pooled| pooled.dialing.is_none())) {
+                if let (Some((_, failure)), true) =
+                    (newest, pool.iter().all(|pooled| pooled.dialing.is_none()))
+                {
                     break Err(failure.clone());
                 }
             }
@@ -409,11 +411,12 @@ impl Node {
             let mut pool = self.write();
             // A full server still serves the connections that it has. And this attempt may have begun before the network failed:
             // another attempt shows whether the server is there.
-            let is_only = pool
-                .iter()
-                .enumerate()
-                .all(|(other, pooled)| other == place || (pooled.working().is_none() && pooled.dialing.is_none()));
-            let Some(pooled) = pool.get_mut(place).filter(|pooled| pooled.is_dialed_by(number)) else { return };
+            let is_only = pool.iter().enumerate().all(|(other, pooled)| {
+                other == place || (pooled.working().is_none() && pooled.dialing.is_none())
+            });
+            let Some(pooled) = pool.get_mut(place).filter(|pooled| pooled.is_dialed_by(number)) else {
+                return;
+            };
             pooled.dialing = None;
             match outcome {
                 Some(Ok(connection)) => {

@@ -75,12 +75,8 @@ impl Resolver {
             }
             under_way.insert(name.clone(), (now, receiver.clone()));
         }
-        let looking_up = LookingUp {
-            under_way: Arc::clone(&self.under_way),
-            name,
-            answer: sender,
-            own: receiver.clone(),
-        };
+        let looking_up =
+            LookingUp { under_way: Arc::clone(&self.under_way), name, answer: sender, own: receiver.clone() };
         let found = (self.look_up)(looking_up.name.0.clone(), looking_up.name.1);
         // A task of its own: the look-up goes on when the attempt to connect has given up. Not under the lock: a runtime that is
         // shutting down drops the task at once.

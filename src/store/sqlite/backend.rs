@@ -143,8 +143,8 @@ mod tests {
 
     use super::super::queue::Taken;
     use super::*;
-    use crate::clock::{Clock, SystemClock};
     use crate::SqliteStore;
+    use crate::clock::{Clock, SystemClock};
 
     /// The reading connections of a forked process are those of the process that it was forked from.
     #[tokio::test]
