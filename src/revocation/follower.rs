@@ -427,7 +427,7 @@ mod tests {
 
     const END: End = End { position: 7, history: 1, lost: false };
 
-    /// A task that another one has replaced may still be polled, once.
+    /// A task that was replaced may still be polled, once.
     #[test]
     fn a_task_that_was_replaced_hides_no_loss() {
         let follower = Follower::new(Arc::new(Hanging), END);

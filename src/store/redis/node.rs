@@ -395,7 +395,7 @@ impl Node {
         missing.collect()
     }
 
-    /// Notes that the task with this number is run. Returns false if another one has replaced it.
+    /// Notes that the task with this number is run. Returns false if it was replaced.
     fn goes_on_dialing(&self, place: usize, number: u64) -> bool {
         let mut pool = self.write();
         let own = pool.get_mut(place).filter(|pooled| pooled.is_dialed_by(number));
@@ -404,7 +404,7 @@ impl Node {
         true
     }
 
-    /// Takes the outcome of the task with this number, unless another one has replaced it.
+    /// Takes the outcome of the task with this number, unless it was replaced.
     fn dialed(&self, place: usize, number: u64, outcome: Option<Result<Connection, Failure>>) {
         let mut down = None;
         {

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(asked.load(Ordering::SeqCst), 2);
     }
 
-    /// The end of a look-up that was replaced does not remove the one that replaced it.
+    /// The end of a look-up that was replaced does not remove its successor.
     #[tokio::test]
     async fn a_look_up_that_was_replaced_leaves_the_newer_one() {
         let resolver = Resolver::new(|_, _| pending());

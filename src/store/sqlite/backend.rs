@@ -139,6 +139,8 @@ impl fmt::Debug for Sqlite {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
     use std::time::Duration;
 
     use super::super::queue::Taken;
@@ -147,18 +149,24 @@ mod tests {
     use crate::clock::{Clock, SystemClock};
 
     /// The reading connections of a forked process are those of the process that it was forked from.
-    #[tokio::test]
-    async fn a_process_that_was_forked_reads_nothing_and_leaves_the_file_open() {
+    #[test]
+    fn a_process_that_was_forked_reads_nothing_and_leaves_the_file_open() {
         let folder = std::env::temp_dir().join(format!("hyper-session-forked-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let mut sqlite = SqliteStore::builder(folder.join("sessions.db")).kind.open().unwrap();
-        let (id, now) = (EntryId::from_bytes([7; 16]), SystemClock.now());
-        assert_eq!(sqlite.fetch(id, now).await.unwrap(), None);
+        let read = |sqlite: &Sqlite| {
+            let fetch = pin!(sqlite.fetch(EntryId::from_bytes([7; 16]), SystemClock.now()));
+            let Poll::Ready(found) = fetch.poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("it is read in this thread")
+            };
+            found
+        };
+        assert_eq!(read(&sqlite).unwrap(), None);
         let mut forked = Queue::new(Duration::from_secs(5));
         forked.process ^= 1;
         let forked = Arc::new(forked);
         let writes = std::mem::replace(&mut sqlite.writes, Arc::clone(&forked));
-        assert!(sqlite.fetch(id, now).await.unwrap_err().is_unavailable());
+        assert!(read(&sqlite).unwrap_err().is_unavailable());
         drop(sqlite);
         assert!(matches!(forked.take(1, Some(Duration::ZERO)), Taken::Idle), "it was not closed");
         writes.close();

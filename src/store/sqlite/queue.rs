@@ -94,7 +94,7 @@ impl<J, A> Queue<J, A> {
         lock(&self.state)
     }
 
-    /// Returns true in a process that was forked from the one that has the workers. Its copy of the lock may be held for ever, by a
+    /// Returns true in a child of the process that has the workers. Its copy of the lock may be held for ever, by a
     /// thread that only the former process has.
     pub(super) fn is_forked(&self) -> bool {
         std::process::id() != self.process
