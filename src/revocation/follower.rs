@@ -66,6 +66,8 @@ pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<End, E
 pub(super) struct Follower {
     log: Arc<dyn AnyLog>,
     end: Mutex<End>,
+    /// When old entries were last forgotten. None until the first look.
+    swept: Mutex<Option<Timestamp>>,
     task: Mutex<Option<AbortHandle>>,
     /// The number of the task. Earlier ones have ended, or are about to.
     number: AtomicU64,
@@ -81,6 +83,7 @@ impl Follower {
         Arc::new(Self {
             log,
             end: Mutex::new(end),
+            swept: Mutex::default(),
             task: Mutex::default(),
             number: AtomicU64::new(0),
             ran: AtomicU64::new(0),
@@ -126,24 +129,20 @@ impl Follower {
         self.ran.store(millis, Ordering::Release);
     }
 
-    /// Runs until the register is dropped.
-    async fn follow(&self, register: &Weak<Register>) {
-        let mut swept: Option<Timestamp> = None;
+    /// Runs as the task with this number, until the register is dropped, or another task takes over.
+    async fn follow(&self, number: u64, register: &Weak<Register>) {
         // Dropping it ends the task in it.
         let mut trimming = JoinSet::new();
         loop {
             match self.step(register).await {
-                Followed::Reached(reached) => *lock(&self.end) = reached,
+                Followed::Reached(reached) if !self.reached(number, reached) => return,
+                Followed::Reached(_) => {}
                 Followed::Failed => sleep(PAUSE).await,
                 Followed::Dropped => return,
             }
             let Some(register) = register.upgrade() else { return };
             let now = register.now();
-            if swept.is_some_and(|swept| now.distance(swept) < SWEEP_EVERY) {
-                continue;
-            }
-            let is_first = swept.replace(now).is_none();
-            if is_first {
+            if !self.is_sweep_due(now) {
                 continue;
             }
             register.sweep();
@@ -159,17 +158,40 @@ impl Follower {
         }
     }
 
+    /// Notes the end that the task with this number has reached. Returns false if another task has taken over: it may know of a
+    /// loss since then.
+    fn reached(&self, number: u64, reached: End) -> bool {
+        let mut end = lock(&self.end);
+        let is_own = self.number.load(Ordering::Acquire) == number;
+        if is_own {
+            *end = reached;
+        }
+        is_own
+    }
+
+    /// Returns true once in [`SWEEP_EVERY`], by whichever task asks.
+    fn is_sweep_due(&self, now: Timestamp) -> bool {
+        let mut swept = lock(&self.swept);
+        if swept.is_some_and(|swept| now.distance(swept) < SWEEP_EVERY) {
+            return false;
+        }
+        swept.replace(now).is_some()
+    }
+
     /// Waits for entries behind the end, and takes them in.
     async fn step(&self, register: &Weak<Register>) -> Followed {
         // The register is not held while the task waits for the log: dropping its last handle ends this task.
-        let Some((failing, seen, grace)) =
-            register.upgrade().map(|register| (register.is_failing(), register.highest(), grace(&register)))
-        else {
+        let Some((failing, stopped, seen, staleness)) = register.upgrade().map(|register| {
+            (register.is_failing(), register.is_stopped(), register.highest(), register.shortest_staleness())
+        }) else {
             return Followed::Dropped;
         };
         let began = Instant::now();
-        // A new connection takes longer than a reply.
-        let (wait, grace) = if failing { (Duration::ZERO, FIRST_GRACE) } else { (WAIT, grace) };
+        let (wait, grace) = if failing {
+            (Duration::ZERO, first_grace(stopped, staleness))
+        } else {
+            (WAIT, grace(staleness))
+        };
         let after = lock(&self.end).position;
         let page = read(&*self.log, after, wait, grace).await;
         let Some(register) = register.upgrade() else { return Followed::Dropped };
@@ -198,7 +220,8 @@ impl Follower {
         let end = *lock(&self.end);
         let lost = end.lost || page.top < seen;
         // Once the log is raised, it no longer shows a loss. If healing fails, the next attempt must still know.
-        lock(&self.end).lost = lost;
+        // A task that has taken over may know of a loss meanwhile.
+        lock(&self.end).lost |= lost;
         if register.is_failing() {
             // The log may be on another server now, whose first write shows it.
             in_time(log.top(register.highest())).await?;
@@ -225,8 +248,14 @@ impl Follower {
 }
 
 /// Returns how much longer than its wait a read may take.
-fn grace(register: &Register) -> Duration {
-    register.shortest_staleness().map_or(GRACE, |staleness| (staleness / 5 * 2).clamp(GRACE, FIRST_GRACE))
+fn grace(staleness: Option<Duration>) -> Duration {
+    staleness.map_or(GRACE, |staleness| (staleness / 5 * 2).clamp(GRACE, FIRST_GRACE))
+}
+
+/// Returns how long the first read may take: a new connection takes longer than a reply. `stopped`: only the task had ended.
+/// Requests wait for such a read, each for `staleness` at most. After that time they must fail at once, since the log hangs.
+fn first_grace(stopped: bool, staleness: Option<Duration>) -> Duration {
+    staleness.filter(|_| stopped).map_or(FIRST_GRACE, |staleness| staleness.clamp(GRACE, FIRST_GRACE))
 }
 
 /// The running task. When it is dropped, the register learns that its log is no longer followed, unless another task took over.
@@ -238,7 +267,7 @@ struct Task {
 
 impl Task {
     async fn run(&self) {
-        let mut following = pin!(self.follower.follow(&self.register));
+        let mut following = pin!(self.follower.follow(self.number, &self.register));
         let mut noting = pin!(async {
             loop {
                 self.follower.note_run();
@@ -362,4 +391,72 @@ async fn read(log: &dyn AnyLog, after: u64, wait: Duration, grace: Duration) -> 
 
 async fn in_time(write: impl Future<Output = Result<u64, Error>>) -> Result<u64, Error> {
     timeout(FIRST_GRACE, write).await.map_err(Error::unavailable)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::super::log::RevocationLog;
+    use super::*;
+
+    /// A log that hangs.
+    struct Hanging;
+
+    impl RevocationLog for Hanging {
+        fn incarnation(&self) -> u64 {
+            1
+        }
+
+        async fn append(&self, _: Vec<Revocation>, _: u64) -> Result<u64, Error> {
+            pending().await
+        }
+
+        async fn top(&self, _: u64) -> Result<u64, Error> {
+            pending().await
+        }
+
+        async fn read(&self, _: u64, _: Duration) -> Result<Page, Error> {
+            pending().await
+        }
+
+        async fn trim(&self, _: Duration) -> Result<(), Error> {
+            pending().await
+        }
+    }
+
+    const END: End = End { position: 7, history: 1, lost: false };
+
+    /// A task that was replaced may still be polled, once.
+    #[test]
+    fn a_task_that_was_replaced_hides_no_loss() {
+        let follower = Follower::new(Arc::new(Hanging), END);
+        follower.number.store(2, Ordering::Release);
+        lock(&follower.end).lost = true;
+        assert!(!follower.reached(1, End { position: 8, ..END }));
+        let end = *lock(&follower.end);
+        assert!(end.lost && end.position == 7);
+        assert!(follower.reached(2, END));
+        assert!(!lock(&follower.end).lost);
+    }
+
+    /// A task that is often replaced would otherwise never forget old entries.
+    #[test]
+    fn old_entries_are_forgotten_once_a_minute_whichever_task_runs() {
+        let follower = Follower::new(Arc::new(Hanging), END);
+        let due = [1_000, 1_059, 1_060, 1_061, 1_120]
+            .map(|second| follower.is_sweep_due(Timestamp::from_unix(second)));
+        assert_eq!(due, [false, false, true, false, true]);
+    }
+
+    /// Requests wait as long for a task that was started again as a hanging log is waited for, and no longer.
+    #[test]
+    fn a_log_that_hangs_after_its_task_was_started_again_is_given_up_within_the_staleness() {
+        let second = Duration::from_secs(1);
+        assert_eq!(first_grace(true, Some(second)), second);
+        assert_eq!(first_grace(true, Some(second / 10)), GRACE);
+        for (stopped, staleness) in [(false, Some(second)), (true, None), (true, Some(60 * second))] {
+            assert_eq!(first_grace(stopped, staleness), FIRST_GRACE);
+        }
+    }
 }

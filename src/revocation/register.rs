@@ -321,7 +321,7 @@ impl Register {
             }
             // One slow reply of the log fails no request, and neither does a task that is started again after its runtime has
             // ended. A log that is down for longer than sessions are trusted delays none.
-            let until = if self.is_failing() && !self.stopped.load(Ordering::Acquire) {
+            let until = if self.is_failing() && !self.is_stopped() {
                 let left = bounded(max_staleness.saturating_sub(self.age()));
                 deadline.min(tokio::time::Instant::now() + left)
             } else {
@@ -693,6 +693,11 @@ impl Register {
 
     pub(super) fn is_failing(&self) -> bool {
         self.failing.load(Ordering::Acquire)
+    }
+
+    /// Returns true if the task that reads the log has ended, and the log itself may work.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Returns the shortest staleness that a store allows, or `None` before there is a store.

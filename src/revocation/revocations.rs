@@ -190,7 +190,8 @@ impl Revocations {
     /// Sets how old the revocations that a process knows may be. Beyond that, the [failure
     /// policy](Self::failure_policy) applies. Default: 1 second. At least 300 ms. It has no effect in memory.
     ///
-    /// A read of the log has failed if it takes a tenth of a second and two fifths of this, or half a second if that is longer.
+    /// A read of the log has failed if it takes a tenth of a second and two fifths of this: half a second at least, and ten
+    /// seconds and a tenth at most.
     pub fn max_staleness(mut self, max: Duration) -> Self {
         self.options.max_staleness = bounded(max);
         self

@@ -143,7 +143,7 @@ async fn a_replica_is_refused_at_connect_and_checking_leaves_nothing_behind() {
 
 /// A user in the URL needs a password. Credentials may have an empty one, and an empty user is the default user.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_user_without_a_password_is_no_default_user() {
+async fn a_user_without_a_password_is_not_the_default_user() {
     let server = Server::with(&["--requirepass", "right"]);
     let acl = ["ACL", "SETUSER", "ada", "on", "nopass", "~test:*", "resetchannels", "+@all"];
     assert_eq!(server.cli_as("default", "right", &acl), "OK");
@@ -187,7 +187,6 @@ async fn f18_a_server_that_closes_each_connection_at_hello_is_used_without() {
         server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
         assert_eq!(app.ok("/add", &mut jar).await, n.to_string());
     }
-    assert!(!relay.is_done());
     // The first connection gets a reply to PING, and the second one a refusal.
     for (refusal, says) in
         [("-ERR max number of clients reached", "raise maxclients"), ("-DENIED x", "protected mode")]

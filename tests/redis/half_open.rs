@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use crate::app::{App, behind_relay, builder};
 use crate::cluster::Cluster;
-use crate::server::Server;
+use crate::server::{PATIENCE, Server};
 use crate::session_lists::{log_in, user};
 use crate::support::{Jar, UNHURRIED};
 
@@ -135,7 +135,8 @@ async fn a3_a_server_that_is_silent_on_fresh_connections_is_down() {
 async fn a3_after_a_silence_no_request_waits_for_attempts_that_were_swallowed() {
     let server = Server::start();
     let (relay, url) = behind_relay(&server);
-    let app = App::hurried_with(&url, |options| options.connect_timeout(Duration::from_secs(3_600))).await;
+    // Longer than the test waits. A later attempt begins after a sixteenth of it.
+    let app = App::hurried_with(&url, |options| options.connect_timeout(PATIENCE * 5 / 4)).await;
     let mut jar = App::connect(server.url()).await.jar().await;
     relay.set_silent(true);
     app.until("no connection can be made", async || {

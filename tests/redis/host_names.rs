@@ -13,7 +13,7 @@ use hyper_session::store::redis::RedisOptions;
 use tokio::sync::{oneshot, watch};
 
 use crate::app::{App, builder, hurried};
-use crate::server::Server;
+use crate::server::{Server, wait_for};
 
 const URL: &str = "redis://redis.example";
 
@@ -163,6 +163,9 @@ async fn a16_a_resolver_that_hangs_holds_one_thread() {
     })
     .await;
     let mut jar = App::connect(server.url()).await.jar().await;
+    // Those of the connections that exist are no longer under way.
+    wait_for("the look-ups to end", || resolver.held.load(Ordering::SeqCst) == 0);
+    resolver.most.store(0, Ordering::SeqCst);
     resolver.hang(true);
     server.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
     app.until("requests have waited for connections", async || {

@@ -12,7 +12,7 @@ use crate::app::{App, builder};
 use crate::contract::builder as contract_builder;
 use crate::server::Server;
 use crate::session_lists::{list_keys, log_in, user};
-use crate::support::{Body, Jar, request, visit};
+use crate::support::{Body, Jar, in_time, request, visit};
 use crate::values::Raw;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,6 +79,10 @@ async fn a4_limits_that_do_not_fit_together_do_not_build() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_timeout_is_too_long() {
+    in_time(stores_whose_timeouts_are_the_longest()).await;
+}
+
+async fn stores_whose_timeouts_are_the_longest() {
     let server = Server::start();
     let longest = |builder: Builder<RedisOptions>| {
         let builder = builder.connect_timeout(Duration::MAX).checkout_timeout(Duration::MAX);

@@ -248,7 +248,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// Starts what is not Redis: it answers each request as `answer` says, or closes the connection. Returns its port.
+/// Starts a server that is not Redis. It answers each request as `answer` says, or closes the connection. Returns its port.
 pub(crate) fn answering(answer: impl Fn(&str) -> Option<String> + Clone + Send + 'static) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

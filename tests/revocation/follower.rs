@@ -1,6 +1,6 @@
 //! The task that follows a log: what it confirms while other calls are slow, and how it goes on after its runtime or its log failed.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_session::__internals::Verbs;
 use hyper_session::revocation::{FailurePolicy, Revocation, RevocationLog};
@@ -9,7 +9,7 @@ use hyper_session::{Clock, Refusal, Revocations};
 
 use crate::requests::{NAME, START, Site};
 use crate::shared_log::{Call, Fault, SharedLog};
-use crate::support::block_on;
+use crate::support::{block_on, in_time};
 
 /// Long enough for any follower on a busy machine.
 const PATIENT: Duration = Duration::from_secs(60);
@@ -21,10 +21,13 @@ async fn host(log: &SharedLog) -> Site {
 
 async fn until_reported(site: &Site, change: &str) -> Vec<&'static str> {
     let mut changes = Vec::new();
-    while !changes.contains(&change) {
-        changes.extend(site.changes());
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    in_time(async {
+        while !changes.contains(&change) {
+            changes.extend(site.changes());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
     changes
 }
 
@@ -152,7 +155,9 @@ fn the_first_request_of_a_runtime_does_not_pay_for_the_end_of_the_one_before() {
         let token = browser.get(NAME).unwrap().to_vec();
         let record = runtime().block_on(site.store.load(&token, site.clock.now())).unwrap().unwrap();
         // Until what is known is too old. Nothing follows the log meanwhile.
+        let begun = Instant::now();
         while site.store.is_still_valid(&record, site.clock.now()) {
+            assert!(begun.elapsed() < PATIENT, "it stays valid");
             std::thread::sleep(Duration::from_millis(10));
         }
         // A runtime that ends before its task has read anything.
@@ -234,7 +239,7 @@ fn entries_of_one_call_are_not_taken_for_lost_ones() {
 
 #[test]
 fn no_duration_is_too_long() {
-    block_on(async {
+    block_on(in_time(async {
         let log = SharedLog::default();
         let revocations = Revocations::open(log.clone()).await.unwrap().max_staleness(Duration::MAX);
         let site = Site::built(FakeClock::at(START), |builder| builder.revocations(revocations));
@@ -250,5 +255,5 @@ fn no_duration_is_too_long() {
             }
             assert!(site.accepts(&browser).await);
         }
-    });
+    }));
 }

@@ -8,7 +8,7 @@ use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
 use crate::requests::Site;
 use crate::server::{PATIENCE, Server, unhurried_revocations};
-use crate::support::block_on;
+use crate::support::{block_on, in_time};
 
 /// Beside what Redis itself takes, for a busy machine.
 const PATIENT: Duration = Duration::from_secs(20);
@@ -424,10 +424,10 @@ fn connections_that_go_silent_are_replaced_and_no_request_notices() {
     let server = Server::start();
     let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
     block_on(async {
-        // A silent connection is given up after five seconds, and a read fails after twelve.
+        // A silent connection is given up after two seconds, and a read fails after ten.
         let url = format!("redis://{}", relay.address());
         let revocations = Revocations::redis(url).prefix("test").connect_timeout(PATIENT);
-        let revocations = revocations.command_timeout(Duration::from_secs(10)).connect().await.unwrap();
+        let revocations = revocations.command_timeout(Duration::from_secs(4)).connect().await.unwrap();
         let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
             builder.revocations(revocations.max_staleness(Duration::from_secs(30)))
         });
@@ -445,6 +445,34 @@ fn connections_that_go_silent_are_replaced_and_no_request_notices() {
         assert!(site.accepts(&site.logged_in("eve").await).await);
         site.logout(&mut browser).await;
         assert_eq!(site.changes(), [""; 0]);
+    });
+}
+
+/// A proxy that does not support XREAD closes the connection at that command.
+#[test]
+fn a_proxy_without_xread_is_found_at_the_start_and_is_not_asked_without_a_pause() {
+    let server = Server::start();
+    let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
+    let cut_xread_and_its_repetition = || {
+        for _ in 0..2 {
+            relay.cut_next("XREAD", Cut::BeforeRequest);
+        }
+    };
+    block_on(async {
+        let log = async || {
+            let url = format!("redis://{}", relay.address());
+            unhurried_revocations(url, "test").into_log().await
+        };
+        cut_xread_and_its_repetition();
+        assert!(log().await.unwrap_err().is_unavailable());
+        assert!(relay.is_done());
+        let log = log().await.unwrap();
+        let top = log.top(0).await.unwrap();
+        cut_xread_and_its_repetition();
+        let (begun, wait) = (Instant::now(), Duration::from_millis(500));
+        log.read(top, wait).await.unwrap();
+        assert!(relay.is_done());
+        assert!(begun.elapsed() >= wait, "{:?}", begun.elapsed());
     });
 }
 
@@ -474,7 +502,7 @@ fn a_distant_redis_is_followed_without_interruption() {
 #[test]
 fn no_duration_is_too_long() {
     let server = Server::start();
-    block_on(async {
+    block_on(in_time(async {
         let revocations = Revocations::redis(server.url()).prefix("test");
         let revocations = revocations.connect_timeout(Duration::MAX).command_timeout(Duration::MAX);
         let revocations = revocations.connect().await.unwrap().max_staleness(Duration::MAX);
@@ -484,7 +512,7 @@ fn no_duration_is_too_long() {
         let copy = logged_out(&site, "ada").await;
         let browser = site.logged_in("ada").await;
         assert!(site.accepts(&browser).await && !site.accepts(&copy).await);
-    });
+    }));
 }
 
 /// The runtime that connected is there, and no thread drives it: neither the task that follows the stream, nor the connections.

@@ -152,7 +152,9 @@ impl SharedLog {
     /// Waits until every follower has read the log again.
     pub(crate) async fn settled(&self) {
         let reads = self.with(|state| state.reads);
+        let begun = std::time::Instant::now();
         while self.with(|state| state.reads) < reads + 6 {
+            assert!(begun.elapsed() < Duration::from_secs(120), "the log is not read");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -19,6 +19,12 @@ pub(crate) use self::deadlines::UNHURRIED;
 
 pub(crate) type Body = Full<Bytes>;
 
+/// Runs the part of a test that would wait for ever if something never happened. It then fails, after a time in which a busy
+/// machine is done.
+pub(crate) async fn in_time<T>(test: impl Future<Output = T>) -> T {
+    tokio::time::timeout(4 * UNHURRIED, test).await.expect("it waits for what never happens")
+}
+
 /// The result of a test handler: its own failures are the test's.
 pub(crate) type Answer = Result<Response<Body>, Error>;
 

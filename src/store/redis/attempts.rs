@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::fault::Failure;
 
-/// At most so many attempts are under way, unless more are needed to make each one once.
+/// The most attempts at once. With more sentinels or seeds, one for each.
 const AT_ONCE: usize = 4;
 
 /// Makes attempts until one succeeds. An attempt whose packets were swallowed is never answered. So the next attempt begins a `step`
@@ -32,7 +32,8 @@ where
     let mut running = Vec::new();
     let (mut begun, mut most_useful) = (0, Failure::NoConnection);
     loop {
-        if begun < each || is_wanted() {
+        // In this order: a caller may take the question as a sign of life.
+        if is_wanted() || begun < each {
             if running.len() >= AT_ONCE.max(each) {
                 drop(running.remove(1));
             }
@@ -127,7 +128,7 @@ mod tests {
         assert_eq!(begun.get(), 3);
     }
 
-    /// Counts how many of it there are.
+    /// Counts its instances.
     struct Counted(Rc<Cell<usize>>);
 
     impl Counted {

@@ -243,7 +243,7 @@ impl Redis {
             Ok(Value::Int(millis)) => u64::try_from(millis).map_or(Duration::ZERO, Duration::from_millis),
             Ok(_) => return Err(self.failed(unexpected().into())),
             // Where the user may not ask, or the server does not support the command, the host's clock decides.
-            Err(Trouble::Reply(error)) if matches!(error.code(), Some("NOPERM" | "ERR")) => return Ok(None),
+            Err(Trouble::Reply(error)) if is_unsupported(&error) => return Ok(None),
             Err(trouble) => return Err(self.failed(trouble)),
         };
         Ok((left > RETENTION).then(|| Stored { expires: now.saturating_add(ALIVE), ..found }))
@@ -495,6 +495,17 @@ fn shifted(time: Timestamp, seconds: i64) -> Timestamp {
     Timestamp::from_unix(time.as_unix().saturating_add_signed(seconds))
 }
 
+/// Returns true if the user may not run a command, or the server or a proxy before it does not have it. Another error of the general
+/// kind, such as that of a proxy whose server is gone, says nothing about the command.
+fn is_unsupported(error: &RedisError) -> bool {
+    let says = |text: &str| error.detail().is_some_and(|detail| detail.to_ascii_lowercase().contains(text));
+    match error.code() {
+        Some("NOPERM") => true,
+        Some("ERR") => says("unknown command") || says("unsupported command"),
+        _ => false,
+    }
+}
+
 impl fmt::Debug for Redis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Redis").field("prefix", &self.settings.prefix).finish_non_exhaustive()
@@ -508,6 +519,22 @@ mod tests {
 
     use super::super::compare_and_set::Removal;
     use super::*;
+
+    #[test]
+    fn only_an_unknown_or_denied_command_is_unsupported() {
+        for (reply, expected) in [
+            ("-ERR unknown command 'PTTL', with args beginning with: 'k' ", true),
+            ("-ERR Unknown command", true),
+            ("-NOPERM User s has no permissions to run the 'pttl' command", true),
+            ("-ERR upstream failure", false),
+            ("-ERR", false),
+            ("-LOADING unknown command", false),
+        ] {
+            let reply = parse_redis_value(format!("{reply}\r\n").as_bytes());
+            let error = reply.and_then(Value::extract_error).unwrap_err();
+            assert_eq!(is_unsupported(&error), expected, "{error}");
+        }
+    }
 
     /// An older server takes over, and later a server that compares and sets again.
     #[tokio::test]

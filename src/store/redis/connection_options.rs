@@ -76,8 +76,7 @@ impl ConnectionOptions {
                  rediss-cluster://",
             ));
         }
-        // A request whose connection is swallowed by the network waits for the next attempt.
-        let step = (connect_timeout / 4).min(checkout / 2);
+        let step = step(connect_timeout, checkout);
         let access = Access {
             credentials: self.credentials.or(url.credentials),
             provider: self.provider,
@@ -137,6 +136,17 @@ impl ConnectionOptions {
     }
 }
 
+/// Without it, a very short timeout would make attempts without a pause.
+const SHORTEST_STEP: Duration = Duration::from_millis(10);
+
+/// Returns how long an attempt may be silent before the next one begins beside it.
+///
+/// A request whose connection is swallowed by the network waits for the next attempt. But the attempts after the oldest one must
+/// have time to succeed before they make room for newer ones.
+fn step(connect_timeout: Duration, checkout: Duration) -> Duration {
+    (connect_timeout / 4).min(checkout / 2).max(connect_timeout / 16).max(SHORTEST_STEP)
+}
+
 /// Returns the same address, with TLS or without.
 fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::redis::ConnectionAddr {
     use bb8_redis::redis::ConnectionAddr::{Tcp, TcpTls};
@@ -162,7 +172,8 @@ macro_rules! connection_setters {
         /// as the tokens of a cloud's IAM.
         ///
         /// A connection stays logged in when the password changes. The function should answer from a cache, within the
-        /// [`connect_timeout`](Self::connect_timeout). Its error is not logged, since it may hold a secret.
+        /// [`connect_timeout`](Self::connect_timeout). Up to four attempts, or one for each sentinel if there are more, may ask it at
+        /// once, for each connection. The future of an attempt that is given up is dropped, wherever it is. Its error is not logged, since it may hold a secret.
         ///
         /// # Examples
         ///
@@ -224,3 +235,23 @@ macro_rules! connection_setters {
     };
 }
 pub(super) use connection_setters;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_attempt_begins_in_time_for_a_request_and_leaves_the_others_some_time() {
+        for (connect_timeout, checkout, expected) in [
+            (1_000, 500, 250),
+            (1_000, 200, 100),
+            (1_000, 5_000, 250),
+            (16_000, 200, 1_000),
+            (1_000, 0, 62),
+            (1, 1, 10),
+        ] {
+            let [connect_timeout, checkout] = [connect_timeout, checkout].map(Duration::from_millis);
+            assert_eq!(step(connect_timeout, checkout).as_millis(), expected);
+        }
+    }
+}

@@ -35,7 +35,7 @@ pub(super) struct Access {
     pub(super) protocol: ProtocolVersion,
     pub(super) tls: Option<Tls>,
     pub(super) resolver: Resolver,
-    /// How long one server may take to accept a connection and log it in.
+    /// How long one server may take to accept a connection, log it in and answer the first question.
     pub(super) timeout: Duration,
     /// While an attempt is silent, the next one begins after this time.
     pub(super) step: Duration,
@@ -156,35 +156,43 @@ impl Access {
         address: ConnectionAddr,
         reports: Option<&Reports>,
     ) -> Result<(MultiplexedConnection, Greeting), Failure> {
-        let connecting = async {
-            let mut lost = None;
-            // HELLO needs no right, so it does not appear in the server's log of denials. Some proxies close the connection at an
-            // unknown command, and a network may reset a connection at any command. Only a server that twice closes the connection
-            // at HELLO, and then answers PING, counts as one without HELLO.
-            for question in ["HELLO", "HELLO", "PING"] {
+        let mut lost = None;
+        // HELLO needs no right, so it does not appear in the server's log of denials. Some proxies close the connection at an
+        // unknown command, and a network may reset a connection at any command. Only a server that twice closes the connection
+        // at HELLO, and then answers PING, counts as one without HELLO.
+        for question in ["HELLO", "HELLO", "PING"] {
+            let asking = async {
                 let mut connection = self.open(address.clone(), reports).await?;
-                match connection.send_packed_command(&cmd(question)).await.and_then(Value::extract_error) {
-                    Ok(reply) => return Ok((connection, greeting(&reply))),
-                    Err(error) if error.code() == Some("NOAUTH") || refuses_clients(&error) => {
-                        return Err(Failure::connecting(&error));
-                    }
-                    // Any other reply will do: the server does not support the command, or denies it.
-                    Err(error) if error.code().is_some() => return Ok((connection, Greeting::default())),
-                    Err(error) => lost = lost.or(Some(error)),
+                let reply =
+                    connection.send_packed_command(&cmd(question)).await.and_then(Value::extract_error);
+                Ok((connection, reply))
+            };
+            // Each connection has the whole time: a distant server that closes two of them would never be reached otherwise.
+            let asked = timeout(self.timeout, asking).await;
+            let asked = asked.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned())));
+            match asked.map_err(|failure| self.explained(failure))? {
+                (connection, Ok(reply)) => return Ok((connection, greeting(&reply))),
+                (_, Err(error)) if error.code() == Some("NOAUTH") || refuses_clients(&error) => {
+                    return Err(Failure::connecting(&error));
                 }
+                // Any other reply will do: the server does not support the command, or denies it.
+                (connection, Err(error)) if error.code().is_some() => {
+                    return Ok((connection, Greeting::default()));
+                }
+                (_, Err(error)) => lost = lost.or(Some(error)),
             }
-            Err(lost.map_or(Failure::NoConnection, |error| Failure::connecting(&error)))
-        };
-        let connected = timeout(self.timeout, connecting).await;
-        match connected.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned()))) {
+        }
+        Err(lost.map_or(Failure::NoConnection, |error| Failure::connecting(&error)))
+    }
+
+    fn explained(&self, failure: Failure) -> Failure {
+        match failure {
             // Such a server waits for the end of the first line, and a TLS handshake has none.
-            Err(Failure::Connect(why)) if why == NO_REPLY && self.tls.is_some() => {
-                Err(Failure::Connect(format!(
-                    "{NO_REPLY}: a server that does not use TLS never answers a TLS handshake (its URL begins with redis instead \
-                     of rediss)"
-                )))
-            }
-            connected => connected,
+            Failure::Connect(why) if why == NO_REPLY && self.tls.is_some() => Failure::Connect(format!(
+                "{NO_REPLY}: a server that does not use TLS never answers a TLS handshake (its URL begins with redis instead of \
+                 rediss)"
+            )),
+            other => other,
         }
     }
 
@@ -297,8 +305,7 @@ impl Sentinels {
     /// Asks the sentinel in this place for the address of the master.
     async fn ask(&self, place: usize) -> Result<ConnectionAddr, Failure> {
         let address = self.addresses.get(place).ok_or(Failure::NoConnection)?;
-        let asked = timeout(self.access.timeout, self.ask_at(address)).await;
-        match asked.unwrap_or_else(|_| Err(Failure::Connect(NO_REPLY.to_owned()))) {
+        match self.ask_at(address).await {
             Ok((host, port)) => Ok(server_address(&host, port, self.tls)),
             Err(Failure::Connect(why)) => Err(Failure::Sentinel(why)),
             Err(other) => Err(other),
@@ -328,7 +335,8 @@ impl Sentinels {
         }
         let mut question = cmd("SENTINEL");
         question.arg("GET-MASTER-ADDR-BY-NAME").arg(&self.master);
-        let reply = connection.send_packed_command(&question).await.and_then(Value::extract_error);
+        let asking = timeout(self.access.timeout, connection.send_packed_command(&question)).await;
+        let reply = asking.map_err(|_| Failure::Connect(NO_REPLY.to_owned()))?.and_then(Value::extract_error);
         let reply = reply.map_err(|error| match error.code() {
             Some("NOPERM") => Failure::Setup(
                 "the user of the sentinels may not run SENTINEL GET-MASTER-ADDR-BY-NAME: give it \
@@ -363,6 +371,9 @@ pub(super) fn server_address(host: &str, port: u16, tls: bool) -> ConnectionAddr
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -375,5 +386,46 @@ mod tests {
         assert_eq!(greeting(&Value::Array(flat)), expected);
         assert_eq!(greeting(&Value::Map(map)), expected);
         assert_eq!(greeting(&Value::Okay), Greeting::default());
+    }
+
+    /// A distant proxy that closes the connection at HELLO: all three connections together take longer than one may.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_server_without_hello_has_the_whole_time_for_each_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                let mut request = [0; 1_024];
+                while let Ok(len @ 1..) = client.read(&mut request) {
+                    let request = String::from_utf8_lossy(&request[..len]);
+                    if request.contains("HELLO") {
+                        break;
+                    }
+                    let _ =
+                        client.write_all(if request.contains("AUTH") { b"+OK\r\n" } else { b"+PONG\r\n" });
+                }
+            }
+        });
+        // One connection takes much less than this on a busy machine, too.
+        let connect_timeout = Duration::from_secs(5);
+        let begun = Instant::now();
+        let provide = move || async move {
+            tokio::time::sleep(connect_timeout * 2 / 5).await;
+            Ok(Credentials::new("user", "password"))
+        };
+        let access = Access {
+            credentials: None,
+            provider: Some(Provider::new(provide)),
+            db: 0,
+            protocol: ProtocolVersion::RESP2,
+            tls: None,
+            resolver: Resolver::system(),
+            timeout: connect_timeout,
+            step: connect_timeout,
+        };
+        let address = server_address("127.0.0.1", address.port(), false);
+        let (_, greeting) = access.connect(address, None).await.unwrap();
+        assert_eq!(greeting, Greeting::default());
+        assert!(begun.elapsed() > connect_timeout);
     }
 }

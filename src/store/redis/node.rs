@@ -2,8 +2,9 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, RedisResult, Value};
 use tokio::runtime::Handle;
@@ -25,6 +26,9 @@ use crate::store::near_cache::Ticket;
 /// together cost client and server less than separate ones.
 const ROTATION_MILLIS: u128 = 5;
 
+/// A task that makes a connection is replaced if it was not run for twice the connect timeout, and for this long.
+const LATE: Duration = Duration::from_secs(1);
+
 pub(super) struct Node {
     dialer: Arc<Dialer>,
     /// Present if there is a near-cache.
@@ -35,6 +39,8 @@ pub(super) struct Node {
     changed: Notify,
     /// How many tasks wait for a connection.
     waiting: AtomicU32,
+    /// The number of the next task that makes a connection.
+    next_dialing: AtomicU64,
     since: Instant,
     counters: Arc<Counters>,
 }
@@ -43,13 +49,24 @@ pub(super) struct Node {
 #[derive(Default)]
 struct PooledConnection {
     connection: Option<Arc<Connection>>,
-    /// True while a task makes the connection.
-    dialing: bool,
+    /// The task that makes the connection.
+    dialing: Option<Attending>,
     /// When it last could not be made, and why.
     failed: Option<(Instant, Failure)>,
 }
 
+/// The task that makes the connection of a place.
+struct Attending {
+    number: u64,
+    /// When it was last run. A runtime that no thread drives does not run it.
+    ran: Instant,
+}
+
 impl PooledConnection {
+    fn is_dialed_by(&self, number: u64) -> bool {
+        self.dialing.as_ref().is_some_and(|dialing| dialing.number == number)
+    }
+
     fn working(&self) -> Option<&Arc<Connection>> {
         self.connection.as_ref().filter(|connection| !connection.is_broken())
     }
@@ -79,6 +96,7 @@ impl Node {
             health: Health::new(),
             changed: Notify::new(),
             waiting: AtomicU32::new(0),
+            next_dialing: AtomicU64::new(0),
             since: Instant::now(),
             counters,
         }
@@ -315,7 +333,9 @@ impl Node {
                 }
                 let failures = pool.iter().filter_map(|pooled| pooled.failed.as_ref());
                 let newest = failures.max_by_key(|(at, _)| *at).filter(|(at, _)| *at >= begun);
-                if let (Some((_, failure)), true) = (newest, pool.iter().all(|pooled| !pooled.dialing)) {
+                if let (Some((_, failure)), true) =
+                    (newest, pool.iter().all(|pooled| pooled.dialing.is_none()))
+                {
                     break Err(failure.clone());
                 }
             }
@@ -338,48 +358,66 @@ impl Node {
     /// task that waits since `begun` and has seen no failure yet.
     fn mend(self: &Arc<Self>, begun: Option<Instant>) {
         let Ok(runtime) = Handle::try_current() else { return };
-        for place in self.take_missing(begun) {
-            let dialing = Dialing { node: Arc::clone(self), place, outcome: None };
+        for (place, number) in self.take_missing(begun, Instant::now()) {
+            let dialing = Dialing { node: Arc::clone(self), place, number, outcome: None };
             // Not under the lock: a runtime that is shutting down drops the task at once.
             drop(runtime.spawn(async move {
                 let node = Arc::clone(&dialing.node);
-                let dialed = node.dialer.dial_while(|| node.waiting.load(Ordering::Relaxed) > 0).await;
+                let is_wanted =
+                    || node.goes_on_dialing(place, number) && node.waiting.load(Ordering::Relaxed) > 0;
+                let dialed = node.dialer.dial_while(is_wanted).await;
                 dialing.finish(dialed.map(|(connection, _)| connection));
             }));
         }
     }
 
-    /// Marks the places whose connections are to be made now as being dialed, and returns them.
-    fn take_missing(&self, begun: Option<Instant>) -> Vec<usize> {
-        let now = Instant::now();
+    /// Marks the places whose connections are to be made `now` as being dialed, and returns them, each with the number of the task
+    /// that is to make its connection. A task that was not run for a long time is replaced.
+    fn take_missing(&self, begun: Option<Instant>, now: Instant) -> Vec<(usize, u64)> {
+        // A task that runs notes it several times within one connect timeout.
+        let late = (2 * self.dialer.access.timeout).max(LATE);
         let mut pool = self.write();
         let missing = pool.iter_mut().enumerate().filter_map(|(place, pooled)| {
             let is_due = match pooled.failed {
                 Some((at, _)) => at + PROBE_EVERY <= now || begun.is_some_and(|begun| at < begun),
                 None => true,
             };
-            if pooled.working().is_some() || pooled.dialing || !is_due {
+            let is_dialed =
+                pooled.dialing.as_ref().is_some_and(|task| now.saturating_duration_since(task.ran) < late);
+            if pooled.working().is_some() || is_dialed || !is_due {
                 return None;
             }
+            let number = self.next_dialing.fetch_add(1, Ordering::Relaxed);
             pooled.connection = None;
-            pooled.dialing = true;
-            Some(place)
+            pooled.dialing = Some(Attending { number, ran: now });
+            Some((place, number))
         });
         missing.collect()
     }
 
-    fn dialed(&self, place: usize, outcome: Option<Result<Connection, Failure>>) {
+    /// Notes that the task with this number is run. Returns false if it was replaced.
+    fn goes_on_dialing(&self, place: usize, number: u64) -> bool {
+        let mut pool = self.write();
+        let own = pool.get_mut(place).filter(|pooled| pooled.is_dialed_by(number));
+        let Some(dialing) = own.and_then(|pooled| pooled.dialing.as_mut()) else { return false };
+        dialing.ran = Instant::now();
+        true
+    }
+
+    /// Takes the outcome of the task with this number, unless it was replaced.
+    fn dialed(&self, place: usize, number: u64, outcome: Option<Result<Connection, Failure>>) {
         let mut down = None;
         {
             let mut pool = self.write();
             // A full server still serves the connections that it has. And this attempt may have begun before the network failed:
             // another attempt shows whether the server is there.
-            let is_only = pool
-                .iter()
-                .enumerate()
-                .all(|(other, pooled)| other == place || (pooled.working().is_none() && !pooled.dialing));
-            let Some(pooled) = pool.get_mut(place) else { return };
-            pooled.dialing = false;
+            let is_only = pool.iter().enumerate().all(|(other, pooled)| {
+                other == place || (pooled.working().is_none() && pooled.dialing.is_none())
+            });
+            let Some(pooled) = pool.get_mut(place).filter(|pooled| pooled.is_dialed_by(number)) else {
+                return;
+            };
+            pooled.dialing = None;
             match outcome {
                 Some(Ok(connection)) => {
                     Counters::add(&self.counters.connections_created);
@@ -422,6 +460,7 @@ impl Node {
 struct Dialing {
     node: Arc<Node>,
     place: usize,
+    number: u64,
     outcome: Option<Result<Connection, Failure>>,
 }
 
@@ -433,7 +472,7 @@ impl Dialing {
 
 impl Drop for Dialing {
     fn drop(&mut self) {
-        self.node.dialed(self.place, self.outcome.take());
+        self.node.dialed(self.place, self.number, self.outcome.take());
     }
 }
 

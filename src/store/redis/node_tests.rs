@@ -43,7 +43,7 @@ fn after_the_runtime(body: fn(&Arc<Node>) -> bool) -> bool {
 fn a_runtime_that_has_ended_leaves_no_connection_half_made_and_no_lock_held() {
     assert!(after_the_runtime(|node| {
         node.mend(None);
-        node.read().iter().all(|pooled| !pooled.dialing)
+        node.read().iter().all(|pooled| pooled.dialing.is_none())
     }));
 }
 
@@ -60,12 +60,47 @@ fn a_task_that_waits_for_a_connection_lets_its_runtime_end() {
 #[test]
 fn an_attempt_that_fails_says_nothing_while_another_is_under_way() {
     let node = node_at("127.0.0.1:1");
-    let fail = |place| node.dialed(place, Some(Err(Failure::Connect("no reply in time".to_owned()))));
-    assert_eq!(node.take_missing(None), [0, 1]);
-    fail(0);
+    assert_eq!(node.take_missing(None, Instant::now()), [(0, 0), (1, 1)]);
+    fail(&node, 0, 0);
     assert!(node.is_up(), "the other attempt may succeed");
-    fail(1);
+    fail(&node, 1, 1);
     assert!(!node.is_up());
+}
+
+fn fail(node: &Node, place: usize, number: u64) {
+    node.dialed(place, number, Some(Err(Failure::Connect("no reply in time".to_owned()))));
+}
+
+/// The runtime of the first tasks is there, and no thread drives it.
+#[test]
+fn a_task_that_is_not_run_does_not_keep_its_place() {
+    let node = node_at("127.0.0.1:1");
+    let begun = Instant::now();
+    let late = begun + 2 * node.dialer.access.timeout;
+    assert_eq!(node.take_missing(None, begun), [(0, 0), (1, 1)]);
+    assert_eq!(node.take_missing(None, late - Duration::from_millis(1)), []);
+    assert_eq!(node.take_missing(None, late), [(0, 2), (1, 3)]);
+    // The first tasks run again.
+    assert!(!node.goes_on_dialing(0, 0) && node.goes_on_dialing(0, 2));
+    fail(&node, 0, 0);
+    fail(&node, 1, 1);
+    assert!(node.is_up());
+    let dialing = |place: usize, number| node.read().get(place).unwrap().is_dialed_by(number);
+    assert!(dialing(0, 2) && dialing(1, 3));
+}
+
+/// A task that waits for a silent server for a long time is not replaced while it is run.
+#[test]
+fn a_task_that_is_run_keeps_its_place() {
+    let node = node_at("127.0.0.1:1");
+    let begun = Instant::now();
+    let late = begun + 2 * node.dialer.access.timeout;
+    assert_eq!(node.take_missing(None, begun), [(0, 0), (1, 1)]);
+    while Instant::now() <= begun {
+        std::thread::yield_now();
+    }
+    assert!(node.goes_on_dialing(0, 0));
+    assert_eq!(node.take_missing(None, late), [(1, 2)]);
 }
 
 /// A server that answers as `replies` says, which gets the numbers of the connection and of its command. `None` is silence. The

@@ -118,8 +118,10 @@ impl Builder<RedisOptions> {
 
     /// Sets how long an attempt to make a connection may take, TLS and login included. Default: 1 second.
     ///
+    /// A server or proxy that closes the connection at HELLO needs three connections, each of which may take this long.
+    ///
     /// While requests wait for a connection, another attempt begins beside a silent one after a quarter of it, or after half of the
-    /// [`checkout_timeout`](Self::checkout_timeout) if that is shorter. The first connection counts. At most four attempts are under
+    /// [`checkout_timeout`](Self::checkout_timeout) if that is shorter, but not before a sixteenth of it has passed. The first connection counts. At most four attempts are under
     /// way. Behind Sentinel, each attempt asks the next sentinel, they begin after half of that time, and there is one for each
     /// sentinel in any case.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {

@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, FromRedisValue, Script, Value, cmd};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::connection_options::{ConnectionOptions, connection_setters};
 use super::eviction::evicting_policy;
@@ -197,6 +197,8 @@ impl RedisRevocations {
     }
 
     /// Sets how long making a connection may take, and waiting for one. Default: 1 second.
+    ///
+    /// A server or proxy that closes the connection at HELLO needs three connections, each of which may take this long.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.connection.connect_timeout = timeout;
         self
@@ -205,8 +207,8 @@ impl RedisRevocations {
     /// Sets how long a logout or a login waits for a reply. A connection that is silent for half of it is replaced, that which
     /// follows the revocations, too. Default: 500 ms.
     ///
-    /// Half of it must be longer than the round trip, and shorter than two fifths of
-    /// [`max_staleness`](Revocations::max_staleness).
+    /// Half of it must be longer than the round trip. Half of it and the time to connect together must be shorter than two fifths of
+    /// [`max_staleness`](Revocations::max_staleness), and than ten seconds.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout;
         self
@@ -275,8 +277,10 @@ impl RedisRevocations {
         let top = log.top(0).await.map_err(not_allowed)?;
         let top = log.top(top.saturating_add(1)).await.map_err(not_allowed)?;
         log.trim(Duration::from_secs(u64::from(u32::MAX))).await.map_err(not_allowed)?;
-        log.read(top, Duration::from_millis(1)).await.map_err(not_allowed)?;
-        if log.page(top).await?.1 < SETTLE {
+        // While the log is followed, a lost connection is not a failure of this command. Here it is.
+        let waiting_read = log.waiting_read(top, Duration::from_millis(1));
+        log.reader.send(&log.key, &waiting_read).await.map_err(failed).map_err(not_allowed)?;
+        if log.page(top).await.map_err(not_allowed)?.1 < SETTLE {
             // Processes that were there before write again what the log may have lost.
             tokio::time::sleep(SETTLE).await;
         }
@@ -319,8 +323,8 @@ impl Link {
         self.transport.send(key, command, &limits, &self.counters).await
     }
 
-    /// Sends `command`, which the server answers after `wait` at the latest. A connection that is silent for longer is replaced,
-    /// and the command is not sent again.
+    /// Sends `command`, which the server answers after `wait` at the latest. A connection that is silent for longer is replaced.
+    /// After a silence, the command is not sent again.
     async fn send_once(&self, key: &str, command: &Cmd, wait: Duration) -> Result<Value, Trouble> {
         let patience = wait + patience(self.command_timeout);
         let limits = Limits::new(Instant::now() + patience, patience, patience);
@@ -380,17 +384,28 @@ impl RedisLog {
         self.writer.run(script, &self.key, &arguments).await
     }
 
-    /// Waits until there is an entry behind `after`, but not longer than `wait`.
-    async fn wait_for_entry(&self, after: u64, wait: Duration) -> Result<(), Error> {
+    /// Returns the command that waits until there is an entry behind `after`, but not longer than `wait`.
+    fn waiting_read(&self, after: u64, wait: Duration) -> Cmd {
         let (ms, number) = unpack(after);
         let mut command = cmd("XREAD");
         let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX).max(1);
         command.arg("COUNT").arg(1).arg("BLOCK").arg(millis);
         command.arg("STREAMS").arg(&self.key).arg(format!("{ms}-{number}"));
-        match self.reader.send_once(&self.key, &command, wait).await {
+        command
+    }
+
+    /// Waits until there is an entry behind `after`, but not longer than `wait`.
+    async fn wait_for_entry(&self, after: u64, wait: Duration) -> Result<(), Error> {
+        let begun = Instant::now();
+        match self.reader.send_once(&self.key, &self.waiting_read(after, wait), wait).await {
+            Ok(_) => Ok(()),
             Err(refusal @ Trouble::Reply(_)) => Err(failed(refusal)),
-            // Without a reply, nothing is known: the page that is read next says what is there, over another connection.
-            Ok(_) | Err(Trouble::Failed(_)) => Ok(()),
+            // Without a reply, nothing is known: the page that is read next says what is there, over another connection. A proxy
+            // that always closes the connection at this command must not make the follower connect without a pause.
+            Err(Trouble::Failed(_)) => {
+                sleep_until(begun + wait).await;
+                Ok(())
+            }
         }
     }
 

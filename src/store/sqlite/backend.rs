@@ -42,6 +42,8 @@ impl Sqlite {
 
     async fn read(&self, read: Read) -> Result<Option<Stored>, Error> {
         let found = match &self.reading {
+            // SQLite does not allow that a connection is used in a process that was forked.
+            Some(Reading::Inline(_)) if self.writes.is_forked() => Err(Failure::Stopped),
             Some(Reading::Inline(readers)) => readers.read(read),
             Some(Reading::Threads(queue)) => queue.call(read, size_of::<Read>()).await,
             None => Err(Failure::Stopped),
@@ -113,6 +115,11 @@ fn done(answer: &Answer) -> Result<bool, Error> {
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
+        if self.writes.is_forked() {
+            // Neither locks nor connections may be touched, and closing a connection touches it.
+            std::mem::forget(self.reading.take());
+            return;
+        }
         if let Some(Reading::Threads(queue)) = self.reading.take() {
             queue.close();
         }
@@ -127,5 +134,43 @@ impl Drop for Sqlite {
 impl fmt::Debug for Sqlite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sqlite").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Duration;
+
+    use super::super::queue::Taken;
+    use super::*;
+    use crate::SqliteStore;
+    use crate::clock::{Clock, SystemClock};
+
+    /// The reading connections of a forked process are those of the process that it was forked from.
+    #[test]
+    fn a_process_that_was_forked_reads_nothing_and_leaves_the_file_open() {
+        let folder = std::env::temp_dir().join(format!("hyper-session-forked-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut sqlite = SqliteStore::builder(folder.join("sessions.db")).kind.open().unwrap();
+        let read = |sqlite: &Sqlite| {
+            let fetch = pin!(sqlite.fetch(EntryId::from_bytes([7; 16]), SystemClock.now()));
+            let Poll::Ready(found) = fetch.poll(&mut Context::from_waker(Waker::noop())) else {
+                panic!("it is read in this thread")
+            };
+            found
+        };
+        assert_eq!(read(&sqlite).unwrap(), None);
+        let mut forked = Queue::new(Duration::from_secs(5));
+        forked.process ^= 1;
+        let forked = Arc::new(forked);
+        let writes = std::mem::replace(&mut sqlite.writes, Arc::clone(&forked));
+        assert!(read(&sqlite).unwrap_err().is_unavailable());
+        drop(sqlite);
+        assert!(matches!(forked.take(1, Some(Duration::ZERO)), Taken::Idle), "it was not closed");
+        writes.close();
+        writes.wait_for_workers();
+        std::fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -24,7 +24,7 @@ pub(super) struct Queue<J, A> {
     changed: Condvar,
     timeout: Duration,
     /// The process that has the workers. A process that forks from it has none.
-    process: u32,
+    pub(super) process: u32,
 }
 
 struct State<J, A> {
@@ -94,6 +94,12 @@ impl<J, A> Queue<J, A> {
         lock(&self.state)
     }
 
+    /// Returns true in a child of the process that has the workers. Its copy of the lock may be held for ever, by a
+    /// thread that only the former process has.
+    pub(super) fn is_forked(&self) -> bool {
+        std::process::id() != self.process
+    }
+
     /// Gives a job of `size` bytes to a worker, and waits for the reply.
     pub(super) async fn call(&self, job: J, size: usize) -> Result<A, Failure> {
         let reply = self.push(job, size)?;
@@ -101,8 +107,7 @@ impl<J, A> Queue<J, A> {
     }
 
     fn push(&self, job: J, size: usize) -> Result<oneshot::Receiver<Result<A, Failure>>, Failure> {
-        // Before the lock, which another thread may have held when the process was forked.
-        if std::process::id() != self.process {
+        if self.is_forked() {
             return Err(Failure::Stopped);
         }
         let (sender, receiver) = oneshot::channel();
