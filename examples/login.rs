@@ -16,7 +16,7 @@
 //! - `DEVICE_BOUND=1`: binds sessions to the devices of their browsers (feature `device-bound`). Needs `SECURE_COOKIE=1`, and
 //!   with Redis `SESSION_KEY`.
 //!
-//! A setting that is neither 0 nor 1, or not UTF-8, stops it. Ctrl-C and SIGTERM let the requests that are under way finish; the
+//! A switch that is not empty, 0 or 1, or a setting that is not UTF-8, stops it. Ctrl-C and SIGTERM let the requests that are under way finish; the
 //! second one does not.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // it is a program
 
@@ -101,7 +101,8 @@ async fn serve() -> Result<(), Box<dyn StdError>> {
             .wrap(service)
             .on_refusal(|_: &Error| answer(StatusCode::FORBIDDEN, "text/plain", "another site sent this"));
         let mut server = auto::Builder::new(TokioExecutor::new());
-        // With a timer, hyper limits the time that the headers of a request may take.
+        // With a timer, hyper limits the time that the headers of a request may take, once the version of HTTP is known. The time
+        // until a connection has sent enough to tell that is not limited here.
         server.http1().timer(TokioTimer::new());
         server.http2().timer(TokioTimer::new()).max_header_list_size(MAX_HEADERS);
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();

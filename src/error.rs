@@ -280,7 +280,7 @@ impl fmt::Display for Error {
                 write!(f, "the value under session key {key:?} is {found}, and cannot be read as {expected}")
             }
             Kind::NoJson { key, found } => {
-                write!(f, "the value under session key {key:?} is {found}, which the session's JSON cannot hold")
+                write!(f, "the value under session key {key:?} is or contains {found}, which the session's JSON cannot hold")
             }
             Kind::TooDeep { key } => {
                 write!(f, "the value for session key {key:?} is nested deeper than 64 levels")

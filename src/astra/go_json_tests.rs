@@ -134,7 +134,7 @@ fn whatever_go_would_misread_is_an_error_that_names_key_and_kind() {
     };
     assert_eq!(
         why(written(bytes::Bytes::from_static(b"\xff"))),
-        "the value under session key \"k\" is a byte string, which the session's JSON cannot hold"
+        "the value under session key \"k\" is or contains a byte string, which the session's JSON cannot hold"
     );
     for number in [9_007_199_254_740_993, i64::MAX, -9_007_199_254_740_993] {
         assert!(why(written(number)).contains("an integer beyond 2^53"));

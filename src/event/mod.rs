@@ -176,6 +176,7 @@ pub enum EventKind<'a> {
         error: &'a Error,
     },
     /// A handler returned an error of this crate. By default the response is a 503, a 403 or a 500. Values are not saved.
+    /// Of several session services around the handler, the observer of the innermost one's store gets it.
     #[non_exhaustive]
     HandlerFailed {
         /// The error.

@@ -1,4 +1,4 @@
-//! The facts in events that are one of a few: reasons, operations, formats. Each has a name for metric labels.
+//! Enumerations in events: reasons, operations, formats. Each has a name for metric labels.
 
 use std::fmt;
 

@@ -81,7 +81,7 @@ struct Unmapped(&'static str);
 
 /// Writes the first value of `input`, and returns the rest of `input`. Limited to the depth of a payload.
 fn write_value<'a>(out: &mut Vec<u8>, input: &'a [u8]) -> Result<&'a [u8], Unmapped> {
-    let (node, mut rest) = node(input).ok_or(Unmapped("broken"))?;
+    let (node, mut rest) = node(input).ok_or(Unmapped("damaged MessagePack"))?;
     match node {
         Node::Nil => out.extend_from_slice(b"null"),
         Node::Bool(yes) => out.extend_from_slice(if yes { b"true" } else { b"false" }),
@@ -90,7 +90,7 @@ fn write_value<'a>(out: &mut Vec<u8>, input: &'a [u8]) -> Result<&'a [u8], Unmap
         // The fewest digits that read back, and always with a point or an exponent: an integer is another type.
         Node::Float(number) => out.extend_from_slice(format!("{number:?}").as_bytes()),
         Node::Str(text) => write_str(out, utf8(text)?),
-        Node::Bin(_) => return Err(Unmapped("a byte string, or an integer of 128 bits,")),
+        Node::Bin(_) => return Err(Unmapped("a byte string, or an integer of 128 bits")),
         Node::Other(_) => return Err(Unmapped("a MessagePack extension")),
         Node::Array(len) => {
             out.push(b'[');
@@ -107,7 +107,7 @@ fn write_value<'a>(out: &mut Vec<u8>, input: &'a [u8]) -> Result<&'a [u8], Unmap
             for _ in 0..len {
                 let (key, value) = str_bytes(rest).ok_or(Unmapped("a map with keys that are not strings"))?;
                 entries.insert(utf8(key)?, value);
-                rest = skip_value(value, MAX_DEPTH).ok_or(Unmapped("broken"))?;
+                rest = skip_value(value, MAX_DEPTH).ok_or(Unmapped("damaged MessagePack"))?;
             }
             out.push(b'{');
             for (at, (key, value)) in entries.into_iter().enumerate() {
@@ -531,7 +531,7 @@ mod tests {
             error.to_string()
         }
         for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            assert!(why([1.0, number]).contains("\"k\" is a number that is not finite"));
+            assert!(why([1.0, number]).contains("\"k\" is or contains a number that is not finite,"));
         }
         assert!(why(f32::NAN).contains("not finite"));
         let by_number = BTreeMap::from([(1_u32, "one")]);

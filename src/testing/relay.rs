@@ -449,8 +449,8 @@ impl Carried {
                 return self.close();
             }
         }
-        // The client of a connection that is to be reset must not see an end.
-        if !self.is_reset.load(Ordering::SeqCst) {
+        // A connection that is silent does not end. The client of one that is to be reset must not see an end.
+        if !self.is_silent() && !self.is_reset.load(Ordering::SeqCst) {
             let _ = to.shutdown(Shutdown::Write);
         }
     }
@@ -549,9 +549,8 @@ mod tests {
 
     #[test]
     fn every_address_of_the_server_is_tried() {
-        // The port of a listener that is gone.
-        let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let relay = Relay::before(&[nobody, server()][..]).unwrap();
+        let no_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        let relay = Relay::before(&[no_port, server()][..]).unwrap();
         assert_eq!(ask(&mut TcpStream::connect(relay.address()).unwrap(), b'a'), 10);
         assert!(Relay::before(&[][..]).is_err());
     }
@@ -604,6 +603,20 @@ mod tests {
         old.set_nonblocking(true).unwrap();
         assert_eq!(old.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(relay.connections(), 2);
+    }
+
+    /// Neither side of a silent connection learns that the other one has ended its half.
+    #[test]
+    fn a_silent_connection_passes_on_no_end() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let relay = Relay::before(listener.local_addr().unwrap()).unwrap();
+        let client = TcpStream::connect(relay.address()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        relay.set_silent(true);
+        client.shutdown(Shutdown::Write).unwrap();
+        server.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        let error = server.read(&mut [0]).unwrap_err();
+        assert!(matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut), "{error}");
     }
 
     /// Many pieces are under way at once, as on a line: their latencies do not add up.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -126,9 +127,12 @@ fn a_stream_ends_when_the_browser_has_left() {
         assert_eq!(next_event(&mut stream).await, "data: reader\n\n");
         assert!(Arc::strong_count(&site.look) > before, "the task of the stream has it");
         drop(stream);
-        while Arc::strong_count(&site.look) > before {
-            tokio::task::yield_now().await;
-        }
+        let has_ended = async {
+            while Arc::strong_count(&site.look) > before {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), has_ended).await.expect("the stream ends");
     });
 }
 

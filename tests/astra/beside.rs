@@ -103,7 +103,7 @@ fn what_cannot_be_mapped_names_key_and_kind_and_changes_nothing() {
             assert!(error.is_value());
             assert_eq!(
                 error.to_string(),
-                "the value under session key \"id\" is an integer beyond 2^53 that a float64 cannot hold, which the session's JSON cannot hold"
+                "the value under session key \"id\" is or contains an integer beyond 2^53 that a float64 cannot hold, which the session's JSON cannot hold"
             );
             session.delete("id")?;
             Ok::<_, hyper_session::Error>(crate::support::status(200))

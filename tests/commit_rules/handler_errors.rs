@@ -372,7 +372,7 @@ fn b9_an_error_through_two_stores_saves_no_value_in_either() {
     }
 }
 
-/// Of an error, the observer that both stores share hears once.
+/// An observer that both stores share hears of an error once.
 #[test]
 fn b9_an_error_through_two_stores_is_reported_once() {
     let events = Events::new();

@@ -111,6 +111,8 @@ fn b2_a_host_with_a_stale_session_that_it_cannot_read_any_more_does_not_end_its_
     block_on(async {
         let next = AppKey::danger_from_any_bytes(b"the next key").unwrap();
         let mut stale = Stale::bound_with(Keyring::new(next).accept(key())).await;
+        let page = stale.browser.read(&stale.site, "/").await;
+        assert!(page.starts_with("ada"), "the near-cache answers: {page}");
         assert_eq!(stale.browser.ask(&stale.site).await.status(), 503);
         assert_eq!(stale.browser.refresh(&stale.bound_by).await, 200);
     });

@@ -366,8 +366,8 @@ fn distance(a: &str, b: &str) -> usize {
     row.last().copied().unwrap_or(0)
 }
 
-/// Returns true if the text contains a URL with a password. A subject can be a URL, too, with an `@` in its path. A password of
-/// Redis may contain any character, though it should not.
+/// Returns true if the text contains a URL with a password. A subject can be a URL, too, with a user or with an `@` in its path. A
+/// password of Redis may contain any character, though it should not.
 fn has_password(text: &str) -> bool {
     text.match_indices("://").any(|(at, separator)| {
         let (before, after) = text.split_at(at);
@@ -376,7 +376,8 @@ fn has_password(text: &str) -> bool {
         let scheme = before.rsplit(|c| !is_of_scheme(c)).next().unwrap_or_default().to_ascii_lowercase();
         let is_redis = scheme.starts_with("redis") || scheme.starts_with("valkey");
         let authority = after.split(['/', '?', '#']).next().unwrap_or_default();
-        if is_redis { after.contains('@') } else { authority.contains('@') }
+        let user = authority.rsplit_once('@').map(|(user, _)| user);
+        if is_redis { after.contains('@') } else { user.is_some_and(|user| user.contains(':')) }
     })
 }
 
@@ -415,6 +416,7 @@ mod tests {
             "https://mastodon.social/@ada",
             "https://idp.example#ada@example.com",
             "https://idp.example?user=ada@example.com",
+            "https://ada@example.com:8443/",
             "acct:ada@example.com",
             "redis://localhost",
             "://",
