@@ -96,7 +96,7 @@ pub(super) enum Renewal {
 #[derive(Clone, Copy)]
 enum Ending {
     All,
-    /// Those that the request could use.
+    /// The sessions that the request could use.
     Authentic,
 }
 
