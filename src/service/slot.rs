@@ -96,7 +96,7 @@ pub(super) enum Renewal {
 #[derive(Clone, Copy)]
 enum Ending {
     All,
-    /// The sessions that the request could use.
+    /// The authentic sessions, which the request could use.
     Authentic,
 }
 

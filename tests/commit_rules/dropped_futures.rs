@@ -106,7 +106,8 @@ fn other_sessions_whose_end_is_dropped_without_a_runtime_are_reported_once() {
     for form in [Form::Service, Form::Function] {
         for (regenerates, gate) in [(true, Verb::Create), (false, Verb::Replace)] {
             let world = World::new(Kind::Server, form, &Setup::default());
-            let response = block_on(async {
+            let mut started = None;
+            block_on(async {
                 let mut jars = [Jar::new(), Jar::new()];
                 for jar in &mut jars {
                     world.edit(jar, |session| session.login("ada")).await;
@@ -124,9 +125,9 @@ fn other_sessions_whose_end_is_dropped_without_a_runtime_are_reported_once() {
                 assert!(poll(&mut response).is_pending());
                 settle().await;
                 assert!(poll(&mut response).is_pending());
-                response
+                started = Some(response);
             });
-            drop(response);
+            drop(started);
             assert_eq!(world.events.take(), ["interrupted:false"], "regenerates: {regenerates}");
         }
     }

@@ -387,7 +387,7 @@ fn a_label_of_a_user_is_not_that_of_another_who_logs_in_after_a_clear() {
     block_on(async {
         for in_one_request in [true, false] {
             for (when, deed) in deeds {
-                // The login of eve has dropped them for the next user who logs in after that.
+                // The login of eve has dropped them, also for later logins of ada.
                 for (user, goes_on) in [("bob", false), ("ada", when != "eve meanwhile")] {
                     let site = Site::in_memory();
                     let mut browser = site.logged_in("ada").await;
