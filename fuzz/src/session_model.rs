@@ -543,7 +543,9 @@ fn answered_twice(
             assert!(explained, "an error that no fault explains");
         }
     }
-    let said = said(response, tokens, &[outer.base]);
+    // As for one service: the token of an earlier save, if the end of that session was not acknowledged in full.
+    let ended = outer.created.iter().find(|id| outer.has_half_ended(**id)).copied();
+    let said = said(response, tokens, &[outer.base, ended]);
     // The stronger one is heard. Changes of the outer service to the inner one's session are in the same cookie. A session
     // that the outer one has begun from nothing is not the session that the inner one removed.
     let began = inner.answer == Some(Said::Removed) && outer.began;
@@ -556,7 +558,7 @@ fn answered_twice(
     let outer_may = outer.followed || outer.inner_gone || began || outer.weight >= inner_weight;
     let by_outer = match said {
         None => false,
-        Some(Said::Set(id)) => outer.base == Some(id),
+        Some(Said::Set(id)) => outer.base == Some(id) || outer.has_half_ended(id),
         // It ended its session, and the store did not confirm what it then did to the session of the inner one.
         Some(Said::Removed) if outer.faulted && outer.weight == Weight::End => true,
         Some(Said::Removed) => outer.base.is_none() && (outer.dead || outer.ends),
