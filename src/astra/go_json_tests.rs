@@ -134,7 +134,7 @@ fn whatever_go_would_misread_is_an_error_that_names_key_and_kind() {
     };
     assert_eq!(
         why(written(bytes::Bytes::from_static(b"\xff"))),
-        "the value under session key \"k\" is or contains a byte string, which the session's JSON cannot hold"
+        "the value under session key \"k\" is or contains a byte string, or an integer of 128 bits, which the session's JSON cannot hold"
     );
     for number in [9_007_199_254_740_993, i64::MAX, -9_007_199_254_740_993] {
         assert!(why(written(number)).contains("an integer beyond 2^53"));
@@ -152,7 +152,7 @@ fn whatever_go_would_misread_is_an_error_that_names_key_and_kind() {
     for (bytes, kind) in [
         (&b"\xd4\x01\x01"[..], "a MessagePack extension"),
         (b"\xa1\xff", "text that is not UTF-8"),
-        (b"\x91\xc4\x01\xff", "a byte string"),
+        (b"\x91\xc4\x01\xff", "a byte string, or an integer of 128 bits"),
     ] {
         let error = write(&payload_of(&[("k", bytes.to_vec())]), None).unwrap_err();
         assert!(error.to_string().contains(kind), "{error}");

@@ -7,9 +7,9 @@ use std::ops::Range;
 use bytes::{Buf, Bytes};
 use smallvec::SmallVec;
 
-use super::json;
 use super::key::{is_bookkeeping, is_lasting};
 use super::messagepack::{MAX_DEPTH, map_len, skip_value, str_bytes};
+use super::{json_reader, json_writer};
 use crate::error::{Error, Kind};
 
 /// The format in which a store writes the values of a session. Both formats are always read.
@@ -57,7 +57,9 @@ impl Payload {
     /// session is never written, so an empty payload did not come from this crate.)
     pub(crate) fn parse(buffer: Bytes) -> Option<Self> {
         let payload = match buffer.first()? {
-            b'{' => Self::index(json::object_to_messagepack(&buffer, json::Rules::Strict)?.into())?,
+            b'{' => {
+                Self::index(json_reader::object_to_messagepack(&buffer, json_reader::Rules::Strict)?.into())?
+            }
             _ => Self::index(buffer)?,
         };
         (!payload.is_empty()).then_some(payload)
@@ -192,23 +194,8 @@ impl Payload {
     pub(crate) fn to_format(&self, format: PayloadFormat) -> Result<Cow<'_, [u8]>, Error> {
         match format {
             PayloadFormat::MessagePack => Ok(Cow::Borrowed(&self.buffer)),
-            PayloadFormat::Json => self.to_json().map(Cow::Owned),
+            PayloadFormat::Json => json_writer::object(self.iter()).map(Cow::Owned),
         }
-    }
-
-    fn to_json(&self) -> Result<Vec<u8>, Error> {
-        let mut out = Vec::with_capacity(self.buffer.len() + self.buffer.len() / 2);
-        out.push(b'{');
-        for (at, (key, value)) in self.iter().enumerate() {
-            if at > 0 {
-                out.push(b',');
-            }
-            json::write_str(&mut out, key);
-            out.push(b':');
-            json::write(&mut out, key, value)?;
-        }
-        out.push(b'}');
-        Ok(out)
     }
 }
 

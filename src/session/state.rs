@@ -278,20 +278,21 @@ impl State {
         subject: Bytes,
         position: Option<Position>,
     ) -> Result<(), Error> {
-        if self.get(key).is_some_and(|present| *present != *subject) {
+        let of_another = self.get(key).is_some_and(|present| *present != *subject);
+        if of_another || self.get(LABELS).is_some() && self.belonged_to_another(&subject) {
             // A label that the handler has set before it calls this is meant for the session of the login.
-            let labels = labels_among(self.get(LABELS), &self.labelled)?;
-            let labelled = std::mem::take(&mut self.labelled);
-            self.destroy();
+            let mut labels = labels_among(self.get(LABELS), &self.labelled)?;
+            if of_another {
+                let labelled = std::mem::take(&mut self.labelled);
+                self.destroy();
+                self.labelled = labelled;
+            } else if labels.is_none() {
+                // `clear` has deleted the subject, and kept its labels. An empty list replaces theirs in the store.
+                labels = Some(no_labels()?);
+            }
             if labels.is_some() {
                 self.put(LABELS, labels);
-                self.labelled = labelled;
             }
-        } else if self.get(LABELS).is_some() && self.belonged_to_another(&subject) {
-            // `clear` has deleted the subject, and kept its labels. An empty list replaces theirs in the store.
-            let labels = labels_among(self.get(LABELS), &self.labelled)?;
-            let labels = labels.map_or_else(no_labels, Ok)?;
-            self.put(LABELS, Some(labels));
         }
         self.mend(key);
         let changes = log(&mut self.changes);

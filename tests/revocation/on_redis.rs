@@ -24,6 +24,14 @@ async fn host(server: &Server, patience: Duration) -> Site {
     Site::built(clock, |builder| builder.revocations(revocations.max_staleness(patience)))
 }
 
+async fn site_behind(relay: &Relay) -> Site {
+    let url = format!("redis://{}", relay.address());
+    let revocations = unhurried_revocations(url, "test").connect().await.unwrap();
+    Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
+        builder.revocations(revocations.max_staleness(PATIENT))
+    })
+}
+
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
     let start = Instant::now();
     while !done().await {
@@ -402,11 +410,7 @@ fn ending_the_others_stays_logged_in_although_the_reply_of_redis_is_lost() {
     let server = Server::start();
     let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
     block_on(async {
-        let url = format!("redis://{}", relay.address());
-        let revocations = unhurried_revocations(url, "test").connect().await.unwrap();
-        let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
-            builder.revocations(revocations.max_staleness(PATIENT))
-        });
+        let site = site_behind(&relay).await;
         let (mut browser, other) = (site.logged_in("ada").await, site.logged_in("ada").await);
         // Redis knows the script from now on.
         site.store.end_sessions_of("bob").await.unwrap();
@@ -482,11 +486,7 @@ fn a_distant_redis_is_followed_without_interruption() {
     let server = Server::start();
     let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
     block_on(async {
-        let url = format!("redis://{}", relay.address());
-        let revocations = unhurried_revocations(url, "test").connect().await.unwrap();
-        let site = Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
-            builder.revocations(revocations.max_staleness(PATIENT))
-        });
+        let site = site_behind(&relay).await;
         let browser = site.logged_in("ada").await;
         relay.set_latency(Duration::from_millis(150));
         let before = relay.round_trips();

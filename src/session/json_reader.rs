@@ -1,4 +1,4 @@
-//! JSON read as MessagePack, and written from it (RFC 8259).
+//! JSON (RFC 8259) read as MessagePack.
 //!
 //! Without `serde_json::Value`: another crate of the program can switch on `serde_json/arbitrary_precision`, and then each
 //! number in such a value becomes a map when another format serializes it. With that feature, or `raw_value`, a map with one
@@ -9,9 +9,7 @@ use std::collections::BTreeMap;
 
 use rmp::encode;
 
-use super::messagepack::{MAX_DEPTH, skip_value, str_bytes};
-use super::value_equality::{Node, node};
-use crate::error::{Error, Kind};
+use super::messagepack::MAX_DEPTH;
 
 /// Rules for what the JSON grammar leaves open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,89 +41,6 @@ pub(crate) fn object_to_messagepack(json: &[u8], rules: Rules) -> Option<Vec<u8>
     }
     reader.skip_space();
     reader.rest.is_empty().then_some(out)
-}
-
-/// Appends the JSON of the MessagePack value under `key`. Maps are sorted, and of a repeated key the last value is written.
-///
-/// # Errors
-///
-/// [`is_value`](Error::is_value) if JSON cannot hold it.
-pub(super) fn write(out: &mut Vec<u8>, key: &str, value: &[u8]) -> Result<(), Error> {
-    match write_value(out, value) {
-        Ok(_) => Ok(()),
-        Err(Unmapped(found)) => Err(Error::new(Kind::NoJson { key: key.to_owned(), found })),
-    }
-}
-
-/// Appends a JSON string.
-pub(super) fn write_str(out: &mut Vec<u8>, text: &str) {
-    out.push(b'"');
-    for letter in text.chars() {
-        match letter {
-            '"' => out.extend_from_slice(b"\\\""),
-            '\\' => out.extend_from_slice(b"\\\\"),
-            '\u{8}' => out.extend_from_slice(b"\\b"),
-            '\u{c}' => out.extend_from_slice(b"\\f"),
-            '\n' => out.extend_from_slice(b"\\n"),
-            '\r' => out.extend_from_slice(b"\\r"),
-            '\t' => out.extend_from_slice(b"\\t"),
-            '\0'..='\u{1f}' => out.extend_from_slice(format!("\\u{:04x}", u32::from(letter)).as_bytes()),
-            _ => out.extend_from_slice(letter.encode_utf8(&mut [0; 4]).as_bytes()),
-        }
-    }
-    out.push(b'"');
-}
-
-/// A kind of value that JSON cannot hold.
-struct Unmapped(&'static str);
-
-/// Writes the first value of `input`, and returns the rest of `input`. Limited to the depth of a payload.
-fn write_value<'a>(out: &mut Vec<u8>, input: &'a [u8]) -> Result<&'a [u8], Unmapped> {
-    let (node, mut rest) = node(input).ok_or(Unmapped("damaged MessagePack"))?;
-    match node {
-        Node::Nil => out.extend_from_slice(b"null"),
-        Node::Bool(yes) => out.extend_from_slice(if yes { b"true" } else { b"false" }),
-        Node::Integer(number) => out.extend_from_slice(number.to_string().as_bytes()),
-        Node::Float(number) if !number.is_finite() => return Err(Unmapped("a number that is not finite")),
-        // The fewest digits that read back, and always with a point or an exponent: an integer is another type.
-        Node::Float(number) => out.extend_from_slice(format!("{number:?}").as_bytes()),
-        Node::Str(text) => write_str(out, utf8(text)?),
-        Node::Bin(_) => return Err(Unmapped("a byte string, or an integer of 128 bits")),
-        Node::Other(_) => return Err(Unmapped("a MessagePack extension")),
-        Node::Array(len) => {
-            out.push(b'[');
-            for at in 0..len {
-                if at > 0 {
-                    out.push(b',');
-                }
-                rest = write_value(out, rest)?;
-            }
-            out.push(b']');
-        }
-        Node::Map(len) => {
-            let mut entries = BTreeMap::new();
-            for _ in 0..len {
-                let (key, value) = str_bytes(rest).ok_or(Unmapped("a map with keys that are not strings"))?;
-                entries.insert(utf8(key)?, value);
-                rest = skip_value(value, MAX_DEPTH).ok_or(Unmapped("damaged MessagePack"))?;
-            }
-            out.push(b'{');
-            for (at, (key, value)) in entries.into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b',');
-                }
-                write_str(out, key);
-                out.push(b':');
-                write_value(out, value)?;
-            }
-            out.push(b'}');
-        }
-    }
-    Ok(rest)
-}
-
-fn utf8(text: &[u8]) -> Result<&str, Unmapped> {
-    std::str::from_utf8(text).map_err(|_| Unmapped("text that is not UTF-8"))
 }
 
 struct Reader<'a> {
@@ -398,7 +313,7 @@ fn is_number(text: &[u8]) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
     use serde_json::Value;
@@ -504,7 +419,7 @@ mod tests {
         }
     }
 
-    fn any_json() -> impl Strategy<Value = Value> {
+    pub(in super::super) fn any_json() -> impl Strategy<Value = Value> {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
@@ -520,48 +435,6 @@ mod tests {
                     .prop_map(|map| Value::Object(map.into_iter().collect())),
             ]
         })
-    }
-
-    #[test]
-    fn what_json_cannot_hold_is_named() {
-        fn why(value: impl serde::Serialize) -> String {
-            let packed = rmp_serde::to_vec_named(&value).unwrap();
-            let error = write(&mut Vec::new(), "k", &packed).unwrap_err();
-            assert!(error.is_value());
-            error.to_string()
-        }
-        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
-            assert!(why([1.0, number]).contains("\"k\" is or contains a number that is not finite,"));
-        }
-        assert!(why(f32::NAN).contains("not finite"));
-        let by_number = BTreeMap::from([(1_u32, "one")]);
-        assert!(why(&by_number).contains("a map with keys that are not strings"));
-        assert!(
-            why(BTreeMap::from([("inside", by_number)])).contains("a map with keys that are not strings")
-        );
-        for number in [u128::from(u64::MAX) + 1, 1] {
-            assert!(why(number).contains("an integer of 128 bits"));
-        }
-        assert!(why(-1_i128).contains("an integer of 128 bits"));
-        assert!(why(serde_bytes(b"\0")).contains("a byte string"));
-    }
-
-    fn serde_bytes(bytes: &'static [u8]) -> impl serde::Serialize {
-        struct Binary(&'static [u8]);
-        impl serde::Serialize for Binary {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_bytes(self.0)
-            }
-        }
-        Binary(bytes)
-    }
-
-    #[test]
-    fn of_a_repeated_key_the_last_value_is_written() {
-        let packed = [0x83, 0xa1, b'b', 1, 0xa1, b'a', 2, 0xa1, b'b', 3];
-        let mut written = Vec::new();
-        write(&mut written, "k", &packed).unwrap();
-        assert_eq!(written, b"{\"a\":2,\"b\":3}");
     }
 
     proptest! {
@@ -587,24 +460,6 @@ mod tests {
         ) {
             let json = format!("{{\"k\":{}}}", pieces.concat());
             prop_assert_eq!(object_to_messagepack(json.as_bytes(), Rules::Strict), by_serde(json.as_bytes()), "{}", json);
-        }
-
-        #[test]
-        fn any_value_is_written_as_serde_json_writes_it(value in any_json()) {
-            let (mut written, packed) = (Vec::new(), rmp_serde::to_vec_named(&value).unwrap());
-            write(&mut written, "k", &packed).unwrap();
-            prop_assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), value.clone());
-            let object = [b"{\"k\":", &written[..], b"}"].concat();
-            let read = object_to_messagepack(&object, Rules::Strict).unwrap();
-            let expected = rmp_serde::to_vec_named(&BTreeMap::from([("k", value)])).unwrap();
-            prop_assert_eq!(read, expected);
-        }
-
-        #[test]
-        fn any_text_is_written_as_serde_json_writes_it(text: String) {
-            let mut written = Vec::new();
-            write_str(&mut written, &text);
-            prop_assert_eq!(written, serde_json::to_vec(&text).unwrap());
         }
 
         #[test]
