@@ -1,7 +1,9 @@
 //! The cookie store: sessions that live in the cookie, encrypted and signed, with their deadlines inside.
 
+mod end_sessions;
 pub(crate) mod format;
 mod header;
+mod plan;
 mod revocable;
 mod revoking;
 

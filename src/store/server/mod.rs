@@ -1,6 +1,8 @@
 //! Sessions on the server, over any backend: identity, deadlines, merging and the order of writes.
 
 mod conflict_queue;
+mod end;
+mod enter;
 pub(crate) mod format;
 mod list_memo;
 mod load;
@@ -11,6 +13,7 @@ mod regenerate;
 mod save;
 mod session_limit;
 pub(crate) mod session_list;
+mod stored_list;
 mod subjects;
 mod verbs;
 

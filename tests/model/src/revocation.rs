@@ -1,6 +1,6 @@
 //! Revocations of sessions in cookies: a log, two hosts that follow it late, and a failover that loses its end.
 //!
-//! The functions are those of `src/revocation/` (`Register`, `follower`) and of `src/store/cookie/revocable.rs`, for one
+//! The functions are those of `src/revocation/` (`Register`, `follower`) and of `src/store/cookie/revocable.rs` and `plan.rs`, for one
 //! subject. Nothing is forgotten here: floors and sweeps are not in the model. Nor are histories, the positions that a new server
 //! leaves out, and the wait after a new history: the log is one that a failover shortens, and that goes on from its end. So
 //! `EndOthers` is not combined with a failover: without that wait, its host goes on before another host has written again what

@@ -1,0 +1,216 @@
+//! Entering a session in its subject's list: at a login, within the session limit, and again if it is missing there.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use super::optional::OptionalWork;
+use super::session_limit::{self, SessionLimit};
+use super::session_list::{ListedSession, SessionList};
+use super::stored_list::{Known, Unreadable};
+use super::subjects::FetchedSession;
+use super::{Inner, MAX_ATTEMPTS, Predecessor};
+use crate::clock::Timestamp;
+use crate::error::{Error, Kind};
+use crate::event::EventKind;
+use crate::session::{Record, SessionId};
+use crate::store::Backend;
+
+/// For how long a listed session may be missing: the request that entered it is about to write it.
+const WRITE_GRACE: Duration = Duration::from_secs(60);
+
+impl<B: Backend> Inner<B> {
+    /// Enters a session that is about to be written, and that ends by `until` at the latest. `instead_of` is a session that it
+    /// replaces, which does not count. Returns false if the replaced session has ended, or another call is ending it.
+    pub(super) async fn enter(
+        &self,
+        subject: &str,
+        id: SessionId,
+        instead_of: Option<Predecessor>,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        // When it is entered may be long after the request began.
+        let entered = self.backend.time(now.max(self.config.now()));
+        let entry = ListedSession { id, entered, until, ending: false };
+        let must_be_listed = instead_of.filter(|predecessor| predecessor.must_be_listed);
+        let instead_of = instead_of.map(|predecessor| predecessor.id);
+        let counts = all_but(instead_of);
+        let add = |list: &mut SessionList| {
+            if must_be_listed.is_some_and(|predecessor| !list.has(predecessor.id)) {
+                return (false, 0);
+            }
+            list.prune(now);
+            // A session that is listed already is not refused, although fewer are allowed by now.
+            let stays = self.is_exempt_from_limit(list, instead_of);
+            let entered = list.enter(entry, instead_of);
+            let surplus = list.live().filter(counts).count().saturating_sub(self.max_sessions_per_subject);
+            (entered, if stays { 0 } else { surplus })
+        };
+        let ((entered, surplus), known) = self.edit_with_room(subject, id, instead_of, now, add).await?;
+        if !entered {
+            return Ok(false);
+        }
+        if surplus > 0 {
+            self.make_room(subject, known, id, instead_of, now).await?;
+        } else if known.list.is_unfinished() {
+            // A session that another call began to end must not make a login fail. The next call tries again.
+            let _ = self.end(subject, now, Some(known), &[], |_| false).await;
+        }
+        Ok(true)
+    }
+
+    /// Returns true if the session limit refuses new logins, and the successor of `instead_of` is none, since that is on the list.
+    fn is_exempt_from_limit(&self, list: &SessionList, instead_of: Option<SessionId>) -> bool {
+        self.at_session_limit == SessionLimit::RefuseLogin && instead_of.is_some_and(|id| list.has(id))
+    }
+
+    /// Changes the list as a login does. While more logins are under way than the longest entry has room for, it first ends
+    /// sessions beyond the number that the subject may have, as if `login` was entered.
+    async fn edit_with_room<R>(
+        &self,
+        subject: &str,
+        login: SessionId,
+        instead_of: Option<SessionId>,
+        now: Timestamp,
+        mut edit: impl FnMut(&mut SessionList) -> R,
+    ) -> Result<(R, Known), Error> {
+        for _ in 0..MAX_ATTEMPTS {
+            let mut len = 0;
+            let edit = |list: &mut SessionList| {
+                let result = edit(list);
+                len = list.entries.len();
+                result
+            };
+            match self.edit(subject, now, Unreadable::IsOverwritten, None, edit).await {
+                Err(error) if error.is_too_large() => {
+                    let known = self.known(subject, now).await?;
+                    let live = known.list.live().filter(all_but(instead_of)).count();
+                    let is_shorter = known.list.entries.len() + 1 < len;
+                    if live < self.max_sessions_per_subject && !is_shorter && !known.list.is_unfinished() {
+                        // The backend has no room for as many sessions as the options allow.
+                        return Err(error);
+                    }
+                    // Otherwise the logins that came too late leave the list.
+                    let has_room = Box::pin(self.make_room(subject, known, login, instead_of, now)).await?;
+                    if !has_room && !is_shorter {
+                        return Err(error);
+                    }
+                }
+                edited => return edited,
+            }
+        }
+        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
+    }
+
+    /// Ends sessions beyond the number that the subject may have, or refuses `login`, which was just entered, or is about to be.
+    /// Some may have expired by now. Returns false if that makes no room: nothing was to end, and no other login is under way
+    /// that may yet be refused.
+    async fn make_room(
+        &self,
+        subject: &str,
+        known: Known,
+        login: SessionId,
+        instead_of: Option<SessionId>,
+        now: Timestamp,
+    ) -> Result<bool, Error> {
+        let (mut live, mut over) = (Vec::new(), Vec::new());
+        let found = self.find(known.list.live().filter(all_but(instead_of)), now).await;
+        let mut has_room = known.list.is_unfinished();
+        // It is about to be written, and used.
+        let entered_last = (!known.list.names(login)).then_some((Timestamp::MAX, login));
+        for FetchedSession { listed, stored } in &found {
+            if listed.id == login {
+                live.push((Timestamp::MAX, login));
+                continue;
+            }
+            let Ok(stored) = stored else {
+                live.push((listed.entered, listed.id)); // whatever it is, it takes a place
+                continue;
+            };
+            let session = self.session_of(subject, listed, stored.clone(), now);
+            match session.filter(|session| session.readable) {
+                Some(session) => live.push((session.last_seen, listed.id)),
+                None if !self.is_settled(listed, now) => {
+                    live.push((listed.entered, listed.id));
+                    has_room = true; // once that login is refused
+                }
+                None => over.push(listed.id),
+            }
+        }
+        live.extend(entered_last);
+        match self.at_session_limit {
+            SessionLimit::EndLeastRecentlyUsed => {
+                over.extend(session_limit::surplus(live, self.max_sessions_per_subject));
+            }
+            SessionLimit::RefuseLogin if self.is_exempt_from_limit(&known.list, instead_of) => {}
+            SessionLimit::RefuseLogin => {
+                if session_limit::came_too_late(&live, self.max_sessions_per_subject, login) {
+                    let forget = |list: &mut SessionList| list.remove(&[login]);
+                    self.edit(subject, now, Unreadable::IsAnError, Some(known), forget).await?;
+                    return Err(Error::new(Kind::SessionLimit));
+                }
+            }
+        }
+        has_room |= !over.is_empty();
+        let ended = self.end(subject, now, Some(known), &found, |entry| over.contains(&entry.id)).await?;
+        if ended > 0 {
+            self.config.emit(EventKind::SubjectLimit { ended });
+        }
+        Ok(has_room)
+    }
+
+    /// Waits for `writing`, which writes or renews the session of `base`, and reads the session list at the same time. If the
+    /// session is missing there, and `is_listed` after that write, it is entered again. No answer waits long for that.
+    pub(super) async fn beside_the_list<T>(
+        self: &Arc<Self>,
+        subject: String,
+        base: &Record,
+        writing: impl Future<Output = Result<T, Error>>,
+        is_listed: impl FnOnce(&T) -> bool,
+        now: Timestamp,
+    ) -> Result<T, Error> {
+        let (tell, told) = oneshot::channel();
+        let (inner, base) = (Arc::clone(self), base.clone());
+        let mut healing = OptionalWork::new(async move {
+            let list = inner.list(&subject, now).await;
+            if told.await.is_ok() {
+                inner.enter_again(&subject, &base, list, now).await;
+            }
+        });
+        let outcome = healing.beside(writing).await?;
+        if is_listed(&outcome) && tell.send(()).is_ok() {
+            healing.finish(self.backend.__patience()).await;
+        }
+        Ok(outcome)
+    }
+
+    /// Enters a session that is missing from `list` again. If that fails, its next renewal tries again.
+    async fn enter_again(
+        &self,
+        subject: &str,
+        record: &Record,
+        list: Result<SessionList, Error>,
+        now: Timestamp,
+    ) {
+        if list.is_ok_and(|list| !list.names(record.id())) {
+            let until = self.config.latest_deadline(record.created());
+            let entered = self.backend.time(now);
+            let entry = ListedSession { id: record.id(), entered, until, ending: false };
+            let add = |list: &mut SessionList| list.enter(entry, None);
+            let _ = self.edit(subject, now, Unreadable::IsAnError, None, add).await;
+        }
+    }
+
+    /// Returns true if the session was entered so long ago that it must have been written, if it ever is.
+    fn is_settled(&self, entry: &ListedSession, now: Timestamp) -> bool {
+        entry.entered.saturating_add(WRITE_GRACE) <= self.backend.time(now)
+    }
+}
+
+/// Picks the sessions that count beside the successor of `replaced`.
+fn all_but(replaced: Option<SessionId>) -> impl Fn(&&ListedSession) -> bool + Copy {
+    move |entry| Some(entry.id) != replaced
+}
