@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::circumstances::DeviceCheck;
 use super::key::BINDING;
-use super::session::DeviceCheck;
 use super::{Payload, Session, integer_array};
 use crate::clock::Timestamp;
 use crate::crypto::PublicKey;

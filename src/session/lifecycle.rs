@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, Weak};
 
+use super::circumstances::Circumstances;
 use super::commit_table::{Decision, Disposition, Standing};
-use super::session::{Circumstances, Committer, Inner};
+use super::session::{Committer, Inner};
 use super::state::{Continued, Former, Reply, State};
 use super::{Record, Saved, Session, SessionId};
 use crate::error::Error;

@@ -2,6 +2,7 @@
 
 mod authentication;
 mod changes;
+mod circumstances;
 mod commit_table;
 mod csrf_token;
 mod description;
@@ -26,12 +27,15 @@ mod payload;
 mod recency;
 mod record;
 mod saved;
+mod saving;
 #[allow(clippy::module_inception)] // each type has a file named for it
 mod session;
 mod state;
 mod struct_values;
 mod subject;
 mod text;
+mod times;
+mod update;
 pub(crate) mod value_codec;
 mod value_equality;
 mod view;
@@ -52,6 +56,7 @@ pub use self::text::Text;
 pub use self::view::SessionView;
 pub use crate::id::SessionId;
 
+pub(crate) use self::circumstances::{Circumstances, DeviceCheck};
 pub(crate) use self::commit_table::{Disposition, Outcome, Standing, Weight};
 #[cfg(feature = "device-bound")]
 pub(crate) use self::device_binding::DeviceBinding;
@@ -60,7 +65,7 @@ pub(crate) use self::lifetime::CookieLifetime;
 pub(crate) use self::lineage::{Labels, Lineage, Name};
 pub(crate) use self::payload::Payload;
 pub(crate) use self::record::{EntryLifetime, Origin, Place};
-pub(crate) use self::session::{Circumstances, Committer, DeviceCheck};
+pub(crate) use self::session::Committer;
 pub(crate) use self::state::{Continued, Former, Reply};
 
 /// Runs an example of the documentation on an empty session without a store.

@@ -18,6 +18,8 @@ pub(crate) mod near_cache;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub(crate) mod server;
+mod server_builder;
+mod server_options;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 mod take_over;
@@ -28,7 +30,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use self::backend::{Backend, Replaced, Stored};
-pub use self::builder::{Builder, ServerKind};
+pub use self::builder::Builder;
 pub use self::cookie::CookieKeys;
 #[cfg(feature = "memory")]
 pub use self::memory::Memory;
@@ -36,6 +38,7 @@ pub use self::migrating::MigratingStore;
 #[doc(hidden)]
 pub use self::near_cache::Ticket;
 pub use self::server::{SessionLimit, SubjectSession};
+pub use self::server_builder::ServerKind;
 pub use crate::id::EntryId;
 
 // Public only for the tests and benchmarks of this project.

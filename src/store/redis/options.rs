@@ -93,7 +93,7 @@ pub struct RedisOptions {
 }
 
 impl ServerKind for RedisOptions {}
-impl crate::store::builder::sealed::Sealed for RedisOptions {}
+impl crate::store::server_builder::sealed::Sealed for RedisOptions {}
 
 impl Builder<RedisOptions> {
     connection_setters!(kind.connection);

@@ -105,7 +105,7 @@ pub struct SqliteOptions {
 }
 
 impl ServerKind for SqliteOptions {}
-impl crate::store::builder::sealed::Sealed for SqliteOptions {}
+impl crate::store::server_builder::sealed::Sealed for SqliteOptions {}
 
 /// How long a read in the caller's thread may wait for another process. It blocks a runtime thread meanwhile.
 const MAX_INLINE_WAIT: Duration = Duration::from_millis(250);
