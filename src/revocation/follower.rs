@@ -57,8 +57,8 @@ pub(super) async fn load(log: &dyn AnyLog, register: &Register) -> Result<End, E
     // Position zero is that of sessions from before there were revocations. No later session may have it.
     in_time(log.top(1)).await?;
     let (end, top, began) = read_on(log, register, 0, |_| ()).await?;
-    register.loaded(top);
-    register.confirmed(top, began);
+    register.freshness.note_loaded(top);
+    register.note_confirmed(top, began);
     Ok(end)
 }
 
@@ -182,7 +182,12 @@ impl Follower {
     async fn step(&self, register: &Weak<Register>) -> Followed {
         // The register is not held while the task waits for the log: dropping its last handle ends this task.
         let Some((failing, stopped, seen, staleness)) = register.upgrade().map(|register| {
-            (register.is_failing(), register.is_stopped(), register.highest(), register.shortest_staleness())
+            (
+                register.freshness.is_failing(),
+                register.freshness.is_stopped(),
+                register.highest(),
+                register.shortest_staleness(),
+            )
         }) else {
             return Followed::Dropped;
         };
@@ -200,7 +205,7 @@ impl Follower {
             Err(error) => Err(error),
         };
         let Ok(reached) = reached else {
-            register.failed();
+            register.note_failed();
             return Followed::Failed;
         };
         Followed::Reached(reached)
@@ -222,7 +227,7 @@ impl Follower {
         // Once the log is raised, it no longer shows a loss. If healing fails, the next attempt must still know.
         // A task that has taken over may know of a loss meanwhile.
         lock(&self.end).lost |= lost;
-        if register.is_failing() {
+        if register.freshness.is_failing() {
             // The log may be on another server now, whose first write shows it.
             in_time(log.top(register.highest())).await?;
             page = read(log, end.position, Duration::ZERO, FIRST_GRACE).await?;
@@ -230,7 +235,7 @@ impl Follower {
         if lost || page.history != end.history {
             return heal(log, register, Loss::Any { shorter: lost }).await;
         }
-        if register.is_failing() {
+        if register.freshness.is_failing() {
             return heal(log, register, Loss::Recent).await;
         }
         register.take_in(&page.entries);
@@ -238,11 +243,11 @@ impl Follower {
         if page.more {
             return Ok(End { position: reached, ..end });
         }
-        if register.has_lost_entries(page.top) {
+        if register.recent.has_lost(page.top) {
             lock(&self.end).lost = true;
             return heal(log, register, Loss::Recent).await;
         }
-        register.confirmed(page.top, began);
+        register.note_confirmed(page.top, began);
         Ok(End { position: reached.max(page.top), ..end })
     }
 }
@@ -287,7 +292,7 @@ impl Drop for Task {
     fn drop(&mut self) {
         if self.follower.number.load(Ordering::Acquire) == self.number {
             if let Some(register) = self.register.upgrade() {
-                register.stopped(std::thread::panicking());
+                register.note_stopped(std::thread::panicking());
             }
         }
     }
@@ -319,7 +324,7 @@ async fn heal(log: &dyn AnyLog, register: &Register, loss: Loss) -> Result<End, 
     // Before all else: entries that are written from now on come behind the positions of all sessions.
     in_time(log.top(highest)).await?;
     let (start, ours) = match loss {
-        Loss::Recent => (register.before_recent(highest), register.recent()),
+        Loss::Recent => (register.recent.before(highest), register.recent.marks()),
         Loss::Any { .. } => (0, register.everything_known()),
     };
     let mut theirs: HashMap<Key, Mark> = HashMap::new();
@@ -352,8 +357,8 @@ async fn heal(log: &dyn AnyLog, register: &Register, loss: Loss) -> Result<End, 
         (end, top, began) = read_on(log, register, end.position, |_| ()).await?;
     }
     // Every entry that this process appended is in the log, or was written again.
-    register.has_lost_entries(highest);
-    register.confirmed(top, began);
+    register.recent.has_lost(highest);
+    register.note_confirmed(top, began);
     Ok(end)
 }
 

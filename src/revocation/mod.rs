@@ -9,8 +9,10 @@
 
 mod budget;
 mod follower;
+mod freshness;
 mod log;
 mod memory;
+mod recent;
 mod register;
 #[allow(clippy::module_inception)] // the one type that the module is named for
 mod revocation;

@@ -1,32 +1,26 @@
 //! The revocations that one process knows, and how current they are.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-
 use super::budget::Budget;
+use super::freshness::{Confirmation, Freshness};
 use super::log::{AnyLog, Entry};
 use super::memory::MemoryLog;
+use super::recent::{RecentEntries, Unread};
 use super::revocation::{Key, Mark, Revocation};
 use super::set::{Set, View};
 use super::timeline::Timeline;
-use crate::clock::{Clock, SystemClock, Timestamp, bounded};
+use crate::clock::{Clock, SystemClock, Timestamp};
 use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
 use crate::lock::lock;
-use crate::runtime::check_runtime;
 use crate::session::{Labels, Lineage, Name, Position, SessionId};
 
 /// For this many seconds, the cookie of a session that was given another id may be on its way to be replaced.
 const MOMENTS: u64 = 60;
-
-/// The entries of the last minutes are kept in order, to detect whether a failover lost them.
-const RECENT: Duration = Duration::from_secs(120);
-const MAX_RECENT: usize = 1 << 16;
 
 /// Allows for differences between the clocks of hosts: forgetting late does no harm.
 pub(super) const MARGIN: Duration = Duration::from_secs(2 * 3_600);
@@ -39,27 +33,11 @@ pub(crate) struct Register {
     everything: AtomicU64,
     /// Sessions with a lower position have ended: the revocations among them were forgotten.
     floor: AtomicU64,
-    /// All entries of the log up to here are in the set.
-    known: AtomicU64,
     /// The highest position that this process has seen, in the log or in a reply.
     highest: AtomicU64,
-    /// The end of the log when this process had read it for the first time.
-    loaded: AtomicU64,
-    /// When `known` was confirmed last, in microseconds after `start`.
-    confirmed: AtomicU64,
-    start: Instant,
-    /// How often the log was read to its end.
-    rounds: AtomicU64,
-    /// True if the last read failed, or the task that reads has ended.
-    failing: AtomicBool,
-    /// True if the task that reads has ended, and no later read has failed: the log may work.
-    stopped: AtomicBool,
-    /// Wakes tasks that wait for a confirmation.
-    progress: Notify,
+    pub(super) freshness: Freshness,
     timeline: Mutex<Timeline>,
-    recent: Mutex<VecDeque<Recent>>,
-    /// Entries that this process has appended, and not read back yet.
-    unread: Mutex<VecDeque<Unread>>,
+    pub(super) recent: RecentEntries,
     /// Revocations at or below this position were forgotten.
     swept: AtomicU64,
     settings: OnceLock<Settings>,
@@ -96,22 +74,6 @@ struct Settings {
     reporter: Reporter,
 }
 
-struct Recent {
-    seen: Instant,
-    position: u64,
-    revocation: Revocation,
-    /// True if it was read in the log, and not merely appended.
-    read: bool,
-}
-
-/// An entry that must appear when the log is read from `above` to `last`. Another entry with its name may be there, too.
-#[derive(Clone, Copy)]
-struct Unread {
-    above: u64,
-    last: u64,
-    revocation: Revocation,
-}
-
 /// The judgement on a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
@@ -139,17 +101,16 @@ impl Register {
     pub(super) fn in_memory(random: &dyn Random) -> Result<Self, Error> {
         let log = MemoryLog::new(random)?;
         let incarnation = log.incarnation;
-        let register = Self::new(Storage::Memory(log), incarnation, random)?;
-        register.known.store(1, Ordering::Release);
-        Ok(register)
+        Self::new(Storage::Memory(log), incarnation, 1, random)
     }
 
     pub(super) fn over(log: Arc<dyn AnyLog>, random: &dyn Random) -> Result<Self, Error> {
         let incarnation = log.incarnation();
-        Self::new(Storage::Log(log), incarnation, random)
+        Self::new(Storage::Log(log), incarnation, 0, random)
     }
 
-    fn new(storage: Storage, incarnation: u64, random: &dyn Random) -> Result<Self, Error> {
+    /// Creates a register that knows all entries up to `known`.
+    fn new(storage: Storage, incarnation: u64, known: u64, random: &dyn Random) -> Result<Self, Error> {
         let mut seed = [0; 16];
         random.fill(&mut seed)?;
         let Key(seed) = Key::of_name(seed);
@@ -159,18 +120,10 @@ impl Register {
             set: Set::new(seed),
             everything: AtomicU64::new(0),
             floor: AtomicU64::new(0),
-            known: AtomicU64::new(0),
             highest: AtomicU64::new(0),
-            loaded: AtomicU64::new(0),
-            confirmed: AtomicU64::new(0),
-            start: Instant::now(),
-            rounds: AtomicU64::new(0),
-            failing: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            progress: Notify::new(),
+            freshness: Freshness::new(known),
             timeline: Mutex::default(),
-            recent: Mutex::default(),
-            unread: Mutex::default(),
+            recent: RecentEntries::default(),
             swept: AtomicU64::new(0),
             settings: OnceLock::new(),
             horizon: AtomicU64::new(0),
@@ -206,7 +159,7 @@ impl Register {
         if refuse_unknown {
             self.floor.fetch_max(1, Ordering::AcqRel);
         }
-        self.bound();
+        self.make_room();
     }
 
     /// Judges the session with this id and lineage.
@@ -223,9 +176,9 @@ impl Register {
         // In this order: a view shows all that was confirmed before it was taken, and revocations that leave the set raise
         // the floor first. In another order, a revocation that arrives or is forgotten in between would be missed.
         let is_current = self.is_current(position, max_staleness);
-        self.meanwhile();
+        self.let_test_interleave();
         let view = self.set.view();
-        self.meanwhile();
+        self.let_test_interleave();
         if position < self.revoked_below() {
             return Verdict::Revoked;
         }
@@ -237,7 +190,7 @@ impl Register {
         if let Some(verdict @ (Verdict::Revoked | Verdict::Superseded)) = ended {
             return verdict;
         }
-        if names_end(&view, position, lineage, labels) {
+        if is_ended_by_name(&view, position, lineage, labels) {
             return Verdict::Revoked;
         }
         if is_current { ended.unwrap_or(Verdict::Valid) } else { Verdict::Unconfirmed }
@@ -252,7 +205,7 @@ impl Register {
     /// Lets a test act as another thread between two steps of a judgement.
     #[inline]
     #[cfg_attr(not(test), allow(clippy::unused_self))]
-    fn meanwhile(&self) {
+    fn let_test_interleave(&self) {
         #[cfg(test)]
         if let Some(other_thread) = lock(&self.other_thread).as_mut() {
             other_thread(self);
@@ -268,7 +221,7 @@ impl Register {
         let is_ahead = written.saturating_since(now).as_secs() > MOMENTS;
         // The time of an entry is at most that of its first reading here: for two hours after a failover, Redis dates entries
         // ahead. A process that begins must not grant the minute again.
-        let is_old = mark.position() <= self.loaded.load(Ordering::Acquire);
+        let is_old = mark.position() <= self.freshness.loaded();
         match is_recent {
             true if mark.is_retired() && !is_ahead && !is_old => Verdict::Retiring,
             true if mark.is_superseded() => Verdict::Superseded,
@@ -288,47 +241,22 @@ impl Register {
         match self.storage {
             // Every append also writes to the set.
             Storage::Memory(_) => true,
-            Storage::Log(_) => position <= self.known.load(Ordering::Acquire) && self.age() <= max_staleness,
+            Storage::Log(_) => self.freshness.is_current(position, max_staleness),
         }
-    }
-
-    /// Returns how long ago the log was last read to its end.
-    fn age(&self) -> Duration {
-        let confirmed = Duration::from_micros(self.confirmed.load(Ordering::Acquire));
-        self.start.elapsed().saturating_sub(confirmed)
     }
 
     /// Waits until the log was read up to `position` and is current. Returns false if that cannot be confirmed in time.
     pub(crate) async fn confirm(&self, position: Position, max_staleness: Duration) -> bool {
+        if self.is_immediate() {
+            return true;
+        }
         let position = self.sequence(position);
-        let deadline = tokio::time::Instant::now() + bounded(max_staleness);
-        let rounds = self.rounds.load(Ordering::Acquire);
-        loop {
-            let mut progress = std::pin::pin!(self.progress.notified());
-            progress.as_mut().enable();
-            if self.is_current(position, max_staleness) {
-                return true;
-            }
-            // Waiting needs the clock of a runtime.
-            if check_runtime().is_err() {
-                return false;
-            }
-            // The second read since then began afterwards.
-            let read = self.rounds.load(Ordering::Acquire) >= rounds.saturating_add(2);
-            if read && position > self.known.load(Ordering::Acquire) {
+        match self.freshness.confirm(position, max_staleness).await {
+            Confirmation::Current => true,
+            Confirmation::Late => false,
+            Confirmation::EndsBefore => {
                 self.rolled_back(position).await;
-                return false;
-            }
-            // One slow reply of the log fails no request, and neither does a task that is started again after its runtime has
-            // ended. A log that is down for longer than sessions are trusted delays none.
-            let until = if self.is_failing() && !self.is_stopped() {
-                let left = bounded(max_staleness.saturating_sub(self.age()));
-                deadline.min(tokio::time::Instant::now() + left)
-            } else {
-                deadline
-            };
-            if tokio::time::timeout_at(until, progress).await.is_err() {
-                return false;
+                false
             }
         }
     }
@@ -345,7 +273,7 @@ impl Register {
     /// Returns the present end of the log, for a session whose login is about to be checked.
     pub(crate) async fn position(&self) -> Result<Position, Error> {
         let sequence = match &self.storage {
-            Storage::Memory(_) => self.known.load(Ordering::Acquire),
+            Storage::Memory(_) => self.freshness.known(),
             Storage::Log(log) => {
                 let top = log.top(self.highest.load(Ordering::Acquire)).await?;
                 self.highest.fetch_max(top, Ordering::AcqRel);
@@ -358,7 +286,7 @@ impl Register {
     /// Does the same as [`position`](Self::position) without asking the log, for a session without a login and for a
     /// log in memory.
     pub(crate) fn known_position(&self) -> Position {
-        self.at(self.known.load(Ordering::Acquire))
+        self.at(self.freshness.known())
     }
 
     fn at(&self, sequence: u64) -> Position {
@@ -390,10 +318,10 @@ impl Register {
             for revocation in revocations {
                 self.apply(position, *revocation);
             }
-            self.known.store(position, Ordering::Release);
+            self.freshness.note_known(position);
         });
         self.sweep();
-        self.bound();
+        self.make_room();
         self.at(sequence)
     }
 
@@ -418,15 +346,10 @@ impl Register {
             // read, unless sessions would then be valid for as long.
             let position = if revocation.counts_by_position() { last } else { above.saturating_add(1) };
             self.apply(position, revocation);
-            self.remember(std::iter::once((position, revocation)), false);
-            let mut unread = lock(&self.unread);
-            if unread.len() >= MAX_RECENT {
-                // Nothing is read for so long only while the log fails. After that, all recent entries are looked for.
-                unread.pop_front();
-            }
-            unread.push_back(Unread { above, last, revocation });
+            self.recent.remember(std::iter::once((position, revocation)), false);
+            self.recent.expect(Unread { above, last, revocation });
         }
-        self.bound();
+        self.make_room();
         Ok(self.at(last))
     }
 
@@ -443,15 +366,15 @@ impl Register {
         max_staleness: Duration,
     ) -> Result<Continued, Error> {
         let (key, from) = (Key::of_name(owner), from.map(|from| self.sequence(from)));
-        let is_named =
+        let is_ended =
             || from.is_some_and(|from| self.set.view().get(key).is_some_and(|mark| mark.ends(from)));
-        if is_named() {
+        if is_ended() {
             return Ok(Continued::Nowhere);
         }
         let mut ended = false;
         let position = if let Storage::Memory(log) = &self.storage {
             revocations.push(Revocation::of_owner(owner));
-            self.append_in_memory(log, &revocations, || ended = is_named())
+            self.append_in_memory(log, &revocations, || ended = is_ended())
         } else {
             let own = Revocation::of_owner(owner).by_call(&SystemRandom)?;
             revocations.push(own);
@@ -459,7 +382,7 @@ impl Register {
             if !self.confirm(position, max_staleness).await {
                 return Ok(Continued::Unconfirmed);
             }
-            ended = from.is_some_and(|from| self.may_name_between(key, from, position.sequence, own));
+            ended = from.is_some_and(|from| self.recent.may_name_between(key, from, position.sequence, own));
             position
         };
         Ok(if ended { Continued::Nowhere } else { Continued::At(position) })
@@ -487,28 +410,14 @@ impl Register {
             return Ok(Continued::Unconfirmed);
         }
         let (from, to) = (self.sequence(judged), end.sequence.saturating_add(1));
-        let is_named = |key| self.may_name_between(key, from, to, own);
+        let is_named = |key| self.recent.may_name_between(key, from, to, own);
         let position = self.sequence(lineage.position);
         let view = self.set.view();
         let ended = is_named(Key::of_root(root))
             || is_named(Key::of_id(id))
-            || names_end(&view, position, lineage, labels)
+            || is_ended_by_name(&view, position, lineage, labels)
             || position < self.revoked_below();
         Ok(if ended { Continued::Nowhere } else { Continued::At(end) })
-    }
-
-    /// Returns true if a recent revocation of `key` is behind `from` and before `to`, or there were too many to tell. One like
-    /// `own` is by the same call: it was sent again after a reply was lost.
-    fn may_name_between(&self, key: Key, from: u64, to: u64, own: Revocation) -> bool {
-        let recent = lock(&self.recent);
-        let is_between = |recent: &Recent| {
-            let position = recent.revocation.mark(recent.position).position();
-            recent.revocation.key() == key && recent.revocation != own && position > from && position < to
-        };
-        // Entries that were dropped may lie behind `from`.
-        let dropped =
-            recent.len() >= MAX_RECENT && recent.front().is_none_or(|oldest| oldest.position > from);
-        dropped || recent.iter().any(is_between)
     }
 
     /// Counts one revocation of `owner`. Returns true if it has not caused too many yet.
@@ -527,21 +436,6 @@ impl Register {
 
     fn note(&self, time: Timestamp, position: u64) {
         lock(&self.timeline).note(time, position, self.horizon());
-    }
-
-    fn remember(&self, entries: impl Iterator<Item = (u64, Revocation)>, read: bool) {
-        let seen = Instant::now();
-        let mut recent = lock(&self.recent);
-        let is_old = |first: &Recent| seen.saturating_duration_since(first.seen) > RECENT;
-        while recent.front().is_some_and(is_old) {
-            recent.pop_front();
-        }
-        for (position, revocation) in entries {
-            if recent.len() >= MAX_RECENT {
-                recent.pop_front();
-            }
-            recent.push_back(Recent { seen, position, revocation, read });
-        }
     }
 
     /// Returns how long revocations are remembered: without bound until a store has set how long sessions last.
@@ -563,17 +457,17 @@ impl Register {
     }
 
     /// Replaces the oldest revocations by a floor, if there are too many.
-    fn bound(&self) {
+    fn make_room(&self) {
         let max = self.max.load(Ordering::Acquire);
         if self.set.len() <= max {
             return;
         }
-        if self.cut(max) {
+        if self.raise_floor(max) {
             self.report(RevocationChange::Floor);
         }
     }
 
-    fn cut(&self, max: usize) -> bool {
+    fn raise_floor(&self, max: usize) -> bool {
         let _one = lock(&self.overflow);
         let mut positions: Vec<u64> = self.set.marks().iter().map(|(_, mark)| mark.position()).collect();
         // A sixteenth at once, so that it rarely happens.
@@ -622,106 +516,41 @@ impl Register {
         for entry in entries {
             self.apply(entry.position, entry.revocation);
         }
-        self.remember(entries.iter().map(|entry| (entry.position, entry.revocation)), true);
-        self.bound();
+        self.recent.remember(entries.iter().map(|entry| (entry.position, entry.revocation)), true);
+        self.make_room();
     }
 
     /// Notes that the log was read to its end, `top`, by a read that began at `began`.
-    pub(super) fn confirmed(&self, top: u64, began: Instant) {
+    pub(super) fn note_confirmed(&self, top: u64, began: Instant) {
         self.highest.fetch_max(top, Ordering::AcqRel);
-        self.known.fetch_max(top, Ordering::AcqRel);
-        let micros = u64::try_from(began.saturating_duration_since(self.start).as_micros());
-        self.confirmed.store(micros.unwrap_or(u64::MAX), Ordering::Release);
-        self.rounds.fetch_add(1, Ordering::AcqRel);
-        self.stopped.store(false, Ordering::Release);
-        if self.failing.swap(false, Ordering::AcqRel) {
+        if self.freshness.note_confirmed(top, began) {
             self.report(RevocationChange::Reachable);
         }
-        self.progress.notify_waiters();
-    }
-
-    /// Returns true if the log was read to `top`, and an entry that this process appended was missing. Each entry is
-    /// checked once.
-    pub(super) fn has_lost_entries(&self, top: u64) -> bool {
-        let mut missing: HashMap<Revocation, Vec<Unread>> = HashMap::new();
-        lock(&self.unread).retain(|entry| {
-            let due = entry.last <= top;
-            if due {
-                missing.entry(entry.revocation).or_default().push(*entry);
-            }
-            !due
-        });
-        // They are among the last entries, and there may be thousands of them.
-        for recent in lock(&self.recent).iter().rev().filter(|recent| recent.read) {
-            if missing.is_empty() {
-                break;
-            }
-            if let Some(entries) = missing.get_mut(&recent.revocation) {
-                entries.retain(|entry| recent.position <= entry.above || recent.position > entry.last);
-                if entries.is_empty() {
-                    missing.remove(&recent.revocation);
-                }
-            }
-        }
-        !missing.is_empty()
-    }
-
-    /// Notes that this process has read the log for the first time, to `top`.
-    pub(super) fn loaded(&self, top: u64) {
-        self.loaded.store(top, Ordering::Release);
+        self.freshness.wake();
     }
 
     /// Notes that the log could not be read.
-    pub(super) fn failed(&self) {
-        self.stopped.store(false, Ordering::Release);
-        self.report_unreachable();
+    pub(super) fn note_failed(&self) {
+        self.report_unreachable(self.freshness.note_failed());
     }
 
     /// Notes that the task that reads the log has ended. The log itself may work, unless the task has panicked before it read
     /// anything.
-    pub(super) fn stopped(&self, panicked: bool) {
-        self.stopped.store(!(panicked && self.is_failing()), Ordering::Release);
-        self.report_unreachable();
+    pub(super) fn note_stopped(&self, panicked: bool) {
+        self.report_unreachable(self.freshness.note_stopped(panicked));
     }
 
-    fn report_unreachable(&self) {
-        if !self.failing.swap(true, Ordering::AcqRel) {
+    fn report_unreachable(&self, is_news: bool) {
+        if is_news {
             self.report(RevocationChange::Unreachable);
         }
-        self.progress.notify_waiters();
-    }
-
-    pub(super) fn is_failing(&self) -> bool {
-        self.failing.load(Ordering::Acquire)
-    }
-
-    /// Returns true if the task that reads the log has ended, and the log itself may work.
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
+        self.freshness.wake();
     }
 
     /// Returns the shortest staleness that a store allows, or `None` before there is a store.
     pub(super) fn shortest_staleness(&self) -> Option<Duration> {
         let millis = self.max_staleness.load(Ordering::Acquire);
         (millis != u64::MAX).then(|| Duration::from_millis(millis))
-    }
-
-    /// Returns the position before all recent entries.
-    pub(super) fn before_recent(&self, top: u64) -> u64 {
-        lock(&self.recent)
-            .iter()
-            .map(|recent| recent.position)
-            .min()
-            .map_or(top, |first| first.saturating_sub(1))
-    }
-
-    /// Returns the recent revocations that are in force.
-    pub(super) fn recent(&self) -> Vec<(Key, Mark)> {
-        let recent = lock(&self.recent);
-        recent
-            .iter()
-            .map(|recent| (recent.revocation.key(), recent.revocation.mark(recent.position)))
-            .collect()
     }
 
     /// Returns all known revocations that are in force.
@@ -737,394 +566,11 @@ impl Register {
 
 /// Returns true if the subject or a label of a session with this position was revoked.
 #[inline]
-fn names_end(view: &View, position: u64, lineage: &Lineage, labels: &Labels<'_>) -> bool {
+fn is_ended_by_name(view: &View, position: u64, lineage: &Lineage, labels: &Labels<'_>) -> bool {
     let ends = |name: Name| view.get(Key::of_name(name)).is_some_and(|mark| mark.ends(position));
     lineage.owner.is_some_and(ends) || labels.names().any(ends)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::crypto::SystemRandom;
-    use crate::error::Error;
-    use crate::revocation::{Page, RevocationLog};
-    use crate::session::Payload;
-
-    pub(super) type OtherThread = Box<dyn FnMut(&Register) + Send>;
-
-    const ID: SessionId = SessionId::from_bytes([9; 16]);
-    const HOUR: Duration = Duration::from_secs(3_600);
-
-    /// Judges the session `ID`, which logged in at `sequence`.
-    fn judge(register: &Register, sequence: u64, now: u64) -> Verdict {
-        let lineage = Lineage { position: register.at(sequence), owner: None, root: None };
-        register.judge(ID, &lineage, &Payload::default().labels(), Timestamp::from_unix(now), HOUR)
-    }
-
-    /// Does the same as [`judge`], while another thread takes `step` at the point with this
-    /// number.
-    fn judged(register: &Register, sequence: u64, point: usize, step: fn(&Register)) -> Verdict {
-        let points = Arc::new(AtomicUsize::new(0));
-        let passed = Arc::clone(&points);
-        *lock(&register.other_thread) = Some(Box::new(move |register| {
-            if passed.fetch_add(1, Ordering::SeqCst) == point {
-                step(register);
-            }
-        }));
-        let verdict = judge(register, sequence, 100);
-        *lock(&register.other_thread) = None;
-        assert_eq!(points.load(Ordering::SeqCst), 2, "the other thread had its turns");
-        verdict
-    }
-
-    /// More revocations than the tables of the set have room for.
-    fn many() -> impl Iterator<Item = Revocation> {
-        (1..=4_096_u128).map(|number| Revocation::of_owner((number << 64 | number).to_be_bytes()))
-    }
-
-    #[test]
-    fn a_revocation_that_is_forgotten_during_a_judgement_is_not_missed() {
-        for point in 0..2 {
-            let register = Register::in_memory(&SystemRandom).unwrap();
-            register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap();
-            let verdict = judged(&register, 1, point, |register| {
-                register.max.store(64, Ordering::Release);
-                for revocation in many() {
-                    register.revoke_at_once(&[revocation]).unwrap();
-                }
-                assert!(register.set.view().get(Key::of_root(ID)).is_none(), "the floor replaced it");
-            });
-            assert_eq!(verdict, Verdict::Revoked, "at point {point}");
-        }
-    }
-
-    #[test]
-    fn a_revocation_that_is_read_during_a_judgement_is_not_missed() {
-        for point in 0..2 {
-            let register = Register::over(Arc::new(At(1)), &SystemRandom).unwrap();
-            let verdict = judged(&register, 1, point, |register| {
-                let entries = many().chain([Revocation::of_root(ID, false)]).zip(2..);
-                let written = Timestamp::from_unix(1);
-                let entries: Vec<_> =
-                    entries.map(|(revocation, position)| Entry { position, written, revocation }).collect();
-                register.take_in(&entries);
-                register.confirmed(entries.last().unwrap().position, Instant::now());
-            });
-            assert!(
-                matches!(verdict, Verdict::Revoked | Verdict::Unconfirmed),
-                "{verdict:?} at point {point}"
-            );
-        }
-    }
-
-    /// A log whose next entry is at this position.
-    struct At(u64);
-
-    impl RevocationLog for At {
-        fn incarnation(&self) -> u64 {
-            1
-        }
-
-        async fn append(&self, _: Vec<Revocation>, _: u64) -> Result<u64, Error> {
-            Ok(self.0)
-        }
-
-        async fn top(&self, _: u64) -> Result<u64, Error> {
-            Ok(self.0)
-        }
-
-        async fn read(&self, _: u64, _: Duration) -> Result<Page, Error> {
-            Ok(Page::default())
-        }
-
-        async fn trim(&self, _: Duration) -> Result<(), Error> {
-            Ok(())
-        }
-    }
-
-    fn over_log(top: u64) -> Register {
-        Register::over(Arc::new(At(top)), &SystemRandom).unwrap()
-    }
-
-    #[test]
-    fn an_old_id_is_told_from_a_revoked_one_for_a_minute() {
-        use Verdict::{Retiring, Revoked, Superseded};
-        const WRITTEN: u64 = 1_000;
-        let verdict = |revocation, now| {
-            let register = over_log(1);
-            let written = Timestamp::from_unix(WRITTEN);
-            register.take_in(&[Entry { position: 1, written, revocation }]);
-            register.confirmed(1, Instant::now());
-            judge(&register, 1, now)
-        };
-        for (now, retiring, superseded) in [
-            (WRITTEN, Retiring, Superseded),
-            (WRITTEN + 59, Retiring, Superseded),
-            (WRITTEN + 60, Revoked, Revoked),
-            // The clock of the host that wrote it is ahead: an id must not be valid for as long as that.
-            (WRITTEN - 60, Retiring, Superseded),
-            (WRITTEN - 61, Superseded, Superseded),
-        ] {
-            assert_eq!(verdict(Revocation::retiring_id(ID), now), retiring, "at {now}");
-            assert_eq!(verdict(Revocation::of_id(ID, true), now), superseded, "at {now}");
-            assert_eq!(verdict(Revocation::of_id(ID, false), now), Revoked, "at {now}");
-        }
-    }
-
-    #[test]
-    fn a_session_that_begins_at_the_end_of_all_sessions_is_valid() {
-        let register = Register::in_memory(&SystemRandom).unwrap();
-        let end = register.revoke_at_once(&[Revocation::of_everything()]).unwrap().sequence;
-        let verdict = |sequence| judge(&register, sequence, 100);
-        assert_eq!([verdict(end - 1), verdict(end)], [Verdict::Revoked, Verdict::Valid]);
-    }
-
-    async fn is_pending(future: std::pin::Pin<&mut impl Future<Output = bool>>) -> bool {
-        let mut future = future;
-        std::future::poll_fn(|cx| std::task::Poll::Ready(future.as_mut().poll(cx).is_pending())).await
-    }
-
-    #[tokio::test]
-    async fn a_log_that_fails_for_a_moment_delays_a_request_and_fails_none() {
-        let register = over_log(2);
-        register.confirmed(1, Instant::now());
-        register.failed();
-        let mut confirming = std::pin::pin!(register.confirm(register.at(2), HOUR));
-        assert!(is_pending(confirming.as_mut()).await);
-        register.confirmed(2, Instant::now());
-        assert!(confirming.await);
-    }
-
-    /// A task that ends with its runtime says nothing about the log. A task that panics before it has read anything does.
-    #[tokio::test]
-    async fn a_request_waits_for_a_task_that_is_started_again_and_not_for_a_log_that_fails() {
-        type Step = fn(&Register);
-        let (fails, ends, panics): (Step, Step, Step) =
-            (Register::failed, |register| register.stopped(false), |register| register.stopped(true));
-        let cases: [(&[Step], bool); 7] = [
-            (&[fails], false),
-            (&[ends], true),
-            (&[panics], true),
-            (&[panics, panics], false),
-            (&[fails, panics], false),
-            (&[fails, ends], true),
-            (&[ends, fails], false),
-        ];
-        for (number, (steps, waits)) in cases.into_iter().enumerate() {
-            let mut register = over_log(1);
-            register.start = Instant::now().checked_sub(2 * HOUR).unwrap();
-            let long_ago = register.start;
-            register.confirmed(1, long_ago);
-            for step in steps {
-                step(&register);
-            }
-            let mut confirming = std::pin::pin!(register.confirm(register.at(1), HOUR));
-            // A request that gives up does so at once, however long that takes on a busy machine.
-            let patience = if waits { Duration::from_millis(10) } else { HOUR / 60 };
-            let given_up = tokio::time::timeout(patience, confirming.as_mut()).await.ok();
-            assert_eq!(given_up, (!waits).then_some(false), "case {number}");
-            if waits {
-                register.confirmed(1, Instant::now());
-                assert!(confirming.await);
-            }
-        }
-    }
-
-    // Only a log that ends before the position was rolled back. To raise another log wastes positions, and the
-    // request would fail.
-    #[tokio::test]
-    async fn a_log_that_was_read_late_is_not_taken_for_one_that_was_rolled_back() {
-        let mut register = over_log(1);
-        register.start = Instant::now().checked_sub(2 * HOUR).unwrap();
-        let long_ago = register.start;
-        let mut confirming = std::pin::pin!(register.confirm(register.at(1), HOUR));
-        for _ in 0..3 {
-            assert!(is_pending(confirming.as_mut()).await);
-            register.confirmed(1, long_ago);
-        }
-        assert!(is_pending(confirming.as_mut()).await);
-        register.confirmed(1, Instant::now());
-        assert!(confirming.await);
-    }
-
-    struct Settable(AtomicU64);
-
-    impl Clock for Settable {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_unix(self.0.load(Ordering::SeqCst))
-        }
-    }
-
-    fn attach(register: &Register, max: usize, refuse_unknown: bool) {
-        attach_for(register, max, refuse_unknown, HOUR);
-    }
-
-    /// Attaches a store whose sessions last for so long. Returns its clock.
-    fn attach_for(register: &Register, max: usize, refuse_unknown: bool, longest: Duration) -> Arc<Settable> {
-        let reporter = Reporter { cookie: String::new(), observer: None };
-        let clock = Arc::new(Settable(AtomicU64::new(100)));
-        let limits = StoreLimits { max, max_per_subject: 1, max_staleness: HOUR, refuse_unknown };
-        register.attach(limits, longest, Arc::clone(&clock) as Arc<dyn Clock>, reporter);
-        clock
-    }
-
-    #[test]
-    fn a_store_whose_sessions_last_for_longer_refuses_those_whose_revocations_may_be_forgotten() {
-        let register = Register::in_memory(&SystemRandom).unwrap();
-        let clock = attach_for(&register, 32, false, HOUR);
-        let forgotten = register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap().sequence;
-        let now = 100 + (HOUR + MARGIN).as_secs();
-        clock.0.store(now, Ordering::SeqCst);
-        register.sweep();
-        assert_eq!(register.len(), 0);
-        let judged = || [forgotten - 1, forgotten].map(|at| judge(&register, at, now));
-        attach_for(&register, 32, false, HOUR);
-        assert_eq!(judged(), [Verdict::Valid; 2], "the first store's sessions have expired");
-        attach_for(&register, 32, false, 2 * HOUR);
-        assert_eq!(judged(), [Verdict::Revoked, Verdict::Valid]);
-    }
-
-    #[tokio::test]
-    async fn a_log_that_is_not_read_does_not_fill_the_memory() {
-        let register = over_log(1);
-        for _ in 0..17 {
-            register.revoke(vec![Revocation::of_owner([7; 16]); 4_096]).await.unwrap();
-        }
-        assert_eq!(lock(&register.unread).len(), MAX_RECENT);
-        assert!(register.has_lost_entries(1));
-        assert_eq!(lock(&register.unread).len(), 0);
-    }
-
-    #[test]
-    fn the_first_store_sets_the_limits() {
-        let register = Register::in_memory(&SystemRandom).unwrap();
-        attach(&register, 32, false);
-        attach(&register, 1_000_000, false);
-        assert_eq!(register.horizon(), HOUR + MARGIN);
-        assert!(register.spend([1; 16]) && !register.spend([1; 16]));
-        // Their positions begin at 2.
-        let mut revocations = many();
-        for revocation in revocations.by_ref().take(32) {
-            register.revoke_at_once(&[revocation]).unwrap();
-        }
-        assert_eq!((register.len(), judge(&register, 0, 100)), (32, Verdict::Valid));
-        // Beyond the limit, the oldest ones make room: a sixteenth, and the surplus one. The sessions before them have
-        // ended.
-        register.revoke_at_once(&[revocations.next().unwrap()]).unwrap();
-        assert_eq!(register.len(), 30);
-        assert_eq!([3, 4].map(|at| judge(&register, at, 100)), [Verdict::Revoked, Verdict::Valid]);
-    }
-
-    #[test]
-    fn a_revocation_that_was_forgotten_is_not_taken_in_again() {
-        let register = over_log(1);
-        attach(&register, 32, false);
-        let written = Timestamp::from_unix(100);
-        let entries: Vec<_> = many()
-            .take(33)
-            .zip(1..)
-            .map(|(revocation, position)| Entry { position, written, revocation })
-            .collect();
-        for _ in 0..2 {
-            register.take_in(&entries);
-            assert_eq!(register.len(), 30, "three made room");
-        }
-    }
-
-    #[test]
-    fn an_entry_is_recent_for_two_minutes() {
-        let register = over_log(1);
-        let remember =
-            |position| register.remember(std::iter::once((position, Revocation::of_owner([7; 16]))), true);
-        remember(1);
-        remember(2);
-        assert_eq!((register.recent().len(), register.before_recent(9)), (2, 0));
-        for recent in lock(&register.recent).iter_mut().take(1) {
-            recent.seen = recent.seen.checked_sub(RECENT + Duration::from_secs(1)).unwrap();
-        }
-        remember(3);
-        assert_eq!((register.recent().len(), register.before_recent(9)), (2, 1));
-    }
-
-    #[test]
-    fn only_another_end_of_the_subject_in_between_counts() {
-        let of = |name| Revocation::of_owner([name; 16]);
-        let by_call = |call| of(8).by_this_call(call);
-        for (position, revocation, counts) in [
-            (2, of(8), false),
-            (3, of(8), true),
-            (4, of(8), true),
-            (5, of(8), false),
-            (3, of(7), false),
-            (3, by_call(1), false),
-            (3, by_call(2), true),
-        ] {
-            let register = over_log(1);
-            register.remember(std::iter::once((position, revocation)), true);
-            let named = register.may_name_between(Key::of_name([8; 16]), 2, 5, by_call(1));
-            assert_eq!(named, counts, "{revocation:?} at {position}");
-        }
-    }
-
-    // Another end of the subject may have been among them. The session must not continue behind it.
-    #[test]
-    fn recent_entries_that_were_dropped_may_have_ended_the_subject() {
-        let owner = Key::of_name([8; 16]);
-        let is_named = |register: &Register, from| {
-            register.may_name_between(owner, from, u64::MAX, Revocation::of_everything())
-        };
-        let entry = |position, name| {
-            let revocation = Revocation::of_owner([name; 16]);
-            Entry { position, written: Timestamp::from_unix(1), revocation }
-        };
-        let last = MAX_RECENT as u64;
-        let register = over_log(1);
-        register.take_in(&(2..=last).map(|position| entry(position, 7)).collect::<Vec<_>>());
-        assert!(!is_named(&register, 1), "there is room for one more");
-        // On one page, too, the first entry is dropped.
-        let register = over_log(1);
-        let page: Vec<_> =
-            (1..=last + 1).map(|position| entry(position, if position == 1 { 8 } else { 7 })).collect();
-        register.take_in(&page);
-        assert_eq!([0, 2].map(|from| is_named(&register, from)), [true, false]);
-    }
-
-    #[test]
-    fn a_store_can_refuse_sessions_without_a_position() {
-        let register = Register::in_memory(&SystemRandom).unwrap();
-        attach(&register, 32, false);
-        assert_eq!(judge(&register, 0, 100), Verdict::Valid);
-        attach(&register, 32, true);
-        assert_eq!([0, 1].map(|at| judge(&register, at, 100)), [Verdict::Revoked, Verdict::Valid]);
-    }
-
-    #[test]
-    fn each_of_two_entries_with_one_name_must_be_read() {
-        let revocation = Revocation::of_owner([7; 16]);
-        let read =
-            |position: &u64| Entry { position: *position, written: Timestamp::from_unix(1), revocation };
-        for (there, lost) in [(&[2, 4][..], false), (&[2], true), (&[4], true), (&[], true)] {
-            let register = over_log(4);
-            let unread = [2, 4].map(|last| Unread { above: last - 1, last, revocation });
-            lock(&register.unread).extend(unread);
-            register.take_in(&there.iter().map(read).collect::<Vec<_>>());
-            assert_eq!(register.has_lost_entries(4), lost, "{there:?}");
-        }
-    }
-
-    // Two hosts end the sessions of one subject, and a failover loses the second entry. The first one is not it: it does not
-    // end the session of a login between the two.
-    #[tokio::test]
-    async fn an_entry_of_another_host_is_not_taken_for_a_lost_one() {
-        let revocation = Revocation::of_owner([7; 16]);
-        let read = |position| Entry { position, written: Timestamp::from_unix(1), revocation };
-        for (there, lost) in [(1, true), (2, false)] {
-            let register = Register::over(Arc::new(At(2)), &SystemRandom).unwrap();
-            assert_eq!(register.revoke(vec![revocation]).await.unwrap().sequence, 2);
-            register.take_in(&[read(there)]);
-            assert!(!register.has_lost_entries(1), "the log was not read so far");
-            assert_eq!(register.has_lost_entries(2), lost, "an entry at {there}");
-            assert!(!register.has_lost_entries(2), "each entry is checked once");
-        }
-    }
-}
+#[path = "register_tests.rs"]
+mod tests;

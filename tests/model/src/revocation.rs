@@ -196,7 +196,7 @@ impl Host {
         self.set.iter().filter(|(known, _)| *known == key).map(|(_, mark)| *mark).max()
     }
 
-    /// `Register::may_name_between`.
+    /// `RecentEntries::may_name_between`.
     fn has_mark_between(&self, key: Key, from: Position, to: Position) -> bool {
         self.set.iter().any(|(known, mark)| *known == key && *mark > from && *mark < to)
     }
