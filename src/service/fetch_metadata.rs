@@ -1,10 +1,10 @@
 //! The facts that a browser tells about the cause of a request (W3C Fetch Metadata).
 
-#[cfg(feature = "device-bound")]
-use http::header::HeaderMap;
-use http::header::HeaderName;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 #[cfg(feature = "device-bound")]
 use http::{Method, Request};
+
+use crate::cookie::trim;
 
 /// Whether a page of this origin, of this site, or of another site caused the request.
 pub(super) static SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -23,4 +23,25 @@ pub(super) fn comes_by_link<B>(request: &Request<B>) -> bool {
     *request.method() == Method::GET
         && request.headers().get(&SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate")
         && is_caused_elsewhere(request.headers())
+}
+
+/// Returns true if a browser loads the page before the user asks for it.
+///
+/// The value is a token: `prefetch`, or of some scripts `prerender`, and of Safari `preview`. Prerendering adds a parameter or
+/// another token.
+pub(super) fn is_speculative(headers: &HeaderMap) -> bool {
+    let is_prefetch = |value: &HeaderValue| {
+        let token = value.as_bytes().split(|byte| matches!(byte, b';' | b',')).next().unwrap_or_default();
+        matches!(trim(token), b"prefetch" | b"prerender" | b"preview")
+    };
+    // One look at each name is faster than four look-ups, each of which hashes a name.
+    headers.iter().any(|(name, value)| is_purpose(name) && is_prefetch(value))
+}
+
+/// Returns true for a header by which a browser, or a script in a page, declares that it loads a page ahead.
+///
+/// `Sec-Purpose` is in the Fetch standard. Chromium, Firefox and Safari sent `Purpose`, `X-Moz` and `X-Purpose` before, and
+/// scripts that load pages ahead still do. A script cannot set `Sec-Purpose`, so some set `X-Sec-Purpose`.
+fn is_purpose(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "sec-purpose" | "x-sec-purpose" | "purpose" | "x-purpose" | "x-moz")
 }

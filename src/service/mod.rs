@@ -1,11 +1,14 @@
 //! The adapter for hyper: it adds a session to any hyper service.
 //!
-//! `handle` finds the cookie and puts a handle beside the request. The handler runs, and if it asks for its session, `slot`
-//! loads it. `finish` commits the changes and writes the response head. If the handler does not ask, the request costs only
-//! the search in the header and one handle.
+//! `handle` finds the cookie and puts a handle beside the request. The handler runs, and if it asks for its session, `loading`
+//! loads it into the request's `slot`. `finish` commits the changes and writes the response head. If the handler does not
+//! ask, the request costs only the search in the header and one handle.
 
+mod brought_sessions;
 mod commit;
 mod connection;
+mod cookie_lines;
+mod cookie_opening;
 mod cross_origin;
 #[cfg(feature = "device-bound")]
 mod device_bound;
@@ -24,6 +27,7 @@ mod finish;
 mod function;
 mod future;
 mod handle;
+mod loading;
 mod memo;
 mod other_sessions;
 mod response_head;

@@ -1,0 +1,281 @@
+//! Opening the cookies of a request: which of them lead to authentic sessions, within limits on the work.
+
+use smallvec::SmallVec;
+use tokio::sync::SemaphorePermit;
+use zeroize::Zeroizing;
+
+use super::slot::{Loaded, Slot};
+use super::stopwatch::Stopwatch;
+use crate::clock::Timestamp;
+use crate::cookie::{Assembly, FoundCookies, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, chunk_size};
+use crate::error::Error;
+use crate::event::{EventKind, Operation, Refusal};
+use crate::lock::lock;
+use crate::session::{Recency, Record};
+use crate::store::{LoadFuture, StoreFuture};
+
+/// The result of opening the cookies of a request.
+pub(super) enum Opening<'a> {
+    /// Another task has loaded the session meanwhile.
+    Loaded(&'a Loaded),
+    Opened(Opened),
+}
+
+/// The contents of the cookies of a request.
+pub(super) struct Opened {
+    /// The authentic sessions.
+    pub(super) candidates: SmallVec<[Candidate; 1]>,
+    /// The newest tombstone, or session of a host whose clock is ahead. Sessions that were not written after it do not count.
+    pub(super) hidden: Option<Recency>,
+    /// Each cookie of the session's name is known to be dead.
+    pub(super) all_dead: bool,
+    /// One of the tokens was superseded moments ago.
+    pub(super) regenerated: bool,
+    /// Some cookies were not tried.
+    pub(super) exhausted: bool,
+}
+
+pub(super) struct Candidate {
+    pub(super) record: Record,
+    pub(super) assembly: Assembly,
+    /// The retired name under which it came.
+    pub(super) retired: Option<usize>,
+}
+
+/// The work spent on the cookies of one request.
+#[derive(Default)]
+struct Tries {
+    /// Cookies whose signature was checked, or that the backend was asked for.
+    candidates: usize,
+    /// The same for each way to join the chunks of a cookie, and tokens that were joined and then refused by form.
+    signatures: usize,
+    /// Refusals by form that were reported.
+    reported: usize,
+}
+
+/// The result of opening one cookie.
+enum Attempt<'a> {
+    /// Another task has loaded the session meanwhile.
+    Loaded(&'a Loaded),
+    Opened(Candidate),
+    Refused {
+        refusal: Refusal,
+        /// When it was written, if it hides sessions that were not written after that.
+        hidden: Option<Recency>,
+        /// Not all ways to join its chunks were tried.
+        exhausted: bool,
+    },
+}
+
+impl Slot {
+    /// Opens the cookies of the session's name, including those of retired names.
+    ///
+    /// All cookies are opened, not only the first authentic one: no rule may depend on their order, which depends on the
+    /// browser and on other hosts of the domain (RFC 6265bis section 5.8.3). A cookie that is refused by its form costs
+    /// almost nothing and does not count. The number of other cookies is limited.
+    ///
+    /// A task that has to wait for the store takes the permit first, and then uses the session that an earlier task has
+    /// loaded.
+    pub(super) async fn open_cookies<'a>(
+        &'a self,
+        now: Timestamp,
+        permit: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Opening<'a>, Error> {
+        let config = self.connection.config();
+        let retired = config.cookie.retired_cookies();
+        let mut opened = Opened {
+            candidates: SmallVec::new(),
+            hidden: None,
+            all_dead: true,
+            regenerated: false,
+            exhausted: false,
+        };
+        let mut tries = Tries::default();
+        let mut heads = 0;
+        let retired_names = self.found_retired.iter().enumerate().map(|(name, found)| (Some(name), found));
+        for (name, found) in std::iter::once((None, &self.found)).chain(retired_names) {
+            let cookie_name = match name.and_then(|name| retired.get(name)) {
+                None => config.cookie.name(),
+                Some(retired) => RetiredCookie::name(retired),
+            };
+            heads += found.len();
+            opened.exhausted |= found.overflowed();
+            // One of the two belongs to another cookie.
+            opened.all_dead &= !found.has_twins();
+            let mut judged: SmallVec<[usize; MAX_CANDIDATES]> = SmallVec::new();
+            for head in 0..found.len() {
+                if judged.iter().any(|earlier| found.are_equal(*earlier, head)) {
+                    continue; // one cookie in two scopes
+                }
+                if tries.candidates >= MAX_CANDIDATES || tries.signatures >= MAX_ASSEMBLIES {
+                    opened.exhausted = true;
+                    break;
+                }
+                let assemblies = found.assemblies(head, |number| chunk_size(cookie_name, number));
+                let signatures = tries.signatures;
+                match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
+                    Attempt::Loaded(loaded) => return Ok(Opening::Loaded(loaded)),
+                    Attempt::Opened(candidate) => opened.candidates.push(candidate),
+                    Attempt::Refused { refusal, hidden, exhausted } => {
+                        opened.hidden = opened.hidden.max(hidden);
+                        opened.regenerated |= refusal == Refusal::Regenerated;
+                        opened.all_dead &= refusal.removes_cookie();
+                        #[cfg(feature = "device-bound")]
+                        self.device.note_refusal(refusal);
+                        // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
+                        let is_strange = refusal == Refusal::UnknownId && config.has_shared_name;
+                        opened.all_dead &= !is_strange;
+                        opened.exhausted |= exhausted;
+                    }
+                }
+                // A cookie that counts against the limits counts once, in however many scopes it is.
+                if tries.signatures > signatures {
+                    judged.push(head);
+                }
+            }
+        }
+        // Chunks without a first one may be planted or left behind, so they do not show that a session is dead.
+        opened.all_dead &= heads > 0;
+        self.remember(opened.candidates.as_slice(), now);
+        Ok(Opening::Opened(opened))
+    }
+
+    /// Opens one cookie. Of the ways to join its chunks, the first authentic one counts.
+    async fn open_cookie<'a>(
+        &'a self,
+        name: Option<usize>,
+        found: &FoundCookies,
+        assemblies: SmallVec<[Assembly; 1]>,
+        tries: &mut Tries,
+        now: Timestamp,
+        permit: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Attempt<'a>, Error> {
+        let mut joined = Vec::new();
+        let mut first = None;
+        let mut counted = false;
+        let mut exhausted = false;
+        for assembly in assemblies {
+            if tries.signatures >= MAX_ASSEMBLIES {
+                exhausted = true;
+                break;
+            }
+            let token = found.token(&assembly, &mut joined);
+            let outcome = match name {
+                None => self.connection.recall(token, now).map(Ok),
+                Some(_) => None,
+            };
+            let outcome = match outcome {
+                Some(recalled) => recalled,
+                // A cookie store answers at once: that is not worth a future.
+                None => match self.ask_store(name, token, now).into_immediate() {
+                    Ok(answer) => self.reported(answer)?,
+                    Err(loading) => match self.wait_for_store(loading, permit).await? {
+                        Ok(outcome) => outcome,
+                        Err(loaded) => return Ok(Attempt::Loaded(loaded)),
+                    },
+                },
+            };
+            let by_form = outcome.as_ref().err().is_some_and(|refusal| refusal.is_by_form());
+            if !by_form && !counted {
+                counted = true;
+                tries.candidates += 1;
+            }
+            if !by_form || assembly.is_joined() {
+                tries.signatures += 1;
+            }
+            let refusal = match outcome {
+                Ok(record) => return Ok(Attempt::Opened(Candidate { record, assembly, retired: name })),
+                Err(refusal) => refusal,
+            };
+            if refusal == Refusal::Regenerated {
+                lock(&self.superseded).push(Zeroizing::new(token.to_vec()));
+            }
+            if self.may_live_elsewhere(refusal) {
+                lock(&self.unusable).push(Zeroizing::new(token.to_vec()));
+            }
+            let hides = matches!(refusal, Refusal::Ended | Refusal::IssuedInFuture);
+            let hidden = if hides { self.connection.store().hidden_by(token, now) } else { None };
+            // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
+            // way.
+            if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
+                first.get_or_insert((refusal, hidden, None));
+            } else {
+                let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
+                let key = if by_key { self.connection.store().key_of(token) } else { None };
+                first = Some((refusal, hidden, key));
+                break;
+            }
+        }
+        let (refusal, hidden, key) = first.unwrap_or((Refusal::Encoding, None, None));
+        // A client can send many cookies that are not tokens. Their events are limited.
+        tries.reported += usize::from(refusal.is_by_form());
+        if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
+            self.emit(EventKind::Refused { refusal, key });
+        }
+        Ok(Attempt::Refused { refusal, hidden, exhausted })
+    }
+
+    /// Returns true if the session behind a token may go on elsewhere: in a slow request that loaded it in time, or on a host with
+    /// another clock, another key or a newer release.
+    fn may_live_elsewhere(&self, refusal: Refusal) -> bool {
+        match refusal {
+            Refusal::Expired | Refusal::UnknownId | Refusal::Unreadable | Refusal::IssuedInFuture => true,
+            // A cookie of this form may be that of another server, where servers share the name.
+            Refusal::UnknownKey | Refusal::Version => !self.connection.config().has_shared_name,
+            _ => false,
+        }
+    }
+
+    /// Calls the store to open a token.
+    fn ask_store(&self, name: Option<usize>, token: &[u8], now: Timestamp) -> LoadFuture {
+        let store = self.connection.store();
+        match name {
+            None => store.load(token, now),
+            Some(_) if !self.connection.config().reads_retired_names(now) => {
+                StoreFuture::ready(Ok(Err(Refusal::RetiredFormat)))
+            }
+            Some(name) => store.load_retired(name, token, now),
+        }
+    }
+
+    /// Waits for the store. The outer `Err` is a failure of the store. The inner `Err` is a session that another task has
+    /// loaded meanwhile.
+    async fn wait_for_store<'a>(
+        &'a self,
+        loading: LoadFuture,
+        permit: &mut Option<SemaphorePermit<'a>>,
+    ) -> Result<Result<Result<Record, Refusal>, &'a Loaded>, Error> {
+        if permit.is_none() {
+            *permit = self.permit.acquire().await.ok();
+            if let Some(loaded) = self.loaded.get() {
+                return Ok(Err(loaded));
+            }
+        }
+        let config = self.connection.config();
+        let stopwatch = Stopwatch::start(config, Operation::Load, &loading);
+        let answer = loading.await;
+        if let Some(stopwatch) = stopwatch {
+            stopwatch.stop(config, answer.is_ok());
+        }
+        self.reported(answer).map(Ok)
+    }
+
+    /// Emits the event about a store that failed.
+    pub(super) fn reported<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+        answer.inspect_err(|error| {
+            self.emit(EventKind::StoreFailed { id: None, operation: Operation::Load, error });
+        })
+    }
+
+    /// Keeps the newest session in the connection memo.
+    fn remember(&self, candidates: &[Candidate], now: Timestamp) {
+        if !self.connection.has_memo() {
+            return;
+        }
+        let newest = candidates.iter().max_by_key(|candidate| candidate.record.recency());
+        if let Some(Candidate { record, assembly, retired: None }) = newest {
+            let mut joined = Vec::new();
+            self.connection.opened(self.found.token(assembly, &mut joined), record, now);
+        }
+    }
+}
