@@ -1,3 +1,5 @@
+//! The log of changes: what is recorded, in which order logs are joined, and what runs again on newer values.
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
