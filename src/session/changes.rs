@@ -11,8 +11,8 @@ use super::value_equality::is_same_value;
 use super::{Payload, Position, Recency};
 use crate::error::Error;
 
-/// A read-modify-write step from the old value to the new one. `None` leaves the value as it is.
-pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Option<Bytes>, Error> + Send + Sync>;
+/// A step of [`Session::update`](super::Session::update), from the old value to the new one. `None` leaves the value as it is.
+pub(super) type UpdateStep = Arc<dyn Fn(Option<&[u8]>) -> Result<Option<Bytes>, Error> + Send + Sync>;
 
 /// The changes that one request made to a session.
 ///
@@ -20,13 +20,10 @@ pub(super) type Step = Arc<dyn Fn(Option<&[u8]>) -> Result<Option<Bytes>, Error>
 #[derive(Clone, Default)]
 #[allow(clippy::struct_excessive_bools)] // independent facts
 pub struct Changes {
-    /// All values below are dropped: `clear` or `destroy` was called.
-    cleared: bool,
-    /// The session starts over: `destroy` was called, and later changes belong to a new session.
-    restarted: bool,
+    start: Start,
     /// The user authenticated, so the absolute timeout begins again.
     logged_in: bool,
-    /// The user of before authenticated again: the absolute timeout begins anew.
+    /// The same user authenticated again, so the absolute timeout begins again.
     reauthenticated: bool,
     /// The session is bound to a device: what was given to the client before must not last.
     binds_device: bool,
@@ -42,13 +39,25 @@ pub struct Changes {
     displaced: Displaced,
 }
 
+/// What the log begins with. Of two logs that are joined, the later value in this order counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Start {
+    /// The values below.
+    #[default]
+    Kept,
+    /// No values: `clear` was called.
+    Cleared,
+    /// A new session: `destroy` was called.
+    Restarted,
+}
+
 #[derive(Clone)]
 enum Change {
     Set(Bytes),
     Delete,
     /// The result of `steps` was `value` when they were recorded. `idle`: that is equal to the value before.
     Update {
-        steps: Vec<Step>,
+        steps: Vec<UpdateStep>,
         value: Bytes,
         idle: bool,
     },
@@ -87,7 +96,7 @@ impl Changes {
         match self.keys.get(key) {
             Some(Change::Set(value) | Change::Update { value, .. }) => Lookup::Value(value),
             Some(Change::Delete) => Lookup::Absent,
-            None if self.cleared => Lookup::Absent,
+            None if self.clears() => Lookup::Absent,
             None => Lookup::Unchanged,
         }
     }
@@ -95,7 +104,7 @@ impl Changes {
     /// Returns true if applying the log would change nothing. Updates that changed nothing are still in the log: if other
     /// updates do change a value, all run again on newer values.
     pub(crate) fn is_empty(&self) -> bool {
-        !self.cleared
+        !self.clears()
             && self.keys.iter().all(|(_, change)| matches!(change, Change::Update { idle: true, .. }))
     }
 
@@ -125,17 +134,17 @@ impl Changes {
 
     /// Returns true if the session starts over with a new id, a new beginning and none of the old values.
     pub(crate) fn restarts(&self) -> bool {
-        self.restarted
+        self.start == Start::Restarted
     }
 
     /// Returns true if the absolute timeout begins again: the session starts over, or its user authenticated.
     pub(crate) fn begins_anew(&self) -> bool {
-        self.restarted || self.logged_in || self.reauthenticated
+        self.restarts() || self.logged_in || self.reauthenticated
     }
 
     /// Records `value`, or a deletion. `below` is the value without this log.
     pub(crate) fn put(&mut self, key: &str, value: Option<Bytes>, below: Option<&[u8]>) {
-        let below = if self.cleared { None } else { below };
+        let below = if self.clears() { None } else { below };
         if is_unchanged(value.as_deref(), below) {
             let displaced = self.keys.remove(key); // an equal value is not a change
             self.displaced.keep(displaced);
@@ -161,7 +170,7 @@ impl Changes {
         self.binds_device
     }
 
-    /// Records that the user of before authenticated again.
+    /// Records that the same user authenticated again.
     pub(super) fn reauthenticate(&mut self) {
         self.reauthenticated = true;
     }
@@ -187,7 +196,7 @@ impl Changes {
     }
 
     /// Records a step that led to `value`, where `below` is what is there without this log.
-    pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes, below: Option<&[u8]>) {
+    pub(super) fn update(&mut self, key: &str, step: UpdateStep, value: Bytes, below: Option<&[u8]>) {
         match self.keys.get_mut(key) {
             Some(Change::Update { steps, value: result, idle }) => {
                 steps.push(step);
@@ -196,7 +205,7 @@ impl Changes {
             }
             // If this log itself set or deleted the value, the result is known.
             Some(_) => self.put(key, Some(value), below),
-            None if self.cleared => self.put(key, Some(value), None),
+            None if self.start >= Start::Cleared => self.put(key, Some(value), None),
             None => {
                 let idle = is_unchanged(Some(&value), below);
                 self.insert(key, Change::Update { steps: vec![step], value, idle });
@@ -209,7 +218,7 @@ impl Changes {
         for (_, change) in before {
             self.displaced.keep(Some(change));
         }
-        self.cleared = true;
+        self.start = self.start.max(Start::Cleared);
         (self.logged_in, self.reauthenticated) = (false, false);
         (self.binds_device, self.ends_others) = (false, false);
         self.login_position = None;
@@ -217,12 +226,12 @@ impl Changes {
 
     /// Returns true if no earlier value is left.
     pub(crate) fn clears(&self) -> bool {
-        self.cleared
+        self.start >= Start::Cleared
     }
 
     pub(super) fn restart(&mut self) {
         self.clear();
-        self.restarted = true;
+        self.start = Start::Restarted;
     }
 
     /// Notes that the values below are newer than the values that this log was made on.
@@ -256,8 +265,8 @@ impl Changes {
 
     /// Returns this log followed by `later`.
     pub(super) fn then(&self, later: &Self) -> Self {
-        if later.cleared {
-            return Self { restarted: self.restarted || later.restarted, ..later.clone() };
+        if later.clears() {
+            return Self { start: self.start.max(later.start), ..later.clone() };
         }
         let mut both = self.clone();
         both.outdated |= later.outdated;
@@ -294,10 +303,10 @@ impl Changes {
     }
 
     fn merge(&self, base: Option<&Payload>, rerun: bool) -> Result<Payload, Error> {
-        if let (Some(base), false, true) = (base, self.cleared, self.keys.is_empty()) {
+        if let (Some(base), false, true) = (base, self.clears(), self.keys.is_empty()) {
             return Ok(base.clone());
         }
-        let base = if self.cleared { None } else { base };
+        let base = if self.clears() { None } else { base };
         let changes = self
             .keys
             .iter()
@@ -345,7 +354,7 @@ impl Displaced {
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Changes")
-            .field("cleared", &self.cleared)
+            .field("start", &self.start)
             .field("keys", &self.keys().collect::<Vec<_>>())
             .finish_non_exhaustive()
     }

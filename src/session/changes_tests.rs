@@ -14,7 +14,7 @@ fn number(bytes: &[u8]) -> u64 {
     rmp_serde::from_slice(bytes).unwrap()
 }
 
-fn add(amount: u64) -> Step {
+fn add(amount: u64) -> UpdateStep {
     Arc::new(move |old| Ok(Some(encoded(old.map_or(0, number) + amount))))
 }
 
@@ -156,7 +156,7 @@ fn what_is_set_whatever_is_there_is_set_on_newer_values_too() {
 /// A step that refuses a newer value leaves the value as it is.
 #[test]
 fn a_step_without_a_result_changes_nothing() {
-    let take_one: Step = Arc::new(|old| Ok(old.map_or(0, number).checked_sub(1).map(encoded)));
+    let take_one: UpdateStep = Arc::new(|old| Ok(old.map_or(0, number).checked_sub(1).map(encoded)));
     let mut log = Changes::default();
     log.update("n", take_one, encoded(0), Some(&*encoded(1)));
     log.put("other", Some(encoded(5)), None);
@@ -186,10 +186,10 @@ fn a_login_that_is_taken_back_begins_nothing_anew() {
 }
 
 /// A step that counts how often it runs.
-fn counted(amount: u64) -> (Step, Arc<AtomicU32>) {
+fn counted(amount: u64) -> (UpdateStep, Arc<AtomicU32>) {
     let runs = Arc::new(AtomicU32::new(0));
     let (counter, step) = (Arc::clone(&runs), add(amount));
-    let step: Step = Arc::new(move |old| {
+    let step: UpdateStep = Arc::new(move |old| {
         counter.fetch_add(1, Relaxed);
         step(old)
     });

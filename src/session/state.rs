@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::changes::{Changes, Displaced, Lookup, Step};
+use super::changes::{Changes, Displaced, Lookup, UpdateStep};
 use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weight};
 use super::encoded_value::EncodedValue;
 use super::key::{LABELS, is_bookkeeping};
@@ -28,7 +28,7 @@ pub(super) struct State {
     failed: Option<Box<Failed>>,
     /// The changes since then. `None` if there are none, as in most requests: then nothing is moved, or dropped.
     changes: Option<Arc<Changes>>,
-    wishes: Wishes,
+    requested: Requested,
     /// The handler reads the session as one that is in use.
     renews: bool,
     /// The session that the request's token led to, if it does not get that.
@@ -45,13 +45,20 @@ pub(super) struct State {
     /// A renewal failed. It is not attempted again in this request.
     renewal_failed: bool,
     reply: Reply,
-    /// The handler ended a session, and the store carried it out. This stays true if the handler then begins a new session.
-    ended_by_handler: bool,
+    /// This stays if the handler then begins a new session.
+    ended_by_handler: EndByHandler,
     /// The labels that the handler has set in this request, saved, discarded or not. They stay if it then logs in another user.
     labelled: Vec<Name>,
-    /// As `ended_by_handler`, and the handler asked for the end, or deleted more than flash values: a logout. A session whose last
-    /// flash value was read ends, too, but its user goes on.
-    logged_out: bool,
+}
+
+/// How the handler ended a session in this request, once the store has carried it out.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum EndByHandler {
+    No,
+    /// It read the last flash value, and the session had no other value.
+    LastFlashValueRead,
+    /// It asked for the end, or deleted more than flash values.
+    Logout,
 }
 
 /// A session that the request's token led to, and that it does not get.
@@ -71,33 +78,33 @@ pub(crate) enum Former {
 
 /// The requests of a handler other than changes of values.
 #[derive(Clone, Copy, Debug, Default)]
-struct Wishes {
+struct Requested {
     regenerate: bool,
     destroy: bool,
 }
 
 struct Pending {
     changes: Arc<Changes>,
-    wishes: Wishes,
+    requested: Requested,
     outcome: Outcome,
 }
 
 /// The changes and requests of a commit that failed.
 struct Failed {
     changes: Arc<Changes>,
-    wishes: Wishes,
+    requested: Requested,
     /// The handler got the error, and answers for it: they are committed again only if it asks for that.
-    told: bool,
+    acknowledged: bool,
 }
 
 impl Failed {
     fn is_nothing(&self) -> bool {
-        self.changes.is_empty() && !self.wishes.destroy && !self.wishes.regenerate
+        self.changes.is_empty() && !self.requested.destroy && !self.requested.regenerate
     }
 
     /// Returns true if there are changes other than the end of the session.
     fn has_changes(&self) -> bool {
-        let only_destroyed = self.wishes.destroy && self.changes.keys().next().is_none();
+        let only_destroyed = self.requested.destroy && self.changes.keys().next().is_none();
         !self.changes.is_empty() && !only_destroyed
     }
 }
@@ -182,7 +189,7 @@ impl State {
             pending: None,
             failed: None,
             changes: None,
-            wishes: Wishes::default(),
+            requested: Requested::default(),
             renews: false,
             former,
             expired: false,
@@ -191,20 +198,19 @@ impl State {
             discarded: false,
             renewal_failed: false,
             reply,
-            ended_by_handler: false,
+            ended_by_handler: EndByHandler::No,
             labelled: Vec::new(),
-            logged_out: false,
         }
     }
 
     pub(super) fn put(&mut self, key: &str, value: Option<Bytes>) {
-        self.mend(key);
+        self.retry_if_of_key(key);
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         log(&mut self.changes).put(key, value, below.as_slice());
     }
 
-    pub(super) fn update(&mut self, key: &str, step: Step, value: Bytes) {
-        self.mend(key);
+    pub(super) fn update(&mut self, key: &str, step: UpdateStep, value: Bytes) {
+        self.retry_if_of_key(key);
         let below = below(self.pending.as_ref(), self.base.as_ref(), key);
         // `value` was computed without the values that a failed save was to delete, so it is a change in any case.
         let below = if self.failed.as_ref().is_some_and(|failed| failed.changes.clears()) {
@@ -217,41 +223,41 @@ impl State {
 
     /// Binds the session to the device that `step` stores under `key`.
     #[cfg(feature = "device-bound")]
-    pub(super) fn bind_device(&mut self, key: &str, step: Step, value: Bytes) {
+    pub(super) fn bind_device(&mut self, key: &str, step: UpdateStep, value: Bytes) {
         self.update(key, step, value);
         log(&mut self.changes).bind_device();
     }
 
     /// Records `value`, or a deletion, whatever is there: newer values must not lack it.
     pub(super) fn force(&mut self, key: &str, value: Option<Bytes>) {
-        self.mend(key);
+        self.retry_if_of_key(key);
         log(&mut self.changes).force(key, value);
     }
 
     /// Takes the changes of a failed save back into the log before `key` is changed, if one of them is of that key: the
-    /// handler mends what failed, for example by deleting the value that was too large. A change of another key (a flash
+    /// handler corrects what failed, for example by deleting the value that was too large. A change of another key (a flash
     /// value that reports the failure) does not repeat them.
-    fn mend(&mut self, key: &str) {
-        if self.failed.as_ref().is_some_and(|failed| !failed.told || failed.changes.has_entry(key)) {
+    fn retry_if_of_key(&mut self, key: &str) {
+        if self.failed.as_ref().is_some_and(|failed| !failed.acknowledged || failed.changes.has_entry(key)) {
             self.retry_failed();
         }
     }
 
     fn retry_failed(&mut self) {
         if let Some(failed) = self.failed.take() {
-            let Failed { changes, wishes, .. } = *failed;
+            let Failed { changes, requested, .. } = *failed;
             match &mut self.changes {
                 None => self.changes = Some(changes),
                 Some(later) => Arc::make_mut(later).follow(Arc::unwrap_or_clone(changes)),
             }
-            self.wishes.regenerate |= wishes.regenerate && !self.wishes.destroy;
-            self.wishes.destroy |= wishes.destroy;
+            self.requested.regenerate |= requested.regenerate && !self.requested.destroy;
+            self.requested.destroy |= requested.destroy;
         }
     }
 
     /// Deletes all values. A label is not a value, and stays.
     pub(super) fn clear(&mut self) {
-        if self.mentioned().next().is_some() {
+        if self.known_keys().next().is_some() {
             self.retry_failed();
             let labels = self.get(LABELS).map(Bytes::copy_from_slice);
             log(&mut self.changes).clear();
@@ -294,7 +300,7 @@ impl State {
                 self.put(LABELS, labels);
             }
         }
-        self.mend(key);
+        self.retry_if_of_key(key);
         let changes = log(&mut self.changes);
         changes.login(key, subject);
         changes.set_login_position(position);
@@ -308,14 +314,14 @@ impl State {
         owner.is_some() && owner != name_of_subject(subject)
     }
 
-    /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins anew.
+    /// Notes that the subject was authenticated again: a new token, and the absolute timeout begins again.
     pub(super) fn reauthenticate(&mut self) {
         log(&mut self.changes).reauthenticate();
         self.regenerate();
     }
 
     pub(super) fn regenerate(&mut self) {
-        self.wishes.regenerate = true;
+        self.requested.regenerate = true;
     }
 
     /// Notes that the other sessions of the subject end with the next save, which gives this one a new token.
@@ -328,7 +334,7 @@ impl State {
         self.retry_failed();
         log(&mut self.changes).restart();
         self.labelled.clear();
-        self.wishes = Wishes { destroy: true, regenerate: false };
+        self.requested = Requested { destroy: true, regenerate: false };
     }
 
     pub(super) fn request_renewal(&mut self) {
@@ -341,7 +347,7 @@ impl State {
 
     /// Drops the changes and requests since the last save. The caller must drop the returned value after unlocking.
     pub(super) fn forget_changes(&mut self) -> Leftovers {
-        self.wishes = Wishes::default();
+        self.requested = Requested::default();
         Leftovers { _failed: self.failed.take(), ..Leftovers::new(None, self.changes.take()) }
     }
 
@@ -363,7 +369,7 @@ impl State {
     /// Returns true if another request ended the session, and this request has not begun a new one since.
     fn is_ended(&self) -> bool {
         let restarts = self.changes.as_ref().is_some_and(|changes| changes.restarts());
-        let begins_another = restarts || self.wishes.regenerate && (self.is_overtaken() || self.expired);
+        let begins_another = restarts || self.requested.regenerate && (self.is_overtaken() || self.expired);
         self.ended && !begins_another
     }
 
@@ -378,12 +384,12 @@ impl State {
         self.has_nothing_to_save() && !renewal_due()
     }
 
-    /// Returns true if no change and no wish of the handler waits to be saved.
+    /// Returns true if no change and no request of the handler waits to be saved.
     pub(super) fn has_nothing_to_save(&self) -> bool {
-        let wished = self.wishes.destroy || self.wishes.regenerate;
+        let requested = self.requested.destroy || self.requested.regenerate;
         let none_open =
             self.pending.is_none() && self.failed.as_ref().is_none_or(|failed| failed.is_nothing());
-        !wished && !self.is_modified() && none_open
+        !requested && !self.is_modified() && none_open
     }
 
     /// Returns true if applying the changes would change a value.
@@ -403,11 +409,11 @@ impl State {
     }
 
     pub(super) fn was_ended_by_handler(&self) -> bool {
-        self.ended_by_handler
+        self.ended_by_handler != EndByHandler::No
     }
 
     pub(super) fn was_logged_out(&self) -> bool {
-        self.logged_out
+        self.ended_by_handler == EndByHandler::Logout
     }
 
     /// Takes the reply that the response has to carry.
@@ -443,16 +449,16 @@ impl State {
 
     /// Returns true if no key has a value, those of the crate included, but for bookkeeping.
     pub(super) fn is_empty(&self) -> bool {
-        self.mentioned().filter(|key| !is_bookkeeping(key.as_bytes())).all(|key| self.get(key).is_none())
+        self.known_keys().filter(|key| !is_bookkeeping(key.as_bytes())).all(|key| self.get(key).is_none())
     }
 
     /// Returns the keys that have a value, including reserved keys.
     pub(super) fn keys(&self) -> BTreeSet<String> {
-        self.mentioned().filter(|key| self.get(key).is_some()).map(str::to_owned).collect()
+        self.known_keys().filter(|key| self.get(key).is_some()).map(str::to_owned).collect()
     }
 
     /// Returns every key in the record, the commit or the changes, with or without a value. Keys may be repeated.
-    fn mentioned(&self) -> impl Iterator<Item = &str> {
+    fn known_keys(&self) -> impl Iterator<Item = &str> {
         // The changes come first: the first value that is found shows that a session is not empty.
         let changes = self.changes.iter().flat_map(|changes| changes.keys());
         let pending = self.pending.iter().flat_map(|pending| pending.changes.keys());
@@ -469,50 +475,37 @@ impl State {
         last: bool,
         standing: impl FnOnce(&Record) -> Standing,
     ) -> (Decision, Leftovers) {
-        let told = if last { self.failed.take_if(|failed| failed.told) } else { None };
+        let acknowledged = if last { self.failed.take_if(|failed| failed.acknowledged) } else { None };
         self.retry_failed();
-        if told.as_ref().is_some_and(|told| told.changes.clears()) {
+        if acknowledged.as_ref().is_some_and(|failed| failed.changes.clears()) {
             self.outdate();
         }
         let (modified, ended) = (self.is_modified(), self.is_ended());
         let standing = self.base.as_ref().map(standing);
         let renewal_due = standing.is_some_and(|standing| self.renewal_due(standing));
         let empty = modified && self.is_empty();
-        let wishes = std::mem::take(&mut self.wishes);
+        let requested = std::mem::take(&mut self.requested);
         let facts = Facts {
             stored: self.base.is_some(),
             changed: modified && !ended,
             empty,
             cleared: self.changes.as_ref().is_some_and(|changes| changes.clears()),
-            regenerate: wishes.regenerate,
+            regenerate: requested.regenerate,
             login: self.changes.as_ref().is_some_and(|changes| changes.begins_anew()),
-            destroyed: wishes.destroy,
+            destroyed: requested.destroy,
             absolute_passed: standing.is_some_and(|standing| standing.absolute_passed),
             renewal_due,
         };
         let outcome = facts.decide(answer);
-        let only_destroyed = wishes.destroy && !self.names_keys();
-        // The session is stored and goes on, but under the old token.
-        let keeps_token =
-            wishes.regenerate && self.base.is_some() && matches!(outcome, Outcome::Keep | Outcome::Expire);
-        let not_saved =
-            told.as_ref().is_some_and(|told| told.has_changes()).then_some(DropReason::SaveFailed);
-        let dropped = match answer {
-            // The cookie still leads to the session.
-            Disposition::Unreachable if wishes.destroy => Some(DropReason::Informational),
-            _ if (!modified || only_destroyed) && !keeps_token => not_saved,
-            _ if ended || outcome == Outcome::Expire => Some(DropReason::SessionEnded),
-            Disposition::Accept => not_saved,
-            Disposition::DropValues => Some(DropReason::ServerError),
-            Disposition::NoCookie | Disposition::Unreachable => Some(DropReason::Informational),
-        };
+        let not_saved = acknowledged.as_ref().is_some_and(|failed| failed.has_changes());
+        let dropped = self.dropped(answer, outcome, requested, ended, not_saved);
         let recorded = self.changes.take();
         let accepted = answer == Disposition::Accept && outcome != Outcome::Expire;
         let (changes, refused) = if accepted { (recorded, None) } else { (None, recorded) };
         let changes = changes.unwrap_or_default();
-        self.pending = Some(Pending { changes: Arc::clone(&changes), wishes, outcome });
+        self.pending = Some(Pending { changes: Arc::clone(&changes), requested, outcome });
         let ends_former = self.base.is_none()
-            && (wishes.destroy && self.former != Former::None
+            && (requested.destroy && self.former != Former::None
                 || changes.logs_in() && matches!(self.former, Former::Superseded | Former::Lapsed));
         let must_finish = match outcome {
             _ if ends_former => true,
@@ -522,11 +515,37 @@ impl State {
         };
         let commit =
             Decision { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
-        (commit, Leftovers { _failed: told, ..Leftovers::new(None, refused) })
+        (commit, Leftovers { _failed: acknowledged, ..Leftovers::new(None, refused) })
     }
 
-    /// Returns true if the log has an entry for a key.
-    fn names_keys(&self) -> bool {
+    /// Returns why this commit drops changes or requests of the handler. `None` if it drops nothing. `ended` is true if another
+    /// request ended the session, and `not_saved` if changes of an earlier save are given up.
+    fn dropped(
+        &self,
+        answer: Disposition,
+        outcome: Outcome,
+        requested: Requested,
+        ended: bool,
+        not_saved: bool,
+    ) -> Option<DropReason> {
+        let only_destroyed = requested.destroy && !self.has_entries();
+        // The session is stored and goes on, but under the old token.
+        let keeps_token =
+            requested.regenerate && self.base.is_some() && matches!(outcome, Outcome::Keep | Outcome::Expire);
+        let not_saved = not_saved.then_some(DropReason::SaveFailed);
+        match answer {
+            // The cookie still leads to the session.
+            Disposition::Unreachable if requested.destroy => Some(DropReason::Informational),
+            _ if (!self.is_modified() || only_destroyed) && !keeps_token => not_saved,
+            _ if ended || outcome == Outcome::Expire => Some(DropReason::SessionEnded),
+            Disposition::Accept => not_saved,
+            Disposition::DropValues => Some(DropReason::ServerError),
+            Disposition::NoCookie | Disposition::Unreachable => Some(DropReason::Informational),
+        }
+    }
+
+    /// Returns true if the log has an entry for any key.
+    fn has_entries(&self) -> bool {
         self.changes.as_ref().is_some_and(|changes| changes.keys().next().is_some())
     }
 
@@ -556,8 +575,8 @@ impl State {
 
     /// Returns true if the handler asked for more than it has saved.
     fn asks_for_more(&self, accepts: bool) -> bool {
-        let unsaved = self.failed.as_ref().is_some_and(|failed| !failed.told);
-        unsaved || self.wishes.destroy || self.wishes.regenerate || accepts && self.is_modified()
+        let unsaved = self.failed.as_ref().is_some_and(|failed| !failed.acknowledged);
+        unsaved || self.requested.destroy || self.requested.regenerate || accepts && self.is_modified()
     }
 
     /// Returns true if what this handler has saved yields to a session of another service. A login does not.
@@ -585,36 +604,36 @@ impl State {
     /// Otherwise it may be a line of the handler. Returns true if changes of this handler are dropped by that.
     pub(super) fn end_by_response(&mut self, by_service: bool) -> (bool, Leftovers) {
         // The inner service did not end a session that this handler has begun since.
-        let began_another = self.ended_by_handler || self.expired;
+        let began_another = self.was_ended_by_handler() || self.expired;
         // If the handler ends the session, too, the store ends it.
-        if self.base.is_none() || began_another || self.wishes.destroy {
+        if self.base.is_none() || began_another || self.requested.destroy {
             return (false, Leftovers::new(None, None));
         }
-        let drops = self.is_modified() || self.wishes.regenerate || !by_service && self.has_token();
+        let drops = self.is_modified() || self.requested.regenerate || !by_service && self.has_token();
         self.base = None;
         self.ended = true;
         self.reply = Reply::Nothing;
-        self.wishes = Wishes::default();
+        self.requested = Requested::default();
         (drops, Leftovers::new(None, self.changes.take()))
     }
 
     /// Notes that the commit failed: all that it was to do remains to be done.
     pub(super) fn commit_failed(&mut self) -> Leftovers {
-        let Some(Pending { changes, wishes, outcome }) = self.pending.take() else {
+        let Some(Pending { changes, requested, outcome }) = self.pending.take() else {
             return Leftovers::new(None, None);
         };
         self.renewal_failed |= outcome == Outcome::Renew;
         if self.discarded {
             return Leftovers::new(Some(changes), None);
         }
-        self.failed = Some(Box::new(Failed { changes, wishes, told: false }));
+        self.failed = Some(Box::new(Failed { changes, requested, acknowledged: false }));
         Leftovers::new(None, None)
     }
 
     /// Notes that the handler got the error of the commit that failed. It is not tried again unless the handler asks for it.
     pub(super) fn failure_was_told(&mut self) {
         if let Some(failed) = &mut self.failed {
-            failed.told = true;
+            failed.acknowledged = true;
         }
     }
 
@@ -622,15 +641,16 @@ impl State {
     pub(super) fn commit_done(&mut self, saved: Option<Saved>) -> Leftovers {
         let pending = self.pending.take();
         let outcome = pending.as_ref().map_or(Outcome::Keep, |pending| pending.outcome);
-        let destroyed = pending.as_ref().is_some_and(|pending| pending.wishes.destroy);
-        let asks_for_token = pending.as_ref().is_some_and(|pending| pending.wishes.regenerate);
+        let destroyed = pending.as_ref().is_some_and(|pending| pending.requested.destroy);
+        let asks_for_token = pending.as_ref().is_some_and(|pending| pending.requested.regenerate);
         // A new session whose lifetime has passed already, for example. The client has no cookie of it.
         let is_stillborn = self.base.is_none() && !destroyed && !self.is_overtaken();
         if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
-            self.ended_by_handler = true;
             let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
             let had_values = self.base.as_ref().is_some_and(|base| base.payload().has_lasting_values());
-            self.logged_out |= destroyed || cleared || had_values;
+            let is_logout = destroyed || cleared || had_values;
+            let end = if is_logout { EndByHandler::Logout } else { EndByHandler::LastFlashValueRead };
+            self.ended_by_handler = self.ended_by_handler.max(end);
             self.ended = false; // a later change begins another session
         }
         // The handler asked for another session, which is stored with its first value: that may come after this commit.

@@ -306,7 +306,7 @@ fn a_displaced_closure_is_dropped_when_the_state_is_unlocked() {
     let state = std::sync::Mutex::new(stored());
     let held = Arc::new(());
     let kept = Arc::clone(&held);
-    let step: Step = Arc::new(move |_| {
+    let step: UpdateStep = Arc::new(move |_| {
         let _ = &kept;
         Ok(None)
     });
