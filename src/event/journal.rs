@@ -64,8 +64,8 @@ impl Journal {
         let window = windows.entry((event, reason)).or_insert(Window { since: now, count: 0 });
         let mut previous = None;
         // A clock that was set back begins a new window, too.
-        let is_over = now.as_unix().checked_sub(window.since.as_unix()).is_none_or(|age| age >= WINDOW);
-        if window.count == 0 || is_over {
+        let has_passed = now.as_unix().checked_sub(window.since.as_unix()).is_none_or(|age| age >= WINDOW);
+        if window.count == 0 || has_passed {
             previous = (window.count > 0).then_some(window.count);
             *window = Window { since: now, count: 0 };
         }

@@ -27,6 +27,13 @@ pub(super) struct Plan {
     pub(super) revocations: Vec<Revocation>,
 }
 
+/// Where a session begins in the log of revocations.
+struct Beginning {
+    lineage: Lineage,
+    /// True if its position is still to be asked for.
+    asks_position: bool,
+}
+
 impl Plan {
     fn to_payload(&self, lineage: &Lineage) -> Result<Payload, Error> {
         self.payload.with_lineage(lineage, self.labelled.as_ref().map(Record::payload))
@@ -45,8 +52,8 @@ impl Inner {
         if payload.is_empty() {
             return Ok(None);
         }
-        let place = begin(revoking, changes, &payload);
-        self.plan_under_new_id(now, payload, place, changes).map(Some)
+        let beginning = begin(revoking, changes, &payload);
+        self.plan_under_new_id(now, payload, beginning, changes).map(Some)
     }
 
     /// Plans a session that another store loaded. Its position is the end of the log: older revocations do not concern it.
@@ -65,8 +72,9 @@ impl Inner {
         let known = changes.login_position();
         let position = known.unwrap_or_else(|| revoking.register.known_position());
         let created = if changes.begins_anew() { now } else { record.created() };
-        let place = (Lineage { position, owner, root: None }, owner.is_some() && known.is_none());
-        let mut plan = self.plan_under_new_id(created, payload, place, changes)?;
+        let lineage = Lineage { position, owner, root: None };
+        let beginning = Beginning { lineage, asks_position: owner.is_some() && known.is_none() };
+        let mut plan = self.plan_under_new_id(created, payload, beginning, changes)?;
         plan.previous = Some(record.recency());
         Ok(Some(plan))
     }
@@ -85,13 +93,14 @@ impl Inner {
             return Ok(None);
         }
         let (logs_in, restarts) = (changes.logs_in(), changes.restarts());
-        let place = if logs_in || restarts {
+        let beginning = if logs_in || restarts {
             begin(revoking, changes, &payload)
         } else {
             let lineage = base.payload().lineage();
-            (Lineage { root: lineage.root.or(Some(base.id())), ..lineage }, false)
+            let lineage = Lineage { root: lineage.root.or(Some(base.id())), ..lineage };
+            Beginning { lineage, asks_position: false }
         };
-        let mut plan = self.plan_under_new_id(created, payload, place, changes)?;
+        let mut plan = self.plan_under_new_id(created, payload, beginning, changes)?;
         (plan.previous, plan.labelled) = (Some(base.recency()), (!restarts).then(|| base.clone()));
         // A session that is too large to be sealed must not end the present one.
         self.check_plan(&plan)?;
@@ -106,15 +115,15 @@ impl Inner {
         Ok(Some(plan))
     }
 
-    /// Plans a session under a new id. `place` is where it stands in the log, and whether its position is still to be asked for.
+    /// Plans a session under a new id.
     fn plan_under_new_id(
         &self,
         created: Timestamp,
         payload: Payload,
-        place: (Lineage, bool),
+        beginning: Beginning,
         changes: &Changes,
     ) -> Result<Plan, Error> {
-        let (lineage, asks_position) = place;
+        let Beginning { lineage, asks_position } = beginning;
         Ok(Plan {
             id: SessionId::generate(&*self.random)?,
             created,
@@ -204,15 +213,15 @@ impl Inner {
     }
 }
 
-/// Returns where a session stands that begins with `changes`, and whether its position must still be asked for.
-fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> (Lineage, bool) {
-    let position = revoking.register.known_position();
+/// Returns where a session begins that `changes` begin, with these values.
+fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> Beginning {
+    let present = revoking.register.known_position();
     if !changes.logs_in() {
-        return (Lineage { position, owner: None, root: None }, false);
+        let lineage = Lineage { position: present, owner: None, root: None };
+        return Beginning { lineage, asks_position: false };
     }
     let owner = payload.subject().map(|subject| subject_name(&subject));
-    match changes.login_position() {
-        Some(position) => (Lineage { position, owner, root: None }, false),
-        None => (Lineage { position, owner, root: None }, true),
-    }
+    let known = changes.login_position();
+    let lineage = Lineage { position: known.unwrap_or(present), owner, root: None };
+    Beginning { lineage, asks_position: known.is_none() }
 }

@@ -135,8 +135,8 @@ impl CookieStore {
         ended: fn() -> T,
     ) -> StoreFuture<T> {
         // A session that was superseded is ended under its other ids, too.
-        let is_over = revoking.judge(base, now) == Verdict::Revoked;
-        let revocations = if is_over { Vec::new() } else { revoking.logout(base) };
+        let has_ended = revoking.judge(base, now) == Verdict::Revoked;
+        let revocations = if has_ended { Vec::new() } else { revoking.logout(base) };
         if revocations.is_empty() || revoking.register.revoke_at_once(&revocations).is_some() {
             return StoreFuture::ready(Ok(ended()));
         }

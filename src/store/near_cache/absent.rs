@@ -11,7 +11,7 @@ pub(crate) enum RecordCache {}
 pub enum Ticket {}
 
 #[allow(dead_code)] // the same variants as with a backend that reports changes
-pub(crate) enum Opened {
+pub(crate) enum OpenedEntry {
     Session { record: Record, list: Option<EntryId> },
     List(SessionList),
 }
@@ -29,13 +29,13 @@ impl RecordCache {
 pub(crate) enum Kept {}
 
 impl Kept {
-    pub(crate) fn opened(&self) -> &Opened {
+    pub(crate) fn opened(&self) -> &OpenedEntry {
         match *self {}
     }
 }
 
 impl Ticket {
-    pub(crate) fn keep(self, _: Opened, _: usize) {
+    pub(crate) fn keep(self, _: OpenedEntry, _: usize) {
         match self {}
     }
 }

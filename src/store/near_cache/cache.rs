@@ -15,7 +15,7 @@ use crate::session::Record;
 use crate::store::server::session_list::SessionList;
 
 pub(crate) struct RecordCache {
-    entries: Cache<EntryId, Arc<Kept>, Weight>,
+    entries: Cache<EntryId, Arc<Kept>, EntryWeigher>,
     stripes: Box<[Stripe]>,
     emptied: AtomicU64,
     /// Known once the store is built.
@@ -23,7 +23,7 @@ pub(crate) struct RecordCache {
 }
 
 /// An entry as it was decoded.
-pub(crate) enum Opened {
+pub(crate) enum OpenedEntry {
     Session {
         record: Record,
         /// The session list that must name the session, if lists are checked.
@@ -34,7 +34,7 @@ pub(crate) enum Opened {
 
 /// An opened entry, which counts while the lease of its connection lasts.
 pub(crate) struct Kept {
-    opened: Opened,
+    opened: OpenedEntry,
     lease: Arc<Lease>,
     epoch: u64,
     weight: u64,
@@ -74,9 +74,9 @@ pub(crate) struct Figures {
 }
 
 #[derive(Clone)]
-struct Weight;
+struct EntryWeigher;
 
-impl Weighter<EntryId, Arc<Kept>> for Weight {
+impl Weighter<EntryId, Arc<Kept>> for EntryWeigher {
     fn weight(&self, _: &EntryId, kept: &Arc<Kept>) -> u64 {
         kept.weight
     }
@@ -87,7 +87,7 @@ impl RecordCache {
     pub(crate) fn new(bytes: u64) -> Self {
         let likely = usize::try_from(bytes / (2 * OVERHEAD)).unwrap_or(usize::MAX);
         Self {
-            entries: Cache::with_weighter(likely.max(1), bytes, Weight),
+            entries: Cache::with_weighter(likely.max(1), bytes, EntryWeigher),
             stripes: (0..STRIPES).map(|_| Stripe::default()).collect(),
             emptied: AtomicU64::new(0),
             reporter: OnceLock::new(),
@@ -173,17 +173,17 @@ impl RecordCache {
 }
 
 impl Kept {
-    pub(crate) fn opened(&self) -> &Opened {
+    pub(crate) fn opened(&self) -> &OpenedEntry {
         &self.opened
     }
 }
 
 impl Ticket {
     /// Keeps the entry, unless a change was reported since the ticket was made. `len` is the length of its value.
-    pub(crate) fn keep(self, opened: Opened, len: usize) {
+    pub(crate) fn keep(self, opened: OpenedEntry, len: usize) {
         let index = match &opened {
-            Opened::Session { record, .. } => record.payload().index_size(),
-            Opened::List(_) => 0,
+            OpenedEntry::Session { record, .. } => record.payload().index_size(),
+            OpenedEntry::List(_) => 0,
         };
         // The value, and its plaintext if it is sealed. An index of many tiny values is larger than both.
         let bytes = len.saturating_mul(2).saturating_add(index);
@@ -232,17 +232,17 @@ mod tests {
     }
 
     /// A session whose version is the second in which it began.
-    fn version(second: u64) -> Opened {
+    fn version(second: u64) -> OpenedEntry {
         let at = Timestamp::from_unix(second);
         let record =
             Record::new(SessionId::from_bytes([7; 16]), at, at, Payload::default(), Origin::native(false));
-        Opened::Session { record, list: None }
+        OpenedEntry::Session { record, list: None }
     }
 
     fn seen(cache: &RecordCache) -> Option<u64> {
         match cache.get(ID)?.opened() {
-            Opened::Session { record, .. } => Some(record.created().as_unix()),
-            Opened::List(_) => None,
+            OpenedEntry::Session { record, .. } => Some(record.created().as_unix()),
+            OpenedEntry::List(_) => None,
         }
     }
 
@@ -315,7 +315,7 @@ mod tests {
             let id = EntryId::from_bytes((number << 64 | number).to_be_bytes());
             let payload = Payload::merge(Some(&payload), std::iter::empty()).unwrap();
             let record = Record::new(SessionId::from_bytes([7; 16]), at, at, payload, Origin::native(false));
-            cache.ticket(id, &lease).keep(Opened::Session { record, list: None }, len);
+            cache.ticket(id, &lease).keep(OpenedEntry::Session { record, list: None }, len);
         }
         let entries = usize::try_from(cache.figures().entries).unwrap();
         // Twelve bytes for each value, beside the values and their plaintext.

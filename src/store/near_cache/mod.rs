@@ -13,10 +13,10 @@ mod lease;
 #[cfg(not(feature = "redis"))]
 pub use self::absent::Ticket;
 #[cfg(not(feature = "redis"))]
-pub(crate) use self::absent::{Opened, RecordCache};
+pub(crate) use self::absent::{OpenedEntry, RecordCache};
 #[cfg(feature = "redis")]
 pub use self::cache::Ticket;
 #[cfg(feature = "redis")]
-pub(crate) use self::cache::{Opened, RecordCache, Writing};
+pub(crate) use self::cache::{OpenedEntry, RecordCache, Writing};
 #[cfg(feature = "redis")]
 pub(crate) use self::lease::Lease;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::format::EntryValue;
 use super::optional::OptionalWork;
 use super::session_list::{ListedSession, SessionList};
-use super::stored_list::{Known, Unreadable};
+use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
 use super::{Inner, MAX_ATTEMPTS, entry_of};
 use crate::clock::Timestamp;
@@ -23,7 +23,7 @@ impl<B: Backend> Inner<B> {
         let (inner, id) = (Arc::clone(self), record.id());
         let leaving = OptionalWork::new(async move {
             let forget = |list: &mut SessionList| list.remove(&[id]);
-            let _ = inner.edit(&subject, now, Unreadable::IsAnError, None, forget).await;
+            let _ = inner.edit(&subject, now, IfUnreadable::IsAnError, None, forget).await;
         });
         leaving.finish(self.backend.__patience()).await;
     }
@@ -39,7 +39,7 @@ impl<B: Backend> Inner<B> {
         found: &[FetchedSession],
         which: impl Fn(&ListedSession) -> bool,
     ) -> Result<usize, Error> {
-        let marked = self.edit(subject, now, Unreadable::IsAnError, known, |list| list.end(&which)).await;
+        let marked = self.edit(subject, now, IfUnreadable::IsAnError, known, |list| list.end(&which)).await;
         let (ending, known) = match marked {
             Ok(marked) => marked,
             // The backend may have no room to write the list, and still delete entries.
@@ -52,7 +52,7 @@ impl<B: Backend> Inner<B> {
         if !ending.is_empty() {
             let ids: Vec<_> = ending.iter().map(|entry| entry.id).collect();
             let forget = |list: &mut SessionList| list.remove(&ids);
-            let forgotten = self.edit(subject, now, Unreadable::IsAnError, Some(known), forget).await;
+            let forgotten = self.edit(subject, now, IfUnreadable::IsAnError, Some(known), forget).await;
             // The sessions are ended. The next call takes them off the list.
             forgotten.map(drop).or_else(|error| if error.is_unavailable() { Ok(()) } else { Err(error) })?;
         }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::optional::OptionalWork;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
-use super::stored_list::{Known, Unreadable};
+use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
 use super::{Inner, MAX_ATTEMPTS, Predecessor};
 use crate::clock::Timestamp;
@@ -84,7 +84,7 @@ impl<B: Backend> Inner<B> {
                 len = list.entries.len();
                 result
             };
-            match self.edit(subject, now, Unreadable::IsOverwritten, None, edit).await {
+            match self.edit(subject, now, IfUnreadable::IsOverwritten, None, edit).await {
                 Err(error) if error.is_too_large() => {
                     let known = self.known(subject, now).await?;
                     let live = known.list.live().filter(all_but(instead_of)).count();
@@ -116,46 +116,46 @@ impl<B: Backend> Inner<B> {
         instead_of: Option<SessionId>,
         now: Timestamp,
     ) -> Result<bool, Error> {
-        let (mut live, mut over) = (Vec::new(), Vec::new());
+        let (mut candidates, mut to_end) = (Vec::new(), Vec::new());
         let found = self.find(known.list.live().filter(all_but(instead_of)), now).await;
         let mut has_room = known.list.is_unfinished();
         // It is about to be written, and used.
         let entered_last = (!known.list.names(login)).then_some((Timestamp::MAX, login));
         for FetchedSession { listed, stored } in &found {
             if listed.id == login {
-                live.push((Timestamp::MAX, login));
+                candidates.push((Timestamp::MAX, login));
                 continue;
             }
             let Ok(stored) = stored else {
-                live.push((listed.entered, listed.id)); // whatever it is, it takes a place
+                candidates.push((listed.entered, listed.id)); // whatever it is, it takes a place
                 continue;
             };
             let session = self.session_of(subject, listed, stored.clone(), now);
             match session.filter(|session| session.readable) {
-                Some(session) => live.push((session.last_seen, listed.id)),
+                Some(session) => candidates.push((session.last_seen, listed.id)),
                 None if !self.is_settled(listed, now) => {
-                    live.push((listed.entered, listed.id));
+                    candidates.push((listed.entered, listed.id));
                     has_room = true; // once that login is refused
                 }
-                None => over.push(listed.id),
+                None => to_end.push(listed.id),
             }
         }
-        live.extend(entered_last);
+        candidates.extend(entered_last);
         match self.at_session_limit {
             SessionLimit::EndLeastRecentlyUsed => {
-                over.extend(session_limit::surplus(live, self.max_sessions_per_subject));
+                to_end.extend(session_limit::surplus(candidates, self.max_sessions_per_subject));
             }
             SessionLimit::RefuseLogin if self.is_exempt_from_limit(&known.list, instead_of) => {}
             SessionLimit::RefuseLogin => {
-                if session_limit::came_too_late(&live, self.max_sessions_per_subject, login) {
+                if session_limit::came_too_late(&candidates, self.max_sessions_per_subject, login) {
                     let forget = |list: &mut SessionList| list.remove(&[login]);
-                    self.edit(subject, now, Unreadable::IsAnError, Some(known), forget).await?;
+                    self.edit(subject, now, IfUnreadable::IsAnError, Some(known), forget).await?;
                     return Err(Error::new(Kind::SessionLimit));
                 }
             }
         }
-        has_room |= !over.is_empty();
-        let ended = self.end(subject, now, Some(known), &found, |entry| over.contains(&entry.id)).await?;
+        has_room |= !to_end.is_empty();
+        let ended = self.end(subject, now, Some(known), &found, |entry| to_end.contains(&entry.id)).await?;
         if ended > 0 {
             self.config.emit(EventKind::SubjectLimit { ended });
         }
@@ -200,7 +200,7 @@ impl<B: Backend> Inner<B> {
             let entered = self.backend.time(now);
             let entry = ListedSession { id: record.id(), entered, until, ending: false };
             let add = |list: &mut SessionList| list.enter(entry, None);
-            let _ = self.edit(subject, now, Unreadable::IsAnError, None, add).await;
+            let _ = self.edit(subject, now, IfUnreadable::IsAnError, None, add).await;
         }
     }
 

@@ -5,7 +5,7 @@ use crate::clock::Timestamp;
 use crate::crypto::ServerToken;
 use crate::id::EntryId;
 use crate::session::Record;
-use crate::store::near_cache::{Opened, RecordCache, Ticket};
+use crate::store::near_cache::{OpenedEntry, RecordCache, Ticket};
 use crate::store::{Backend, Stored};
 
 impl<B: Backend> Inner<B> {
@@ -45,7 +45,7 @@ impl<B: Backend> Inner<B> {
         let to_be_sealed =
             record.origin().stored().is_some_and(|(_, value)| self.format.is_to_be_sealed(value));
         if !to_be_sealed {
-            ticket.keep(Opened::Session { record: record.clone(), list }, value_len);
+            ticket.keep(OpenedEntry::Session { record: record.clone(), list }, value_len);
         }
     }
 
@@ -54,21 +54,21 @@ impl<B: Backend> Inner<B> {
         let ticket = ticket.filter(|_| self.near_cache.is_some());
         let (Some(ticket), Some(stored)) = (ticket, stored) else { return };
         if let Ok(list) = self.read_list(list, Some(stored)) {
-            ticket.keep(Opened::List(list), stored.value.len());
+            ticket.keep(OpenedEntry::List(list), stored.value.len());
         }
     }
 }
 
 fn recall(cache: &RecordCache, id: EntryId, now: Timestamp) -> Option<Record> {
     let kept = cache.get(id)?;
-    let Opened::Session { record, list } = kept.opened() else { return None };
+    let OpenedEntry::Session { record, list } = kept.opened() else { return None };
     // The backend decides whether it has expired.
     if now >= record.expires() {
         return None;
     }
     if let Some(list) = list {
         let kept = cache.get(*list)?;
-        let Opened::List(list) = kept.opened() else { return None };
+        let OpenedEntry::List(list) = kept.opened() else { return None };
         if !list.has(record.id()) {
             return None;
         }

@@ -18,9 +18,9 @@ pub(super) struct Known {
     pub(super) stored: Option<Stored>,
 }
 
-/// The outcome for a session list that is unreadable.
+/// What becomes of an edit if the session list is unreadable.
 #[derive(Clone, Copy)]
-pub(super) enum Unreadable {
+pub(super) enum IfUnreadable {
     /// The call fails: it cannot vouch for sessions that it cannot list.
     IsAnError,
     /// The list is overwritten: a login must succeed.
@@ -67,23 +67,26 @@ impl<B: Backend> Inner<B> {
         &self,
         id: EntryId,
         current: Option<Stored>,
-        unreadable: Unreadable,
+        if_unreadable: IfUnreadable,
     ) -> Result<Known, Error> {
         let error = match self.read_list(id, current.as_ref()) {
             Ok(list) => return Ok(Known { list, stored: current }),
             Err(error) => error,
         };
-        self.lose(&error, unreadable).map_err(|()| error)?;
+        if !self.may_overwrite(&error, if_unreadable) {
+            return Err(error);
+        }
         Ok(Known { list: SessionList::default(), stored: current })
     }
 
-    fn lose(&self, error: &Error, unreadable: Unreadable) -> Result<(), ()> {
-        match unreadable {
-            Unreadable::IsAnError => Err(()),
-            Unreadable::IsOverwritten => {
+    /// Returns true if the unreadable list may be overwritten. An event then reports the loss.
+    fn may_overwrite(&self, error: &Error, if_unreadable: IfUnreadable) -> bool {
+        match if_unreadable {
+            IfUnreadable::IsAnError => false,
+            IfUnreadable::IsOverwritten => {
                 let operation = Operation::Load;
                 self.config.emit(EventKind::StoreFailed { id: None, operation, error });
-                Ok(())
+                true
             }
         }
     }
@@ -94,11 +97,13 @@ impl<B: Backend> Inner<B> {
         &self,
         id: EntryId,
         now: Timestamp,
-        unreadable: Unreadable,
+        if_unreadable: IfUnreadable,
     ) -> Result<Option<Stored>, Error> {
         match self.backend.__fetch_list(id, now).await {
             Err(error) if error.is_unreadable() => {
-                self.lose(&error, unreadable).map_err(|()| error)?;
+                if !self.may_overwrite(&error, if_unreadable) {
+                    return Err(error);
+                }
                 self.backend.delete(id).await?;
                 Ok(None)
             }
@@ -112,7 +117,7 @@ impl<B: Backend> Inner<B> {
         &self,
         subject: &str,
         now: Timestamp,
-        unreadable: Unreadable,
+        if_unreadable: IfUnreadable,
         known: Option<Known>,
         mut edit: impl FnMut(&mut SessionList) -> R,
     ) -> Result<(R, Known), Error> {
@@ -121,10 +126,10 @@ impl<B: Backend> Inner<B> {
         let mut lock = None;
         let mut current = match known {
             Some(known) => known.stored,
-            None => self.fetch_to_edit(id, now, unreadable).await?,
+            None => self.fetch_to_edit(id, now, if_unreadable).await?,
         };
         for _ in 0..MAX_ATTEMPTS {
-            let before = self.list_to_edit(id, current, unreadable)?;
+            let before = self.list_to_edit(id, current, if_unreadable)?;
             let mut after = before.list.clone();
             let result = edit(&mut after);
             if after == before.list {
@@ -145,7 +150,7 @@ impl<B: Backend> Inner<B> {
             current = match outcome {
                 Replaced::Done => return Ok((result, Known { list: after, stored: entry })),
                 Replaced::Conflict(newer) => Some(newer),
-                Replaced::Missing => self.fetch_to_edit(id, now, unreadable).await?,
+                Replaced::Missing => self.fetch_to_edit(id, now, if_unreadable).await?,
             };
             if lock.is_none() {
                 lock = Some(self.list_queues.of(SessionId::from_bytes(id.to_bytes())).lock().await);
