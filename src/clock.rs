@@ -172,3 +172,25 @@ impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
         (**self).__when_set(moved);
     }
 }
+
+/// A clock for unit tests, which stands still until it is set.
+#[cfg(test)]
+pub(crate) struct TestClock(std::sync::atomic::AtomicU64);
+
+#[cfg(test)]
+impl TestClock {
+    pub(crate) fn at(seconds: u64) -> Self {
+        Self(seconds.into())
+    }
+
+    pub(crate) fn set(&self, seconds: u64) {
+        self.0.store(seconds, std::sync::atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(test)]
+impl Clock for TestClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_unix(self.0.load(std::sync::atomic::Ordering::SeqCst))
+    }
+}

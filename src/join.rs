@@ -77,10 +77,19 @@ fn ready<T>(poll: Poll<T>) -> Option<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::cell::Cell;
 
     use super::*;
+
+    /// Returns the result of a future that is ready at once.
+    pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match pin!(future).poll(&mut context) {
+            Poll::Ready(result) => result,
+            Poll::Pending => panic!("the future is not ready at once"),
+        }
+    }
 
     /// Ready when it is polled the second time.
     async fn step(number: usize, under_way: &Cell<usize>, most: &Cell<usize>) -> usize {

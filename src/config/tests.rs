@@ -4,6 +4,7 @@ use http::header::COOKIE;
 
 use super::*;
 use crate::__internals::{candidates, set_cookie};
+use crate::clock::TestClock;
 use crate::session::Record;
 
 fn config(change: impl Fn(&mut Options)) -> Result<Config, Error> {
@@ -185,20 +186,12 @@ impl Observer for Names {
     }
 }
 
-struct At(u64);
-
-impl Clock for At {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix(self.0)
-    }
-}
-
 #[test]
 fn a_config_is_what_its_options_were() {
     let names = Names::default();
     let config = |cookie: CookieOptions| {
         let observer = Some(Arc::new(names.clone()) as Arc<dyn Observer>);
-        let settings = Settings { observer, clock: Arc::new(At(7)), ..Settings::default() };
+        let settings = Settings { observer, clock: Arc::new(TestClock::at(7)), ..Settings::default() };
         let options = Options { cookie, settings, ..Options::default() };
         options.validate().unwrap()
     };

@@ -98,6 +98,7 @@ impl Batch {
 pub(crate) mod tests {
     use super::*;
     use std::collections::HashSet;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// A generator that always fails (T14).
     pub(crate) struct NoRandom;
@@ -105,6 +106,23 @@ pub(crate) mod tests {
     impl Random for NoRandom {
         fn fill(&self, _: &mut [u8]) -> Result<(), Error> {
             Err(Error::new(Kind::Random))
+        }
+    }
+
+    /// A generator that counts its calls.
+    #[derive(Default)]
+    pub(crate) struct CountingRandom(AtomicUsize);
+
+    impl CountingRandom {
+        pub(crate) fn calls(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
+        }
+    }
+
+    impl Random for CountingRandom {
+        fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            SystemRandom.fill(out)
         }
     }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::clock::TestClock;
 use crate::crypto::SystemRandom;
 use crate::error::Error;
 use crate::revocation::{Page, RevocationLog};
@@ -199,22 +200,14 @@ async fn a_log_that_was_read_late_is_not_taken_for_one_that_was_rolled_back() {
     assert!(confirming.await);
 }
 
-struct Settable(AtomicU64);
-
-impl Clock for Settable {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_unix(self.0.load(Ordering::SeqCst))
-    }
-}
-
 fn attach(register: &Register, max: usize, refuse_unknown: bool) {
     attach_for(register, max, refuse_unknown, HOUR);
 }
 
 /// Attaches a store whose sessions last for so long. Returns its clock.
-fn attach_for(register: &Register, max: usize, refuse_unknown: bool, longest: Duration) -> Arc<Settable> {
+fn attach_for(register: &Register, max: usize, refuse_unknown: bool, longest: Duration) -> Arc<TestClock> {
     let reporter = Reporter { cookie: String::new(), observer: None };
-    let clock = Arc::new(Settable(AtomicU64::new(100)));
+    let clock = Arc::new(TestClock::at(100));
     let limits = StoreLimits { max, max_per_subject: 1, max_staleness: HOUR, refuse_unknown };
     register.attach(limits, longest, Arc::clone(&clock) as Arc<dyn Clock>, reporter);
     clock
@@ -226,7 +219,7 @@ fn a_store_whose_sessions_last_for_longer_refuses_those_whose_revocations_may_be
     let clock = attach_for(&register, 32, false, HOUR);
     let forgotten = register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap().sequence;
     let now = 100 + (HOUR + MARGIN).as_secs();
-    clock.0.store(now, Ordering::SeqCst);
+    clock.set(now);
     register.sweep();
     assert_eq!(register.len(), 0);
     let judged = || [forgotten - 1, forgotten].map(|at| judge(&register, at, now));

@@ -333,6 +333,8 @@ mod sweeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::TestClock;
+    use crate::join::tests::run;
     use proptest::prelude::*;
 
     fn id(number: u64) -> EntryId {
@@ -371,15 +373,6 @@ mod tests {
         memory.shared.shards.iter().map(|shard| lock(shard).entries.len()).sum()
     }
 
-    fn run<T>(future: impl Future<Output = T>) -> T {
-        let mut future = std::pin::pin!(future);
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        match future.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(value) => value,
-            std::task::Poll::Pending => panic!("memory answers at once"),
-        }
-    }
-
     // The smallest input seen: a million sessions that expire, and one request that frees them all.
     #[test]
     fn no_request_pays_for_more_than_a_few_expired_entries() {
@@ -408,32 +401,24 @@ mod tests {
         assert_eq!(entries(&memory), 20_000, "what was left of the first ones is freed");
     }
 
-    struct At(Mutex<u64>);
-
-    impl Clock for At {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_unix(*lock(&self.0))
-        }
-    }
-
     #[test]
     fn the_earliest_clock_of_the_stores_decides_what_is_freed() {
         let memory = Memory::new();
-        let clocks = [0, 0].map(|now| Arc::new(At(Mutex::new(now))));
+        let clocks = [0, 0].map(|now| Arc::new(TestClock::at(now)));
         let shared: Vec<Arc<dyn Clock>> = clocks.iter().map(|clock| Arc::clone(clock) as _).collect();
         for clock in &shared {
             memory.__use_clock(clock);
         }
         assert!(run(memory.create(id(1), stored(10), Timestamp::from_unix(0))).unwrap());
-        *lock(&clocks[0].0) = 1_000;
+        clocks[0].set(1_000);
         memory.shared.sweep();
         // The store that is ahead frees no entry that is alive for the other store.
         assert!(run(memory.create(id(1 + 64 * 256), stored(2_000), Timestamp::from_unix(1_000))).unwrap());
         assert!(run(memory.fetch(id(1), Timestamp::from_unix(0))).unwrap().is_some());
-        *lock(&clocks[1].0) = 10 + RETENTION.as_secs() - 1;
+        clocks[1].set(10 + RETENTION.as_secs() - 1);
         memory.shared.sweep();
         assert_eq!(entries(&memory), 2, "it expired at 10, and is kept for a quarter of an hour");
-        *lock(&clocks[1].0) = 10 + RETENTION.as_secs();
+        clocks[1].set(10 + RETENTION.as_secs());
         memory.shared.sweep();
         assert_eq!(entries(&memory), 1);
         drop((shared, clocks));

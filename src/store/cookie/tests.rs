@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::clock::Clock;
-use crate::crypto::{AppKey, NoRandom};
+use crate::crypto::{AppKey, CountingRandom, NoRandom};
 
 const IDLE: u64 = 100;
 const ABSOLUTE: u64 = 1_000;
@@ -274,22 +274,12 @@ fn the_machines_clock_is_the_default() {
     assert!(store.config().now().saturating_since(now) < Duration::from_secs(60));
 }
 
-/// Counts its calls.
-struct Counting(std::sync::atomic::AtomicUsize);
-
-impl Random for Counting {
-    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        SystemRandom.fill(out)
-    }
-}
-
 // aws-lc gathers entropy for 22 to 53 ms before its first random number: not in a request.
 #[test]
 fn the_first_random_number_is_drawn_while_the_store_is_built() {
-    let random = Arc::new(Counting(0.into()));
+    let random = Arc::new(CountingRandom::default());
     CookieStore::builder(AppKey::generate().unwrap()).random(random.clone()).build().unwrap();
-    assert!(random.0.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    assert!(random.calls() > 0);
 }
 
 /// Counts up, so that what is written is the same each time.

@@ -1,10 +1,12 @@
 //! The order of steps, and faults that no real backend can be made to show.
 
-use std::future::Future;
+use std::time::Duration;
 
 use super::native_format::StoredHeader;
 use super::*;
-use crate::crypto::NoRandom;
+use crate::clock::TestClock;
+use crate::crypto::{CountingRandom, NoRandom};
+use crate::join::tests::run;
 use crate::store::Replaced;
 
 #[cfg(feature = "memory")]
@@ -46,25 +48,9 @@ fn system_random() -> Arc<dyn Random> {
 }
 
 fn inner<B: Backend>(backend: B, random: &Arc<dyn Random>) -> Arc<Inner<B>> {
-    Arc::new(Inner::new(ServerStore::with_backend(backend).clock(At(NOW)), random).unwrap())
-}
-
-/// A clock that stands still.
-struct At(Timestamp);
-
-impl crate::clock::Clock for At {
-    fn now(&self) -> Timestamp {
-        self.0
-    }
-}
-
-fn run<T>(future: impl Future<Output = T>) -> T {
-    let mut future = std::pin::pin!(future);
-    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-    match future.as_mut().poll(&mut context) {
-        std::task::Poll::Ready(result) => result,
-        std::task::Poll::Pending => panic!("the backend is always ready"),
-    }
+    Arc::new(
+        Inner::new(ServerStore::with_backend(backend).clock(TestClock::at(NOW.as_unix())), random).unwrap(),
+    )
 }
 
 const NOW: Timestamp = Timestamp::from_unix(1);
@@ -353,21 +339,11 @@ fn t14_no_random_no_token() {
     assert!(create(&system_random()).unwrap_err().is_random());
 }
 
-/// Counts its calls.
-struct Counting(std::sync::atomic::AtomicUsize);
-
-impl Random for Counting {
-    fn fill(&self, out: &mut [u8]) -> Result<(), Error> {
-        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        SystemRandom.fill(out)
-    }
-}
-
 #[test]
 fn the_first_random_number_is_drawn_while_the_store_is_built() {
-    let random = Arc::new(Counting(0.into()));
+    let random = Arc::new(CountingRandom::default());
     inner(Full, &(random.clone() as Arc<dyn Random>));
-    assert!(random.0.load(std::sync::atomic::Ordering::Relaxed) > 0);
+    assert!(random.calls() > 0);
 }
 
 #[cfg(feature = "memory")]

@@ -137,7 +137,7 @@ fn store_on(
     backend: &Arc<Obstructed>,
     options: impl FnOnce(Options) -> Options,
 ) -> ServerStore<Arc<Obstructed>> {
-    let builder = ServerStore::with_backend(Arc::clone(backend)).clock(At(NOW));
+    let builder = ServerStore::with_backend(Arc::clone(backend)).clock(TestClock::at(NOW.as_unix()));
     ServerStore { inner: Arc::new(Inner::new(options(builder), &system_random()).unwrap()) }
 }
 
@@ -296,7 +296,7 @@ fn an_expired_session_is_ended_and_not_counted() {
         let (backend, store) = store();
         let one = login(&store);
         let now = one.expires().as_unix().checked_add_signed(-seconds_left).unwrap();
-        let later = store_on(&backend, |options| options.clock(At(Timestamp::from_unix(now))));
+        let later = store_on(&backend, |options| options.clock(TestClock::at(now)));
         assert_eq!(run(later.end_sessions_of("ada", None)).unwrap(), counted, "{seconds_left}");
         let left = run(backend.memory.fetch(key_of(&one), crate::store::backend::EVEN_IF_EXPIRED));
         assert!(left.unwrap().is_none());
@@ -318,7 +318,7 @@ fn a_session_that_changes_while_it_is_ended_counts_if_it_was_alive_at_any_time()
         let expires = if alive_before { Timestamp::MAX } else { before(now) };
         let outdated = Stored { value: Bytes::from_static(b"another value"), expires };
         backend.outdated.lock().unwrap().insert(key_of(&one), outdated);
-        let later = store_on(&backend, |options| options.clock(At(now)));
+        let later = store_on(&backend, |options| options.clock(TestClock::at(now.as_unix())));
         let ended = run(later.end_sessions_of("ada", None)).unwrap();
         assert_eq!(ended, counted, "alive before: {alive_before}, now: {alive_now}");
     }
