@@ -377,6 +377,47 @@ impl Default for Options {
 
 impl Options {
     pub(crate) fn validate(mut self) -> Result<Config, Error> {
+        let limits = self.timeout_limits()?;
+        let discard_rule = self.take_discard_rule()?;
+        let max_age = self.cookie.explicit_max_age();
+        let cookie = self.cookie.for_development(self.development);
+        let has_shared_name = cookie.has_shared_name();
+        let plain_http = match self.plain_http_rule {
+            Some(rule) => Some((rule, cookie.clone().for_plain_http().validate()?)),
+            None => None,
+        };
+        let cookie = cookie.validate()?;
+        if self.settings.retired_until.is_some() && cookie.retired_cookies().is_empty() {
+            return Err(Error::config(
+                "accept_retired_until() is for cookies under another name: name it with retired_name(), or drop accept_retired_until()",
+            ));
+        }
+        check_max_age(max_age, &limits)?;
+        let config = Config {
+            finder: CookieFinder::new(cookie.name()),
+            retired_finders: cookie
+                .retired_cookies()
+                .iter()
+                .map(|retired| CookieFinder::new(retired.name()))
+                .collect(),
+            cookie,
+            limits,
+            plain_http,
+            only_in_cookie: false,
+            has_shared_name,
+            revocable: false,
+            #[cfg(feature = "device-bound")]
+            device_bound: None,
+            settings: Settings { discard_rule, ..self.settings },
+            facades: Facades::default(),
+        };
+        if !config.cookie.is_secure() || config.plain_http.is_some() {
+            config.emit(EventKind::InsecureCookie);
+        }
+        Ok(config)
+    }
+
+    fn timeout_limits(&self) -> Result<TimeoutLimits, Error> {
         let mut timeouts = Timeouts {
             idle: self.idle,
             absolute: self.absolute.unwrap_or_else(|| Timeouts::default().absolute.max(self.idle)),
@@ -401,58 +442,32 @@ impl Options {
                 "the longest lifetime must not be shorter than an absolute timeout: raise longest_lifetime() or lower absolute_timeout()",
             ));
         }
-        if self.keep_values {
-            if matches!(self.settings.discard_rule, DiscardRule::Rule(_)) {
-                return Err(Error::config(
-                    "a rule for responses that drop changes has no effect if no response drops any: drop discard_changes_on() or keep_values_on_server_error()",
-                ));
-            }
-            self.settings.discard_rule = DiscardRule::Never;
-        }
-        let max_age = self.cookie.explicit_max_age();
-        let cookie = self.cookie.for_development(self.development);
-        let has_shared_name = cookie.has_shared_name();
-        let plain_http = match self.plain_http_rule {
-            Some(rule) => Some((rule, cookie.clone().for_plain_http().validate()?)),
-            None => None,
-        };
-        let cookie = cookie.validate()?;
-        if self.settings.retired_until.is_some() && cookie.retired_cookies().is_empty() {
-            return Err(Error::config(
-                "accept_retired_until() is for cookies under another name: name it with retired_name(), or drop accept_retired_until()",
-            ));
-        }
-        // Capped like Max-Age: a session with an idle timeout of more than 400 days outlives its cookie in any case.
-        let idle = |timeouts: Timeouts| timeouts.idle.min(timeouts.absolute);
-        let longest_idle = anonymous.map_or(idle(timeouts), |anonymous| idle(anonymous).max(idle(timeouts)));
-        if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
-            return Err(Error::config(
-                "the cookie's Max-Age must not be shorter than an idle timeout, or browsers would drop it while the session is in use: lower idle_timeout() or the idle timeout of anonymous_timeouts(), or do not call max_age()",
-            ));
-        }
-        let config = Config {
-            finder: CookieFinder::new(cookie.name()),
-            retired_finders: cookie
-                .retired_cookies()
-                .iter()
-                .map(|retired| CookieFinder::new(retired.name()))
-                .collect(),
-            cookie,
-            limits: TimeoutLimits { timeouts, anonymous, longest },
-            plain_http,
-            only_in_cookie: false,
-            has_shared_name,
-            revocable: false,
-            #[cfg(feature = "device-bound")]
-            device_bound: None,
-            settings: self.settings,
-            facades: Facades::default(),
-        };
-        if !config.cookie.is_secure() || config.plain_http.is_some() {
-            config.emit(EventKind::InsecureCookie);
-        }
-        Ok(config)
+        Ok(TimeoutLimits { timeouts, anonymous, longest })
     }
+
+    fn take_discard_rule(&mut self) -> Result<DiscardRule, Error> {
+        match std::mem::take(&mut self.settings.discard_rule) {
+            DiscardRule::Rule(_) if self.keep_values => Err(Error::config(
+                "a rule for responses that drop changes has no effect if no response drops any: drop discard_changes_on() or keep_values_on_server_error()",
+            )),
+            _ if self.keep_values => Ok(DiscardRule::Never),
+            rule => Ok(rule),
+        }
+    }
+}
+
+/// Checks that browsers keep the cookie for as long as its session lasts without a request.
+fn check_max_age(max_age: Option<Duration>, limits: &TimeoutLimits) -> Result<(), Error> {
+    // Capped like Max-Age: a session with an idle timeout of more than 400 days outlives its cookie in any case.
+    let idle = |timeouts: Timeouts| timeouts.idle.min(timeouts.absolute);
+    let of_all = idle(limits.timeouts);
+    let longest_idle = limits.anonymous.map_or(of_all, |anonymous| idle(anonymous).max(of_all));
+    if max_age.is_some_and(|max_age| max_age < longest_idle && max_age < MAX_AGE_CAP) {
+        return Err(Error::config(
+            "the cookie's Max-Age must not be shorter than an idle timeout, or browsers would drop it while the session is in use: lower idle_timeout() or the idle timeout of anonymous_timeouts(), or do not call max_age()",
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bb8_redis::redis::ConnectionAddr;
+
 use super::cluster::Cluster;
 use super::credentials::{Credentials, Provider};
 use super::dialer::{Access, Dialer, Sentinels, Target};
@@ -61,7 +63,35 @@ impl ConnectionOptions {
         checkout: Duration,
     ) -> Result<Transport, Error> {
         let url = Url::parse(&self.url)?;
+        self.check_url(&url)?;
         let connect_timeout = bounded(self.connect_timeout);
+        let access = Access {
+            credentials: self.credentials.clone().or(url.credentials),
+            provider: self.provider.clone(),
+            db: url.db,
+            protocol: url.protocol,
+            tls: url.tls.then(|| self.tls.clone()),
+            resolver: self.resolver.clone(),
+            timeout: connect_timeout,
+            step: step(connect_timeout, checkout),
+        };
+        let (connections, counters) = (self.connections, Arc::clone(counters));
+        let target = match url.kind {
+            Kind::Cluster(seeds) => {
+                let cluster = Cluster::new(seeds, Arc::new(access), connections, counters, tracking);
+                return Ok(Transport::Cluster(Arc::new(cluster)));
+            }
+            Kind::Server(address) => Target::Server(address),
+            Kind::Sentinels(addresses, master) => {
+                Target::Sentinels(Box::new(self.sentinels(addresses, &master, &access)?))
+            }
+        };
+        let dialer = Dialer::new(target, Arc::new(access));
+        Ok(Transport::One(Arc::new(Node::new(dialer, connections, counters, tracking))))
+    }
+
+    /// Checks the options against the URL.
+    fn check_url(&self, url: &Url) -> Result<(), Error> {
         if url.lacks_password && self.credentials.is_none() && self.provider.is_none() {
             return Err(Error::config(
                 "the URL names a user but no password: write redis://user:password@host, or redis://:password@host for the default \
@@ -76,18 +106,6 @@ impl ConnectionOptions {
                  rediss-cluster://",
             ));
         }
-        let step = step(connect_timeout, checkout);
-        let access = Access {
-            credentials: self.credentials.or(url.credentials),
-            provider: self.provider,
-            db: url.db,
-            protocol: url.protocol,
-            tls: url.tls.then(|| self.tls.clone()),
-            resolver: self.resolver.clone(),
-            timeout: connect_timeout,
-            step,
-        };
-        let sentinel_tls = self.sentinel_tls.unwrap_or(url.tls);
         let about_sentinels = self.sentinel_credentials.is_some()
             || self.sentinel_tls.is_some()
             || self.sentinel_root.is_some();
@@ -97,42 +115,41 @@ impl ConnectionOptions {
                  redis+sentinel://host,…/master-name",
             ));
         }
-        if self.sentinel_root.is_some() && !sentinel_tls {
+        if self.sentinel_root.is_some() && !self.sentinel_tls.unwrap_or(url.tls) {
             return Err(Error::config(
                 "sentinel_root_certificates() is given for sentinels without TLS: call sentinel_tls(true), or begin the URL \
                  with rediss+sentinel://",
             ));
         }
-        let counters = Arc::clone(counters);
-        let target = match url.kind {
-            Kind::Cluster(seeds) => {
-                let cluster = Cluster::new(seeds, Arc::new(access), self.connections, counters, tracking);
-                return Ok(Transport::Cluster(Arc::new(cluster)));
-            }
-            Kind::Server(address) => Target::Server(address),
-            Kind::Sentinels(addresses, master) => {
-                let root = self.sentinel_root.or(self.tls.root);
-                let tls = sentinel_tls.then_some(Tls { root, client: self.tls.client });
-                if let Some(tls) = &tls {
-                    tls.check()?;
-                }
-                let addresses =
-                    addresses.into_iter().map(|address| with_tls(address, sentinel_tls)).collect();
-                let sentinel_access = Access {
-                    credentials: self.sentinel_credentials,
-                    provider: None,
-                    db: 0,
-                    protocol: url.protocol,
-                    tls,
-                    resolver: self.resolver,
-                    timeout: connect_timeout,
-                    step,
-                };
-                Target::Sentinels(Box::new(Sentinels::new(addresses, &master, sentinel_access, url.tls)))
-            }
+        Ok(())
+    }
+
+    /// Returns the sentinels of `master`, which is reached by `access`. They have credentials and TLS of their own.
+    fn sentinels(
+        self,
+        addresses: Vec<ConnectionAddr>,
+        master: &str,
+        access: &Access,
+    ) -> Result<Sentinels, Error> {
+        let master_tls = access.tls.is_some();
+        let sentinel_tls = self.sentinel_tls.unwrap_or(master_tls);
+        let root = self.sentinel_root.or(self.tls.root);
+        let tls = sentinel_tls.then_some(Tls { root, client: self.tls.client });
+        if let Some(tls) = &tls {
+            tls.check()?;
+        }
+        let addresses = addresses.into_iter().map(|address| with_tls(address, sentinel_tls)).collect();
+        let sentinel_access = Access {
+            credentials: self.sentinel_credentials,
+            provider: None,
+            db: 0,
+            protocol: access.protocol,
+            tls,
+            resolver: self.resolver,
+            timeout: access.timeout,
+            step: access.step,
         };
-        let dialer = Dialer::new(target, Arc::new(access));
-        Ok(Transport::One(Arc::new(Node::new(dialer, self.connections, counters, tracking))))
+        Ok(Sentinels::new(addresses, master, sentinel_access, master_tls))
     }
 }
 
@@ -148,8 +165,8 @@ fn step(connect_timeout: Duration, checkout: Duration) -> Duration {
 }
 
 /// Returns the same address, with TLS or without.
-fn with_tls(address: bb8_redis::redis::ConnectionAddr, tls: bool) -> bb8_redis::redis::ConnectionAddr {
-    use bb8_redis::redis::ConnectionAddr::{Tcp, TcpTls};
+fn with_tls(address: ConnectionAddr, tls: bool) -> ConnectionAddr {
+    use ConnectionAddr::{Tcp, TcpTls};
     match address {
         Tcp(host, port) | TcpTls { host, port, .. } => super::dialer::server_address(&host, port, tls),
         other => other,
