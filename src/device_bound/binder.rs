@@ -21,11 +21,7 @@ use crate::cookie::{
 use crate::crypto::{Keyring, PublicKey, Purpose, Sealer, SystemRandom, Tagger, encode_base64url, hashed_id};
 use crate::error::Error;
 use crate::event::ProofRefusal;
-use crate::session::{DeviceBinding, SessionId};
-
-/// For this long after a registration, the session is accepted without its bound cookie: requests of the page that is
-/// being loaded are on their way.
-const GRACE: Duration = Duration::from_secs(60);
+use crate::session::{DeviceBinding, SUPERSEDED_FOR, SessionId};
 
 /// Chromium signs six times in nine minutes for a site, and refreshes up to two minutes early.
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(300);
@@ -200,8 +196,8 @@ impl Binder {
         now: Timestamp,
     ) -> bool {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
-        let in_grace =
-            now.saturating_since(binding.since) < GRACE && binding.since.saturating_since(now) <= GRACE;
+        let in_grace = now.saturating_since(binding.since) < SUPERSEDED_FOR
+            && binding.since.saturating_since(now) <= SUPERSEDED_FOR;
         let is_present = |tagger, cookies| has_valid_cookie(tagger, cookies, &binding.key, memo, now);
         in_grace
             || is_present(&self.tagger, cookies)

@@ -17,10 +17,7 @@ use crate::crypto::{Random, SystemRandom};
 use crate::error::Error;
 use crate::event::{EventKind, Reporter, RevocationChange};
 use crate::lock::lock;
-use crate::session::{Labels, Lineage, Name, Position, SessionId};
-
-/// For this many seconds, the cookie of a session that was given another id may be on its way to be replaced.
-const MOMENTS: u64 = 60;
+use crate::session::{Labels, Lineage, Name, Position, SUPERSEDED_FOR, SessionId};
 
 /// Allows for differences between the clocks of hosts: forgetting late does no harm.
 pub(super) const MARGIN: Duration = Duration::from_secs(2 * 3_600);
@@ -216,9 +213,9 @@ impl Register {
     fn ended(&self, mark: Mark, now: Timestamp) -> Verdict {
         // An entry that was not read back yet was written just now.
         let written = lock(&self.timeline).written(mark.position()).unwrap_or(now);
-        let is_recent = now.saturating_since(written).as_secs() < MOMENTS;
+        let is_recent = now.saturating_since(written) < SUPERSEDED_FOR;
         // If the clock of its writer is ahead, a minute by that clock could last for hours here.
-        let is_ahead = written.saturating_since(now).as_secs() > MOMENTS;
+        let is_ahead = written.saturating_since(now) > SUPERSEDED_FOR;
         // The time of an entry is at most that of its first reading here: for two hours after a failover, Redis dates entries
         // ahead. A process that begins must not grant the minute again.
         let is_old = mark.position() <= self.freshness.loaded();

@@ -40,6 +40,8 @@ pub(crate) mod value_codec;
 mod value_equality;
 mod view;
 
+use std::time::Duration;
+
 pub use self::authentication::Authentication;
 pub use self::changes::Changes;
 #[cfg(feature = "device-bound")]
@@ -67,6 +69,10 @@ pub(crate) use self::payload::Payload;
 pub(crate) use self::record::{EntryLifetime, Origin, Place};
 pub(crate) use self::session::Committer;
 pub(crate) use self::state::{Continued, Former, Reply};
+
+/// For how long requests with the previous token of a session may still be on their way, once it was given another. For so long a
+/// tombstone lasts, a retiring id is accepted, and a session that was just bound to a device needs no bound cookie.
+pub(crate) const SUPERSEDED_FOR: Duration = Duration::from_secs(60);
 
 /// Runs an example of the documentation on an empty session without a store.
 #[doc(hidden)]

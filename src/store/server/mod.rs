@@ -19,7 +19,6 @@ mod verbs;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -48,9 +47,6 @@ use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Re
 /// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
 /// would have to be faster, each time.
 const MAX_ATTEMPTS: u32 = 256;
-
-/// For how long a tombstone lasts: longer than any request that still carries the old token.
-const REGENERATED_FOR: Duration = Duration::from_secs(60);
 
 /// A store that keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees
 /// a hash of it.
@@ -175,75 +171,69 @@ impl<B: Backend> Builder<B> {
     }
 }
 
+/// The parts that the sessions under all cookie names have in common.
+struct CommonParts<B> {
+    config: Arc<Config>,
+    backend: Arc<B>,
+    options: ServerOptions,
+    random: Arc<dyn Random>,
+}
+
+impl<B: Backend> CommonParts<B> {
+    /// Returns the sessions under one cookie name, without what only the present name has.
+    fn under(&self, name: &str) -> Result<Inner<B>, Error> {
+        Ok(Inner {
+            config: Arc::clone(&self.config),
+            backend: Arc::clone(&self.backend),
+            name: name.into(),
+            format: self.format(name)?,
+            max_sessions_per_subject: self.options.max_sessions_per_subject,
+            at_session_limit: self.options.at_session_limit,
+            list_memo: self.options.check_session_list.then(ListMemo::new),
+            queues: ConflictQueues::new(),
+            list_queues: ConflictQueues::new(),
+            near_cache: None,
+            retired: Vec::new(),
+            linked: Vec::new(),
+        })
+    }
+
+    fn format(&self, name: &str) -> Result<Box<dyn StoredFormat>, Error> {
+        if let Some(shared) = &self.options.shared_format {
+            return Ok((shared.create)(Arc::clone(&self.random)));
+        }
+        let seal = |keys| Sealer::new(keys, Purpose::Record, name, Arc::clone(&self.random));
+        let clock = self.config.clock();
+        Ok(Box::new(NativeFormat {
+            payload_format: self.config.settings.format,
+            sealer: self.options.record_keys.as_ref().map(seal).transpose()?,
+            accept_unsealed: self.options.accept_unsealed.map(|until| (until, Arc::clone(clock))),
+            random: Arc::clone(&self.random),
+            limits: *self.config.limits(),
+        }))
+    }
+}
+
 impl<B: Backend> Inner<B> {
     fn new(builder: Builder<B>, random: &Arc<dyn Random>) -> Result<Self, Error> {
-        let shared = builder.server.shared_format.is_some();
-        let (backend, mut config, options) =
-            builder.validate(|_, options| options.record_keys.clone(), shared)?;
-        let ServerOptions {
-            record_keys,
-            accept_unsealed,
-            max_sessions_per_subject,
-            at_session_limit,
-            check_session_list,
-            shared_format,
-            linked,
-            near_cache,
-        } = options;
-        let accept_unsealed = accept_unsealed.map(|until| (until, Arc::clone(config.clock())));
+        let is_shared = builder.server.shared_format.is_some();
+        let (backend, mut config, mut options) =
+            builder.validate(|_, options| options.record_keys.clone(), is_shared)?;
         let retired: Vec<String> =
             config.cookie.retired_cookies().iter().map(|cookie| cookie.name().as_str().to_owned()).collect();
-        check_linked(&linked, &retired, config.cookie_name())?;
+        check_options(&backend, &options, &retired, config.cookie_name())?;
         backend.__use_clock(config.clock());
         warm_up(&**random);
-        if shared_format.is_none() {
-            check_list_len(&backend, max_sessions_per_subject)?;
-        }
-        if let Some(shared) = shared_format {
-            check_shared(&shared, record_keys.is_some(), check_session_list)?;
-            if !retired.is_empty() || !linked.is_empty() {
-                return Err(Error::config(format!(
-                    "{} shares sessions under one cookie name: drop retired_name() and linked_cookie()",
-                    shared.program
-                )));
-            }
-        }
+        let (near_cache, linked) = (options.near_cache.take(), std::mem::take(&mut options.linked));
         // The near-cache vouches for what a connection remembers.
         config.settings.connection_memo = near_cache.is_some();
         let (config, backend) = (Arc::new(config), Arc::new(backend));
-        let under = |name: &str| -> Result<Self, Error> {
-            let format: Box<dyn StoredFormat> = if let Some(shared) = &shared_format {
-                (shared.create)(Arc::clone(random))
-            } else {
-                let seal = |keys| Sealer::new(keys, Purpose::Record, name, Arc::clone(random));
-                Box::new(NativeFormat {
-                    payload_format: config.settings.format,
-                    sealer: record_keys.as_ref().map(seal).transpose()?,
-                    accept_unsealed: accept_unsealed.clone(),
-                    random: Arc::clone(random),
-                    limits: *config.limits(),
-                })
-            };
-            Ok(Self {
-                config: Arc::clone(&config),
-                backend: Arc::clone(&backend),
-                name: name.into(),
-                format,
-                max_sessions_per_subject,
-                at_session_limit,
-                list_memo: check_session_list.then(ListMemo::new),
-                queues: ConflictQueues::new(),
-                list_queues: ConflictQueues::new(),
-                near_cache: None,
-                retired: Vec::new(),
-                linked: Vec::new(),
-            })
-        };
+        let common = CommonParts { config, backend, options, random: Arc::clone(random) };
         let each = |names: &[String]| {
-            names.iter().map(|name| under(name).map(Arc::new)).collect::<Result<_, Error>>()
+            names.iter().map(|name| common.under(name).map(Arc::new)).collect::<Result<_, Error>>()
         };
         let (retired, linked) = (each(&retired)?, each(&linked)?);
-        Ok(Self { near_cache, retired, linked, ..under(config.cookie_name())? })
+        Ok(Self { near_cache, retired, linked, ..common.under(common.config.cookie_name())? })
     }
 
     /// Ends the session that `token` leads to, which has expired, or which this host cannot read. The backend keeps the entry of an
@@ -277,6 +267,20 @@ impl<B: Backend> Inner<B> {
     }
 }
 
+/// Checks the options against each other, the backend, and the other names of the cookie.
+fn check_options(
+    backend: &impl Backend,
+    options: &ServerOptions,
+    retired: &[String],
+    present: &str,
+) -> Result<(), Error> {
+    check_linked(&options.linked, retired, present)?;
+    match &options.shared_format {
+        Some(shared) => check_shared(shared, options, retired),
+        None => check_list_len(backend, options.max_sessions_per_subject),
+    }
+}
+
 /// Checks that no cookie is named twice.
 fn check_linked(linked: &[String], retired: &[String], present: &str) -> Result<(), Error> {
     for (at, name) in linked.iter().enumerate() {
@@ -302,17 +306,23 @@ fn check_list_len(backend: &impl Backend, max_sessions: usize) -> Result<(), Err
 }
 
 /// Checks what does not fit to a format that is shared with another program.
-fn check_shared(shared: &SharedFormat, seals: bool, checks_lists: bool) -> Result<(), Error> {
-    if seals {
+fn check_shared(shared: &SharedFormat, options: &ServerOptions, retired: &[String]) -> Result<(), Error> {
+    if options.record_keys.is_some() {
         return Err(Error::config(format!(
             "{} reads no sealed sessions: drop seal_records(), or the shared format once {0} is gone",
             shared.program
         )));
     }
-    if checks_lists {
+    if options.check_session_list {
         return Err(Error::config(
             "check_session_list() must be off where sessions are shared with another program: it keeps no lists",
         ));
+    }
+    if !retired.is_empty() || !options.linked.is_empty() {
+        return Err(Error::config(format!(
+            "{} shares sessions under one cookie name: drop retired_name() and linked_cookie()",
+            shared.program
+        )));
     }
     Ok(())
 }

@@ -3,14 +3,11 @@
 use std::sync::Arc;
 
 use super::format::EntryValue;
-use super::{
-    Expected, Inner, MAX_ATTEMPTS, Predecessor, REGENERATED_FOR, SaveAttempt, ended_or_stored, key_of, seen,
-    stored,
-};
+use super::{Expected, Inner, MAX_ATTEMPTS, Predecessor, SaveAttempt, ended_or_stored, key_of, seen, stored};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::id::EntryId;
-use crate::session::{Changes, Payload, Record, Saved};
+use crate::session::{Changes, Payload, Record, SUPERSEDED_FOR, Saved};
 use crate::store::{Backend, Replaced, Stored};
 
 impl<B: Backend> Inner<B> {
@@ -116,7 +113,7 @@ impl<B: Backend> Inner<B> {
     /// Returns the deadline of a tombstone. It counts from the time of writing, which may be long after the request
     /// began.
     pub(super) fn tombstone_expires(&self, now: Timestamp) -> Timestamp {
-        now.max(self.config.now()).saturating_add(REGENERATED_FOR)
+        now.max(self.config.now()).saturating_add(SUPERSEDED_FOR)
     }
 
     /// Ends the session for good, whatever it holds by now: its browser was given the token of a different session. Returns

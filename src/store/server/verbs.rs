@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::{Predecessor, REGENERATED_FOR, ServerStore, SubjectSession, ended_or_stored, origin};
+use super::{Predecessor, ServerStore, SubjectSession, ended_or_stored, origin};
 use crate::clock::Timestamp;
 use crate::config::{Config, MAX_CLOCK_SKEW};
 use crate::event::Refusal;
-use crate::session::{Changes, Place, Record, Saved, SessionId};
+use crate::session::{Changes, Place, Record, SUPERSEDED_FOR, Saved, SessionId};
 use crate::store::verbs::Sealed;
 use crate::store::{Backend, Listing, LoadFuture, Store, StoreFuture, Verbs};
 
@@ -127,7 +127,7 @@ impl<B: Backend> Verbs for ServerStore<B> {
 
     /// A tombstone lasts for a minute, and clocks may differ by a minute. A session that was written before that is older.
     fn is_outdated(&self, record: &Record, _: &[u8], now: Timestamp) -> bool {
-        let superseded = now.saturating_sub(REGENERATED_FOR + MAX_CLOCK_SKEW);
+        let superseded = now.saturating_sub(SUPERSEDED_FOR + MAX_CLOCK_SKEW);
         record.recency().written < superseded
     }
 
