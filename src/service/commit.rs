@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -206,6 +207,35 @@ impl Commit {
         }
     }
 
+    /// Goes on from the session of the cookie that the response already sets, which the store has looked up. If the store failed,
+    /// this is the end of the commit.
+    fn looked_up(&mut self, found: Result<Result<Record, Refusal>, Error>) -> ControlFlow<Result<(), Error>> {
+        match found {
+            Ok(Ok(record)) => {
+                let accepts = self.answer == Disposition::Accept;
+                let came = self.loaded.id;
+                if let Continued::Yes { lost } = self.loaded.session.go_on_from(record, came, accepts) {
+                    self.slot.follow_response();
+                    self.report_lost(lost);
+                }
+            }
+            Ok(Err(Refusal::Ended)) => {
+                self.slot.follow_response();
+                self.end_by_response(true);
+            }
+            // Another cookie of the same name: the handler's own, or of another store. It is reported if it is replaced.
+            Ok(Err(_)) => {}
+            Err(error) => {
+                let operation = Operation::Load;
+                self.slot.emit(EventKind::StoreFailed { id: None, operation, error: &error });
+                let (lost, optional) = self.loaded.session.go_on_from_unknown(self.loaded.id);
+                self.report_lost(lost);
+                return ControlFlow::Break(if optional { Ok(()) } else { Err(error) });
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Notes that the response removes the cookie of the session that came with the request, if one came.
     fn end_by_response(&self, by_service: bool) {
         let id = self.loaded.id;
@@ -244,7 +274,7 @@ impl Commit {
     }
 
     /// Handles the result of the store.
-    fn finish(&mut self, answer: Result<Saved, Error>) -> Result<(), Error> {
+    fn store_answered(&mut self, answer: Result<Saved, Error>) -> Result<(), Error> {
         let stopwatch = self.stopwatch.take();
         let slot = Arc::clone(&self.slot);
         let stop = |ok| stopwatch.map(|stopwatch| stopwatch.stop(slot.connection.config(), ok));
@@ -252,7 +282,7 @@ impl Commit {
         match answer {
             Ok(saved) => {
                 let ended = matches!(saved, Saved::Ended);
-                let news = self.news(&saved);
+                let events = self.events_of(&saved);
                 let login = match &saved {
                     Saved::Stored { record, .. } if self.logs_in => Some(record.id()),
                     _ => None,
@@ -260,7 +290,7 @@ impl Commit {
                 // The session is updated before events are emitted, because an observer may panic.
                 self.settle(Some(saved));
                 stop(true);
-                for event in news.into_iter().flatten() {
+                for event in events.into_iter().flatten() {
                     slot.emit(event);
                 }
                 if let Some(id) = login {
@@ -291,7 +321,7 @@ impl Commit {
     }
 
     /// Returns the events about the result.
-    fn news(&self, saved: &Saved) -> [Option<EventKind<'static>>; 2] {
+    fn events_of(&self, saved: &Saved) -> [Option<EventKind<'static>>; 2] {
         let (merged, became) = match (saved, self.before) {
             (Saved::Stored { record, conflicts, .. }, before) => {
                 let (id, conflicts) = (record.id(), *conflicts);
@@ -336,31 +366,8 @@ impl Future for Commit {
                     let found = ready!(Pin::new(looking).poll(cx));
                     // From here on, that future is not polled again.
                     this.stage = Stage::Done;
-                    match found {
-                        Ok(Ok(record)) => {
-                            let accepts = this.answer == Disposition::Accept;
-                            let came = this.loaded.id;
-                            if let Continued::Yes { lost } =
-                                this.loaded.session.go_on_from(record, came, accepts)
-                            {
-                                this.slot.follow_response();
-                                this.report_lost(lost);
-                            }
-                        }
-                        Ok(Err(Refusal::Ended)) => {
-                            this.slot.follow_response();
-                            this.end_by_response(true);
-                        }
-                        // Another cookie of the same name: the handler's own, or of another store. It is reported if it is
-                        // replaced.
-                        Ok(Err(_)) => {}
-                        Err(error) => {
-                            let operation = Operation::Load;
-                            this.slot.emit(EventKind::StoreFailed { id: None, operation, error: &error });
-                            let (lost, optional) = this.loaded.session.go_on_from_unknown(this.loaded.id);
-                            this.report_lost(lost);
-                            return Poll::Ready(if optional { Ok(()) } else { Err(error) });
-                        }
+                    if let ControlFlow::Break(result) = this.looked_up(found) {
+                        return Poll::Ready(result);
                     }
                     this.now = this.slot.now_since(this.loaded.now);
                     this.stage = this.begin();
@@ -380,13 +387,13 @@ impl Future for Commit {
                     let saved = ready!(Pin::new(saving).poll(cx));
                     this.stage = Stage::Done;
                     let saved = saved.inspect(|saved| this.remember(saved));
-                    return Poll::Ready(this.finish(saved));
+                    return Poll::Ready(this.store_answered(saved));
                 }
                 Stage::Destroying(destroying) => {
                     let destroyed = ready!(Pin::new(destroying).poll(cx));
                     this.stage = Stage::Done;
                     this.slot.connection.ended();
-                    return Poll::Ready(this.finish(destroyed.map(|()| Saved::Removed)));
+                    return Poll::Ready(this.store_answered(destroyed.map(|()| Saved::Removed)));
                 }
                 Stage::Failed(_) | Stage::Done => {
                     return Poll::Ready(match std::mem::replace(&mut this.stage, Stage::Done) {

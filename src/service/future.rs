@@ -92,19 +92,12 @@ where
         let conclusion = handle.conclude(|slot| {
             answer.as_ref().is_ok_and(|response| finish::is_spoken_for(slot, response.headers()))
         });
-        // An error, either returned or converted into a response: by a framework, or by a session service inside of this one.
-        let (mut response, made_from) = match answer {
-            Ok(mut response) => {
-                let made_from = error_response::take_mark(&mut response);
-                (response, made_from)
+        let (mut response, made_from) = match respond(answer, this.failure) {
+            Ok(responded) => responded,
+            Err(error) => {
+                handle.discard();
+                return Poll::Ready(Err(error));
             }
-            Err(error) => match error_response::own(error) {
-                Ok(error) => (this.failure.response(&error), Some(MadeFrom::new(error))),
-                Err(error) => {
-                    handle.discard();
-                    return Poll::Ready(Err(error));
-                }
-            },
         };
         let failed = made_from.is_some();
         if let Some(mut made_from) = made_from {
@@ -137,6 +130,24 @@ where
             }
         }
         Poll::Ready(Ok(response))
+    }
+}
+
+/// Returns the response to the handler's answer, and the error that it was made from: one that the handler returned, or one that a
+/// framework or a session service inside of this one has converted. An error of another type is returned.
+fn respond<R, E: 'static>(
+    answer: Result<Response<R>, E>,
+    failure: &impl FailureResponse<R>,
+) -> Result<(Response<R>, Option<MadeFrom>), E> {
+    match answer {
+        Ok(mut response) => {
+            let made_from = error_response::take_mark(&mut response);
+            Ok((response, made_from))
+        }
+        Err(error) => {
+            let error = error_response::own(error)?;
+            Ok((failure.response(&error), Some(MadeFrom::new(error))))
+        }
     }
 }
 
