@@ -34,9 +34,9 @@ impl Slot {
     /// sessions.
     pub(super) fn remove_cookie(&self) -> Result<SetCookies, Error> {
         let config = self.connection.config();
-        let several = self.several.get().filter(|_| self.was_ended());
+        let several = Some(self.several()).filter(|several| !several.is_empty() && self.was_ended());
         let tombstone = several
-            .and_then(|several| self.connection.store().tombstone(&several.sessions, config.now()))
+            .and_then(|several| self.connection.store().tombstone(several, config.now()))
             .transpose()?;
         let mut lines;
         if let Some((token, lifetime)) = tombstone {
@@ -76,7 +76,7 @@ impl Slot {
             template.expire_retired(held, held_under, &mut lines)?;
         }
         if self.found.is_present() && self.was_ended() {
-            let several = self.several.get().is_some();
+            let several = !self.several().is_empty();
             template.expire_elsewhere(self.target.as_deref(), several, held, &mut lines)?;
         }
         Ok(lines)

@@ -2,37 +2,38 @@
 
 use smallvec::SmallVec;
 use tokio::sync::SemaphorePermit;
-use zeroize::Zeroizing;
 
+use super::brought_sessions::UnusedToken;
 use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
 use crate::clock::Timestamp;
 use crate::cookie::{Assembly, FoundCookies, MAX_ASSEMBLIES, MAX_CANDIDATES, RetiredCookie, chunk_size};
 use crate::error::Error;
 use crate::event::{EventKind, Operation, Refusal};
-use crate::lock::lock;
 use crate::session::{Recency, Record};
 use crate::store::{LoadFuture, StoreFuture};
 
 /// The result of opening the cookies of a request.
-pub(super) enum Opening<'a> {
+pub(super) enum OpenResult<'a> {
     /// Another task has loaded the session meanwhile.
     Loaded(&'a Loaded),
-    Opened(Opened),
+    Opened(OpenedCookies),
 }
 
 /// The contents of the cookies of a request.
-pub(super) struct Opened {
+pub(super) struct OpenedCookies {
     /// The authentic sessions.
     pub(super) candidates: SmallVec<[Candidate; 1]>,
     /// The newest tombstone, or session of a host whose clock is ahead. Sessions that were not written after it do not count.
     pub(super) hidden: Option<Recency>,
     /// Each cookie of the session's name is known to be dead.
     pub(super) all_dead: bool,
-    /// One of the tokens was superseded moments ago.
-    pub(super) regenerated: bool,
     /// Some cookies were not tried.
     pub(super) exhausted: bool,
+    /// The tokens that were superseded moments ago.
+    pub(super) superseded: Vec<UnusedToken>,
+    /// The tokens of sessions that may go on elsewhere.
+    pub(super) unusable: Vec<UnusedToken>,
 }
 
 pub(super) struct Candidate {
@@ -54,7 +55,7 @@ struct Tries {
 }
 
 /// The result of opening one cookie.
-enum Attempt<'a> {
+enum OpenedCookie<'a> {
     /// Another task has loaded the session meanwhile.
     Loaded(&'a Loaded),
     Opened(Candidate),
@@ -64,6 +65,8 @@ enum Attempt<'a> {
         hidden: Option<Recency>,
         /// Not all ways to join its chunks were tried.
         exhausted: bool,
+        /// The token, if a handler may have to end the session behind it.
+        token: Option<UnusedToken>,
     },
 }
 
@@ -80,15 +83,16 @@ impl Slot {
         &'a self,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<Opening<'a>, Error> {
+    ) -> Result<OpenResult<'a>, Error> {
         let config = self.connection.config();
         let retired = config.cookie.retired_cookies();
-        let mut opened = Opened {
+        let mut opened = OpenedCookies {
             candidates: SmallVec::new(),
             hidden: None,
             all_dead: true,
-            regenerated: false,
             exhausted: false,
+            superseded: Vec::new(),
+            unusable: Vec::new(),
         };
         let mut tries = Tries::default();
         let mut heads = 0;
@@ -114,11 +118,14 @@ impl Slot {
                 let assemblies = found.assemblies(head, |number| chunk_size(cookie_name, number));
                 let signatures = tries.signatures;
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
-                    Attempt::Loaded(loaded) => return Ok(Opening::Loaded(loaded)),
-                    Attempt::Opened(candidate) => opened.candidates.push(candidate),
-                    Attempt::Refused { refusal, hidden, exhausted } => {
+                    OpenedCookie::Loaded(loaded) => return Ok(OpenResult::Loaded(loaded)),
+                    OpenedCookie::Opened(candidate) => opened.candidates.push(candidate),
+                    OpenedCookie::Refused { refusal, hidden, exhausted, token } => {
                         opened.hidden = opened.hidden.max(hidden);
-                        opened.regenerated |= refusal == Refusal::Regenerated;
+                        match refusal {
+                            Refusal::Regenerated => opened.superseded.extend(token),
+                            _ => opened.unusable.extend(token),
+                        }
                         opened.all_dead &= refusal.removes_cookie();
                         #[cfg(feature = "device-bound")]
                         self.device.note_refusal(refusal);
@@ -137,7 +144,7 @@ impl Slot {
         // Chunks without a first one may be planted or left behind, so they do not show that a session is dead.
         opened.all_dead &= heads > 0;
         self.remember(opened.candidates.as_slice(), now);
-        Ok(Opening::Opened(opened))
+        Ok(OpenResult::Opened(opened))
     }
 
     /// Opens one cookie. Of the ways to join its chunks, the first authentic one counts.
@@ -149,7 +156,7 @@ impl Slot {
         tries: &mut Tries,
         now: Timestamp,
         permit: &mut Option<SemaphorePermit<'a>>,
-    ) -> Result<Attempt<'a>, Error> {
+    ) -> Result<OpenedCookie<'a>, Error> {
         let mut joined = Vec::new();
         let mut first = None;
         let mut counted = false;
@@ -168,10 +175,10 @@ impl Slot {
                 Some(recalled) => recalled,
                 // A cookie store answers at once: that is not worth a future.
                 None => match self.ask_store(name, token, now).into_immediate() {
-                    Ok(answer) => self.reported(answer)?,
+                    Ok(answer) => self.report_failure(answer)?,
                     Err(loading) => match self.wait_for_store(loading, permit).await? {
                         Ok(outcome) => outcome,
-                        Err(loaded) => return Ok(Attempt::Loaded(loaded)),
+                        Err(loaded) => return Ok(OpenedCookie::Loaded(loaded)),
                     },
                 },
             };
@@ -184,35 +191,31 @@ impl Slot {
                 tries.signatures += 1;
             }
             let refusal = match outcome {
-                Ok(record) => return Ok(Attempt::Opened(Candidate { record, assembly, retired: name })),
+                Ok(record) => return Ok(OpenedCookie::Opened(Candidate { record, assembly, retired: name })),
                 Err(refusal) => refusal,
             };
-            if refusal == Refusal::Regenerated {
-                lock(&self.superseded).push(Zeroizing::new(token.to_vec()));
-            }
-            if self.may_live_elsewhere(refusal) {
-                lock(&self.unusable).push(Zeroizing::new(token.to_vec()));
-            }
             let hides = matches!(refusal, Refusal::Ended | Refusal::IssuedInFuture);
             let hidden = if hides { self.connection.store().hidden_by(token, now) } else { None };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
             // way.
             if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, hidden, None));
+                first.get_or_insert((refusal, hidden, None, None));
             } else {
                 let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
                 let key = if by_key { self.connection.store().key_of(token) } else { None };
-                first = Some((refusal, hidden, key));
+                let may_go_on = refusal == Refusal::Regenerated || self.may_live_elsewhere(refusal);
+                let token = may_go_on.then(|| UnusedToken::new(token.to_vec()));
+                first = Some((refusal, hidden, key, token));
                 break;
             }
         }
-        let (refusal, hidden, key) = first.unwrap_or((Refusal::Encoding, None, None));
+        let (refusal, hidden, key, token) = first.unwrap_or((Refusal::Encoding, None, None, None));
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
             self.emit(EventKind::Refused { refusal, key });
         }
-        Ok(Attempt::Refused { refusal, hidden, exhausted })
+        Ok(OpenedCookie::Refused { refusal, hidden, exhausted, token })
     }
 
     /// Returns true if the session behind a token may go on elsewhere: in a slow request that loaded it in time, or on a host with
@@ -257,11 +260,11 @@ impl Slot {
         if let Some(stopwatch) = stopwatch {
             stopwatch.stop(config, answer.is_ok());
         }
-        self.reported(answer).map(Ok)
+        self.report_failure(answer).map(Ok)
     }
 
     /// Emits the event about a store that failed.
-    pub(super) fn reported<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
+    pub(super) fn report_failure<T>(&self, answer: Result<T, Error>) -> Result<T, Error> {
         answer.inspect_err(|error| {
             self.emit(EventKind::StoreFailed { id: None, operation: Operation::Load, error });
         })

@@ -314,7 +314,7 @@ impl Slot {
         let mut is_superseded = false;
         for record in sessions.iter_mut().filter(|record| record.payload().device_binding() == Ok(None)) {
             let Some(loading) = self.connection.store().load_past_cache(record, now) else { continue };
-            match self.reported(loading.await)? {
+            match self.report_failure(loading.await)? {
                 Ok(loaded) => *record = loaded,
                 Err(refusal) => {
                     is_superseded |= refusal == Refusal::Regenerated;

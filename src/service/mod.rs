@@ -33,6 +33,7 @@ mod other_sessions;
 mod response_head;
 mod slot;
 mod stopwatch;
+mod store_calls;
 mod watch;
 
 use std::sync::Arc;

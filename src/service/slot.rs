@@ -1,13 +1,15 @@
 //! `Slot`: the state of one session for one request and its response.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use http::header::COOKIE;
 use http::{HeaderMap, Uri};
+#[cfg(feature = "device-bound")]
+use smallvec::SmallVec;
 use tokio::sync::Semaphore;
-use zeroize::Zeroizing;
 
+use super::brought_sessions::BroughtSessions;
 use super::connection::Connection;
 #[cfg(feature = "device-bound")]
 use super::device_evidence::DeviceEvidence;
@@ -30,15 +32,8 @@ pub(super) struct Slot {
     /// time holds it.
     pub(super) permit: Semaphore,
     pub(super) loaded: OnceLock<Loaded>,
-    pub(super) several: OnceLock<Several>,
-    /// The tokens that were superseded moments ago.
-    pub(super) superseded: Mutex<Vec<Zeroizing<Vec<u8>>>>,
-    /// The tokens of sessions that have ended only for this request: they have expired, or this host cannot judge them.
-    pub(super) unusable: Mutex<Vec<Zeroizing<Vec<u8>>>>,
     #[cfg(feature = "device-bound")]
     pub(super) device: DeviceEvidence,
-    /// The session belonged to a subject when it was loaded.
-    pub(super) had_subject: AtomicBool,
     pub(super) speculative: bool,
     /// The options say that this request does not keep its session alive by reading it.
     only_looks: bool,
@@ -63,6 +58,10 @@ pub(super) struct Loaded {
     pub(super) renewal: Renewal,
     /// The newest cookie of the request, tombstones included. A session that begins is newer.
     pub(super) newest: Option<Recency>,
+    /// It belonged to a subject, and the options ask for that.
+    pub(super) had_subject: bool,
+    /// The sessions that the request brought beside it, if it did.
+    pub(super) brought: Option<Arc<BroughtSessions>>,
 }
 
 /// Whether the loaded session is renewed although its handler did not ask for that.
@@ -72,18 +71,6 @@ pub(super) enum Renewal {
     WhenDue,
     /// Never, because a newer session may be among the cookies that were not tried.
     Never,
-}
-
-/// The rest of what the request brought: other authentic sessions, or cookies that were not tried.
-pub(super) struct Several {
-    /// All authentic sessions, the newest first.
-    pub(super) sessions: Vec<Record>,
-    /// The first one is the session of the request. Otherwise all are older than a session whose token the request does not
-    /// have.
-    pub(super) has_newest: bool,
-    /// Sessions that were not written after it do not count.
-    #[cfg(feature = "device-bound")]
-    pub(super) hidden: Option<Recency>,
 }
 
 impl Slot {
@@ -111,12 +98,8 @@ impl Slot {
             target: depends.then(|| Box::new(Target::of(uri, headers))),
             permit: Semaphore::const_new(1),
             loaded: OnceLock::new(),
-            several: OnceLock::new(),
-            superseded: Mutex::default(),
-            unusable: Mutex::default(),
             #[cfg(feature = "device-bound")]
             device,
-            had_subject: AtomicBool::new(false),
             speculative,
             only_looks,
             plain_http: config.plain_http.as_ref().is_some_and(|(rule, _)| rule(uri, headers)),
@@ -221,6 +204,37 @@ impl Slot {
         std::iter::once(&self.found).chain(&self.found_retired)
     }
 
+    /// Returns the sessions that the request brought beside its own, if it did.
+    pub(super) fn brought(&self) -> Option<&BroughtSessions> {
+        self.loaded()?.brought.as_deref()
+    }
+
+    /// Returns all authentic sessions of the request, the newest first, if there are several or cookies that were not tried.
+    pub(super) fn several(&self) -> &[Record] {
+        self.brought().map_or(&[], |brought| &brought.several)
+    }
+
+    /// Returns the authentic sessions of the request that count, the newest first. `session` is the loaded session.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn authentic_sessions(&self, session: &Session) -> SmallVec<[Record; 1]> {
+        match self.brought().and_then(BroughtSessions::authentic) {
+            Some(authentic) => authentic.cloned().collect(),
+            None => session.stored_record().or_else(|| self.device.lapsed().cloned()).into_iter().collect(),
+        }
+    }
+
+    /// Returns true if cookies of the loaded session's name were not tried.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn has_untried(&self) -> bool {
+        matches!(self.loaded(), Some(Loaded { renewal: Renewal::Never, .. }))
+    }
+
+    /// Returns true if the request came with a token that was superseded moments ago.
+    #[cfg(feature = "device-bound")]
+    pub(super) fn superseded(&self) -> bool {
+        self.brought().is_some_and(|brought| !brought.superseded.is_empty())
+    }
+
     /// Returns true if the client holds the only copy of the session.
     pub(super) fn is_only_copy(&self) -> bool {
         match self.loaded().and_then(|loaded| loaded.session.stored_record()) {
@@ -232,7 +246,6 @@ impl Slot {
     /// Returns true if the response must not be stored, because the handler read or began the session of a subject.
     pub(super) fn is_private(&self) -> bool {
         self.connection.config().settings.private_pages_no_store
-            && (self.had_subject.load(Ordering::SeqCst)
-                || self.loaded.get().is_some_and(|loaded| loaded.session.subject().is_some()))
+            && self.loaded().is_some_and(|loaded| loaded.had_subject || loaded.session.subject().is_some())
     }
 }
