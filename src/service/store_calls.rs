@@ -1,4 +1,4 @@
-//! What a commit asks of the store: the calls that end or replace the session of a request end its other sessions, too.
+//! The calls of the store for a commit. If one ends or replaces the session of a request, its other sessions end, too.
 
 use std::sync::Arc;
 
