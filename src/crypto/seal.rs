@@ -72,13 +72,13 @@ struct SealKey {
 
 /// The plaintext of a token whose signature was checked. Only [`Sealer::open`] makes one, so only authentic plaintexts can
 /// be decoded.
-pub(crate) struct Opened {
+pub(crate) struct Unsealed {
     plaintext: Bytes,
     old_key: bool,
     epoch: u32,
 }
 
-impl Opened {
+impl Unsealed {
     /// Returns the first second of the hour in which the token was sealed.
     pub(crate) fn hour(&self) -> Timestamp {
         Timestamp::from_unix(u64::from(self.epoch) * EPOCH_SECONDS)
@@ -94,9 +94,9 @@ impl Opened {
     }
 }
 
-impl std::fmt::Debug for Opened {
+impl std::fmt::Debug for Unsealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("len", &self.plaintext.len()).finish_non_exhaustive()
+        f.debug_struct("Unsealed").field("len", &self.plaintext.len()).finish_non_exhaustive()
     }
 }
 
@@ -136,7 +136,7 @@ impl Sealer {
     }
 
     /// Opens `text` if [`seal_text`](Self::seal_text) returned exactly this text under a key of this ring.
-    pub(crate) fn open(&self, text: &[u8]) -> Result<Opened, Refusal> {
+    pub(crate) fn open(&self, text: &[u8]) -> Result<Unsealed, Refusal> {
         base64url::decoded(text, |token| self.open_bytes(token, &[])).unwrap_or(Err(Refusal::Encoding))
     }
 
@@ -146,7 +146,7 @@ impl Sealer {
     }
 
     /// Opens a token that [`seal_bytes`](Self::seal_bytes) made for the same `place`.
-    pub(crate) fn open_bytes(&self, token: &[u8], place: &[u8]) -> Result<Opened, Refusal> {
+    pub(crate) fn open_bytes(&self, token: &[u8], place: &[u8]) -> Result<Unsealed, Refusal> {
         let header = Header::read(token)?;
         if self.revoked.contains(&header.key) {
             return Err(Refusal::RevokedKey);
@@ -155,7 +155,7 @@ impl Sealer {
         let found = self.keys.iter().enumerate().find(|(_, key)| key.ring.id == header.key);
         let (age, key) = found.ok_or(Refusal::UnknownKey)?;
         let plaintext = key.open(header, place, token)?;
-        Ok(Opened { plaintext, old_key: age > 0, epoch: header.epoch })
+        Ok(Unsealed { plaintext, old_key: age > 0, epoch: header.epoch })
     }
 }
 

@@ -33,5 +33,5 @@ pub use crate::session::Position;
 pub(crate) use self::follower::GRACE;
 #[cfg(feature = "redis")]
 pub(crate) use self::follower::SETTLE;
-pub(crate) use self::register::{Continued, Register, Verdict};
+pub(crate) use self::register::{Continuation, Register, Verdict};
 pub(crate) use self::revocations::Revocations; // public at the root of the crate

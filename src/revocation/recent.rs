@@ -1,4 +1,4 @@
-//! The entries of the last minutes, and those that this process appended and has not read back: what a failover may have lost.
+//! The entries that a failover may have lost: those of the last minutes, and entries that this process has not read back.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;

@@ -86,7 +86,7 @@ pub(crate) enum Verdict {
 
 /// Where a session continues whose subject's other sessions were ended, or which moves to another store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Continued {
+pub(crate) enum Continuation {
     At(Position),
     /// It does not: another revocation came first, and ended it.
     Nowhere,
@@ -361,12 +361,12 @@ impl Register {
         owner: Name,
         from: Option<Position>,
         max_staleness: Duration,
-    ) -> Result<Continued, Error> {
+    ) -> Result<Continuation, Error> {
         let (key, from) = (Key::of_name(owner), from.map(|from| self.sequence(from)));
         let is_ended =
             || from.is_some_and(|from| self.set.view().get(key).is_some_and(|mark| mark.ends(from)));
         if is_ended() {
-            return Ok(Continued::Nowhere);
+            return Ok(Continuation::Nowhere);
         }
         let mut ended = false;
         let position = if let Storage::Memory(log) = &self.storage {
@@ -377,12 +377,12 @@ impl Register {
             revocations.push(own);
             let position = self.revoke(revocations).await?;
             if !self.confirm(position, max_staleness).await {
-                return Ok(Continued::Unconfirmed);
+                return Ok(Continuation::Unconfirmed);
             }
             ended = from.is_some_and(|from| self.recent.may_name_between(key, from, position.sequence, own));
             position
         };
-        Ok(if ended { Continued::Nowhere } else { Continued::At(position) })
+        Ok(if ended { Continuation::Nowhere } else { Continuation::At(position) })
     }
 
     /// Ends the session of this id and lineage, which moves to another store. `judged` is a position up to which no known
@@ -395,16 +395,16 @@ impl Register {
         judged: Position,
         is_recorded: bool,
         max_staleness: Duration,
-    ) -> Result<Continued, Error> {
+    ) -> Result<Continuation, Error> {
         // A session that cannot be judged stays where it is.
         if !self.confirm(judged, max_staleness).await {
-            return Ok(Continued::Unconfirmed);
+            return Ok(Continuation::Unconfirmed);
         }
         let root = lineage.root.unwrap_or(id);
         let own = Revocation::of_root(root, true).by_call(&SystemRandom)?;
         let end = if is_recorded { self.revoke(vec![own]).await? } else { self.position().await? };
         if !self.confirm(end, max_staleness).await {
-            return Ok(Continued::Unconfirmed);
+            return Ok(Continuation::Unconfirmed);
         }
         let (from, to) = (self.sequence(judged), end.sequence.saturating_add(1));
         let is_named = |key| self.recent.may_name_between(key, from, to, own);
@@ -414,7 +414,7 @@ impl Register {
             || is_named(Key::of_id(id))
             || is_ended_by_name(&view, position, lineage, labels)
             || position < self.revoked_below();
-        Ok(if ended { Continued::Nowhere } else { Continued::At(end) })
+        Ok(if ended { Continuation::Nowhere } else { Continuation::At(end) })
     }
 
     /// Counts one revocation of `owner`. Returns true if it has not caused too many yet.

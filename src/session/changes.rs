@@ -39,7 +39,7 @@ pub struct Changes {
     displaced: Displaced,
 }
 
-/// What the log begins with. Of two logs that are joined, the later value in this order counts.
+/// The beginning of a log. Of two logs that are joined, the later value in this order counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Start {
     /// The values below.

@@ -5,7 +5,7 @@ use super::harness::{
 };
 use super::independent::{Keys, encode};
 use crate::crypto::envelope::{HEADER_LEN, MAC_LEN, OVERHEAD, TAG_LEN};
-use crate::crypto::seal::{Opened, Sealer, hmac_sign};
+use crate::crypto::seal::{Sealer, Unsealed, hmac_sign};
 use crate::event::Refusal;
 
 #[test]
@@ -233,7 +233,7 @@ fn t03_short_tags_and_signatures_are_refused() {
 
 #[test]
 fn t01_t04_a_refusal_has_no_room_for_plaintext() {
-    let open: fn(&Sealer, &[u8]) -> Result<Opened, Refusal> = Sealer::open;
+    let open: fn(&Sealer, &[u8]) -> Result<Unsealed, Refusal> = Sealer::open;
     let token = encode(&keys().sign(&[keys().header(NONCE), vec![0; 56]].concat()));
     assert_eq!(open(&sealer(), token.as_bytes()).err(), Some(Refusal::Ciphertext));
     assert_eq!(size_of::<Refusal>(), 1);

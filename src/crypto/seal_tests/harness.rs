@@ -8,7 +8,7 @@ use super::independent::{Keys, decode, encode};
 use crate::clock::Timestamp;
 use crate::crypto::keyring::Keyring;
 use crate::crypto::random::{NONCE_LEN, SystemRandom};
-use crate::crypto::seal::{Opened, Purpose, Sealer};
+use crate::crypto::seal::{Purpose, Sealer, Unsealed};
 use crate::crypto::{AppKey, Random};
 use crate::error::Error;
 use crate::event::Refusal;
@@ -72,7 +72,7 @@ pub(super) fn hour(epoch: u32) -> Timestamp {
 }
 
 pub(super) fn open(sealer: &Sealer, text: impl AsRef<[u8]>) -> Result<Bytes, Refusal> {
-    sealer.open(text.as_ref()).map(Opened::into_plaintext)
+    sealer.open(text.as_ref()).map(Unsealed::into_plaintext)
 }
 
 pub(super) fn open_raw(sealer: &Sealer, token: &[u8]) -> Result<Bytes, Refusal> {

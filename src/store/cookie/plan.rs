@@ -6,7 +6,7 @@ use super::revoking::{Revoking, UNREAD};
 use crate::clock::Timestamp;
 use crate::crypto::{Sealer, subject_name};
 use crate::error::{Error, Kind};
-use crate::revocation::{Continued, Revocation, Verdict};
+use crate::revocation::{Continuation, Revocation, Verdict};
 use crate::session::{Changes, Lineage, Payload, Position, Recency, Record, Saved, SessionId};
 
 /// A session to be sealed once its position in the log is known.
@@ -28,6 +28,7 @@ pub(super) struct Plan {
 }
 
 /// Where a session begins in the log of revocations.
+#[derive(Clone, Copy)]
 struct Beginning {
     lineage: Lineage,
     /// True if its position is still to be asked for.
@@ -180,10 +181,10 @@ impl Inner {
         let revocations = std::mem::take(&mut plan.revocations);
         let register = &revoking.register;
         let position = match register.end_others(revocations, owner, from, revoking.max_staleness).await? {
-            Continued::At(position) => position,
-            Continued::Nowhere => return Ok(Saved::Ended),
+            Continuation::At(position) => position,
+            Continuation::Nowhere => return Ok(Saved::Ended),
             // Whatever the policy is: a session that was sealed behind an end that this host has not read would outlive it.
-            Continued::Unconfirmed => return Err(Error::unavailable(UNREAD)),
+            Continuation::Unconfirmed => return Err(Error::unavailable(UNREAD)),
         };
         if from.is_some() {
             let lineage = Lineage { owner: None, ..plan.lineage };

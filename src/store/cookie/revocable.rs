@@ -8,7 +8,7 @@ use super::revoking::{Revoking, UNREAD};
 use super::{CookieStore, Inner};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
-use crate::revocation::{Continued, Verdict};
+use crate::revocation::{Continuation, Verdict};
 use crate::session::{Changes, Record, Saved};
 use crate::store::{LoadFuture, StoreFuture};
 
@@ -109,10 +109,10 @@ impl CookieStore {
             let register = &revoking.register;
             let moved = register.end_moved(base.id(), &lineage, &labels, judged, is_recorded, staleness);
             match moved.await? {
-                Continued::At(_) => Ok(true),
-                Continued::Nowhere => Ok(false),
+                Continuation::At(_) => Ok(true),
+                Continuation::Nowhere => Ok(false),
                 // Whatever the policy is: the other store would never learn of the end.
-                Continued::Unconfirmed => Err(Error::unavailable(UNREAD)),
+                Continuation::Unconfirmed => Err(Error::unavailable(UNREAD)),
             }
         })
     }

@@ -17,7 +17,7 @@ use super::fault::{Failure, Trouble, code, is_out_of_memory, unexpected};
 use super::health::Health;
 use super::limits::Limits;
 use super::scripts::{DEADLINE_LEN, Framing, NATIVE, Scripts};
-use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
+use super::settings::{EntrySettings, MAX_ENTRY_LEN, TIMEOUT};
 use super::stats::{Counters, RedisStats};
 use super::transport::Transport;
 use crate::clock::Timestamp;
@@ -31,7 +31,7 @@ use crate::store::{Backend, Replaced, Stored};
 /// The [`Backend`] behind [`RedisStore`](crate::RedisStore).
 pub struct Redis {
     pub(super) transport: Transport,
-    pub(super) settings: Settings,
+    pub(super) settings: EntrySettings,
     pub(super) scripts: Scripts,
     pub(super) counters: Arc<Counters>,
     pub(super) near_cache: Option<Arc<RecordCache>>,
@@ -52,7 +52,7 @@ const ALIVE: Duration = Duration::from_secs(1);
 const OPTIONAL: Duration = Duration::from_millis(50);
 
 impl Redis {
-    pub(super) fn new(transport: Transport, counters: Arc<Counters>, settings: Settings) -> Self {
+    pub(super) fn new(transport: Transport, counters: Arc<Counters>, settings: EntrySettings) -> Self {
         Self {
             transport,
             settings,
@@ -88,7 +88,7 @@ impl Redis {
         M: ManageConnection<Error = RedisError>,
         M::Connection: ConnectionLike + Clone + Sync,
     {
-        let settings = Settings::new(prefix, TIMEOUT, TIMEOUT, MAX_ENTRY_LEN)?;
+        let settings = EntrySettings::new(prefix, TIMEOUT, TIMEOUT, MAX_ENTRY_LEN)?;
         let counters = Arc::new(Counters::default());
         let pool = Bb8Pool { pool, health: Health::new(), counters: Arc::clone(&counters) };
         Ok(Self::new(Transport::Pool(Box::new(pool)), counters, settings))
@@ -118,8 +118,8 @@ impl Redis {
     /// # }
     /// ```
     pub fn with_timeouts(mut self, checkout: Duration, command: Duration) -> Result<Self, Error> {
-        let Settings { prefix, max_entry_len, .. } = &self.settings;
-        self.settings = Settings::new(prefix, checkout, command, *max_entry_len)?;
+        let EntrySettings { prefix, max_entry_len, .. } = &self.settings;
+        self.settings = EntrySettings::new(prefix, checkout, command, *max_entry_len)?;
         Ok(self)
     }
 

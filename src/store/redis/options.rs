@@ -14,7 +14,7 @@ use super::fault::Failure;
 use super::limits::patience;
 use super::near_cache_options::NearCache;
 use super::resolver::Resolver;
-use super::settings::{MAX_ENTRY_LEN, Settings, TIMEOUT};
+use super::settings::{EntrySettings, MAX_ENTRY_LEN, TIMEOUT};
 use super::stats::Counters;
 use super::tracker::Tracking;
 use crate::clock::Clock;
@@ -217,7 +217,7 @@ impl RedisOptions {
             Error::config("the names of this application's sessions must have a prefix: set prefix(), for example \"shop:session\"")
         })?;
         let settings =
-            Settings::new(prefix, self.checkout_timeout, self.command_timeout, self.max_entry_len)?;
+            EntrySettings::new(prefix, self.checkout_timeout, self.command_timeout, self.max_entry_len)?;
         self.connection.check()?;
         let scripts_only = self.scripts_only;
         let counters = Arc::new(Counters::default());
@@ -242,7 +242,7 @@ impl RedisOptions {
         Ok(redis)
     }
 
-    fn tracking(&self, options: NearCache, settings: &Settings) -> Result<Tracking, Error> {
+    fn tracking(&self, options: NearCache, settings: &EntrySettings) -> Result<Tracking, Error> {
         options.check()?;
         Ok(Tracking {
             cache: Arc::new(RecordCache::new(options.max_bytes)),

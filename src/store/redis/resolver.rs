@@ -22,9 +22,9 @@ type LookUp = dyn Fn(String, u16) -> Pin<Box<dyn Future<Output = Found> + Send>>
 type Name = (String, u16);
 /// The result of a look-up, for all tasks that wait for it. An error is its kind and its text. `None` while the look-up is under
 /// way.
-type Answer = Option<Result<Vec<SocketAddr>, (io::ErrorKind, String)>>;
+type LookedUp = Option<Result<Vec<SocketAddr>, (io::ErrorKind, String)>>;
 /// When each look-up began, and its result.
-type UnderWay = Mutex<HashMap<Name, (Instant, watch::Receiver<Answer>)>>;
+type UnderWay = Mutex<HashMap<Name, (Instant, watch::Receiver<LookedUp>)>>;
 
 /// After this long, another look-up replaces one that is under way: the runtime of its task may be one that no thread drives. The
 /// resolver of the operating system gives up sooner, or hangs.
@@ -64,7 +64,7 @@ impl Resolver {
         }
     }
 
-    fn answer(&self, name: Name, now: Instant) -> watch::Receiver<Answer> {
+    fn answer(&self, name: Name, now: Instant) -> watch::Receiver<LookedUp> {
         let (sender, receiver) = watch::channel(None);
         {
             let mut under_way = lock(&self.under_way);
@@ -92,8 +92,8 @@ impl Resolver {
 struct LookingUp {
     under_way: Arc<UnderWay>,
     name: Name,
-    answer: watch::Sender<Answer>,
-    own: watch::Receiver<Answer>,
+    answer: watch::Sender<LookedUp>,
+    own: watch::Receiver<LookedUp>,
 }
 
 impl Drop for LookingUp {

@@ -15,14 +15,14 @@ pub(super) const MAX_ENTRY_LEN: usize = 1 << 20;
 const LONGEST_ENTRY: usize = 512 << 20;
 
 /// The settings of a [`Redis`](super::Redis) that do not concern its connections.
-pub(super) struct Settings {
+pub(super) struct EntrySettings {
     pub(super) prefix: String,
     pub(super) checkout_timeout: Duration,
     pub(super) command_timeout: Duration,
     pub(super) max_entry_len: usize,
 }
 
-impl Settings {
+impl EntrySettings {
     pub(super) fn new(
         prefix: &str,
         checkout_timeout: Duration,

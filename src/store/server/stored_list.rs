@@ -18,7 +18,7 @@ pub(super) struct Known {
     pub(super) stored: Option<Stored>,
 }
 
-/// What becomes of an edit if the session list is unreadable.
+/// The outcome of an edit if the session list is unreadable.
 #[derive(Clone, Copy)]
 pub(super) enum IfUnreadable {
     /// The call fails: it cannot vouch for sessions that it cannot list.
