@@ -59,15 +59,19 @@ enum OpenedCookie<'a> {
     /// Another task has loaded the session meanwhile.
     Loaded(&'a Loaded),
     Opened(Candidate),
-    Refused {
-        refusal: Refusal,
-        /// When it was written, if it hides sessions that were not written after that.
-        hidden: Option<Recency>,
-        /// Not all ways to join its chunks were tried.
-        exhausted: bool,
-        /// The token, if a handler may have to end the session behind it.
-        token: Option<UnusedToken>,
-    },
+    Refused(RefusedCookie),
+}
+
+/// A cookie that leads to no session which this request can use.
+struct RefusedCookie {
+    refusal: Refusal,
+    event: EventKind<'static>,
+    /// When it was written, if it hides sessions that were not written after that.
+    hidden: Option<Recency>,
+    /// The token, if a handler may have to end the session behind it.
+    token: Option<UnusedToken>,
+    /// Not all ways to join its chunks were tried.
+    exhausted: bool,
 }
 
 impl Slot {
@@ -120,20 +124,7 @@ impl Slot {
                 match self.open_cookie(name, found, assemblies, &mut tries, now, permit).await? {
                     OpenedCookie::Loaded(loaded) => return Ok(OpenResult::Loaded(loaded)),
                     OpenedCookie::Opened(candidate) => opened.candidates.push(candidate),
-                    OpenedCookie::Refused { refusal, hidden, exhausted, token } => {
-                        opened.hidden = opened.hidden.max(hidden);
-                        match refusal {
-                            Refusal::Regenerated => opened.superseded.extend(token),
-                            _ => opened.unusable.extend(token),
-                        }
-                        opened.all_dead &= refusal.removes_cookie();
-                        #[cfg(feature = "device-bound")]
-                        self.device.note_refusal(refusal);
-                        // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
-                        let is_strange = refusal == Refusal::UnknownId && config.has_shared_name;
-                        opened.all_dead &= !is_strange;
-                        opened.exhausted |= exhausted;
-                    }
+                    OpenedCookie::Refused(refused) => self.note_refused(&mut opened, refused),
                 }
                 // A cookie that counts against the limits counts once, in however many scopes it is.
                 if tries.signatures > signatures {
@@ -194,28 +185,57 @@ impl Slot {
                 Ok(record) => return Ok(OpenedCookie::Opened(Candidate { record, assembly, retired: name })),
                 Err(refusal) => refusal,
             };
-            let hides = matches!(refusal, Refusal::Ended | Refusal::IssuedInFuture);
-            let hidden = if hides { self.connection.store().hidden_by(token, now) } else { None };
             // Joined in another way, the token may be authentic. Any other reason holds for each token that begins the same
             // way.
-            if matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature) {
-                first.get_or_insert((refusal, hidden, None, None));
-            } else {
-                let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
-                let key = if by_key { self.connection.store().key_of(token) } else { None };
-                let may_go_on = refusal == Refusal::Regenerated || self.may_live_elsewhere(refusal);
-                let token = may_go_on.then(|| UnusedToken::new(token.to_vec()));
-                first = Some((refusal, hidden, key, token));
+            let may_differ = matches!(refusal, Refusal::Encoding | Refusal::Length | Refusal::Signature);
+            if !may_differ || first.is_none() {
+                first = Some(self.refused(refusal, token, now));
+            }
+            if !may_differ {
                 break;
             }
         }
-        let (refusal, hidden, key, token) = first.unwrap_or((Refusal::Encoding, None, None, None));
+        let refused = first.unwrap_or_else(|| self.refused(Refusal::Encoding, &[], now));
+        let refusal = refused.refusal;
         // A client can send many cookies that are not tokens. Their events are limited.
         tries.reported += usize::from(refusal.is_by_form());
         if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
-            self.emit(EventKind::Refused { refusal, key });
+            self.emit(refused.event);
         }
-        Ok(OpenedCookie::Refused { refusal, hidden, exhausted, token })
+        Ok(OpenedCookie::Refused(RefusedCookie { exhausted, ..refused }))
+    }
+
+    /// Describes the cookie of `token`, which the store has refused.
+    fn refused(&self, refusal: Refusal, token: &[u8], now: Timestamp) -> RefusedCookie {
+        let store = self.connection.store();
+        let by_key = matches!(refusal, Refusal::UnknownKey | Refusal::RevokedKey);
+        let key = if by_key { store.key_of(token) } else { None };
+        let hides = matches!(refusal, Refusal::Ended | Refusal::IssuedInFuture);
+        let may_go_on = refusal == Refusal::Regenerated || self.may_live_elsewhere(refusal);
+        RefusedCookie {
+            refusal,
+            event: EventKind::Refused { refusal, key },
+            hidden: if hides { store.hidden_by(token, now) } else { None },
+            token: may_go_on.then(|| UnusedToken::new(token.to_vec())),
+            exhausted: false,
+        }
+    }
+
+    /// Notes what a refused cookie says of the others of its request.
+    fn note_refused(&self, opened: &mut OpenedCookies, refused: RefusedCookie) {
+        let refusal = refused.refusal;
+        opened.hidden = opened.hidden.max(refused.hidden);
+        match refusal {
+            Refusal::Regenerated => opened.superseded.extend(refused.token),
+            _ => opened.unusable.extend(refused.token),
+        }
+        opened.all_dead &= refusal.removes_cookie();
+        #[cfg(feature = "device-bound")]
+        self.device.note_refusal(refusal);
+        // Other servers on `localhost` use this name, too, and the backend does not know their tokens.
+        let is_strange = refusal == Refusal::UnknownId && self.connection.config().has_shared_name;
+        opened.all_dead &= !is_strange;
+        opened.exhausted |= refused.exhausted;
     }
 
     /// Returns true if the session behind a token may go on elsewhere: in a slow request that loaded it in time, or on a host with

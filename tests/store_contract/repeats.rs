@@ -2,14 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::Request;
-use hyper::service::service_fn;
+use http::{Request, Response};
+use hyper::service::{Service, service_fn};
 use hyper_session::store::{Backend, EntryId, Memory};
 use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{Clock, Error, ServerStore, Session, SessionExt, SessionService, Timestamp};
 
 use crate::concurrent_requests::{START, run};
-use crate::support::{Body, Jar, is_session, status, visit};
+use crate::support::{Body, Jar, is_session, request, set_cookies, status, visit};
 
 /// Memory behind a connection that loses the reply to one write.
 struct Lossy {
@@ -150,4 +150,48 @@ fn r12_an_answer_that_is_lost_is_a_failure_and_counts_nothing_twice() {
         }
     });
     assert!(lost >= 20, "{lost}");
+}
+
+/// The load of a request with a superseded token fails at its second cookie, and the handler loads again: the first load leaves
+/// nothing behind, so the logout ends each session once.
+#[test]
+fn a_logout_after_a_load_that_failed_ends_each_session_once() {
+    async fn handle(request: Request<Body>) -> Result<Response<Body>, Error> {
+        let session = match request.session().await {
+            Ok(session) => session,
+            Err(_) => request.session().await?,
+        };
+        match request.uri().path() {
+            "/login" => session.set("user", "ada")?,
+            "/regenerate" => session.regenerate()?,
+            _ => session.destroy()?,
+        }
+        Ok(status(200))
+    }
+    // The calls of the backend in such a logout.
+    let logout = |fails: bool| {
+        let backend = Faulty::new(Memory::new());
+        let store = ServerStore::with_backend(backend.clone()).build().unwrap();
+        let send = |path: &str, cookie: Option<&str>| {
+            let service = SessionService::new(service_fn(handle), store.clone());
+            let response = run(service.call(request(path, cookie))).unwrap();
+            assert_eq!(response.status(), 200, "{path}");
+            let lines = set_cookies(response.headers());
+            lines.first().map(|line| line.split(';').next().unwrap().to_owned()).unwrap_or_default()
+        };
+        let (superseded, other) = (send("/login", None), send("/login", None));
+        send("/regenerate", Some(&superseded));
+        let calls = Arc::<Mutex<Vec<Primitive>>>::default();
+        let noted = Arc::clone(&calls);
+        backend.intercept(move |call| {
+            let mut noted = noted.lock().unwrap();
+            noted.push(call.primitive);
+            (fails && noted.len() == 2).then_some(Fault::Unreachable)
+        });
+        send("/logout", Some(&format!("{superseded}; {other}")));
+        let calls = calls.lock().unwrap().clone();
+        calls
+    };
+    let failed_load = vec![Primitive::Fetch; 2];
+    assert_eq!(logout(true), [failed_load, logout(false)].concat());
 }
