@@ -37,6 +37,8 @@ pub(crate) struct Register {
     pub(super) recent: RecentEntries,
     /// Revocations at or below this position were forgotten.
     swept: AtomicU64,
+    /// The latest time at which revocations were forgotten, in seconds.
+    forgot_at: AtomicU64,
     settings: OnceLock<Settings>,
     /// The longest absolute timeout of the stores, in seconds; zero before there is a store.
     horizon: AtomicU64,
@@ -122,6 +124,7 @@ impl Register {
             timeline: Mutex::default(),
             recent: RecentEntries::default(),
             swept: AtomicU64::new(0),
+            forgot_at: AtomicU64::new(0),
             settings: OnceLock::new(),
             horizon: AtomicU64::new(0),
             max_staleness: AtomicU64::new(u64::MAX),
@@ -171,12 +174,12 @@ impl Register {
     ) -> Verdict {
         let position = self.sequence(lineage.position);
         // In this order: a view shows all that was confirmed before it was taken, and revocations that leave the set raise
-        // the floor first. In another order, a revocation that arrives or is forgotten in between would be missed.
+        // the floor or `swept` first. In another order, a revocation that arrives or is forgotten in between would be missed.
         let is_current = self.is_current(position, max_staleness);
         self.let_test_interleave();
         let view = self.set.view();
         self.let_test_interleave();
-        if position < self.revoked_below() {
+        if position < self.revoked_below() || self.was_forgotten_early(position, now) {
             return Verdict::Revoked;
         }
         let mark = match (view.get(Key::of_root(lineage.root.unwrap_or(id))), view.get(Key::of_id(id))) {
@@ -197,6 +200,16 @@ impl Register {
     #[inline]
     fn revoked_below(&self) -> u64 {
         self.floor.load(Ordering::Acquire).max(self.everything.load(Ordering::Acquire))
+    }
+
+    /// Returns true if a revocation of a session with this position may have been forgotten by a clock that was ahead.
+    ///
+    /// By the clock that forgot them, all sessions that the forgotten revocations ended have expired. If the clock now shows an
+    /// earlier time, they have not. Each of them has a lower position than its revocation.
+    #[inline]
+    fn was_forgotten_early(&self, position: u64, now: Timestamp) -> bool {
+        position < self.swept.load(Ordering::Acquire)
+            && now.as_unix().saturating_add(MARGIN.as_secs()) < self.forgot_at.load(Ordering::Acquire)
     }
 
     /// Lets a test act as another thread between two steps of a judgement.
@@ -445,10 +458,15 @@ impl Register {
 
     /// Forgets revocations that are older than any session can be.
     pub(super) fn sweep(&self) {
-        let horizon = self.horizon();
-        let then = self.now().as_unix().saturating_sub(horizon.as_secs());
+        // The times of a log are not by the store's clock, which may be ahead of them by any time. Late is harmless.
+        let now = match self.storage {
+            Storage::Memory(_) => self.now(),
+            Storage::Log(_) => self.now().min(SystemClock.now()),
+        };
+        let then = now.as_unix().saturating_sub(self.horizon().as_secs());
         let expired = lock(&self.timeline).reached_by(Timestamp::from_unix(then));
         if expired > self.swept.fetch_max(expired, Ordering::AcqRel) {
+            self.forgot_at.fetch_max(now.as_unix(), Ordering::AcqRel);
             self.set.retain(|mark| mark.position() > expired);
         }
     }

@@ -18,7 +18,12 @@ fn judge(register: &Register, sequence: u64, now: u64) -> Verdict {
 
 /// Does the same as [`judge`], while another thread takes `step` at the point with this
 /// number.
-fn judged(register: &Register, sequence: u64, point: usize, step: fn(&Register)) -> Verdict {
+fn judged(
+    register: &Register,
+    sequence: u64,
+    point: usize,
+    step: impl Fn(&Register) + Send + 'static,
+) -> Verdict {
     let points = Arc::new(AtomicUsize::new(0));
     let passed = Arc::clone(&points);
     *lock(&register.other_thread) = Some(Box::new(move |register| {
@@ -50,6 +55,23 @@ fn a_revocation_that_is_forgotten_during_a_judgement_is_not_missed() {
             assert!(register.set.view().get(Key::of_root(ID)).is_none(), "the floor replaced it");
         });
         assert_eq!(verdict, Verdict::Revoked, "at point {point}");
+    }
+}
+
+/// A clock that is ahead for a moment forgets too early. The session is judged by the clock of before and of afterwards.
+#[test]
+fn a_revocation_that_a_clock_forgets_too_early_is_not_missed() {
+    for point in 0..2 {
+        let register = Register::in_memory(&SystemRandom).unwrap();
+        let clock = attach_for(&register, 64, false, HOUR);
+        register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap();
+        let verdict = judged(&register, 1, point, move |register| {
+            clock.0.store(100 + 30 * 86_400, Ordering::SeqCst);
+            register.sweep();
+            assert_eq!(register.len(), 0, "it was forgotten");
+        });
+        assert_eq!(verdict, Verdict::Revoked, "at point {point}");
+        assert_eq!(judge(&register, 1, 100), Verdict::Revoked, "afterwards");
     }
 }
 

@@ -7,9 +7,10 @@ use http::{Request, Response};
 use hyper::service::Service;
 use hyper_session::revocation::Position;
 use hyper_session::testing::{Cookies, FakeClock};
-use hyper_session::{Error, Revocations, Session, SessionHandle, session_fn};
+use hyper_session::{Error, Refusal, Revocations, Session, SessionHandle, session_fn};
 
 use crate::requests::{START, Site};
+use crate::shared_log::SharedLog;
 use crate::support::block_on;
 
 #[test]
@@ -126,6 +127,70 @@ fn a_revocation_is_remembered_as_long_as_a_session_could_live_and_not_much_longe
         let mut other = site.logged_in("bob").await;
         site.logout(&mut other).await;
         assert_eq!(site.revoked(), 2, "the first one is forgotten");
+    });
+}
+
+/// A clock that is ahead for a moment, in memory: the next logout forgets what has expired by it.
+#[test]
+fn what_a_clock_forgot_too_early_is_refused() {
+    const DAY: u64 = 86_400;
+    block_on(async {
+        let site = Site::in_memory();
+        let mut ada = site.logged_in("ada").await;
+        let copy = ada.clone();
+        site.logout(&mut ada).await;
+        let alive = site.logged_in("bob").await;
+        site.clock.set(START + 8 * DAY);
+        site.logout(&mut site.logged_in("bob").await).await;
+        assert_eq!(site.revoked(), 1, "that of ada is forgotten");
+        site.clock.set(START + 60);
+        assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked));
+        // A session that began behind the forgotten revocations was not among those that they ended.
+        assert!(site.accepts(&alive).await);
+        let late = site.logged_in("bob").await;
+        assert!(site.accepts(&late).await);
+    });
+}
+
+/// A process without revocations cannot record the position of a login: any revocation may have been one of that session.
+#[test]
+fn a_session_without_a_position_is_refused_until_the_clock_shows_again_what_it_showed() {
+    const FORGOT: u64 = START + 8 * 86_400;
+    block_on(async {
+        let site = Site::in_memory();
+        site.logout(&mut site.logged_in("ada").await).await;
+        site.clock.set(FORGOT);
+        site.logout(&mut site.logged_in("ada").await).await;
+        assert_eq!(site.revoked(), 1, "the first one is forgotten");
+        let without = Site::built(site.clock.clone(), |builder| builder);
+        for (now, is_accepted) in [(START, false), (FORGOT - 7_201, false), (FORGOT - 7_200, true)] {
+            site.clock.set(now);
+            let unknown = without.logged_in("bob").await;
+            assert_eq!(site.accepts(&unknown).await, is_accepted, "at {now}");
+        }
+    });
+}
+
+/// The same with a log, which the task that follows it forgets by.
+#[test]
+fn what_a_clock_forgot_too_early_of_a_log_is_refused() {
+    block_on(async {
+        let log = SharedLog::default();
+        let host = async || Site::with(Revocations::open(log.clone()).await.unwrap());
+        let (one, two) = (host().await, host().await);
+        let mut ada = one.logged_in("ada").await;
+        let copy = ada.clone();
+        one.logout(&mut ada).await;
+        log.settled().await;
+        one.clock.advance(Duration::from_secs(8 * 86_400));
+        while one.revoked() > 0 {
+            log.settled().await;
+        }
+        one.clock.set(START + 60);
+        for site in [&one, &two] {
+            assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked));
+            assert!(site.accepts(&site.logged_in("ada").await).await);
+        }
     });
 }
 

@@ -63,6 +63,34 @@ fn what_one_process_ends_another_refuses_and_a_later_one_remembers() {
     });
 }
 
+/// The times in the file are by the machine's clock. That of a store in a test can be ahead of it.
+#[test]
+fn a_store_whose_clock_is_ahead_forgets_nothing_too_early() {
+    let folder = Folder::new();
+    block_on(async {
+        let revocations = Revocations::sqlite(folder.file()).await.unwrap().max_staleness(PATIENT);
+        let ahead = SystemClock.now().as_unix() + 30 * 86_400;
+        let site = Site::built(FakeClock::at(ahead), |builder| builder.revocations(revocations));
+        let mut browser = site.logged_in("ada").await;
+        let copy = browser.clone();
+        site.logout(&mut browser).await;
+        let other = SqliteLog::open(folder.file()).await.unwrap();
+        let known = async |count: usize| {
+            let mut name = [1; Revocation::LEN];
+            name[0] = u8::try_from(count).unwrap();
+            other.append(vec![Revocation::from_bytes(&name).unwrap()], 0).await.unwrap();
+            until("the follower to read on", async || site.revoked() == count).await;
+        };
+        // The follower notes the time. A minute later, it forgets what has expired, after a read and before the next one.
+        known(2).await;
+        known(3).await;
+        site.clock.advance(Duration::from_secs(61));
+        known(4).await;
+        known(5).await;
+        assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked));
+    });
+}
+
 #[test]
 fn ending_all_and_logging_in_within_one_request_on_two_processes() {
     let folder = Folder::new();
