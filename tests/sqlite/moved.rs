@@ -56,3 +56,30 @@ fn nothing_is_acknowledged_that_a_later_process_would_not_find() {
         assert!(is_moved(&failed_read(backend)));
     }
 }
+
+/// The last changes are in the write-ahead log. A process that opens the file after its deletion finds none of them, and with
+/// another index of it, two processes would write over each other.
+#[test]
+fn a_write_ahead_log_that_is_deleted_or_replaced_is_noticed() {
+    for suffix in ["-wal", "-shm"] {
+        let folder = Folder::new();
+        let store = folder.store();
+        let backend = store.backend();
+        let log = folder.path().join(format!("sessions.db{suffix}"));
+        assert!(block_on(backend.create(id(1), entry("here"), NOW)).unwrap());
+
+        let elsewhere = folder.path().join("elsewhere");
+        fs::rename(&log, &elsewhere).unwrap();
+        assert!(is_moved(&block_on(backend.delete(id(1))).unwrap_err()), "{suffix}");
+        assert!(is_moved(&failed_read(backend)), "{suffix}");
+        fs::copy(&elsewhere, &log).unwrap();
+        assert!(is_moved(&block_on(backend.delete(id(1))).unwrap_err()), "{suffix}");
+
+        fs::rename(&elsewhere, &log).unwrap();
+        block_on(backend.delete(id(1))).unwrap();
+        assert_eq!(block_on(backend.fetch(id(1), NOW)).unwrap(), None);
+
+        fs::remove_file(&log).unwrap();
+        assert!(is_moved(&block_on(backend.create(id(2), entry("lost"), NOW)).unwrap_err()), "{suffix}");
+    }
+}

@@ -159,6 +159,45 @@ fn only_the_owner_can_read_a_new_file() {
     }
 }
 
+/// Another user who may use the file must be able to lock it, whoever came first, and under any umask.
+#[cfg(unix)]
+#[test]
+fn what_is_beside_the_file_has_its_rights() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+
+    let folder = Folder::new();
+    drop(folder.store());
+    let beside = ["sessions.db-lock", "sessions.db-next"].map(|name| folder.path().join(name));
+    let is_root = chown(folder.file(), Some(1_234), Some(2_345)).is_ok();
+    for mode in [0o666, 0o660, 0o600] {
+        fs::set_permissions(folder.file(), fs::Permissions::from_mode(mode)).unwrap();
+        for path in &beside {
+            fs::remove_file(path).unwrap();
+        }
+        let store = folder.store();
+        assert!(block_on(store.backend().create(id(1), entry("one"), NOW)).unwrap());
+        assert_eq!(folder.names().len(), 5);
+        for name in folder.names() {
+            let file = fs::metadata(folder.path().join(&name)).unwrap();
+            assert_eq!(file.permissions().mode() & 0o777, mode, "{name}");
+            if is_root {
+                assert_eq!((file.uid(), file.gid()), (1_234, 2_345), "{name}");
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_error_names_the_file_that_it_is_about() {
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join("sessions.db-next")).unwrap();
+    refused(open(&folder.file()), "sessions.db-next");
+    let link = folder.path().join("link.db");
+    std::os::unix::fs::symlink("/no/such/volume/sessions.db", &link).unwrap();
+    refused(open(&link), "symbolic link");
+}
+
 #[test]
 fn it_is_not_lost_when_the_working_directory_changes() {
     // Readers are opened later, by the path that was given. It is made absolute at the start.

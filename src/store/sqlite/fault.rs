@@ -27,7 +27,7 @@ pub(super) enum Failure {
     Io(i32),
     /// The lock between processes could not be taken.
     ProcessLock(io::ErrorKind),
-    /// The file was moved, replaced or deleted: a later process opens a different file at its path.
+    /// The file, `-wal` or `-shm` was moved, replaced or deleted: a later process opens a different file at its path.
     Moved,
     /// The entry is longer than the option allows.
     TooLarge,
@@ -78,7 +78,9 @@ impl fmt::Display for Failure {
             Self::ProcessLock(kind) => {
                 write!(f, "the lock beside the session file could not be taken: {kind}")
             }
-            Self::Moved => f.write_str("the session file was moved, replaced or deleted while it was in use"),
+            Self::Moved => f.write_str(
+                "the session file, or its -wal or -shm, was moved, replaced or deleted while it was in use",
+            ),
             Self::TooLarge => {
                 f.write_str("an entry of the session file is longer than max_entry_len() allows")
             }

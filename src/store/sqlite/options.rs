@@ -49,9 +49,11 @@ use crate::store::{Builder, ServerKind, Stored};
 /// # Limits
 ///
 /// - The file must be on a local disk. A network file system is not safe for SQLite's write-ahead log.
-/// - While a store has it open, the file must not be moved, replaced or deleted: writes then fail at once, and reads within
-///   100 ms, until it is back or the service is restarted. SQLite keeps two files beside it (`-wal` and `-shm`), and the
-///   processes that share it two more (`-lock` and `-next`).
+/// - SQLite keeps two files beside it (`-wal` and `-shm`), and the processes that share it two more (`-lock` and `-next`). The
+///   last changes are only in `-wal`. Processes of several users need rights for the file, and for the folder. The four files beside
+///   it get the rights of the file when they are made.
+/// - While a store has them open, the file, `-wal` and `-shm` must not be moved, replaced or deleted: writes then fail at once, and
+///   reads within 100 ms, until they are back or the service is restarted.
 /// - Space of deleted sessions is reused. The file does not shrink.
 ///
 /// # Examples
@@ -300,7 +302,13 @@ impl WriterOptions {
     }
 
     fn open(self, path: &Path, counters: Arc<Counters>) -> Result<Writer, Error> {
-        let lock = ProcessLock::open(path).map_err(|error| no_access(path, &error))?;
+        let lock = ProcessLock::open(path).map_err(|(file, error)| match no_access(&file, &error) {
+            full if full.is_unavailable() => full,
+            _ => Error::config(format!(
+                "{file:?} cannot be created or opened: {error}. All processes that share the session file lock this file, so let \
+                 this process write it"
+            )),
+        })?;
         let held = lock.acquire().map_err(|error| {
             Error::config(format!(
                 "the file system of {path:?} has no flock ({error}): put the file on a local disk"
@@ -345,7 +353,13 @@ fn create(path: &Path) -> Result<PathBuf, Error> {
     if path.is_dir() {
         return Err(Error::config(format!("{path:?} is a folder: name a file in it")));
     }
-    path.canonicalize().map_err(|error| no_access(path, &error))
+    path.canonicalize().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => Error::config(format!(
+            "the session file {path:?} is a symbolic link to a file that does not exist: mount the volume that it leads to, or \
+             remove the link"
+        )),
+        _ => no_access(path, &error),
+    })
 }
 
 fn no_access(path: &Path, error: &io::Error) -> Error {

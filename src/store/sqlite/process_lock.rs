@@ -4,9 +4,7 @@ use std::fs::File;
 #[cfg(unix)]
 use std::fs::OpenOptions;
 use std::io;
-use std::path::Path;
-#[cfg(unix)]
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A lock that every process which writes takes around its transactions.
 ///
@@ -33,9 +31,16 @@ pub(super) struct Held<'a>(Option<&'a File>);
 
 #[cfg(unix)]
 impl ProcessLock {
-    /// Opens the lock's files beside the database at `path`, and creates them if they are missing.
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { next: lock_file(path, "-next")?, writer: lock_file(path, "-lock")? })
+    /// Opens the lock's files beside the database at `path`, and creates them if they are missing. An error comes with the file
+    /// that it is about.
+    pub(super) fn open(path: &Path) -> Result<Self, (PathBuf, io::Error)> {
+        let open = |suffix| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            let name = PathBuf::from(name);
+            lock_file(path, &name).map_err(|error| (name, error))
+        };
+        Ok(Self { next: open("-next")?, writer: open("-lock")? })
     }
 
     /// Waits until no other process writes. The wait is not limited.
@@ -49,7 +54,7 @@ impl ProcessLock {
 
 #[cfg(not(unix))]
 impl ProcessLock {
-    pub(super) fn open(_: &Path) -> io::Result<Self> {
+    pub(super) fn open(_: &Path) -> Result<Self, (PathBuf, io::Error)> {
         Ok(Self)
     }
 
@@ -66,19 +71,35 @@ impl Drop for Held<'_> {
     }
 }
 
+/// Opens the file `name`. A new one is for those who may use the database, as `-wal` and `-shm` are, which SQLite makes so: another
+/// user of the database needs the lock, too.
 #[cfg(unix)]
-fn lock_file(path: &Path, suffix: &str) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
+fn lock_file(database: &Path, name: &Path) -> io::Result<File> {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(PathBuf::from(name))
+    let mut options = OpenOptions::new();
+    options.read(true).write(true);
+    match options.open(name) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    let database = std::fs::metadata(database).ok();
+    let mode = database.as_ref().map_or(0o600, |database| database.mode() & 0o666);
+    match options.clone().create_new(true).mode(mode).open(name) {
+        // Another process has just created it.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => options.open(name),
+        Ok(file) => {
+            // The umask may have taken rights away.
+            file.set_permissions(Permissions::from_mode(mode))?;
+            if let Some(database) = database {
+                // Only root may give a file away, and any other user needs not.
+                let _ = fchown(&file, Some(database.uid()), Some(database.gid()));
+            }
+            Ok(file)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(unix)]
