@@ -32,6 +32,8 @@ pub(crate) const GRACE: Duration = Duration::from_millis(400);
 const FIRST_GRACE: Duration = Duration::from_secs(10);
 /// The pause between two attempts while the log cannot be read.
 const PAUSE: Duration = Duration::from_millis(100);
+/// A log that returns at once, and with nothing new, is read this often.
+const LEAST_PAUSE: Duration = Duration::from_millis(10);
 /// How often old entries are forgotten.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 /// A log that trims for longer goes on at the next sweep.
@@ -134,9 +136,14 @@ impl Follower {
         // Dropping it ends the task in it.
         let mut trimming = JoinSet::new();
         loop {
+            let (began, before) = (Instant::now(), lock(&self.end).position);
             match self.step(register).await {
                 Followed::Reached(reached) if !self.reached(number, reached) => return,
-                Followed::Reached(_) => {}
+                // No part of a step has to wait. Without a pause, such a log would keep a thread of the runtime for ever.
+                Followed::Reached(reached) if reached.position == before => {
+                    sleep(LEAST_PAUSE.saturating_sub(began.elapsed())).await;
+                }
+                Followed::Reached(_) => yield_now().await,
                 Followed::Failed => sleep(PAUSE).await,
                 Followed::Dropped => return,
             }

@@ -45,7 +45,8 @@ pub trait RevocationLog: Send + Sync + 'static {
     /// that later entries come behind it.
     fn top(&self, at_least: u64) -> impl Future<Output = Result<u64, Error>> + Send;
 
-    /// Returns entries behind `after`, in order. If there are none, the log waits for some, but not longer than `wait`.
+    /// Returns entries behind `after`, in order. If there are none, the log waits for some, but not longer than `wait`. It does not
+    /// return at once: the caller would then ask it again a hundred times a second.
     fn read(&self, after: u64, wait: Duration) -> impl Future<Output = Result<Page, Error>> + Send;
 
     /// Deletes entries that are older than `age`. A log may keep them for longer.

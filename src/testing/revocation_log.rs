@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::time::{Instant, timeout};
+
 use crate::crypto::{Random, SystemRandom};
 use crate::join::join;
 use crate::revocation::{Entry, Revocation, RevocationLog};
@@ -15,7 +17,7 @@ use crate::revocation::{Entry, Revocation, RevocationLog};
 ///
 /// # Panics
 ///
-/// If the log breaks the contract, with a description.
+/// If the log breaks the contract, with a description. Outside of a tokio runtime with timers, which a log is followed in, too.
 ///
 /// # Examples
 ///
@@ -30,6 +32,7 @@ pub async fn check_revocation_log<L: RevocationLog>(one: &L, other: &L) {
     suite.many_come_in_pages().await;
     suite.appended_at_once().await;
     suite.a_reader_is_woken().await;
+    suite.a_reader_waits_as_long_as_it_was_told().await;
     suite.the_history_is_one().await;
     suite.young_entries_are_not_trimmed().await;
 }
@@ -39,7 +42,7 @@ struct Suite<'a, L> {
     other: &'a L,
 }
 
-#[allow(clippy::expect_used)] // reports a failed check
+#[allow(clippy::expect_used, clippy::panic)] // reports a failed check
 impl<L: RevocationLog> Suite<'_, L> {
     fn some(count: usize) -> Vec<Revocation> {
         let revocation = |_| {
@@ -162,6 +165,27 @@ impl<L: RevocationLog> Suite<'_, L> {
         assert_eq!(Self::revocations(&[page.entries, rest].concat()), one);
     }
 
+    /// A read that returns too early costs work, and one that returns too late is taken for a failure.
+    async fn a_reader_waits_as_long_as_it_was_told(&self) {
+        const WAIT: Duration = Duration::from_millis(200);
+        /// How much longer the follower of a log waits for a read.
+        const GRACE: Duration = Duration::from_millis(400);
+        let top = self.one.top(0).await.expect("top");
+        // A busy machine may be late, though not ten times.
+        for _ in 0..10 {
+            let start = Instant::now();
+            let read = timeout(Duration::from_secs(60), self.one.read(top, WAIT)).await;
+            let page = read.expect("a read must not wait for much longer than `wait`").expect("read");
+            assert!(page.entries.is_empty(), "nothing was appended");
+            let waited = start.elapsed();
+            assert!(waited >= WAIT / 2, "a read must wait for entries, and not return after {waited:?}");
+            if waited <= WAIT + GRACE {
+                return;
+            }
+        }
+        panic!("a read must not wait for more than {GRACE:?} longer than `wait`");
+    }
+
     async fn the_history_is_one(&self) {
         let top = self.one.top(0).await.expect("top");
         let before = self.one.read(top, Duration::ZERO).await.expect("read");
@@ -183,8 +207,13 @@ impl<L: RevocationLog> Suite<'_, L> {
         let (entries, _) = Self::read_all(self.other, before).await;
         assert_eq!(Self::revocations(&entries), some);
         self.one.trim(Duration::ZERO).await.expect("trim");
-        let next = self.one.append(Self::some(1), 0).await.expect("append");
         let last = entries.last().map_or(before, |last| last.position);
+        for log in [self.one, self.other] {
+            let top = log.top(0).await.expect("top");
+            let page = log.read(last, Duration::ZERO).await.expect("read");
+            assert!(top.min(page.top) >= last, "the top must not go back when its entry is trimmed");
+        }
+        let next = self.one.append(Self::some(1), 0).await.expect("append");
         assert!(next > last, "positions must not begin anew after trimming");
     }
 }

@@ -1,6 +1,7 @@
 //! A logout that stays: what is refused afterwards, what is not, and what fills the log.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod careless_logs;
 mod cost;
 mod endings;
 #[cfg(feature = "sqlite")]

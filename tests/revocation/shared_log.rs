@@ -145,6 +145,10 @@ impl SharedLog {
         }
     }
 
+    pub(crate) fn reads(&self) -> u64 {
+        self.with(|state| state.reads)
+    }
+
     pub(crate) fn top_now(&self) -> u64 {
         self.with(|state| state.top)
     }
@@ -170,7 +174,7 @@ impl SharedLog {
         }
     }
 
-    fn page(&self, after: u64) -> Page {
+    pub(crate) fn page(&self, after: u64) -> Page {
         self.with(|state| {
             state.reads += 1;
             let mut behind = state.entries.iter().filter(|entry| entry.position > after).copied();
