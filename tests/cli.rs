@@ -666,6 +666,22 @@ async fn until_revoked(store: &CookieStore, token: &str) {
     }
 }
 
+/// What ends all sessions names none.
+#[test]
+fn the_first_revocation_may_be_that_of_everything() {
+    let path = std::env::temp_dir().join(format!("hyper-session-cli-first-{}.db", std::process::id()));
+    let path = path.to_str().unwrap();
+    block_on(async { drop(Revocations::sqlite(path).await.unwrap()) });
+    for (named, is_first) in [(&["everything"][..], true), (&["subject", "ada"], false)] {
+        let revoked = run(&[&["revoke"], named, &["--json", "--sqlite", path]].concat(), &[], "");
+        assert_eq!(revoked.json(), json!({ "revoked": true, "first": is_first }), "{named:?}");
+        assert_eq!(revoked.err.contains("held no revocation before"), is_first, "{named:?}");
+    }
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = std::fs::remove_file(format!("{path}{suffix}"));
+    }
+}
+
 #[test]
 fn sessions_are_revoked_and_revocations_found_in_redis_and_in_a_file() {
     let redis = server::Server::start();
@@ -696,6 +712,7 @@ fn sessions_are_revoked_and_revocations_found_in_redis_and_in_a_file() {
             let bob = bob.id().to_string();
 
             assert_eq!(tool(&["revocations", "summary"]).status, 1, "nothing is revoked");
+            assert_eq!(tool(&["revocations", "session", "not-an-id"]).status, 2, "no log has such an id");
             let first = tool(&["revoke", "subject", "ada"]);
             assert!(first.status == 0 && first.out.contains("held no revocation before"), "{}", first.err);
             until_revoked(&store, &tokens[0]).await;

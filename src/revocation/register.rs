@@ -512,6 +512,12 @@ impl Register {
     pub(super) fn len(&self) -> usize {
         self.set.len()
     }
+
+    /// Returns true if neither a name nor everything is revoked.
+    pub(super) fn is_empty(&self) -> bool {
+        // Sessions without a position may be refused by an option. No revocation has the position 1.
+        self.len() == 0 && self.revoked_below() <= 1
+    }
 }
 
 /// The operations of the log's follower.
@@ -524,8 +530,10 @@ impl Register {
     pub(super) fn take_in(&self, entries: &[Entry]) {
         {
             let (mut timeline, horizon) = (lock(&self.timeline), self.horizon());
+            // Of an entry of the future, the clock was wrong. All later ones would be remembered until then.
+            let now = SystemClock.now();
             for entry in entries {
-                timeline.note(entry.written, entry.position, horizon);
+                timeline.note(entry.written.min(now), entry.position, horizon);
             }
         }
         for entry in entries {

@@ -66,7 +66,7 @@ fn a_revocation_that_a_clock_forgets_too_early_is_not_missed() {
         let clock = attach_for(&register, 64, false, HOUR);
         register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap();
         let verdict = judged(&register, 1, point, move |register| {
-            clock.0.store(100 + 30 * 86_400, Ordering::SeqCst);
+            clock.set(100 + 30 * 86_400);
             register.sweep();
             assert_eq!(register.len(), 0, "it was forgotten");
         });
@@ -143,6 +143,29 @@ fn an_old_id_is_told_from_a_revoked_one_for_a_minute() {
         assert_eq!(verdict(Revocation::of_id(ID, true), now), superseded, "at {now}");
         assert_eq!(verdict(Revocation::of_id(ID, false), now), Revoked, "at {now}");
     }
+}
+
+/// The times in the timeline only grow: one of the future would keep all later entries until then.
+#[test]
+fn an_entry_of_the_future_was_written_when_it_is_read() {
+    let register = over_log(2);
+    let before = SystemClock.now();
+    let entry = |position, written| Entry { position, written, revocation: Revocation::of_root(ID, false) };
+    register.take_in(&[entry(1, Timestamp::MAX), entry(2, before)]);
+    let written = [1, 2].map(|position| lock(&register.timeline).written(position).unwrap());
+    assert!(written.iter().all(|written| (before..=SystemClock.now()).contains(written)), "{written:?}");
+}
+
+#[test]
+fn there_is_nothing_revoked_until_a_name_or_everything_is() {
+    let register = Register::in_memory(&SystemRandom).unwrap();
+    attach(&register, 32, true);
+    assert!(register.is_empty(), "an option revokes nothing");
+    register.revoke_at_once(&[Revocation::of_everything()]).unwrap();
+    assert_eq!((register.len(), register.is_empty()), (0, false));
+    let register = Register::in_memory(&SystemRandom).unwrap();
+    register.revoke_at_once(&[Revocation::of_root(ID, false)]).unwrap();
+    assert!(!register.is_empty());
 }
 
 #[test]

@@ -275,9 +275,9 @@ impl Revocations {
         self.register.as_ref().map_or(0, |register| register.len())
     }
 
-    /// Returns true if nothing is revoked.
+    /// Returns true if this process knows of no revocation: neither of a name, nor of all sessions.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.register.as_ref().is_ok_and(|register| register.is_empty())
     }
 
     async fn revoke(&self, revocations: Vec<Revocation>) -> Result<(), Error> {

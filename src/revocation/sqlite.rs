@@ -64,13 +64,13 @@ impl Revocations {
     /// file is created. The file must be on a local disk, and hold nothing else.
     ///
     /// A logout is on the disk before it returns; concurrent logouts share a commit. Another process refuses a session
-    /// about 20 ms after it was revoked.
+    /// about 20 ms after it was revoked. A login only reads the file, also while another process writes.
     ///
     /// # Errors
     ///
-    /// [`is_config`](Error::is_config) if the file is not a log of revocations, or outside of a tokio runtime.
-    /// [`is_unavailable`](Error::is_unavailable) if the file cannot be opened or is damaged. The source gives the
-    /// reason.
+    /// [`is_config`](Error::is_config) if the file cannot be used: it is not a log of revocations, damaged or read-only, or its folder
+    /// is missing; or outside of a tokio runtime. [`is_unavailable`](Error::is_unavailable) if opening may succeed later: the disk is
+    /// full, or another program holds a lock. The source gives the reason.
     ///
     /// # Panics
     ///
@@ -78,8 +78,10 @@ impl Revocations {
     ///
     /// # Limits
     ///
-    /// The file is followed by a task of the present runtime, as [`open`](Self::open) says. A process that is forked has
-    /// neither that task nor the threads that read and write.
+    /// - The file is followed by a task of the present runtime, as [`open`](Self::open) says. A process that is forked has
+    ///   neither that task nor the threads that read and write.
+    /// - SQLite keeps `-wal` and `-shm` beside the file. While a process uses them, none of the three must be moved, replaced or deleted:
+    ///   writes and reads then fail until they are back or the process is restarted.
     ///
     /// # Examples
     ///
@@ -101,7 +103,7 @@ impl Revocations {
     /// # }
     /// ```
     pub async fn sqlite(path: impl Into<PathBuf>) -> Result<Self, Error> {
-        Self::open(SqliteLog::open(path).await?).await
+        Self::open(SqliteLog::open(path).await?).await.map_err(lasting)
     }
 }
 
@@ -261,12 +263,30 @@ fn prepared(connection: rusqlite::Result<Connection>) -> Result<Connection, Erro
 }
 
 fn failed(error: rusqlite::Error) -> Error {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::NotADatabase) => {
-            Error::config("the file for revocations is not an SQLite database: give another path")
+    unusable(&error).unwrap_or_else(|| Error::unavailable(error))
+}
+
+/// Does the same as [`failed`] for an error of the first reading.
+fn lasting(error: Error) -> Error {
+    let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref());
+    source.and_then(unusable).unwrap_or(error)
+}
+
+/// Returns the error for a file that cannot be used until somebody mends it.
+fn unusable(error: &rusqlite::Error) -> Option<Error> {
+    use rusqlite::ErrorCode;
+
+    let mistake = match error.sqlite_error_code()? {
+        ErrorCode::NotADatabase => "the file for revocations is not an SQLite database: give another path",
+        ErrorCode::DatabaseCorrupt => {
+            "the file for revocations is damaged: restore a backup, or move the file away, and rotate the key"
         }
-        _ => Error::unavailable(error),
-    }
+        ErrorCode::CannotOpen | ErrorCode::PermissionDenied | ErrorCode::ReadOnly => {
+            "the file for revocations cannot be opened: let this process read and write the file and its folder, which must exist"
+        }
+        _ => return None,
+    };
+    Some(Error::config(mistake))
 }
 
 /// Does the same as [`create`], and tries again while another process does so, too. SQLite does not wait for the change of a new
@@ -354,13 +374,11 @@ fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &
     while let Ok(first) = queue.recv() {
         let waiting = std::iter::once(first).chain(queue.try_iter().take(GROUP - 1));
         // The others gave up.
-        let writes: Vec<Write> = waiting.filter(|write| !write.answer.is_closed()).collect();
-        if writes.is_empty() {
-            continue;
-        }
-        let committed =
-            check(identity).and_then(|()| commit(&mut connection, &writes).map_err(Error::unavailable));
-        match committed {
+        let mut writes: Vec<Write> = waiting.filter(|write| !write.answer.is_closed()).collect();
+        let answers = check(identity)
+            .and_then(|()| answer_questions(&connection, &mut writes).map_err(Error::unavailable))
+            .and_then(|()| commit(&mut connection, &writes).map_err(Error::unavailable));
+        match answers {
             Ok(answers) => {
                 for (write, answer) in writes.into_iter().zip(answers) {
                     let _ = write.answer.send(Ok(answer)); // the caller may be gone
@@ -377,12 +395,30 @@ fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &
     }
 }
 
+/// Answers the questions for the end of the log, and leaves what must be written. A login asks such a question: it waits for no
+/// other process that writes, and does not fail because the disk is full.
+///
+/// What is read here includes every commit so far. So the end is behind each revocation that was acknowledged before.
+fn answer_questions(connection: &Connection, writes: &mut Vec<Write>) -> rusqlite::Result<()> {
+    if !writes.iter().any(|write| matches!(write.deed, Deed::Top { .. })) {
+        return Ok(());
+    }
+    let top = top_of(connection)?;
+    let is_known = |write: &Write| matches!(write.deed, Deed::Top { at_least } if at_least <= top);
+    let (answered, left): (Vec<Write>, Vec<Write>) = writes.drain(..).partition(is_known);
+    for write in answered {
+        let _ = write.answer.send(Ok(top)); // the caller may be gone
+    }
+    *writes = left;
+    Ok(())
+}
+
 /// Commits all writes or none.
 fn commit(connection: &mut Connection, writes: &[Write]) -> rusqlite::Result<Vec<u64>> {
-    // A commit without writes does not have to reach the disk.
-    let only_asks = writes.iter().all(|write| matches!(write.deed, Deed::Top { at_least: 0 }));
-    let behavior = if only_asks { TransactionBehavior::Deferred } else { TransactionBehavior::Immediate };
-    let transaction = connection.transaction_with_behavior(behavior)?;
+    if writes.is_empty() {
+        return Ok(Vec::new());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let now = i64::try_from(SystemClock.now().as_unix()).unwrap_or(i64::MAX);
     let answers = writes
         .iter()
@@ -529,7 +565,9 @@ fn check(file: &FileIdentity) -> Result<(), Error> {
     if file.is_in_place() {
         Ok(())
     } else {
-        Err(Error::unavailable("the file of revocations was deleted or replaced while it was in use"))
+        Err(Error::unavailable(
+            "the file of revocations, or its -wal or -shm, was deleted or replaced while it was in use",
+        ))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hyper_session::SessionId;
 use hyper_session::revocation::Revocation;
 
 use crate::report::Failure;
@@ -15,6 +16,14 @@ pub(crate) enum Named {
 }
 
 impl Named {
+    /// Fails if a session is named by what is not an id, which no log would have.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Session(id) => Ok(id.parse::<SessionId>().map(drop)?),
+            Self::Subject(_) | Self::Label(..) | Self::Everything => Ok(()),
+        }
+    }
+
     /// Returns true if `revocation` names these sessions.
     pub(crate) fn is_named_by(&self, revocation: &Revocation) -> Result<bool, Failure> {
         Ok(match self {

@@ -46,6 +46,7 @@ async fn revoke_in(log: impl RevocationLog, arguments: &Arguments, named: &Named
 
 /// Reports the revocations that name these sessions, or the extent of the log.
 pub(crate) async fn find(arguments: &Arguments, named: Option<&Named>) -> Result<Report, Failure> {
+    named.map_or(Ok(()), Named::check)?;
     let entries = match arguments.get("sqlite") {
         Some(path) => entries(file(path).await?).await?,
         None => entries(redis(arguments).await?).await?,
