@@ -17,6 +17,39 @@ share_c_code() {
     export PATH=/usr/lib/ccache:$PATH CCACHE_DIR=$tools/../ccache
 }
 
+# The program that installs packages, for a shell of root.
+#
+# Servers of the packages are not started now: tests start servers of their own, on free ports. Debian's scripts ask policy-rc.d
+# before they start one, with systemd (deb-systemd-invoke) and without (invoke-rc.d). It is there for as long as the installation
+# takes, and denies only the start of Redis: a server that runs already may be stopped and started again. A machine that has a
+# policy of its own keeps it. Debian also enables the servers, so they start with the machine the next time.
+#
+# A machine that has just started may be updating itself. apt-get waits for the lock of dpkg if it is told to, and never for that of
+# the lists.
+install_packages='
+set -e
+export LC_ALL=C
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ] && [ ! -L "$policy" ]; then
+    trap "rm -f $policy" EXIT
+    trap "exit 1" HUP INT TERM
+    printf "%s\n" "#!/bin/sh" "[ \"\$1\" != --quiet ] || shift" \
+        "case \"\$1 \$2\" in redis-*\" start\" | redis-*\" (start)\") exit 101 ;; esac" >"$policy"
+    chmod 755 "$policy"
+fi
+waited=0
+until said=$(apt-get -o Acquire::Retries=3 update -qq 2>&1); do
+    case $said in *"Could not get lock"*) ;; *) waited=600 ;; esac
+    if [ "$waited" -ge 600 ]; then
+        printf "%s\n" "$said" >&2
+        exit 1
+    fi
+    waited=$((waited + 5))
+    sleep 5
+done
+DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=600 install -y -qq "$@"
+'
+
 # need COMMAND PACKAGE...: installs Debian's packages unless the command is there.
 need() {
     local command=$1 sudo=
@@ -25,10 +58,8 @@ need() {
     command -v apt-get >/dev/null || cannot "$command is missing, and there is no apt-get to install it with (Debian: $*)"
     echo "installing $*" >&2
     [ "$(id -u)" = 0 ] || sudo=sudo
-    # The server of a package is not started (RUNLEVEL): tests start servers of their own, on free ports.
     local said
-    said=$({ $sudo apt-get -o Acquire::Retries=3 update -qq &&
-        $sudo env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 install -y -qq "$@"; } 2>&1) || {
+    said=$($sudo sh -c "$install_packages" sh "$@" 2>&1) || {
         tail -n 5 <<<"$said" >&2
         cannot "$command is missing, and apt-get cannot install $*"
     }
