@@ -666,7 +666,7 @@ async fn until_revoked(store: &CookieStore, token: &str) {
     }
 }
 
-/// What ends all sessions names none.
+/// A revocation of all sessions names none of them.
 #[test]
 fn the_first_revocation_may_be_that_of_everything() {
     let path = std::env::temp_dir().join(format!("hyper-session-cli-first-{}.db", std::process::id()));

@@ -272,7 +272,7 @@ fn lasting(error: Error) -> Error {
     source.and_then(unusable).unwrap_or(error)
 }
 
-/// Returns the error for a file that cannot be used until somebody mends it.
+/// Returns the error for a file that cannot be used until an operator mends it.
 fn unusable(error: &rusqlite::Error) -> Option<Error> {
     use rusqlite::ErrorCode;
 
@@ -398,7 +398,7 @@ fn serve_writes(mut connection: Connection, queue: &Receiver<Write>, identity: &
 /// Answers the questions for the end of the log, and leaves what must be written. A login asks such a question: it waits for no
 /// other process that writes, and does not fail because the disk is full.
 ///
-/// What is read here includes every commit so far. So the end is behind each revocation that was acknowledged before.
+/// The read includes every commit so far. So the end is behind each revocation that was acknowledged before.
 fn answer_questions(connection: &Connection, writes: &mut Vec<Write>) -> rusqlite::Result<()> {
     if !writes.iter().any(|write| matches!(write.deed, Deed::Top { .. })) {
         return Ok(());

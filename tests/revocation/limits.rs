@@ -145,7 +145,7 @@ fn what_a_clock_forgot_too_early_is_refused() {
         assert_eq!(site.revoked(), 1, "that of ada is forgotten");
         site.clock.set(START + 60);
         assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked));
-        // A session that began behind the forgotten revocations was not among those that they ended.
+        // The forgotten revocations did not end a session that began behind them.
         assert!(site.accepts(&alive).await);
         let late = site.logged_in("bob").await;
         assert!(site.accepts(&late).await);

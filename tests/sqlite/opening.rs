@@ -159,7 +159,7 @@ fn only_the_owner_can_read_a_new_file() {
     }
 }
 
-/// Another user who may use the file must be able to lock it, whoever came first, and under any umask.
+/// Another user of the file must be able to lock it, whichever user came first, and under any umask.
 #[cfg(unix)]
 #[test]
 fn what_is_beside_the_file_has_its_rights() {

@@ -71,8 +71,8 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Opens the file `name`. A new one is for those who may use the database, as `-wal` and `-shm` are, which SQLite makes so: another
-/// user of the database needs the lock, too.
+/// Opens the file `name`. A new one gets the rights of the database, as SQLite's `-wal` and `-shm` do: another user of the database
+/// needs the lock, too.
 #[cfg(unix)]
 fn lock_file(database: &Path, name: &Path) -> io::Result<File> {
     use std::fs::Permissions;
