@@ -101,7 +101,7 @@
 //! | the handler | what happens |
 //! |---|---|
 //! | never asked for the session | nothing |
-//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached or its key is an old one |
+//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached, or the key, the format or the name of the cookie is a former one |
 //! | changed a value | the session is saved; one `Set-Cookie`; `Cache-Control: no-store` |
 //! | set a value equal to the present one | as if it had read it |
 //! | deleted the last value of a session without a subject | the session is destroyed, and the cookie removed |
@@ -158,7 +158,7 @@
 //!   It opens a cookie, or prints why it is refused. It lists and ends the sessions of a subject in Redis, and revokes
 //!   sessions in cookies. Not for libraries.
 //! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
-//!   see [`guide::device_bound`]. Depends on sfv.
+//!   see [`guide::device_bound`]. Depends on sfv and `serde_json`.
 //! - `testing`: requests that carry a session, the session in a response, a fake clock, and a backend that fails on
 //!   command. Also test suites for the contracts of a [`Backend`](store::Backend) and of a
 //!   [`RevocationLog`](revocation::RevocationLog). [How to use it](guide::testing).
@@ -199,7 +199,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs_hyper_session, feature(doc_cfg))]
 
-// In the order in which a request uses them. Each imports only from modules above it; `.ci/layering` has the table.
+// From the lowest layer to the highest. Each imports only from modules above it; `.ci/layering` has the table.
 mod error;
 
 mod clock;
