@@ -113,8 +113,8 @@ impl DeviceBound {
     ///
     /// A server-side store has keys only if it [seals its entries](crate::store::Builder::seal_records).
     ///
-    /// When they change, or the store does, keys of before that are [accepted](crate::Keyring::accept) keep bound cookies valid. The guide
-    /// shows [the steps](crate::guide::device_bound#deploying-host-by-host).
+    /// If the keys change, or the store does, [accept](crate::Keyring::accept) the previous keys: the bound cookies under them stay
+    /// valid. The guide shows [the steps](crate::guide::device_bound#deploying-host-by-host).
     pub fn keys(mut self, keys: impl Into<Keyring>) -> Self {
         self.keys = Some(keys.into());
         self
