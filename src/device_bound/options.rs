@@ -13,11 +13,12 @@ use crate::crypto::Keyring;
 /// use hyper_session::{AppKey, CookieStore, DeviceBound, Revocations};
 /// use std::time::Duration;
 ///
-/// let options = DeviceBound::new().path("/auth/device").lifetime(Duration::from_secs(300));
-/// let store = CookieStore::builder(AppKey::generate()?)
-///     .revocations(Revocations::in_memory())
-///     .device_bound(options)
-///     .build()?;
+/// let build = |options| {
+///     CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).device_bound(options).build()
+/// };
+/// let options = DeviceBound::new().path("/auth/device");
+/// build(options.clone().lifetime(Duration::from_secs(300)))?;
+/// assert!(build(options.lifetime(Duration::from_secs(60))).unwrap_err().is_config(), "too short");
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone)]
