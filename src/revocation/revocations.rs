@@ -76,7 +76,7 @@ struct Options {
 }
 
 /// The policy for sessions of which it cannot be confirmed that they have not ended: see
-/// [`on_failure`](Revocations::on_failure).
+/// [`failure_policy`](Revocations::failure_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailurePolicy {

@@ -133,7 +133,7 @@ fn an_event_that_is_repeated_is_answered_as_at_first_and_ends_nothing_more() {
         let later = site.log_in("ada", "2").await;
         assert_eq!(site.event(event.clone()).await, (202, String::new()));
         assert!(site.is_logged_in(&later).await, "it is carried out once");
-        // One that is refused is refused again.
+        // An event that is refused is refused again.
         let elsewhere = json!({ "format": "iss_sub", "iss": "https://elsewhere.test", "sub": "ada" });
         let refused = site.provider.session_revoked(&elsewhere).unwrap();
         for _ in 0..2 {
