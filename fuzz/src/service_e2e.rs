@@ -140,7 +140,7 @@ impl Token {
     }
 }
 
-/// What the server does with a token by now.
+/// The treatment of a token by now.
 #[derive(Clone, Copy, PartialEq)]
 enum Fate {
     Genuine,
@@ -149,7 +149,7 @@ enum Fate {
     MayBeEither,
 }
 
-/// What is known of the sessions without asking the server.
+/// The sessions, as far as they are known without asking the server.
 #[derive(Default)]
 struct Expected {
     lines: Vec<Line>,
@@ -631,7 +631,7 @@ fn note_found(headers: &HeaderMap, seen: Option<(usize, u64)>, about: &mut About
     }
 }
 
-/// What a handler does with the session that it got.
+/// Does the work of a handler, with the session that it got.
 async fn perform(action: Action, session: &Session, is_stored: bool) -> Result<(), Error> {
     let count = || session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).map(drop);
     match action {
