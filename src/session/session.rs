@@ -359,8 +359,7 @@ impl Session {
         Ok(value)
     }
 
-    /// Deletes all values and flash values, and logs the user out: the subject is deleted, too. [Labels](Self::label) stay. Unless a
-    /// value is set afterwards, the session is destroyed.
+    /// Deletes all values and flash values. Unless a value is set afterwards, the session is destroyed.
     ///
     /// # Errors
     ///
