@@ -245,7 +245,8 @@ fn keys() -> Result<Keyring, Error> {
 }
 
 async fn cookie_store(cookie: CookieOptions) -> Result<Arc<dyn Store>, Error> {
-    // Large sessions may take the maximum number of cookies. `main` raises the server's header limit to match.
+    // Large sessions may take the maximum number of cookies. `serve` raises HTTP/2's limit on headers to match; that of HTTP/1 is
+    // larger.
     let store = CookieStore::builder(keys()?)
         .cookie(cookie.max_chunks(MAX_CHUNKS))
         .private_pages_no_store(true)
@@ -441,8 +442,11 @@ fn see_home() -> Page {
 fn failed(error: &Error) -> Page {
     let status = if error.is_transient() {
         StatusCode::SERVICE_UNAVAILABLE
+    } else if error.is_forgery() {
+        StatusCode::FORBIDDEN
     } else {
         StatusCode::INTERNAL_SERVER_ERROR
     };
-    problem(status, &error.to_string())
+    eprintln!("request: {error}");
+    problem(status, error.label()) // the text of an error may name keys of the session
 }

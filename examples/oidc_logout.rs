@@ -14,7 +14,8 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use aws_lc_rs::rand::SystemRandom;
@@ -29,7 +30,7 @@ use hyper_session::{AppKey, Clock, CookieStore, Error, Revocations, SessionHandl
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
-use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -42,8 +43,12 @@ type Page = Response<Full<Bytes>>;
 const BACK_CHANNEL_LOGOUT: &str = "http://schemas.openid.net/event/backchannel-logout";
 const SESSION_REVOKED: &str = "https://schemas.openid.net/secevent/caep/event-type/session-revoked";
 
-/// How long after it was signed a token is accepted.
+/// How long after it was signed a token is accepted, in seconds.
 const FRESH: u64 = 120;
+/// The keys of the provider are fetched again at most once in so many seconds, because anyone can send a token under a new key.
+const FETCH_AGAIN_AFTER: u64 = 60;
+/// How long that may take.
+const FETCH_TIME: Duration = Duration::from_secs(5);
 
 // --- The application ---
 
@@ -52,29 +57,85 @@ pub(crate) struct Application {
     pub(crate) store: CookieStore,
     issuer: String,
     client_id: String,
-    keys: JwkSet,
-    /// The tokens that were accepted, by `jti`, and when.
-    accepted: Mutex<HashMap<String, u64>>,
+    keys: ProviderKeys,
+    clock: Arc<dyn Clock>,
+    accepted: Mutex<HashMap<TokenName, Accepted>>,
 }
 
-/// A token that is being carried out. If that fails, or the connection is lost before it is known, the provider may send it again.
-struct Acceptance<'a> {
-    application: &'a Application,
-    jti: String,
+/// The name of a token: its type and its `jti`.
+type TokenName = (&'static str, String);
+
+/// A token that was accepted.
+struct Accepted {
+    at: u64,
     is_done: bool,
 }
 
-impl Acceptance<'_> {
-    fn done(mut self) {
-        self.is_done = true;
+/// Whether a token is carried out.
+enum Acceptance<'a> {
+    New(UnderWay<'a>),
+    /// Another request carries it out at this moment.
+    UnderWay,
+    /// An earlier request has carried it out.
+    Done,
+}
+
+/// A token that is being carried out. If that fails, or the connection is lost before it is known, the provider may send it again.
+struct UnderWay<'a> {
+    application: &'a Application,
+    name: TokenName,
+}
+
+impl UnderWay<'_> {
+    fn done(self) {
+        if let Some(accepted) = self.application.accepted().get_mut(&self.name) {
+            accepted.is_done = true;
+        }
     }
 }
 
-impl Drop for Acceptance<'_> {
+impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        if !self.is_done {
-            self.application.accepted().remove(&self.jti);
+        let mut accepted = self.application.accepted();
+        if accepted.get(&self.name).is_some_and(|accepted| !accepted.is_done) {
+            accepted.remove(&self.name);
         }
+    }
+}
+
+/// The keys of the provider. It can change them at any time.
+struct ProviderKeys {
+    url: String,
+    known: RwLock<JwkSet>,
+    /// When they were last fetched because a token named an unknown key.
+    fetched_again: tokio::sync::Mutex<Option<u64>>,
+}
+
+impl ProviderKeys {
+    async fn fetch(url: String) -> Result<Self, BoxError> {
+        let known = serde_json::from_slice(&fetch(&url).await?)?;
+        Ok(Self { url, known: RwLock::new(known), fetched_again: tokio::sync::Mutex::default() })
+    }
+
+    /// Returns the key with this id. If it is unknown, fetches the keys again.
+    async fn find(&self, kid: &str, now: u64) -> Option<Jwk> {
+        if let Some(key) = self.known(kid) {
+            return Some(key);
+        }
+        // Other requests with unknown keys wait, and may find theirs afterwards.
+        let mut fetched_again = self.fetched_again.lock().await;
+        let known = self.known(kid);
+        if known.is_some() || fetched_again.is_some_and(|at| now < at + FETCH_AGAIN_AFTER) {
+            return known;
+        }
+        *fetched_again = Some(now);
+        let keys = tokio::time::timeout(FETCH_TIME, fetch(&self.url)).await.ok()?.ok()?;
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = serde_json::from_slice(&keys).ok()?;
+        self.known(kid)
+    }
+
+    fn known(&self, kid: &str) -> Option<Jwk> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).find(kid).cloned()
     }
 }
 
@@ -121,9 +182,14 @@ type Refused = &'static str;
 
 impl Application {
     /// Reads the provider's keys.
-    pub(crate) async fn new(store: CookieStore, issuer: String, client_id: &str) -> Result<Self, BoxError> {
-        let keys = serde_json::from_slice(&fetch(&format!("{issuer}/jwks")).await?)?;
-        Ok(Self { store, issuer, client_id: client_id.to_owned(), keys, accepted: Mutex::default() })
+    pub(crate) async fn new(
+        store: CookieStore,
+        issuer: String,
+        client_id: &str,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BoxError> {
+        let keys = ProviderKeys::fetch(format!("{issuer}/jwks")).await?;
+        Ok(Self { store, issuer, client_id: client_id.to_owned(), keys, clock, accepted: Mutex::default() })
     }
 
     pub(crate) async fn route(
@@ -152,7 +218,7 @@ impl Application {
         let code = request.uri().query().unwrap_or_default();
         let token = fetch(&format!("{}/token?{code}", self.issuer)).await.map_err(Error::unavailable)?;
         let token = String::from_utf8_lossy(&token);
-        let Ok(token) = self.verify::<IdToken>(&token, None, true) else {
+        let Ok(token) = self.verify::<IdToken>(&token, None, true).await else {
             return Ok(answer(StatusCode::UNAUTHORIZED, "the provider did not log you in"));
         };
         let session = session.load().await?;
@@ -167,18 +233,11 @@ impl Application {
         let body = body(request).await;
         let mut fields = form_urlencoded::parse(&body);
         let token = fields.find(|(name, _)| name == "logout_token").map(|(_, value)| value.into_owned());
-        let token = token.ok_or("there is no logout_token").and_then(|token| {
-            let token: LogoutToken = self.verify(&token, Some("logout+jwt"), true)?;
-            if !token.events.contains_key(BACK_CHANNEL_LOGOUT) {
-                return Err("it is not a logout token");
-            }
-            if token.nonce.is_some() {
-                return Err("an ID token must not be taken for a logout token");
-            }
-            let acceptance = self.accept(&token.jti, token.iat)?;
-            Ok((token, acceptance))
-        });
-        let (token, acceptance) = match token {
+        let accepted = match token {
+            Some(token) => self.accept_logout(&token).await,
+            None => Err("there is no logout_token"),
+        };
+        let (token, under_way) = match accepted {
             Ok(accepted) => accepted,
             Err(refused) => return Ok(bad_request(refused)),
         };
@@ -189,7 +248,7 @@ impl Application {
         };
         Ok(match ended {
             Ok(()) => {
-                acceptance.done();
+                under_way.done();
                 answer(StatusCode::OK, "")
             }
             // "501 or 400 ... the logout was not successful": the provider may try again.
@@ -197,17 +256,35 @@ impl Application {
         })
     }
 
+    async fn accept_logout(&self, token: &str) -> Result<(LogoutToken, UnderWay<'_>), Refused> {
+        let token: LogoutToken = self.verify(token, Some("logout+jwt"), true).await?;
+        if !token.events.contains_key(BACK_CHANNEL_LOGOUT) {
+            return Err("it is not a logout token");
+        }
+        if token.nonce.is_some() {
+            return Err("an ID token must not be taken for a logout token");
+        }
+        // "another Logout Token with the same jti value has not been recently received"
+        match self.accept("logout+jwt", &token.jti, token.iat)? {
+            Acceptance::New(under_way) => Ok((token, under_way)),
+            Acceptance::UnderWay | Acceptance::Done => Err("it was accepted before"),
+        }
+    }
+
     /// The provider posts a security event.
     async fn security_event(&self, request: Request<Incoming>) -> Result<Page, Error> {
         let body = body(request).await;
         let token = String::from_utf8_lossy(&body);
         // A security event has no `exp` (RFC 8417, section 2.2).
-        let event = self.verify::<SecurityEvent>(&token, Some("secevent+jwt"), false).and_then(|event| {
-            let acceptance = self.accept(&event.jti, event.iat)?;
-            Ok((event, acceptance))
-        });
-        let (event, acceptance) = match event {
-            Ok(accepted) => accepted,
+        let event = match self.verify::<SecurityEvent>(&token, Some("secevent+jwt"), false).await {
+            Ok(event) => event,
+            Err(refused) => return Ok(not_delivered(refused)),
+        };
+        let under_way = match self.accept("secevent+jwt", &event.jti, event.iat) {
+            Ok(Acceptance::New(under_way)) => under_way,
+            // The response to the first delivery was lost, so it is given again.
+            Ok(Acceptance::Done) => return Ok(answer(StatusCode::ACCEPTED, "")),
+            Ok(Acceptance::UnderWay) => return Ok(answer(StatusCode::SERVICE_UNAVAILABLE, "")),
             Err(refused) => return Ok(not_delivered(refused)),
         };
         if event.events.contains_key(SESSION_REVOKED) {
@@ -217,7 +294,7 @@ impl Application {
                 SubjectId::IssSub { .. } => return Ok(not_delivered("the subject is of another issuer")),
             }
         }
-        acceptance.done();
+        under_way.done();
         Ok(answer(StatusCode::ACCEPTED, ""))
     }
 
@@ -238,7 +315,7 @@ impl Application {
     }
 
     /// Verifies signature, issuer, audience, type and, if it must have one, expiry.
-    fn verify<T: DeserializeOwned>(
+    async fn verify<T: DeserializeOwned>(
         &self,
         token: &str,
         typ: Option<&str>,
@@ -248,8 +325,9 @@ impl Application {
         if typ.is_some_and(|typ| header.typ.as_deref() != Some(typ)) {
             return Err("it is a token of another type");
         }
-        let key = header.kid.as_deref().and_then(|kid| self.keys.find(kid)).ok_or("its key is unknown")?;
-        let key = DecodingKey::from_jwk(key).map_err(|_| "its key cannot be used")?;
+        let kid = header.kid.ok_or("it names no key")?;
+        let key = self.keys.find(&kid, self.clock.now().as_unix()).await.ok_or("its key is unknown")?;
+        let key = DecodingKey::from_jwk(&key).map_err(|_| "its key cannot be used")?;
         let mut validation = Validation::new(Algorithm::ES256);
         validation.set_issuer(&[&self.issuer]);
         validation.set_audience(&[&self.client_id]);
@@ -266,20 +344,25 @@ impl Application {
 
     /// Accepts each token once, while it is fresh. A token that names a subject would otherwise end later sessions when it
     /// is sent again.
-    fn accept(&self, jti: &str, iat: u64) -> Result<Acceptance<'_>, Refused> {
-        let now = SystemClock.now().as_unix();
-        if iat > now + FRESH || iat + FRESH < now {
+    fn accept(&self, typ: &'static str, jti: &str, iat: u64) -> Result<Acceptance<'_>, Refused> {
+        let now = self.clock.now().as_unix();
+        if iat > now.saturating_add(FRESH) || iat.saturating_add(FRESH) < now {
             return Err("it was not signed just now");
         }
         let mut accepted = self.accepted();
-        accepted.retain(|_, at| *at + 2 * FRESH >= now);
-        match accepted.insert(jti.to_owned(), now) {
-            None => Ok(Acceptance { application: self, jti: jti.to_owned(), is_done: false }),
-            Some(_) => Err("it was accepted before"),
-        }
+        accepted.retain(|_, accepted| accepted.at + 2 * FRESH >= now);
+        let name = (typ, jti.to_owned());
+        Ok(match accepted.get(&name) {
+            Some(Accepted { is_done: true, .. }) => Acceptance::Done,
+            Some(_) => Acceptance::UnderWay,
+            None => {
+                accepted.insert(name.clone(), Accepted { at: now, is_done: false });
+                Acceptance::New(UnderWay { application: self, name })
+            }
+        })
     }
 
-    fn accepted(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+    fn accepted(&self) -> MutexGuard<'_, HashMap<TokenName, Accepted>> {
         self.accepted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -329,27 +412,52 @@ pub(crate) async fn serve(application: Arc<Application>, listener: TcpListener) 
 pub(crate) struct Provider {
     pub(crate) issuer: String,
     pub(crate) client_id: String,
+    key: RwLock<ProviderKey>,
+    /// How often its keys were asked for.
+    pub(crate) keys_served: AtomicUsize,
+}
+
+struct ProviderKey {
+    id: String,
     key: EncodingKey,
     jwks: Value,
 }
 
-impl Provider {
-    pub(crate) fn new(issuer: String, client_id: &str) -> Result<Self, BoxError> {
+impl ProviderKey {
+    fn generate(id: String) -> Result<Self, BoxError> {
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())?;
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())?;
         let (x, y) = pair.public_key().as_ref().split_at(1).1.split_at(32); // behind a 4
         let [x, y] = [x, y].map(|number| BASE64_URL_SAFE_NO_PAD.encode(number));
         let key =
-            json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": "1", "x": x, "y": y });
-        let key = json!({ "keys": [key] });
-        let client_id = client_id.to_owned();
-        Ok(Self { issuer, client_id, key: EncodingKey::from_ec_der(pkcs8.as_ref()), jwks: key })
+            json!({ "kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": id, "x": x, "y": y });
+        let jwks = json!({ "keys": [key] });
+        Ok(Self { id, key: EncodingKey::from_ec_der(pkcs8.as_ref()), jwks })
+    }
+}
+
+impl Provider {
+    pub(crate) fn new(issuer: String, client_id: &str) -> Result<Self, BoxError> {
+        let key = RwLock::new(ProviderKey::generate("1".to_owned())?);
+        Ok(Self { issuer, client_id: client_id.to_owned(), key, keys_served: AtomicUsize::new(0) })
+    }
+
+    /// Signs with another key from now on.
+    #[allow(dead_code)] // for the tests
+    pub(crate) fn rotate(&self, id: &str) -> Result<(), BoxError> {
+        *self.key.write().unwrap_or_else(PoisonError::into_inner) = ProviderKey::generate(id.to_owned())?;
+        Ok(())
+    }
+
+    fn key(&self) -> RwLockReadGuard<'_, ProviderKey> {
+        self.key.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Signs `claims`, with issuer, audience, time and a fresh `jti`, which the claims may replace.
     pub(crate) fn sign(&self, typ: &str, claims: &Value) -> Result<String, BoxError> {
+        let key = self.key();
         let mut header = Header::new(Algorithm::ES256);
-        (header.typ, header.kid) = (Some(typ.to_owned()), Some("1".to_owned()));
+        (header.typ, header.kid) = (Some(typ.to_owned()), Some(key.id.clone()));
         let now = SystemClock.now().as_unix();
         let mut jti = [0; 16];
         aws_lc_rs::rand::fill(&mut jti)?;
@@ -361,7 +469,7 @@ impl Provider {
             all.extend(claims.clone());
             all.retain(|_, value| !value.is_null());
         }
-        Ok(jsonwebtoken::encode(&header, &all, &self.key)?)
+        Ok(jsonwebtoken::encode(&header, &all, &key.key)?)
     }
 
     pub(crate) fn logout_token(&self, claims: &Value) -> Result<String, BoxError> {
@@ -394,7 +502,10 @@ impl Provider {
                     request.uri().path(),
                     query.strip_prefix("code=").and_then(|code| code.split_once('.')),
                 ) {
-                    ("/jwks", _) => answer(StatusCode::OK, provider.jwks.to_string()),
+                    ("/jwks", _) => {
+                        provider.keys_served.fetch_add(1, Ordering::Relaxed);
+                        answer(StatusCode::OK, provider.key().jwks.to_string())
+                    }
                     ("/token", Some((user, sid))) => {
                         let token = provider.sign("JWT", &json!({ "sub": user, "sid": sid }));
                         token.map_or_else(|_| Response::default(), |token| answer(StatusCode::OK, token))
@@ -443,14 +554,17 @@ pub(crate) async fn visit(url: String, cookie: &str) -> Result<(String, Option<S
 }
 
 /// Starts a provider and an application. Returns the provider, and the address of the application.
-pub(crate) async fn start(store: CookieStore) -> Result<(Arc<Provider>, String), BoxError> {
+pub(crate) async fn start(
+    store: CookieStore,
+    clock: Arc<dyn Clock>,
+) -> Result<(Arc<Provider>, String), BoxError> {
     let (at_provider, at_application) =
         (TcpListener::bind("127.0.0.1:0").await?, TcpListener::bind("127.0.0.1:0").await?);
     let issuer = format!("http://{}", at_provider.local_addr()?);
     let address = format!("http://{}", at_application.local_addr()?);
     let provider = Arc::new(Provider::new(issuer.clone(), "shop")?);
     tokio::spawn(Arc::clone(&provider).serve(at_provider));
-    let application = Arc::new(Application::new(store, issuer, "shop").await?);
+    let application = Arc::new(Application::new(store, issuer, "shop", clock).await?);
     tokio::spawn(serve(application, at_application));
     Ok((provider, address))
 }
@@ -460,7 +574,7 @@ pub(crate) async fn start(store: CookieStore) -> Result<(Arc<Provider>, String),
 async fn main() -> Result<(), BoxError> {
     let revocations = Revocations::in_memory().max_staleness(Duration::from_secs(1));
     let store = CookieStore::builder(AppKey::generate()?).revocations(revocations).development().build()?;
-    let (provider, application) = start(store).await?;
+    let (provider, application) = start(store, Arc::new(SystemClock)).await?;
     let log_in = async |code: &str| {
         let (_, cookie) = visit(format!("{application}/callback?code={code}"), "").await?;
         cookie.ok_or_else(|| BoxError::from("the application did not log in"))

@@ -294,7 +294,8 @@ impl fmt::Display for Error {
                 "the session needs {size} bytes in its store, the limit is {limit}: store less, or raise max_entry_len()"
             ),
             Kind::Random => f.write_str("the operating system gave no random bytes"),
-            Kind::Unavailable | Kind::Unreadable => f.write_str("the session store is unavailable"),
+            Kind::Unavailable => f.write_str("the session store is unavailable"),
+            Kind::Unreadable => f.write_str("an entry of the session store cannot be read"),
             Kind::Conflict { attempts } => {
                 write!(
                     f,
@@ -348,6 +349,7 @@ mod tests {
         let error = Error::unreadable("the entry is not one of this store");
         assert!(error.is_unavailable() && !error.is_transient());
         assert_eq!(error.label(), "unavailable");
+        assert_eq!(error.to_string(), "an entry of the session store cannot be read");
     }
 
     #[test]

@@ -64,14 +64,18 @@
 //! | session id | the public name of a session, safe to log |
 //! | seal | encrypt and sign, with a key that is derived from the [`AppKey`] |
 //! | idle timeout | how long a session lasts if no handler loads it; its deadline is moved in steps, by default of a tenth |
-//! | absolute timeout | how long it lasts after it began, or its user last logged in |
+//! | absolute timeout | how long it lasts after it began, or its user last authenticated |
 //! | renew | move the idle deadline, because the session was used |
 //! | regenerate | give a session a new token and a new id |
 //! | subject | the user whom `login` bound a session to |
 //! | entry | what a server-side store keeps of one session |
 //! | session list | the list of a subject's sessions, which server-side stores keep |
+//! | flash value | a value for the next page, which is read once |
+//! | label | a name by which sessions in cookies can be ended later |
 //! | revocation | a record that a session in a cookie has ended, for as long as a copy of the cookie could live |
 //! | superseded token | a token that `regenerate` or `login` replaced moments ago |
+//! | tombstone | what `regenerate` leaves under the old id for a minute |
+//! | response head | the status and the header fields of a response, which are sent before its body |
 //! | end, destroy | what an administrator or a handler does to a session |
 //! | commit | what happens to the session when the response head is ready: it is saved, renewed, ended or left as it is |
 //!
@@ -101,7 +105,7 @@
 //! | the handler | what happens |
 //! |---|---|
 //! | never asked for the session | nothing |
-//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached or its key is an old one |
+//! | read | `Vary: Cookie`; no `Set-Cookie`, unless the renewal threshold is reached, or the key, the format or the name of the cookie is a former one |
 //! | changed a value | the session is saved; one `Set-Cookie`; `Cache-Control: no-store` |
 //! | set a value equal to the present one | as if it had read it |
 //! | deleted the last value of a session without a subject | the session is destroyed, and the cookie removed |
@@ -156,12 +160,12 @@
 //! - `metrics`: every [`Event`] counted, and the store timed, through the `metrics` facade. [Names and a dashboard](guide::observability).
 //! - `cli`: the binary `hyper-session`, for operators. It makes keys, and checks whether a key rotation logs users out.
 //!   It opens a cookie, or prints why it is refused. It lists and ends the sessions of a subject in Redis, and revokes
-//!   sessions in cookies. Not for libraries.
+//!   sessions in cookies. Turns on `device-bound`, `redis-tls` and `sqlite`, and depends on lexopt. Not for libraries.
 //! - `device-bound`: sessions that only one device can use (Device Bound Session Credentials):
-//!   see [`guide::device_bound`]. Depends on sfv.
+//!   see [`guide::device_bound`]. Depends on sfv and `serde_json`.
 //! - `testing`: requests that carry a session, the session in a response, a fake clock, and a backend that fails on
 //!   command. Also test suites for the contracts of a [`Backend`](store::Backend) and of a
-//!   [`RevocationLog`](revocation::RevocationLog). [How to use it](guide::testing).
+//!   [`RevocationLog`](revocation::RevocationLog). Depends on socket2. [How to use it](guide::testing).
 //!
 //! # Stability
 //!
@@ -199,7 +203,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs_hyper_session, feature(doc_cfg))]
 
-// In the order in which a request uses them. Each imports only from modules above it; `.ci/layering` has the table.
+// From the lowest layer to the highest. Each imports only from modules above it; `.ci/layering` has the table.
 mod error;
 
 mod clock;

@@ -111,7 +111,7 @@ fn cookie_of(key: &str, deed: impl FnOnce(&Session) -> Result<(), Error>) -> Str
 }
 
 #[test]
-fn help_is_there_and_mistakes_are_told() {
+fn help_is_printed() {
     for arguments in [
         &[][..],
         &["--help"],
@@ -132,6 +132,10 @@ fn help_is_there_and_mistakes_are_told() {
     for flag in ["--version", "-V"] {
         assert!(run(&[flag], &[], "").out.contains(env!("CARGO_PKG_VERSION")));
     }
+}
+
+#[test]
+fn mistakes_exit_2() {
     for arguments in [
         &["no", "such"][..],
         &["--bogus"],
@@ -156,7 +160,10 @@ fn help_is_there_and_mistakes_are_told() {
         let answer = run(arguments, &[], "");
         assert!(answer.status == 2 && answer.out.is_empty() && !answer.err.is_empty(), "{arguments:?}");
     }
-    // The error names what is missing, or the word nearest to a mistyped one.
+}
+
+#[test]
+fn a_mistake_is_named_with_what_is_missing_or_the_nearest_word() {
     for (arguments, why) in [
         (&["keys", "chek"][..], "did you mean `check`?"),
         (&["sesions", "list", "ada"], "did you mean `sessions`?"),

@@ -42,22 +42,60 @@ impl Drop for Server {
     }
 }
 
-/// `cargo test` builds the examples beside the tests. If cargo runs only this file, the example is built here.
+/// The features of this build. The example is built with the same ones.
+const FEATURES: [(&str, bool); 12] = [
+    ("astra", cfg!(feature = "astra")),
+    ("axum", cfg!(feature = "axum")),
+    ("cli", cfg!(feature = "cli")),
+    ("device-bound", cfg!(feature = "device-bound")),
+    ("memory", cfg!(feature = "memory")),
+    ("metrics", cfg!(feature = "metrics")),
+    ("redis", cfg!(feature = "redis")),
+    ("redis-tls", cfg!(feature = "redis-tls")),
+    ("sqlite", cfg!(feature = "sqlite")),
+    ("testing", cfg!(feature = "testing")),
+    ("tower", cfg!(feature = "tower")),
+    ("tracing", cfg!(feature = "tracing")),
+];
+
+/// Builds the example by cargo, as this test was built, and returns the path of the program. `cargo test` builds the examples beside
+/// the tests, so cargo has nothing to do. `cargo test --test login_example` does not, and an example of an earlier build may be there.
+fn build_example() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(Path::parent).unwrap();
+    let profile = match folder.file_name().and_then(|name| name.to_str()) {
+        Some("debug") => "dev",
+        other => other.unwrap(),
+    };
+    let features: Vec<_> = FEATURES.iter().filter(|feature| feature.1).map(|feature| feature.0).collect();
+    let Output { status, stdout, stderr } = Command::new(env!("CARGO"))
+        .args(["build", "--offline", "--message-format", "json", "--example", "login"])
+        .args(["--profile", profile, "--features", &features.join(","), "--target-dir"])
+        .arg(folder.parent().unwrap())
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&stderr));
+    let messages = stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
+    let mut programs = messages.filter(|message: &Value| message["target"]["kind"] == json!(["example"]));
+    programs.find_map(|message| message["executable"].as_str().map(PathBuf::from)).expect("the program")
+}
+
+// The next feature must be in the list.
+#[test]
+fn the_example_has_the_features_of_this_build() {
+    let manifest = include_str!("../Cargo.toml");
+    let section = manifest.split("[features]\n").nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
+    let names =
+        section.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.split_once(" = "));
+    let mut names: Vec<_> = names.map(|(name, _)| name).filter(|name| *name != "default").collect();
+    names.sort_unstable();
+    assert_eq!(FEATURES.map(|feature| feature.0).to_vec(), names);
+}
+
 fn example() -> Command {
-    static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
-        let test = std::env::current_exe().unwrap();
-        let profile = test.parent().and_then(Path::parent).unwrap();
-        let path = profile.join("examples/login");
-        if !path.exists() {
-            let target = profile.parent().unwrap();
-            let build = ["build", "--quiet", "--example", "login", "--target-dir"];
-            let built = Command::new(env!("CARGO")).args(build).arg(target).status().unwrap();
-            assert!(built.success() && path.exists(), "cargo builds the example");
-        }
-        path
-    });
-    let path = &*PATH;
-    let mut command = Command::new(path);
+    static PATH: LazyLock<PathBuf> = LazyLock::new(build_example);
+    let mut command = Command::new(&*PATH);
     command
         .env("ADDR", "127.0.0.1:0")
         .env_remove("SESSION_KEY")

@@ -105,7 +105,7 @@ enum Piece<'a> {
     Second,
     Latest,
     Stranger,
-    Over,
+    Expired,
     /// The first one with a bit changed.
     Tampered(u8),
 }
@@ -122,11 +122,38 @@ struct Line {
     logged_out: bool,
 }
 
+/// A token that the server has set.
+struct Token {
+    /// The session that it belongs to.
+    line: usize,
+    /// The count that it was set with.
+    count: u64,
+    fate: Fate,
+}
+
+impl Token {
+    /// A request ends the session, or gives it another token. A cookie that seals its session cannot be taken back.
+    fn may_end(&mut self, text: &str) {
+        if self.fate == Fate::Genuine && !is_sealed_token(text) {
+            self.fate = Fate::MayBeEither;
+        }
+    }
+}
+
+/// The treatment of a token by now.
+#[derive(Clone, Copy, PartialEq)]
+enum Fate {
+    Genuine,
+    Refused,
+    /// A request that has not been answered ends its session.
+    MayBeEither,
+}
+
+/// The sessions, as far as they are known without asking the server.
 #[derive(Default)]
-struct World {
+struct Expected {
     lines: Vec<Line>,
-    /// The line that a token belongs to, the count that it was set with, and whether it is refused by now, if that is known.
-    tokens: BTreeMap<String, (usize, u64, Option<bool>)>,
+    tokens: BTreeMap<String, Token>,
     latest: String,
     /// The token that a token has replaced.
     parents: BTreeMap<String, String>,
@@ -138,23 +165,23 @@ struct World {
     lines_set: usize,
 }
 
-type Shared = Arc<Mutex<World>>;
+type Shared = Arc<Mutex<Expected>>;
 
-fn lock(world: &Shared) -> MutexGuard<'_, World> {
-    world.lock().unwrap()
+fn lock(expected: &Shared) -> MutexGuard<'_, Expected> {
+    expected.lock().unwrap()
 }
 
 /// `Memory`, with scripted waits and failures.
 struct Slow {
     memory: Memory,
-    world: Shared,
+    expected: Shared,
 }
 
 impl Slow {
     async fn turn(&self) -> Result<(), Error> {
-        let wait = lock(&self.world).waits.pop_front().unwrap_or_default() % 8;
+        let wait = lock(&self.expected).waits.pop_front().unwrap_or_default() % 8;
         if wait == 7 {
-            lock(&self.world).failures += 1;
+            lock(&self.expected).failures += 1;
             return Err(Error::unavailable("scripted"));
         }
         for _ in 0..wait {
@@ -198,8 +225,8 @@ impl Backend for Slow {
 }
 
 /// The clock of the server moves, as the script says.
-fn tick(clock: &FakeClock, world: &Shared) {
-    let offset = lock(world).clock.pop_front().unwrap_or_default() % 31;
+fn tick(clock: &FakeClock, expected: &Shared) {
+    let offset = lock(expected).clock.pop_front().unwrap_or_default() % 31;
     clock.set(NOW.checked_add_signed(offset.into()).expect("years after 1970"));
 }
 
@@ -213,7 +240,7 @@ fn cookie_store(key: &[u8], name: &str, clock: FakeClock) -> CookieStore {
 
 static STORE: LazyLock<CookieStore> = LazyLock::new(|| cookie_store(APP_KEY, NAME, FakeClock::at(NOW)));
 /// Tokens that are no longer a session, or never were one here.
-static OVER: LazyLock<String> =
+static EXPIRED: LazyLock<String> =
     LazyLock::new(|| created(&cookie_store(APP_KEY, NAME, FakeClock::at(NOW - 200_000)), 0));
 static STRANGER: LazyLock<String> =
     LazyLock::new(|| created(&cookie_store(b"another key, of another service", NAME, FakeClock::at(NOW)), 0));
@@ -278,34 +305,38 @@ fn of(session: &Session) -> Option<(usize, u64)> {
 ///   twice, no user who logged out is back.
 pub fn service_e2e(data: &[u8]) {
     let Ok(script) = Script::arbitrary(&mut Unstructured::new(data)) else { return };
-    let (world, clock) = (Shared::default(), FakeClock::at(NOW));
-    lock(&world).clock = script.clock.iter().copied().collect();
+    let (expected, clock) = (Shared::default(), FakeClock::at(NOW));
+    lock(&expected).clock = script.clock.iter().copied().collect();
     if script.on_server {
-        let backend = Slow { memory: Memory::new(), world: world.clone() };
+        let backend = Slow { memory: Memory::new(), expected: expected.clone() };
         let store = ServerStore::with_backend(backend)
             .cookie(CookieOptions::development().name(NAME))
             .clock(clock.clone())
             .build()
             .unwrap();
-        connection(script, &store, &clock, &world);
-        let world = std::mem::take(&mut *lock(&world)); // and with it what was left of waits and failures
-        settled(&store, &world);
+        connection(script, &store, &clock, &expected);
+        let expected = std::mem::take(&mut *lock(&expected)); // and with it what was left of waits and failures
+        settled(&store, &expected);
     } else {
         let store = cookie_store(APP_KEY, NAME, clock.clone());
-        connection(script, &store, &clock, &world);
-        let world = lock(&world);
-        assert_eq!(world.failures, 0);
-        for (token, (line, n, _)) in &world.tokens {
-            assert_eq!(look(&store, token), Some((*line, *n)), "a cookie holds what was answered");
+        connection(script, &store, &clock, &expected);
+        let expected = lock(&expected);
+        assert_eq!(expected.failures, 0);
+        for (text, token) in &expected.tokens {
+            assert_eq!(
+                look(&store, text),
+                Some((token.line, token.count)),
+                "a cookie holds what was answered"
+            );
         }
     }
 }
 
 /// The state of a server-side store after the connection has gone is the state before a request or after it.
-fn settled(store: &(impl Store + Clone), world: &World) {
-    for (number, line) in world.lines.iter().enumerate() {
-        let tokens = world.tokens.iter().filter(|(_, (of, ..))| *of == number);
-        let alive: Vec<_> = tokens.filter_map(|(token, _)| look(store, token)).collect();
+fn settled(store: &(impl Store + Clone), expected: &Expected) {
+    for (number, line) in expected.lines.iter().enumerate() {
+        let tokens = expected.tokens.iter().filter(|(_, token)| token.line == number);
+        let alive: Vec<_> = tokens.filter_map(|(text, _)| look(store, text)).collect();
         match alive[..] {
             [] => assert!(line.logouts > 0, "lost: {line:?}"),
             [(of, n)] => {
@@ -319,20 +350,40 @@ fn settled(store: &(impl Store + Clone), world: &World) {
     }
 }
 
-fn connection(script: Script<'_>, store: &(impl Store + Clone), clock: &FakeClock, world: &Shared) {
-    for line in 0..2 {
-        let token = created(store, line);
-        let mut world = lock(world);
-        world.lines.push(Line::default());
-        world.tokens.insert(token.clone(), (usize::try_from(line).unwrap(), 0, Some(false)));
-        world.latest = token;
-    }
-    let [first, second] = {
-        let world = lock(world);
-        let token = |line| world.tokens.iter().find(|(_, (of, ..))| *of == line).unwrap().0.clone();
-        [token(0), token(1)]
+/// The `Cookie` fields of a request. `firsts` are the first tokens of the two sessions.
+fn cookie_fields(request: &Sent<'_>, firsts: &[String; 2], latest: &str) -> Vec<Vec<u8>> {
+    let bytes = |piece: &Piece<'_>| match piece {
+        Piece::Bytes(bytes) => bytes.to_vec(),
+        Piece::Cookie => b"s=".to_vec(),
+        Piece::Chunk(number) => format!("s.{}=", number % 10).into_bytes(),
+        Piece::Semicolon => b"; ".to_vec(),
+        Piece::First => firsts[0].clone().into_bytes(),
+        Piece::Second => firsts[1].clone().into_bytes(),
+        Piece::Latest => latest.as_bytes().to_vec(),
+        Piece::Stranger => STRANGER.clone().into_bytes(),
+        Piece::Expired => EXPIRED.clone().into_bytes(),
+        Piece::Tampered(at) => {
+            let mut token = firsts[0].clone().into_bytes();
+            let at = usize::from(*at) % token.len();
+            token[at] = if token[at] == b'A' { b'B' } else { b'A' };
+            token
+        }
     };
-    lock(world).waits = script.waits.into();
+    let fields = request.fields.iter().take(8);
+    fields.map(|field| field.iter().take(16).flat_map(bytes).collect()).collect()
+}
+
+fn connection(script: Script<'_>, store: &(impl Store + Clone), clock: &FakeClock, expected: &Shared) {
+    let firsts = [0, 1].map(|line| {
+        let text = created(store, line);
+        let mut expected = lock(expected);
+        expected.lines.push(Line::default());
+        let line = usize::try_from(line).unwrap();
+        expected.tokens.insert(text.clone(), Token { line, count: 0, fate: Fate::Genuine });
+        expected.latest.clone_from(&text);
+        text
+    });
+    lock(expected).waits = script.waits.into();
 
     let mut requests = script.requests.into_iter().take(8).zip((1..).step_by(2)).peekable();
     let mut preface = script.http2;
@@ -340,32 +391,13 @@ fn connection(script: Script<'_>, store: &(impl Store + Clone), clock: &FakeCloc
         if std::mem::take(&mut preface) {
             return Next::Bytes(PREFACE.to_vec());
         }
-        let world = lock(world);
-        let idle = world.begun == world.answered;
+        let expected = lock(expected);
+        let idle = expected.begun == expected.answered;
         let Some((request, stream)) = requests.next_if(|(request, _)| idle || !request.waits) else {
             let over = requests.peek().is_none() && (idle || script.hurries);
             return if over { Next::End } else { Next::Wait };
         };
-        let spell = |piece: &Piece<'_>| match piece {
-            Piece::Bytes(bytes) => bytes.to_vec(),
-            Piece::Cookie => b"s=".to_vec(),
-            Piece::Chunk(number) => format!("s.{}=", number % 10).into_bytes(),
-            Piece::Semicolon => b"; ".to_vec(),
-            Piece::First => first.clone().into_bytes(),
-            Piece::Second => second.clone().into_bytes(),
-            Piece::Latest => world.latest.clone().into_bytes(),
-            Piece::Stranger => STRANGER.clone().into_bytes(),
-            Piece::Over => OVER.clone().into_bytes(),
-            Piece::Tampered(at) => {
-                let mut token = first.clone().into_bytes();
-                let at = usize::from(*at) % token.len();
-                token[at] = if token[at] == b'A' { b'B' } else { b'A' };
-                token
-            }
-        };
-        let fields = request.fields.iter().take(8);
-        let fields: Vec<Vec<u8>> =
-            fields.map(|field| field.iter().take(16).flat_map(spell).collect()).collect();
+        let fields = cookie_fields(&request, &firsts, &expected.latest);
         let path = format!("/{}", ACTIONS.iter().position(|action| *action == request.action).unwrap());
         Next::Bytes(if script.http2 {
             wire::http2(stream, &path, &fields)
@@ -383,10 +415,10 @@ fn connection(script: Script<'_>, store: &(impl Store + Clone), clock: &FakeCloc
         written: written.clone(),
     };
 
-    let (shared, server_clock) = (world.clone(), clock.clone());
+    let (shared, server_clock) = (expected.clone(), clock.clone());
     let inner = session_fn(store.clone(), move |request: Request<Incoming>, handle: SessionHandle| {
-        let (world, clock) = (shared.clone(), server_clock.clone());
-        async move { handler(&request, &handle, &clock, &world).await }
+        let (expected, clock) = (shared.clone(), server_clock.clone());
+        async move { handler(&request, &handle, &clock, &expected).await }
     });
     let around = script.around;
     let reading = session_fn(store.clone(), |request: Request<Incoming>, handle: SessionHandle| {
@@ -426,11 +458,11 @@ fn connection(script: Script<'_>, store: &(impl Store + Clone), clock: &FakeCloc
             Around::Before | Around::After => Box::pin(reading.call(request)),
             Around::OtherCookie => Box::pin(other.call(request)),
         };
-        let world = world.clone();
-        lock(&world).begun += 1;
+        let expected = expected.clone();
+        lock(&expected).begun += 1;
         async move {
             let response = response.await.unwrap();
-            answered(&response, around, &mut lock(&world));
+            answered(&response, around, &mut lock(&expected));
             Ok::<_, Infallible>(response)
         }
     });
@@ -443,7 +475,7 @@ fn connection(script: Script<'_>, store: &(impl Store + Clone), clock: &FakeCloc
         let written = written.borrow();
         let fields =
             written.windows(15).filter(|bytes| bytes.eq_ignore_ascii_case(b"\r\nset-cookie: s=")).count();
-        assert!(fields <= lock(world).lines_set, "more cookies on the wire than were set");
+        assert!(fields <= lock(expected).lines_set, "more cookies on the wire than were set");
     }
 }
 
@@ -487,7 +519,7 @@ async fn handler(
     request: &Request<Incoming>,
     handle: &SessionHandle,
     clock: &FakeClock,
-    world: &Shared,
+    expected: &Shared,
 ) -> Result<Response<Body>, Infallible> {
     let action = action(request);
     let mut about = About {
@@ -499,9 +531,9 @@ async fn handler(
         untold: true,
         asked: action != Action::Ping,
     };
-    tick(clock, world);
+    tick(clock, expected);
     let mut response = Response::new(Body::new());
-    if about.asked && act(request, handle, world, &mut about).await.is_err() || action == Action::Fail {
+    if about.asked && act(request, handle, expected, &mut about).await.is_err() || action == Action::Fail {
         *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
     }
     // A cookie of its own by the same name would be a second one.
@@ -510,101 +542,107 @@ async fn handler(
     }
     response.headers_mut().append(SET_COOKIE, "other=1".parse().unwrap());
     response.extensions_mut().insert(about);
-    tick(clock, world);
+    tick(clock, expected);
     Ok(response)
 }
 
 async fn act(
     request: &Request<Incoming>,
     handle: &SessionHandle,
-    world: &Shared,
+    expected: &Shared,
     about: &mut About,
 ) -> Result<(), Error> {
-    about.may_live = may_live(request.headers(), &lock(world));
-    let failures = lock(world).failures;
+    about.may_live = may_live(request.headers(), &lock(expected));
+    let failures = lock(expected).failures;
     let loaded = handle.load().await;
-    assert!(loaded.is_ok() || lock(world).failures > failures, "an error that no fault explains");
+    assert!(loaded.is_ok() || lock(expected).failures > failures, "an error that no fault explains");
     let session = loaded?;
     let seen = of(&session);
-    {
-        let mut world = lock(world);
-        let world = &mut *world;
-        // One of the genuine cookies counts. A cookie whose session a request is about to end may count or not.
-        let mut values = candidates(request.headers());
-        values.sort_unstable();
-        values.dedup();
-        let genuine = |known: &(usize, u64, Option<bool>)| known.2 != Some(true);
-        let known: Vec<_> = values
-            .iter()
-            .filter_map(|value| {
-                world.tokens.get(value).filter(|known| genuine(known)).map(|known| (known, value))
-            })
-            .collect();
-        let expected = seen.and_then(|(line, n)| {
-            let of_line = || known.iter().filter(|(known, _)| known.0 == line);
-            of_line().find(|(known, _)| known.1 == n).or_else(|| of_line().next())
-        });
-        assert_eq!(seen.is_some(), expected.is_some(), "a session that no cookie leads to");
-        // With more, some may not have been tried.
-        let certain = values.len() <= 4 && known.iter().any(|(known, _)| known.2 == Some(false));
-        assert!(seen.is_some() || !certain, "a genuine cookie was not found");
-        about.may_live |= may_live(request.headers(), world);
-        about.untold = false;
-        let same: Vec<_> = known.iter().filter(|(known, _)| Some((known.0, known.1)) == seen).collect();
-        if let [(_, value)] = same[..] {
-            let parent = |token: &&String| world.parents.get(*token);
-            let replaced = |(_, other): &(_, &String)| {
-                std::iter::successors(parent(other), parent).any(|of| of == *value)
-            };
-            assert!(
-                !known.iter().any(replaced),
-                "a token counts that another token of the request has replaced"
-            );
+    note_found(request.headers(), seen, about, &mut lock(expected));
+    perform(about.action, &session, seen.is_some()).await?;
+    if seen.is_none() && matches!(about.action, Action::Count | Action::CountTwice | Action::Login) {
+        let mut expected = lock(expected);
+        session.set("line", expected.lines.len())?;
+        if about.action == Action::Login {
+            session.set("n", 0)?;
         }
-        let expected = expected.map(|(known, value)| (known.0, (*value).clone()));
-        let token = expected.as_ref().map(|(_, token)| token);
-        about.others = known
-            .iter()
-            .filter(|(_, value)| Some(*value) != token)
-            .map(|(_, value)| (*value).clone())
-            .collect();
-        if seen.is_some() && about.action == Action::Logout {
-            // All sessions that the request brought end.
-            for other in &about.others {
-                let (line, _, refused) = world.tokens.get_mut(other).unwrap();
-                world.lines[*line].logouts += 1;
-                if *refused == Some(false) && !handle_is_sealed(other) {
-                    *refused = None;
-                }
-            }
-        }
-        (about.session, about.token) = (seen, expected.map(|(_, token)| token));
-        if let (Some((line, _)), Some(token)) = (seen, &about.token) {
-            let line = &mut world.lines[line];
-            match about.action {
-                Action::Count => line.started += 1,
-                Action::CountTwice => line.started += 2,
-                Action::Login => line.logins += 1,
-                Action::Logout => line.logouts += 1,
-                Action::Ping | Action::Look | Action::Fail => {}
-            }
-            let ends = matches!(about.action, Action::Login | Action::Logout);
-            if let Some((_, _, refused @ Some(false))) = world.tokens.get_mut(token).filter(|_| ends) {
-                // A cookie that seals its session cannot be taken back.
-                *refused = if handle_is_sealed(token) { Some(false) } else { None };
-            }
+        let n = session.get("n")?.expect("a count");
+        about.session = Some((expected.lines.len(), n));
+        // Known from its first cookie on; the line is there all the same, and ended before it began.
+        expected.lines.push(Line { started: n, logouts: 1, ..Line::default() });
+    } else {
+        about.session = of(&session);
+    }
+    Ok(())
+}
+
+/// Checks the session that a handler got, and notes what the request may do to it and to the others that it brought.
+fn note_found(headers: &HeaderMap, seen: Option<(usize, u64)>, about: &mut About, expected: &mut Expected) {
+    // One of the genuine cookies counts. A cookie whose session a request is about to end may count or not.
+    let mut values = candidates(headers);
+    values.sort_unstable();
+    values.dedup();
+    let known: Vec<(&Token, &String)> = values
+        .iter()
+        .filter_map(|text| Some((expected.tokens.get(text)?, text)))
+        .filter(|(token, _)| token.fate != Fate::Refused)
+        .collect();
+    let counted = seen.and_then(|(line, n)| {
+        let of_line = || known.iter().filter(|(token, _)| token.line == line);
+        of_line().find(|(token, _)| token.count == n).or_else(|| of_line().next())
+    });
+    assert_eq!(seen.is_some(), counted.is_some(), "a session that no cookie leads to");
+    // With more, some may not have been tried.
+    let certain = values.len() <= 4 && known.iter().any(|(token, _)| token.fate == Fate::Genuine);
+    assert!(seen.is_some() || !certain, "a genuine cookie was not found");
+    about.may_live |= may_live(headers, expected);
+    about.untold = false;
+    let same: Vec<_> = known.iter().filter(|(token, _)| Some((token.line, token.count)) == seen).collect();
+    if let [(_, text)] = same[..] {
+        let parent = |text: &&String| expected.parents.get(*text);
+        let replaced =
+            |(_, other): &(_, &String)| std::iter::successors(parent(other), parent).any(|of| of == *text);
+        assert!(!known.iter().any(replaced), "a token counts that another token of the request has replaced");
+    }
+    let counted = counted.map(|(_, text)| (*text).clone());
+    let others = known.iter().map(|(_, text)| (*text).clone());
+    about.others = others.filter(|text| Some(text) != counted.as_ref()).collect();
+    (about.session, about.token) = (seen, counted);
+    if seen.is_some() && about.action == Action::Logout {
+        // All sessions that the request brought end.
+        for other in &about.others {
+            let token = expected.tokens.get_mut(other).unwrap();
+            expected.lines[token.line].logouts += 1;
+            token.may_end(other);
         }
     }
-    let count = |session: &Session| session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).map(drop);
-    match about.action {
+    if let (Some((line, _)), Some(text)) = (seen, &about.token) {
+        let line = &mut expected.lines[line];
+        match about.action {
+            Action::Count => line.started += 1,
+            Action::CountTwice => line.started += 2,
+            Action::Login => line.logins += 1,
+            Action::Logout => line.logouts += 1,
+            Action::Ping | Action::Look | Action::Fail => {}
+        }
+        if matches!(about.action, Action::Login | Action::Logout) {
+            expected.tokens.get_mut(text).unwrap().may_end(text);
+        }
+    }
+}
+
+/// Does the work of a handler, with the session that it got.
+async fn perform(action: Action, session: &Session, is_stored: bool) -> Result<(), Error> {
+    let count = || session.update("n", |n: Option<u64>| n.unwrap_or(0) + 1).map(drop);
+    match action {
         Action::Ping | Action::Look => {}
-        Action::Count => count(&session)?,
+        Action::Count => count()?,
         Action::CountTwice => {
-            count(&session)?;
-            if seen.is_some() {
+            count()?;
+            if is_stored {
                 session.save().await?;
             }
-            count(&session)?;
+            count()?;
         }
         Action::Login => {
             session.regenerate()?;
@@ -616,31 +654,18 @@ async fn act(
             session.set("line", 1_000_000)?;
         }
     }
-    if seen.is_none() && matches!(about.action, Action::Count | Action::CountTwice | Action::Login) {
-        let mut world = lock(world);
-        session.set("line", world.lines.len())?;
-        if about.action == Action::Login {
-            session.set("n", 0)?;
-        }
-        let n = session.get("n")?.expect("a count");
-        about.session = Some((world.lines.len(), n));
-        // Known from its first cookie on; the line is there all the same, and ended before it began.
-        world.lines.push(Line { started: n, logouts: 1, ..Line::default() });
-    } else {
-        about.session = of(&session);
-    }
     Ok(())
 }
 
 /// The tokens of sealed sessions are longer than 43 characters.
-fn handle_is_sealed(token: &str) -> bool {
+fn is_sealed_token(token: &str) -> bool {
     token.len() > 43
 }
 
 /// True if one of these cookies may be alive, here or on a host that has another key.
-fn may_live(headers: &HeaderMap, world: &World) -> bool {
+fn may_live(headers: &HeaderMap, expected: &Expected) -> bool {
     candidates(headers).iter().any(|value| {
-        value == &*STRANGER || world.tokens.get(value).is_some_and(|(.., refused)| *refused == Some(false))
+        value == &*STRANGER || expected.tokens.get(value).is_some_and(|token| token.fate == Fate::Genuine)
     })
 }
 
@@ -660,13 +685,16 @@ fn candidates(headers: &HeaderMap) -> Vec<String> {
 }
 
 /// The response on its way to hyper.
-fn answered(response: &Response<Body>, around: Around, world: &mut World) {
-    world.answered += 1;
+fn answered(response: &Response<Body>, around: Around, expected: &mut Expected) {
+    expected.answered += 1;
     let headers = response.headers();
     let set = set_by(headers);
-    world.lines_set += usize::from(set.is_some());
+    expected.lines_set += usize::from(set.is_some());
     let Some(about) = response.extensions().get::<About>() else {
-        assert!(world.failures > 0 && response.status() == StatusCode::SERVICE_UNAVAILABLE, "{response:?}");
+        assert!(
+            expected.failures > 0 && response.status() == StatusCode::SERVICE_UNAVAILABLE,
+            "{response:?}"
+        );
         // A token that an earlier save promised is set even so; the count is somewhere between.
         return;
     };
@@ -691,38 +719,41 @@ fn answered(response: &Response<Body>, around: Around, world: &mut World) {
     match (about.action, about.session) {
         (Action::Count | Action::CountTwice | Action::Login, Some((line, n))) => {
             let Some(token) = token else {
-                assert!(world.lines[line].logins + world.lines[line].logouts > 0, "not saved: {about:?}");
+                assert!(
+                    expected.lines[line].logins + expected.lines[line].logouts > 0,
+                    "not saved: {about:?}"
+                );
                 return;
             };
-            let state = &mut world.lines[line];
+            let state = &mut expected.lines[line];
             match about.action {
                 _ if about.token.is_none() => (state.done, state.logouts) = (n, 0),
                 Action::Count => state.done += 1,
                 Action::CountTwice => state.done += 2,
                 _ => {}
             }
-            if let Some(old) = about.token.as_ref().filter(|old| **old != token && !handle_is_sealed(old)) {
-                world.tokens.get_mut(old).unwrap().2 = Some(true);
+            if let Some(old) = about.token.as_ref().filter(|old| **old != token && !is_sealed_token(old)) {
+                expected.tokens.get_mut(old).unwrap().fate = Fate::Refused;
             }
-            let refused = world.tokens.get(&token).map_or(Some(false), |(_, _, refused)| *refused);
+            let fate = expected.tokens.get(&token).map_or(Fate::Genuine, |token| token.fate);
             if let Some(old) = about.token.as_ref().filter(|old| **old != token) {
-                world.parents.insert(token.clone(), old.clone());
+                expected.parents.insert(token.clone(), old.clone());
             }
-            world.tokens.insert(token.clone(), (line, n, refused));
-            world.latest = token;
+            expected.tokens.insert(token.clone(), Token { line, count: n, fate });
+            expected.latest = token;
         }
         (Action::Logout, _) => {
             if let Some(token) = token {
                 // Several came: a tombstone, which no session is found in.
                 assert!(
-                    handle_is_sealed(&token) && look(&*STORE, &token).is_none(),
+                    is_sealed_token(&token) && look(&*STORE, &token).is_none(),
                     "logged out, with a cookie"
                 );
             }
             if let Some(old) = &about.token {
-                let (line, _, refused) = world.tokens.get_mut(old).unwrap();
-                world.lines[*line].logged_out = true;
-                *refused = Some(handle_is_sealed(old)).map(|sealed| !sealed);
+                let token = expected.tokens.get_mut(old).unwrap();
+                expected.lines[token.line].logged_out = true;
+                token.fate = if is_sealed_token(old) { Fate::Genuine } else { Fate::Refused };
             }
         }
         _ => assert_eq!(token, None, "a cookie for looking: {about:?}"),

@@ -76,8 +76,11 @@ impl Timeouts {
     ///
     /// ```
     /// use hyper_session::{AppKey, CookieStore, Timeouts};
+    /// use std::time::Duration;
     ///
-    /// let store = CookieStore::builder(AppKey::generate()?).timeouts(Timeouts::nist_aal1()).build()?;
+    /// let timeouts = Timeouts::nist_aal1();
+    /// assert_eq!(timeouts.absolute, Duration::from_secs(30 * 24 * 3600));
+    /// let store = CookieStore::builder(AppKey::generate()?).timeouts(timeouts).build()?;
     /// # Ok::<(), hyper_session::Error>(())
     /// ```
     pub const fn nist_aal1() -> Self {
@@ -144,7 +147,7 @@ impl Timeouts {
 }
 
 /// Data of a site, other than the session, that a browser can be told to delete when the session ends
-/// ([`clear_site_data`](crate::store::Builder::clear_site_data)).
+/// ([`clear_site_data`](crate::store::Builder::clear_site_data), with an example).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SiteData {
@@ -389,7 +392,7 @@ impl Options {
         let cookie = cookie.validate()?;
         if self.settings.retired_until.is_some() && cookie.retired_cookies().is_empty() {
             return Err(Error::config(
-                "accept_retired_until() is for cookies under another name: name it with retired_name(), or drop accept_retired_until()",
+                "accept_retired_until() needs a cookie under another name: call retired_name(), or do not call accept_retired_until()",
             ));
         }
         check_max_age(max_age, &limits)?;
@@ -448,7 +451,7 @@ impl Options {
     fn take_discard_rule(&mut self) -> Result<DiscardRule, Error> {
         match std::mem::take(&mut self.settings.discard_rule) {
             DiscardRule::Rule(_) if self.keep_values => Err(Error::config(
-                "a rule for responses that drop changes has no effect if no response drops any: drop discard_changes_on() or keep_values_on_server_error()",
+                "discard_changes_on() has no effect with keep_values_on_server_error(true): call only one of them",
             )),
             _ if self.keep_values => Ok(DiscardRule::Never),
             rule => Ok(rule),

@@ -8,7 +8,8 @@ use crate::error::Error;
 /// RFC 6265bis section 5.6: user agents ignore an attribute value longer than this.
 const MAX_ATTRIBUTE: usize = 1024;
 
-/// The rule for sending the cookie with requests that another site caused (RFC 6265bis section 4.1.2.7).
+/// The rule for sending the cookie with requests that another site caused (RFC 6265bis section 4.1.2.7). It is set with
+/// [`same_site`](crate::cookie::CookieOptions::same_site).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SameSite {
@@ -34,7 +35,8 @@ impl SameSite {
 
 /// The order in which a browser drops cookies when a site has set too many: the `Priority` attribute.
 ///
-/// It was proposed in draft-west-cookie-priority and is known to Chromium; other browsers ignore it.
+/// It was proposed in draft-west-cookie-priority and is known to Chromium; other browsers ignore it. It is set with
+/// [`priority`](crate::cookie::CookieOptions::priority), which has an example.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Priority {

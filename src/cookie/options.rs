@@ -207,12 +207,25 @@ impl CookieOptions {
     /// # Examples
     ///
     /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{Error, SessionHandle, session_fn};
     /// use hyper_session::cookie::{CookieOptions, Priority};
     /// use hyper_session::{AppKey, CookieStore};
     ///
     /// let login = CookieOptions::new().priority(Priority::High);
     /// let store = CookieStore::builder(AppKey::generate()?).cookie(login).build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// // Its cookies:
+    /// # let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+    /// #     session.load().await?.set("seen", true)?;
+    /// #     Ok::<_, Error>(Response::new(()))
+    /// # });
+    /// # let response = service.call(Request::new(())).await?;
+    /// assert!(response.headers()["set-cookie"].to_str().unwrap().ends_with("; Priority=High"));
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn priority(mut self, priority: Priority) -> Self {
         self.priority = Some(priority);
@@ -236,12 +249,26 @@ impl CookieOptions {
     /// # Examples
     ///
     /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{Error, SessionHandle, session_fn};
     /// use hyper_session::{AppKey, CookieStore, cookie::CookieOptions};
     ///
     /// // Until last week: `name("__Secure-session").domain("example.com")`.
     /// let host_only = CookieOptions::new().name("__Secure-session").retired_domain("example.com");
     /// let store = CookieStore::builder(AppKey::generate()?).cookie(host_only).build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// // A response that sets the cookie expires the former one:
+    /// # let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+    /// #     session.load().await?.set("seen", true)?;
+    /// #     Ok::<_, Error>(Response::new(()))
+    /// # });
+    /// # let response = service.call(Request::new(())).await?;
+    /// # let mut lines = response.headers().get_all("set-cookie").iter().map(|line| line.to_str().unwrap());
+    /// assert!(lines.any(|line| line.contains("Max-Age=0;") && line.contains("Domain=example.com")));
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn retired_domain(mut self, domain: impl Into<String>) -> Self {
         self.retired_domains.push(Some(domain.into()));
@@ -283,11 +310,25 @@ impl CookieOptions {
     /// # Examples
     ///
     /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), hyper_session::Error> {
+    /// # use http::{Request, Response};
+    /// # use hyper::service::Service;
+    /// # use hyper_session::{Error, SessionHandle, session_fn};
     /// use hyper_session::{AppKey, CookieStore, cookie::CookieOptions};
     ///
     /// let renamed = CookieOptions::new().name("__Host-session").retired_name("session");
     /// let store = CookieStore::builder(AppKey::generate()?).cookie(renamed).build()?;
-    /// # Ok::<(), hyper_session::Error>(())
+    /// // A response that sets the cookie expires the former one:
+    /// # let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+    /// #     session.load().await?.set("seen", true)?;
+    /// #     Ok::<_, Error>(Response::new(()))
+    /// # });
+    /// # let response = service.call(Request::new(())).await?;
+    /// # let mut lines = response.headers().get_all("set-cookie").iter().map(|line| line.to_str().unwrap());
+    /// assert!(lines.any(|line| line.starts_with("session=; Max-Age=0;")));
+    /// # Ok(())
+    /// # }
     /// ```
     pub fn retired_name(mut self, name: impl Into<String>) -> Self {
         self.retired_names.push(name.into());

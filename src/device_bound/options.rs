@@ -13,11 +13,12 @@ use crate::crypto::Keyring;
 /// use hyper_session::{AppKey, CookieStore, DeviceBound, Revocations};
 /// use std::time::Duration;
 ///
-/// let options = DeviceBound::new().path("/auth/device").lifetime(Duration::from_secs(300));
-/// let store = CookieStore::builder(AppKey::generate()?)
-///     .revocations(Revocations::in_memory())
-///     .device_bound(options)
-///     .build()?;
+/// let build = |options| {
+///     CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).device_bound(options).build()
+/// };
+/// let options = DeviceBound::new().path("/auth/device");
+/// build(options.clone().lifetime(Duration::from_secs(300)))?;
+/// assert!(build(options.lifetime(Duration::from_secs(60))).unwrap_err().is_config(), "too short");
 /// # Ok::<(), hyper_session::Error>(())
 /// ```
 #[derive(Clone)]
@@ -113,8 +114,8 @@ impl DeviceBound {
     ///
     /// A server-side store has keys only if it [seals its entries](crate::store::Builder::seal_records).
     ///
-    /// When they change, or the store does, keys of before that are [accepted](crate::Keyring::accept) keep bound cookies valid. The guide
-    /// shows [the steps](crate::guide::device_bound#deploying-host-by-host).
+    /// If the keys change, or the store does, [accept](crate::Keyring::accept) the previous keys: the bound cookies under them stay
+    /// valid. The guide shows [the steps](crate::guide::device_bound#deploying-host-by-host).
     pub fn keys(mut self, keys: impl Into<Keyring>) -> Self {
         self.keys = Some(keys.into());
         self

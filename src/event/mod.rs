@@ -36,6 +36,10 @@ pub struct Event<'a> {
 /// The kind of an [`Event`], with the facts about it.
 ///
 /// Kinds and facts may be added in any release: match with a wildcard arm.
+///
+/// # Examples
+///
+/// See [`Builder::observer`](crate::store::Builder::observer).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum EventKind<'a> {

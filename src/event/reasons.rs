@@ -184,7 +184,7 @@ impl CookieFormat {
     }
 }
 
-/// The place from which a session is still to be moved.
+/// The place from which a session is still to be moved, in an [`EventKind::Migrating`](crate::EventKind::Migrating).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MigrationSource {
@@ -207,7 +207,7 @@ impl MigrationSource {
     }
 }
 
-/// An operation of a store.
+/// An operation of a store, in an [`EventKind::StoreFailed`](crate::EventKind::StoreFailed) for example.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
@@ -382,7 +382,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// The reason why changes were dropped on purpose.
+/// The reason why changes were dropped on purpose, in an [`EventKind::ChangesDropped`](crate::EventKind::ChangesDropped).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DropReason {

@@ -75,7 +75,8 @@ struct Options {
     refuse_unknown: bool,
 }
 
-/// The policy for sessions of which it cannot be confirmed that they have not ended.
+/// The policy for sessions of which it cannot be confirmed that they have not ended: see
+/// [`failure_policy`](Revocations::failure_policy).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum FailurePolicy {

@@ -279,7 +279,7 @@ impl Slot {
                 // The browser asks about another session of its, which has ended since.
                 (Some(_), Some(_)) => ProofRefusal::OtherBinding,
             };
-            // After a logout, or after a login of another user, browsers ask once more for the binding of before. They have
+            // After a logout, or after a login of another user, browsers ask once more for the previous binding. They have
             // proved nothing wrong.
             if Binder::has_proof(fields) {
                 let id = bound.or_else(|| sessions.first()).map(Record::id);

@@ -244,7 +244,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_or_not(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+        fn reading_any_bytes_does_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
             let _ = Lineage::from_bytes(&bytes);
             let _ = Labels(Some(&bytes)).names().count();
         }

@@ -13,6 +13,26 @@ use super::{json_reader, json_writer};
 use crate::error::{Error, Kind};
 
 /// The format in which a store writes the values of a session. Both formats are always read.
+///
+/// # Examples
+///
+/// ```
+/// # #[cfg(feature = "testing")]
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
+/// use http::Request;
+/// use hyper_session::{AppKey, CookieStore, PayloadFormat, testing};
+///
+/// for (format, holds_nan) in [(PayloadFormat::MessagePack, true), (PayloadFormat::Json, false)] {
+///     let store = CookieStore::builder(AppKey::generate()?).payload_format(format).build()?;
+///     let saved = testing::with_session(Request::new(()), &store, |session| session.set("ratio", f64::NAN)).await;
+///     assert_eq!(saved.is_ok(), holds_nan);
+/// }
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "testing"))]
+/// # fn main() {}
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PayloadFormat {

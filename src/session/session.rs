@@ -115,9 +115,9 @@ impl Session {
         self.get_value(key.as_key(), key.as_key())
     }
 
-    /// Returns the value under `key`, or `None` if there is none or it is not a `T`: for a value whose type changed between
-    /// releases, and which is worth no error. An [`EventKind::ValueUnreadable`](crate::EventKind::ValueUnreadable) says that it
-    /// happened. The value stays until it is set or deleted.
+    /// Returns the value under `key`, or `None` if there is none or it is not a `T`. It is meant for values that can be lost,
+    /// and whose type changed between releases. An [`EventKind::ValueUnreadable`](crate::EventKind::ValueUnreadable) reports it. The
+    /// value stays until it is set or deleted.
     ///
     /// # Examples
     ///
@@ -257,15 +257,17 @@ impl Session {
         self.all_keys().into_iter().filter(|key| !key.starts_with(RESERVED)).collect()
     }
 
-    /// Returns true if there is neither a value nor a flash value. If such a session is stored, it is destroyed.
+    /// Returns true if the session holds nothing: no value, no flash value, no subject and no form token. A stored session that is
+    /// empty when the response head is ready is destroyed.
     ///
     /// # Examples
     ///
     /// ```
     /// # hyper_session::__example(|session| {
     /// assert!(session.is_empty());
-    /// session.set_flash("notice", "hello")?;
+    /// session.login("ada")?;
     /// assert!(!session.is_empty());
+    /// assert!(session.keys().is_empty());
     /// # Ok(())
     /// # }).unwrap();
     /// ```
@@ -367,9 +369,10 @@ impl Session {
     ///
     /// ```
     /// # hyper_session::__example(|session| {
-    /// session.set("user", "ada")?;
+    /// session.login("ada")?;
+    /// session.set("cart", ["tea"])?;
     /// session.clear()?;
-    /// assert!(session.is_empty());
+    /// assert!(session.is_empty() && session.subject().is_none());
     /// # Ok(())
     /// # }).unwrap();
     /// ```

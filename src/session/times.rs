@@ -95,7 +95,7 @@ impl Session {
     }
 
     /// Returns how long the stored session lasts, unless it is renewed, for a "you will be logged out" countdown. Returns
-    /// `None` if no session was stored yet. Counted from the time of this request.
+    /// `None` if no session was stored yet. It counts from the time of this request.
     ///
     /// A request that reads this may itself renew the session, as any request that reads it.
     ///

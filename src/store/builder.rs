@@ -49,14 +49,25 @@ use crate::session::PayloadFormat;
 /// # Examples
 ///
 /// ```
-/// use hyper_session::{AppKey, CookieStore};
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), hyper_session::Error> {
+/// use http::{Request, Response};
+/// use hyper::service::Service;
+/// use hyper_session::{AppKey, CookieStore, Error, SessionHandle, session_fn};
 /// use std::time::Duration;
 ///
 /// let store = CookieStore::builder(AppKey::generate()?)
 ///     .idle_timeout(Duration::from_secs(15 * 60))
 ///     .absolute_timeout(Duration::from_secs(8 * 3600))
 ///     .build()?;
-/// # Ok::<(), hyper_session::Error>(())
+/// let service = session_fn(store, |_: Request<()>, session: SessionHandle| async move {
+///     session.load().await?.set("seen", true)?;
+///     Ok::<_, Error>(Response::new(()))
+/// });
+/// let response = service.call(Request::new(())).await?;
+/// assert!(response.headers()["set-cookie"].to_str().unwrap().contains("; Max-Age=900;"));
+/// # Ok(())
+/// # }
 /// ```
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<K> {

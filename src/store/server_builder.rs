@@ -134,6 +134,10 @@ impl<K: ServerKind> Builder<K> {
     /// [`at_session_limit`](Self::at_session_limit). Default: 100.
     ///
     /// It bounds what one user's logins cost (OWASP ASVS 5.0, 7.1.2): each login rewrites the session list.
+    ///
+    /// # Limits
+    ///
+    /// At least 1. A backend with a limit for entries must have room for the list: `build` returns an error otherwise.
     pub fn max_sessions_per_subject(mut self, max: usize) -> Self {
         self.server.max_sessions_per_subject = max;
         self
@@ -176,7 +180,7 @@ impl<K: ServerKind> Builder<K> {
         self
     }
 
-    /// Sets what happens when a subject logs in that has as many sessions as it may have. Default:
+    /// Sets what happens when a subject with the maximum number of sessions logs in. Default:
     /// [`SessionLimit::EndLeastRecentlyUsed`].
     ///
     /// # Examples

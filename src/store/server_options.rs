@@ -48,7 +48,7 @@ impl ServerOptions {
         }
         if self.accept_unsealed.is_some() && self.record_keys.is_none() {
             return Err(Error::config(
-                "accept_unsealed_until() needs seal_records(): call it, or drop accept_unsealed_until()",
+                "accept_unsealed_until() needs seal_records(): call it, or do not call accept_unsealed_until()",
             ));
         }
         Ok(())

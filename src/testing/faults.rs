@@ -14,7 +14,7 @@ use crate::id::EntryId;
 use crate::lock::lock;
 use crate::store::{Backend, Replaced, Stored};
 
-/// A primitive of a [`Backend`].
+/// A primitive of a [`Backend`], for [`Faulty`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Primitive {
@@ -30,7 +30,7 @@ pub enum Primitive {
     Delete,
 }
 
-/// The way in which a primitive fails.
+/// The way in which a primitive fails, for [`Faulty`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Fault {

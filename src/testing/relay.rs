@@ -14,7 +14,7 @@ use socket2::SockRef;
 
 use crate::lock::lock;
 
-/// The point at which a [`Relay`] cuts a connection.
+/// The point at which a [`Relay`] cuts a connection, for [`Relay::cut_next`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cut {

@@ -31,7 +31,7 @@ fn a_login_is_stamped_and_ages() {
     });
 }
 
-// T35: each authentication leaves the token of before behind.
+// T35: each authentication leaves the previous token behind.
 #[test]
 fn t35_reauthentication_stamps_anew_under_a_new_token() {
     let ways: [Act; 2] = [Session::reauthenticate, |session| session.login("ada")];
@@ -61,7 +61,7 @@ fn t35_reauthentication_stamps_anew_under_a_new_token() {
             assert_eq!(world.look(&jar, |session| session.get::<u8>("cart").unwrap()).await, Some(3));
             assert_eq!(world.look(&jar, Session::authentication).await.unwrap().acr, None);
             if world.kind.lists() {
-                assert!(!world.is_alive(&old).await, "the token of before is refused");
+                assert!(!world.is_alive(&old).await, "the previous token is refused");
             }
         });
     }

@@ -218,7 +218,7 @@ fn an_id_is_that_of_the_stored_session_until_the_next_one_is_stored() {
         if world.kind == Kind::Server {
             return; // memory has no limit
         }
-        // A login that cannot be saved leaves the id of before.
+        // A login that cannot be saved leaves the previous id.
         let known = world.look(&jar, Session::id).await;
         let too_large = |session: &Session| {
             session.login("ada")?;

@@ -450,7 +450,7 @@ fn sealing_is_switched_on_without_logging_anyone_out() {
         events.take();
         assert_eq!(edit(&moving, &mut writes, |session| session.get::<u8>("cart")).await.1, Some(4));
         assert_eq!(events.take(), [""; 0]);
-        // The session list of before counts.
+        // The previous session list counts.
         edit(&moving, &mut Jar::new(), |session| session.login("ada")).await;
         assert_eq!(moving.sessions_of("ada").await.unwrap().len(), 3);
         events.take();

@@ -196,7 +196,11 @@ fn t25_a_logout_under_the_present_name_ends_the_session_under_the_retired_one() 
         edit(&new, &mut jar, Session::destroy).await;
         assert!(jar.0.is_empty());
         assert_eq!(edit(&new, &mut copied.clone(), user).await.1, None);
-        assert_eq!(edit(&former, &mut copied.clone(), user).await.1, None, "nor on a host of before");
+        assert_eq!(
+            edit(&former, &mut copied.clone(), user).await.1,
+            None,
+            "nor on a host with the former options"
+        );
         assert_eq!(new.sessions_of("ada").await.unwrap(), []);
         // After the deadline, while a slow request still has it.
         let jar = log_in(&former, "ada").await;

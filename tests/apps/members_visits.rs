@@ -87,7 +87,7 @@ fn a_member_comes_back_from_the_provider_logged_in() {
         let back = site.log_in(&mut jar).await;
         assert_eq!(text(send(&mut jar, "GET", &site.url("/")).await).await, "hello, ada");
         // The way back leads nowhere a second time, nor in another browser.
-        assert_eq!(send(&mut jar, "GET", &back).await.status(), 403, "a state of before the login");
+        assert_eq!(send(&mut jar, "GET", &back).await.status(), 403, "a state from before the login");
         assert_eq!(send(&mut Jar::new(), "GET", &back).await.status(), 403);
         let mut other = Jar::new();
         send(&mut other, "GET", &site.url("/login")).await;

@@ -1,8 +1,11 @@
 //! Logouts that an identity provider posts, as its users and its enemies see them.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use hyper_session::{AppKey, CookieStore, Revocations};
+use hyper_session::testing::FakeClock;
+use hyper_session::{AppKey, Clock, CookieStore, Revocations, SystemClock};
 use serde_json::{Value, json};
 
 use crate::oidc_logout::{Provider, post, start, visit};
@@ -13,7 +16,8 @@ use crate::support::block_on;
 const PATIENT: Duration = Duration::from_secs(60);
 
 struct Deployment {
-    provider: std::sync::Arc<Provider>,
+    clock: FakeClock,
+    provider: Arc<Provider>,
     application: String,
 }
 
@@ -25,8 +29,9 @@ impl Deployment {
     async fn with(revocations: Revocations) -> Self {
         let key = AppKey::danger_from_any_bytes(b"a key for tests").unwrap();
         let store = CookieStore::builder(key).revocations(revocations).development().build().unwrap();
-        let (provider, application) = start(store).await.unwrap();
-        Self { provider, application }
+        let clock = FakeClock::at(SystemClock.now().as_unix());
+        let (provider, application) = start(store, Arc::new(clock.clone())).await.unwrap();
+        Self { clock, provider, application }
     }
 
     async fn log_in(&self, user: &str, sid: &str) -> String {
@@ -112,7 +117,59 @@ fn a_logout_that_could_not_be_recorded_can_be_repeated() {
         assert_eq!(site.event(event.clone()).await.0, 202);
         assert!(!site.is_logged_in(&ada).await && !site.is_logged_in(&bob).await);
         assert_eq!(site.log_out(token).await, 400, "it was accepted before");
-        assert_eq!(site.event(event).await.0, 400);
+    });
+}
+
+/// The response to the first delivery may have been lost. Then the provider sends the event again.
+#[test]
+fn an_event_that_is_repeated_is_answered_as_at_first_and_ends_nothing_more() {
+    block_on(async {
+        let site = Deployment::start().await;
+        let ada = site.log_in("ada", "1").await;
+        let subject = json!({ "format": "iss_sub", "iss": site.provider.issuer, "sub": "ada" });
+        let event = site.provider.session_revoked(&subject).unwrap();
+        assert_eq!(site.event(event.clone()).await, (202, String::new()));
+        assert!(!site.is_logged_in(&ada).await);
+        let later = site.log_in("ada", "2").await;
+        assert_eq!(site.event(event.clone()).await, (202, String::new()));
+        assert!(site.is_logged_in(&later).await, "it is carried out once");
+        // An event that is refused is refused again.
+        let elsewhere = json!({ "format": "iss_sub", "iss": "https://elsewhere.test", "sub": "ada" });
+        let refused = site.provider.session_revoked(&elsewhere).unwrap();
+        for _ in 0..2 {
+            assert_eq!(site.event(refused.clone()).await.0, 400);
+        }
+        // A logout token of the same `jti` is another token.
+        let claims = json!({ "sub": "ada", "jti": "shared" });
+        let mut of_event = json!({ "sub_id": subject, "events": {}, "jti": "shared" });
+        of_event["events"] =
+            json!({ "https://schemas.openid.net/secevent/caep/event-type/session-revoked": {} });
+        assert_eq!(site.event(site.provider.sign("secevent+jwt", &of_event).unwrap()).await.0, 202);
+        let last = site.log_in("ada", "3").await;
+        assert_eq!(site.log_out(site.logout_token(&claims)).await, 200);
+        assert!(!site.is_logged_in(&last).await);
+    });
+}
+
+#[test]
+fn keys_of_the_provider_are_fetched_again_at_most_once_a_minute() {
+    block_on(async {
+        let site = Deployment::start().await;
+        let served = || site.provider.keys_served.load(Ordering::Relaxed);
+        let logout = async |sid: &str| site.log_out(site.logout_token(&json!({ "sid": sid }))).await;
+        assert_eq!((logout("1").await, served()), (200, 1));
+        site.provider.rotate("2").unwrap();
+        assert_eq!((logout("2").await, served()), (200, 2));
+        assert_eq!((logout("3").await, served()), (200, 2), "the new key is known");
+        // Any client can name a key that does not exist.
+        site.provider.rotate("3").unwrap();
+        for _ in 0..5 {
+            assert_eq!((logout("4").await, served()), (400, 2));
+        }
+        site.clock.advance(Duration::from_secs(59));
+        assert_eq!((logout("4").await, served()), (400, 2));
+        site.clock.advance(Duration::from_secs(1));
+        assert_eq!((logout("4").await, served()), (200, 3));
     });
 }
 

@@ -225,7 +225,7 @@ impl Deployment {
         }
         if !set_cookies(response.headers()).is_empty() {
             user.jar.store(response.headers());
-            user.told_by = Some(release);
+            user.set_by = Some(release);
         }
         seen.lock().unwrap().take()
     }
@@ -251,8 +251,65 @@ struct User {
     last: u64,
     visits: u64,
     /// The release that set the cookie, and when.
-    told_by: Option<usize>,
-    told_at: u64,
+    set_by: Option<usize>,
+    set_at: u64,
+}
+
+/// How the visits of a rehearsal ended.
+#[derive(Debug, Default)]
+struct Tally {
+    lived: usize,
+    logged_out: usize,
+    /// The options allow both.
+    either: usize,
+    /// The cookie was sealed by the clock that is ahead.
+    too_early: usize,
+    /// The session was written in a version that the old release does not read.
+    newer: usize,
+    failed_renewals: usize,
+}
+
+/// A promise to a user who is logged in.
+enum Promise {
+    Lives,
+    IsLoggedOut,
+    Either,
+}
+
+impl User {
+    /// The promise to this user when `release` is asked, or `None` if the user is not logged in.
+    fn promise(&self, release: usize, now: u64) -> Option<Promise> {
+        let (gap, age) = (now - self.last, now - self.since?);
+        let asked = if release == 1 { NEW } else { OLD };
+        Some(if gap + OLD.renewal + APART < NEW.idle && age + APART < NEW.absolute {
+            Promise::Lives
+        } else if gap > asked.idle + APART || age > asked.absolute + APART {
+            Promise::IsLoggedOut
+        } else {
+            Promise::Either
+        })
+    }
+}
+
+impl Tally {
+    /// Checks the session that a release found for a user against the promise.
+    fn judge(&mut self, promise: Option<Promise>, found: Option<&(String, u64)>, user: &User, context: &str) {
+        match promise {
+            None => assert_eq!(found, None, "a user is logged in who had not logged in: {context}"),
+            Some(Promise::Lives) => {
+                assert_eq!(found, Some(&(user.name.clone(), user.visits)), "{context}");
+                self.lived += 1;
+            }
+            Some(Promise::IsLoggedOut) => {
+                assert_eq!(found, None, "a user stays logged in for too long: {context}");
+                self.logged_out += 1;
+            }
+            Some(Promise::Either) => {
+                assert!(found.is_none_or(|found| found.1 == user.visits), "{context}");
+                self.either += 1;
+            }
+        }
+    }
 }
 
 async fn rehearse(place: Place, next_version: bool, seed: u64) {
@@ -268,11 +325,11 @@ async fn rehearse(place: Place, next_version: bool, seed: u64) {
             since: None,
             last: 0,
             visits: 0,
-            told_by: None,
-            told_at: 0,
+            set_by: None,
+            set_at: 0,
         })
         .collect();
-    let (mut lived, mut gone, mut either, mut deferred, mut unread, mut failed_renewals) = (0, 0, 0, 0, 0, 0);
+    let mut tally = Tally::default();
     for round in 0..ROUNDS {
         now += if dice.roll(200) == 0 { dice.roll(2_000) } else { dice.roll(30) };
         deployment.clocks[0].set(now);
@@ -288,55 +345,30 @@ async fn rehearse(place: Place, next_version: bool, seed: u64) {
             3..=9 if !(user.big && release == 1) => Act::Count,
             _ => Act::Read,
         };
-        let (told_by, told_at, before) = (user.told_by, user.told_at, user.jar.clone());
-        user.told_by = None;
+        let (set_by, set_at, before) = (user.set_by, user.set_at, user.jar.clone());
+        user.set_by = None;
         let found = deployment.visit(release, user, act).await;
         let events = deployment.events.take();
-        failed_renewals += events.iter().filter(|event| *event == "store_failed").count();
+        tally.failed_renewals += events.iter().filter(|event| *event == "store_failed").count();
         // Written in a version that only the next release reads.
         let is_newer = events.contains(&refused(Refusal::Version));
         assert!(!is_newer || next_version && release == 0);
-        let set = user.told_by.is_some();
-        (user.told_by, user.told_at) = if set { (Some(release), now) } else { (told_by, told_at) };
+        let set = user.set_by.is_some();
+        (user.set_by, user.set_at) = if set { (Some(release), now) } else { (set_by, set_at) };
         let context =
-            || format!("round {round} of {seed}: {} {act:?} at release {release}, {found:?}", user.name);
+            format!("round {round} of {seed}: {} {act:?} at release {release}, {found:?}", user.name);
 
         // Sealed by the clock that is ahead, moments ago: the other release cannot believe it yet, and leaves it alone.
-        let too_early = in_cookies && release == 0 && told_by == Some(1) && now - told_at < APART - SKEW;
-        let promised = user.since.map(|since| {
-            let (gap, age) = (now - user.last, now - since);
-            let alive = gap + OLD.renewal + APART < NEW.idle && age + APART < NEW.absolute;
-            let [idle, absolute] =
-                if release == 1 { [NEW.idle, NEW.absolute] } else { [OLD.idle, OLD.absolute] };
-            let over = gap > idle + APART || age > absolute + APART;
-            (alive, over)
-        });
-        match promised {
-            None => assert_eq!(found, None, "a user is logged in who had not logged in: {}", context()),
-            Some(_) if found.is_none() && (too_early || is_newer) => {
-                *(if is_newer { &mut unread } else { &mut deferred }) += 1;
-                if act != Act::LogIn {
-                    assert_eq!(
-                        user.jar.0,
-                        before.0,
-                        "a cookie that cannot be judged is left alone: {}",
-                        context()
-                    );
-                    continue;
-                }
+        let too_early = in_cookies && release == 0 && set_by == Some(1) && now - set_at < APART - SKEW;
+        let promise = user.promise(release, now);
+        if promise.is_some() && found.is_none() && (too_early || is_newer) {
+            *(if is_newer { &mut tally.newer } else { &mut tally.too_early }) += 1;
+            if act != Act::LogIn {
+                assert_eq!(user.jar.0, before.0, "a cookie that cannot be judged is left alone: {context}");
+                continue;
             }
-            Some((true, _)) => {
-                assert_eq!(found, Some((user.name.clone(), user.visits)), "{}", context());
-                lived += 1;
-            }
-            Some((_, true)) => {
-                assert_eq!(found, None, "a user stays logged in for too long: {}", context());
-                gone += 1;
-            }
-            Some(_) => {
-                assert!(found.as_ref().is_none_or(|found| found.1 == user.visits), "{}", context());
-                either += 1;
-            }
+        } else {
+            tally.judge(promise, found.as_ref(), user, &context);
         }
         // The state of the user from here on.
         if act == Act::LogIn {
@@ -350,18 +382,14 @@ async fn rehearse(place: Place, next_version: bool, seed: u64) {
             }
         }
     }
-    println!(
-        "{lived} lived, {gone} were logged out, {either} could be either, {deferred} too early, {unread} newer"
-    );
-    assert!(
-        lived > ROUNDS / if next_version { 10 } else { 4 } && gone > 50 && either > 0,
-        "{lived} {gone} {either}"
-    );
+    println!("{tally:?}");
+    let enough = ROUNDS / if next_version { 10 } else { 4 };
+    assert!(tally.lived > enough && tally.logged_out > 50 && tally.either > 0, "{tally:?}");
     if in_cookies {
-        assert!(failed_renewals > 0, "renewals that could not be done");
+        assert!(tally.failed_renewals > 0, "renewals that could not be done");
     }
-    assert_eq!(deferred > 50, in_cookies && !next_version, "{deferred}");
-    assert_eq!(unread > 500, next_version, "{unread}");
+    assert_eq!(tally.too_early > 50, in_cookies && !next_version, "{tally:?}");
+    assert_eq!(tally.newer > 500, next_version, "{tally:?}");
 }
 
 #[test]

@@ -67,7 +67,7 @@ fn a_session_that_was_bound_under_its_former_name_is_refreshed_and_logged_out() 
                 assert_eq!(browser.refresh(&after).await, 200, "{}", after.kind);
                 assert_eq!(browser.read(&after, "/").await, "ada bound 0", "{}", after.kind);
             }
-            // The browser still has the bound cookie of before.
+            // The browser still has the previous bound cookie.
             assert!(browser.cookies.get("old.bound").is_some() && browser.cookies.get("new.bound").is_some());
             let copy = browser.cookies.clone();
             browser.visit(&after, "/logout").await;
@@ -80,7 +80,7 @@ fn a_session_that_was_bound_under_its_former_name_is_refreshed_and_logged_out() 
     }
 }
 
-// A browser that has not refreshed since: only the cookies of before.
+// A browser that has not refreshed since: only the previous cookies.
 #[test]
 fn a_logout_under_the_new_name_removes_the_bound_cookie_of_the_former_one() {
     for deployed in Deployed::all() {

@@ -368,7 +368,7 @@ fn a_bound_cookie_ends_with_its_challenge_whichever_clock_is_right() {
     }
 }
 
-// The guide: changing_stores. The bound cookies of before have other keys.
+// The guide: changing_stores. The previous bound cookies have other keys.
 #[test]
 fn a_migration_accepts_the_bound_cookies_of_before_if_it_has_their_key() {
     let clock = FakeClock::at(START);

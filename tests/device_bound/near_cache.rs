@@ -62,7 +62,7 @@ struct Stale {
     bound_by: Site,
     site: Site,
     browser: Browser,
-    /// Another device, which has the cookie and the offer of before.
+    /// Another device, which has the previous cookie and the previous offer.
     thief: Browser,
     offer: Offer,
     _running: (Server, Relay),

@@ -164,13 +164,13 @@ fn another_user_begins_an_unbound_session() {
             let response = browser.visit(&site, "/login-bob").await;
             let offered = offer(response.headers()).expect("an offer");
             assert_eq!(browser.read(&site, "/").await, "bob unbound 0");
-            // The browser's binding of before has ended, as its next refresh tells.
+            // The browser's previous binding has ended, as its next refresh tells.
             assert_eq!(browser.refresh(&site).await, 401);
             // Each binding has a key of its own.
             browser.device = Device::new();
             assert_eq!(browser.register(&site, &offered).await.status(), 200);
             assert_eq!(browser.read(&site, "/").await, "bob bound 0");
-            assert_eq!(browser.refresh(&site).await, 401, "that of before");
+            assert_eq!(browser.refresh(&site).await, 401, "the previous binding");
         });
     }
 }

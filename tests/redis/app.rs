@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use http::header::{RETRY_AFTER, SET_COOKIE};
 use http::{Request, Response, StatusCode};
-use http_body_util::BodyExt;
 use hyper::service::Service;
 use hyper_session::store::redis::RedisOptions;
 use hyper_session::store::{Backend, Builder};
@@ -17,9 +16,10 @@ use hyper_session::{
     Error, FailureResponse, RedisStore, ServerStore, Session, SessionHandle, StatusOnly, session_fn,
 };
 use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
 
 use crate::server::{PATIENCE, Server, unhurried};
-use crate::support::{Body, Events, Jar, request, set_cookies};
+use crate::support::{Body, Events, Jar, request, set_cookies, text};
 
 /// The deadlines of a store that is to meet them. A busy machine may meet them as well, so such a store promises a test
 /// failures, and successes only after some time ([`App::recovers`]).
@@ -244,6 +244,16 @@ impl<B: Backend> App<B> {
         }
     }
 
+    /// Begins a request that loads its session and waits for the gate before it adds. Returns its status, whether it set a cookie, and
+    /// the cookies afterwards.
+    pub(crate) fn late_add(&self, jar: &Jar) -> JoinHandle<(StatusCode, bool, Jar)> {
+        let (app, mut jar) = (self.clone(), jar.clone());
+        tokio::spawn(async move {
+            let response = app.visit("/late/add", &mut jar).await;
+            (response.status(), response.headers().contains_key("set-cookie"), jar)
+        })
+    }
+
     pub(crate) async fn until(&self, what: &str, mut done: impl AsyncFnMut() -> bool) {
         let start = Instant::now();
         while !done().await {
@@ -251,11 +261,6 @@ impl<B: Backend> App<B> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-}
-
-pub(crate) async fn text(response: Response<Body>) -> String {
-    let bytes = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 async fn act(path: &str, handle: &SessionHandle, gate: &Gate) -> Result<String, Error> {

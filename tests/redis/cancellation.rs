@@ -112,7 +112,7 @@ async fn f09_t79_requests_dropped_at_random_never_receive_each_others_answers() 
                             let response = response.unwrap();
                             assert_eq!(response.status(), 200);
                             answered.fetch_add(1, Ordering::SeqCst);
-                            let text = crate::app::text(response).await;
+                            let text = crate::support::text(response).await;
                             if path == "/keys" {
                                 assert_eq!(text.trim_end_matches(",n"), expected);
                             } else {

@@ -19,7 +19,7 @@ use hyper_session::{Clock, Error, RedisStore, SessionHandle, SystemClock, sessio
 use tokio::sync::Notify;
 
 use crate::acl::documented;
-use crate::app::{App, behind_relay, builder, text};
+use crate::app::{App, behind_relay, builder};
 use crate::cluster::Cluster;
 use crate::concurrency::count_to_12_800;
 use crate::deployment::Deployment;
@@ -27,7 +27,7 @@ use crate::load::{Load, audit, end};
 use crate::sentinel::{calm, progress};
 use crate::server::{Server, cli, wait_for};
 use crate::session_lists::{list_keys, log_in};
-use crate::support::{Body, Jar, request};
+use crate::support::{Body, Jar, request, text};
 use crate::values::Raw;
 
 const BOUND: Duration = Duration::from_millis(100);

@@ -86,17 +86,7 @@ fn ending_all_and_logging_in_ten_thousand_times_over_two_hosts() {
         for turn in 0..10_000 {
             let (here, there) = (&hosts[turn % 2], &hosts[(turn + 1) % 2]);
             copies.push(browser.clone());
-            let store = here.store.clone();
-            let response = here
-                .visit(&mut browser, |session| {
-                    let store = store.clone();
-                    async move {
-                        store.end_sessions_of("ada").await?;
-                        session.login("ada")
-                    }
-                })
-                .await;
-            assert_eq!(response.status(), 200);
+            here.end_all_and_log_in(&mut browser, "ada").await;
             assert!(here.accepts(&browser).await, "turn {turn}, on the host that began it");
             assert!(there.accepts(&browser).await, "turn {turn}, on the other host");
             if turn % 1_000 == 0 {

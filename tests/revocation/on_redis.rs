@@ -6,8 +6,8 @@ use hyper_session::revocation::RevocationLog;
 use hyper_session::testing::{Cookies, Cut, FakeClock, Relay, check_revocation_log};
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
-use crate::requests::Site;
-use crate::server::{PATIENCE, Server, unhurried_revocations};
+use crate::requests::{Site, until};
+use crate::server::{Server, unhurried_revocations};
 use crate::support::{block_on, in_time};
 
 /// Beside what Redis itself takes, for a busy machine.
@@ -30,14 +30,6 @@ async fn site_behind(relay: &Relay) -> Site {
     Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| {
         builder.revocations(revocations.max_staleness(PATIENT))
     })
-}
-
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !done().await {
-        assert!(start.elapsed() < PATIENCE, "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 /// Logs `user` in and out on `site`, and returns the copy of the cookie.
@@ -93,17 +85,7 @@ fn ending_all_and_logging_in_within_one_request_on_two_hosts() {
         for turn in 0..10_000 {
             let (here, there) = (&hosts[turn % 2], &hosts[(turn + 1) % 2]);
             let copy = browser.clone();
-            let store = here.store.clone();
-            let response = here
-                .visit(&mut browser, |session| {
-                    let store = store.clone();
-                    async move {
-                        store.end_sessions_of("ada").await?;
-                        session.login("ada")
-                    }
-                })
-                .await;
-            assert_eq!(response.status(), 200);
+            here.end_all_and_log_in(&mut browser, "ada").await;
             assert!(here.accepts(&browser).await && there.accepts(&browser).await, "turn {turn}");
             assert!(!here.accepts(&copy).await && !there.accepts(&copy).await, "turn {turn}");
         }

@@ -1,14 +1,14 @@
 //! Revocations in an SQLite file: shared by processes, killed, locked, full, damaged, taken for something else.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper_session::revocation::{Revocation, RevocationLog, SqliteLog};
 use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{Clock, Refusal, Revocations, SystemClock};
 
 use crate::folder::Folder;
-use crate::requests::Site;
+use crate::requests::{Site, until};
 use crate::support::block_on;
 
 /// For a busy machine.
@@ -17,14 +17,6 @@ const PATIENT: Duration = Duration::from_secs(20);
 async fn host(path: &Path) -> Site {
     let revocations = Revocations::sqlite(path).await.unwrap().max_staleness(PATIENT);
     Site::built(FakeClock::at(SystemClock.now().as_unix()), |builder| builder.revocations(revocations))
-}
-
-async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
-    let start = Instant::now();
-    while !done().await {
-        assert!(start.elapsed() < Duration::from_secs(120), "waited too long for {what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 #[test]

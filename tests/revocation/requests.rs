@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use http::header::COOKIE;
 use http::{Request, Response};
@@ -16,6 +17,15 @@ use hyper_session::{
 
 pub(crate) const NAME: &str = "__Host-session";
 pub(crate) const START: u64 = 1_000_000_000;
+
+/// Waits for another process or thread.
+pub(crate) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
+    let start = Instant::now();
+    while !done().await {
+        assert!(start.elapsed() < Duration::from_secs(120), "waited too long for {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
 
 /// One process of a site.
 #[derive(Clone)]
@@ -98,6 +108,16 @@ impl Site {
         let mut cookies = Cookies::new();
         self.login(&mut cookies, user).await;
         cookies
+    }
+
+    /// In one request, as after a reset of a password.
+    pub(crate) async fn end_all_and_log_in(&self, cookies: &mut Cookies, user: &str) {
+        let deed = async |session: Session| {
+            self.store.end_sessions_of(user).await?;
+            session.login(user)
+        };
+        let response = self.visit(cookies, deed).await;
+        assert_eq!(response.status(), 200);
     }
 
     pub(crate) async fn set(&self, cookies: &mut Cookies, key: &'static str) -> Response<()> {

@@ -298,7 +298,7 @@ fn r9_what_is_over_leaves_the_list_by_itself() {
     world.wait(1);
     assert_eq!(world.listed("ada"), [world.id(&busy)]);
     assert_eq!(world.list("ada").unwrap().value.len(), 9 + 2 * 33, "listing writes nothing");
-    // The list ends with the last session that it could hold, and a login forgets those of before.
+    // The list ends with the last session that it could hold, and a login forgets the earlier ones.
     assert_eq!(world.list("ada").unwrap().expires.as_unix(), START + ABSOLUTE);
     world.wait(ABSOLUTE - IDLE - 1);
     let late = world.login("ada");

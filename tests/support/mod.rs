@@ -13,7 +13,7 @@ use http::header::{COOKIE, SET_COOKIE};
 use http::{HeaderMap, Request, Response};
 use http_body_util::Full;
 use hyper::service::Service;
-use hyper_session::{DropReason, Error, Event, EventKind, Observer, Refusal};
+use hyper_session::{Error, Event, EventKind, Observer, Refusal};
 
 pub(crate) use self::deadlines::UNHURRIED;
 
@@ -58,24 +58,7 @@ impl Observer for Events {
             }
             EventKind::TooManyCandidates => "too_many_candidates".to_owned(),
             EventKind::OldKey { .. } => "old_key".to_owned(),
-            EventKind::ChangesDropped { reason: DropReason::ServerError, .. } => {
-                "dropped:server_error".to_owned()
-            }
-            EventKind::ChangesDropped { reason: DropReason::Informational, .. } => {
-                "dropped:informational".to_owned()
-            }
-            EventKind::ChangesDropped { reason: DropReason::SessionEnded, .. } => {
-                "dropped:session_ended".to_owned()
-            }
-            EventKind::ChangesDropped { reason: DropReason::SaveFailed, .. } => {
-                "dropped:save_failed".to_owned()
-            }
-            EventKind::ChangesDropped { reason: DropReason::OtherSession, .. } => {
-                "dropped:other_session".to_owned()
-            }
-            EventKind::ChangesDropped { reason: DropReason::CookieRemoved, .. } => {
-                "dropped:cookie_removed".to_owned()
-            }
+            EventKind::ChangesDropped { reason, .. } => format!("dropped:{}", reason.as_str()),
             EventKind::HandlerFailed { error, .. } => format!("handler_failed:{}", error.label()),
             EventKind::CookieWithheld { .. } => "cookie_withheld".to_owned(),
             EventKind::ConflictMerged { conflicts, .. } => format!("conflict_merged:{conflicts}"),
@@ -176,10 +159,10 @@ pub(crate) fn status(code: u16) -> Response<Body> {
 }
 
 /// The text of a response body.
-pub(crate) async fn text(response: Response<Body>) -> String {
+pub(crate) async fn text<B: hyper::body::Body<Error: std::fmt::Debug>>(response: Response<B>) -> String {
     use http_body_util::BodyExt;
-    let body: Result<_, Infallible> = response.into_body().collect().await;
-    String::from_utf8(body.unwrap().to_bytes().to_vec()).unwrap()
+    let bytes = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(bytes.to_vec()).unwrap()
 }
 
 /// Runs a test's future on one thread.

@@ -271,7 +271,7 @@ fn t78_turning_sealing_on_refuses_what_was_stored_before() {
         assert_eq!(value, None);
         assert_eq!(world.events.take(), [refused(Refusal::Unreadable)]);
         assert_eq!(set_cookies(response.headers()), [""; 0], "a host that does not seal yet may read it");
-        // The list of before is unreadable, too, until the next login.
+        // The previous list is unreadable, too, until the next login.
         assert!(store.sessions_of(SUBJECT).await.unwrap_err().is_unavailable());
         world.edit(&mut Jar::new(), log_in).await;
         assert_eq!(world.events.take(), ["store_failed"]);

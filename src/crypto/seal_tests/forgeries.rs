@@ -1,6 +1,6 @@
 //! Forgeries: tokens that are altered, cut, extended, spliced or invented.
 
-use super::harness::{
+use super::fixture::{
     APP_KEY, EPOCH, NAME, NONCE, PLAINTEXT, cached, keys, open_raw, refuses_all, sealer, session_plaintext,
 };
 use super::independent::{Keys, encode};

@@ -6,7 +6,7 @@ use std::thread;
 use aws_lc_rs::aead::{AES_256_GCM, LessSafeKey, UnboundKey};
 use bytes::Bytes;
 
-use super::harness::{
+use super::fixture::{
     APP_KEY, EPOCH, NAME, NONCE, NOW, OTHER_KEY, PLAINTEXT, app_key, cached, fixed_sealer, hour, keys, open,
     open_raw, reason, refuses_all, ring, sealer, sealer_of,
 };

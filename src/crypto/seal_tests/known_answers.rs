@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::harness::{
+use super::fixture::{
     APP_KEY, EPOCH, NAME, NONCE, NOW, OTHER_KEY, PLAINTEXT, app_key, cached, fixed_sealer, keys, open,
     open_raw, refuses_all, sealer, session_plaintext,
 };

@@ -6,7 +6,7 @@ use std::thread;
 
 use bytes::Bytes;
 
-use super::harness::{
+use super::fixture::{
     APP_KEY, EPOCH, NAME, NONCE, NOW, OTHER_KEY, PLAINTEXT, app_key, fixed_sealer, hour, keys, open_raw,
     ring, sealer, sealer_of,
 };

@@ -104,12 +104,40 @@ impl CookieStore {
     /// [`Session::end_other_sessions`](crate::Session::end_other_sessions) keeps the session of the request.
     ///
     /// ```
-    /// use hyper_session::{CookieStore, Error, Session};
+    /// use http::{Request, Response};
+    /// use hyper::service::Service;
+    /// use hyper_session::{AppKey, CookieStore, Error, Revocations, Session, SessionHandle, session_fn};
     ///
     /// async fn password_was_reset(store: &CookieStore, session: &Session, user: &str) -> Result<(), Error> {
     ///     store.end_sessions_of(user).await?;
     ///     session.login(user)
     /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Error> {
+    /// let store = CookieStore::builder(AppKey::generate()?).revocations(Revocations::in_memory()).build()?;
+    /// let service = session_fn(store.clone(), move |request: Request<()>, session: SessionHandle| {
+    ///     let store = store.clone();
+    ///     async move {
+    ///         let session = session.load().await?;
+    ///         match request.uri().path() {
+    ///             "/login" => session.login("ada")?,
+    ///             "/reset" => password_was_reset(&store, &session, "ada").await?,
+    ///             _ => {}
+    ///         }
+    ///         Ok::<_, Error>(Response::new(session.subject().is_some()))
+    ///     }
+    /// });
+    /// # let cookie = |response: &Response<bool>| {
+    /// #     response.headers()["set-cookie"].to_str().unwrap().split(';').next().unwrap().to_owned()
+    /// # };
+    /// let before = cookie(&service.call(Request::get("/login").body(()).unwrap()).await?);
+    /// let after = cookie(&service.call(Request::get("/reset").body(()).unwrap()).await?);
+    /// let with = |cookie: &str| Request::get("/").header("cookie", cookie).body(()).unwrap();
+    /// assert!(!service.call(with(&before)).await?.into_body());
+    /// assert!(service.call(with(&after)).await?.into_body());
+    /// # Ok(())
+    /// # }
     /// ```
     pub async fn end_sessions_of(&self, subject: &str) -> Result<(), Error> {
         self.revoking()?.end_sessions_of(subject).await

@@ -1,4 +1,4 @@
-//! Work that no answer waits for long for: what keeps session lists tidy.
+//! Work on session lists that a response does not depend on: a request waits for it for a limited time, then a task completes it.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};

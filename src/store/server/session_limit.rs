@@ -1,23 +1,14 @@
-//! The session limit: the outcome of a login of a subject that has as many sessions as it may have.
+//! The session limit: the outcome of a login of a subject with the maximum number of sessions.
 
 use crate::clock::Timestamp;
 use crate::session::SessionId;
 
-/// The outcome of a login of a subject that has as many sessions as it may have
+/// The outcome of a login of a subject with the maximum number of sessions
 /// ([`max_sessions_per_subject`](crate::store::Builder::max_sessions_per_subject)).
 ///
 /// # Examples
 ///
-/// ```
-/// # #[cfg(feature = "memory")] {
-/// use hyper_session::MemoryStore;
-/// use hyper_session::store::SessionLimit;
-///
-/// // One login at a time, and the first one stays.
-/// let store = MemoryStore::builder().max_sessions_per_subject(1).at_session_limit(SessionLimit::RefuseLogin).build()?;
-/// # }
-/// # Ok::<(), hyper_session::Error>(())
-/// ```
+/// See [`at_session_limit`](crate::store::Builder::at_session_limit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SessionLimit {

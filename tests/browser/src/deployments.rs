@@ -1,4 +1,4 @@
-//! A service that is deployed again with other options for its session cookie, while browsers hold the cookies of before.
+//! A service that is deployed again with other options for its session cookie, while browsers hold the previous cookies.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};

@@ -57,7 +57,7 @@ fn the_present_deployment_decides(engine: Engine) {
             deployments.deploy(&present);
             assert_eq!(look("/area/").as_deref(), Some("ada"), "a deployment logs no user out");
 
-            // Ada logs in again, beside her cookie of before, and then Bob.
+            // Ada logs in again, beside her previous cookie, and then Bob.
             assert_eq!(look("/area/login/ada").as_deref(), Some("ada"));
             let held = browser.cookies();
             assert_eq!(held.len(), cookies, "{held:?}");

@@ -100,7 +100,7 @@ mod after {
     }
 }
 
-/// The application after, with the layer of before around it for as long as its sessions last.
+/// The application after, with the former layer around it for as long as its sessions last.
 mod both {
     use axum::Router;
     use axum::extract::Request;
@@ -114,7 +114,7 @@ mod both {
         after::routes().layer(from_fn(move_in)).layer(SessionLayer::new(new)).layer(before::layer(old))
     }
 
-    /// Takes over the session of before, and ends it.
+    /// Takes over the former session, and ends it.
     async fn move_in(
         old: tower_sessions::Session,
         new: Session,
@@ -193,7 +193,7 @@ mod tests {
         (ada, visitor) = (ada.at(site), visitor.at(site));
         assert_eq!(ada.send("GET", "/me").await, "ada");
         assert_eq!(visitor.send("POST", "/visit").await, "2");
-        assert!(!ada.holds("id") && ada.holds("session"), "the cookie of before is removed");
+        assert!(!ada.holds("id") && ada.holds("session"), "the former cookie is removed");
         // The old session has ended: a copy of its cookie opens nothing, here or in a process that still runs.
         let still_running = serve(before::app(old)).await;
         for site in [site, still_running] {

@@ -327,7 +327,7 @@ impl Model for Scenario {
                 })
             }),
             Property::always(
-                "ending all leaves no session of before, under whatever token",
+                "ending all leaves no earlier session, under whatever token",
                 |scenario: &Self, state: &State| {
                     // A list that was lost has no sessions to end.
                     state.list_lost
@@ -339,7 +339,7 @@ impl Model for Scenario {
                 },
             ),
             Property::always(
-                "ending the others leaves no other session of before, under whatever token",
+                "ending the others leaves no other earlier session, under whatever token",
                 |scenario: &Self, state: &State| {
                     let mut ends = state.answers(scenario, Deed::EndOthers);
                     state.list_lost

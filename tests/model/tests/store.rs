@@ -68,7 +68,7 @@ fn a_new_session_that_is_not_looked_up_again_is_found() {
 
 #[test]
 fn an_end_that_flags_nothing_is_found() {
-    let rule = "ending all leaves no session of before, under whatever token";
+    let rule = "ending all leaves no earlier session, under whatever token";
     finds(Mistake::EndsUnflagged, &[Deed::Regenerate, Deed::EndAll], 0, rule);
 }
 
