@@ -141,7 +141,7 @@ async fn a_seed_knows_the_new_master_that_no_known_node_knows() {
     assert_eq!(owner(&cluster).address.1, new.port);
 }
 
-/// Nobody waits for the refresh, which has a second.
+/// The refresh has a second for all of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_that_are_silent_leave_time_for_the_seeds() {
     let (nodes, new) = ([(); 8].map(|()| FakeNode::start()), FakeNode::start());

@@ -29,7 +29,7 @@ pub(super) struct Refreshing {
     seeds_asked: Option<Instant>,
 }
 
-/// What becomes of a call that needs the masters.
+/// The answer to a call that needs the masters.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Refresh {
     /// A task with this number is to ask for them.
