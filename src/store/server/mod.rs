@@ -44,7 +44,6 @@ use crate::event::Refusal;
 use crate::id::EntryId;
 use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
 
-
 /// A store that keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees
 /// a hash of it.
 ///
