@@ -541,19 +541,6 @@ mod tests {
         }
     }
 
-    /// Wrappers must pass the question on: by default, the answer never comes.
-    #[cfg(feature = "testing")]
-    #[tokio::test]
-    async fn a_step_takes_as_long_as_both_timeouts() {
-        let manager = RedisConnectionManager::new("redis://127.0.0.1").unwrap();
-        let redis = Redis::from_pool(Pool::builder().build_unchecked(manager), "test").unwrap();
-        let redis = redis.with_timeouts(Duration::from_millis(2), Duration::from_millis(1)).unwrap();
-        let wrapped = crate::testing::Faulty::new(Arc::new(redis));
-        let begun = tokio::time::Instant::now();
-        wrapped.__after_steps(4).await;
-        assert!(begun.elapsed() >= Duration::from_millis(12));
-    }
-
     /// An older server takes over, and later a server that compares and sets again.
     #[tokio::test]
     async fn a_user_that_may_not_run_scripts_recovers_when_the_older_server_is_gone() {
