@@ -165,6 +165,13 @@ pub trait Backend: Send + Sync + 'static {
         std::future::pending()
     }
 
+    /// Is ready after the longest time that so many steps of the storage may take. Never, by default: such a backend answers at
+    /// once, or how long it may take is not known.
+    #[doc(hidden)]
+    fn __after_steps(&self, _: u32) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// Checks that no method would refuse an entry for a value of this length.
     #[doc(hidden)]
     fn __check_len(&self, _: usize) -> Result<(), Error> {
@@ -296,6 +303,10 @@ impl<B: Backend> Backend for Arc<B> {
 
     fn __patience(&self) -> impl Future<Output = ()> + Send {
         (**self).__patience()
+    }
+
+    fn __after_steps(&self, steps: u32) -> impl Future<Output = ()> + Send {
+        (**self).__after_steps(steps)
     }
 
     fn __check_len(&self, len: usize) -> Result<(), Error> {

@@ -289,6 +289,10 @@ impl<B: Backend> Backend for Faulty<B> {
         self.inner.backend.__patience().await;
     }
 
+    async fn __after_steps(&self, steps: u32) {
+        self.inner.backend.__after_steps(steps).await;
+    }
+
     fn __check_len(&self, len: usize) -> Result<(), Error> {
         self.inner.backend.__check_len(len)
     }

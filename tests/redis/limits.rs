@@ -1,11 +1,12 @@
 //! How large entries may be (A4): too large is an error when it is written, and never a session that cannot be ended.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper::service::Service;
 use hyper_session::store::redis::{NearCache, Redis, RedisOptions};
-use hyper_session::store::{Builder, SessionLimit};
+use hyper_session::store::{Backend as _, Builder, SessionLimit};
+use hyper_session::testing::Faulty;
 use hyper_session::{Error, ServerStore, SessionHandle, session_fn};
 
 use crate::app::{App, builder};
@@ -96,6 +97,19 @@ async fn stores_whose_timeouts_are_the_longest() {
     let backend = Redis::from_pool(pool, "pool").unwrap().with_timeouts(Duration::MAX, Duration::MAX);
     let store = ServerStore::with_backend(backend.unwrap()).build().unwrap();
     assert!(store.sessions_of("ada").await.unwrap().is_empty());
+}
+
+/// A task waits as long for the permit of another task. Wrappers must pass the question on: by default, the answer never comes.
+#[tokio::test]
+async fn a_step_takes_as_long_as_both_timeouts() {
+    let manager = bb8_redis::RedisConnectionManager::new("redis://127.0.0.1").unwrap();
+    let pool = bb8_redis::bb8::Pool::builder().build_unchecked(manager);
+    let (checkout, command) = (Duration::from_millis(2), Duration::from_millis(1));
+    let redis = Redis::from_pool(pool, "test").unwrap().with_timeouts(checkout, command).unwrap();
+    let wrapped = Faulty::new(Arc::new(redis));
+    let begun = Instant::now();
+    wrapped.__after_steps(4).await;
+    assert!(begun.elapsed() >= 4 * (checkout + command));
 }
 
 /// At the shortest length that entries may have, more logins are under way than the list of their subject has room for.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::service::{Service, service_fn};
-use hyper_session::testing::FakeClock;
+use hyper_session::store::{Backend as _, EntryId};
+use hyper_session::testing::{FakeClock, Faulty, Primitive};
 use hyper_session::{Error, ServerStore, Session, SessionExt, SessionId, SessionService};
 use sha2::Digest as _;
 
@@ -391,4 +392,77 @@ fn turns_of_a_session_and_of_a_list_do_not_wait_for_each_other() {
         met += usize::from(events.take().contains(&"conflict_merged:1".to_owned()));
     }
     assert!(met >= 5, "{met}");
+}
+
+/// A regenerate at the session limit that met a conflict, and whose new entry the backend lost, ends another session. That one
+/// changes at the same moment, and shares its queue with the first.
+#[test]
+fn a_regenerate_does_not_wait_for_the_permit_that_it_holds() {
+    #[derive(Default)]
+    struct Course {
+        new: Option<EntryId>,
+        is_changed: bool,
+        other: Option<(Jar, EntryId)>,
+        is_other_changed: bool,
+    }
+    let (memory, clock, events) = (Watched::default(), FakeClock::at(START), Events::new());
+    let faulty = Faulty::new(memory.clone());
+    let store = ServerStore::with_backend(faulty.clone())
+        .max_sessions_per_subject(1)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let plain = server(&memory, &clock, &events);
+    let mut device = Jar::new();
+    begin(&plain, &mut device, |session| session.login("ada"));
+    let first = EntryId::from_bytes(whose(&plain, &device).unwrap().0.to_bytes());
+    let queue = |id: EntryId| id.to_bytes()[0] % 64;
+    // A second device, which logs in later.
+    let log_in_beside = {
+        let plain = plain.clone();
+        move || loop {
+            let mut jar = Jar::new();
+            begin(&plain, &mut jar, |session| session.login("ada"));
+            let id = EntryId::from_bytes(whose(&plain, &jar).unwrap().0.to_bytes());
+            if queue(id) == queue(first) {
+                break (jar, id);
+            }
+            begin(&plain, &mut jar, Session::destroy);
+        }
+    };
+    let course: Arc<Mutex<Course>> = Arc::default();
+    faulty.intercept({
+        let (course, device) = (Arc::clone(&course), device.clone());
+        move |call| {
+            let mut course = course.lock().unwrap();
+            let is_replaced =
+                |id: Option<EntryId>| call.primitive == Primitive::Replace && id == Some(call.id);
+            if call.primitive == Primitive::Create && course.new.is_none() {
+                course.new = Some(call.id);
+            } else if is_replaced(Some(first)) && !course.is_changed {
+                course.is_changed = true;
+                run(ask(plain.clone(), &device, Save));
+            } else if is_replaced(course.new) && course.other.is_none() {
+                run(memory.delete(call.id)).unwrap();
+                course.other = Some(log_in_beside());
+            } else if let Some((jar, id)) = &course.other {
+                if is_replaced(Some(*id)) && !course.is_other_changed {
+                    run(ask(plain.clone(), jar, Save));
+                    course.is_other_changed = true;
+                }
+            }
+            None
+        }
+    });
+    let service = SessionService::new(
+        service_fn(|request: Request<Body>| async move {
+            request.session().await?.regenerate()?;
+            Ok::<_, Error>(status(200))
+        }),
+        store.clone(),
+    );
+    let response = run(service.call(request("/", device.header().as_deref()))).unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(course.lock().unwrap().is_other_changed);
+    assert_eq!(run(store.sessions_of("ada")).unwrap().len(), 1);
 }

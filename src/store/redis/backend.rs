@@ -480,6 +480,11 @@ impl Backend for Redis {
         tokio::time::sleep(OPTIONAL).await;
     }
 
+    async fn __after_steps(&self, steps: u32) {
+        let step = self.settings.checkout_timeout.saturating_add(self.settings.command_timeout);
+        tokio::time::sleep(step.saturating_mul(steps)).await;
+    }
+
     fn __check_len(&self, len: usize) -> Result<(), Error> {
         let deadline = if self.scripts.framing.has_deadline { DEADLINE_LEN } else { 0 };
         let (size, limit) = (len.saturating_add(deadline), self.settings.max_entry_len);

@@ -1,26 +1,27 @@
 //! A Redis Cluster: a key's node, redirections, and finding the masters again when they change.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{HashMap, HashSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use bb8_redis::redis::{Cmd, ConnectionAddr, RedisError, Value, cmd};
 use tokio::runtime::Handle;
-use tokio::sync::Mutex;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::attempts::side_by_side;
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
 use super::fault::{Failure, Remedy, Trouble, remedy};
-use super::health::PROBE_EVERY;
 use super::limits::Limits;
 use super::node::Node;
-use super::slot_map::{SLOTS, parse_slots, parse_target, slot_of};
+use super::refreshing::{LONGEST, Refresh, Refreshing, Views};
+use super::slot_map::{SLOTS, SlotRange, parse_slots, parse_target, slot_of};
 use super::stats::{Connected, Counters};
 use super::tracker::Tracking;
 use crate::id::EntryId;
 use crate::join::join_all;
+use crate::lock::lock;
 use crate::store::near_cache::Ticket;
 
 /// A resharding redirects once or twice. After more, the nodes do not agree yet: the next redirection is followed after
@@ -30,6 +31,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 
 /// How long one node may take to list which node has which slots.
 const REFRESH_TIMEOUT: Duration = Duration::from_millis(250);
+
+/// While a node is silent, the next one is asked after this time.
+const ASK_NEXT_AFTER: Duration = Duration::from_millis(50);
 
 /// The store's own client for a Cluster. Each node has its own connections and its own failure detection, so a node
 /// that hangs does not affect the sessions of the other nodes.
@@ -42,8 +46,9 @@ pub(super) struct Cluster {
     tracking: Option<Arc<Tracking>>,
     nodes: RwLock<HashMap<Address, Arc<Member>>>,
     owners: RwLock<Arc<Owners>>,
-    /// When the owners were last asked for. One task asks at a time.
-    refreshed: Mutex<Option<Instant>>,
+    refreshing: Mutex<Refreshing>,
+    /// Wakes tasks that wait for a refresh, when it has ended.
+    refreshed: Notify,
 }
 
 type Address = (String, u16);
@@ -72,17 +77,16 @@ impl Cluster {
             tracking,
             nodes: RwLock::default(),
             owners: RwLock::new(Arc::new(Owners(vec![None; SLOTS]))),
-            refreshed: Mutex::new(None),
+            refreshing: Mutex::default(),
+            refreshed: Notify::new(),
         }
     }
 
     /// Finds the masters by the seeds, and connects to each.
     pub(super) async fn connect(&self) -> Result<(), Failure> {
-        let ask = async |number: usize| {
-            let seed = self.seeds.get(number).ok_or(Failure::NoConnection)?;
-            self.ask_seed(seed).await
-        };
-        side_by_side(self.seeds.len(), self.access.step, || false, ask).await?;
+        let ask = async |number: usize| self.ask_seed(number).await;
+        let view = side_by_side(self.seeds.len(), self.access.step, || false, ask).await?;
+        self.adopt(&view);
         self.connect_masters().await
     }
 
@@ -111,7 +115,8 @@ impl Cluster {
         )))
     }
 
-    async fn ask_seed(&self, seed: &Address) -> Result<(), Failure> {
+    async fn ask_seed(&self, number: usize) -> Result<Vec<SlotRange>, Failure> {
+        let seed = self.seeds.get(number).ok_or(Failure::NoConnection)?;
         let dialer = self.dialer(seed);
         let (connection, _) = dialer.dial().await?;
         let asking = tokio::time::timeout(self.access.timeout, connection.send(&question(), false)).await;
@@ -122,7 +127,7 @@ impl Cluster {
             Some("ERR") => not_a_cluster(),
             _ => Failure::connecting(&error),
         })?;
-        self.adopt(&reply, &seed.0).ok_or(Failure::Connect("the nodes assign no slots".to_owned()))
+        parse_slots(&reply, &seed.0).ok_or(Failure::Connect("the nodes assign no slots".to_owned()))
     }
 
     /// Checks that the user may run ASKING. It is needed only while a slot moves: without this check, a missing right would
@@ -199,7 +204,7 @@ impl Cluster {
                 }
                 Trouble::Reply(error) => {
                     if matches!(remedy(error), Remedy::Elsewhere | Remedy::Wait) {
-                        self.refresh_in_background(&member);
+                        self.start_refresh(Some(&member));
                     }
                     return Err(trouble);
                 }
@@ -210,7 +215,7 @@ impl Cluster {
                     if was_up && Instant::now() < limits.deadline {
                         self.refresh(Some(&failed), limits.deadline).await;
                     } else {
-                        self.refresh_in_background(&failed);
+                        self.start_refresh(Some(&failed));
                     }
                     match self.owner(slot) {
                         Some(other)
@@ -291,68 +296,82 @@ impl Cluster {
         Dialer::new(Target::ClusterNode(address), Arc::clone(&self.access))
     }
 
-    fn refresh_in_background(self: &Arc<Self>, failed: &Arc<Member>) {
-        // Another task is already refreshing.
-        let Ok(last) = self.refreshed.try_lock() else { return };
-        if last.is_some_and(|last| last.elapsed() < PROBE_EVERY) {
-            return;
-        }
-        drop(last);
-        if let Ok(runtime) = Handle::try_current() {
-            let (cluster, failed) = (Arc::clone(self), Arc::clone(failed));
-            drop(runtime.spawn(async move {
-                let deadline = Instant::now() + 4 * REFRESH_TIMEOUT;
-                cluster.refresh(Some(&failed), deadline).await;
-            }));
-        }
+    /// Starts a task that asks which node has which slots, unless one does so already; at most ten times a second. It does not
+    /// end with the request that needs it. Returns false if there is nothing to wait for.
+    fn start_refresh(self: &Arc<Self>, failed: Option<&Arc<Member>>) -> bool {
+        let Ok(runtime) = Handle::try_current() else { return false };
+        let now = Instant::now();
+        let refresh = lock(&self.refreshing).begin(now);
+        let number = match refresh {
+            Refresh::Begins { number } => number,
+            Refresh::IsUnderWay => return true,
+            Refresh::JustDone => return false,
+        };
+        let asking = Asking { cluster: Arc::clone(self), number };
+        let failed = failed.map(|failed| failed.address.clone());
+        // Not under the lock: a runtime that is shutting down drops the task at once.
+        drop(runtime.spawn(async move { asking.cluster.ask(failed, now + LONGEST).await }));
+        true
     }
 
-    /// Asks the nodes, the failed one last, which node has which slots; at most ten times a second.
+    /// Waits until the masters were asked for, unless that was just done.
     async fn refresh(self: &Arc<Self>, failed: Option<&Arc<Member>>, deadline: Instant) {
-        let Ok(mut refreshed) = tokio::time::timeout_at(deadline, self.refreshed.lock()).await else {
-            return;
-        };
-        if refreshed.is_some_and(|last| last.elapsed() < PROBE_EVERY) {
-            return;
-        }
-        *refreshed = Some(Instant::now());
-        let mut members: Vec<_> =
-            self.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        let is_suspect = |member: &Arc<Member>| {
-            failed.is_some_and(|failed| failed.address == member.address) || !member.node.is_up()
-        };
-        members.sort_by_key(is_suspect);
-        for member in members.iter().filter(|member| !is_suspect(member)) {
-            let limit = deadline.min(Instant::now() + REFRESH_TIMEOUT);
-            let reply = member.node.query(&question(), limit).await;
-            if reply.is_some_and(|reply| self.adopt(&reply, &member.address.0).is_some()) {
-                *refreshed = Some(Instant::now());
-                return;
-            }
-            if Instant::now() >= deadline {
-                return;
-            }
-        }
-        // No known node works: begin again with the seeds. All are asked at once, because one may be silent.
-        let mut asked = JoinSet::new();
-        for seed in self.seeds.clone() {
-            let cluster = Arc::clone(self);
-            asked.spawn(async move { cluster.ask_seed(&seed).await });
-        }
-        while let Ok(Some(answer)) = tokio::time::timeout_at(deadline, asked.join_next()).await {
-            if matches!(answer, Ok(Ok(()))) {
-                return;
-            }
+        let mut refreshed = pin!(self.refreshed.notified());
+        refreshed.as_mut().enable();
+        if self.start_refresh(failed) {
+            let _ = timeout_at(deadline, refreshed).await;
         }
     }
 
-    /// Adopts the reply to CLUSTER SLOTS. Returns `None` if it assigns no slots.
-    fn adopt(&self, reply: &Value, asked: &str) -> Option<()> {
-        let ranges = parse_slots(reply, asked).filter(|ranges| !ranges.is_empty())?;
+    /// Asks nodes which node has which slots, until one names a usable master for each slot: first the known nodes that
+    /// answer, except `failed`, then the seeds. If none does, the best view counts.
+    async fn ask(&self, failed: Option<Address>, deadline: Instant) {
+        let members: Vec<_> =
+            self.nodes.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let down = members.iter().filter(|member| !member.node.is_up()).map(|member| member.address.clone());
+        let suspects: HashSet<Address> = down.chain(failed).collect();
+        let members: Vec<_> =
+            members.into_iter().filter(|member| !suspects.contains(&member.address)).collect();
+        let owners = Arc::clone(&self.owners.read().unwrap_or_else(PoisonError::into_inner));
+        let views = Views::new(suspects, |slot, address: &Address| {
+            owners.0.get(slot).and_then(Option::as_ref).is_some_and(|owner| owner.address == *address)
+        });
+        let consider = |view: Vec<SlotRange>| {
+            views.add(view).then_some(()).ok_or(Failure::Lost("a master does not answer"))
+        };
+        let ask_member = async |number: usize| {
+            let member = members.get(number).ok_or(Failure::NoConnection)?;
+            let reply = member.node.query(&question(), Instant::now() + REFRESH_TIMEOUT).await;
+            let view = reply.and_then(|reply| parse_slots(&reply, &member.address.0));
+            consider(view.ok_or(Failure::NoConnection)?)
+        };
+        if !members.is_empty() {
+            // However many are silent, there is time left for the seeds.
+            let step = ASK_NEXT_AFTER.min(REFRESH_TIMEOUT / u32::try_from(members.len()).unwrap_or(u32::MAX));
+            let asked = side_by_side(members.len(), step, || false, ask_member).await;
+            let best = views.take_best();
+            if let Some(view) = &best {
+                self.adopt(view);
+            }
+            if asked.is_ok() || !lock(&self.refreshing).may_ask_seeds(best.is_none(), Instant::now()) {
+                return;
+            }
+        }
+        // No known node knows all masters: begin again with the seeds.
+        let ask_seed = async |number: usize| consider(self.ask_seed(number).await?);
+        let asking = side_by_side(self.seeds.len(), ASK_NEXT_AFTER, || false, ask_seed);
+        let _ = timeout_at(deadline, asking).await;
+        if let Some(view) = views.take_best() {
+            self.adopt(&view);
+        }
+    }
+
+    /// Makes the masters of this view the owners of their slots.
+    fn adopt(&self, view: &[SlotRange]) {
         let mut owners = vec![None; SLOTS];
-        for range in &ranges {
+        for range in view {
             let member = self.member(&(range.host.clone(), range.port));
-            for owner in owners.get_mut(range.first..=range.last)? {
+            for owner in owners.get_mut(range.first..=range.last).into_iter().flatten() {
                 *owner = Some(Arc::clone(&member));
             }
         }
@@ -363,7 +382,20 @@ impl Cluster {
             .write()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|_, member| masters.iter().any(|master| Arc::ptr_eq(master, member)));
-        Some(())
+    }
+}
+
+/// A task that asks for the masters. Dropping it lets the next one begin, so that a task that ends early does not block it.
+struct Asking {
+    cluster: Arc<Cluster>,
+    number: u64,
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if lock(&self.cluster.refreshing).end(self.number) {
+            self.cluster.refreshed.notify_waiters();
+        }
     }
 }
 
@@ -372,3 +404,7 @@ fn question() -> Cmd {
     question.arg("SLOTS");
     question
 }
+
+#[cfg(test)]
+#[path = "cluster_tests.rs"]
+mod tests;

@@ -21,6 +21,7 @@ mod limits;
 mod near_cache_options;
 mod node;
 pub(crate) mod options;
+mod refreshing;
 mod repetition;
 mod resolver;
 mod revocation_log;

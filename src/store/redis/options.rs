@@ -28,8 +28,8 @@ use crate::store::{Builder, ServerKind, Verbs as _};
 
 /// A store that keeps sessions in Redis. The cookie holds an opaque token of 256 random bits; Redis sees a hash of it.
 ///
-/// It needs Redis 6.2 or Valkey 7.2, or later. Loading, saving, renewing and ending a session take one round trip each,
-/// regenerating takes two. Logging in and out takes a few more, for the session list.
+/// It needs Redis 6.2 or Valkey 7.2, or later. Loading, saving, renewing and ending a session take one round trip each.
+/// Regenerating takes two. If a user is logged in, it takes five, because of the session list. Logging in takes four to nine.
 ///
 /// # Failure
 ///

@@ -31,13 +31,14 @@ pub(super) struct SlotRange {
 }
 
 /// Reads the reply to CLUSTER SLOTS. A node that does not know its own address has the address at which it was asked.
+/// Returns `None` if the reply assigns no slots.
 pub(super) fn parse_slots(reply: &Value, asked: &str) -> Option<Vec<SlotRange>> {
     let Value::Array(ranges) = reply else { return None };
     let number = |value: &Value| match value {
         Value::Int(number) => usize::try_from(*number).ok(),
         _ => None,
     };
-    ranges
+    let ranges: Option<Vec<_>> = ranges
         .iter()
         .map(|range| {
             let Value::Array(parts) = range else { return None };
@@ -48,7 +49,8 @@ pub(super) fn parse_slots(reply: &Value, asked: &str) -> Option<Vec<SlotRange>> 
             let valid = first <= last && last < SLOTS;
             valid.then(|| SlotRange { first, last, host: host.unwrap_or_else(|| asked.to_owned()), port })
         })
-        .collect()
+        .collect();
+    ranges.filter(|ranges| !ranges.is_empty())
 }
 
 /// Reads the target of a redirection, `host:port`. An empty host, or `?`, means the node that was asked.
@@ -91,6 +93,7 @@ mod tests {
             assert_eq!(parse_slots(&Value::Array(vec![bad]), "asked"), None);
         }
         assert_eq!(parse_slots(&Value::Okay, "asked"), None);
+        assert_eq!(parse_slots(&Value::Array(Vec::new()), "asked"), None);
         assert_eq!(parse_target("10.0.0.1:7", "asked"), Some(("10.0.0.1".to_owned(), 7)));
         assert_eq!(parse_target(":7", "asked"), Some(("asked".to_owned(), 7)));
         assert_eq!(parse_target("?:7", "asked"), Some(("asked".to_owned(), 7)));

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::conflict_queue::Conflicts;
 use super::format::EntryValue;
 use super::optional::OptionalWork;
 use super::session_list::{ListedSession, SessionList};
 use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
-use super::{Inner, MAX_ATTEMPTS, entry_of};
+use super::{Inner, entry_of};
 use crate::clock::Timestamp;
 use crate::error::Error;
 use crate::join::join_all;
@@ -125,8 +126,9 @@ impl<B: Backend> Inner<B> {
             found => found?,
         };
         let is_alive = current.as_ref().is_some_and(|found| found.expires > now);
-        let mut lock = None;
-        for _ in 0..MAX_ATTEMPTS {
+        let mut conflicts = Conflicts::new(self.queues.of(id), &*self.backend);
+        let mut gives_up = false;
+        loop {
             let Some(seen) = current else { return Ok(false) };
             let is_alive = is_alive || seen.expires > now;
             let is_session = match self.format.decode(entry, &seen.value) {
@@ -138,6 +140,11 @@ impl<B: Backend> Inner<B> {
                 // A host with other keys might read this session.
                 None => false,
             };
+            if gives_up {
+                // A client cannot stay logged in by writing all the time.
+                self.backend.delete(entry).await?;
+                return Ok(is_session);
+            }
             current = match self.backend.exchange(entry, seen, None, EVEN_IF_EXPIRED).await {
                 // If it is missing now, a concurrent call ended it first.
                 Ok(Replaced::Done | Replaced::Missing) => return Ok(is_session),
@@ -150,12 +157,7 @@ impl<B: Backend> Inner<B> {
                     };
                 }
             };
-            if lock.is_none() {
-                lock = Some(self.queues.of(id).lock().await);
-            }
+            gives_up = conflicts.next().await.is_err();
         }
-        // A client cannot stay logged in by writing all the time.
-        self.backend.delete(entry).await?;
-        Ok(true)
     }
 }

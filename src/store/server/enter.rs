@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use super::conflict_queue::MAX_ATTEMPTS;
 use super::optional::OptionalWork;
 use super::session_limit::{self, SessionLimit};
 use super::session_list::{ListedSession, SessionList};
 use super::stored_list::{IfUnreadable, Known};
 use super::subjects::FetchedSession;
-use super::{Inner, MAX_ATTEMPTS, Predecessor};
+use super::{Inner, Predecessor};
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::event::EventKind;

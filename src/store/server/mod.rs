@@ -44,10 +44,6 @@ use crate::event::Refusal;
 use crate::id::EntryId;
 use crate::session::{Changes, EntryLifetime, Origin, Payload, Place, Recency, Record, Saved, SessionId};
 
-/// How often a save retries on newer state before it gives up. Saves of one process queue, so this many other processes
-/// would have to be faster, each time.
-const MAX_ATTEMPTS: u32 = 256;
-
 /// A store that keeps sessions in a [`Backend`]. The cookie holds an opaque token of 256 random bits; the backend sees
 /// a hash of it.
 ///
@@ -90,6 +86,7 @@ struct Inner<B> {
     /// Present if a session of a subject counts only while it is on that subject's session list.
     list_memo: Option<ListMemo>,
     near_cache: Option<Arc<RecordCache>>,
+    /// The queues of sessions. A step that waits for a permit of these holds no other permit.
     queues: ConflictQueues,
     /// The queues of session lists. A task may wait in one of these while it holds a permit of `queues`, never the
     /// reverse.

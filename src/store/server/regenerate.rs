@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::conflict_queue::Conflicts;
 use super::format::EntryValue;
-use super::{Expected, Inner, MAX_ATTEMPTS, Predecessor, SaveAttempt, ended_or_stored, key_of, seen, stored};
+use super::{Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, key_of, seen, stored};
 use crate::clock::Timestamp;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::id::EntryId;
 use crate::session::{Changes, Payload, Record, SUPERSEDED_FOR, Saved};
 use crate::store::{Backend, Replaced, Stored};
@@ -49,22 +50,30 @@ impl<B: Backend> Inner<B> {
         // The absolute timeout begins anew when a user authenticates (NIST SP 800-63B-4 section 5.2).
         let created = if changes.begins_anew() { now } else { base.created() };
         let tombstone = self.tombstone(key_of(base), now)?;
-        let mut lock = None;
-        for conflicts in 0..MAX_ATTEMPTS {
+        let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
+        loop {
             // Where only listed sessions count, one that is not listed has ended. Unless the user has just authenticated.
             let must_be_listed = self.list_memo.is_some()
                 && !changes.begins_anew()
                 && self.listed_subject(base.payload()) == self.listed_subject(&payload);
-            let predecessor = Predecessor { id: base.id(), must_be_listed };
-            if !self.write_new(new, predecessor, created, payload, &expected, now).await? {
-                return Ok(Saved::Ended);
+            if !self.rewrite(new, &payload, &expected, now).await?
+                && !self.config.leaves_nothing(created, &payload, now)
+            {
+                // At the session limit this ends another session, and may wait for a permit of that one.
+                conflicts.release();
+                let predecessor = Predecessor { id: base.id(), must_be_listed };
+                let (after, from) = (Some(expected.written), &expected.entry.value);
+                *new = self.create(created, payload, after, Some(predecessor), Some(from), now).await?;
+                if new.is_none() {
+                    return Ok(Saved::Ended);
+                }
             }
             // If no value is left, there is no new entry, and the old one is deleted without a tombstone.
             let successor = new.is_some().then(|| tombstone.clone());
             match self.backend.exchange(key_of(base), expected.entry, successor, now).await? {
                 Replaced::Done => {
                     self.leave(base, now).await;
-                    return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts));
+                    return new.clone().map_or(Ok(Saved::Removed), |new| stored(new, conflicts.count()));
                 }
                 Replaced::Missing => return Ok(Saved::Ended),
                 Replaced::Conflict(current) => {
@@ -76,13 +85,10 @@ impl<B: Backend> Inner<B> {
                     payload = changes.replay(Some(&newer))?;
                     let written = age.written.unwrap_or(expected.written);
                     expected = Expected { entry: current, written };
-                    if lock.is_none() {
-                        lock = Some(self.queues.of(base.id()).lock().await);
-                    }
+                    conflicts.next().await?;
                 }
             }
         }
-        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
     /// Ends the session and begins an empty one. Whether the old one had ended already makes no difference.
@@ -121,8 +127,8 @@ impl<B: Backend> Inner<B> {
     pub(super) async fn supersede(self: &Arc<Self>, base: &Record, now: Timestamp) -> Result<bool, Error> {
         let mut expected = seen(base)?;
         let tombstone = self.tombstone(key_of(base), now)?;
-        let mut lock = None;
-        for _ in 0..MAX_ATTEMPTS {
+        let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
+        loop {
             let tombstone = Some(tombstone.clone());
             match self.backend.exchange(key_of(base), expected, tombstone, now).await? {
                 Replaced::Conflict(current) => match self.format.decode(key_of(base), &current.value) {
@@ -134,42 +140,34 @@ impl<B: Backend> Inner<B> {
                     return Ok(outcome == Replaced::Done);
                 }
             }
-            if lock.is_none() {
-                lock = Some(self.queues.of(base.id()).lock().await);
+            if conflicts.next().await.is_err() {
+                self.remove(base, now).await?;
+                return Ok(true);
             }
         }
-        self.remove(base, now).await?;
-        Ok(true)
     }
 
-    /// Makes the new entry hold `payload`, whose values came from `old`, or deletes it if that is empty. No client has its token
-    /// yet. Returns false if the sessions of its subject were ended meanwhile.
-    async fn write_new(
+    /// Makes the new entry, if there is one, hold `payload`, whose values came from `old`. No client has its token yet. Returns
+    /// false if there is no new entry now.
+    async fn rewrite(
         self: &Arc<Self>,
         new: &mut Option<Record>,
-        predecessor: Predecessor,
-        created: Timestamp,
-        payload: Payload,
+        payload: &Payload,
         old: &Expected,
         now: Timestamp,
     ) -> Result<bool, Error> {
+        let Some(written) = new.take() else { return Ok(false) };
+        let newest = written.recency().max(old.written);
+        let expected = Expected { entry: seen(&written)?, written: newest };
         let from = &old.entry.value;
-        if let Some(written) = new.take() {
-            let newest = written.recency().max(old.written);
-            let expected = Expected { entry: seen(&written)?, written: newest };
-            if let SaveAttempt::Done(Saved::Stored { record, .. }) =
-                self.replace(&written, expected, payload.clone(), from, now, 0).await?
-            {
-                *new = Some(record);
-                return Ok(true);
-            }
-            // No value is left, or the backend evicted the new entry: the session must not be lost with it.
-            self.leave(&written, now).await;
-        }
-        if self.config.leaves_nothing(created, &payload, now) {
+        if let SaveAttempt::Done(Saved::Stored { record, .. }) =
+            self.replace(&written, expected, payload.clone(), from, now, 0).await?
+        {
+            *new = Some(record);
             return Ok(true);
         }
-        *new = self.create(created, payload, Some(old.written), Some(predecessor), Some(from), now).await?;
-        Ok(new.is_some())
+        // No value is left, or the backend evicted the new entry: the session must not be lost with it.
+        self.leave(&written, now).await;
+        Ok(false)
     }
 }

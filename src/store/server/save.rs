@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::conflict_queue::Conflicts;
 use super::format::EntryValue;
 use super::{
-    Expected, Inner, MAX_ATTEMPTS, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen,
-    session_id, stored,
+    Expected, Inner, Predecessor, SaveAttempt, ended_or_stored, entry_id, key_of, origin, seen, session_id,
+    stored,
 };
 use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
@@ -109,10 +110,10 @@ impl<B: Backend> Inner<B> {
         let mut expected = Expected::of(&base)?;
         let mut payload = changes.apply(Some(base.payload()))?;
         let mut subject = self.subject_to_look_up(&base, now);
-        let mut lock = None;
-        for conflicts in 0..MAX_ATTEMPTS {
+        let mut conflicts = Conflicts::new(self.queues.of(base.id()), &*self.backend);
+        loop {
             let from = expected.entry.value.clone();
-            let replacing = self.replace(&base, expected, payload, &from, now, conflicts);
+            let replacing = self.replace(&base, expected, payload, &from, now, conflicts.count());
             let step = match subject.take() {
                 None => replacing.await?,
                 Some(subject) => {
@@ -131,13 +132,10 @@ impl<B: Backend> Inner<B> {
                 SaveAttempt::Conflict(current, newer) => {
                     payload = changes.replay(Some(&current))?;
                     expected = newer;
-                    if lock.is_none() {
-                        lock = Some(self.queues.of(base.id()).lock().await);
-                    }
+                    conflicts.next().await?;
                 }
             }
         }
-        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
     /// Returns the subject whose session list a write of `base` looks up, as a renewal does. If only listed sessions

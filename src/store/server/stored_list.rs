@@ -1,11 +1,12 @@
 //! The entry of a session list: reading it, and changing it in one atomic step.
 
+use super::Inner;
+use super::conflict_queue::Conflicts;
 use super::format::EntryValue;
 use super::session_list::SessionList;
-use super::{Inner, MAX_ATTEMPTS};
 use crate::clock::Timestamp;
 use crate::crypto::subject_id;
-use crate::error::{Error, Kind};
+use crate::error::Error;
 use crate::event::{EventKind, Operation, Refusal};
 use crate::id::EntryId;
 use crate::session::SessionId;
@@ -123,12 +124,13 @@ impl<B: Backend> Inner<B> {
     ) -> Result<(R, Known), Error> {
         self.check_listed()?;
         let id = self.list_of(subject);
-        let mut lock = None;
+        let queue = self.list_queues.of(SessionId::from_bytes(id.to_bytes()));
+        let mut conflicts = Conflicts::new(queue, &*self.backend);
         let mut current = match known {
             Some(known) => known.stored,
             None => self.fetch_to_edit(id, now, if_unreadable).await?,
         };
-        for _ in 0..MAX_ATTEMPTS {
+        loop {
             let before = self.list_to_edit(id, current, if_unreadable)?;
             let mut after = before.list.clone();
             let result = edit(&mut after);
@@ -152,11 +154,8 @@ impl<B: Backend> Inner<B> {
                 Replaced::Conflict(newer) => Some(newer),
                 Replaced::Missing => self.fetch_to_edit(id, now, if_unreadable).await?,
             };
-            if lock.is_none() {
-                lock = Some(self.list_queues.of(SessionId::from_bytes(id.to_bytes())).lock().await);
-            }
+            conflicts.next().await?;
         }
-        Err(Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS }))
     }
 
     /// Returns true if the session is still on the list.

@@ -10,6 +10,8 @@ use crate::join::tests::run;
 use crate::store::Replaced;
 
 #[cfg(feature = "memory")]
+mod conflicts;
+#[cfg(feature = "memory")]
 mod subjects;
 
 /// A backend in which every id is in use.

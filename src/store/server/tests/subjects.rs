@@ -11,7 +11,7 @@ type MakeError = fn() -> Error;
 
 const TOO_LONG: MakeError = || Error::unreadable("the entry is too long");
 const AWAY: MakeError = || Error::unavailable("the backend is away");
-const CONTESTED: MakeError = || Error::new(Kind::Conflict { attempts: MAX_ATTEMPTS });
+const CONTESTED: MakeError = || Error::new(Kind::Conflict { attempts: 1 });
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Call {

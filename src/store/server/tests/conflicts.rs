@@ -1,0 +1,157 @@
+//! Saves that conflict, on a backend that is slow.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use super::*;
+use crate::store::Memory;
+
+/// A backend in memory. The test says how long its steps take.
+#[derive(Default)]
+struct Slow {
+    memory: Memory,
+    replaced: AtomicU32,
+    conflicts: AtomicU32,
+    /// The number of the replacement that is never answered, from 1.
+    hangs_at: AtomicU32,
+    /// Another request changes this entry before each replacement.
+    contested: Mutex<Option<EntryId>>,
+    /// How many steps' time a replacement takes.
+    steps: AtomicU32,
+    /// How many steps' time has passed.
+    passed: AtomicU32,
+}
+
+impl Slow {
+    fn contest(&self, id: EntryId, steps: u32) {
+        *self.contested.lock().unwrap() = Some(id);
+        self.steps.store(steps, Ordering::SeqCst);
+        self.passed.store(0, Ordering::SeqCst);
+        self.conflicts.store(0, Ordering::SeqCst);
+    }
+
+    fn has(&self, id: EntryId) -> bool {
+        run(self.memory.fetch(id, NOW)).unwrap().is_some()
+    }
+}
+
+impl Backend for Slow {
+    async fn fetch(&self, id: EntryId, now: Timestamp) -> Result<Option<Stored>, Error> {
+        self.memory.fetch(id, now).await
+    }
+
+    async fn create(&self, id: EntryId, entry: Stored, now: Timestamp) -> Result<bool, Error> {
+        self.memory.create(id, entry, now).await
+    }
+
+    async fn replace(
+        &self,
+        id: EntryId,
+        expected: Bytes,
+        entry: Option<Stored>,
+        now: Timestamp,
+    ) -> Result<Replaced, Error> {
+        let is_contested = *self.contested.lock().unwrap() == Some(id);
+        if is_contested {
+            self.passed.fetch_add(self.steps.load(Ordering::SeqCst), Ordering::SeqCst);
+            self.conflicts.fetch_add(1, Ordering::SeqCst);
+            let present = self.memory.fetch(id, now).await?;
+            return Ok(present.map_or(Replaced::Missing, Replaced::Conflict));
+        }
+        if self.replaced.fetch_add(1, Ordering::SeqCst) + 1 == self.hangs_at.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.memory.replace(id, expected, entry, now).await
+    }
+
+    async fn touch(&self, id: EntryId, expires: Timestamp, now: Timestamp) -> Result<bool, Error> {
+        self.memory.touch(id, expires, now).await
+    }
+
+    async fn delete(&self, id: EntryId) -> Result<(), Error> {
+        self.memory.delete(id).await
+    }
+
+    async fn __after_steps(&self, steps: u32) {
+        poll_fn(|_| {
+            let is_over = self.passed.load(Ordering::SeqCst) >= steps;
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+}
+
+fn put(key: &str) -> Changes {
+    let mut changes = Changes::default();
+    changes.put(key, Some(Bytes::from_static(b"\x01")), None);
+    changes
+}
+
+fn session_of_ada(inner: &Inner<Slow>) -> Record {
+    let values = payload(b"\x81\xa2\x01s\xa3ada");
+    run(inner.create(NOW, values, None, None, None, NOW)).unwrap().unwrap()
+}
+
+fn poll<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// The holder of the permit waits for a reply that does not come.
+#[test]
+fn a_save_waits_for_a_permit_as_long_as_a_step_takes() {
+    let inner = inner(Slow::default(), &system_random());
+    let base = run(inner.create(NOW, payload(b"\x81\xa1a\x01"), None, None, None, NOW)).unwrap().unwrap();
+    run(inner.save(Some(base.clone()), &put("b"), NOW)).unwrap();
+    let (holder, waiting) = (put("c"), put("d"));
+    let mut holder = Box::pin(inner.save(Some(base.clone()), &holder, NOW));
+    inner.backend.hangs_at.store(3, Ordering::SeqCst);
+    assert!(poll(&mut holder).is_pending());
+    let mut waiting = Box::pin(inner.save(Some(base), &waiting, NOW));
+    assert!(poll(&mut waiting).is_pending() && poll(&mut waiting).is_pending());
+    inner.backend.passed.store(1, Ordering::SeqCst);
+    let Poll::Ready(Ok(Saved::Stored { record, conflicts: 1, .. })) = poll(&mut waiting) else {
+        panic!("it waits on")
+    };
+    assert_eq!(record.payload().iter().map(|(key, _)| key).collect::<Vec<_>>(), ["a", "b", "d"]);
+    assert!(poll(&mut holder).is_pending());
+}
+
+#[test]
+fn a_save_that_conflicts_ends_after_many_attempts_or_a_long_time() {
+    for (steps, attempts) in [(0, 256), (1, 16), (3, 6), (16, 1)] {
+        let inner = inner(Slow::default(), &system_random());
+        let base = session_of_ada(&inner);
+        let has_ended = |error: &Error| {
+            assert!(error.is_conflict(), "{error}");
+            assert_eq!(inner.backend.conflicts.load(Ordering::SeqCst), attempts, "{error}");
+            assert!(error.to_string().contains(&format!(" {attempts} attempts")), "{error}");
+        };
+        inner.backend.contest(key_of(&base), steps);
+        has_ended(&run(inner.save(Some(base.clone()), &put("b"), NOW)).unwrap_err());
+        inner.backend.contest(inner.list_of("ada"), steps);
+        has_ended(&run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap_err());
+        inner.backend.contest(key_of(&base), steps);
+        has_ended(&run(inner.regenerate(base.clone(), &Changes::default(), NOW)).unwrap_err());
+        let listed = run(inner.list("ada", NOW)).unwrap();
+        assert_eq!(listed.entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [base.id()]);
+    }
+}
+
+#[test]
+fn t26_a_session_that_changes_all_the_time_is_ended() {
+    for steps in [0, 1, 16] {
+        let store = ServerStore { inner: inner(Slow::default(), &system_random()) };
+        let base = session_of_ada(&store.inner);
+        store.inner.backend.contest(key_of(&base), steps);
+        assert_eq!(run(store.end_sessions_of("ada", None)).unwrap(), 1);
+        assert!(!store.inner.backend.has(key_of(&base)));
+
+        let base = session_of_ada(&store.inner);
+        store.inner.backend.contest(key_of(&base), steps);
+        assert!(run(store.inner.supersede(&base, NOW)).unwrap());
+        assert!(!store.inner.backend.has(key_of(&base)));
+    }
+}
