@@ -58,7 +58,7 @@ fn a_revocation_that_is_forgotten_during_a_judgement_is_not_missed() {
     }
 }
 
-/// A clock that is ahead for a moment forgets too early. The session is judged by the clock of before and of afterwards.
+/// A clock that is ahead for a moment forgets too early. The session is judged before and after that.
 #[test]
 fn a_revocation_that_a_clock_forgets_too_early_is_not_missed() {
     for point in 0..2 {

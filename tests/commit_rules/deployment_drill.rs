@@ -293,7 +293,7 @@ impl User {
 
 impl Tally {
     /// Checks the session that a release found for a user against the promise.
-    fn judge(&mut self, promise: Option<Promise>, found: Option<&(String, u64)>, user: &User, context: &str) {
+    fn judge(&mut self, promise: Option<&Promise>, found: Option<&(String, u64)>, user: &User, context: &str) {
         match promise {
             None => assert_eq!(found, None, "a user is logged in who had not logged in: {context}"),
             Some(Promise::Lives) => {
@@ -368,7 +368,7 @@ async fn rehearse(place: Place, next_version: bool, seed: u64) {
                 continue;
             }
         } else {
-            tally.judge(promise, found.as_ref(), user, &context);
+            tally.judge(promise.as_ref(), found.as_ref(), user, &context);
         }
         // The state of the user from here on.
         if act == Act::LogIn {
