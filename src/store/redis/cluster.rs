@@ -82,7 +82,7 @@ impl Cluster {
             let seed = self.seeds.get(number).ok_or(Failure::NoConnection)?;
             self.ask_seed(seed).await
         };
-        side_by_side(self.seeds.len(), self.access.step, || false, ask).await?;
+        side_by_side(self.seeds.len(), self.access.pauses, || false, ask).await?;
         self.connect_masters().await
     }
 
