@@ -62,7 +62,7 @@ pub struct RedisStats {
     pub connections_created: u64,
     /// How often a connection was lost or silent, or led to a server that is not the master.
     pub connections_broken: u64,
-    /// Attempts that waited until a connection was made.
+    /// Attempts that waited for a connection and got one.
     pub checkouts_waited: u64,
     /// Attempts that waited for a connection and got none.
     pub checkouts_timed_out: u64,
