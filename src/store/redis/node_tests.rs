@@ -337,11 +337,15 @@ async fn a_new_connection_replaces_the_silent_ones_of_all_places() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let node = node_at(&listener.local_addr().unwrap().to_string());
     std::thread::spawn(move || {
-        listener.incoming().flatten().for_each(|client| drop(std::thread::spawn(|| answer(client))));
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(|| answer(client));
+        }
     });
     node.connect().await.unwrap();
     let connections: Vec<_> = node.read().iter().filter_map(|pooled| pooled.connection.clone()).collect();
-    connections.iter().for_each(|connection| node.fall_silent(connection));
+    for connection in &connections {
+        node.fall_silent(connection);
+    }
     assert_eq!(node.take_missing(None, Instant::now()), [(0, 0), (1, 1)]);
     let (connection, _) = node.dialer.dial().await.unwrap();
     node.dialed(0, 0, Some(Ok(connection)));
