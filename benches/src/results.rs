@@ -60,6 +60,9 @@ pub struct Allocations {
 /// How far away a Redis server is, there and back, in milliseconds.
 pub const DISTANCES: [u32; 2] = [1, 50];
 
+/// The arm of the Redis benchmark that does in the bare service what `bare` does.
+pub const IN_SERVICE: &str = "bare in the bare service";
+
 /// The output of the Redis benchmark.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RedisRun {

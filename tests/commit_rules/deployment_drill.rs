@@ -293,7 +293,13 @@ impl User {
 
 impl Tally {
     /// Checks the session that a release found for a user against the promise.
-    fn judge(&mut self, promise: Option<&Promise>, found: Option<&(String, u64)>, user: &User, context: &str) {
+    fn judge(
+        &mut self,
+        promise: Option<&Promise>,
+        found: Option<&(String, u64)>,
+        user: &User,
+        context: &str,
+    ) {
         match promise {
             None => assert_eq!(found, None, "a user is logged in who had not logged in: {context}"),
             Some(Promise::Lives) => {

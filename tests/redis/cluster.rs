@@ -391,7 +391,7 @@ async fn a2_a_process_starts_although_the_first_seed_is_silent() {
     let cluster = tokio::task::block_in_place(|| Cluster::of(3, 0));
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = cluster.url().replace("://", &format!("://{},", silent.local_addr().unwrap()));
-    // The next seed is asked after a sixteenth of the connect timeout.
+    // The next seed is asked after half of the checkout timeout.
     let options = builder(url).connect_timeout(PATIENCE * 5 / 4).checkout_timeout(Duration::from_secs(1));
     tokio::time::timeout(PATIENCE, App::with(options)).await.unwrap();
 }

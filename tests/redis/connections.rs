@@ -8,6 +8,7 @@ use hyper_session::testing::{Cut, Relay};
 use hyper_session::{Clock, ServerStore, SystemClock};
 
 use crate::app::{App, BOUND, behind_relay, builder};
+use crate::host_names::{Answer, Name, URL, leads_to};
 use crate::load::{Load, audit};
 use crate::server::{Server, wait_for};
 use crate::support::{Events, Jar, set_cookies};
@@ -63,6 +64,42 @@ async fn f01_r12_a_server_that_is_gone_fails_fast_and_is_found_again() {
     server.wait_until_ready();
     assert_eq!(app.recovers("/read", &mut jar).await, "1");
     assert_eq!(app.recovers("/add", &mut jar).await, "2");
+    app.is_whole(2).await;
+}
+
+/// Requests are on their way when the server dies, and then wait for a connection until it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f01_requests_that_wait_while_the_server_comes_back_are_served() {
+    let mut server = Server::with(&DURABLE);
+    // While its name is looked up, an attempt to connect waits, and is not refused.
+    let name = Name::of(&server);
+    let app = App::with(name.resolve(builder(URL))).await;
+    let jar = app.jar().await;
+    for _ in 0..3 {
+        app.is_whole(2).await;
+        server.freeze();
+        let requests: Vec<_> = (0..20)
+            .map(|_| {
+                let (app, mut jar) = (app.clone(), jar.clone());
+                tokio::spawn(async move { app.ok("/read", &mut jar).await })
+            })
+            .collect();
+        app.until("a request is on its way", async || app.store.backend().stats().idle_connections < 2).await;
+        name.set(Answer::Silence);
+        let waited = app.store.backend().stats().checkouts_waited;
+        server.kill();
+        app.until("requests wait", async || app.store.backend().stats().connections == 0).await;
+        assert!(requests.iter().all(|request| !request.is_finished()));
+        server.run();
+        server.wait_until_ready();
+        name.set(leads_to(&server));
+        for request in requests {
+            assert_eq!(request.await.unwrap(), "1");
+        }
+        let stats = app.store.backend().stats();
+        assert!(stats.checkouts_waited > waited, "{stats:?}");
+        assert_eq!((stats.failures, stats.turned_away), (0, 0), "{stats:?}");
+    }
     app.is_whole(2).await;
 }
 

@@ -135,7 +135,7 @@ async fn a3_a_server_that_is_silent_on_fresh_connections_is_down() {
 async fn a3_after_a_silence_no_request_waits_for_attempts_that_were_swallowed() {
     let server = Server::start();
     let (relay, url) = behind_relay(&server);
-    // Longer than the test waits. A later attempt begins after a sixteenth of it.
+    // Longer than the test waits. A later attempt begins after a sixteenth of it at the latest.
     let app = App::hurried_with(&url, |options| options.connect_timeout(PATIENCE * 5 / 4)).await;
     let mut jar = App::connect(server.url()).await.jar().await;
     relay.set_silent(true);

@@ -15,14 +15,14 @@ use tokio::sync::{oneshot, watch};
 use crate::app::{App, builder, hurried};
 use crate::server::{Server, wait_for};
 
-const URL: &str = "redis://redis.example";
+pub(crate) const URL: &str = "redis://redis.example";
 
 /// A name, and where it leads.
 #[derive(Clone)]
-struct Name(watch::Sender<Answer>);
+pub(crate) struct Name(watch::Sender<Answer>);
 
 #[derive(Clone, Debug)]
-enum Answer {
+pub(crate) enum Answer {
     Addresses(Vec<SocketAddr>),
     Unknown,
     /// The resolver does not answer until it has another answer.
@@ -34,15 +34,15 @@ impl Name {
         Self(watch::Sender::new(answer))
     }
 
-    fn of(server: &Server) -> Self {
+    pub(crate) fn of(server: &Server) -> Self {
         Self::with(leads_to(server))
     }
 
-    fn set(&self, answer: Answer) {
+    pub(crate) fn set(&self, answer: Answer) {
         self.0.send_replace(answer);
     }
 
-    fn resolve(&self, options: Builder<RedisOptions>) -> Builder<RedisOptions> {
+    pub(crate) fn resolve(&self, options: Builder<RedisOptions>) -> Builder<RedisOptions> {
         let Self(answer) = self.clone();
         look_up_names_by(options, move |host, _| {
             assert_eq!(host, "redis.example");
@@ -62,7 +62,7 @@ fn local(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
-fn leads_to(server: &Server) -> Answer {
+pub(crate) fn leads_to(server: &Server) -> Answer {
     Answer::Addresses(vec![local(server.port)])
 }
 
@@ -122,6 +122,66 @@ async fn a16_a_name_that_cannot_be_resolved_costs_nothing_until_a_connection_is_
         app.fails_closed(&jar).await;
         name.set(leads_to(&server));
         assert_eq!(app.recovers("/read", &mut jar).await, "1", "{answer:?}");
+    }
+}
+
+/// The server stalls, and no new connection can be made: the open ones are used again when it answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_a_stall_while_a_name_cannot_be_resolved_costs_no_request_that_outlasts_it() {
+    let server = Server::start();
+    let name = Name::of(&server);
+    // A connection that is silent for half of this is replaced. The step goes on for longer.
+    let app = App::with(name.resolve(builder(URL)).command_timeout(Duration::from_secs(1))).await;
+    let mut jar = app.jar().await;
+    for answer in [Answer::Unknown, Answer::Silence] {
+        app.is_whole(2).await;
+        name.set(answer.clone());
+        let before = app.store.backend().stats();
+        server.freeze();
+        let requests: Vec<_> = (0..20)
+            .map(|_| {
+                let (app, mut jar) = (app.clone(), jar.clone());
+                tokio::spawn(async move { app.ok("/read", &mut jar).await })
+            })
+            .collect();
+        app.until("a connection is silent", async || {
+            app.store.backend().stats().connections_broken > before.connections_broken
+        })
+        .await;
+        server.thaw();
+        for request in requests {
+            assert_eq!(request.await.unwrap(), "1", "{answer:?}");
+        }
+        assert_eq!(app.ok("/read", &mut jar).await, "1", "{answer:?}");
+        let stats = app.store.backend().stats();
+        assert_eq!((stats.failures, stats.turned_away, stats.up), (0, 0, true), "{stats:?}");
+        assert_eq!(stats.connections_created, before.connections_created);
+        name.set(leads_to(&server));
+    }
+}
+
+/// The same for a stall that is longer than requests wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a16_a_long_stall_while_a_name_cannot_be_resolved_ends_with_the_stall() {
+    let server = Server::start();
+    let name = Name::of(&server);
+    let app = App::hurried_with(URL, |options| name.resolve(options)).await;
+    let mut jar = App::connect(server.url()).await.jar().await;
+    for answer in [Answer::Unknown, Answer::Silence] {
+        app.is_whole(2).await;
+        name.set(answer.clone());
+        let created = app.store.backend().stats().connections_created;
+        server.freeze();
+        app.until("no connection works, and requests fail at once", async || {
+            app.fails("/read", &jar).await;
+            let stats = app.store.backend().stats();
+            stats.connections == 0 && !stats.up
+        })
+        .await;
+        server.thaw();
+        assert_eq!(app.recovers("/read", &mut jar).await, "1", "{answer:?}");
+        assert_eq!(app.store.backend().stats().connections_created, created, "{answer:?}");
+        name.set(leads_to(&server));
     }
 }
 

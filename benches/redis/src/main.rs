@@ -1,7 +1,12 @@
 //! Sessions in a real Redis on the loopback interface: loading one, and changing one value of it, at 1 to 256 tasks. Each
-//! task has a session of its own. A change is also made by the bare connection as the store makes it, with a comparison, and by
-//! the store without the service. And reading a value in a whole request, without a task beside it: what the near-cache adds
+//! task has a session of its own. A change is also made by the bare connection as the store makes it, with a comparison, by the
+//! bare connection in the bare service, and by the store without the service. And reading a value in a whole request, without a task beside it: what the near-cache adds
 //! to a request, and what a cookie adds with the connection memo. Prints one JSON object a line.
+//!
+//! A change of hyper-session is a whole request, so the arm to compare it with is "bare in the bare service": `GET` and `SET` by
+//! the bare connection in the handler of the same hyper service, from request to response, without sessions. The difference
+//! between the two is the session: its cookie, its token, decoding, merging, encoding, and the comparison before the write.
+//! A load of hyper-session is a call of the store without a request, so the arm to compare it with is "bare".
 //!
 //! A server that is 1 or 50 ms away is one behind a relay that delays what it passes on.
 //!
@@ -18,18 +23,18 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::HeaderValue;
+use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response};
-use hyper::service::Service;
+use hyper::service::{Service, service_fn};
 use hyper_session::__internals::REDIS_REPLACE_SCRIPT;
 use hyper_session::store::redis::NearCache;
 use hyper_session::store::redis::Redis;
 use hyper_session::store::{Backend, EntryId, Replaced, Stored};
 use hyper_session::testing::Relay;
 use hyper_session::{Clock, RedisStore, SystemClock};
-use hyper_session_benches::results::{DISTANCES, RedisRun};
-use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_extension, request};
-use hyper_session_benches::stores::{StoreArm, median, operation, run};
+use hyper_session_benches::results::{DISTANCES, IN_SERVICE, RedisRun};
+use hyper_session_benches::services::{Action, Body, MEMO, NEAR, bare, by_extension, hello, request};
+use hyper_session_benches::stores::{Operation, StoreArm, median, operation, run};
 use hyper_session_benches::tokens::{cookie_pair, default_store};
 
 const TASKS: [usize; 4] = [1, 16, 64, 256];
@@ -45,6 +50,7 @@ async fn main() {
         bare_connection(&server.url(), Write::Set).await,
         bare_connection(&server.url(), Write::Script).await,
     ];
+    arms.push(in_bare_service(&arms[0]));
     if compares_and_sets(&server.url()).await {
         arms.push(bare_connection(&server.url(), Write::CompareAndSet).await);
     }
@@ -243,6 +249,29 @@ async fn bare_connection(url: &str, write: Write) -> StoreArm {
             }
         }),
     }
+}
+
+/// The operations of an arm in the handler of the bare service: whole requests without a session. The cookie of a request is the
+/// number of its entry.
+fn in_bare_service(arm: &StoreArm) -> StoreArm {
+    let cookies: Arc<[HeaderValue]> = (0..TASKS[3]).map(HeaderValue::from).collect();
+    let whole = |action, inner: &Operation| {
+        let (inner, cookies) = (Arc::clone(inner), Arc::clone(&cookies));
+        let service = service_fn(move |request: Request<Body>| {
+            std::hint::black_box(Action::of(&request));
+            let done = inner(request.headers()[COOKIE].to_str().unwrap().parse().unwrap());
+            async move {
+                done.await;
+                Ok::<_, std::convert::Infallible>(hello())
+            }
+        });
+        operation(move |number| {
+            let call = service.call(request(action, Some(&cookies[number])));
+            async move { assert_eq!(call.await.unwrap().status(), 200) }
+        })
+    };
+    let (load, change) = (whole(Action::Read, &arm.load), whole(Action::Change, &arm.change));
+    StoreArm { name: IN_SERVICE, load, change }
 }
 
 async fn compares_and_sets(url: &str) -> bool {

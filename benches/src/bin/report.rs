@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 
 use hyper_session_benches::SIZES;
 use hyper_session_benches::plot::bars;
-use hyper_session_benches::results::{Allocations, DISTANCES, Load, RedisRun, SqliteRun, ThreadsRun, Timing};
+use hyper_session_benches::results::{
+    Allocations, DISTANCES, IN_SERVICE, Load, RedisRun, SqliteRun, ThreadsRun, Timing,
+};
 use hyper_session_benches::services::{MEMO, NEAR};
 use serde::de::DeserializeOwned;
 
@@ -327,7 +329,8 @@ impl Results {
             the next one. For hyper-session that is a whole request through the service, with a check that no other \
             request wrote meanwhile. For the others it is the calls of their stores, without such a check. `bare, compared by \
             script` reads and writes the same bytes by `GET` and the script of the store, which shows what Redis itself takes for \
-            the check; `the store's primitives` are the store without the service. *Commands* are the commands that Redis \
+            the check; `bare in the bare service` reads and writes as `bare` does, in a whole request through the same hyper service \
+            without a session; `the store's primitives` are the store without the service. *Commands* are the commands that Redis \
             executed for one operation, including those in scripts.\n\n"
             .to_owned();
         for operation in ["load", "change"] {
@@ -345,6 +348,17 @@ impl Results {
                     format!("{:.0} [{ratio:.2}]", run.per_second / 1e3)
                 });
                 let _ = writeln!(text, "| {} | {} | {:.0} |", arm.arm, cells.join(" | "), arm.commands);
+            }
+            if operation == "change" {
+                let ratios = [1, 16, 64, 256].map(|tasks| {
+                    let ratio = self.redis_ratio(operation, tasks, "hyper-session", IN_SERVICE);
+                    format!("{:.2}", ratio.unwrap_or(f64::NAN))
+                });
+                let _ = writeln!(
+                    text,
+                    "\nA change of hyper-session over one of `{IN_SERVICE}`: {}, with 1, 16, 64 and 256 tasks.",
+                    ratios.join(", ")
+                );
             }
             text.push('\n');
         }

@@ -64,6 +64,7 @@ where
         let mut lost = 0;
         loop {
             let mut connection = self.checkout(limits).await?;
+            let begun = Instant::now();
             let sent = timeout_at(limits.deadline, connection.req_packed_command(command)).await;
             let error = match sent.map(|reply| reply.and_then(Value::extract_error)) {
                 Ok(Ok(value)) => {
@@ -71,7 +72,8 @@ where
                     return Ok(value);
                 }
                 Ok(Err(error)) => error,
-                Err(_) => return Err(self.timed_out().into()),
+                Err(_) if limits.is_silence(begun, Instant::now()) => return Err(self.timed_out().into()),
+                Err(_) => return Err(Failure::TimedOut.into()),
             };
             match remedy(&error) {
                 Remedy::TimedOut => return Err(self.timed_out().into()),

@@ -11,7 +11,7 @@ use super::commands::{expire, get, set};
 use super::compare_and_set::{Removal, Way};
 use super::fault::{Failure, Trouble, is_out_of_memory, unexpected};
 use super::limits::Limits;
-use super::scripts::{Call, DEADLINE_LEN, unframe};
+use super::scripts::{Call, DEADLINE_LEN, Frame, unframe};
 use crate::store::{Replaced, Stored};
 
 /// A renewal of another request can move the deadline between two attempts. This many in a row are not expected.
@@ -33,7 +33,7 @@ impl Redis {
         &self,
         way: Way,
         key: &str,
-        frame: &Bytes,
+        frame: &Frame,
         lifetime: Bytes,
         limits: &Limits,
     ) -> Result<bool, Trouble> {
@@ -48,7 +48,7 @@ impl Redis {
         set.arg("NX").arg("GET").arg("PX").arg(&*lifetime);
         match self.send(key, &set, limits).await? {
             Value::Nil => Ok(true),
-            Value::BulkString(present) => Ok(present == *frame),
+            Value::BulkString(present) => Ok(frame.is(&present)),
             _ => Err(unexpected().into()),
         }
     }
@@ -79,7 +79,7 @@ impl Redis {
         let mut expected = self.scripts.frame(seen);
         for _ in 0..MAX_ATTEMPTS {
             let mut set = set(key, &frame);
-            set.arg("IFEQ").arg(&*expected).arg("PX").arg(&**lifetime);
+            set.arg("IFEQ").arg(&expected).arg("PX").arg(&**lifetime);
             // Without GET, the reply to a write that succeeds is short. A write that fails costs another round trip.
             match self.send(key, &set, limits).await? {
                 Value::Okay => return Ok(None),
@@ -92,13 +92,13 @@ impl Redis {
             };
             let value = present.get(DEADLINE_LEN..);
             // The first attempt wrote it, and its reply was lost.
-            if present == *frame || value == Some(&*new.value) && seen.value != new.value {
+            if frame.is(&present) || value == Some(&*new.value) && seen.value != new.value {
                 return Ok(None);
             }
             if value != Some(&*seen.value) {
                 return Ok(Some(Value::BulkString(present)));
             }
-            expected = present.into();
+            expected.set_deadline_of(&present);
         }
         Err(Failure::Lost("the entry was renewed at each attempt").into())
     }
@@ -118,17 +118,11 @@ impl Redis {
         for _ in 0..MAX_ATTEMPTS {
             let mut command = Cmd::with_capacity(8, key.len() + expected.len() + 32);
             match removal {
-                Removal::DelIfEq => command.arg("DELIFEQ").arg(key).arg(&*expected),
-                Removal::DelEx => command.arg("DELEX").arg(key).arg("IFEQ").arg(&*expected),
-                Removal::Overwrite => command
-                    .arg("SET")
-                    .arg(key)
-                    .arg("")
-                    .arg("IFEQ")
-                    .arg(&*expected)
-                    .arg("GET")
-                    .arg("PX")
-                    .arg(1),
+                Removal::DelIfEq => command.arg("DELIFEQ").arg(key).arg(&expected),
+                Removal::DelEx => command.arg("DELEX").arg(key).arg("IFEQ").arg(&expected),
+                Removal::Overwrite => {
+                    command.arg("SET").arg(key).arg("").arg("IFEQ").arg(&expected).arg("GET").arg("PX").arg(1)
+                }
             };
             let present = match self.send(key, &command, limits).await {
                 // A server without memory for a write still runs a script that deletes, if the user may.
@@ -144,7 +138,7 @@ impl Redis {
                     Value::BulkString(present) => present,
                     answer => return Ok(Some(answer)),
                 },
-                Value::BulkString(present) if present == expected => return Ok(None),
+                Value::BulkString(present) if expected.is(&present) => return Ok(None),
                 // The first attempt left this, and its reply was lost.
                 Value::BulkString(present) if present.is_empty() && limits.repetition.is_noted() => {
                     return Ok(None);
@@ -155,7 +149,7 @@ impl Redis {
             if present.get(DEADLINE_LEN..) != Some(&*seen.value) {
                 return Ok(Some(Value::BulkString(present)));
             }
-            expected = present.into();
+            expected.set_deadline_of(&present);
         }
         Err(Failure::Lost("the entry was renewed at each attempt").into())
     }

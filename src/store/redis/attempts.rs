@@ -12,8 +12,28 @@ use super::fault::Failure;
 /// The most attempts at once. With more sentinels or seeds, one for each.
 const AT_ONCE: usize = 4;
 
-/// Makes attempts until one succeeds. An attempt whose packets were swallowed is never answered. So the next attempt begins a `step`
-/// after it, beside it, or at once if an earlier one fails.
+/// How long an attempt may be silent before the next one begins beside it.
+#[derive(Clone, Copy)]
+pub(super) struct Pauses {
+    pub(super) first: Duration,
+    /// Each pause is twice as long as the one before, up to this.
+    pub(super) longest: Duration,
+}
+
+impl Pauses {
+    /// All pauses last this long.
+    pub(super) const fn of(pause: Duration) -> Self {
+        Self { first: pause, longest: pause }
+    }
+
+    pub(super) fn halved(self) -> Self {
+        Self { first: self.first / 2, longest: self.longest / 2 }
+    }
+}
+
+/// Makes attempts until one succeeds. An attempt whose packets were swallowed is never answered. So the next attempt begins after a
+/// pause, beside it, or at once if an earlier one fails. The pauses grow: an attempt that begins later may be a slow one, whose
+/// server is answering.
 ///
 /// The first `each` attempts are made in any case. Further ones are made only while `is_wanted` returns true, so that an attempt
 /// begins soon after a network is back. Where too many are under way, the second oldest makes room: the oldest keeps its whole time,
@@ -22,7 +42,7 @@ const AT_ONCE: usize = 4;
 /// Fails with the most useful failure, when the last attempt has failed.
 pub(super) async fn side_by_side<T, F>(
     each: usize,
-    step: Duration,
+    pauses: Pauses,
     is_wanted: impl Fn() -> bool,
     attempt: impl Fn(usize) -> F,
 ) -> Result<T, Failure>
@@ -31,6 +51,7 @@ where
 {
     let mut running = Vec::new();
     let (mut begun, mut most_useful) = (0, Failure::NoConnection);
+    let mut pause = pauses.first;
     loop {
         // In this order: a caller may take the question as a sign of life.
         if is_wanted() || begun < each {
@@ -41,7 +62,7 @@ where
             running.push(Box::pin(attempt(begun)));
             begun += 1;
         }
-        let next = Instant::now() + step;
+        let next = Instant::now() + pause;
         while let Ok(outcome) = timeout_at(next, first_of(&mut running)).await {
             match outcome {
                 Err(failure) => most_useful = most_useful.or_more_useful(failure),
@@ -53,6 +74,9 @@ where
             if running.is_empty() {
                 return Err(most_useful);
             }
+        }
+        if Instant::now() >= next {
+            pause = (2 * pause).min(pauses.longest.max(pauses.first));
         }
     }
 }
@@ -83,7 +107,8 @@ mod tests {
     use super::*;
 
     const STEP: Duration = Duration::from_millis(1);
-    const NEVER: Duration = Duration::from_secs(3_600);
+    const SHORT: Pauses = Pauses::of(STEP);
+    const ENDLESS: Pauses = Pauses::of(Duration::from_secs(3_600));
 
     fn refused() -> Failure {
         Failure::Connect("refused".to_owned())
@@ -93,7 +118,7 @@ mod tests {
     async fn a_silent_attempt_holds_up_no_other() {
         let attempt = |number| async move { if number == 2 { Ok(number) } else { pending().await } };
         for (each, is_wanted) in [(3, false), (1, true)] {
-            assert_eq!(side_by_side(each, STEP, || is_wanted, attempt).await.unwrap(), 2);
+            assert_eq!(side_by_side(each, SHORT, || is_wanted, attempt).await.unwrap(), 2);
         }
     }
 
@@ -105,7 +130,7 @@ mod tests {
             begun.set(number + 1);
             async move { Err::<(), _>(if number == 1 { Failure::Setup("setup".to_owned()) } else { refused() }) }
         };
-        let failure = side_by_side(3, NEVER, || true, attempt).await.unwrap_err();
+        let failure = side_by_side(3, ENDLESS, || true, attempt).await.unwrap_err();
         assert!(matches!(failure, Failure::Setup(_)), "{failure}");
         assert_eq!(begun.get(), 3);
     }
@@ -124,8 +149,24 @@ mod tests {
                 Err::<(), _>(refused())
             }
         };
-        assert!(side_by_side(1, STEP, || begun.get() < 3, attempt).await.is_err());
+        assert!(side_by_side(1, SHORT, || begun.get() < 3, attempt).await.is_err());
         assert_eq!(begun.get(), 3);
+    }
+
+    /// Later attempts are as far apart as the longest pause.
+    #[tokio::test]
+    async fn the_pauses_grow() {
+        let pauses = Pauses { first: 2 * STEP, longest: 10 * STEP };
+        let begun = std::cell::RefCell::new(Vec::new());
+        let attempt = |number| {
+            begun.borrow_mut().push(Instant::now());
+            async move { if number == 5 { Ok(()) } else { pending().await } }
+        };
+        side_by_side(1, pauses, || true, attempt).await.unwrap();
+        let begun = begun.into_inner();
+        for (pair, least) in begun.windows(2).zip([2, 4, 8, 10, 10]) {
+            assert!(pair[1] - pair[0] >= least * STEP, "{begun:?}");
+        }
     }
 
     /// Counts its instances.
@@ -155,7 +196,7 @@ mod tests {
                 if number == 100 { Ok(number) } else { pending().await }
             }
         };
-        assert_eq!(side_by_side(1, STEP, || true, attempt).await.unwrap(), 100);
+        assert_eq!(side_by_side(1, SHORT, || true, attempt).await.unwrap(), 100);
         assert_eq!(under_way.get(), 0);
     }
 
@@ -173,6 +214,6 @@ mod tests {
                 Ok(number)
             }
         };
-        assert_eq!(side_by_side(1, STEP, || true, attempt).await.unwrap(), 0);
+        assert_eq!(side_by_side(1, SHORT, || true, attempt).await.unwrap(), 0);
     }
 }

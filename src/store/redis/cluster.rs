@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use super::attempts::side_by_side;
+use super::attempts::{Pauses, side_by_side};
 use super::dialer::{Access, Dialer, Target, not_a_cluster, server_address};
 use super::fault::{Failure, Remedy, Trouble, remedy};
 use super::limits::Limits;
@@ -85,7 +85,7 @@ impl Cluster {
     /// Finds the masters by the seeds, and connects to each.
     pub(super) async fn connect(&self) -> Result<(), Failure> {
         let ask = async |number: usize| self.ask_seed(number).await;
-        let view = side_by_side(self.seeds.len(), self.access.step, || false, ask).await?;
+        let view = side_by_side(self.seeds.len(), self.access.pauses, || false, ask).await?;
         self.adopt(&view);
         self.connect_masters().await
     }
@@ -347,8 +347,9 @@ impl Cluster {
         };
         if !members.is_empty() {
             // However many are silent, there is time left for the seeds.
-            let step = ASK_NEXT_AFTER.min(REFRESH_TIMEOUT / u32::try_from(members.len()).unwrap_or(u32::MAX));
-            let asked = side_by_side(members.len(), step, || false, ask_member).await;
+            let pause =
+                ASK_NEXT_AFTER.min(REFRESH_TIMEOUT / u32::try_from(members.len()).unwrap_or(u32::MAX));
+            let asked = side_by_side(members.len(), Pauses::of(pause), || false, ask_member).await;
             let best = views.take_best();
             if let Some(view) = &best {
                 self.adopt(view);
@@ -359,7 +360,7 @@ impl Cluster {
         }
         // No known node knows all masters: begin again with the seeds.
         let ask_seed = async |number: usize| consider(self.ask_seed(number).await?);
-        let asking = side_by_side(self.seeds.len(), ASK_NEXT_AFTER, || false, ask_seed);
+        let asking = side_by_side(self.seeds.len(), Pauses::of(ASK_NEXT_AFTER), || false, ask_seed);
         let _ = timeout_at(deadline, asking).await;
         if let Some(view) = views.take_best() {
             self.adopt(&view);

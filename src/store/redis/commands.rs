@@ -1,11 +1,12 @@
 //! The commands that need no script, built with one allocation.
 
 use bb8_redis::redis::Cmd;
-use bytes::Bytes;
 
-pub(super) fn set(key: &str, frame: &Bytes) -> Cmd {
+use super::scripts::Frame;
+
+pub(super) fn set(key: &str, frame: &Frame) -> Cmd {
     let mut set = Cmd::with_capacity(8, key.len() + 2 * frame.len() + 48);
-    set.arg("SET").arg(key).arg(&**frame);
+    set.arg("SET").arg(key).arg(frame);
     set
 }
 

@@ -1,10 +1,15 @@
 //! One multiplexed connection to one server, which notices when it breaks.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
 use bb8_redis::redis::aio::MultiplexedConnection;
 use bb8_redis::redis::{Cmd, Pipeline, RedisResult, Value};
 use tokio::time::Instant;
+
+/// The states of a connection.
+const WORKS: u8 = 0;
+const SILENT: u8 = 1;
+const BROKEN: u8 = 2;
 
 /// A connection that many requests share: commands are sent as they come, and replies are matched in order. A request that
 /// is dropped leaves a reply that no request receives, never one that another request receives.
@@ -13,27 +18,45 @@ pub(super) struct Connection {
     /// When a task began to make it. The network may fail while it is being made: only a connection that was begun after a
     /// failure is sure not to be affected by it.
     pub(super) begun: Instant,
-    broken: AtomicBool,
+    state: AtomicU8,
     /// Commands that wait for their reply.
     waiting: AtomicU32,
 }
 
 impl Connection {
     pub(super) fn new(inner: MultiplexedConnection, begun: Instant) -> Self {
-        Self { inner, begun, broken: AtomicBool::new(false), waiting: AtomicU32::new(0) }
+        Self { inner, begun, state: AtomicU8::new(WORKS), waiting: AtomicU32::new(0) }
+    }
+
+    pub(super) fn works(&self) -> bool {
+        self.state.load(Ordering::Acquire) == WORKS
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.state.load(Ordering::Acquire) == SILENT
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.broken.load(Ordering::Acquire)
+        self.state.load(Ordering::Acquire) == BROKEN
     }
 
     pub(super) fn is_idle(&self) -> bool {
         self.waiting.load(Ordering::Relaxed) == 0
     }
 
-    /// Keeps further commands off this connection. Returns true the first time.
+    /// Keeps further commands off this connection, while others work. Returns true if it worked until now.
+    pub(super) fn fall_silent(&self) -> bool {
+        self.state.compare_exchange(WORKS, SILENT, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    /// Notes that a silent connection has answered.
+    pub(super) fn speak(&self) {
+        let _ = self.state.compare_exchange(SILENT, WORKS, Ordering::AcqRel, Ordering::Acquire);
+    }
+
+    /// Keeps further commands off this connection for good. Returns true if it worked until now.
     pub(super) fn retire(&self) -> bool {
-        !self.broken.swap(true, Ordering::AcqRel)
+        self.state.swap(BROKEN, Ordering::AcqRel) == WORKS
     }
 
     /// Sends `command` and waits for its reply. With `asking`, an ASKING is sent in front of it in the same piece,

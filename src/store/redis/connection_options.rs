@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bb8_redis::redis::ConnectionAddr;
 
+use super::attempts::Pauses;
 use super::cluster::Cluster;
 use super::credentials::{Credentials, Provider};
 use super::dialer::{Access, Dialer, Sentinels, Target};
@@ -73,7 +74,7 @@ impl ConnectionOptions {
             tls: url.tls.then(|| self.tls.clone()),
             resolver: self.resolver.clone(),
             timeout: connect_timeout,
-            step: step(connect_timeout, checkout),
+            pauses: pauses(connect_timeout, checkout),
         };
         let (connections, counters) = (self.connections, Arc::clone(counters));
         let target = match url.kind {
@@ -147,21 +148,22 @@ impl ConnectionOptions {
             tls,
             resolver: self.resolver,
             timeout: access.timeout,
-            step: access.step,
+            pauses: access.pauses,
         };
         Ok(Sentinels::new(addresses, master, sentinel_access, master_tls))
     }
 }
 
 /// Without it, a very short timeout would make attempts without a pause.
-const SHORTEST_STEP: Duration = Duration::from_millis(10);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 
-/// Returns how long an attempt may be silent before the next one begins beside it.
+/// Returns how long attempts may be silent before the next one begins beside them.
 ///
-/// A request whose connection is swallowed by the network waits for the next attempt. But the attempts after the oldest one must
-/// have time to succeed before they make room for newer ones.
-fn step(connect_timeout: Duration, checkout: Duration) -> Duration {
-    (connect_timeout / 4).min(checkout / 2).max(connect_timeout / 16).max(SHORTEST_STEP)
+/// A request whose connection is swallowed by the network waits for the next attempt, so the first pauses are short. But the attempts
+/// after the oldest one must have time to succeed before they make room for newer ones, so the pauses grow.
+fn pauses(connect_timeout: Duration, checkout: Duration) -> Pauses {
+    let first = (connect_timeout / 4).min(checkout / 2).max(SHORTEST_PAUSE);
+    Pauses { first, longest: first.max(connect_timeout / 16) }
 }
 
 /// Returns the same address, with TLS or without.
@@ -259,16 +261,18 @@ mod tests {
 
     #[test]
     fn the_next_attempt_begins_in_time_for_a_request_and_leaves_the_others_some_time() {
-        for (connect_timeout, checkout, expected) in [
-            (1_000, 500, 250),
-            (1_000, 200, 100),
-            (1_000, 5_000, 250),
-            (16_000, 200, 1_000),
-            (1_000, 0, 62),
-            (1, 1, 10),
+        for (connect_timeout, checkout, first, longest) in [
+            (1_000, 500, 250, 250),
+            (1_000, 200, 100, 100),
+            (1_000, 5_000, 250, 250),
+            (30_000, 500, 250, 1_875),
+            (16_000, 200, 100, 1_000),
+            (1_000, 0, 10, 62),
+            (1, 1, 10, 10),
         ] {
             let [connect_timeout, checkout] = [connect_timeout, checkout].map(Duration::from_millis);
-            assert_eq!(step(connect_timeout, checkout).as_millis(), expected);
+            let pauses = pauses(connect_timeout, checkout);
+            assert_eq!((pauses.first.as_millis(), pauses.longest.as_millis()), (first, longest));
         }
     }
 }

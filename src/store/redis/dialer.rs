@@ -12,7 +12,7 @@ use bb8_redis::redis::{
 };
 use tokio::time::{Instant, timeout};
 
-use super::attempts::side_by_side;
+use super::attempts::{Pauses, side_by_side};
 use super::connection::Connection;
 use super::credentials::{Credentials, Provider};
 use super::fault::{Failure, NO_REPLY, a_cluster_node};
@@ -37,8 +37,8 @@ pub(super) struct Access {
     pub(super) resolver: Resolver,
     /// How long one server may take to accept a connection, log it in and answer the first question.
     pub(super) timeout: Duration,
-    /// While an attempt is silent, the next one begins after this time.
-    pub(super) step: Duration,
+    /// While attempts are silent, the next ones begin after these times.
+    pub(super) pauses: Pauses,
 }
 
 /// The destination of a connection, and what the server there must be.
@@ -98,10 +98,10 @@ impl Dialer {
         reports: Option<&Reports>,
         is_wanted: impl Fn() -> bool,
     ) -> Result<(Connection, Greeting), Failure> {
-        let step = self.access.step;
+        let pauses = self.access.pauses;
         match &self.target {
             Target::Server(address) | Target::ClusterNode(address) => {
-                side_by_side(1, step, is_wanted, |_| self.dial_at(address.clone(), reports)).await
+                side_by_side(1, pauses, is_wanted, |_| self.dial_at(address.clone(), reports)).await
             }
             Target::Sentinels(sentinels) => {
                 let (first, count) =
@@ -112,7 +112,7 @@ impl Dialer {
                     sentinels.first.store(place, Ordering::Relaxed);
                     Ok(dialed)
                 };
-                side_by_side(count, step / 2, is_wanted, attempt).await
+                side_by_side(count, pauses.halved(), is_wanted, attempt).await
             }
         }
     }
@@ -421,7 +421,7 @@ mod tests {
             tls: None,
             resolver: Resolver::system(),
             timeout: connect_timeout,
-            step: connect_timeout,
+            pauses: Pauses::of(connect_timeout),
         };
         let address = server_address("127.0.0.1", address.port(), false);
         let (_, greeting) = access.connect(address, None).await.unwrap();

@@ -48,6 +48,7 @@ pub(super) struct Node {
 /// A place of the pool: one connection, or the attempt to make it.
 #[derive(Default)]
 struct PooledConnection {
+    /// A silent connection stays here while no connection works: it is used if none can be made, and works again once it answers.
     connection: Option<Arc<Connection>>,
     /// The task that makes the connection.
     dialing: Option<Attending>,
@@ -68,8 +69,30 @@ impl PooledConnection {
     }
 
     fn working(&self) -> Option<&Arc<Connection>> {
-        self.connection.as_ref().filter(|connection| !connection.is_broken())
+        self.connection.as_ref().filter(|connection| connection.works())
     }
+}
+
+/// Drops the connections that are lost, and if one works, the silent ones, too.
+///
+/// A command that was sent again over a connection that works must not reach the server later over a silent one. A connection that
+/// is dropped is closed by a reset.
+fn drop_unused(pool: &mut [PooledConnection]) {
+    let one_works = pool.iter().any(|pooled| pooled.working().is_some());
+    for pooled in pool {
+        pooled.connection.take_if(|connection| connection.is_broken() || one_works && !connection.works());
+    }
+}
+
+/// Returns one of the connections that are `usable`, a different one for each `turn`.
+fn pick(
+    pool: &[PooledConnection],
+    turn: u128,
+    usable: impl Fn(&Arc<Connection>) -> bool,
+) -> Option<Arc<Connection>> {
+    let all = || pool.iter().filter_map(|pooled| pooled.connection.as_ref()).filter(|found| usable(found));
+    let place = usize::try_from(turn.checked_rem(all().count() as u128)?).ok()?;
+    all().nth(place).cloned()
 }
 
 /// The result of an attempt on one connection.
@@ -159,22 +182,27 @@ impl Node {
         asking: bool,
         limits: &Limits,
     ) -> Result<Value, Trouble> {
+        if Instant::now() >= limits.deadline {
+            return Err(Failure::TimedOut.into());
+        }
         if !self.health.admits() {
             Counters::add(&self.counters.turned_away);
             return Err(self.health.cause().into());
         }
-        let mut attempts = self.read().len() + 1;
+        let mut lost = 0;
         loop {
             let begun = Instant::now();
-            let connection = if let Some(connection) = self.ready(begun) {
-                connection
-            } else {
-                let deadline = limits.deadline.min(begun + limits.checkout);
-                Box::pin(self.wait_for(None, begun, deadline)).await?
+            let connection = match self.ready(begun) {
+                Some(connection) => connection,
+                None => Box::pin(self.missing(begun, limits)).await?,
             };
+            let sent = Instant::now();
             let mut first = pin!(connection.send(command, asking));
-            let patience = limits.deadline.min(Instant::now() + limits.patience);
+            let patience = limits.deadline.min(sent + limits.patience);
             let Ok(outcome) = timeout_at(patience, &mut first).await else {
+                if !limits.is_silence(sent, Instant::now()) {
+                    return Err(Failure::TimedOut.into());
+                }
                 // Boxed: it is rare, and unboxed it would make the future of every command three times as large.
                 return Box::pin(self.despite_silence(&connection, first, command, asking, begun, limits))
                     .await;
@@ -182,8 +210,8 @@ impl Node {
             match self.judge(&connection, outcome) {
                 Attempt::Over(result) => return result,
                 Attempt::Lost(failure) => {
-                    attempts -= 1;
-                    if attempts == 0 {
+                    lost += 1;
+                    if lost > self.read().len() || Instant::now() >= limits.deadline {
                         return Err(failure.into());
                     }
                 }
@@ -209,8 +237,8 @@ impl Node {
         begun: Instant,
         limits: &Limits,
     ) -> Result<Value, Trouble> {
-        self.retire(silent);
-        let mut second = pin!(self.over_fresh(command, asking, begun, limits));
+        self.fall_silent(silent);
+        let mut second = pin!(self.over_fresh(silent, command, asking, begun, limits));
         let (result, first_is_pending) = tokio::select! {
             biased;
             outcome = &mut first => match self.judge(silent, outcome) {
@@ -233,17 +261,24 @@ impl Node {
         }
         // The command was sent, and not answered.
         Counters::add(&self.counters.timeouts);
-        if matches!(failure, Failure::TimedOut | Failure::NoConnection) {
-            self.health.timed_out(Failure::TimedOut);
-            return Err(Failure::TimedOut.into());
+        match failure {
+            Failure::TimedOut | Failure::NoConnection => {
+                self.health.timed_out(Failure::TimedOut);
+                return Err(Failure::TimedOut.into());
+            }
+            Failure::Lost(_) => {}
+            // No connection can be made, and the former ones are silent.
+            _ if !self.is_connected() => self.health.down(failure.clone()),
+            _ => {}
         }
         Err(failure.into())
     }
 
-    /// Sends the command over a connection whose making began after `begun`. If none can be made, over one without a
-    /// known fault.
+    /// Sends the command over a connection whose making began after `begun`. If none can be made, over a different
+    /// connection than the silent one.
     async fn over_fresh(
         self: &Arc<Self>,
+        silent: &Arc<Connection>,
         command: &Cmd,
         asking: bool,
         begun: Instant,
@@ -251,14 +286,13 @@ impl Node {
     ) -> Result<Value, Trouble> {
         let mut lost = false;
         loop {
-            let now = Instant::now();
-            let connection = match self.wait_for(Some(begun), now, limits.deadline).await {
-                Ok(connection) => connection,
-                Err(failure) => self.ready(now).ok_or(failure)?,
-            };
+            let connection = self.fresh(silent, begun, limits).await?;
             limits.repetition.note(&self.counters);
+            let sent = Instant::now();
             let Ok(outcome) = timeout_at(limits.deadline, connection.send(command, asking)).await else {
-                self.retire(&connection);
+                if limits.is_silence(sent, Instant::now()) {
+                    self.fall_silent(&connection);
+                }
                 return Err(Failure::TimedOut.into());
             };
             match self.judge(&connection, outcome) {
@@ -269,10 +303,11 @@ impl Node {
         }
     }
 
-    fn judge(&self, connection: &Connection, outcome: RedisResult<Value>) -> Attempt {
+    fn judge(&self, connection: &Arc<Connection>, outcome: RedisResult<Value>) -> Attempt {
         let error = match outcome {
             Ok(value) => {
                 self.health.answered();
+                self.speak(connection);
                 return Attempt::Over(Ok(value));
             }
             Err(error) => error,
@@ -283,6 +318,8 @@ impl Node {
         }
         if breaks_connection(&error) {
             self.retire(connection);
+        } else {
+            self.speak(connection);
         }
         match remedy(&error) {
             // The kernel gave the connection up (TCP_USER_TIMEOUT): it is lost.
@@ -297,19 +334,97 @@ impl Node {
         }
     }
 
+    /// Takes a silent connection out of use, until it answers.
+    fn fall_silent(&self, connection: &Connection) {
+        if connection.fall_silent() {
+            Counters::add(&self.counters.connections_broken);
+            drop_unused(&mut self.write());
+        }
+    }
+
+    /// Takes a connection into use again that was silent and has answered, unless it was replaced.
+    fn speak(&self, connection: &Arc<Connection>) {
+        if !connection.is_silent() {
+            return;
+        }
+        {
+            let mut pool = self.write();
+            let is_own = |pooled: &&mut PooledConnection| {
+                pooled.connection.as_ref().is_some_and(|own| Arc::ptr_eq(own, connection))
+            };
+            if pool.iter_mut().find(is_own).is_none() {
+                drop_unused(&mut pool);
+                let Some(free) = pool.iter_mut().find(|pooled| pooled.connection.is_none()) else { return };
+                free.connection = Some(Arc::clone(connection));
+            }
+            connection.speak();
+            drop_unused(&mut pool);
+        }
+        self.changed.notify_waiters();
+    }
+
     /// Returns the working connection to use now, and starts to make missing ones.
     fn ready(self: &Arc<Self>, now: Instant) -> Option<Arc<Connection>> {
         let (chosen, all_work) = {
             let pool = self.read();
-            let working = pool.iter().filter_map(PooledConnection::working).count();
-            let rotation = now.saturating_duration_since(self.since).as_millis() / ROTATION_MILLIS;
-            let place = usize::try_from(rotation.checked_rem(working as u128)?).ok()?;
-            (pool.iter().filter_map(PooledConnection::working).nth(place).cloned(), working == pool.len())
+            let chosen = pick(&pool, self.turn(now), |connection| connection.works());
+            (chosen, pool.iter().all(|pooled| pooled.working().is_some()))
         };
         if !all_work {
             self.mend(None);
         }
         chosen
+    }
+
+    /// Returns a working connection, or one that was silent, but not `silent`.
+    fn another(&self, silent: Option<&Arc<Connection>>, now: Instant) -> Option<Arc<Connection>> {
+        let is_other =
+            |connection: &Arc<Connection>| silent.is_none_or(|silent| !Arc::ptr_eq(silent, connection));
+        let (pool, turn) = (self.read(), self.turn(now));
+        let working = pick(&pool, turn, |connection| connection.works() && is_other(connection));
+        working.or_else(|| pick(&pool, turn, |connection| connection.is_silent() && is_other(connection)))
+    }
+
+    fn turn(&self, now: Instant) -> u128 {
+        now.saturating_duration_since(self.since).as_millis() / ROTATION_MILLIS
+    }
+
+    /// Waits for a connection, where none works. If none can be made, returns one that was silent.
+    async fn missing(self: &Arc<Self>, begun: Instant, limits: &Limits) -> Result<Arc<Connection>, Failure> {
+        let mut deadline = limits.deadline.min(begun + limits.checkout);
+        if self.another(None, begun).is_some() {
+            deadline = deadline.min(limits.wait_for_better(begun));
+        }
+        let mut result = self.wait_for(None, begun, deadline).await;
+        if result.is_err() && Instant::now() < limits.deadline {
+            result = self.another(None, Instant::now()).map_or(result, Ok);
+        }
+        self.counters.waited(begun.elapsed(), result.is_err());
+        if matches!(result, Err(Failure::NoConnection)) {
+            self.health.timed_out(Failure::NoConnection);
+        }
+        result
+    }
+
+    /// Waits for a connection whose making began after `begun`. If none can be made in time, returns a different
+    /// connection than `silent`.
+    async fn fresh(
+        self: &Arc<Self>,
+        silent: &Arc<Connection>,
+        begun: Instant,
+        limits: &Limits,
+    ) -> Result<Arc<Connection>, Failure> {
+        let waiting = Instant::now();
+        let mut result = self.wait_for(Some(begun), waiting, limits.wait_for_better(waiting)).await;
+        if result.is_err() && Instant::now() < limits.deadline {
+            result = match (self.another(Some(silent), Instant::now()), result) {
+                (Some(other), _) => Ok(other),
+                (None, Err(Failure::NoConnection)) => self.wait_for(None, waiting, limits.deadline).await,
+                (None, result) => result,
+            };
+        }
+        self.counters.waited(waiting.elapsed(), result.is_err());
+        result
     }
 
     /// Waits for a connection; if `after` is given, for one whose making began after it. Fails as soon as one could not be
@@ -321,7 +436,7 @@ impl Node {
         deadline: Instant,
     ) -> Result<Arc<Connection>, Failure> {
         let _waiting = Waiting::new(&self.waiting);
-        let result = loop {
+        loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             {
@@ -329,14 +444,14 @@ impl Node {
                 let is_wanted = |found: &Connection| after.is_none_or(|after| found.begun > after);
                 let found = pool.iter().filter_map(PooledConnection::working).find(|found| is_wanted(found));
                 if let Some(connection) = found {
-                    break Ok(Arc::clone(connection));
+                    return Ok(Arc::clone(connection));
                 }
                 let failures = pool.iter().filter_map(|pooled| pooled.failed.as_ref());
                 let newest = failures.max_by_key(|(at, _)| *at).filter(|(at, _)| *at >= begun);
                 if let (Some((_, failure)), true) =
                     (newest, pool.iter().all(|pooled| pooled.dialing.is_none()))
                 {
-                    break Err(failure.clone());
+                    return Err(failure.clone());
                 }
             }
             self.mend(Some(begun));
@@ -344,14 +459,9 @@ impl Node {
             // A runtime that is shutting down drops each attempt at once. It ends this task, too, if that lets it.
             yield_now().await;
             if !is_in_time {
-                if after.is_none() {
-                    self.health.timed_out(Failure::NoConnection);
-                }
-                break Err(Failure::NoConnection);
+                return Err(Failure::NoConnection);
             }
-        };
-        self.counters.waited(begun.elapsed(), result.is_err());
-        result
+        }
     }
 
     /// Starts to make missing connections. A connection that could not be made is tried again after a pause, or for a
@@ -377,6 +487,7 @@ impl Node {
         // A task that runs notes it several times within one connect timeout.
         let late = (2 * self.dialer.access.timeout).max(LATE);
         let mut pool = self.write();
+        drop_unused(&mut pool);
         let missing = pool.iter_mut().enumerate().filter_map(|(place, pooled)| {
             let is_due = match pooled.failed {
                 Some((at, _)) => at + PROBE_EVERY <= now || begun.is_some_and(|begun| at < begun),
@@ -388,7 +499,6 @@ impl Node {
                 return None;
             }
             let number = self.next_dialing.fetch_add(1, Ordering::Relaxed);
-            pooled.connection = None;
             pooled.dialing = Some(Attending { number, ran: now });
             Some((place, number))
         });
@@ -409,10 +519,11 @@ impl Node {
         let mut down = None;
         {
             let mut pool = self.write();
-            // A full server still serves the connections that it has. And this attempt may have begun before the network failed:
-            // another attempt shows whether the server is there.
+            // A full server still serves the connections that it has, and one that was silent may answer. And this attempt may have
+            // begun before the network failed: another attempt shows whether the server is there.
             let is_only = pool.iter().enumerate().all(|(other, pooled)| {
-                other == place || (pooled.working().is_none() && pooled.dialing.is_none())
+                pooled.connection.as_ref().is_none_or(|connection| connection.is_broken())
+                    && (other == place || pooled.dialing.is_none())
             });
             let Some(pooled) = pool.get_mut(place).filter(|pooled| pooled.is_dialed_by(number)) else {
                 return;
@@ -423,6 +534,7 @@ impl Node {
                     Counters::add(&self.counters.connections_created);
                     pooled.connection = Some(Arc::new(connection));
                     pooled.failed = None;
+                    drop_unused(&mut pool);
                     if let Some(tracker) = &self.tracker {
                         tracker.redialed();
                     }

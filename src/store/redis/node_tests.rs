@@ -1,10 +1,12 @@
 //! One server: connections that are being made while the network fails or the runtime ends.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Condvar, Mutex, mpsc};
 use std::task::{Context, Waker};
 use std::time::Duration;
+
+use bb8_redis::redis::parse_redis_value;
 
 use super::super::connection_options::ConnectionOptions;
 use super::super::transport::Transport;
@@ -175,4 +177,303 @@ async fn a_server_that_says_tryagain_is_asked_again() {
     let reply = transport.send("key", &bb8_redis::redis::cmd("PING"), &limits, &counters).await;
     assert!(matches!(reply, Ok(Value::Okay)), "{reply:?}");
     assert_eq!(counters.retries.load(std::sync::atomic::Ordering::Relaxed), 2);
+}
+
+/// Waits until no connection is being made.
+async fn until_none_is_dialed(node: &Node) {
+    let start = Instant::now();
+    while node.read().iter().any(|pooled| pooled.dialing.is_some()) {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn ping() -> Cmd {
+    bb8_redis::redis::cmd("PING")
+}
+
+/// A server with one good connection. It answers the second question of that connection once another connection was accepted, and
+/// never answers the others.
+fn stalling_server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let (mut good, _) = listener.accept().unwrap();
+        let (mut buffer, mut kept) = ([0; 1_024], Vec::new());
+        for question in 0.. {
+            if !good.read(&mut buffer).is_ok_and(|len| len > 0) {
+                return;
+            }
+            if question == 1 {
+                kept.push(listener.accept().unwrap());
+            }
+            good.write_all(b"+OK\r\n").unwrap();
+        }
+    });
+    address
+}
+
+/// The server stalls for longer than the patience, and new connections cannot be made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_answers_after_all_is_used_again() {
+    let mut options = ConnectionOptions::new(format!("redis://{}", stalling_server()));
+    options.connections = 1;
+    let node = node_with(options);
+    node.connect().await.unwrap();
+    let long = Duration::from_secs(60);
+    let limits = Limits::new(Instant::now() + long, long, Duration::from_millis(100));
+    assert!(matches!(node.send(&ping(), false, &limits).await, Ok(Value::Okay)));
+    assert_eq!(node.counters.connections_broken.load(Ordering::Relaxed), 1, "it was silent");
+    let is_ok = async || {
+        let limits = Limits::new(Instant::now() + long, long, long);
+        assert!(matches!(node.send(&ping(), false, &limits).await, Ok(Value::Okay)));
+        assert!(node.is_up() && node.is_connected());
+    };
+    is_ok().await;
+    assert!(
+        node.read().iter().any(|pooled| pooled.dialing.is_some()),
+        "it is in use while a new connection is made"
+    );
+    until_none_is_dialed(&node).await;
+    assert!(node.read().iter().all(|pooled| pooled.failed.is_some()));
+    is_ok().await;
+    assert_eq!(node.counters.connections_created.load(Ordering::Relaxed), 1);
+}
+
+/// Answers all requests of a client.
+fn answer(mut client: TcpStream) {
+    let mut requests = [0; 1_024];
+    while let Ok(len @ 1..) = client.read(&mut requests) {
+        // The requests that waited come together.
+        for _ in requests[..len].iter().filter(|&&byte| byte == b'*') {
+            let _ = client.write_all(b"+OK\r\n");
+        }
+    }
+}
+
+/// A node whose connections lead to a port on which no server listens by now, and the server's ends of them.
+async fn without_a_listener(connections: u32) -> (Arc<Node>, Vec<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut options = ConnectionOptions::new(format!("redis://{}", listener.local_addr().unwrap()));
+    options.connections = connections;
+    let accepting = std::thread::spawn(move || {
+        let accept = |_| {
+            let (mut client, _) = listener.accept().unwrap();
+            assert!(client.read(&mut [0; 1_024]).unwrap() > 0);
+            client.write_all(b"+OK\r\n").unwrap();
+            client
+        };
+        (0..connections).map(accept).collect()
+    });
+    let node = node_with(options);
+    node.connect().await.unwrap();
+    (node, accepting.join().unwrap())
+}
+
+/// The server stalls for longer than a step takes, so no request waits for the replies when they come.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silent_connections_are_the_last_resort_where_none_can_be_made() {
+    for connections in [1, 2] {
+        let (node, servers) = without_a_listener(connections).await;
+        let short = Duration::from_millis(100);
+        // All connections are found silent, and the failed attempts to make others are known.
+        let start = Instant::now();
+        while node.is_up() || node.is_connected() {
+            assert!(start.elapsed() < Duration::from_secs(60));
+            let limits = Limits::new(Instant::now() + short, short, short / 2);
+            assert!(node.send(&ping(), false, &limits).await.is_err());
+        }
+        assert!(node.read().iter().any(|pooled| pooled.connection.is_some()), "one is kept");
+        for server in servers {
+            std::thread::spawn(|| answer(server));
+        }
+        let start = Instant::now();
+        let long = Duration::from_secs(60);
+        loop {
+            let limits = Limits::new(Instant::now() + long, long, long);
+            match node.send(&ping(), false, &limits).await {
+                Ok(_) => break,
+                // While it counts as down, one request at a time tries it.
+                Err(failed) => assert!(start.elapsed() < long, "{failed:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(node.is_up() && node.is_connected());
+        // A further attempt that fails says nothing about the connection that works.
+        until_none_is_dialed(&node).await;
+        assert!(node.is_up());
+        assert_eq!(node.counters.connections_created.load(Ordering::Relaxed), u64::from(connections));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_is_dropped_when_a_new_one_works() {
+    let (node, _servers) = without_a_listener(2).await;
+    let [first, second] = [0, 1]
+        .map(|place: usize| node.read().get(place).and_then(|pooled| pooled.connection.clone()).unwrap());
+    let places = || -> Vec<_> { node.read().iter().map(|pooled| pooled.connection.is_some()).collect() };
+    node.fall_silent(&first);
+    assert_eq!(places(), [false, true], "the other one works");
+    node.fall_silent(&second);
+    assert_eq!(places(), [false, true], "it is kept");
+    assert!(!node.is_connected() && node.another(None, Instant::now()).is_some());
+    assert!(node.another(Some(&second), Instant::now()).is_none());
+    // The first one answers after all, and gets a place again.
+    node.speak(&first);
+    assert_eq!(places(), [true, false], "the other one is silent");
+    // So does the second one. A refusal is an answer, too.
+    let refusal = |reply: &[u8]| parse_redis_value(reply).and_then(Value::extract_error);
+    node.judge(&second, refusal(b"-LOADING Redis is loading the dataset in memory\r\n"));
+    assert_eq!(places(), [true, true]);
+    node.fall_silent(&second);
+    node.judge(&second, refusal(b"-READONLY You can't write against a read only replica.\r\n"));
+    node.speak(&second);
+    assert!(second.is_broken(), "a connection to a replica does not come back");
+    assert_eq!(node.counters.connections_broken.load(Ordering::Relaxed), 3, "each silence once");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_connection_replaces_the_silent_ones_of_all_places() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let node = node_at(&listener.local_addr().unwrap().to_string());
+    std::thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            std::thread::spawn(|| answer(client));
+        }
+    });
+    node.connect().await.unwrap();
+    let connections: Vec<_> = node.read().iter().filter_map(|pooled| pooled.connection.clone()).collect();
+    for connection in &connections {
+        node.fall_silent(connection);
+    }
+    assert_eq!(node.take_missing(None, Instant::now()), [(0, 0), (1, 1)]);
+    let (connection, _) = node.dialer.dial().await.unwrap();
+    node.dialed(0, 0, Some(Ok(connection)));
+    assert!(node.read().iter().map(|pooled| pooled.working().is_some()).eq([true, false]));
+    assert!(node.read().iter().map(|pooled| pooled.connection.is_some()).eq([true, false]));
+}
+
+/// A node with one silent connection, to a server that does not answer new ones. And the server's end of the silent one.
+async fn with_a_silent_connection() -> (Arc<Node>, Arc<Connection>, TcpStream, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut options = ConnectionOptions::new(format!("redis://{}", listener.local_addr().unwrap()));
+    (options.connections, options.connect_timeout) = (1, Duration::from_secs(60));
+    let accepting = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        assert!(client.read(&mut [0; 1_024]).unwrap() > 0);
+        client.write_all(b"+OK\r\n").unwrap();
+        (client, listener)
+    });
+    let node = node_with(options);
+    node.connect().await.unwrap();
+    let (client, listener) = accepting.join().unwrap();
+    let connection = node.ready(Instant::now()).unwrap();
+    node.fall_silent(&connection);
+    (node, connection, client, listener)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_waits_gets_the_connection_that_answers_after_all() {
+    let (node, connection, _client, _listener) = with_a_silent_connection().await;
+    let now = Instant::now();
+    let mut waiting = pin!(node.wait_for(None, now, now + Duration::from_secs(60)));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    node.speak(&connection);
+    assert!(Arc::ptr_eq(&waiting.await.unwrap(), &connection));
+    assert!(now.elapsed() < Duration::from_secs(60));
+}
+
+/// Also where a request could wait for a new connection until its deadline.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_silent_connection_is_used_while_there_is_time_for_a_reply() {
+    let (node, _, client, _listener) = with_a_silent_connection().await;
+    std::thread::spawn(|| answer(client));
+    let whole = Duration::from_secs(4);
+    let reply = node.send(&ping(), false, &Limits::new(Instant::now() + whole, whole, whole / 2)).await;
+    assert!(matches!(reply, Ok(Value::Okay)), "{reply:?}");
+}
+
+/// It accepts connections and answers nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_to_which_no_connection_is_made_in_time_is_down_after_three_steps() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut options = ConnectionOptions::new(format!("redis://{}", listener.local_addr().unwrap()));
+    options.connect_timeout = Duration::from_secs(60);
+    let node = node_with(options);
+    for is_up in [true, true, false] {
+        let short = Duration::from_millis(20);
+        let now = Instant::now();
+        let result = node.missing(now, &Limits::new(now + short, short, short)).await;
+        assert!(matches!(result, Err(Failure::NoConnection)));
+        assert_eq!(node.is_up(), is_up);
+    }
+}
+
+/// The first connection is silent, and the network swallows the attempts to make a new one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_no_fresh_connection_comes_the_other_one_is_used_in_time() {
+    let server =
+        server(|connection, command| (connection == 1 || connection == 0 && command < 2).then_some("+OK"));
+    let node = node_at(&server.to_string());
+    let long = Duration::from_secs(60);
+    for (whole, patience) in [(long, long), (Duration::from_secs(4), Duration::from_secs(1))] {
+        let limits = Limits::new(Instant::now() + whole, whole, patience);
+        let reply = node.send(&ping(), false, &limits).await;
+        assert!(matches!(reply, Ok(Value::Okay)), "{reply:?}");
+        assert!(node.is_connected() && node.is_up());
+    }
+}
+
+/// The step ends before the patience does: that the server has not answered yet shows nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_moment_of_a_step_is_no_silence() {
+    let begun = Instant::now();
+    let (node, _servers) = without_a_listener(2).await;
+    let long = Duration::from_secs(60);
+    for left in [Duration::ZERO, Duration::from_millis(20)] {
+        let limits = Limits::new(Instant::now() + left, long, long);
+        let reply = node.send(&ping(), false, &limits).await;
+        assert!(matches!(reply, Err(Trouble::Failed(Failure::TimedOut))), "{reply:?}");
+    }
+    // The same for a connection that was made just before the deadline.
+    let limits = Limits::new(Instant::now() + Duration::from_millis(20), long, long);
+    let silent = node.ready(Instant::now()).unwrap();
+    let reply = node.over_fresh(&silent, &ping(), false, begun, &limits).await;
+    assert!(matches!(reply, Err(Trouble::Failed(Failure::TimedOut))), "{reply:?}");
+    // A deadline that has passed sends nothing, also to a server that is down.
+    node.health.down(Failure::NoConnection);
+    let reply = node.send(&ping(), false, &Limits::new(Instant::now(), long, long)).await;
+    assert!(matches!(reply, Err(Trouble::Failed(Failure::TimedOut))), "{reply:?}");
+    node.health.answered();
+    assert!(node.read().iter().all(|pooled| pooled.working().is_some()) && node.is_up());
+    let counters = [&node.counters.timeouts, &node.counters.connections_broken, &node.counters.turned_away];
+    assert_eq!(counters.map(|counter| counter.load(Ordering::Relaxed)), [0; 3]);
+}
+
+/// The server is still loading when the step ends, and its last answer does not come in time. If there was time for an answer, the
+/// server is silent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_that_ends_while_the_server_is_loading_says_so() {
+    for (patience, expected) in [(Duration::from_secs(60), true), (Duration::from_millis(200), false)] {
+        let server = server(|connection, command| match (connection, command) {
+            (0, 1 | 2) => Some("-LOADING Redis is loading the dataset in memory"),
+            (0, 0) => Some("+OK"),
+            _ => None,
+        });
+        let mut options = ConnectionOptions::new(format!("redis://{server}"));
+        options.connections = 1;
+        let node = node_with(options);
+        node.connect().await.unwrap();
+        let whole = Duration::from_secs(2);
+        let limits = Limits::new(Instant::now() + whole, whole, patience);
+        let transport = Transport::One(Arc::clone(&node));
+        let reply = transport.send("key", &ping(), &limits, &node.counters).await;
+        match reply {
+            Err(Trouble::Reply(error)) if error.code() == Some("LOADING") => assert!(expected, "{error}"),
+            Err(Trouble::Failed(Failure::TimedOut)) => assert!(!expected),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(node.is_connected(), expected);
+        assert_eq!(node.counters.timeouts.load(Ordering::Relaxed), u64::from(!expected));
+    }
 }

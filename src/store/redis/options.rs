@@ -121,9 +121,9 @@ impl Builder<RedisOptions> {
     /// A server or proxy that closes the connection at HELLO needs three connections, each of which may take this long.
     ///
     /// While requests wait for a connection, another attempt begins beside a silent one after a quarter of it, or after half of the
-    /// [`checkout_timeout`](Self::checkout_timeout) if that is shorter, but not before a sixteenth of it has passed. The first connection counts. At most four attempts are under
-    /// way. Behind Sentinel, each attempt asks the next sentinel, they begin after half of that time, and there is one for each
-    /// sentinel in any case.
+    /// [`checkout_timeout`](Self::checkout_timeout) if that is shorter. The pauses double up to a sixteenth of it, if that is longer.
+    /// The first connection counts. At most four attempts are under way. Behind Sentinel, each attempt asks the next sentinel, they
+    /// begin after half of that time, and there is one for each sentinel in any case.
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.kind.connection.connect_timeout = timeout;
         self

@@ -4,10 +4,11 @@
 //! clock, so that one GET is enough. Redis' own time to live ends later, so that a request which loaded a session in
 //! time can still save it.
 
+use std::io::Write as _;
 use std::time::Duration;
 
-use bb8_redis::redis::{Cmd, Script, Value};
-use bytes::{Buf, BufMut, Bytes};
+use bb8_redis::redis::{Cmd, RedisWrite, Script, ToRedisArgs, Value};
+use bytes::{Buf, Bytes};
 
 use crate::clock::Timestamp;
 use crate::store::Stored;
@@ -113,7 +114,53 @@ impl Step {
 pub(super) struct Call<'a> {
     step: &'a Step,
     pub(super) key: &'a str,
-    args: Vec<Bytes>,
+    args: Vec<Frame>,
+}
+
+/// An entry as Redis has it, or another argument of a command. It is written into a command without being put together first.
+#[derive(Clone, Debug)]
+pub(super) struct Frame {
+    deadline: Option<[u8; DEADLINE_LEN]>,
+    value: Bytes,
+}
+
+impl Frame {
+    fn with_deadline(expires: Timestamp, value: Bytes) -> Self {
+        Self { deadline: Some(expires.as_unix().to_be_bytes()), value }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.deadline.map_or(0, |deadline| deadline.len()) + self.value.len()
+    }
+
+    /// Returns true if these are the bytes of `present`.
+    pub(super) fn is(&self, present: &[u8]) -> bool {
+        let value = match &self.deadline {
+            Some(deadline) => present.strip_prefix(deadline),
+            None => Some(present),
+        };
+        value == Some(&*self.value)
+    }
+
+    /// Takes over the deadline of `present`, a frame with the same value.
+    pub(super) fn set_deadline_of(&mut self, present: &[u8]) {
+        self.deadline = present.first_chunk().copied();
+    }
+}
+
+impl From<Bytes> for Frame {
+    fn from(value: Bytes) -> Self {
+        Self { deadline: None, value }
+    }
+}
+
+impl ToRedisArgs for Frame {
+    fn write_redis_args<W: ?Sized + RedisWrite>(&self, out: &mut W) {
+        let Some(deadline) = &self.deadline else { return out.write_arg(&self.value) };
+        let mut arg = out.writer_for_next_arg();
+        // The buffer of a command takes everything.
+        let _ = arg.write_all(deadline).and_then(|()| arg.write_all(&self.value));
+    }
 }
 
 impl Scripts {
@@ -129,30 +176,31 @@ impl Scripts {
     }
 
     /// Returns the bytes of an entry.
-    pub(super) fn frame(&self, entry: &Stored) -> Bytes {
-        if self.framing.has_deadline { frame(entry) } else { entry.value.clone() }
+    pub(super) fn frame(&self, entry: &Stored) -> Frame {
+        let value = entry.value.clone();
+        if self.framing.has_deadline { Frame::with_deadline(entry.expires, value) } else { value.into() }
     }
 
     pub(super) fn fetch<'a>(&'a self, key: &'a str) -> Option<Call<'a>> {
         Some(Call { step: self.fetch.as_ref()?, key, args: Vec::new() })
     }
 
-    pub(super) fn create<'a>(&'a self, key: &'a str, frame: Bytes, lifetime: Bytes) -> Call<'a> {
-        Call { step: &self.create, key, args: vec![frame, lifetime] }
+    pub(super) fn create<'a>(&'a self, key: &'a str, frame: Frame, lifetime: Bytes) -> Call<'a> {
+        Call { step: &self.create, key, args: vec![frame, lifetime.into()] }
     }
 
     pub(super) fn replace<'a>(
         &'a self,
         key: &'a str,
         expected: Bytes,
-        frame: Bytes,
+        frame: Frame,
         lifetime: Bytes,
     ) -> Call<'a> {
-        Call { step: &self.replace, key, args: vec![expected, frame, lifetime] }
+        Call { step: &self.replace, key, args: vec![expected.into(), frame, lifetime.into()] }
     }
 
     pub(super) fn remove<'a>(&'a self, key: &'a str, expected: Bytes) -> Call<'a> {
-        self.replace(key, expected, Bytes::new(), Bytes::new())
+        self.replace(key, expected, Bytes::new().into(), Bytes::new())
     }
 
     pub(super) fn renew<'a>(
@@ -162,11 +210,13 @@ impl Scripts {
         expires: Timestamp,
         lifetime: Bytes,
     ) -> Option<Call<'a>> {
-        Some(Call { step: self.renew.as_ref()?, key, args: vec![expected, deadline(expires), lifetime] })
+        let args = vec![expected.into(), Frame::with_deadline(expires, Bytes::new()), lifetime.into()];
+        Some(Call { step: self.renew.as_ref()?, key, args })
     }
 
     pub(super) fn touch<'a>(&'a self, key: &'a str, expires: Timestamp, lifetime: Bytes) -> Call<'a> {
-        Call { step: &self.touch, key, args: vec![deadline(expires), lifetime] }
+        let args = vec![Frame::with_deadline(expires, Bytes::new()), lifetime.into()];
+        Call { step: &self.touch, key, args }
     }
 }
 
@@ -181,27 +231,15 @@ impl Call<'_> {
     }
 
     fn command(&self, name: &str, script: &str) -> Cmd {
-        let len = self.args.iter().map(Bytes::len).sum::<usize>();
+        let len = self.args.iter().map(Frame::len).sum::<usize>();
         let room = name.len() + script.len() + 1 + self.key.len() + len;
         let mut command = Cmd::with_capacity(4 + self.args.len(), room);
         command.arg(name).arg(script).arg(1).arg(self.key);
         for arg in &self.args {
-            command.arg(&**arg);
+            command.arg(arg);
         }
         command
     }
-}
-
-fn deadline(expires: Timestamp) -> Bytes {
-    Bytes::copy_from_slice(&expires.as_unix().to_be_bytes())
-}
-
-/// Returns an entry behind its deadline.
-fn frame(entry: &Stored) -> Bytes {
-    let mut frame = Vec::with_capacity(DEADLINE_LEN + entry.value.len());
-    frame.put_u64(entry.expires.as_unix());
-    frame.put_slice(&entry.value);
-    frame.into()
 }
 
 /// Returns the entry in a frame, unless it is too short.
@@ -217,5 +255,37 @@ impl Framing {
         let left = expires.saturating_since(now);
         let retention = if self.has_deadline { RETENTION } else { Duration::ZERO };
         (!left.is_zero()).then(|| left.saturating_add(retention).min(LONGEST).as_millis().to_string().into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bb8_redis::redis::Arg;
+
+    use super::*;
+
+    /// It is one argument, and has the bytes that `unframe` reads.
+    #[test]
+    fn an_entry_is_written_as_its_deadline_and_its_value() {
+        let entry = Stored { value: Bytes::from_static(b"value"), expires: Timestamp::from_unix(0x0102) };
+        let with_deadline = Scripts::new(&NATIVE).frame(&entry);
+        let plain = Frame::from(entry.value.clone());
+        for (frame, expected) in [(with_deadline, &b"\0\0\0\0\0\0\x01\x02value"[..]), (plain, b"value")] {
+            let mut command = Cmd::new();
+            command.arg(&frame).arg("next");
+            let args: Vec<_> = command.args_iter().collect();
+            assert!(
+                matches!(args[..], [Arg::Simple(arg), Arg::Simple(b"next")] if arg == expected),
+                "{args:?}"
+            );
+            assert!(frame.len() == expected.len() && frame.is(expected));
+            for other in [&expected[1..], &expected[..expected.len() - 1], b""] {
+                assert!(!frame.is(other), "{other:?}");
+            }
+        }
+        let mut frame = Scripts::new(&NATIVE).frame(&entry);
+        assert_eq!(unframe(frame.to_redis_args().remove(0)).unwrap(), entry);
+        frame.set_deadline_of(b"deadlinevalue");
+        assert!(frame.is(b"deadlinevalue"));
     }
 }

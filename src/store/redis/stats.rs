@@ -60,9 +60,9 @@ pub struct RedisStats {
     pub idle_connections: u32,
     /// Connections that were made.
     pub connections_created: u64,
-    /// Connections that were dropped because they were lost, silent, or led to a server that is not the master.
+    /// How often a connection was lost or silent, or led to a server that is not the master.
     pub connections_broken: u64,
-    /// Attempts that waited until a connection was made.
+    /// Attempts that waited for a connection and got one.
     pub checkouts_waited: u64,
     /// Attempts that waited for a connection and got none.
     pub checkouts_timed_out: u64,
@@ -72,7 +72,7 @@ pub struct RedisStats {
     pub commands: u64,
     /// Commands that failed for any reason, including timeouts and commands that were turned away.
     pub failures: u64,
-    /// Commands that were sent and not answered in time.
+    /// Commands that were sent and not answered in time. A command that was sent shortly before its deadline does not count.
     pub timeouts: u64,
     /// Commands that failed at once and were not sent, because the server was down.
     pub turned_away: u64,

@@ -51,12 +51,17 @@ impl Transport {
         counters: &Counters,
     ) -> Result<Value, Trouble> {
         inside_a_runtime()?;
-        let mut pause = FIRST_PAUSE;
+        let (mut pause, mut refusal) = (FIRST_PAUSE, None);
         loop {
+            let is_late = !limits.is_silence(Instant::now(), limits.deadline);
             // Boxed: the futures around it are moved more often than this one is made.
-            let error = match Box::pin(self.attempt(key, command, limits)).await {
-                Err(Trouble::Reply(error)) => error,
-                answered => return answered,
+            let error = match (Box::pin(self.attempt(key, command, limits)).await, refusal) {
+                (Err(Trouble::Reply(error)), _) => error,
+                // There was no time for another reply, so the last one is the reason.
+                (Err(Trouble::Failed(Failure::TimedOut | Failure::NoConnection)), Some(error)) if is_late => {
+                    return Err(Trouble::Reply(error));
+                }
+                (answered, _) => return answered,
             };
             if !matches!(remedy(&error), Remedy::Wait | Remedy::Elsewhere) {
                 return Err(Trouble::Reply(error));
@@ -67,6 +72,7 @@ impl Transport {
             if next >= limits.deadline {
                 return Err(Trouble::Reply(error));
             }
+            refusal = Some(error);
             sleep_until(next).await;
             Counters::add(&counters.retries);
         }
