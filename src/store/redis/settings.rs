@@ -43,3 +43,27 @@ impl EntrySettings {
         Ok(Self { prefix: prefix.to_owned(), checkout_timeout, command_timeout, max_entry_len })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_at_their_limits_are_accepted_and_beyond_are_refused() {
+        let [longest, too_long] = [64, 65].map(|len| "x".repeat(len));
+        for (prefix, checkout, command, max_entry_len, expected) in [
+            (&*longest, TIMEOUT, TIMEOUT, LONGEST_ENTRY, true),
+            ("a:b_c-d.e/f", TIMEOUT, TIMEOUT, 1, true),
+            (&*too_long, TIMEOUT, TIMEOUT, 1, false),
+            ("", TIMEOUT, TIMEOUT, 1, false),
+            ("a b", TIMEOUT, TIMEOUT, 1, false),
+            ("a", Duration::ZERO, TIMEOUT, 1, false),
+            ("a", TIMEOUT, Duration::ZERO, 1, false),
+            ("a", TIMEOUT, TIMEOUT, 0, false),
+            ("a", TIMEOUT, TIMEOUT, LONGEST_ENTRY + 1, false),
+        ] {
+            let settings = EntrySettings::new(prefix, checkout, command, max_entry_len);
+            assert_eq!(settings.is_ok(), expected, "{prefix} {checkout:?} {command:?} {max_entry_len}");
+        }
+    }
+}
