@@ -478,6 +478,41 @@ fn a_planted_session_does_not_end_a_binding() {
     }
 }
 
+// The challenge names the session that was offered a binding. Status 401 would leave it unbound.
+#[test]
+fn a_planted_session_does_not_prevent_a_registration() {
+    for site in Site::all() {
+        for (is_bound, is_first) in [(false, false), (false, true), (true, false), (true, true)] {
+            block_on(async {
+                let mut victim = Browser::new();
+                let offered = victim.log_in(&site).await;
+                site.clock.advance(SECOND);
+                let mut eve = Browser::new();
+                let of_eve = offer(eve.visit(&site, "/login-bob").await.headers()).unwrap();
+                if is_bound {
+                    eve.bind_by(&site, &of_eve).await;
+                }
+                site.events();
+                let [planted, own] =
+                    [&eve, &victim].map(|browser| format!("{NAME}={}", value(browser, NAME)));
+                let header = if is_first { format!("{planted}; {own}") } else { format!("{own}; {planted}") };
+                let proof = victim.device.registration(&offered.challenge);
+                let request = Request::post(&offered.path).header(PROOF, proof).header(COOKIE, &header);
+                let response = site.call(request.body(Body::default()).unwrap()).await;
+                assert_eq!(response.status(), 200, "{} {is_bound}", site.kind);
+                let bound = if site.is_in_cookies() { "bound:new_id" } else { "bound" };
+                assert_eq!(site.events(), [bound], "{} {is_bound}", site.kind);
+                victim.cookies.receive(response.headers());
+                victim.obey(response).await;
+                assert_eq!(victim.read(&site, "/").await, "ada bound 0", "{} {is_bound}", site.kind);
+                site.clock.advance(LIFETIME);
+                assert_eq!(victim.refresh(&site).await, 200, "{} {is_bound}", site.kind);
+                assert_eq!(victim.read(&site, "/").await, "ada bound 0", "{} {is_bound}", site.kind);
+            });
+        }
+    }
+}
+
 // As many as are tried come before the genuine one.
 #[test]
 fn planted_cookies_that_leave_the_genuine_one_untried_do_not_end_a_binding() {
