@@ -537,8 +537,10 @@ fn a_registration_that_is_sent_again_is_answered_again() {
                 site.clock.advance(Duration::from_secs(waits[0]));
                 let (first, lost) = registered(&site, &offered, &browser.cookies, &proof).await;
                 site.clock.advance(Duration::from_secs(waits[1]));
+                other.events();
                 let (second, set) = registered(&other, &offered, &browser.cookies, &proof).await;
                 assert_eq!((first, second), (200, 200), "{} {waits:?}", site.kind);
+                assert!(other.events().contains(&"proved".to_owned()), "{}", site.kind);
                 // Each is worth the same: the value contains its end.
                 assert!(set.get(BOUND).is_some() && set.get(BOUND) == lost.get(BOUND), "{}", site.kind);
 

@@ -557,6 +557,37 @@ fn a_session_that_a_tombstone_hides_is_not_refreshed() {
     });
 }
 
+// It has ended, although its challenge is known. The newest session is judged, and nothing is bound.
+#[test]
+fn a_session_that_a_tombstone_hides_is_not_registered() {
+    let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
+    block_on(async {
+        let (mut older, mut browser, mut later) = (Browser::new(), Browser::new(), Browser::new());
+        older.log_in(&site).await;
+        site.clock.advance(SECOND);
+        let offered = browser.log_in(&site).await;
+        site.clock.advance(SECOND);
+        let both = [&browser, &older].map(|browser| format!("{NAME}={}", value(browser, NAME))).join("; ");
+        let mut after = Browser::new();
+        after.cookies.receive(site.call(with_header("/logout", &both)).await.headers());
+        site.clock.advance(SECOND);
+        later.log_in(&site).await;
+        let [later, tombstone] = [&later, &after].map(|browser| format!("{NAME}={}", value(browser, NAME)));
+        let proof = browser.device.registration(&offered.challenge);
+        for (cookies, why) in [
+            (format!("{later}; {tombstone}; {both}"), "refused:challenge"),
+            (format!("{both}; {tombstone}; {later}"), "refused:challenge"),
+            (format!("{tombstone}; {both}"), "refused:no_session"),
+        ] {
+            site.events();
+            let request = Request::post(&offered.path).header(PROOF, &proof).header(COOKIE, &cookies);
+            let response = site.call(request.body(Body::default()).unwrap()).await;
+            assert_eq!(response.status(), 401);
+            assert_eq!(site.events().last().map(String::as_str), Some(why));
+        }
+    });
+}
+
 #[test]
 fn without_revocations_a_copy_from_before_lasts_as_the_documentation_says() {
     block_on(async {
