@@ -557,7 +557,7 @@ fn a_session_that_a_tombstone_hides_is_not_refreshed() {
     });
 }
 
-// It has ended, although its challenge is known. The newest session is judged, and nothing is bound.
+// It has ended, although its challenge is known. The newest session is judged, and nothing is bound. A session that began later counts.
 #[test]
 fn a_session_that_a_tombstone_hides_is_not_registered() {
     let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
@@ -571,19 +571,24 @@ fn a_session_that_a_tombstone_hides_is_not_registered() {
         let mut after = Browser::new();
         after.cookies.receive(site.call(with_header("/logout", &both)).await.headers());
         site.clock.advance(SECOND);
-        later.log_in(&site).await;
-        let [later, tombstone] = [&later, &after].map(|browser| format!("{NAME}={}", value(browser, NAME)));
-        let proof = browser.device.registration(&offered.challenge);
-        for (cookies, why) in [
-            (format!("{later}; {tombstone}; {both}"), "refused:challenge"),
-            (format!("{both}; {tombstone}; {later}"), "refused:challenge"),
-            (format!("{tombstone}; {both}"), "refused:no_session"),
+        let of_later = later.log_in(&site).await;
+        site.clock.advance(SECOND);
+        let mut planted = Browser::new();
+        planted.log_in(&site).await;
+        let pair = |browser: &Browser| format!("{NAME}={}", value(browser, NAME));
+        let [one, tombstone, newest] = [&later, &after, &planted].map(pair);
+        for (device, offered, cookies, status, event) in [
+            (&browser.device, &offered, format!("{one}; {tombstone}; {both}"), 401, "refused:challenge"),
+            (&browser.device, &offered, format!("{both}; {tombstone}; {one}"), 401, "refused:challenge"),
+            (&browser.device, &offered, format!("{tombstone}; {both}"), 401, "refused:no_session"),
+            (&later.device, &of_later, format!("{newest}; {tombstone}; {one}; {both}"), 200, "bound"),
         ] {
             site.events();
+            let proof = device.registration(&offered.challenge);
             let request = Request::post(&offered.path).header(PROOF, &proof).header(COOKIE, &cookies);
             let response = site.call(request.body(Body::default()).unwrap()).await;
-            assert_eq!(response.status(), 401);
-            assert_eq!(site.events().last().map(String::as_str), Some(why));
+            assert_eq!(response.status(), status, "{cookies}");
+            assert_eq!(site.events().last().map(String::as_str), Some(event), "{cookies}");
         }
     });
 }
