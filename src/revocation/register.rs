@@ -538,8 +538,9 @@ impl Register {
     pub(super) fn take_in(&self, entries: &[Entry]) {
         {
             let (mut timeline, horizon) = (lock(&self.timeline), self.horizon());
-            // Of an entry of the future, the clock was wrong. All later ones would be remembered until then.
-            let now = SystemClock.now();
+            // Of an entry of the future, the clock was wrong. All later ones would be remembered until then. A log may go by the
+            // clock of the store.
+            let now = self.now().max(SystemClock.now());
             for entry in entries {
                 timeline.note(entry.written.min(now), entry.position, horizon);
             }
