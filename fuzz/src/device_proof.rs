@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::{APP_KEY, NOW, run};
 
 const PROOF: &str = "secure-session-response";
+const BOUND: &str = "__Host-session.bound";
 
 /// The longest proof that is read.
 const MAX_LEN: usize = 2_048;
@@ -52,16 +53,22 @@ pub fn device_proof(data: &[u8]) {
         assert!(!response.headers().contains_key("set-cookie"));
         assert!(response.body().is_empty());
     }
+    let before = cookies.clone();
     cookies.receive(response.headers());
     let page = site.call(Request::get("/"), &cookies);
     assert_eq!(*page.body(), if accepted { "bound" } else { "unbound" });
     // A minute later, the session needs its bound cookie.
     let later = Site::at(NOW + 60);
     assert_eq!(*later.call(Request::get("/"), &cookies).body(), if accepted { "bound" } else { "unbound" });
-    // Whatever it was, it counts once.
-    let again = site.call(Request::post(&offer.path).header(PROOF, field), &cookies);
-    assert_ne!(again.status(), StatusCode::OK);
+    // Whatever it was, it binds once. Sent again for the bound session, it is worth what it was worth.
+    let post = || Request::post(&offer.path).header(PROOF, field.clone());
+    assert_ne!(site.call(post(), &before).status(), StatusCode::OK);
+    let again = site.call(post(), &cookies);
+    assert_eq!(again.status() == StatusCode::OK, accepted);
     if accepted {
+        let mut set = Cookies::new();
+        set.receive(again.headers());
+        assert_eq!((set.get(BOUND), set.get(BOUND).is_some()), (cookies.get(BOUND), true));
         cookies.receive(later.call(Request::get("/logout"), &cookies).headers());
         assert_eq!(cookies.header(), None);
     }

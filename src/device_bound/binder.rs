@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 
 use super::answered::Answered;
 use super::bound_cookie::{self, Untested};
-use super::challenge::{Age, Challenge, IssuedFor};
+use super::challenge::{Age, Challenge, IssuedFor, WINDOW};
 use super::jws::{self, Proof};
 use super::{BoundCookieMemo, DeviceBound, headers};
 use crate::clock::Timestamp;
@@ -48,14 +48,19 @@ pub(crate) struct Binder {
     accepted: Vec<Paths>,
     enforces: bool,
     lifetime: Duration,
-    challenges: Sealer,
-    tagger: Tagger,
+    keys: NamedKeys,
     cookie: CookieTemplate,
     /// The mark that a page was shown which asks again.
     retry: CookieTemplate,
-    /// Check the bound cookies of the session's retired names.
-    retired: Vec<Tagger>,
+    /// Those of the session's retired names. Another host may use one of them for now.
+    retired: Vec<NamedKeys>,
     answered: Answered,
+}
+
+/// The keys for one name of the session's cookie.
+struct NamedKeys {
+    challenges: Sealer,
+    tagger: Tagger,
 }
 
 /// The paths below one path of the options.
@@ -118,9 +123,8 @@ impl Binder {
         }
         let cookie = session_cookie.companion(SUFFIX, lifetime)?;
         let accepted: Result<_, _> = accepted_paths.iter().map(|path| Paths::below(path, &cookie)).collect();
-        let tagger = |name: &CookieName| Tagger::new(keys, Purpose::BoundCookie, name.as_str());
-        let retired = session_cookie.retired_cookies().iter().map(RetiredCookie::name).map(tagger);
-        let retired = retired.collect::<Result<_, Error>>()?;
+        let retired = session_cookie.retired_cookies().iter().map(RetiredCookie::name);
+        let retired = retired.map(|name| NamedKeys::new(keys, name)).collect::<Result<_, Error>>()?;
         let name = session_cookie.name();
         let retry = session_cookie.companion(RETRY_SUFFIX, RETRY_LIFETIME)?;
         let binder = Self {
@@ -128,8 +132,7 @@ impl Binder {
             accepted: accepted?,
             enforces: !answer_only,
             lifetime,
-            challenges: Sealer::new(keys, Purpose::Challenge, name.as_str(), Arc::new(SystemRandom))?,
-            tagger: tagger(name)?,
+            keys: NamedKeys::new(keys, name)?,
             retired,
             cookie,
             retry,
@@ -198,31 +201,71 @@ impl Binder {
         // If the clock of the host that bound the session is ahead, its minute is not told from hours here.
         let in_grace = now.saturating_since(binding.since) < SUPERSEDED_FOR
             && binding.since.saturating_since(now) <= SUPERSEDED_FOR;
-        let is_present = |tagger, cookies| has_valid_cookie(tagger, cookies, &binding.key, memo, now);
+        let is_present =
+            |keys: &NamedKeys, cookies| has_valid_cookie(&keys.tagger, cookies, &binding.key, memo, now);
         in_grace
-            || is_present(&self.tagger, cookies)
-            || self.retired.iter().zip(retired).any(|(tagger, cookies)| is_present(tagger, cookies))
+            || is_present(&self.keys, cookies)
+            || self.retired.iter().zip(retired).any(|(keys, cookies)| is_present(keys, cookies))
+    }
+
+    /// Returns true if a session was bound moments ago, by whichever clock. Its browser may have sent a request before that, and
+    /// another host may bind sessions by a clock that differs.
+    pub(crate) fn is_new(binding: &DeviceBinding, now: Timestamp) -> bool {
+        let apart = now.saturating_since(binding.since).max(binding.since.saturating_since(now));
+        apart.as_secs() < WINDOW
+    }
+
+    /// Returns true if one of these bound cookies could show here that a device is present: its key is known, and it has not
+    /// expired. Its tag is not checked. `retired` are the cookies under each retired name of the session's.
+    pub(crate) fn may_count(&self, cookies: &FoundCookies, retired: &[FoundCookies], now: Timestamp) -> bool {
+        let may_count = |keys: &NamedKeys, cookies: &FoundCookies| {
+            let mut read = cookies.companions(BOUND).map(|value| Untested::read(&keys.tagger, value));
+            read.any(|untested| untested.is_some_and(|untested| now < untested.until()))
+        };
+        may_count(&self.keys, cookies)
+            || self.retired.iter().zip(retired).any(|(keys, cookies)| may_count(keys, cookies))
     }
 
     /// Returns the field that offers the registration of a key for the session `id`.
     pub(crate) fn offer(&self, id: SessionId, now: Timestamp) -> Result<HeaderValue, Error> {
         let issued_for = IssuedFor::Registration(id.to_bytes());
-        let challenge = Challenge { issued_for, issued: now }.seal(&self.challenges)?;
+        let challenge = Challenge { issued_for, issued: now }.seal(&self.keys.challenges)?;
         headers::registration(&self.paths.register, &challenge)
     }
 
-    /// Checks the proof of a registration for the session `id`. Returns the key, and the time of the challenge.
+    /// Returns the session to which the registration was offered that this request answers. The proof is not checked.
+    pub(crate) fn offered_to(&self, fields: &HeaderMap) -> Option<SessionId> {
+        let text = headers::text(fields, &headers::RESPONSE, jws::MAX_LEN)?;
+        let challenge = self.open(&Proof::read(&text)?.challenge)?;
+        match challenge.issued_for {
+            IssuedFor::Registration(id) => Some(SessionId::from_bytes(id)),
+            IssuedFor::Refresh(_) => None,
+        }
+    }
+
+    /// Checks the proof of a registration for the session `id`, which is bound to the key `bound`. Returns the key of the proof, and
+    /// the time of the challenge.
+    ///
+    /// For a bound session, the same proof is accepted again: if the response was lost, the browser or a proxy may send the request
+    /// once more. It gains nothing, because the end of the bound cookie counts from the challenge.
     pub(crate) fn registered(
         &self,
         fields: &HeaderMap,
         id: SessionId,
+        bound: Option<PublicKey>,
         now: Timestamp,
     ) -> Result<(PublicKey, Timestamp), ProofRefusal> {
         let text = headers::text(fields, &headers::RESPONSE, jws::MAX_LEN).ok_or(ProofRefusal::Malformed)?;
         let proof = Proof::read(&text).ok_or(ProofRefusal::Malformed)?;
         let key = proof.key.ok_or(ProofRefusal::Malformed)?;
         let issued_for = IssuedFor::Registration(id.to_bytes());
-        match self.check(&proof, issued_for, &key, now) {
+        let checked = self.check(&proof, issued_for, &key, now);
+        let answered = match bound {
+            None => checked.and_then(|challenge| self.use_up(&proof, challenge, now)),
+            Some(bound) if bound == key => checked.map(|challenge| challenge.issued),
+            Some(_) => return Err(ProofRefusal::AlreadyBound),
+        };
+        match answered {
             Ok(issued) => Ok((key, issued)),
             Err(Flaw::Ahead) => Err(ProofRefusal::Challenge),
             Err(Flaw::Refused(refusal)) => Err(refusal),
@@ -232,6 +275,11 @@ impl Binder {
     /// Returns the identifier of the binding that a refresh is about.
     pub(crate) fn identifier(fields: &HeaderMap) -> Option<String> {
         headers::text(fields, &headers::IDENTIFIER, MAX_IDENTIFIER)
+    }
+
+    /// Returns true if a request has an identifier that this release cannot read.
+    pub(crate) fn has_unreadable_identifier(fields: &HeaderMap) -> bool {
+        fields.contains_key(headers::IDENTIFIER) && Self::identifier(fields).is_none()
     }
 
     /// Returns true if a request brings a proof, of whatever quality.
@@ -253,7 +301,9 @@ impl Binder {
             let Some(proof) = text.as_deref().and_then(Proof::read) else {
                 return Ok(Refreshed::Refused(ProofRefusal::Malformed));
             };
-            match self.check(&proof, issued_for, key, now) {
+            let checked = self.check(&proof, issued_for, key, now);
+            // Last, so that only the device can use up its challenge.
+            match checked.and_then(|challenge| self.use_up(&proof, challenge, now)) {
                 Ok(issued) => return Ok(Refreshed::Proved(issued)),
                 // Another challenge would not help: the next proof may reach a host whose clock is behind this one's. A browser
                 // that is asked for a fifth proof ends the binding.
@@ -267,19 +317,25 @@ impl Binder {
         } else {
             None
         };
-        let challenge = Challenge { issued_for, issued: now }.seal(&self.challenges)?;
+        let challenge = Challenge { issued_for, issued: now }.seal(&self.keys.challenges)?;
         Ok(Refreshed::Challenged(headers::challenge(&challenge, &identifier_of(id))?, refusal))
     }
 
-    /// Returns the time of the challenge that the proof answers.
+    /// Opens a challenge that was issued under the present name of the session's cookie, or under a retired one.
+    fn open(&self, text: &str) -> Option<Challenge> {
+        let all_keys = std::iter::once(&self.keys).chain(&self.retired);
+        all_keys.map(|keys| &keys.challenges).find_map(|challenges| Challenge::open(text, challenges))
+    }
+
+    /// Returns the challenge that the proof answers.
     fn check(
         &self,
         proof: &Proof<'_>,
         issued_for: IssuedFor,
         key: &PublicKey,
         now: Timestamp,
-    ) -> Result<Timestamp, Flaw> {
-        let challenge = Challenge::open(&proof.challenge, &self.challenges);
+    ) -> Result<Challenge, Flaw> {
+        let challenge = self.open(&proof.challenge);
         let challenge = challenge.filter(|challenge| challenge.issued_for == issued_for);
         let challenge = challenge.ok_or(Flaw::Refused(ProofRefusal::Challenge))?;
         match challenge.age(now) {
@@ -287,10 +343,11 @@ impl Binder {
             Age::Old => return Err(Flaw::Refused(ProofRefusal::Challenge)),
             Age::Ahead => return Err(Flaw::Ahead),
         }
-        if !proof.is_signed_by(key) {
-            return Err(Flaw::Refused(ProofRefusal::Signature));
-        }
-        // Last, so that only the device can use up its challenge.
+        if proof.is_signed_by(key) { Ok(challenge) } else { Err(Flaw::Refused(ProofRefusal::Signature)) }
+    }
+
+    /// Notes that a challenge was answered. Returns its time.
+    fn use_up(&self, proof: &Proof<'_>, challenge: Challenge, now: Timestamp) -> Result<Timestamp, Flaw> {
         if self.answered.first(&proof.challenge, challenge.end(), now) {
             Ok(challenge.issued)
         } else {
@@ -309,7 +366,7 @@ impl Binder {
         now: Timestamp,
     ) -> Result<SetCookies, Error> {
         let until = issued.saturating_add(self.lifetime);
-        let value = bound_cookie::write(&self.tagger, key, until)?;
+        let value = bound_cookie::write(&self.keys.tagger, key, until)?;
         self.cookie.set(value.as_bytes(), until.saturating_since(now), 0)
     }
 
@@ -365,6 +422,16 @@ impl Binder {
             }],
         })
         .to_string()
+    }
+}
+
+impl NamedKeys {
+    fn new(keys: &Keyring, name: &CookieName) -> Result<Self, Error> {
+        let name = name.as_str();
+        Ok(Self {
+            challenges: Sealer::new(keys, Purpose::Challenge, name, Arc::new(SystemRandom))?,
+            tagger: Tagger::new(keys, Purpose::BoundCookie, name)?,
+        })
     }
 }
 

@@ -21,7 +21,7 @@ fn found(fields: &[HeaderValue]) -> FoundCookies {
 }
 
 fn challenge(binder: &Binder, issued_for: IssuedFor, issued: Timestamp) -> String {
-    Challenge { issued_for, issued }.seal(&binder.challenges).unwrap()
+    Challenge { issued_for, issued }.seal(&binder.keys.challenges).unwrap()
 }
 
 #[test]
@@ -31,16 +31,16 @@ fn challenges_are_of_one_store_and_one_cookie() {
         [IssuedFor::Registration([7; 16]), IssuedFor::Refresh([7; 16])].map(|issued_for| {
             let text = challenge(&one, issued_for, NOW);
             assert_eq!(text.len(), challenge::MAX_LEN);
-            let opened = Challenge::open(&text, &one.challenges).unwrap();
+            let opened = Challenge::open(&text, &one.keys.challenges).unwrap();
             assert_eq!(opened, Challenge { issued_for, issued: NOW });
             text
         });
     assert_ne!(registration, text);
     for other in [binder(b"two", "s"), binder(b"one", "t")] {
-        assert_eq!(Challenge::open(&text, &other.challenges), None);
+        assert_eq!(Challenge::open(&text, &other.keys.challenges), None);
     }
     for bad in ["", &text[1..], &format!("{text}A")] {
-        assert_eq!(Challenge::open(bad, &one.challenges), None);
+        assert_eq!(Challenge::open(bad, &one.keys.challenges), None);
     }
 }
 
@@ -86,17 +86,71 @@ fn a_device_is_present_in_the_grace_and_while_its_cookie_lasts() {
 }
 
 #[test]
+fn a_binding_is_new_for_five_minutes_by_whichever_clock() {
+    let binding = DeviceBinding { key: PublicKey::of(true, &[7; 32]), since: NOW };
+    for (seconds, expected) in [(0, true), (299, true), (300, false), (86_400, false)] {
+        let times = [NOW.as_unix() - seconds, NOW.as_unix() + seconds].map(Timestamp::from_unix);
+        assert_eq!(times.map(|now| Binder::is_new(&binding, now)), [expected; 2], "{seconds}");
+    }
+}
+
+/// The cookie is named `s`, and was named `old` and `older`.
+fn renamed() -> Binder {
+    let keys = Keyring::new(AppKey::danger_from_any_bytes(b"one").unwrap());
+    let cookie = CookieOptions::new().name("s").retired_name("old").retired_name("older");
+    Binder::new(DeviceBound::new(), Some(&keys), &cookie.validate().unwrap()).unwrap()
+}
+
+#[test]
+fn a_bound_cookie_may_count_until_its_end_if_its_key_is_known() {
+    let (renamed, key) = (renamed(), PublicKey::of(true, &[7; 32]));
+    let field = |seed, name| {
+        let value = bound_cookie::write(&binder(seed, name).keys.tagger, &key, NOW).unwrap();
+        HeaderValue::try_from(format!("s.bound={value}")).unwrap()
+    };
+    let before = Timestamp::from_unix(NOW.as_unix() - 1);
+    let shapeless = HeaderValue::try_from(format!("s.bound={}", "A".repeat(56))).unwrap();
+    // The id of a key does not depend on the name.
+    for (fields, expected) in [
+        (vec![field(b"one", "s")], true),
+        (vec![field(b"one", "older")], true),
+        (vec![shapeless.clone(), field(b"one", "s")], true),
+        (vec![shapeless], false),
+        (vec![field(b"two", "s")], false),
+        (vec![HeaderValue::from_static("s=x; s.bound=x; s.retry=1")], false),
+        (vec![], false),
+    ] {
+        for (now, expected) in [(before, expected), (NOW, false)] {
+            assert_eq!(renamed.may_count(&found(&fields), &[], now), expected, "{fields:?}");
+            // As those of the second retired name.
+            let retired = [found(&[]), found(&fields)];
+            assert_eq!(renamed.may_count(&found(&[]), &retired, now), expected, "{fields:?}");
+        }
+    }
+}
+
+#[test]
+fn challenges_of_retired_names_are_opened() {
+    let (renamed, issued_for) = (renamed(), IssuedFor::Refresh([7; 16]));
+    for (name, is_known) in [("s", true), ("old", true), ("older", true), ("other", false)] {
+        let text = challenge(&binder(b"one", name), issued_for, NOW);
+        assert_eq!(renamed.open(&text).is_some(), is_known, "{name}");
+        assert_eq!(renamed.open(&challenge(&binder(b"two", name), issued_for, NOW)), None, "{name}");
+    }
+}
+
+#[test]
 fn only_bound_cookies_that_could_be_genuine_count_among_those_that_are_tried() {
     let binder = binder(b"one", "s");
     let [key, other] = [7, 8].map(|byte| PublicKey::of(true, &[byte; 32]));
     let binding = DeviceBinding { key, since: NOW };
     let until = |seconds| NOW.saturating_add(Duration::from_secs(seconds));
-    let write = |key, seconds| bound_cookie::write(&binder.tagger, key, until(seconds)).unwrap();
+    let write = |key, seconds| bound_cookie::write(&binder.keys.tagger, key, until(seconds)).unwrap();
     let field = |value: &str| HeaderValue::try_from(format!("s.bound={value}")).unwrap();
     let genuine = field(&write(&key, 600));
     let is_present =
         |fields: Vec<HeaderValue>| binder.is_present(&binding, &found(&fields), &[], None, until(300));
-    let foreign = bound_cookie::write(&self::binder(b"two", "s").tagger, &key, until(600)).unwrap();
+    let foreign = bound_cookie::write(&self::binder(b"two", "s").keys.tagger, &key, until(600)).unwrap();
     for (planted, what) in [
         (field("x"), "its form"),
         (field(&"A".repeat(56)), "its version"),

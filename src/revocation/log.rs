@@ -76,7 +76,8 @@ pub struct Entry {
     /// The position.
     pub position: u64,
     /// When it was appended, by the clock of the appending process. It decides when the entry is forgotten. For a session that was
-    /// given another id, it also decides until when its old id is one that was replaced moments ago, and not a revoked one: a minute.
+    /// given another id, it also decides until when its old id is one that was replaced moments ago, and not a revoked one: for a
+    /// minute, or for five if the session was bound to a device.
     pub written: Timestamp,
     /// The appended revocation.
     pub revocation: Revocation,

@@ -19,6 +19,11 @@ use crate::event::{EventKind, Reporter, RevocationChange};
 use crate::lock::lock;
 use crate::session::{Labels, Lineage, Name, Position, SUPERSEDED_FOR, SessionId};
 
+/// For this long, the old id of a session that was bound to a device counts as superseded: longer than [`SUPERSEDED_FOR`], because
+/// it opens the session for that long. Only then can a slow request of the login page find its token superseded. The timeline
+/// keeps exact times for as long.
+const RETIRED_FOR: Duration = Duration::from_secs(300);
+
 /// Allows for differences between the clocks of hosts: forgetting late does no harm.
 pub(super) const MARGIN: Duration = Duration::from_secs(2 * 3_600);
 
@@ -226,16 +231,19 @@ impl Register {
     fn ended(&self, mark: Mark, now: Timestamp) -> Verdict {
         // An entry that was not read back yet was written just now.
         let written = lock(&self.timeline).written(mark.position()).unwrap_or(now);
-        let is_recent = now.saturating_since(written) < SUPERSEDED_FOR;
+        let age = now.saturating_since(written);
         // If the clock of its writer is ahead, a minute by that clock could last for hours here.
         let is_ahead = written.saturating_since(now) > SUPERSEDED_FOR;
         // The time of an entry is at most that of its first reading here: for two hours after a failover, Redis dates entries
         // ahead. A process that begins must not grant the minute again.
         let is_old = mark.position() <= self.freshness.loaded();
-        match is_recent {
-            true if mark.is_retired() && !is_ahead && !is_old => Verdict::Retiring,
-            true if mark.is_superseded() => Verdict::Superseded,
-            _ => Verdict::Revoked,
+        let superseded_for = if mark.is_retired() { RETIRED_FOR } else { SUPERSEDED_FOR };
+        if mark.is_retired() && age < SUPERSEDED_FOR && !is_ahead && !is_old {
+            Verdict::Retiring
+        } else if mark.is_superseded() && age < superseded_for {
+            Verdict::Superseded
+        } else {
+            Verdict::Revoked
         }
     }
 
@@ -530,8 +538,9 @@ impl Register {
     pub(super) fn take_in(&self, entries: &[Entry]) {
         {
             let (mut timeline, horizon) = (lock(&self.timeline), self.horizon());
-            // Of an entry of the future, the clock was wrong. All later ones would be remembered until then.
-            let now = SystemClock.now();
+            // Of an entry of the future, the clock was wrong. All later ones would be remembered until then. A log may go by the
+            // clock of the store.
+            let now = self.now().max(SystemClock.now());
             for entry in entries {
                 timeline.note(entry.written.min(now), entry.position, horizon);
             }

@@ -121,7 +121,7 @@ fn over_log(top: u64) -> Register {
 }
 
 #[test]
-fn an_old_id_is_told_from_a_revoked_one_for_a_minute() {
+fn an_old_id_is_told_from_a_revoked_one_for_a_minute_or_five() {
     use Verdict::{Retiring, Revoked, Superseded};
     const WRITTEN: u64 = 1_000;
     let verdict = |revocation, now| {
@@ -134,7 +134,9 @@ fn an_old_id_is_told_from_a_revoked_one_for_a_minute() {
     for (now, retiring, superseded) in [
         (WRITTEN, Retiring, Superseded),
         (WRITTEN + 59, Retiring, Superseded),
-        (WRITTEN + 60, Revoked, Revoked),
+        (WRITTEN + 60, Superseded, Revoked),
+        (WRITTEN + 299, Superseded, Revoked),
+        (WRITTEN + 300, Revoked, Revoked),
         // The clock of the host that wrote it is ahead: an id must not be valid for as long as that.
         (WRITTEN - 60, Retiring, Superseded),
         (WRITTEN - 61, Superseded, Superseded),

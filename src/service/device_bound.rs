@@ -15,7 +15,7 @@ use pin_project_lite::pin_project;
 use super::device_response::{self, empty};
 use super::device_retry::again;
 use super::extension;
-use super::fetch_metadata::comes_by_link;
+use super::fetch_metadata::{comes_by_link, is_fetched_elsewhere};
 use super::handle::SessionHandle;
 use super::slot::Slot;
 use crate::clock::Timestamp;
@@ -77,6 +77,9 @@ fn step<B>(request: &Request<B>) -> Option<Step> {
         return Some(Step::Answered(Box::pin(answer)));
     }
     slot.device.note_answered();
+    if is_fetched_elsewhere(request.headers()) {
+        slot.device.note_fetched_elsewhere();
+    }
     if let Some(endpoint) = binder.endpoint(request.method(), request.uri().path()) {
         let (slot, binder, fields) = (Arc::clone(slot), Arc::clone(binder), request.headers().clone());
         let answer = async move { Some(slot.answer_device(&binder, endpoint, &fields).await) };
@@ -200,20 +203,32 @@ impl Slot {
         binder: &Binder,
         fields: &HeaderMap,
     ) -> Result<Response<Bytes>, Error> {
+        if let Some(id) = binder.offered_to(fields) {
+            self.device.expect_session(id);
+        }
         let session = self.session(false).await?;
         let now = self.connection.config().now();
         let record = session.stored_record().filter(|record| record.payload().has_subject());
-        let Some(record) = record else {
-            // A bound session that has lapsed is not another device's to register for.
-            let bound = self.device.lapsed().map(|lapsed| (lapsed.id(), ProofRefusal::AlreadyBound));
-            let (id, refusal) = bound.map_or((None, ProofRefusal::NoSession), |(id, why)| (Some(id), why));
-            return Ok(self.refuse_device(id, refusal));
+        let Some(record) = record.or_else(|| self.device.lapsed().cloned()) else {
+            return Ok(self.refuse_device(None, ProofRefusal::NoSession));
         };
         let from = record.id();
-        if record.payload().device_binding() != Ok(None) {
-            return Ok(self.refuse_device(Some(from), ProofRefusal::AlreadyBound));
+        match record.payload().device_binding() {
+            Ok(None) => {}
+            // The response to the registration was lost, and the request came again. Another device cannot register for a bound
+            // session, whether or not that has lapsed.
+            Ok(Some(binding)) => {
+                return match binder.registered(fields, from, Some(binding.key), now) {
+                    Ok((key, issued)) => {
+                        self.emit(EventKind::DeviceProved { id: from });
+                        accept_device(binder, &key, issued, now)
+                    }
+                    Err(_) => Ok(self.refuse_device(Some(from), ProofRefusal::AlreadyBound)),
+                };
+            }
+            Err(_) => return Ok(self.refuse_device(Some(from), ProofRefusal::AlreadyBound)),
         }
-        let (key, issued) = match binder.registered(fields, from, now) {
+        let (key, issued) = match binder.registered(fields, from, None, now) {
             Ok(registered) => registered,
             Err(refusal) => return Ok(self.refuse_device(Some(from), refusal)),
         };
@@ -273,6 +288,10 @@ impl Slot {
                 return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
             }
             let bound = sessions.iter().find(|record| record.payload().device_binding() != Ok(None));
+            if bound.is_some() && Binder::has_unreadable_identifier(fields) {
+                // A newer release has given it to the browser.
+                return Ok(empty(StatusCode::SERVICE_UNAVAILABLE));
+            }
             let refusal = match (bound, &identifier) {
                 (None, _) => ProofRefusal::NoSession,
                 (Some(_), None) => ProofRefusal::Malformed,

@@ -2,6 +2,7 @@
 
 use http::HeaderValue;
 
+use super::cookie_opening::{Candidate, OpenedCookies};
 use super::slot::Slot;
 use crate::clock::Timestamp;
 use crate::config::Config;
@@ -38,13 +39,28 @@ impl Slot {
         DeviceCheck::Failed
     }
 
+    /// Puts the session in front that was offered the registration which this request answers, if it counts. A newer one may have
+    /// been planted by another host of the domain.
+    pub(super) fn prefer_expected(&self, opened: &mut OpenedCookies) {
+        let Some(id) = self.device.expected_session() else { return };
+        let is_expected = |candidate: &Candidate| {
+            let record = &candidate.record;
+            record.id() == id && opened.hidden.is_none_or(|hidden| record.recency() > hidden)
+        };
+        let expected = opened.candidates.iter().position(is_expected);
+        if let Some(until) = expected.and_then(|at| opened.candidates.get_mut(..=at)) {
+            until.rotate_right(1);
+        }
+    }
+
     /// Returns the field that offers to bind the session to the browser's device, on a response with this reply: at a login,
     /// and at each renewal while the session is not bound. Also if the request brought a bound cookie: a page that was loading
     /// during the registration may have set the session's former cookie again. A browser that cannot do it ignores the field.
+    /// A response that a page of another origin fetched offers nothing.
     pub(super) fn binding_offer(&self, reply: &Reply) -> Option<HeaderValue> {
         let binder = enforced(self.connection.config())?;
         let Reply::Set { weight, .. } = reply else { return None };
-        let loaded = self.loaded().filter(|_| self.device.is_answered())?;
+        let loaded = self.loaded().filter(|_| self.device.may_offer())?;
         let record = loaded.session.stored_record()?;
         let is_due = *weight == Weight::Renewal || loaded.id != Some(record.id()) || self.has_bound_cookie();
         let payload = record.payload();
@@ -59,6 +75,20 @@ impl Slot {
     /// clock.
     pub(super) fn has_bound_cookie(&self) -> bool {
         self.cookies().any(Binder::has_cookie)
+    }
+
+    /// Returns true if the next request of this browser may come with a valid bound cookie, although this one did not.
+    ///
+    /// If the session was bound moments ago, the browser may have sent this request before, or the handler was slow to ask for its
+    /// session. If this release cannot read the binding, it does not know when that was.
+    pub(super) fn bound_cookie_may_follow(&self, now: Timestamp) -> bool {
+        let lapsed = self.device.lapsed().map(|lapsed| lapsed.payload().device_binding());
+        self.device.lacks_refresh()
+            || self.has_bound_cookie()
+            || lapsed.is_some_and(|binding| match binding {
+                Ok(binding) => binding.is_some_and(|binding| Binder::is_new(&binding, now)),
+                Err(_) => true,
+            })
     }
 
     /// Returns the lines that remove the bound cookie, if the request has one.

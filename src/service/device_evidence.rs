@@ -1,7 +1,7 @@
 //! The data of a request that can show that it comes from its session's device.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use http::header::HeaderMap;
 
@@ -9,14 +9,18 @@ use super::fetch_metadata::is_caused_elsewhere;
 use crate::cookie::FoundCookies;
 use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
+use crate::error::Error;
 use crate::event::Refusal;
-use crate::session::Record;
+use crate::lock::lock;
+use crate::session::{Record, SessionId};
 
 /// The data of a request that can show that it comes from the session's device.
 #[derive(Default)]
 pub(super) struct DeviceEvidence {
     /// A service answers the browsers that bind sessions of this store.
     is_answered: AtomicBool,
+    /// A page of another origin fetched the response, so a binding would not last.
+    is_fetched_elsewhere: AtomicBool,
     /// The session, if nothing showed that.
     lapsed: OnceLock<Record>,
     /// The request is about to show it: an honest browser sends it without a bound cookie.
@@ -25,6 +29,10 @@ pub(super) struct DeviceEvidence {
     lacks_refresh: bool,
     /// A cookie of the request may hold a session that this host cannot judge.
     has_unjudged: AtomicBool,
+    /// The session to which the request answers an offer.
+    offered_to: OnceLock<SessionId>,
+    /// Why the session could not be loaded, before the handler asked for it.
+    failure: Mutex<Option<Error>>,
 }
 
 impl DeviceEvidence {
@@ -43,6 +51,40 @@ impl DeviceEvidence {
     /// Returns true if a service answers the browsers that bind sessions of this store.
     pub(super) fn is_answered(&self) -> bool {
         self.is_answered.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a page of another origin fetched the response, as a part of itself.
+    pub(super) fn note_fetched_elsewhere(&self) {
+        self.is_fetched_elsewhere.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if the response can offer a binding.
+    ///
+    /// Browsers refresh only for requests that a page of the session's own origin has caused. The session of a page of another
+    /// origin would lapse, and stay so.
+    pub(super) fn may_offer(&self) -> bool {
+        self.is_answered() && !self.is_fetched_elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// Notes the session to which the request answers an offer.
+    pub(super) fn expect_session(&self, id: SessionId) {
+        // A request answers one offer.
+        let _ = self.offered_to.set(id);
+    }
+
+    /// Returns the session to which the request answers an offer.
+    pub(super) fn expected_session(&self) -> Option<SessionId> {
+        self.offered_to.get().copied()
+    }
+
+    /// Keeps the reason why the session could not be loaded, for the handler.
+    pub(super) fn keep_failure(&self, error: Error) {
+        *lock(&self.failure) = Some(error);
+    }
+
+    /// Returns the reason why the session could not be loaded before, once.
+    pub(super) fn take_failure(&self) -> Option<Error> {
+        lock(&self.failure).take()
     }
 
     /// Notes that the request is one of those by which a device shows that it is there.

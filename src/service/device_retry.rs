@@ -11,6 +11,7 @@ use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue, REFRESH};
 use http::{Response, StatusCode, Uri};
 
 use super::device_response;
+use super::fetch_metadata::is_caused_elsewhere;
 use super::slot::Slot;
 use crate::device_bound::Binder;
 use crate::device_bound::headers::SKIPPED;
@@ -27,18 +28,24 @@ pub(super) fn again(uri: &Uri) -> HeaderValue {
 }
 
 impl Slot {
-    /// Answers the image of the page: the browser had the opportunity to refresh.
+    /// Answers the image of the page: the browser had the opportunity to refresh. If another origin has caused the request, it is
+    /// not that image, and the browser had none.
     pub(super) fn answer_image(&self, binder: &Binder, fields: &HeaderMap) -> Result<Response<Bytes>, Error> {
         let mut response = device_response::empty(StatusCode::NO_CONTENT);
-        if Binder::was_asked(&self.found) && !self.has_bound_cookie() && !fields.contains_key(SKIPPED) {
+        let is_of_page = Binder::was_asked(&self.found) && !is_caused_elsewhere(fields);
+        if is_of_page && !self.has_bound_cookie() && !fields.contains_key(SKIPPED) {
             device_response::set_cookies(&mut response, binder.give_up()?);
         }
         Ok(response)
     }
 
-    /// Returns true if the request has a cookie of the session's name, and its browser may still refresh the bound cookie.
+    /// Returns true if the request has a cookie of the session's name, and its browser may still refresh the bound cookie. A bound
+    /// cookie that cannot count here does not prevent that: it has expired on its way, or another program has set it.
     pub(super) fn may_retry(&self, binder: &Binder) -> bool {
-        binder.enforces() && self.has_cookie() && !self.has_bound_cookie() && !Binder::was_asked(&self.found)
+        binder.enforces()
+            && self.has_cookie()
+            && !Binder::was_asked(&self.found)
+            && !binder.may_count(&self.found, &self.found_retired, self.connection.config().now())
     }
 
     /// Returns a page that refreshes the bound cookie and opens itself again, if the session of the request lacks it.
@@ -48,9 +55,13 @@ impl Slot {
         again: HeaderValue,
     ) -> Option<Response<Bytes>> {
         self.device.expect_proof();
-        // A store that fails now is asked again when the handler asks for its session.
-        let looked = self.look().await.is_ok();
-        if !looked || self.device.lapsed().is_none() {
+        let looked = self.look().await.map(drop);
+        let failed = looked.is_err();
+        if let Err(error) = looked {
+            // The handler gets it if it asks for its session, instead of another wait for the same store.
+            self.device.keep_failure(error);
+        }
+        if failed || self.device.lapsed().is_none() {
             self.device.expect_no_proof();
             return None;
         }

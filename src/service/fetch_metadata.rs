@@ -20,9 +20,19 @@ pub(super) fn is_caused_elsewhere(headers: &HeaderMap) -> bool {
 /// Returns true if a page of another origin made the browser open this one.
 #[cfg(feature = "device-bound")]
 pub(super) fn comes_by_link<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::GET
-        && request.headers().get(&SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate")
-        && is_caused_elsewhere(request.headers())
+    *request.method() == Method::GET && navigates(request.headers()) && is_caused_elsewhere(request.headers())
+}
+
+/// Returns true if a page of another origin caused the request, but did not make the browser open this page: a script of it, or
+/// an image in it.
+#[cfg(feature = "device-bound")]
+pub(super) fn is_fetched_elsewhere(headers: &HeaderMap) -> bool {
+    is_caused_elsewhere(headers) && !navigates(headers)
+}
+
+#[cfg(feature = "device-bound")]
+fn navigates(headers: &HeaderMap) -> bool {
+    headers.get(&SEC_FETCH_MODE).is_some_and(|mode| mode == "navigate")
 }
 
 /// Returns true if a browser loads the page before the user asks for it.

@@ -34,6 +34,9 @@ impl Slot {
             let record = &candidate.record;
             Reverse((record.recency(), record.created(), record.expires(), record.id().to_bytes()))
         });
+        let newest = opened.candidates.first().map(|newest| newest.record.recency()).max(opened.hidden);
+        #[cfg(feature = "device-bound")]
+        self.prefer_expected(&mut opened);
         let counts = self.newest_that_counts(&opened, now);
         self.report_found(counts, &opened);
         let device = self.check_device(counts.map(|newest| &newest.record), now);
@@ -41,7 +44,7 @@ impl Slot {
         let record = counts.filter(|_| !lapsed).map(|newest| newest.record.clone());
         // While the browser may still bring the bound cookie, the request counts as overtaken.
         let overtaken =
-            record.is_none() && !opened.superseded.is_empty() || lapsed && self.may_bring_bound_cookie();
+            record.is_none() && !opened.superseded.is_empty() || lapsed && self.may_bring_bound_cookie(now);
         let has_newest = counts.is_some();
         let brings_others = opened.candidates.len() > usize::from(has_newest);
         let former = match &record {
@@ -54,7 +57,6 @@ impl Slot {
         // must not remove the cookie of the login, nor that of a bound session that came without its bound cookie.
         let dead = record.is_none() && opened.all_dead && !opened.exhausted && !overtaken && !lapsed;
         let reply = if dead { Reply::Remove { weight: Weight::DeadCookie } } else { Reply::Nothing };
-        let newest = opened.candidates.first().map(|newest| newest.record.recency()).max(opened.hidden);
         let (id, place) = (record.as_ref().map(Record::id), record.as_ref().and_then(Record::place));
         let belongs = |record: &Record| record.payload().subject().is_some();
         let had_subject = settings.private_pages_no_store && record.as_ref().is_some_and(belongs);
@@ -81,7 +83,7 @@ impl Slot {
         }
     }
 
-    /// Returns the newest of the authentic sessions, which are in order, unless a newer one hides it.
+    /// Returns the first of the authentic sessions, which are in order, unless a newer one hides it.
     fn newest_that_counts<'a>(&self, opened: &'a OpenedCookies, now: Timestamp) -> Option<&'a Candidate> {
         let newest = opened.candidates.first();
         let newest =
@@ -152,10 +154,13 @@ impl Slot {
 
     /// Returns true if the request came without a valid bound cookie, and the next one may come with one.
     #[cfg_attr(not(feature = "device-bound"), allow(clippy::unused_self))]
-    fn may_bring_bound_cookie(&self) -> bool {
+    fn may_bring_bound_cookie(&self, now: Timestamp) -> bool {
         #[cfg(feature = "device-bound")]
-        return self.device.lacks_refresh() || self.has_bound_cookie();
+        return self.bound_cookie_may_follow(now);
         #[cfg(not(feature = "device-bound"))]
-        false
+        {
+            let _ = now;
+            false
+        }
     }
 }

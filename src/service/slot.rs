@@ -127,10 +127,14 @@ impl Slot {
 
     /// Loads the session for the service itself. The response is that of a handler that does not ask for its session.
     pub(super) async fn look(self: &Arc<Self>) -> Result<&Loaded, Error> {
-        match self.loaded.get() {
-            Some(loaded) => Ok(loaded),
-            None => self.load().await,
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(loaded);
         }
+        #[cfg(feature = "device-bound")]
+        if let Some(error) = self.device.take_failure() {
+            return Err(error);
+        }
+        self.load().await
     }
 
     /// Closes each session that is loaded from now on.

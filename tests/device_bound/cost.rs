@@ -1,7 +1,9 @@
-//! The cost of the option: characters of a token, and no allocation where the session is not asked for.
+//! The cost of the option: characters of a token, and no allocation, neither for the check nor where the session is not asked for.
 
 use std::time::Instant;
 
+use allocation_counter::AllocationInfo;
+use http::header::{COOKIE, HeaderValue};
 use http::{Request, Response};
 use hyper::service::Service;
 use hyper_session::testing::FakeClock;
@@ -36,16 +38,60 @@ fn a_request_that_does_not_ask_allocates_as_little_as_an_unbound_one() {
             let mut counts = Vec::new();
             for cookies in [browser.cookies, unbound.cookies] {
                 let request = with_cookies(http::Request::get("/ping"), &cookies);
-                let future = site.call(request);
-                let counted = allocation_counter::measure(|| {
-                    let mut future = std::pin::pin!(future);
-                    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-                    assert!(future.as_mut().poll(&mut context).is_ready());
-                });
-                counts.push(counted.count_total);
+                counts.push(measured(site.call(request)).1.count_total);
             }
             assert_eq!(counts[0], counts[1], "{}", site.kind);
         });
+    }
+}
+
+/// Completes a future that does not wait, and measures what it allocates.
+fn measured<T>(future: impl Future<Output = T>) -> (T, AllocationInfo) {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut output = None;
+    let counted = allocation_counter::measure(|| output = Some(future.as_mut().poll(&mut context)));
+    match output {
+        Some(std::task::Poll::Ready(output)) => (output, counted),
+        _ => panic!("it waits"),
+    }
+}
+
+fn pair(browser: &Browser, name: &str) -> String {
+    format!("{name}={}", std::str::from_utf8(browser.cookies.get(name).unwrap()).unwrap())
+}
+
+// The same request in the grace, where no bound cookie is asked for, and after it. With the memo of the connection and without, and
+// also if as many planted cookies come first as are tried beside the genuine one.
+#[test]
+fn the_check_of_a_bound_cookie_allocates_nothing() {
+    for (memo, planted) in [(true, 0), (true, 3), (false, 0), (false, 3)] {
+        let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder.connection_memo(memo));
+        let mut pairs = Vec::new();
+        for _ in 0..planted {
+            let mut other = Browser::new();
+            block_on(other.bind(&site));
+            pairs.push(pair(&other, BOUND));
+        }
+        let mut browser = Browser::new();
+        block_on(browser.bind(&site));
+        pairs.extend([pair(&browser, BOUND), pair(&browser, NAME)]);
+        let cookies = HeaderValue::try_from(pairs.join("; ")).unwrap();
+        let service = session_fn(site.store.clone(), |_: Request<Body>, handle: SessionHandle| async move {
+            Ok::<_, Error>(Response::new(handle.load().await?.binding().is_bound()))
+        });
+        let counts = [0, GRACE.as_secs()].map(|second| {
+            site.clock.set(START + second);
+            let request = || Request::get("/").header(COOKIE, &cookies).body(Body::default()).unwrap();
+            // The first one fills the memo.
+            let [_, counted] = [request(), request()].map(|request| {
+                let (response, counted) = measured(service.call(request));
+                assert!(response.unwrap().into_body(), "it is bound");
+                (counted.count_total, counted.bytes_total)
+            });
+            counted
+        });
+        assert_eq!(counts[0], counts[1], "memo {memo}, {planted} planted");
     }
 }
 

@@ -14,7 +14,7 @@ use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, Keyring, MemoryStor
 use crate::browser::Browser;
 use crate::device::{Device, Offer, challenge, offer};
 use crate::dice::Dice;
-use crate::place::Place;
+use crate::place::{Options, Place};
 use crate::site::{Body, Events, GRACE, LIFETIME, START, Site, block_on, key, observer, text};
 
 /// The options of a host in one step of a deployment.
@@ -23,6 +23,7 @@ enum Step {
     Off,
     AnswerOnly,
     On(DeviceBound),
+    OnWith(Options),
 }
 
 struct Host {
@@ -34,11 +35,12 @@ struct Host {
 impl Host {
     async fn deploy(place: &Place, clock: &FakeClock, step: &Step) -> Self {
         let (options, enforces) = match step.clone() {
-            Step::Off => (None, false),
-            Step::AnswerOnly => (Some(DeviceBound::new().answer_only(true)), false),
-            Step::On(options) => (Some(options), true),
+            Step::Off => (Options::new(None), false),
+            Step::AnswerOnly => (Options::new(Some(DeviceBound::new().answer_only(true))), false),
+            Step::On(options) => (Options::new(Some(options)), true),
+            Step::OnWith(options) => (options, true),
         };
-        Self { site: place.host(clock, options).await, enforces }
+        Self { site: place.host_with(clock, options).await, enforces }
     }
 }
 
@@ -185,6 +187,81 @@ fn no_user_is_logged_out_while_its_path_changes() {
         let bound = user.browser.bound.expect(hosts[0].site.kind);
         assert_eq!(bound.refresh_url, "/auth/new/refresh", "{}", hosts[0].site.kind);
     });
+}
+
+fn next_key() -> AppKey {
+    AppKey::danger_from_any_bytes(b"another key").unwrap()
+}
+
+/// A host with these keys for bound cookies and challenges.
+fn with_keys(keys: Keyring) -> Options {
+    Options { keys, ..Options::new(Some(DeviceBound::new())) }
+}
+
+#[test]
+fn no_user_is_logged_out_while_its_keys_change() {
+    let route = [
+        key().into(),
+        Keyring::new(key()).accept(next_key()),
+        Keyring::new(next_key()).accept(key()),
+        next_key().into(),
+    ];
+    each_place(&route.map(with_keys).map(Step::OnWith), async |user, hosts| {
+        assert!(user.browser.bound.is_some(), "{}", hosts[0].site.kind);
+    });
+}
+
+// The first of the steps above avoids this.
+#[test]
+fn a_bound_cookie_with_a_key_that_another_host_does_not_know_lapses_there() {
+    for site in Site::all() {
+        block_on(async {
+            let place = site.place.as_ref().unwrap();
+            let next = place.host_with(&site.clock, with_keys(Keyring::new(next_key()).accept(key()))).await;
+            let mut browser = bound(&next).await;
+            site.clock.advance(GRACE);
+            assert_eq!(browser.read(&site, "/").await, "stranger lapsed 0", "{}", site.kind);
+            assert_eq!(browser.read(&next, "/").await, "ada bound 0", "{}", site.kind);
+        });
+    }
+}
+
+/// Hosts before, between and after the steps by which the cookie gets another name.
+fn renamed() -> [Options; 4] {
+    let old = || CookieOptions::new().name("old");
+    let new = || CookieOptions::new().name("new");
+    let cookies = [old(), old().retired_name("new"), new().retired_name("old"), new()];
+    cookies.map(|cookie| Options { cookie, ..Options::new(Some(DeviceBound::new())) })
+}
+
+#[test]
+fn no_user_is_logged_out_while_its_cookie_is_renamed() {
+    each_place(&renamed().map(Step::OnWith), async |user, hosts| {
+        assert!(user.browser.bound.is_some(), "{}", hosts[0].site.kind);
+    });
+}
+
+// One host issues the challenge, and the other one gets the proof: neither is one of the five that end a binding.
+#[test]
+fn hosts_with_the_former_and_the_new_name_accept_the_challenges_of_each_other() {
+    for place in Place::all() {
+        block_on(async {
+            let clock = Place::clock();
+            let [_, former, new, _] = renamed();
+            let former = place.host_with(&clock, former).await;
+            let new = place.host_with(&clock, new).await;
+            for hosts in [[&former, &new], [&new, &former]] {
+                for binding in hosts {
+                    let mut browser = bound(binding).await;
+                    clock.advance(LIFETIME);
+                    assert_eq!(refresh_in_turn(&mut browser, hosts).await, (200, 1), "{}", place.kind());
+                    for host in hosts {
+                        assert_eq!(browser.read(host, "/").await, "ada bound 0", "{}", place.kind());
+                    }
+                }
+            }
+        });
+    }
 }
 
 /// A session that one host has bound, and its user.
@@ -345,6 +422,31 @@ fn b2_hosts_whose_clocks_differ_do_not_end_a_binding() {
     }
 }
 
+// A request of the login page has no bound cookie. It reaches the other host, where its minute has passed or has not begun.
+#[test]
+fn b2_a_request_of_the_login_page_on_a_host_with_another_clock_does_not_replace_the_session() {
+    for place in Place::all().into_iter().filter(|place| !matches!(place, Place::Cookies(_))) {
+        for apart in [60, 61, 120, 299] {
+            block_on(async {
+                let clock = Place::clock();
+                let behind = FakeClock::at(clock.now().as_unix() - apart);
+                let ahead = place.host(&clock, Some(DeviceBound::new())).await;
+                let behind = place.host(&behind, Some(DeviceBound::new())).await;
+                for [host, other] in [[&ahead, &behind], [&behind, &ahead]] {
+                    let mut browser = Browser::new();
+                    let offered = browser.log_in(host).await;
+                    let mut page = Browser { cookies: browser.cookies.clone(), ..Browser::new() };
+                    browser.bind_by(host, &offered).await;
+                    let response = page.visit(other, "/visit").await;
+                    browser.cookies.receive(response.headers());
+                    let page = browser.read(host, "/").await;
+                    assert!(page.starts_with("ada bound"), "{} {apart} {page}", place.kind());
+                }
+            });
+        }
+    }
+}
+
 // A proof is worth the rest of its challenge's life, whichever clock is right.
 #[test]
 fn a_bound_cookie_ends_with_its_challenge_whichever_clock_is_right() {
@@ -373,7 +475,6 @@ fn a_bound_cookie_ends_with_its_challenge_whichever_clock_is_right() {
 fn a_migration_accepts_the_bound_cookies_of_before_if_it_has_their_key() {
     let clock = FakeClock::at(START);
     let until = Timestamp::from_unix(START + 100_000);
-    let next = || AppKey::danger_from_any_bytes(b"another key").unwrap();
     let cookies = || {
         let builder = CookieStore::builder(key()).clock(clock.clone()).revocations(Revocations::in_memory());
         builder.device_bound(DeviceBound::new()).build().unwrap()
@@ -383,9 +484,10 @@ fn a_migration_accepts_the_bound_cookies_of_before_if_it_has_their_key() {
         let store = MigratingStore::new(new.build().unwrap(), old, until).unwrap();
         Site { store: Arc::new(store), clock: clock.clone(), ..Site::on_cookies() }
     };
-    for (keys, page) in
-        [(Keyring::new(next()), "stranger lapsed 0"), (Keyring::new(next()).accept(key()), "ada bound 0")]
-    {
+    for (keys, page) in [
+        (Keyring::new(next_key()), "stranger lapsed 0"),
+        (Keyring::new(next_key()).accept(key()), "ada bound 0"),
+    ] {
         block_on(async {
             let old = cookies();
             let before = Site { store: Arc::new(old.clone()), clock: clock.clone(), ..Site::on_cookies() };

@@ -4,9 +4,10 @@ use std::sync::Arc;
 #[cfg(feature = "redis")]
 use std::sync::{Mutex, Weak};
 
+use hyper_session::cookie::CookieOptions;
 use hyper_session::store::{Builder, Memory};
 use hyper_session::testing::FakeClock;
-use hyper_session::{Clock, CookieStore, DeviceBound, Revocations, ServerStore, SystemClock};
+use hyper_session::{Clock, CookieStore, DeviceBound, Keyring, Revocations, ServerStore, SystemClock};
 
 #[cfg(feature = "sqlite")]
 use crate::folder::Folder;
@@ -36,6 +37,22 @@ pub(crate) enum Revoked {
     Sqlite(Arc<Folder>),
     #[cfg(feature = "redis")]
     Redis(Arc<Server>, String),
+}
+
+/// The options of a host.
+#[derive(Clone)]
+pub(crate) struct Options {
+    /// Without these it binds no session, and its service answers no browser.
+    pub(crate) device_bound: Option<DeviceBound>,
+    /// The keys of bound cookies and challenges.
+    pub(crate) keys: Keyring,
+    pub(crate) cookie: CookieOptions,
+}
+
+impl Options {
+    pub(crate) fn new(device_bound: Option<DeviceBound>) -> Self {
+        Self { device_bound, keys: key().into(), cookie: CookieOptions::new() }
+    }
 }
 
 impl Place {
@@ -77,6 +94,10 @@ impl Place {
 
     /// A host whose sessions are here. Without options it binds none, and its service answers no browser.
     pub(crate) async fn host(&self, clock: &FakeClock, options: Option<DeviceBound>) -> Site {
+        self.host_with(clock, Options::new(options)).await
+    }
+
+    pub(crate) async fn host_with(&self, clock: &FakeClock, options: Options) -> Site {
         let events = Events::default();
         match self {
             Self::Cookies(revoked) => {
@@ -130,15 +151,10 @@ impl Revoked {
     }
 }
 
-fn with_options<K>(
-    builder: Builder<K>,
-    clock: &FakeClock,
-    events: &Events,
-    options: Option<DeviceBound>,
-) -> Builder<K> {
-    let builder = builder.clock(clock.clone()).observer(observer(events));
-    match options {
-        Some(options) => builder.device_bound(options.keys(key())),
+fn with_options<K>(builder: Builder<K>, clock: &FakeClock, events: &Events, options: Options) -> Builder<K> {
+    let builder = builder.clock(clock.clone()).observer(observer(events)).cookie(options.cookie);
+    match options.device_bound {
+        Some(device_bound) => builder.device_bound(device_bound.keys(options.keys)),
         None => builder,
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use http::Request;
 use http::header::{COOKIE, SET_COOKIE};
 use hyper_session::store::{Backend, Memory, Replaced, Stored};
-use hyper_session::testing::{FakeClock, Fault, Faulty, Primitive};
+use hyper_session::testing::{Cookies, FakeClock, Fault, Faulty, Primitive};
 use hyper_session::{Clock, DeviceBound, Keyring};
 use serde_json::{Value, json};
 
-use crate::browser::{Browser, IDENTIFIER, PROOF, post};
-use crate::device::{Device, challenge, offer};
+use crate::browser::{Browser, IDENTIFIER, PROOF, post, with_cookies};
+use crate::device::{Device, Offer, challenge, offer};
 use crate::site::{BOUND, Body, GRACE, LIFETIME, NAME, START, Site, block_on, key, text};
+use crate::thefts::with_only;
 
 #[test]
 fn a_session_is_bound_after_the_login() {
@@ -90,6 +91,28 @@ fn values_that_the_login_page_sets_meanwhile_are_kept_on_the_server() {
             assert_eq!(page.read(&site, "/visit").await, "ada bound 2", "{}", site.kind);
             assert_eq!(browser.read(&site, "/").await, "ada bound 2");
         });
+    }
+}
+
+// A long poll or a slow upload of the login page asks for its session when the minute has passed. It has no bound cookie, and must not
+// replace the cookie of the session.
+#[test]
+fn a_request_from_before_the_registration_does_not_replace_the_session() {
+    for site in Site::all().into_iter().filter(|site| !site.follows_a_log()) {
+        for seconds in [60, 150, 299] {
+            block_on(async {
+                let mut browser = Browser::new();
+                let offered = browser.log_in(&site).await;
+                let mut page = Browser { cookies: browser.cookies.clone(), ..Browser::new() };
+                browser.bind_by(&site, &offered).await;
+                site.clock.advance(Duration::from_secs(seconds));
+                let response = page.visit(&site, "/visit").await;
+                browser.cookies.receive(response.headers());
+                let page = text(response).await;
+                assert!(page.starts_with("stranger"), "{} {seconds} {page}", site.kind);
+                assert_eq!(browser.read(&site, "/").await, "ada bound 0", "{} {seconds}", site.kind);
+            });
+        }
     }
 }
 
@@ -311,6 +334,37 @@ fn an_unbound_session_is_offered_a_binding_again_when_it_is_renewed() {
     }
 }
 
+// Browsers do not refresh for such requests: ten minutes later, the user would look logged out in each of them.
+#[test]
+fn a_page_of_another_origin_that_fetches_a_response_is_offered_nothing() {
+    for site in Site::all() {
+        block_on(async {
+            for (from, mode, offers) in [
+                ("same-site", "cors", false),
+                ("cross-site", "cors", false),
+                ("same-site", "no-cors", false),
+                ("same-origin", "cors", true),
+                // The way back from a provider, or a form of a sibling.
+                ("same-site", "navigate", true),
+                ("cross-site", "navigate", true),
+                ("none", "navigate", true),
+            ] {
+                let fields =
+                    |path| Request::get(path).header("sec-fetch-site", from).header("sec-fetch-mode", mode);
+                let login = site.call(fields("/login").body(Body::default()).unwrap()).await;
+                assert_eq!(offer(login.headers()).is_some(), offers, "{} {from} {mode}", site.kind);
+                // A renewal.
+                let mut browser = Browser::new();
+                browser.cookies.receive(login.headers());
+                site.clock.advance(Duration::from_secs(3 * 3600));
+                let renewal = site.call(with_cookies(fields("/"), &browser.cookies)).await;
+                assert!(renewal.headers().contains_key(SET_COOKIE));
+                assert_eq!(offer(renewal.headers()).is_some(), offers, "{} {from} {mode}", site.kind);
+            }
+        });
+    }
+}
+
 #[test]
 fn nothing_is_offered_to_visitors_nor_by_responses_that_save_nothing() {
     for site in Site::all() {
@@ -462,6 +516,69 @@ fn a_registration_whose_reply_from_the_store_was_lost_counts() {
     });
 }
 
+/// Registers with this proof, and returns the status and the cookies of the response.
+async fn registered(site: &Site, offered: &Offer, cookies: &Cookies, proof: &str) -> (u16, Cookies) {
+    let response = post(site, &offered.path, cookies, &[(PROOF, proof)]).await;
+    let mut set = Cookies::new();
+    set.receive(response.headers());
+    (response.status().as_u16(), set)
+}
+
+// The connection broke, or the process was killed after the save. A proxy or the browser itself sends the request once more.
+#[test]
+fn a_registration_that_is_sent_again_is_answered_again() {
+    for site in Site::all().into_iter().filter(|site| !site.is_in_cookies()) {
+        for (waits, on_another) in [([0, 0], false), ([0, 0], true), ([1, 59], true), ([99, 200], false)] {
+            block_on(async {
+                let other = if on_another { site.another_host().await } else { site.clone() };
+                let mut browser = Browser::new();
+                let offered = browser.log_in(&site).await;
+                let proof = browser.device.registration(&offered.challenge);
+                site.clock.advance(Duration::from_secs(waits[0]));
+                let (first, lost) = registered(&site, &offered, &browser.cookies, &proof).await;
+                site.clock.advance(Duration::from_secs(waits[1]));
+                other.events();
+                let (second, set) = registered(&other, &offered, &browser.cookies, &proof).await;
+                assert_eq!((first, second), (200, 200), "{} {waits:?}", site.kind);
+                assert!(other.events().contains(&"proved".to_owned()), "{}", site.kind);
+                // Each is worth the same: the value contains its end.
+                assert!(set.get(BOUND).is_some() && set.get(BOUND) == lost.get(BOUND), "{}", site.kind);
+
+                // Another device gets nothing, with the same offer.
+                let stranger = Device::new().registration(&offered.challenge);
+                let (status, set) = registered(&other, &offered, &browser.cookies, &stranger).await;
+                assert_eq!((status, set.get(BOUND)), (401, None), "{}", site.kind);
+
+                let response = browser.register(&other, &offered).await;
+                assert_eq!(response.status(), 200);
+                browser.obey(response).await;
+                site.clock.advance(GRACE);
+                assert_eq!(browser.read(&site, "/").await, "ada bound 0", "{} {waits:?}", site.kind);
+                site.clock.advance(LIFETIME);
+                assert_eq!(browser.refresh(&site).await, 200, "{}", site.kind);
+                let (status, _) = registered(&site, &offered, &browser.cookies, &proof).await;
+                assert_eq!(status, 401, "{}: the challenge is too old", site.kind);
+            });
+        }
+    }
+}
+
+// The guide: on a cookie store the old cookie is not bound, and its session has another id by then.
+#[test]
+fn a_registration_that_is_sent_again_with_an_old_cookie_is_refused() {
+    for site in Site::all().into_iter().filter(Site::is_in_cookies) {
+        block_on(async {
+            let mut browser = Browser::new();
+            let offered = browser.log_in(&site).await;
+            let proof = browser.device.registration(&offered.challenge);
+            let (first, _) = registered(&site, &offered, &browser.cookies, &proof).await;
+            let (second, set) = registered(&site, &offered, &browser.cookies, &proof).await;
+            assert_eq!((first, second), (200, 401), "{}", site.kind);
+            assert_eq!(set.header(), None, "{}", site.kind);
+        });
+    }
+}
+
 // A logout ends the binding in the browser by the refresh that follows it. It is not an attack.
 #[test]
 fn a_refresh_without_a_proof_after_a_logout_is_not_reported() {
@@ -521,7 +638,37 @@ fn b2_a_refresh_of_a_binding_of_a_later_release_is_to_be_sent_again() {
         site.clock.advance(GRACE);
         assert_eq!(browser.read(&site, "/").await, "stranger lapsed 0", "not as an unbound one");
         assert_eq!(browser.ask(&site).await.status(), 503);
+        // A request of the login page, when the minute has passed: this host does not know when the session was bound.
+        let mut page = with_only(NAME, &browser.cookies);
+        site.clock.advance(LIFETIME);
+        let response = page.visit(&site, "/visit").await;
+        assert!(!response.headers().contains_key(SET_COOKIE));
     });
+}
+
+// Status 400 would end the binding in the browser.
+#[test]
+fn b2_a_refresh_with_an_identifier_of_a_later_release_is_to_be_sent_again() {
+    for site in Site::all() {
+        block_on(async {
+            let mut browser = Browser::new();
+            browser.bind(&site).await;
+            let path = browser.bound.clone().unwrap().refresh_url;
+            for (identifier, bound, unbound) in
+                [(Some("b".repeat(24)), 503, 401), (Some("(b)".to_owned()), 503, 401), (None, 400, 401)]
+            {
+                let fields: Vec<_> =
+                    identifier.iter().map(|identifier| (IDENTIFIER, identifier.as_str())).collect();
+                let status = post(&site, &path, &browser.cookies, &fields).await.status();
+                assert_eq!(status, bound, "{} {identifier:?}", site.kind);
+                // Without a session, no release knows it.
+                let status = post(&site, &path, &Cookies::new(), &fields).await.status();
+                assert_eq!(status, unbound, "{} {identifier:?}", site.kind);
+            }
+            site.clock.advance(LIFETIME);
+            assert_eq!(browser.refresh(&site).await, 200, "{}", site.kind);
+        });
+    }
 }
 
 // T17: a new application key logs no user out, and a revoked one logs all out.

@@ -1,6 +1,12 @@
 //! Users who come back after their bound cookie has expired: by a link of another site, or with a browser that has lost its key.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use http::header::{HeaderMap, SET_COOKIE};
 use http::{Request, Response};
+use hyper_session::store::Memory;
+use hyper_session::testing::{Fault, Faulty, Primitive};
 
 use crate::browser::{Browser, with_cookies};
 use crate::site::{BOUND, Body, GRACE, LIFETIME, NAME, Site, block_on, text};
@@ -27,6 +33,12 @@ async fn away(site: &Site) -> Browser {
     browser.cookies = with_only(NAME, &browser.cookies).cookies;
     site.events();
     browser
+}
+
+/// Gives the browser a bound cookie with this value.
+fn plant(browser: &mut Browser, value: &str) {
+    let line = format!("{BOUND}={value}").parse().unwrap();
+    browser.cookies.receive(&HeaderMap::from_iter([(SET_COOKIE, line)]));
 }
 
 // Browsers do not refresh for a request that another site has caused.
@@ -153,10 +165,7 @@ fn what_is_written_beside_a_lapsed_session_does_not_replace_it_while_its_browser
             ] {
                 let mut browser = away(&site).await;
                 if has_bound_cookie {
-                    let line = format!("{BOUND}={}", std::str::from_utf8(&expired).unwrap());
-                    browser
-                        .cookies
-                        .receive(&[(http::header::SET_COOKIE, line.parse().unwrap())].into_iter().collect());
+                    plant(&mut browser, std::str::from_utf8(&expired).unwrap());
                 }
                 let kept = browser.cookies.header();
                 let response = send(&site, &mut browser, "/visit", fields).await;
@@ -168,4 +177,94 @@ fn what_is_written_beside_a_lapsed_session_does_not_replace_it_while_its_browser
             }
         });
     }
+}
+
+// The image of the page is always of its own origin. Another origin, which asks for it, causes no refresh: the browser would count
+// as one without the key, and then lose its session.
+#[test]
+fn another_origin_does_not_make_a_browser_give_up() {
+    for site in Site::all() {
+        block_on(async {
+            for from in ["cross-site", "same-site"] {
+                let mut browser = away(&site).await;
+                let fields = [LINK[0], ("sec-fetch-site", from)];
+                let page = send(&site, &mut browser, "/", &fields).await;
+                assert!(page.headers().contains_key("refresh"));
+                let image = send(&site, &mut browser, "/device-bound/present", &fields[1..]).await;
+                assert_eq!(image.status(), 204);
+                assert!(!image.headers().contains_key(SET_COOKIE), "{} {from}", site.kind);
+                let kept = browser.cookies.header();
+                let response = send(&site, &mut browser, "/visit", &fields[1..]).await;
+                assert_eq!(text(response).await, "stranger lapsed 1", "{} {from}", site.kind);
+                assert_eq!(browser.cookies.header(), kept, "{} {from}", site.kind);
+                assert_eq!(browser.refresh(&site).await, 200, "{} {from}", site.kind);
+                assert_eq!(browser.read(&site, "/").await, "ada bound 0", "{} {from}", site.kind);
+            }
+        });
+    }
+}
+
+// It has expired on its way, or a sibling subdomain has planted it.
+#[test]
+fn a_bound_cookie_that_cannot_count_does_not_prevent_the_page() {
+    for site in Site::all() {
+        block_on(async {
+            let mut bound = Browser::new();
+            bound.bind(&site).await;
+            let expired = String::from_utf8(bound.cookies.get(BOUND).unwrap().to_vec()).unwrap();
+            for value in [&*"A".repeat(56), &expired, "x"] {
+                let mut browser = away(&site).await;
+                plant(&mut browser, value);
+                let page = send(&site, &mut browser, "/", &LINK).await;
+                assert!(page.headers().contains_key("refresh"), "{} {value}", site.kind);
+                assert_eq!(browser.refresh(&site).await, 200, "{} {value}", site.kind);
+                let again = send(&site, &mut browser, "/", &LINK).await;
+                assert_eq!(text(again).await, "ada bound 0", "{} {value}", site.kind);
+            }
+        });
+    }
+}
+
+/// Counts the reads of a backend from now on, each of which fails like this.
+fn fetches(backend: &Faulty<Memory>, fault: Option<Fault>) -> Arc<AtomicUsize> {
+    let count = Arc::new(AtomicUsize::new(0));
+    let counting = Arc::clone(&count);
+    backend.intercept(move |call| {
+        let is_fetch = call.primitive == Primitive::Fetch;
+        counting.fetch_add(usize::from(is_fetch), Ordering::SeqCst);
+        fault.filter(|_| is_fetch)
+    });
+    count
+}
+
+#[test]
+fn a_link_loads_the_session_before_its_handler_only_without_a_live_bound_cookie() {
+    let backend = Faulty::new(Memory::new());
+    let site = Site::on_backend(backend.clone());
+    block_on(async {
+        let mut browser = Browser::new();
+        browser.bind(&site).await;
+        site.clock.advance(GRACE);
+        let mut without = with_only(NAME, &browser.cookies);
+        let count = fetches(&backend, None);
+        for (browser, expected) in [(&mut browser, 0), (&mut without, 1)] {
+            send(&site, browser, "/ping", &LINK).await;
+            assert_eq!(count.swap(0, Ordering::SeqCst), expected);
+        }
+    });
+}
+
+// The session is loaded for the page. A handler that then asks for it must not wait for the same store again.
+#[test]
+fn a_link_meets_a_store_that_fails_once() {
+    let backend = Faulty::new(Memory::new());
+    let site = Site::on_backend(backend.clone());
+    block_on(async {
+        let mut browser = away(&site).await;
+        let count = fetches(&backend, Some(Fault::Unreachable));
+        assert_eq!(send(&site, &mut browser, "/", &LINK).await.status(), 503);
+        assert_eq!((count.load(Ordering::SeqCst), site.events()), (1, vec!["load_failed".to_owned()]));
+        // A handler that does not ask for its session.
+        assert_eq!(text(send(&site, &mut browser, "/ping", &LINK).await).await, "pong");
+    });
 }

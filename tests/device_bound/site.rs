@@ -10,7 +10,7 @@ use hyper::service::Service;
 use hyper_session::store::{Backend, Builder, CookieKeys, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{
-    AppKey, Clock, CookieStore, DeviceBound, Error, Event, EventKind, Revocations, ServerStore,
+    AppKey, Clock, CookieStore, DeviceBound, Error, Event, EventKind, Operation, Revocations, ServerStore,
     SessionHandle, SystemClock, Timestamp, session_fn,
 };
 use tokio::runtime::Runtime;
@@ -127,6 +127,7 @@ pub(crate) fn observer(events: &Events) -> impl Fn(&Event<'_>) + Send + Sync + '
             EventKind::Refused { refusal, .. } => format!("cookie:{refusal}"),
             EventKind::ChangesDropped { reason, .. } => format!("dropped:{}", reason.as_str()),
             EventKind::Destroyed { .. } => "destroyed".to_owned(),
+            EventKind::StoreFailed { operation: Operation::Load, .. } => "load_failed".to_owned(),
             _ => return,
         };
         events.lock().unwrap().push(line);

@@ -478,6 +478,41 @@ fn a_planted_session_does_not_end_a_binding() {
     }
 }
 
+// The challenge names the session that was offered a binding. Status 401 would leave it unbound.
+#[test]
+fn a_planted_session_does_not_prevent_a_registration() {
+    for site in Site::all() {
+        for (is_bound, is_first) in [(false, false), (false, true), (true, false), (true, true)] {
+            block_on(async {
+                let mut victim = Browser::new();
+                let offered = victim.log_in(&site).await;
+                site.clock.advance(SECOND);
+                let mut eve = Browser::new();
+                let of_eve = offer(eve.visit(&site, "/login-bob").await.headers()).unwrap();
+                if is_bound {
+                    eve.bind_by(&site, &of_eve).await;
+                }
+                site.events();
+                let [planted, own] =
+                    [&eve, &victim].map(|browser| format!("{NAME}={}", value(browser, NAME)));
+                let header = if is_first { format!("{planted}; {own}") } else { format!("{own}; {planted}") };
+                let proof = victim.device.registration(&offered.challenge);
+                let request = Request::post(&offered.path).header(PROOF, proof).header(COOKIE, &header);
+                let response = site.call(request.body(Body::default()).unwrap()).await;
+                assert_eq!(response.status(), 200, "{} {is_bound}", site.kind);
+                let bound = if site.is_in_cookies() { "bound:new_id" } else { "bound" };
+                assert_eq!(site.events(), [bound], "{} {is_bound}", site.kind);
+                victim.cookies.receive(response.headers());
+                victim.obey(response).await;
+                assert_eq!(victim.read(&site, "/").await, "ada bound 0", "{} {is_bound}", site.kind);
+                site.clock.advance(LIFETIME);
+                assert_eq!(victim.refresh(&site).await, 200, "{} {is_bound}", site.kind);
+                assert_eq!(victim.read(&site, "/").await, "ada bound 0", "{} {is_bound}", site.kind);
+            });
+        }
+    }
+}
+
 // As many as are tried come before the genuine one.
 #[test]
 fn planted_cookies_that_leave_the_genuine_one_untried_do_not_end_a_binding() {
@@ -518,6 +553,42 @@ fn a_session_that_a_tombstone_hides_is_not_refreshed() {
         let tombstone = value(&after, NAME);
         for header in [format!("{NAME}={tombstone}; {both}"), format!("{both}; {NAME}={tombstone}")] {
             assert_eq!(refresh_with(&site, &browser, &header).await, (401, None));
+        }
+    });
+}
+
+// It has ended, although its challenge is known. The newest session is judged, and nothing is bound. A session that began later counts.
+#[test]
+fn a_session_that_a_tombstone_hides_is_not_registered() {
+    let site = Site::on_cookies_with(FakeClock::at(START), |builder| builder);
+    block_on(async {
+        let (mut older, mut browser, mut later) = (Browser::new(), Browser::new(), Browser::new());
+        older.log_in(&site).await;
+        site.clock.advance(SECOND);
+        let offered = browser.log_in(&site).await;
+        site.clock.advance(SECOND);
+        let both = [&browser, &older].map(|browser| format!("{NAME}={}", value(browser, NAME))).join("; ");
+        let mut after = Browser::new();
+        after.cookies.receive(site.call(with_header("/logout", &both)).await.headers());
+        site.clock.advance(SECOND);
+        let of_later = later.log_in(&site).await;
+        site.clock.advance(SECOND);
+        let mut planted = Browser::new();
+        planted.log_in(&site).await;
+        let pair = |browser: &Browser| format!("{NAME}={}", value(browser, NAME));
+        let [one, tombstone, newest] = [&later, &after, &planted].map(pair);
+        for (device, offered, cookies, status, event) in [
+            (&browser.device, &offered, format!("{one}; {tombstone}; {both}"), 401, "refused:challenge"),
+            (&browser.device, &offered, format!("{both}; {tombstone}; {one}"), 401, "refused:challenge"),
+            (&browser.device, &offered, format!("{tombstone}; {both}"), 401, "refused:no_session"),
+            (&later.device, &of_later, format!("{newest}; {tombstone}; {one}; {both}"), 200, "bound"),
+        ] {
+            site.events();
+            let proof = device.registration(&offered.challenge);
+            let request = Request::post(&offered.path).header(PROOF, &proof).header(COOKIE, &cookies);
+            let response = site.call(request.body(Body::default()).unwrap()).await;
+            assert_eq!(response.status(), status, "{cookies}");
+            assert_eq!(site.events().last().map(String::as_str), Some(event), "{cookies}");
         }
     });
 }
