@@ -16,6 +16,7 @@ use super::key::{RESERVED, check_key};
 use super::locked::Locked;
 use super::state::State;
 use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, messagepack, value_codec};
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::lock::lock;
 
@@ -65,6 +66,9 @@ pub(crate) trait Committer: Send + Sync {
     /// Reports a value that did not decode and was read as absent, for [`Session::get_lenient`].
     fn unreadable(&self, id: Option<SessionId>, error: &Error);
 
+    /// Returns the present moment, for a session that was loaded at `loaded`. It is never before that.
+    fn now(&self, loaded: Timestamp) -> Timestamp;
+
     /// Ends the other sessions of the session's subject, for [`Session::end_other_sessions`].
     fn end_others(
         self: Arc<Self>,
@@ -81,6 +85,10 @@ impl Committer for NoCommitter {
     }
 
     fn unreadable(&self, _: Option<SessionId>, _: &Error) {
+        match *self {}
+    }
+
+    fn now(&self, _: Timestamp) -> Timestamp {
         match *self {}
     }
 
