@@ -45,6 +45,8 @@ pub(super) struct Commit {
     is_last: bool,
     /// The response already contains a statement about the cookie.
     is_spoken_for: bool,
+    /// It is being polled. If that is still so when it is dropped, it has panicked.
+    is_polled: bool,
 }
 
 /// The caller that waits for a commit.
@@ -141,6 +143,7 @@ impl Commit {
             stopwatch: None,
             is_last,
             is_spoken_for: !matches!(said, Said::Nothing),
+            is_polled: false,
         };
         commit.stage = match said {
             Said::Session { token } => Stage::LookingUp(commit.slot.connection.store().load(&token, now)),
@@ -373,44 +376,53 @@ impl Future for Commit {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        self.is_polled = true;
+        let polled = self.advance(cx);
+        self.is_polled = false;
+        polled
+    }
+}
+
+impl Commit {
+    /// Goes on until the store, or another commit, has to be waited for.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            match &mut this.stage {
+            match &mut self.stage {
                 Stage::LookingUp(looking) => {
                     let found = ready!(Pin::new(looking).poll(cx));
                     // From here on, that future is not polled again.
-                    this.stage = Stage::Done;
-                    if let ControlFlow::Break(result) = this.looked_up(found) {
+                    self.stage = Stage::Done;
+                    if let ControlFlow::Break(result) = self.looked_up(found) {
                         return Poll::Ready(result);
                     }
-                    this.now = this.slot.now_since(this.loaded.now);
-                    this.stage = this.begin();
+                    self.now = self.slot.now_since(self.loaded.now);
+                    self.stage = self.begin();
                 }
                 Stage::Waiting(permit) => {
                     let permit = ready!(permit.as_mut().poll(cx));
-                    this.permit = permit;
-                    this.stage = Stage::Done;
-                    this.now = this.slot.now_since(this.loaded.now);
-                    this.stage = if this.permit.is_some() {
-                        this.decide()
+                    self.permit = permit;
+                    self.stage = Stage::Done;
+                    self.now = self.slot.now_since(self.loaded.now);
+                    self.stage = if self.permit.is_some() {
+                        self.decide()
                     } else {
                         Stage::Failed(Error::new(Kind::Internal("the permit to commit was closed")))
                     };
                 }
                 Stage::Saving(saving) => {
                     let saved = ready!(Pin::new(saving).poll(cx));
-                    this.stage = Stage::Done;
-                    let saved = saved.inspect(|saved| this.remember(saved));
-                    return Poll::Ready(this.store_answered(saved));
+                    self.stage = Stage::Done;
+                    let saved = saved.inspect(|saved| self.remember(saved));
+                    return Poll::Ready(self.store_answered(saved));
                 }
                 Stage::Destroying(destroying) => {
                     let destroyed = ready!(Pin::new(destroying).poll(cx));
-                    this.stage = Stage::Done;
-                    this.slot.connection.ended();
-                    return Poll::Ready(this.store_answered(destroyed.map(|()| Saved::Removed)));
+                    self.stage = Stage::Done;
+                    self.slot.connection.ended();
+                    return Poll::Ready(self.store_answered(destroyed.map(|()| Saved::Removed)));
                 }
                 Stage::Failed(_) | Stage::Done => {
-                    return Poll::Ready(match std::mem::replace(&mut this.stage, Stage::Done) {
+                    return Poll::Ready(match std::mem::replace(&mut self.stage, Stage::Done) {
                         Stage::Failed(error) => Err(error),
                         _ => Ok(()),
                     });
@@ -425,6 +437,8 @@ impl Drop for Commit {
     fn drop(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         let goes_on = match &stage {
+            // A future that has panicked must not be polled again.
+            _ if self.is_polled => false,
             // The commit is not decided yet, and may end the session.
             Stage::Waiting(_) | Stage::LookingUp(_) => matches!(self.caller, Caller::Request),
             // A runtime that drops a background task is shutting down, and would drop the next one, too.
