@@ -29,7 +29,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What the first step of the end of other sessions must know.
+/// The facts about an end of other sessions that its first step needs.
 pub(super) struct EndOfOthers {
     /// The store ends them when it saves this session.
     pub(super) on_save: bool,

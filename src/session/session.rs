@@ -367,7 +367,17 @@ impl Session {
         Ok(value)
     }
 
-    /// Deletes all values and flash values. Unless a value is set afterwards, the session is destroyed.
+    /// Deletes all values, flash values and the subject. Unless a value is set afterwards, the session is destroyed.
+    ///
+    /// If the session had a subject, or a [lifetime](Self::set_lifetime) of its own, values that are set afterwards begin a new
+    /// session: that of a visitor, with a new id and token. The former one ends as by [`destroy`](Self::destroy). Otherwise the
+    /// session goes on, with its id and its beginning. Labels stay in both cases.
+    ///
+    /// # Security
+    ///
+    /// For a logout, call [`destroy`](Self::destroy). It ends the session under a response for which changes [are
+    /// discarded](crate::store::Builder::discard_changes_on), too, and if a concurrent request has just given the session another
+    /// token. `clear` is a change, which is dropped then.
     ///
     /// # Errors
     ///

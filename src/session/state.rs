@@ -11,7 +11,7 @@ use super::commit_table::{Decision, Disposition, Facts, Outcome, Standing, Weigh
 use super::encoded_value::EncodedValue;
 use super::key::{LABELS, is_bookkeeping};
 use super::lineage::{Name, Position, labels_among, name_of_subject, no_labels, with_label};
-use super::{Lifetime, Record, Saved, SessionId};
+use super::{Record, Saved, SessionId};
 use crate::clock::Timestamp;
 use crate::crypto::SecretText;
 use crate::error::Error;
@@ -528,7 +528,7 @@ impl State {
             return;
         }
         let payload = base.payload();
-        if payload.has_subject() || payload.lifetime() != Lifetime::new() {
+        if payload.has_subject() || payload.has_lifetime() {
             Arc::make_mut(changes).begin_visitors_session(payload);
         }
     }

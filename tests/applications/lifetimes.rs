@@ -217,7 +217,7 @@ fn visitors_have_timeouts_of_their_own_until_they_log_in() {
 }
 
 /// A session that is given a longer life after its login stays on its subject's list.
-/// What is set after `clear` is a visitor's, and as old as that. By the timeouts of visitors the session from before would be too old.
+/// A value that is set after `clear` is in a visitor's session. By the timeouts of visitors the session from before would be too old.
 #[test]
 fn values_that_are_set_after_a_clear_begin_a_visitor_s_session() {
     let options = Options {
@@ -274,7 +274,7 @@ fn values_that_are_set_after_a_clear_begin_a_visitor_s_session() {
     }
 }
 
-/// The session of a visitor stays the one that it was.
+/// The session of a visitor goes on.
 #[test]
 fn a_clear_of_a_visitor_s_session_begins_no_other() {
     everywhere(|world| async move {

@@ -288,7 +288,7 @@ async fn run(mut site: Site<'_>, ops: &[Op]) {
                 (known.began, known.subject, known.life) = (now, true, LIFETIMES[number]);
             }
             Op::Reauthenticate if known.subject => known.began = now,
-            // What is left is a visitor's, with the timeouts of visitors. If the session had others, a new one begins.
+            // The session is then a visitor's. A session of a subject, or with a lifetime of its own, ends, and another begins.
             Op::Clear if known.subject || known.life != NO_LIFETIME => {
                 (known.began, known.subject, known.life) = (now, false, NO_LIFETIME);
             }
