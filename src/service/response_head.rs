@@ -126,7 +126,7 @@ pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
 fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
     let says = |wanted: &[u8]| {
         let mut fields = headers.get_all(name).iter().flat_map(|field| directives(field.as_bytes()));
-        fields.any(|directive| directive.eq_ignore_ascii_case(wanted))
+        fields.any(|(directive, _)| directive.eq_ignore_ascii_case(wanted))
     };
     says(b"no-store") && !says(b"must-understand")
 }
@@ -142,7 +142,8 @@ fn keeps_out(headers: &HeaderMap, name: &HeaderName) -> bool {
         return fields.all(|field| matches!(trim(field.as_bytes()), b"0"));
     }
     let is_private = |field: &HeaderValue| {
-        directives(field.as_bytes()).any(|directive| directive.eq_ignore_ascii_case(b"private"))
+        directives(field.as_bytes())
+            .any(|(directive, argument)| directive.eq_ignore_ascii_case(b"private") && !argument)
     };
     headers.get_all(name).iter().any(is_private)
 }
@@ -186,9 +187,9 @@ fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&H
     }
 }
 
-/// Returns the names of the directives of a `Cache-Control` field. Quoted arguments may contain commas, and are not
+/// Returns the names of the directives of a `Cache-Control` field, and whether each has an argument. Quoted arguments may contain commas, and are not
 /// directives.
-fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn directives(field: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     let (mut quoted, mut escaped) = (false, false);
     let separator = move |byte: &u8| {
         match byte {
@@ -200,9 +201,10 @@ fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         false
     };
-    field
-        .split(separator)
-        .map(|directive| trim(directive.split(|&byte| byte == b'=').next().unwrap_or_default()))
+    field.split(separator).map(|directive| {
+        let mut parts = directive.split(|&byte| byte == b'=');
+        (trim(parts.next().unwrap_or_default()), parts.next().is_some())
+    })
 }
 
 #[cfg(test)]
