@@ -520,8 +520,8 @@ impl State {
     }
 
     /// Makes a log that clears the session of a subject, or one with a lifetime of its own, begin a new session. Otherwise the rest
-    /// would go on from the beginning of that session, and might be older than a visitor's session may be. And the token of before, also
-    /// in a copied cookie, would still lead to it.
+    /// would go on from the beginning of that session, and might be older than a visitor's session may be. And its token, also in a
+    /// copied cookie, would still lead to it.
     fn begin_visitors_session(&mut self) {
         let (Some(base), Some(changes)) = (&self.base, &mut self.changes) else { return };
         if !changes.clears() || changes.restarts() || changes.logs_in() {
