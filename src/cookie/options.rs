@@ -401,7 +401,8 @@ impl CookieOptions {
                 "the cookie cannot have the name {name:?} and retire it: change name() or retired_name()"
             )));
         }
-        let retired = retired.into_iter().map(|name| RetiredCookie::new(name, &scopes)).collect();
+        let retired =
+            retired.into_iter().map(|name| RetiredCookie::new(name, &attributes, &scopes)).collect();
         let max_age = match self.max_age {
             MaxAge::BrowserSession => None,
             MaxAge::Lifetime | MaxAge::AtMost(_) => Some(self.explicit_max_age().unwrap_or(MAX_AGE_CAP)),

@@ -17,7 +17,7 @@ const MAX_DOMAINS: usize = 4;
 /// The root, and the prefixes of the request's path.
 const MAX_PATHS: usize = 4;
 /// The number of scopes that are tried in all. Each is a line in the response, and some proxies accept only 4 kB of them.
-const MAX_SCOPES: usize = 16;
+pub(super) const MAX_SCOPES: usize = 16;
 
 /// The host and the path that a request was sent to.
 pub(crate) struct Target {
@@ -37,7 +37,7 @@ impl Target {
         path_covers(cookie_path, self.uri.path()) || !self.uri.path().starts_with('/')
     }
 
-    /// Returns the host name, if the request has one from which a cookie's `Domain` can be made.
+    /// Returns the host, in lower case and without the port, if the request has one that is not an address.
     fn host(&self) -> Option<String> {
         let authority = self.uri.host().map(str::to_owned).or_else(|| {
             let host = self.host.as_ref()?.to_str().ok()?;
@@ -45,17 +45,24 @@ impl Target {
             Some(host.split(':').next().unwrap_or_default().to_owned())
         })?;
         let host = authority.trim_end_matches('.').to_ascii_lowercase();
-        let is_name = host.parse::<IpAddr>().is_err() && validate_domain(&host).is_ok();
-        is_name.then_some(host)
+        host.parse::<IpAddr>().is_err().then_some(host)
     }
 
-    /// Returns the values of `Domain` that cover the host: itself and its parents, except for names of one label. (A
-    /// browser refuses a public suffix such as `co.uk` anyway.)
+    /// Returns the values of `Domain` that cover the host: itself, then its parents, the shortest first, except for names of one
+    /// label. (A browser refuses a public suffix such as `co.uk` anyway.) A former `Domain` is rarely one of the longer parents.
+    ///
+    /// A host with an underscore has parents without one.
     fn domains(&self) -> Vec<String> {
         let host = self.host().unwrap_or_default();
         let parents =
             std::iter::successors(Some(host.as_str()), |name| name.split_once('.').map(|(_, up)| up));
-        parents.filter(|name| name.contains('.')).take(MAX_DOMAINS).map(str::to_owned).collect()
+        let can_be_set = |name: &&str| name.contains('.') && validate_domain(name).is_ok();
+        let mut domains: Vec<String> = parents.filter(can_be_set).map(str::to_owned).collect();
+        if let Some(parents) = domains.get_mut(1..) {
+            parents.reverse();
+        }
+        domains.truncate(MAX_DOMAINS);
+        domains
     }
 
     /// Returns the values of `Path` that cover the path of the request (RFC 6265bis section 5.1.4), the shortest first.
@@ -138,12 +145,26 @@ mod tests {
         let domains = |uri, host| target(uri, host).domains();
         assert_eq!(domains("/", Some("app.example.com")), ["app.example.com", "example.com"]);
         assert_eq!(domains("/", Some("EXAMPLE.com:8443")), ["example.com"]);
-        assert_eq!(domains("/", Some("a.b.c.d.e.example.com")).len(), MAX_DOMAINS);
+        // The registrable domain is the likeliest.
+        assert_eq!(
+            domains("/", Some("pr-12.review.eu.app.example.com")),
+            ["pr-12.review.eu.app.example.com", "example.com", "app.example.com", "eu.app.example.com"]
+        );
+        assert_eq!(domains("/", Some("my_app.example.com")), ["example.com"]);
         // HTTP/2 has the host in the URI.
         assert_eq!(domains("https://app.example.com/x", None), ["app.example.com", "example.com"]);
-        for none in
-            ["localhost", "localhost:8080", "127.0.0.1:80", "[::1]:80", "a b.com", "com", "", "ex;.com"]
-        {
+        for none in [
+            "localhost",
+            "localhost:8080",
+            "127.0.0.1:80",
+            "[::1]:80",
+            "a b.com",
+            "com",
+            "",
+            "ex;.com",
+            "my_app.com",
+            "[::ffff:1.2.3.4]",
+        ] {
             assert_eq!(domains("/", Some(none)), [""; 0], "{none:?}");
         }
         assert_eq!(domains("/", None), [""; 0]);

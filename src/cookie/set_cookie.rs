@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::attributes::Attributes;
 #[cfg(feature = "device-bound")]
 use super::scopes::path_covers;
-use super::scopes::{Target, elsewhere};
+use super::scopes::{MAX_SCOPES, Target, elsewhere};
 use super::{CookieName, MAX_AGE_CAP, MAX_CHUNKS, MAX_NAME_VALUE};
 use crate::error::{Error, Kind};
 
@@ -31,12 +31,15 @@ pub(crate) struct CookieTemplate {
 #[derive(Debug)]
 pub(crate) struct RetiredCookie {
     name: CookieName,
+    /// Those of the present cookie, as far as a cookie of this name could have them.
+    attributes: Attributes,
     /// The text of each set of attributes with which it may have been set.
     scopes: Vec<Box<str>>,
 }
 
 impl RetiredCookie {
-    pub(super) fn new(name: CookieName, scopes: &[Attributes]) -> Self {
+    /// `present` are the attributes of the present cookie, and `scopes` all with which this one may have been set.
+    pub(super) fn new(name: CookieName, present: &Attributes, scopes: &[Attributes]) -> Self {
         let prefix = name.prefix_rules();
         // The line that removes a cookie with a prefix must obey the prefix, too.
         let keep = |scope: &Attributes| Attributes {
@@ -45,12 +48,13 @@ impl RetiredCookie {
             ..scope.clone()
         };
         let mut scopes: Vec<Attributes> = scopes.iter().map(keep).collect();
+        let mut attributes = keep(present);
         if prefix.is_some_and(|rules| rules.host_only) {
             // The present cookie may have a scope that the retired one could not have.
-            let host_only = |scope: Attributes| Attributes { domain: None, path: "/".to_owned(), ..scope };
-            scopes = scopes.into_iter().take(1).map(host_only).collect();
+            attributes = Attributes { domain: None, path: "/".to_owned(), ..attributes };
+            scopes = vec![attributes.clone()];
         }
-        Self { name, scopes: scopes.iter().map(|scope| scope.to_string().into()).collect() }
+        Self { name, attributes, scopes: scopes.iter().map(|scope| scope.to_string().into()).collect() }
     }
 
     pub(crate) fn name(&self) -> &CookieName {
@@ -124,7 +128,8 @@ impl CookieTemplate {
         let named = |name: &CookieName| CookieName::new(&format!("{name}.{suffix}"));
         // A retired name that has no room for the suffix had no companion.
         let retired = self.retired_cookies.iter().filter_map(|retired| {
-            Some(RetiredCookie { name: named(&retired.name).ok()?, scopes: retired.scopes.clone() })
+            let (attributes, scopes) = (retired.attributes.clone(), retired.scopes.clone());
+            Some(RetiredCookie { name: named(&retired.name).ok()?, attributes, scopes })
         });
         Ok(Self {
             name: named(&self.name)?,
@@ -167,9 +172,12 @@ impl CookieTemplate {
         &self.retired_cookies
     }
 
-    /// Returns true if browsers may hold this cookie in a scope that depends on the host or the path of a request.
+    /// Returns true if browsers may hold this cookie, or one of a retired name, in a scope that depends on the host or the path of
+    /// a request.
     pub(crate) fn depends_on_target(&self) -> bool {
-        !self.name.prefix_rules().is_some_and(|rules| rules.host_only)
+        let mut names =
+            std::iter::once(&self.name).chain(self.retired_cookies.iter().map(RetiredCookie::name));
+        names.any(|name| !name.prefix_rules().is_some_and(|rules| rules.host_only))
     }
 
     /// Returns how many bytes of a token fit in the cookie `name` (0) or `name.n`.
@@ -280,19 +288,33 @@ impl CookieTemplate {
         Ok(())
     }
 
-    /// Removes the cookie in all other scopes in which a browser may hold it, if it came with a request to `target`: see
-    /// [`scopes`](super::scopes).
+    /// Removes the cookies that came with a request to `target` in all other scopes in which a browser may hold them: see
+    /// [`scopes`](super::scopes). `held` is the mask of the present name, and `held_under` that of a retired name, by its index.
+    /// `None` for a name of which no cookie came.
     pub(crate) fn expire_elsewhere(
         &self,
         target: Option<&Target>,
         several: bool,
-        held: u8,
+        held: Option<u8>,
+        held_under: impl Fn(usize) -> Option<u8>,
         lines: &mut SetCookies,
     ) -> Result<(), Error> {
-        let scopes = elsewhere(&self.attributes, self.name.prefix_rules(), target, several);
-        let texts = scopes.iter().map(Attributes::to_string);
-        let new = texts.filter(|text| self.retired_scopes.iter().all(|retired| **retired != **text));
-        new.into_iter().try_for_each(|text| remove(&self.name, &text, held, lines))
+        let present = (&self.name, &self.attributes, &self.retired_scopes, held);
+        let retired = self.retired_cookies.iter().enumerate();
+        let retired = retired
+            .map(|(place, cookie)| (&cookie.name, &cookie.attributes, &cookie.scopes, held_under(place)));
+        let mut left = MAX_SCOPES;
+        for (name, attributes, named, held) in std::iter::once(present).chain(retired) {
+            let Some(held) = held else { continue };
+            let scopes = elsewhere(attributes, name.prefix_rules(), target, several);
+            let texts = scopes.iter().map(Attributes::to_string);
+            let new = texts.filter(|text| named.iter().all(|named| **named != **text));
+            for text in new.take(left) {
+                remove(name, &text, held, lines)?;
+                left -= 1;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -243,7 +243,7 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             info,
             "interrupted",
             "completing",
-            "client disconnected: the commit that ends or regenerates its session continues",
+            "client disconnected, or handler stopped waiting: the commit that ends or regenerates sessions continues",
             session = id.map(display),
             completing = true
         ),
@@ -251,7 +251,7 @@ pub(super) fn log(journal: &Journal, event: &Event<'_>, now: impl Fn() -> Timest
             error,
             "interrupted",
             "lost",
-            "client disconnected: the commit that ends or regenerates its session was lost",
+            "client disconnected, or handler stopped waiting: the commit that ends or regenerates sessions was lost",
             session = id.map(display),
             completing = false
         ),

@@ -220,7 +220,8 @@ pub enum EventKind<'a> {
         /// The reason.
         why: NearCacheEmptied,
     },
-    /// The client went away during the commit of its session, which ends or regenerates it, or may do so. Or it went away during
+    /// The client went away during the commit of its session, which ends or regenerates it, or may do so. Or it went away, or its
+    /// handler stopped waiting, during [`save`](crate::Session::save) or
     /// [`end_other_sessions`](crate::Session::end_other_sessions).
     #[non_exhaustive]
     Interrupted {

@@ -362,17 +362,14 @@ impl Refusal {
     }
 
     /// Returns true if it was decided only by the form of the token, before a signature was checked or a backend was
-    /// called.
-    pub(crate) const fn is_by_form(self) -> bool {
-        matches!(
-            self,
-            Self::Encoding
-                | Self::Length
-                | Self::Version
-                | Self::UnknownKey
-                | Self::RevokedKey
-                | Self::RetiredFormat
-        )
+    /// called. `waited` is true if the store did not answer at once. An unknown version or key may then be that of the entry,
+    /// for which the backend was asked.
+    pub(crate) const fn is_by_form(self, waited: bool) -> bool {
+        match self {
+            Self::Encoding | Self::Length | Self::RevokedKey | Self::RetiredFormat => true,
+            Self::Version | Self::UnknownKey => !waited,
+            _ => false,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::sync::SemaphorePermit;
 
-use super::other_sessions::EndingOthers;
+use super::other_sessions::{EndOfOthers, EndingOthers};
 use super::response_head::Said;
 use super::slot::{Loaded, Slot};
 use super::stopwatch::Stopwatch;
@@ -45,19 +45,27 @@ pub(super) struct Commit {
     is_last: bool,
     /// The response already contains a statement about the cookie.
     is_spoken_for: bool,
-    /// It is a part of the work of its caller, who reports if that is interrupted.
-    is_part: bool,
+    /// It is being polled. If that is still so when it is dropped, it has panicked.
+    is_polled: bool,
 }
 
 /// The caller that waits for a commit.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum Caller {
     /// [`Session::save`].
     Handler,
+    /// [`Session::end_other_sessions`], of which the commit is the first step.
+    EndOfOthers(Arc<EndOfOthers>),
     /// The end of the request.
     Request,
     /// None: a background task completes it, for as long as its runtime lives.
     Background,
+}
+
+impl Caller {
+    /// Returns true if a handler gets the error of a session that has ended.
+    fn gets_errors(&self) -> bool {
+        matches!(self, Self::Handler | Self::EndOfOthers(_))
+    }
 }
 
 #[allow(clippy::large_enum_variant)] // made once for each commit, and a box would cost more
@@ -119,6 +127,7 @@ impl Commit {
         said: Said,
     ) -> Self {
         let permit = Permit::try_acquire(&slot);
+        let is_last = matches!(caller, Caller::Request);
         let mut commit = Self {
             slot,
             loaded,
@@ -132,9 +141,9 @@ impl Commit {
             now,
             logs_in: false,
             stopwatch: None,
-            is_last: caller == Caller::Request,
+            is_last,
             is_spoken_for: !matches!(said, Said::Nothing),
-            is_part: false,
+            is_polled: false,
         };
         commit.stage = match said {
             Said::Session { token } => Stage::LookingUp(commit.slot.connection.store().load(&token, now)),
@@ -157,10 +166,17 @@ impl Commit {
 
     /// Decides what to do, and calls the store.
     fn decide(&mut self) -> Stage {
-        if self.caller == Caller::Handler && self.loaded.session.is_closed() {
+        let session = &self.loaded.session;
+        let refused = match &self.caller {
             // The commit at the end of the request came first, and saved the changes.
+            Caller::Handler if session.is_closed() => Some(Kind::HeadSent),
+            Caller::EndOfOthers(end) if session.is_closed() && !end.goes_on_alone() => Some(Kind::HeadSent),
+            Caller::EndOfOthers(end) if !session.begin_end_of_others(end.on_save) => Some(Kind::NotLoggedIn),
+            _ => None,
+        };
+        if let Some(refused) = refused {
             self.permit = None;
-            return Stage::Failed(Error::new(Kind::HeadSent));
+            return Stage::Failed(Error::new(refused));
         }
         let now = self.now;
         let spoken_for = self.is_spoken_for;
@@ -198,7 +214,7 @@ impl Commit {
             ) => {
                 self.settle(None);
                 match commit.dropped {
-                    Some(DropReason::SessionEnded) if self.caller == Caller::Handler => {
+                    Some(DropReason::SessionEnded) if self.caller.gets_errors() => {
                         Stage::Failed(Error::new(Kind::Ended))
                     }
                     _ => Stage::Done,
@@ -297,7 +313,7 @@ impl Commit {
                     self.slot.emit(EventKind::LoggedIn { id });
                 }
                 // At the end of a request, only the event reports it: the response no longer depends on this session.
-                if ended && self.caller == Caller::Handler { Err(Error::new(Kind::Ended)) } else { Ok(()) }
+                if ended && self.caller.gets_errors() { Err(Error::new(Kind::Ended)) } else { Ok(()) }
             }
             Err(error) => {
                 // A failure of work that no handler asked for does not fail the request. A response that already reports a
@@ -311,8 +327,9 @@ impl Commit {
                 if optional {
                     return Ok(());
                 }
-                // Not before the event: if an observer panics, the handler gets no error.
-                if self.caller == Caller::Handler {
+                // Not before the event: if an observer panics, the handler gets no error. The end of other sessions may by now go
+                // on without the handler: it notes itself that it handed the error out.
+                if matches!(self.caller, Caller::Handler) {
                     self.loaded.session.failure_was_told();
                 }
                 Err(error)
@@ -359,44 +376,53 @@ impl Future for Commit {
     type Output = Result<(), Error>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        self.is_polled = true;
+        let polled = self.advance(cx);
+        self.is_polled = false;
+        polled
+    }
+}
+
+impl Commit {
+    /// Goes on until the store, or another commit, has to be waited for.
+    fn advance(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         loop {
-            match &mut this.stage {
+            match &mut self.stage {
                 Stage::LookingUp(looking) => {
                     let found = ready!(Pin::new(looking).poll(cx));
                     // From here on, that future is not polled again.
-                    this.stage = Stage::Done;
-                    if let ControlFlow::Break(result) = this.looked_up(found) {
+                    self.stage = Stage::Done;
+                    if let ControlFlow::Break(result) = self.looked_up(found) {
                         return Poll::Ready(result);
                     }
-                    this.now = this.slot.now_since(this.loaded.now);
-                    this.stage = this.begin();
+                    self.now = self.slot.now_since(self.loaded.now);
+                    self.stage = self.begin();
                 }
                 Stage::Waiting(permit) => {
                     let permit = ready!(permit.as_mut().poll(cx));
-                    this.permit = permit;
-                    this.stage = Stage::Done;
-                    this.now = this.slot.now_since(this.loaded.now);
-                    this.stage = if this.permit.is_some() {
-                        this.decide()
+                    self.permit = permit;
+                    self.stage = Stage::Done;
+                    self.now = self.slot.now_since(self.loaded.now);
+                    self.stage = if self.permit.is_some() {
+                        self.decide()
                     } else {
                         Stage::Failed(Error::new(Kind::Internal("the permit to commit was closed")))
                     };
                 }
                 Stage::Saving(saving) => {
                     let saved = ready!(Pin::new(saving).poll(cx));
-                    this.stage = Stage::Done;
-                    let saved = saved.inspect(|saved| this.remember(saved));
-                    return Poll::Ready(this.store_answered(saved));
+                    self.stage = Stage::Done;
+                    let saved = saved.inspect(|saved| self.remember(saved));
+                    return Poll::Ready(self.store_answered(saved));
                 }
                 Stage::Destroying(destroying) => {
                     let destroyed = ready!(Pin::new(destroying).poll(cx));
-                    this.stage = Stage::Done;
-                    this.slot.connection.ended();
-                    return Poll::Ready(this.store_answered(destroyed.map(|()| Saved::Removed)));
+                    self.stage = Stage::Done;
+                    self.slot.connection.ended();
+                    return Poll::Ready(self.store_answered(destroyed.map(|()| Saved::Removed)));
                 }
                 Stage::Failed(_) | Stage::Done => {
-                    return Poll::Ready(match std::mem::replace(&mut this.stage, Stage::Done) {
+                    return Poll::Ready(match std::mem::replace(&mut self.stage, Stage::Done) {
                         Stage::Failed(error) => Err(error),
                         _ => Ok(()),
                     });
@@ -411,10 +437,14 @@ impl Drop for Commit {
     fn drop(&mut self) {
         let stage = std::mem::replace(&mut self.stage, Stage::Done);
         let goes_on = match &stage {
+            // A future that has panicked must not be polled again.
+            _ if self.is_polled => false,
             // The commit is not decided yet, and may end the session.
-            Stage::Waiting(_) | Stage::LookingUp(_) => self.caller == Caller::Request,
+            Stage::Waiting(_) | Stage::LookingUp(_) => matches!(self.caller, Caller::Request),
             // A runtime that drops a background task is shutting down, and would drop the next one, too.
-            Stage::Saving(_) | Stage::Destroying(_) => self.must_finish && self.caller != Caller::Background,
+            Stage::Saving(_) | Stage::Destroying(_) => {
+                self.must_finish && !matches!(self.caller, Caller::Background)
+            }
             Stage::Failed(_) | Stage::Done => false,
         };
         let runtime = if goes_on { tokio::runtime::Handle::try_current().ok() } else { None };
@@ -441,26 +471,34 @@ impl Drop for Commit {
             self.loaded.session.discard_for_good();
         }
         // Emitted last, because an observer may panic.
-        if goes_on && !self.is_part && !std::thread::panicking() {
+        let is_a_step = matches!(self.caller, Caller::EndOfOthers(_));
+        if goes_on && !is_a_step && !std::thread::panicking() {
             self.slot.emit(EventKind::Interrupted { id: self.before, completing });
         }
     }
 }
 
 impl Slot {
-    /// Starts a commit that the handler waits for.
-    fn commit_of_handler(self: Arc<Self>, session: Session) -> Result<Commit, Error> {
+    /// Starts a commit that the `caller` waits for.
+    fn commit_for(self: Arc<Self>, session: Session, caller: Caller) -> Result<Commit, Error> {
         let loaded = self.loaded().cloned().ok_or_else(|| Error::new(Kind::HeadSent))?;
         let loaded = Loaded { session, ..loaded };
         let now = self.now_since(loaded.now);
-        Ok(Commit::start(self, loaded, now, Disposition::Accept, Caller::Handler, Said::Nothing))
+        Ok(Commit::start(self, loaded, now, Disposition::Accept, caller, Said::Nothing))
     }
 
-    /// Commits as a part of the work of a caller that itself reports if it is interrupted.
-    pub(super) async fn commit_as_a_part(self: Arc<Self>, session: Session) -> Result<(), Error> {
-        let mut commit = self.commit_of_handler(session)?;
-        commit.is_part = true;
-        commit.await
+    /// Commits as the first step of `end`.
+    ///
+    /// # Errors
+    ///
+    /// [`is_not_logged_in`](Error::is_not_logged_in) if the others were to end on save, and the session has lost its subject since.
+    /// Those of [`Session::save`].
+    pub(super) async fn commit_to_end_others(
+        self: Arc<Self>,
+        session: Session,
+        end: Arc<EndOfOthers>,
+    ) -> Result<(), Error> {
+        self.commit_for(session, Caller::EndOfOthers(end))?.await
     }
 }
 
@@ -469,11 +507,15 @@ impl Committer for Slot {
         self: Arc<Self>,
         session: Session,
     ) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>> {
-        Box::pin(async move { self.commit_of_handler(session)?.await })
+        Box::pin(async move { self.commit_for(session, Caller::Handler)?.await })
     }
 
     fn unreadable(&self, id: Option<SessionId>, error: &Error) {
         self.emit(EventKind::ValueUnreadable { id, error });
+    }
+
+    fn now(&self, loaded: Timestamp) -> Timestamp {
+        self.now_since(loaded)
     }
 
     fn end_others(

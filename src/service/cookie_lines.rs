@@ -65,19 +65,28 @@ impl Slot {
         self.loaded.get().is_some_and(|loaded| loaded.session.was_ended_by_handler())
     }
 
+    fn was_logged_out(&self) -> bool {
+        self.loaded.get().is_some_and(|loaded| loaded.session.was_logged_out())
+    }
+
     /// Returns the lines that expire the cookie in the scopes of earlier options. They precede the line that sets it, for
     /// clients that do not distinguish scopes.
     fn expirations(&self) -> Result<SetCookies, Error> {
         let template = self.template();
         let held = self.found.tail_mask();
         let mut lines = SetCookies::new();
+        let retired = |name| self.found_retired.get(name);
         if template.retires() {
-            let held_under = |name| self.found_retired.get(name).map_or(0, FoundCookies::tail_mask);
+            let held_under = |name| retired(name).map_or(0, FoundCookies::tail_mask);
             template.expire_retired(held, held_under, &mut lines)?;
         }
-        if self.found.is_present() && self.was_ended() {
-            let several = !self.several().is_empty();
-            template.expire_elsewhere(self.target.as_deref(), several, held, &mut lines)?;
+        // A visitor's notice that was shown is not a logout: it leaves the session of another scope that this host cannot judge.
+        let several = !self.several().is_empty();
+        if self.was_ended() && (several || self.was_logged_out()) {
+            let held = |found: &FoundCookies| found.is_present().then(|| found.tail_mask());
+            let held_under = |name| retired(name).and_then(held);
+            let target = self.target.as_deref();
+            template.expire_elsewhere(target, several, held(&self.found), held_under, &mut lines)?;
         }
         Ok(lines)
     }

@@ -152,6 +152,7 @@ impl Slot {
         let mut first = None;
         let mut counted = false;
         let mut exhausted = false;
+        let mut waited = false;
         for assembly in assemblies {
             if tries.signatures >= MAX_ASSEMBLIES {
                 exhausted = true;
@@ -167,13 +168,16 @@ impl Slot {
                 // A cookie store answers at once: that is not worth a future.
                 None => match self.ask_store(name, token, now).into_immediate() {
                     Ok(answer) => self.report_failure(answer)?,
-                    Err(loading) => match self.wait_for_store(loading, permit).await? {
-                        Ok(outcome) => outcome,
-                        Err(loaded) => return Ok(OpenedCookie::Loaded(loaded)),
-                    },
+                    Err(loading) => {
+                        waited = true;
+                        match self.wait_for_store(loading, permit).await? {
+                            Ok(outcome) => outcome,
+                            Err(loaded) => return Ok(OpenedCookie::Loaded(loaded)),
+                        }
+                    }
                 },
             };
-            let by_form = outcome.as_ref().err().is_some_and(|refusal| refusal.is_by_form());
+            let by_form = outcome.as_ref().err().is_some_and(|refusal| refusal.is_by_form(waited));
             if !by_form && !counted {
                 counted = true;
                 tries.candidates += 1;
@@ -198,8 +202,9 @@ impl Slot {
         let refused = first.unwrap_or_else(|| self.refused(Refusal::Encoding, &[], now));
         let refusal = refused.refusal;
         // A client can send many cookies that are not tokens. Their events are limited.
-        tries.reported += usize::from(refusal.is_by_form());
-        if !refusal.is_by_form() || tries.reported <= MAX_CANDIDATES {
+        let by_form = refusal.is_by_form(waited);
+        tries.reported += usize::from(by_form);
+        if !by_form || tries.reported <= MAX_CANDIDATES {
             self.emit(refused.event);
         }
         Ok(OpenedCookie::Refused(RefusedCookie { exhausted, ..refused }))

@@ -38,7 +38,7 @@ pub(super) fn vary_on_cookie(headers: &mut HeaderMap) {
 /// Forbids caches to store a response. Returns true if that replaced a laxer directive of the handler.
 //= RFC 9111 section 7.3: "the presence of the Set-Cookie response header field does not inhibit caching"
 pub(super) fn forbid_storing(headers: &mut HeaderMap) -> bool {
-    let names = headers.keys().filter(|name| is_targeted(name) && !says_no_store(headers, name));
+    let names = headers.keys().filter(|name| is_targeted(name) && !keeps_out(headers, name));
     let laxer: Vec<HeaderName> = names.cloned().collect();
     for name in &laxer {
         headers.remove(name);
@@ -126,9 +126,26 @@ pub(super) fn keep_session_lines(from: &HeaderMap, to: &mut HeaderMap) -> bool {
 fn says_no_store(headers: &HeaderMap, name: &HeaderName) -> bool {
     let says = |wanted: &[u8]| {
         let mut fields = headers.get_all(name).iter().flat_map(|field| directives(field.as_bytes()));
-        fields.any(|directive| directive.eq_ignore_ascii_case(wanted))
+        fields.any(|(directive, _)| directive.eq_ignore_ascii_case(wanted))
     };
     says(b"no-store") && !says(b"must-understand")
+}
+
+/// Returns true if the caches that obey the targeted header `name` store nothing by it. All of them are shared caches, to which
+/// `private` says as much as `no-store` does. To nginx, `X-Accel-Expires: 0` does.
+fn keeps_out(headers: &HeaderMap, name: &HeaderName) -> bool {
+    if says_no_store(headers, name) {
+        return true;
+    }
+    if name == "x-accel-expires" {
+        let mut fields = headers.get_all(name).iter();
+        return fields.all(|field| matches!(trim(field.as_bytes()), b"0"));
+    }
+    let is_private = |field: &HeaderValue| {
+        directives(field.as_bytes())
+            .any(|(directive, argument)| directive.eq_ignore_ascii_case(b"private") && !argument)
+    };
+    headers.get_all(name).iter().any(is_private)
 }
 
 /// Sets the session's cookies, each line as a header of its own, and removes existing lines of the same names. Returns true
@@ -170,9 +187,9 @@ fn remove_where(headers: &mut HeaderMap, name: &HeaderName, unwanted: impl Fn(&H
     }
 }
 
-/// Returns the names of the directives of a `Cache-Control` field. Quoted arguments may contain commas, and are not
+/// Returns the names of the directives of a `Cache-Control` field, and whether each has an argument. Quoted arguments may contain commas, and are not
 /// directives.
-fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
+fn directives(field: &[u8]) -> impl Iterator<Item = (&[u8], bool)> {
     let (mut quoted, mut escaped) = (false, false);
     let separator = move |byte: &u8| {
         match byte {
@@ -184,9 +201,10 @@ fn directives(field: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         false
     };
-    field
-        .split(separator)
-        .map(|directive| trim(directive.split(|&byte| byte == b'=').next().unwrap_or_default()))
+    field.split(separator).map(|directive| {
+        let mut parts = directive.split(|&byte| byte == b'=');
+        (trim(parts.next().unwrap_or_default()), parts.next().is_some())
+    })
 }
 
 #[cfg(test)]
@@ -273,6 +291,26 @@ mod tests {
             headers.insert(name, HeaderValue::from_static("private, No-Store"));
             assert!(!forbid_storing(&mut headers), "{name}");
             assert_eq!(headers.len(), 2, "{name}");
+        }
+        // As strict for a shared cache.
+        let strict =
+            [("cdn-cache-control", "private"), ("surrogate-control", "Private"), ("x-accel-expires", "0")];
+        for (name, value) in strict {
+            let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
+            headers.insert(name, HeaderValue::from_static(value));
+            assert!(!forbid_storing(&mut headers), "{name}");
+            assert_eq!(headers.len(), 2, "{name}");
+        }
+        let laxer = [
+            ("cdn-cache-control", "private=\"set-cookie\""),
+            ("x-accel-expires", "00:10"),
+            ("x-accel-expires", "@0"),
+            ("x-accel-expires", "private"),
+        ];
+        for (name, value) in laxer {
+            let mut headers = headers(&CACHE_CONTROL, &["no-store"]);
+            headers.insert(name, HeaderValue::from_static(value));
+            assert!(forbid_storing(&mut headers), "{name}: {value}");
         }
         // Names that only look similar.
         for name in ["x-cache", "surrogate-key", "expires", "cache-controls"] {

@@ -164,7 +164,7 @@ impl Session {
         self.authentication().map(|authentication| authentication.at)
     }
 
-    /// Returns true if the subject logged in, or was authenticated again, at most `age` before this request.
+    /// Returns true if the subject logged in, or was authenticated again, at most `age` before this request, or in it.
     ///
     /// # Examples
     ///
@@ -175,9 +175,11 @@ impl Session {
         self.authenticated_at().is_some_and(|at| self.now().saturating_since(at) <= age)
     }
 
-    /// Returns the value that a login stores: its time.
+    /// Returns the value that a login stores: its time, which may be long after the request began.
     pub(super) fn authentication_stamp(&self) -> Result<Bytes, Error> {
-        Authentication { at: self.now(), acr: None, amr: Vec::new() }.to_bytes()
+        let loaded = self.now();
+        let at = self.inner.committer.upgrade().map_or(loaded, |committer| committer.now(loaded));
+        Authentication { at, acr: None, amr: Vec::new() }.to_bytes()
     }
 }
 

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::key::LABELS;
 use super::key_map::KeyMap;
+use super::lineage::Name;
 use super::value_equality::is_same_value;
 use super::{Payload, Position, Recency};
 use crate::error::Error;
@@ -33,6 +35,8 @@ pub struct Changes {
     login_position: Option<Position>,
     /// A session that these changes begin is newer than this, if the store keeps its age in the token.
     after: Option<Recency>,
+    /// The subject whose labels the log keeps in the session of a visitor.
+    labels_of: Option<Name>,
     /// The other sessions of the subject end with this save, in a store that does both in one step.
     ends_others: bool,
     keys: KeyMap<Change>,
@@ -47,7 +51,7 @@ enum Start {
     Kept,
     /// No values: `clear` was called.
     Cleared,
-    /// A new session: `destroy` was called.
+    /// A new session: `destroy` was called, or `clear` on the session of a subject.
     Restarted,
 }
 
@@ -232,6 +236,22 @@ impl Changes {
     pub(super) fn restart(&mut self) {
         self.clear();
         self.start = Start::Restarted;
+        self.labels_of = None;
+    }
+
+    /// Makes a log that clears the session of `payload` begin a new session instead. It keeps the labels, which are those of
+    /// `payload` unless the log has its own.
+    pub(super) fn begin_visitors_session(&mut self, payload: &Payload) {
+        self.start = Start::Restarted;
+        if !self.has_entry(LABELS) {
+            self.put(LABELS, payload.get(LABELS), None);
+        }
+        self.labels_of = if self.has_entry(LABELS) { payload.lineage().owner } else { None };
+    }
+
+    /// Returns the subject whose labels the log keeps in the session of a visitor.
+    pub(crate) fn labels_of(&self) -> Option<Name> {
+        self.labels_of
     }
 
     /// Notes that the values below are newer than the values that this log was made on.
@@ -266,7 +286,8 @@ impl Changes {
     /// Returns this log followed by `later`.
     pub(super) fn then(&self, later: &Self) -> Self {
         if later.clears() {
-            return Self { start: self.start.max(later.start), ..later.clone() };
+            let labels_of = later.labels_of.or(self.labels_of);
+            return Self { start: self.start.max(later.start), labels_of, ..later.clone() };
         }
         let mut both = self.clone();
         both.outdated |= later.outdated;

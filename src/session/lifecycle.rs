@@ -6,8 +6,7 @@ use super::circumstances::Circumstances;
 use super::commit_table::{Decision, Disposition, Standing};
 use super::session::{Committer, Inner};
 use super::state::{Continued, Former, Reply, State};
-use super::{Record, Saved, Session, SessionId};
-use crate::error::Error;
+use super::{Place, Record, Saved, Session, SessionId};
 
 impl Session {
     /// Creates a session on the loaded record, or an empty one, for a request whose token led to no session for the reason `former`.
@@ -37,10 +36,23 @@ impl Session {
         self.inner.circumstances.shared_flash
     }
 
-    /// Notes that the other sessions of the subject end with the next save, which gives this one a new token.
-    pub(crate) fn end_others_on_save(&self) -> Result<(), Error> {
-        self.lock_open()?.end_others();
-        Ok(())
+    /// Prepares the commit after which the other sessions of the subject end, or with which they end `on_save`, under a new token
+    /// for this one. Returns false if they were to end `on_save`, and the session has no subject.
+    ///
+    /// It is asked when the commit begins, and also of a session that was closed and discarded since: what was set earlier might be
+    /// dropped before that.
+    pub(crate) fn begin_end_of_others(&self, on_save: bool) -> bool {
+        let mut state = self.lock();
+        if on_save && !state.has_subject() {
+            return false;
+        }
+        if on_save {
+            state.end_others();
+        } else if state.base().is_some_and(|base| base.place() == Some(Place::OldStore)) {
+            // A session in the old store of a migration moves first: that store may be unable to keep it.
+            state.regenerate();
+        }
+        true
     }
 
     /// Makes the session read-only.

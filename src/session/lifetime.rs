@@ -205,6 +205,11 @@ impl Session {
 }
 
 impl Payload {
+    /// Returns true if the session has a lifetime of its own.
+    pub(crate) fn has_lifetime(&self) -> bool {
+        self.find_reserved(LIFETIME).is_some()
+    }
+
     /// Returns the lifetime of the session with these values.
     #[inline]
     pub(crate) fn lifetime(&self) -> Lifetime {

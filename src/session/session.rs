@@ -16,6 +16,7 @@ use super::key::{RESERVED, check_key};
 use super::locked::Locked;
 use super::state::State;
 use super::{AsKey, ReadKey, Record, SessionId, Text, WriteKey, messagepack, value_codec};
+use crate::clock::Timestamp;
 use crate::error::{Error, Kind};
 use crate::lock::lock;
 
@@ -65,6 +66,9 @@ pub(crate) trait Committer: Send + Sync {
     /// Reports a value that did not decode and was read as absent, for [`Session::get_lenient`].
     fn unreadable(&self, id: Option<SessionId>, error: &Error);
 
+    /// Returns the present moment, for a session that was loaded at `loaded`. It is never before that.
+    fn now(&self, loaded: Timestamp) -> Timestamp;
+
     /// Ends the other sessions of the session's subject, for [`Session::end_other_sessions`].
     fn end_others(
         self: Arc<Self>,
@@ -81,6 +85,10 @@ impl Committer for NoCommitter {
     }
 
     fn unreadable(&self, _: Option<SessionId>, _: &Error) {
+        match *self {}
+    }
+
+    fn now(&self, _: Timestamp) -> Timestamp {
         match *self {}
     }
 
@@ -359,7 +367,17 @@ impl Session {
         Ok(value)
     }
 
-    /// Deletes all values and flash values. Unless a value is set afterwards, the session is destroyed.
+    /// Deletes all values, flash values and the subject. Unless a value is set afterwards, the session is destroyed.
+    ///
+    /// If the session had a subject, or a [lifetime](Self::set_lifetime) of its own, values that are set afterwards begin a new
+    /// session: that of a visitor, with a new id and token. The former one ends as by [`destroy`](Self::destroy). Otherwise the
+    /// session goes on, with its id and its beginning. Labels stay in both cases.
+    ///
+    /// # Security
+    ///
+    /// For a logout, call [`destroy`](Self::destroy). It ends the session under a response for which changes [are
+    /// discarded](crate::store::Builder::discard_changes_on), too, and if a concurrent request has just given the session another
+    /// token. `clear` is a change, which is dropped then.
     ///
     /// # Errors
     ///

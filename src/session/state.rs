@@ -368,8 +368,8 @@ impl State {
 
     /// Returns true if another request ended the session, and this request has not begun a new one since.
     fn is_ended(&self) -> bool {
-        let restarts = self.changes.as_ref().is_some_and(|changes| changes.restarts());
-        let begins_another = restarts || self.requested.regenerate && (self.is_overtaken() || self.expired);
+        let begins_another =
+            self.restarts() || self.requested.regenerate && (self.is_overtaken() || self.expired);
         self.ended && !begins_another
     }
 
@@ -480,6 +480,7 @@ impl State {
         if acknowledged.as_ref().is_some_and(|failed| failed.changes.clears()) {
             self.outdate();
         }
+        self.begin_visitors_session();
         let (modified, ended) = (self.is_modified(), self.is_ended());
         let standing = self.base.as_ref().map(standing);
         let renewal_due = standing.is_some_and(|standing| self.renewal_due(standing));
@@ -490,7 +491,7 @@ impl State {
             changed: modified && !ended,
             empty,
             cleared: self.changes.as_ref().is_some_and(|changes| changes.clears()),
-            regenerate: requested.regenerate,
+            regenerate: requested.regenerate || answer == Disposition::Accept && self.restarts(),
             login: self.changes.as_ref().is_some_and(|changes| changes.begins_anew()),
             destroyed: requested.destroy,
             absolute_passed: standing.is_some_and(|standing| standing.absolute_passed),
@@ -516,6 +517,25 @@ impl State {
         let commit =
             Decision { outcome, base: self.base.clone(), changes, dropped, ends_former, must_finish };
         (commit, Leftovers { _failed: acknowledged, ..Leftovers::new(None, refused) })
+    }
+
+    /// Makes a log that clears the session of a subject, or one with a lifetime of its own, begin a new session. Otherwise the rest
+    /// would go on from the beginning of that session, and might be older than a visitor's session may be. And its token, also in a
+    /// copied cookie, would still lead to it.
+    fn begin_visitors_session(&mut self) {
+        let (Some(base), Some(changes)) = (&self.base, &mut self.changes) else { return };
+        if !changes.clears() || changes.restarts() || changes.logs_in() {
+            return;
+        }
+        let payload = base.payload();
+        if payload.has_subject() || payload.has_lifetime() {
+            Arc::make_mut(changes).begin_visitors_session(payload);
+        }
+    }
+
+    /// Returns true if the log begins a new session.
+    fn restarts(&self) -> bool {
+        self.changes.as_ref().is_some_and(|changes| changes.restarts())
     }
 
     /// Returns why this commit drops changes or requests of the handler. `None` if it drops nothing. `ended` is true if another
@@ -645,7 +665,11 @@ impl State {
         let asks_for_token = pending.as_ref().is_some_and(|pending| pending.requested.regenerate);
         // A new session whose lifetime has passed already, for example. The client has no cookie of it.
         let is_stillborn = self.base.is_none() && !destroyed && !self.is_overtaken();
-        if destroyed || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
+        // `clear` ended the session of a subject, and another began.
+        let replaced = outcome == Outcome::Regenerate
+            && matches!(saved, Some(Saved::Stored { .. }))
+            && pending.as_ref().is_some_and(|pending| pending.changes.restarts());
+        if destroyed || replaced || matches!(saved, Some(Saved::Removed)) && !is_stillborn {
             let cleared = pending.as_ref().is_some_and(|pending| pending.changes.clears());
             let had_values = self.base.as_ref().is_some_and(|base| base.payload().has_lasting_values());
             let is_logout = destroyed || cleared || had_values;

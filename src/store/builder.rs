@@ -438,7 +438,8 @@ impl<K> Builder<K> {
         self
     }
 
-    /// Sets which data the browser deletes when the handler ends a session (`destroy`, `clear`), or deletes its last value: the
+    /// Sets which data the browser deletes when the handler ends a session (`destroy`, `clear`, or `clear` of a subject's session
+    /// before a value is set), or deletes its last value: the
     /// response gets a `Clear-Site-Data` header beside the removed cookie. Default: none. Browsers obey it over https only, and
     /// may take a while.
     ///

@@ -31,6 +31,40 @@ fn a_login_is_stamped_and_ages() {
     });
 }
 
+// A user may take minutes to approve a login on another device, in a request that waits.
+#[test]
+fn a_login_is_stamped_with_its_own_time_and_not_with_that_of_its_request() {
+    let ways: [(Act, Act); 2] = [
+        (|_| Ok(()), |session| session.login("ada")),
+        (|session| session.login("ada"), Session::reauthenticate),
+    ];
+    for (before, act) in ways {
+        everywhere(|world| async move {
+            let mut jar = Jar::new();
+            world.edit(&mut jar, before).await;
+            let at = Some(Timestamp::from_unix(START + 95));
+            world
+                .edit(&mut jar, |session| {
+                    world.clock.advance(seconds(95));
+                    act(session)?;
+                    assert_eq!(session.authenticated_at(), at);
+                    assert!(session.authenticated_within(seconds(0)), "not before this request");
+                    // A clock that goes back does not move it before the request.
+                    world.clock.set(START - 10);
+                    act(session)?;
+                    assert_eq!(session.authenticated_at(), Some(Timestamp::from_unix(START)));
+                    world.clock.set(START + 95);
+                    act(session)
+                })
+                .await;
+            assert_eq!(world.look(&jar, Session::authenticated_at).await, at);
+            world.clock.set(START + 95 + 60);
+            assert!(world.look(&jar, within(60)).await);
+            assert!(!world.look(&jar, within(59)).await);
+        });
+    }
+}
+
 // T35: each authentication leaves the previous token behind.
 #[test]
 fn t35_reauthentication_stamps_anew_under_a_new_token() {

@@ -3,7 +3,9 @@
 use hyper::service::Service;
 use hyper_session::cookie::CookieOptions;
 use hyper_session::testing::FakeClock;
-use hyper_session::{AppKey, CookieStore, Error, Lifetime, Session, SessionHandle, Timeouts, session_fn};
+use hyper_session::{
+    AppKey, CookieStore, Error, Lifetime, Session, SessionHandle, Timeouts, Timestamp, session_fn,
+};
 
 use crate::stores::{
     Act, Kind, Options, Reading, START, World, everywhere, everywhere_with, max_age, seconds,
@@ -217,6 +219,78 @@ fn visitors_have_timeouts_of_their_own_until_they_log_in() {
 }
 
 /// A session that is given a longer life after its login stays on its subject's list.
+/// A value that is set after `clear` is in a visitor's session. By the timeouts of visitors the session from before would be too old.
+#[test]
+fn values_that_are_set_after_a_clear_begin_a_visitor_s_session() {
+    let options = Options {
+        anonymous: Some(Timeouts { idle: seconds(30), absolute: seconds(60), renewal: seconds(3) }),
+        ..remember_me()
+    };
+    let befores: [(Act, u64); 3] = [
+        (|session| session.login("ada"), 70),
+        (
+            |session| {
+                session.login("ada").and_then(|()| session.set_lifetime(Lifetime::persistent(seconds(2_000))))
+            },
+            1_500,
+        ),
+        (
+            |session| {
+                session
+                    .set("cart", 1)
+                    .and_then(|()| session.set_lifetime(Lifetime::persistent(seconds(2_000))))
+            },
+            1_500,
+        ),
+    ];
+    let clears: [Act; 4] = [
+        |session| session.clear().and_then(|()| session.set("b", 2)),
+        |session| session.clear().and_then(|()| session.set("b", 2)).and_then(|()| session.regenerate()),
+        |session| session.regenerate().and_then(|()| session.clear()).and_then(|()| session.set("b", 2)),
+        |session| {
+            session.clear()?;
+            session.set("a", 1)?;
+            session.clear()?;
+            session.set("b", 2)
+        },
+    ];
+    for (before, after) in befores {
+        for clear in clears {
+            everywhere_with(options, |world| async move {
+                let mut jar = Jar::new();
+                world.edit(&mut jar, before).await;
+                let (copy, id) = (jar.clone(), world.look(&jar, Session::id).await);
+                world.clock.set(START + after);
+                world.edit(&mut jar, clear).await;
+                let now = world.now();
+                let seen =
+                    world.look(&jar, |session| (session.keys(), session.created_at(), session.remaining()));
+                assert_eq!(seen.await, (vec!["b".to_owned()], Some(now), Some(seconds(30))));
+                assert_eq!(world.look(&jar, Session::lifetime).await, Lifetime::new());
+                assert_ne!(world.look(&jar, Session::id).await, id);
+                let had_subject = world.look(&copy, |session| session.subject().is_some()).await;
+                assert!(!had_subject || world.kind == Kind::Cookie, "a copy of the token");
+                assert!(!world.kind.lists() || !world.is_alive(&copy).await);
+            });
+        }
+    }
+}
+
+/// The session of a visitor goes on.
+#[test]
+fn a_clear_of_a_visitor_s_session_begins_no_other() {
+    everywhere(|world| async move {
+        let mut jar = Jar::new();
+        world.edit(&mut jar, |session| session.set("a", 1)).await;
+        let id = world.look(&jar, Session::id).await;
+        world.clock.set(START + 70);
+        world.edit(&mut jar, |session| session.clear().and_then(|()| session.set("b", 2))).await;
+        assert_eq!(world.look(&jar, Session::id).await, id);
+        let created = world.look(&jar, Session::created_at).await;
+        assert_eq!(created, Some(Timestamp::from_unix(START)));
+    });
+}
+
 #[test]
 fn a_longer_life_is_still_listed() {
     block_on(async {

@@ -22,6 +22,8 @@ enum Op {
     Read,
     Peek,
     Write,
+    /// Clears the session, and sets a value.
+    Clear,
     Regenerate,
     Login,
     /// A login with the lifetime that its user chose.
@@ -41,6 +43,7 @@ fn op() -> impl Strategy<Value = Op> {
         4 => Just(Op::Read),
         1 => Just(Op::Peek),
         2 => Just(Op::Write),
+        1 => Just(Op::Clear),
         1 => Just(Op::Regenerate),
         1 => Just(Op::Login),
         1 => (0..LIFETIMES.len()).prop_map(Op::LoginFor),
@@ -61,8 +64,10 @@ const MAX_SKEW: u64 = 60;
 /// Whether the cookie is kept (`None`: as configured), idle and absolute timeout.
 type Life = (Option<bool>, Option<u64>, Option<u64>);
 
+const NO_LIFETIME: Life = (None, None, None);
+
 const LIFETIMES: [Life; 7] = [
-    (None, None, None),
+    NO_LIFETIME,
     (Some(true), Some(1_000), Some(1_000)),
     (Some(true), Some(50), Some(50)),
     (Some(false), None, None),
@@ -136,6 +141,7 @@ fn allowed(options: &Options, model: &Model) -> (u64, u64, u64) {
 async fn visit(world: &World, jar: &mut Jar, op: Op, value: u64) -> Response<Body> {
     let act = |session: &Session| match op {
         Op::Write => session.set("a", value),
+        Op::Clear => session.clear().and_then(|()| session.set("a", value)),
         Op::Regenerate => session.regenerate(),
         Op::Login => session.login("ada"),
         Op::LoginFor(number) => {
@@ -260,12 +266,11 @@ async fn run(mut site: Site<'_>, ops: &[Op]) {
             (model, jar) = (None, Jar::new());
             continue;
         }
-        if model.is_none() && matches!(op, Op::Write | Op::Login | Op::LoginFor(_)) {
-            let life = (None, None, None);
+        if model.is_none() && matches!(op, Op::Write | Op::Clear | Op::Login | Op::LoginFor(_)) {
             model = Some(Model {
                 began: now,
                 subject: false,
-                life,
+                life: NO_LIFETIME,
                 used: now,
                 issued: now,
                 written: 0,
@@ -283,6 +288,10 @@ async fn run(mut site: Site<'_>, ops: &[Op]) {
                 (known.began, known.subject, known.life) = (now, true, LIFETIMES[number]);
             }
             Op::Reauthenticate if known.subject => known.began = now,
+            // The session is then a visitor's. A session of a subject, or with a lifetime of its own, ends, and another begins.
+            Op::Clear if known.subject || known.life != NO_LIFETIME => {
+                (known.began, known.subject, known.life) = (now, false, NO_LIFETIME);
+            }
             Op::SetLifetime(number) => known.life = LIFETIMES[number],
             _ => {}
         }
@@ -297,7 +306,7 @@ async fn run(mut site: Site<'_>, ops: &[Op]) {
         let set = !set_cookies(response.headers()).is_empty();
         match op {
             Op::Peek => assert!(!set && Some(expires) == stored, "{context}"),
-            Op::Write | Op::Regenerate | Op::Login | Op::LoginFor(_) => {
+            Op::Write | Op::Clear | Op::Regenerate | Op::Login | Op::LoginFor(_) => {
                 assert_eq!(expires, full, "{context}");
             }
             _ if set => assert_eq!(expires, full, "{context}"),

@@ -119,12 +119,20 @@ async fn logout_clears<S: Store + Clone>(store: S, plain: S) {
         session.set_flash("notice", "Goodbye.").and_then(|()| empty())
     };
     assert_eq!(told(visit(&store, logged_in().await, notice).await.headers()), forgets);
+    let user_id = |session: &Session| session.login("ada");
+    let request = with_session(Request::new(()), &store, user_id).await.unwrap();
+    let cleared = |session: &Session| {
+        session.clear()?;
+        session.set_flash("notice", "Goodbye.").and_then(|()| empty())
+    };
+    assert_eq!(told(visit(&store, request, cleared).await.headers()), forgets);
     let late = |session: &Session| session.destroy().and_then(|()| empty());
     assert_eq!(told(visit(&store, Request::new(()), late).await.headers()), forgets);
 
     // These responses are not a logout.
     let kept = |session: &Session| session.set("user", "Eve").and_then(|()| empty());
     assert_eq!(told(visit(&store, logged_in().await, kept).await.headers()), None);
+    assert_eq!(told(visit(&store, logged_in().await, cleared).await.headers()), None, "a visitor's");
     let dropped = |session: &Session| session.clear().and_then(|()| answer(500));
     assert_eq!(told(visit(&store, logged_in().await, dropped).await.headers()), None);
     let switched = |session: &Session| session.destroy().and_then(|()| answer(101));

@@ -67,6 +67,131 @@ fn other_sessions_end_although_the_client_hangs_up() {
     }
 }
 
+/// The client hangs up while the end of the other sessions waits for a save that another task has begun: it is completed all the same.
+#[test]
+fn other_sessions_end_although_the_client_hangs_up_before_their_turn() {
+    for changes in [true, false] {
+        on_server(|world| async move {
+            let mut jars = [Jar::new(), Jar::new()];
+            for jar in &mut jars {
+                world.edit(jar, |session| session.login("ada")).await;
+            }
+            world.events.take();
+            world.gate(Gate::Before(Verb::Create));
+            let mut response = world.start(&jars[0], move |ask: Ask| async move {
+                let session = ask.session().await?;
+                session.reauthenticate()?;
+                let mut save = Box::pin(async { session.save().await });
+                assert!(poll(&mut save).is_pending());
+                drop(save);
+                if changes {
+                    session.set("changed", 1_u64)?;
+                }
+                session.end_other_sessions().await?;
+                Ok(status(200))
+            });
+            assert!(poll(&mut response).is_pending());
+            settle().await;
+            assert!(poll(&mut response).is_pending());
+            drop(response);
+            assert_eq!(world.events.take(), ["interrupted:true"; 2], "the save, and the end of the others");
+            world.gate(Gate::Open);
+            settle().await;
+            assert!(!world.look(&jars[1], |session| session.subject().is_some()).await);
+        });
+    }
+}
+
+/// A task still waits for the end of the other sessions when the response is sent. It gets an error, so the end is not completed.
+#[test]
+fn a_task_whose_end_of_other_sessions_comes_too_late_is_told() {
+    on_server(|world| async move {
+        let mut jars = [Jar::new(), Jar::new()];
+        for jar in &mut jars {
+            world.edit(jar, |session| session.login("ada")).await;
+        }
+        world.gate(Gate::Before(Verb::Replace));
+        let (sink, ended) = tokio::sync::oneshot::channel();
+        let sink = Arc::new(Mutex::new(Some(sink)));
+        let mut response = world.start(&jars[0], move |ask: Ask| {
+            let sink = Arc::clone(&sink);
+            async move {
+                let session = ask.session().await?;
+                session.set("a", 1_u64)?;
+                let saving = session.clone();
+                tokio::spawn(async move { saving.save().await });
+                settle().await;
+                let sink = sink.lock().unwrap().take().unwrap();
+                tokio::spawn(async move { drop(sink.send(session.end_other_sessions().await)) });
+                settle().await;
+                Ok(status(200))
+            }
+        });
+        for _ in 0..300 {
+            assert!(poll(&mut response).is_pending());
+            tokio::task::yield_now().await;
+        }
+        world.gate(Gate::Open);
+        assert_eq!(finish(&mut response).await.unwrap().status(), 200);
+        assert!(ended.await.unwrap().unwrap_err().is_head_sent());
+        assert!(world.look(&jars[1], |session| session.subject().is_some()).await);
+    });
+}
+
+/// The handler gives up waiting for the end of the other sessions, which goes on in the background, and fails. No handler gets that
+/// error: so the changes are saved with the response, or an error response reports that they are not.
+#[test]
+fn changes_whose_save_fails_in_the_background_are_not_lost_without_a_word() {
+    /// When the store fails: while the handler runs, and no longer at the end; until the end; or after the handler is done.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Failing {
+        Meanwhile,
+        UntilTheEnd,
+        AtTheEnd,
+    }
+    for failing in [Failing::Meanwhile, Failing::UntilTheEnd, Failing::AtTheEnd] {
+        on_server(|world| async move {
+            let mut jars = [Jar::new(), Jar::new()];
+            for jar in &mut jars {
+                world.edit(jar, |session| session.login("ada")).await;
+            }
+            world.gate(Gate::Before(Verb::Replace));
+            let inner = world.clone();
+            let fails = |world: &World| {
+                world.fail(&[Verb::Replace]);
+                world.gate(Gate::Open);
+            };
+            let mut response = world.start(&jars[0], move |ask: Ask| {
+                let world = inner.clone();
+                async move {
+                    let session = ask.session().await?;
+                    session.set("email", 1_u64)?;
+                    let mut ending = Box::pin(async { session.end_other_sessions().await });
+                    assert!(poll(&mut ending).is_pending());
+                    drop(ending);
+                    if failing != Failing::AtTheEnd {
+                        fails(&world);
+                        settle().await;
+                    }
+                    if failing == Failing::Meanwhile {
+                        world.fail(&[]);
+                    }
+                    Ok(status(200))
+                }
+            });
+            if failing == Failing::AtTheEnd {
+                assert!(poll(&mut response).is_pending());
+                fails(&world);
+            }
+            let response = finish(&mut response).await.unwrap();
+            let saved = failing == Failing::Meanwhile;
+            assert_eq!(response.status(), if saved { 200 } else { 503 }, "{failing:?}");
+            world.fail(&[]);
+            assert_eq!(world.values(&jars[0]).await, if saved { pairs(&[("email", 1)]) } else { vec![] });
+        });
+    }
+}
+
 /// The client has gone when the store fails, so no handler gets the error: one event reports it.
 #[test]
 fn other_sessions_that_cannot_be_ended_in_the_background_are_reported_once() {

@@ -688,13 +688,50 @@ fn what_is_left_without_values_is_ended_too() {
             })
             .await;
             if deed == "delete" {
-                assert!(site.accepts(&copy).await, "the session goes on");
+                assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked), "a visitor's session began");
                 site.visit(&mut browser, |session| async move { session.delete("a").map(drop) }).await;
             }
             assert!(browser.header().is_none());
             assert_eq!(site.refusal(&copy).await, Some(Refusal::Revoked), "{deed}");
         }
     });
+}
+
+/// A logout that is written as `clear` with a notice for the next page. The subject may have caused too many revocations.
+#[test]
+fn a_copied_cookie_is_refused_after_a_clear_that_leaves_a_value_behind() {
+    for (max_per_subject, labelled) in [(1_000, false), (1_000, true), (1, false), (1, true)] {
+        block_on(async {
+            let site = Site::with(Revocations::in_memory().max_per_subject(max_per_subject));
+            let mut browser = site.logged_in("ada").await;
+            if labelled {
+                site.visit(&mut browser, |session| async move { session.label("device", "phone") }).await;
+            }
+            let mut copies = vec![browser.clone()];
+            // A renewal of another tab.
+            site.set(&mut browser, "a").await;
+            copies.push(browser.clone());
+            if max_per_subject == 1 {
+                // The second one is joined with the first one.
+                let mut other = site.logged_in("ada").await;
+                site.logout(&mut other).await;
+            }
+            site.visit(&mut browser, |session| async move {
+                session.clear()?;
+                session.set_flash("notice", "good bye")
+            })
+            .await;
+            for copy in &copies {
+                assert_eq!(site.refusal(copy).await, Some(Refusal::Revoked));
+            }
+            let response = site.answer(&browser, |session| async move {
+                assert_eq!(session.subject(), None);
+                let notice = session.peek::<String>("notice")?;
+                if notice.as_deref() == Some("good bye") { Ok(()) } else { Err(Error::unavailable("lost")) }
+            });
+            assert_eq!(response.await.status(), 200, "{max_per_subject}, {labelled}");
+        });
+    }
 }
 
 #[test]

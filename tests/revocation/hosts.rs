@@ -1,6 +1,9 @@
 //! Two hosts that share a log: what one ends, the other refuses, whatever happens to the log and to the clocks.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper_session::revocation::{FailurePolicy, Page, Revocation, RevocationLog};
@@ -8,7 +11,7 @@ use hyper_session::testing::{Cookies, FakeClock, check_revocation_log};
 use hyper_session::{AppKey, CookieStore, Error, Refusal, Revocations};
 
 use crate::requests::{NAME, START, Site};
-use crate::shared_log::{Fault, SharedLog};
+use crate::shared_log::{Call, Fault, SharedLog};
 use crate::support::block_on;
 
 const HOUR: u64 = 3_600;
@@ -140,6 +143,39 @@ fn a_session_that_ends_the_others_does_not_outrun_an_end_on_another_host() {
             assert!(!here.accepts(&browser).await && !there.accepts(&browser).await, "turn {turn}");
         }
     });
+}
+
+/// The client hangs up while the end of the other sessions waits for a save of its handler.
+#[test]
+fn others_end_although_the_client_hangs_up_before_their_turn() {
+    block_on(async {
+        let log = SharedLog::default();
+        let here = host(&log, START).await;
+        let (browser, other) = (here.logged_in("ada").await, here.logged_in("ada").await);
+        log.hold(Call::Append);
+        let mut response = Box::pin(here.answer(&browser, |session| async move {
+            session.reauthenticate()?;
+            let mut save = Box::pin(async { session.save().await });
+            assert!(poll_once(&mut save).is_pending(), "the log holds it");
+            drop(save);
+            session.end_other_sessions().await.map(drop)
+        }));
+        assert!(poll_once(&mut response).is_pending());
+        log.is_holding(1).await;
+        assert!(poll_once(&mut response).is_pending());
+        drop(response);
+        assert!(here.accepts(&other).await);
+        log.release();
+        let begun = std::time::Instant::now();
+        while here.accepts(&other).await {
+            assert!(begun.elapsed() < Duration::from_secs(120), "the other session goes on");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}
+
+fn poll_once<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Poll<F::Output> {
+    future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
 }
 
 #[test]

@@ -24,18 +24,21 @@ enum Deed {
     Login,
     Logout,
     LogoutWithNotice,
+    /// A logout that is written as `clear`: it ends the session that the request has loaded.
+    ClearWithNotice,
     EndSubject,
     /// Ends the other sessions of its subject, unless its own has ended.
     EndOthers,
 }
 
-const DEEDS: [Deed; 8] = [
+const DEEDS: [Deed; 9] = [
     Deed::Read,
     Deed::Set,
     Deed::Regenerate,
     Deed::Login,
     Deed::Logout,
     Deed::LogoutWithNotice,
+    Deed::ClearWithNotice,
     Deed::EndSubject,
     Deed::EndOthers,
 ];
@@ -65,6 +68,10 @@ fn start(site: &Site, cookies: &Cookies, deed: Deed) -> Open {
                     Deed::Logout => session.destroy()?,
                     Deed::LogoutWithNotice => {
                         session.destroy()?;
+                        session.set_flash("notice", "good bye")?;
+                    }
+                    Deed::ClearWithNotice => {
+                        session.clear()?;
                         session.set_flash("notice", "good bye")?;
                     }
                     Deed::EndSubject => store.end_sessions_of("ada").await?,
@@ -142,7 +149,19 @@ async fn run(deeds: &[Deed], order: &[usize]) {
     let started = |request: usize| order.iter().position(|at| *at == request).unwrap();
     let finished = |request: usize| order.iter().rposition(|at| *at == request).unwrap();
     let all = || deeds.iter().copied().enumerate();
-    let logged_out = deeds.contains(&Deed::Logout) || deeds.contains(&Deed::LogoutWithNotice);
+    // By `clear` only if no other request had given the session another token when it was loaded.
+    let found_it = |clear: usize| {
+        all().all(|(at, deed)| match deed {
+            Deed::Regenerate | Deed::Login => finished(at) > started(clear),
+            Deed::EndOthers => started(at) > started(clear),
+            _ => true,
+        })
+    };
+    let logged_out = all().any(|(at, deed)| match deed {
+        Deed::Logout | Deed::LogoutWithNotice => true,
+        Deed::ClearWithNotice => found_it(at),
+        _ => false,
+    });
     let ended_at = all().filter(|(_, deed)| *deed == Deed::EndSubject).map(|(at, _)| started(at)).max();
     // The first one, if nothing has given the session another token or ended it by then.
     let others_ended_by =
@@ -151,9 +170,11 @@ async fn run(deeds: &[Deed], order: &[usize]) {
         all().all(|(at, deed)| match deed {
             Deed::Read | Deed::Set | Deed::EndOthers => true,
             Deed::EndSubject => started(at) > started(*by),
-            Deed::Regenerate | Deed::Login | Deed::Logout | Deed::LogoutWithNotice => {
-                finished(at) > started(*by)
-            }
+            Deed::Regenerate
+            | Deed::Login
+            | Deed::Logout
+            | Deed::LogoutWithNotice
+            | Deed::ClearWithNotice => finished(at) > started(*by),
         })
     });
     for (at, deed, cookies) in &answers {
@@ -206,6 +227,6 @@ fn no_order_of_two_or_three_requests_brings_a_session_back() {
                 }
             }
         }
-        assert_eq!(runs, 36 * 6 + 120 * 90);
+        assert_eq!(runs, 45 * 6 + 165 * 90);
     });
 }

@@ -38,6 +38,7 @@ struct State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
+    Append,
     Read,
     Trim,
 }
@@ -210,6 +211,7 @@ impl RevocationLog for SharedLog {
             state.top
         });
         self.0.changed.notify_waiters();
+        self.pass(Call::Append).await;
         Ok(last)
     }
 

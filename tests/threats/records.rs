@@ -39,6 +39,35 @@ fn sealed(rows: &Rows, keys: impl Into<Keyring>) -> (World, ServerStore<Rows>) {
     (World { store: Arc::new(store.clone()), clock: FakeClock::at(START), events }, store)
 }
 
+/// In a rotation, or where one host does not seal yet: each of these entries costs a round trip, so few are asked for.
+#[test]
+fn entries_that_this_host_cannot_open_are_fetched_within_the_limit_of_candidates() {
+    let (old, new) = (AppKey::generate().unwrap(), AppKey::generate().unwrap());
+    let rows = Rows::default();
+    let (ahead, _) = sealed(&rows, Keyring::new(new).accept(copy(&old)));
+    let tokens: Vec<_> = block_on(async {
+        let mut tokens = Vec::new();
+        for _ in 0..10 {
+            tokens.push(ahead.token().await);
+        }
+        tokens
+    });
+    let header = tokens.iter().map(|token| format!("{NAME}={token}")).collect::<Vec<_>>().join("; ");
+    let events = Events::new();
+    let unsealed = Arc::new(store(&rows, None, &events));
+    let unsealed = World { store: unsealed, clock: FakeClock::at(START), events };
+    for behind in [sealed(&rows, old).0, unsealed] {
+        rows.with(|table| table.fetched.clear());
+        let (seen, response) = block_on(behind.present(header.as_bytes()));
+        assert_eq!((seen, set_cookies(response.headers())), (None, vec![]));
+        assert_eq!(rows.with(|table| table.fetched.len()), 4);
+        let mut expected = vec![refused(Refusal::UnknownKey); 4];
+        expected.push("too_many_candidates".to_owned());
+        assert_eq!(behind.events.take(), expected);
+        assert_eq!(rows.with(|table| table.rows.len()), 10);
+    }
+}
+
 fn log_in(session: &Session) -> Result<(), hyper_session::Error> {
     session.set("a", VALUE)?;
     session.set("secret-key", 1)?;

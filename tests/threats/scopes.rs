@@ -66,6 +66,8 @@ async fn act(request: Request<Body>) -> Result<Response<Body>, Error> {
             session.set("cart", 1)?;
         }
         "set" => session.set("n", 1)?,
+        "notice" => session.set_flash("notice", 1)?,
+        "shown" => drop(session.flash::<u8>("notice")?),
         "regenerate" => session.regenerate()?,
         "" | "look" => {}
         user => session.login(user)?,
@@ -79,6 +81,13 @@ impl Deployment {
         self.visit_in_order(browser, path, false)
     }
 
+    /// The same for another host.
+    fn visit_at(&self, host: &str, browser: &mut Browser, path: &str) -> String {
+        let response = self.send_to(host, browser.header(host, path, false).as_deref(), path);
+        browser.receive(host, response.headers());
+        block_on(crate::support::text(response))
+    }
+
     fn visit_in_order(&self, browser: &mut Browser, path: &str, reverse: bool) -> String {
         let response = self.send(browser.header(APP, path, reverse).as_deref(), path);
         browser.receive(APP, response.headers());
@@ -86,8 +95,12 @@ impl Deployment {
     }
 
     fn send(&self, cookie: Option<&str>, path: &str) -> Response<Body> {
+        self.send_to(APP, cookie, path)
+    }
+
+    fn send_to(&self, host: &str, cookie: Option<&str>, path: &str) -> Response<Body> {
         let mut request = crate::support::request(path, cookie);
-        request.headers_mut().insert(HOST, APP.parse().unwrap());
+        request.headers_mut().insert(HOST, host.parse().unwrap());
         let service = SessionService::new(service_fn(act), std::sync::Arc::clone(&self.world.store));
         block_on(service.call(request)).unwrap()
     }
@@ -183,6 +196,67 @@ fn t27_a_logout_ends_the_session_of_a_former_scope() {
         assert_eq!(new.visit(&mut browser, LOOK), "", "{what}: {browser:?}");
         assert_eq!(browser.kept, [], "{what}");
     });
+}
+
+// Browsers accept hosts of many labels, and hosts with an underscore, which no Domain can have.
+#[test]
+fn t27_a_logout_ends_the_session_of_a_former_domain_of_any_host() {
+    for host in ["pr-12.review.eu.app.example.com", "my_app.example.com"] {
+        for kind in KINDS {
+            let shared = Shared::new(kind);
+            let mut browser = Browser::default();
+            shared.deploy(options().domain("example.com"), 0).visit_at(host, &mut browser, "/ada");
+            let new = shared.deploy(options(), 10);
+            assert_eq!(new.visit_at(host, &mut browser, "/logout"), "ada");
+            assert_eq!(new.visit_at(host, &mut browser, "/look"), "", "{host}: {browser:?}");
+            assert_eq!(browser.kept, [], "{host}");
+        }
+    }
+}
+
+// The cookie of a retired name may have had a scope that no option names.
+#[test]
+fn t27_a_logout_ends_the_session_of_a_retired_name_in_a_former_scope() {
+    for kind in KINDS {
+        for old in ["old", "__Secure-old"] {
+            for present in [CookieOptions::new(), options()] {
+                let before = || CookieOptions::new().name(old);
+                for before in [
+                    before().domain("example.com"),
+                    before().path("/area"),
+                    before().same_site(SameSite::None).partitioned(true),
+                ] {
+                    let shared = Shared::new(kind);
+                    let mut browser = Browser::default();
+                    shared.deploy(before, 0).visit(&mut browser, "/area/ada");
+                    let new = shared.deploy(present.clone().retired_name(old), 10);
+                    assert_eq!(new.visit(&mut browser, "/area/logout"), "ada");
+                    assert_eq!(new.visit(&mut browser, LOOK), "", "{browser:?}");
+                    assert_eq!(browser.kept, []);
+                }
+            }
+        }
+    }
+}
+
+// A page that shows a visitor's notice is not a logout. The cookie of another scope, which this host cannot judge, stays.
+#[test]
+fn a_notice_that_is_shown_removes_no_cookie_of_another_scope() {
+    let (old, new) = (AppKey::generate().unwrap().to_text(), AppKey::generate().unwrap().to_text());
+    let key = |text: &str| text.parse::<AppKey>().unwrap();
+    let both = || Keyring::new(key(&new)).accept(key(&old));
+    let ahead =
+        Shared { keys: both(), ..Shared::new(Kind::Cookie) }.deploy(options().domain("example.com"), 0);
+    let behind = Shared { keys: key(&old).into(), ..Shared::new(Kind::Cookie) }.deploy(options(), 10);
+    let (mut browser, mut other) = (Browser::default(), Browser::default());
+    ahead.visit(&mut browser, "/ada");
+    behind.visit(&mut other, "/notice");
+    browser.kept.extend(other.kept);
+    let response = behind.send(browser.header(APP, "/shown", false).as_deref(), "/shown");
+    assert_eq!(set_cookies(response.headers()).len(), 1, "{:?}", set_cookies(response.headers()));
+    browser.receive(APP, response.headers());
+    assert_eq!(browser.kept.len(), 1, "the notice was shown: {browser:?}");
+    assert_eq!(ahead.visit(&mut browser, "/look"), "ada");
 }
 
 // The clock of one host is two minutes behind. The newer cookie is authentic, so the older one does not count there.

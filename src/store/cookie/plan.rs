@@ -218,8 +218,10 @@ impl Inner {
 fn begin(revoking: &Revoking, changes: &Changes, payload: &Payload) -> Beginning {
     let present = revoking.register.known_position();
     if !changes.logs_in() {
-        let lineage = Lineage { position: present, owner: None, root: None };
-        return Beginning { lineage, asks_position: false };
+        // A visitor with the labels of a subject. The session is behind the revocation that ends the subject's.
+        let owner = changes.labels_of();
+        let lineage = Lineage { position: present, owner, root: None };
+        return Beginning { lineage, asks_position: owner.is_some() };
     }
     let owner = payload.subject().map(|subject| subject_name(&subject));
     let known = changes.login_position();

@@ -363,7 +363,7 @@ fn without_revocations_each_request_writes_the_recorded_bytes() {
                 "AaKFffsAAAEVERITFBUWFxgZGhschHkH-ewzGTJAY3LUcOI95CV9GhqwSijZHSqI6xJDKJ_8hqURQMLc5Bitxz032J9Tsqpc_6X5eVEUlldWlSGX-ejfvIBwRE1Mc7bpfhxG9rc5GTXxhhW948kfLYpa",
             ),
             28,
-            3,
+            4, // also for the stamp of the login
         ),
         (
             START + 2,
