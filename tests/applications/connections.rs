@@ -19,11 +19,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
-use crate::stores::{Act, Kind, Options, START, World, everywhere, seconds};
+use crate::stores::{Act, Kind, Options, START, TestStore, everywhere, seconds};
 use crate::support::{Jar, block_on, request, set_cookies};
 
 /// The watch that a handler takes for its connection, in a request that sets no cookie.
-async fn watch(world: &World, jar: &Jar) -> Option<SessionWatch> {
+async fn watch(world: &TestStore, jar: &Jar) -> Option<SessionWatch> {
     let service = session_fn(world.store.clone(), |_: Request<_>, session: SessionHandle| async move {
         Ok::<_, Error>(Response::new(session.watch().await?))
     });
@@ -42,7 +42,7 @@ fn without_a_session_there_is_nothing_to_watch() {
 #[test]
 fn a_watch_sees_what_others_change() {
     block_on(async {
-        let world = World::new(Kind::Server, Options::default()).await;
+        let world = TestStore::new(Kind::Server, Options::default()).await;
         let mut jar = Jar::new();
         world
             .edit(&mut jar, |session| session.login("ada").and_then(|()| session.set("role", "admin")))
@@ -61,7 +61,7 @@ fn a_watch_sees_what_others_change() {
 #[test]
 fn looking_does_not_keep_a_session_alive_and_renewing_does() {
     block_on(async {
-        let world = World::new(Kind::Server, Options::default()).await;
+        let world = TestStore::new(Kind::Server, Options::default()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         let watch = watch(&world, &jar).await.unwrap();
@@ -84,7 +84,7 @@ fn looking_does_not_keep_a_session_alive_and_renewing_does() {
 #[test]
 fn a_cookie_is_watched_until_its_deadline() {
     block_on(async {
-        let world = World::new(Kind::Cookie, Options::default()).await;
+        let world = TestStore::new(Kind::Cookie, Options::default()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         let watch = watch(&world, &jar).await.unwrap();
@@ -99,7 +99,11 @@ fn a_cookie_is_watched_until_its_deadline() {
 }
 
 /// Waits for the end of a session, which `end` brings about between the first look and the second.
-async fn seen_to_end<F: Future<Output = ()>>(world: &World, jar: &Jar, end: impl FnOnce() -> F) -> Refusal {
+async fn seen_to_end<F: Future<Output = ()>>(
+    world: &TestStore,
+    jar: &Jar,
+    end: impl FnOnce() -> F,
+) -> Refusal {
     let watch = watch(world, jar).await.unwrap();
     let (looked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let waiting = tokio::spawn({
@@ -122,7 +126,7 @@ async fn seen_to_end<F: Future<Output = ()>>(world: &World, jar: &Jar, end: impl
 #[test]
 fn each_way_to_end_is_seen_after_one_pause() {
     block_on(async {
-        let world = World::new(Kind::Server, Options::default()).await;
+        let world = TestStore::new(Kind::Server, Options::default()).await;
         let log_in = || async {
             let mut jar = Jar::new();
             world.edit(&mut jar, |session| session.login("ada")).await;

@@ -6,10 +6,10 @@ use hyper::service::Service;
 use hyper_session::store::{SessionLimit, Store};
 use hyper_session::{Error, Session, SessionHandle, SessionId, session_fn};
 
-use crate::stores::{Act, KINDS, Kind, Options, START, World, everywhere, seconds};
+use crate::stores::{Act, KINDS, Kind, Options, START, TestStore, everywhere, seconds};
 use crate::support::{Jar, block_on, request, status};
 
-async fn log_in(world: &World, device: &str) -> Jar {
+async fn log_in(world: &TestStore, device: &str) -> Jar {
     let mut jar = Jar::new();
     world
         .edit(&mut jar, |session| {
@@ -21,7 +21,7 @@ async fn log_in(world: &World, device: &str) -> Jar {
 }
 
 /// The descriptions of ada's sessions, through the trait object that services hold.
-async fn devices(world: &World) -> Vec<String> {
+async fn devices(world: &TestStore) -> Vec<String> {
     let sessions = world.store.sessions_of("ada").await.unwrap();
     sessions.into_iter().map(|session| session.description.unwrap_or_default()).collect()
 }
@@ -68,7 +68,7 @@ fn a_user_agent_of_any_length_describes_a_device() {
 #[test]
 fn devices_are_listed_with_their_descriptions_and_looking_ends_nothing() {
     block_on(async {
-        let world = World::new(Kind::Server, Options::default()).await;
+        let world = TestStore::new(Kind::Server, Options::default()).await;
         let phone = log_in(&world, "phone").await;
         let laptop = log_in(&world, "laptop").await;
         let mut plain = Jar::new();
@@ -95,7 +95,7 @@ fn what_a_cookie_store_cannot_do_is_an_error_that_names_the_way() {
             assert!(error.is_config() && error.to_string().contains(way), "{error}");
         };
         for kind in [Kind::Cookie, Kind::Revocable] {
-            let world = World::new(kind, Options::default()).await;
+            let world = TestStore::new(kind, Options::default()).await;
             let jar = log_in(&world, "phone").await;
             let id = world.look(&jar, Session::id).await.unwrap();
             says(world.store.sessions_of("ada").await.unwrap_err(), "server-side");
@@ -104,7 +104,7 @@ fn what_a_cookie_store_cannot_do_is_an_error_that_names_the_way() {
             says(keeping, if kind == Kind::Cookie { "revocations()" } else { "end_other_sessions()" });
             assert!(world.is_alive(&jar).await);
         }
-        let world = World::new(Kind::Cookie, Options::default()).await;
+        let world = TestStore::new(Kind::Cookie, Options::default()).await;
         let mut jar = log_in(&world, "phone").await;
         says(world.store.end_sessions_of("ada", None).await.unwrap_err(), "revocations()");
         says(world.end_others(&mut jar, |_| Ok(())).await.unwrap_err(), "revocations()");
@@ -116,7 +116,7 @@ fn what_a_cookie_store_cannot_do_is_an_error_that_names_the_way() {
 fn all_sessions_of_a_subject_end_through_the_trait_object() {
     block_on(async {
         for (kind, ended) in [(Kind::Revocable, None), (Kind::Server, Some(2))] {
-            let world = World::new(kind, Options::default()).await;
+            let world = TestStore::new(kind, Options::default()).await;
             let (phone, laptop) = (log_in(&world, "phone").await, log_in(&world, "laptop").await);
             let mut bob = Jar::new();
             world.edit(&mut bob, |session| session.login("bob")).await;
@@ -132,7 +132,7 @@ fn my_other_devices_end_and_this_one_stays_under_its_new_token() {
     block_on(async {
         for &kind in KINDS.iter().filter(|kind| **kind != Kind::Cookie) {
             println!("{kind:?}");
-            let world = World::new(kind, Options::default()).await;
+            let world = TestStore::new(kind, Options::default()).await;
             let counted = |number| kind.lists().then_some(number);
             let others = [log_in(&world, "phone").await, log_in(&world, "laptop").await];
             let mut mine = log_in(&world, "mine").await;
@@ -178,7 +178,7 @@ fn my_other_devices_end_and_this_one_stays_under_its_new_token() {
 
 /// The ids that a handler sees before and after it saves what `act` does.
 async fn ids(
-    world: &World,
+    world: &TestStore,
     jar: &mut Jar,
     act: impl Fn(&Session) -> Result<(), Error> + Send + Sync,
 ) -> ([Option<SessionId>; 2], Result<(), Error>) {
@@ -237,7 +237,7 @@ fn a_login_that_the_limit_refuses_leaves_the_id_of_before() {
         for &kind in KINDS.iter().filter(|kind| kind.lists()) {
             let refusing =
                 Options { max_sessions: 1, at_limit: SessionLimit::RefuseLogin, ..Options::default() };
-            let world = World::new(kind, refusing).await;
+            let world = TestStore::new(kind, refusing).await;
             log_in(&world, "one").await;
             let mut visitor = Jar::new();
             world.edit(&mut visitor, |session| session.set("cart", 1)).await;
@@ -258,7 +258,7 @@ fn a_login_that_the_limit_refuses_leaves_the_id_of_before() {
 fn the_id_from_before_a_login_keeps_the_session_through_it() {
     block_on(async {
         for &kind in KINDS.iter().filter(|kind| kind.lists()) {
-            let world = World::new(kind, Options::default()).await;
+            let world = TestStore::new(kind, Options::default()).await;
             let other = log_in(&world, "other").await;
             let mut mine = log_in(&world, "mine").await;
             let ended = Mutex::new(None);
@@ -281,7 +281,7 @@ fn the_id_from_before_a_login_keeps_the_session_through_it() {
 #[test]
 fn at_the_limit_the_least_recently_used_session_ends() {
     block_on(async {
-        let world = World::new(Kind::Server, Options { max_sessions: 3, ..Options::default() }).await;
+        let world = TestStore::new(Kind::Server, Options { max_sessions: 3, ..Options::default() }).await;
         let mut jars = Vec::new();
         for device in ["a", "b", "c"] {
             jars.push(log_in(&world, device).await);
@@ -305,7 +305,7 @@ fn at_the_limit_the_least_recently_used_session_ends() {
 }
 
 /// The result of a login that the handler saves at once.
-async fn try_log_in(world: &World, jar: &mut Jar) -> Result<(), Error> {
+async fn try_log_in(world: &TestStore, jar: &mut Jar) -> Result<(), Error> {
     let saved = Mutex::new(None);
     let service = session_fn(world.store.clone(), |_: http::Request<_>, handle: SessionHandle| async {
         let handle = handle;
@@ -328,7 +328,7 @@ async fn try_log_in(world: &World, jar: &mut Jar) -> Result<(), Error> {
 fn at_the_limit_a_login_can_be_refused() {
     block_on(async {
         let refusing = Options { max_sessions: 2, at_limit: SessionLimit::RefuseLogin, ..Options::default() };
-        let mut world = World::new(Kind::Server, refusing).await;
+        let mut world = TestStore::new(Kind::Server, refusing).await;
         let mut one = log_in(&world, "one").await;
         let two = log_in(&world, "two").await;
         let mut third = Jar::new();
@@ -355,7 +355,7 @@ fn at_the_limit_a_login_can_be_refused() {
 fn of_two_logins_at_once_for_one_place_one_is_refused() {
     block_on(async {
         let refusing = Options { max_sessions: 1, at_limit: SessionLimit::RefuseLogin, ..Options::default() };
-        let world = World::new(Kind::Server, refusing).await;
+        let world = TestStore::new(Kind::Server, refusing).await;
         let (mut one, mut two) = (Jar::new(), Jar::new());
         let (first, second) = tokio::join!(try_log_in(&world, &mut one), try_log_in(&world, &mut two));
         assert!(first.is_ok() != second.is_ok(), "{first:?} {second:?}");

@@ -80,9 +80,9 @@ fn t35_a_login_refuses_the_tokens_of_the_visitor() {
 #[test]
 fn two_pages_that_are_loaded_at_once_can_both_be_sent() {
     crate::support::block_on(async {
-        use crate::stores::{Kind, Options, World};
+        use crate::stores::{Kind, Options, TestStore};
         use hyper::service::Service;
-        let world = World::new(Kind::Server, Options::default()).await;
+        let world = TestStore::new(Kind::Server, Options::default()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         let gate = std::sync::Arc::new(tokio::sync::Barrier::new(2));

@@ -8,7 +8,7 @@ use hyper_session::{
 };
 
 use crate::stores::{
-    Act, Kind, Options, Reading, START, World, everywhere, everywhere_with, max_age, seconds,
+    Act, Kind, Options, Reading, START, TestStore, everywhere, everywhere_with, max_age, seconds,
 };
 use crate::support::{Jar, block_on, request, set_cookies, status};
 
@@ -294,7 +294,7 @@ fn a_clear_of_a_visitor_s_session_begins_no_other() {
 #[test]
 fn a_longer_life_is_still_listed() {
     block_on(async {
-        let world = World::new(Kind::Server, remember_me()).await;
+        let world = TestStore::new(Kind::Server, remember_me()).await;
         let mut jar = Jar::new();
         world.edit(&mut jar, |session| session.login("ada")).await;
         world.edit(&mut jar, |session| session.set_lifetime(Lifetime::persistent(seconds(2_500)))).await;

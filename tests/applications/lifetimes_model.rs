@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 #[cfg(feature = "redis")]
 use crate::server::Server;
-use crate::stores::{Kind, Options, Reading, World, max_age, seconds};
+use crate::stores::{Kind, Options, Reading, TestStore, max_age, seconds};
 use crate::support::{Body, Jar, block_on, set_cookies};
 
 #[derive(Clone, Copy, Debug)]
@@ -61,22 +61,28 @@ const AHEAD: u64 = 25;
 /// By how much a clock may be behind the clock that a session was written by: row 11 of docs/WIRE.md.
 const MAX_SKEW: u64 = 60;
 
-/// Whether the cookie is kept (`None`: as configured), idle and absolute timeout.
-type Life = (Option<bool>, Option<u64>, Option<u64>);
+/// A lifetime of the model. `None` is as configured.
+#[derive(Clone, Copy, PartialEq)]
+struct Life {
+    /// Whether browsers keep the cookie.
+    kept: Option<bool>,
+    idle: Option<u64>,
+    absolute: Option<u64>,
+}
 
-const NO_LIFETIME: Life = (None, None, None);
+const AS_CONFIGURED: Life = Life { kept: None, idle: None, absolute: None };
 
 const LIFETIMES: [Life; 7] = [
-    NO_LIFETIME,
-    (Some(true), Some(1_000), Some(1_000)),
-    (Some(true), Some(50), Some(50)),
-    (Some(false), None, None),
-    (None, Some(30), None),
-    (Some(false), Some(20), Some(200)),
-    (None, None, Some(90)),
+    AS_CONFIGURED,
+    Life { kept: Some(true), idle: Some(1_000), absolute: Some(1_000) },
+    Life { kept: Some(true), idle: Some(50), absolute: Some(50) },
+    Life { kept: Some(false), ..AS_CONFIGURED },
+    Life { idle: Some(30), ..AS_CONFIGURED },
+    Life { kept: Some(false), idle: Some(20), absolute: Some(200) },
+    Life { absolute: Some(90), ..AS_CONFIGURED },
 ];
 
-fn lifetime((kept, idle, absolute): Life) -> Lifetime {
+fn lifetime(Life { kept, idle, absolute }: Life) -> Lifetime {
     let mut lifetime = match kept {
         None => Lifetime::new(),
         Some(true) => Lifetime::persistent(seconds(1)),
@@ -123,12 +129,27 @@ struct Model {
     deployed_since: bool,
 }
 
+impl Model {
+    fn beginning(now: u64) -> Self {
+        Self {
+            began: now,
+            subject: false,
+            life: AS_CONFIGURED,
+            used: now,
+            issued: now,
+            written: 0,
+            promised: 0,
+            deployed_since: false,
+        }
+    }
+}
+
 /// Idle timeout, absolute timeout and renewal threshold, worked out without the crate.
 fn allowed(options: &Options, model: &Model) -> (u64, u64, u64) {
     let whole = |duration: Duration| duration.as_secs();
     let store = options.anonymous.filter(|_| !model.subject).unwrap_or(options.timeouts);
     let longest = options.longest.unwrap_or(options.timeouts.absolute);
-    let (_, idle, absolute) = model.life;
+    let Life { idle, absolute, .. } = model.life;
     if (idle, absolute) == (None, None) {
         return (whole(store.idle), whole(store.absolute), whole(store.renewal));
     }
@@ -138,7 +159,7 @@ fn allowed(options: &Options, model: &Model) -> (u64, u64, u64) {
 }
 
 /// A request whose handler does `op`; `value` differs each time.
-async fn visit(world: &World, jar: &mut Jar, op: Op, value: u64) -> Response<Body> {
+async fn visit(world: &TestStore, jar: &mut Jar, op: Op, value: u64) -> Response<Body> {
     let act = |session: &Session| match op {
         Op::Write => session.set("a", value),
         Op::Clear => session.clear().and_then(|()| session.set("a", value)),
@@ -165,7 +186,7 @@ async fn visit(world: &World, jar: &mut Jar, op: Op, value: u64) -> Response<Bod
 
 /// Two hosts of a site, one of which answers.
 struct Site<'a> {
-    hosts: [World; 2],
+    hosts: [TestStore; 2],
     at: usize,
     /// The latest time that a clock has shown.
     latest: u64,
@@ -174,13 +195,13 @@ struct Site<'a> {
 }
 
 impl<'a> Site<'a> {
-    async fn beside(first: World, pass_time: &'a dyn Fn(u64)) -> Self {
+    async fn beside(first: TestStore, pass_time: &'a dyn Fn(u64)) -> Self {
         let latest = first.now().as_unix() + AHEAD;
         let second = first.other_host(options(0), latest).await;
         Self { hosts: [first, second], at: 0, latest, pass_time }
     }
 
-    fn host(&self) -> &World {
+    fn host(&self) -> &TestStore {
         &self.hosts[self.at]
     }
 
@@ -207,80 +228,78 @@ impl<'a> Site<'a> {
     }
 }
 
-#[allow(clippy::too_many_lines)] // one step of a random walk
-async fn run(mut site: Site<'_>, ops: &[Op]) {
-    let kind = site.host().kind;
-    let in_cookie = matches!(kind, Kind::Cookie | Kind::Revocable);
-    // Redis' own clock decides until when an entry lives. The host that is ahead accepts it until then.
-    let slack = if kind.has_own_clock() { AHEAD } else { 0 };
-    let mut present = options(0);
-    let mut jar = Jar::new();
-    let mut model: Option<Model> = None;
-    for (step, &op) in ops.iter().enumerate() {
-        let context = format!("{kind:?}, step {step}, {op:?}");
+/// A browser on its way through random operations.
+struct Walk {
+    kind: Kind,
+    options: Options,
+    jar: Jar,
+    model: Option<Model>,
+}
+
+impl Walk {
+    fn forget(&mut self) {
+        (self.model, self.jar) = (None, Jar::new());
+    }
+
+    /// Does the operations that are not a request. Returns false for a request.
+    async fn moves(&mut self, op: Op, site: &mut Site<'_>) -> bool {
         match op {
             Op::Advance(by) => site.advance(by),
             Op::SetBack(by) => site.set_back(by),
             Op::OtherHost => site.at = 1 - site.at,
             Op::Deploy(number) => {
-                present = options(number);
-                site.deploy(present).await;
-                if let Some(model) = &mut model {
+                self.options = options(number);
+                site.deploy(self.options).await;
+                if let Some(model) = &mut self.model {
                     model.deployed_since = true;
                 }
             }
-            _ => {}
+            _ => return false,
         }
-        let world = site.host();
-        let now = world.now().as_unix();
-        let stored = world.expires(&jar).await.map(Timestamp::as_unix);
-        if let Some(known) = model {
-            let (idle, absolute, _) = allowed(&present, &known);
-            let written = if known.deployed_since { known.written } else { known.promised };
-            let end = written.min(known.began + absolute);
-            match stored {
-                // No session lives longer than allowed.
-                Some(expires) => {
-                    let end = end + slack;
-                    assert!(now < end && expires <= end, "{context}: {expires} after {end}");
-                }
-                // No session ends earlier than promised, or than new options allow.
-                None if known.deployed_since => {
-                    assert!(now >= end.min(known.used + idle), "{context}: died before {end}");
-                }
-                None => assert!(now >= known.promised, "{context}: died before {}", known.promised),
-            }
-            if stored.is_none() {
-                (model, jar) = (None, Jar::new());
-            }
-        } else {
+        true
+    }
+
+    /// Checks that a session is `stored`, with its deadline, for as long as it must be, and no longer.
+    fn check_before(&mut self, stored: Option<u64>, now: u64, context: &str) {
+        let Some(known) = &self.model else {
             assert_eq!(stored, None, "{context}");
+            return;
+        };
+        // Redis' own clock decides until when an entry lives. The host that is ahead accepts it until then.
+        let slack = if self.kind.has_own_clock() { AHEAD } else { 0 };
+        let (idle, absolute, _) = allowed(&self.options, known);
+        let written = if known.deployed_since { known.written } else { known.promised };
+        let end = written.min(known.began + absolute);
+        match stored {
+            // No session lives longer than allowed.
+            Some(expires) => {
+                let end = end + slack;
+                assert!(now < end && expires <= end, "{context}: {expires} after {end}");
+            }
+            // No session ends earlier than promised, or than new options allow.
+            None if known.deployed_since => {
+                assert!(now >= end.min(known.used + idle), "{context}: died before {end}");
+            }
+            None => assert!(now >= known.promised, "{context}: died before {}", known.promised),
         }
-        if matches!(op, Op::Advance(_) | Op::SetBack(_) | Op::OtherHost | Op::Deploy(_)) {
-            continue;
+        if stored.is_none() {
+            self.forget();
         }
-        let response = visit(world, &mut jar, op, step as u64).await;
-        let expires = world.expires(&jar).await.map(Timestamp::as_unix);
+    }
+
+    /// Checks the deadline and the cookie after a request, and notes what is known of the session from then on.
+    fn check_after(&mut self, op: Op, at: &Moment, response: &Response<Body>, context: &str) {
+        let Moment { now, stored, expires } = *at;
         if matches!(op, Op::Logout) {
             assert_eq!(expires, None, "{context}");
-            (model, jar) = (None, Jar::new());
-            continue;
+            return self.forget();
         }
-        if model.is_none() && matches!(op, Op::Write | Op::Clear | Op::Login | Op::LoginFor(_)) {
-            model = Some(Model {
-                began: now,
-                subject: false,
-                life: NO_LIFETIME,
-                used: now,
-                issued: now,
-                written: 0,
-                promised: 0,
-                deployed_since: false,
-            });
+        if self.model.is_none() && matches!(op, Op::Write | Op::Clear | Op::Login | Op::LoginFor(_)) {
+            self.model = Some(Model::beginning(now));
         }
-        let Some(known) = &mut model else {
+        let Some(known) = &mut self.model else {
             assert_eq!(expires, None, "{context}: nothing was stored");
-            continue;
+            return;
         };
         match op {
             Op::Login => (known.began, known.subject) = (now, true),
@@ -289,18 +308,17 @@ async fn run(mut site: Site<'_>, ops: &[Op]) {
             }
             Op::Reauthenticate if known.subject => known.began = now,
             // The session is then a visitor's. A session of a subject, or with a lifetime of its own, ends, and another begins.
-            Op::Clear if known.subject || known.life != NO_LIFETIME => {
-                (known.began, known.subject, known.life) = (now, false, NO_LIFETIME);
+            Op::Clear if known.subject || known.life != AS_CONFIGURED => {
+                (known.began, known.subject, known.life) = (now, false, AS_CONFIGURED);
             }
             Op::SetLifetime(number) => known.life = LIFETIMES[number],
             _ => {}
         }
-        let (idle, absolute, renewal) = allowed(&present, known);
+        let (idle, absolute, renewal) = allowed(&self.options, known);
         let full = (now + idle).min(known.began + absolute);
         if full <= now && expires.is_none() {
             // A lifetime that has passed already.
-            (model, jar) = (None, Jar::new());
-            continue;
+            return self.forget();
         }
         let expires = expires.unwrap_or_else(|| panic!("{context}: the session is gone"));
         let set = !set_cookies(response.headers()).is_empty();
@@ -317,15 +335,15 @@ async fn run(mut site: Site<'_>, ops: &[Op]) {
             ),
         }
         if set {
-            let kept = match known.life.0 {
+            let kept = match known.life.kept {
                 Some(false) => None,
                 _ => Some(expires - now),
             };
-            assert_eq!(max_age(&response), kept, "{context}");
+            assert_eq!(max_age(response), kept, "{context}");
             (known.used, known.written, known.deployed_since) = (now, full, false);
             let issued = known.issued.max(now);
             known.issued = if issued < full { issued } else { now };
-            if in_cookie {
+            if matches!(self.kind, Kind::Cookie | Kind::Revocable) {
                 // A cookie cannot say that its session began after it was written.
                 known.began = known.began.min(known.issued);
             }
@@ -334,8 +352,34 @@ async fn run(mut site: Site<'_>, ops: &[Op]) {
     }
 }
 
+/// The time of a request, and the session's deadlines before and after it.
+struct Moment {
+    now: u64,
+    stored: Option<u64>,
+    expires: Option<u64>,
+}
+
+async fn run(mut site: Site<'_>, ops: &[Op]) {
+    let kind = site.host().kind;
+    let mut walk = Walk { kind, options: options(0), jar: Jar::new(), model: None };
+    for (step, &op) in ops.iter().enumerate() {
+        let context = format!("{kind:?}, step {step}, {op:?}");
+        let has_moved = walk.moves(op, &mut site).await;
+        let host = site.host();
+        let now = host.now().as_unix();
+        let stored = host.expires(&walk.jar).await.map(Timestamp::as_unix);
+        walk.check_before(stored, now, &context);
+        if has_moved {
+            continue;
+        }
+        let response = visit(host, &mut walk.jar, op, step as u64).await;
+        let expires = host.expires(&walk.jar).await.map(Timestamp::as_unix);
+        walk.check_after(op, &Moment { now, stored, expires }, &response, &context);
+    }
+}
+
 async fn run_on(kind: Kind, ops: &[Op]) {
-    let first = World::new(kind, options(0)).await;
+    let first = TestStore::new(kind, options(0)).await;
     run(Site::beside(first, &|_| ()).await, ops).await;
 }
 
@@ -381,7 +425,7 @@ fn no_session_in_redis_outlives_its_lifetime_and_none_ends_early() {
     proptest!(config, |(ops in walk())| {
         server.cli(&["FLUSHALL"]);
         block_on(async {
-            let first = World::on_redis(server.url(), options(0)).await;
+            let first = TestStore::on_redis(server.url(), options(0)).await;
             run(Site::beside(first, &pass_time).await, &ops).await;
         });
     });

@@ -32,7 +32,7 @@ const MOVES: [(Kind, Kind); 4] = [
     (Kind::Cookie, Kind::Cookie),
 ];
 
-struct World {
+struct TestStore {
     clock: FakeClock,
     events: Events,
     old: Arc<dyn Store>,
@@ -40,7 +40,7 @@ struct World {
     both: MigratingStore,
 }
 
-impl World {
+impl TestStore {
     fn new(from: Kind, to: Kind) -> Self {
         println!("{from:?} to {to:?}");
         let (clock, events) = (FakeClock::at(START), Events::new());
@@ -100,7 +100,7 @@ pub(crate) fn user(session: &Session) -> Result<Option<String>, Error> {
 }
 
 /// A session of the old store.
-async fn log_in(world: &World) -> Jar {
+async fn log_in(world: &TestStore) -> Jar {
     let mut jar = Jar::new();
     edit(&world.old, &mut jar, |session| {
         session.login("ada")?;
@@ -115,7 +115,7 @@ async fn log_in(world: &World) -> Jar {
 fn a_session_is_read_in_the_old_store_and_moved_when_it_is_saved() {
     for (from, to) in MOVES {
         block_on(async {
-            let world = World::new(from, to);
+            let world = TestStore::new(from, to);
             let mut jar = log_in(&world).await;
             let before = jar.clone();
             world.events.take();
@@ -156,7 +156,7 @@ fn each_way_to_write_moves_a_session() {
     for (from, to) in MOVES {
         for way in ways {
             block_on(async {
-                let world = World::new(from, to);
+                let world = TestStore::new(from, to);
                 let mut jar = log_in(&world).await;
                 edit(&world.both, &mut jar, way).await;
                 assert_eq!(edit(&world.new, &mut jar, user).await.1.as_deref(), Some("ada"));
@@ -164,7 +164,7 @@ fn each_way_to_write_moves_a_session() {
             });
         }
         block_on(async {
-            let world = World::new(from, to);
+            let world = TestStore::new(from, to);
             let mut jar = log_in(&world).await;
             edit(&world.both, &mut jar, |session| session.login("bob")).await;
             let (_, seen) =
@@ -179,7 +179,7 @@ fn each_way_to_write_moves_a_session() {
 }
 
 /// The user who is seen with these cookies, which the browser holds in different scopes.
-async fn seen_with(world: &World, cookies: &[&Jar]) -> Option<String> {
+async fn seen_with(world: &TestStore, cookies: &[&Jar]) -> Option<String> {
     let header = cookies.iter().filter_map(|jar| jar.header()).collect::<Vec<_>>().join("; ");
     let seen = std::sync::Mutex::new(None);
     let service = session_fn(world.both.clone(), |_: http::Request<_>, handle: SessionHandle| async {
@@ -197,7 +197,7 @@ fn b3_a_logout_stays_although_a_cookie_of_the_old_store_comes_again() {
     for (from, to) in MOVES {
         for before_the_migration in [true, false] {
             block_on(async {
-                let world = World::new(from, to);
+                let world = TestStore::new(from, to);
                 let stuck = log_in(&world).await;
                 let present = log_in(&world).await;
                 let header = [stuck.header().unwrap(), present.header().unwrap()].join("; ");
@@ -227,7 +227,7 @@ fn b3_a_logout_stays_although_a_cookie_of_the_old_store_comes_again() {
 fn a_renewal_moves_a_session() {
     for (from, to) in MOVES {
         block_on(async {
-            let world = World::new(from, to);
+            let world = TestStore::new(from, to);
             let mut jar = Jar::new();
             edit(&world.old, &mut jar, |session| session.login("ada")).await;
             world.clock.advance(seconds(500));
@@ -243,7 +243,7 @@ fn a_renewal_moves_a_session() {
 fn a_session_whose_lifetime_has_passed_ends_instead_of_moving() {
     for (from, to) in MOVES {
         block_on(async {
-            let world = World::new(from, to);
+            let world = TestStore::new(from, to);
             let mut jar = log_in(&world).await;
             world.clock.advance(seconds(100));
             let passed = Lifetime::persistent(seconds(50));
@@ -257,7 +257,7 @@ fn a_session_whose_lifetime_has_passed_ends_instead_of_moving() {
 fn a_logout_ends_the_session_in_the_old_store() {
     for (from, to) in MOVES {
         block_on(async {
-            let world = World::new(from, to);
+            let world = TestStore::new(from, to);
             let mut jar = log_in(&world).await;
             let stolen = jar.clone();
             edit(&world.both, &mut jar, Session::destroy).await;
@@ -277,7 +277,7 @@ fn t27_a_logout_of_several_cookies_stays_one_while_sessions_move() {
     for to in [Kind::Server, Kind::Cookie, Kind::Revocable] {
         for is_before in [true, false] {
             block_on(async {
-                let world = World::new(Kind::Cookie, to);
+                let world = TestStore::new(Kind::Cookie, to);
                 let mut cookies = Vec::new();
                 for _ in 0..2 {
                     cookies.push(log_in(&world).await.header().unwrap());
@@ -311,7 +311,7 @@ fn t49_a_logout_under_1xx_ends_what_the_old_store_can_end() {
         MOVES.into_iter().chain([(Kind::Revocable, Kind::Server), (Kind::Revocable, Kind::Cookie)])
     {
         block_on(async {
-            let world = World::new(from, to);
+            let world = TestStore::new(from, to);
             let jar = log_in(&world).await;
             let service =
                 session_fn(world.both.clone(), |_: http::Request<_>, handle: SessionHandle| async move {
@@ -331,7 +331,7 @@ fn t49_a_logout_under_1xx_ends_what_the_old_store_can_end() {
 fn t34_a_session_that_ended_meanwhile_is_not_moved() {
     for to in [Kind::Cookie, Kind::Server] {
         block_on(async {
-            let world = World::new(Kind::Server, to);
+            let world = TestStore::new(Kind::Server, to);
             let jar = log_in(&world).await;
             let slow = session_fn(
                 world.both.clone(),
@@ -359,7 +359,7 @@ fn t34_a_session_that_ended_meanwhile_is_not_moved() {
 fn from_the_date_on_the_old_store_is_not_asked() {
     for (from, to) in MOVES {
         block_on(async {
-            let world = World::new(from, to);
+            let world = TestStore::new(from, to);
             let build = |until| MigratingStore::new(world.new.clone(), world.old.clone(), until).unwrap();
             let jar = log_in(&world).await;
             for (until, alive) in [(START + 1, true), (START, false)] {
@@ -373,7 +373,7 @@ fn from_the_date_on_the_old_store_is_not_asked() {
 #[test]
 fn lists_are_those_of_both_stores() {
     block_on(async {
-        let world = World::new(Kind::Server, Kind::Server);
+        let world = TestStore::new(Kind::Server, Kind::Server);
         let mut moved = log_in(&world).await;
         let stays = log_in(&world).await;
         edit(&world.both, &mut moved, |session| session.set("cart", 1)).await;
@@ -385,11 +385,11 @@ fn lists_are_those_of_both_stores() {
         assert_eq!(world.both.end_sessions_of("ada", None).await.unwrap(), Some(2));
         assert_eq!(edit(&world.both, &mut moved, user).await.1, None);
         // A cookie store has no list, so only the other one's sessions are on it.
-        let world = World::new(Kind::Cookie, Kind::Server);
+        let world = TestStore::new(Kind::Cookie, Kind::Server);
         edit(&world.both, &mut log_in(&world).await, |session| session.set("cart", 1)).await;
         assert_eq!(world.both.sessions_of("ada").await.unwrap().len(), 1);
         assert!(
-            World::new(Kind::Cookie, Kind::Cookie).both.sessions_of("ada").await.unwrap_err().is_config()
+            TestStore::new(Kind::Cookie, Kind::Cookie).both.sessions_of("ada").await.unwrap_err().is_config()
         );
     });
 }
@@ -397,7 +397,7 @@ fn lists_are_those_of_both_stores() {
 #[test]
 fn a_watch_follows_the_old_store_until_the_date() {
     block_on(async {
-        let world = World::new(Kind::Server, Kind::Server);
+        let world = TestStore::new(Kind::Server, Kind::Server);
         let jar = log_in(&world).await;
         let service =
             session_fn(world.both.clone(), |_: http::Request<_>, session: SessionHandle| async move {
@@ -587,7 +587,7 @@ fn the_other_devices_end_in_both_stores() {
     for (from, to) in moves {
         for moved in [false, true] {
             block_on(async {
-                let world = World::new(from, to);
+                let world = TestStore::new(from, to);
                 let (mut mine, in_old) = (log_in(&world).await, log_in(&world).await);
                 let copy = mine.clone();
                 let mut in_new = log_in(&world).await;

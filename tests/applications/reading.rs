@@ -7,7 +7,7 @@ use hyper_session::store::{Builder, Store};
 use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Error, MemoryStore, Session, SessionExt, SessionService};
 
-use crate::stores::{KINDS, Options, Reading, START, World, everywhere, seconds};
+use crate::stores::{KINDS, Options, Reading, START, TestStore, everywhere, seconds};
 use crate::support::{Jar, block_on, request, set_cookies, status};
 
 #[test]
@@ -46,7 +46,7 @@ fn what_it_changes_is_saved_and_a_second_reader_renews() {
 fn one_request_that_reads_both_ways_renews_once() {
     block_on(async {
         for &kind in KINDS {
-            let world = World::new(kind, Options::default()).await;
+            let world = TestStore::new(kind, Options::default()).await;
             let mut jar = Jar::new();
             world.edit(&mut jar, |session| session.login("ada")).await;
             world.clock.set(START + 50);

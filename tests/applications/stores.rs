@@ -96,7 +96,7 @@ pub(crate) enum Reading {
     LeavesTheDeadline,
 }
 
-pub(crate) struct World {
+pub(crate) struct TestStore {
     pub(crate) kind: Kind,
     pub(crate) clock: FakeClock,
     pub(crate) events: Events,
@@ -130,7 +130,7 @@ impl Kept {
     }
 }
 
-impl World {
+impl TestStore {
     pub(crate) async fn new(kind: Kind, options: Options) -> Self {
         Self::with(kind, options, Kept::new()).await
     }
@@ -299,16 +299,16 @@ fn apply<K>(builder: Builder<K>, options: Options, clock: &FakeClock, events: &E
 }
 
 /// Runs a scenario on each kind of store, in both formats of a payload.
-pub(crate) fn everywhere_with<T: Future<Output = ()>>(options: Options, scenario: impl Fn(World) -> T) {
+pub(crate) fn everywhere_with<T: Future<Output = ()>>(options: Options, scenario: impl Fn(TestStore) -> T) {
     for &kind in KINDS {
         for format in [PayloadFormat::MessagePack, PayloadFormat::Json] {
             println!("{kind:?} store, {format:?}"); // shown if the scenario fails
-            block_on(async { scenario(World::new(kind, Options { format, ..options }).await).await });
+            block_on(async { scenario(TestStore::new(kind, Options { format, ..options }).await).await });
         }
     }
 }
 
-pub(crate) fn everywhere<T: Future<Output = ()>>(scenario: impl Fn(World) -> T) {
+pub(crate) fn everywhere<T: Future<Output = ()>>(scenario: impl Fn(TestStore) -> T) {
     everywhere_with(Options::default(), scenario);
 }
 

@@ -217,7 +217,10 @@ fn b22_a_rule_is_not_undone_by_an_option() {
         builder().keep_values_on_server_error(true).discard_changes_on(rule),
     ] {
         let error = both.build().map(drop).unwrap_err();
-        assert!(error.is_config() && error.to_string().contains("keep_values_on_server_error()"), "{error}");
+        assert!(
+            error.is_config() && error.to_string().contains("keep_values_on_server_error(true)"),
+            "{error}"
+        );
     }
     for ruled in [
         builder().discard_changes_on(rule).keep_values_on_server_error(false),

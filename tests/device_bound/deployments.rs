@@ -14,8 +14,8 @@ use hyper_session::{AppKey, Clock, CookieStore, DeviceBound, Keyring, MemoryStor
 use crate::browser::Browser;
 use crate::device::{Device, Offer, challenge, offer};
 use crate::dice::Dice;
-use crate::place::{Options, Place};
 use crate::site::{Body, Events, GRACE, LIFETIME, START, Site, block_on, key, observer, text};
+use crate::store_kinds::{Options, SharedStorage};
 
 /// The options of a host in one step of a deployment.
 #[derive(Clone)]
@@ -33,7 +33,7 @@ struct Host {
 }
 
 impl Host {
-    async fn deploy(place: &Place, clock: &FakeClock, step: &Step) -> Self {
+    async fn deploy(place: &SharedStorage, clock: &FakeClock, step: &Step) -> Self {
         let (options, enforces) = match step.clone() {
             Step::Off => (Options::new(None), false),
             Step::AnswerOnly => (Options::new(Some(DeviceBound::new().answer_only(true))), false),
@@ -121,8 +121,8 @@ impl User {
 }
 
 /// Leads two hosts of each place through `route`, one after the other. Returns the user of each place, and the last hosts.
-async fn roll_out(place: &Place, route: &[Step], seed: u64) -> (User, [Host; 2]) {
-    let clock = Place::clock();
+async fn roll_out(place: &SharedStorage, route: &[Step], seed: u64) -> (User, [Host; 2]) {
+    let clock = SharedStorage::clock();
     let mut dice = Dice(seed);
     let first = &route[0];
     let mut hosts = [Host::deploy(place, &clock, first).await, Host::deploy(place, &clock, first).await];
@@ -148,7 +148,7 @@ async fn roll_out(place: &Place, route: &[Step], seed: u64) -> (User, [Host; 2])
 
 fn each_place(route: &[Step], check: impl AsyncFn(User, [Host; 2])) {
     for seed in [1, 2] {
-        for place in Place::all() {
+        for place in SharedStorage::all() {
             block_on(async {
                 let (user, hosts) = roll_out(&place, route, seed).await;
                 check(user, hosts).await;
@@ -244,9 +244,9 @@ fn no_user_is_logged_out_while_its_cookie_is_renamed() {
 // One host issues the challenge, and the other one gets the proof: neither is one of the five that end a binding.
 #[test]
 fn hosts_with_the_former_and_the_new_name_accept_the_challenges_of_each_other() {
-    for place in Place::all() {
+    for place in SharedStorage::all() {
         block_on(async {
-            let clock = Place::clock();
+            let clock = SharedStorage::clock();
             let [_, former, new, _] = renamed();
             let former = place.host_with(&clock, former).await;
             let new = place.host_with(&clock, new).await;
@@ -347,9 +347,9 @@ fn a_bound_session_stays_bound_when_its_cookie_is_renamed() {
 // A refresh that is answered with 401 ends the binding in the browser, and the session with it.
 #[test]
 fn b2_a_host_that_cannot_judge_a_session_does_not_end_its_binding() {
-    for place in Place::all() {
+    for place in SharedStorage::all() {
         block_on(async {
-            let clock = Place::clock();
+            let clock = SharedStorage::clock();
             let host = place.host(&clock, Some(DeviceBound::new())).await;
             let mut browser = bound(&host).await;
             let behind = FakeClock::at(clock.now().as_unix() - 120);
@@ -393,10 +393,10 @@ async fn refresh_in_turn(browser: &mut Browser, hosts: [&Site; 2]) -> (u16, usiz
 
 #[test]
 fn b2_hosts_whose_clocks_differ_do_not_end_a_binding() {
-    for place in Place::all() {
+    for place in SharedStorage::all() {
         for apart in [59, 60, 61, 120, 299, 300, 301, 3_600] {
             block_on(async {
-                let clock = Place::clock();
+                let clock = SharedStorage::clock();
                 let behind = FakeClock::at(clock.now().as_unix() - apart);
                 let ahead = place.host(&clock, Some(DeviceBound::new())).await;
                 let behind = place.host(&behind, Some(DeviceBound::new())).await;
@@ -425,10 +425,11 @@ fn b2_hosts_whose_clocks_differ_do_not_end_a_binding() {
 // A request of the login page has no bound cookie. It reaches the other host, where its minute has passed or has not begun.
 #[test]
 fn b2_a_request_of_the_login_page_on_a_host_with_another_clock_does_not_replace_the_session() {
-    for place in Place::all().into_iter().filter(|place| !matches!(place, Place::Cookies(_))) {
+    for place in SharedStorage::all().into_iter().filter(|place| !matches!(place, SharedStorage::Cookies(_)))
+    {
         for apart in [60, 61, 120, 299] {
             block_on(async {
-                let clock = Place::clock();
+                let clock = SharedStorage::clock();
                 let behind = FakeClock::at(clock.now().as_unix() - apart);
                 let ahead = place.host(&clock, Some(DeviceBound::new())).await;
                 let behind = place.host(&behind, Some(DeviceBound::new())).await;
@@ -450,9 +451,9 @@ fn b2_a_request_of_the_login_page_on_a_host_with_another_clock_does_not_replace_
 // A proof is worth the rest of its challenge's life, whichever clock is right.
 #[test]
 fn a_bound_cookie_ends_with_its_challenge_whichever_clock_is_right() {
-    for place in Place::all() {
+    for place in SharedStorage::all() {
         block_on(async {
-            let clock = Place::clock();
+            let clock = SharedStorage::clock();
             let late = FakeClock::at(clock.now().as_unix() + 120);
             let (host, ahead) = (
                 place.host(&clock, Some(DeviceBound::new())).await,

@@ -20,7 +20,6 @@ mod hosts;
 mod near_cache;
 mod nested;
 mod options;
-mod place;
 mod protocol;
 mod returns;
 #[path = "../support/browser.rs"]
@@ -39,6 +38,7 @@ mod site;
 mod small_disk;
 #[cfg(feature = "axum")]
 mod stack;
+mod store_kinds;
 #[cfg(any(feature = "redis", feature = "sqlite"))]
 #[path = "../support/deadlines.rs"]
 mod support;

@@ -15,9 +15,9 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::browser::{Browser, with_cookies};
 use crate::device::{Device, Offer};
-use crate::place::Place;
 use crate::server::{Server, unhurried};
 use crate::site::{Body, Events, GRACE, LIFETIME, Site, block_on, key, observer, text};
+use crate::store_kinds::SharedStorage;
 
 /// A host whose store has a near-cache, if `cache` says so.
 async fn host(url: String, clock: &FakeClock, cache: Option<NearCache>) -> (Site, RedisStore) {
@@ -75,7 +75,7 @@ impl Stale {
 
     /// The host that binds the session has these keys. The other one has that of the tests.
     async fn bound_with(keys: Keyring) -> Self {
-        let (server, clock) = (Server::start(), Place::clock());
+        let (server, clock) = (Server::start(), SharedStorage::clock());
         let relay = Relay::before(("127.0.0.1", server.port)).unwrap();
         let cache = NearCache::new().max_staleness(Duration::from_secs(10));
         let (before, _) = host(server.url(), &clock, None).await;
@@ -178,7 +178,7 @@ async fn at_once(
 
 #[test]
 fn fifty_requests_at_once_find_the_session_bound_on_a_host_with_a_near_cache() {
-    let (server, clock) = (Server::start(), Place::clock());
+    let (server, clock) = (Server::start(), SharedStorage::clock());
     block_on(async {
         let (one, _) = host(server.url(), &clock, None).await;
         let (two, store) = host(server.url(), &clock, Some(NearCache::new())).await;

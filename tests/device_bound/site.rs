@@ -15,7 +15,7 @@ use hyper_session::{
 };
 use tokio::runtime::Runtime;
 
-use crate::place::Place;
+use crate::store_kinds::SharedStorage;
 
 pub(crate) type Body = Full<Bytes>;
 
@@ -38,7 +38,7 @@ pub(crate) struct Site {
     pub(crate) clock: FakeClock,
     pub(crate) events: Events,
     /// `None` if no other host has what it keeps.
-    pub(crate) place: Option<Place>,
+    pub(crate) place: Option<SharedStorage>,
 }
 
 pub(crate) fn key() -> AppKey {
@@ -48,8 +48,9 @@ pub(crate) fn key() -> AppKey {
 impl Site {
     /// The site on each kind of store. Those on cookie stores have revocations.
     pub(crate) fn all() -> Vec<Self> {
-        let site = |place: Place| block_on(place.host(&Place::clock(), Some(DeviceBound::new())));
-        Place::all().into_iter().map(site).collect()
+        let site =
+            |place: SharedStorage| block_on(place.host(&SharedStorage::clock(), Some(DeviceBound::new())));
+        SharedStorage::all().into_iter().map(site).collect()
     }
 
     pub(crate) fn on_cookies() -> Self {

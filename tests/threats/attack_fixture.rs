@@ -40,7 +40,7 @@ pub(crate) const KINDS: [Kind; 2] = [Kind::Cookie, Kind::Memory];
 
 /// A store, its clock, and what it told.
 #[derive(Clone)]
-pub(crate) struct World {
+pub(crate) struct TestStore {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) clock: FakeClock,
     pub(crate) events: Events,
@@ -79,7 +79,7 @@ impl Options {
         builder.clock(clock.clone()).observer(events.clone())
     }
 
-    pub(crate) fn build(self, kind: Kind) -> World {
+    pub(crate) fn build(self, kind: Kind) -> TestStore {
         let (clock, events) = (FakeClock::at(START), Events::new());
         let store: Arc<dyn Store> = match kind {
             Kind::Cookie => {
@@ -88,18 +88,18 @@ impl Options {
             }
             Kind::Memory => Arc::new(self.apply(MemoryStore::builder(), &clock, &events).build().unwrap()),
         };
-        World { store, clock, events }
+        TestStore { store, clock, events }
     }
 
     /// A server-side store over rows that the test can see and change.
-    pub(crate) fn over(self, rows: &Rows) -> World {
+    pub(crate) fn over(self, rows: &Rows) -> TestStore {
         let (clock, events) = (FakeClock::at(START), Events::new());
         let builder = ServerStore::with_backend(rows.clone());
-        World { store: Arc::new(self.apply(builder, &clock, &events).build().unwrap()), clock, events }
+        TestStore { store: Arc::new(self.apply(builder, &clock, &events).build().unwrap()), clock, events }
     }
 }
 
-impl World {
+impl TestStore {
     pub(crate) fn new(kind: Kind) -> Self {
         Options::default().build(kind)
     }
@@ -169,10 +169,10 @@ impl World {
     }
 }
 
-pub(crate) fn on_both<T: Future<Output = ()>>(scenario: impl Fn(Kind, World) -> T) {
+pub(crate) fn on_both<T: Future<Output = ()>>(scenario: impl Fn(Kind, TestStore) -> T) {
     for kind in KINDS {
         println!("{kind:?}"); // shown if the scenario fails
-        block_on(scenario(kind, World::new(kind)));
+        block_on(scenario(kind, TestStore::new(kind)));
     }
 }
 

@@ -9,7 +9,7 @@ use hyper_session::__internals::{MAX_CHUNKS, MAX_NAME_VALUE};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::{Error, Refusal, Session, SessionExt, SessionService};
 
-use crate::attack_fixture::{Kind, NAME, Options, VALUE, World};
+use crate::attack_fixture::{Kind, NAME, Options, TestStore, VALUE};
 use crate::support::{self, Body, Jar, block_on, refused, request, set_cookies, status};
 
 /// Text that neither repeats nor compresses, different for each `seed`.
@@ -24,7 +24,7 @@ fn filler(seed: u64, len: usize) -> String {
     (0..len).map(|_| next()).collect()
 }
 
-async fn fill(world: &World, jar: &mut Jar, seed: u64, len: usize) -> Response<Body> {
+async fn fill(world: &TestStore, jar: &mut Jar, seed: u64, len: usize) -> Response<Body> {
     let value = filler(seed, len);
     world.edit(jar, move |session| session.set("a", &value)).await
 }
@@ -36,7 +36,7 @@ fn chunk(number: usize) -> String {
 #[test]
 fn t69_twenty_kilobytes_go_there_and_back_in_chunks() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let mut jar = Jar::new();
         let response = fill(&world, &mut jar, 1, 20_000).await;
         assert_eq!(set_cookies(response.headers()).len(), jar.0.len());
@@ -60,7 +60,7 @@ fn t69_twenty_kilobytes_go_there_and_back_in_chunks() {
 #[test]
 fn t69_missing_swapped_and_stale_chunks_are_no_session() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let mut jar = Jar::new();
         fill(&world, &mut jar, 1, 20_000).await;
         let older = jar.clone();
@@ -120,7 +120,7 @@ fn t69_missing_swapped_and_stale_chunks_are_no_session() {
 #[test]
 fn t69_names_that_only_look_like_chunks_are_none() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let mut jar = Jar::new();
         fill(&world, &mut jar, 1, 5_000).await;
         assert_eq!(jar.0.len(), 2);
@@ -138,7 +138,7 @@ fn t69_names_that_only_look_like_chunks_are_none() {
 #[test]
 fn t69_shrinking_and_ending_remove_the_tail() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let mut jar = Jar::new();
         for (seed, len, count) in [(1, 20_000, 7), (2, 10_000, 4), (3, 5_000, 2), (4, 15_000, 5), (5, 10, 1)]
         {
@@ -160,7 +160,7 @@ fn t69_shrinking_and_ending_remove_the_tail() {
 #[test]
 fn t69_every_length_around_a_chunk_boundary_goes_there_and_back() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let mut jar = Jar::new();
         let mut counts = std::collections::BTreeSet::new();
         // Four thirds of these cross from one cookie to two, and from two to three.

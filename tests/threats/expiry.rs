@@ -8,7 +8,7 @@ use hyper_session::{Clock, Refusal, Session, Timestamp};
 use proptest::prelude::*;
 
 use crate::attack_fixture::{
-    ABSOLUTE, Act, IDLE, KINDS, Kind, Options, Rows, START, VALUE, World, assert_removed, on_both,
+    ABSOLUTE, Act, IDLE, KINDS, Kind, Options, Rows, START, TestStore, VALUE, assert_removed, on_both,
 };
 use crate::support::{Jar, block_on, refused, set_cookies};
 
@@ -171,7 +171,7 @@ fn t23_the_longest_durations_and_the_last_moments_do_not_overflow() {
 fn t24_a_cookie_from_the_future_is_refused() {
     block_on(async {
         for (ahead, accepted) in [(60, true), (61, false), (IDLE, false), (10 * ABSOLUTE, false)] {
-            let world = World::new(Kind::Cookie);
+            let world = TestStore::new(Kind::Cookie);
             world.clock.set(START + ahead);
             let jar = world.jar().await;
             world.clock.set(START);

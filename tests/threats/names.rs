@@ -4,7 +4,7 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD as BASE64, Engine};
 use hyper_session::cookie::CookieOptions;
 use hyper_session::{AppKey, Keyring, Refusal};
 
-use crate::attack_fixture::{KINDS, Kind, NAME, Options, Rows, VALUE, World, assert_removed, on_both};
+use crate::attack_fixture::{KINDS, Kind, NAME, Options, Rows, TestStore, VALUE, assert_removed, on_both};
 use crate::support::{Jar, block_on, refused, set_cookies};
 
 // Names and keys.
@@ -37,7 +37,7 @@ fn t09_a_cookie_moved_to_another_name_is_refused() {
 #[test]
 fn t08_a_token_of_one_kind_of_store_is_none_of_the_other() {
     block_on(async {
-        let [cookie, memory] = KINDS.map(World::new);
+        let [cookie, memory] = KINDS.map(TestStore::new);
         let (sealed, opaque) = (cookie.token().await, memory.token().await);
         assert_eq!(memory.value(&Jar::with(NAME, &sealed)).await, None);
         assert_eq!(memory.events.take(), [refused(Refusal::Encoding)]);

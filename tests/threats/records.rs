@@ -11,7 +11,7 @@ use hyper_session::testing::FakeClock;
 use hyper_session::{AppKey, CookieStore, Keyring, PayloadFormat, Refusal, ServerStore, Session, SessionId};
 use sha2::Digest as _;
 
-use crate::attack_fixture::{NAME, Options, Rows, START, VALUE, World, assert_removed};
+use crate::attack_fixture::{NAME, Options, Rows, START, TestStore, VALUE, assert_removed};
 use crate::support::{Events, Jar, block_on, refused, set_cookies};
 
 const SUBJECT: &str = "ada@example.com";
@@ -33,10 +33,10 @@ fn copy(key: &AppKey) -> AppKey {
 }
 
 /// The world of a server whose records are sealed under the first of `keys`.
-fn sealed(rows: &Rows, keys: impl Into<Keyring>) -> (World, ServerStore<Rows>) {
+fn sealed(rows: &Rows, keys: impl Into<Keyring>) -> (TestStore, ServerStore<Rows>) {
     let events = Events::new();
     let store = store(rows, Some(keys.into()), &events);
-    (World { store: Arc::new(store.clone()), clock: FakeClock::at(START), events }, store)
+    (TestStore { store: Arc::new(store.clone()), clock: FakeClock::at(START), events }, store)
 }
 
 /// In a rotation, or where one host does not seal yet: each of these entries costs a round trip, so few are asked for.
@@ -55,7 +55,7 @@ fn entries_that_this_host_cannot_open_are_fetched_within_the_limit_of_candidates
     let header = tokens.iter().map(|token| format!("{NAME}={token}")).collect::<Vec<_>>().join("; ");
     let events = Events::new();
     let unsealed = Arc::new(store(&rows, None, &events));
-    let unsealed = World { store: unsealed, clock: FakeClock::at(START), events };
+    let unsealed = TestStore { store: unsealed, clock: FakeClock::at(START), events };
     for behind in [sealed(&rows, old).0, unsealed] {
         rows.with(|table| table.fetched.clear());
         let (seen, response) = block_on(behind.present(header.as_bytes()));
@@ -104,7 +104,7 @@ fn t74_t78_a_dump_of_sealed_rows_reveals_no_value_and_no_subject() {
             let (rows, events) = (Rows::default(), Events::new());
             let seals = keys.is_some();
             let store = Arc::new(store(&rows, keys.map(Keyring::new), &events));
-            let world = World { store, clock: FakeClock::at(START), events };
+            let world = TestStore { store, clock: FakeClock::at(START), events };
             let mut jar = Jar::new();
             world.edit(&mut jar, log_in).await;
             world.edit(&mut jar, Session::regenerate).await;
@@ -206,12 +206,13 @@ fn t02_t78_a_row_that_was_altered_planted_or_clear_is_no_session() {
                 .build()
                 .unwrap();
             let planter =
-                World { store: Arc::new(store), clock: FakeClock::at(START), events: Events::new() };
+                TestStore { store: Arc::new(store), clock: FakeClock::at(START), events: Events::new() };
             planter.edit(&mut Jar::new(), |session| session.set("a", VALUE)).await;
             bad.push(other.only_value().to_vec());
         }
         let cookie = CookieStore::builder(key).clock(FakeClock::at(START)).build().unwrap();
-        let planter = World { store: Arc::new(cookie), clock: FakeClock::at(START), events: Events::new() };
+        let planter =
+            TestStore { store: Arc::new(cookie), clock: FakeClock::at(START), events: Events::new() };
         let mut sealed_cookie = Jar::new();
         planter.edit(&mut sealed_cookie, |session| session.set("a", VALUE)).await;
         let token = BASE64.decode(sealed_cookie.get(NAME).unwrap()).unwrap();
@@ -257,7 +258,7 @@ fn b2_an_entry_that_a_host_cannot_judge_keeps_its_cookie() {
         for seals in [false, true] {
             let (rows, events) = (Rows::default(), Events::new());
             let keys = |key: &AppKey| seals.then(|| Keyring::new(copy(key)));
-            let world = |store| World { store, clock: FakeClock::at(START), events: events.clone() };
+            let world = |store| TestStore { store, clock: FakeClock::at(START), events: events.clone() };
             let behind = world(build(&rows, keys(&old), &events));
             let ahead = world(build(&rows, Some(Keyring::new(copy(&new)).accept(copy(&old))), &events));
             let mut jar = Jar::new();
@@ -377,7 +378,7 @@ fn t35_t36_subjects_are_kept_in_either_format() {
                 .build()
                 .unwrap();
             let store_of = Arc::new(store.clone()) as Arc<dyn Store>;
-            let world = World { store: store_of, clock: FakeClock::at(START), events: Events::new() };
+            let world = TestStore { store: store_of, clock: FakeClock::at(START), events: Events::new() };
             let mut jar = Jar::new();
             world.edit(&mut jar, log_in).await;
             let subject = Mutex::new(None);

@@ -15,7 +15,7 @@ use hyper_session::{
     SessionHandle, SessionService, session_fn,
 };
 
-use crate::attack_fixture::{KINDS, Kind, Options, Rows, START, World};
+use crate::attack_fixture::{KINDS, Kind, Options, Rows, START, TestStore};
 use crate::browser::Browser;
 use crate::support::{Body, Jar, block_on, is_session, refused, request, set_cookies, status};
 
@@ -23,7 +23,7 @@ const APP: &str = "app.example.com";
 
 /// One deployment of a service on [`APP`]: the same keys and entries, other cookie options.
 struct Deployment {
-    world: World,
+    world: TestStore,
 }
 
 /// The state that all deployments share.
@@ -531,7 +531,7 @@ fn t27_a_tombstone_hides_exactly_what_was_not_written_after_it() {
 #[test]
 fn t64_beside_cookies_that_were_not_tried_a_session_is_not_renewed() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let name = crate::attack_fixture::NAME;
         let genuine = world.token().await;
         world.clock.advance(Duration::from_secs(crate::attack_fixture::IDLE / 2));
@@ -577,7 +577,7 @@ fn a_renewal_never_covers_a_newer_session() {
 #[test]
 fn the_newer_copy_of_a_session_counts() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let mut jar = world.jar().await;
         let mut copies = vec![jar.get(crate::attack_fixture::NAME).unwrap().to_owned()];
         // All in one second, which the clock does not tell apart.
@@ -840,7 +840,7 @@ fn t27_a_logout_ends_a_session_that_this_host_cannot_judge() {
 #[test]
 fn a_dead_cookie_beside_another_applications_is_not_removed() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let name = crate::attack_fixture::NAME;
         let jar = world.jar().await;
         let expired = jar.get(name).unwrap();
@@ -900,8 +900,8 @@ fn a_cookie_planted_outside_of_the_path_removes_nothing_inside() {
 }
 
 /// A session that takes several cookies, and another host of the domain that plants chunks of it.
-fn chunked(len: usize) -> (World, Jar) {
-    let world = World::new(Kind::Cookie);
+fn chunked(len: usize) -> (TestStore, Jar) {
+    let world = TestStore::new(Kind::Cookie);
     let mut jar = Jar::new();
     block_on(world.edit(&mut jar, move |session| session.set("a", filler(len))));
     (world, jar)
@@ -988,7 +988,7 @@ fn t64_an_orphan_beside_a_token_that_fills_its_cookie_does_no_harm() {
 #[test]
 fn t64_orphans_alone_remove_nothing() {
     let name = crate::attack_fixture::NAME;
-    let world = World::new(Kind::Cookie);
+    let world = TestStore::new(Kind::Cookie);
     let (_, response) = block_on(world.present(format!("{name}.1=x; {name}.3=y").as_bytes()));
     assert_eq!(set_cookies(response.headers()), [""; 0]);
     // They go with the next cookie that is set.

@@ -6,7 +6,7 @@ use http::{HeaderMap, Response, StatusCode};
 use hyper_session::Refusal;
 use proptest::prelude::*;
 
-use crate::attack_fixture::{KINDS, Kind, NAME, World, on_both};
+use crate::attack_fixture::{KINDS, Kind, NAME, TestStore, on_both};
 use crate::support::{Body, block_on, refused, text};
 
 fn ordered(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
@@ -43,7 +43,7 @@ fn refusal(kind: Kind, value: &[u8], genuine: &str) -> Refusal {
 /// public form of the token: a token that only the key can distinguish from a genuine one is removed.
 async fn all_refused_alike(
     kind: Kind,
-    world: &World,
+    world: &TestStore,
     genuine: &str,
     values: impl Iterator<Item = Vec<u8>>,
 ) -> usize {
@@ -125,7 +125,7 @@ fn t70_cut_and_stretched_at_every_byte_is_refused_alike() {
 #[test]
 fn t03_a_shorter_tag_or_signature_is_refused() {
     block_on(async {
-        let world = World::new(Kind::Cookie);
+        let world = TestStore::new(Kind::Cookie);
         let token = world.token().await;
         let bytes = BASE64.decode(&token).unwrap();
         let mac = bytes.len() - 32;
@@ -171,7 +171,7 @@ proptest! {
     fn t01_random_tokens_are_refused(noise in proptest::collection::vec(any::<u8>(), 0..300), mine in any::<bool>()) {
         for kind in KINDS {
             block_on(async {
-                let world = World::new(kind);
+                let world = TestStore::new(kind);
                 let token = world.token().await;
                 let mut bytes = noise.clone();
                 if mine && bytes.len() >= 5 {

@@ -19,7 +19,7 @@ use crate::support::UNHURRIED;
 
 /// A place for sessions that hosts share.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub(crate) enum SharedStorage {
     /// Nowhere but in the cookies.
     Cookies(Revoked),
     Memory(Arc<Memory>),
@@ -55,7 +55,7 @@ impl Options {
     }
 }
 
-impl Place {
+impl SharedStorage {
     /// One of each kind, with nothing in it.
     pub(crate) fn all() -> Vec<Self> {
         vec![
